@@ -1,0 +1,1 @@
+"""Airflow operators for the Databricks Jobs API."""
