@@ -1,0 +1,254 @@
+"""Every endpoint of the Jobs API, once, as a value.
+
+A function here returns a :class:`Call`: the verb, the path, the parameters, whether the call may
+be sent again when its answer got lost, and how a good answer is read. It touches no network, so a
+call can be looked at, logged and tested as it is; a client of :mod:`.client` sends it.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from airflow_jobs_provider.api.errors import UnexpectedAnswer
+
+__all__ = [
+    "Call",
+    "Page",
+    "cancel_all_runs",
+    "cancel_run",
+    "create_job",
+    "delete_job",
+    "delete_run",
+    "export_run",
+    "get_job",
+    "get_run",
+    "get_run_output",
+    "list_jobs",
+    "list_runs",
+    "reset_job",
+    "run_now",
+    "submit_run",
+    "update_job",
+]
+
+T = TypeVar("T")
+Answer = dict[str, Any]
+Verb = Literal["GET", "POST"]
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[T]):
+    """One request to the Jobs API, and how its answer is read.
+
+    :ivar verb: HTTP verb.
+    :ivar path: path below ``/api/2.0/jobs/``; also the call's name in logs and errors.
+    :ivar parameters: what is sent, in the query of a GET and as the JSON body of a POST.
+    :ivar repeatable: whether sending it again does no harm when the first answer got lost.
+    :ivar read: makes the result from the answer's JSON object.
+    :ivar done_if_gone: whether "does not exist", met when repeating, means that the first try did
+        its work (deleting).
+    """
+
+    verb: Verb
+    path: str
+    parameters: Mapping[str, Any]
+    repeatable: bool
+    read: Callable[[Answer], T] = field(repr=False)
+    done_if_gone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """One page of a list, and the call for the next one (None after the last)."""
+
+    items: list[T]
+    next: Call[Page[T]] | None
+
+
+def _whole(answer: Answer) -> Answer:
+    return answer
+
+
+def _nothing(_answer: Answer) -> None:
+    return None
+
+
+def _id(name: str) -> Callable[[Answer], int]:
+    def read(answer: Answer) -> int:
+        value = answer.get(name)
+        if value is None:
+            # Seen: run-now answers 200 {} when the service could not start the run.
+            raise UnexpectedAnswer(status=200, excerpt=f"without a {name}: nothing was started")
+        return int(value)
+
+    return read
+
+
+def _given(**parameters: Any) -> dict[str, Any]:
+    """Leave out what was not given; a False or 0 is given."""
+    return {name: value for name, value in parameters.items() if value is not None}
+
+
+def create_job(settings: Mapping[str, Any]) -> Call[int]:
+    """Create a job; the result is its job_id (reference: "Create").
+
+    Not repeatable: the endpoint knows no idempotency token, so a second try could make a second
+    job.
+    """
+    return Call("POST", "create", dict(settings), False, _id("job_id"))
+
+
+def list_jobs(
+    *, limit: int | None = None, offset: int | None = None, name: str | None = None
+) -> Call[Page[Answer]]:
+    """List all jobs (reference: "List").
+
+    The reference answers all jobs at once; where a service answers by pages (``has_more``,
+    ``next_page_token``), the pages are followed.
+
+    :param limit: jobs on a page; the service's default if None.
+    :param offset: jobs to skip.
+    :param name: exact name to filter by, where the service can.
+    """
+    return _paged("list", "jobs", _given(limit=limit, offset=offset, name=name))
+
+
+def delete_job(job_id: int) -> Call[None]:
+    """Delete a job; its active runs are terminated a little later (reference: "Delete")."""
+    return Call("POST", "delete", {"job_id": job_id}, True, _nothing, done_if_gone=True)
+
+
+def get_job(job_id: int) -> Call[Answer]:
+    """Read one job with its settings (reference: "Get")."""
+    return Call("GET", "get", {"job_id": job_id}, True, _whole)
+
+
+def reset_job(job_id: int, new_settings: Mapping[str, Any]) -> Call[None]:
+    """Overwrite all settings of a job (reference: "Reset")."""
+    parameters = {"job_id": job_id, "new_settings": dict(new_settings)}
+    return Call("POST", "reset", parameters, True, _nothing)
+
+
+def update_job(
+    job_id: int,
+    new_settings: Mapping[str, Any] | None = None,
+    fields_to_remove: Iterable[str] | None = None,
+) -> Call[None]:
+    """Change or remove some settings of a job (reference: "Update").
+
+    :param new_settings: top-level settings to replace.
+    :param fields_to_remove: top-level settings to remove.
+    """
+    parameters = _given(
+        job_id=job_id,
+        new_settings=None if new_settings is None else dict(new_settings),
+        fields_to_remove=None if fields_to_remove is None else list(fields_to_remove),
+    )
+    return Call("POST", "update", parameters, True, _nothing)
+
+
+def run_now(request: Mapping[str, Any]) -> Call[int]:
+    """Run a job now; the result is the run_id (reference: "Run now").
+
+    :param request: ``job_id``, at most one kind of parameters, and ``idempotency_token``. Without
+        a token a random one is minted here, so that the call's own repetitions start one run only.
+    """
+    return Call("POST", "run-now", _with_token(request), True, _id("run_id"))
+
+
+def submit_run(request: Mapping[str, Any]) -> Call[int]:
+    """Submit a one-time run; the result is the run_id (reference: "Runs submit").
+
+    :param request: the run, with ``idempotency_token``. Without a token a random one is minted
+        here, so that the call's own repetitions start one run only.
+    """
+    return Call("POST", "runs/submit", _with_token(request), True, _id("run_id"))
+
+
+def list_runs(
+    *,
+    active_only: bool | None = None,
+    completed_only: bool | None = None,
+    job_id: int | None = None,
+    offset: int | None = None,
+    limit: int | None = None,
+    run_type: str | None = None,
+) -> Call[Page[Answer]]:
+    """List runs, latest start first (reference: "Runs list").
+
+    :param active_only: only runs that have not ended; not together with ``completed_only``.
+    :param completed_only: only runs that have ended.
+    :param job_id: only runs of this job.
+    :param offset: runs to skip.
+    :param limit: runs on a page; 20 if None, the service's maximum if 0.
+    :param run_type: ``JOB_RUN``, ``WORKFLOW_RUN`` or ``SUBMIT_RUN``.
+    """
+    parameters = _given(
+        active_only=active_only,
+        completed_only=completed_only,
+        job_id=job_id,
+        offset=offset,
+        limit=limit,
+        run_type=run_type,
+    )
+    return _paged("runs/list", "runs", parameters)
+
+
+def get_run(run_id: int) -> Call[Answer]:
+    """Read a run: its state, task, cluster, times and page (reference: "Runs get")."""
+    return Call("GET", "runs/get", {"run_id": run_id}, True, _whole)
+
+
+def export_run(run_id: int, views_to_export: str | None = None) -> Call[list[Answer]]:
+    """Export a notebook run as HTML; the result is the list of views (reference: "Runs export").
+
+    :param views_to_export: ``CODE`` (the service's default), ``DASHBOARDS`` or ``ALL``.
+    """
+    parameters = _given(run_id=run_id, views_to_export=views_to_export)
+    return Call("GET", "runs/export", parameters, True, lambda answer: answer.get("views") or [])
+
+
+def cancel_run(run_id: int) -> Call[None]:
+    """Cancel a run; it ends a little later. No-op on one that has ended ("Runs cancel")."""
+    return Call("POST", "runs/cancel", {"run_id": run_id}, True, _nothing)
+
+
+def cancel_all_runs(job_id: int) -> Call[None]:
+    """Cancel all active runs of a job; new ones may still start ("Runs cancel all")."""
+    return Call("POST", "runs/cancel-all", {"job_id": job_id}, True, _nothing)
+
+
+def get_run_output(run_id: int) -> Call[Answer]:
+    """Read the output of a task run, its error, and its metadata ("Runs get output")."""
+    return Call("GET", "runs/get-output", {"run_id": run_id}, True, _whole)
+
+
+def delete_run(run_id: int) -> Call[None]:
+    """Delete a run that is not active (reference: "Runs delete")."""
+    return Call("POST", "runs/delete", {"run_id": run_id}, True, _nothing, done_if_gone=True)
+
+
+def _with_token(request: Mapping[str, Any]) -> dict[str, Any]:
+    parameters = dict(request)
+    if not parameters.get("idempotency_token"):
+        parameters["idempotency_token"] = uuid.uuid4().hex
+    return parameters
+
+
+def _paged(path: str, key: str, parameters: dict[str, Any]) -> Call[Page[Answer]]:
+    """A list that may come in pages: the next one by page token where given, else by offset."""
+
+    def read(answer: Answer) -> Page[Answer]:
+        items = answer.get(key) or []
+        following = None
+        if answer.get("next_page_token"):
+            following = {**parameters, "page_token": answer["next_page_token"]}
+            following.pop("offset", None)
+        elif answer.get("has_more") and items:
+            following = {**parameters, "offset": int(parameters.get("offset") or 0) + len(items)}
+        return Page(items, None if following is None else _paged(path, key, following))
+
+    return Call("GET", path, parameters, True, read)

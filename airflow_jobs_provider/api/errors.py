@@ -1,0 +1,295 @@
+"""What can go wrong with the Jobs API, as a small tree of exceptions.
+
+::
+
+    JobsApiError
+    ├── CredentialsError            no usable credentials, or none that may be sent there
+    ├── NoAnswer                    the service gave no answer (host)
+    │   ├── ConnectionFailed        the request never reached it
+    │   │   ├── HostNotFound        the host's name does not resolve
+    │   │   └── InsecureConnection  the TLS certificate is not to be trusted
+    │   └── AnswerLost              the request may have reached it, its answer did not arrive
+    └── ErrorAnswer                 the service, or a gateway before it, answered
+        │                           (status, error_code, message, request_id)
+        ├── BadRequest              400 and other 4xx
+        │   ├── DoesNotExist        the run or job is not there (400 or 404)
+        │   └── PassingConflict     400 COULD_NOT_ACQUIRE_LOCK
+        ├── AuthenticationFailed    401 or 403
+        ├── RateLimited             429 (retry_after)
+        ├── ServerError             5xx
+        └── UnexpectedAnswer        not what the API answers: a redirect, HTML, no JSON
+
+Every exception carries its facts as attributes, and ``call``, ``attempts`` and
+``elapsed_seconds`` once a client has given up on a call. The text tells what to do next. None ever
+holds a credential. ``answer_error`` is the one mapping from answers to exceptions.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = [
+    "AnswerLost",
+    "AuthenticationFailed",
+    "BadRequest",
+    "ConnectionFailed",
+    "CredentialsError",
+    "DoesNotExist",
+    "ErrorAnswer",
+    "HostNotFound",
+    "InsecureConnection",
+    "JobsApiError",
+    "NoAnswer",
+    "PassingConflict",
+    "RateLimited",
+    "ServerError",
+    "UnexpectedAnswer",
+    "answer_error",
+    "read_json_object",
+]
+
+
+class JobsApiError(Exception):
+    """Anything that went wrong between a call and its answer.
+
+    :ivar call: the endpoint, such as ``runs/submit``; empty before a client has sent the call.
+    :ivar attempts: how often the call was sent before the client gave up.
+    :ivar elapsed_seconds: how long the client tried, waits included.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.call = ""
+        self.attempts = 0
+        self.elapsed_seconds = 0.0
+
+    def gave_up(self, call: str, attempts: int, elapsed_seconds: float) -> None:
+        """Record what was tried; the client calls this before it lets the error through."""
+        self.call = call
+        self.attempts = attempts
+        self.elapsed_seconds = elapsed_seconds
+
+    def __str__(self) -> str:
+        text = f"{self.call}: {self.message}" if self.call else self.message
+        if self.attempts > 1:
+            text += f" (tried {self.attempts} times in {self.elapsed_seconds:.0f} s)"
+        return text
+
+
+class CredentialsError(JobsApiError):
+    """No credentials were found, or the ones there are may not be sent to this address."""
+
+
+class NoAnswer(JobsApiError):
+    """The service gave no answer.
+
+    :ivar host: host, and port if any, that was asked.
+    """
+
+    def __init__(self, message: str, *, host: str = "") -> None:
+        super().__init__(message)
+        self.host = host
+
+
+class ConnectionFailed(NoAnswer):
+    """The request never reached the service, so whatever it asked for did not happen."""
+
+
+class HostNotFound(ConnectionFailed):
+    """The host's name does not resolve."""
+
+
+class InsecureConnection(ConnectionFailed):
+    """The service's TLS certificate is not to be trusted."""
+
+
+class AnswerLost(NoAnswer):
+    """The request may have reached the service, but its answer did not arrive whole or in time."""
+
+
+class ErrorAnswer(JobsApiError):
+    """The service, or a gateway before it, answered with an error.
+
+    :ivar status: HTTP status.
+    :ivar error_code: the API's own code, such as ``INVALID_PARAMETER_VALUE``; empty without one.
+    :ivar api_message: the API's own words; empty where the answer is not the API's.
+    :ivar request_id: the service's id of the request, for a support case; empty without one.
+    """
+
+    advice = ""
+
+    def __init__(
+        self,
+        *,
+        status: int,
+        error_code: str = "",
+        api_message: str = "",
+        request_id: str = "",
+        excerpt: str = "",
+    ) -> None:
+        self.status = status
+        self.error_code = error_code
+        self.api_message = api_message
+        self.request_id = request_id
+        said = ": ".join(filter(None, (error_code, api_message))) or excerpt
+        parts = [f"the service answered {status}" + (f" {said}" if said else "")]
+        if request_id:
+            parts[0] += f" [request {request_id}]"
+        if self.advice:
+            parts.append(self.advice)
+        super().__init__(". ".join(part.rstrip(".") for part in parts))
+
+
+class BadRequest(ErrorAnswer):
+    """The service refused the request (4xx); the same request will be refused again."""
+
+
+class DoesNotExist(BadRequest):
+    """The run or job asked for does not exist, any more or at all."""
+
+    advice = (
+        "Check the id and the connection's workspace; runs vanish 60 days after they ended, "
+        "and jobs when somebody deletes them"
+    )
+
+
+class PassingConflict(BadRequest):
+    """The service is busy with the same job just now; later the request may pass."""
+
+
+class AuthenticationFailed(ErrorAnswer):
+    """The service does not accept the credentials (401), or not for this (403)."""
+
+    advice = (
+        "Check the token (or user and password) of the Airflow connection, "
+        "its expiry and its permissions in the workspace"
+    )
+
+
+class RateLimited(ErrorAnswer):
+    """Too many requests (429).
+
+    :ivar retry_after: seconds that the service asks to wait; None where it does not say.
+    """
+
+    def __init__(self, *, retry_after: float | None = None, **facts: Any) -> None:
+        super().__init__(**facts)
+        self.retry_after = retry_after
+
+
+class ServerError(ErrorAnswer):
+    """The service or a gateway before it is in trouble (5xx)."""
+
+
+class UnexpectedAnswer(ErrorAnswer):
+    """An answer that the Jobs API does not give: a redirect, HTML, or no JSON object."""
+
+    def __init__(self, *, is_page: bool = False, **facts: Any) -> None:
+        # Whether what came is a page or text of somebody else's, and not a JSON object.
+        self.is_page = is_page
+        if is_page or 300 <= facts["status"] < 500:
+            self.advice = (
+                "Check the connection's host: it should be the workspace's address, "
+                "and no login page or proxy should stand before it"
+            )
+        super().__init__(**facts)
+
+
+_REQUEST_ID_HEADERS = ("x-databricks-request-id", "x-request-id")
+_EXCERPT_LENGTH = 200
+# As seen: "Run 7 does not exist." and "Run: 7 in job: 3 doesn't exist", likewise for a job.
+_DOES_NOT_EXIST = re.compile(r"\b(run|job)\b.*\b(does not|doesn't) exist", re.IGNORECASE)
+_DOES_NOT_EXIST_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
+_EXPIRED = re.compile(r"\b(token|credential)s?\b.*\bexpired?\b", re.IGNORECASE)
+
+
+def read_json_object(body: bytes) -> dict[str, Any] | None:
+    """Return the JSON object that is the body, or None where the body is something else.
+
+    An empty body counts as an empty object: some endpoints answer success with no body.
+    """
+    if not body.strip():
+        return {}
+    try:
+        value = json.loads(body)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def answer_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorAnswer | None:
+    """Map an answer to the exception it means; None for a good one. Total: any answer maps.
+
+    :param status: HTTP status.
+    :param headers: answer headers, looked up without regard to case by the HTTP libraries' own
+        mappings.
+    :param body: the answer's body, whole.
+    """
+    payload = read_json_object(body)
+    if 200 <= status < 300 and payload is not None:
+        return None
+    facts: dict[str, Any] = {
+        "status": status,
+        "request_id": next((headers[h] for h in _REQUEST_ID_HEADERS if headers.get(h)), ""),
+    }
+    if payload:
+        facts["error_code"] = str(payload.get("error_code") or payload.get("error") or "")
+        facts["api_message"] = str(payload.get("message") or payload.get("error_description") or "")
+    elif payload is None:
+        facts["excerpt"] = _excerpt(body)
+    if 300 <= status < 400:
+        facts["excerpt"] = "a redirect, which is not followed with credentials"
+        return UnexpectedAnswer(**facts)
+    if status < 400:
+        return UnexpectedAnswer(is_page=True, **facts)
+    if status >= 500:
+        return ServerError(**facts)
+    if status == 429:
+        return RateLimited(retry_after=_retry_after(headers.get("retry-after")), **facts)
+    if status in (401, 403):
+        return AuthenticationFailed(**facts)
+    error_code, message = facts.get("error_code", ""), facts.get("api_message", "")
+    if error_code in _DOES_NOT_EXIST_CODES or _DOES_NOT_EXIST.search(message):
+        return DoesNotExist(**facts)
+    if error_code == "COULD_NOT_ACQUIRE_LOCK":
+        return PassingConflict(**facts)
+    if _EXPIRED.search(message):
+        return AuthenticationFailed(**facts)
+    if status == 404 and not error_code:
+        # Not the API's own 404: the address is wrong, not the id.
+        return UnexpectedAnswer(**facts)
+    return DoesNotExist(**facts) if status == 404 else BadRequest(**facts)
+
+
+def _excerpt(body: bytes) -> str:
+    """What a person needs of a page that is not the API's: its title, or how it begins."""
+    text = body[:20_000].decode("utf-8", errors="replace")
+    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
+    words = " ".join((title.group(1) if title else re.sub(r"<[^>]*>", " ", text)).split())
+    if len(words) > _EXCERPT_LENGTH:
+        words = words[:_EXCERPT_LENGTH] + "..."
+    return f"with no JSON object but {words!r}"
+
+
+def _retry_after(value: str | None) -> float | None:
+    """Seconds to wait as a Retry-After header gives them: a number, or an HTTP date."""
+    if not value:
+        return None
+    try:
+        return max(0.0, float(value))
+    except ValueError:
+        pass
+    from datetime import UTC, datetime
+    from email.utils import parsedate_to_datetime
+
+    try:
+        moment = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return max(0.0, (moment - datetime.now(UTC)).total_seconds())

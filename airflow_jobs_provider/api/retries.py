@@ -1,0 +1,182 @@
+"""When a call is tried again, and how long to wait before: one policy for both faces.
+
+============================  ==============  ============  ===========
+What went wrong               First wait      Growing to    Given up
+============================  ==============  ============  ===========
+5xx                           30 s            60 s          after 10 min
+429                           Retry-After,    60 s          after 10 min
+                              else 1 s
+answer lost                   0.5 s           30 s          after 10 min
+connection failed             0.5 s           30 s          after 10 min
+host name does not resolve    1 s             10 s          after 1 min
+COULD_NOT_ACQUIRE_LOCK        1 s             30 s          after 10 min
+anything else                 not tried again
+============================  ==============  ============  ===========
+
+Waits double and carry a jitter of up to a quarter, added, so that many tasks hit by the same
+outage do not come back in step and 5xx never waits less than the 30 s that the reference asks
+for ("If you receive a 500-level error ..."). A call that may not be repeated (creating a job) is
+tried again only where the service cannot have acted on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import tenacity
+
+from airflow_jobs_provider.api.errors import (
+    AnswerLost,
+    ConnectionFailed,
+    HostNotFound,
+    InsecureConnection,
+    JobsApiError,
+    PassingConflict,
+    RateLimited,
+    ServerError,
+    UnexpectedAnswer,
+)
+
+__all__ = ["RetryPolicy", "Waits"]
+
+log = logging.getLogger(__name__)
+
+MINUTE = 60.0
+JITTER = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Waits:
+    """How one kind of trouble is waited out.
+
+    :ivar first: seconds before the second try; each further wait is twice the one before.
+    :ivar longest: seconds that a wait grows to.
+    :ivar patience: seconds after the first try at which no further try is begun.
+    :ivar maybe_done: whether the service may have acted on the request all the same.
+    """
+
+    first: float
+    longest: float
+    patience: float = 10 * MINUTE
+    maybe_done: bool = False
+
+
+# The first line that fits counts, so a subclass stands before its base.
+_TROUBLE: tuple[tuple[type[JobsApiError], Waits | None], ...] = (
+    (InsecureConnection, None),
+    (HostNotFound, Waits(1, 10, patience=MINUTE)),
+    (ConnectionFailed, Waits(0.5, 30)),
+    (AnswerLost, Waits(0.5, 30, maybe_done=True)),
+    (RateLimited, Waits(1, 60)),
+    (ServerError, Waits(30, 60, maybe_done=True)),
+    (PassingConflict, Waits(1, 30)),
+)
+# A gateway's page with a status below 300 is the gateway's trouble, not a wrong address.
+_GATEWAY_PAGE = Waits(30, 60, maybe_done=True)
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """Decides after each failed try whether to try again, and when.
+
+    :param limit: tries at the most; None (default) leaves it to the times of the table above.
+    :param delay: seconds before the second try, in place of the table's first waits, except that
+        a Retry-After is still honoured; None (default) for the table.
+    :param endless: wait out any outage, however long (for polling a run that is known to be
+        there: the caller's own time limit ends it). Default False.
+    :param longest_retry_after: cap in seconds on what a Retry-After may ask for; default 10
+        minutes.
+    :param tenacity_args: arguments for tenacity that replace the policy's own (``stop``,
+        ``wait``, ``retry``, ``before_sleep``, ...), as ``databricks_retry_args`` gives them.
+    :param random: source of jitter, 0 to 1.
+    :param clock: seconds from any start, only ever growing.
+    """
+
+    limit: int | None = None
+    delay: float | None = None
+    endless: bool = False
+    longest_retry_after: float = 10 * MINUTE
+    tenacity_args: Mapping[str, Any] = field(default_factory=dict)
+    random: Callable[[], float] = random.random
+    clock: Callable[[], float] = time.monotonic
+
+    def patient(self) -> RetryPolicy:
+        """Return the same policy, waiting out any outage: for polling a known run."""
+        return replace(self, endless=True)
+
+    def waits(self, error: BaseException, *, repeatable: bool) -> Waits | None:
+        """Return how to wait out an error; None when the same call must not be tried again."""
+        waits: Waits | None = None
+        if isinstance(error, UnexpectedAnswer) and 200 <= error.status < 300:
+            # An id that the API left out will not come by asking again; a page in its place may.
+            waits = _GATEWAY_PAGE if error.is_page else None
+        else:
+            for kind, known in _TROUBLE:
+                if isinstance(error, kind):
+                    waits = known
+                    break
+        if waits is None or (waits.maybe_done and not repeatable):
+            return None
+        return waits
+
+    def wait_before_try(self, error: BaseException, tries: int) -> float:
+        """Seconds to wait after the given number of failed tries, the last one with this error."""
+        waits = self.waits(error, repeatable=True)
+        if waits is None:
+            return 0.0
+        first = waits.first if self.delay is None else self.delay
+        # The exponent is bounded since an endless wait may come to thousands of tries.
+        seconds = min(first * 2.0 ** min(tries - 1, 20), max(waits.longest, first))
+        if isinstance(error, RateLimited) and error.retry_after is not None:
+            seconds = min(error.retry_after, self.longest_retry_after)
+        return seconds * (1 + JITTER * self.random())
+
+    def tenacity(self, call_name: str, *, repeatable: bool) -> dict[str, Any]:
+        """Return the arguments of ``tenacity.Retrying`` and ``AsyncRetrying`` for one call."""
+        started = self.clock()
+
+        def error_of(state: tenacity.RetryCallState) -> BaseException | None:
+            return state.outcome.exception() if state.outcome is not None else None
+
+        def retry(state: tenacity.RetryCallState) -> bool:
+            error = error_of(state)
+            return error is not None and self.waits(error, repeatable=repeatable) is not None
+
+        def wait(state: tenacity.RetryCallState) -> float:
+            error = error_of(state)
+            return 0.0 if error is None else self.wait_before_try(error, state.attempt_number)
+
+        def stop(state: tenacity.RetryCallState) -> bool:
+            error = error_of(state)
+            waits = None if error is None else self.waits(error, repeatable=repeatable)
+            if waits is None or (self.limit is not None and state.attempt_number >= self.limit):
+                return True
+            if self.endless or self.limit is not None:
+                return False
+            # idle_for: with faked sleeping the waits count although the clock stood still.
+            elapsed = max(self.clock() - started, state.idle_for)
+            return elapsed + state.upcoming_sleep > waits.patience
+
+        def before_sleep(state: tenacity.RetryCallState) -> None:
+            # One line when trouble starts; the rest is for who looks closely.
+            level = logging.WARNING if state.attempt_number == 1 else logging.DEBUG
+            log.log(
+                level,
+                "%s did not work: %s. Next try in %.1f s.",
+                call_name,
+                error_of(state),
+                state.upcoming_sleep,
+            )
+
+        arguments: dict[str, Any] = {
+            "retry": retry,
+            "wait": wait,
+            "stop": stop,
+            "before_sleep": before_sleep,
+        }
+        return {**arguments, **self.tenacity_args, "reraise": True}
