@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, Literal, TypeVar
 
 from airflow_jobs_provider.api.errors import UnexpectedAnswer
+from airflow_jobs_provider.api.parameters import parameters_as_text
 
 __all__ = [
     "Call",
@@ -98,7 +99,7 @@ def create_job(settings: Mapping[str, Any]) -> Call[int]:
     Not repeatable: the endpoint knows no idempotency token, so a second try could make a second
     job.
     """
-    return Call("POST", "create", dict(settings), False, _id("job_id"))
+    return Call("POST", "create", parameters_as_text(settings), False, _id("job_id"))
 
 
 def list_jobs(
@@ -128,7 +129,7 @@ def get_job(job_id: int) -> Call[Answer]:
 
 def reset_job(job_id: int, new_settings: Mapping[str, Any]) -> Call[None]:
     """Overwrite all settings of a job (reference: "Reset")."""
-    parameters = {"job_id": job_id, "new_settings": dict(new_settings)}
+    parameters = {"job_id": job_id, "new_settings": parameters_as_text(new_settings)}
     return Call("POST", "reset", parameters, True, _nothing)
 
 
@@ -144,7 +145,7 @@ def update_job(
     """
     parameters = _given(
         job_id=job_id,
-        new_settings=None if new_settings is None else dict(new_settings),
+        new_settings=None if new_settings is None else parameters_as_text(new_settings),
         fields_to_remove=None if fields_to_remove is None else list(fields_to_remove),
     )
     return Call("POST", "update", parameters, True, _nothing)
@@ -232,7 +233,7 @@ def delete_run(run_id: int) -> Call[None]:
 
 
 def _with_token(request: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = dict(request)
+    parameters = parameters_as_text(request)
     if not parameters.get("idempotency_token"):
         parameters["idempotency_token"] = uuid.uuid4().hex
     return parameters

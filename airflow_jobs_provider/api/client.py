@@ -8,7 +8,11 @@ and sleeps, and names its HTTP library's faults.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
+import os
+import re
+import ssl
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from dataclasses import dataclass
@@ -339,7 +343,8 @@ class AsyncJobsClient(_Client):
         request = self._request(call, self._credentials.authorization())
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                trust_env=True,
+                # Not trust_env: it would also set an Authorization header of its own from .netrc.
+                proxy=_environment_proxy(self.base_url),
                 timeout=aiohttp.ClientTimeout(
                     total=None,
                     sock_connect=_CONNECT_SECONDS,
@@ -365,8 +370,6 @@ class AsyncJobsClient(_Client):
         if isinstance(self._verify, bool):
             return self._verify
         if self._ssl_context is None:
-            import ssl
-
             self._ssl_context = ssl.create_default_context(cafile=self._verify)
         return self._ssl_context
 
@@ -394,12 +397,27 @@ def _keep_header(request: Any) -> Any:
     return request
 
 
+def _environment_proxy(url: str) -> str | None:
+    """The proxy that the environment names for an address, as requests finds it by itself."""
+    from urllib.request import getproxies, proxy_bypass
+
+    parts = urlsplit(url)
+    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
+
+
 def _query_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _reason(error: object) -> str:
     """The bare reason inside the layers that HTTP libraries wrap it in; never a request."""
-    os_error = getattr(error, "os_error", None) or error
-    text = getattr(os_error, "strerror", None) or str(os_error).rpartition(": ")[2]
-    return str(text).strip("()'\" ") or type(error).__name__
+    error = getattr(error, "os_error", None) or error
+    number = getattr(error, "errno", None)
+    if (
+        isinstance(number, int)
+        and number in errno.errorcode
+        and not isinstance(error, ssl.SSLError)
+    ):
+        return os.strerror(number)
+    text = re.sub(r"^.*?\[(Errno|SSL)[^]]*\] *", "", str(error).rpartition("> ")[2])
+    return text.strip("()'\" ") or type(error).__name__

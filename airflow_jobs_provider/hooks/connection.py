@@ -1,0 +1,140 @@
+"""An Airflow connection, read once: the workspace's address, the credentials, the options.
+
+Takes a connection of type ``databricks_jobs``, and one of type ``databricks`` as it is:
+
+========================  =========================================================================
+Field                     Meaning
+========================  =========================================================================
+Host                      with or without scheme, port and path; ``https`` unless it says otherwise
+Schema                    ``http`` or ``https``, where the host has no scheme; else not used
+Port                      where the host has none
+Password                  a token, if there is no login or the login is ``token``
+Login and Password        user and password
+Extra ``token``           a token; wins over login and password
+Extra ``host``            where the field is empty
+Extra ``allow_http``      ``true`` sends credentials over plain http to another machine
+Extra ``verify``          ``false`` checks no TLS certificate; a path names a CA bundle
+Extra ``timeout_seconds`` longest wait for the next bytes of an answer
+========================  =========================================================================
+
+Without token, user and password, the ``.netrc`` file is asked (``NETRC`` names another one).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from airflow_jobs_provider.api.errors import CredentialsError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from airflow_jobs_provider.api.auth import Credentials
+
+__all__ = ["WorkspaceAccess"]
+
+# Ways to authenticate that the official provider's connections may ask for and this one lacks.
+_OTHER_WAYS = (
+    "azure_tenant_id",
+    "use_azure_managed_identity",
+    "use_default_azure_credential",
+    "azure_resource_id",
+    "service_principal_oauth",
+    "federated_k8s",
+    "k8s_token_path",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkspaceAccess:
+    """What a client needs to know to talk to a workspace. Its repr shows no secret."""
+
+    base_url: str
+    credentials: Credentials
+    allow_http: bool = False
+    verify: bool | str = True
+    timeout_seconds: float | None = None
+
+    @classmethod
+    def of(cls, connection: Connection) -> WorkspaceAccess:
+        """Read a connection.
+
+        :raises ValueError: the connection names no usable host.
+        :raises CredentialsError: it has no usable credentials.
+        """
+        extra: Mapping[str, Any] = connection.extra_dejson or {}
+        name = connection.conn_id or ""
+        base_url = _base_url(connection, extra)
+        verify = extra.get("verify", True)
+        timeout = extra.get("timeout_seconds")
+        return cls(
+            base_url=base_url,
+            credentials=_credentials(connection, extra, name, urlsplit(base_url).hostname or ""),
+            allow_http=_is_true(extra.get("allow_http", False)),
+            verify=verify if isinstance(verify, str) and not _is_bool(verify) else _is_true(verify),
+            timeout_seconds=None if timeout in (None, "") else float(timeout),
+        )
+
+
+def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:
+    host = str(connection.host or extra.get("host") or "").strip().rstrip("/")
+    if not host:
+        raise ValueError(
+            f"connection {connection.conn_id!r} has no host. Put the workspace's address there, "
+            "such as https://adb-1234567890123456.7.azuredatabricks.net"
+        )
+    if "://" not in host:
+        schema = str(connection.schema or "").lower()
+        host = f"{schema if schema in ('http', 'https') else 'https'}://{host}"
+    parts = urlsplit(host)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+        # Not quoted: what stands in the wrong field may be a token.
+        raise ValueError(
+            f"the host of connection {connection.conn_id!r} is not the address of a workspace. It "
+            "should look like https://adb-1234567890123456.7.azuredatabricks.net"
+        )
+    netloc = parts.netloc.rpartition("@")[2]
+    if port is None and connection.port:
+        netloc = f"{netloc}:{connection.port}"
+    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+
+
+def _credentials(
+    connection: Connection, extra: Mapping[str, Any], name: str, host: str
+) -> Credentials:
+    from airflow_jobs_provider.api import auth
+
+    login, password = connection.login, connection.password
+    if extra.get("token"):
+        return auth.Token(str(extra["token"]))
+    for way in _OTHER_WAYS:
+        if extra.get(way):
+            raise CredentialsError(
+                f"connection {name!r} asks for {way!r}, which is not supported. Give it a token in "
+                "the password, or user and password"
+            )
+    if password and login in (None, "", "token"):
+        return auth.Token(password)
+    if login and password:
+        return auth.Basic(login, password)
+    if login:
+        raise CredentialsError(f"connection {name!r} has a login but no password")
+    return auth.from_netrc(host)
+
+
+def _is_bool(text: str) -> bool:
+    return text.strip().lower() in ("true", "false", "1", "0", "yes", "no", "")
+
+
+def _is_true(value: object) -> bool:
+    """A form of the Airflow UI may bring a boolean as text."""
+    if isinstance(value, str):
+        return value.strip().lower() in ("true", "1", "yes")
+    return bool(value)

@@ -1,0 +1,419 @@
+"""DatabricksJobsHook: an Airflow connection turned into a client of the Jobs API.
+
+Every endpoint has a blocking method and one of the same name with the prefix ``a_`` for asyncio.
+Each is a line: what the call is stands in :mod:`airflow_jobs_provider.api.calls`, how it is sent
+and tried again in the client. Making a hook reads no connection and touches no network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_jobs_provider.api import calls
+from airflow_jobs_provider.api.outputs import TaskOutput, output_calls
+from airflow_jobs_provider.api.states import RunState
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.calls import Call, Page
+    from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
+    from airflow_jobs_provider.api.retries import RetryPolicy
+    from airflow_jobs_provider.hooks.connection import WorkspaceAccess
+
+__all__ = ["DatabricksJobsHook"]
+
+T = TypeVar("T")
+Json = dict[str, Any]
+DEFAULT_TIMEOUT_SECONDS = 60.0
+
+
+class DatabricksJobsHook(BaseHook):
+    """Talk to the Jobs API of the workspace that an Airflow connection names.
+
+    ::
+
+        hook = DatabricksJobsHook("my_workspace")
+        run_id = hook.submit_run({"existing_cluster_id": "...", "notebook_task": {...}})
+        hook.get_run_state(run_id)
+
+    Every method that asks the service raises a
+    :class:`~airflow_jobs_provider.api.errors.JobsApiError` where that does not work, after trying
+    again as :mod:`airflow_jobs_provider.api.retries` says.
+
+    :param databricks_conn_id: connection of type ``databricks_jobs`` or ``databricks``; see
+        :mod:`airflow_jobs_provider.hooks.connection` for its fields.
+    :param timeout_seconds: longest wait in seconds for the next bytes of an answer; 60, or what
+        the connection's extra says, if None.
+    :param retry_limit: tries of a call at the most; by default time decides, not number.
+    :param retry_delay: seconds before the second try; by default it depends on what went wrong.
+    :param retry_args: arguments for tenacity that replace the policy's own.
+    :param caller: what the hook is used for, told to the service in the User-Agent.
+    """
+
+    conn_name_attr = "databricks_conn_id"
+    default_conn_name = "databricks_default"
+    conn_type = "databricks_jobs"
+    hook_name = "Databricks Jobs"
+
+    def __init__(
+        self,
+        databricks_conn_id: str = default_conn_name,
+        timeout_seconds: float | None = None,
+        retry_limit: int | None = None,
+        retry_delay: float | None = None,
+        retry_args: Mapping[str, Any] | None = None,
+        caller: str = "",
+    ) -> None:
+        super().__init__()
+        self.databricks_conn_id = databricks_conn_id
+        self.timeout_seconds = timeout_seconds
+        self.retry_limit = retry_limit
+        self.retry_delay = retry_delay
+        self.retry_args = dict(retry_args or {})
+        self.caller = caller
+        self._blocking_client: JobsClient | None = None
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        """Shape the connection form."""
+        return {
+            "hidden_fields": ["schema"],
+            "relabeling": {
+                "host": "Workspace address",
+                "login": "User (leave empty for a token)",
+                "password": "Token or password",
+            },
+            "placeholders": {
+                "host": "https://adb-1234567890123456.7.azuredatabricks.net",
+                "extra": '{"allow_http": false, "verify": true, "timeout_seconds": 60}',
+            },
+        }
+
+    # -- clients -------------------------------------------------------------------------------
+
+    @property
+    def client(self) -> JobsClient:
+        """The blocking client of the connection's workspace, made at first use."""
+        if self._blocking_client is None:
+            from airflow_jobs_provider.api.client import JobsClient
+            from airflow_jobs_provider.hooks.connection import WorkspaceAccess
+
+            access = WorkspaceAccess.of(self.get_connection(self.databricks_conn_id))
+            self._blocking_client = JobsClient(**self._client_arguments(access))
+        return self._blocking_client
+
+    @asynccontextmanager
+    async def async_client(self) -> AsyncIterator[AsyncJobsClient]:
+        """Lend an asyncio client of the connection's workspace, for as many calls as wanted.
+
+        The connection is looked up without blocking the event loop, on every Airflow version.
+        """
+        import asyncio
+
+        from airflow.providers.common.compat.connection import get_async_connection
+
+        from airflow_jobs_provider.api.client import AsyncJobsClient
+        from airflow_jobs_provider.hooks.connection import WorkspaceAccess
+
+        connection = await get_async_connection(self.databricks_conn_id)
+        # In a thread: reading the extra masks its secrets, which may ask Airflow and block.
+        access = await asyncio.to_thread(WorkspaceAccess.of, connection)
+        async with AsyncJobsClient(**self._client_arguments(access)) as client:
+            yield client
+
+    def retry_policy(self) -> RetryPolicy:
+        """Return when this hook tries a call again."""
+        from airflow_jobs_provider.api.retries import RetryPolicy
+
+        return RetryPolicy(
+            limit=self.retry_limit, delay=self.retry_delay, tenacity_args=self.retry_args
+        )
+
+    def _client_arguments(self, access: WorkspaceAccess) -> dict[str, Any]:
+        return {
+            "base_url": access.base_url,
+            "credentials": access.credentials,
+            "allow_http": access.allow_http,
+            "verify": access.verify,
+            "timeout_seconds": (
+                self.timeout_seconds or access.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
+            ),
+            "retries": self.retry_policy(),
+            "user_agent_suffix": self.caller,
+        }
+
+    def send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
+        """Send any call of :mod:`airflow_jobs_provider.api.calls`.
+
+        :param call: what to ask.
+        :param retries: a policy for this call only.
+        """
+        return self.client.send(call, retries=retries)
+
+    async def a_send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
+        """Send any call, as :meth:`send` does."""
+        async with self.async_client() as client:
+            return await client.send(call, retries=retries)
+
+    async def _a_iterate(self, call: Call[Page[T]]) -> AsyncIterator[T]:
+        async with self.async_client() as client:
+            async for item in client.iterate(call):
+                yield item
+
+    def close(self) -> None:
+        """Close the connections that the hook keeps open; the next call opens new ones."""
+        if self._blocking_client is not None:
+            self._blocking_client.close()
+            self._blocking_client = None
+
+    # -- the endpoints, blocking ---------------------------------------------------------------
+
+    def create_job(self, json: Json) -> int:
+        """Create a job with these settings and return its job_id (reference: "Create")."""
+        return self.send(calls.create_job(json))
+
+    def list_jobs(
+        self, limit: int | None = None, offset: int | None = None, name: str | None = None
+    ) -> Iterator[Json]:
+        """Yield the jobs of the workspace, page after page as needed (reference: "List")."""
+        return self.client.iterate(calls.list_jobs(limit=limit, offset=offset, name=name))
+
+    def get_job(self, job_id: int) -> Json:
+        """Return a job with its settings (reference: "Get")."""
+        return self.send(calls.get_job(job_id))
+
+    def reset_job(self, job_id: int, json: Json) -> None:
+        """Overwrite all settings of a job (reference: "Reset")."""
+        self.send(calls.reset_job(job_id, json))
+
+    def update_job(
+        self,
+        job_id: int,
+        json: Json | None = None,
+        fields_to_remove: Iterable[str] | None = None,
+    ) -> None:
+        """Replace or remove some settings of a job (reference: "Update")."""
+        self.send(calls.update_job(job_id, json, fields_to_remove))
+
+    def delete_job(self, job_id: int) -> None:
+        """Delete a job (reference: "Delete")."""
+        self.send(calls.delete_job(job_id))
+
+    def run_now(self, json: Json) -> int:
+        """Run a job now and return the run_id; started once, however often it is tried.
+
+        :param json: ``job_id``, one kind of parameters, ``idempotency_token`` (reference:
+            "Run now"). Without a token a random one is sent.
+        """
+        return self.send(calls.run_now(json))
+
+    def submit_run(self, json: Json) -> int:
+        """Submit a one-time run and return its run_id; started once, however often it is tried.
+
+        :param json: the run (reference: "Runs submit"). Without an ``idempotency_token`` a random
+            one is sent.
+        """
+        return self.send(calls.submit_run(json))
+
+    def list_runs(
+        self,
+        active_only: bool | None = None,
+        completed_only: bool | None = None,
+        job_id: int | None = None,
+        offset: int | None = None,
+        limit: int | None = None,
+        run_type: str | None = None,
+    ) -> Iterator[Json]:
+        """Yield runs, latest start first, page after page as needed (reference: "Runs list").
+
+        :param limit: runs fetched at once, not runs in all; 20 if None, the maximum if 0.
+        """
+        return self.client.iterate(
+            calls.list_runs(
+                active_only=active_only,
+                completed_only=completed_only,
+                job_id=job_id,
+                offset=offset,
+                limit=limit,
+                run_type=run_type,
+            )
+        )
+
+    def get_run(self, run_id: int) -> Json:
+        """Return a run: state, task, times, page (reference: "Runs get")."""
+        return self.send(calls.get_run(run_id))
+
+    def export_run(self, run_id: int, views_to_export: str | None = None) -> list[Json]:
+        """Return the HTML views of a notebook run (reference: "Runs export")."""
+        return self.send(calls.export_run(run_id, views_to_export))
+
+    def cancel_run(self, run_id: int) -> None:
+        """Cancel a run; it ends a little later (reference: "Runs cancel")."""
+        self.send(calls.cancel_run(run_id))
+
+    def cancel_all_runs(self, job_id: int) -> None:
+        """Cancel all active runs of a job (reference: "Runs cancel all")."""
+        self.send(calls.cancel_all_runs(job_id))
+
+    def get_run_output(self, run_id: int) -> Json:
+        """Return output or error of a task run, and its metadata (reference: "Runs get output")."""
+        return self.send(calls.get_run_output(run_id))
+
+    def delete_run(self, run_id: int) -> None:
+        """Delete a run that is not active (reference: "Runs delete")."""
+        self.send(calls.delete_run(run_id))
+
+    # -- the endpoints, asyncio ----------------------------------------------------------------
+
+    async def a_create_job(self, json: Json) -> int:
+        """Do what :meth:`create_job` does."""
+        return await self.a_send(calls.create_job(json))
+
+    def a_list_jobs(
+        self, limit: int | None = None, offset: int | None = None, name: str | None = None
+    ) -> AsyncIterator[Json]:
+        """Yield what :meth:`list_jobs` yields."""
+        return self._a_iterate(calls.list_jobs(limit=limit, offset=offset, name=name))
+
+    async def a_get_job(self, job_id: int) -> Json:
+        """Do what :meth:`get_job` does."""
+        return await self.a_send(calls.get_job(job_id))
+
+    async def a_reset_job(self, job_id: int, json: Json) -> None:
+        """Do what :meth:`reset_job` does."""
+        await self.a_send(calls.reset_job(job_id, json))
+
+    async def a_update_job(
+        self,
+        job_id: int,
+        json: Json | None = None,
+        fields_to_remove: Iterable[str] | None = None,
+    ) -> None:
+        """Do what :meth:`update_job` does."""
+        await self.a_send(calls.update_job(job_id, json, fields_to_remove))
+
+    async def a_delete_job(self, job_id: int) -> None:
+        """Do what :meth:`delete_job` does."""
+        await self.a_send(calls.delete_job(job_id))
+
+    async def a_run_now(self, json: Json) -> int:
+        """Do what :meth:`run_now` does."""
+        return await self.a_send(calls.run_now(json))
+
+    async def a_submit_run(self, json: Json) -> int:
+        """Do what :meth:`submit_run` does."""
+        return await self.a_send(calls.submit_run(json))
+
+    def a_list_runs(
+        self,
+        active_only: bool | None = None,
+        completed_only: bool | None = None,
+        job_id: int | None = None,
+        offset: int | None = None,
+        limit: int | None = None,
+        run_type: str | None = None,
+    ) -> AsyncIterator[Json]:
+        """Yield what :meth:`list_runs` yields."""
+        return self._a_iterate(
+            calls.list_runs(
+                active_only=active_only,
+                completed_only=completed_only,
+                job_id=job_id,
+                offset=offset,
+                limit=limit,
+                run_type=run_type,
+            )
+        )
+
+    async def a_get_run(self, run_id: int) -> Json:
+        """Do what :meth:`get_run` does."""
+        return await self.a_send(calls.get_run(run_id))
+
+    async def a_export_run(self, run_id: int, views_to_export: str | None = None) -> list[Json]:
+        """Do what :meth:`export_run` does."""
+        return await self.a_send(calls.export_run(run_id, views_to_export))
+
+    async def a_cancel_run(self, run_id: int) -> None:
+        """Do what :meth:`cancel_run` does."""
+        await self.a_send(calls.cancel_run(run_id))
+
+    async def a_cancel_all_runs(self, job_id: int) -> None:
+        """Do what :meth:`cancel_all_runs` does."""
+        await self.a_send(calls.cancel_all_runs(job_id))
+
+    async def a_get_run_output(self, run_id: int) -> Json:
+        """Do what :meth:`get_run_output` does."""
+        return await self.a_send(calls.get_run_output(run_id))
+
+    async def a_delete_run(self, run_id: int) -> None:
+        """Do what :meth:`delete_run` does."""
+        await self.a_send(calls.delete_run(run_id))
+
+    # -- beyond the endpoints ------------------------------------------------------------------
+
+    def get_run_state(self, run_id: int) -> RunState:
+        """Return the state of a run (reference: "RunState")."""
+        return RunState.of(self.get_run(run_id))
+
+    async def a_get_run_state(self, run_id: int) -> RunState:
+        """Do what :meth:`get_run_state` does."""
+        return RunState.of(await self.a_get_run(run_id))
+
+    def get_run_page_url(self, run_id: int) -> str:
+        """Return the URL of a run's page; empty where the service does not give one."""
+        return str(self.get_run(run_id).get("run_page_url") or "")
+
+    async def a_get_run_page_url(self, run_id: int) -> str:
+        """Do what :meth:`get_run_page_url` does."""
+        return str((await self.a_get_run(run_id)).get("run_page_url") or "")
+
+    def find_job_id_by_name(self, job_name: str) -> int | None:
+        """Return the id of the job of exactly this name; None if there is none.
+
+        :raises ValueError: several jobs have the name; the message has their ids.
+        """
+        return _only_job_id(job_name, [j for j in self.list_jobs() if _name(j) == job_name])
+
+    async def a_find_job_id_by_name(self, job_name: str) -> int | None:
+        """Do what :meth:`find_job_id_by_name` does."""
+        jobs = [j async for j in self.a_list_jobs() if _name(j) == job_name]
+        return _only_job_id(job_name, jobs)
+
+    def get_outputs(self, run: Json) -> list[TaskOutput]:
+        """Return the outputs of a run that has ended, one for each of its tasks.
+
+        :param run: the run as :meth:`get_run` returned it.
+        """
+        return [
+            TaskOutput.of(task_key, run_id, self.send(call))
+            for task_key, run_id, call in output_calls(run)
+        ]
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Check address and credentials by listing one run, which any user may do."""
+        from airflow_jobs_provider.api.errors import JobsApiError
+        from airflow_jobs_provider.api.retries import RetryPolicy
+
+        try:
+            client = self.client
+            client.send(calls.list_runs(limit=1), retries=RetryPolicy(limit=1))
+        except (JobsApiError, ValueError) as error:
+            return False, str(error)
+        return True, f"Connected to {client.base_url}: the Jobs API answers."
+
+
+def _name(job: Json) -> str:
+    return str((job.get("settings") or {}).get("name") or "")
+
+
+def _only_job_id(job_name: str, jobs: list[Json]) -> int | None:
+    if len(jobs) > 1:
+        ids = ", ".join(str(job["job_id"]) for job in jobs)
+        raise ValueError(
+            f"{len(jobs)} jobs have the name {job_name!r} (job_id {ids}). "
+            "Rename or delete all but one, or give the job_id"
+        )
+    return int(jobs[0]["job_id"]) if jobs else None
