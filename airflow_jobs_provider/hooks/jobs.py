@@ -382,7 +382,7 @@ class DatabricksJobsHook(BaseHook):
         jobs = [j async for j in self.a_list_jobs() if _name(j) == job_name]
         return _only_job_id(job_name, jobs)
 
-    def get_outputs(self, run: Json) -> list[TaskOutput]:
+    def get_outputs(self, run: Mapping[str, Any]) -> list[TaskOutput]:
         """Return the outputs of a run that has ended, one for each of its tasks.
 
         :param run: the run as :meth:`get_run` returned it.

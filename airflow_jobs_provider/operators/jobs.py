@@ -1,0 +1,366 @@
+"""Operators that launch a run: DatabricksSubmitRunOperator and DatabricksRunNowOperator.
+
+Both launch once, wait for the run in the worker or, deferred, in the triggerer, and hand what the
+run gave back to the next task. Nothing here touches the network or a connection when a DAG is
+parsed, and nothing heavy is imported then.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+)
+
+from airflow_jobs_provider.operators.links import DatabricksJobRunLink
+from airflow_jobs_provider.waiting import WaitsForRun
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_jobs_provider.api.calls import Call
+
+__all__ = ["DatabricksRunNowOperator", "DatabricksSubmitRunOperator"]
+
+MAX_RUN_NAME_BYTES = 4096  # reference: "Run", run_name
+
+
+class _LaunchRunOperator(WaitsForRun):
+    """Launch a run, wait for its end, return its output: what both operators share.
+
+    A subclass names the fields of its endpoint in ``request_fields``, keeps each as an attribute of
+    the same name, and makes the call.
+    """
+
+    request_fields: ClassVar[tuple[str, ...]] = ()
+    template_fields: Sequence[str] = ("json", "databricks_conn_id")
+    template_ext: Sequence[str] = (".json-tpl",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"json": "json"}
+    operator_extra_links = (DatabricksJobRunLink(),)
+    ui_color = "#1cb1c2"
+    ui_fgcolor = "#fff"
+
+    def __init__(
+        self,
+        *,
+        json: Any | None = None,
+        polling_period_seconds: float = 30,
+        wait_for_termination: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.json = json
+        self.polling_period_seconds = polling_period_seconds
+        self.wait_for_termination = wait_for_termination
+        self._launched_run_id: int | None = None
+
+    def request(self) -> dict[str, Any]:
+        """Return what is sent: ``json``, overridden by the fields that were given."""
+        if self.json is not None and not isinstance(self.json, Mapping):
+            raise TypeError(
+                f"json must be a dict of the request's fields, not {type(self.json).__name__}"
+            )
+        given = {name: getattr(self, name) for name in self.request_fields}
+        return {
+            **(self.json or {}),
+            **{name: value for name, value in given.items() if value is not None},
+        }
+
+    def launch_call(self, context: Context) -> Call[int]:
+        """Return the call that launches the run."""
+        raise NotImplementedError
+
+    def execute(self, context: Context) -> Any:
+        """Launch the run; wait for it unless told otherwise; return its output."""
+        from airflow_jobs_provider.api.states import RunState
+
+        run_id = self._launch(context)
+        if not (self.wait_for_termination or self.do_xcom_push):
+            return None
+        run = self._look_at(run_id)
+        self._push(context, job_id=run.get("job_id"), run_page_url=run.get("run_page_url"))
+        self.log.info("Launched run %s, see %s", run_id, run.get("run_page_url") or "the workspace")
+        if not self.wait_for_termination:
+            return None
+        if self.deferrable and not RunState.of(run).is_terminal:
+            self._defer_until_ended(run_id, polling_period_seconds=self.polling_period_seconds)
+        return self._conclude(self._wait(run))
+
+    def on_kill(self) -> None:
+        """Cancel the run that the killed task was waiting for."""
+        from airflow_jobs_provider.api.errors import JobsApiError
+
+        run_id = self._launched_run_id
+        if run_id is None:
+            return
+        try:
+            self.hook.cancel_run(run_id)
+        except (JobsApiError, AirflowException, ValueError) as error:
+            self.log.error("Run %s could not be canceled and may still run: %s", run_id, error)  # noqa: TRY400
+        else:
+            self.log.info("The task was killed, so run %s was canceled.", run_id)
+
+    def _launch(self, context: Context) -> int:
+        from airflow_jobs_provider.api.errors import AuthenticationFailed, BadRequest
+
+        try:
+            run_id = self.hook.send(self.launch_call(context))
+        except (AuthenticationFailed, BadRequest) as error:
+            # The same request will be refused again: an Airflow retry would only delay the news.
+            raise AirflowFailException(str(error)) from error
+        self._launched_run_id = run_id
+        self._push(context, run_id=run_id)
+        return run_id
+
+    def _push(self, context: Context, **values: Any) -> None:
+        if self.do_xcom_push:
+            for key, value in values.items():
+                if value is not None:
+                    context["ti"].xcom_push(key=key, value=value)
+
+    def _wait(self, run: dict[str, Any]) -> dict[str, Any]:
+        from airflow_jobs_provider.api.progress import RunProgress
+
+        run_id = int(run["run_id"])
+        progress = RunProgress(run_id, self.log)
+        while not progress.observe(run).is_terminal:
+            time.sleep(self.polling_period_seconds)
+            run = self._look_at(run_id)
+        self._launched_run_id = None
+        return run
+
+
+class DatabricksSubmitRunOperator(_LaunchRunOperator):
+    """Submit a one-time run, wait for it, and return what its notebook gave back.
+
+    ::
+
+        DatabricksSubmitRunOperator(
+            task_id="etl",
+            new_cluster={"spark_version": "15.4.x-scala2.12", "num_workers": 2, ...},
+            notebook_task={"notebook_path": "/Shared/etl", "base_parameters": {"day": "{{ ds }}"}},
+            deferrable=True,
+        )
+
+    XComs: ``return_value`` is the text given to ``dbutils.notebook.exit()`` (a dict by task key for
+    a run of several tasks, None where there is none); ``run_id``, ``job_id`` and ``run_page_url``
+    are there as soon as the run is launched. Numbers and booleans among the parameters are sent as
+    text. The run is launched once, however often the request is sent.
+
+    Every field of the request can be given by its own name or in ``json``; the own name wins. All
+    are templated and take XComArgs. Reference: "Runs submit".
+
+    :param json: the request's fields as one dict.
+    :param notebook_task: a notebook and its parameters (reference: "NotebookTask").
+    :param spark_jar_task: a JAR's main class (reference: "SparkJarTask").
+    :param spark_python_task: a Python file (reference: "SparkPythonTask").
+    :param spark_submit_task: a spark-submit command line (reference: "SparkSubmitTask").
+    :param pipeline_task: a Delta Live Tables pipeline (reference: "PipelineTask").
+    :param run_job_task: another job (reference: "RunJobTask").
+    :param tasks: tasks in the form of later API versions.
+    :param existing_cluster_id: cluster to run on.
+    :param new_cluster: cluster to make for the run (reference: "NewCluster").
+    :param libraries: libraries to install on the cluster (reference: "Library").
+    :param run_name: name of the run; by default it tells DAG, task, DAG run and try.
+    :param timeout_seconds: seconds after which the service stops the run; default none.
+    :param idempotency_token: token of at most 64 characters; the same token launches nothing new.
+    :param email_notifications: whom to tell (reference: "JobEmailNotifications").
+    :param webhook_notifications: destinations to tell (reference: "WebhookNotifications").
+    :param notification_settings: when to stay silent (reference: "JobNotificationSettings").
+    :param access_control_list: permissions on the run, in later API versions.
+    :param git_source: repository of the code, in later API versions.
+    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
+    :param polling_period_seconds: seconds between two looks at the run; default 30.
+    :param databricks_retry_limit: tries of a request at the most; by default time decides.
+    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
+        wrong.
+    :param databricks_retry_args: arguments for tenacity in place of the policy's own; not together
+        with ``deferrable`` unless they are JSON.
+    :param do_xcom_push: push the XComs above; default True.
+    :param wait_for_termination: wait for the run's end; default True.
+    :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
+        ``[operators] default_deferrable``.
+    :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
+    :raises AirflowFailException: the service refused the request; Airflow does not retry.
+    """
+
+    request_fields: ClassVar[tuple[str, ...]] = (
+        "notebook_task",
+        "spark_jar_task",
+        "spark_python_task",
+        "spark_submit_task",
+        "pipeline_task",
+        "run_job_task",
+        "tasks",
+        "existing_cluster_id",
+        "new_cluster",
+        "libraries",
+        "run_name",
+        "timeout_seconds",
+        "idempotency_token",
+        "email_notifications",
+        "webhook_notifications",
+        "notification_settings",
+        "access_control_list",
+        "git_source",
+    )
+    template_fields: Sequence[str] = (*_LaunchRunOperator.template_fields, *request_fields)
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("json", "notebook_task", "new_cluster", "tasks"), "json"
+    )
+
+    def __init__(
+        self,
+        *,
+        notebook_task: Mapping[str, Any] | None = None,
+        spark_jar_task: Mapping[str, Any] | None = None,
+        spark_python_task: Mapping[str, Any] | None = None,
+        spark_submit_task: Mapping[str, Any] | None = None,
+        pipeline_task: Mapping[str, Any] | None = None,
+        run_job_task: Mapping[str, Any] | None = None,
+        tasks: list[Any] | None = None,
+        existing_cluster_id: str | None = None,
+        new_cluster: Mapping[str, Any] | None = None,
+        libraries: list[Any] | None = None,
+        run_name: str | None = None,
+        timeout_seconds: int | None = None,
+        idempotency_token: str | None = None,
+        email_notifications: Mapping[str, Any] | None = None,
+        webhook_notifications: Mapping[str, Any] | None = None,
+        notification_settings: Mapping[str, Any] | None = None,
+        access_control_list: list[Any] | None = None,
+        git_source: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.notebook_task = notebook_task
+        self.spark_jar_task = spark_jar_task
+        self.spark_python_task = spark_python_task
+        self.spark_submit_task = spark_submit_task
+        self.pipeline_task = pipeline_task
+        self.run_job_task = run_job_task
+        self.tasks = tasks
+        self.existing_cluster_id = existing_cluster_id
+        self.new_cluster = new_cluster
+        self.libraries = libraries
+        self.run_name = run_name
+        self.timeout_seconds = timeout_seconds
+        self.idempotency_token = idempotency_token
+        self.email_notifications = email_notifications
+        self.webhook_notifications = webhook_notifications
+        self.notification_settings = notification_settings
+        self.access_control_list = access_control_list
+        self.git_source = git_source
+
+    def launch_call(self, context: Context) -> Call[int]:
+        """Return the ``runs/submit`` call, named after the task unless it has a name."""
+        from airflow_jobs_provider.api.calls import submit_run
+
+        request = self.request()
+        if not request.get("run_name"):
+            request["run_name"] = default_run_name(context)
+        return submit_run(request)
+
+
+class DatabricksRunNowOperator(_LaunchRunOperator):
+    """Run a job now, wait for the run, and return what its notebook gave back.
+
+    ::
+
+        DatabricksRunNowOperator(
+            task_id="train", job_name="Nightly model training", notebook_params={"day": "{{ ds }}"}
+        )
+
+    XComs, launching, waiting and ``json`` are those of :class:`DatabricksSubmitRunOperator`. The
+    DAG's ``params`` are not sent along. Reference: "Run now".
+
+    :param json: the request's fields as one dict.
+    :param job_id: the job to run.
+    :param job_name: the job's name, in place of its id; exactly one job must have it.
+    :param notebook_params: parameters of a notebook job, merged over its base parameters.
+    :param jar_params: parameters of a JAR job.
+    :param python_params: parameters of a Python job, in place of the job's own.
+    :param spark_submit_params: parameters of a spark-submit job, in place of the job's own.
+    :param python_named_params: parameters of a wheel job, in later API versions.
+    :param job_parameters: parameters of the job, in later API versions.
+    :param idempotency_token: token of at most 64 characters; the same token launches nothing new.
+    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
+    :param polling_period_seconds: seconds between two looks at the run; default 30.
+    :param databricks_retry_limit: as for :class:`DatabricksSubmitRunOperator`.
+    :param databricks_retry_delay: likewise.
+    :param databricks_retry_args: likewise.
+    :param do_xcom_push: likewise.
+    :param wait_for_termination: likewise.
+    :param deferrable: likewise.
+    :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
+    :raises AirflowFailException: the service refused the request, or no job has the name.
+    """
+
+    request_fields: ClassVar[tuple[str, ...]] = (
+        "job_id",
+        "job_name",
+        "notebook_params",
+        "jar_params",
+        "python_params",
+        "spark_submit_params",
+        "python_named_params",
+        "job_parameters",
+        "idempotency_token",
+    )
+    template_fields: Sequence[str] = (*_LaunchRunOperator.template_fields, *request_fields)
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("json", "notebook_params", "job_parameters"), "json"
+    )
+
+    def __init__(
+        self,
+        *,
+        job_id: int | str | None = None,
+        job_name: str | None = None,
+        notebook_params: Mapping[str, Any] | None = None,
+        jar_params: list[Any] | None = None,
+        python_params: list[Any] | None = None,
+        spark_submit_params: list[Any] | None = None,
+        python_named_params: Mapping[str, Any] | None = None,
+        job_parameters: Mapping[str, Any] | None = None,
+        idempotency_token: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_id = job_id
+        self.job_name = job_name
+        self.notebook_params = notebook_params
+        self.jar_params = jar_params
+        self.python_params = python_params
+        self.spark_submit_params = spark_submit_params
+        self.python_named_params = python_named_params
+        self.job_parameters = job_parameters
+        self.idempotency_token = idempotency_token
+
+    def launch_call(self, context: Context) -> Call[int]:
+        """Return the ``run-now`` call, with the job's id where its name was given."""
+        from airflow_jobs_provider.api.calls import run_now
+
+        request = self.request()
+        job_name = request.pop("job_name", None)
+        if (job_name is None) == (request.get("job_id") is None):
+            raise AirflowFailException("give either job_id or job_name, and not both")
+        if job_name is not None:
+            request["job_id"] = self.hook.find_job_id_by_name(job_name)
+            if request["job_id"] is None:
+                raise AirflowFailException(f"no job has the name {job_name!r}")
+        # A rendered template is text; the API wants a number.
+        request["job_id"] = int(request["job_id"])
+        return run_now(request)
+
+
+def default_run_name(context: Context) -> str:
+    """Name a run after the DAG, task, DAG run and try that it comes from."""
+    ti = context["ti"]
+    mapped = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
+    name = f"{ti.dag_id}.{ti.task_id}{mapped} {ti.run_id} try {ti.try_number}"
+    return name.encode()[:MAX_RUN_NAME_BYTES].decode(errors="ignore")

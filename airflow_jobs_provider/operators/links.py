@@ -1,0 +1,30 @@
+"""The button of a run's page in the Airflow UI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+__all__ = ["RUN_PAGE_URL_KEY", "DatabricksJobRunLink"]
+
+RUN_PAGE_URL_KEY = "run_page_url"
+
+
+class DatabricksJobRunLink(BaseOperatorLink):
+    """Open the page of the run that the task launched; there as soon as the run is."""
+
+    name = "See Databricks Job Run"
+
+    @property
+    def xcom_key(self) -> str:
+        """Name the XCom in which Airflow 3 finds the link."""
+        return RUN_PAGE_URL_KEY
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """Return the URL; empty before the run is launched."""
+        return XCom.get_value(key=RUN_PAGE_URL_KEY, ti_key=ti_key) or ""

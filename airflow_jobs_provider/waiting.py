@@ -1,0 +1,104 @@
+"""What a task that waits for a run shares, be it an operator or the sensor.
+
+The connection's hook, the wait in the triggerer, and the way from the trigger's event back to the
+run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, conf
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+
+__all__ = ["WaitsForRun"]
+
+
+class WaitsForRun(BaseOperator):
+    """Base of the tasks that wait for a run.
+
+    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
+    :param databricks_retry_limit: tries of a request at the most; by default time decides.
+    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
+        wrong.
+    :param databricks_retry_args: arguments for tenacity in place of the policy's own.
+    :param deferrable: wait in the triggerer; default False, or Airflow's
+        ``[operators] default_deferrable``.
+    """
+
+    def __init__(
+        self,
+        *,
+        databricks_conn_id: str = "databricks_default",
+        databricks_retry_limit: int | None = None,
+        databricks_retry_delay: float | None = None,
+        databricks_retry_args: dict[str, Any] | None = None,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.databricks_conn_id = databricks_conn_id
+        self.databricks_retry_limit = databricks_retry_limit
+        self.databricks_retry_delay = databricks_retry_delay
+        self.databricks_retry_args = databricks_retry_args
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+
+    @cached_property
+    def hook(self) -> DatabricksJobsHook:
+        """The hook of this task's connection."""
+        from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+
+        return DatabricksJobsHook(self.databricks_conn_id, **self._hook_arguments)
+
+    @property
+    def _hook_arguments(self) -> dict[str, Any]:
+        return {
+            "retry_limit": self.databricks_retry_limit,
+            "retry_delay": self.databricks_retry_delay,
+            "retry_args": self.databricks_retry_args,
+            "caller": type(self).__name__,
+        }
+
+    def _look_at(self, run_id: int) -> dict[str, Any]:
+        """Read a run that is known to be there; an outage is waited out, however long."""
+        from airflow_jobs_provider.api import calls
+
+        return self.hook.send(calls.get_run(run_id), retries=self.hook.retry_policy().patient())
+
+    def _defer_until_ended(
+        self, run_id: int, *, polling_period_seconds: float, timeout: timedelta | None = None
+    ) -> None:
+        from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+
+        self.log.info("Deferring: the triggerer waits for run %s.", run_id)
+        self.defer(
+            trigger=DatabricksJobRunTrigger(
+                run_id=run_id,
+                databricks_conn_id=self.databricks_conn_id,
+                polling_period_seconds=polling_period_seconds,
+                **self._hook_arguments,
+            ),
+            method_name="execute_complete",
+            timeout=timeout,
+        )
+
+    def execute_complete(self, context: Any, event: Mapping[str, Any]) -> Any:
+        """Resume after the trigger's event: return the run's output, or raise why it failed."""
+        if event.get("error"):
+            raise AirflowException(
+                f"Run {event.get('run_id')} cannot be followed: {event['error']}"
+            )
+        return self._conclude(event["run"])
+
+    def _conclude(self, run: Mapping[str, Any]) -> Any:
+        """Return what a run that ended well gave back; raise where it did not end well."""
+        from airflow_jobs_provider.outcome import conclude
+
+        return conclude(run, self.hook, self.log, want_output=self.do_xcom_push)
