@@ -1,0 +1,79 @@
+"""Remake constraints/*.txt: the newest versions that install together, for each Airflow line.
+
+    python3.11 scripts/constraints.py            all of them
+    python3.11 scripts/constraints.py 3.3        one line
+
+Each file pins every package of the ``dev`` extra (which includes ``local``), so that installing
+with it gives the same environment tomorrow. The Python that runs this sets the versions; any other
+supported Python found beside it adds what only it needs. Run the test-suite on all lines before
+committing what changed.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OWN_NAME = "airflow-jobs-provider"
+PYTHONS = {
+    "3.3": ("3.11", "3.12", "3.13"),
+    "3.0": ("3.11", "3.12"),
+    "2.11": ("3.11", "3.12"),
+}
+
+
+def pins(freeze: Iterable[str]) -> dict[str, str]:
+    """Keep the plain ``name==version`` lines of a freeze; a path or an address is no pin."""
+    kept = {}
+    for line in freeze:
+        name, equals, _ = line.strip().partition("==")
+        if equals and "@" not in line and name.lower() != OWN_NAME:
+            kept[name.lower()] = line.strip()
+    return kept
+
+
+def installed(python: str, line: str, known: dict[str, str]) -> dict[str, str]:
+    """Install the newest of everything that ``known`` does not pin, and tell what came."""
+    with tempfile.TemporaryDirectory() as directory:
+        constraints = Path(directory) / "known.txt"
+        constraints.write_text("\n".join(known.values()))
+        subprocess.run([python, "-m", "venv", f"{directory}/venv"], check=True)
+        pip = [f"{directory}/venv/bin/python", "-m", "pip"]
+        wanted = [f"apache-airflow=={line}.*", f"{ROOT}[dev]"]
+        subprocess.run([*pip, "install", "-q", "-c", str(constraints), *wanted], check=True)
+        freeze = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True)
+    return pins(freeze.stdout.splitlines())
+
+
+def works(python: str) -> bool:
+    """Tell whether this interpreter runs at all (a version manager may leave empty shims)."""
+    return subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0
+
+
+def content(line: str, known: dict[str, str]) -> str:
+    """Put a constraints file together."""
+    return (
+        f"# Versions that this package is tested with on Airflow {line}.\n"
+        f"# Made by: make constraints (scripts/constraints.py {line})\n"
+    ) + "".join(f"{known[name]}\n" for name in sorted(known))
+
+
+def remake(line: str) -> None:
+    """Write the constraints file of one Airflow line anew."""
+    known: dict[str, str] = {}
+    others = [shutil.which(f"python{version}") for version in PYTHONS[line]]
+    for python in [sys.executable, *(other for other in others if other and works(other))]:
+        known = installed(python, line, known) | known
+    target = ROOT / "constraints" / f"airflow-{line}.txt"
+    target.write_text(content(line, known))
+    print(f"{target.relative_to(ROOT)}: {len(known)} packages")
+
+
+if __name__ == "__main__":
+    for chosen in sys.argv[1:] or PYTHONS:
+        remake(chosen)

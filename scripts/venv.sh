@@ -1,0 +1,38 @@
+#!/bin/sh
+# Make or renew a virtual environment: scripts/venv.sh DIR AIRFLOW EXTRA
+#
+#   scripts/venv.sh .venv 3.3 local      this package, editable, with its extra "local"
+#
+# Answers at once when nothing has changed: a stamp keeps the checksum of pyproject.toml and of the
+# constraints, and the place of this checkout. The extra "dev" includes "local".
+set -eu
+
+venv=$1 airflow=$2 extra=$3
+cd "$(dirname "$0")/.."
+constraints=constraints/airflow-$airflow.txt
+key="$(cat pyproject.toml "$constraints" | cksum) $(pwd)"
+
+is_current() {
+    [ "$(cat "$venv/.installed-$1" 2>/dev/null)" = "$key" ] && "$venv/bin/python" -c '' 2>/dev/null
+}
+
+if is_current dev || is_current "$extra"; then
+    exit 0
+fi
+
+# A virtual environment cannot be moved, and its Python may have gone since.
+if [ "$(cat "$venv/.made-at" 2>/dev/null)" != "$(pwd)" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
+    python=$(sh scripts/find-python.sh "$airflow")
+    echo "Making $venv with $("$python" --version) ($python)"
+    "$python" -m venv --clear "$venv"
+    pwd >"$venv/.made-at"
+fi
+
+echo "Installing Airflow $airflow and this package [$extra] into $venv: a minute or two the first time"
+rm -f "$venv"/.installed-*
+if ! PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip install \
+    --quiet --constraint "$constraints" "apache-airflow==$airflow.*" --editable ".[$extra]"; then
+    echo "Error: pip could not install what is needed; its own message is above." >&2
+    exit 1
+fi
+printf '%s' "$key" >"$venv/.installed-$extra"
