@@ -14,10 +14,10 @@ import os
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 from urllib.parse import urlsplit
 
 import tenacity
@@ -64,6 +64,8 @@ class _Request:
 class _Client:
     """What both faces share: everything but sending, receiving and sleeping."""
 
+    _default_sleep: ClassVar[Any]
+
     def __init__(
         self,
         base_url: str,
@@ -75,6 +77,7 @@ class _Client:
         allow_http: bool = False,
         verify: bool | str = True,
         user_agent_suffix: str = "",
+        sleep: Callable[[float], Any] | None = None,
     ) -> None:
         """Prepare a client; nothing is sent yet.
 
@@ -87,6 +90,8 @@ class _Client:
         :param allow_http: send credentials over plain http to another machine; default False.
         :param verify: check TLS certificates (default), or the path of a CA bundle.
         :param user_agent_suffix: added to the User-Agent.
+        :param sleep: what waits between tries, in seconds; the face's own by default. Give a test
+            one that does not wait.
         :raises CredentialsError: the address is plain http to another machine.
         """
         parts = urlsplit(base_url)
@@ -104,6 +109,7 @@ class _Client:
         self._timeout_seconds = timeout_seconds
         self._jobs_url = f"{self.base_url}/api/{api_version}/jobs/"
         self._verify = verify
+        self._sleep = sleep or self._default_sleep
         suffix = f" {user_agent_suffix}" if user_agent_suffix else ""
         self._user_agent = f"airflow-jobs-provider/{__version__}{suffix}"
 
@@ -235,7 +241,7 @@ class JobsClient(_Client):
     ) -> None:
         self.close()
 
-    _sleep = staticmethod(time.sleep)
+    _default_sleep: ClassVar[Any] = staticmethod(time.sleep)
 
     def _send_once(self, call: Call[T]) -> T:
         import requests
@@ -243,7 +249,6 @@ class JobsClient(_Client):
         request = self._request(call, self._credentials.authorization())
         if self._session is None:
             self._session = requests.Session()
-            self._session.verify = self._verify
         try:
             response = self._session.request(
                 request.verb,
@@ -252,6 +257,8 @@ class JobsClient(_Client):
                 json=request.body,
                 headers=request.headers,
                 auth=_keep_header,
+                # Given at each request: on a session, REQUESTS_CA_BUNDLE would win over it.
+                verify=self._verify,
                 allow_redirects=False,
                 timeout=(_CONNECT_SECONDS, self._timeout_seconds),
             )
@@ -335,7 +342,7 @@ class AsyncJobsClient(_Client):
     ) -> None:
         await self.close()
 
-    _sleep = staticmethod(asyncio.sleep)
+    _default_sleep: ClassVar[Any] = staticmethod(asyncio.sleep)
 
     async def _send_once(self, call: Call[T]) -> T:
         import aiohttp
@@ -367,10 +374,15 @@ class AsyncJobsClient(_Client):
         return self._read(call, response.status, response.headers, body)
 
     def _ssl(self) -> Any:
-        if isinstance(self._verify, bool):
-            return self._verify
+        verify = self._verify
+        if verify is True:
+            # As requests does, so that a company's CA bundle serves both faces.
+            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+            verify = bundle or True
+        if isinstance(verify, bool):
+            return verify
         if self._ssl_context is None:
-            self._ssl_context = ssl.create_default_context(cafile=self._verify)
+            self._ssl_context = ssl.create_default_context(cafile=verify)
         return self._ssl_context
 
     _ssl_context: Any = None
@@ -420,4 +432,5 @@ def _reason(error: object) -> str:
     ):
         return os.strerror(number)
     text = re.sub(r"^.*?\[(Errno|SSL)[^]]*\] *", "", str(error).rpartition("> ")[2])
+    text = re.sub(r" *\(_ssl\.c:\d+\)", "", text)
     return text.strip("()'\" ") or type(error).__name__

@@ -89,7 +89,7 @@ class RetryPolicy:
         a Retry-After is still honoured; None (default) for the table.
     :param endless: wait out any outage, however long (for polling a run that is known to be
         there: the caller's own time limit ends it). Default False.
-    :param longest_retry_after: cap in seconds on what a Retry-After may ask for; default 10
+    :param longest_retry_after: cap in seconds on what a Retry-After may ask for; default 5
         minutes.
     :param tenacity_args: arguments for tenacity that replace the policy's own (``stop``,
         ``wait``, ``retry``, ``before_sleep``, ...), as ``databricks_retry_args`` gives them.
@@ -100,7 +100,7 @@ class RetryPolicy:
     limit: int | None = None
     delay: float | None = None
     endless: bool = False
-    longest_retry_after: float = 10 * MINUTE
+    longest_retry_after: float = 5 * MINUTE
     tenacity_args: Mapping[str, Any] = field(default_factory=dict)
     random: Callable[[], float] = random.random
     clock: Callable[[], float] = time.monotonic

@@ -47,7 +47,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         retry_args: dict[str, Any] | None = None,
         caller: str = "DatabricksJobRunTrigger",
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.run_id = run_id
         self.databricks_conn_id = databricks_conn_id
         self.polling_period_seconds = polling_period_seconds

@@ -1,0 +1,426 @@
+"""How the clients speak HTTP: what they send, and what they make of the answers."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_jobs_provider.api import calls, errors
+from airflow_jobs_provider.api.auth import Basic
+from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
+from airflow_jobs_provider.api.retries import RetryPolicy
+
+from .conftest import (
+    TOKEN,
+    Face,
+    ScriptedServer,
+    answer,
+    half_a_body,
+    lose,
+    never_answer,
+    reset,
+)
+
+CALLS: dict[str, tuple[calls.Call[Any], str, str, dict[str, Any]]] = {
+    "create": (calls.create_job({"name": "n"}), "POST", "create", {"name": "n"}),
+    "list": (calls.list_jobs(limit=3), "GET", "list", {"limit": "3"}),
+    "delete": (calls.delete_job(1), "POST", "delete", {"job_id": 1}),
+    "get": (calls.get_job(1), "GET", "get", {"job_id": "1"}),
+    "reset": (
+        calls.reset_job(1, {"name": "n"}),
+        "POST",
+        "reset",
+        {"job_id": 1, "new_settings": {"name": "n"}},
+    ),
+    "update": (
+        calls.update_job(1, {"name": "n"}, ["libraries"]),
+        "POST",
+        "update",
+        {"job_id": 1, "new_settings": {"name": "n"}, "fields_to_remove": ["libraries"]},
+    ),
+    "run-now": (
+        calls.run_now({"job_id": 1, "idempotency_token": "t"}),
+        "POST",
+        "run-now",
+        {"job_id": 1, "idempotency_token": "t"},
+    ),
+    "submit": (
+        calls.submit_run({"run_name": "r", "idempotency_token": "t"}),
+        "POST",
+        "runs/submit",
+        {"run_name": "r", "idempotency_token": "t"},
+    ),
+    "runs/list": (
+        calls.list_runs(
+            active_only=True, job_id=1, offset=2, limit=0, run_type="JOB_RUN", completed_only=False
+        ),
+        "GET",
+        "runs/list",
+        {
+            "active_only": "true",
+            "completed_only": "false",
+            "job_id": "1",
+            "offset": "2",
+            "limit": "0",
+            "run_type": "JOB_RUN",
+        },
+    ),
+    "runs/get": (calls.get_run(7), "GET", "runs/get", {"run_id": "7"}),
+    "export": (
+        calls.export_run(7, "ALL"),
+        "GET",
+        "runs/export",
+        {"run_id": "7", "views_to_export": "ALL"},
+    ),
+    "cancel": (calls.cancel_run(7), "POST", "runs/cancel", {"run_id": 7}),
+    "cancel-all": (calls.cancel_all_runs(1), "POST", "runs/cancel-all", {"job_id": 1}),
+    "get-output": (calls.get_run_output(7), "GET", "runs/get-output", {"run_id": "7"}),
+    "delete run": (calls.delete_run(7), "POST", "runs/delete", {"run_id": 7}),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_each_endpoint_is_asked_as_the_reference_says(
+    name: str, connected: Face, server: ScriptedServer
+) -> None:
+    """Verb and path are the reference's; a GET's parameters are in the query, a POST's are JSON."""
+    call, verb, path, parameters = CALLS[name]
+    server.will(answer({"job_id": 11, "run_id": 12}))
+    connected.send(call)
+    (request,) = server.requests
+    assert (request.verb, request.path) == (verb, f"/api/2.0/jobs/{path}")
+    if verb == "GET":
+        assert (request.query, request.body) == (parameters, None)
+    else:
+        assert (request.query, request.body) == ({}, parameters)
+    assert request.headers["authorization"] == f"Bearer {TOKEN}"
+    assert request.headers["user-agent"].startswith("airflow-jobs-provider/")
+
+
+def test_all_fifteen_endpoints_are_tested() -> None:
+    """No endpoint of the reference is missing from the list above."""
+    assert len({call.path for call, *_ in CALLS.values()}) == 15
+
+
+def test_launches_and_creation_return_the_id(connected: Face, server: ScriptedServer) -> None:
+    """create, run-now and submit give the id as an int."""
+    server.will(answer({"job_id": 3}), answer({"run_id": 4, "number_in_job": 1}))
+    assert connected.send(calls.create_job({})) == 3
+    assert connected.send(calls.run_now({"job_id": 3})) == 4
+
+
+def test_a_launch_without_a_token_carries_a_random_one(
+    connected: Face, server: ScriptedServer
+) -> None:
+    """The hook used by hand cannot launch twice by its own repetitions: same token at each try."""
+    server.will(lose, answer({"run_id": 4}), answer({"run_id": 5}))
+    connected.send(calls.submit_run({}))
+    connected.send(calls.submit_run({}))
+    first, again, other = (r.body["idempotency_token"] for r in server.requests)
+    assert first == again != other
+    assert 0 < len(first) <= 64
+
+
+def test_a_launch_that_answers_no_run_id_is_an_error(
+    connected: Face, server: ScriptedServer
+) -> None:
+    """Run-now may answer 200 {} when nothing was started; that is not taken for a run."""
+    server.will(answer({}))
+    with pytest.raises(errors.UnexpectedAnswer, match="run_id"):
+        connected.send(calls.run_now({"job_id": 3}))
+    assert len(server.requests) == 1
+
+
+def test_lists_are_followed_page_by_page_as_needed(connected: Face, server: ScriptedServer) -> None:
+    """Two pages are fetched to see three runs, though there are more."""
+    server.will(
+        answer({"runs": [{"run_id": 1}, {"run_id": 2}], "has_more": True}),
+        answer({"runs": [{"run_id": 3}, {"run_id": 4}], "has_more": True}),
+    )
+    assert [r["run_id"] for r in connected.take(calls.list_runs(limit=2), 3)] == [1, 2, 3]
+    assert [r.query.get("offset") for r in server.requests] == [None, "2"]
+
+
+def test_lists_end_with_the_last_page(connected: Face, server: ScriptedServer) -> None:
+    """Page tokens are followed where the service gives them; an empty list is an empty list."""
+    server.will(
+        answer({"jobs": [{"job_id": 1}], "next_page_token": "abc"}),
+        answer({"jobs": [{"job_id": 2}], "has_more": False}),
+        answer({}),
+    )
+    assert [j["job_id"] for j in connected.take(calls.list_jobs(), 9)] == [1, 2]
+    assert server.requests[1].query == {"page_token": "abc"}
+    assert connected.take(calls.list_jobs(), 9) == []
+
+
+def test_unknown_fields_are_kept(connected: Face, server: ScriptedServer) -> None:
+    """A field that a newer service answers reaches the user."""
+    server.will(answer({"run_id": 7, "brand_new": {"a": 1}}))
+    assert connected.send(calls.get_run(7))["brand_new"] == {"a": 1}
+
+
+ERRORS: dict[str, tuple[Any, type[errors.JobsApiError], str]] = {
+    "api error": (
+        answer({"error_code": "INVALID_PARAMETER_VALUE", "message": "bad thing"}, 400),
+        errors.BadRequest,
+        "INVALID_PARAMETER_VALUE: bad thing",
+    ),
+    "int code": (
+        answer({"error_code": 403, "message": "Invalid access token."}, 403),
+        errors.AuthenticationFailed,
+        "403: Invalid access token",
+    ),
+    "401": (answer({}, 401), errors.AuthenticationFailed, "Check the token"),
+    "expired": (
+        answer({"error_code": "BAD", "message": "OAuth token has expired"}, 400),
+        errors.AuthenticationFailed,
+        "expired",
+    ),
+    "run gone 400": (
+        answer({"error_code": "INVALID_PARAMETER_VALUE", "message": "Run 7 does not exist."}, 400),
+        errors.DoesNotExist,
+        "Run 7 does not exist",
+    ),
+    "run gone 400, other words": (
+        answer(
+            {"error_code": "INVALID_PARAMETER_VALUE", "message": "Run: 7 in job: 3 doesn't exist"},
+            400,
+        ),
+        errors.DoesNotExist,
+        "doesn't exist",
+    ),
+    "job gone 404": (
+        answer({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "No such job"}, 404),
+        errors.DoesNotExist,
+        "No such job",
+    ),
+    "wrong address": (answer("<html>Not Found</html>", 404), errors.UnexpectedAnswer, "host"),
+    "redirect": (
+        answer("", 302, {"Location": "https://elsewhere.invalid/"}),
+        errors.UnexpectedAnswer,
+        "redirect",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_final_errors_are_typed_and_not_repeated(
+    name: str, connected: Face, server: ScriptedServer
+) -> None:
+    """A refusal comes through at once, with the API's code and words."""
+    step, kind, words = ERRORS[name]
+    server.will(step)
+    with pytest.raises(kind, match=words) as caught:
+        connected.send(calls.get_run(7))
+    assert type(caught.value) is kind
+    assert (len(server.requests), connected.waits) == (1, [])
+    assert caught.value.call == "runs/get"
+    assert TOKEN not in repr(caught.value) + str(caught.value)
+
+
+TROUBLE: dict[str, tuple[Any, list[float], bool]] = {
+    # step, the first three waits, whether a creation may be repeated
+    "lost answer": (lose, [0.5, 1, 2], False),
+    "reset": (reset, [0.5, 1, 2], False),
+    "time-out": (never_answer, [0.5, 1, 2], False),
+    "half a body": (half_a_body, [0.5, 1, 2], False),
+    "500": (answer({"error_code": "INTERNAL_ERROR", "message": "oops"}, 500), [30, 60, 60], False),
+    "502 HTML": (answer("<html><title>Bad Gateway</title>", 502), [30, 60, 60], False),
+    "503 without a body": (answer(b"", 503), [30, 60, 60], False),
+    "HTML at 200": (answer("<html><title>Maintenance</title>"), [30, 60, 60], False),
+    "429 with Retry-After": (answer({}, 429, {"Retry-After": "17"}), [17, 17, 17], True),
+    "429 with a date long gone": (
+        answer({}, 429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
+        [0, 0, 0],
+        True,
+    ),
+    "429 with an absurd Retry-After": (
+        answer({}, 429, {"Retry-After": "99999999"}),
+        [300, 300, 300],
+        True,
+    ),
+    "429": (answer({}, 429), [1, 2, 4], True),
+    "lock": (
+        answer({"error_code": "COULD_NOT_ACQUIRE_LOCK", "message": "busy"}, 400),
+        [1, 2, 4],
+        True,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+def test_passing_trouble_is_waited_out(name: str, face: Face, server: ScriptedServer) -> None:
+    """After three failures the fourth try's answer counts, and the waits are the policy's."""
+    step, waits, _ = TROUBLE[name]
+    endless = RetryPolicy(random=lambda: 0.0, endless=True)
+    face.connect(server.url, timeout_seconds=0.05, retries=endless)
+    server.will(step, step, step, answer({"run_id": 7}))
+    # A launch, since aiohttp by itself repeats a lost GET once, at once.
+    assert face.send(calls.submit_run({})) == 7
+    assert face.waits == waits
+    assert len({request.body["idempotency_token"] for request in server.requests}) == 1
+
+
+@pytest.mark.parametrize("name", TROUBLE)
+def test_a_creation_is_not_repeated_once_the_service_may_have_seen_it(
+    name: str, face: Face, server: ScriptedServer
+) -> None:
+    """Creating a job has no idempotency token; a repeated one could make a second job."""
+    step, _, repeated = TROUBLE[name]
+    face.connect(server.url, timeout_seconds=0.05)
+    server.will(step, answer({"job_id": 3}))
+    if repeated:
+        assert face.send(calls.create_job({})) == 3
+    else:
+        with pytest.raises(errors.JobsApiError):
+            face.send(calls.create_job({}))
+    assert len(server.requests) == 1 + repeated
+
+
+def test_the_last_error_comes_through_typed(connected: Face, server: ScriptedServer) -> None:
+    """After ten minutes of 503 the error is the server's, and says how long and how often."""
+    server.will(*[answer({"error_code": "TEMPORARILY_UNAVAILABLE"}, 503)] * 50)
+    with pytest.raises(errors.ServerError, match=r"tried \d+ times in \d+ s") as caught:
+        connected.send(calls.get_run(7))
+    error = caught.value
+    assert error.status == 503
+    assert error.error_code == "TEMPORARILY_UNAVAILABLE"
+    assert error.attempts == len(server.requests) == len(connected.waits) + 1
+    assert sum(connected.waits) <= 600 < sum(connected.waits) + 60
+    assert min(connected.waits) >= 30
+
+
+def test_an_endless_policy_waits_out_any_outage(connected: Face, server: ScriptedServer) -> None:
+    """A known run is followed through an outage of more than ten minutes."""
+    server.will(*[answer({}, 503)] * 40, answer({"run_id": 7}))
+    patient = RetryPolicy(random=lambda: 0.0).patient()
+    assert connected.send(calls.get_run(7), retries=patient) == {"run_id": 7}
+    assert sum(connected.waits) > 2000
+
+
+def test_a_limit_and_delay_of_the_users_own(connected: Face, server: ScriptedServer) -> None:
+    """databricks_retry_limit and databricks_retry_delay rule the tries."""
+    server.will(*[answer({}, 503)] * 9)
+    with pytest.raises(errors.ServerError):
+        connected.send(calls.get_run(7), retries=RetryPolicy(limit=3, delay=2, random=lambda: 0.0))
+    assert (len(server.requests), connected.waits) == (3, [2, 4])
+
+
+def test_tenacity_arguments_of_the_users_own(connected: Face, server: ScriptedServer) -> None:
+    """databricks_retry_args replace parts of the policy."""
+    import tenacity
+
+    server.will(*[answer({}, 503)] * 9)
+    policy = RetryPolicy(
+        tenacity_args={"stop": tenacity.stop_after_attempt(2), "wait": tenacity.wait_fixed(7)}
+    )
+    with pytest.raises(errors.ServerError):
+        connected.send(calls.get_run(7), retries=policy)
+    assert connected.waits == [7]
+
+
+def test_nobody_listens(face: Face, server: ScriptedServer) -> None:
+    """A refused connection is tried again, also for a creation, and the error names the host."""
+    server.close()
+    face.connect(server.url, retries=RetryPolicy(limit=3, random=lambda: 0.0))
+    with pytest.raises(errors.ConnectionFailed, match="Connection refused") as caught:
+        face.send(calls.create_job({}))
+    assert caught.value.host == f"127.0.0.1:{server.port}"
+    assert (caught.value.attempts, face.waits) == (3, [0.5, 1])
+
+
+def test_a_host_name_that_does_not_resolve(face: Face) -> None:
+    """A wrong host is given up after a minute, with a message that names it."""
+    face.connect("https://no-such-workspace.invalid")
+    with pytest.raises(errors.HostNotFound, match=r"no-such-workspace\.invalid.*host"):
+        face.send(calls.get_run(7))
+    assert sum(face.waits) <= 60
+
+
+def test_tls_certificates_are_checked(
+    face: Face, tls_server: ScriptedServer, tmp_path: Path
+) -> None:
+    """An untrusted certificate is final, nothing is sent; a CA bundle can be named."""
+    face.connect(tls_server.url)
+    with pytest.raises(errors.InsecureConnection, match="verify"):
+        face.send(calls.get_run(7))
+    assert (face.waits, tls_server.requests) == ([], [])
+    face.connect(tls_server.url, verify=str(tls_server.ca_file))
+    assert face.send(calls.get_run(7)) == {}
+    face.connect(tls_server.url, verify=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # urllib3's advice against it
+        assert face.send(calls.get_run(7)) == {}
+
+
+def test_a_netrc_entry_does_not_replace_the_token(
+    face: Face, server: ScriptedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The HTTP libraries read .netrc by themselves; the connection's credentials win."""
+    file = tmp_path / "netrc"
+    file.write_text("machine 127.0.0.1 login somebody password else\n")
+    monkeypatch.setenv("NETRC", str(file))
+    face.connect(server.url)
+    face.send(calls.get_run(7))
+    assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
+
+
+def test_user_and_password(face: Face, server: ScriptedServer) -> None:
+    """User and password become a Basic header."""
+    face.connect(server.url, Basic("me", "secret"))
+    face.send(calls.get_run(7))
+    assert server.requests[0].headers["authorization"] == "Basic bWU6c2VjcmV0"
+
+
+def test_the_environments_proxy_is_used(
+    face: Face, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both faces go through the proxy that the environment names."""
+    monkeypatch.setenv("http_proxy", server.url)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    face.connect("http://workspace.invalid", allow_http=True)
+    face.send(calls.get_run(7))
+    assert server.requests[0].headers["host"] == "workspace.invalid"
+
+
+@pytest.mark.parametrize("kind", [JobsClient, AsyncJobsClient])
+def test_no_credentials_over_plain_http_to_another_machine(kind: Any) -> None:
+    """Plain http is for this machine only, unless allowed."""
+    with pytest.raises(errors.CredentialsError, match="allow_http"):
+        kind("http://example.com", Basic("me", "secret"))
+    kind("http://example.com", Basic("me", "secret"), allow_http=True)
+
+
+def test_deleting_what_the_lost_try_deleted_is_done(
+    connected: Face, server: ScriptedServer
+) -> None:
+    """A delete whose answer got lost finds the run gone when repeated; that is success."""
+    gone = answer(
+        {"error_code": "INVALID_PARAMETER_VALUE", "message": "Run 7 does not exist."}, 400
+    )
+    server.will(lose, gone)
+    connected.send(calls.delete_run(7))
+    server.will(gone)
+    with pytest.raises(errors.DoesNotExist):
+        connected.send(calls.delete_run(7))
+
+
+def test_no_secret_in_a_repr(face: Face, server: ScriptedServer) -> None:
+    """A client in a log line shows no credential."""
+    assert TOKEN not in repr(face.connect(server.url))
+    assert "secret" not in repr(face.connect(server.url, Basic("me", "secret")))
+
+
+def test_no_secret_in_the_log(
+    connected: Face, server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At DEBUG, neither this package nor the HTTP libraries log the token."""
+    caplog.set_level("DEBUG")
+    server.will(answer({}, 503), answer({"run_id": 7}))
+    connected.send(calls.get_run(7))
+    assert "runs/get did not work" in caplog.text
+    assert TOKEN not in caplog.text
