@@ -1,0 +1,43 @@
+"""A notebook finds out how heavy penguins are; the next task gets its exit value and prints it.
+
+Runs as it is on the local workspace (``make demo``, ``make airflow``) and on Databricks. There it
+needs the folder ``workspace/Shared/penguins`` under ``/Shared`` and the id of a cluster in the
+Airflow variable ``databricks_cluster_id``; the local workspace runs on no cluster.
+"""
+
+from __future__ import annotations
+
+import json
+
+from airflow.providers.common.compat.sdk import DAG, task
+
+from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
+
+with DAG(
+    "databricks_demo",
+    schedule=None,
+    catchup=False,
+    params={"island": "Biscoe"},
+    tags=["databricks", "example"],
+    doc_md=__doc__,
+):
+    weigh = DatabricksSubmitRunOperator(
+        task_id="weigh_penguins",
+        existing_cluster_id="{{ var.value.get('databricks_cluster_id', 'local') }}",
+        notebook_task={
+            "notebook_path": "/Shared/penguins/weigh",
+            "base_parameters": {"island": "{{ params.island }}"},
+        },
+        deferrable=True,
+        polling_period_seconds=2,
+    )
+
+    @task
+    def print_weights(exit_value: str) -> str:
+        weights = json.loads(exit_value)
+        lines = [f"{species}: {grams} g" for species, grams in weights["mean_grams"].items()]
+        answer = f"Penguins of {weights['island']} weigh on average " + ", ".join(lines)
+        print(answer)
+        return answer
+
+    print_weights(weigh.output)
