@@ -1,0 +1,192 @@
+"""Jobs, runs and outputs as the API answers them (reference: "Data structures")."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+from airflow_jobs_provider.api.states import RunLifeCycleState
+from airflow_jobs_provider.local.model import ENDED, TASK_KINDS, Job, Output, Run
+from airflow_jobs_provider.local.versions import Version
+
+__all__ = ["job_answer", "output_answer", "run_answer", "run_page_url"]
+
+_SINGLE_TASK_KEY_CHARS = 100
+# From 2.1 on these are a task's, not a job's.
+_OF_TASK = (*TASK_KINDS, "existing_cluster_id", "new_cluster", "libraries")
+
+
+def run_page_url(base_url: str, run: Run) -> str:
+    """Return the URL of a run's page."""
+    return f"{base_url}/runs/{run.run_id}"
+
+
+def job_answer(job: Job, version: Version, *, with_tasks: bool = True) -> dict[str, Any]:
+    """Return a job ("Job")."""
+    return {
+        "job_id": job.job_id,
+        "creator_user_name": job.creator_user_name,
+        "run_as": job.creator_user_name,
+        "settings": _settings(job, version, with_tasks=with_tasks),
+        "created_time": job.created_time,
+    }
+
+
+def _settings(job: Job, version: Version, *, with_tasks: bool) -> dict[str, Any]:
+    settings = {"name": "Untitled", **job.settings}
+    if not version.has_tasks:
+        return settings
+    settings["format"] = "MULTI_TASK"
+    tasks = settings.pop("tasks", None)
+    if tasks is None:
+        moved = {name: settings.pop(name) for name in _OF_TASK if name in settings}
+        tasks = [{"task_key": _key_of(settings["name"]), **moved}]
+    if with_tasks:
+        settings["tasks"] = tasks
+    return settings
+
+
+def run_answer(
+    run: Run,
+    version: Version,
+    base_url: str,
+    task_runs: Callable[[Run], list[Run]],
+    *,
+    with_tasks: bool = True,
+) -> dict[str, Any]:
+    """Return a run ("Run").
+
+    :param task_runs: the runs of the single tasks of a run.
+    """
+    answer: dict[str, Any] = {
+        "job_id": run.job_id,
+        "run_id": run.run_id,
+        "creator_user_name": run.creator_user_name,
+        "number_in_job": run.number_in_job,
+        "original_attempt_run_id": run.original_attempt_run_id,
+        "state": _state(run),
+        "cluster_spec": run.cluster_spec,
+        "start_time": run.start_time,
+        "end_time": run.end_time,
+        "trigger": run.trigger,
+        "run_name": run.run_name,
+        "run_page_url": run_page_url(base_url, run),
+        "run_type": run.run_type,
+        "attempt_number": run.attempt_number,
+        **_durations(run),
+    }
+    if run.task:
+        answer["task"] = run.task
+    if run.overriding_parameters:
+        answer["overriding_parameters"] = run.overriding_parameters
+    instance = _cluster_instance(run)
+    if instance:
+        answer["cluster_instance"] = instance
+    if run.is_of_tasks:
+        answer["format"] = "MULTI_TASK"
+        if with_tasks:
+            answer["tasks"] = [
+                _task_answer(task, base_url, _depends_on(run, task)) for task in task_runs(run)
+            ]
+    elif version.has_tasks and run.parent_run_id is None:
+        # A run of one task seen through a later version: the task's run is the run itself.
+        answer["format"] = "SINGLE_TASK"
+        if with_tasks:
+            answer["tasks"] = [_task_answer(run, base_url, [])]
+    if run.parent_run_id is not None:
+        answer["parent_run_id"] = answer["job_run_id"] = run.parent_run_id
+        answer["task_key"] = run.task_key
+    return answer
+
+
+def _task_answer(run: Run, base_url: str, depends_on: list[Any]) -> dict[str, Any]:
+    answer: dict[str, Any] = {
+        "run_id": run.run_id,
+        "task_key": run.task_key or _key_of(run.run_name),
+        **run.task,
+        **run.cluster_spec,
+        "state": _state(run),
+        "run_page_url": run_page_url(base_url, run),
+        "start_time": run.start_time,
+        "end_time": run.end_time,
+        "attempt_number": run.attempt_number,
+        **{name: value for name, value in _durations(run).items() if name != "run_duration"},
+    }
+    instance = _cluster_instance(run)
+    if instance:
+        answer["cluster_instance"] = instance
+    if depends_on:
+        answer["depends_on"] = depends_on
+    if run.child_run_id is not None:
+        answer["run_job_task"] = {**run.task["run_job_task"], "run_id": run.child_run_id}
+    return answer
+
+
+def _state(run: Run) -> dict[str, Any]:
+    state: dict[str, Any] = {"life_cycle_state": run.life_cycle_state}
+    if run.result_state is not None:
+        state["result_state"] = run.result_state
+    state["user_cancelled_or_timedout"] = run.user_cancelled_or_timedout
+    state["state_message"] = run.state_message
+    return state
+
+
+def _durations(run: Run) -> dict[str, int]:
+    if run.is_of_tasks:
+        total = run.end_time - run.start_time if run.end_time else 0
+        parts = (0, 0, 0)
+    else:
+        parts = (run.setup_duration, run.execution_duration, run.cleanup_duration)
+        total = sum(parts) if run.end_time else 0
+    names = ("setup_duration", "execution_duration", "cleanup_duration")
+    return {**dict(zip(names, parts, strict=True)), "run_duration": total}
+
+
+def _cluster_instance(run: Run) -> dict[str, str]:
+    existing = run.cluster_spec.get("existing_cluster_id")
+    if existing is None and (
+        run.spark_context_id is None or run.is_of_tasks or "run_job_task" in run.task
+    ):
+        return {}
+    instance = {"cluster_id": existing or f"local-{run.run_id}"}
+    if run.spark_context_id is not None:
+        instance["spark_context_id"] = run.spark_context_id
+    return instance
+
+
+def _depends_on(run: Run, task_run: Run) -> list[Any]:
+    for task in run.tasks:
+        if task["task_key"] == task_run.task_key:
+            return task.get("depends_on") or []
+    return []
+
+
+def output_answer(run: Run, output: Output, metadata: Mapping[str, Any], version: Version) -> Any:
+    """Return what a run left ("Runs get output")."""
+    answer: dict[str, Any] = {"metadata": metadata}
+    if "notebook_task" in run.task and run.life_cycle_state in ENDED | {
+        RunLifeCycleState.TERMINATING
+    }:
+        notebook: dict[str, Any] = {}
+        if output.result is not None:
+            notebook = {"result": output.result, "truncated": output.truncated}
+        answer["notebook_output"] = notebook
+    if output.error is not None:
+        answer["error"] = output.error
+    if output.error_trace is not None:
+        answer["error_trace"] = output.error_trace
+    if version.has_tasks:
+        if output.logs is not None:
+            answer["logs"] = output.logs
+            answer["logs_truncated"] = output.logs_truncated
+        if run.child_run_id is not None:
+            answer["run_job_output"] = {"run_id": run.child_run_id}
+    return answer
+
+
+def _key_of(name: str) -> str:
+    """Return a task key for a task that was given none, as the service makes it from the name."""
+    stem = PurePosixPath(name).name or "task"
+    kept = "".join(char if char.isalnum() or char in "-_" else "_" for char in stem)
+    return kept[:_SINGLE_TASK_KEY_CHARS]

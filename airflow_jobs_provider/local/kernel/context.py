@@ -1,0 +1,84 @@
+"""What the kernel of a run is told by the workspace, and how it talks back."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+__all__ = ["CONTEXT_VARIABLE", "KernelContext"]
+
+CONTEXT_VARIABLE = "AIRFLOW_JOBS_PROVIDER_KERNEL_CONTEXT"
+
+
+@dataclass(slots=True)
+class KernelContext:
+    """What the kernel of one run knows about it.
+
+    :param root: the workspace's root folder.
+    :param folder: the folder of the notebook that is being read; ``%run`` changes it for a while.
+    :param parameters: the run's parameters, which override the widgets' defaults.
+    :param exit_file: where ``dbutils.notebook.exit`` leaves its value for the workspace.
+    :param callback_url: where ``dbutils.notebook.run`` asks for a run of another notebook.
+    :param secret: the key for that, good for this run only.
+    """
+
+    root: Path
+    folder: Path
+    parameters: dict[str, str]
+    exit_file: Path
+    callback_url: str
+    secret: str = field(repr=False)
+
+    @classmethod
+    def from_environment(cls) -> KernelContext:
+        """Read the context from the file the workspace named, and forget where it was."""
+        file = Path(os.environ.pop(CONTEXT_VARIABLE))
+        data = json.loads(file.read_text(encoding="utf-8"))
+        file.unlink()
+        return cls(
+            root=Path(data["root"]),
+            folder=Path(data["folder"]),
+            parameters=data["parameters"],
+            exit_file=Path(data["exit_file"]),
+            callback_url=data["callback_url"],
+            secret=data["secret"],
+        )
+
+    def leave_exit_value(self, value: str) -> None:
+        """Hand the exit value to the workspace; whole or not at all."""
+        partial = self.exit_file.with_suffix(".partial")
+        partial.write_text(value, encoding="utf-8", errors="surrogatepass")
+        partial.replace(self.exit_file)
+
+    def workspace_path(self, path: str) -> str:
+        """Return the workspace path that ``path``, as written in the notebook, means."""
+        if path.startswith("/"):
+            return path
+        folder = os.path.relpath(self.folder, self.root)
+        joined = os.path.normpath(os.path.join("/", folder, path))
+        return Path(joined).as_posix()
+
+    def run_notebook(self, path: str, timeout_seconds: int, arguments: dict[str, str]) -> Any:
+        """Have the workspace run another notebook, and return how that run ended."""
+        body = {"notebook_path": path, "timeout_seconds": timeout_seconds, "arguments": arguments}
+        request = urllib.request.Request(
+            self.callback_url,
+            data=json.dumps(body).encode(),
+            headers={
+                "Authorization": f"Bearer {self.secret}",
+                "Content-Type": "application/json",
+            },
+        )
+        # A proxy of the environment has no business between a kernel and its own machine.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(request) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            message = json.load(error).get("message", str(error))
+            raise RuntimeError(f"The workspace refused to run {path}: {message}") from None

@@ -1,0 +1,166 @@
+"""``dbutils`` as a notebook of the local workspace finds it: widgets, and other notebooks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NoReturn
+
+from airflow_jobs_provider.local.kernel.context import KernelContext
+
+__all__ = ["DBUtils", "InputWidgetNotDefined", "NotebookExit", "WorkflowException"]
+
+
+class NotebookExit(BaseException):  # noqa: N818  (it is no error; the run succeeds)
+    """Ends the notebook as a success.
+
+    No Exception, so that a notebook's own ``except Exception`` does not swallow it.
+    """
+
+
+class InputWidgetNotDefined(Exception):  # noqa: N818  (the name Databricks gives it)
+    """A widget was asked for that neither the notebook nor the run's parameters define."""
+
+
+class WorkflowException(Exception):  # noqa: N818  (the name Databricks gives it)
+    """A notebook started with ``dbutils.notebook.run`` did not end well."""
+
+
+class Widgets:
+    """``dbutils.widgets``: a notebook's parameters, with the notebook's own defaults."""
+
+    def __init__(self, parameters: Mapping[str, str]) -> None:
+        self._parameters = dict(parameters)
+        self._values = dict(parameters)
+
+    def text(self, name: str, defaultValue: str, label: str | None = None) -> None:  # noqa: N803
+        """Define a text widget; the run's parameter of that name overrides the default."""
+        self._define(name, defaultValue)
+
+    def dropdown(
+        self,
+        name: str,
+        defaultValue: str,  # noqa: N803
+        choices: Sequence[str],
+        label: str | None = None,
+    ) -> None:
+        """Define a widget that has one of ``choices``."""
+        self._choose(name, defaultValue, choices)
+
+    def combobox(
+        self,
+        name: str,
+        defaultValue: str,  # noqa: N803
+        choices: Sequence[str],
+        label: str | None = None,
+    ) -> None:
+        """Define a widget that has one of ``choices`` or any other text."""
+        self._define(name, defaultValue)
+
+    def multiselect(
+        self,
+        name: str,
+        defaultValue: str,  # noqa: N803
+        choices: Sequence[str],
+        label: str | None = None,
+    ) -> None:
+        """Define a widget that has several of ``choices``; its value is joined with commas."""
+        self._choose(name, defaultValue, choices)
+
+    def get(self, name: str, default: str | None = None) -> str:
+        """Return the value of a widget.
+
+        :raises InputWidgetNotDefined: if neither the notebook nor the run defines it.
+        """
+        if name in self._values:
+            return self._values[name]
+        if default is not None:
+            return default
+        raise InputWidgetNotDefined(f"No input widget named {name} is defined")
+
+    def getAll(self) -> dict[str, str]:  # noqa: N802
+        """Return all widgets' values by name."""
+        return dict(self._values)
+
+    def remove(self, name: str) -> None:
+        """Remove a widget.
+
+        :raises InputWidgetNotDefined: if there is none of that name.
+        """
+        if name not in self._values:
+            raise InputWidgetNotDefined(f"No input widget named {name} is defined")
+        del self._values[name]
+
+    def removeAll(self) -> None:  # noqa: N802
+        """Remove all widgets."""
+        self._values.clear()
+
+    def _choose(self, name: str, default: str, choices: Sequence[str]) -> None:
+        if default not in choices:
+            raise ValueError(
+                f"The default value {default!r} of widget {name} is not among its choices"
+            )
+        self._define(name, default)
+
+    def _define(self, name: str, default: str) -> None:
+        if not isinstance(default, str):
+            raise TypeError(
+                f"The default value of widget {name} must be text, not {type(default).__name__}"
+            )
+        self._values[name] = self._parameters.get(name, default)
+
+
+class Notebook:
+    """``dbutils.notebook``: ending this notebook, and running others."""
+
+    def __init__(self, context: KernelContext) -> None:
+        self._context = context
+
+    def exit(self, value: Any = "") -> NoReturn:
+        """End the run as a success, with ``value`` (as text) as its result."""
+        text = str(value)
+        self._context.leave_exit_value(text)
+        raise NotebookExit(text)
+
+    def run(
+        self,
+        path: str,
+        timeout_seconds: int = 0,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Run another notebook as a run of its own, and return its exit value.
+
+        :raises WorkflowException: if that run does not succeed in time.
+        """
+        texts = {str(name): str(value) for name, value in (arguments or {}).items()}
+        full_path = self._context.workspace_path(path)
+        ended = self._context.run_notebook(full_path, int(timeout_seconds), texts)
+        if ended["result_state"] != "SUCCESS":
+            raise WorkflowException(
+                f"Run {ended['run_id']} of {full_path} ended {ended['result_state'] or 'badly'}: "
+                f"{ended['error'] or ended['state_message']} ({ended['run_page_url']})"
+            )
+        return str(ended["result"] or "")
+
+
+class _Library:
+    """``dbutils.library``: installing is not done here, so restarting has nothing to pick up."""
+
+    def restartPython(self) -> None:  # noqa: N802
+        """Do nothing; on Databricks it makes freshly installed packages visible."""
+
+
+class DBUtils:
+    """The ``dbutils`` of a run."""
+
+    def __init__(self, context: KernelContext) -> None:
+        self.widgets = Widgets(context.parameters)
+        self.notebook = Notebook(context)
+        self.library = _Library()
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        raise AttributeError(
+            f"dbutils.{name} is not there in the local workspace; "
+            "it has dbutils.widgets, dbutils.notebook and dbutils.library"
+        )

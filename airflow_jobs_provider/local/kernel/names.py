@@ -1,0 +1,88 @@
+"""The names a Databricks notebook finds defined: ``dbutils``, ``spark``, ``sc``, ``display`` ..."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_jobs_provider.local.kernel.context import KernelContext
+from airflow_jobs_provider.local.kernel.dbutils import DBUtils
+
+__all__ = ["names_for"]
+
+
+class _Lazy:
+    """Stands for an object that is costly to make until something is asked of it."""
+
+    def __init__(self, name: str) -> None:
+        self.__dict__["_name"] = name
+
+    def _target(self) -> Any:
+        target = self.__dict__.get("_made")
+        if target is None:
+            session = _spark_session()
+            target = session if self.__dict__["_name"] == "spark" else session.sparkContext
+            self.__dict__["_made"] = target
+        return target
+
+    @property
+    def __class__(self) -> Any:  # isinstance(spark, SparkSession) holds
+        return type(self._target())
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_repr_") or name.startswith("_ipython_"):
+            # IPython asks for these of everything in sight; none is worth starting Spark.
+            raise AttributeError(name)
+        return getattr(self._target(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._target(), name, value)
+
+    def __repr__(self) -> str:
+        return repr(self._target())
+
+
+def _spark_session() -> Any:
+    try:
+        from pyspark.sql import SparkSession
+    except ImportError:
+        raise ModuleNotFoundError(
+            "spark needs pyspark (and Java) on this machine: pip install pyspark",
+            name="pyspark",
+        ) from None
+    builder: Any = SparkSession.builder
+    return builder.master("local[*]").config("spark.ui.enabled", "false").getOrCreate()
+
+
+def _display(*objects: Any, **kwargs: Any) -> None:
+    from IPython.display import display
+
+    # A Spark data frame shows only its schema of itself; Databricks shows the rows.
+    shown = (o.limit(1000).toPandas() if _is_spark_frame(o) else o for o in objects)
+    display(*shown, **kwargs)
+
+
+def _is_spark_frame(candidate: Any) -> bool:
+    return type(candidate).__module__.startswith("pyspark.sql") and hasattr(candidate, "toPandas")
+
+
+def _display_html(html: str) -> None:
+    from IPython.display import HTML, display
+
+    display(HTML(html))
+
+
+def names_for(context: KernelContext) -> dict[str, Any]:
+    """Return the names that a notebook of this run finds defined."""
+    dbutils = DBUtils(context)
+
+    def get_argument(name: str, default: str | None = None) -> str:
+        return dbutils.widgets.get(name, default)
+
+    return {
+        "dbutils": dbutils,
+        "spark": _Lazy("spark"),
+        "sc": _Lazy("sc"),
+        "display": _display,
+        "displayHTML": _display_html,
+        "getArgument": get_argument,
+    }

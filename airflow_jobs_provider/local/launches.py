@@ -1,0 +1,171 @@
+"""Making runs: of a job, of a one-time submit, of another run; and never one token twice."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_jobs_provider.api.states import RunLifeCycleState
+from airflow_jobs_provider.local.model import (
+    Job,
+    Run,
+    RunType,
+    Trigger,
+    now_millis,
+    task_of,
+)
+from airflow_jobs_provider.local.problems import invalid
+from airflow_jobs_provider.local.scheduler import Scheduler
+from airflow_jobs_provider.local.store import Store
+
+__all__ = ["Launcher"]
+
+_CLUSTER_FIELDS = ("existing_cluster_id", "new_cluster", "libraries")
+
+
+class Launcher:
+    """Makes runs and hands them to the scheduler.
+
+    :param user: the name that runs and jobs are created under.
+    """
+
+    def __init__(self, store: Store, scheduler: Scheduler, user: str) -> None:
+        self._store = store
+        self._scheduler = scheduler
+        self._user = user
+
+    def create_job(self, settings: dict[str, Any]) -> Job:
+        """Keep a new job."""
+        job = Job(self._store.new_id(), settings, now_millis(), self._user)
+        self._store.add_job(job)
+        return job
+
+    def submit(
+        self,
+        settings: Mapping[str, Any],
+        *,
+        token: str | None = None,
+        run_type: RunType = RunType.SUBMIT_RUN,
+        started_by: Run | None = None,
+    ) -> Run:
+        """Start a one-time run (reference: "Runs submit")."""
+        known = self._known_launch(token)
+        if known is not None:
+            return known
+        # A one-time run has a job of its own, which no endpoint shows.
+        job = Job(self._store.new_id(), {}, now_millis(), self._user)
+        run = self._new_run(job, settings, run_type=run_type, token=token)
+        run.run_name = settings.get("run_name") or "Untitled"
+        run.started_by_run_id = started_by.run_id if started_by else None
+        return self._launch(run, job)
+
+    def run_now(
+        self,
+        job: Job,
+        overriding: Mapping[str, Any],
+        *,
+        token: str | None = None,
+        started_by: Run | None = None,
+    ) -> Run:
+        """Start a run of a job (reference: "Run now")."""
+        known = self._known_launch(token)
+        if known is not None:
+            return known
+        run = self._new_run(job, job.settings, run_type=RunType.JOB_RUN, token=token)
+        run.overriding_parameters = dict(overriding)
+        run.started_by_run_id = started_by.run_id if started_by else None
+        limit = job.settings.get("max_concurrent_runs", 1)
+        queues = (job.settings.get("queue") or {}).get("enabled") is True
+        if not queues and self._store.active_count(job.job_id) >= limit:
+            run.life_cycle_state = RunLifeCycleState.SKIPPED
+            run.state_message = (
+                f"Skipping this run because the limit of {limit} maximum concurrent runs has been "
+                "reached."
+            )
+            run.end_time = run.start_time
+        return self._launch(run)
+
+    def retry(self, failed: Run, job: Job) -> Run:
+        """Start the next attempt of a job's run that did not succeed."""
+        run = self._new_run(job, job.settings, run_type=RunType.JOB_RUN, token=None)
+        run.overriding_parameters = failed.overriding_parameters
+        run.original_attempt_run_id = failed.original_attempt_run_id
+        run.attempt_number = failed.attempt_number + 1
+        run.trigger = Trigger.RETRY
+        interval = job.settings.get("min_retry_interval_millis") or 0
+        due = failed.start_time + interval
+        return self._launch(run, delay=max(0.0, (due - now_millis()) / 1000))
+
+    def _new_run(
+        self, job: Job, settings: Mapping[str, Any], *, run_type: RunType, token: str | None
+    ) -> Run:
+        run_id = self._store.new_id()
+        tasks: list[dict[str, Any]] = settings.get("tasks") or []
+        return Run(
+            run_id=run_id,
+            job_id=job.job_id,
+            number_in_job=0,
+            run_name=settings.get("name") or "Untitled",
+            run_type=run_type,
+            creator_user_name=self._user,
+            task=task_of(settings),
+            cluster_spec={name: settings[name] for name in _CLUSTER_FIELDS if settings.get(name)},
+            original_attempt_run_id=run_id,
+            start_time=now_millis(),
+            timeout_seconds=settings.get("timeout_seconds") or 0,
+            idempotency_token=token,
+            tasks=tasks,
+            task_run_ids={task["task_key"]: self._store.new_id() for task in tasks},
+        )
+
+    def _launch(self, run: Run, hidden_job: Job | None = None, *, delay: float = 0.0) -> Run:
+        children = [self._task_run(run, task) for task in run.tasks]
+        try:
+            with self._store.transaction():
+                if hidden_job is not None:
+                    self._store.add_job(hidden_job, hidden=True)
+                run.number_in_job = self._store.next_number_in_job(run.job_id)
+                self._store.add_runs([run, *children])
+        except sqlite3.IntegrityError:
+            # Another workspace process on the same state was faster with this token.
+            known = self._known_launch(run.idempotency_token)
+            if known is None:
+                raise
+            return known
+        if not run.has_ended:
+            for child in children:
+                self._scheduler.admit(child)
+            self._scheduler.admit(run, delay=delay)
+        return run
+
+    def _task_run(self, parent: Run, task: Mapping[str, Any]) -> Run:
+        run_id = parent.task_run_ids[task["task_key"]]
+        return Run(
+            run_id=run_id,
+            job_id=parent.job_id,
+            number_in_job=run_id,
+            run_name=task["task_key"],
+            run_type=parent.run_type,
+            creator_user_name=parent.creator_user_name,
+            task=task_of(task),
+            cluster_spec={name: task[name] for name in _CLUSTER_FIELDS if task.get(name)},
+            original_attempt_run_id=run_id,
+            start_time=parent.start_time,
+            overriding_parameters=parent.overriding_parameters,
+            timeout_seconds=task.get("timeout_seconds") or 0,
+            parent_run_id=parent.run_id,
+            task_key=task["task_key"],
+            life_cycle_state=(
+                RunLifeCycleState.SKIPPED if parent.has_ended else RunLifeCycleState.BLOCKED
+            ),
+        )
+
+    def _known_launch(self, token: str | None) -> Run | None:
+        found = self._store.run_of_token(token) if token else None
+        if found is None:
+            return None
+        run, is_deleted = found
+        if is_deleted:
+            raise invalid(f"Run {run.run_id} with the given idempotency_token has been deleted.")
+        return run

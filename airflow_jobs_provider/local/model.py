@@ -1,0 +1,156 @@
+"""Jobs and runs as the local workspace keeps them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
+
+__all__ = [
+    "ENDED",
+    "TASK_KINDS",
+    "Job",
+    "Output",
+    "Run",
+    "RunType",
+    "Trigger",
+    "now_millis",
+    "task_of",
+]
+
+TASK_KINDS = (
+    "notebook_task",
+    "spark_jar_task",
+    "spark_python_task",
+    "spark_submit_task",
+    "pipeline_task",
+    "run_job_task",
+)
+ENDED = frozenset(
+    {RunLifeCycleState.TERMINATED, RunLifeCycleState.SKIPPED, RunLifeCycleState.INTERNAL_ERROR}
+)
+
+
+class RunType(StrEnum):
+    """How a run came to be (reference: "Run", run_type)."""
+
+    JOB_RUN = "JOB_RUN"
+    WORKFLOW_RUN = "WORKFLOW_RUN"
+    SUBMIT_RUN = "SUBMIT_RUN"
+
+
+class Trigger(StrEnum):
+    """What fired a run (reference: "TriggerType")."""
+
+    ONE_TIME = "ONE_TIME"
+    RETRY = "RETRY"
+
+
+def now_millis() -> int:
+    """Return the time in epoch milliseconds, as the API gives all its times."""
+    return int(time.time() * 1000)
+
+
+def task_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a job's or a run's settings that says what to run ("JobTask")."""
+    return {kind: settings[kind] for kind in TASK_KINDS if settings.get(kind) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What a run left (reference: "NotebookOutput", and "Runs get output").
+
+    :param result: the text given to ``dbutils.notebook.exit``; None if that was never called.
+    :param truncated: whether the result is only the first part of it.
+    :param error: the run's own error in one line.
+    :param error_trace: where it came from.
+    :param logs: what a process that is no notebook wrote, the last part of it.
+    :param logs_truncated: whether there was more.
+    """
+
+    result: str | None = None
+    truncated: bool = False
+    error: str | None = None
+    error_trace: str | None = None
+    logs: str | None = None
+    logs_truncated: bool = False
+
+
+@dataclass(slots=True)
+class Job:
+    """A job (reference: "Job")."""
+
+    job_id: int
+    settings: dict[str, Any]
+    created_time: int
+    creator_user_name: str
+
+
+@dataclass(slots=True)
+class Run:
+    """A run, all but its output (reference: "Run").
+
+    A run of the ``tasks`` form has one more run for each of its tasks; those have ``parent_run_id``
+    and ``task_key``. A run started by ``dbutils.notebook.run`` or a ``run_job_task`` has
+    ``started_by_run_id``, so that it ends with the run that wants it.
+    """
+
+    run_id: int
+    job_id: int
+    number_in_job: int
+    run_name: str
+    run_type: str
+    creator_user_name: str
+    task: dict[str, Any]
+    cluster_spec: dict[str, Any]
+    original_attempt_run_id: int
+    start_time: int
+    trigger: str = Trigger.ONE_TIME
+    attempt_number: int = 0
+    overriding_parameters: dict[str, Any] = field(default_factory=dict)
+    timeout_seconds: int = 0
+    idempotency_token: str | None = None
+    # The ``tasks`` form
+    tasks: list[dict[str, Any]] = field(default_factory=list)
+    task_run_ids: dict[str, int] = field(default_factory=dict)
+    parent_run_id: int | None = None
+    task_key: str | None = None
+    started_by_run_id: int | None = None
+    # How far it got
+    life_cycle_state: str = RunLifeCycleState.PENDING
+    result_state: str | None = None
+    state_message: str = ""
+    user_cancelled_or_timedout: bool = False
+    spark_context_id: str | None = None
+    setup_duration: int = 0
+    execution_duration: int = 0
+    cleanup_duration: int = 0
+    end_time: int = 0
+    # The run that its run_job_task started
+    child_run_id: int | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the run is in a terminal state."""
+        return self.life_cycle_state in ENDED
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the run has ended well."""
+        return (
+            self.life_cycle_state == RunLifeCycleState.TERMINATED
+            and self.result_state == RunResultState.SUCCESS
+        )
+
+    @property
+    def is_of_tasks(self) -> bool:
+        """Whether the run was given as a ``tasks`` array."""
+        return bool(self.tasks)
+
+    def as_record(self) -> dict[str, Any]:
+        """Return the run as plain data for the store."""
+        return asdict(self)

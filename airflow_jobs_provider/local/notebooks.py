@@ -1,0 +1,106 @@
+"""Reading notebooks: Jupyter's ``.ipynb`` and Databricks' source form ``.py``.
+
+Both end as the same list of cells. A cell's leading magic (``%md``, ``%sql``, ``%python`` ...) is
+turned into what Jupyter can run; magics that work inside Python code (``%run``, ``%pip``) are left
+as they are, since the kernel knows them (``kernel/magics.py``). The kernel reads notebooks with
+this module too, for ``%run``, so it imports the standard library only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+__all__ = ["Cell", "NotNotebookError", "find_notebook", "read_notebook"]
+
+_SOURCE_HEADER = "# Databricks notebook source"
+_CELL_SEPARATOR = re.compile(r"^# COMMAND -+[ \t]*$", re.MULTILINE)
+_MAGIC_LINE = re.compile(r"^# MAGIC ?")
+_LEADING_MAGIC = re.compile(r"\A\s*%(md-sandbox|md|sql|python|sh|scala|r|fs)\b[ \t]*")
+
+
+class NotNotebookError(ValueError):
+    """The file is there, but it is no notebook that could be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell of a notebook, ready to run."""
+
+    kind: Literal["code", "markdown"]
+    source: str
+
+
+def find_notebook(stem: Path) -> Path | None:
+    """Return the file of the notebook ``stem``, which Databricks names without an extension."""
+    for candidate in (stem.with_name(stem.name + ".ipynb"), stem.with_name(stem.name + ".py")):
+        if candidate.is_file():
+            return candidate
+    # Tolerated, though the service itself knows notebooks by their name without extension only.
+    return stem if stem.suffix in {".ipynb", ".py"} and stem.is_file() else None
+
+
+def read_notebook(path: Path) -> list[Cell]:
+    """Return the cells of a notebook file.
+
+    :raises NotNotebookError: if the file cannot be read as a notebook.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise NotNotebookError(f"{path.name} is not text in UTF-8: {error}") from error
+    return list(_cells_of_jupyter(path, text) if path.suffix == ".ipynb" else _cells_of_py(text))
+
+
+def _cells_of_jupyter(path: Path, text: str) -> Iterator[Cell]:
+    try:
+        document = json.loads(text)
+        cells: list[dict[str, Any]] = document["cells"]
+        for cell in cells:
+            source = cell["source"]
+            source = source if isinstance(source, str) else "".join(source)
+            if cell["cell_type"] == "code":
+                yield _cell(source)
+            elif cell["cell_type"] == "markdown":
+                yield Cell("markdown", source)
+    except (ValueError, KeyError, TypeError) as error:
+        raise NotNotebookError(
+            f"{path.name} is not a Jupyter notebook of format 4: {error!r}"
+        ) from error
+
+
+def _cells_of_py(text: str) -> Iterator[Cell]:
+    body = text.removeprefix("\ufeff")
+    if body.startswith(_SOURCE_HEADER):
+        body = body[len(_SOURCE_HEADER) :]
+    for chunk in _CELL_SEPARATOR.split(body):
+        source = chunk.strip("\n")
+        if source.strip():
+            yield _cell(_without_magic_comments(source))
+
+
+def _without_magic_comments(source: str) -> str:
+    lines = source.splitlines()
+    if not any(_MAGIC_LINE.match(line) for line in lines):
+        return source
+    # A title line stands before the magic; Python would take it as a comment, %md would not.
+    lines = [line for line in lines if not line.startswith("# DBTITLE")]
+    return "\n".join(_MAGIC_LINE.sub("", line) for line in lines).strip("\n")
+
+
+def _cell(source: str) -> Cell:
+    match = _LEADING_MAGIC.match(source)
+    if match is None:
+        return Cell("code", source)
+    name, rest = match[1], source[match.end() :]
+    if name in {"md", "md-sandbox"}:
+        return Cell("markdown", rest)
+    if name == "python":
+        return Cell("code", rest.lstrip("\n"))
+    # As a cell magic it takes the whole cell, several lines too.
+    first, _, others = rest.partition("\n")
+    return Cell("code", f"%%{name}\n{first}\n{others}" if first.strip() else f"%%{name}\n{others}")

@@ -1,0 +1,59 @@
+"""What a run is given: base parameters, what run-now adds, and the values filled in for it."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_jobs_provider.local.model import Run
+
+__all__ = ["list_parameters", "notebook_parameters"]
+
+_REFERENCE = re.compile(r"\{\{\s*([a-z_.]+)\s*\}\}")
+_OVERRIDE_OF = {
+    "spark_jar_task": "jar_params",
+    "spark_python_task": "python_params",
+    "spark_submit_task": "spark_submit_params",
+}
+
+
+def notebook_parameters(run: Run) -> dict[str, str]:
+    """Return a notebook run's parameters: run-now's merged over the job's ("NotebookTask")."""
+    base: Mapping[str, str] = run.task["notebook_task"].get("base_parameters") or {}
+    over: Mapping[str, str] = run.overriding_parameters.get("notebook_params") or {}
+    values = _values_of(run)
+    return {name: _filled(text, values) for name, text in {**base, **over}.items()}
+
+
+def list_parameters(run: Run, kind: str) -> list[str]:
+    """Return a run's positional parameters: run-now's in place of the job's ("RunParameters")."""
+    over: list[str] | None = run.overriding_parameters.get(_OVERRIDE_OF[kind])
+    base: list[str] = run.task[kind].get("parameters") or []
+    values = _values_of(run)
+    return [_filled(text, values) for text in (base if over is None else over)]
+
+
+def _values_of(run: Run) -> dict[str, Any]:
+    """Return the values of the simple dynamic value references."""
+    started = time.gmtime(run.start_time / 1000)
+    return {
+        "job_id": run.job_id,
+        "job.id": run.job_id,
+        "run_id": run.run_id,
+        "task.run_id": run.run_id,
+        "parent_run_id": run.parent_run_id or run.run_id,
+        "job.run_id": run.parent_run_id or run.run_id,
+        "job.name": run.run_name,
+        "task_key": run.task_key or "",
+        "task.name": run.task_key or "",
+        "task_retry_count": run.attempt_number,
+        "start_date": time.strftime("%Y-%m-%d", started),
+        "start_time": run.start_time,
+    }
+
+
+def _filled(text: str, values: Mapping[str, Any]) -> str:
+    # A reference that is not known here stays as it is, for everyone to see.
+    return _REFERENCE.sub(lambda match: str(values.get(match[1], match[0])), text)

@@ -1,0 +1,92 @@
+"""What a runner is: the one who does a run's work."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from airflow_jobs_provider.api.states import RunResultState
+from airflow_jobs_provider.local.model import Output, Run
+
+__all__ = ["FAILED_MESSAGE", "CannotRunError", "Outcome", "Runner", "Workspace"]
+
+FAILED_MESSAGE = "Workload failed, see run output for details"
+
+
+class CannotRunError(Exception):
+    """The run cannot be done on this machine; the text says what is missing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run's work ended."""
+
+    result_state: RunResultState = RunResultState.SUCCESS
+    message: str = ""
+    output: Output = field(default_factory=Output)
+
+    @classmethod
+    def failure(cls, error: str, trace: str | None = None, **output: Any) -> Outcome:
+        """Return the outcome of work that raised or returned badly."""
+        return cls(
+            RunResultState.FAILED,
+            FAILED_MESSAGE,
+            Output(error=error, error_trace=trace, **output),
+        )
+
+
+class Runner(Protocol):
+    """Does one run's work, in three steps that the run's states and durations follow.
+
+    ``cleanup`` is always called, also when a step before it was interrupted by a cancellation; when
+    it returns, nothing of the run is left running.
+    """
+
+    async def setup(self) -> None:
+        """Prepare (PENDING). May raise :class:`CannotRunError`."""
+
+    async def execute(self) -> Outcome:
+        """Do the work (RUNNING)."""
+
+    async def cleanup(self) -> None:
+        """End everything (TERMINATING)."""
+
+
+class Workspace(Protocol):
+    """What a runner may ask of the workspace."""
+
+    @property
+    def root(self) -> Path:
+        """The folder that is the workspace's ``/``."""
+
+    @property
+    def base_url(self) -> str:
+        """Where the workspace answers."""
+
+    def kept_file(self, run_id: int, suffix: str) -> Path:
+        """Return where a file of a run is kept."""
+
+    def open_callback(self, run_id: int) -> str:
+        """Return a secret with which this run may start others, until it is closed."""
+
+    def close_callback(self, run_id: int) -> None:
+        """Make the secret of a run worthless."""
+
+    def launch_job(
+        self, job_id: int, parameters: Mapping[str, Any], *, started_by: Run
+    ) -> Run | None:
+        """Start a run of a job on behalf of another run; None if there is no such job."""
+
+    async def wait(self, run_id: int) -> Run:
+        """Wait until a run has ended, and return it."""
+
+    def cancel(self, run_id: int) -> None:
+        """Cancel a run."""
+
+    def start_held(self, run_id: int) -> None:
+        """Let a run begin that was created but held back."""
+
+    def skip_held(self, run_id: int, result_state: str, message: str) -> None:
+        """End a run that was held back without beginning it."""

@@ -1,0 +1,253 @@
+"""Running a notebook in a Jupyter kernel of its own.
+
+nbclient speaks with the kernel from the server's event loop. Only two things are done differently
+from its ``execute()``: cells are run one by one, because ``dbutils.notebook.exit`` ends a notebook
+early; and the kernel is started without nbclient's signal handlers, which would replace the
+server's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from airflow_jobs_provider.local.kernel import context as kernel_context
+from airflow_jobs_provider.local.model import Output, Run
+from airflow_jobs_provider.local.notebooks import (
+    Cell,
+    NotNotebookError,
+    find_notebook,
+    read_notebook,
+)
+from airflow_jobs_provider.local.parameters import notebook_parameters
+from airflow_jobs_provider.local.paths import PathRefusedError, file_in_root
+from airflow_jobs_provider.local.processes import environment_of_runs, kill_tree
+from airflow_jobs_provider.local.runners.base import CannotRunError, Outcome, Workspace
+
+__all__ = ["NotebookRunner"]
+
+MAX_RESULT_BYTES = 5 * 1024 * 1024
+MAX_CELL_OUTPUT_BYTES = 8 * 1024 * 1024
+_START_SECONDS = 60
+_COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+_LAUNCH = Path(kernel_context.__file__).with_name("launch.py")
+
+
+class NotebookRunner:
+    """Runs the notebook of a ``notebook_task`` (reference: "NotebookTask")."""
+
+    def __init__(self, run: Run, workspace: Workspace) -> None:
+        self._run = run
+        self._workspace = workspace
+        self._folder = Path(tempfile.mkdtemp(prefix="ajp-"))
+        self._exit_file = self._folder / "exit"
+        self._cells: list[Cell] = []
+        self._missing: Outcome | None = None
+        self._manager: Any = None
+        self._client: Any = None
+        self._notebook: Any = None
+
+    async def setup(self) -> None:
+        """Read the notebook and start its kernel."""
+        path: str = self._run.task["notebook_task"]["notebook_path"]
+        try:
+            file = find_notebook(file_in_root(self._workspace.root, path))
+            if file is None:
+                self._missing = _no_access(path, "Either it does not exist, or")
+            else:
+                self._cells = read_notebook(file)
+        except PathRefusedError:
+            self._missing = _no_access(path, "It lies outside of this workspace, or")
+        except NotNotebookError as error:
+            self._missing = Outcome.failure(f"The notebook {path} cannot be read: {error}")
+        if self._missing is None:
+            assert file is not None
+            await self._start_kernel(file)
+
+    async def execute(self) -> Outcome:
+        """Run the cells one after the other, until one fails or leaves the notebook."""
+        if self._missing is not None:
+            return self._missing
+        from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+        for index, cell in enumerate(self._notebook.cells):
+            try:
+                await self._client.async_execute_cell(cell, index)
+            except CellExecutionError as error:
+                if not self._exit_file.exists():
+                    return Outcome.failure(*_error_and_trace(cell, error))
+            except DeadKernelError:
+                # Killed for its output, or it died; nbclient also says so when we are cancelled.
+                return Outcome.failure(self._why_dead())
+            if self._exit_file.exists():
+                return Outcome(output=_exit_output(self._exit_file))
+        return Outcome()
+
+    async def cleanup(self) -> None:
+        """Kill the kernel with all that it has started, and keep the notebook as it was run."""
+        self._workspace.close_callback(self._run.run_id)
+        manager = self._manager
+        if manager is not None:
+            pid = getattr(manager.provisioner, "pid", None)
+            if pid:
+                kill_tree(pid)
+            if self._client.kc is not None:
+                self._client.kc.stop_channels()
+            with suppress(Exception):
+                await manager.shutdown_kernel(now=True)
+            with suppress(Exception):
+                await manager.cleanup_resources()
+        if self._notebook is not None:
+            file = self._workspace.kept_file(self._run.run_id, ".ipynb")
+            file.write_text(json.dumps(self._notebook), encoding="utf-8")
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _start_kernel(self, file: Path) -> None:
+        # The first import takes half a second: not in the event loop, and not at start-up.
+        make = await asyncio.to_thread(_load_kernel_support)
+        self._notebook = _notebook_of(self._cells)
+        self._manager, self._client = make(self._notebook, self._folder)
+        given = self._folder / "context.json"
+        given.touch(mode=0o600)
+        given.write_text(
+            json.dumps(
+                {
+                    "root": str(self._workspace.root),
+                    "folder": str(file.parent),
+                    "parameters": notebook_parameters(self._run),
+                    "exit_file": str(self._exit_file),
+                    "callback_url": f"{self._workspace.base_url}/local/notebook-run",
+                    "secret": self._workspace.open_callback(self._run.run_id),
+                }
+            ),
+            encoding="utf-8",
+        )
+        env = environment_of_runs(
+            {
+                kernel_context.CONTEXT_VARIABLE: str(given),
+                # No start-up files, profile or history of the user's own IPython.
+                "IPYTHONDIR": str(self._folder / "ipython"),
+                "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+            }
+        )
+        try:
+            await self._client.async_start_new_kernel(cwd=str(file.parent), env=env)
+            await self._client.async_start_new_kernel_client()
+        except RuntimeError as error:
+            raise CannotRunError(f"The notebook's kernel did not start: {error}") from error
+
+    def _why_dead(self) -> str:
+        if self._client is not None and self._client.output_too_large:
+            return (
+                "The output of a cell is larger than "
+                f"{MAX_CELL_OUTPUT_BYTES // 1024 // 1024} MB; the run was stopped"
+            )
+        return "The notebook's Python process died (killed, or out of memory?)"
+
+
+def _no_access(path: str, reason: str) -> Outcome:
+    message = (
+        f'Unable to access the notebook "{path}". {reason} the identity used to run this job '
+        "lacks the required permissions."
+    )
+    failure = Outcome.failure(message)
+    return Outcome(failure.result_state, message, failure.output)
+
+
+def _exit_output(file: Path) -> Output:
+    with file.open("rb") as opened:
+        data = opened.read(MAX_RESULT_BYTES + 1)
+    truncated = len(data) > MAX_RESULT_BYTES
+    text = data[:MAX_RESULT_BYTES].decode("utf-8", errors="ignore" if truncated else "replace")
+    return Output(result=text, truncated=truncated)
+
+
+def _error_and_trace(cell: Any, error: Any) -> tuple[str, str]:
+    lines: list[str] = []
+    for output in cell.get("outputs", []):
+        if output["output_type"] == "error":
+            lines = output["traceback"]
+    trace = _COLOURS.sub("", "\n".join(lines)) or _COLOURS.sub("", error.traceback)
+    text = f"{error.ename}: {error.evalue}" if error.evalue else str(error.ename)
+    return text, trace
+
+
+def _notebook_of(cells: list[Cell]) -> Any:
+    from nbformat import v4
+
+    made = [
+        v4.new_code_cell(cell.source) if cell.kind == "code" else v4.new_markdown_cell(cell.source)
+        for cell in cells
+    ]
+    language = {"name": "python", "pygments_lexer": "ipython3"}
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    return v4.new_notebook(cells=made, metadata={"language_info": language, "kernelspec": kernel})
+
+
+def _load_kernel_support() -> Any:
+    """Import Jupyter's part, and return what makes a kernel manager and its client."""
+    from jupyter_client import AsyncKernelManager
+    from jupyter_client.kernelspec import KernelSpec
+    from nbclient import NotebookClient
+
+    class Manager(AsyncKernelManager):
+        """Starts our kernel, whatever kernels the user has installed."""
+
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            command = [sys.executable, str(_LAUNCH), "-f", "{connection_file}"]
+            return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+    class Client(NotebookClient):  # type: ignore[misc]
+        """Stops a kernel whose cell gives out more than Databricks lets it."""
+
+        output_bytes = 0
+        output_cell = -1
+        output_too_large = False
+
+        def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
+            if cell_index != self.output_cell:
+                self.output_cell, self.output_bytes = cell_index, 0
+            self.output_bytes += _size_of(msg)
+            if self.output_bytes > MAX_CELL_OUTPUT_BYTES:
+                if not self.output_too_large:
+                    self.output_too_large = True
+                    kill_tree(self.km.provisioner.pid)
+                return None
+            return super().process_message(msg, cell, cell_index)
+
+    def make(notebook: Any, folder: Path) -> tuple[Manager, Client]:
+        manager = Manager(connection_file=str(folder / "kernel.json"))
+        if os.name == "posix":
+            # Sockets in a folder of ours: no port that another process could take or knock at.
+            manager.transport = "ipc"
+            manager.ip = str(folder / "kernel")
+        client = Client(
+            notebook,
+            km=manager,
+            startup_timeout=_START_SECONDS,
+            ipython_hist_file=":memory:",
+            timeout=None,
+            record_timing=False,
+        )
+        return manager, client
+
+    return make
+
+
+def _size_of(msg: dict[str, Any]) -> int:
+    content = msg["content"]
+    if msg["msg_type"] == "stream":
+        return len(content["text"])
+    data = content.get("data")
+    if isinstance(data, dict):
+        return sum(len(part) if isinstance(part, str) else 100 for part in data.values())
+    return 0

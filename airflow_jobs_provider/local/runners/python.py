@@ -1,0 +1,116 @@
+"""Running a Python file as a plain process (reference: "SparkPythonTask")."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from airflow_jobs_provider.api.states import RunResultState
+from airflow_jobs_provider.local.model import Output, Run
+from airflow_jobs_provider.local.parameters import list_parameters
+from airflow_jobs_provider.local.paths import PathRefusedError, data_file_in_root
+from airflow_jobs_provider.local.processes import (
+    environment_of_runs,
+    start_process,
+    stop_process,
+)
+from airflow_jobs_provider.local.runners.base import Outcome, Workspace
+
+__all__ = ["ProcessRunner", "PythonRunner"]
+
+_MAX_LOG_BYTES = 5 * 1024 * 1024
+_TRACEBACK = "Traceback (most recent call last):"
+
+
+class ProcessRunner:
+    """Runs a command; what to run is its subclasses' to say."""
+
+    def __init__(self, run: Run, workspace: Workspace) -> None:
+        self._run = run
+        self._workspace = workspace
+        self._process: asyncio.subprocess.Process | None = None
+        self._log = workspace.kept_file(run.run_id, ".log")
+
+    def command(self) -> tuple[list[str], Path] | Outcome:
+        """Return the command and the folder to run it in, or how the run ends without it."""
+        raise NotImplementedError
+
+    async def setup(self) -> None:
+        """Nothing to prepare."""
+
+    async def execute(self) -> Outcome:
+        """Run the command to its end."""
+        command = self.command()
+        if isinstance(command, Outcome):
+            return command
+        root = str(self._workspace.root)
+        inherited = os.environ.get("PYTHONPATH")
+        self._process = await start_process(
+            command[0],
+            cwd=command[1],
+            env=environment_of_runs(
+                {
+                    "PYTHONPATH": os.pathsep.join(filter(None, (root, inherited))),
+                    "PYTHONUNBUFFERED": "1",
+                }
+            ),
+            log=self._log,
+        )
+        code = await self._process.wait()
+        logs, truncated = _tail(self._log)
+        if code == 0:
+            return Outcome(output=Output(logs=logs, logs_truncated=truncated))
+        error, trace = _error_in(logs, code)
+        return Outcome.failure(error, trace, logs=logs, logs_truncated=truncated)
+
+    async def cleanup(self) -> None:
+        """End the process and whatever it has started."""
+        if self._process is not None:
+            await stop_process(self._process)
+
+
+class PythonRunner(ProcessRunner):
+    """Runs the file of a ``spark_python_task``."""
+
+    def command(self) -> tuple[list[str], Path] | Outcome:
+        """Return how Python runs the file."""
+        uri: str = self._run.task["spark_python_task"]["python_file"]
+        try:
+            file = data_file_in_root(self._workspace.root, uri)
+        except PathRefusedError as error:
+            return file_missing(uri, str(error))
+        if not file.is_file():
+            return file_missing(uri, f"there is no file {file}")
+        parameters = list_parameters(self._run, "spark_python_task")
+        return [sys.executable, str(file), *parameters], file.parent
+
+
+def file_missing(uri: str, reason: str) -> Outcome:
+    """Return how a run ends whose file is not there."""
+    message = f"Cannot read the python file {uri}: {reason}."
+    return Outcome(RunResultState.FAILED, message, Outcome.failure(message).output)
+
+
+def _tail(log: Path) -> tuple[str, bool]:
+    with log.open("rb") as opened:
+        size = opened.seek(0, os.SEEK_END)
+        opened.seek(max(0, size - _MAX_LOG_BYTES))
+        return opened.read().decode("utf-8", errors="replace"), size > _MAX_LOG_BYTES
+
+
+def _error_in(logs: str, code: int) -> tuple[str, str | None]:
+    """Return the error in one line and its trace, as far as the process wrote them."""
+    start = logs.rfind(_TRACEBACK)
+    if start >= 0:
+        trace = logs[start:].rstrip()
+        # The error's first line is the last one that stands at the margin; its text may go on.
+        at_margin = [line for line in trace.splitlines()[1:] if line and not line.startswith(" ")]
+        if at_margin:
+            return at_margin[0], trace
+    if code < 0:
+        return f"The process was ended by {signal.Signals(-code).name}", None
+    last = logs.rstrip().rpartition("\n")[2]
+    return f"The process ended with exit code {code}" + (f": {last}" if last else ""), None

@@ -1,0 +1,296 @@
+"""The life of runs: queued, prepared, executed, ended (reference: "RunLifeCycleState")."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
+from airflow_jobs_provider.local.model import Output, Run, RunType, now_millis
+from airflow_jobs_provider.local.runners.base import CannotRunError, Outcome, Runner
+from airflow_jobs_provider.local.store import Store
+
+__all__ = ["STOPPED_MESSAGE", "Scheduler"]
+
+_log = logging.getLogger(__name__)
+STOPPED_MESSAGE = "The local workspace stopped while the run was active."
+
+
+class _Stop(Enum):
+    """Why a run is made to end before its work is done."""
+
+    CANCELED = auto()
+    TIMED_OUT = auto()
+    WORKSPACE_STOPS = auto()
+
+
+@dataclass(eq=False, slots=True)
+class _Live:
+    """A run that has not ended."""
+
+    run: Run
+    has_ended: asyncio.Event = field(default_factory=asyncio.Event)
+    work: asyncio.Task[None] | None = None
+    timer: asyncio.TimerHandle | None = None
+    stop: _Stop | None = None
+    # Cleaning up must not be interrupted, nor can work that has not begun.
+    is_interruptible: bool = False
+    is_settled: bool = False
+    has_slot: bool = False
+    job_limit: int | None = None
+
+
+class Scheduler:
+    """Runs at most so many runs at once, in the order they came, and sees each to its end.
+
+    :param slots: how many runs with work of their own are executed at once.
+    :param runner_of: who does a run's work.
+    :param job_limit_of: how many runs of a run's job may be at work at once, where the others are
+        to wait; None where they are not.
+    :param on_end: told of each run that has ended.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        slots: int,
+        runner_of: Callable[[Run], Runner],
+        job_limit_of: Callable[[Run], int | None],
+        on_end: Callable[[Run], None],
+    ) -> None:
+        self._store = store
+        self._free_slots = slots
+        self._runner_of = runner_of
+        self._job_limit_of = job_limit_of
+        self._on_end = on_end
+        self._live: dict[int, _Live] = {}
+        self._queue: list[_Live] = []
+        self._is_stopping = False
+
+    def admit(self, run: Run, *, delay: float = 0.0) -> None:
+        """Take a run that was just stored: begin it, or let it wait for its turn.
+
+        A run with ``life_cycle_state`` BLOCKED is held until :meth:`start_held`.
+        """
+        live = self._live[run.run_id] = _Live(run)
+        if run.life_cycle_state == RunLifeCycleState.BLOCKED:
+            return
+        if delay > 0:
+            live.timer = asyncio.get_running_loop().call_later(delay, self._enqueue, live)
+            return
+        self._enqueue(live)
+
+    def start_held(self, run_id: int) -> None:
+        """Let a held run begin."""
+        live = self._live.get(run_id)
+        if live is not None and live.work is None and live not in self._queue:
+            self._enqueue(live)
+
+    def skip_held(self, run_id: int, result_state: str, message: str) -> None:
+        """End a held run without beginning it."""
+        live = self._live.get(run_id)
+        if live is not None:
+            self._end(live, RunLifeCycleState.TERMINATED, result_state, message)
+
+    async def wait(self, run_id: int) -> Run:
+        """Wait until a run has ended, and return it."""
+        live = self._live.get(run_id)
+        if live is not None:
+            await live.has_ended.wait()
+            return live.run
+        run = self._store.run(run_id)
+        if run is None:
+            raise LookupError(f"Run {run_id} was deleted")
+        return run
+
+    def cancel(self, run_id: int) -> None:
+        """Have a run end as cancelled; nothing happens if it has ended."""
+        self._stop(run_id, _Stop.CANCELED)
+
+    def set_timeout(self, run: Run, seconds: int) -> None:
+        """Change the time-out of a run that may be live."""
+        live = self._live.get(run.run_id)
+        if live is not None and not live.is_settled:
+            live.run.timeout_seconds = seconds
+            self._store.save_run(live.run)
+            if live.work is not None:
+                self._set_timer(live)
+
+    async def stop(self) -> None:
+        """End all live runs, and wait until nothing of them is left."""
+        self._is_stopping = True
+        lives = list(self._live.values())
+        for live in lives:
+            self._stop(live.run.run_id, _Stop.WORKSPACE_STOPS)
+        await asyncio.gather(*(live.work for live in lives if live.work is not None))
+
+    # Queue
+
+    def _enqueue(self, live: _Live) -> None:
+        live.timer = None
+        live.job_limit = self._job_limit_of(live.run)
+        self._queue.append(live)
+        self._begin_what_can()
+        if live in self._queue and live.run.life_cycle_state != RunLifeCycleState.QUEUED:
+            self._move(live.run, RunLifeCycleState.QUEUED, "In queue: waiting for other runs")
+
+    def _begin_what_can(self) -> None:
+        if self._is_stopping:
+            return
+        for live in list(self._queue):
+            needs_slot = _needs_slot(live.run)
+            if needs_slot and self._free_slots < 1:
+                continue
+            if live.job_limit is not None and self._at_work(live.run.job_id) >= live.job_limit:
+                continue
+            self._queue.remove(live)
+            if needs_slot:
+                live.has_slot = True
+                self._free_slots -= 1
+            self._begin(live)
+
+    def _at_work(self, job_id: int) -> int:
+        return sum(
+            live.run.job_id == job_id and live.work is not None and live.run.parent_run_id is None
+            for live in self._live.values()
+        )
+
+    def _begin(self, live: _Live) -> None:
+        live.run.start_time = now_millis()
+        self._move(live.run, RunLifeCycleState.PENDING, "Waiting for the task to start")
+        live.work = asyncio.create_task(self._work(live), name=f"run {live.run.run_id}")
+        self._set_timer(live)
+
+    def _set_timer(self, live: _Live) -> None:
+        if live.timer is not None:
+            live.timer.cancel()
+            live.timer = None
+        if live.run.timeout_seconds > 0:
+            deadline = live.run.start_time / 1000 + live.run.timeout_seconds
+            live.timer = asyncio.get_running_loop().call_later(
+                deadline - time.time(), self._stop, live.run.run_id, _Stop.TIMED_OUT
+            )
+
+    # Stopping
+
+    def _stop(self, run_id: int, reason: _Stop) -> None:
+        live = self._live.get(run_id)
+        if live is None or live.stop is not None or live.is_settled:
+            return
+        live.stop = reason
+        if live.work is None:
+            if live in self._queue:
+                self._queue.remove(live)
+            if live.timer is not None:
+                live.timer.cancel()
+            self._end(live, *_end_of_stopped(live))
+        elif live.is_interruptible:
+            live.work.cancel()
+
+    # The work itself
+
+    async def _work(self, live: _Live) -> None:
+        run = live.run
+        runner: Runner | None = None
+        outcome: Outcome | None = None
+        cannot: str | None = None
+        begun = moment = time.monotonic()
+        try:
+            runner = self._runner_of(run)
+            live.is_interruptible = True
+            if live.stop is None:
+                await runner.setup()
+                moment = time.monotonic()
+                run.setup_duration = _millis(moment - begun)
+                run.spark_context_id = str(run.run_id)
+                self._move(run, RunLifeCycleState.RUNNING, "In run")
+                outcome = await runner.execute()
+        except asyncio.CancelledError:
+            # Ours, by _stop; or the event loop is being closed over our head.
+            live.stop = live.stop or _Stop.WORKSPACE_STOPS
+        except CannotRunError as error:
+            cannot = str(error)
+        except Exception as error:
+            _log.exception("Run %s could not be done", run.run_id)
+            cannot = f"The local workspace could not do this run: {error!r}"
+        finally:
+            live.is_interruptible = False
+            live.is_settled = True
+        if run.life_cycle_state == RunLifeCycleState.RUNNING:
+            run.execution_duration = _millis(time.monotonic() - moment)
+            if live.stop is None and outcome is not None:
+                run.result_state = outcome.result_state
+            self._move(run, RunLifeCycleState.TERMINATING, "Cleaning up")
+        moment = time.monotonic()
+        if runner is not None:
+            try:
+                await runner.cleanup()
+            except Exception:
+                _log.exception("Cleaning up after run %s", run.run_id)
+        run.cleanup_duration = _millis(time.monotonic() - moment)
+        if live.stop is not None:
+            self._end(live, *_end_of_stopped(live))
+        elif outcome is None:
+            self._end(live, RunLifeCycleState.INTERNAL_ERROR, None, cannot or "")
+        else:
+            self._store.save_output(run.run_id, outcome.output)
+            self._end(live, *_end_of(outcome))
+
+    def _end(
+        self, live: _Live, life_cycle_state: str, result_state: str | None, message: str
+    ) -> None:
+        run = live.run
+        if live.timer is not None:
+            live.timer.cancel()
+        run.result_state = result_state
+        run.end_time = now_millis()
+        run.user_cancelled_or_timedout = live.stop in {_Stop.CANCELED, _Stop.TIMED_OUT}
+        if result_state != RunResultState.SUCCESS and self._store.output(run.run_id).error is None:
+            self._store.save_output(run.run_id, Output(error=message))
+        self._move(run, life_cycle_state, message)
+        self._live.pop(run.run_id, None)
+        if live.has_slot:
+            self._free_slots += 1
+        live.has_ended.set()
+        for other in list(self._live.values()):
+            if other.run.started_by_run_id == run.run_id:
+                self._stop(other.run.run_id, live.stop or _Stop.CANCELED)
+        if not self._is_stopping:
+            self._on_end(run)
+        self._begin_what_can()
+
+    def _move(self, run: Run, life_cycle_state: RunLifeCycleState | str, message: str) -> None:
+        run.life_cycle_state = life_cycle_state
+        run.state_message = message
+        self._store.save_run(run)
+
+
+def _needs_slot(run: Run) -> bool:
+    # Those that only wait for other runs have no work of their own, and a run that another one
+    # waits for works in that one's place: otherwise they could all wait for each other.
+    waits = run.is_of_tasks or "run_job_task" in run.task
+    return not waits and run.run_type != RunType.WORKFLOW_RUN
+
+
+def _end_of(outcome: Outcome) -> tuple[str, str, str]:
+    failed = outcome.result_state == RunResultState.FAILED
+    state = RunLifeCycleState.INTERNAL_ERROR if failed else RunLifeCycleState.TERMINATED
+    return state, outcome.result_state, outcome.message
+
+
+def _end_of_stopped(live: _Live) -> tuple[str, str | None, str]:
+    if live.stop is _Stop.CANCELED:
+        return RunLifeCycleState.TERMINATED, RunResultState.CANCELED, "Run cancelled."
+    if live.stop is _Stop.TIMED_OUT:
+        message = f"Run timed out after {live.run.timeout_seconds} seconds."
+        return RunLifeCycleState.TERMINATED, RunResultState.TIMEDOUT, message
+    return RunLifeCycleState.INTERNAL_ERROR, None, STOPPED_MESSAGE
+
+
+def _millis(seconds: float) -> int:
+    return max(0, round(seconds * 1000))

@@ -1,0 +1,277 @@
+"""The workspace's HTTP side: who may ask, how requests are read and answers written."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hmac
+import ipaddress
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from aiohttp import web
+
+from airflow_jobs_provider.local import checks, pages
+from airflow_jobs_provider.local.endpoints import ENDPOINTS, Call
+from airflow_jobs_provider.local.model import Run, RunType
+from airflow_jobs_provider.local.parameters import list_parameters, notebook_parameters
+from airflow_jobs_provider.local.problems import ApiProblem, malformed
+from airflow_jobs_provider.local.service import Service
+from airflow_jobs_provider.local.versions import VERSIONS, Version
+
+__all__ = ["Server"]
+
+_log = logging.getLogger(__name__)
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_LOOPBACK = "127.0.0.1"
+_HOSTS = {"127.0.0.1", "localhost", "::1"}
+_LIST_KINDS = ("spark_python_task", "spark_submit_task", "spark_jar_task")
+_DAY_SECONDS = 24 * 3600
+
+
+class Server:
+    """Serves a workspace on loopback.
+
+    :param port: the port to listen on; 0 for any that is free.
+    :param token: what a request must carry.
+    """
+
+    def __init__(self, service: Service, *, port: int, token: str) -> None:
+        self._service = service
+        self._port = port
+        self._token = token.encode()
+        self._runner: web.AppRunner | None = None
+        self._housekeeping: asyncio.Task[None] | None = None
+
+    async def start(self) -> str:
+        """Begin to listen, and return the workspace's URL.
+
+        :raises OSError: if the port is taken.
+        """
+        app = web.Application(
+            middlewares=[self._guard, _answer_problems], client_max_size=checks.MAX_BODY_BYTES
+        )
+        for version in VERSIONS.values():
+            for (verb, path), endpoint in ENDPOINTS.items():
+                handler = self._api_handler(version, endpoint)
+                app.router.add_route(verb, f"/api/{version.name}/jobs/{path}", handler)
+        app.router.add_post("/local/notebook-run", self._notebook_run)
+        app.router.add_get("/", self._runs_page)
+        app.router.add_get("/runs/{run_id:[0-9]{1,18}}", self._run_page)
+        app.router.add_get("/runs/{run_id:[0-9]{1,18}}/notebook", self._notebook_page)
+        # Runs are ended first; then no request is worth waiting for.
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, _LOOPBACK, self._port)
+        await site.start()
+        self._port = self._runner.addresses[0][1]
+        self._service.base_url = f"http://{_LOOPBACK}:{self._port}"
+        self._housekeeping = asyncio.create_task(self._keep_house())
+        return self._service.base_url
+
+    async def stop(self) -> None:
+        """Stop listening, and end all that runs."""
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+        await self._service.stop_runs()
+        if self._runner is not None:
+            await self._runner.cleanup()
+        self._service.close()
+
+    async def _keep_house(self) -> None:
+        while True:
+            await asyncio.sleep(_DAY_SECONDS)
+            self._service.forget_old_runs()
+
+    # Who may ask
+
+    @web.middleware
+    async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        # A page of the internet may point its own name at this machine (DNS rebinding): its
+        # requests arrive here, but with its own name as the host.
+        if not self._is_this_machine(request):
+            return _error(
+                HTTPStatus.FORBIDDEN,
+                "PERMISSION_DENIED",
+                "The local workspace answers requests from and to this machine only: "
+                f"use http://{_LOOPBACK}:{self._port}",
+            )
+        if request.path.startswith("/api/"):
+            refusal = self._refusal(request)
+            if refusal is not None:
+                return refusal
+        return await handler(request)
+
+    def _is_this_machine(self, request: web.Request) -> bool:
+        try:
+            host = urlsplit(f"//{request.headers.get('Host', '')}")
+            if host.hostname not in _HOSTS or host.port != self._port or host.username:
+                return False
+            return ipaddress.ip_address(request.remote or "").is_loopback
+        except ValueError:
+            return False
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
+        header = request.headers.get("Authorization", "")
+        scheme, _, credential = header.partition(" ")
+        secret: bytes | None = None
+        if scheme.lower() == "bearer":
+            secret = credential.strip().encode()
+        elif scheme.lower() == "basic":
+            # User "token" and the token as password, or any other user: the password counts.
+            try:
+                secret = base64.b64decode(credential, validate=True).partition(b":")[2]
+            except binascii.Error:
+                secret = None
+        if secret is None:
+            return _error(
+                HTTPStatus.UNAUTHORIZED,
+                HTTPStatus.UNAUTHORIZED.value,
+                "Credential was not sent or was of an unsupported type for this API.",
+                {"WWW-Authenticate": "Bearer"},
+            )
+        if not hmac.compare_digest(secret, self._token):
+            return _error(HTTPStatus.FORBIDDEN, HTTPStatus.FORBIDDEN.value, "Invalid access token.")
+        return None
+
+    # The API
+
+    def _api_handler(
+        self, version: Version, endpoint: Callable[[Call], Awaitable[dict[str, Any]]]
+    ) -> _Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            data: Mapping[str, Any]
+            if request.method == "GET":
+                data = dict(request.query)
+            else:
+                data = checks.read_body(await _body(request))
+            return web.json_response(await endpoint(Call(self._service, version, data)))
+
+        return handle
+
+    async def _notebook_run(self, request: web.Request) -> web.StreamResponse:
+        """Run a notebook for ``dbutils.notebook.run``, and answer when it has ended."""
+        secret = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        parent = self._service.run_of_callback(secret)
+        if parent is None:
+            return _error(HTTPStatus.FORBIDDEN, HTTPStatus.FORBIDDEN.value, "Invalid access token.")
+        data = checks.read_body(await _body(request))
+        settings = {
+            "run_name": data.get("notebook_path"),
+            "timeout_seconds": data.get("timeout_seconds") or 0,
+            "notebook_task": {
+                "notebook_path": data.get("notebook_path"),
+                "base_parameters": data.get("arguments") or {},
+            },
+            "existing_cluster_id": f"local-{parent.run_id}",
+        }
+        checks.check_settings(settings, VERSIONS["2.0"])
+        run = self._service.launcher.submit(
+            settings, run_type=RunType.WORKFLOW_RUN, started_by=parent
+        )
+        ended = await self._service.wait(run.run_id)
+        output = self._service.store.output(run.run_id)
+        return web.json_response(
+            {
+                "run_id": ended.run_id,
+                "result_state": ended.result_state,
+                "state_message": ended.state_message,
+                "result": output.result,
+                "error": output.error,
+                "run_page_url": f"{self._service.base_url}/runs/{ended.run_id}",
+            }
+        )
+
+    # Pages
+
+    async def _runs_page(self, request: web.Request) -> web.StreamResponse:
+        return _page(pages.render_runs(self._service.store.runs(limit=200)))
+
+    async def _run_page(self, request: web.Request) -> web.StreamResponse:
+        run = self._run_of(request)
+        if run is None:
+            return _page(pages.render_missing(request.match_info["run_id"]), HTTPStatus.NOT_FOUND)
+        store = self._service.store
+        return _page(
+            pages.render_run(
+                run,
+                store.output(run.run_id),
+                store.task_runs([run.run_id]),
+                _parameters(run),
+                has_notebook=self._executed_notebook(run) is not None,
+            )
+        )
+
+    async def _notebook_page(self, request: web.Request) -> web.StreamResponse:
+        run = self._run_of(request)
+        file = self._executed_notebook(run) if run is not None else None
+        if file is None:
+            return _page(pages.render_missing(request.match_info["run_id"]), HTTPStatus.NOT_FOUND)
+        html = await asyncio.to_thread(pages.export_notebook, file)
+        return web.Response(text=html, content_type="text/html", headers=pages.NOTEBOOK_HEADERS)
+
+    def _run_of(self, request: web.Request) -> Run | None:
+        return self._service.store.run(int(request.match_info["run_id"]))
+
+    def _executed_notebook(self, run: Run) -> Path | None:
+        file = self._service.kept_file(run.run_id, ".ipynb")
+        return file if file.exists() else None
+
+
+@web.middleware
+async def _answer_problems(request: web.Request, handler: _Handler) -> web.StreamResponse:
+    """Answer what cannot be done as the API does: JSON with an error code and a message."""
+    try:
+        return await handler(request)
+    except ApiProblem as problem:
+        return _error(problem.status, problem.error_code, problem.message)
+    except web.HTTPException as problem:
+        if problem.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
+            path = request.path.removeprefix("/api")
+            message = f"No API found for '{request.method} {path}'"
+            return _error(HTTPStatus.NOT_FOUND, "ENDPOINT_NOT_FOUND", message)
+        return _error(problem.status, "BAD_REQUEST", problem.reason)
+    except Exception:
+        _log.exception("Answering %s %s", request.method, request.path)
+        return _error(
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "INTERNAL_ERROR",
+            "The local workspace failed to answer; its log says why.",
+        )
+
+
+async def _body(request: web.Request) -> bytes:
+    try:
+        return await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise checks.too_large() from None
+    except UnicodeDecodeError as error:
+        raise malformed(str(error)) from None
+
+
+def _parameters(run: Run) -> Any:
+    if "notebook_task" in run.task:
+        return notebook_parameters(run)
+    for kind in _LIST_KINDS:
+        if kind in run.task:
+            return list_parameters(run, kind)
+    return run.overriding_parameters
+
+
+def _page(html: str, status: int = HTTPStatus.OK) -> web.Response:
+    return web.Response(
+        text=html, status=status, content_type="text/html", headers=pages.PAGE_HEADERS
+    )
+
+
+def _error(
+    status: int, code: str | int, message: str, headers: Mapping[str, str] | None = None
+) -> web.Response:
+    return web.json_response(
+        {"error_code": code, "message": message}, status=int(status), headers=headers
+    )

@@ -1,0 +1,166 @@
+"""The workspace itself: its folder, its memory, its runs. What the endpoints and runners use."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
+from airflow_jobs_provider.local.launches import Launcher
+from airflow_jobs_provider.local.model import Output, Run, now_millis
+from airflow_jobs_provider.local.runners.base import Runner
+from airflow_jobs_provider.local.runners.notebook import NotebookRunner
+from airflow_jobs_provider.local.runners.others import PipelineRunner, RunJobRunner, TasksRunner
+from airflow_jobs_provider.local.runners.python import PythonRunner
+from airflow_jobs_provider.local.runners.spark import SparkJarRunner, SparkSubmitRunner
+from airflow_jobs_provider.local.scheduler import STOPPED_MESSAGE, Scheduler
+from airflow_jobs_provider.local.store import Store
+
+__all__ = ["Service"]
+
+
+class Service:
+    """A workspace at work.
+
+    :param root: the folder that is the workspace's ``/``.
+    :param state_dir: where jobs, runs and executed notebooks are kept.
+    :param max_concurrent_runs: how many runs work at once; the others are queued.
+    """
+
+    def __init__(self, root: Path, state_dir: Path, max_concurrent_runs: int | None) -> None:
+        self.root = root
+        self.base_url = ""
+        self.user = _user_name()
+        self._runs_folder = state_dir / "runs"
+        self._runs_folder.mkdir(parents=True, exist_ok=True)
+        self._callbacks: dict[int, str] = {}
+        self.store = Store(state_dir / "workspace.sqlite")
+        self.scheduler = Scheduler(
+            self.store,
+            slots=max_concurrent_runs or max(2, os.cpu_count() or 2),
+            runner_of=self._runner_of,
+            job_limit_of=self._job_limit_of,
+            on_end=self._on_end,
+        )
+        self.launcher = Launcher(self.store, self.scheduler, self.user)
+        self._end_what_was_live()
+        self.forget_old_runs()
+
+    async def stop_runs(self) -> None:
+        """End all live runs."""
+        await self.scheduler.stop()
+
+    def close(self) -> None:
+        """Close the store, once nobody asks any more."""
+        self.store.close()
+
+    def forget_old_runs(self) -> None:
+        """Remove runs older than 60 days, and their files."""
+        for run_id in self.store.forget_old_runs():
+            for suffix in (".ipynb", ".log"):
+                self.kept_file(run_id, suffix).unlink(missing_ok=True)
+
+    # What runners ask for
+
+    def kept_file(self, run_id: int, suffix: str) -> Path:
+        """Return where a file of a run is kept."""
+        return self._runs_folder / f"{run_id}{suffix}"
+
+    def open_callback(self, run_id: int) -> str:
+        """Return a secret with which this run may start others, until it is closed."""
+        return self._callbacks.setdefault(run_id, secrets.token_urlsafe(32))
+
+    def close_callback(self, run_id: int) -> None:
+        """Make the secret of a run worthless."""
+        self._callbacks.pop(run_id, None)
+
+    def run_of_callback(self, secret: str) -> Run | None:
+        """Return the live run that a secret belongs to."""
+        for run_id, known in self._callbacks.items():
+            if secrets.compare_digest(known.encode(), secret.encode()):
+                return self.store.run(run_id)
+        return None
+
+    def launch_job(
+        self, job_id: int, parameters: Mapping[str, Any], *, started_by: Run
+    ) -> Run | None:
+        """Start a run of a job on behalf of another run; None if there is no such job."""
+        job = self.store.job(job_id)
+        return self.launcher.run_now(job, parameters, started_by=started_by) if job else None
+
+    async def wait(self, run_id: int) -> Run:
+        """Wait until a run has ended, and return it."""
+        return await self.scheduler.wait(run_id)
+
+    def cancel(self, run_id: int) -> None:
+        """Cancel a run."""
+        self.scheduler.cancel(run_id)
+
+    def start_held(self, run_id: int) -> None:
+        """Let a run begin that was created but held back."""
+        self.scheduler.start_held(run_id)
+
+    def skip_held(self, run_id: int, result_state: str, message: str) -> None:
+        """End a run that was held back without beginning it."""
+        self.scheduler.skip_held(run_id, result_state, message)
+
+    # What the scheduler asks for
+
+    def _runner_of(self, run: Run) -> Runner:
+        if run.is_of_tasks:
+            return TasksRunner(run, self)
+        match next(iter(run.task)):
+            case "notebook_task":
+                return NotebookRunner(run, self)
+            case "spark_python_task":
+                return PythonRunner(run, self)
+            case "spark_submit_task":
+                return SparkSubmitRunner(run, self)
+            case "spark_jar_task":
+                return SparkJarRunner(run, self)
+            case "run_job_task":
+                return RunJobRunner(run, self)
+            case "pipeline_task":
+                return PipelineRunner()
+            case kind:
+                raise NotImplementedError(kind)
+
+    def _job_limit_of(self, run: Run) -> int | None:
+        """Return how many of a job's runs may work at once, if its others are to be queued."""
+        job = self.store.job(run.job_id) if run.parent_run_id is None else None
+        if job is None or (job.settings.get("queue") or {}).get("enabled") is not True:
+            return None
+        return int(job.settings.get("max_concurrent_runs", 1))
+
+    def _on_end(self, run: Run) -> None:
+        """Start the next attempt, where the job wants one (reference: "Create", max_retries)."""
+        job = self.store.job(run.job_id) if run.parent_run_id is None else None
+        if job is None or run.succeeded or run.result_state == RunResultState.CANCELED:
+            return
+        if run.life_cycle_state == RunLifeCycleState.SKIPPED:
+            return
+        if run.result_state == RunResultState.TIMEDOUT and not job.settings.get("retry_on_timeout"):
+            return
+        retries = job.settings.get("max_retries") or 0
+        if retries == -1 or run.attempt_number < retries:
+            self.launcher.retry(run, job)
+
+    def _end_what_was_live(self) -> None:
+        for run in self.store.live_runs():
+            run.life_cycle_state = RunLifeCycleState.INTERNAL_ERROR
+            run.state_message = STOPPED_MESSAGE
+            run.end_time = now_millis()
+            self.store.save_run(run)
+            self.store.save_output(run.run_id, Output(error=STOPPED_MESSAGE))
+
+
+def _user_name() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        # No such user in the system's list, as in some containers.
+        return "local"

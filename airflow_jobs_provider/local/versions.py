@@ -1,0 +1,56 @@
+"""Where the versions of the Jobs API differ; everything else is common to them.
+
+2.0 knows one task for each job, paging by offset. From 2.1 on tasks come as an array, pages are
+small and have tokens. 2.2 no longer says ``has_more``.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from dataclasses import dataclass
+
+from airflow_jobs_provider.local.problems import invalid
+
+__all__ = ["VERSIONS", "Version", "page_token", "position_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """What a version of the API does its own way.
+
+    :param has_tasks: whether tasks are given and answered as an array.
+    :param max_runs: how many runs one page of ``runs/list`` holds at most.
+    :param max_jobs: how many jobs one page of ``jobs/list`` holds at most; None for all of them.
+    :param says_has_more: whether list answers have ``has_more``.
+    """
+
+    name: str
+    has_tasks: bool
+    max_runs: int
+    max_jobs: int | None
+    says_has_more: bool
+
+
+VERSIONS = {
+    "2.0": Version("2.0", has_tasks=False, max_runs=1000, max_jobs=None, says_has_more=True),
+    "2.1": Version("2.1", has_tasks=True, max_runs=25, max_jobs=100, says_has_more=True),
+    "2.2": Version("2.2", has_tasks=True, max_runs=25, max_jobs=100, says_has_more=False),
+}
+
+
+def page_token(kind: str, position: int) -> str:
+    """Return the token of a page that begins at a position; nobody is to read anything into it."""
+    return base64.urlsafe_b64encode(f"{kind}:{position}".encode()).decode().rstrip("=")
+
+
+def position_of(token: str, kind: str) -> int:
+    """Return the position that a page token stands for."""
+    try:
+        padded = token + "=" * (-len(token) % 4)
+        found, _, position = base64.urlsafe_b64decode(padded).decode().partition(":")
+        if found == kind:
+            return int(position)
+    except (ValueError, binascii.Error):
+        pass
+    raise invalid(f"Invalid value for page_token: {token[:100]!r}")

@@ -1,0 +1,185 @@
+"""A local workspace inside another program: for tests and demos."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import os
+import secrets
+import threading
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import IO, TYPE_CHECKING, Self
+
+from airflow_jobs_provider.local.paths import STATE_FOLDER
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.local.service import Service
+
+__all__ = ["CannotStartError", "LocalWorkspace", "serve"]
+
+_EXTRA_MODULES = ("nbclient", "nbconvert", "nbformat", "ipykernel")
+
+
+class CannotStartError(RuntimeError):
+    """The workspace cannot start; the text says what to do about it."""
+
+
+class LocalWorkspace:
+    """A workspace on this machine, served by a thread of this process.
+
+    ::
+
+        with LocalWorkspace("my_notebooks") as workspace:
+            requests.get(workspace.url + "/api/2.0/jobs/list",
+                         headers={"Authorization": f"Bearer {workspace.token}"})
+
+    :param root: the folder that is the workspace's ``/``.
+    :param port: the port to listen on, on loopback; 0 for any that is free.
+    :param token: the access token; one is made if none is given.
+    :param state_dir: where jobs, runs and executed notebooks are kept; ``ROOT/.workspace`` if not
+        given.
+    :param max_concurrent_runs: how many runs work at once, the others being queued; the number of
+        cores, and at least 2, if not given.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        port: int = 0,
+        token: str | None = None,
+        state_dir: str | os.PathLike[str] | None = None,
+        max_concurrent_runs: int | None = None,
+    ) -> None:
+        self.root = Path(root).resolve()
+        self.token = token or secrets.token_urlsafe(24)
+        self.state_dir = Path(state_dir).resolve() if state_dir else self.root / STATE_FOLDER
+        self._port = port
+        self._max_concurrent_runs = max_concurrent_runs
+        self._url: str | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stopped: asyncio.Event | None = None
+
+    @property
+    def url(self) -> str:
+        """The workspace's URL, such as ``http://127.0.0.1:8421``."""
+        if self._url is None:
+            raise RuntimeError("The workspace has not been started")
+        return self._url
+
+    def start(self) -> Self:
+        """Start to serve; returns when requests are answered.
+
+        :raises CannotStartError: if it cannot.
+        """
+        started: Future[str] = Future()
+        self._thread = threading.Thread(
+            target=lambda: asyncio.run(self._main(started)), name="local-workspace", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._url = started.result()
+        except BaseException:
+            self._thread.join()
+            raise
+        return self
+
+    def stop(self) -> None:
+        """Stop: active runs are ended, and none of their processes survives."""
+        if self._thread is None or self._loop is None or self._stopped is None:
+            return
+        with suppress(RuntimeError):  # the loop has ended already
+            self._loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join()
+        self._thread = None
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    async def _main(self, started: Future[str]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        try:
+            async with serve(
+                self.root, self._port, self.token, self.state_dir, self._max_concurrent_runs
+            ) as url:
+                started.set_result(url)
+                await self._stopped.wait()
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+
+
+@asynccontextmanager
+async def serve(
+    root: Path, port: int, token: str, state_dir: Path, max_concurrent_runs: int | None
+) -> AsyncIterator[str]:
+    """Serve a workspace in the running event loop for as long as the block lasts.
+
+    :raises CannotStartError: if it cannot.
+    """
+    missing = [name for name in _EXTRA_MODULES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CannotStartError(
+            f"The local workspace needs {', '.join(missing)}: "
+            "pip install 'airflow-jobs-provider[local]'"
+        )
+    if not root.is_dir():
+        raise CannotStartError(f"The workspace's root {root} is not a folder")
+    from airflow_jobs_provider.local.server import Server
+    from airflow_jobs_provider.local.service import Service
+
+    # Executed notebooks and parameters may hold what other users should not read.
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _only_one(state_dir):
+        service: Service = Service(root, state_dir, max_concurrent_runs)
+        server = Server(service, port=port, token=token)
+        try:
+            url = await server.start()
+        except OSError as error:
+            await server.stop()
+            raise CannotStartError(
+                f"Port {port} of 127.0.0.1 cannot be used ({error.strerror}); "
+                "choose another one, or 0 for any that is free"
+            ) from error
+        try:
+            yield url
+        finally:
+            await server.stop()
+
+
+class _only_one:  # noqa: N801  (used as a statement)
+    """Keeps a second workspace off the same state; the system frees it however we end."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._file: IO[str] = (state_dir / "lock").open("w")
+
+    def __enter__(self) -> None:
+        try:
+            import fcntl
+        except ImportError:  # pragma: no cover  (Windows)
+            return
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            folder = Path(self._file.name).parent
+            self._file.close()
+            raise CannotStartError(
+                f"Another workspace is running on {folder}; stop it, or choose another folder"
+            ) from None
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
