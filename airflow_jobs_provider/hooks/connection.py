@@ -22,6 +22,7 @@ Without token, user and password, the ``.netrc`` file is asked (``NETRC`` names 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WorkspaceAccess"]
 
+_HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+")  # a name, or an IPv6 address
 # Ways to authenticate that the official provider's connections may ask for and this one lacks.
 _OTHER_WAYS = (
     "azure_tenant_id",
@@ -80,7 +82,7 @@ class WorkspaceAccess:
 
 
 def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:
-    host = str(connection.host or extra.get("host") or "").strip().rstrip("/")
+    host = str(connection.host or extra.get("host") or "").strip()
     if not host:
         raise ValueError(
             f"connection {connection.conn_id!r} has no host. Put the workspace's address there, "
@@ -94,7 +96,11 @@ def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:
         port = parts.port
     except ValueError:
         port = -1
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
+    if (
+        parts.scheme not in ("http", "https")
+        or not _HOST.fullmatch(parts.hostname or "")
+        or port == -1
+    ):
         # Not quoted: what stands in the wrong field may be a token.
         raise ValueError(
             f"the host of connection {connection.conn_id!r} is not the address of a workspace. It "

@@ -1,0 +1,142 @@
+"""The hook without a network: its two faces, its form, and how it reads a connection."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import Connection
+
+from airflow_jobs_provider.api.auth import Basic, Token
+from airflow_jobs_provider.api.errors import CredentialsError
+from airflow_jobs_provider.hooks.connection import WorkspaceAccess
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+
+ENDPOINTS = (
+    "create_job list_jobs get_job reset_job update_job delete_job run_now submit_run list_runs "
+    "get_run export_run cancel_run cancel_all_runs get_run_output delete_run"
+).split()
+BEYOND = ["get_run_state", "get_run_page_url", "find_job_id_by_name"]
+
+
+@pytest.mark.parametrize("name", ENDPOINTS + BEYOND)
+def test_every_method_has_its_asyncio_twin(name: str) -> None:
+    """Same name with a_, same parameters, same defaults."""
+    blocking = inspect.signature(getattr(DatabricksJobsHook, name))
+    twin = inspect.signature(getattr(DatabricksJobsHook, f"a_{name}"))
+    assert list(blocking.parameters.values()) == list(twin.parameters.values())
+
+
+def access(**fields: Any) -> WorkspaceAccess:
+    """Read a connection with these fields."""
+    extra = fields.pop("extra", None)
+    fields.setdefault("conn_type", "databricks_jobs")
+    return WorkspaceAccess.of(
+        Connection(conn_id="c", extra=json.dumps(extra) if extra else None, **fields)
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ({"host": "adb-1.2.azuredatabricks.net"}, "https://adb-1.2.azuredatabricks.net"),
+        ({"host": "https://w.net/"}, "https://w.net"),
+        ({"host": " https://w.net "}, "https://w.net"),
+        ({"host": "https://w.net/proxy/path/"}, "https://w.net/proxy/path"),
+        ({"host": "w.net", "port": 8443}, "https://w.net:8443"),
+        ({"host": "w.net:8443"}, "https://w.net:8443"),
+        ({"host": "https://w.net:8443", "port": 1}, "https://w.net:8443"),
+        ({"host": "https://w.net/path", "port": 8443}, "https://w.net:8443/path"),
+        ({"host": "127.0.0.1", "port": 80, "schema": "http"}, "http://127.0.0.1:80"),
+        ({"host": "http://localhost:8421"}, "http://localhost:8421"),
+        ({"host": "w.net", "schema": "default"}, "https://w.net"),
+        ({"host": "https://somebody@w.net"}, "https://w.net"),
+        ({"extra": {"host": "w.net"}}, "https://w.net"),
+        ({"host": "w.net", "conn_type": "databricks"}, "https://w.net"),
+    ],
+)
+def test_the_address(fields: dict[str, Any], url: str) -> None:
+    """Host with or without scheme, slash, port and path; also an official connection."""
+    assert access(password="t", **fields).base_url == url
+
+
+@pytest.mark.parametrize("host", ["", "ftp://w.net", "https://", "w.net:port", "dapi not a host"])
+def test_an_address_that_is_none(host: str) -> None:
+    """The message names the connection and shows what a host looks like, never what stood there."""
+    with pytest.raises(ValueError, match=r"'c'.*azuredatabricks") as caught:
+        access(host=host, password="t")
+    if host.startswith("dapi"):
+        assert "dapi" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "credentials"),
+    [
+        ({"password": "t"}, Token("t")),
+        ({"login": "token", "password": "t"}, Token("t")),
+        ({"extra": {"token": "t"}}, Token("t")),
+        ({"login": "me", "password": "p", "extra": {"token": "t"}}, Token("t")),
+        ({"login": "me", "password": "p"}, Basic("me", "p")),
+    ],
+)
+def test_the_credentials(fields: dict[str, Any], credentials: object) -> None:
+    """A token in the password or the extra, or user and password."""
+    assert access(host="w.net", **fields).credentials == credentials
+
+
+def test_credentials_from_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any in the connection, .netrc is asked for the host, port or no port."""
+    file = tmp_path / "netrc"
+    file.write_text("machine w.net login token password t\nmachine v.net login me password p\n")
+    monkeypatch.setenv("NETRC", str(file))
+    assert access(host="w.net").credentials == Token("t")
+    assert access(host="v.net:8443").credentials == Basic("me", "p")
+    with pytest.raises(CredentialsError, match="no entry for that host"):
+        access(host="u.net")
+    file.write_text("machine w.net login token passwrd hush\n")
+    with pytest.raises(CredentialsError, match="line 1") as caught:
+        access(host="w.net")
+    assert "hush" not in str(caught.value)
+    file.unlink()
+    with pytest.raises(CredentialsError, match=r"Put the token into the connection's password"):
+        access(host="w.net")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"login": "me"}, "no password"),
+        ({"extra": {"azure_tenant_id": "x"}, "login": "me", "password": "hush"}, "azure_tenant_id"),
+        ({"password": "two words hush"}, "copy it once more"),
+        ({"password": "hush\n"}, "copy it once more"),
+        ({"password": "tökenhush"}, "copy it once more"),
+    ],
+)
+def test_credentials_that_cannot_work(fields: dict[str, Any], words: str) -> None:
+    """One clear message, that does not quote the secret."""
+    with pytest.raises(CredentialsError, match=words) as caught:
+        access(host="w.net", **fields)
+    assert "hush" not in str(caught.value)
+
+
+def test_options_in_the_extra() -> None:
+    """A form brings booleans as text."""
+    one = access(host="w.net", password="t", extra={"allow_http": "true", "verify": "false"})
+    assert (one.allow_http, one.verify) == (True, False)
+    two = access(host="w.net", password="t", extra={"verify": "/ca.pem", "timeout_seconds": "5"})
+    assert (two.allow_http, two.verify, two.timeout_seconds) == (False, "/ca.pem", 5.0)
+
+
+def test_no_secret_in_a_repr() -> None:
+    """What is read from a connection can be logged."""
+    assert "hush" not in repr(access(host="w.net", password="hush"))
+
+
+def test_the_form() -> None:
+    """The connection form names the fields in the words of the workspace."""
+    behaviour = DatabricksJobsHook.get_ui_field_behaviour()
+    assert set(behaviour) == {"hidden_fields", "relabeling", "placeholders"}
+    assert json.loads(behaviour["placeholders"]["extra"])

@@ -1,0 +1,51 @@
+"""A run's parameters are sent as text."""
+
+from __future__ import annotations
+
+from airflow_jobs_provider.api.calls import create_job, run_now, submit_run
+
+
+def test_numbers_and_booleans_become_text() -> None:
+    """In every place where the reference has parameters."""
+    call = run_now(
+        {
+            "job_id": 3,
+            "notebook_params": {"n": 1, "x": 0.5, "yes": True, "no": False, "text": "a"},
+            "jar_params": [1, True],
+            "python_params": (2,),
+            "spark_submit_params": ["--n", 3],
+            "idempotency_token": "t",
+        }
+    )
+    assert call.parameters == {
+        "job_id": 3,
+        "notebook_params": {"n": "1", "x": "0.5", "yes": "true", "no": "false", "text": "a"},
+        "jar_params": ["1", "true"],
+        "python_params": ["2"],
+        "spark_submit_params": ["--n", "3"],
+        "idempotency_token": "t",
+    }
+
+
+def test_parameters_inside_tasks() -> None:
+    """Base parameters of a task, also of one of several, are parameters too."""
+    task = {"notebook_task": {"notebook_path": "/a", "base_parameters": {"n": 1}}}
+    expected = {"notebook_task": {"notebook_path": "/a", "base_parameters": {"n": "1"}}}
+    assert submit_run({**task, "idempotency_token": "t"}).parameters == {
+        **expected,
+        "idempotency_token": "t",
+    }
+    assert create_job({"tasks": [task]}).parameters == {"tasks": [expected]}
+
+
+def test_all_else_stays_as_it_is() -> None:
+    """Numbers and booleans elsewhere are numbers and booleans; the given dict is not changed."""
+    settings = {
+        "timeout_seconds": 60,
+        "new_cluster": {"num_workers": 2, "spark_conf": {"spark.speculation": True}},
+        "notebook_task": {"notebook_path": "/a", "base_parameters": {"n": 1}},
+    }
+    sent = create_job(settings).parameters
+    assert sent["timeout_seconds"] == 60
+    assert sent["new_cluster"] == settings["new_cluster"]
+    assert settings["notebook_task"] == {"notebook_path": "/a", "base_parameters": {"n": 1}}

@@ -1,0 +1,84 @@
+"""The one table that says what a run's states mean."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState, RunState, Verdict
+
+ACTIVE = ["QUEUED", "PENDING", "RUNNING", "TERMINATING", "BLOCKED", "WAITING_FOR_RETRY"]
+TERMINATED = {
+    None: Verdict.FAILED,
+    "SUCCESS": Verdict.SUCCEEDED,
+    "FAILED": Verdict.FAILED,
+    "TIMEDOUT": Verdict.TIMED_OUT,
+    "CANCELED": Verdict.CANCELED,
+    "MAXIMUM_CONCURRENT_RUNS_REACHED": Verdict.SKIPPED,
+    "EXCLUDED": Verdict.SKIPPED,
+    "SUCCESS_WITH_FAILURES": Verdict.SUCCEEDED,
+    "UPSTREAM_FAILED": Verdict.FAILED,
+    "UPSTREAM_CANCELED": Verdict.CANCELED,
+    "DISABLED": Verdict.SKIPPED,
+    "A_NEW_ONE": Verdict.FAILED,
+}
+INTERNAL_ERROR = {
+    result: Verdict.FAILED if verdict in (Verdict.SUCCEEDED, Verdict.SKIPPED) else verdict
+    for result, verdict in TERMINATED.items()
+}
+CASES = [
+    *(
+        (life, result, Verdict.ACTIVE)
+        for life in (*ACTIVE, "A_NEW_ONE", "")
+        for result in TERMINATED
+    ),
+    *(("SKIPPED", result, Verdict.SKIPPED) for result in TERMINATED),
+    *(("TERMINATED", result, verdict) for result, verdict in TERMINATED.items()),
+    *(("INTERNAL_ERROR", result, verdict) for result, verdict in INTERNAL_ERROR.items()),
+]
+
+
+@pytest.mark.parametrize(("life", "result", "verdict"), CASES)
+def test_every_pair_of_states_has_its_verdict(
+    life: str, result: str | None, verdict: Verdict
+) -> None:
+    """Only TERMINATED can succeed; what is not known to have ended is active."""
+    state = RunState(life, result)
+    assert state.verdict is verdict
+    assert state.is_terminal == (verdict is not Verdict.ACTIVE)
+    assert state.is_successful == (verdict is Verdict.SUCCEEDED)
+
+
+def test_the_cases_above_are_all_pairs() -> None:
+    """No state of the reference is left out."""
+    pairs = {(life, result) for life, result, _ in CASES}
+    assert pairs >= set(itertools.product(RunLifeCycleState, (None, *RunResultState)))
+
+
+def test_a_state_is_read_from_a_run() -> None:
+    """All fields of the reference's RunState are kept."""
+    run = {
+        "state": {
+            "life_cycle_state": "TERMINATED",
+            "result_state": "CANCELED",
+            "state_message": "Run cancelled.",
+            "user_cancelled_or_timedout": True,
+        }
+    }
+    assert RunState.of(run) == RunState("TERMINATED", "CANCELED", "Run cancelled.", True)
+    assert str(RunState.of(run)) == "TERMINATED/CANCELED: Run cancelled."
+
+
+@pytest.mark.parametrize("run", [{}, {"state": None}, {"state": {}}])
+def test_a_missing_state_is_no_error(run: dict[str, object]) -> None:
+    """A run whose answer lacks the state counts as active."""
+    assert RunState.of(run).verdict is Verdict.ACTIVE
+
+
+def test_new_states_are_kept_and_known_to_be_unknown() -> None:
+    """A value that the service adds survives as text."""
+    state = RunState.of({"state": {"life_cycle_state": "HIBERNATING"}})
+    assert (state.life_cycle_state, state.is_known) == ("HIBERNATING", False)
+    assert RunState("TERMINATED", "SUCCESS").is_known
+    assert not RunState("TERMINATED", "GREAT_SUCCESS").is_known

@@ -1,0 +1,463 @@
+"""Operators, trigger and sensor over real HTTP, answer by answer.
+
+Airflow's own part in it (scheduler, triggerer, XCom storage) is real in tests/end_to_end; here the
+task instance is a note pad, so that each answer of the service can be chosen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    AirflowFailException,
+    AirflowSkipException,
+    PokeReturnValue,
+    TaskDeferred,
+)
+
+from airflow_jobs_provider.exceptions import DatabricksRunFailedError
+from airflow_jobs_provider.operators.jobs import (
+    DatabricksRunNowOperator,
+    DatabricksSubmitRunOperator,
+)
+from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
+from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+
+from .conftest import TOKEN, ScriptedServer, answer, lose
+
+
+class TaskInstance:
+    """What the operators ask of a task instance; remembers what was pushed."""
+
+    dag_id, task_id, run_id = "sales", "etl", "scheduled__2026-01-01"
+    try_number, map_index = 2, -1
+
+    def __init__(self) -> None:
+        self.xcoms: dict[str, Any] = {}
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Remember."""
+        self.xcoms[key] = value
+
+
+@pytest.fixture
+def context(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A task's context, and the connection to the scripted server."""
+    connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+    return {"ti": TaskInstance(), "params": {"never": "sent"}}
+
+
+def run(life: str, result: str | None = None, message: str = "", **more: Any) -> dict[str, Any]:
+    """Make a run as runs/get answers it."""
+    state = {"life_cycle_state": life, "state_message": message}
+    if result:
+        state["result_state"] = result
+    return {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7", "state": state, **more}
+
+
+LAUNCHED = answer({"run_id": 7})
+RUNNING = answer(run("RUNNING"))
+SUCCEEDED = answer(run("TERMINATED", "SUCCESS"))
+OUTPUT = answer({"metadata": run("TERMINATED", "SUCCESS"), "notebook_output": {"result": "42"}})
+FAILED_RUN = run("INTERNAL_ERROR", "FAILED", "Workload failed, see run output for details")
+FAILED = answer(FAILED_RUN)
+FAILED_OUTPUT = answer(
+    {"metadata": FAILED_RUN, "error": "ValueError: no rows", "error_trace": "Traceback: line 1"}
+)
+GONE = answer({"error_code": "INVALID_PARAMETER_VALUE", "message": "Run 7 does not exist."}, 400)
+
+
+def submit(**arguments: Any) -> DatabricksSubmitRunOperator:
+    """Make a submit operator that polls fast."""
+    arguments.setdefault("notebook_task", {"notebook_path": "/etl"})
+    arguments.setdefault("polling_period_seconds", 0.01)
+    return DatabricksSubmitRunOperator(task_id="etl", **arguments)
+
+
+def paths(server: ScriptedServer) -> list[str]:
+    """Return what was asked, in order."""
+    return [request.path.removeprefix("/api/2.0/jobs/") for request in server.requests]
+
+
+def events(trigger: DatabricksJobRunTrigger) -> list[Any]:
+    """Run a trigger, made again from its stored form, to its end."""
+    kind, arguments = trigger.serialize()
+    assert kind == f"{DatabricksJobRunTrigger.__module__}.{DatabricksJobRunTrigger.__name__}"
+    again = DatabricksJobRunTrigger(**json.loads(json.dumps(arguments)))
+
+    async def collect() -> list[Any]:
+        return [event.payload async for event in again.run()]
+
+    return asyncio.run(collect())
+
+
+def test_blocking(context: Any, server: ScriptedServer) -> None:
+    """Launch, look until it has ended, read the output: the exit value is returned."""
+    server.will(LAUNCHED, RUNNING, RUNNING, SUCCEEDED, OUTPUT)
+    assert submit().execute(context) == "42"
+    assert context["ti"].xcoms == {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"}
+    assert paths(server) == ["runs/submit", *["runs/get"] * 3, "runs/get-output"]
+
+
+def test_deferrable(context: Any, server: ScriptedServer) -> None:
+    """One launch and one read before deferring; the trigger's event brings the output home."""
+    server.will(LAUNCHED, RUNNING)
+    operator = submit(deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(context)
+    assert paths(server) == ["runs/submit", "runs/get"]
+    assert context["ti"].xcoms == {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"}
+    server.will(RUNNING, SUCCEEDED)
+    trigger = deferred.value.trigger
+    assert isinstance(trigger, DatabricksJobRunTrigger)
+    (event,) = events(trigger)
+    server.will(OUTPUT)
+    resumed = getattr(submit(deferrable=True), deferred.value.method_name)
+    assert resumed(context, json.loads(json.dumps(event))) == "42"
+
+
+def test_a_run_that_ended_before_the_first_look_is_not_deferred(
+    context: Any, server: ScriptedServer
+) -> None:
+    """Ended well: the output, at once. Ended badly: the task fails, at once."""
+    server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+    assert submit(deferrable=True).execute(context) == "42"
+    server.will(LAUNCHED, FAILED, FAILED_OUTPUT)
+    with pytest.raises(DatabricksRunFailedError):
+        submit(deferrable=True).execute(context)
+
+
+def test_a_failure_says_why(context: Any, server: ScriptedServer) -> None:
+    """State, message, the run's own error and the page's URL; the trace is an attribute."""
+    server.will(LAUNCHED, RUNNING, FAILED, FAILED_OUTPUT)
+    operator = submit()
+    with pytest.raises(DatabricksRunFailedError) as caught:
+        operator.execute(context)
+    error = caught.value
+    assert str(error).splitlines() == [
+        "Run 7 ended failed (INTERNAL_ERROR/FAILED: Workload failed, see run output for details)",
+        "ValueError: no rows",
+        "See http://w/7",
+    ]
+    assert (error.run_id, error.state.result_state) == (7, "FAILED")
+    assert error.outputs[0].error_trace == "Traceback: line 1"
+
+
+def test_a_failure_names_every_failed_task(context: Any, server: ScriptedServer) -> None:
+    """A run of several tasks tells which failed, each with its own error."""
+    good, bad = run("TERMINATED", "SUCCESS"), run("TERMINATED", "FAILED")
+    tasks = [{**good, "task_key": "a", "run_id": 8}, {**bad, "task_key": "b", "run_id": 9}]
+    server.will(
+        LAUNCHED,
+        answer(run("TERMINATED", "FAILED", tasks=tasks)),
+        answer({"metadata": tasks[0], "notebook_output": {"result": "1"}}),
+        answer({"metadata": tasks[1], "error": "ValueError: no rows"}),
+    )
+    with pytest.raises(DatabricksRunFailedError, match="Task 'b': ValueError: no rows") as caught:
+        submit().execute(context)
+    assert "Task 'a'" not in str(caught.value)
+
+
+def test_several_tasks_return_a_dict(context: Any, server: ScriptedServer) -> None:
+    """Deferred or not, the outputs come by task key; the event carries what is needed for it."""
+    good = run("TERMINATED", "SUCCESS")
+    tasks = [{**good, "task_key": key, "run_id": 8 + n} for n, key in enumerate("ab")]
+    server.will(LAUNCHED, RUNNING)
+    with pytest.raises(TaskDeferred) as deferred:
+        submit(deferrable=True).execute(context)
+    server.will(answer({**good, "tasks": tasks, "cluster_spec": {"big": "x" * 9999}}))
+    trigger = deferred.value.trigger
+    assert isinstance(trigger, DatabricksJobRunTrigger)
+    (event,) = events(trigger)
+    assert len(json.dumps(event)) < 2000
+    server.will(*(answer({"metadata": good, "notebook_output": {"result": r}}) for r in "12"))
+    assert submit().execute_complete(context, event) == {"a": "1", "b": "2"}
+    assert [r.query["run_id"] for r in server.requests[-2:]] == ["8", "9"]
+
+
+def test_not_waiting(context: Any, server: ScriptedServer) -> None:
+    """wait_for_termination=False launches, and tells the ids and the page."""
+    server.will(LAUNCHED, RUNNING)
+    assert submit(wait_for_termination=False, deferrable=True).execute(context) is None
+    assert context["ti"].xcoms == {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"}
+    assert paths(server) == ["runs/submit", "runs/get"]
+
+
+def test_no_xcoms_where_none_are_wanted(context: Any, server: ScriptedServer) -> None:
+    """do_xcom_push=False pushes nothing and does not read the output; a failure still says why."""
+    server.will(LAUNCHED, SUCCEEDED)
+    assert submit(do_xcom_push=False).execute(context) is None
+    assert context["ti"].xcoms == {}
+    assert paths(server) == ["runs/submit", "runs/get"]
+    server.will(LAUNCHED, FAILED, FAILED_OUTPUT)
+    with pytest.raises(DatabricksRunFailedError, match="no rows"):
+        submit(do_xcom_push=False).execute(context)
+
+
+def test_unreadable_output_does_not_spoil_a_good_run(context: Any, server: ScriptedServer) -> None:
+    """The run succeeded, so the task does; its XCom is None."""
+    server.will(LAUNCHED, SUCCEEDED, GONE)
+    assert submit().execute(context) is None
+
+
+def test_unreadable_output_does_not_hide_a_failure(context: Any, server: ScriptedServer) -> None:
+    """The state and the page are told even if the error cannot be read."""
+    server.will(LAUNCHED, FAILED, GONE)
+    with pytest.raises(DatabricksRunFailedError, match="Workload failed"):
+        submit().execute(context)
+
+
+def test_a_lost_launch_answer_launches_once(context: Any, server: ScriptedServer) -> None:
+    """The repeated request carries the same token, so the service starts no second run."""
+    server.will(lose, LAUNCHED, SUCCEEDED, OUTPUT)
+    submit(databricks_retry_delay=0).execute(context)
+    tokens = [r.body["idempotency_token"] for r in server.requests if r.path.endswith("submit")]
+    assert len(tokens) == 2
+    assert len(set(tokens)) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "payload"),
+    [
+        (400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "Job 3 does not exist."}),
+        (400, {"error_code": "MALFORMED_REQUEST", "message": "bad field"}),
+        (403, {"error_code": 403, "message": "Invalid access token."}),
+    ],
+)
+def test_a_refused_launch_is_final(
+    status: int, payload: Any, context: Any, server: ScriptedServer
+) -> None:
+    """Airflow does not retry what the service will refuse again; its words are the message."""
+    server.will(answer(payload, status))
+    with pytest.raises(AirflowFailException, match=payload["message"]):
+        submit().execute(context)
+    assert len(server.requests) == 1
+
+
+def test_killed_while_waiting(context: Any, server: ScriptedServer) -> None:
+    """on_kill cancels the run; before the launch and after the end there is nothing to cancel."""
+    operator = submit()
+    operator.on_kill()
+    assert server.requests == []
+    server.will(LAUNCHED, RUNNING, answer({}, 400))
+    with pytest.raises(Exception, match="400"):
+        operator.execute(context)
+    operator.on_kill()
+    assert (paths(server)[-1], server.requests[-1].body) == ("runs/cancel", {"run_id": 7})
+
+
+def test_not_killed_after_the_end(context: Any, server: ScriptedServer) -> None:
+    """A run that has ended is not cancelled."""
+    server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+    operator = submit()
+    operator.execute(context)
+    operator.on_kill()
+    assert "runs/cancel" not in paths(server)
+
+
+def test_a_cancel_that_fails_does_not_raise(context: Any, server: ScriptedServer) -> None:
+    """A kill never fails because of the cancel."""
+    server.will(LAUNCHED, RUNNING, answer({}, 400), GONE)
+    operator = submit()
+    with pytest.raises(Exception, match="400"):
+        operator.execute(context)
+    operator.on_kill()
+    assert paths(server)[-1] == "runs/cancel"
+
+
+def test_the_default_run_name(context: Any, server: ScriptedServer) -> None:
+    """It tells DAG, task, DAG run and try, and the map index; a given name is kept."""
+    names = []
+    for index, given in ((-1, None), (3, None), (-1, "mine")):
+        context["ti"].map_index = index
+        server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+        submit(run_name=given).execute(context)
+        names.append(server.requests[-3].body["run_name"])
+    assert names == [
+        "sales.etl scheduled__2026-01-01 try 2",
+        "sales.etl[3] scheduled__2026-01-01 try 2",
+        "mine",
+    ]
+
+
+def test_what_is_sent(context: Any, server: ScriptedServer) -> None:
+    """json and fields together, fields win, numbers among the parameters as text, no DAG params."""
+    server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+    submit(
+        json={"existing_cluster_id": "a", "timeout_seconds": 60, "run_name": "r"},
+        existing_cluster_id="b",
+        notebook_task={"notebook_path": "/etl", "base_parameters": {"n": 1, "dry": True}},
+        idempotency_token="t",
+    ).execute(context)
+    assert server.requests[0].body == {
+        "existing_cluster_id": "b",
+        "timeout_seconds": 60,
+        "run_name": "r",
+        "notebook_task": {"notebook_path": "/etl", "base_parameters": {"n": "1", "dry": "true"}},
+        "idempotency_token": "t",
+    }
+
+
+def test_a_json_that_is_no_dict(context: Any) -> None:
+    """A rendered string or list in json is told as such."""
+    with pytest.raises(TypeError, match="json must be a dict"):
+        submit(json="[]").execute(context)
+
+
+def run_now(**arguments: Any) -> DatabricksRunNowOperator:
+    """Make a run-now operator that polls fast."""
+    return DatabricksRunNowOperator(task_id="etl", polling_period_seconds=0.01, **arguments)
+
+
+def test_run_now(context: Any, server: ScriptedServer) -> None:
+    """An id from a template is text; the API gets a number, and no run_name."""
+    server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+    operator = run_now(job_id="3", notebook_params={"n": 1}, idempotency_token="t")
+    assert operator.execute(context) == "42"
+    assert server.requests[0].path.endswith("/run-now")
+    assert server.requests[0].body == {
+        "job_id": 3,
+        "notebook_params": {"n": "1"},
+        "idempotency_token": "t",
+    }
+
+
+def test_run_now_by_name(context: Any, server: ScriptedServer) -> None:
+    """The job's name stands for its id."""
+    jobs = {"jobs": [{"job_id": 5, "settings": {"name": "train"}}]}
+    server.will(answer(jobs), LAUNCHED, SUCCEEDED, OUTPUT)
+    run_now(job_name="train").execute(context)
+    assert server.requests[1].body["job_id"] == 5
+    assert "job_name" not in server.requests[1].body
+    server.will(answer(jobs))
+    with pytest.raises(AirflowFailException, match="'score'"):
+        run_now(job_name="score").execute(context)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"job_id": 3, "job_name": "train"}])
+def test_run_now_wants_a_job(
+    arguments: dict[str, Any], context: Any, server: ScriptedServer
+) -> None:
+    """Either the id or the name; nothing is sent else."""
+    with pytest.raises(AirflowFailException, match="either job_id or job_name"):
+        run_now(**arguments).execute(context)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("kind", [DatabricksSubmitRunOperator, DatabricksRunNowOperator])
+def test_every_field_is_templated_and_takes_xcomargs(kind: Any) -> None:
+    """A template is rendered wherever it stands; an XComArg makes its task upstream."""
+    with DAG("d", schedule=None) as dag:
+        first = submit()
+        for name in kind.request_fields:
+            operator = kind(task_id=f"t_{name}", **{name: "{{ x }}"})
+            operator.render_template_fields({"x": "rendered"})
+            assert getattr(operator, name) == "rendered"
+            kind(task_id=f"x_{name}", **{name: {"deep": [first.output]}})
+            assert dag.get_task(f"x_{name}").upstream_task_ids == {"etl"}
+
+
+def test_a_run_that_cannot_be_followed(context: Any, server: ScriptedServer) -> None:
+    """A run deleted while it was waited for fails the task with the service's words."""
+    server.will(RUNNING, GONE)
+    (event,) = events(DatabricksJobRunTrigger(run_id=7, polling_period_seconds=0.01))
+    with pytest.raises(AirflowException, match=r"Run 7 cannot be followed.*does not exist"):
+        submit().execute_complete(context, event)
+
+
+def test_the_trigger_polls_to_the_end_and_fires_once(context: Any, server: ScriptedServer) -> None:
+    """One request for each look, one event for the run."""
+    server.will(*[RUNNING] * 20, SUCCEEDED)
+    (event,) = events(DatabricksJobRunTrigger(run_id=7, polling_period_seconds=0.001))
+    assert event["run"]["state"]["result_state"] == "SUCCESS"
+    assert paths(server) == ["runs/get"] * 21
+
+
+def test_the_triggers_stored_form_is_all_text_and_numbers() -> None:
+    """What Airflow stores of a trigger is small, and holds no credential."""
+    _, arguments = DatabricksJobRunTrigger(run_id=7).serialize()
+    assert json.loads(json.dumps(arguments)) == arguments
+    assert set(arguments) == {
+        "run_id",
+        "databricks_conn_id",
+        "polling_period_seconds",
+        "retry_limit",
+        "retry_delay",
+        "retry_args",
+        "caller",
+    }
+
+
+def sensor(**arguments: Any) -> DatabricksJobRunSensor:
+    """Make a sensor that polls fast."""
+    return DatabricksJobRunSensor(task_id="wait", run_id="7", poke_interval=0.01, **arguments)
+
+
+def test_sensor_poke(context: Any, server: ScriptedServer) -> None:
+    """Not yet, not yet, done; the run's output is the sensor's XCom."""
+    server.will(RUNNING, SUCCEEDED, OUTPUT)
+    one = sensor()
+    assert one.poke(context) is False
+    outcome = one.poke(context)
+    assert isinstance(outcome, PokeReturnValue)
+    assert (outcome.is_done, outcome.xcom_value) == (True, "42")
+
+
+def test_sensor_deferrable(context: Any, server: ScriptedServer) -> None:
+    """One look, then the triggerer, within the sensor's own timeout."""
+    server.will(RUNNING)
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True, timeout=60).execute(context)
+    assert deferred.value.timeout == timedelta(seconds=60)
+    server.will(SUCCEEDED)
+    trigger = deferred.value.trigger
+    assert isinstance(trigger, DatabricksJobRunTrigger)
+    assert trigger.polling_period_seconds == 0.01
+    (event,) = events(trigger)
+    server.will(OUTPUT)
+    assert sensor().execute_complete(context, event) == "42"
+
+
+def test_sensor_deferrable_of_a_run_that_has_ended(context: Any, server: ScriptedServer) -> None:
+    """Nothing to wait for, nothing deferred."""
+    server.will(SUCCEEDED, OUTPUT)
+    assert sensor(deferrable=True).execute(context) == "42"
+
+
+def test_sensor_of_a_failed_run(context: Any, server: ScriptedServer) -> None:
+    """The sensor fails with the run's reason, or is skipped with soft_fail."""
+    server.will(FAILED, FAILED_OUTPUT)
+    with pytest.raises(DatabricksRunFailedError, match="no rows"):
+        sensor().poke(context)
+    server.will(FAILED, FAILED_OUTPUT)
+    with pytest.raises(AirflowSkipException, match="no rows"):
+        sensor(soft_fail=True).poke(context)
+
+
+def test_a_truncated_output_is_given_with_a_warning(context: Any, server: ScriptedServer) -> None:
+    """What the API gave is returned."""
+    output = {"result": "4", "truncated": True}
+    server.will(LAUNCHED, SUCCEEDED, answer({"notebook_output": output}))
+    assert submit().execute(context) == "4"
+
+
+def test_links_before_and_after_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The link is the XCom of that name; empty as long as there is none."""
+    from airflow_jobs_provider.operators import links
+
+    stored: dict[str, str] = {}
+    fake = SimpleNamespace(get_value=lambda key, ti_key: stored.get(key))
+    monkeypatch.setattr(links, "XCom", fake)
+    link = links.DatabricksJobRunLink()
+    key: Any = None
+    assert link.get_link(submit(), ti_key=key) == ""
+    stored[link.xcom_key] = "http://w/7"
+    assert link.get_link(submit(), ti_key=key) == "http://w/7"
