@@ -50,7 +50,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         asyncio.run(_serve(chosen))
     except CannotStartError as error:
-        print(f"error: {error}", file=sys.stderr)
+        sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
 
@@ -68,13 +68,21 @@ async def _serve(chosen: argparse.Namespace) -> None:
     token: str = chosen.token or secrets.token_urlsafe(24)
     async with serve(root, chosen.port, token, state_dir, chosen.max_concurrent_runs) as url:
         connection = json.dumps({"conn_type": "databricks_jobs", "host": url, "password": token})
-        print(f"The local workspace answers at {url}")
-        print(f"Its notebooks lie in {root}, its jobs and runs in {state_dir}")
-        print("Connect Airflow to it with:")
-        print(f"export AIRFLOW_CONN_DATABRICKS_DEFAULT={shlex.quote(connection)}")
-        print("Stop it with Ctrl-C.", flush=True)
+        _say(
+            f"The local workspace answers at {url}",
+            f"Its notebooks lie in {root}, its jobs and runs in {state_dir}",
+            "Connect Airflow to it with:",
+            f"export AIRFLOW_CONN_DATABRICKS_DEFAULT={shlex.quote(connection)}",
+            "Stop it with Ctrl-C.",
+        )
         await interrupted.wait()
-        print("Stopping: active runs are ended.", flush=True)
+        _say("Stopping: active runs are ended.")
+
+
+def _say(*lines: str) -> None:
+    # Whoever started us through a pipe waits for these lines.
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+    sys.stdout.flush()
 
 
 def _positive(text: str) -> int:

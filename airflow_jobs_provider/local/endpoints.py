@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_jobs_provider.local import checks
 from airflow_jobs_provider.local.answers import job_answer, output_answer, run_answer
-from airflow_jobs_provider.local.model import Job, Run, RunType
+from airflow_jobs_provider.local.model import TASK_KINDS, Job, Run, RunType
 from airflow_jobs_provider.local.pages import export_notebook
 from airflow_jobs_provider.local.problems import (
     ApiProblem,
@@ -114,7 +114,7 @@ async def update(call: Call) -> dict[str, Any]:
         key = {"tasks": "task_key", "job_clusters": "job_cluster_key"}.get(name)
         settings[name] = _merged(settings.get(name) or [], value, key) if key else value
     # Another kind of task, or of cluster, takes the place of the one there was.
-    for group in (checks.TASK_KINDS, ("existing_cluster_id", "new_cluster")):
+    for group in (TASK_KINDS, ("existing_cluster_id", "new_cluster")):
         if any(new.get(name) is not None for name in group):
             for name in group:
                 if name not in new:

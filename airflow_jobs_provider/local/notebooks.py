@@ -74,9 +74,7 @@ def _cells_of_jupyter(path: Path, text: str) -> Iterator[Cell]:
 
 
 def _cells_of_py(text: str) -> Iterator[Cell]:
-    body = text.removeprefix("\ufeff")
-    if body.startswith(_SOURCE_HEADER):
-        body = body[len(_SOURCE_HEADER) :]
+    body = text.removeprefix("\ufeff").removeprefix(_SOURCE_HEADER)
     for chunk in _CELL_SEPARATOR.split(body):
         source = chunk.strip("\n")
         if source.strip():

@@ -13,7 +13,7 @@ __all__ = [
 ]
 
 
-class ApiProblem(Exception):  # noqa: N818  (it is an answer, not a fault of this program)
+class ApiProblem(Exception):
     """A request that is answered with an error.
 
     :param status: the HTTP status.

@@ -8,9 +8,9 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-
-import psutil
+from typing import Any
 
 from airflow_jobs_provider.local import with_parent
 
@@ -63,7 +63,9 @@ async def stop_process(process: asyncio.subprocess.Process) -> None:
 
 def kill_tree(pid: int) -> None:
     """Kill a process that leads its own group, with its group and its descendants."""
-    descendants: list[psutil.Process] = []
+    # Takes a moment to import; not when the workspace starts.
+    psutil: Any = import_module("psutil")
+    descendants: list[Any] = []
     with suppress(psutil.Error):
         descendants = psutil.Process(pid).children(recursive=True)
     with suppress(ProcessLookupError, PermissionError):

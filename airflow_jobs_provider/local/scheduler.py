@@ -215,7 +215,7 @@ class Scheduler:
             live.stop = live.stop or _Stop.WORKSPACE_STOPS
         except CannotRunError as error:
             cannot = str(error)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001  (any fault ends the run, not us)
             _log.exception("Run %s could not be done", run.run_id)
             cannot = f"The local workspace could not do this run: {error!r}"
         finally:
@@ -230,7 +230,7 @@ class Scheduler:
         if runner is not None:
             try:
                 await runner.cleanup()
-            except Exception:
+            except Exception:  # noqa: BLE001  (the run has to end whatever happens)
                 _log.exception("Cleaning up after run %s", run.run_id)
         run.cleanup_duration = _millis(time.monotonic() - moment)
         if live.stop is not None:

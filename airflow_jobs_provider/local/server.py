@@ -189,7 +189,7 @@ class Server:
 
     # Pages
 
-    async def _runs_page(self, request: web.Request) -> web.StreamResponse:
+    async def _runs_page(self, _request: web.Request) -> web.StreamResponse:
         return _page(pages.render_runs(self._service.store.runs(limit=200)))
 
     async def _run_page(self, request: web.Request) -> web.StreamResponse:
@@ -236,7 +236,7 @@ async def _answer_problems(request: web.Request, handler: _Handler) -> web.Strea
             message = f"No API found for '{request.method} {path}'"
             return _error(HTTPStatus.NOT_FOUND, "ENDPOINT_NOT_FOUND", message)
         return _error(problem.status, "BAD_REQUEST", problem.reason)
-    except Exception:
+    except Exception:  # noqa: BLE001  (a fault of ours is an answer, too)
         _log.exception("Answering %s %s", request.method, request.path)
         return _error(
             HTTPStatus.INTERNAL_SERVER_ERROR,

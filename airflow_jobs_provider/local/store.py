@@ -111,7 +111,8 @@ class Store:
         if name is not None:
             where, values = "deleted = 0 AND lower(name) = lower(?)", [name]
         rows = self._db.execute(
-            f"SELECT record FROM jobs WHERE {where} ORDER BY job_id DESC LIMIT ? OFFSET ?",
+            f"SELECT record FROM jobs WHERE {where}"  # noqa: S608  (conditions written above)
+            " ORDER BY job_id DESC LIMIT ? OFFSET ?",
             (*values, limit, offset),
         )
         return [Job(**json.loads(record)) for (record,) in rows]
@@ -198,7 +199,7 @@ class Store:
                 conditions.append(condition)
                 values.append(value)
         rows = self._db.execute(
-            f"SELECT record FROM runs WHERE {' AND '.join(conditions)}"
+            f"SELECT record FROM runs WHERE {' AND '.join(conditions)}"  # noqa: S608  (as above)
             " ORDER BY run_id DESC LIMIT ? OFFSET ?",
             (*values, limit, offset),
         )
@@ -210,7 +211,8 @@ class Store:
             return []
         marks = ", ".join("?" * len(parent_run_ids))
         rows = self._db.execute(
-            f"SELECT record FROM runs WHERE parent_run_id IN ({marks}) ORDER BY run_id",
+            f"SELECT record FROM runs WHERE parent_run_id IN ({marks})"  # noqa: S608  (marks only)
+            " ORDER BY run_id",
             list(parent_run_ids),
         )
         return [_run(record) for (record,) in rows]

@@ -12,16 +12,13 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, Self
 
 from airflow_jobs_provider.local.paths import STATE_FOLDER
 
-if TYPE_CHECKING:
-    from airflow_jobs_provider.local.service import Service
-
 __all__ = ["CannotStartError", "LocalWorkspace", "serve"]
 
-_EXTRA_MODULES = ("nbclient", "nbconvert", "nbformat", "ipykernel")
+_EXTRA_MODULES = ("ipykernel", "nbclient", "nbconvert", "nbformat", "psutil")
 
 
 class CannotStartError(RuntimeError):
@@ -131,21 +128,12 @@ async def serve(
 
     :raises CannotStartError: if it cannot.
     """
-    missing = [name for name in _EXTRA_MODULES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise CannotStartError(
-            f"The local workspace needs {', '.join(missing)}: "
-            "pip install 'airflow-jobs-provider[local]'"
-        )
-    if not root.is_dir():
-        raise CannotStartError(f"The workspace's root {root} is not a folder")
+    _prepare(root, state_dir)
     from airflow_jobs_provider.local.server import Server
     from airflow_jobs_provider.local.service import Service
 
-    # Executed notebooks and parameters may hold what other users should not read.
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _only_one(state_dir):
-        service: Service = Service(root, state_dir, max_concurrent_runs)
+        service = Service(root, state_dir, max_concurrent_runs)
         server = Server(service, port=port, token=token)
         try:
             url = await server.start()
@@ -159,6 +147,19 @@ async def serve(
             yield url
         finally:
             await server.stop()
+
+
+def _prepare(root: Path, state_dir: Path) -> None:
+    missing = [name for name in _EXTRA_MODULES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise CannotStartError(
+            f"The local workspace needs {', '.join(missing)}: "
+            "pip install 'airflow-jobs-provider[local]'"
+        )
+    if not root.is_dir():
+        raise CannotStartError(f"The workspace's root {root} is not a folder")
+    # Executed notebooks and parameters may hold what other users should not read.
+    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 class _only_one:  # noqa: N801  (used as a statement)

@@ -7,7 +7,7 @@ import os
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 __all__ = ["CONTEXT_VARIABLE", "KernelContext"]
@@ -59,14 +59,13 @@ class KernelContext:
         """Return the workspace path that ``path``, as written in the notebook, means."""
         if path.startswith("/"):
             return path
-        folder = os.path.relpath(self.folder, self.root)
-        joined = os.path.normpath(os.path.join("/", folder, path))
-        return Path(joined).as_posix()
+        folder = PurePosixPath("/", self.folder.relative_to(self.root.resolve()).as_posix())
+        return os.path.normpath(folder / path)
 
     def run_notebook(self, path: str, timeout_seconds: int, arguments: dict[str, str]) -> Any:
         """Have the workspace run another notebook, and return how that run ended."""
         body = {"notebook_path": path, "timeout_seconds": timeout_seconds, "arguments": arguments}
-        request = urllib.request.Request(
+        request = urllib.request.Request(  # noqa: S310  (the URL is the workspace's own)
             self.callback_url,
             data=json.dumps(body).encode(),
             headers={

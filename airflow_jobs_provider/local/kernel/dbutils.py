@@ -10,18 +10,18 @@ from airflow_jobs_provider.local.kernel.context import KernelContext
 __all__ = ["DBUtils", "InputWidgetNotDefined", "NotebookExit", "WorkflowException"]
 
 
-class NotebookExit(BaseException):  # noqa: N818  (it is no error; the run succeeds)
+class NotebookExit(BaseException):
     """Ends the notebook as a success.
 
     No Exception, so that a notebook's own ``except Exception`` does not swallow it.
     """
 
 
-class InputWidgetNotDefined(Exception):  # noqa: N818  (the name Databricks gives it)
+class InputWidgetNotDefined(Exception):
     """A widget was asked for that neither the notebook nor the run's parameters define."""
 
 
-class WorkflowException(Exception):  # noqa: N818  (the name Databricks gives it)
+class WorkflowException(Exception):
     """A notebook started with ``dbutils.notebook.run`` did not end well."""
 
 
@@ -32,7 +32,14 @@ class Widgets:
         self._parameters = dict(parameters)
         self._values = dict(parameters)
 
-    def text(self, name: str, defaultValue: str, label: str | None = None) -> None:  # noqa: N803
+    # The arguments have the names they have on Databricks, since notebooks may give them by name.
+
+    def text(
+        self,
+        name: str,
+        defaultValue: str,  # noqa: N803
+        label: str | None = None,  # noqa: ARG002
+    ) -> None:
         """Define a text widget; the run's parameter of that name overrides the default."""
         self._define(name, defaultValue)
 
@@ -41,7 +48,7 @@ class Widgets:
         name: str,
         defaultValue: str,  # noqa: N803
         choices: Sequence[str],
-        label: str | None = None,
+        label: str | None = None,  # noqa: ARG002
     ) -> None:
         """Define a widget that has one of ``choices``."""
         self._choose(name, defaultValue, choices)
@@ -50,8 +57,8 @@ class Widgets:
         self,
         name: str,
         defaultValue: str,  # noqa: N803
-        choices: Sequence[str],
-        label: str | None = None,
+        choices: Sequence[str],  # noqa: ARG002
+        label: str | None = None,  # noqa: ARG002
     ) -> None:
         """Define a widget that has one of ``choices`` or any other text."""
         self._define(name, defaultValue)
@@ -61,10 +68,14 @@ class Widgets:
         name: str,
         defaultValue: str,  # noqa: N803
         choices: Sequence[str],
-        label: str | None = None,
+        label: str | None = None,  # noqa: ARG002
     ) -> None:
         """Define a widget that has several of ``choices``; its value is joined with commas."""
         self._choose(name, defaultValue, choices)
+
+    def override(self, name: str, value: str) -> None:
+        """Give a widget a value over its default, as ``%run ./other $name="value"`` does."""
+        self._parameters[name] = self._values[name] = value
 
     def get(self, name: str, default: str | None = None) -> str:
         """Return the value of a widget.

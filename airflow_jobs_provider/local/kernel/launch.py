@@ -1,4 +1,4 @@
-"""The program of a notebook's kernel: an IPython kernel that knows ``dbutils``, ``spark``, ``%run``.
+"""The program of a notebook's kernel: IPython's, with ``dbutils``, ``spark`` and ``%run``.
 
 Started by file name (``python .../launch.py -f CONNECTION_FILE``), so that it needs no place on the
 import path and leaves none behind for the notebook to trip over.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
 
@@ -28,9 +30,8 @@ def main() -> None:
     die_with_parent(int(os.environ.get("JPY_PARENT_PID", "0")))
     context = KernelContext.from_environment()
 
-    from ipykernel.kernelapp import IPKernelApp
-
-    app = IPKernelApp.instance(user_ns=names_for(context))
+    kernelapp: Any = import_module("ipykernel.kernelapp")
+    app = kernelapp.IPKernelApp.instance(user_ns=names_for(context))
     app.initialize(sys.argv[1:])
     magics.register(app.shell, context)
     # The notebook's folder and the workspace's root, as Databricks has it.

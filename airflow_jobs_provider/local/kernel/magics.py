@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
@@ -14,6 +14,8 @@ from airflow_jobs_provider.local.paths import PathRefusedError, file_in_root
 
 __all__ = ["register"]
 
+_SHOWN_CHARS = 10_000
+
 
 def register(shell: Any, context: KernelContext) -> None:
     """Teach the kernel's shell the magics, and that an exit is no error."""
@@ -22,9 +24,9 @@ def register(shell: Any, context: KernelContext) -> None:
         _run_notebook(shell, context, line)
 
     def pip(line: str) -> None:
-        print(
+        sys.stdout.write(
             f"%pip {line}: not done by the local workspace, which uses the packages of the "
-            "Python it was started with. Install it there if it is missing."
+            "Python it was started with. Install it there if it is missing.\n"
         )
 
     def sql(line: str, cell: str | None = None) -> Any:
@@ -33,7 +35,7 @@ def register(shell: Any, context: KernelContext) -> None:
         shell.user_ns["display"](frame)
 
     def unsupported(name: str) -> Any:
-        def magic(line: str, cell: str | None = None) -> None:
+        def magic(_line: str, _cell: str | None = None) -> None:
             raise NotImplementedError(f"%{name} cells are not run by the local workspace")
 
         return magic
@@ -46,15 +48,10 @@ def register(shell: Any, context: KernelContext) -> None:
     shell.set_custom_exc((NotebookExit,), _show_exit)
 
 
-def _show_exit(
-    shell: Any,
-    kind: type[BaseException],
-    error: BaseException,
-    trace: TracebackType | None,
-    **_: Any,
-) -> None:
+def _show_exit(_shell: Any, _kind: Any, error: BaseException, *_: Any, **__: Any) -> None:
     shown = str(error)
-    print(f"Notebook exited: {shown if len(shown) <= 10_000 else shown[:10_000] + '...'}")
+    shown = shown if len(shown) <= _SHOWN_CHARS else shown[:_SHOWN_CHARS] + "..."
+    sys.stdout.write(f"Notebook exited: {shown}\n")
 
 
 def _run_notebook(shell: Any, context: KernelContext, line: str) -> None:
@@ -74,7 +71,7 @@ def _run_notebook(shell: Any, context: KernelContext, line: str) -> None:
         # %run ./other $name="value": the notebook sees the value as its widget.
         name, equals, value = word.removeprefix("$").partition("=")
         if equals:
-            widgets._parameters[name] = widgets._values[name] = value
+            widgets.override(name, value)
     _execute_cells(shell, context, file)
 
 
@@ -87,6 +84,6 @@ def _execute_cells(shell: Any, context: KernelContext, file: Path) -> None:
             # In place of run_cell, which would print an error here and again in the caller.
             source = shell.transform_cell(cell.source)
             name = shell.compile.cache(source, raw_code=cell.source)
-            exec(shell.compile(source, name, "exec"), shell.user_ns)
+            exec(shell.compile(source, name, "exec"), shell.user_ns)  # noqa: S102  (its purpose)
     finally:
         context.folder = caller_folder

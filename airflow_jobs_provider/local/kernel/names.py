@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import Any
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
@@ -24,12 +25,8 @@ class _Lazy:
             self.__dict__["_made"] = target
         return target
 
-    @property
-    def __class__(self) -> Any:  # isinstance(spark, SparkSession) holds
-        return type(self._target())
-
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("_repr_") or name.startswith("_ipython_"):
+        if name.startswith(("_repr_", "_ipython_")):
             # IPython asks for these of everything in sight; none is worth starting Spark.
             raise AttributeError(name)
         return getattr(self._target(), name)
@@ -54,11 +51,9 @@ def _spark_session() -> Any:
 
 
 def _display(*objects: Any, **kwargs: Any) -> None:
-    from IPython.display import display
-
     # A Spark data frame shows only its schema of itself; Databricks shows the rows.
     shown = (o.limit(1000).toPandas() if _is_spark_frame(o) else o for o in objects)
-    display(*shown, **kwargs)
+    _ipython_display().display(*shown, **kwargs)
 
 
 def _is_spark_frame(candidate: Any) -> bool:
@@ -66,9 +61,12 @@ def _is_spark_frame(candidate: Any) -> bool:
 
 
 def _display_html(html: str) -> None:
-    from IPython.display import HTML, display
+    ipython = _ipython_display()
+    ipython.display(ipython.HTML(html))
 
-    display(HTML(html))
+
+def _ipython_display() -> Any:
+    return import_module("IPython.display")
 
 
 def names_for(context: KernelContext) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""Those who do the work of runs, one for each kind of task."""

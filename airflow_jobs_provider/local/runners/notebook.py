@@ -16,6 +16,7 @@ import shutil
 import sys
 import tempfile
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +97,8 @@ class NotebookRunner:
         self._workspace.close_callback(self._run.run_id)
         manager = self._manager
         if manager is not None:
-            pid = getattr(manager.provisioner, "pid", None)
-            if pid:
-                kill_tree(pid)
+            if self._client.kernel_pid:
+                kill_tree(self._client.kernel_pid)
             if self._client.kc is not None:
                 self._client.kc.stop_channels()
             with suppress(Exception):
@@ -140,6 +140,7 @@ class NotebookRunner:
         )
         try:
             await self._client.async_start_new_kernel(cwd=str(file.parent), env=env)
+            self._client.kernel_pid = self._manager.provisioner.pid
             await self._client.async_start_new_kernel_client()
         except RuntimeError as error:
             raise CannotRunError(f"The notebook's kernel did not start: {error}") from error
@@ -181,8 +182,7 @@ def _error_and_trace(cell: Any, error: Any) -> tuple[str, str]:
 
 
 def _notebook_of(cells: list[Cell]) -> Any:
-    from nbformat import v4
-
+    v4: Any = import_module("nbformat.v4")
     made = [
         v4.new_code_cell(cell.source) if cell.kind == "code" else v4.new_markdown_cell(cell.source)
         for cell in cells
@@ -194,8 +194,8 @@ def _notebook_of(cells: list[Cell]) -> Any:
 
 def _load_kernel_support() -> Any:
     """Import Jupyter's part, and return what makes a kernel manager and its client."""
-    from jupyter_client import AsyncKernelManager
     from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
 
     class Manager(AsyncKernelManager):
@@ -206,9 +206,10 @@ def _load_kernel_support() -> Any:
             command = [sys.executable, str(_LAUNCH), "-f", "{connection_file}"]
             return KernelSpec(argv=command, display_name="Python 3", language="python")
 
-    class Client(NotebookClient):  # type: ignore[misc]
+    class Client(NotebookClient):
         """Stops a kernel whose cell gives out more than Databricks lets it."""
 
+        kernel_pid = 0
         output_bytes = 0
         output_cell = -1
         output_too_large = False
@@ -220,7 +221,7 @@ def _load_kernel_support() -> Any:
             if self.output_bytes > MAX_CELL_OUTPUT_BYTES:
                 if not self.output_too_large:
                     self.output_too_large = True
-                    kill_tree(self.km.provisioner.pid)
+                    kill_tree(self.kernel_pid)
                 return None
             return super().process_message(msg, cell, cell_index)
 
