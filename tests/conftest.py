@@ -10,9 +10,9 @@ import tempfile
 _HOME = tempfile.mkdtemp(prefix="airflow-jobs-provider-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 for name in list(os.environ):
-    if name.startswith(("AIRFLOW_", "DATABRICKS_")) or name in {"NETRC"}:
+    if name.startswith(("AIRFLOW_", "DATABRICKS_")) or name == "NETRC":
         del os.environ[name]
 os.environ["AIRFLOW_HOME"] = _HOME
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 # No .netrc of the person who runs the tests is read.
-os.environ["NETRC"] = os.path.join(_HOME, "netrc")
+os.environ["NETRC"] = f"{_HOME}/netrc"

@@ -15,10 +15,23 @@ from airflow_jobs_provider.api.errors import CredentialsError
 from airflow_jobs_provider.hooks.connection import WorkspaceAccess
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
-ENDPOINTS = (
-    "create_job list_jobs get_job reset_job update_job delete_job run_now submit_run list_runs "
-    "get_run export_run cancel_run cancel_all_runs get_run_output delete_run"
-).split()
+ENDPOINTS = [
+    "create_job",
+    "list_jobs",
+    "get_job",
+    "reset_job",
+    "update_job",
+    "delete_job",
+    "run_now",
+    "submit_run",
+    "list_runs",
+    "get_run",
+    "export_run",
+    "cancel_run",
+    "cancel_all_runs",
+    "get_run_output",
+    "delete_run",
+]
 BEYOND = ["get_run_state", "get_run_page_url", "find_job_id_by_name"]
 
 

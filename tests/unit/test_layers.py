@@ -64,7 +64,7 @@ def loaded_by(statement: str, after: str = "") -> set[str]:
 
 @pytest.mark.parametrize("module", ["operators.jobs", "sensors.jobs"])
 def test_parsing_a_dag_loads_nothing_heavy(module: str) -> None:
-    """Importing the operators or the sensor loads no HTTP library, no models, no local workspace."""
+    """Importing the operators or the sensor loads no HTTP library, no models, no workspace."""
     loaded = loaded_by(
         f"import airflow_jobs_provider.{module}",
         after="import airflow.models\nfrom airflow.providers.common.compat.sdk import "

@@ -289,7 +289,7 @@ def test_the_default_run_name(context: Any, server: ScriptedServer) -> None:
 
 
 def test_what_is_sent(context: Any, server: ScriptedServer) -> None:
-    """json and fields together, fields win, numbers among the parameters as text, no DAG params."""
+    """Fields win over json, numbers among the parameters are text, no DAG params are sent."""
     server.will(LAUNCHED, SUCCEEDED, OUTPUT)
     submit(
         json={"existing_cluster_id": "a", "timeout_seconds": 60, "run_name": "r"},
@@ -454,7 +454,7 @@ def test_links_before_and_after_the_launch(monkeypatch: pytest.MonkeyPatch) -> N
     from airflow_jobs_provider.operators import links
 
     stored: dict[str, str] = {}
-    fake = SimpleNamespace(get_value=lambda key, ti_key: stored.get(key))
+    fake = SimpleNamespace(get_value=lambda key, **_: stored.get(key))
     monkeypatch.setattr(links, "XCom", fake)
     link = links.DatabricksJobRunLink()
     key: Any = None
