@@ -1,0 +1,117 @@
+"""A plain HTTP client for tests to speak with a local workspace."""
+
+from __future__ import annotations
+
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import requests
+
+from airflow_jobs_provider.local.workspace import LocalWorkspace
+
+T = TypeVar("T")
+TERMINAL = {"TERMINATED", "SKIPPED", "INTERNAL_ERROR"}
+CLUSTER = {"existing_cluster_id": "1201-my-cluster"}
+
+
+@dataclass
+class Api:
+    """The Jobs API of a workspace, over real HTTP; answers as they are."""
+
+    workspace: LocalWorkspace
+    session: requests.Session = field(default_factory=requests.Session)
+
+    def __post_init__(self) -> None:
+        self.session.headers["Authorization"] = f"Bearer {self.workspace.token}"
+
+    @property
+    def root(self) -> Path:
+        return self.workspace.root
+
+    def get(self, path: str, version: str = "2.0", **query: Any) -> requests.Response:
+        url = f"{self.workspace.url}/api/{version}/jobs/{path}"
+        return self.session.get(url, params=query, timeout=30)
+
+    def post(self, path: str, body: Any = None, version: str = "2.0") -> requests.Response:
+        url = f"{self.workspace.url}/api/{version}/jobs/{path}"
+        return self.session.post(url, json=body, timeout=30)
+
+    def submit(self, **settings: Any) -> int:
+        answer = self.post("runs/submit", {**CLUSTER, **settings})
+        assert answer.status_code == 200, answer.text
+        run_id: int = answer.json()["run_id"]
+        return run_id
+
+    def submit_python(self, source: str, *parameters: str, **settings: Any) -> int:
+        """Submit a run of a Python file of this text."""
+        task = {"python_file": f"dbfs:{self.python(source)}", "parameters": list(parameters)}
+        return self.submit(spark_python_task=task, **settings)
+
+    def create(self, **settings: Any) -> int:
+        answer = self.post("create", {**CLUSTER, **settings})
+        assert answer.status_code == 200, answer.text
+        job_id: int = answer.json()["job_id"]
+        return job_id
+
+    def run_now(self, job_id: int, **fields: Any) -> int:
+        answer = self.post("run-now", {"job_id": job_id, **fields})
+        assert answer.status_code == 200, answer.text
+        run_id: int = answer.json()["run_id"]
+        return run_id
+
+    def run(self, run_id: int, version: str = "2.0") -> dict[str, Any]:
+        answer = self.get("runs/get", version=version, run_id=run_id)
+        assert answer.status_code == 200, answer.text
+        run: dict[str, Any] = answer.json()
+        return run
+
+    def output(self, run_id: int) -> dict[str, Any]:
+        output: dict[str, Any] = self.get("runs/get-output", run_id=run_id).json()
+        return output
+
+    def wait(self, run_id: int, *states: str, seconds: float = 30) -> dict[str, Any]:
+        """Wait until the run is in one of these states, or has ended if none are given."""
+        wanted = set(states) or TERMINAL
+        deadline = time.monotonic() + seconds
+        while True:
+            run = self.run(run_id)
+            if run["state"]["life_cycle_state"] in wanted:
+                return run
+            assert time.monotonic() < deadline, f"still {run['state']}"
+            assert run["state"]["life_cycle_state"] not in TERMINAL, run["state"]
+            time.sleep(0.02)
+
+    def python(self, source: str) -> str:
+        """Put a Python file into the workspace, and return its path there."""
+        return self._file(source, ".py")
+
+    def notebook(self, *cells: str) -> str:
+        """Put a notebook in the source form into the workspace, and return its path there."""
+        body = "\n# COMMAND ----------\n".join(textwrap.dedent(cell).strip("\n") for cell in cells)
+        return self._file(f"# Databricks notebook source\n{body}\n", ".py").removesuffix(".py")
+
+    def run_notebook(self, *cells: str, **parameters: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Run a notebook of these cells to its end; return the run and its output."""
+        task = {"notebook_path": self.notebook(*cells), "base_parameters": parameters}
+        run_id = self.submit(notebook_task=task)
+        return self.wait(run_id), self.output(run_id)
+
+    def _file(self, source: str, suffix: str) -> str:
+        number = sum(1 for _ in self.root.rglob("*.py"))
+        file = self.root / "Users" / "me" / f"file_{number}{suffix}"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(textwrap.dedent(source), encoding="utf-8")
+        return f"/Users/me/{file.name}"
+
+
+def until(happened: Callable[[], T], what: str, seconds: float = 15) -> T:
+    """Wait until something holds, and return it."""
+    deadline = time.monotonic() + seconds
+    while not (found := happened()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+    return found

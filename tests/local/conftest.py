@@ -1,0 +1,25 @@
+"""Local workspaces for the tests in this folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_jobs_provider.local.workspace import LocalWorkspace
+from tests.local.api import Api
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    root = tmp_path_factory.mktemp("workspace")
+    with LocalWorkspace(root, max_concurrent_runs=4) as workspace:
+        yield Api(workspace)
+
+
+@pytest.fixture
+def narrow(tmp_path: Path) -> Iterator[Api]:
+    """A workspace that does one run at a time."""
+    with LocalWorkspace(tmp_path, max_concurrent_runs=1) as workspace:
+        yield Api(workspace)
