@@ -33,11 +33,9 @@ with DAG(
     )
 
     @task
-    def print_weights(exit_value: str) -> str:
-        weights = json.loads(exit_value)
-        lines = [f"{species}: {grams} g" for species, grams in weights["mean_grams"].items()]
-        answer = f"Penguins of {weights['island']} weigh on average " + ", ".join(lines)
-        print(answer)
-        return answer
+    def print_weights(exit_value: str) -> None:
+        print(f"The notebook's exit value: {exit_value}")
+        for species, grams in json.loads(exit_value)["mean_grams"].items():
+            print(f"{species} penguins weigh {grams} g on average")
 
     print_weights(weigh.output)

@@ -1,7 +1,8 @@
 """Remake constraints/*.txt: the newest versions that install together, for each Airflow line.
 
-    python3.11 scripts/constraints.py            all of them
-    python3.11 scripts/constraints.py 3.3        one line
+    python3.11 scripts/constraints.py                all of them
+    python3.11 scripts/constraints.py 3.3            one line
+    python3.11 scripts/constraints.py --keep         keep the pins there are, add what is missing
 
 Each file pins every package of the ``dev`` extra (which includes ``local``), so that installing
 with it gives the same environment tomorrow. The Python that runs this sets the versions; any other
@@ -25,6 +26,9 @@ PYTHONS = {
     "3.0": ("3.11", "3.12"),
     "2.11": ("3.11", "3.12"),
 }
+# Airflow 3.0 names no upper bounds, but its execution API answers 422 to every task with the
+# FastAPI and cadwyn of later years.
+HELD = {"3.0": ("fastapi==0.116.1", "cadwyn==5.4.4")}
 
 
 def pins(freeze: Iterable[str]) -> dict[str, str]:
@@ -44,7 +48,7 @@ def installed(python: str, line: str, known: dict[str, str]) -> dict[str, str]:
         constraints.write_text("\n".join(known.values()))
         subprocess.run([python, "-m", "venv", f"{directory}/venv"], check=True)
         pip = [f"{directory}/venv/bin/python", "-m", "pip"]
-        wanted = [f"apache-airflow=={line}.*", f"{ROOT}[dev]"]
+        wanted = [f"apache-airflow=={line}.*", *HELD.get(line, ()), f"{ROOT}[dev]"]
         subprocess.run([*pip, "install", "-q", "-c", str(constraints), *wanted], check=True)
         freeze = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True)
     return pins(freeze.stdout.splitlines())
@@ -63,17 +67,18 @@ def content(line: str, known: dict[str, str]) -> str:
     ) + "".join(f"{known[name]}\n" for name in sorted(known))
 
 
-def remake(line: str) -> None:
-    """Write the constraints file of one Airflow line anew."""
-    known: dict[str, str] = {}
+def remake(line: str, *, keep: bool) -> None:
+    """Write the constraints file of one Airflow line anew, or add to it."""
+    target = ROOT / "constraints" / f"airflow-{line}.txt"
+    known = pins(target.read_text().splitlines()) if keep else {}
     others = [shutil.which(f"python{version}") for version in PYTHONS[line]]
     for python in [sys.executable, *(other for other in others if other and works(other))]:
         known = installed(python, line, known) | known
-    target = ROOT / "constraints" / f"airflow-{line}.txt"
     target.write_text(content(line, known))
     print(f"{target.relative_to(ROOT)}: {len(known)} packages")
 
 
 if __name__ == "__main__":
-    for chosen in sys.argv[1:] or PYTHONS:
-        remake(chosen)
+    arguments = [argument for argument in sys.argv[1:] if argument != "--keep"]
+    for chosen in arguments or PYTHONS:
+        remake(chosen, keep="--keep" in sys.argv)

@@ -1,0 +1,64 @@
+# What a user of this repository types. Needs make, git and Python 3.11 or later; everything else is
+# installed into .venv, at the versions that constraints/ names.
+#
+#   make demo       a DAG runs a notebook and the next task gets its exit value
+#   make airflow    a whole Airflow with the examples, ready to click (AIRFLOW_PORT=8080)
+#   make test       the quick tests           make test-airflow-2.11, make test-airflow-3.0
+#   make lint       ruff and mypy             make test-standalone, make test-real-clients
+#
+# PYTHON=/path/to/python3 chooses another Python.
+
+PYTHON ?=
+AIRFLOW_PORT ?= 8080
+PYTEST_ARGS ?=
+export PYTHON
+
+QUICK = not standalone and not real_clients
+
+.PHONY: help demo airflow test test-standalone test-real-clients lint format constraints clean \
+	venv venv-dev test-airflow-2.11 test-airflow-3.0
+
+help:
+	@sed -n 's/^#  *make/  make/p' Makefile
+
+demo: venv
+	@.venv/bin/python -m scripts.demo
+
+airflow: venv
+	@.venv/bin/python -m scripts.airflow --port $(AIRFLOW_PORT)
+
+test: venv-dev
+	.venv/bin/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS)
+
+test-standalone: venv-dev
+	.venv/bin/python -m pytest -m standalone tests/end_to_end $(PYTEST_ARGS)
+
+test-real-clients: venv-dev
+	.venv/bin/python -m pytest -m real_clients tests $(PYTEST_ARGS)
+
+# The parts that Airflow has a say in, on the other lines of Airflow that are supported.
+test-airflow-2.11 test-airflow-3.0: test-airflow-%:
+	@sh scripts/venv.sh .venv-$* $* dev
+	.venv-$*/bin/python -m pytest -m "$(QUICK)" -p no:cacheprovider \
+		tests/unit tests/wire tests/end_to_end $(PYTEST_ARGS)
+
+lint: venv-dev
+	.venv/bin/python -m ruff check .
+	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -m mypy airflow_jobs_provider scripts
+
+format: venv-dev
+	.venv/bin/python -m ruff check --fix .
+	.venv/bin/python -m ruff format .
+
+constraints:
+	@"$$(sh scripts/find-python.sh 2.11)" scripts/constraints.py
+
+venv:
+	@sh scripts/venv.sh .venv 3.3 local
+
+venv-dev:
+	@sh scripts/venv.sh .venv 3.3 dev
+
+clean:
+	rm -rf .venv .venv-2.11 .venv-3.0 .demo .mypy_cache .ruff_cache .pytest_cache

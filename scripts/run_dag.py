@@ -1,0 +1,57 @@
+"""Run one DAG to its end in this process, triggers included, and write down what became of it.
+
+    python scripts/run_dag.py DAG_FILE DAG_ID RESULT.json [CONF_JSON]
+
+Runs inside Airflow: AIRFLOW_HOME and the connection come from the environment, and the metadata
+database must be there. Works with Airflow 2.11 and 3. Exits with 1 unless the DAG run succeeded.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+
+def load(dag_file: str, dag_id: str) -> Any:
+    """Return the DAG of a file."""
+    try:
+        dagbag: Any = import_module("airflow.dag_processing.dagbag")
+    except ImportError:  # Airflow before 3.2
+        dagbag = import_module("airflow.models.dagbag")
+    bag = dagbag.DagBag(dag_folder=dag_file)
+    for path, trace in bag.import_errors.items():
+        sys.exit(f"Error: {path} cannot be imported.\n{trace}")
+    if dag_id not in bag.dags:
+        sys.exit(f"Error: {dag_file} has no DAG {dag_id!r}, only {sorted(bag.dags)}.")
+    return bag.dags[dag_id]
+
+
+def outcome(dag_id: str, run_id: str, state: str) -> dict[str, Any]:
+    """Read states and XComs of a DAG run from the metadata database."""
+    from airflow.models import xcom
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    model: Any = getattr(xcom, "XComModel", None) or xcom.XCom  # the name before Airflow 3
+    tasks: dict[str, dict[str, Any]] = {}
+    with create_session() as session:
+        for ti in session.query(TaskInstance).filter_by(dag_id=dag_id, run_id=run_id):
+            tasks[ti.task_id] = {"state": str(ti.state), "xcoms": {}}
+        for row in session.query(model).filter_by(dag_id=dag_id, run_id=run_id):
+            tasks[row.task_id]["xcoms"][row.key] = row.value
+    return {"run_id": run_id, "state": state, "tasks": tasks}
+
+
+def main(dag_file: str, dag_id: str, result_file: str, conf: str = "{}") -> int:
+    """Run the DAG, write the result file, return the exit code."""
+    dag_run = load(dag_file, dag_id).test(run_conf=json.loads(conf))
+    state = str(getattr(dag_run.state, "value", dag_run.state))
+    Path(result_file).write_text(json.dumps(outcome(dag_id, dag_run.run_id, state), indent=2))
+    return 0 if state == "success" else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
