@@ -225,7 +225,7 @@ def _check_task(where: str, kind: str, task: Mapping[str, Any]) -> None:
     for name, value in task.items():
         _check_type(f"{where}{kind}.{name}", name, value)
     if kind == "run_job_task":
-        read_integer(task, "job_id")
+        read_integer({f"{where}{kind}.job_id": task["job_id"]}, f"{where}{kind}.job_id")
         return
     path = task.get("notebook_path")
     if path is not None and not path.startswith("/"):

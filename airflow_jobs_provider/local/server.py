@@ -29,6 +29,7 @@ __all__ = ["Server"]
 _log = logging.getLogger(__name__)
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _LOOPBACK = "127.0.0.1"
+_HTTP_PORT = 80
 _HOSTS = {"127.0.0.1", "localhost", "::1"}
 _LIST_KINDS = ("spark_python_task", "spark_submit_task", "spark_jar_task")
 _DAY_SECONDS = 24 * 3600
@@ -110,7 +111,8 @@ class Server:
     def _is_this_machine(self, request: web.Request) -> bool:
         try:
             host = urlsplit(f"//{request.headers.get('Host', '')}")
-            if host.hostname not in _HOSTS or host.port != self._port or host.username:
+            port = _HTTP_PORT if host.port is None else host.port
+            if host.hostname not in _HOSTS or port != self._port or host.username:
                 return False
             return ipaddress.ip_address(request.remote or "").is_loopback
         except ValueError:

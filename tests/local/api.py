@@ -6,6 +6,7 @@ import textwrap
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ import requests
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 
 T = TypeVar("T")
+Process: Any = import_module("psutil").Process
 TERMINAL = {"TERMINATED", "SKIPPED", "INTERNAL_ERROR"}
 CLUSTER = {"existing_cluster_id": "1201-my-cluster"}
 
@@ -30,17 +32,21 @@ class Api:
 
     @property
     def root(self) -> Path:
+        """The workspace's root folder."""
         return self.workspace.root
 
     def get(self, path: str, version: str = "2.0", **query: Any) -> requests.Response:
+        """Send a GET with a query."""
         url = f"{self.workspace.url}/api/{version}/jobs/{path}"
         return self.session.get(url, params=query, timeout=30)
 
     def post(self, path: str, body: Any = None, version: str = "2.0") -> requests.Response:
+        """Send a POST with a JSON body."""
         url = f"{self.workspace.url}/api/{version}/jobs/{path}"
         return self.session.post(url, json=body, timeout=30)
 
     def submit(self, **settings: Any) -> int:
+        """Start a one-time run, and return its run_id."""
         answer = self.post("runs/submit", {**CLUSTER, **settings})
         assert answer.status_code == 200, answer.text
         run_id: int = answer.json()["run_id"]
@@ -52,24 +58,28 @@ class Api:
         return self.submit(spark_python_task=task, **settings)
 
     def create(self, **settings: Any) -> int:
+        """Create a job, and return its job_id."""
         answer = self.post("create", {**CLUSTER, **settings})
         assert answer.status_code == 200, answer.text
         job_id: int = answer.json()["job_id"]
         return job_id
 
     def run_now(self, job_id: int, **fields: Any) -> int:
+        """Start a run of a job, and return its run_id."""
         answer = self.post("run-now", {"job_id": job_id, **fields})
         assert answer.status_code == 200, answer.text
         run_id: int = answer.json()["run_id"]
         return run_id
 
     def run(self, run_id: int, version: str = "2.0") -> dict[str, Any]:
+        """Return a run as the API answers it."""
         answer = self.get("runs/get", version=version, run_id=run_id)
         assert answer.status_code == 200, answer.text
         run: dict[str, Any] = answer.json()
         return run
 
     def output(self, run_id: int) -> dict[str, Any]:
+        """Return what get-output answers."""
         output: dict[str, Any] = self.get("runs/get-output", run_id=run_id).json()
         return output
 
@@ -115,3 +125,8 @@ def until(happened: Callable[[], T], what: str, seconds: float = 15) -> T:
         assert time.monotonic() < deadline, f"not within {seconds} s: {what}"
         time.sleep(0.02)
     return found
+
+
+def lives(process: Any) -> bool:
+    """Return whether a process still does something."""
+    return bool(process.is_running() and process.status() != "zombie")

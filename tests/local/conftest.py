@@ -13,6 +13,7 @@ from tests.local.api import Api
 
 @pytest.fixture(scope="session")
 def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """Return a workspace for all tests of the session."""
     root = tmp_path_factory.mktemp("workspace")
     with LocalWorkspace(root, max_concurrent_runs=4) as workspace:
         yield Api(workspace)
@@ -20,6 +21,6 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 
 @pytest.fixture
 def narrow(tmp_path: Path) -> Iterator[Api]:
-    """A workspace that does one run at a time."""
+    """Return a workspace that does one run at a time."""
     with LocalWorkspace(tmp_path, max_concurrent_runs=1) as workspace:
         yield Api(workspace)

@@ -6,11 +6,10 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import psutil
 import pytest
 
 from airflow_jobs_provider.local.workspace import CannotStartError, LocalWorkspace
-from tests.local.api import Api, until
+from tests.local.api import Api, Process, lives, until
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -90,7 +89,7 @@ time.sleep(600)
     else:
         run_id = api.submit(notebook_task={"notebook_path": api.notebook(source)})
     until(pids.exists, "the process to start")
-    alive = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
+    alive = [Process(int(pid)) for pid in pids.read_text().split()]
     assert api.post("runs/cancel", {"run_id": run_id}).json() == {}
     run = api.wait(run_id)
     assert run["state"] == {
@@ -99,7 +98,7 @@ time.sleep(600)
         "state_message": "Run cancelled.",
         "user_cancelled_or_timedout": True,
     }
-    assert not any(_lives(process) for process in alive)
+    assert not any(lives(process) for process in alive)
     assert api.post("runs/cancel", {"run_id": run_id}).json() == {}
     assert api.run(run_id) == run
 
@@ -108,9 +107,7 @@ def test_timeout(api: Api) -> None:
     """A run that takes too long ends TIMEDOUT, a notebook as well as a Python file."""
     ids = [
         api.submit_python(SLEEP, timeout_seconds=1),
-        api.submit(
-            notebook_task={"notebook_path": api.notebook(SLEEP)}, timeout_seconds=2
-        ),
+        api.submit(notebook_task={"notebook_path": api.notebook(SLEEP)}, timeout_seconds=2),
     ]
     for run_id in ids:
         state = api.wait(run_id)["state"]
@@ -294,9 +291,3 @@ def test_restart(tmp_path: Path) -> None:
         state = api.run(live)["state"]
         assert state["life_cycle_state"] == "INTERNAL_ERROR"
         assert state["state_message"] == "The local workspace stopped while the run was active."
-
-
-def _lives(process: psutil.Process) -> bool:
-    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
-
-

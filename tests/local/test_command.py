@@ -1,0 +1,148 @@
+"""The workspace as a program: what it prints, how it refuses, how it stops."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import requests
+
+from airflow_jobs_provider.local import workspace as workspace_module
+from airflow_jobs_provider.local.workspace import CannotStartError, LocalWorkspace
+from tests.local.api import Process, lives, until
+
+REPOSITORY = Path(__file__).parents[2]
+NOTEBOOK = """# Databricks notebook source
+import os, time
+with open("pid_", "w") as file:
+    file.write(str(os.getpid()))
+os.rename("pid_", "pid")
+time.sleep(600)
+"""
+
+
+class Program:
+    """A running ``python -m airflow_jobs_provider.local``."""
+
+    def __init__(self, root: Path, *arguments: str) -> None:
+        command = [sys.executable, "-W", "error", "-m", "airflow_jobs_provider.local"]
+        self.process = subprocess.Popen(
+            [*command, "--root", str(root), *arguments],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def connection(self) -> dict[str, str]:
+        """Read the printed lines up to the connection, and return that."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            found = re.match(r"export AIRFLOW_CONN_DATABRICKS_DEFAULT=(.*)", line)
+            if found:
+                [text] = shlex.split(found[1])
+                connection: dict[str, str] = json.loads(text)
+                return connection
+        raise AssertionError(self.process.communicate())
+
+    def end(self) -> tuple[str, str]:
+        """Wait for its end, and return what else it printed."""
+        return self.process.communicate(timeout=20)
+
+
+@pytest.fixture
+def programs() -> Iterator[list[Program]]:
+    """Return where to keep the programs that are to be ended."""
+    started: list[Program] = []
+    yield started
+    for program in started:
+        program.process.kill()
+        program.process.communicate()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_nothing_survives(tmp_path: Path, programs: list[Program], number: int) -> None:
+    """However the program is stopped, no kernel survives, and the run ends INTERNAL_ERROR."""
+    (tmp_path / "long.py").write_text(NOTEBOOK)
+    program = Program(tmp_path, "--port", "0")
+    programs.append(program)
+    connection = program.connection()
+    assert connection["conn_type"] == "databricks_jobs"
+    body = {"notebook_task": {"notebook_path": "/long"}, "existing_cluster_id": "c"}
+    headers = {"Authorization": f"Bearer {connection['password']}"}
+    jobs = f"{connection['host']}/api/2.0/jobs"
+    answer = requests.post(f"{jobs}/runs/submit", json=body, headers=headers, timeout=10)
+    until((tmp_path / "pid").exists, "the notebook to run")
+    kernel = Process(int((tmp_path / "pid").read_text()))
+    program.process.send_signal(number)
+    _, errors = program.end()
+    assert errors == ""
+    assert program.process.returncode == (-number if number == signal.SIGKILL else 0)
+    until(lambda: not lives(kernel), "the kernel to end", seconds=5)
+    with LocalWorkspace(tmp_path) as workspace:
+        headers = {"Authorization": f"Bearer {workspace.token}"}
+        url = f"{workspace.url}/api/2.0/jobs/runs/get"
+        run = requests.get(url, params=answer.json(), headers=headers, timeout=10).json()
+        assert run["state"]["life_cycle_state"] == "INTERNAL_ERROR"
+        assert "stopped while the run was active" in run["state"]["state_message"]
+
+
+def test_token_and_port_can_be_chosen(tmp_path: Path, programs: list[Program]) -> None:
+    """The token and the port given are used; a port that is taken is said so."""
+    with LocalWorkspace(tmp_path) as taken:
+        port = taken.url.rpartition(":")[2]
+        other = tmp_path / "other"
+        other.mkdir()
+        program = Program(other, "--port", port)
+        programs.append(program)
+        _, errors = program.end()
+        assert program.process.returncode == 1
+        assert errors.startswith(f"error: Port {port} of 127.0.0.1 cannot be used")
+        assert "Traceback" not in errors
+    program = Program(tmp_path, "--port", port, "--token", "chosen", "--max-concurrent-runs", "3")
+    programs.append(program)
+    assert program.connection() == {
+        "conn_type": "databricks_jobs",
+        "host": f"http://127.0.0.1:{port}",
+        "password": "chosen",
+    }
+
+
+def test_refusals(tmp_path: Path, programs: list[Program]) -> None:
+    """A root that is not there, and a limit of no runs, are refused in one line."""
+    missing = Program(tmp_path / "nowhere", "--port", "0")
+    programs.append(missing)
+    assert missing.end()[1] == f"error: The workspace's root {tmp_path}/nowhere is not a folder\n"
+    assert missing.process.returncode == 1
+    none = Program(tmp_path, "--max-concurrent-runs", "0")
+    programs.append(none)
+    assert "must be at least 1" in none.end()[1]
+    assert none.process.returncode == 2
+
+
+def test_missing_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the extra is not installed, the workspace says how to install it."""
+    monkeypatch.setattr(workspace_module, "_EXTRA_MODULES", ("no_such_module",))
+    with pytest.raises(CannotStartError, match=r"pip install 'airflow-jobs-provider\[local\]'"):
+        LocalWorkspace(tmp_path).start()
+
+
+def test_workspace_that_was_not_started(tmp_path: Path) -> None:
+    """A workspace has a URL only once it has been started; stopping it early does nothing."""
+    workspace = LocalWorkspace(tmp_path)
+    with pytest.raises(RuntimeError, match="not been started"):
+        _ = workspace.url
+    workspace.stop()
+
+
+def test_state_is_private(tmp_path: Path) -> None:
+    """What the workspace keeps is not readable for other users of the machine."""
+    with LocalWorkspace(tmp_path):
+        assert (tmp_path / ".workspace").stat().st_mode & 0o077 == 0
