@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.outputs import TaskOutput
     from airflow_jobs_provider.api.states import RunState
 
-__all__ = ["DatabricksRunFailedError"]
+__all__ = ["DatabricksRunFailedError", "DatabricksRunTimeoutError"]
 
 
 class DatabricksRunFailedError(AirflowException):
@@ -34,19 +34,30 @@ class DatabricksRunFailedError(AirflowException):
         self.state = state
         self.run_page_url = run_page_url
         self.outputs = list(outputs)
-        super().__init__(self._text())
+        super().__init__("\n".join(self._lines()))
 
-    def _text(self) -> str:
-        lines = [f"Run {self.run_id} ended {state_words(self.state)}"]
+    def _lines(self) -> list[str]:
+        meaning = self.state.verdict.value.replace("_", " ")
+        lines = [f"Run {self.run_id} ended {meaning} ({self.state})"]
         for output in self.outputs:
             if output.error and not output.state.is_successful:
                 name = f"Task {output.task_key!r}: " if output.task_key else ""
                 lines.append(f"{name}{output.error}")
         if self.run_page_url:
             lines.append(f"See {self.run_page_url}")
-        return "\n".join(lines)
+        return lines
 
 
-def state_words(state: RunState) -> str:
-    """Write a terminal state for a person: what it means, then the service's own words."""
-    return f"{state.verdict.value.replace('_', ' ')} ({state})"
+class DatabricksRunTimeoutError(AirflowException):
+    """The task's own patience ended before the run did; the run was told to stop.
+
+    :ivar run_id: the run.
+    :ivar limit: the argument that set the limit: ``execution_timeout`` or
+        ``queued_timeout_seconds``.
+    """
+
+    def __init__(self, run_id: int, limit: str, run_page_url: str = "") -> None:
+        self.run_id = run_id
+        self.limit = limit
+        see = f". See {run_page_url}" if run_page_url else ""
+        super().__init__(f"Run {run_id} took longer than the task's {limit} allows{see}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.outputs import output_value
@@ -14,7 +15,20 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.progress import Log
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
-__all__ = ["conclude"]
+__all__ = ["Outcome", "conclude"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a run that ended well gave back.
+
+    :ivar value: the text given to ``dbutils.notebook.exit()``, a dict of such texts by task key for
+        a run of several tasks, or None.
+    :ivar truncated: whether a part of it is missing.
+    """
+
+    value: str | dict[str, str | None] | None = None
+    truncated: bool = False
 
 
 def conclude(
@@ -23,7 +37,8 @@ def conclude(
     log: Log,
     *,
     want_output: bool = True,
-) -> str | dict[str, str | None] | None:
+    max_output_bytes: int | None = None,
+) -> Outcome:
     """Return what a run that ended well gave back; raise where it did not end well.
 
     Output that cannot be read never spoils a verdict: it is a warning in the log.
@@ -32,20 +47,17 @@ def conclude(
     :param hook: what to read the output with.
     :param log: the task's log.
     :param want_output: read a good run's output; the errors of a bad one are always read.
-    :return: the text given to ``dbutils.notebook.exit()``, a dict of such texts by task key for a
-        run of several tasks, or None.
+    :param max_output_bytes: cut each text off after so many bytes of UTF-8; None for no limit.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     """
     state = RunState.of(run)
     if state.is_successful:
         outputs = _read_outputs(run, hook, log) if want_output else []
+        outputs = [output.cut(max_output_bytes) for output in outputs]
         for output in outputs:
             if output.truncated:
-                log.warning(
-                    "The output of run %s is longer than the API gives; it was cut off.",
-                    output.run_id,
-                )
-        return output_value(outputs)
+                log.warning("The output of run %s is too long; it was cut off.", output.run_id)
+        return Outcome(output_value(outputs), any(output.truncated for output in outputs))
     outputs = _read_outputs(run, hook, log)
     for output in outputs:
         if output.error_trace and not output.state.is_successful:

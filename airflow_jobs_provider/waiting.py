@@ -53,6 +53,9 @@ class WaitsForRun(BaseOperator):
     @cached_property
     def hook(self) -> DatabricksJobsHook:
         """The hook of this task's connection."""
+        return self._new_hook()
+
+    def _new_hook(self) -> DatabricksJobsHook:
         from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
         return DatabricksJobsHook(self.databricks_conn_id, **self._hook_arguments)
@@ -73,7 +76,13 @@ class WaitsForRun(BaseOperator):
         return self.hook.send(calls.get_run(run_id), retries=self.hook.retry_policy().patient())
 
     def _defer_until_ended(
-        self, run_id: int, *, polling_period_seconds: float, timeout: timedelta | None = None
+        self,
+        run_id: int,
+        *,
+        polling_period_seconds: float,
+        timeout: timedelta | None = None,
+        kwargs: dict[str, Any] | None = None,
+        **trigger_arguments: Any,
     ) -> None:
         from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 
@@ -84,21 +93,25 @@ class WaitsForRun(BaseOperator):
                 databricks_conn_id=self.databricks_conn_id,
                 polling_period_seconds=polling_period_seconds,
                 **self._hook_arguments,
+                **trigger_arguments,
             ),
             method_name="execute_complete",
             timeout=timeout,
+            kwargs=kwargs,
         )
 
-    def execute_complete(self, context: Any, event: Mapping[str, Any]) -> Any:
-        """Resume after the trigger's event: return the run's output, or raise why it failed."""
+    @staticmethod
+    def _run_of(event: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the run that a trigger's event brings; raise where it brings none."""
+        from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
+
         if event.get("error"):
             raise AirflowException(
                 f"Run {event.get('run_id')} cannot be followed: {event['error']}"
             )
-        return self._conclude(event["run"])
-
-    def _conclude(self, run: Mapping[str, Any]) -> Any:
-        """Return what a run that ended well gave back; raise where it did not end well."""
-        from airflow_jobs_provider.outcome import conclude
-
-        return conclude(run, self.hook, self.log, want_output=self.do_xcom_push)
+        run = dict(event["run"])
+        if event.get("timed_out"):
+            raise DatabricksRunTimeoutError(
+                run["run_id"], event["timed_out"], run.get("run_page_url") or ""
+            )
+        return run

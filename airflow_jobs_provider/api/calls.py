@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from airflow_jobs_provider.api.errors import UnexpectedAnswer
@@ -59,6 +59,10 @@ class Call(Generic[T]):
     repeatable: bool
     read: Callable[[Answer], T] = field(repr=False)
     done_if_gone: bool = False
+
+    def with_parameters(self, **parameters: Any) -> Call[T]:
+        """Return the same call with some parameters added or replaced."""
+        return replace(self, parameters={**self.parameters, **parameters})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ Reference: "Runs get output", "NotebookOutput".
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_jobs_provider.api.calls import Call, get_run_output
@@ -53,6 +53,13 @@ class TaskOutput:
             error_trace=str(answer.get("error_trace") or ""),
             state=RunState.of(answer.get("metadata") or {}),
         )
+
+    def cut(self, max_bytes: int | None) -> TaskOutput:
+        """Return the output with its result cut off after so many bytes of UTF-8."""
+        if max_bytes is None or self.result is None or len(self.result.encode()) <= max_bytes:
+            return self
+        kept = self.result.encode()[:max_bytes].decode(errors="ignore")
+        return replace(self, result=kept, truncated=True)
 
 
 def latest_attempts(run: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

@@ -56,6 +56,12 @@ class RunProgress:
         self._since = self._last_line = clock()
         self._unknown: set[tuple[str, str | None]] = set()
 
+    def next_attempt(self, run_id: int) -> None:
+        """Say that the service tries again with a run of its own, and go on with that one."""
+        self._log.info("Run %s is retried by the service as run %s", self._run_id, run_id)
+        self._run_id = run_id
+        self._states = None
+
     def observe(self, run: Mapping[str, Any]) -> RunState:
         """Note a run as the service answered it, say what is new, and return its state."""
         state = RunState.of(run)

@@ -10,8 +10,13 @@ answer lost                   0.5 s           30 s          after 10 min
 connection failed             0.5 s           30 s          after 10 min
 host name does not resolve    1 s             10 s          after 1 min
 COULD_NOT_ACQUIRE_LOCK        1 s             30 s          after 10 min
+401, 403 when polling         30 s            60 s          after 15 min
 anything else                 not tried again
 ============================  ==============  ============  ===========
+
+While a run that is known to be there is polled (``patient()``), any outage is waited out, however
+long; only a refusal of the credentials is given up, since maintenance has answered 403 for minutes
+but a revoked token stays revoked.
 
 Waits double and carry a jitter of up to a quarter, added, so that many tasks hit by the same
 outage do not come back in step and 5xx never waits less than the 30 s that the reference asks
@@ -32,6 +37,7 @@ import tenacity
 
 from airflow_jobs_provider.api.errors import (
     AnswerLost,
+    AuthenticationFailed,
     ConnectionFailed,
     HostNotFound,
     InsecureConnection,
@@ -78,6 +84,7 @@ _TROUBLE: tuple[tuple[type[JobsApiError], Waits | None], ...] = (
 )
 # A gateway's page with a status below 300 is the gateway's trouble, not a wrong address.
 _GATEWAY_PAGE = Waits(30, 60, maybe_done=True)
+_REFUSED_WHILE_POLLING = Waits(30, 60, patience=15 * MINUTE)
 
 
 @dataclass(frozen=True)
@@ -112,7 +119,9 @@ class RetryPolicy:
     def waits(self, error: BaseException, *, repeatable: bool) -> Waits | None:
         """Return how to wait out an error; None when the same call must not be tried again."""
         waits: Waits | None = None
-        if isinstance(error, UnexpectedAnswer) and 200 <= error.status < 300:
+        if self.endless and isinstance(error, AuthenticationFailed):
+            waits = _REFUSED_WHILE_POLLING
+        elif isinstance(error, UnexpectedAnswer) and 200 <= error.status < 300:
             # An id that the API left out will not come by asking again; a page in its place may.
             waits = _GATEWAY_PAGE if error.is_page else None
         else:
@@ -154,10 +163,13 @@ class RetryPolicy:
         def stop(state: tenacity.RetryCallState) -> bool:
             error = error_of(state)
             waits = None if error is None else self.waits(error, repeatable=repeatable)
-            if waits is None or (self.limit is not None and state.attempt_number >= self.limit):
+            if waits is None:
                 return True
-            if self.endless or self.limit is not None:
-                return False
+            if self.endless:
+                if waits is not _REFUSED_WHILE_POLLING:
+                    return False
+            elif self.limit is not None:
+                return state.attempt_number >= self.limit
             # idle_for: with faked sleeping the waits count although the clock stood still.
             elapsed = max(self.clock() - started, state.idle_for)
             return elapsed + state.upcoming_sleep > waits.patience

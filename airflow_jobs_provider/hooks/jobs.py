@@ -18,6 +18,7 @@ from airflow_jobs_provider.api.outputs import TaskOutput, output_calls
 from airflow_jobs_provider.api.states import RunState
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.auth import Credentials
     from airflow_jobs_provider.api.calls import Call, Page
     from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
     from airflow_jobs_provider.api.retries import RetryPolicy
@@ -101,8 +102,13 @@ class DatabricksJobsHook(BaseHook):
             from airflow_jobs_provider.api.client import JobsClient
             from airflow_jobs_provider.hooks.connection import WorkspaceAccess
 
-            access = WorkspaceAccess.of(self.get_connection(self.databricks_conn_id))
-            self._blocking_client = JobsClient(**self._client_arguments(access))
+            def read_connection() -> WorkspaceAccess:
+                return WorkspaceAccess.of(self.get_connection(self.databricks_conn_id))
+
+            self._blocking_client = JobsClient(
+                **self._client_arguments(read_connection()),
+                renew_credentials=lambda: read_connection().credentials,
+            )
         return self._blocking_client
 
     @asynccontextmanager
@@ -111,17 +117,23 @@ class DatabricksJobsHook(BaseHook):
 
         The connection is looked up without blocking the event loop, on every Airflow version.
         """
-        import asyncio
-
         from airflow.providers.common.compat.connection import get_async_connection
+        from asgiref.sync import sync_to_async
 
         from airflow_jobs_provider.api.client import AsyncJobsClient
         from airflow_jobs_provider.hooks.connection import WorkspaceAccess
 
-        connection = await get_async_connection(self.databricks_conn_id)
-        # In a thread: reading the extra masks its secrets, which may ask Airflow and block.
-        access = await asyncio.to_thread(WorkspaceAccess.of, connection)
-        async with AsyncJobsClient(**self._client_arguments(access)) as client:
+        async def read_connection() -> WorkspaceAccess:
+            connection = await get_async_connection(self.databricks_conn_id)
+            # In a thread: reading the extra masks its secrets, which may ask Airflow and block.
+            # asgiref's, since Airflow's way back to the event loop goes through it.
+            return await sync_to_async(WorkspaceAccess.of)(connection)
+
+        async def renew_credentials() -> Credentials:
+            return (await read_connection()).credentials
+
+        arguments = self._client_arguments(await read_connection())
+        async with AsyncJobsClient(**arguments, renew_credentials=renew_credentials) as client:
             yield client
 
     def retry_policy(self) -> RetryPolicy:

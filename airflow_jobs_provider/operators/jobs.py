@@ -7,6 +7,7 @@ parsed, and nothing heavy is imported then.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,6 +17,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
 )
 
+from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.operators.links import DatabricksJobRunLink
 from airflow_jobs_provider.waiting import WaitsForRun
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.calls import Call
+    from airflow_jobs_provider.api.steps import Launched
 
 __all__ = ["DatabricksRunNowOperator", "DatabricksSubmitRunOperator"]
 
@@ -44,19 +47,33 @@ class _LaunchRunOperator(WaitsForRun):
     ui_color = "#1cb1c2"
     ui_fgcolor = "#fff"
 
+    # Whether the service may retry the run by itself, as a job's max_retries asks.
+    _service_may_retry: ClassVar[bool] = False
+
     def __init__(
         self,
         *,
         json: Any | None = None,
         polling_period_seconds: float = 30,
         wait_for_termination: bool = True,
+        reattach: bool = True,
+        cancel_on_kill: bool = True,
+        queued_timeout_seconds: float | None = None,
+        max_output_bytes: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.json = json
         self.polling_period_seconds = polling_period_seconds
         self.wait_for_termination = wait_for_termination
+        self.reattach = reattach
+        self.cancel_on_kill = cancel_on_kill
+        self.queued_timeout_seconds = queued_timeout_seconds
+        self.max_output_bytes = max_output_bytes
+        # What on_kill needs: the launch under way, and the run that it or an earlier one gave.
+        self._launching: Call[int] | None = None
         self._launched_run_id: int | None = None
+        self._killed = False
 
     def request(self) -> dict[str, Any]:
         """Return what is sent: ``json``, overridden by the fields that were given."""
@@ -71,67 +88,201 @@ class _LaunchRunOperator(WaitsForRun):
         }
 
     def launch_call(self, context: Context) -> Call[int]:
-        """Return the call that launches the run."""
+        """Return the call that launches the run, but for its token."""
         raise NotImplementedError
 
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""
-        from airflow_jobs_provider.api.states import RunState
+        return self._launch_and_wait(context, first_generation=0)
 
-        run_id = self._launch(context)
-        if not (self.wait_for_termination or self.do_xcom_push):
-            return None
-        run = self._look_at(run_id)
-        self._push(context, job_id=run.get("job_id"), run_page_url=run.get("run_page_url"))
-        self.log.info("Launched run %s, see %s", run_id, run.get("run_page_url") or "the workspace")
-        if not self.wait_for_termination:
-            return None
-        if self.deferrable and not RunState.of(run).is_terminal:
-            self._defer_until_ended(run_id, polling_period_seconds=self.polling_period_seconds)
-        return self._conclude(self._wait(run))
+    def execute_complete(
+        self, context: Context, event: dict[str, Any], generation: int | None = None
+    ) -> Any:
+        """Resume after the trigger's event: return the run's output, or raise why it failed.
+
+        :param event: what the trigger fired.
+        :param generation: place of the run's token among the task's; None in events stored by
+            versions without it.
+        """
+        run = self._run_of(event)
+        if self._may_be_replaced(context, run, generation):
+            return self._launch_and_wait(context, first_generation=(generation or 0) + 1)
+        return self._conclude(context, run)
 
     def on_kill(self) -> None:
-        """Cancel the run that the killed task was waiting for."""
+        """Cancel the run that the killed task was launching or waiting for."""
+        self._killed = True
+        if self.cancel_on_kill:
+            self._cancel("the task was killed")
+
+    def _cancel(self, reason: str) -> None:
+        from airflow_jobs_provider.api.calls import cancel_run
         from airflow_jobs_provider.api.errors import JobsApiError
+        from airflow_jobs_provider.api.retries import RetryPolicy
 
-        run_id = self._launched_run_id
-        if run_id is None:
+        if self._launching is None and self._launched_run_id is None:
             return
+        # A client of its own, since the kill may interrupt the other one in the middle of a call;
+        # and quickly, since Airflow sends SIGKILL a few seconds after this.
+        quickly = RetryPolicy(limit=3, delay=0.5)
+        hook = self._new_hook()
         try:
-            self.hook.cancel_run(run_id)
+            if self._launched_run_id is None and self._launching is not None:
+                # The answer is not there yet. The same token brings the run's id.
+                self._launched_run_id = hook.send(self._launching, retries=quickly)
+            assert self._launched_run_id is not None
+            hook.send(cancel_run(self._launched_run_id), retries=quickly)
         except (JobsApiError, AirflowException, ValueError) as error:
-            self.log.error("Run %s could not be canceled and may still run: %s", run_id, error)  # noqa: TRY400
+            self.log.error(
+                "Run %s could not be canceled and may still run: %s",
+                self._launched_run_id or "of this task",
+                error,
+            )
         else:
-            self.log.info("The task was killed, so run %s was canceled.", run_id)
+            self.log.info("Run %s was canceled, because %s.", self._launched_run_id, reason)
+        finally:
+            hook.close()
 
-    def _launch(self, context: Context) -> int:
+    def _launch_and_wait(self, context: Context, *, first_generation: int) -> Any:
+        from airflow_jobs_provider.api.states import RunState
+
+        while True:
+            launched = self._launch(context, first_generation)
+            if not self.wait_for_termination:
+                return None
+            run = launched.run
+            if self.deferrable and not RunState.of(run).is_terminal:
+                self._defer_until_ended(
+                    launched.run_id,
+                    polling_period_seconds=self.polling_period_seconds,
+                    kwargs={"generation": launched.generation},
+                    cancel_on_kill=self.cancel_on_kill,
+                    deadline=self._deadline(context),
+                    queued_timeout_seconds=self.queued_timeout_seconds,
+                    follow_attempts=self._service_may_retry,
+                )
+            run = self._wait(launched)
+            if not self._may_be_replaced(context, run, launched.generation):
+                return self._conclude(context, run)
+            first_generation = launched.generation + 1
+
+    def _tokens(self, context: Context, request_token: str | None) -> list[str]:
+        """Return the tokens of this try, one for each try so far."""
+        if request_token:
+            return [request_token]
+        if not self.reattach:
+            import uuid
+
+            return [uuid.uuid4().hex]
+        return TaskTry.of(context).tokens()
+
+    def _launch(self, context: Context, first_generation: int) -> Launched:
         from airflow_jobs_provider.api.errors import AuthenticationFailed, BadRequest
+        from airflow_jobs_provider.api.steps import launch_once
 
+        call = self.launch_call(context)
+        tokens = self._tokens(context, self.request().get("idempotency_token"))
+
+        def launch(token: str) -> Call[int]:
+            self._must_live()
+            self._launched_run_id = None
+            self._launching = call.with_parameters(idempotency_token=token)
+            return self._launching
+
+        def on_launched(run_id: int) -> None:
+            self._launched_run_id = run_id
+            self._push(context, run_id=run_id)
+
+        steps = launch_once(
+            launch,
+            tokens,
+            first_generation=min(first_generation, len(tokens) - 1),
+            polling_period_seconds=self.polling_period_seconds,
+            on_launched=on_launched,
+        )
         try:
-            run_id = self.hook.send(self.launch_call(context))
+            launched = self.hook.client.carry_out(steps)
         except (AuthenticationFailed, BadRequest) as error:
+            self._launching = None
             # The same request will be refused again: an Airflow retry would only delay the news.
             raise AirflowFailException(str(error)) from error
-        self._launched_run_id = run_id
-        self._push(context, run_id=run_id)
-        return run_id
+        run = launched.run
+        self._push(context, job_id=run.get("job_id"), run_page_url=run.get("run_page_url"))
+        verb = "Following" if launched.generation < len(tokens) - 1 else "Launched"
+        page = run.get("run_page_url") or "the workspace"
+        self.log.info("%s run %s, see %s", verb, launched.run_id, page)
+        return launched
+
+    def _may_be_replaced(
+        self, context: Context, run: Mapping[str, Any], generation: int | None
+    ) -> bool:
+        """Whether the run is an earlier try's, cancelled by the kill of that try."""
+        from airflow_jobs_provider.api.states import RunState, Verdict
+
+        if generation is None or not self.reattach or self.request().get("idempotency_token"):
+            return False
+        is_own = generation >= TaskTry.of(context).place
+        return not is_own and RunState.of(run).verdict is Verdict.CANCELED
+
+    def _must_live(self) -> None:
+        if self._killed:
+            raise AirflowException("the task was killed")
+
+    def _deadline(self, context: Context) -> float | None:
+        """Return when this try's execution_timeout is over, in seconds since the epoch."""
+        if self.execution_timeout is None:
+            return None
+        start = getattr(context["ti"], "start_date", None)
+        began = time.time() if start is None else start.timestamp()
+        return began + self.execution_timeout.total_seconds()
+
+    def _wait(self, launched: Launched) -> dict[str, Any]:
+        from airflow_jobs_provider.api.progress import RunProgress
+        from airflow_jobs_provider.api.steps import follow_run
+        from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
+
+        def on_attempt(run_id: int) -> None:
+            self._launched_run_id = run_id
+
+        ended = self.hook.client.carry_out(
+            follow_run(
+                launched.run_id,
+                polling_period=lambda: self.polling_period_seconds,
+                progress=RunProgress(launched.run_id, self.log),
+                first_look=launched.run,
+                queued_timeout_seconds=self.queued_timeout_seconds,
+                follow_attempts=self._service_may_retry,
+                on_attempt=on_attempt,
+            )
+        )
+        if ended.queued_too_long:
+            if self.cancel_on_kill:
+                self._cancel("it did not begin to run in time")
+            raise DatabricksRunTimeoutError(
+                launched.run_id, "queued_timeout_seconds", ended.run.get("run_page_url") or ""
+            )
+        self._launching = self._launched_run_id = None
+        return ended.run
+
+    def _conclude(self, context: Context, run: Mapping[str, Any]) -> Any:
+        from airflow_jobs_provider.outcome import conclude
+
+        outcome = conclude(
+            run,
+            self.hook,
+            self.log,
+            want_output=self.do_xcom_push,
+            max_output_bytes=self.max_output_bytes,
+        )
+        if outcome.truncated:
+            self._push(context, output_truncated=True)
+        return outcome.value
 
     def _push(self, context: Context, **values: Any) -> None:
         if self.do_xcom_push:
             for key, value in values.items():
                 if value is not None:
                     context["ti"].xcom_push(key=key, value=value)
-
-    def _wait(self, run: dict[str, Any]) -> dict[str, Any]:
-        from airflow_jobs_provider.api.progress import RunProgress
-
-        run_id = int(run["run_id"])
-        progress = RunProgress(run_id, self.log)
-        while not progress.observe(run).is_terminal:
-            time.sleep(self.polling_period_seconds)
-            run = self._look_at(run_id)
-        self._launched_run_id = None
-        return run
 
 
 class DatabricksSubmitRunOperator(_LaunchRunOperator):
@@ -166,7 +317,8 @@ class DatabricksSubmitRunOperator(_LaunchRunOperator):
     :param new_cluster: cluster to make for the run (reference: "NewCluster").
     :param libraries: libraries to install on the cluster (reference: "Library").
     :param run_name: name of the run; by default it tells DAG, task, DAG run and try.
-    :param timeout_seconds: seconds after which the service stops the run; default none.
+    :param timeout_seconds: seconds after which the service stops the run; by default the task's
+        ``execution_timeout``, if it has one.
     :param idempotency_token: token of at most 64 characters; the same token launches nothing new.
     :param email_notifications: whom to tell (reference: "JobEmailNotifications").
     :param webhook_notifications: destinations to tell (reference: "WebhookNotifications").
@@ -182,6 +334,14 @@ class DatabricksSubmitRunOperator(_LaunchRunOperator):
         with ``deferrable`` unless they are JSON.
     :param do_xcom_push: push the XComs above; default True.
     :param wait_for_termination: wait for the run's end; default True.
+    :param reattach: let a retry of the task follow the run that an earlier try launched, where that
+        is active or has succeeded; default True. False launches a fresh run at every try.
+    :param cancel_on_kill: cancel the run when the task is killed, cleared, marked or timed out, on
+        the worker or while deferred; default True.
+    :param queued_timeout_seconds: seconds after which a run that has not begun to run is cancelled
+        and the task fails; default none.
+    :param max_output_bytes: cut the output off after so many bytes; the XCom ``output_truncated``
+        then says so; default none.
     :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
         ``[operators] default_deferrable``.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
@@ -263,6 +423,9 @@ class DatabricksSubmitRunOperator(_LaunchRunOperator):
         request = self.request()
         if not request.get("run_name"):
             request["run_name"] = default_run_name(context)
+        if request.get("timeout_seconds") is None and self.execution_timeout is not None:
+            # Should this task be gone by then, the service stops the run all the same.
+            request["timeout_seconds"] = math.ceil(self.execution_timeout.total_seconds())
         return submit_run(request)
 
 
@@ -295,6 +458,10 @@ class DatabricksRunNowOperator(_LaunchRunOperator):
     :param databricks_retry_args: likewise.
     :param do_xcom_push: likewise.
     :param wait_for_termination: likewise.
+    :param reattach: likewise.
+    :param cancel_on_kill: likewise.
+    :param queued_timeout_seconds: likewise.
+    :param max_output_bytes: likewise.
     :param deferrable: likewise.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     :raises AirflowFailException: the service refused the request, or no job has the name.
@@ -311,6 +478,7 @@ class DatabricksRunNowOperator(_LaunchRunOperator):
         "job_parameters",
         "idempotency_token",
     )
+    _service_may_retry: ClassVar[bool] = True
     template_fields: Sequence[str] = (*_LaunchRunOperator.template_fields, *request_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
         ("json", "notebook_params", "job_parameters"), "json"

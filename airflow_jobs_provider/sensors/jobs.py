@@ -85,11 +85,16 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
             return False
         return PokeReturnValue(is_done=True, xcom_value=self._conclude(run))
 
+    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+        """Resume after the trigger's event: return the run's output, or raise why it failed."""
+        return self._conclude(self._run_of(event))
+
     def _conclude(self, run: Mapping[str, Any]) -> Any:
         from airflow_jobs_provider.exceptions import DatabricksRunFailedError
+        from airflow_jobs_provider.outcome import conclude
 
         try:
-            return super()._conclude(run)
+            return conclude(run, self.hook, self.log, want_output=self.do_xcom_push).value
         except DatabricksRunFailedError as error:
             if self.soft_fail:
                 raise AirflowSkipException(str(error)) from error

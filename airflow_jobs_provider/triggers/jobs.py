@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -12,7 +13,10 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.errors import JobsApiError
 from airflow_jobs_provider.api.progress import RunProgress
+from airflow_jobs_provider.api.retries import RetryPolicy
+from airflow_jobs_provider.api.steps import follow_run
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from airflow_jobs_provider.triggers.abandonment import task_waits_no_more
 
 __all__ = ["DatabricksJobRunTrigger"]
 
@@ -20,13 +24,20 @@ __all__ = ["DatabricksJobRunTrigger"]
 # and events are stored in Airflow's database.
 _RUN_FIELDS = ("run_id", "job_id", "run_page_url", "state", "start_time", "end_time")
 _TASK_FIELDS = ("run_id", "task_key", "attempt_number", "state")
+# Within the half minute that Airflow gives a trigger to clean up after a user's act.
+_CANCEL = RetryPolicy(limit=4, delay=1)
+_CANCEL_SECONDS = 25.0
 
 
 class DatabricksJobRunTrigger(BaseTrigger):
     """Fire one event when a run has ended.
 
-    The event's payload is ``{"run": {...}}`` with the ended run's ids, state, page and tasks, or
-    ``{"run_id": ..., "error": "..."}`` where the run cannot be followed.
+    The event's payload is ``{"run": {...}}`` with the ended run's ids, state, page and tasks;
+    ``"timed_out"`` beside it names the limit that was passed where the run was given up; where the
+    run cannot be followed it is ``{"run_id": ..., "error": "..."}``.
+
+    A run is cancelled when a user clears or marks the task that waits for it, never when the
+    triggerer restarts or hands its triggers to another one.
 
     :param run_id: the run to wait for.
     :param databricks_conn_id: connection to its workspace.
@@ -35,6 +46,11 @@ class DatabricksJobRunTrigger(BaseTrigger):
     :param retry_delay: likewise.
     :param retry_args: likewise.
     :param caller: likewise.
+    :param cancel_on_kill: cancel the run when a user ends the wait; default False.
+    :param deadline: give the run up and cancel it at this time, in seconds since the epoch.
+    :param queued_timeout_seconds: give the run up and cancel it if it has not begun to run for so
+        long.
+    :param follow_attempts: go on with the service's own retries of the run; default False.
     """
 
     def __init__(
@@ -46,6 +62,10 @@ class DatabricksJobRunTrigger(BaseTrigger):
         retry_delay: float | None = None,
         retry_args: dict[str, Any] | None = None,
         caller: str = "DatabricksJobRunTrigger",
+        cancel_on_kill: bool = False,
+        deadline: float | None = None,
+        queued_timeout_seconds: float | None = None,
+        follow_attempts: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.run_id = run_id
@@ -55,6 +75,12 @@ class DatabricksJobRunTrigger(BaseTrigger):
         self.retry_delay = retry_delay
         self.retry_args = retry_args
         self.caller = caller
+        self.cancel_on_kill = cancel_on_kill
+        self.deadline = deadline
+        self.queued_timeout_seconds = queued_timeout_seconds
+        self.follow_attempts = follow_attempts
+        # The run itself, or the attempt with which the service retries it.
+        self._active_run_id = run_id
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""
@@ -68,33 +94,93 @@ class DatabricksJobRunTrigger(BaseTrigger):
                 "retry_delay": self.retry_delay,
                 "retry_args": self.retry_args,
                 "caller": self.caller,
+                "cancel_on_kill": self.cancel_on_kill,
+                "deadline": self.deadline,
+                "queued_timeout_seconds": self.queued_timeout_seconds,
+                "follow_attempts": self.follow_attempts,
             },
         )
 
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        """Poll until the run has ended, then yield the one event."""
-        hook = DatabricksJobsHook(
+    @property
+    def _hook(self) -> DatabricksJobsHook:
+        return DatabricksJobsHook(
             self.databricks_conn_id,
             retry_limit=self.retry_limit,
             retry_delay=self.retry_delay,
             retry_args=self.retry_args,
             caller=self.caller,
         )
-        progress = RunProgress(self.run_id, self.log)
-        # The run is known to be there, so an outage is waited out however long.
-        retries = hook.retry_policy().patient()
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Poll until the run has ended, then yield the one event."""
         try:
-            async with hook.async_client() as client:
-                while True:
-                    run = await client.send(calls.get_run(self.run_id), retries=retries)
-                    if progress.observe(run).is_terminal:
-                        break
-                    # Jitter, or all runs deferred in one second would be polled in one second.
-                    await asyncio.sleep(self.polling_period_seconds * random.uniform(0.8, 1.0))  # noqa: S311
+            payload = await self._wait()
         except (JobsApiError, ValueError) as error:
-            yield TriggerEvent({"run_id": self.run_id, "error": str(error)})
+            payload = {"run_id": self.run_id, "error": str(error)}
+        except asyncio.CancelledError:
+            # From 3.3 Airflow calls on_kill itself, and only for a user's act.
+            if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
+                await self._cancel_if_abandoned()
+            raise
+        yield TriggerEvent(payload)
+
+    async def on_kill(self) -> None:
+        """Cancel the run after a user cleared or marked the task (Airflow 3.3 and later)."""
+        if self.cancel_on_kill:
+            await self._cancel("a user ended the task")
+
+    async def _wait(self) -> dict[str, Any]:
+        seen: dict[str, Any] = {"run_id": self._active_run_id}
+        steps = follow_run(
+            self._active_run_id,
+            # Jitter, or all runs deferred in one second would be polled in one second.
+            polling_period=lambda: self.polling_period_seconds * random.uniform(0.8, 1.0),  # noqa: S311
+            progress=RunProgress(self.run_id, self.log),
+            queued_timeout_seconds=self.queued_timeout_seconds,
+            follow_attempts=self.follow_attempts,
+            on_attempt=self._go_on_with,
+        )
+        timed_out = ""
+        seconds = None if self.deadline is None else max(0.0, self.deadline - time.time())
+        try:
+            async with asyncio.timeout(seconds), self._hook.async_client() as client:
+                ended = await client.carry_out(steps)
+            seen = ended.run
+            if ended.queued_too_long:
+                timed_out = "queued_timeout_seconds"
+        except TimeoutError:
+            timed_out = "execution_timeout"
+        if not timed_out:
+            return {"run": _excerpt(seen)}
+        if self.cancel_on_kill:
+            await self._cancel(f"it took longer than {timed_out} allows")
+        return {"run": _excerpt(seen), "timed_out": timed_out}
+
+    def _go_on_with(self, run_id: int) -> None:
+        self._active_run_id = run_id
+
+    async def _cancel_if_abandoned(self) -> None:
+        try:
+            abandoned = await task_waits_no_more(self, self.run_id)
+        except Exception as error:  # noqa: BLE001
+            # A triggerer that goes down may be past answering. The next one finds the run.
+            self.log.warning("Run %s is left alone: %s", self.run_id, error)
             return
-        yield TriggerEvent({"run": _excerpt(run)})
+        if abandoned:
+            await self._cancel("a user ended the task")
+
+    async def _cancel(self, reason: str) -> None:
+        try:
+            async with asyncio.timeout(_CANCEL_SECONDS), self._hook.async_client() as client:
+                await client.send(calls.cancel_run(self._active_run_id), retries=_CANCEL)
+        except (JobsApiError, ValueError, TimeoutError) as error:
+            self.log.error(
+                "Run %s could not be canceled and may still run: %s",
+                self._active_run_id,
+                str(error) or "no answer in time",
+            )
+        else:
+            self.log.info("Run %s was canceled, because %s.", self._active_run_id, reason)
 
 
 def _excerpt(run: Mapping[str, Any]) -> dict[str, Any]:

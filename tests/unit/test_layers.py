@@ -17,9 +17,10 @@ MAY_IMPORT = {
     "hooks": {"hooks", "api"},
     "triggers": {"triggers", "hooks", "api"},
     "exceptions": {"api"},
+    "identity": set(),
     "outcome": {"exceptions", "hooks", "api"},
-    "waiting": {"outcome", "triggers", "hooks", "api"},
-    "operators": {"operators", "waiting", "outcome", "exceptions", "hooks", "api"},
+    "waiting": {"outcome", "exceptions", "triggers", "hooks", "api"},
+    "operators": {"operators", "identity", "waiting", "outcome", "exceptions", "hooks", "api"},
     "sensors": {"sensors", "waiting", "outcome", "exceptions", "hooks", "api"},
     "__init__": set(),
 }

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from datetime import timedelta
+import socket
+import time
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
@@ -22,7 +24,8 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_jobs_provider.exceptions import DatabricksRunFailedError
+from airflow_jobs_provider.api.errors import AnswerLost
+from airflow_jobs_provider.exceptions import DatabricksRunFailedError, DatabricksRunTimeoutError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
@@ -37,7 +40,8 @@ class TaskInstance:
     """What the operators ask of a task instance; remembers what was pushed."""
 
     dag_id, task_id, run_id = "sales", "etl", "scheduled__2026-01-01"
-    try_number, map_index = 2, -1
+    try_number, map_index, max_tries = 2, -1, 1
+    start_date = datetime(2026, 1, 1, tzinfo=UTC)
 
     def __init__(self) -> None:
         self.xcoms: dict[str, Any] = {}
@@ -52,7 +56,7 @@ def context(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A task's context, and the connection to the scripted server."""
     connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
     monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
-    return {"ti": TaskInstance(), "params": {"never": "sent"}}
+    return {"ti": TaskInstance(), "params": {"never": "sent"}, "dag_run": None, "task": None}
 
 
 def run(life: str, result: str | None = None, message: str = "", **more: Any) -> dict[str, Any]:
@@ -244,9 +248,9 @@ def test_a_refused_launch_is_final(
 
 def test_killed_while_waiting(context: Any, server: ScriptedServer) -> None:
     """on_kill cancels the run; before the launch and after the end there is nothing to cancel."""
-    operator = submit()
-    operator.on_kill()
+    submit().on_kill()
     assert server.requests == []
+    operator = submit()
     server.will(LAUNCHED, RUNNING, answer({}, 400))
     with pytest.raises(Exception, match="400"):
         operator.execute(context)
@@ -393,6 +397,236 @@ def test_the_triggers_stored_form_is_all_text_and_numbers() -> None:
         "retry_delay",
         "retry_args",
         "caller",
+        "cancel_on_kill",
+        "deadline",
+        "queued_timeout_seconds",
+        "follow_attempts",
+    }
+
+
+def test_a_run_that_is_lost_from_sight_is_given_up_at_the_deadline(
+    context: Any, server: ScriptedServer
+) -> None:
+    """execution_timeout while deferred: the run is cancelled, the task fails and says why."""
+    server.will(*[RUNNING] * 1000)
+    trigger = DatabricksJobRunTrigger(
+        run_id=7, polling_period_seconds=0.01, deadline=time.time() + 0.1, cancel_on_kill=True
+    )
+    (event,) = events(trigger)
+    assert paths(server)[-1] == "runs/cancel"
+    assert set(paths(server)[:-1]) == {"runs/get"}
+    with pytest.raises(DatabricksRunTimeoutError, match="execution_timeout"):
+        submit().execute_complete(context, event)
+
+
+def test_an_end_that_was_seen_before_the_deadline_is_no_timeout(
+    context: Any, server: ScriptedServer
+) -> None:
+    """However late the worker comes to it."""
+    server.will(SUCCEEDED)
+    trigger = DatabricksJobRunTrigger(run_id=7, deadline=time.time() + 5, cancel_on_kill=True)
+    (event,) = events(trigger)
+    server.will(OUTPUT)
+    operator = submit(execution_timeout=timedelta(seconds=1))
+    assert operator.execute_complete(context, event, generation=0) == "42"
+
+
+def test_a_run_that_does_not_begin_is_cancelled(context: Any, server: ScriptedServer) -> None:
+    """queued_timeout_seconds, on the worker and while deferred."""
+    pending = answer(run("PENDING"))
+    server.will(LAUNCHED, *[pending] * 1000)
+    with pytest.raises(DatabricksRunTimeoutError, match="queued_timeout_seconds"):
+        submit(queued_timeout_seconds=0.05).execute(context)
+    assert paths(server)[-1] == "runs/cancel"
+    trigger = DatabricksJobRunTrigger(
+        run_id=7, polling_period_seconds=0.01, queued_timeout_seconds=0.05, cancel_on_kill=True
+    )
+    (event,) = events(trigger)
+    assert event["timed_out"] == "queued_timeout_seconds"
+    assert paths(server)[-1] == "runs/cancel"
+
+
+def test_execution_timeout_bounds_the_run_too(context: Any, server: ScriptedServer) -> None:
+    """timeout_seconds of a submitted run is the task's execution_timeout unless given."""
+    sent = []
+    for given in (None, 60):
+        server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+        operator = submit(timeout_seconds=given, execution_timeout=timedelta(seconds=90.5))
+        operator.execute(context)
+        sent.append(server.requests[-3].body["timeout_seconds"])
+    assert sent == [91, 60]
+
+
+def retrying(context: Any) -> None:
+    """Make the context that of the second try of two."""
+    context["ti"].try_number, context["ti"].max_tries = 2, 1
+    context["task"] = SimpleNamespace(retries=1)
+
+
+def test_a_retry_follows_the_run_of_the_try_before(context: Any, server: ScriptedServer) -> None:
+    """The token of the first try finds its run; the exit value is that run's."""
+    retrying(context)
+    server.will(LAUNCHED, RUNNING, SUCCEEDED, OUTPUT)
+    assert submit().execute(context) == "42"
+    assert paths(server) == ["runs/submit", "runs/get", "runs/get", "runs/get-output"]
+    (first_token,) = (r.body["idempotency_token"] for r in server.requests if r.body)
+    context["ti"].try_number = 1
+    server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+    submit().execute(context)
+    assert server.requests[4].body["idempotency_token"] == first_token
+
+
+def test_a_failed_run_is_followed_by_one_new_run(context: Any, server: ScriptedServer) -> None:
+    """The retry's walk: the first token's run failed, so the second token launches."""
+    retrying(context)
+    new = answer({**run("TERMINATED", "SUCCESS"), "run_id": 8})
+    server.will(LAUNCHED, FAILED, answer({"run_id": 8}), new, OUTPUT)
+    assert submit().execute(context) == "42"
+    assert context["ti"].xcoms["run_id"] == 8
+    tokens = [r.body["idempotency_token"] for r in server.requests if r.path.endswith("submit")]
+    assert len(set(tokens)) == 2
+
+
+CANCELED = answer(run("TERMINATED", "CANCELED"))
+NEW = answer({**run("TERMINATED", "SUCCESS"), "run_id": 8})
+
+
+def test_an_adopted_run_that_the_kill_cancels_is_replaced(
+    context: Any, server: ScriptedServer
+) -> None:
+    """A task cleared while it runs: its next try may still see the run active, then canceled."""
+    retrying(context)
+    server.will(LAUNCHED, RUNNING, CANCELED, answer({"run_id": 8}), NEW, OUTPUT)
+    assert submit().execute(context) == "42"
+
+
+def test_an_adopted_run_that_is_cancelled_while_deferred_is_replaced(
+    context: Any, server: ScriptedServer
+) -> None:
+    """The same with the wait in the triggerer; the walk goes on where it stopped."""
+    retrying(context)
+    server.will(LAUNCHED, RUNNING)
+    with pytest.raises(TaskDeferred) as deferred:
+        submit(deferrable=True).execute(context)
+    assert deferred.value.kwargs == {"generation": 0}
+    server.will(CANCELED)
+    trigger = deferred.value.trigger
+    assert isinstance(trigger, DatabricksJobRunTrigger)
+    (event,) = events(trigger)
+    server.will(answer({"run_id": 8}), NEW, OUTPUT)
+    operator = submit(deferrable=True)
+    assert operator.execute_complete(context, event, **deferred.value.kwargs) == "42"
+
+
+def test_its_own_run_cancelled_fails_the_try(context: Any, server: ScriptedServer) -> None:
+    """A user who cancels the run in the workspace gets a failed task, not a new run."""
+    retrying(context)
+    server.will(LAUNCHED, FAILED, answer({"run_id": 8}), RUNNING, CANCELED)
+    with pytest.raises(DatabricksRunFailedError, match="canceled"):
+        submit().execute(context)
+
+
+def test_a_token_of_the_users_own(context: Any, server: ScriptedServer) -> None:
+    """It is used as it is at every try; a run that ended badly then fails the task."""
+    retrying(context)
+    server.will(LAUNCHED, FAILED, FAILED_OUTPUT)
+    with pytest.raises(DatabricksRunFailedError):
+        submit(idempotency_token="mine").execute(context)
+    assert server.requests[0].body["idempotency_token"] == "mine"
+
+
+def test_no_reattaching(context: Any, server: ScriptedServer) -> None:
+    """reattach=False launches a fresh run at every try, still safe against lost answers."""
+    retrying(context)
+    for _ in range(2):
+        server.will(lose, LAUNCHED, SUCCEEDED, OUTPUT)
+        submit(reattach=False, databricks_retry_delay=0).execute(context)
+    tokens = [r.body["idempotency_token"] for r in server.requests if r.path.endswith("submit")]
+    assert len(tokens) == 4
+    assert tokens[0] == tokens[1] != tokens[2] == tokens[3]
+
+
+def test_killed_before_the_launch_was_answered(context: Any, server: ScriptedServer) -> None:
+    """The run may be there already: the same token brings its id, and it is cancelled."""
+    operator = submit(databricks_retry_limit=1)
+    server.will(lose)
+    with pytest.raises(AnswerLost):
+        operator.execute(context)
+    server.will(LAUNCHED)
+    operator.on_kill()
+    assert paths(server) == ["runs/submit", "runs/submit", "runs/cancel"]
+    tokens = [r.body["idempotency_token"] for r in server.requests[:2]]
+    assert tokens[0] == tokens[1]
+    with pytest.raises(AirflowException, match="was killed"):
+        operator.execute(context)
+    assert len(server.requests) == 3
+
+
+def test_a_kill_that_cancels_nothing(context: Any, server: ScriptedServer) -> None:
+    """cancel_on_kill=False leaves the run alone."""
+    server.will(LAUNCHED, RUNNING, answer({}, 400))
+    operator = submit(cancel_on_kill=False)
+    with pytest.raises(Exception, match="400"):
+        operator.execute(context)
+    operator.on_kill()
+    assert "runs/cancel" not in paths(server)
+
+
+def test_output_over_the_cap(context: Any, server: ScriptedServer) -> None:
+    """max_output_bytes cuts the XCom, at a whole character, and a flag says so."""
+    output = answer({"notebook_output": {"result": "häuser"}})
+    server.will(LAUNCHED, SUCCEEDED, output)
+    assert submit(max_output_bytes=2).execute(context) == "h"
+    assert context["ti"].xcoms["output_truncated"] is True
+    context["ti"].xcoms.clear()
+    server.will(LAUNCHED, SUCCEEDED, output)
+    assert submit(max_output_bytes=7).execute(context) == "häuser"
+    assert "output_truncated" not in context["ti"].xcoms
+
+
+def test_refused_credentials_while_polling_have_patience(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A 403 in the middle of a wait gets the connection read afresh before the next look."""
+    refused = answer({"error_code": 403, "message": "Invalid access token."}, 403)
+    operator = submit(databricks_retry_delay=0.01)
+
+    def rotate(connection: socket.socket) -> None:
+        fresh = {"conn_type": "databricks_jobs", "host": server.url, "password": "fresh"}
+        monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(fresh))
+        refused(connection)
+
+    server.will(LAUNCHED, RUNNING, rotate, SUCCEEDED, OUTPUT)
+    assert operator.execute(context) == "42"
+    assert [r.headers["authorization"] for r in server.requests] == [
+        *[f"Bearer {TOKEN}"] * 3,
+        *["Bearer fresh"] * 2,
+    ]
+
+
+STORED = {
+    # As version 0.1.0 wrote it; a trigger that waits while the package is upgraded has this form.
+    "run_id": 7,
+    "databricks_conn_id": "databricks_default",
+    "polling_period_seconds": 30,
+    "retry_limit": None,
+    "retry_delay": None,
+    "retry_args": None,
+    "caller": "DatabricksSubmitRunOperator",
+    "cancel_on_kill": True,
+    "deadline": None,
+    "queued_timeout_seconds": None,
+    "follow_attempts": False,
+}
+
+
+def test_stored_triggers_survive_an_upgrade() -> None:
+    """Arguments that were once written can be read, and what is not there has its default."""
+    assert DatabricksJobRunTrigger(**STORED).serialize()[1] == STORED  # type: ignore[arg-type]
+    assert DatabricksJobRunTrigger(run_id=7).serialize()[1] == {
+        **STORED,
+        "caller": "DatabricksJobRunTrigger",
+        "cancel_on_kill": False,
     }
 
 

@@ -1,0 +1,218 @@
+"""Exchanges of several calls, written once for both faces.
+
+An exchange is a generator: it yields a :class:`~.calls.Call` or a :class:`Wait`, is sent the
+answer (or thrown the error) and returns a result. ``JobsClient.carry_out`` drives it blocking,
+``AsyncJobsClient.carry_out`` from asyncio.
+
+* :func:`launch_once` launches a run, or finds the one that an earlier try launched.
+* :func:`follow_run` waits for a run's end, through the service's own retries.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from airflow_jobs_provider.api.calls import Call, Page, get_job, get_run, list_runs
+from airflow_jobs_provider.api.errors import BadRequest, DoesNotExist, ErrorAnswer
+from airflow_jobs_provider.api.progress import RunProgress
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, Verdict
+
+__all__ = ["Ended", "Launched", "Wait", "follow_run", "launch_once"]
+
+Run = dict[str, Any]
+
+# How long the next attempt of a job with max_retries may take to show up after its
+# min_retry_interval_millis is over.
+_NEXT_ATTEMPT_GRACE_SECONDS = 60.0
+_RUNS_PER_PAGE = 100
+_NOT_YET_RUNNING = frozenset(
+    {RunLifeCycleState.QUEUED, RunLifeCycleState.PENDING, RunLifeCycleState.BLOCKED}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Let so many seconds pass."""
+
+    seconds: float
+
+
+Step: TypeAlias = "Call[Any] | Wait"
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A run that is this try's, newly launched or found.
+
+    :ivar run_id: the run.
+    :ivar run: the run as the first look at it showed it.
+    :ivar generation: place of its token among those given.
+    """
+
+    run_id: int
+    run: Run
+    generation: int
+
+
+def launch_once(
+    launch: Callable[[str], Call[int]],
+    tokens: Sequence[str],
+    *,
+    first_generation: int = 0,
+    polling_period_seconds: float,
+    on_launched: Callable[[int], None],
+) -> Generator[Step, Any, Launched]:
+    """Launch a run with the first token whose run has not come to a bad end.
+
+    A launch with a token that was used before starts nothing and answers with that run, so each
+    token before the last either finds the run of an earlier try or launches what that try did not
+    get to. A run so found is taken if it is active or has succeeded. If it ended badly, or was
+    deleted, the next token has its turn. What the last token yields is taken as it is.
+
+    :param launch: makes the launching call from a token.
+    :param tokens: the tokens of this try, one for each try so far; the last one is its own.
+    :param first_generation: place of the first token to try.
+    :param polling_period_seconds: between two looks at a run that is just being terminated.
+    :param on_launched: told each run's id as soon as it is known.
+    """
+    last = len(tokens) - 1
+    for generation in range(first_generation, last + 1):
+        is_last = generation == last
+        try:
+            run_id: int = yield launch(tokens[generation])
+            on_launched(run_id)
+            run: Run = yield get_run(run_id)
+            # Its result is not known yet: it may be the run of a try that is being killed.
+            while not is_last and _is_terminating(run):
+                yield Wait(polling_period_seconds)
+                run = yield get_run(run_id)
+        except BadRequest:
+            # A token whose run was deleted is an error. So is a request that can never succeed;
+            # then the last token's error tells.
+            if is_last:
+                raise
+            continue
+        verdict = RunState.of(run).verdict
+        if is_last or verdict in (Verdict.ACTIVE, Verdict.SUCCEEDED):
+            return Launched(run_id, run, generation)
+    raise AssertionError("there is no token to launch with")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How the wait for a run ended.
+
+    :ivar run: the run as last seen; the last attempt where the service retried it.
+    :ivar queued_too_long: whether the run was given up, still active, since it did not start.
+    """
+
+    run: Run
+    queued_too_long: bool = False
+
+
+def follow_run(
+    run_id: int,
+    *,
+    polling_period: Callable[[], float],
+    progress: RunProgress,
+    first_look: Run | None = None,
+    queued_timeout_seconds: float | None = None,
+    follow_attempts: bool = True,
+    on_attempt: Callable[[int], None] = lambda _run_id: None,
+    clock: Callable[[], float] = time.time,
+) -> Generator[Step, Any, Ended]:
+    """Wait until a run has ended.
+
+    A job with ``max_retries`` starts each retry as a run of its own; the wait goes on with it, to
+    the last attempt (reference: "Run", ``attempt_number``).
+
+    :param run_id: the run.
+    :param polling_period: gives the seconds to the next look.
+    :param progress: what logs the run's way.
+    :param first_look: the run, where it has been read already.
+    :param queued_timeout_seconds: give up a run that has not begun to run for so long since its
+        start_time; None to wait.
+    :param follow_attempts: go on with the service's own retries; default True.
+    :param on_attempt: told the id of each run with which the service retries.
+    :param clock: seconds since the epoch.
+    """
+    run: Run = first_look if first_look is not None else (yield get_run(run_id))
+    waiting_since = clock()
+    while True:
+        state = progress.observe(run)
+        if state.is_terminal:
+            attempt = (
+                (yield from _next_attempt(run, polling_period, clock)) if follow_attempts else None
+            )
+            if attempt is None:
+                return Ended(run)
+            progress.next_attempt(int(attempt["run_id"]))
+            on_attempt(int(attempt["run_id"]))
+            run, waiting_since = attempt, clock()
+            continue
+        if queued_timeout_seconds is not None and state.life_cycle_state in _NOT_YET_RUNNING:
+            since = float(run.get("start_time") or waiting_since * 1000) / 1000
+            if clock() - since >= queued_timeout_seconds:
+                return Ended(run, queued_too_long=True)
+        yield Wait(polling_period())
+        run = yield get_run(int(run["run_id"]))
+
+
+def _is_terminating(run: Mapping[str, Any]) -> bool:
+    state = RunState.of(run)
+    return (
+        state.life_cycle_state == RunLifeCycleState.TERMINATING and state.result_state != "SUCCESS"
+    )
+
+
+def _next_attempt(
+    run: Run, polling_period: Callable[[], float], clock: Callable[[], float]
+) -> Generator[Step, Any, Run | None]:
+    """Find the run with which the service retries this one; None where it does not."""
+    verdict = RunState.of(run).verdict
+    job_id = run.get("job_id")
+    if (
+        verdict not in (Verdict.FAILED, Verdict.TIMED_OUT)
+        or not job_id
+        or run.get("run_type") not in (None, "JOB_RUN")
+    ):
+        return None
+    attempt = int(run.get("attempt_number") or 0)
+    try:
+        settings = (yield get_job(int(job_id))).get("settings") or {}
+        retries = int(settings.get("max_retries") or 0)
+        if retries == 0 or 0 < retries <= attempt:
+            return None
+        if verdict is Verdict.TIMED_OUT and not settings.get("retry_on_timeout"):
+            return None
+        patience = float(settings.get("min_retry_interval_millis") or 0) / 1000
+        give_up = clock() + patience + _NEXT_ATTEMPT_GRACE_SECONDS
+        while True:
+            found = yield from _find_attempt(run, int(job_id), after=attempt)
+            if found is not None or clock() >= give_up:
+                return found
+            yield Wait(polling_period())
+    except DoesNotExist:
+        return None  # the job of a one-time run, or one deleted meanwhile: nothing retries
+    except ErrorAnswer:
+        return None  # not allowed to read the job: the run that was asked for is what there is
+
+
+def _find_attempt(run: Run, job_id: int, *, after: int) -> Generator[Step, Any, Run | None]:
+    original = run.get("original_attempt_run_id") or run["run_id"]
+    call: Call[Page[Run]] | None = list_runs(job_id=job_id, limit=_RUNS_PER_PAGE)
+    while call is not None:
+        page: Page[Run] = yield call
+        for other in page.items:
+            if (
+                other.get("original_attempt_run_id") == original
+                and int(other.get("attempt_number") or 0) > after
+            ):
+                return dict(other)
+        # Latest start first: what started before this run is none of its retries.
+        oldest = page.items[-1].get("start_time", 0) if page.items else 0
+        call = page.next if oldest >= run.get("start_time", 0) else None
+    return None

@@ -1,0 +1,264 @@
+"""The exchanges of several calls, driven by hand: every answer is the test's."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from airflow_jobs_provider.api.calls import Call, Page, run_now
+from airflow_jobs_provider.api.errors import AuthenticationFailed, BadRequest, DoesNotExist
+from airflow_jobs_provider.api.progress import RunProgress
+from airflow_jobs_provider.api.steps import Ended, Launched, Wait, follow_run, launch_once
+
+
+class Service:
+    """Answers calls as told; its clock runs only when a step waits."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+        self.now = 1_000_000.0
+
+    def drive(self, steps: Generator[Any, Any, Any]) -> Any:
+        """Carry out the steps and return their result."""
+        answer: Any = None
+        while True:
+            try:
+                thrown = isinstance(answer, Exception)
+                step = steps.throw(answer) if thrown else steps.send(answer)
+            except StopIteration as end:
+                return end.value
+            if isinstance(step, Wait):
+                self.now += step.seconds
+                answer = None
+            else:
+                assert isinstance(step, Call)
+                subject = step.parameters.get("idempotency_token") or next(
+                    iter(step.parameters.values())
+                )
+                self.asked.append(f"{step.path} {subject}")
+                answer = self.answers.pop(0)
+
+
+def run(life: str, result: str | None = None, run_id: int = 7, **more: Any) -> dict[str, Any]:
+    """Make a run."""
+    return {"run_id": run_id, "state": {"life_cycle_state": life, "result_state": result}, **more}
+
+
+RUNNING, SUCCEEDED = run("RUNNING"), run("TERMINATED", "SUCCESS")
+FAILED, CANCELED = run("TERMINATED", "FAILED"), run("TERMINATED", "CANCELED")
+TERMINATING = run("TERMINATING")
+GONE = DoesNotExist(status=400)
+
+
+def launch(service: Service, tokens: list[str], first: int = 0) -> Launched:
+    """Launch with these tokens."""
+    known: list[int] = []
+    steps = launch_once(
+        lambda token: run_now({"job_id": 1, "idempotency_token": token}),
+        tokens,
+        first_generation=first,
+        polling_period_seconds=5,
+        on_launched=known.append,
+    )
+    launched = service.drive(steps)
+    assert isinstance(launched, Launched)
+    assert known[-1] == launched.run_id
+    return launched
+
+
+@pytest.mark.parametrize("found", [RUNNING, SUCCEEDED, FAILED, CANCELED, TERMINATING])
+def test_the_first_try_takes_what_it_gets(found: dict[str, Any]) -> None:
+    """One launch, one look, whatever the state."""
+    service = Service(7, found)
+    assert launch(service, ["a"]) == Launched(7, found, 0)
+    assert service.asked == ["run-now a", "runs/get 7"]
+
+
+@pytest.mark.parametrize("found", [RUNNING, SUCCEEDED, run("QUEUED"), run("A_NEW_STATE")])
+def test_a_retry_takes_an_earlier_tries_run_that_is_active_or_succeeded(
+    found: dict[str, Any],
+) -> None:
+    """The worker died, the run did not: nothing is launched again."""
+    service = Service(7, found)
+    assert launch(service, ["a", "b", "c"]) == Launched(7, found, 0)
+    assert service.asked == ["run-now a", "runs/get 7"]
+
+
+@pytest.mark.parametrize("bad", [FAILED, CANCELED, run("SKIPPED"), run("INTERNAL_ERROR", "FAILED")])
+def test_a_retry_launches_anew_after_a_bad_end(bad: dict[str, Any]) -> None:
+    """One new run for each retry of Airflow's."""
+    new = run("PENDING", run_id=8)
+    service = Service(7, bad, 8, new)
+    assert launch(service, ["a", "b"]) == Launched(8, new, 1)
+    assert service.asked == ["run-now a", "runs/get 7", "run-now b", "runs/get 8"]
+
+
+def test_a_deleted_run_counts_as_badly_ended() -> None:
+    """Its token is an error from then on; so is its id."""
+    for answers in ((GONE,), (BadRequest(status=400),), (7, GONE)):
+        new = run("PENDING", run_id=8)
+        assert launch(Service(*answers, 8, new), ["a", "b"]) == Launched(8, new, 1)
+
+
+def test_a_run_that_is_being_terminated_is_waited_for() -> None:
+    """The next try must know how it ends before it launches."""
+    new = run("PENDING", run_id=8)
+    service = Service(7, TERMINATING, TERMINATING, CANCELED, 8, new)
+    assert launch(service, ["a", "b"]) == Launched(8, new, 1)
+    assert service.now == 1_000_010
+    assert launch(Service(7, TERMINATING, SUCCEEDED), ["a", "b"]) == Launched(7, SUCCEEDED, 0)
+
+
+def test_the_walk_can_go_on() -> None:
+    """After an adopted run was cancelled, the tokens after its own have their turn."""
+    new = run("PENDING", run_id=9)
+    service = Service(8, CANCELED, 9, new)
+    assert launch(service, ["a", "b", "c"], first=1) == Launched(9, new, 2)
+    assert service.asked[0] == "run-now b"
+
+
+def test_a_refusal_comes_through() -> None:
+    """A request that cannot succeed is told with the last token's error; so is a bad credential."""
+    refused = [BadRequest(status=400, api_message=f"no {n}") for n in (1, 2)]
+    with pytest.raises(BadRequest, match="no 2"):
+        launch(Service(*refused), ["a", "b"])
+    with pytest.raises(AuthenticationFailed):
+        launch(Service(AuthenticationFailed(status=403)), ["a", "b"])
+
+
+def follow(service: Service, **options: Any) -> Ended:
+    """Follow run 7, polling every 10 seconds."""
+    steps = follow_run(
+        7,
+        polling_period=lambda: 10,
+        progress=RunProgress(7, logging.getLogger("task")),
+        clock=lambda: service.now,
+        **options,
+    )
+    ended = service.drive(steps)
+    assert isinstance(ended, Ended)
+    return ended
+
+
+def test_a_run_is_followed_to_its_end() -> None:
+    """Look, wait, look; a look already taken is not taken again."""
+    service = Service(RUNNING, run("A_NEW_STATE"), SUCCEEDED)
+    assert follow(service) == Ended(SUCCEEDED)
+    assert service.now == 1_000_020
+    service = Service(SUCCEEDED)
+    assert follow(service, first_look=RUNNING) == Ended(SUCCEEDED)
+
+
+def test_a_run_that_does_not_begin_is_given_up() -> None:
+    """Queued and pending time counts from the run's start_time; running time does not count."""
+    since = {"start_time": (1_000_000 - 95) * 1000}
+    service = Service(*[run("PENDING", **since)] * 9)
+    assert follow(service, queued_timeout_seconds=100).queued_too_long
+    assert service.now == 1_000_010
+    service = Service(*[run("RUNNING", **since)] * 50, SUCCEEDED)
+    assert follow(service, queued_timeout_seconds=100) == Ended(SUCCEEDED)
+    service = Service(*[run("QUEUED")] * 50)
+    assert follow(service, queued_timeout_seconds=100).queued_too_long
+    assert service.now == 1_000_100
+
+
+def attempt(number: int, result: str, run_id: int = 7) -> dict[str, Any]:
+    """Make an attempt of a job's run as API 2.0 shows it."""
+    return run(
+        "TERMINATED",
+        result,
+        run_id,
+        job_id=3,
+        run_type="JOB_RUN",
+        attempt_number=number,
+        original_attempt_run_id=7,
+        start_time=1000 + number,
+    )
+
+
+def job(**settings: Any) -> dict[str, Any]:
+    """Make a job."""
+    return {"job_id": 3, "settings": settings}
+
+
+def page(*runs: dict[str, Any]) -> Page[dict[str, Any]]:
+    """Make the only page of a list of runs."""
+    return Page(list(runs), None)
+
+
+def test_the_services_own_retries_are_followed() -> None:
+    """The run that run-now gave stays FAILED; the last attempt is what counts."""
+    first, second, third = attempt(0, "FAILED"), attempt(1, "FAILED", 8), attempt(2, "SUCCESS", 9)
+    settings = job(max_retries=3, min_retry_interval_millis=15_000)
+    service = Service(
+        first,
+        settings,
+        page(first),  # not there yet
+        page(second, first),
+        settings,
+        page(third, second, first),
+    )
+    attempts: list[int] = []
+    assert follow(service, on_attempt=attempts.append) == Ended(third)
+    assert attempts == [8, 9]
+
+
+@pytest.mark.parametrize(
+    ("last", "settings"),
+    [
+        (attempt(0, "FAILED"), job()),
+        (attempt(0, "FAILED"), job(max_retries=0)),
+        (attempt(2, "FAILED"), job(max_retries=2)),
+        (attempt(0, "TIMEDOUT"), job(max_retries=2)),
+        (attempt(0, "FAILED"), DoesNotExist(status=400)),
+        (attempt(0, "FAILED"), AuthenticationFailed(status=403)),
+    ],
+)
+def test_where_the_service_does_not_retry(last: dict[str, Any], settings: Any) -> None:
+    """No retries left, none on time-outs, or a job that cannot be read: the run is the last."""
+    service = Service(last, settings)
+    assert follow(service) == Ended(last)
+    assert service.asked == ["runs/get 7", "get 3"]
+
+
+@pytest.mark.parametrize(
+    "last",
+    [
+        attempt(0, "SUCCESS"),
+        attempt(0, "CANCELED"),
+        {**attempt(0, "FAILED"), "run_type": "SUBMIT_RUN"},
+        {**attempt(0, "FAILED"), "job_id": None},
+    ],
+)
+def test_where_nothing_is_to_be_retried(last: dict[str, Any]) -> None:
+    """The job is not even asked for."""
+    service = Service(last)
+    assert follow(service) == Ended(last)
+    assert service.asked == ["runs/get 7"]
+
+
+def test_a_retry_on_timeout() -> None:
+    """A job that says so is retried after a time-out, too; -1 is without end."""
+    first, second = attempt(0, "TIMEDOUT"), attempt(1, "SUCCESS", 8)
+    service = Service(first, job(max_retries=-1, retry_on_timeout=True), page(second, first))
+    assert follow(service) == Ended(second)
+
+
+def test_a_retry_that_never_comes() -> None:
+    """After its interval and a minute of grace, the run that failed is the last."""
+    last = attempt(0, "FAILED")
+    service = Service(
+        last, job(max_retries=1, min_retry_interval_millis=30_000), *[page(last)] * 50
+    )
+    assert follow(service) == Ended(last)
+    assert service.now == 1_000_090
+
+
+def test_attempts_can_be_left_alone() -> None:
+    """Where the run itself is what counts."""
+    last = attempt(0, "FAILED")
+    assert follow(Service(last), follow_attempts=False) == Ended(last)
