@@ -4,6 +4,7 @@
 
     JobsApiError
     ├── CredentialsError            no usable credentials, or none that may be sent there
+    ├── InvalidRequest              not sent: the reference forbids it (problems)
     ├── NoAnswer                    the service gave no answer (host)
     │   ├── ConnectionFailed        the request never reached it
     │   │   ├── HostNotFound        the host's name does not resolve
@@ -28,8 +29,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.problems import Problem
 
 __all__ = [
     "AnswerLost",
@@ -41,6 +45,7 @@ __all__ = [
     "ErrorAnswer",
     "HostNotFound",
     "InsecureConnection",
+    "InvalidRequest",
     "JobsApiError",
     "NoAnswer",
     "PassingConflict",
@@ -82,6 +87,24 @@ class JobsApiError(Exception):
 
 class CredentialsError(JobsApiError):
     """No credentials were found, or the ones there are may not be sent to this address."""
+
+
+class InvalidRequest(JobsApiError, ValueError):
+    """The request was not sent, because the reference says that it cannot succeed.
+
+    :ivar problems: each thing wrong with it; as text one sentence that names the field, the rule
+        and what was found.
+    """
+
+    def __init__(self, call: str, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        sentences = [str(problem) for problem in self.problems]
+        if len(sentences) == 1:
+            message = sentences[0]
+        else:
+            message = "\n- ".join((f"{len(sentences)} problems", *sentences))
+        super().__init__(message)
+        self.call = call
 
 
 class NoAnswer(JobsApiError):

@@ -1,0 +1,70 @@
+"""A problem of a payload, told in one sentence: the field, the rule, and what was found.
+
+What was found is told by kind and size, not quoted, unless it can be no secret: parameters,
+environment variables and the like often are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sized
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Problem", "field_path", "what_it_is"]
+
+_LONG_NUMBER_BITS = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing that the reference forbids.
+
+    :ivar field: the field's path, such as ``tasks[3].new_cluster.autoscale``.
+    :ivar rule: what it must or must not be.
+    :ivar found: what it is.
+    """
+
+    field: str
+    rule: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.field} {self.rule}; {self.found}"
+
+
+def field_path(parts: Iterable[str | int]) -> str:
+    """Write a path as Python and JSON users do: ``tasks[3].custom_tags['cost center']``."""
+    path = ""
+    for part in parts:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part.isidentifier():
+            path += f".{part}" if path else part
+        else:
+            path += f"[{part!r}]"
+    return path
+
+
+def what_it_is(value: Any) -> str:
+    """Tell a value by kind and size; only numbers, true, false and null are quoted."""
+    if value is None:
+        return "it is null"
+    if isinstance(value, bool):
+        return f"it is {str(value).lower()}"
+    if isinstance(value, (int, float)):
+        # Not written out where Python itself would refuse to.
+        is_long = isinstance(value, int) and value.bit_length() > _LONG_NUMBER_BITS
+        return "it is a very long number" if is_long else f"it is the number {value}"
+    if isinstance(value, str):
+        return f"it is text of {counted(value, 'character')}"
+    if isinstance(value, Mapping):
+        return f"it is a map of {counted(value, 'entry', 'entries')}"
+    if isinstance(value, (list, tuple)):
+        return f"it is a list of {counted(value, 'element')}"
+    return f"it is a {type(value).__name__}"
+
+
+def counted(value: Sized | int, one: str, many: str = "") -> str:
+    """Count: ``1 element``, ``3 elements``."""
+    number = value if isinstance(value, int) else len(value)
+    return f"{number} {one if number == 1 else many or one + 's'}"

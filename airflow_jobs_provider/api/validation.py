@@ -1,0 +1,175 @@
+"""Checks a payload before it is sent: types, then rules, all problems together.
+
+::
+
+    validate("runs/submit", {"notebook_task": {"notebook_path": "etl"}})
+
+raises :class:`~airflow_jobs_provider.api.errors.InvalidRequest`, whose text has one sentence for
+each problem. Pydantic is imported, and its checkers are made, when they are first needed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from airflow_jobs_provider.api.errors import InvalidRequest
+from airflow_jobs_provider.api.parameters import parameters_as_text
+from airflow_jobs_provider.api.problems import Problem, field_path, what_it_is
+from airflow_jobs_provider.api.rules import broken_rules, request_size
+from airflow_jobs_provider.api.structures import Field, fields_of
+from airflow_jobs_provider.api.types import ENDPOINTS
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+__all__ = ["find_problems", "structure_problems", "validate"]
+
+
+def validate(call_name: str, payload: Mapping[str, Any]) -> None:
+    """Raise unless the payload obeys everything that the reference says of it.
+
+    Numbers and booleans among the parameters count as the text that they are sent as. Fields and
+    endpoints that the reference does not know are not checked.
+
+    :param call_name: the endpoint, as :attr:`.calls.Call.path` names it: ``runs/submit``.
+    :param payload: what is to be sent: the body of a POST, the query of a GET.
+    :raises InvalidRequest: with all problems, each naming the field, the rule and what was found.
+    """
+    problems = find_problems(call_name, payload)
+    if problems:
+        raise InvalidRequest(call_name, problems)
+
+
+def find_problems(call_name: str, payload: Any) -> list[Problem]:
+    """Return what :func:`validate` would raise for; empty for a good payload."""
+    endpoint = ENDPOINTS.get(call_name)
+    if endpoint is None:
+        return []
+    if not isinstance(payload, Mapping):
+        return [Problem("the request", "must be a map of fields", what_it_is(payload))]
+    try:
+        text = json.dumps(payload, allow_nan=False)
+    except RecursionError:
+        return [_ENDLESS]
+    except (TypeError, ValueError):
+        text = ""
+        try:
+            no_json = list(_no_json(payload, ()))
+        except RecursionError:
+            return [_ENDLESS]
+    else:
+        no_json = []
+    sent = _as_sent(payload)
+    found = [
+        *request_size(sent, text),
+        *structure_problems(endpoint.request, sent),
+        *broken_rules(sent, endpoint.request),
+    ]
+    # What is no JSON is told once, not again as what it should have been.
+    told = {problem.field for problem in no_json}
+    return no_json + list(dict.fromkeys(problem for problem in found if problem.field not in told))
+
+
+_ENDLESS = Problem("the request", "must end somewhere", "it holds itself")
+
+
+def structure_problems(structure: Any, value: Any) -> list[Problem]:
+    """Return where a value does not have the types of a structure of :mod:`.types`."""
+    from pydantic import ValidationError
+
+    try:
+        _adapter(structure).validate_python(value)
+    except ValidationError as error:
+        return [
+            _problem(structure, fault)
+            for fault in error.errors(include_url=False)
+            if not _is_an_absent_field(structure, fault)
+        ]
+    return []
+
+
+@cache
+def _adapter(structure: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(structure)
+
+
+def _as_sent(payload: Mapping[str, Any]) -> dict[str, Any]:
+    sent = parameters_as_text(payload)
+    if isinstance(sent.get("new_settings"), Mapping):
+        sent["new_settings"] = parameters_as_text(sent["new_settings"])
+    return sent
+
+
+# Pydantic's names of what can be wrong with a structure, in our words.
+_SAID = {
+    "missing": "must be given",
+    "dict_type": "must be a map of fields",
+    "list_type": "must be a list",
+    "string_type": "must be text",
+    "string_unicode": "must be text that UTF-8 can hold",
+    "invalid_key": "must have text as keys",
+}
+
+
+def _problem(structure: Any, fault: Mapping[str, Any]) -> Problem:
+    kind, path, value = fault["type"], fault["loc"], fault["input"]
+    if path and path[-1] == "[key]":
+        return Problem(
+            field_path(path[:-2]),
+            "must have text as keys",
+            what_it_is(value).replace("it is", "one is", 1),
+        )
+    if kind == "missing" or (value is None and _field(structure, path) is not None):
+        return Problem(field_path(path), "must be given", "it is missing")
+    if kind == "literal_error":
+        rule = f"must be {fault['ctx']['expected']}".replace("'", "")
+    else:
+        rule = _SAID.get(kind, fault["msg"])
+    return Problem(field_path(path), rule, what_it_is(value))
+
+
+def _is_an_absent_field(structure: Any, fault: Mapping[str, Any]) -> bool:
+    """Whether the fault is only that an optional field is null, which is to be absent."""
+    if fault["input"] is not None or fault["type"] == "missing":
+        return False
+    field = _field(structure, fault["loc"])
+    return field is not None and not field.required
+
+
+def _field(structure: Any, path: tuple[str | int, ...]) -> Field | None:
+    """Return the field of a structure at the end of a path; None for an element or map entry."""
+    field: Field | None = None
+    for part in path:
+        field = fields_of(structure).get(str(part)) if structure is not None else None
+        if isinstance(part, int):
+            field = None  # an element, of the structure that its list's field holds
+        else:
+            structure = field.structure if field is not None else None
+    return field
+
+
+_LONG_NUMBER_BITS = 10_000
+
+
+def _no_json(value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Yield what JSON cannot hold."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if not isinstance(key, (str, int, float, type(None))):
+                yield Problem(field_path(path), "must have text as keys", what_it_is(key))
+            yield from _no_json(item, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _no_json(item, (*path, index))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Problem(field_path(path), "must be a number that JSON knows", f"it is {value}")
+    elif not isinstance(value, (str, int, float, type(None))) or (
+        isinstance(value, int) and value.bit_length() > _LONG_NUMBER_BITS
+    ):
+        yield Problem(field_path(path), "must be something that JSON knows", what_it_is(value))
