@@ -35,7 +35,7 @@ def parameters_as_text(request: Mapping[str, Any]) -> dict[str, Any]:
     for name, value in request.items():
         if name in _PARAMETER_FIELDS:
             result[name] = _as_text(value)
-        elif name.endswith("_task") and isinstance(value, Mapping):
+        elif str(name).endswith("_task") and isinstance(value, Mapping):
             result[name] = parameters_as_text(value)
         elif name == "tasks" and isinstance(value, list):
             result[name] = [
