@@ -25,7 +25,7 @@ demo: venv
 	@.venv/bin/python -m scripts.demo
 
 airflow: venv
-	@.venv/bin/python -m scripts.airflow --port $(AIRFLOW_PORT)
+	@.venv/bin/python -m scripts.standalone --port $(AIRFLOW_PORT)
 
 test: venv-dev
 	.venv/bin/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS)

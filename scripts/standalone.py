@@ -92,6 +92,10 @@ def run(home: Path, dags: Path, port: int, workspace: LocalWorkspace) -> int:
         "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(home / "passwords.json"),
         "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
         "AIRFLOW__CORE__PARALLELISM": "4",
+        # Airflow's supervisor often misses the moment its task process ends and looks again only
+        # after this many seconds (5 by default). Where a task that deferred is resumed sooner, the
+        # scheduler takes the late news for that of the resumed try and fails the task.
+        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
     }
     print("Starting Airflow: half a minute, longer the first time ...", flush=True)
     processes: dict[str, subprocess.Popen[bytes]] = {}

@@ -1,0 +1,97 @@
+"""A real Airflow for the tests: one DAG run to its end, in a process and a home of its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.airflow_env import ROOT, airflow_environment
+
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+STARTS = re.compile(r"\[DAG TEST\] starting task_id=(\S+)")
+
+
+@dataclass(frozen=True)
+class DagRun:
+    """What became of a DAG run: its log, its tasks' states and XComs."""
+
+    exit_code: int
+    log: str
+    home: Path
+    state: str = "unknown"
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def log_of(self, task_id: str) -> str:
+        """Return what was logged and printed while a task was at work."""
+        parts = STARTS.split(self.log)
+        # A part with a task's id is followed by the part of its log.
+        return "".join(
+            log for name, log in zip(parts[1::2], parts[2::2], strict=True) if name == task_id
+        )
+
+
+RunDag = Callable[..., DagRun]
+
+
+@pytest.fixture(scope="session")
+def migrated_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An AIRFLOW_HOME with an empty metadata database, to be copied."""
+    home = tmp_path_factory.mktemp("migrated")
+    subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        env=airflow_environment(home, home, connection=None),
+        check=True,
+        capture_output=True,
+    )
+    # Airflow writes its own paths into it; without it there is nothing but the environment.
+    (home / "airflow.cfg").unlink(missing_ok=True)
+    return home
+
+
+@pytest.fixture(scope="session")
+def run_dag(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDag:
+    """Run a DAG with dag.test(), the triggers in the same process."""
+
+    def run(
+        dag_file: Path,
+        *,
+        connection: str,
+        conf: dict[str, Any] | None = None,
+        env: dict[str, str] | None = None,
+    ) -> DagRun:
+        home = tmp_path_factory.mktemp("airflow") / "home"
+        shutil.copytree(migrated_home, home)
+        result_file = home / "result.json"
+        done = subprocess.run(
+            [
+                sys.executable,
+                str(ROOT / "scripts" / "run_dag.py"),
+                str(dag_file),
+                dag_file.stem,
+                str(result_file),
+                json.dumps(conf or {}),
+            ],
+            env=airflow_environment(home, dag_file.parent, connection=connection) | (env or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        log = COLOURS.sub("", done.stdout)
+        outcome: dict[str, Any] = {}
+        if result_file.exists():
+            outcome = json.loads(result_file.read_text())
+            outcome.pop("run_id")
+        return DagRun(done.returncode, log, home, **outcome)
+
+    return run

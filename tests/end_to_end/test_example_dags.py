@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_jobs_provider.local.workspace import LocalWorkspace
+from scripts.airflow_env import EXAMPLE_DAGS, ROOT, airflow_environment, connection_to
+from tests.end_to_end.conftest import DagRun, RunDag
+
+DAG_FILES = sorted(EXAMPLE_DAGS.glob("*.py"))
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkspace]:
+    """The workspace of the examples, its runs kept elsewhere."""
+    state = tmp_path_factory.mktemp("state")
+    with LocalWorkspace(EXAMPLE_DAGS / "workspace", state_dir=state) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def demo(workspace: LocalWorkspace, run_dag: RunDag) -> DagRun:
+    """The demo DAG, run once for the tests of this module."""
+    return run_dag(
+        EXAMPLE_DAGS / "databricks_demo.py",
+        connection=connection_to(workspace),
+        conf={"island": "Dream"},
+    )
+
+
+def test_demo_succeeds(demo: DagRun) -> None:
+    """The demo DAG ends well, both tasks included."""
+    assert demo.state == "success", demo.log
+    assert {task["state"] for task in demo.tasks.values()} == {"success"}
+
+
+def test_demo_really_defers(demo: DagRun) -> None:
+    """The first task leaves the worker, and its trigger sees the run end."""
+    log = demo.log_of("weigh_penguins")
+    deferred = log.index("Deferring: the triggerer waits for run")
+    in_trigger = log.index("running trigger in line")
+    assert deferred < in_trigger < log.rindex("is TERMINATED/SUCCESS")
+
+
+def test_demo_hands_the_exit_value_over(demo: DagRun, workspace: LocalWorkspace) -> None:
+    """XCom has the notebook's exit value as it was given, the run's id, its job's and its page."""
+    xcoms = demo.tasks["weigh_penguins"]["xcoms"]
+    assert json.loads(xcoms["return_value"]) == {
+        "island": "Dream",
+        "mean_grams": {"Adelie": 3688, "Chinstrap": 3733},
+    }
+    assert xcoms["run_page_url"].startswith(workspace.url)
+    assert str(xcoms["run_id"]) in xcoms["run_page_url"]
+    assert isinstance(xcoms["job_id"], int)
+
+
+def test_demo_second_task_prints_the_exit_value(demo: DagRun) -> None:
+    """The second task has read the exit value from XCom, and prints it."""
+    exit_value = demo.tasks["weigh_penguins"]["xcoms"]["return_value"]
+    assert f"The notebook's exit value: {exit_value}" in demo.log_of("print_weights")
+
+
+def test_run_now_creates_the_job_once(workspace: LocalWorkspace, run_dag: RunDag) -> None:
+    """The run-now DAG makes its job if it is not there, and runs the one there is after that."""
+    first, second = (
+        run_dag(
+            EXAMPLE_DAGS / "databricks_run_now.py",
+            connection=connection_to(workspace),
+            conf={"measure": measure},
+        )
+        for measure in ("body_mass_g", "bill_depth_mm")
+    )
+    assert (first.state, second.state) == ("success", "success"), first.log + second.log
+    jobs = {run.tasks["have_job"]["xcoms"]["return_value"] for run in (first, second)}
+    assert len(jobs) == 1
+    launched = [run.tasks["launch"]["xcoms"] for run in (first, second)]
+    assert {xcoms["job_id"] for xcoms in launched} == jobs
+    assert launched[0]["run_id"] != launched[1]["run_id"]
+    found = [json.loads(run.tasks["wait"]["xcoms"]["return_value"]) for run in (first, second)]
+    assert [answer["measure"] for answer in found] == ["body_mass_g", "bill_depth_mm"]
+    assert found[0]["Gentoo"] == {"min": 3950.0, "mean": 5076.0, "max": 6300.0}
+
+
+@pytest.mark.parametrize("dag_file", DAG_FILES, ids=lambda path: path.stem)
+def test_example_is_parsed_without_network(dag_file: Path, tmp_path: Path) -> None:
+    """An example DAG is parsed without opening a socket, and loads neither HTTP client."""
+    code = f"""
+import socket, sys, time
+from airflow.providers.common.compat.sdk import DAG, BaseHook, BaseSensorOperator, Variable, task
+before = set(sys.modules)
+def no_network(*args, **kwargs):
+    raise AssertionError("the network was touched")
+socket.socket.connect = socket.getaddrinfo = no_network
+start = time.process_time()
+sys.argv = [{str(dag_file)!r}]
+exec(compile(open({str(dag_file)!r}).read(), {str(dag_file)!r}, "exec"), {{"__name__": "dag"}})
+took = time.process_time() - start
+new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
+assert not new & {{"aiohttp", "requests", "pandas", "nbclient"}}, sorted(new)
+assert took < 0.5, took
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=airflow_environment(tmp_path, tmp_path, connection=None),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

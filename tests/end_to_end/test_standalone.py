@@ -1,0 +1,176 @@
+"""The whole of Airflow at work: scheduler, triggerer, DAG processor and API server."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import airflow
+import psutil
+import pytest
+import requests
+
+from scripts.airflow_env import ROOT
+
+pytestmark = [
+    pytest.mark.standalone,
+    pytest.mark.skipif(
+        airflow.__version__ < "3.3", reason="make airflow is for the newest Airflow"
+    ),
+]
+
+START_SECONDS = 180
+RUN_SECONDS = 180
+
+
+@dataclass
+class Standalone:
+    """A running ``make airflow``."""
+
+    process: subprocess.Popen[str]
+    home: Path
+    url: str
+    workspace_url: str
+    session: requests.Session
+
+    def get(self, path: str) -> dict[str, Any]:
+        """Ask Airflow's REST API."""
+        answer = self.session.get(f"{self.url}/api/v2/{path}", timeout=30)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def run(self, dag_id: str) -> str:
+        """Trigger a DAG and wait for the end of its run; return the path of the run."""
+        made = self.session.post(
+            f"{self.url}/api/v2/dags/{dag_id}/dagRuns", json={"logical_date": None}, timeout=30
+        )
+        made.raise_for_status()
+        path = f"dags/{dag_id}/dagRuns/{made.json()['dag_run_id']}"
+        deadline = time.monotonic() + RUN_SECONDS
+        while (state := self.get(path)["state"]) in ("queued", "running"):
+            assert time.monotonic() < deadline, f"{path} is still {state}"
+            time.sleep(0.5)
+        assert state == "success", self.task_log(path)
+        return path
+
+    def task_log(self, path: str) -> str:
+        """Return the logs of all tasks of a DAG run."""
+        tasks = self.get(f"{path}/taskInstances")["task_instances"]
+        return "\n".join(
+            f"{task['task_id']}: {line.get('event')}"
+            for task in tasks
+            for line in self.get(f"{path}/taskInstances/{task['task_id']}/logs/1")["content"]
+        )
+
+
+@pytest.fixture(scope="module")
+def standalone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Standalone]:
+    """``make airflow`` on free ports; interrupted in the end."""
+    home = tmp_path_factory.mktemp("standalone")
+    arguments = {
+        "--home": home / "airflow",
+        "--port": 0,
+        "--workspace-port": 0,
+        "--workspace-state": home / "workspace",
+    }
+    command = [sys.executable, "-m", "scripts.standalone"]
+    for name, value in arguments.items():
+        command += [name, str(value)]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        try:
+            yield _when_ready(process, home / "airflow")
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+                process.wait(60)
+
+
+def _when_ready(process: subprocess.Popen[str], home: Path) -> Standalone:
+    assert process.stdout is not None
+    said = ""
+    for line in process.stdout:
+        said += line
+        if "Ctrl-C" in line:
+            break
+    else:
+        pytest.fail(said)
+    found = re.search(
+        r"Airflow: +(?P<url>\S+) +\(user (?P<username>\S+), password (?P<password>\S+)\)\s+"
+        r"Local workspace: +(?P<workspace>\S+)",
+        said,
+    )
+    assert found, said
+    session = requests.Session()
+    session.trust_env = False
+    login = {"username": found["username"], "password": found["password"]}
+    answer = session.post(f"{found['url']}/auth/token", json=login, timeout=30)
+    answer.raise_for_status()
+    session.headers["Authorization"] = f"Bearer {answer.json()['access_token']}"
+    return Standalone(process, home, found["url"], found["workspace"], session)
+
+
+def test_demo_in_a_whole_airflow(standalone: Standalone) -> None:
+    """The demo DAG, triggered over REST: the triggerer resumes it, XCom and link are there."""
+    run = standalone.run("databricks_demo")
+    task = f"{run}/taskInstances/weigh_penguins"
+    exit_value = standalone.get(f"{task}/xcomEntries/return_value")["value"]
+    assert json.loads(exit_value)["mean_grams"] == {"Adelie": 3710, "Gentoo": 5076}
+    page = standalone.get(f"{task}/links")["extra_links"]["See Databricks Job Run"]
+    assert page == standalone.get(f"{task}/xcomEntries/run_page_url")["value"]
+    assert page.startswith(standalone.workspace_url)
+    assert "Biscoe" in requests.get(page, timeout=30).text
+    log = standalone.task_log(run)
+    assert "weigh_penguins: Pausing task as DEFERRED." in log
+    assert re.search(r"weigh_penguins: trigger \S+/weigh_penguins/\S+ \(ID \d+\) starting", log)
+    assert f"print_weights: The notebook's exit value: {exit_value}" in log
+
+
+def test_run_now_in_a_whole_airflow(standalone: Standalone) -> None:
+    """The run-now DAG: the job is made, run with parameters, and waited for by the sensor."""
+    run = standalone.run("databricks_run_now")
+    waited = standalone.get(f"{run}/taskInstances/wait/xcomEntries/return_value")["value"]
+    assert json.loads(waited)["measure"] == "bill_length_mm"
+
+
+def test_everything_is_on_loopback(standalone: Standalone) -> None:
+    """No process of the whole Airflow listens on an address that others can reach."""
+    family = [psutil.Process(standalone.process.pid)]
+    family += family[0].children(recursive=True)
+    listening = {
+        connection.laddr.ip
+        for process in family
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    }
+    assert listening == {"127.0.0.1"}
+
+
+def test_interrupt_leaves_nothing_behind(standalone: Standalone) -> None:
+    """Ctrl-C ends every process, and says so with exit code 0. The last test of this module."""
+    standalone.process.send_signal(signal.SIGINT)
+    assert standalone.process.wait(60) == 0
+    left = [
+        process.info
+        for process in psutil.process_iter(["pid", "cmdline"])
+        if _belongs_to(process, standalone.home)
+    ]
+    assert left == []
+
+
+def _belongs_to(process: psutil.Process, home: Path) -> bool:
+    try:
+        return process.environ().get("AIRFLOW_HOME") == str(home) and process.pid != os.getpid()
+    except psutil.Error:
+        return False
