@@ -18,13 +18,14 @@ __all__ = ["environment_of_runs", "kill_tree", "start_process", "stop_process"]
 
 _GRACE_SECONDS = 2.0
 # What belongs to the workspace's own surroundings, not to the code it runs.
-_NOT_INHERITED = ("AIRFLOW_CONN_", "AIRFLOW__", "DATABRICKS_", "PYTEST_", "COV_CORE_")
+_NOT_INHERITED = ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "AIRFLOW__", "DATABRICKS_")
 
 
 def environment_of_runs(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a run's process: ours, without secrets that it has no use for."""
     kept = {name: text for name, text in os.environ.items() if not name.startswith(_NOT_INHERITED)}
-    return {**kept, **(extra or {})}
+    # Spark would listen on the machine's address in the network.
+    return {"SPARK_LOCAL_IP": "127.0.0.1", **kept, **(extra or {})}
 
 
 async def start_process(

@@ -41,6 +41,9 @@ class _Live:
     is_interruptible: bool = False
     is_settled: bool = False
     has_slot: bool = False
+    # A run that waits for one it has started lends that its place, to one at a time.
+    lender: _Live | None = None
+    has_lent: bool = False
     job_limit: int | None = None
 
 
@@ -143,16 +146,26 @@ class Scheduler:
         if self._is_stopping:
             return
         for live in list(self._queue):
-            needs_slot = _needs_slot(live.run)
-            if needs_slot and self._free_slots < 1:
-                continue
             if live.job_limit is not None and self._at_work(live.run.job_id) >= live.job_limit:
                 continue
-            self._queue.remove(live)
-            if needs_slot:
-                live.has_slot = True
-                self._free_slots -= 1
-            self._begin(live)
+            if self._takes_a_place(live):
+                self._queue.remove(live)
+                self._begin(live)
+
+    def _takes_a_place(self, live: _Live) -> bool:
+        run = live.run
+        if run.is_of_tasks or "run_job_task" in run.task:
+            # They only wait for others. If they took places, they could all wait for each other.
+            return True
+        if run.run_type == RunType.WORKFLOW_RUN:
+            lender = self._live.get(run.started_by_run_id or 0)
+            if lender is not None and not lender.has_lent:
+                live.lender, lender.has_lent = lender, True
+                return True
+        if self._free_slots > 0:
+            live.has_slot = True
+            self._free_slots -= 1
+        return live.has_slot
 
     def _at_work(self, job_id: int) -> int:
         return sum(
@@ -256,6 +269,8 @@ class Scheduler:
         self._live.pop(run.run_id, None)
         if live.has_slot:
             self._free_slots += 1
+        if live.lender is not None:
+            live.lender.has_lent = False
         live.has_ended.set()
         for other in list(self._live.values()):
             if other.run.started_by_run_id == run.run_id:
@@ -268,13 +283,6 @@ class Scheduler:
         run.life_cycle_state = life_cycle_state
         run.state_message = message
         self._store.save_run(run)
-
-
-def _needs_slot(run: Run) -> bool:
-    # Those that only wait for other runs have no work of their own, and a run that another one
-    # waits for works in that one's place: otherwise they could all wait for each other.
-    waits = run.is_of_tasks or "run_job_task" in run.task
-    return not waits and run.run_type != RunType.WORKFLOW_RUN
 
 
 def _end_of(outcome: Outcome) -> tuple[str, str, str]:

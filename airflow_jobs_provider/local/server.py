@@ -20,7 +20,7 @@ from airflow_jobs_provider.local import checks, pages
 from airflow_jobs_provider.local.endpoints import ENDPOINTS, Call
 from airflow_jobs_provider.local.model import Run, RunType
 from airflow_jobs_provider.local.parameters import list_parameters, notebook_parameters
-from airflow_jobs_provider.local.problems import ApiProblem, malformed
+from airflow_jobs_provider.local.problems import ApiProblem, invalid, malformed
 from airflow_jobs_provider.local.service import Service
 from airflow_jobs_provider.local.versions import VERSIONS, Version
 
@@ -32,6 +32,8 @@ _LOOPBACK = "127.0.0.1"
 _HTTP_PORT = 80
 _HOSTS = {"127.0.0.1", "localhost", "::1"}
 _LIST_KINDS = ("spark_python_task", "spark_submit_task", "spark_jar_task")
+# A notebook that runs itself would fill the machine with kernels.
+_MAX_NESTING = 10
 _DAY_SECONDS = 24 * 3600
 
 
@@ -173,6 +175,8 @@ class Server:
             "existing_cluster_id": f"local-{parent.run_id}",
         }
         checks.check_settings(settings, VERSIONS["2.0"])
+        if self._service.nesting_of(parent) >= _MAX_NESTING:
+            raise invalid(f"Notebooks may run each other {_MAX_NESTING} deep at most")
         run = self._service.launcher.submit(
             settings, run_type=RunType.WORKFLOW_RUN, started_by=parent
         )

@@ -85,6 +85,15 @@ class Service:
                 return self.store.run(run_id)
         return None
 
+    def nesting_of(self, run: Run) -> int:
+        """Return how many runs stand above a run, each started by the one before."""
+        depth = 0
+        above: Run | None = run
+        while above is not None and above.started_by_run_id is not None:
+            depth += 1
+            above = self.store.run(above.started_by_run_id)
+        return depth
+
     def launch_job(
         self, job_id: int, parameters: Mapping[str, Any], *, started_by: Run
     ) -> Run | None:

@@ -6,8 +6,10 @@ import json
 import re
 import shlex
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import pytest
 import requests
 
 from airflow_jobs_provider.local import workspace as workspace_module
+from airflow_jobs_provider.local.__main__ import main
 from airflow_jobs_provider.local.workspace import CannotStartError, LocalWorkspace
 from tests.local.api import Process, lives, until
 
@@ -146,3 +149,30 @@ def test_state_is_private(tmp_path: Path) -> None:
     """What the workspace keeps is not readable for other users of the machine."""
     with LocalWorkspace(tmp_path):
         assert (tmp_path / ".workspace").stat().st_mode & 0o077 == 0
+
+
+def test_main_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command serves until it is told to stop, and returns its exit code."""
+    assert main(["--root", str(tmp_path / "nowhere"), "--port", "0"]) == 1
+    assert "is not a folder" in capsys.readouterr().err
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+
+    def stop_it() -> None:
+        until(lambda: _answers(f"http://127.0.0.1:{port}"), "the workspace to answer")
+        signal.raise_signal(signal.SIGTERM)
+
+    stopping = threading.Thread(target=stop_it)
+    stopping.start()
+    assert main(["--root", str(tmp_path), "--port", str(port), "--token", "chosen"]) == 0
+    stopping.join()
+    printed = capsys.readouterr().out
+    assert '"password": "chosen"' in printed
+    assert "Stopping" in printed
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.ConnectionError:
+        return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -153,6 +154,35 @@ def test_waiting_runs_take_no_place(narrow: Api) -> None:
     [job_run] = narrow.get("runs/list", job_id=job_id).json()["runs"]
     assert job_run["run_type"] == "JOB_RUN"
     assert narrow.output(job_run["run_id"])["notebook_output"]["result"] == "inner"
+
+
+def test_notebooks_started_side_by_side(narrow: Api) -> None:
+    """Notebooks that one notebook starts at once queue for its place, and none of them is lost."""
+    inner = narrow.notebook("dbutils.notebook.exit(dbutils.widgets.get('n'))")
+    outer = narrow.notebook(
+        f"""
+        from concurrent.futures import ThreadPoolExecutor
+        with ThreadPoolExecutor(3) as pool:
+            run = lambda n: dbutils.notebook.run("{inner}", 60, {{"n": n}})
+            dbutils.notebook.exit(",".join(pool.map(run, range(3))))
+        """
+    )
+    run_id = narrow.submit(notebook_task={"notebook_path": outer})
+    narrow.wait(run_id)
+    assert narrow.output(run_id)["notebook_output"]["result"] == "0,1,2"
+    runs = narrow.get("runs/list", run_type="WORKFLOW_RUN").json()["runs"]
+    times = sorted((run["start_time"], run["end_time"]) for run in runs)
+    assert len(times) == 3
+    assert all(end <= start for (_, end), (start, _) in pairwise(times))
+
+
+def test_notebook_that_runs_itself(api: Api) -> None:
+    """A notebook that runs itself without end is stopped before it fills the machine."""
+    file = api.root / "again.py"
+    file.write_text("# Databricks notebook source\ndbutils.notebook.run('/again', 60)")
+    run_id = api.submit(notebook_task={"notebook_path": "/again"})
+    assert api.wait(run_id, seconds=60)["state"]["result_state"] == "FAILED"
+    assert "10 deep at most" in api.output(run_id)["error"]
 
 
 def test_hundred_at_once(api: Api) -> None:

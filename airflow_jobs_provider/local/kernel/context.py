@@ -10,9 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-__all__ = ["CONTEXT_VARIABLE", "KernelContext"]
+__all__ = ["CONTEXT_VARIABLE", "MAX_CELL_OUTPUT_BYTES", "KernelContext", "too_large_mark"]
 
+MAX_CELL_OUTPUT_BYTES = 8 * 1024 * 1024
 CONTEXT_VARIABLE = "AIRFLOW_JOBS_PROVIDER_KERNEL_CONTEXT"
+
+
+def too_large_mark(exit_file: Path) -> Path:
+    """Return the file that says that a kernel ended itself for its output."""
+    return exit_file.with_name("too-large")
 
 
 @dataclass(slots=True)

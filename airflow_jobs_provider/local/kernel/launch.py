@@ -23,6 +23,7 @@ def main() -> None:
     from airflow_jobs_provider.local.kernel import magics
     from airflow_jobs_provider.local.kernel.context import KernelContext
     from airflow_jobs_provider.local.kernel.names import names_for
+    from airflow_jobs_provider.local.kernel.output_limit import limit_output
     from airflow_jobs_provider.local.with_parent import die_with_parent
 
     sys.path.remove(_PACKAGE_PARENT)
@@ -34,6 +35,7 @@ def main() -> None:
     app = kernelapp.IPKernelApp.instance(user_ns=names_for(context))
     app.initialize(sys.argv[1:])
     magics.register(app.shell, context)
+    limit_output(app.shell, context)
     # The notebook's folder and the workspace's root, as Databricks has it.
     sys.path[:0] = [str(context.folder), str(context.root)]
     app.start()

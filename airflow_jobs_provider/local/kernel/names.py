@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -9,6 +11,8 @@ from airflow_jobs_provider.local.kernel.context import KernelContext
 from airflow_jobs_provider.local.kernel.dbutils import DBUtils
 
 __all__ = ["names_for"]
+
+_SHOWN_ROWS = 1000
 
 
 class _Lazy:
@@ -51,18 +55,29 @@ def _spark_session() -> Any:
 
 
 def _display(*objects: Any, **kwargs: Any) -> None:
+    ipython = _ipython_display()
     # A Spark data frame shows only its schema of itself; Databricks shows the rows.
-    shown = (o.limit(1000).toPandas() if _is_spark_frame(o) else o for o in objects)
-    _ipython_display().display(*shown, **kwargs)
+    shown = (ipython.HTML(_table_of(o)) if _is_spark_frame(o) else o for o in objects)
+    ipython.display(*shown, **kwargs)
+
+
+def _table_of(frame: Any) -> str:
+    """Return the first rows of a Spark data frame as HTML; without pandas, which may be missing."""
+
+    def row(cells: Iterable[object], tag: str) -> str:
+        return "".join(f"<{tag}>{html.escape(str(cell))}</{tag}>" for cell in cells)
+
+    lines = [row(frame.columns, "th"), *(row(values, "td") for values in frame.take(_SHOWN_ROWS))]
+    return f"<table>{''.join(f'<tr>{line}</tr>' for line in lines)}</table>"
 
 
 def _is_spark_frame(candidate: Any) -> bool:
-    return type(candidate).__module__.startswith("pyspark.sql") and hasattr(candidate, "toPandas")
+    return type(candidate).__module__.startswith("pyspark.sql") and hasattr(candidate, "take")
 
 
-def _display_html(html: str) -> None:
+def _display_html(source: str) -> None:
     ipython = _ipython_display()
-    ipython.display(ipython.HTML(html))
+    ipython.display(ipython.HTML(source))
 
 
 def _ipython_display() -> Any:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.local.kernel import context as kernel_context
+from airflow_jobs_provider.local.kernel.context import MAX_CELL_OUTPUT_BYTES, too_large_mark
 from airflow_jobs_provider.local.model import Output, Run
 from airflow_jobs_provider.local.notebooks import (
     Cell,
@@ -36,7 +37,6 @@ from airflow_jobs_provider.local.runners.base import CannotRunError, Outcome, Wo
 __all__ = ["NotebookRunner"]
 
 MAX_RESULT_BYTES = 5 * 1024 * 1024
-MAX_CELL_OUTPUT_BYTES = 8 * 1024 * 1024
 _START_SECONDS = 60
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _LAUNCH = Path(kernel_context.__file__).with_name("launch.py")
@@ -146,7 +146,7 @@ class NotebookRunner:
             raise CannotRunError(f"The notebook's kernel did not start: {error}") from error
 
     def _why_dead(self) -> str:
-        if self._client is not None and self._client.output_too_large:
+        if self._client.output_too_large or too_large_mark(self._exit_file).exists():
             return (
                 "The output of a cell is larger than "
                 f"{MAX_CELL_OUTPUT_BYTES // 1024 // 1024} MB; the run was stopped"
@@ -197,6 +197,7 @@ def _load_kernel_support() -> Any:
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionComplete
 
     class Manager(AsyncKernelManager):
         """Starts our kernel, whatever kernels the user has installed."""
@@ -219,10 +220,10 @@ def _load_kernel_support() -> Any:
                 self.output_cell, self.output_bytes = cell_index, 0
             self.output_bytes += _size_of(msg)
             if self.output_bytes > MAX_CELL_OUTPUT_BYTES:
-                if not self.output_too_large:
-                    self.output_too_large = True
-                    kill_tree(self.kernel_pid)
-                return None
+                self.output_too_large = True
+                kill_tree(self.kernel_pid)
+                # Nothing more of it is read: there may be a lot still under way.
+                raise CellExecutionComplete
             return super().process_message(msg, cell, cell_index)
 
     def make(notebook: Any, folder: Path) -> tuple[Manager, Client]:

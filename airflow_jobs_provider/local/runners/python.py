@@ -90,7 +90,7 @@ class PythonRunner(ProcessRunner):
 
 def file_missing(uri: str, reason: str) -> Outcome:
     """Return how a run ends whose file is not there."""
-    message = f"Cannot read the python file {uri}: {reason}."
+    message = f"Cannot read the file {uri}: {reason}."
     return Outcome(RunResultState.FAILED, message, Outcome.failure(message).output)
 
 

@@ -1,0 +1,111 @@
+"""Spark tasks go through spark-submit, where there is one."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.local.api import Api
+
+NEW = {"new_cluster": {"spark_version": "13.3.x-scala2.12", "num_workers": 1}}
+
+
+@pytest.fixture
+def spark_submit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a pyspark in place whose spark-submit says how it was called."""
+    binaries = tmp_path / "pyspark" / "bin"
+    binaries.mkdir(parents=True)
+    (tmp_path / "pyspark" / "__init__.py").touch()
+    for program in (binaries / "spark-submit", tmp_path / "java"):
+        program.write_text('#!/bin/sh\nfor word in "$@"; do echo "$word"; done\n')
+        program.chmod(0o755)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+
+def _run(api: Api, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    answer = api.post("runs/submit", {**NEW, **settings})
+    assert answer.status_code == 200, answer.text
+    run = api.wait(answer.json()["run_id"])
+    output = api.get("runs/get-output", version="2.2", run_id=run["run_id"]).json()
+    return run["state"], output
+
+
+@pytest.mark.skipif(importlib.util.find_spec("pyspark") is not None, reason="pyspark is there")
+@pytest.mark.parametrize(
+    "task",
+    [
+        {"spark_submit_task": {"parameters": ["dbfs:/x.py"]}},
+        {"spark_jar_task": {"main_class_name": "Main"}},
+    ],
+)
+def test_without_pyspark(api: Api, task: dict[str, Any]) -> None:
+    """Without pyspark the run ends INTERNAL_ERROR, without a result, and says what to install."""
+    state, _ = _run(api, **task)
+    assert state["life_cycle_state"] == "INTERNAL_ERROR"
+    assert "result_state" not in state
+    assert "pip install pyspark" in state["state_message"]
+
+
+@pytest.mark.usefixtures("spark_submit")
+def test_spark_submit_task(api: Api) -> None:
+    """spark-submit gets the parameters as they are, DBFS paths found below the root."""
+    parameters = ["--jars", "dbfs:/a.jar,dbfs:/b.jar", "dbfs:/x.py", "10"]
+    state, output = _run(api, spark_submit_task={"parameters": parameters})
+    assert state["result_state"] == "SUCCESS"
+    root = api.root
+    assert output["logs"].splitlines() == [
+        "--master",
+        "local[*]",
+        "--jars",
+        f"{root}/a.jar,{root}/b.jar",
+        f"{root}/x.py",
+        "10",
+    ]
+
+
+@pytest.mark.usefixtures("spark_submit")
+def test_spark_jar_task(api: Api) -> None:
+    """A JAR task runs its main class out of the libraries, with its parameters."""
+    for name in ("main.jar", "more.jar"):
+        (api.root / name).touch()
+    libraries = [{"jar": "dbfs:/main.jar"}, {"jar": "dbfs:/more.jar"}, {"pypi": {"package": "x"}}]
+    task = {"main_class_name": "com.example.Main", "parameters": ["a b"]}
+    state, output = _run(api, spark_jar_task=task, libraries=libraries)
+    assert state["result_state"] == "SUCCESS"
+    assert output["logs"].splitlines()[2:] == [
+        "--class",
+        "com.example.Main",
+        "--jars",
+        f"{api.root}/more.jar",
+        f"{api.root}/main.jar",
+        "a b",
+    ]
+
+
+@pytest.mark.usefixtures("spark_submit")
+@pytest.mark.parametrize(
+    ("libraries", "words"),
+    [
+        ([], "needs a JAR"),
+        ([{"jar": "dbfs:/nowhere.jar"}], "dbfs:/nowhere.jar"),
+        ([{"jar": "dbfs:/../x.jar"}], "out of the workspace"),
+    ],
+)
+def test_jar_that_is_not_there(api: Api, libraries: list[dict[str, str]], words: str) -> None:
+    """A JAR that is not there, or outside of the root, fails the run and is named."""
+    state, output = _run(api, spark_jar_task={"main_class_name": "M"}, libraries=libraries)
+    assert state["result_state"] == "FAILED"
+    assert words in output["error"]
+
+
+@pytest.mark.usefixtures("spark_submit")
+def test_submit_out_of_the_root(api: Api) -> None:
+    """A DBFS path that leads out of the root is refused."""
+    state, output = _run(api, spark_submit_task={"parameters": ["dbfs:/../x.py"]})
+    assert state["result_state"] == "FAILED"
+    assert "out of the workspace" in output["error"]
