@@ -1,0 +1,353 @@
+"""A whole Airflow for the tests: scheduler, LocalExecutor, API, as many triggerers as wanted.
+
+Everything is a process of its own on loopback, in a home of its own with a SQLite database, and is
+gone at the end, children included. Works with Airflow 2.11, 3.0 and 3.3: the Airflow of the Python
+that runs the tests.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import count
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import psutil
+from airflow import __version__ as airflow_version
+
+import airflow_jobs_provider
+from scripts.airflow_env import airflow_environment
+
+__all__ = ["AIRFLOW_2", "AirflowCluster", "DagRun", "eventually"]
+
+T = TypeVar("T")
+
+AIRFLOW_2 = airflow_version.startswith("2.")
+API = "/api/v1" if AIRFLOW_2 else "/api/v2"
+START_SECONDS = 240
+# For anything that Airflow is waited for; on a busy machine a task takes a while to start.
+PATIENCE_SECONDS = 120
+# How long a triggerer may be silent before another one takes its triggers.
+TRIGGERER_SILENCE_SECONDS = 12
+OPEN = build_opener(ProxyHandler({})).open
+
+
+def eventually(look: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
+    """Look until there is something true to see, and return it."""
+    deadline = time.monotonic() + seconds
+    while True:
+        seen = look()
+        if seen:
+            return seen
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
+        time.sleep(0.2)
+
+
+class AirflowCluster:
+    """Airflow, running. Use it as a context manager.
+
+    :param home: an empty folder.
+    :param dags: folder of the DAG files.
+    :param connections: environment variables with the Airflow connections.
+    """
+
+    def __init__(self, home: Path, dags: Path, connections: dict[str, str]) -> None:
+        self.home = home
+        self.port = _free_port()
+        self._connections = connections
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._numbers = count(1)
+        self.env = self._environment(dags)
+
+    def __enter__(self) -> AirflowCluster:
+        try:
+            self._start()
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._stop()
+
+    # What a user does.
+
+    def trigger(self, dag_id: str) -> DagRun:
+        """Begin a run of a DAG."""
+        number = next(self._numbers)
+        date = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number)
+        body = {"dag_run_id": f"{dag_id}_{number}", "logical_date": date.isoformat()}
+        self.ask("POST", f"/dags/{dag_id}/dagRuns", body)
+        return DagRun(self, dag_id, body["dag_run_id"])
+
+    def ask(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
+        """Send a request to Airflow's API."""
+        request = Request(f"http://127.0.0.1:{self.port}{API}{path}", method=verb)
+        request.add_header("Content-Type", "application/json")
+        if body is not None:
+            request.data = json.dumps(body).encode()
+        try:
+            with OPEN(request, timeout=60) as answer:
+                return dict(json.loads(answer.read() or b"{}"))
+        except HTTPError as error:
+            raise AssertionError(f"{verb} {path}: {error}: {error.read().decode()}") from error
+
+    # What happens to processes.
+
+    def start(self, name: str) -> None:
+        """Start a component: triggerer-1, triggerer-2, scheduler and so on."""
+        command = COMMANDS[name.partition("-")[0]]
+        arguments = [argument.format(port=self.port) for argument in command.split()]
+        with (self.home / f"{name}.log").open("ab") as log:
+            self._processes[name] = subprocess.Popen(
+                [sys.executable, "-m", "airflow", *arguments],
+                env=self.env,
+                cwd=self.home,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def terminate(self, name: str) -> None:
+        """Send SIGTERM and wait for the end, as a service manager does."""
+        process = self._processes.pop(name)
+        process.terminate()
+        process.wait(60)
+
+    def kill(self, name: str) -> None:
+        """Send SIGKILL to the component's main process, and wait until its children are gone."""
+        process = self._processes.pop(name)
+        children = psutil.Process(process.pid).children(recursive=True)
+        process.kill()
+        process.wait(10)
+        _, alive = psutil.wait_procs(children, timeout=30)
+        assert alive == [], "a child outlived its parent"
+
+    def freeze(self, name: str) -> None:
+        """Stop a component where it is, as a suspended machine or a full disk would."""
+        os.killpg(self._processes[name].pid, signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """Let a frozen component go on."""
+        os.killpg(self._processes[name].pid, signal.SIGCONT)
+
+    def own_processes(self) -> list[psutil.Process]:
+        """Return all processes of this Airflow, wherever they hang in the tree."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("AIRFLOW_HOME") == str(self.home):
+                    found.append(process)
+        return found
+
+    def log_of(self, name: str) -> str:
+        """Return what a component wrote."""
+        return (self.home / f"{name}.log").read_text(errors="replace")
+
+    def _environment(self, dags: Path) -> dict[str, str]:
+        url = f"http://127.0.0.1:{self.port}"
+        env = airflow_environment(self.home, dags, connection=None) | self._connections
+        env |= {
+            # Airflow shall see the same package as the tests, installed or not.
+            "PYTHONPATH": str(Path(airflow_jobs_provider.__file__).parent.parent),
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__PARALLELISM": "6",
+            "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "50",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            # Many processes write to one SQLite file here; each waits for its turn.
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=60",
+            "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "3",
+            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
+            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(TRIGGERER_SILENCE_SECONDS),
+            "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
+        }
+        if AIRFLOW_2:
+            (self.home / "webserver_config.py").write_text("AUTH_ROLE_PUBLIC = 'Admin'\n")
+            return env | {
+                # Airflow 2 refuses SQLite with any executor but the sequential one, since a
+                # deployment's database would be locked too often; a few tasks are no deployment.
+                "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
+                "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
+                "AIRFLOW__WEBSERVER__CONFIG_FILE": str(self.home / "webserver_config.py"),
+                "AIRFLOW__WEBSERVER__WORKERS": "1",
+                "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
+                "AIRFLOW__SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "2",
+            }
+        return env | {
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(self.port),
+            "AIRFLOW__API__BASE_URL": url,
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+        }
+
+    def _start(self) -> None:
+        # First alone: it writes airflow.cfg, whose secrets all components share.
+        with (self.home / "db.log").open("wb") as log:
+            subprocess.run(
+                [sys.executable, "-m", "airflow", "db", "migrate"],
+                env=self.env,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=START_SECONDS,
+                check=True,
+            )
+        with closing(sqlite3.connect(self.home / "airflow.db")) as database:
+            # Stays with the file: readers no longer wait for writers.
+            database.execute("PRAGMA journal_mode=WAL")
+        for name in COMPONENTS:
+            self.start(name)
+        expected = {"scheduler", "triggerer"}
+
+        def is_ready() -> bool:
+            ended = [name for name, process in self._processes.items() if process.poll() is not None]
+            assert not ended, f"{ended[0]} has ended:\n{self.log_of(ended[0])[-3000:]}"
+            try:
+                health = self.ask("GET", "/health" if AIRFLOW_2 else "/monitor/health")
+                healthy = {part for part in expected if health[part]["status"] == "healthy"}
+                return healthy == expected and bool(self.ask("GET", "/dags")["dags"])
+            except (URLError, OSError, AssertionError, KeyError):
+                return False
+
+        eventually(is_ready, "Airflow is ready", START_SECONDS)
+
+    def _stop(self) -> None:
+        for process in self._processes.values():
+            process.send_signal(signal.SIGCONT)
+            process.terminate()
+        deadline = time.monotonic() + 10
+        for process in self._processes.values():
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.1, deadline - time.monotonic()))
+        for left in self.own_processes():
+            with suppress(psutil.Error):
+                left.kill()
+        for process in self._processes.values():
+            process.wait(10)
+
+
+@dataclass
+class DagRun:
+    """A DAG run whose one task is ``wait``."""
+
+    cluster: AirflowCluster
+    dag_id: str
+    run_id: str
+    task_id: str = "wait"
+    _path: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._path = f"/dags/{self.dag_id}/dagRuns/{self.run_id}"
+
+    def task(self, map_index: int = -1) -> dict[str, Any]:
+        """Return the task's state, try and triggerer."""
+        return self.cluster.ask("GET", self._task_path(map_index))
+
+    def until(self, state: str, *, map_index: int = -1, try_number: int | None = None) -> None:
+        """Wait until the task is in a state."""
+
+        def is_so() -> bool:
+            task = self.task(map_index)
+            seen.append(f"{task['state']} at try {task['try_number']}")
+            return task["state"] == state and try_number in (None, task["try_number"])
+
+        seen: list[str] = []
+        try:
+            eventually(is_so, f"{self.run_id} is {state}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}, but {seen[-1]}\n{self.logs()}") from None
+
+    def until_watched(self, run: int, *, times: int = 1) -> None:
+        """Wait until so many triggers have seen a run of the workspace running."""
+
+        def is_so() -> bool:
+            files = self._log_folder().glob("**/*.trigger.*.log")
+            texts = [file.read_text(errors="replace") for file in files]
+            return sum(f"Run {run} is RUNNING" in text for text in texts) >= times
+
+        try:
+            eventually(is_so, f"{self.run_id} is watched")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    def clear(self, *, only_failed: bool = False) -> None:
+        """Clear the task."""
+        body = {
+            "dry_run": False,
+            "dag_run_id": self.run_id,
+            "task_ids": [self.task_id],
+            "only_failed": only_failed,
+            "reset_dag_runs": True,
+        }
+        self.cluster.ask("POST", f"/dags/{self.dag_id}/clearTaskInstances", body)
+
+    def mark(self, state: str, *, map_index: int = -1) -> None:
+        """Mark the task failed or success."""
+        body: dict[str, Any] = {"new_state": state}
+        if AIRFLOW_2:
+            body["dry_run"] = False
+        self.cluster.ask("PATCH", self._task_path(map_index), body)
+
+    def mark_all(self, state: str) -> None:
+        """Mark the whole DAG run failed or success."""
+        self.cluster.ask("PATCH", self._path, {"state": state})
+
+    def delete(self) -> None:
+        """Delete the DAG run."""
+        self.cluster.ask("DELETE", self._path)
+
+    def task_processes(self) -> list[psutil.Process]:
+        """Return the processes that execute the task, as their command lines tell."""
+        found = []
+        for process in self.cluster.own_processes():
+            with suppress(psutil.Error):
+                if self.run_id in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
+    def logs(self) -> str:
+        """Return all that the tries of the task logged."""
+        files = sorted(self._log_folder().glob("**/*.log"))
+        return "\n".join(f"== {file}\n{file.read_text(errors='replace')}" for file in files)
+
+    def _log_folder(self) -> Path:
+        return self.cluster.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"
+
+    def _task_path(self, map_index: int) -> str:
+        mapped = f"/{map_index}" if map_index >= 0 else ""
+        return f"{self._path}/taskInstances/{self.task_id}{mapped}"
+
+
+if AIRFLOW_2:
+    COMPONENTS = ("scheduler", "triggerer-1", "webserver")
+else:
+    COMPONENTS = ("scheduler", "triggerer-1", "dagprocessor", "apiserver")
+COMMANDS = {
+    "scheduler": "scheduler --skip-serve-logs",
+    "triggerer": "triggerer --skip-serve-logs",
+    "dagprocessor": "dag-processor",
+    "apiserver": "api-server",
+    "webserver": "webserver --hostname 127.0.0.1 --port {port}",
+}
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port: int = probe.getsockname()[1]
+    return port

@@ -1,0 +1,209 @@
+"""A Jobs API over real HTTP that runs nothing and counts: launches, looks and cancels.
+
+A run is RUNNING until it is told to end or is cancelled. As in the service, a launch with a token
+that was used before starts nothing, and a cancel is answered at once and works a little later.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+__all__ = ["CountedRun", "CountingWorkspace"]
+
+TOKEN = "the-token-of-the-counting-workspace"
+TERMINATING_SECONDS = 1.0
+
+
+@dataclass
+class CountedRun:
+    """A run, and what was asked of it.
+
+    :ivar run_id: its id.
+    :ivar request: what it was launched with.
+    :ivar launches: launching requests that were answered with it.
+    :ivar cancels: cancelling requests for it.
+    :ivar looks: reads of it.
+    """
+
+    run_id: int
+    request: dict[str, Any]
+    start_time: int
+    launches: int = 1
+    cancels: int = 0
+    looks: int = 0
+    result: str | None = None
+    cancelled_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that the operator gave it: DAG, task, DAG run and try."""
+        return str(self.request.get("run_name", ""))
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it goes on."""
+        return self.state()["life_cycle_state"] != "TERMINATED"
+
+    def state(self) -> dict[str, Any]:
+        """Return the state as runs/get answers it."""
+        if self.result is None and self.cancelled_at is not None:
+            if time.monotonic() - self.cancelled_at < TERMINATING_SECONDS:
+                return {"life_cycle_state": "TERMINATING", "state_message": "Cancelling"}
+            return self._ended("CANCELED", "Run cancelled.", user_cancelled_or_timedout=True)
+        if self.result is None:
+            return {"life_cycle_state": "RUNNING", "state_message": "In run"}
+        return self._ended(self.result, "")
+
+    def answer(self, url: str) -> dict[str, Any]:
+        """Return the run as runs/get answers it."""
+        return {
+            "run_id": self.run_id,
+            "job_id": self.run_id,
+            "run_type": "SUBMIT_RUN",
+            "run_name": self.name,
+            "run_page_url": f"{url}/#run/{self.run_id}",
+            "start_time": self.start_time,
+            "state": self.state(),
+        }
+
+    @staticmethod
+    def _ended(result: str, message: str, **more: Any) -> dict[str, Any]:
+        return {
+            "life_cycle_state": "TERMINATED",
+            "result_state": result,
+            "state_message": message,
+            **more,
+        }
+
+
+@dataclass
+class CountingWorkspace:
+    """The server; use it as a context manager."""
+
+    _runs: list[CountedRun] = field(default_factory=list)
+    _by_token: dict[str, CountedRun] = field(default_factory=dict)
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+
+    def __post_init__(self) -> None:
+        workspace = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:  # noqa: N802
+                parts = urlsplit(self.path)
+                query = {name: values[0] for name, values in parse_qs(parts.query).items()}
+                self._answer(*workspace._handle(parts.path, query))
+
+            def do_POST(self) -> None:  # noqa: N802
+                body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
+                self._answer(*workspace._handle(urlsplit(self.path).path, body))
+
+            def _answer(self, status: int, payload: dict[str, Any]) -> None:
+                body = json.dumps(payload).encode()
+                self.send_response(status)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+                """Say nothing."""
+
+        class Server(ThreadingHTTPServer):
+            daemon_threads = True
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                """A client that was killed in the middle of a request is what the tests do."""
+
+        self._server = Server(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+
+    def __enter__(self) -> CountingWorkspace:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(10)
+
+    @property
+    def connection(self) -> str:
+        """What AIRFLOW_CONN_DATABRICKS_DEFAULT shall say."""
+        return json.dumps({"conn_type": "databricks_jobs", "host": self.url, "password": TOKEN})
+
+    def runs_of(self, dag_run_id: str) -> list[CountedRun]:
+        """Return the runs that a DAG run launched, in order."""
+        with self._lock:
+            return [run for run in self._runs if dag_run_id in run.name.split()]
+
+    def end(self, run: CountedRun, result: str = "SUCCESS") -> None:
+        """Let a run end."""
+        with self._lock:
+            run.result = result
+
+    def _handle(self, path: str, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        _, _, call = path.partition("/jobs/")
+        with self._lock:
+            if call in ("runs/submit", "run-now"):
+                return 200, {"run_id": self._launch(given).run_id}
+            if call == "runs/list":
+                return 200, self._list(given)
+            run = self._find(given.get("run_id"))
+            if run is None:
+                message = f"Run {given.get('run_id')} does not exist."
+                return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": message}
+            if call == "runs/get":
+                run.looks += 1
+                return 200, run.answer(self.url)
+            if call == "runs/get-output":
+                output = {"result": f"output of {run.run_id}"} if run.result == "SUCCESS" else {}
+                return 200, {"metadata": run.answer(self.url), "notebook_output": output}
+            if call == "runs/cancel":
+                run.cancels += 1
+                if run.is_active and run.cancelled_at is None:
+                    run.cancelled_at = time.monotonic()
+                return 200, {}
+        return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": path}
+
+    def _launch(self, request: dict[str, Any]) -> CountedRun:
+        token = request.get("idempotency_token")
+        if token and token in self._by_token:
+            run = self._by_token[token]
+            run.launches += 1
+            return run
+        run = CountedRun(4001 + len(self._runs), request, int(time.time() * 1000))
+        self._runs.append(run)
+        if token:
+            self._by_token[token] = run
+        return run
+
+    def _find(self, run_id: Any) -> CountedRun | None:
+        return next((run for run in self._runs if str(run.run_id) == str(run_id)), None)
+
+    def _list(self, given: dict[str, Any]) -> dict[str, Any]:
+        runs = [run for run in reversed(self._runs) if _wanted(run, given)]
+        offset, limit = int(given.get("offset") or 0), int(given.get("limit") or 1000)
+        page = runs[offset : offset + limit]
+        for run in page:
+            run.looks += 1
+        return {
+            "runs": [run.answer(self.url) for run in page],
+            "has_more": offset + limit < len(runs),
+        }
+
+
+def _wanted(run: CountedRun, given: dict[str, Any]) -> bool:
+    if str(given.get("active_only", "false")).lower() == "true":
+        return run.is_active
+    if str(given.get("completed_only", "false")).lower() == "true":
+        return not run.is_active
+    return True
