@@ -272,11 +272,13 @@ class Scheduler:
         if live.lender is not None:
             live.lender.has_lent = False
         live.has_ended.set()
+        if not self._is_stopping:
+            self._on_end(run)
+        if live.work is None:
+            return  # It never began: it has started no other run, and makes no room.
         for other in list(self._live.values()):
             if other.run.started_by_run_id == run.run_id:
                 self._stop(other.run.run_id, live.stop or _Stop.CANCELED)
-        if not self._is_stopping:
-            self._on_end(run)
         self._begin_what_can()
 
     def _move(self, run: Run, life_cycle_state: RunLifeCycleState | str, message: str) -> None:
