@@ -52,8 +52,8 @@ class JobsClient(BaseClient):
         tries = Tries(call)
 
         def once() -> T:
-            if tries.refused and self._renew_credentials is not None:
-                self._credentials = self._renew_credentials()
+            if tries.refused:
+                self.renew_credentials()
             tries.begin()
             try:
                 return self._send_once(call)
@@ -100,6 +100,11 @@ class JobsClient(BaseClient):
             page = self.send(following)
             yield from page.items
             following = page.next
+
+    def renew_credentials(self) -> None:
+        """Take fresh credentials, where the client was told how to get some."""
+        if self._renew_credentials is not None:
+            self._credentials = self._renew_credentials()
 
     def close(self) -> None:
         """Close the connections."""
@@ -167,6 +172,8 @@ class AsyncJobsClient(BaseClient):
     """The asyncio face, on one pooled ``aiohttp`` session. Use it as an async context manager."""
 
     _session: aiohttp.ClientSession | None = None
+    #: Size of the last answer's body, for who weighs one way of asking against another.
+    answered_bytes: int = 0
 
     async def send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
         """Send a call, again where that is safe and may help, and return what its answer says.
@@ -178,8 +185,8 @@ class AsyncJobsClient(BaseClient):
         tries = Tries(call)
 
         async def once() -> T:
-            if tries.refused and self._renew_credentials is not None:
-                self._credentials = await self._renew_credentials()
+            if tries.refused:
+                await self.renew_credentials()
             tries.begin()
             try:
                 return await self._send_once(call)
@@ -228,6 +235,11 @@ class AsyncJobsClient(BaseClient):
                 yield item
             following = page.next
 
+    async def renew_credentials(self) -> None:
+        """Take fresh credentials, where the client was told how to get some."""
+        if self._renew_credentials is not None:
+            self._credentials = await self._renew_credentials()
+
     async def close(self) -> None:
         """Close the connections."""
         if self._session is not None:
@@ -272,6 +284,7 @@ class AsyncJobsClient(BaseClient):
                 allow_redirects=False,
             ) as response:
                 body = await response.read()
+                self.answered_bytes = len(body)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._fault(error) from None
         return self._read(call, response.status, response.headers, body)

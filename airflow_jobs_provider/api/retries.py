@@ -133,6 +133,13 @@ class RetryPolicy:
             return None
         return waits
 
+    def waits_on(self, error: BaseException, elapsed: float) -> bool:
+        """Return whether, for this policy, so many seconds of this trouble are not yet enough."""
+        waits = self.waits(error, repeatable=True)
+        if waits is None:
+            return False
+        return (self.endless and waits is not _REFUSED_WHILE_POLLING) or elapsed < waits.patience
+
     def wait_before_try(self, error: BaseException, tries: int) -> float:
         """Seconds to wait after the given number of failed tries, the last one with this error."""
         waits = self.waits(error, repeatable=True)

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.errors import JobsApiError
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.retries import RetryPolicy
+from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import follow_run
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.abandonment import task_waits_no_more
+from airflow_jobs_provider.triggers.poller import poller_of
 
 __all__ = ["DatabricksJobRunTrigger"]
 
@@ -115,7 +117,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         """Poll until the run has ended, then yield the one event."""
         try:
             payload = await self._wait()
-        except (JobsApiError, ValueError) as error:
+        except (JobsApiError, AirflowException, ValueError) as error:
             payload = {"run_id": self.run_id, "error": str(error)}
         except asyncio.CancelledError:
             # From 3.3 Airflow calls on_kill itself, and only for a user's act.
@@ -133,8 +135,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         seen: dict[str, Any] = {"run_id": self._active_run_id}
         steps = follow_run(
             self._active_run_id,
-            # Jitter, or all runs deferred in one second would be polled in one second.
-            polling_period=lambda: self.polling_period_seconds * random.uniform(0.8, 1.0),  # noqa: S311
+            polling_period=lambda: self.polling_period_seconds,
             progress=RunProgress(self.run_id, self.log),
             queued_timeout_seconds=self.queued_timeout_seconds,
             follow_attempts=self.follow_attempts,
@@ -143,18 +144,32 @@ class DatabricksJobRunTrigger(BaseTrigger):
         timed_out = ""
         seconds = None if self.deadline is None else max(0.0, self.deadline - time.time())
         try:
-            async with asyncio.timeout(seconds), self._hook.async_client() as client:
-                ended = await client.carry_out(steps)
+            async with asyncio.timeout(seconds):
+                ended = await poller_of(self._hook).carry_out(
+                    steps,
+                    period=self.polling_period_seconds,
+                    wake_each_time=self.queued_timeout_seconds is not None,
+                )
             seen = ended.run
             if ended.queued_too_long:
                 timed_out = "queued_timeout_seconds"
         except TimeoutError:
-            timed_out = "execution_timeout"
+            # It may have ended since the last look.
+            seen = await self._last_look() or seen
+            if not RunState.of(seen).is_terminal:
+                timed_out = "execution_timeout"
         if not timed_out:
             return {"run": _excerpt(seen)}
         if self.cancel_on_kill:
             await self._cancel(f"it took longer than {timed_out} allows")
         return {"run": _excerpt(seen), "timed_out": timed_out}
+
+    async def _last_look(self) -> dict[str, Any] | None:
+        try:
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                return await poller_of(self._hook).send(calls.get_run(self._active_run_id))
+        except (JobsApiError, TimeoutError):
+            return None
 
     def _go_on_with(self, run_id: int) -> None:
         self._active_run_id = run_id

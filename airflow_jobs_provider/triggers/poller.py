@@ -1,0 +1,480 @@
+"""One poller for all runs that are waited for on a workspace in this event loop.
+
+A thousand triggers that each ask for their own run are a thousand requests a poll. Here each joins
+the poller of its connection, and the poller reads lists of runs, a page of which tells a thousand,
+whenever that costs less than asking for the due runs one by one; it knows from what it measured
+before. Whoever waits gets the run as it was read, and only then: being missing from a list means
+nothing, a run is asked for by its id before anything is concluded.
+
+Each waiter's polling period is kept: a run is read at least that often, as long as the service
+answers. Requests are paced, below the service's limits, for all pollers of a host together. Trouble
+slows all of them down together, too, and is one line in the log when it starts and one when it
+ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from airflow_jobs_provider.api.calls import get_run, list_runs
+from airflow_jobs_provider.api.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    JobsApiError,
+    RateLimited,
+)
+from airflow_jobs_provider.api.retries import RetryPolicy
+from airflow_jobs_provider.api.steps import Step, Wait
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.calls import Call, Page
+    from airflow_jobs_provider.api.client import AsyncJobsClient
+    from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+
+__all__ = ["RunPoller", "poller_of"]
+
+Run = dict[str, Any]
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+# Requests a second and under way at once for a host. The published limits are higher, but others
+# use the workspace, too.
+REQUESTS_PER_SECOND = 8.0
+REQUESTS_AT_ONCE = 8
+# A waiter that is due so soon, as a part of its period, is read along with those that are due now.
+EARLY = 0.25
+# A page of so many bytes costs as much as one more request: its reading is work here and there.
+BYTES_LIKE_A_REQUEST = 200_000
+# A page larger than this would keep the event loop from everybody else for too long.
+PAGE_BYTES = 1_000_000
+LARGEST_PAGE = 1000
+SMALLEST_PAGE = 25
+# Before anything was measured.
+ASSUMED_RUN_BYTES = 1_500
+# Waiters woken at once, before the loop has its turn.
+WAKE_AT_ONCE = 50
+# How long a poller without waiters keeps its connections.
+LINGER_SECONDS = 30.0
+# The service lists no further than this (an offset over it is an error).
+LAST_OFFSET = 10_000
+# A waiter hears of a run that does not change after so long, for a sign of life in its log.
+SIGN_OF_LIFE_SECONDS = 600.0
+# How long lists are left alone after the service refused one.
+LISTS_REFUSED_SECONDS = 600.0
+_ONE_TRY = RetryPolicy(limit=1)
+
+
+@dataclass(slots=True, eq=False)
+class _Waiter:
+    """Somebody who waits for news of a run."""
+
+    run_id: int
+    period: float
+    due: float
+    wake_at: float
+    known: tuple[Any, Any] | None
+    future: asyncio.Future[Run]
+
+    def is_news(self, run: Mapping[str, Any], now: float) -> bool:
+        """Whether the run is to be told: its states changed, or the waiter wants a sign of life."""
+        return _states(run) != self.known or now >= self.wake_at
+
+
+class _Pace:
+    """Keeps the requests to one host apart, and stops them all after a 429."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._at_once = asyncio.Semaphore(REQUESTS_AT_ONCE)
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn to ask, and hold it while asking."""
+        async with self._at_once:
+            while True:
+                now = time.monotonic()
+                if now >= self._next:
+                    self._next = now + 1 / REQUESTS_PER_SECOND
+                    break
+                await asyncio.sleep(self._next - now)
+            yield
+
+    def rest(self, seconds: float) -> None:
+        """Let nobody ask for so long."""
+        self._next = max(self._next, time.monotonic() + seconds)
+
+
+class RunPoller:
+    """Reads the runs that are waited for with one connection; made by :func:`poller_of`.
+
+    :param hook: hook of the connection.
+    :param pace: shared by all pollers of the host.
+    :param on_idle: told when the poller has ended, after a while without waiters.
+    """
+
+    def __init__(
+        self, hook: DatabricksJobsHook, paces: dict[str, _Pace], on_idle: Callable[[], object]
+    ) -> None:
+        self._hook = hook
+        self._paces = paces
+        self._pace = _Pace()
+        self._on_idle = on_idle
+        self._waiters: dict[int, list[_Waiter]] = {}
+        self._joined = asyncio.Event()
+        self._planned = float("inf")
+        self._client: asyncio.Future[AsyncJobsClient] = asyncio.get_running_loop().create_future()
+        self._retries = hook.retry_policy().patient()
+        self._run_bytes = float(ASSUMED_RUN_BYTES)
+        self._listed_active = 0.0
+        self._lists_refused_until = 0.0
+        self._trouble_since: float | None = None
+        self._failed_cycles = 0
+        # A context of its own: the first waiter's would have the poller's log lines in its task's.
+        self._task = asyncio.get_running_loop().create_task(
+            self._run(), context=contextvars.Context()
+        )
+
+    # -- for waiters ---------------------------------------------------------------------------
+
+    async def news(
+        self,
+        run_id: int,
+        *,
+        period: float,
+        known: Mapping[str, Any] | None = None,
+        at_the_latest: float | None = None,
+    ) -> Run:
+        """Return the run, read from now on, as soon as its states are not the known ones.
+
+        :param run_id: the run.
+        :param period: seconds within which the run is to be read, again and again.
+        :param known: the run as last seen; None returns the first reading.
+        :param at_the_latest: seconds after which a reading is returned though nothing changed.
+        :raises JobsApiError: the run cannot be read, now or ever.
+        """
+        now = time.monotonic()
+        waiter = _Waiter(
+            run_id=run_id,
+            period=period,
+            # Not all at the same moment: runs deferred together would be read together.
+            due=now + period * random.uniform(0.8, 1.0),  # noqa: S311
+            wake_at=float("inf") if at_the_latest is None else now + at_the_latest,
+            known=None if known is None else _states(known),
+            future=asyncio.get_running_loop().create_future(),
+        )
+        self._waiters.setdefault(run_id, []).append(waiter)
+        if waiter.due < self._planned:
+            self._joined.set()
+        try:
+            return await waiter.future
+        finally:
+            self._leave(waiter)
+
+    async def carry_out(
+        self, steps: Generator[Step, Any, T], *, period: float, wake_each_time: bool = False
+    ) -> T:
+        """Carry out an exchange as a client does, but hear of its runs with everybody else's.
+
+        :param steps: the exchange, such as :func:`~airflow_jobs_provider.api.steps.follow_run`.
+        :param period: seconds within which a run is to be read for the first time.
+        :param wake_each_time: give the exchange each reading, not only those that bring news.
+        """
+        answer: Any = None
+        error: JobsApiError | None = None
+        known: Run | None = None
+        wait = 0.0
+        while True:
+            try:
+                step = steps.send(answer) if error is None else steps.throw(error)
+            except StopIteration as end:
+                return cast("T", end.value)
+            answer = error = None
+            if isinstance(step, Wait):
+                wait = step.seconds
+                continue
+            try:
+                if step.path == "runs/get":
+                    run_id = int(step.parameters["run_id"])
+                    if known is not None and known.get("run_id") != run_id:
+                        known = None
+                    answer = known = await self.news(
+                        run_id,
+                        period=wait or period,
+                        known=None if wake_each_time else known,
+                        at_the_latest=SIGN_OF_LIFE_SECONDS,
+                    )
+                else:
+                    await asyncio.sleep(wait)
+                    answer = await self.send(step)
+            except JobsApiError as failure:
+                error = failure
+            wait = 0.0
+
+    async def send(self, call: Call[T]) -> T:
+        """Send another call through the poller's client, at its pace."""
+        client = await asyncio.shield(self._client)
+        async with self._pace.turn():
+            return await client.send(call, retries=self._retries)
+
+    def _leave(self, waiter: _Waiter) -> None:
+        waiters = self._waiters.get(waiter.run_id, [])
+        if waiter in waiters:
+            waiters.remove(waiter)
+        if not waiters:
+            self._waiters.pop(waiter.run_id, None)
+
+    # -- the loop ------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            async with self._hook.async_client() as client:
+                self._pace = self._paces.setdefault(client.host, self._pace)
+                self._client.set_result(client)
+                while await self._has_waiters():
+                    await self._sleep_until_due()
+                    await self._cycle(client)
+        except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            if not self._client.done():
+                self._client.set_exception(error)
+                self._client.exception()
+            await self._tell_all(error)
+        finally:
+            self._on_idle()
+
+    async def _has_waiters(self) -> bool:
+        if not self._waiters:
+            self._planned = float("inf")
+            self._joined.clear()
+            try:
+                async with asyncio.timeout(LINGER_SECONDS):
+                    await self._joined.wait()
+            except TimeoutError:
+                return bool(self._waiters)
+        return True
+
+    async def _sleep_until_due(self) -> None:
+        while self._waiters:
+            self._planned = min(waiter.due for waiter in self._all())
+            wait = self._planned - time.monotonic()
+            if wait <= 0:
+                return
+            self._joined.clear()
+            try:
+                # Somebody who joins may be due earlier.
+                async with asyncio.timeout(wait):
+                    await self._joined.wait()
+                # Many join at once; the smallest period is looked for once for all of them.
+                await asyncio.sleep(min(wait, 0.05))
+            except TimeoutError:
+                return
+
+    async def _cycle(self, client: AsyncJobsClient) -> None:
+        now = time.monotonic()
+        due = {w.run_id for w in self._all() if w.due - w.period * EARLY <= now}
+        if not due:
+            return
+        try:
+            if now >= self._lists_refused_until and self._lists_are_cheaper(len(due)):
+                try:
+                    due = await self._read_lists(client, due)
+                except BadRequest as error:
+                    # Not allowed, or not in the way it was asked: the runs themselves can be read.
+                    self._lists_refused_until = now + LISTS_REFUSED_SECONDS
+                    log.info("Runs are read one by one, since listing them is refused: %s", error)
+            await self._read_one_by_one(client, due)
+        except JobsApiError as error:
+            await self._rest(client, error)
+        else:
+            self._recovered()
+
+    async def _rest(self, client: AsyncJobsClient, error: JobsApiError) -> None:
+        """Wait out trouble, for all waiters together; give up where waiting will not help."""
+        self._failed_cycles += 1
+        if self._trouble_since is None:
+            self._trouble_since = time.monotonic()
+            log.warning("%d runs cannot be followed for now: %s", len(self._waiters), error)
+        waits = self._retries.waits(error, repeatable=True)
+        lasted = time.monotonic() - self._trouble_since
+        if waits is None or not self._retries.waits_on(error, lasted):
+            await self._tell_all(error)
+            return
+        seconds = self._retries.wait_before_try(error, self._failed_cycles)
+        if isinstance(error, RateLimited):
+            self._pace.rest(seconds)
+        await asyncio.sleep(seconds)
+        if isinstance(error, AuthenticationFailed):
+            await client.renew_credentials()
+
+    def _recovered(self) -> None:
+        if self._trouble_since is not None:
+            lasted = time.monotonic() - self._trouble_since
+            log.info("The service answers again, after %.0f s; all runs are followed.", lasted)
+        self._trouble_since = None
+        self._failed_cycles = 0
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def _lists_are_cheaper(self, due: int) -> bool:
+        """Whether the list of active runs, as last measured, costs less than so many readings."""
+        listed = max(int(self._listed_active), due)
+        pages = -(-listed // self._page_limit())
+        if pages + listed * self._run_bytes / BYTES_LIKE_A_REQUEST < due:
+            return True
+        # Others' runs end, so what was measured is trusted less and less.
+        self._listed_active *= 0.95
+        return False
+
+    def _page_limit(self) -> int:
+        limit = int(PAGE_BYTES / max(self._run_bytes, 1.0))
+        return max(SMALLEST_PAGE, min(LARGEST_PAGE, limit))
+
+    async def _read_lists(self, client: AsyncJobsClient, due: set[int]) -> set[int]:
+        """Read the active runs, then the latest that ended; return the due runs in neither."""
+        missing = set(due)
+        listed, cost = 0, 0.0
+        async for page in self._pages(
+            client, list_runs(active_only=True, limit=self._page_limit())
+        ):
+            listed += len(page)
+            missing.difference_update(await self._tell(page))
+            cost += self._page_cost(len(page))
+            if cost > len(due):
+                listed += self._page_limit()  # there is at least one more page, it seems
+                break
+        self._listed_active = listed
+        # What is in no list of active runs has ended, or moved between two pages, or was deleted.
+        pages_worth = self._page_cost(len(missing))
+        if len(missing) <= pages_worth:
+            return missing
+        limit = max(SMALLEST_PAGE, min(self._page_limit(), 2 * len(missing)))
+        async for page in self._pages(client, list_runs(completed_only=True, limit=limit)):
+            found = missing & await self._tell(page)
+            missing -= found
+            # Go on as long as a page finds more runs than it costs.
+            if len(missing) <= self._page_cost(limit) or len(found) <= self._page_cost(limit):
+                break
+        return missing
+
+    def _page_cost(self, runs: int) -> float:
+        return 1 + runs * self._run_bytes / BYTES_LIKE_A_REQUEST
+
+    async def _pages(
+        self, client: AsyncJobsClient, call: Call[Page[Run]]
+    ) -> AsyncIterator[list[Run]]:
+        following: Call[Page[Run]] | None = call
+        while following is not None:
+            async with self._pace.turn():
+                page = await client.send(following, retries=_ONE_TRY)
+            if page.items:
+                size = client.answered_bytes / len(page.items)
+                self._run_bytes += 0.5 * (size - self._run_bytes)
+            yield page.items
+            following = page.next
+            if following is not None and following.parameters.get("offset", 0) > LAST_OFFSET:
+                return
+
+    async def _read_one_by_one(self, client: AsyncJobsClient, run_ids: Iterable[int]) -> None:
+        async def read(run_id: int) -> None:
+            if run_id not in self._waiters:
+                return
+            try:
+                async with self._pace.turn():
+                    run = await client.send(get_run(run_id), retries=_ONE_TRY)
+            except BadRequest as error:
+                # Of this run only: deleted, or older than the service remembers.
+                if self._retries.waits(error, repeatable=True) is not None:
+                    raise
+                self._fail(run_id, error)
+            else:
+                await self._tell([run])
+
+        # In portions, so that trouble stops the rest.
+        pending = list(run_ids)
+        for start in range(0, len(pending), REQUESTS_AT_ONCE):
+            results = await asyncio.gather(
+                *(read(run_id) for run_id in pending[start : start + REQUESTS_AT_ONCE]),
+                return_exceptions=True,
+            )
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    # -- telling -------------------------------------------------------------------------------
+
+    async def _tell(self, runs: Iterable[Run]) -> set[int]:
+        """Give the runs that were read to those who wait for them; return their ids."""
+        now = time.monotonic()
+        # Ten triggerers that were started together do not ask together for long.
+        part = random.uniform(0.85, 1.0)  # noqa: S311
+        told: set[int] = set()
+        woken = 0
+        for run in runs:
+            run_id = run.get("run_id")
+            if run_id not in self._waiters:
+                continue
+            told.add(run_id)
+            for waiter in self._waiters[run_id]:
+                waiter.due = now + waiter.period * part
+                if not waiter.future.done() and waiter.is_news(run, now):
+                    waiter.future.set_result(run)
+                    woken += 1
+            if woken >= WAKE_AT_ONCE:
+                woken = 0
+                await asyncio.sleep(0)
+        return told
+
+    def _fail(self, run_id: int, error: Exception) -> None:
+        for waiter in self._waiters.get(run_id, []):
+            if not waiter.future.done():
+                waiter.future.set_exception(error)
+
+    async def _tell_all(self, error: Exception) -> None:
+        for run_id in list(self._waiters):
+            self._fail(run_id, error)
+        # The waiters leave, before anything is asked for them again.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    def _all(self) -> Iterable[_Waiter]:
+        return (waiter for waiters in self._waiters.values() for waiter in waiters)
+
+
+def _states(run: Mapping[str, Any]) -> tuple[Any, Any]:
+    state = run.get("state") or {}
+    return state.get("life_cycle_state"), state.get("result_state")
+
+
+# By event loop, so that a loop of another thread, or a test's, has its own.
+_pollers: dict[tuple[asyncio.AbstractEventLoop, str], RunPoller] = {}
+_paces: dict[asyncio.AbstractEventLoop, dict[str, _Pace]] = {}
+
+
+def poller_of(hook: DatabricksJobsHook) -> RunPoller:
+    """Return the poller of the hook's connection in the running event loop.
+
+    Hooks of one connection share a poller unless they were given other retry arguments.
+    """
+    loop = asyncio.get_running_loop()
+    _forget_closed_loops()
+    arguments = (hook.databricks_conn_id, hook.retry_limit, hook.retry_delay, hook.retry_args)
+    key = (loop, repr(arguments))
+    if key not in _pollers:
+        _pollers[key] = RunPoller(
+            hook, _paces.setdefault(loop, {}), on_idle=lambda: _pollers.pop(key, None)
+        )
+    return _pollers[key]
+
+
+def _forget_closed_loops() -> None:
+    for key in [key for key in _pollers if key[0].is_closed()]:
+        del _pollers[key]
+    for loop in [loop for loop in _paces if loop.is_closed()]:
+        del _paces[loop]
