@@ -5,6 +5,8 @@ from __future__ import annotations
 import getpass
 import os
 import secrets
+import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from airflow_jobs_provider.local.store import Store
 
 __all__ = ["Service"]
 
+_TEMPORARY_PREFIX = "local-workspace-"
+
 
 class Service:
     """A workspace at work.
@@ -37,6 +41,7 @@ class Service:
         self.user = _user_name()
         self._runs_folder = state_dir / "runs"
         self._runs_folder.mkdir(parents=True, exist_ok=True)
+        self.temporary_folder = _temporary_folder(state_dir)
         self._callbacks: dict[int, str] = {}
         self.store = Store(state_dir / "workspace.sqlite")
         self.scheduler = Scheduler(
@@ -57,6 +62,7 @@ class Service:
     def close(self) -> None:
         """Close the store, once nobody asks any more."""
         self.store.close()
+        shutil.rmtree(self.temporary_folder, ignore_errors=True)
 
     def forget_old_runs(self) -> None:
         """Remove runs older than 60 days, and their files."""
@@ -165,6 +171,21 @@ class Service:
             run.end_time = now_millis()
             self.store.save_run(run)
             self.store.save_output(run.run_id, Output(error=STOPPED_MESSAGE))
+
+
+def _temporary_folder(state_dir: Path) -> Path:
+    """Make a folder for what runs need while they run, and remove that of a killed workspace.
+
+    It is not in the state's folder, since the path of a socket must be short.
+    """
+    note = state_dir / "temporary-folder"
+    if note.exists():
+        left = Path(note.read_text(encoding="utf-8"))
+        if left.name.startswith(_TEMPORARY_PREFIX) and left.parent == Path(tempfile.gettempdir()):
+            shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX))
+    note.write_text(str(folder), encoding="utf-8")
+    return folder
 
 
 def _user_name() -> str:

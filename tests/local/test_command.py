@@ -89,12 +89,14 @@ def test_nothing_survives(tmp_path: Path, programs: list[Program], number: int) 
     assert errors == ""
     assert program.process.returncode == (-number if number == signal.SIGKILL else 0)
     until(lambda: not lives(kernel), "the kernel to end", seconds=5)
+    temporary = Path((tmp_path / ".workspace" / "temporary-folder").read_text())
     with LocalWorkspace(tmp_path) as workspace:
         headers = {"Authorization": f"Bearer {workspace.token}"}
         url = f"{workspace.url}/api/2.0/jobs/runs/get"
         run = requests.get(url, params=answer.json(), headers=headers, timeout=10).json()
         assert run["state"]["life_cycle_state"] == "INTERNAL_ERROR"
         assert "stopped while the run was active" in run["state"]["state_message"]
+        assert not temporary.exists()
 
 
 def test_token_and_port_can_be_chosen(tmp_path: Path, programs: list[Program]) -> None:

@@ -62,6 +62,10 @@ class Workspace(Protocol):
         """The folder that is the workspace's ``/``."""
 
     @property
+    def temporary_folder(self) -> Path:
+        """The folder for what is needed only while a run runs."""
+
+    @property
     def base_url(self) -> str:
         """Where the workspace answers."""
 

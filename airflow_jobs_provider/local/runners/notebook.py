@@ -48,7 +48,7 @@ class NotebookRunner:
     def __init__(self, run: Run, workspace: Workspace) -> None:
         self._run = run
         self._workspace = workspace
-        self._folder = Path(tempfile.mkdtemp(prefix="ajp-"))
+        self._folder = Path(tempfile.mkdtemp(dir=workspace.temporary_folder))
         self._exit_file = self._folder / "exit"
         self._cells: list[Cell] = []
         self._missing: Outcome | None = None
