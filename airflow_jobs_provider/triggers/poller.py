@@ -116,12 +116,14 @@ class RunPoller:
     """Reads the runs that are waited for with one connection; made by :func:`poller_of`.
 
     :param hook: hook of the connection.
-    :param pace: shared by all pollers of the host.
-    :param on_idle: told when the poller has ended, after a while without waiters.
+    :param paces: of the hosts that this event loop asks; the host's is shared with its other
+        pollers.
+    :param on_idle: told, perhaps more than once, when the poller takes no more waiters: after a
+        while without any, or when it cannot go on.
     """
 
     def __init__(
-        self, hook: DatabricksJobsHook, paces: dict[str, _Pace], on_idle: Callable[[], object]
+        self, hook: DatabricksJobsHook, paces: dict[str, _Pace], on_idle: Callable[[], None]
     ) -> None:
         self._hook = hook
         self._paces = paces
@@ -241,7 +243,10 @@ class RunPoller:
                 while await self._has_waiters():
                     await self._sleep_until_due()
                     await self._cycle(client)
+                # Before anything is awaited: who comes now gets another poller.
+                self._on_idle()
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
+            self._on_idle()
             if not self._client.done():
                 self._client.set_exception(error)
                 self._client.exception()
@@ -466,11 +471,15 @@ def poller_of(hook: DatabricksJobsHook) -> RunPoller:
     _forget_closed_loops()
     arguments = (hook.databricks_conn_id, hook.retry_limit, hook.retry_delay, hook.retry_args)
     key = (loop, repr(arguments))
-    if key not in _pollers:
-        _pollers[key] = RunPoller(
-            hook, _paces.setdefault(loop, {}), on_idle=lambda: _pollers.pop(key, None)
-        )
-    return _pollers[key]
+    if key in _pollers:
+        return _pollers[key]
+
+    def forget() -> None:
+        if _pollers.get(key) is poller:
+            del _pollers[key]
+
+    poller = _pollers[key] = RunPoller(hook, _paces.setdefault(loop, {}), on_idle=forget)
+    return poller
 
 
 def _forget_closed_loops() -> None:

@@ -1,0 +1,1 @@
+"""What the README claims, and how it was measured."""

@@ -1,0 +1,241 @@
+"""A Jobs API with thousands of runs that only pass the time, and that counts what it is asked.
+
+Nothing is executed: a run has a start and an end, and its state follows from the clock. It speaks
+``runs/get``, ``runs/list`` and ``runs/get-output`` of API 2.0, and ``runs/list`` with pages of 25
+and page tokens as later versions do. Used by the benchmarks, in a process of its own, and by the
+tests of the poller, in theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiohttp import web
+
+MAX_LIMIT = 1000
+LAST_OFFSET = 10_000
+
+
+@dataclass(eq=False)
+class Run:
+    """A run: its states follow from the clock."""
+
+    run_id: int
+    start: float
+    end: float
+    result: str = "SUCCESS"
+
+    def as_json(self, now: float) -> dict[str, Any]:
+        """Answer the run as the API does, in about the size of a real one."""
+        ended = now >= self.end
+        state: dict[str, Any] = {
+            "life_cycle_state": "TERMINATED" if ended else "RUNNING",
+            "state_message": "" if ended else "In run",
+            "user_cancelled_or_timedout": False,
+        }
+        if ended:
+            state["result_state"] = self.result
+        return {
+            "job_id": self.run_id + 500_000,
+            "run_id": self.run_id,
+            "number_in_job": self.run_id,
+            "original_attempt_run_id": self.run_id,
+            "attempt_number": 0,
+            "creator_user_name": "someone@example.com",
+            "state": state,
+            "task": {
+                "notebook_task": {
+                    "notebook_path": "/Shared/sales/daily/aggregate",
+                    "base_parameters": {"day": "2026-01-01", "region": "emea"},
+                }
+            },
+            "cluster_spec": {
+                "new_cluster": {
+                    "spark_version": "15.4.x-scala2.12",
+                    "node_type_id": "Standard_D3_v2",
+                    "num_workers": 2,
+                    "custom_tags": {"team": "sales", "cost_center": "4711"},
+                    "spark_conf": {"spark.speculation": "true"},
+                }
+            },
+            "cluster_instance": {"cluster_id": "0101-120000-abcdefgh"},
+            "start_time": int(self.start * 1000),
+            "end_time": int(self.end * 1000) if ended else 0,
+            "setup_duration": 1000,
+            "execution_duration": int((self.end - self.start) * 1000) if ended else 0,
+            "cleanup_duration": 0,
+            "trigger": "ONE_TIME",
+            "run_name": f"sales.total[{self.run_id}] scheduled__2026-01-01T00:00:00+00:00 try 1",
+            "run_page_url": f"https://example.com/?o=1#job/{self.run_id + 500_000}/run/1",
+            "run_type": "SUBMIT_RUN",
+        }
+
+
+@dataclass
+class ManyRuns:
+    """The service.
+
+    :ivar max_page: most runs on a page of the 2.0 list; 25 for page tokens as in later versions.
+    :ivar requests_per_second: above it the answer is 429; None for no limit.
+    :ivar list_runs: answers lists in place of the service's own way.
+    :ivar trouble: answers to give before anything else: a status for each request.
+    """
+
+    runs: dict[int, Run] = field(default_factory=dict)
+    max_page: int = MAX_LIMIT
+    requests_per_second: float | None = None
+    trouble: deque[int] = field(default_factory=deque)
+    deleted: set[int] = field(default_factory=set)
+    lists_refused: bool = False
+    asked: Counter[str] = field(default_factory=Counter)
+    connections: set[Any] = field(default_factory=set)
+    throttled: int = 0
+    list_runs: Callable[[web.Request], Awaitable[web.Response]] | None = None
+    _recent: deque[float] = field(default_factory=deque)
+
+    def add(self, count: int, *, lasting: float = 3600, first_id: int | None = None) -> list[int]:
+        """Start runs now, that last so long; return their ids."""
+        now = time.time()
+        first = first_id or max(self.runs, default=0) + 1
+        ids = list(range(first, first + count))
+        for run_id in ids:
+            self.runs[run_id] = Run(run_id, now, now + lasting)
+        return ids
+
+    def end(self, run_id: int, result: str = "SUCCESS") -> None:
+        """End a run now."""
+        self.runs[run_id].end = time.time()
+        self.runs[run_id].result = result
+
+    def app(self) -> web.Application:
+        """Make the web application."""
+        app = web.Application(middlewares=[self._count])
+        for version in ("2.0", "2.1", "2.2"):
+            base = f"/api/{version}/jobs/runs"
+            app.router.add_get(f"{base}/get", self._get)
+            app.router.add_get(f"{base}/list", self._list_as_told)
+            app.router.add_get(f"{base}/get-output", self._output)
+        app.router.add_post("/set-up", self._set_up)
+        app.router.add_get("/counts", self._counts)
+        return app
+
+    @web.middleware
+    async def _count(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        if not request.path.startswith("/api/"):
+            response: web.StreamResponse = await handler(request)
+            return response
+        path = request.path.split("/jobs/")[1]
+        self.asked[path] += 1
+        self.connections.add(
+            request.transport.get_extra_info("peername") if request.transport else 0
+        )
+        now = time.monotonic()
+        if self.requests_per_second is not None:
+            while self._recent and self._recent[0] <= now - 1:
+                self._recent.popleft()
+            if len(self._recent) >= self.requests_per_second:
+                self.throttled += 1
+                return web.json_response({}, status=429, headers={"Retry-After": "1"})
+            self._recent.append(now)
+        if self.trouble:
+            return web.Response(status=self.trouble.popleft())
+        answer: web.StreamResponse = await handler(request)
+        return answer
+
+    async def _get(self, request: web.Request) -> web.Response:
+        run_id = int(request.query["run_id"])
+        if run_id not in self.runs or run_id in self.deleted:
+            return self._error(f"Run {run_id} does not exist.")
+        return web.json_response(self.runs[run_id].as_json(time.time()))
+
+    async def _output(self, request: web.Request) -> web.Response:
+        run = self.runs[int(request.query["run_id"])]
+        output = {"result": str(run.run_id)}
+        return web.json_response({"metadata": run.as_json(time.time()), "notebook_output": output})
+
+    async def _list_as_told(self, request: web.Request) -> web.Response:
+        return await (self.list_runs or self._list)(request)
+
+    async def _list(self, request: web.Request) -> web.Response:
+        if self.lists_refused:
+            return self._error("Listing runs is not allowed.")
+        now = time.time()
+        wanted = sorted(
+            (
+                run
+                for run in self.runs.values()
+                if run.run_id not in self.deleted
+                and not (request.query.get("active_only") == "true" and now >= run.end)
+                and not (request.query.get("completed_only") == "true" and now < run.end)
+            ),
+            key=lambda run: (run.start, run.run_id),
+            reverse=True,
+        )
+        by_token = self.max_page < MAX_LIMIT
+        offset = int(request.query.get("page_token" if by_token else "offset", 0))
+        if offset > LAST_OFFSET and not by_token:
+            return self._error("The offset is over 10000.")
+        limit = min(int(request.query.get("limit", 20)) or MAX_LIMIT, self.max_page)
+        page = wanted[offset : offset + limit]
+        more = offset + limit < len(wanted)
+        answer: dict[str, Any] = {"runs": [run.as_json(now) for run in page]}
+        if by_token:
+            answer |= {"next_page_token": str(offset + limit)} if more else {}
+        else:
+            answer["has_more"] = more
+        return web.json_response(answer)
+
+    @staticmethod
+    def _error(message: str) -> web.Response:
+        error = {"error_code": "INVALID_PARAMETER_VALUE", "message": message}
+        return web.json_response(error, status=400)
+
+    async def _set_up(self, request: web.Request) -> web.Response:
+        """Start runs that end evenly between two times from now, and forget all counts."""
+        wish = await request.json()
+        self.runs.clear()
+        self.asked.clear()
+        self.connections.clear()
+        self.throttled = 0
+        self.max_page = wish.get("max_page", MAX_LIMIT)
+        self.requests_per_second = wish.get("requests_per_second")
+        now, count = time.time(), wish["runs"]
+        first, last = wish["first_end"], wish["last_end"]
+        for n in range(count):
+            # A fixed shuffle, so that the order of ends is not that of starts.
+            part = (n * 7919 % count) / max(1, count - 1)
+            self.runs[n + 1] = Run(n + 1, now + n / 1e6, now + first + part * (last - first))
+        return web.json_response({str(r.run_id): r.end for r in self.runs.values()})
+
+    async def _counts(self, _request: web.Request) -> web.Response:
+        return web.json_response(
+            {
+                "requests": dict(self.asked),
+                "connections": len(self.connections),
+                "throttled": self.throttled,
+            }
+        )
+
+
+async def main(port: int) -> None:
+    """Serve on loopback until stopped; print the address."""
+    runner = web.AppRunner(ManyRuns().app(), access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    address = runner.addresses[0]
+    print(json.dumps({"url": f"http://{address[0]}:{address[1]}"}), flush=True)
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--port", type=int, default=0)
+    asyncio.run(main(parser.parse_args().port))

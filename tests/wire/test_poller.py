@@ -1,0 +1,300 @@
+"""The poller over real HTTP: many waits, few requests, no run taken for what it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from airflow_jobs_provider.api.errors import DoesNotExist, JobsApiError
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from airflow_jobs_provider.triggers import poller as poller_module
+from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from airflow_jobs_provider.triggers.poller import RunPoller, poller_of
+from benchmarks.many_runs import ManyRuns
+
+PERIOD = 0.2
+
+
+@pytest.fixture
+async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ManyRuns]:
+    """A service with many runs, in this event loop, and the connection to it."""
+    many = ManyRuns()
+    runner = web.AppRunner(many.app(), access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    for name in ("DEFAULT", "OTHER"):
+        monkeypatch.setenv(
+            f"AIRFLOW_CONN_DATABRICKS_{name}",
+            json.dumps(
+                {"conn_type": "databricks_jobs", "host": f"http://{host}:{port}", "password": name}
+            ),
+        )
+    # The pace is for a service that others use, too.
+    monkeypatch.setattr(poller_module, "REQUESTS_PER_SECOND", 1000.0)
+    yield many
+    for task in [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
+        if "RunPoller" in repr(task):
+            task.cancel()
+    await runner.cleanup()
+
+
+def poller(**arguments: Any) -> RunPoller:
+    """Return the poller of the default connection; trouble is waited out at once."""
+    arguments.setdefault("retry_delay", 0.01)
+    return poller_of(DatabricksJobsHook(**arguments))
+
+
+async def ended(one: RunPoller, run_id: int, period: float = PERIOD) -> dict[str, Any]:
+    """Wait until a run is not RUNNING."""
+    known: dict[str, Any] = {"state": {"life_cycle_state": "RUNNING"}}
+    return await one.news(run_id, period=period, known=known)
+
+
+def starts(one: RunPoller, run_ids: list[int], period: float = PERIOD) -> list[asyncio.Task[Any]]:
+    """Wait for all of these runs."""
+    return [asyncio.create_task(ended(one, run_id, period)) for run_id in run_ids]
+
+
+async def result_states(tasks: list[asyncio.Task[Any]]) -> list[str]:
+    """Return how the runs ended."""
+    return [run["state"]["result_state"] for run in await asyncio.gather(*tasks)]
+
+
+async def test_one_run_is_read_by_its_id(service: ManyRuns) -> None:
+    """One run costs what it would cost without a poller, and no list is read."""
+    (run_id,) = service.add(1)
+    tasks = starts(poller(), [run_id])
+    await asyncio.sleep(2.5 * PERIOD)
+    service.end(run_id, "FAILED")
+    assert await result_states(tasks) == ["FAILED"]
+    assert set(service.asked) == {"runs/get"}
+    assert service.asked["runs/get"] <= 5
+
+
+async def test_many_runs_are_read_from_lists(service: ManyRuns) -> None:
+    """Five hundred waits over several polls cost a handful of requests, and all get their run."""
+    run_ids = service.add(500)
+    tasks = starts(poller(), run_ids)
+    for run_id in run_ids:
+        await asyncio.sleep(0.002)
+        service.end(run_id, "SUCCESS" if run_id % 2 else "FAILED")
+    states = await result_states(tasks)
+    assert states == ["SUCCESS" if run_id % 2 else "FAILED" for run_id in run_ids]
+    assert sum(service.asked.values()) < 60
+    assert len(service.connections) <= poller_module.REQUESTS_AT_ONCE
+
+
+async def test_missing_from_a_list_means_nothing(service: ManyRuns) -> None:
+    """Active runs that no list shows are asked for by id, and go on being waited for."""
+    run_ids = service.add(100)
+    hidden = run_ids[:3]
+    tasks = starts(poller(), run_ids)
+    full = service.runs
+    listed = {k: v for k, v in full.items() if k not in hidden}
+    original = service._list
+
+    async def without_hidden(request: web.Request) -> web.Response:
+        service.runs = listed
+        try:
+            return await original(request)
+        finally:
+            service.runs = full
+
+    # The fake service's own list, cut as a busy service's can be.
+    service.list_runs = without_hidden
+    await asyncio.sleep(3 * PERIOD)
+    assert not any(task.done() for task in tasks)
+    assert service.asked["runs/get"] >= 3
+    for run_id in run_ids:
+        service.end(run_id)
+    assert set(await result_states(tasks)) == {"SUCCESS"}
+
+
+async def test_a_deleted_run_fails_its_own_waiter_only(service: ManyRuns) -> None:
+    """The others are not troubled."""
+    run_ids = service.add(50)
+    tasks = starts(poller(), run_ids)
+    service.deleted.add(run_ids[7])
+    with pytest.raises(DoesNotExist, match=f"Run {run_ids[7]} "):
+        await tasks.pop(7)
+    assert not any(task.done() for task in tasks)
+    for run_id in run_ids:
+        service.end(run_id)
+    assert set(await result_states(tasks)) == {"SUCCESS"}
+
+
+async def test_a_list_that_is_refused(service: ManyRuns) -> None:
+    """A user who may not list runs has them read one by one."""
+    service.lists_refused = True
+    run_ids = service.add(30)
+    tasks = starts(poller(), run_ids)
+    await asyncio.sleep(2 * PERIOD)
+    for run_id in run_ids:
+        service.end(run_id)
+    assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert service.asked["runs/list"] == 1
+
+
+async def test_other_peoples_runs(service: ManyRuns) -> None:
+    """Three waits in a workspace of thousands of runs: the lists are left alone once measured."""
+    service.add(3000)
+    run_ids = service.add(3)
+    tasks = starts(poller(), run_ids)
+    await asyncio.sleep(4 * PERIOD)
+    for run_id in run_ids:
+        service.end(run_id)
+    assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert service.asked["runs/list"] <= 2
+
+
+async def test_runs_beyond_the_lists_reach(service: ManyRuns) -> None:
+    """Runs older than ten thousand others cannot be listed, but read."""
+    run_ids = service.add(40)
+    service.add(10_500)
+    tasks = starts(poller(), run_ids)
+    await asyncio.sleep(2 * PERIOD)
+    for run_id in run_ids:
+        service.end(run_id)
+    assert set(await result_states(tasks)) == {"SUCCESS"}
+
+
+async def test_lists_of_25(service: ManyRuns) -> None:
+    """Page tokens and small pages, as later API versions have them."""
+    service.max_page = 25
+    run_ids = service.add(300)
+    tasks = starts(poller(), run_ids)
+    await asyncio.sleep(2 * PERIOD)
+    for run_id in run_ids:
+        service.end(run_id)
+    assert set(await result_states(tasks)) == {"SUCCESS"}
+
+
+async def test_trouble_is_one_line(service: ManyRuns, caplog: pytest.LogCaptureFixture) -> None:
+    """An outage of several polls, two hundred waiters: a line at its start, a line at its end."""
+    caplog.set_level("INFO")
+    run_ids = service.add(200)
+    tasks = starts(poller(), run_ids)
+    service.trouble.extend([503] * 6)
+    async with asyncio.timeout(10):
+        while service.trouble:  # noqa: ASYNC110 - the service is in this loop, and has no event
+            await asyncio.sleep(0.01)
+    for run_id in run_ids:
+        service.end(run_id)
+    assert set(await result_states(tasks)) == {"SUCCESS"}
+    lines = [r.getMessage() for r in caplog.records if r.name == poller_module.__name__]
+    assert [line.split(" cannot")[0].split(", after")[0] for line in lines] == [
+        "200 runs",
+        "The service answers again",
+    ]
+
+
+async def test_a_429_slows_all_down(service: ManyRuns) -> None:
+    """A service that allows five requests a second is not asked much more; all get their run."""
+    service.requests_per_second = 5
+    service.lists_refused = True
+    run_ids = service.add(12)
+    tasks = starts(poller(), run_ids)
+    for run_id in run_ids:
+        service.end(run_id)
+    assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert service.throttled <= 3 * poller_module.REQUESTS_AT_ONCE
+
+
+async def test_a_poller_for_each_connection(service: ManyRuns) -> None:
+    """Two credentials for one host are two pollers; one credential is one."""
+    assert poller() is poller()
+    other = poller(databricks_conn_id="databricks_other")
+    assert other is not poller()
+    run_ids = service.add(2)
+    tasks = [*starts(poller(), run_ids[:1]), *starts(other, run_ids[1:])]
+    for run_id in run_ids:
+        service.end(run_id)
+    assert set(await result_states(tasks)) == {"SUCCESS"}
+
+
+async def test_each_waiters_period_is_kept(service: ManyRuns) -> None:
+    """A patient waiter is not polled for at an impatient one's pace, nor the other way round."""
+    quick, slow = service.add(2)
+    tasks = [*starts(poller(), [quick], 0.1), *starts(poller(), [slow], 10)]
+    await asyncio.sleep(0.55)
+    began = time.monotonic()
+    service.end(quick)
+    await tasks[0]
+    assert time.monotonic() - began < 0.2
+    tasks[1].cancel()
+    assert service.asked["runs/get"] <= 9
+
+
+async def test_a_waiter_that_leaves(service: ManyRuns) -> None:
+    """A cancelled wait is forgotten: nothing is read for it any more."""
+    (run_id,) = service.add(1)
+    (task,) = starts(poller(), [run_id])
+    await asyncio.sleep(2 * PERIOD)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    before = service.asked.copy()
+    await asyncio.sleep(2 * PERIOD)
+    assert service.asked == before
+
+
+async def test_two_wait_for_one_run(service: ManyRuns) -> None:
+    """Both get it, for one reading."""
+    (run_id,) = service.add(1)
+    tasks = starts(poller(), [run_id, run_id])
+    service.end(run_id)
+    assert await result_states(tasks) == ["SUCCESS", "SUCCESS"]
+    assert sum(service.asked.values()) == 1
+
+
+async def test_a_sign_of_life(service: ManyRuns) -> None:
+    """Who asks for it gets a reading although nothing changed."""
+    (run_id,) = service.add(1)
+    known = service.runs[run_id].as_json(time.time())
+    run = await poller().news(run_id, period=0.05, known=known, at_the_latest=0.1)
+    assert run["state"]["life_cycle_state"] == "RUNNING"
+
+
+async def test_a_connection_that_is_not_there(service: ManyRuns) -> None:
+    """Everybody who waits hears of it, and a later wait tries again."""
+    one = poller(databricks_conn_id="no_such_connection")
+    with pytest.raises(Exception, match="no_such_connection"):
+        await ended(one, 7)
+    await asyncio.sleep(0)
+    assert poller(databricks_conn_id="no_such_connection") is not one
+
+
+async def test_triggers_share_the_poller(service: ManyRuns) -> None:
+    """A hundred triggers fire one event each, for a handful of requests."""
+    run_ids = service.add(100)
+    triggers = [
+        DatabricksJobRunTrigger(run_id, polling_period_seconds=PERIOD) for run_id in run_ids
+    ]
+
+    async def fire(trigger: DatabricksJobRunTrigger) -> list[Any]:
+        return [event.payload async for event in trigger.run()]
+
+    tasks = [asyncio.create_task(fire(trigger)) for trigger in triggers]
+    await asyncio.sleep(2 * PERIOD)
+    for run_id in run_ids:
+        service.end(run_id)
+    fired = await asyncio.gather(*tasks)
+    assert [[event["run"]["run_id"] for event in events] for events in fired] == [
+        [run_id] for run_id in run_ids
+    ]
+    assert sum(service.asked.values()) <= 15
+
+
+async def test_errors_are_typed(service: ManyRuns) -> None:
+    """A refusal that waiting does not mend reaches every waiter."""
+    service.trouble.extend([404] * 50)
+    tasks = starts(poller(), service.add(3))
+    for task in tasks:
+        with pytest.raises(JobsApiError):
+            await task
