@@ -26,6 +26,8 @@ PYTHONS = {
     "3.0": ("3.11", "3.12"),
     "2.11": ("3.11", "3.12"),
 }
+# soupsieve after 3.0.1 wants Python 3.11.5, and Debian 12 has 3.11.2.
+HELD_EVERYWHERE = ("soupsieve<=3.0.1",)
 # Airflow 3.0 names no upper bounds, but its execution API answers 422 to every task with the
 # FastAPI and cadwyn of later years.
 HELD = {"3.0": ("fastapi==0.116.1", "cadwyn==5.4.4")}
@@ -48,7 +50,8 @@ def installed(python: str, line: str, known: dict[str, str]) -> dict[str, str]:
         constraints.write_text("\n".join(known.values()))
         subprocess.run([python, "-m", "venv", f"{directory}/venv"], check=True)
         pip = [f"{directory}/venv/bin/python", "-m", "pip"]
-        wanted = [f"apache-airflow=={line}.*", *HELD.get(line, ()), f"{ROOT}[dev]"]
+        held = [*HELD_EVERYWHERE, *HELD.get(line, ())]
+        wanted = [f"apache-airflow=={line}.*", *held, f"{ROOT}[dev]"]
         subprocess.run([*pip, "install", "-q", "-c", str(constraints), *wanted], check=True)
         freeze = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True)
     return pins(freeze.stdout.splitlines())
