@@ -26,8 +26,8 @@ PYTHONS = {
     "3.0": ("3.11", "3.12"),
     "2.11": ("3.11", "3.12"),
 }
-# soupsieve after 3.0.1 wants Python 3.11.5, and Debian 12 has 3.11.2.
-HELD_EVERYWHERE = ("soupsieve<=3.0.1",)
+# soupsieve 3 wants Python 3.11.5, and Debian 12 has 3.11.2.
+HELD_EVERYWHERE = ("soupsieve<3",)
 # Airflow 3.0 names no upper bounds, but its execution API answers 422 to every task with the
 # FastAPI and cadwyn of later years.
 HELD = {"3.0": ("fastapi==0.116.1", "cadwyn==5.4.4")}
