@@ -1,0 +1,112 @@
+"""DatabricksCancelRunsOperator: a run, or all runs of a job, stopped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_jobs_provider.connected import ConnectedOperator, refusals_are_final
+from airflow_jobs_provider.operators.parsing import (
+    check_before_sending,
+    check_when_parsed,
+    has_unrendered,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+__all__ = ["DatabricksCancelRunsOperator"]
+
+
+class DatabricksCancelRunsOperator(ConnectedOperator):
+    """Cancel a run, or all active runs of a job, and wait until none of them is active.
+
+    ::
+
+        DatabricksCancelRunsOperator(task_id="clear_the_way", job_id=42)
+
+    Cancelling works a little later; the task ends when it has. A run that has ended is left alone.
+    Canceling all runs of a job does not keep new ones from starting: one that starts meanwhile is
+    waited for, not canceled. Reference: "Runs cancel", "Runs cancel all".
+
+    :param run_id: the run to cancel.
+    :param job_id: the job whose runs to cancel; exactly one of ``run_id`` and ``job_id``.
+    :param wait_for_termination: wait until none is active; default True.
+    :param polling_period_seconds: seconds between two looks; default 5.
+    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
+    :param databricks_retry_limit: tries of a request at the most; by default time decides.
+    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
+        wrong.
+    :param databricks_retry_args: arguments for tenacity in place of the policy's own.
+    :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
+        template; default True.
+    :raises ValueError: when the DAG is parsed: neither run nor job was given, or both.
+    :raises InvalidRequest: when the DAG is parsed: the request cannot succeed.
+    :raises AirflowFailException: the same after rendering, or the service refused: there is no such
+        run or job.
+    """
+
+    template_fields: Sequence[str] = ("run_id", "job_id", "databricks_conn_id")
+    ui_color = "#1cb1c2"
+    ui_fgcolor = "#fff"
+
+    def __init__(
+        self,
+        *,
+        run_id: int | str | None = None,
+        job_id: int | str | None = None,
+        wait_for_termination: bool = True,
+        polling_period_seconds: float = 5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if (run_id is None) == (job_id is None):
+            raise ValueError("give either run_id or job_id, and not both")
+        self.run_id = run_id
+        self.job_id = job_id
+        self.wait_for_termination = wait_for_termination
+        self.polling_period_seconds = polling_period_seconds
+        if not has_unrendered((run_id, job_id)):
+            call_name, request = self._request()
+            check_when_parsed(call_name, None, request, validate=self.validate)
+
+    def _request(self) -> tuple[str, dict[str, Any]]:
+        if self.job_id is not None:
+            return "runs/cancel-all", {"job_id": self.job_id}
+        return "runs/cancel", {"run_id": self.run_id}
+
+    def execute(self, context: Context) -> None:
+        """Cancel, and wait unless told otherwise."""
+        with refusals_are_final():
+            call_name, request = self._request()
+            check_before_sending(call_name, request, validate=self.validate)
+            if self.job_id is not None:
+                self.hook.cancel_all_runs(int(self.job_id))
+            else:
+                assert self.run_id is not None
+                self.hook.cancel_run(int(self.run_id))
+            self.log.info("Asked to cancel %s.", self._what)
+            while self.wait_for_termination and (active := self._active()):
+                self.log.info("Still active: %s.", ", ".join(map(str, active)))
+                time.sleep(self.polling_period_seconds)
+        if self.wait_for_termination:
+            self.log.info("No run of %s is active.", self._what)
+
+    @property
+    def _what(self) -> str:
+        return f"job {self.job_id}" if self.job_id is not None else f"run {self.run_id}"
+
+    def _active(self) -> list[int]:
+        """Return the runs that are still active; an outage is waited out, however long."""
+        from airflow_jobs_provider.api import calls
+        from airflow_jobs_provider.api.states import RunState
+
+        patient = self.hook.retry_policy().patient()
+        if self.job_id is not None:
+            call = calls.list_runs(job_id=int(self.job_id), active_only=True)
+            runs = self.hook.send(call, retries=patient).items
+        else:
+            assert self.run_id is not None
+            runs = [self.hook.send(calls.get_run(int(self.run_id)), retries=patient)]
+        return [int(run["run_id"]) for run in runs if not RunState.of(run).is_terminal]

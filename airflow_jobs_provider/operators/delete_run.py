@@ -1,0 +1,70 @@
+"""DatabricksDeleteRunOperator: a run that has ended, forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_jobs_provider.connected import ConnectedOperator
+from airflow_jobs_provider.operators.parsing import check_before_sending, check_when_parsed
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+__all__ = ["DatabricksDeleteRunOperator"]
+
+
+class DatabricksDeleteRunOperator(ConnectedOperator):
+    """Delete a run that has ended; one that is not there any more is as good as deleted.
+
+    ::
+
+        DatabricksDeleteRunOperator(
+            task_id="forget", run_id="{{ ti.xcom_pull('etl', key='run_id') }}"
+        )
+
+    The service refuses to delete an active run: the task fails, and Airflow's retries try again.
+    Reference: "Runs delete".
+
+    :param run_id: the run.
+    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
+    :param databricks_retry_limit: tries of a request at the most; by default time decides.
+    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
+        wrong.
+    :param databricks_retry_args: arguments for tenacity in place of the policy's own.
+    :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
+        template; default True.
+    :raises InvalidRequest: when the DAG is parsed: the id is no number.
+    :raises AirflowFailException: the same after rendering, or the credentials were refused.
+    :raises BadRequest: the run is active.
+    """
+
+    template_fields: Sequence[str] = ("run_id", "databricks_conn_id")
+    ui_color = "#1cb1c2"
+    ui_fgcolor = "#fff"
+
+    def __init__(self, *, run_id: int | str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.run_id = run_id
+        check_when_parsed("runs/delete", None, {"run_id": run_id}, validate=self.validate)
+
+    def execute(self, context: Context) -> None:
+        """Delete the run."""
+        from airflow_jobs_provider.api.errors import (
+            AuthenticationFailed,
+            DoesNotExist,
+            InvalidRequest,
+        )
+
+        try:
+            request = {"run_id": self.run_id}
+            check_before_sending("runs/delete", request, validate=self.validate)
+            self.hook.delete_run(int(self.run_id))
+        except DoesNotExist:
+            self.log.warning("Run %s is not there: nothing to delete.", self.run_id)
+        except (AuthenticationFailed, InvalidRequest) as error:
+            raise AirflowFailException(str(error)) from error
+        else:
+            self.log.info("Deleted run %s.", self.run_id)

@@ -1,0 +1,80 @@
+"""When a payload is checked: as soon as it is complete, at the latest before it is sent.
+
+Complete it is when the DAG is parsed, if it holds no template, no other task's output and no mapped
+value; else after rendering. Checking imports pydantic, which Airflow has imported before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["check_before_sending", "check_when_parsed", "fields_over_json", "has_unrendered"]
+
+TEMPLATE_MARKERS = ("{{", "{%", "{#")
+TEMPLATE_FILES = (".json-tpl",)
+
+
+def has_unrendered(value: Any) -> bool:
+    """Whether a value holds something that is only known when the task runs.
+
+    That is text with a Jinja marker or the name of a template file, and whatever Airflow resolves:
+    an XComArg, a mapped argument, a DAG's param, a callable, a value set during execution.
+    """
+    if isinstance(value, str):
+        return value.endswith(TEMPLATE_FILES) or any(mark in value for mark in TEMPLATE_MARKERS)
+    if value is None or isinstance(value, (bool, int, float)):
+        return False
+    if isinstance(value, Mapping):
+        return any(map(has_unrendered, value.values()))
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return any(map(has_unrendered, value))
+    return (
+        callable(value)
+        or hasattr(value, "resolve")
+        or type(value).__module__.partition(".")[0] == "airflow"
+    )
+
+
+def fields_over_json(json: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``json``, overridden by the fields that were given; None counts as not given.
+
+    :raises TypeError: ``json`` is not a dict, such as a template that rendered to text.
+    """
+    if json is not None and not isinstance(json, Mapping):
+        raise TypeError(f"json must be a dict of the request's fields, not {type(json).__name__}")
+    given = {name: value for name, value in fields.items() if value is not None}
+    return {**(json or {}), **given}
+
+
+def check_when_parsed(
+    call_name: str, json: Any, fields: Mapping[str, Any], *, validate: bool = True
+) -> None:
+    """Check a request in an operator's constructor, if all of it is known by then.
+
+    Nothing is checked where nothing is given: a subclass may still set the fields.
+
+    :param call_name: the endpoint, such as ``runs/submit``.
+    :param json: the fields as one dict, or None.
+    :param fields: the fields given by name.
+    :param validate: what the user said of checking.
+    :raises InvalidRequest: the request cannot succeed; all problems are told.
+    """
+    if not validate or has_unrendered(json) or has_unrendered(fields):
+        return
+    request = fields_over_json(json, fields)
+    if request:
+        check_before_sending(call_name, request)
+
+
+def check_before_sending(
+    call_name: str, request: Mapping[str, Any], *, validate: bool = True
+) -> None:
+    """Check a rendered request, unless the user said not to.
+
+    :raises InvalidRequest: the request cannot succeed; all problems are told.
+    """
+    if validate:
+        from airflow_jobs_provider.api.validation import validate as check
+
+        check(call_name, request)

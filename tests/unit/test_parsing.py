@@ -1,0 +1,141 @@
+"""When a payload is complete, and what is checked when a DAG is parsed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, SET_DURING_EXECUTION, BaseOperator
+
+from airflow_jobs_provider.api.errors import InvalidRequest
+from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
+from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
+from airflow_jobs_provider.operators.delete_run import DatabricksDeleteRunOperator
+from airflow_jobs_provider.operators.export_run import DatabricksExportRunOperator
+from airflow_jobs_provider.operators.parsing import (
+    check_before_sending,
+    check_when_parsed,
+    fields_over_json,
+    has_unrendered,
+)
+
+OPERATORS: dict[type[Any], dict[str, Any]] = {
+    DatabricksCreateJobsOperator: {"name": "n", "run_job_task": {"job_id": 1}},
+    DatabricksExportRunOperator: {"run_id": 7, "path": "/p"},
+    DatabricksCancelRunsOperator: {"run_id": 7},
+    DatabricksDeleteRunOperator: {"run_id": 7},
+}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{{ ds }}",
+        "a {% if x %}b{% endif %}",
+        "{# note #}",
+        "request.json-tpl",
+        {"deep": [{"er": ("{{ ds }}",)}]},
+        [SET_DURING_EXECUTION],
+        str,  # what is called with the context
+    ],
+)
+def test_what_is_rendered_later(value: Any) -> None:
+    """Templates, template files and what Airflow resolves make a payload incomplete."""
+    assert has_unrendered(value)
+
+
+@pytest.mark.parametrize(
+    "value", [None, True, 5, 0.5, "x", "a.json", "{x}", {"a": [()]}, {1}, b"x"]
+)
+def test_what_is_complete(value: Any) -> None:
+    """Plain values are known when the DAG is parsed, also those that cannot be sent."""
+    assert not has_unrendered(value)
+
+
+def test_outputs_of_other_tasks() -> None:
+    """An XComArg, its parts and what is mapped over it are known only when they have run."""
+    with DAG("d", schedule=None, params={"p": 1}) as dag:
+        output: Any = BaseOperator(task_id="first").output
+        assert has_unrendered({"a": output})
+        assert has_unrendered([output["key"]])
+        assert has_unrendered(output.map(str))
+        assert has_unrendered(dag.param("p"))
+
+
+def test_fields_win_over_json() -> None:
+    """A field given by name replaces the same in json; None is not given."""
+    assert fields_over_json({"a": 1, "b": 2}, {"a": 3, "b": None}) == {"a": 3, "b": 2}
+    assert fields_over_json(None, {"a": 0}) == {"a": 0}
+    with pytest.raises(TypeError, match="json must be a dict of the request's fields, not str"):
+        fields_over_json("[]", {})
+
+
+def test_what_is_checked_when_parsed() -> None:
+    """A complete request is; one with a template, one not given at all, and an unwanted one not."""
+    bad = {"limit": -1}
+    with pytest.raises(InvalidRequest, match="limit must be from 0 to 1000; it is -1"):
+        check_when_parsed("runs/list", None, bad)
+    with pytest.raises(InvalidRequest):
+        check_when_parsed("runs/list", bad, {"run_type": None})
+    check_when_parsed("runs/list", bad, {"run_type": "{{ x }}"})
+    check_when_parsed("runs/get", None, {"run_id": None})
+    check_when_parsed("runs/list", bad, {}, validate=False)
+
+
+def test_what_is_checked_before_sending() -> None:
+    """A rendered request is, unless the user said not to."""
+    with pytest.raises(InvalidRequest):
+        check_before_sending("runs/get", {})
+    check_before_sending("runs/get", {}, validate=False)
+    # A dynamic value reference of the service looks like a template, and is sent as it is.
+    check_before_sending("run-now", {"job_id": 1, "python_params": ["{{job.id}}"]})
+
+
+@pytest.mark.parametrize("kind", OPERATORS)
+def test_every_field_is_templated_and_takes_xcomargs(kind: Any) -> None:
+    """A template is rendered wherever it stands; an XComArg makes its task upstream."""
+    given = OPERATORS[kind]
+    with DAG("d", schedule=None) as dag:
+        first = BaseOperator(task_id="first")
+        for name in kind.template_fields:
+            others = {} if kind is DatabricksCancelRunsOperator else given
+            if name == "databricks_conn_id":
+                others = given
+            operator = kind(task_id=f"t_{name}", **{**others, name: "{{ x }}"})
+            operator.render_template_fields({"x": "rendered"})
+            assert getattr(operator, name) == "rendered"
+            kind(task_id=f"x_{name}", **{**others, name: first.output})
+            assert dag.get_task(f"x_{name}").upstream_task_ids == {"first"}
+
+
+def test_a_mistake_shows_when_the_dag_is_parsed() -> None:
+    """The constructor tells all problems of a complete request; validate=False lets it pass."""
+    wrong: dict[str, Any] = {"name": "n", "notebook_task": {"notebook_path": "etl"}}
+    with pytest.raises(InvalidRequest) as caught:
+        DatabricksCreateJobsOperator(task_id="t", **wrong)
+    assert len(caught.value.problems) == 2
+    DatabricksCreateJobsOperator(task_id="t", validate=False, **wrong)
+    DatabricksCreateJobsOperator(task_id="t", **wrong, timeout_seconds="{{ x }}")
+    with pytest.raises(InvalidRequest, match="views_to_export"):
+        DatabricksExportRunOperator(task_id="t", run_id=7, path="/p", views_to_export="HTML")
+    with pytest.raises(InvalidRequest, match="run_id must be a whole number"):
+        DatabricksDeleteRunOperator(task_id="t", run_id="seven")
+    with pytest.raises(InvalidRequest, match="job_id must be a whole number"):
+        DatabricksCancelRunsOperator(task_id="t", job_id="seven")
+    with pytest.raises(ValueError, match="either run_id or job_id"):
+        DatabricksCancelRunsOperator(task_id="t")
+
+
+def test_a_template_file_is_read_before_it_is_checked(tmp_path: Path) -> None:
+    """A request kept in a file is complete only after rendering."""
+    (tmp_path / "job.json-tpl").write_text("{}")
+    with DAG("d", schedule=None, template_searchpath=[str(tmp_path)]):
+        DatabricksCreateJobsOperator(task_id="t", name="n", json="job.json-tpl")
+
+
+def test_a_mapped_operator_is_checked_when_it_is_known() -> None:
+    """Nothing is checked of what is mapped until it is unmapped."""
+    with DAG("d", schedule=None) as dag:
+        DatabricksDeleteRunOperator.partial(task_id="t").expand(run_id=["1", "seven"])
+    assert dag.has_task("t")
