@@ -117,6 +117,10 @@ class DatabricksJobsHook(BaseHook):
 
         The connection is looked up without blocking the event loop, on every Airflow version.
         """
+        import asyncio
+
+        # In a thread, the first time: importing an HTTP library would hold up the event loop.
+        await asyncio.to_thread(_import_what_async_clients_need)
         from airflow.providers.common.compat.connection import get_async_connection
         from asgiref.sync import sync_to_async
 
@@ -385,13 +389,17 @@ class DatabricksJobsHook(BaseHook):
     def find_job_id_by_name(self, job_name: str) -> int | None:
         """Return the id of the job of exactly this name; None if there is none.
 
+        One request where the service filters by name, all pages of the list where it does not.
+
         :raises ValueError: several jobs have the name; the message has their ids.
         """
-        return _only_job_id(job_name, [j for j in self.list_jobs() if _name(j) == job_name])
+        return _only_job_id(
+            job_name, [j for j in self.list_jobs(name=job_name) if _name(j) == job_name]
+        )
 
     async def a_find_job_id_by_name(self, job_name: str) -> int | None:
         """Do what :meth:`find_job_id_by_name` does."""
-        jobs = [j async for j in self.a_list_jobs() if _name(j) == job_name]
+        jobs = [j async for j in self.a_list_jobs(name=job_name) if _name(j) == job_name]
         return _only_job_id(job_name, jobs)
 
     def get_outputs(self, run: Mapping[str, Any]) -> list[TaskOutput]:
@@ -415,6 +423,19 @@ class DatabricksJobsHook(BaseHook):
         except (JobsApiError, ValueError) as error:
             return False, str(error)
         return True, f"Connected to {client.base_url}: the Jobs API answers."
+
+
+def _import_what_async_clients_need() -> None:
+    from importlib import import_module
+
+    for module in (
+        "aiohttp",
+        "asgiref.sync",
+        "airflow.providers.common.compat.connection",
+        "airflow_jobs_provider.api.client",
+        "airflow_jobs_provider.hooks.connection",
+    ):
+        import_module(module)
 
 
 def _name(job: Json) -> str:
