@@ -53,6 +53,7 @@ __all__ = [
     "ServerError",
     "UnexpectedAnswer",
     "answer_error",
+    "is_success",
     "read_json_object",
 ]
 
@@ -244,8 +245,13 @@ def read_json_object(body: bytes) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def answer_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorAnswer | None:
-    """Map an answer to the exception it means; None for a good one. Total: any answer maps.
+def is_success(status: int) -> bool:
+    """Whether an HTTP status is one of success."""
+    return 200 <= status < 300
+
+
+def answer_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorAnswer:
+    """Map an answer that is not a JSON object at 2xx to the exception it means. Total.
 
     :param status: HTTP status.
     :param headers: answer headers, looked up without regard to case by the HTTP libraries' own
@@ -253,8 +259,6 @@ def answer_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorA
     :param body: the answer's body, whole.
     """
     payload = read_json_object(body)
-    if 200 <= status < 300 and payload is not None:
-        return None
     facts: dict[str, Any] = {
         "status": status,
         "request_id": next((headers[h] for h in _REQUEST_ID_HEADERS if headers.get(h)), ""),

@@ -30,6 +30,7 @@ from airflow_jobs_provider.api.errors import (
     InsecureConnection,
     JobsApiError,
     answer_error,
+    is_success,
     read_json_object,
 )
 from airflow_jobs_provider.api.retries import RetryPolicy
@@ -124,12 +125,10 @@ class BaseClient:
         )
 
     def _read(self, call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
-        error = answer_error(status, headers, body)
-        if error is not None:
-            raise error
-        answer = read_json_object(body)
-        assert answer is not None  # answer_error vouches for it
-        return call.read(answer)
+        # A page of a thousand runs is a megabyte; a good answer is parsed once.
+        if is_success(status) and (answer := read_json_object(body)) is not None:
+            return call.read(answer)
+        raise answer_error(status, headers, body)
 
     def _retrying(self, call: Call[Any], retries: RetryPolicy | None) -> dict[str, Any]:
         return (retries or self._retries).tenacity(call.path, repeatable=call.repeatable)

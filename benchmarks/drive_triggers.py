@@ -1,0 +1,115 @@
+"""Wait for many runs with the triggers of one provider, in one event loop, and measure it.
+
+Started by ``waits.py``, once for each provider, with the Python of its environment. Reads
+``{"url", "provider", "ends": {run_id: time}, "period"}`` from standard input and writes the
+measures to standard output, each as JSON.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import statistics
+import sys
+import time
+from typing import Any
+
+
+def make_trigger(provider: str, run_id: int, period: float) -> Any:
+    """Make the provider's trigger for a run."""
+    if provider == "official":
+        from airflow.providers.databricks.triggers.databricks import (  # type: ignore[import-not-found]
+            DatabricksExecutionTrigger,
+        )
+
+        return DatabricksExecutionTrigger(
+            run_id=run_id, databricks_conn_id="bench", polling_period_seconds=int(period)
+        )
+    from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+
+    return DatabricksJobRunTrigger(
+        run_id=run_id, databricks_conn_id="bench", polling_period_seconds=period
+    )
+
+
+class LongestTurn:
+    """The longest turn of the event loop, in seconds of CPU: for so long nobody else had one."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def watch(self) -> None:
+        """Time every turn from now on; this costs next to nothing, as a sleeper would not."""
+        loop_class: Any = asyncio.base_events.BaseEventLoop
+        turn = loop_class._run_once  # noqa: SLF001
+
+        def timed(loop: Any) -> None:
+            before = time.thread_time()
+            turn(loop)
+            self.seconds = max(self.seconds, time.thread_time() - before)
+
+        loop_class._run_once = timed  # noqa: SLF001
+
+
+async def drive(wish: dict[str, Any]) -> dict[str, Any]:
+    """Run all triggers to their ends."""
+    late: list[float] = []
+    events: dict[int, int] = {}
+    ends = {int(run_id): end for run_id, end in wish["ends"].items()}
+
+    async def wait_for(run_id: int) -> None:
+        trigger = make_trigger(wish["provider"], run_id, wish["period"])
+        async for _ in trigger.run():
+            late.append(time.time() - ends[run_id])
+            events[run_id] = events.get(run_id, 0) + 1
+
+    # One wait before anything is counted, so that what happens once (imports) is not.
+    async for _ in make_trigger(wish["provider"], wish["warm_up"], 1).run():
+        pass
+    memory_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    longest = LongestTurn()
+    longest.watch()
+    cpu_before = time.process_time()
+    tasks: list[asyncio.Task[None]] = []
+    for n, run_id in enumerate(ends):
+        tasks.append(asyncio.create_task(wait_for(run_id)))
+        if n % 100 == 99:
+            await asyncio.sleep(0)  # the triggerer takes them up in portions, too
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    cpu = time.process_time() - cpu_before
+    late.sort()
+    return {
+        "events": len(late),
+        "repeated": sum(count - 1 for count in events.values()),
+        "failed": sum(isinstance(result, BaseException) for result in results),
+        "cpu_seconds": cpu,
+        "peak_kb_per_run": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_before)
+        / len(ends),
+        "longest_block_ms": 1000 * longest.seconds,
+        "late_median": statistics.median(late) if late else None,
+        "late_p99": late[int(0.99 * (len(late) - 1))] if late else None,
+        "late_worst": late[-1] if late else None,
+    }
+
+
+def main() -> None:
+    """Measure once."""
+    wish = json.load(sys.stdin)
+    host, port = wish["url"].removeprefix("http://").split(":")
+    os.environ["AIRFLOW_CONN_BENCH"] = json.dumps(
+        {"conn_type": "databricks", "schema": "http", "host": host, "port": int(port)}
+        | {"password": "a-token"}
+    )
+    import logging
+
+    make_trigger(wish["provider"], 0, wish["period"])
+    logging.disable(logging.INFO)
+    began = time.time()
+    measures = asyncio.run(drive(wish))
+    json.dump({**measures, "wall_seconds": time.time() - began}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()
