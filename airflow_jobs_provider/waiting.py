@@ -77,21 +77,24 @@ class WaitsForRun(BaseOperator):
 
     def _defer_until_ended(
         self,
-        run_id: int,
+        run: Mapping[str, Any],
         *,
         polling_period_seconds: float,
         timeout: timedelta | None = None,
         kwargs: dict[str, Any] | None = None,
         **trigger_arguments: Any,
     ) -> None:
+        from airflow_jobs_provider.api.states import RunState
         from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 
-        self.log.info("Deferring: the triggerer waits for run %s.", run_id)
+        run_id, state = int(run["run_id"]), RunState.of(run)
+        self.log.info("Deferring: the triggerer waits for run %s, which is %s.", run_id, state)
         self.defer(
             trigger=DatabricksJobRunTrigger(
                 run_id=run_id,
                 databricks_conn_id=self.databricks_conn_id,
                 polling_period_seconds=polling_period_seconds,
+                life_cycle_state=state.life_cycle_state or None,
                 **self._hook_arguments,
                 **trigger_arguments,
             ),

@@ -36,6 +36,7 @@ class RunProgress:
 
     :param run_id: the run.
     :param log: where to; a task's logger, so that the lines are in the task's log.
+    :param known_life_cycle_state: what the log has already; None for nothing.
     :param sign_of_life_seconds: time without a line after which there is one; default 10 minutes.
     :param clock: seconds from any start, only ever growing.
     """
@@ -45,6 +46,7 @@ class RunProgress:
         run_id: int,
         log: Log,
         *,
+        known_life_cycle_state: str | None = None,
         sign_of_life_seconds: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -53,6 +55,8 @@ class RunProgress:
         self._sign_of_life_seconds = sign_of_life_seconds
         self._clock = clock
         self._states: tuple[str, str | None] | None = None
+        if known_life_cycle_state is not None:
+            self._states = (known_life_cycle_state, None)
         self._since = self._last_line = clock()
         self._unknown: set[tuple[str, str | None]] = set()
 

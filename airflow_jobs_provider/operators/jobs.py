@@ -153,7 +153,7 @@ class _LaunchRunOperator(WaitsForRun):
             run = launched.run
             if self.deferrable and not RunState.of(run).is_terminal:
                 self._defer_until_ended(
-                    launched.run_id,
+                    run,
                     polling_period_seconds=self.polling_period_seconds,
                     kwargs={"generation": launched.generation},
                     cancel_on_kill=self.cancel_on_kill,

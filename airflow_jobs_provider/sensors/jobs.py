@@ -68,11 +68,13 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         """Wait in the way that was chosen; return the run's output."""
         if not self.deferrable:
             return super().execute(context)
-        outcome = self.poke(context)
-        if isinstance(outcome, PokeReturnValue):
-            return outcome.xcom_value
+        from airflow_jobs_provider.api.states import RunState
+
+        run = self._look_at(int(self.run_id))
+        if RunState.of(run).is_terminal:
+            return self._conclude(run)
         self._defer_until_ended(
-            int(self.run_id),
+            run,
             polling_period_seconds=self.poke_interval,
             timeout=timedelta(seconds=self.timeout),
         )

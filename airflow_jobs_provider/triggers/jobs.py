@@ -53,6 +53,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
     :param queued_timeout_seconds: give the run up and cancel it if it has not begun to run for so
         long.
     :param follow_attempts: go on with the service's own retries of the run; default False.
+    :param life_cycle_state: the run's when the task was deferred, which its log has already.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         deadline: float | None = None,
         queued_timeout_seconds: float | None = None,
         follow_attempts: bool = False,
+        life_cycle_state: str | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.run_id = run_id
@@ -81,6 +83,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         self.deadline = deadline
         self.queued_timeout_seconds = queued_timeout_seconds
         self.follow_attempts = follow_attempts
+        self.life_cycle_state = life_cycle_state
         # The run itself, or the attempt with which the service retries it.
         self._active_run_id = run_id
 
@@ -100,6 +103,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
                 "deadline": self.deadline,
                 "queued_timeout_seconds": self.queued_timeout_seconds,
                 "follow_attempts": self.follow_attempts,
+                "life_cycle_state": self.life_cycle_state,
             },
         )
 
@@ -136,7 +140,9 @@ class DatabricksJobRunTrigger(BaseTrigger):
         steps = follow_run(
             self._active_run_id,
             polling_period=lambda: self.polling_period_seconds,
-            progress=RunProgress(self.run_id, self.log),
+            progress=RunProgress(
+                self.run_id, self.log, known_life_cycle_state=self.life_cycle_state
+            ),
             queued_timeout_seconds=self.queued_timeout_seconds,
             follow_attempts=self.follow_attempts,
             on_attempt=self._go_on_with,
@@ -148,6 +154,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
                 ended = await poller_of(self._hook).carry_out(
                     steps,
                     period=self.polling_period_seconds,
+                    life_cycle_state=self.life_cycle_state,
                     wake_each_time=self.queued_timeout_seconds is not None,
                 )
             seen = ended.run

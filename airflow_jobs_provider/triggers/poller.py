@@ -181,17 +181,25 @@ class RunPoller:
             self._leave(waiter)
 
     async def carry_out(
-        self, steps: Generator[Step, Any, T], *, period: float, wake_each_time: bool = False
+        self,
+        steps: Generator[Step, Any, T],
+        *,
+        period: float,
+        life_cycle_state: str | None = None,
+        wake_each_time: bool = False,
     ) -> T:
         """Carry out an exchange as a client does, but hear of its runs with everybody else's.
 
         :param steps: the exchange, such as :func:`~airflow_jobs_provider.api.steps.follow_run`.
         :param period: seconds within which a run is to be read for the first time.
+        :param life_cycle_state: the first run's as it is known; None for not at all.
         :param wake_each_time: give the exchange each reading, not only those that bring news.
         """
         answer: Any = None
         error: JobsApiError | None = None
         known: Run | None = None
+        if life_cycle_state is not None:
+            known = {"state": {"life_cycle_state": life_cycle_state}}
         wait = 0.0
         while True:
             try:
@@ -205,7 +213,7 @@ class RunPoller:
             try:
                 if step.path == "runs/get":
                     run_id = int(step.parameters["run_id"])
-                    if known is not None and known.get("run_id") != run_id:
+                    if known is not None and known.get("run_id", run_id) != run_id:
                         known = None
                     answer = known = await self.news(
                         run_id,

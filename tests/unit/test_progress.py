@@ -61,3 +61,12 @@ def test_an_unknown_state_is_named_once(caplog: pytest.LogCaptureFixture) -> Non
     (warning,) = [r.getMessage() for r in caplog.records if r.levelname == "WARNING"]
     assert "HIBERNATING" in warning
     assert "active" in warning
+
+
+def test_what_the_log_has_already(caplog: pytest.LogCaptureFixture) -> None:
+    """A state that was told before the wait moved to the triggerer is not told again."""
+    caplog.set_level("INFO")
+    progress = RunProgress(7, logging.getLogger("task"), known_life_cycle_state="PENDING")
+    progress.observe({"state": {"life_cycle_state": "PENDING"}})
+    progress.observe({"state": {"life_cycle_state": "RUNNING"}})
+    assert caplog.messages == ["Run 7 is RUNNING after 0 s PENDING"]

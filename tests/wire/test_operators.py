@@ -401,6 +401,7 @@ def test_the_triggers_stored_form_is_all_text_and_numbers() -> None:
         "deadline",
         "queued_timeout_seconds",
         "follow_attempts",
+        "life_cycle_state",
     }
 
 
@@ -617,6 +618,7 @@ STORED = {
     "deadline": None,
     "queued_timeout_seconds": None,
     "follow_attempts": False,
+    "life_cycle_state": None,
 }
 
 
