@@ -52,7 +52,9 @@ class ConnectedOperator(BaseOperator):
     def _new_hook(self) -> DatabricksJobsHook:
         from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
-        return DatabricksJobsHook(self.databricks_conn_id, **self._hook_arguments)
+        return DatabricksJobsHook(
+            self.databricks_conn_id, validate=self.validate, **self._hook_arguments
+        )
 
     @property
     def _hook_arguments(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What a task that waits for a run shares, be it an operator or the sensor.
 
-The connection's hook, the wait in the triggerer, and the way from the trigger's event back to the
+The look at the run, the wait in the triggerer, and the way from the trigger's event back to the
 run.
 """
 
@@ -8,66 +8,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowException, conf
 
-if TYPE_CHECKING:
-    from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from airflow_jobs_provider.connected import ConnectedOperator
 
 __all__ = ["WaitsForRun"]
 
 
-class WaitsForRun(BaseOperator):
-    """Base of the tasks that wait for a run.
+class WaitsForRun(ConnectedOperator):
+    """Base of the tasks that wait for a run; see :class:`.connected.ConnectedOperator` for more.
 
-    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
-    :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
-        wrong.
-    :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param deferrable: wait in the triggerer; default False, or Airflow's
         ``[operators] default_deferrable``.
     """
 
-    def __init__(
-        self,
-        *,
-        databricks_conn_id: str = "databricks_default",
-        databricks_retry_limit: int | None = None,
-        databricks_retry_delay: float | None = None,
-        databricks_retry_args: dict[str, Any] | None = None,
-        deferrable: bool | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, *, deferrable: bool | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.databricks_conn_id = databricks_conn_id
-        self.databricks_retry_limit = databricks_retry_limit
-        self.databricks_retry_delay = databricks_retry_delay
-        self.databricks_retry_args = databricks_retry_args
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
-
-    @cached_property
-    def hook(self) -> DatabricksJobsHook:
-        """The hook of this task's connection."""
-        return self._new_hook()
-
-    def _new_hook(self) -> DatabricksJobsHook:
-        from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-
-        return DatabricksJobsHook(self.databricks_conn_id, **self._hook_arguments)
-
-    @property
-    def _hook_arguments(self) -> dict[str, Any]:
-        return {
-            "retry_limit": self.databricks_retry_limit,
-            "retry_delay": self.databricks_retry_delay,
-            "retry_args": self.databricks_retry_args,
-            "caller": type(self).__name__,
-        }
 
     def _look_at(self, run_id: int) -> dict[str, Any]:
         """Read a run that is known to be there; an outage is waited out, however long."""

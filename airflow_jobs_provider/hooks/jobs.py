@@ -52,6 +52,9 @@ class DatabricksJobsHook(BaseHook):
     :param retry_delay: seconds before the second try; by default it depends on what went wrong.
     :param retry_args: arguments for tenacity that replace the policy's own.
     :param caller: what the hook is used for, told to the service in the User-Agent.
+    :param validate: check each request against the API's reference before it is sent; default True.
+        A request that cannot succeed raises
+        :class:`~airflow_jobs_provider.api.errors.InvalidRequest` with all that is wrong with it.
     """
 
     conn_name_attr = "databricks_conn_id"
@@ -67,6 +70,7 @@ class DatabricksJobsHook(BaseHook):
         retry_delay: float | None = None,
         retry_args: Mapping[str, Any] | None = None,
         caller: str = "",
+        validate: bool = True,
     ) -> None:
         super().__init__()
         self.databricks_conn_id = databricks_conn_id
@@ -75,6 +79,7 @@ class DatabricksJobsHook(BaseHook):
         self.retry_delay = retry_delay
         self.retry_args = dict(retry_args or {})
         self.caller = caller
+        self.validate = validate
         self._blocking_client: JobsClient | None = None
 
     @classmethod
@@ -167,14 +172,25 @@ class DatabricksJobsHook(BaseHook):
         :param call: what to ask.
         :param retries: a policy for this call only.
         """
-        return self.client.send(call, retries=retries)
+        return self.client.send(self._checked(call), retries=retries)
 
     async def a_send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
         """Send any call, as :meth:`send` does."""
         async with self.async_client() as client:
-            return await client.send(call, retries=retries)
+            return await client.send(self._checked(call), retries=retries)
+
+    def _checked(self, call: Call[T]) -> Call[T]:
+        if self.validate:
+            from airflow_jobs_provider.api.validation import validate
+
+            validate(call.path, call.parameters)
+        return call
+
+    def _iterate(self, call: Call[Page[T]]) -> Iterator[T]:
+        return self.client.iterate(self._checked(call))
 
     async def _a_iterate(self, call: Call[Page[T]]) -> AsyncIterator[T]:
+        self._checked(call)
         async with self.async_client() as client:
             async for item in client.iterate(call):
                 yield item
@@ -195,7 +211,7 @@ class DatabricksJobsHook(BaseHook):
         self, limit: int | None = None, offset: int | None = None, name: str | None = None
     ) -> Iterator[Json]:
         """Yield the jobs of the workspace, page after page as needed (reference: "List")."""
-        return self.client.iterate(calls.list_jobs(limit=limit, offset=offset, name=name))
+        return self._iterate(calls.list_jobs(limit=limit, offset=offset, name=name))
 
     def get_job(self, job_id: int) -> Json:
         """Return a job with its settings (reference: "Get")."""
@@ -247,7 +263,7 @@ class DatabricksJobsHook(BaseHook):
 
         :param limit: runs fetched at once, not runs in all; 20 if None, the maximum if 0.
         """
-        return self.client.iterate(
+        return self._iterate(
             calls.list_runs(
                 active_only=active_only,
                 completed_only=completed_only,

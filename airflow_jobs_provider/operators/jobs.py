@@ -1,4 +1,4 @@
-"""Operators that launch a run: DatabricksSubmitRunOperator and DatabricksRunNowOperator.
+"""All operators; here are those that launch a run, submitted once or of a job that is there.
 
 Both launch once, wait for the run in the worker or, deferred, in the triggerer, and hand what the
 run gave back to the next task. Nothing here touches the network or a connection when a DAG is
@@ -17,8 +17,18 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
 )
 
+from airflow_jobs_provider.connected import refusals_are_final
 from airflow_jobs_provider.identity import TaskTry
+from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
+from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
+from airflow_jobs_provider.operators.delete_run import DatabricksDeleteRunOperator
+from airflow_jobs_provider.operators.export_run import DatabricksExportRunOperator
 from airflow_jobs_provider.operators.links import DatabricksJobRunLink
+from airflow_jobs_provider.operators.parsing import (
+    check_before_sending,
+    check_when_parsed,
+    fields_over_json,
+)
 from airflow_jobs_provider.waiting import WaitsForRun
 
 if TYPE_CHECKING:
@@ -27,7 +37,14 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.steps import Launched
 
-__all__ = ["DatabricksRunNowOperator", "DatabricksSubmitRunOperator"]
+__all__ = [
+    "DatabricksCancelRunsOperator",
+    "DatabricksCreateJobsOperator",
+    "DatabricksDeleteRunOperator",
+    "DatabricksExportRunOperator",
+    "DatabricksRunNowOperator",
+    "DatabricksSubmitRunOperator",
+]
 
 MAX_RUN_NAME_BYTES = 4096  # reference: "Run", run_name
 
@@ -77,15 +94,10 @@ class _LaunchRunOperator(WaitsForRun):
 
     def request(self) -> dict[str, Any]:
         """Return what is sent: ``json``, overridden by the fields that were given."""
-        if self.json is not None and not isinstance(self.json, Mapping):
-            raise TypeError(
-                f"json must be a dict of the request's fields, not {type(self.json).__name__}"
-            )
-        given = {name: getattr(self, name) for name in self.request_fields}
-        return {
-            **(self.json or {}),
-            **{name: value for name, value in given.items() if value is not None},
-        }
+        return fields_over_json(self.json, self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.request_fields}
 
     def launch_call(self, context: Context) -> Call[int]:
         """Return the call that launches the run, but for its token."""
@@ -181,6 +193,8 @@ class _LaunchRunOperator(WaitsForRun):
         from airflow_jobs_provider.api.steps import launch_once
 
         call = self.launch_call(context)
+        with refusals_are_final():
+            check_before_sending(call.path, call.parameters, validate=self.validate)
         tokens = self._tokens(context, self.request().get("idempotency_token"))
 
         def launch(token: str) -> Call[int]:
@@ -344,8 +358,12 @@ class DatabricksSubmitRunOperator(_LaunchRunOperator):
         then says so; default none.
     :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
         ``[operators] default_deferrable``.
+    :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
+        template; default True.
+    :raises InvalidRequest: when the DAG is parsed: the reference forbids the request.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
-    :raises AirflowFailException: the service refused the request; Airflow does not retry.
+    :raises AirflowFailException: the reference forbids the rendered request, or the service refused
+        it; Airflow does not retry.
     """
 
     request_fields: ClassVar[tuple[str, ...]] = (
@@ -415,6 +433,7 @@ class DatabricksSubmitRunOperator(_LaunchRunOperator):
         self.notification_settings = notification_settings
         self.access_control_list = access_control_list
         self.git_source = git_source
+        check_when_parsed("runs/submit", self.json, self._fields(), validate=self.validate)
 
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``runs/submit`` call, named after the task unless it has a name."""
@@ -463,8 +482,11 @@ class DatabricksRunNowOperator(_LaunchRunOperator):
     :param queued_timeout_seconds: likewise.
     :param max_output_bytes: likewise.
     :param deferrable: likewise.
+    :param validate: likewise.
+    :raises InvalidRequest: when the DAG is parsed: the reference forbids the request.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
-    :raises AirflowFailException: the service refused the request, or no job has the name.
+    :raises AirflowFailException: the reference forbids the rendered request, the service refused
+        it, or no job has the name.
     """
 
     request_fields: ClassVar[tuple[str, ...]] = (
@@ -508,6 +530,11 @@ class DatabricksRunNowOperator(_LaunchRunOperator):
         self.python_named_params = python_named_params
         self.job_parameters = job_parameters
         self.idempotency_token = idempotency_token
+        fields = self._fields()
+        in_json = self.json if isinstance(self.json, Mapping) else {}
+        if fields.pop("job_name") is not None or in_json.get("job_name") is not None:
+            fields["job_id"] = fields["job_id"] or 0  # not known yet, but there
+        check_when_parsed("run-now", self.json, fields, validate=self.validate)
 
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``run-now`` call, with the job's id where its name was given."""

@@ -47,17 +47,18 @@ def method(request: pytest.FixtureRequest, connection: None) -> Method:
     return call
 
 
+SETTINGS = {"run_job_task": {"job_id": 1}}
 RUN = {"run_id": 7, "run_page_url": "http://x/7", "state": {"life_cycle_state": "RUNNING"}}
 CASES: list[tuple[str, tuple[Any, ...], str, Any, Any]] = [
     # method, arguments, path, answer, result
-    ("create_job", ({"name": "n"},), "create", {"job_id": 3}, 3),
+    ("create_job", (SETTINGS,), "create", {"job_id": 3}, 3),
     ("list_jobs", (), "list", {"jobs": [{"job_id": 3}]}, [{"job_id": 3}]),
     ("get_job", (3,), "get", {"job_id": 3}, {"job_id": 3}),
-    ("reset_job", (3, {}), "reset", {}, None),
+    ("reset_job", (3, SETTINGS), "reset", {}, None),
     ("update_job", (3, {}, ["libraries"]), "update", {}, None),
     ("delete_job", (3,), "delete", {}, None),
     ("run_now", ({"job_id": 3},), "run-now", {"run_id": 7}, 7),
-    ("submit_run", ({},), "runs/submit", {"run_id": 7}, 7),
+    ("submit_run", (SETTINGS,), "runs/submit", {"run_id": 7}, 7),
     ("list_runs", (True,), "runs/list", {"runs": [RUN]}, [RUN]),
     ("get_run", (7,), "runs/get", RUN, RUN),
     ("export_run", (7,), "runs/export", {"views": [{"name": "n"}]}, [{"name": "n"}]),

@@ -82,6 +82,7 @@ GONE = answer({"error_code": "INVALID_PARAMETER_VALUE", "message": "Run 7 does n
 def submit(**arguments: Any) -> DatabricksSubmitRunOperator:
     """Make a submit operator that polls fast."""
     arguments.setdefault("notebook_task", {"notebook_path": "/etl"})
+    arguments.setdefault("existing_cluster_id", "1201-my-cluster")
     arguments.setdefault("polling_period_seconds", 0.01)
     return DatabricksSubmitRunOperator(task_id="etl", **arguments)
 
