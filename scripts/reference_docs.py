@@ -1,0 +1,178 @@
+"""Writes docs/reference.md (endpoints, structures, fields, rules) from the code that checks them.
+
+    python -m scripts.reference_docs
+
+A test fails when the page is not what this writes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from airflow_jobs_provider.api import calls
+from airflow_jobs_provider.api.rules import MAX_REQUEST_BYTES, RULES
+from airflow_jobs_provider.api.structures import (
+    Field,
+    fields_of,
+    is_open,
+    maps_and_enumerations,
+    structures,
+    values_of,
+)
+from airflow_jobs_provider.api.types import ENDPOINTS
+
+PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
+
+HEAD = """\
+# What is typed and what is checked
+
+<!-- Written by scripts/reference_docs.py; change that, or the code it reads. -->
+
+Every endpoint, structure and field of the Jobs API 2.0, as `airflow_jobs_provider.api.types` has
+them, and every rule that a request is checked against before it is sent. Names, types and section
+titles are those of the API's reference.
+
+A payload can be written as plain dicts; with a type it has completion in the editor, and a type
+checker sees a wrong field:
+
+```python
+from airflow_jobs_provider.api.types import NewCluster
+
+SMALL: NewCluster = {
+    "spark_version": "15.4.x-scala2.12",
+    "node_type_id": "Standard_D3_v2",
+    "num_workers": 1,
+}
+```
+
+**When it is checked.** In an operator's constructor, if the request holds no template, no other
+task's output and no mapped value, so that a mistake is an import error of the DAG; else after
+rendering, before anything is sent. The hook checks each request before it sends it. All problems of
+a request are told together, each in one sentence: the field, the rule, what was found. Values are
+told by kind and size, since they may be secret.
+
+**What is not checked.** Fields, endpoints, kinds of task, of library and of storage that are not
+listed here pass untouched, so what a later version of the API adds can be used at once. A null
+counts as not given. Whole numbers, and true and false, may be given as text, as a template renders
+them; numbers and booleans among the parameters are sent as text. `validate=False` turns checking
+off for one operator or hook.
+
+Outside Airflow, `airflow_jobs_provider.api.validation.validate("runs/submit", request)` does the
+same, and raises `airflow_jobs_provider.api.errors.InvalidRequest`.
+"""
+
+RULES_HEAD = f"""\
+## Rules
+
+Besides the type of each field. A request has at most {MAX_REQUEST_BYTES:,} bytes as JSON
+(reference: "Jobs API 2.0").
+
+| Rule | Applies to |
+| --- | --- |
+"""
+
+
+def page() -> str:
+    """Return the whole page."""
+    known = structures()
+    bodies = {id(e.request) for e in ENDPOINTS.values()}
+    bodies |= {id(e.response) for e in ENDPOINTS.values()}
+    parts = [HEAD, "## Endpoints\n", *_endpoints(), "", RULES_HEAD + "\n".join(_rules()), ""]
+    parts += ["## Structures\n"]
+    for name, structure in sorted(known.items()):
+        if id(structure) not in bodies:
+            parts += _structure(name, structure)
+    parts += ["## Maps and enumerations\n", *_named(), ""]
+    parts += ["## Requests and responses\n"]
+    for endpoint in ENDPOINTS.values():
+        for structure in (endpoint.request, endpoint.response):
+            if structure is not None:
+                parts += _structure(structure.__name__, structure)
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def _endpoints() -> Iterator[str]:
+    methods = _methods()
+    yield "| Section | Call | Hook method | Takes | Gives |"
+    yield "| --- | --- | --- | --- | --- |"
+    for path, endpoint in ENDPOINTS.items():
+        response = endpoint.response
+        gives = _link(response.__name__) if response is not None else "nothing"
+        takes = _link(endpoint.request.__name__)
+        call = f"`{endpoint.verb} {path}`"
+        yield f"| {endpoint.section} | {call} | `{methods[path]}` | {takes} | {gives} |"
+
+
+def _methods() -> dict[str, str]:
+    """Return the name of the call, which is the hook's method's, by path."""
+    found = {}
+    for name in calls.__all__:
+        function = getattr(calls, name)
+        if inspect.isfunction(function):
+            required = [
+                p for p in inspect.signature(function).parameters.values() if p.default is p.empty
+            ]
+            call = function(
+                *({} if p.name in ("request", "settings", "new_settings") else 1 for p in required)
+            )
+            found[call.path] = name
+    return found
+
+
+def _rules() -> Iterator[str]:
+    for rule in RULES:
+        where = ", ".join(_link(name) for name in rule.structures)
+        yield f"| {rule.text.replace('|', chr(92) + '|').replace('``', '`')} | {where} |"
+
+
+def _structure(name: str, structure: Any) -> Iterator[str]:
+    words = (structure.__doc__ or "").partition("\n\n")[0].replace("\n    ", " ")
+    yield f"### {name}\n"
+    yield f"{words}\n"
+    fields = fields_of(structure)
+    if not fields:
+        return
+    yield "| Field | Type | |"
+    yield "| --- | --- | --- |"
+    for field in fields.values():
+        yield f"| `{field.name}` | {_type(field)} | {_marks(field)} |"
+    yield ""
+
+
+def _marks(field: Field) -> str:
+    return ", ".join(
+        word
+        for word, is_so in (("required", field.required), ("later versions", field.later))
+        if is_so
+    )
+
+
+def _type(field: Field) -> str:
+    before, of, name = field.type_name.rpartition("array of ")
+    is_plain = name.isupper() and name not in structures()
+    return f"{before}{of}{name if is_plain else _link(name)}"
+
+
+def _named() -> Iterator[str]:
+    yield "| Name | What it is |"
+    yield "| --- | --- |"
+    for name, hint in sorted(maps_and_enumerations().items()):
+        if values := values_of(hint):
+            words = ", ".join(f"`{value}`" for value in values)
+            words += "; others may come" if is_open(hint) else ""
+        else:
+            words = "map of text to text"
+            if name == "SparkConfPair":
+                words = "map of text to text, numbers, and true or false"
+        yield f'| <a id="{name.lower()}"></a>{name} | {words} |'
+
+
+def _link(name: str) -> str:
+    return f"[{name}](#{name.lower()})"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page())
