@@ -57,6 +57,21 @@ class LongestTurn:
         loop_class._run_once = timed  # noqa: SLF001
 
 
+class LongestCollection:
+    """The longest garbage collection, in seconds of CPU: a part of the longest turn, perhaps."""
+
+    def __init__(self) -> None:
+        self.seconds = self._started = 0.0
+
+    def __call__(self, phase: str, _info: Any) -> None:
+        """Note when a collection starts and stops."""
+        now = time.thread_time()
+        if phase == "start":
+            self._started = now
+        else:
+            self.seconds = max(self.seconds, now - self._started)
+
+
 async def drive(wish: dict[str, Any]) -> dict[str, Any]:
     """Run all triggers to their ends."""
     late: list[float] = []
@@ -77,8 +92,9 @@ async def drive(wish: dict[str, Any]) -> dict[str, Any]:
     gc.collect()
     gc.freeze()
     memory_before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    longest = LongestTurn()
+    longest, collections = LongestTurn(), LongestCollection()
     longest.watch()
+    gc.callbacks.append(collections)
     cpu_before = time.process_time()
     tasks: list[asyncio.Task[None]] = []
     for n, run_id in enumerate(ends):
@@ -96,6 +112,7 @@ async def drive(wish: dict[str, Any]) -> dict[str, Any]:
         "peak_kb_per_run": (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory_before)
         / len(ends),
         "longest_block_ms": 1000 * longest.seconds,
+        "longest_collection_ms": 1000 * collections.seconds,
         "late_median": statistics.median(late) if late else None,
         "late_p99": late[int(0.99 * (len(late) - 1))] if late else None,
         "late_worst": late[-1] if late else None,

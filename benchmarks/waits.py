@@ -32,6 +32,7 @@ COLUMNS = {
     "cpu_percent": "of a core",
     "peak_kb_per_run": "kB a run",
     "longest_block_ms": "longest block ms",
+    "longest_collection_ms": "(garbage collection ms)",
     "late_median": "noticed after s (median)",
     "late_p99": "(99 %)",
     "late_worst": "(worst)",

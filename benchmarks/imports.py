@@ -1,0 +1,99 @@
+"""What it costs to have each provider: time to import its operators, and megabytes installed.
+
+Import time is what the operators module adds once Airflow itself is imported, which every DAG file
+that uses the provider pays; the median of several fresh processes. Installed size is what the
+provider adds to an environment that has Airflow alone: its own files and those of the packages that
+nothing else there needs.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from typing import Any
+
+OPERATORS = {
+    "this one": "airflow_jobs_provider.operators.jobs",
+    "official": "airflow.providers.databricks.operators.databricks",
+}
+DISTRIBUTION = {
+    "this one": "airflow-jobs-provider",
+    "official": "apache-airflow-providers-databricks",
+}
+_IMPORT = """
+import sys, time
+from airflow.providers.common.compat.sdk import (
+    DAG, BaseHook, BaseOperator, BaseOperatorLink, BaseSensorOperator, XCom, conf)
+before = time.perf_counter()
+__import__(sys.argv[1])
+print(time.perf_counter() - before)
+"""
+_SIZE = """
+import json, re, sys
+from importlib.metadata import PackageNotFoundError, distribution
+
+def needed(name, extra=""):
+    seen, todo = set(), [name]
+    while todo:
+        one = re.sub("[-_.]+", "-", todo.pop()).lower()
+        if one in seen:
+            continue
+        try:
+            found = distribution(one)
+        except PackageNotFoundError:
+            continue
+        seen.add(one)
+        for line in found.requires or ():
+            if "extra ==" not in line:
+                todo.append(re.match(r"[A-Za-z0-9._-]+", line)[0])
+    return seen
+
+def size(name):
+    files = distribution(name).files or ()
+    return sum(f.locate().stat().st_size for f in files if f.locate().is_file())
+
+added = needed(sys.argv[1]) - needed("apache-airflow")
+print(json.dumps({name: size(name) for name in sorted(added)}))
+"""
+
+
+def measure(python: str, provider: str, repeats: int = 7) -> dict[str, Any]:
+    """Measure one provider in its environment."""
+
+    def output(code: str, argument: str) -> str:
+        result = subprocess.run(
+            [python, "-c", code, argument], check=True, capture_output=True, text=True
+        )
+        return result.stdout.splitlines()[-1]
+
+    seconds = [float(output(_IMPORT, OPERATORS[provider])) for _ in range(repeats)]
+    sizes = json.loads(output(_SIZE, DISTRIBUTION[provider]))
+    return {
+        "provider": provider,
+        "import_seconds": statistics.median(seconds),
+        "installed_megabytes": sum(sizes.values()) / 1e6,
+        "packages": sorted(sizes),
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """Write the measures as a Markdown table."""
+    lines = [
+        "| provider | import of the operators after Airflow's own | installed over Airflow's own |",
+        "| --- | --- | --- |",
+    ]
+    lines += [
+        f"| {row['provider']} | {1000 * row['import_seconds']:.0f} ms "
+        f"| {row['installed_megabytes']:.1f} MB in {len(row['packages'])} packages |"
+        for row in rows
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    measured = [measure(sys.executable, "this one")]
+    if len(sys.argv) > 1:
+        measured.append(measure(sys.argv[1], "official"))
+    print(table(measured))
