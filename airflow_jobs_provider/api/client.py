@@ -6,10 +6,8 @@ sends, receives and sleeps, and names its HTTP library's faults.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import ssl
-import time
 from collections.abc import AsyncIterator, Generator, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
@@ -25,7 +23,7 @@ from airflow_jobs_provider.api.exchange import (
     environment_proxy,
     reason_of,
 )
-from airflow_jobs_provider.api.retries import RetryPolicy
+from airflow_jobs_provider.api.retries import RetryPolicy, a_pause, pause
 from airflow_jobs_provider.api.steps import Step, Wait
 
 if TYPE_CHECKING:
@@ -123,7 +121,7 @@ class JobsClient(BaseClient):
     ) -> None:
         self.close()
 
-    _default_sleep: ClassVar[Any] = staticmethod(time.sleep)
+    _default_sleep: ClassVar[Any] = staticmethod(pause)
 
     def _send_once(self, call: Call[T]) -> T:
         import requests
@@ -257,7 +255,7 @@ class AsyncJobsClient(BaseClient):
     ) -> None:
         await self.close()
 
-    _default_sleep: ClassVar[Any] = staticmethod(asyncio.sleep)
+    _default_sleep: ClassVar[Any] = staticmethod(a_pause)
 
     async def _send_once(self, call: Call[T]) -> T:
         import aiohttp

@@ -12,7 +12,7 @@ import os
 import re
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
@@ -211,6 +211,10 @@ def _query_text(value: Any) -> str:
 def reason_of(error: object) -> str:
     """The bare reason inside the layers that HTTP libraries wrap it in; never a request."""
     error = getattr(error, "os_error", None) or error
+    # urllib3 puts a sentence of its own before the cause.
+    parts: Sequence[object] = getattr(error, "args", ())
+    if len(parts) > 1 and isinstance(parts[-1], Exception):
+        error = parts[-1]
     number = getattr(error, "errno", None)
     if (
         isinstance(number, int)
@@ -219,5 +223,5 @@ def reason_of(error: object) -> str:
     ):
         return os.strerror(number)
     text = re.sub(r"^.*?\[(Errno|SSL)[^]]*\] *", "", str(error).rpartition("> ")[2])
-    text = re.sub(r" *\(_ssl\.c:\d+\)", "", text)
+    text = re.sub(r" *\(_ssl\.c:\d+\)|: <\w+Error: .*", "", text, flags=re.DOTALL)
     return text.strip("()'\" ") or type(error).__name__

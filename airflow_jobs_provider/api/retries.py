@@ -22,14 +22,18 @@ Waits double and carry a jitter of up to a quarter, added, so that many tasks hi
 outage do not come back in step and 5xx never waits less than the 30 s that the reference asks
 for ("If you receive a 500-level error ..."). A call that may not be repeated (creating a job) is
 tried again only where the service cannot have acted on it.
+
+Tests need not wait for any of this: see :func:`no_waiting`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -48,12 +52,50 @@ from airflow_jobs_provider.api.errors import (
     UnexpectedAnswer,
 )
 
-__all__ = ["RetryPolicy", "Waits"]
+__all__ = ["RetryPolicy", "Waits", "a_pause", "no_waiting", "pause"]
 
 log = logging.getLogger(__name__)
 
 MINUTE = 60.0
 JITTER = 0.25
+
+
+_noted: list[float] | None = None
+
+
+@contextmanager
+def no_waiting() -> Iterator[list[float]]:
+    """Let no client wait, for tests: a wait is noted in the list that this lends, and is over.
+
+    ::
+
+        with no_waiting() as waits:
+            operator.execute(context)  # the service answers 503 for ten minutes
+        assert sum(waits) >= 600
+    """
+    global _noted  # noqa: PLW0603 - one switch for all clients of the process
+    before, _noted = _noted, []
+    try:
+        yield _noted
+    finally:
+        _noted = before
+
+
+def pause(seconds: float) -> None:
+    """Wait so long."""
+    if _noted is None:
+        time.sleep(seconds)
+    else:
+        _noted.append(seconds)
+
+
+async def a_pause(seconds: float) -> None:
+    """Wait so long, from asyncio."""
+    if _noted is None:
+        await asyncio.sleep(seconds)
+    else:
+        _noted.append(seconds)
+        await asyncio.sleep(0)
 
 
 @dataclass(frozen=True, slots=True)

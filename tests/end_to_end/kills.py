@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import shutil
 import signal
 import subprocess
@@ -13,11 +14,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from scripts.airflow_env import ROOT, airflow_environment
 from tests.wire.fake_service import LAUNCHES, FakeService, Plan, Seen
 
-__all__ = ["POINTS", "Account", "Killer", "Point"]
+__all__ = ["POINTS", "Account", "Killer", "Point", "killer", "random_plans"]
 
 HERE = Path(__file__).parent
 DAG_FILE = HERE / "kill_dags" / "kills.py"
@@ -126,7 +128,15 @@ class Killer:
         self.log = home / "task_tries.log"
         self._victim = home / "victim"
         self._count = 0
-        connection = {"conn_type": "databricks", "host": self.service.url, "password": "a-token"}
+        # In the one way that both providers understand.
+        address = urlsplit(self.service.url)
+        connection = {
+            "conn_type": "databricks",
+            "schema": "http",
+            "host": address.hostname,
+            "port": address.port,
+            "password": "a-token",
+        }
         env = airflow_environment(home, DAG_FILE.parent, connection=json.dumps(connection))
         env |= {"PYTHONPATH": str(ROOT), "KILLS_PROVIDER": provider}
         with self.log.open("w") as log:
@@ -201,6 +211,12 @@ class Killer:
             lost=[run.run_id for run in runs if not run.end_was_told],
             at_once=self.service.most_at_once,
         )
+
+
+def random_plans(dice: random.Random) -> list[Plan]:
+    """Up to two runs that fail, then one that succeeds, each of 50 to 300 ms."""
+    results = ["FAILED"] * dice.choice((0, 0, 0, 1, 1, 2)) + ["SUCCESS"]
+    return [Plan(result, seconds=dice.uniform(0.05, 0.3)) for result in results]
 
 
 @contextlib.contextmanager

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from airflow import __version__ as airflow_version
 
-from tests.end_to_end.kills import POINTS, Account, Killer, Point, killer
-from tests.wire.fake_service import Plan
+from tests.end_to_end.kills import POINTS, Account, Killer, Point, killer, random_plans
 
 pytestmark = pytest.mark.skipif(
     airflow_version < "3.3", reason="the harness speaks to the supervisor of Airflow 3.3"
@@ -60,11 +59,7 @@ def test_killed_at_random(at_large: Killer) -> None:
     dice = random.Random(4)
     kills = tasks = 0
     while kills < RANDOM_KILLS:
-        plans: list[Plan] = []
-        while not plans or (plans[-1].result == "FAILED" and len(plans) < 3):
-            result = dice.choice(("SUCCESS", "SUCCESS", "FAILED"))
-            plans.append(Plan(result, seconds=dice.uniform(0.05, 0.3)))
-        plans[-1] = Plan(seconds=plans[-1].seconds)
+        plans = random_plans(dice)
         account = at_large.kill_after(
             DAGS[tasks % len(DAGS)], [dice.uniform(0, 0.7) for _ in range(8)], plans
         )

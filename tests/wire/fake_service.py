@@ -12,6 +12,7 @@ import json
 import re
 import socket
 import struct
+import sys
 import threading
 import time
 from collections import defaultdict, deque
@@ -162,7 +163,7 @@ FAULTS: dict[str, Fault] = {
     "502 HTML": Fault(False, _says(502, _PAGE, _HTML)),
     "503": Fault(False, _says(503, _DOWN)),
     "429": Fault(False, _says(429, _SLOWER)),
-    "429 with Retry-After": Fault(False, _says(429, _SLOWER, {"Retry-After": "7"})),
+    "429 with Retry-After": Fault(False, _says(429, _SLOWER, {"Retry-After": "1"})),
     "403": Fault(False, _says(403, _error(403, "Invalid access token."))),
     "200 not JSON": Fault(False, _says(200, _PAGE, _HTML)),
     "200 not JSON after handling": Fault(True, _says(200, _PAGE, _HTML)),
@@ -302,23 +303,25 @@ class _Server(ThreadingHTTPServer):
     service: FakeService
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stay silent: a client that is killed, or that gives up, breaks its connection."""
+        """Stay silent where a client broke its connection: it was killed, or gave up."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
     """One connection."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     server: _Server
 
     def do_GET(self) -> None:
-        """Answer a reading request."""
-        self._serve(dict(parse_qsl(urlsplit(self.path).query)))
+        """Answer a reading request; some clients put what they ask for into its body."""
+        self._serve(dict(parse_qsl(urlsplit(self.path).query)) | self._body())
 
     def do_POST(self) -> None:
         """Answer a request that changes something."""
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        self._serve(json.loads(body or b"{}"))
+        self._serve(self._body())
 
     def say(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         """Send a whole answer."""
@@ -332,6 +335,10 @@ class Handler(BaseHTTPRequestHandler):
     def hang_up(self) -> None:
         """Close the connection, without another word."""
         self.close_connection = True
+
+    def _body(self) -> dict[str, Any]:
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        return dict(json.loads(body or b"{}"))
 
     def log_message(self, *_: object) -> None:
         """Stay silent."""
