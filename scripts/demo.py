@@ -53,8 +53,11 @@ def main() -> int:
             return failed(log_file, "Airflow could not make its metadata database.")
         say(f"Running the DAG {DAG_ID} (example_dags/{DAG_ID}.py)")
         result, printed = run_dag(env, log_file)
-    if result is None or result["state"] != "success":
-        return failed(log_file, "The DAG run did not succeed.")
+    if result is None:
+        return failed(log_file, "Airflow could not run the DAG.")
+    if result["state"] != "success":
+        print(f"Error: the DAG run failed, see above; the whole log is {log_file}", file=sys.stderr)
+        return 1
     launched = result["tasks"][LAUNCHING]["xcoms"]
     print("-" * WIDTH)
     print(f"The second task, {PRINTING}, read the exit value from XCom and printed:")
