@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -26,9 +27,10 @@ __all__ = ["DatabricksJobRunTrigger"]
 # and events are stored in Airflow's database.
 _RUN_FIELDS = ("run_id", "job_id", "run_page_url", "state", "start_time", "end_time")
 _TASK_FIELDS = ("run_id", "task_key", "attempt_number", "state")
-# Within the half minute that Airflow gives a trigger to clean up after a user's act.
+# With the look at the task before it, within the half minute that Airflow gives a trigger to clean
+# up after a user's act.
 _CANCEL = RetryPolicy(limit=4, delay=1)
-_CANCEL_SECONDS = 25.0
+_CANCEL_SECONDS = 19.0
 
 
 class DatabricksJobRunTrigger(BaseTrigger):
@@ -124,16 +126,20 @@ class DatabricksJobRunTrigger(BaseTrigger):
         except (JobsApiError, AirflowException, ValueError) as error:
             payload = {"run_id": self.run_id, "error": str(error)}
         except asyncio.CancelledError:
-            # From 3.3 Airflow calls on_kill itself, and only for a user's act.
+            # From 3.3 Airflow calls on_kill itself, and not when the triggerer stops.
             if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
-                await self._cancel_if_abandoned()
+                await _to_its_end(self._cancel_if_abandoned(if_unknown=False))
             raise
         yield TriggerEvent(payload)
 
     async def on_kill(self) -> None:
-        """Cancel the run after a user cleared or marked the task (Airflow 3.3 and later)."""
+        """Cancel the run after a user cleared or marked the task (Airflow 3.3 and later).
+
+        Airflow calls it also where a triggerer was silent for so long that another one has taken
+        over: then the task still waits, and the run is left alone.
+        """
         if self.cancel_on_kill:
-            await self._cancel("a user ended the task")
+            await _to_its_end(self._cancel_if_abandoned(if_unknown=True))
 
     async def _wait(self) -> dict[str, Any]:
         seen: dict[str, Any] = {"run_id": self._active_run_id}
@@ -181,13 +187,18 @@ class DatabricksJobRunTrigger(BaseTrigger):
     def _go_on_with(self, run_id: int) -> None:
         self._active_run_id = run_id
 
-    async def _cancel_if_abandoned(self) -> None:
+    async def _cancel_if_abandoned(self, *, if_unknown: bool) -> None:
         try:
             abandoned = await task_waits_no_more(self, self.run_id)
         except Exception as error:  # noqa: BLE001
             # A triggerer that goes down may be past answering. The next one finds the run.
-            self.log.warning("Run %s is left alone: %s", self.run_id, error)
-            return
+            self.log.warning(
+                "Run %s is %s, though the state of its task is not known: %s",
+                self.run_id,
+                "canceled" if if_unknown else "left alone",
+                str(error) or type(error).__name__,
+            )
+            abandoned = if_unknown
         if abandoned:
             await self._cancel("a user ended the task")
 
@@ -203,6 +214,14 @@ class DatabricksJobRunTrigger(BaseTrigger):
             )
         else:
             self.log.info("Run %s was canceled, because %s.", self._active_run_id, reason)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do what takes some seconds although Airflow cancels a trigger every second until it ends."""
+    doing = asyncio.ensure_future(work)
+    while not doing.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(doing)
 
 
 def _excerpt(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -21,11 +22,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from itertools import count
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 from airflow import __version__ as airflow_version
 
 import airflow_jobs_provider
@@ -69,10 +70,11 @@ class AirflowCluster:
         self.port = _free_port()
         self._connections = connections
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._triggerer_ids: dict[str, int] = {}
         self._numbers = count(1)
         self.env = self._environment(dags)
 
-    def __enter__(self) -> AirflowCluster:
+    def __enter__(self) -> Self:
         try:
             self._start()
         except BaseException:
@@ -122,6 +124,22 @@ class AirflowCluster:
                 start_new_session=True,
             )
 
+    def start_triggerer(self, name: str) -> None:
+        """Start a triggerer and wait until it is at work."""
+        before = self._triggerers()
+        self.start(name)
+
+        def new() -> set[int]:
+            assert self._processes[name].poll() is None, self.log_of(name)[-3000:]
+            return set(self._triggerers()) - set(before)
+
+        (self._triggerer_ids[name],) = eventually(new, f"{name} is at work")
+
+    def until_beaten(self, name: str, since: float, seconds: float = 6) -> None:
+        """Wait until a triggerer has gone round for some seconds since a time."""
+        number = self._triggerer_ids[name]
+        eventually(lambda: self._triggerers()[number] > since + seconds, f"{name} goes on")
+
     def terminate(self, name: str) -> None:
         """Send SIGTERM and wait for the end, as a service manager does."""
         process = self._processes.pop(name)
@@ -145,6 +163,21 @@ class AirflowCluster:
         """Let a frozen component go on."""
         os.killpg(self._processes[name].pid, signal.SIGCONT)
 
+    def _triggerers(self) -> dict[int, float]:
+        """Return when each triggerer that has not ended in order last gave a sign of life."""
+        query = (
+            "select id, latest_heartbeat from job"
+            " where job_type = 'TriggererJob' and end_date is null and latest_heartbeat is not null"
+        )
+        with closing(self._database()) as database:
+            return {
+                number: datetime.fromisoformat(beat).replace(tzinfo=UTC).timestamp()
+                for number, beat in database.execute(query)
+            }
+
+    def _database(self) -> sqlite3.Connection:
+        return sqlite3.connect(f"file:{self.home}/airflow.db?mode=ro", uri=True, timeout=60)
+
     def own_processes(self) -> list[psutil.Process]:
         """Return all processes of this Airflow, wherever they hang in the tree."""
         found = []
@@ -165,7 +198,7 @@ class AirflowCluster:
             # Airflow shall see the same package as the tests, installed or not.
             "PYTHONPATH": str(Path(airflow_jobs_provider.__file__).parent.parent),
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "AIRFLOW__CORE__PARALLELISM": "6",
+            "AIRFLOW__CORE__PARALLELISM": "16",
             "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "50",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             # Many processes write to one SQLite file here; each waits for its turn.
@@ -194,6 +227,8 @@ class AirflowCluster:
             "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__BASE_URL": url,
             "AIRFLOW__API__WORKERS": "1",
+            # Airflow 3.0 names none, which newer versions of PyJWT refuse.
+            "AIRFLOW__API_AUTH__JWT_ISSUER": "airflow",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
         }
 
@@ -211,13 +246,15 @@ class AirflowCluster:
         with closing(sqlite3.connect(self.home / "airflow.db")) as database:
             # Stays with the file: readers no longer wait for writers.
             database.execute("PRAGMA journal_mode=WAL")
+            _number_triggers_once(database)
         for name in COMPONENTS:
             self.start(name)
+        self.start_triggerer("triggerer-1")
         expected = {"scheduler", "triggerer"}
 
         def is_ready() -> bool:
-            ended = [name for name, process in self._processes.items() if process.poll() is not None]
-            assert not ended, f"{ended[0]} has ended:\n{self.log_of(ended[0])[-3000:]}"
+            for name, process in self._processes.items():
+                assert process.poll() is None, f"{name} has ended:\n{self.log_of(name)[-3000:]}"
             try:
                 health = self.ask("GET", "/health" if AIRFLOW_2 else "/monitor/health")
                 healthy = {part for part in expected if health[part]["status"] == "healthy"}
@@ -273,18 +310,32 @@ class DagRun:
         except AssertionError as error:
             raise AssertionError(f"{error}, but {seen[-1]}\n{self.logs()}") from None
 
-    def until_watched(self, run: int, *, times: int = 1) -> None:
-        """Wait until so many triggers have seen a run of the workspace running."""
+    def until_watched(self, *, times: int = 1) -> None:
+        """Wait until so many triggers have begun for the task, the mapped ones included."""
 
         def is_so() -> bool:
             files = self._log_folder().glob("**/*.trigger.*.log")
-            texts = [file.read_text(errors="replace") for file in files]
-            return sum(f"Run {run} is RUNNING" in text for text in texts) >= times
+            # Airflow's own line, the same in all versions.
+            return sum("starting" in file.read_text(errors="replace") for file in files) >= times
 
         try:
             eventually(is_so, f"{self.run_id} is watched")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    def xcom(self, key: str) -> str:
+        """Wait for an XCom of the task and return it."""
+        path = f"{self._task_path(-1)}/xcomEntries"
+
+        def pushed() -> bool:
+            try:
+                entries = self.cluster.ask("GET", path)["xcom_entries"]
+            except AssertionError:  # Airflow 2 says so where there is none yet.
+                return False
+            return key in {entry["key"] for entry in entries}
+
+        eventually(pushed, f"{self.run_id} has pushed {key}")
+        return str(self.cluster.ask("GET", f"{path}/{key}")["value"])
 
     def clear(self, *, only_failed: bool = False) -> None:
         """Clear the task."""
@@ -312,14 +363,9 @@ class DagRun:
         """Delete the DAG run."""
         self.cluster.ask("DELETE", self._path)
 
-    def task_processes(self) -> list[psutil.Process]:
-        """Return the processes that execute the task, as their command lines tell."""
-        found = []
-        for process in self.cluster.own_processes():
-            with suppress(psutil.Error):
-                if self.run_id in " ".join(process.cmdline()):
-                    found.append(process)
-        return found
+    def pid(self) -> int:
+        """Return the process that executes the task, as it noted itself."""
+        return int((self.cluster.home / f"{self.run_id}.pid").read_text())
 
     def logs(self) -> str:
         """Return all that the tries of the task logged."""
@@ -334,10 +380,7 @@ class DagRun:
         return f"{self._path}/taskInstances/{self.task_id}{mapped}"
 
 
-if AIRFLOW_2:
-    COMPONENTS = ("scheduler", "triggerer-1", "webserver")
-else:
-    COMPONENTS = ("scheduler", "triggerer-1", "dagprocessor", "apiserver")
+COMPONENTS = ["scheduler", *(["webserver"] if AIRFLOW_2 else ["dagprocessor", "apiserver"])]
 COMMANDS = {
     "scheduler": "scheduler --skip-serve-logs",
     "triggerer": "triggerer --skip-serve-logs",
@@ -351,3 +394,23 @@ def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     return port
+
+
+def _number_triggers_once(database: sqlite3.Connection) -> None:
+    """Let no trigger have the number of one that is gone, as it is in any other database.
+
+    A triggerer tells triggers apart by their numbers.
+    """
+    of_table = "from sqlite_master where tbl_name = 'trigger' and sql is not null"
+    statements = [sql for (sql,) in database.execute(f"select sql {of_table} order by type desc")]
+    statements[0], changes = re.subn(
+        r"id INTEGER NOT NULL(.*),\s*CONSTRAINT \w+ PRIMARY KEY \(id\)",
+        r"id INTEGER PRIMARY KEY AUTOINCREMENT\1",
+        statements[0],
+        flags=re.DOTALL,
+    )
+    assert changes == 1, statements[0]
+    database.execute("drop table trigger")
+    for statement in statements:
+        database.execute(statement)
+    database.commit()

@@ -11,7 +11,7 @@ import threading
 import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 __all__ = ["CountedRun", "CountingWorkspace"]
@@ -48,7 +48,7 @@ class CountedRun:
     @property
     def is_active(self) -> bool:
         """Whether it goes on."""
-        return self.state()["life_cycle_state"] != "TERMINATED"
+        return bool(self.state()["life_cycle_state"] != "TERMINATED")
 
     def state(self) -> dict[str, Any]:
         """Return the state as runs/get answers it."""
@@ -96,12 +96,12 @@ class CountingWorkspace:
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_GET(self) -> None:  # noqa: N802
+            def do_GET(self) -> None:
                 parts = urlsplit(self.path)
                 query = {name: values[0] for name, values in parse_qs(parts.query).items()}
                 self._answer(*workspace._handle(parts.path, query))
 
-            def do_POST(self) -> None:  # noqa: N802
+            def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
                 self._answer(*workspace._handle(urlsplit(self.path).path, body))
 
@@ -126,7 +126,7 @@ class CountingWorkspace:
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
 
-    def __enter__(self) -> CountingWorkspace:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

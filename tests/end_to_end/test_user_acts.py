@@ -6,11 +6,19 @@ cancels were seen. docs/guarantees.md has these figures for each version of Airf
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from airflow_jobs_provider.api import calls
+from airflow_jobs_provider.api.auth import Token
+from airflow_jobs_provider.api.client import JobsClient
+from airflow_jobs_provider.local.workspace import LocalWorkspace
+from scripts.airflow_env import connection_to
 from tests.end_to_end.airflow_cluster import AirflowCluster, DagRun, eventually
 from tests.end_to_end.counting_workspace import CountedRun, CountingWorkspace
 
@@ -27,11 +35,24 @@ def workspace() -> Iterator[CountingWorkspace]:
 
 
 @pytest.fixture(scope="module")
+def local_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkspace]:
+    """A workspace that really runs notebooks."""
+    state = tmp_path_factory.mktemp("state")
+    with LocalWorkspace(HERE / "notebooks", state_dir=state) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
 def cluster(
-    workspace: CountingWorkspace, tmp_path_factory: pytest.TempPathFactory
+    workspace: CountingWorkspace,
+    local_workspace: LocalWorkspace,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[AirflowCluster]:
     """One Airflow for all tests of this module."""
-    connections = {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}
+    connections = {
+        "AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection,
+        "AIRFLOW_CONN_LOCAL_WORKSPACE": connection_to(local_workspace),
+    }
     home = tmp_path_factory.mktemp("cluster")
     with AirflowCluster(home, HERE / "cluster_dags", connections) as running:
         yield running
@@ -65,11 +86,17 @@ class Scene:
         assert runs[-1].is_active
         return runs[-1]
 
-    def deferred(self, count: int = 1, *, watched: int = 1) -> CountedRun:
-        """Wait until the task is deferred with its run of that number, and a triggerer watches."""
+    def deferred(self, count: int = 1, *, watched: int | None = None) -> CountedRun:
+        """Wait until the task is deferred with its run of that number, and a trigger looks at it.
+
+        :param count: runs launched in all.
+        :param watched: triggers that have begun in all; by default one for each run.
+        """
         run = self.running(count)
-        self.dag_run.until_watched(run.run_id, times=watched)
         self.dag_run.until("deferred")
+        self.dag_run.until_watched(times=count if watched is None else watched)
+        looks = run.looks
+        eventually(lambda: run.looks > looks, "the trigger looks at the run")
         return run
 
     def succeed(self) -> None:
@@ -92,6 +119,30 @@ class Scene:
         assert seen == (runs, cancels), self.dag_run.logs()
 
 
+@pytest.fixture(scope="module")
+def begun(cluster: AirflowCluster, request: pytest.FixtureRequest) -> dict[str, DagRun]:
+    """The DAG runs of all tests that name theirs, begun at once: Airflow takes its time."""
+    return {
+        item.name: cluster.trigger(str(item.callspec.params["scene"]))
+        for item in request.session.items
+        if item.path == request.path
+        and isinstance(item, pytest.Function)
+        and hasattr(item, "callspec")
+        and "scene" in item.callspec.params
+    }
+
+
+@pytest.fixture
+def scene(
+    begun: dict[str, DagRun],
+    workspace: CountingWorkspace,
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
+) -> Scene:
+    """The scene of a test that names its DAG."""
+    return Scene(begun[request.node.name], workspace, record_property)
+
+
 Begin = Callable[[str], Scene]
 
 
@@ -101,30 +152,258 @@ def begin(
     workspace: CountingWorkspace,
     record_property: Callable[[str, object], None],
 ) -> Begin:
-    """Begin a scene."""
+    """Begin a scene when its time has come."""
     return lambda dag_id: Scene(cluster.trigger(dag_id), workspace, record_property)
+
+
+def of(*dag_ids: str) -> pytest.MarkDecorator:
+    """Name the DAGs that a test is about; their runs begin before the first test."""
+    return pytest.mark.parametrize("scene", dag_ids, indirect=True)
 
 
 # The task waits in the triggerer.
 
 
-def test_deferred_and_cleared(begin: Begin) -> None:
+@of("deferred")
+def test_deferred_then_cleared(scene: Scene) -> None:
     """The run of the cleared task is cancelled, and the next try launches one of its own."""
-    scene = begin("deferred")
     first = scene.deferred()
     scene.dag_run.clear()
     scene.deferred(2)
-    eventually(lambda: first.cancels, "the first run is cancelled")
+    eventually(lambda: not first.is_active, "the first run has ended")
     scene.succeed()
     scene.saw(runs=2, cancels=1)
 
 
+@of("deferred")
 @pytest.mark.parametrize("state", ["failed", "success"])
-def test_deferred_and_marked(begin: Begin, state: str) -> None:
-    """The run is cancelled."""
-    scene = begin("deferred")
+def test_deferred_then_marked(scene: Scene, state: str) -> None:
+    """The run is cancelled, and the task stays as it was marked."""
     scene.deferred()
     scene.dag_run.mark(state)
     scene.all_stopped()
     scene.dag_run.until(state)
     scene.saw(runs=1, cancels=1)
+
+
+@of("deferred_timed")
+def test_deferred_beyond_execution_timeout(scene: Scene) -> None:
+    """The run is cancelled and the task fails; its log names the limit."""
+    scene.dag_run.until("failed")
+    scene.all_stopped()
+    scene.saw(runs=1, cancels=1)
+    assert "longer than the task's execution_timeout allows" in scene.dag_run.logs()
+
+
+@of("deferred_kept")
+def test_deferred_then_marked_but_not_to_be_cancelled(
+    scene: Scene, cluster: AirflowCluster
+) -> None:
+    """With cancel_on_kill=False the run goes on."""
+    run = scene.deferred()
+    scene.dag_run.mark("failed")
+    scene.dag_run.until("failed")
+    cluster.until_beaten("triggerer-1", since=time.time())
+    assert run.is_active
+    scene.saw(runs=1, cancels=0)
+
+
+@of("deferred")
+def test_dag_run_marked_failed(scene: Scene) -> None:
+    """Marking the whole DAG run cancels the run of its deferred task."""
+    scene.deferred()
+    scene.dag_run.mark_all("failed")
+    scene.all_stopped()
+    scene.saw(runs=1, cancels=1)
+
+
+@of("deferred")
+def test_dag_run_deleted(scene: Scene) -> None:
+    """Deleting the whole DAG run cancels the run of its deferred task."""
+    scene.deferred()
+    try:
+        scene.dag_run.delete()
+    except AssertionError as refused:
+        if "cannot be deleted in running state" not in str(refused):
+            raise
+        scene.succeed()
+        pytest.skip("this version of Airflow deletes no DAG run that is running")
+    scene.all_stopped()
+    scene.saw(runs=1, cancels=1)
+
+
+def test_dag_run_beyond_dagrun_timeout(begin: Begin) -> None:
+    """A DAG run that takes too long takes the run of its deferred task along."""
+    scene = begin("deferred_limited")
+    scene.deferred()
+    scene.dag_run.until("skipped")
+    scene.all_stopped()
+    scene.saw(runs=1, cancels=1)
+
+
+@of("mapped")
+def test_one_of_the_mapped_tasks_marked_then_cleared(scene: Scene) -> None:
+    """Only its own run is cancelled and launched anew; the other two go on."""
+    scene.running(3)
+    scene.dag_run.until_watched(times=3)
+    first = scene.runs
+    scene.dag_run.mark("failed", map_index=1)
+    eventually(lambda: any(run.cancels for run in first), "a run is cancelled")
+    assert ["[1]" in run.name for run in first] == [bool(run.cancels) for run in first]
+    scene.dag_run.clear(only_failed=True)
+    scene.running(4)
+    for run in scene.runs:
+        scene.workspace.end(run)
+    for map_index in range(3):
+        scene.dag_run.until("success", map_index=map_index)
+    scene.saw(runs=4, cancels=1)
+
+
+# On a worker or in the triggerer.
+
+
+@of("blocking_retried", "deferred_retried")
+def test_run_fails_at_every_try(scene: Scene) -> None:
+    """Each of Airflow's retries launches one new run."""
+    for launched in (1, 2, 3):
+        scene.workspace.end(scene.running(launched), "FAILED")
+    scene.dag_run.until("failed")
+    scene.saw(runs=3, cancels=0)
+
+
+# The task waits on the worker.
+
+
+@of("blocking")
+def test_blocking_then_cleared(scene: Scene) -> None:
+    """The kill cancels the run, and the next try launches one of its own."""
+    scene.running()
+    scene.dag_run.clear()
+    scene.running(2)
+    scene.succeed()
+    scene.saw(runs=2, cancels=1)
+
+
+@of("blocking")
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_blocking_then_marked(scene: Scene, state: str) -> None:
+    """The kill cancels the run, and the task stays as it was marked."""
+    scene.running()
+    scene.dag_run.mark(state)
+    scene.all_stopped()
+    scene.dag_run.until(state)
+    scene.saw(runs=1, cancels=1)
+
+
+@of("blocking_timed")
+def test_blocking_beyond_execution_timeout(scene: Scene) -> None:
+    """The run is cancelled and the task fails."""
+    scene.dag_run.until("failed")
+    scene.all_stopped()
+    scene.saw(runs=1, cancels=1)
+
+
+@of("blocking_retried")
+def test_blocking_task_gets_sigterm(scene: Scene) -> None:
+    """The run is cancelled, and Airflow's retry launches a new one."""
+    scene.running()
+    os.kill(scene.dag_run.pid(), signal.SIGTERM)
+    scene.running(2)
+    scene.succeed()
+    scene.saw(runs=2, cancels=1)
+
+
+# A workspace that really runs notebooks.
+
+
+@of("really_running")
+def test_a_notebook_at_work_is_stopped(scene: Scene, local_workspace: LocalWorkspace) -> None:
+    """Marking the task failed stops the notebook that runs for it."""
+    run_id = int(scene.dag_run.xcom("run_id"))
+    scene.dag_run.until_watched()
+    scene.dag_run.mark("failed")
+    client = JobsClient(local_workspace.url, Token(local_workspace.token))
+    try:
+
+        def result() -> str | None:
+            state: dict[str, str] = client.send(calls.get_run(run_id))["state"]
+            return state.get("result_state")
+
+        assert eventually(result, "the run has ended") == "CANCELED"
+        launched = list(client.iterate(calls.list_runs()))
+    finally:
+        client.close()
+    assert [run["run_id"] for run in launched] == [run_id]
+
+
+# Triggerers come and go. These tests begin their scenes themselves.
+
+
+def test_triggerer_restarted(begin: Begin, cluster: AirflowCluster) -> None:
+    """A triggerer that is told to stop cancels nothing; the next one goes on."""
+    scene = begin("deferred")
+    scene.deferred()
+    cluster.terminate("triggerer-1")
+    cluster.start_triggerer("triggerer-1")
+    scene.deferred(watched=2)
+    scene.succeed()
+    scene.saw(runs=1, cancels=0)
+
+
+def test_triggerer_killed(begin: Begin, cluster: AirflowCluster) -> None:
+    """A triggerer that is killed with SIGKILL cancels nothing; the next one goes on."""
+    scene = begin("deferred")
+    scene.deferred()
+    cluster.kill("triggerer-1")
+    cluster.start_triggerer("triggerer-1")
+    scene.deferred(watched=2)
+    scene.succeed()
+    scene.saw(runs=1, cancels=0)
+
+
+def test_another_triggerer_takes_over(begin: Begin, cluster: AirflowCluster) -> None:
+    """Of two triggerers one is killed: the other one goes on with the run, nothing is cancelled."""
+    scene = begin("deferred")
+    scene.deferred()
+    cluster.start_triggerer("triggerer-2")
+    cluster.kill("triggerer-1")
+    scene.deferred(watched=2)
+    scene.succeed()
+    scene.saw(runs=1, cancels=0)
+
+
+def test_frozen_triggerer_wakes_up(begin: Begin, cluster: AirflowCluster) -> None:
+    """Another triggerer has taken over meanwhile: the one that wakes up cancels nothing."""
+    scene = begin("deferred")
+    scene.deferred()
+    cluster.start_triggerer("triggerer-1")
+    cluster.freeze("triggerer-2")
+    try:
+        scene.deferred(watched=2)
+    finally:
+        awake = time.time()
+        cluster.thaw("triggerer-2")
+    cluster.until_beaten("triggerer-2", since=awake)
+    scene.succeed()
+    scene.saw(runs=1, cancels=0)
+
+
+def test_marked_while_two_triggerers_are_at_work(begin: Begin) -> None:
+    """One of them cancels, once."""
+    scene = begin("deferred")
+    scene.deferred()
+    scene.dag_run.mark("failed")
+    scene.all_stopped()
+    scene.dag_run.until("failed")
+    scene.saw(runs=1, cancels=1)
+
+
+def test_cleared_while_two_triggerers_are_at_work(begin: Begin) -> None:
+    """One of them cancels, once; the next try launches a run of its own."""
+    scene = begin("deferred")
+    first = scene.deferred()
+    scene.dag_run.clear()
+    scene.deferred(2)
+    eventually(lambda: not first.is_active, "the first run has ended")
+    scene.succeed()
+    scene.saw(runs=2, cancels=1)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG
@@ -10,37 +12,50 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 
 NOTEBOOK = {"notebook_path": "/Shared/long"}
-COMMON: dict[str, Any] = {"existing_cluster_id": "c", "polling_period_seconds": 1}
+COMMON: dict[str, Any] = {
+    "existing_cluster_id": "c",
+    "polling_period_seconds": 1,
+    "retries": 0,
+    "retry_delay": timedelta(seconds=0.1),
+}
+DAG_COMMON: dict[str, Any] = {"catchup": False, "max_active_runs": 50}
 
 
-def one_task(dag_id: str, **arguments: Any) -> DAG:
+def note_pid(context: Any) -> None:
+    """Tell the tests which process is at work."""
+    note = Path(os.environ["AIRFLOW_HOME"], f"{context['dag_run'].run_id}.pid")
+    note.write_text(str(os.getpid()))
+
+
+def one_task(dag_id: str, *, dagrun_timeout: timedelta | None = None, **arguments: Any) -> DAG:
     """Make a DAG of one task that waits for a run."""
-    dag_arguments = {
-        name: arguments.pop(name) for name in ("dagrun_timeout",) if name in arguments
-    }
-    with DAG(dag_id, schedule=None, catchup=False, max_active_runs=50, **dag_arguments) as dag:
+    with DAG(dag_id, schedule=None, dagrun_timeout=dagrun_timeout, **DAG_COMMON) as dag:
         DatabricksSubmitRunOperator(
-            task_id="wait", notebook_task=NOTEBOOK, **{**COMMON, "retries": 0, **arguments}
+            task_id="wait",
+            pre_execute=note_pid,
+            **{"notebook_task": NOTEBOOK, **COMMON, **arguments},
         )
     return dag
 
 
-SOON = timedelta(seconds=0.1)
+A_WHILE = timedelta(seconds=15)
 
 deferred = one_task("deferred", deferrable=True)
-deferred_timed = one_task(
-    "deferred_timed", deferrable=True, execution_timeout=timedelta(seconds=15)
-)
-deferred_retried = one_task("deferred_retried", deferrable=True, retries=2, retry_delay=SOON)
-deferred_limited = one_task(
-    "deferred_limited", deferrable=True, dagrun_timeout=timedelta(seconds=20)
-)
+deferred_timed = one_task("deferred_timed", deferrable=True, execution_timeout=A_WHILE)
+deferred_retried = one_task("deferred_retried", deferrable=True, retries=2)
+deferred_limited = one_task("deferred_limited", deferrable=True, dagrun_timeout=2 * A_WHILE)
 deferred_kept = one_task("deferred_kept", deferrable=True, cancel_on_kill=False)
 blocking = one_task("blocking")
-blocking_timed = one_task("blocking_timed", execution_timeout=timedelta(seconds=15))
-blocking_retried = one_task("blocking_retried", retries=2, retry_delay=SOON)
+blocking_timed = one_task("blocking_timed", execution_timeout=A_WHILE)
+blocking_retried = one_task("blocking_retried", retries=2)
+really_running = one_task(
+    "really_running",
+    deferrable=True,
+    databricks_conn_id="local_workspace",
+    notebook_task={"notebook_path": "/sleeping"},
+)
 
-with DAG("mapped", schedule=None, catchup=False, max_active_runs=50) as mapped:
-    DatabricksSubmitRunOperator.partial(
-        task_id="wait", retries=0, deferrable=True, **COMMON
-    ).expand(notebook_task=[{"notebook_path": f"/Shared/long{n}"} for n in range(3)])
+with DAG("mapped", schedule=None, **DAG_COMMON) as mapped:
+    DatabricksSubmitRunOperator.partial(task_id="wait", deferrable=True, **COMMON).expand(
+        notebook_task=[{"notebook_path": f"/Shared/long{number}"} for number in range(3)]
+    )
