@@ -6,6 +6,7 @@ sends, receives and sleeps, and names its HTTP library's faults.
 
 from __future__ import annotations
 
+import copy
 import os
 import ssl
 from collections.abc import AsyncIterator, Generator, Iterator
@@ -103,6 +104,17 @@ class JobsClient(BaseClient):
         """Take fresh credentials, where the client was told how to get some."""
         if self._renew_credentials is not None:
             self._credentials = self._renew_credentials()
+
+    def twin(self) -> JobsClient:
+        """Return a client with the same settings and connections of its own.
+
+        For a signal handler, which may have interrupted this one in the middle of a call. It does
+        not renew its credentials, since that may ask whoever keeps them in the middle of an answer.
+        """
+        twin = copy.copy(self)
+        twin._session = None  # noqa: SLF001 - its own class
+        twin._renew_credentials = None  # noqa: SLF001
+        return twin
 
     def close(self) -> None:
         """Close the connections."""

@@ -134,17 +134,17 @@ class _LaunchRunOperator(WaitsForRun):
 
         if self._launching is None and self._launched_run_id is None:
             return
-        # A client of its own, since the kill may interrupt the other one in the middle of a call;
-        # and quickly, since Airflow sends SIGKILL a few seconds after this.
+        # A client of its own, since the kill may have interrupted the other one, or Airflow's
+        # answer to a look-up; and quickly, since Airflow sends SIGKILL a few seconds after this.
         quickly = RetryPolicy(limit=3, delay=0.5)
-        hook = self._new_hook()
         try:
-            if self._launched_run_id is None and self._launching is not None:
-                # The answer is not there yet. The same token brings the run's id.
-                self._launched_run_id = hook.send(self._launching, retries=quickly)
-            assert self._launched_run_id is not None
-            hook.send(cancel_run(self._launched_run_id), retries=quickly)
-        except (JobsApiError, AirflowException, ValueError) as error:
+            with self.hook.client.twin() as client:
+                if self._launched_run_id is None and self._launching is not None:
+                    # The answer is not there yet. The same token brings the run's id.
+                    self._launched_run_id = client.send(self._launching, retries=quickly)
+                assert self._launched_run_id is not None
+                client.send(cancel_run(self._launched_run_id), retries=quickly)
+        except JobsApiError as error:
             self.log.error(
                 "Run %s could not be canceled and may still run: %s",
                 self._launched_run_id or "of this task",
@@ -152,8 +152,6 @@ class _LaunchRunOperator(WaitsForRun):
             )
         else:
             self.log.info("Run %s was canceled, because %s.", self._launched_run_id, reason)
-        finally:
-            hook.close()
 
     def _launch_and_wait(self, context: Context, *, first_generation: int) -> Any:
         from airflow_jobs_provider.api.states import RunState
@@ -189,7 +187,6 @@ class _LaunchRunOperator(WaitsForRun):
         return TaskTry.of(context).tokens()
 
     def _launch(self, context: Context, first_generation: int) -> Launched:
-        from airflow_jobs_provider.api.errors import AuthenticationFailed, BadRequest
         from airflow_jobs_provider.api.steps import launch_once
 
         call = self.launch_call(context)
@@ -214,12 +211,8 @@ class _LaunchRunOperator(WaitsForRun):
             polling_period_seconds=self.polling_period_seconds,
             on_launched=on_launched,
         )
-        try:
+        with refusals_are_final():
             launched = self.hook.client.carry_out(steps)
-        except (AuthenticationFailed, BadRequest) as error:
-            self._launching = None
-            # The same request will be refused again: an Airflow retry would only delay the news.
-            raise AirflowFailException(str(error)) from error
         run = launched.run
         self._push(context, job_id=run.get("job_id"), run_page_url=run.get("run_page_url"))
         verb = "Following" if launched.generation < len(tokens) - 1 else "Launched"
