@@ -13,7 +13,7 @@ import re
 import ssl
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
@@ -50,7 +50,8 @@ class Request:
 
     verb: str
     url: str
-    headers: dict[str, str]
+    # Not in the repr: a traceback with local variables would show the credential.
+    headers: dict[str, str] = field(repr=False)
     query: dict[str, str] | None
     body: Any | None
 

@@ -538,7 +538,10 @@ class DatabricksRunNowOperator(_LaunchRunOperator):
         if (job_name is None) == (request.get("job_id") is None):
             raise AirflowFailException("give either job_id or job_name, and not both")
         if job_name is not None:
-            request["job_id"] = self.hook.find_job_id_by_name(job_name)
+            try:
+                request["job_id"] = self.hook.find_job_id_by_name(job_name)
+            except ValueError as error:  # several have the name
+                raise AirflowFailException(str(error)) from error
             if request["job_id"] is None:
                 raise AirflowFailException(f"no job has the name {job_name!r}")
         # A rendered template is text; the API wants a number.

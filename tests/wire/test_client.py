@@ -415,6 +415,21 @@ def test_no_secret_in_a_repr(face: Face, server: ScriptedServer) -> None:
     assert "secret" not in repr(face.connect(server.url, Basic("me", "secret")))
 
 
+def test_no_secret_in_a_traceback_with_locals(connected: Face, server: ScriptedServer) -> None:
+    """Airflow 3.0 logs exceptions with the local variables of each frame; none shows the token."""
+    server.will(answer({"error_code": "BAD", "message": "no"}, 400))
+    with pytest.raises(errors.BadRequest) as caught:
+        connected.send(calls.get_run(7))
+    shown = []
+    frame = caught.value.__traceback__
+    while frame is not None:
+        if "airflow_jobs_provider/api" in frame.tb_frame.f_code.co_filename:
+            shown += [repr(value) for value in frame.tb_frame.f_locals.values()]
+        frame = frame.tb_next
+    assert "Request(" in "".join(shown)
+    assert TOKEN not in "".join(shown)
+
+
 def test_no_secret_in_the_log(
     connected: Face, server: ScriptedServer, caplog: pytest.LogCaptureFixture
 ) -> None:

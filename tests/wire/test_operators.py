@@ -345,6 +345,10 @@ def test_run_now_by_name(context: Any, server: ScriptedServer) -> None:
     server.will(answer(jobs))
     with pytest.raises(AirflowFailException, match="'score'"):
         run_now(job_name="score").execute(context)
+    twice = {"jobs": [{"job_id": n, "settings": {"name": "train"}} for n in (5, 6)]}
+    server.will(answer(twice))
+    with pytest.raises(AirflowFailException, match="job_id 5, 6"):
+        run_now(job_name="train").execute(context)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"job_id": 3, "job_name": "train"}])
