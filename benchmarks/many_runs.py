@@ -132,7 +132,8 @@ class ManyRuns:
             response: web.StreamResponse = await handler(request)
             return response
         path = request.path.split("/jobs/")[1]
-        self.asked[path] += 1
+        only = [name for name in ("active_only", "completed_only") if name in request.query]
+        self.asked[" ".join([path, *only])] += 1
         self.connections.add(
             request.transport.get_extra_info("peername") if request.transport else 0
         )

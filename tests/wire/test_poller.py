@@ -139,7 +139,7 @@ async def test_a_list_that_is_refused(service: ManyRuns) -> None:
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
-    assert service.asked["runs/list"] == 1
+    assert service.asked["runs/list active_only"] == 1
 
 
 async def test_other_peoples_runs(service: ManyRuns) -> None:
@@ -151,7 +151,7 @@ async def test_other_peoples_runs(service: ManyRuns) -> None:
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
-    assert service.asked["runs/list"] <= 2
+    assert service.asked["runs/list active_only"] <= 2
 
 
 async def test_runs_beyond_the_lists_reach(service: ManyRuns) -> None:
