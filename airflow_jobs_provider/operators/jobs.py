@@ -91,6 +91,8 @@ class _LaunchRunOperator(WaitsForRun):
         self._launching: Call[int] | None = None
         self._launched_run_id: int | None = None
         self._killed = False
+        # When this try began, where Airflow tells it wrongly.
+        self._began: float | None = None
 
     def request(self) -> dict[str, Any]:
         """Return what is sent: ``json``, overridden by the fields that were given."""
@@ -108,14 +110,23 @@ class _LaunchRunOperator(WaitsForRun):
         return self._launch_and_wait(context, first_generation=0)
 
     def execute_complete(
-        self, context: Context, event: dict[str, Any], generation: int | None = None
+        self,
+        context: Context,
+        event: dict[str, Any],
+        generation: int | None = None,
+        try_number: int | None = None,
     ) -> Any:
         """Resume after the trigger's event: return the run's output, or raise why it failed.
 
         :param event: what the trigger fired.
         :param generation: place of the run's token among the task's; None in events stored by
             versions without it.
+        :param try_number: the try that deferred; None likewise.
         """
+        if try_number not in (None, context["ti"].try_number):
+            # Airflow 3.0 begins a retry with the event that ended the try before, and its start.
+            self._began = time.time()
+            return self.execute(context)
         run = self._run_of(event)
         if self._may_be_replaced(context, run, generation):
             return self._launch_and_wait(context, first_generation=(generation or 0) + 1)
@@ -165,7 +176,10 @@ class _LaunchRunOperator(WaitsForRun):
                 self._defer_until_ended(
                     run,
                     polling_period_seconds=self.polling_period_seconds,
-                    kwargs={"generation": launched.generation},
+                    kwargs={
+                        "generation": launched.generation,
+                        "try_number": context["ti"].try_number,
+                    },
                     cancel_on_kill=self.cancel_on_kill,
                     deadline=self._deadline(context),
                     queued_timeout_seconds=self.queued_timeout_seconds,
@@ -239,8 +253,10 @@ class _LaunchRunOperator(WaitsForRun):
         """Return when this try's execution_timeout is over, in seconds since the epoch."""
         if self.execution_timeout is None:
             return None
-        start = getattr(context["ti"], "start_date", None)
-        began = time.time() if start is None else start.timestamp()
+        began = self._began
+        if began is None:
+            start = getattr(context["ti"], "start_date", None)
+            began = time.time() if start is None else start.timestamp()
         return began + self.execution_timeout.total_seconds()
 
     def _wait(self, launched: Launched) -> dict[str, Any]:

@@ -230,6 +230,9 @@ class AirflowCluster:
             # Airflow 3.0 names none, which newer versions of PyJWT refuse.
             "AIRFLOW__API_AUTH__JWT_ISSUER": "airflow",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
+            # Airflow 3.0 begins the next try of a task that was cleared on the worker after this.
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
+            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
         }
 
     def _start(self) -> None:
@@ -322,6 +325,24 @@ class DagRun:
             eventually(is_so, f"{self.run_id} is watched")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
+
+    def until_settled(self, *, times: int = 1) -> None:
+        """Wait until the scheduler knows that the task has left the worker so many times.
+
+        Airflow takes late news of that for the end of the next try, if there is one by then, and
+        fails the task.
+        """
+
+        def is_so() -> bool:
+            lines = self.cluster.log_of("scheduler").splitlines()
+            return times <= sum(
+                "TaskInstance Finished" in line
+                and f"run_id={self.run_id}," in line
+                and "state=deferred" in line
+                for line in lines
+            )
+
+        eventually(is_so, f"{self.run_id} has left the worker")
 
     def xcom(self, key: str) -> str:
         """Wait for an XCom of the task and return it."""

@@ -94,6 +94,7 @@ class Scene:
         """
         run = self.running(count)
         self.dag_run.until("deferred")
+        self.dag_run.until_settled(times=count)
         self.dag_run.until_watched(times=count if watched is None else watched)
         looks = run.looks
         eventually(lambda: run.looks > looks, "the trigger looks at the run")
@@ -245,6 +246,7 @@ def test_dag_run_beyond_dagrun_timeout(begin: Begin) -> None:
 def test_one_of_the_mapped_tasks_marked_then_cleared(scene: Scene) -> None:
     """Only its own run is cancelled and launched anew; the other two go on."""
     scene.running(3)
+    scene.dag_run.until_settled(times=3)
     scene.dag_run.until_watched(times=3)
     first = scene.runs
     scene.dag_run.mark("failed", map_index=1)
@@ -252,6 +254,7 @@ def test_one_of_the_mapped_tasks_marked_then_cleared(scene: Scene) -> None:
     assert ["[1]" in run.name for run in first] == [bool(run.cancels) for run in first]
     scene.dag_run.clear(only_failed=True)
     scene.running(4)
+    scene.dag_run.until_settled(times=4)
     for run in scene.runs:
         scene.workspace.end(run)
     for map_index in range(3):
@@ -266,9 +269,25 @@ def test_one_of_the_mapped_tasks_marked_then_cleared(scene: Scene) -> None:
 def test_run_fails_at_every_try(scene: Scene) -> None:
     """Each of Airflow's retries launches one new run."""
     for launched in (1, 2, 3):
-        scene.workspace.end(scene.running(launched), "FAILED")
+        run = scene.running(launched)
+        if scene.dag_run.dag_id.startswith("deferred"):
+            scene.deferred(launched)
+        scene.workspace.end(run, "FAILED")
     scene.dag_run.until("failed")
     scene.saw(runs=3, cancels=0)
+
+
+@of("blocking", "deferred")
+def test_run_fails_and_the_task_is_cleared(scene: Scene) -> None:
+    """A failed task that is cleared starts afresh, with a run of its own."""
+    is_deferred = scene.dag_run.dag_id == "deferred"
+    run = scene.deferred() if is_deferred else scene.running()
+    scene.workspace.end(run, "FAILED")
+    scene.dag_run.until("failed")
+    scene.dag_run.clear()
+    _ = scene.deferred(2) if is_deferred else scene.running(2)
+    scene.succeed()
+    scene.saw(runs=2, cancels=0)
 
 
 # The task waits on the worker.

@@ -514,7 +514,7 @@ def test_an_adopted_run_that_is_cancelled_while_deferred_is_replaced(
     server.will(LAUNCHED, RUNNING)
     with pytest.raises(TaskDeferred) as deferred:
         submit(deferrable=True).execute(context)
-    assert deferred.value.kwargs == {"generation": 0}
+    assert deferred.value.kwargs == {"generation": 0, "try_number": 2}
     server.will(CANCELED)
     trigger = deferred.value.trigger
     assert isinstance(trigger, DatabricksJobRunTrigger)
@@ -608,6 +608,23 @@ def test_refused_credentials_while_polling_have_patience(
         *[f"Bearer {TOKEN}"] * 3,
         *["Bearer fresh"] * 2,
     ]
+
+
+def test_a_retry_that_begins_with_the_event_of_the_try_before(
+    context: Any, server: ScriptedServer
+) -> None:
+    """Airflow 3.0 begins a retry so: it launches anew all the same, with all its time before it."""
+    event = {"run": FAILED_RUN}
+    context["ti"].start_date = datetime(2026, 1, 1, tzinfo=UTC)
+    server.will(LAUNCHED, FAILED, answer({"run_id": 8}), RUNNING)
+    operator = submit(deferrable=True, execution_timeout=timedelta(hours=1))
+    context["task"] = SimpleNamespace(retries=1)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute_complete(context, event, generation=0, try_number=1)
+    assert paths(server) == ["runs/submit", "runs/get"] * 2
+    trigger = deferred.value.trigger
+    assert isinstance(trigger, DatabricksJobRunTrigger)
+    assert trigger.deadline == pytest.approx(time.time() + 3600, abs=60)
 
 
 STORED = {
