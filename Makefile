@@ -4,6 +4,7 @@
 #   make demo       a DAG runs a notebook and the next task gets its exit value
 #   make airflow    a whole Airflow with the examples, ready to click (AIRFLOW_PORT=8080)
 #   make test       the quick tests           make test-airflow-2.11, make test-airflow-3.0
+#   make test-all   all tests on Airflow 3.3  make bench (20 minutes)
 #   make lint       ruff and mypy             make test-standalone, make test-real-clients
 #
 # PYTHON=/path/to/python3 chooses another Python.
@@ -13,9 +14,9 @@ AIRFLOW_PORT ?= 8080
 PYTEST_ARGS ?=
 export PYTHON
 
-QUICK = not standalone and not real_clients
+QUICK = not slow and not standalone and not real_clients
 
-.PHONY: help demo airflow test test-standalone test-real-clients lint format constraints clean \
+.PHONY: help demo airflow test test-all bench test-slow test-standalone test-real-clients lint format constraints clean \
 	venv venv-dev test-airflow-2.11 test-airflow-3.0
 
 help:
@@ -30,8 +31,18 @@ airflow: venv
 test: venv-dev
 	.venv/bin/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS)
 
+test-all: venv-dev
+	.venv/bin/python -m pytest $(PYTEST_ARGS)
+
+bench: venv-dev
+	.venv/bin/python -m pip install --quiet -c constraints/airflow-3.3.txt '.[bench]'
+	.venv/bin/python -m benchmarks.report
+
 test-standalone: venv-dev
 	.venv/bin/python -m pytest -m standalone tests/end_to_end $(PYTEST_ARGS)
+
+test-slow: venv-dev
+	.venv/bin/python -m pytest -m slow tests $(PYTEST_ARGS)
 
 test-real-clients: venv-dev
 	.venv/bin/python -m pytest -m real_clients tests $(PYTEST_ARGS)
