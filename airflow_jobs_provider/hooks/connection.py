@@ -67,6 +67,16 @@ class WorkspaceAccess:
         :raises ValueError: the connection names no usable host.
         :raises CredentialsError: it has no usable credentials.
         """
+        try:
+            return cls._of(connection)
+        except (ValueError, CredentialsError) as error:
+            # Without the frames below: a traceback with local variables, as Airflow 3.0 logs it,
+            # would show what stands in the connection. Nor with the connection itself.
+            del connection
+            raise error.with_traceback(None) from None
+
+    @classmethod
+    def _of(cls, connection: Connection) -> WorkspaceAccess:
         extra: Mapping[str, Any] = connection.extra_dejson or {}
         name = connection.conn_id or ""
         base_url = _base_url(connection, extra)

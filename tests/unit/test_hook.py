@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,24 @@ def test_the_form() -> None:
     behaviour = DatabricksJobsHook.get_ui_field_behaviour()
     assert set(behaviour) == {"hidden_fields", "relabeling", "placeholders"}
     assert json.loads(behaviour["placeholders"]["extra"])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"host": "w.net", "password": "a-secret\n"},
+        {"host": "w.net", "extra": {"token": "a secret"}},
+        {"host": "https://a-secret:x y"},
+    ],
+)
+def test_a_refused_connection_leaves_no_secret_in_a_traceback(fields: dict[str, Any]) -> None:
+    """Airflow 3.0 logs tracebacks with local variables."""
+    with pytest.raises((ValueError, CredentialsError)) as caught:
+        access(**fields)
+    shown = [
+        repr(frame.f_locals)
+        for frame, _ in traceback.walk_tb(caught.value.__traceback__)
+        if "airflow_jobs_provider" in frame.f_globals["__name__"]
+    ]
+    assert len(shown) == 1
+    assert "secret" not in shown[0]

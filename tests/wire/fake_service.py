@@ -178,11 +178,16 @@ class FakeService:
     """The service. Use it as a context manager.
 
     :param plan: how runs go that ``plans`` says nothing about.
+    :ivar plans: how the next runs go.
+    :ivar plans_of_jobs: how the runs of some jobs go, by job id.
+    :ivar accepts: the Authorization headers that are not refused; all of them if None.
     """
 
     def __init__(self, plan: Plan | None = None) -> None:
         self.plan = plan or Plan()
         self.plans: deque[Plan] = deque()
+        self.plans_of_jobs: dict[int, Plan] = {}
+        self.accepts: set[str] | None = None
         self.runs: dict[int, Run] = {}
         self.seen: list[Seen] = []
         self.most_at_once = 0
@@ -230,6 +235,8 @@ class FakeService:
     def _answer(self, seen: Seen) -> tuple[int, dict[str, Any]]:
         with self._lock:
             parameters = seen.parameters
+            if self.accepts is not None and seen.authorization not in self.accepts:
+                return 403, {"error_code": 403, "message": "Invalid access token."}
             if seen.endpoint in LAUNCHES:
                 return 200, self._launch(seen)
             if seen.endpoint == "runs/list":
@@ -264,17 +271,23 @@ class FakeService:
         run_id = self._by_token.get(token or "")
         if run_id is None:
             run_id = 1001 + len(self.runs)
+            job_id = int(seen.parameters.get("job_id") or 11)
             self.runs[run_id] = Run(
                 run_id=run_id,
-                job_id=int(seen.parameters.get("job_id") or 11),
+                job_id=job_id,
                 kind="SUBMIT_RUN" if seen.endpoint == "runs/submit" else "JOB_RUN",
                 token=token,
-                plan=self.plans.popleft() if self.plans else self.plan,
+                plan=self._plan(job_id),
             )
             if token:
                 self._by_token[token] = run_id
             self.most_at_once = max(self.most_at_once, len(self.live))
         return {"run_id": run_id, "number_in_job": run_id}
+
+    def _plan(self, job_id: int) -> Plan:
+        if job_id in self.plans_of_jobs:
+            return self.plans_of_jobs[job_id]
+        return self.plans.popleft() if self.plans else self.plan
 
     def _list(self, parameters: dict[str, Any]) -> dict[str, Any]:
         runs = sorted(self.runs.values(), key=lambda run: -run.run_id)
