@@ -148,12 +148,7 @@ def test_everything_is_on_loopback(standalone: Standalone) -> None:
     """No process of the whole Airflow listens on an address that others can reach."""
     family = [psutil.Process(standalone.process.pid)]
     family += family[0].children(recursive=True)
-    listening = {
-        connection.laddr.ip
-        for process in family
-        for connection in process.net_connections(kind="inet")
-        if connection.status == psutil.CONN_LISTEN
-    }
+    listening = {address for process in family for address in _listening(process)}
     assert listening == {"127.0.0.1"}
 
 
@@ -167,6 +162,14 @@ def test_interrupt_leaves_nothing_behind(standalone: Standalone) -> None:
         if _belongs_to(process, standalone.home)
     ]
     assert left == []
+
+
+def _listening(process: psutil.Process) -> set[str]:
+    try:
+        connections = process.net_connections(kind="inet")
+    except (psutil.NoSuchProcess, FileNotFoundError):  # It has just ended.
+        return set()
+    return {found.laddr.ip for found in connections if found.status == psutil.CONN_LISTEN}
 
 
 def _belongs_to(process: psutil.Process, home: Path) -> bool:
