@@ -31,6 +31,8 @@ from airflow import __version__ as airflow_version
 
 import airflow_jobs_provider
 from scripts.airflow_env import airflow_environment
+from tests.end_to_end import end_with_tests
+from tests.end_to_end.end_with_tests import processes_in
 
 __all__ = ["AIRFLOW_2", "AirflowCluster", "DagRun", "eventually"]
 
@@ -66,7 +68,7 @@ class AirflowCluster:
     """
 
     def __init__(self, home: Path, dags: Path, connections: dict[str, str]) -> None:
-        self.home = home
+        self.home = home.resolve()
         self.port = _free_port()
         self._connections = connections
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -124,8 +126,14 @@ class AirflowCluster:
                 start_new_session=True,
             )
 
-    def start_triggerer(self, name: str) -> None:
-        """Start a triggerer and wait until it is at work."""
+    @property
+    def triggerers(self) -> list[str]:
+        """The names of the triggerers at work."""
+        return [name for name in self._processes if name.startswith("triggerer")]
+
+    def start_triggerer(self) -> str:
+        """Start one more triggerer, wait until it is at work, and return its name."""
+        name = f"triggerer-{len(self._triggerer_ids) + 1}"
         before = self._triggerers()
         self.start(name)
 
@@ -134,6 +142,7 @@ class AirflowCluster:
             return set(self._triggerers()) - set(before)
 
         (self._triggerer_ids[name],) = eventually(new, f"{name} is at work")
+        return name
 
     def until_beaten(self, name: str, since: float, seconds: float = 6) -> None:
         """Wait until a triggerer has gone round for some seconds since a time."""
@@ -177,15 +186,6 @@ class AirflowCluster:
 
     def _database(self) -> sqlite3.Connection:
         return sqlite3.connect(f"file:{self.home}/airflow.db?mode=ro", uri=True, timeout=60)
-
-    def own_processes(self) -> list[psutil.Process]:
-        """Return all processes of this Airflow, wherever they hang in the tree."""
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                if process.environ().get("AIRFLOW_HOME") == str(self.home):
-                    found.append(process)
-        return found
 
     def log_of(self, name: str) -> str:
         """Return what a component wrote."""
@@ -236,6 +236,12 @@ class AirflowCluster:
         }
 
     def _start(self) -> None:
+        # Not even tests that are killed leave an Airflow behind.
+        self._watchdog = subprocess.Popen(
+            [sys.executable, end_with_tests.__file__, str(self.home)],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
         # First alone: it writes airflow.cfg, whose secrets all components share.
         with (self.home / "db.log").open("wb") as log:
             subprocess.run(
@@ -252,7 +258,7 @@ class AirflowCluster:
             _number_triggers_once(database)
         for name in COMPONENTS:
             self.start(name)
-        self.start_triggerer("triggerer-1")
+        self.start_triggerer()
         expected = {"scheduler", "triggerer"}
 
         def is_ready() -> bool:
@@ -275,11 +281,12 @@ class AirflowCluster:
         for process in self._processes.values():
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.1, deadline - time.monotonic()))
-        for left in self.own_processes():
+        for left in processes_in(str(self.home)):
             with suppress(psutil.Error):
                 left.kill()
         for process in self._processes.values():
             process.wait(10)
+        self._watchdog.communicate(timeout=30)
 
 
 @dataclass
@@ -317,9 +324,11 @@ class DagRun:
         """Wait until so many triggers have begun for the task, the mapped ones included."""
 
         def is_so() -> bool:
-            files = self._log_folder().glob("**/*.trigger.*.log")
-            # Airflow's own line, the same in all versions.
-            return sum("starting" in file.read_text(errors="replace") for file in files) >= times
+            folder = self.cluster.home if AIRFLOW_2 else self._log_folder()
+            files = folder.glob("triggerer-*.log" if AIRFLOW_2 else "**/*.trigger.*.log")
+            begun = re.compile(rf"trigger {self.dag_id}/{self.run_id}/.* starting")
+            texts = (file.read_text(errors="replace") for file in files)
+            return sum(len(begun.findall(text)) for text in texts) >= times
 
         try:
             eventually(is_so, f"{self.run_id} is watched")

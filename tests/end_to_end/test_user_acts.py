@@ -157,6 +157,22 @@ def begin(
     return lambda dag_id: Scene(cluster.trigger(dag_id), workspace, record_property)
 
 
+@pytest.fixture
+def triggerer(cluster: AirflowCluster) -> str:
+    """The only triggerer at work."""
+    first, *others = cluster.triggerers or [cluster.start_triggerer()]
+    for name in others:
+        cluster.terminate(name)
+    return first
+
+
+@pytest.fixture
+def two_triggerers(cluster: AirflowCluster) -> None:
+    """Two triggerers are at work."""
+    while len(cluster.triggerers) < 2:
+        cluster.start_triggerer()
+
+
 def of(*dag_ids: str) -> pytest.MarkDecorator:
     """Name the DAGs that a test is about; their runs begin before the first test."""
     return pytest.mark.parametrize("scene", dag_ids, indirect=True)
@@ -198,13 +214,13 @@ def test_deferred_beyond_execution_timeout(scene: Scene) -> None:
 
 @of("deferred_kept")
 def test_deferred_then_marked_but_not_to_be_cancelled(
-    scene: Scene, cluster: AirflowCluster
+    scene: Scene, cluster: AirflowCluster, triggerer: str
 ) -> None:
     """With cancel_on_kill=False the run goes on."""
     run = scene.deferred()
     scene.dag_run.mark("failed")
     scene.dag_run.until("failed")
-    cluster.until_beaten("triggerer-1", since=time.time())
+    cluster.until_beaten(triggerer, since=time.time())
     assert run.is_active
     scene.saw(runs=1, cancels=0)
 
@@ -358,55 +374,58 @@ def test_a_notebook_at_work_is_stopped(scene: Scene, local_workspace: LocalWorks
 # Triggerers come and go. These tests begin their scenes themselves.
 
 
-def test_triggerer_restarted(begin: Begin, cluster: AirflowCluster) -> None:
+def test_triggerer_restarted(begin: Begin, cluster: AirflowCluster, triggerer: str) -> None:
     """A triggerer that is told to stop cancels nothing; the next one goes on."""
     scene = begin("deferred")
     scene.deferred()
-    cluster.terminate("triggerer-1")
-    cluster.start_triggerer("triggerer-1")
+    cluster.terminate(triggerer)
+    cluster.start_triggerer()
     scene.deferred(watched=2)
     scene.succeed()
     scene.saw(runs=1, cancels=0)
 
 
-def test_triggerer_killed(begin: Begin, cluster: AirflowCluster) -> None:
+def test_triggerer_killed(begin: Begin, cluster: AirflowCluster, triggerer: str) -> None:
     """A triggerer that is killed with SIGKILL cancels nothing; the next one goes on."""
     scene = begin("deferred")
     scene.deferred()
-    cluster.kill("triggerer-1")
-    cluster.start_triggerer("triggerer-1")
+    cluster.kill(triggerer)
+    cluster.start_triggerer()
     scene.deferred(watched=2)
     scene.succeed()
     scene.saw(runs=1, cancels=0)
 
 
-def test_another_triggerer_takes_over(begin: Begin, cluster: AirflowCluster) -> None:
+def test_another_triggerer_takes_over(
+    begin: Begin, cluster: AirflowCluster, triggerer: str
+) -> None:
     """Of two triggerers one is killed: the other one goes on with the run, nothing is cancelled."""
     scene = begin("deferred")
     scene.deferred()
-    cluster.start_triggerer("triggerer-2")
-    cluster.kill("triggerer-1")
+    cluster.start_triggerer()
+    cluster.kill(triggerer)
     scene.deferred(watched=2)
     scene.succeed()
     scene.saw(runs=1, cancels=0)
 
 
-def test_frozen_triggerer_wakes_up(begin: Begin, cluster: AirflowCluster) -> None:
+def test_frozen_triggerer_wakes_up(begin: Begin, cluster: AirflowCluster, triggerer: str) -> None:
     """Another triggerer has taken over meanwhile: the one that wakes up cancels nothing."""
     scene = begin("deferred")
     scene.deferred()
-    cluster.start_triggerer("triggerer-1")
-    cluster.freeze("triggerer-2")
+    cluster.start_triggerer()
+    cluster.freeze(triggerer)
     try:
         scene.deferred(watched=2)
     finally:
         awake = time.time()
-        cluster.thaw("triggerer-2")
-    cluster.until_beaten("triggerer-2", since=awake)
+        cluster.thaw(triggerer)
+    cluster.until_beaten(triggerer, since=awake)
     scene.succeed()
     scene.saw(runs=1, cancels=0)
 
 
+@pytest.mark.usefixtures("two_triggerers")
 def test_marked_while_two_triggerers_are_at_work(begin: Begin) -> None:
     """One of them cancels, once."""
     scene = begin("deferred")
@@ -417,6 +436,7 @@ def test_marked_while_two_triggerers_are_at_work(begin: Begin) -> None:
     scene.saw(runs=1, cancels=1)
 
 
+@pytest.mark.usefixtures("two_triggerers")
 def test_cleared_while_two_triggerers_are_at_work(begin: Begin) -> None:
     """One of them cancels, once; the next try launches a run of its own."""
     scene = begin("deferred")
@@ -426,3 +446,35 @@ def test_cleared_while_two_triggerers_are_at_work(begin: Begin) -> None:
     eventually(lambda: not first.is_active, "the first run has ended")
     scene.succeed()
     scene.saw(runs=2, cancels=1)
+
+
+def test_marked_while_no_triggerer_is_at_work(
+    begin: Begin, cluster: AirflowCluster, triggerer: str
+) -> None:
+    """The next triggerer cancels the run."""
+    scene = begin("deferred")
+    scene.deferred()
+    cluster.terminate(triggerer)
+    scene.dag_run.mark("failed")
+    cluster.start_triggerer()
+    scene.all_stopped()
+    scene.dag_run.until("failed")
+    scene.saw(runs=1, cancels=1)
+
+
+def test_cleared_while_no_triggerer_is_at_work(
+    begin: Begin, cluster: AirflowCluster, triggerer: str
+) -> None:
+    """A known limit: once the next try has deferred, nobody is told of the first run."""
+    scene = begin("deferred")
+    first = scene.deferred()
+    cluster.terminate(triggerer)
+    scene.dag_run.clear()
+    scene.running(2)
+    scene.dag_run.until("deferred")
+    next_triggerer = cluster.start_triggerer()
+    scene.deferred(2)
+    cluster.until_beaten(next_triggerer, since=time.time())
+    scene.succeed()
+    assert first.is_active
+    scene.saw(runs=2, cancels=0)

@@ -1,0 +1,49 @@
+"""Print the table of docs/guarantees.md from what tests/end_to_end/test_user_acts.py recorded.
+
+python -m scripts.acts_table 2.11=acts-2.11.xml 3.0=acts-3.0.xml 3.3=acts-3.3.xml
+
+Each file comes from pytest with ``-o junit_family=xunit1 --junitxml=FILE``.
+"""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ET
+
+
+def scenario(test: str) -> str:
+    """Turn a test's name into words."""
+    name, _, parameters = test.removeprefix("test_").partition("[")
+    first, *others = parameters.rstrip("]").split("-")
+    words = name.replace("_", " ")
+    kind = first.partition("_")[0]
+    if others:
+        return f"{words}: {first}"
+    return f"{kind}: {words}" if kind and kind not in words and kind != "really" else words
+
+
+def outcome(case: ET.Element) -> str:
+    """Return "runs, cancels" of a test, or what else became of it."""
+    for tag, word in (("failure", "FAILED"), ("error", "FAILED"), ("skipped", "not possible")):
+        if case.find(tag) is not None:
+            return word
+    seen = {found.attrib["name"]: found.attrib["value"] for found in case.iter("property")}
+    return f"{seen['runs']}, {seen['cancels']}" if seen else "as it shall"
+
+
+def main(*files: str) -> None:
+    """Print one row for each scenario, one column for each file."""
+    columns = dict(file.split("=", 1) for file in files)
+    rows: dict[str, dict[str, str]] = {}
+    for version, file in columns.items():
+        for case in ET.parse(file).iter("testcase"):  # our own file
+            row = rows.setdefault(scenario(case.attrib["name"]), {})
+            row[version] = outcome(case)
+    print("| what happens |", " | ".join(f"Airflow {version}" for version in columns), "|")
+    print("| --- |", " | ".join("---" for _ in columns), "|")
+    for name, row in rows.items():
+        print(f"| {name} |", " | ".join(row.get(version, "") for version in columns), "|")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
