@@ -34,10 +34,11 @@ from scripts.airflow_env import airflow_environment
 from tests.end_to_end import end_with_tests
 from tests.end_to_end.end_with_tests import processes_in
 
-__all__ = ["AIRFLOW_2", "AirflowCluster", "DagRun", "eventually"]
+__all__ = ["AIRFLOW_2", "AIRFLOW_3_0", "AirflowCluster", "DagRun", "eventually"]
 
 T = TypeVar("T")
 
+AIRFLOW_3_0 = airflow_version.startswith("3.0.")
 AIRFLOW_2 = airflow_version.startswith("2.")
 API = "/api/v1" if AIRFLOW_2 else "/api/v2"
 START_SECONDS = 240
@@ -100,8 +101,8 @@ class AirflowCluster:
     def ask(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
         """Send a request to Airflow's API."""
         request = Request(f"http://127.0.0.1:{self.port}{API}{path}", method=verb)
-        request.add_header("Content-Type", "application/json")
         if body is not None:
+            request.add_header("Content-Type", "application/json")
             request.data = json.dumps(body).encode()
         try:
             with OPEN(request, timeout=60) as answer:
@@ -219,6 +220,9 @@ class AirflowCluster:
                 "AIRFLOW__WEBSERVER__WORKERS": "1",
                 "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
                 "AIRFLOW__SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "2",
+                # Airflow 2 may take a task that was just cleared on its worker for a zombie, and
+                # fail it.
+                "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "900",
             }
         return env | {
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
@@ -230,9 +234,6 @@ class AirflowCluster:
             # Airflow 3.0 names none, which newer versions of PyJWT refuse.
             "AIRFLOW__API_AUTH__JWT_ISSUER": "airflow",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
-            # Airflow 3.0 begins the next try of a task that was cleared on the worker after this.
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "40",
-            "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "5",
         }
 
     def _start(self) -> None:

@@ -19,7 +19,13 @@ from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import connection_to
-from tests.end_to_end.airflow_cluster import AirflowCluster, DagRun, eventually
+from tests.end_to_end.airflow_cluster import (
+    AIRFLOW_2,
+    AIRFLOW_3_0,
+    AirflowCluster,
+    DagRun,
+    eventually,
+)
 from tests.end_to_end.counting_workspace import CountedRun, CountingWorkspace
 
 pytestmark = pytest.mark.standalone
@@ -205,11 +211,11 @@ def test_deferred_then_marked(scene: Scene, state: str) -> None:
 
 @of("deferred_timed")
 def test_deferred_beyond_execution_timeout(scene: Scene) -> None:
-    """The run is cancelled and the task fails; its log names the limit."""
+    """The run is cancelled and the task fails; the trigger names the limit."""
     scene.dag_run.until("failed")
     scene.all_stopped()
     scene.saw(runs=1, cancels=1)
-    assert "longer than the task's execution_timeout allows" in scene.dag_run.logs()
+    assert "it took longer than execution_timeout allows" in scene.dag_run.logs()
 
 
 @of("deferred_kept")
@@ -312,8 +318,13 @@ def test_run_fails_and_the_task_is_cleared(scene: Scene) -> None:
 @of("blocking")
 def test_blocking_then_cleared(scene: Scene) -> None:
     """The kill cancels the run, and the next try launches one of its own."""
-    scene.running()
+    first = scene.running()
     scene.dag_run.clear()
+    eventually(lambda: not first.is_active, "the first run has ended")
+    if AIRFLOW_3_0:
+        # It leaves the task in its state "restarting"; there is no next try.
+        scene.saw(runs=1, cancels=1)
+        return
     scene.running(2)
     scene.succeed()
     scene.saw(runs=2, cancels=1)
@@ -451,12 +462,16 @@ def test_cleared_while_two_triggerers_are_at_work(begin: Begin) -> None:
 def test_marked_while_no_triggerer_is_at_work(
     begin: Begin, cluster: AirflowCluster, triggerer: str
 ) -> None:
-    """The next triggerer cancels the run."""
+    """The next triggerer cancels the run; that of Airflow 2 never looks at it, a known limit."""
     scene = begin("deferred")
     scene.deferred()
     cluster.terminate(triggerer)
     scene.dag_run.mark("failed")
-    cluster.start_triggerer()
+    next_triggerer = cluster.start_triggerer()
+    if AIRFLOW_2:
+        cluster.until_beaten(next_triggerer, since=time.time())
+        scene.saw(runs=1, cancels=0)
+        return
     scene.all_stopped()
     scene.dag_run.until("failed")
     scene.saw(runs=1, cancels=1)
