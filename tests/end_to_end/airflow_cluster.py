@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -116,7 +117,13 @@ class AirflowCluster:
             request.add_header("Content-Type", "application/json")
             request.data = json.dumps(body).encode()
         try:
-            with OPEN(request, timeout=60) as answer:
+            try:
+                answer = OPEN(request, timeout=60)
+            except HTTPError as error:
+                if error.code != HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+                answer = OPEN(request, timeout=60)  # SQLite was locked for too long
+            with answer:
                 return dict(json.loads(answer.read() or b"{}"))
         except HTTPError as error:
             raise AssertionError(f"{verb} {path}: {error}: {error.read().decode()}") from error
@@ -214,7 +221,7 @@ class AirflowCluster:
             "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "50",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             # Many processes write to one SQLite file here; each waits for its turn.
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=60",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=20",
             "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "3",
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(TRIGGERER_SILENCE_SECONDS),
