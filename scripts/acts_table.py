@@ -28,7 +28,7 @@ def outcome(case: ET.Element) -> str:
         if case.find(tag) is not None:
             return word
     seen = {found.attrib["name"]: found.attrib["value"] for found in case.iter("property")}
-    return f"{seen['runs']}, {seen['cancels']}" if seen else "as it shall"
+    return f"{seen['runs']}, {seen['cancels']}" if seen else "holds"
 
 
 def main(*files: str) -> None:
