@@ -238,9 +238,6 @@ class AirflowCluster:
                 "AIRFLOW__WEBSERVER__WORKERS": "1",
                 "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
                 "AIRFLOW__SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "2",
-                # Airflow 2 may take a task that was just cleared on its worker for a zombie, and
-                # fail it.
-                "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "900",
             }
         return env | {
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
