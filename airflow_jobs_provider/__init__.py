@@ -1,7 +1,7 @@
 """Airflow provider for the Databricks Jobs API.
 
-Importing this package costs nothing: Airflow reads ``get_provider_info`` at every start,
-so nothing is imported here.
+Importing this package costs nothing: Airflow reads ``get_provider_info`` at every start, so nothing
+but the form's plain data is imported, and that only there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ __version__ = "0.1.0"
 
 def get_provider_info() -> dict[str, object]:
     """Tell Airflow what this distribution brings (the ``apache_airflow_provider`` entry point)."""
+    from airflow_jobs_provider import connection_form
+
     return {
         "package-name": "airflow-jobs-provider",
         "name": "Databricks Jobs",
@@ -22,6 +24,13 @@ def get_provider_info() -> dict[str, object]:
             {
                 "connection-type": "databricks_jobs",
                 "hook-class-name": "airflow_jobs_provider.hooks.jobs.DatabricksJobsHook",
+                "hook-name": "Databricks Jobs",
+                "conn-fields": connection_form.conn_fields(),
+                "ui-field-behaviour": {
+                    "hidden-fields": connection_form.HIDDEN_FIELDS,
+                    "relabeling": connection_form.RELABELING,
+                    "placeholders": connection_form.PLACEHOLDERS,
+                },
             }
         ],
         "hooks": [

@@ -80,7 +80,9 @@ class WorkspaceAccess:
         extra: Mapping[str, Any] = connection.extra_dejson or {}
         name = connection.conn_id or ""
         base_url = _base_url(connection, extra)
-        verify = extra.get("verify", True)
+        verify = extra.get("verify")
+        if verify in (None, ""):  # a form's empty field is no wish to check nothing
+            verify = True
         timeout = extra.get("timeout_seconds")
         return cls(
             base_url=base_url,
@@ -146,7 +148,7 @@ def _credentials(
 
 
 def _is_bool(text: str) -> bool:
-    return text.strip().lower() in ("true", "false", "1", "0", "yes", "no", "")
+    return text.strip().lower() in ("true", "false", "1", "0", "yes", "no")
 
 
 def _is_true(value: object) -> bool:

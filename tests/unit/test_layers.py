@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[2] / "airflow_jobs_provider"
 MAY_IMPORT = {
     "api": {"api"},
     "local": {"local", "api"},
-    "hooks": {"hooks", "api"},
+    "hooks": {"hooks", "connection_form", "api"},
     "triggers": {"triggers", "hooks", "api"},
     "exceptions": {"api"},
     "connected": {"hooks", "api"},
@@ -32,7 +32,8 @@ MAY_IMPORT = {
         "api",
     },
     "sensors": {"sensors", "waiting", "outcome", "exceptions", "hooks", "api"},
-    "__init__": set(),
+    "connection_form": set(),
+    "__init__": {"connection_form"},
 }
 
 
@@ -93,10 +94,11 @@ def test_parsing_a_dag_loads_nothing_heavy(module: str) -> None:
     assert "airflow_jobs_provider.api.client" not in ours
 
 
-def test_the_package_itself_loads_nothing() -> None:
+def test_the_package_itself_loads_nothing_else() -> None:
     """Airflow imports the package at every start, to ask what it brings."""
     loaded = loaded_by("import airflow_jobs_provider; airflow_jobs_provider.get_provider_info()")
-    assert loaded - {"__future__"} == {"airflow_jobs_provider"}
+    ours = {"airflow_jobs_provider", "airflow_jobs_provider.connection_form"}
+    assert loaded - {"__future__"} == ours
 
 
 def test_the_api_works_without_airflow() -> None:
