@@ -25,7 +25,7 @@ from airflow_jobs_provider.api.exchange import (
     reason_of,
 )
 from airflow_jobs_provider.api.retries import RetryPolicy, a_pause, pause
-from airflow_jobs_provider.api.steps import Step, Wait
+from airflow_jobs_provider.api.steps import Exchange, Step, Wait
 
 if TYPE_CHECKING:
     import aiohttp
@@ -76,21 +76,18 @@ class JobsClient(BaseClient):
         What an exchange reads is known to be there, so reads wait out any outage.
         """
         patient = self._retries.patient()
-        answer: Any = None
-        error: JobsApiError | None = None
-        while True:
-            try:
-                step = steps.send(answer) if error is None else steps.throw(error)
-            except StopIteration as end:
-                return cast("T", end.value)
-            answer = error = None
+        exchange = Exchange(steps)
+        while (step := exchange.step) is not None:
             if isinstance(step, Wait):
-                self._sleep(step.seconds)
+                exchange.answer(self._sleep(step.seconds))
                 continue
             try:
                 answer = self.send(step, retries=patient if step.verb == "GET" else None)
-            except JobsApiError as failure:
-                error = failure
+            except JobsApiError as error:
+                exchange.fail(error)
+            else:
+                exchange.answer(answer)
+        return exchange.result
 
     def iterate(self, call: Call[Page[T]]) -> Iterator[T]:
         """Yield the items of a list, fetching a page only when the one before is used up."""
@@ -220,21 +217,18 @@ class AsyncJobsClient(BaseClient):
         What an exchange reads is known to be there, so reads wait out any outage.
         """
         patient = self._retries.patient()
-        answer: Any = None
-        error: JobsApiError | None = None
-        while True:
-            try:
-                step = steps.send(answer) if error is None else steps.throw(error)
-            except StopIteration as end:
-                return cast("T", end.value)
-            answer = error = None
+        exchange = Exchange(steps)
+        while (step := exchange.step) is not None:
             if isinstance(step, Wait):
-                await self._sleep(step.seconds)
+                exchange.answer(await self._sleep(step.seconds))
                 continue
             try:
                 answer = await self.send(step, retries=patient if step.verb == "GET" else None)
-            except JobsApiError as failure:
-                error = failure
+            except JobsApiError as error:
+                exchange.fail(error)
+            else:
+                exchange.answer(answer)
+        return exchange.result
 
     async def iterate(self, call: Call[Page[T]]) -> AsyncIterator[T]:
         """Yield the items of a list, fetching a page only when the one before is used up."""

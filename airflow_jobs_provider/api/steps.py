@@ -13,16 +13,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from airflow_jobs_provider.api.calls import Call, Page, get_job, get_run, list_runs
 from airflow_jobs_provider.api.errors import BadRequest, DoesNotExist, ErrorAnswer
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, Verdict
 
-__all__ = ["Ended", "Launched", "Wait", "follow_run", "launch_once"]
+__all__ = ["Ended", "Exchange", "Launched", "Wait", "follow_run", "launch_once"]
 
 Run = dict[str, Any]
+T = TypeVar("T")
 
 # How long the next attempt of a job with max_retries may take to show up after its
 # min_retry_interval_millis is over.
@@ -41,6 +42,42 @@ class Wait:
 
 
 Step: TypeAlias = "Call[Any] | Wait"
+
+
+class Exchange(Generic[T]):
+    """An exchange under way, for whoever carries it out: take the step, bring what came of it.
+
+    ::
+
+        exchange = Exchange(steps)
+        while (step := exchange.step) is not None:
+            ...  # wait, or send the call
+            exchange.answer(result)  # or exchange.fail(error)
+        return exchange.result
+
+    :ivar step: what to do next; None when the exchange is over.
+    :ivar result: what it came to, from then on.
+    """
+
+    def __init__(self, steps: Generator[Step, Any, T]) -> None:
+        self._steps = steps
+        self.step: Step | None = None
+        self.result = cast("T", None)
+        self.answer(None)
+
+    def answer(self, answer: Any) -> None:
+        """Go on with the answer of a call, or None after a wait."""
+        self._advance(lambda: self._steps.send(answer))
+
+    def fail(self, error: Exception) -> None:
+        """Go on with the error of a call; raises it where the exchange cannot do without."""
+        self._advance(lambda: self._steps.throw(error))
+
+    def _advance(self, resume: Callable[[], Step]) -> None:
+        try:
+            self.step = resume()
+        except StopIteration as end:
+            self.step, self.result = None, end.value
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_jobs_provider.api.calls import get_run, list_runs
 from airflow_jobs_provider.api.errors import (
@@ -32,7 +32,7 @@ from airflow_jobs_provider.api.errors import (
     RateLimited,
 )
 from airflow_jobs_provider.api.retries import RetryPolicy, a_pause
-from airflow_jobs_provider.api.steps import Step, Wait
+from airflow_jobs_provider.api.steps import Exchange, Step, Wait
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call, Page
@@ -199,21 +199,17 @@ class RunPoller:
         :param life_cycle_state: the first run's as it is known; None for not at all.
         :param wake_each_time: give the exchange each reading, not only those that bring news.
         """
-        answer: Any = None
-        error: JobsApiError | None = None
+        exchange = Exchange(steps)
         known: Run | None = None
         if life_cycle_state is not None:
             known = {"state": {"life_cycle_state": life_cycle_state}}
         wait = 0.0
-        while True:
-            try:
-                step = steps.send(answer) if error is None else steps.throw(error)
-            except StopIteration as end:
-                return cast("T", end.value)
-            answer = error = None
+        while (step := exchange.step) is not None:
             if isinstance(step, Wait):
                 wait = step.seconds
+                exchange.answer(None)
                 continue
+            answer: Any
             try:
                 if step.path == "runs/get":
                     run_id = int(step.parameters["run_id"])
@@ -228,9 +224,12 @@ class RunPoller:
                 else:
                     await asyncio.sleep(wait)
                     answer = await self.send(step)
-            except JobsApiError as failure:
-                error = failure
+            except JobsApiError as error:
+                exchange.fail(error)
+            else:
+                exchange.answer(answer)
             wait = 0.0
+        return exchange.result
 
     async def send(self, call: Call[T]) -> T:
         """Send another call through the poller's client, at its pace."""

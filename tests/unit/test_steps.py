@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.calls import Call, Page, run_now
+from airflow_jobs_provider.api.calls import Page, run_now
 from airflow_jobs_provider.api.errors import AuthenticationFailed, BadRequest, DoesNotExist
 from airflow_jobs_provider.api.progress import RunProgress
-from airflow_jobs_provider.api.steps import Ended, Launched, Wait, follow_run, launch_once
+from airflow_jobs_provider.api.steps import Ended, Exchange, Launched, Wait, follow_run, launch_once
 
 
 class Service:
@@ -24,23 +24,22 @@ class Service:
 
     def drive(self, steps: Generator[Any, Any, Any]) -> Any:
         """Carry out the steps and return their result."""
-        answer: Any = None
-        while True:
-            try:
-                thrown = isinstance(answer, Exception)
-                step = steps.throw(answer) if thrown else steps.send(answer)
-            except StopIteration as end:
-                return end.value
+        exchange = Exchange(steps)
+        while (step := exchange.step) is not None:
             if isinstance(step, Wait):
                 self.now += step.seconds
-                answer = None
+                exchange.answer(None)
+                continue
+            subject = step.parameters.get("idempotency_token") or next(
+                iter(step.parameters.values())
+            )
+            self.asked.append(f"{step.path} {subject}")
+            answer = self.answers.pop(0)
+            if isinstance(answer, Exception):
+                exchange.fail(answer)
             else:
-                assert isinstance(step, Call)
-                subject = step.parameters.get("idempotency_token") or next(
-                    iter(step.parameters.values())
-                )
-                self.asked.append(f"{step.path} {subject}")
-                answer = self.answers.pop(0)
+                exchange.answer(answer)
+        return exchange.result
 
 
 def run(life: str, result: str | None = None, run_id: int = 7, **more: Any) -> dict[str, Any]:
@@ -155,7 +154,7 @@ def test_a_run_is_followed_to_its_end() -> None:
 
 def test_a_run_that_does_not_begin_is_given_up() -> None:
     """Queued and pending time counts from the run's start_time; running time does not count."""
-    since = {"start_time": (1_000_000 - 95) * 1000}
+    since: dict[str, Any] = {"start_time": (1_000_000 - 95) * 1000}
     service = Service(*[run("PENDING", **since)] * 9)
     assert follow(service, queued_timeout_seconds=100).queued_too_long
     assert service.now == 1_000_010
