@@ -40,7 +40,9 @@ class DatabricksRunFailedError(AirflowException):
         meaning = self.state.verdict.value.replace("_", " ")
         lines = [f"Run {self.run_id} ended {meaning} ({self.state})"]
         for output in self.outputs:
-            if output.error and not output.state.is_successful:
+            # Where the error is the state message, it has been told.
+            is_told = output.error in ("", self.state.state_message)
+            if not output.state.is_successful and not is_told:
                 name = f"Task {output.task_key!r}: " if output.task_key else ""
                 lines.append(f"{name}{output.error}")
         if self.run_page_url:

@@ -159,7 +159,9 @@ class ErrorAnswer(JobsApiError):
         self.error_code = error_code
         self.api_message = api_message
         self.request_id = request_id
-        said = ": ".join(filter(None, (error_code, api_message))) or excerpt
+        # The code may be the status once more, as a number.
+        code = "" if error_code == str(status) else error_code
+        said = ": ".join(filter(None, (code, api_message))) or excerpt
         parts = [f"the service answered {status}" + (f" {said}" if said else "")]
         if request_id:
             parts[0] += f" [request {request_id}]"

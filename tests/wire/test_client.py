@@ -171,7 +171,7 @@ ERRORS: dict[str, tuple[Any, type[errors.JobsApiError], str]] = {
     "int code": (
         answer({"error_code": 403, "message": "Invalid access token."}, 403),
         errors.AuthenticationFailed,
-        "403: Invalid access token",
+        r"answered 403 Invalid access token\.",
     ),
     "401": (answer({}, 401), errors.AuthenticationFailed, "Check the token"),
     "expired": (

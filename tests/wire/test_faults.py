@@ -168,7 +168,7 @@ def _reason(fault: str) -> str:
         "502 HTML": "502 with no JSON object but 'Bad Gateway'",
         "503": "503 TEMPORARILY_UNAVAILABLE",
         "429": "429 REQUEST_LIMIT_EXCEEDED",
-        "403": "403 403: Invalid access token",
+        "403": "answered 403 Invalid access token",
         "200 not JSON": "200 with no JSON object but 'Bad Gateway'",
         "time-out": "no whole answer came from 127.0.0.1.*nothing came for",
     }.get(re.sub(r" (before|after) handling| with Retry-After", "", fault), "no whole answer came")

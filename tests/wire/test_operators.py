@@ -156,6 +156,16 @@ def test_a_failure_says_why(context: Any, server: ScriptedServer) -> None:
     assert error.outputs[0].error_trace == "Traceback: line 1"
 
 
+def test_a_failure_says_nothing_twice(context: Any, server: ScriptedServer) -> None:
+    """Where the run's own error is the state message already, it stands there alone."""
+    words = 'Unable to access the notebook "/etl"'
+    lost = run("INTERNAL_ERROR", "FAILED", words)
+    server.will(LAUNCHED, answer(lost), answer({"metadata": lost, "error": words}))
+    with pytest.raises(DatabricksRunFailedError) as caught:
+        submit().execute(context)
+    assert str(caught.value).count(words) == 1
+
+
 def test_a_failure_names_every_failed_task(context: Any, server: ScriptedServer) -> None:
     """A run of several tasks tells which failed, each with its own error."""
     good, bad = run("TERMINATED", "SUCCESS"), run("TERMINATED", "FAILED")
