@@ -58,7 +58,7 @@ test-airflow-2.11 test-airflow-3.0: test-airflow-%:
 lint: venv-dev
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
-	.venv/bin/python -m mypy airflow_jobs_provider scripts
+	.venv/bin/python -m mypy airflow_jobs_provider tests benchmarks scripts
 
 format: venv-dev
 	.venv/bin/python -m ruff check --fix .

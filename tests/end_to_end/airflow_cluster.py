@@ -27,7 +27,7 @@ from typing import Any, Self, TypeVar
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 from airflow import __version__ as airflow_version
 
 import airflow_jobs_provider

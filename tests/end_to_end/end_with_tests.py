@@ -10,7 +10,7 @@ import os
 import sys
 from contextlib import suppress
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 __all__ = ["processes_in"]
 

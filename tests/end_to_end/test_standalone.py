@@ -174,6 +174,8 @@ def _listening(process: psutil.Process) -> set[str]:
 
 def _belongs_to(process: psutil.Process, home: Path) -> bool:
     try:
-        return process.environ().get("AIRFLOW_HOME") == str(home) and process.pid != os.getpid()
+        return (
+            bool(process.environ().get("AIRFLOW_HOME") == str(home)) and process.pid != os.getpid()
+        )
     except psutil.Error:
         return False

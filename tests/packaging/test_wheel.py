@@ -48,9 +48,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the wheel and its extra in a clean virtual environment; return its bin folder."""
     folder = tmp_path_factory.mktemp("clean") / "venv"
     subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    constraints = ROOT / "constraints" / "airflow-3.3.txt"
-    command = [folder / "bin" / "pip", "install", "--quiet", "-c", constraints, f"{wheel}[local]"]
-    subprocess.run(command, check=True, capture_output=True)
+    pip, constraints = folder / "bin" / "pip", ROOT / "constraints" / "airflow-3.3.txt"
+    command = [pip, "install", "--quiet", "-c", constraints, f"{wheel}[local]"]
+    subprocess.run([str(part) for part in command], check=True, capture_output=True)
     return folder / "bin"
 
 
