@@ -79,4 +79,5 @@ def refusals_are_final() -> Iterator[None]:
     try:
         yield
     except (AuthenticationFailed, BadRequest, InvalidRequest) as error:
-        raise AirflowFailException(str(error)) from error
+        # Its words are told; its trace, printed above them, would only tell them twice.
+        raise AirflowFailException(str(error)) from None

@@ -10,6 +10,7 @@ import asyncio
 import json
 import socket
 import time
+import traceback
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -252,9 +253,10 @@ def test_a_refused_launch_is_final(
 ) -> None:
     """Airflow does not retry what the service will refuse again; its words are the message."""
     server.will(answer(payload, status))
-    with pytest.raises(AirflowFailException, match=payload["message"]):
+    with pytest.raises(AirflowFailException, match=payload["message"]) as caught:
         submit().execute(context)
     assert len(server.requests) == 1
+    assert "".join(traceback.format_exception(caught.value)).count(payload["message"]) == 1
 
 
 def test_killed_while_waiting(context: Any, server: ScriptedServer) -> None:
