@@ -1,0 +1,282 @@
+"""What the operators that launch a run share: launching it once, waiting, and its output."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_jobs_provider.connected import refusals_are_final
+from airflow_jobs_provider.identity import TaskTry
+from airflow_jobs_provider.operators.links import DatabricksJobRunLink
+from airflow_jobs_provider.operators.parsing import check_before_sending, fields_over_json
+from airflow_jobs_provider.waiting import WaitsForRun
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_jobs_provider.api.calls import Call
+    from airflow_jobs_provider.api.steps import Launched
+
+__all__ = ["LaunchRunOperator"]
+
+
+class LaunchRunOperator(WaitsForRun):
+    """Launch a run, wait for its end, return its output: what both operators share.
+
+    A subclass names the fields of its endpoint in ``request_fields``, keeps each as an attribute of
+    the same name, and makes the call.
+    """
+
+    request_fields: ClassVar[tuple[str, ...]] = ()
+    template_fields: Sequence[str] = ("json", "databricks_conn_id")
+    template_ext: Sequence[str] = (".json-tpl",)
+    template_fields_renderers: ClassVar[dict[str, str]] = {"json": "json"}
+    operator_extra_links = (DatabricksJobRunLink(),)
+    ui_color = "#1cb1c2"
+    ui_fgcolor = "#fff"
+
+    # Whether the service may retry the run by itself, as a job's max_retries asks.
+    _service_may_retry: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        json: Any | None = None,
+        polling_period_seconds: float = 30,
+        wait_for_termination: bool = True,
+        reattach: bool = True,
+        cancel_on_kill: bool = True,
+        queued_timeout_seconds: float | None = None,
+        max_output_bytes: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.json = json
+        self.polling_period_seconds = polling_period_seconds
+        self.wait_for_termination = wait_for_termination
+        self.reattach = reattach
+        self.cancel_on_kill = cancel_on_kill
+        self.queued_timeout_seconds = queued_timeout_seconds
+        self.max_output_bytes = max_output_bytes
+        # What on_kill needs: the launch under way, and the run that it or an earlier one gave.
+        self._launching: Call[int] | None = None
+        self._launched_run_id: int | None = None
+        self._killed = False
+        # When this try began, where Airflow tells it wrongly.
+        self._began: float | None = None
+
+    def request(self) -> dict[str, Any]:
+        """Return what is sent: ``json``, overridden by the fields that were given."""
+        return fields_over_json(self.json, self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.request_fields}
+
+    def launch_call(self, context: Context) -> Call[int]:
+        """Return the call that launches the run, but for its token."""
+        raise NotImplementedError
+
+    def execute(self, context: Context) -> Any:
+        """Launch the run; wait for it unless told otherwise; return its output."""
+        return self._launch_and_wait(context, first_generation=0)
+
+    def execute_complete(
+        self,
+        context: Context,
+        event: dict[str, Any],
+        generation: int | None = None,
+        try_number: int | None = None,
+    ) -> Any:
+        """Resume after the trigger's event: return the run's output, or raise why it failed.
+
+        :param event: what the trigger fired.
+        :param generation: place of the run's token among the task's; None in events stored by
+            versions without it.
+        :param try_number: the try that deferred; None likewise.
+        """
+        if try_number not in (None, context["ti"].try_number):
+            # Airflow 3.0 begins a retry with the event that ended the try before, and its start.
+            self._began = time.time()
+            return self.execute(context)
+        run = self._run_of(event)
+        if self._may_be_replaced(context, run, generation):
+            return self._launch_and_wait(context, first_generation=(generation or 0) + 1)
+        return self._conclude(context, run)
+
+    def on_kill(self) -> None:
+        """Cancel the run that the killed task was launching or waiting for."""
+        self._killed = True
+        if self.cancel_on_kill:
+            self._cancel("the task was killed")
+
+    def _cancel(self, reason: str) -> None:
+        from airflow_jobs_provider.api.calls import cancel_run
+        from airflow_jobs_provider.api.errors import JobsApiError
+        from airflow_jobs_provider.api.retries import RetryPolicy
+
+        if self._launching is None and self._launched_run_id is None:
+            return
+        # A client of its own, since the kill may have interrupted the other one, or Airflow's
+        # answer to a look-up; and quickly, since Airflow sends SIGKILL a few seconds after this.
+        quickly = RetryPolicy(limit=3, delay=0.5)
+        try:
+            with self.hook.client.twin() as client:
+                if self._launched_run_id is None and self._launching is not None:
+                    # The answer is not there yet. The same token brings the run's id.
+                    self._launched_run_id = client.send(self._launching, retries=quickly)
+                assert self._launched_run_id is not None
+                client.send(cancel_run(self._launched_run_id), retries=quickly)
+        except JobsApiError as error:
+            self.log.error(
+                "Run %s could not be canceled and may still run: %s",
+                self._launched_run_id or "of this task",
+                error,
+            )
+        else:
+            self.log.info("Run %s was canceled, because %s.", self._launched_run_id, reason)
+
+    def _launch_and_wait(self, context: Context, *, first_generation: int) -> Any:
+        from airflow_jobs_provider.api.states import RunState
+
+        while True:
+            launched = self._launch(context, first_generation)
+            if not self.wait_for_termination:
+                return None
+            run = launched.run
+            if self.deferrable and not RunState.of(run).is_terminal:
+                self._defer_until_ended(
+                    run,
+                    polling_period_seconds=self.polling_period_seconds,
+                    kwargs={
+                        "generation": launched.generation,
+                        "try_number": context["ti"].try_number,
+                    },
+                    cancel_on_kill=self.cancel_on_kill,
+                    deadline=self._deadline(context),
+                    queued_timeout_seconds=self.queued_timeout_seconds,
+                    follow_attempts=self._service_may_retry,
+                )
+            run = self._wait(launched)
+            if not self._may_be_replaced(context, run, launched.generation):
+                return self._conclude(context, run)
+            first_generation = launched.generation + 1
+
+    def _tokens(self, context: Context, request_token: str | None) -> list[str]:
+        """Return the tokens of this try, one for each try so far."""
+        if request_token:
+            return [request_token]
+        if not self.reattach:
+            import uuid
+
+            return [uuid.uuid4().hex]
+        return TaskTry.of(context).tokens()
+
+    def _launch(self, context: Context, first_generation: int) -> Launched:
+        from airflow_jobs_provider.api.steps import launch_once
+
+        call = self.launch_call(context)
+        with refusals_are_final():
+            check_before_sending(call.path, call.parameters, validate=self.validate)
+        tokens = self._tokens(context, self.request().get("idempotency_token"))
+
+        def launch(token: str) -> Call[int]:
+            self._must_live()
+            self._launched_run_id = None
+            self._launching = call.with_parameters(idempotency_token=token)
+            return self._launching
+
+        def on_launched(run_id: int) -> None:
+            self._launched_run_id = run_id
+            self._push(context, run_id=run_id)
+
+        steps = launch_once(
+            launch,
+            tokens,
+            first_generation=min(first_generation, len(tokens) - 1),
+            polling_period_seconds=self.polling_period_seconds,
+            on_launched=on_launched,
+        )
+        with refusals_are_final():
+            launched = self.hook.client.carry_out(steps)
+        run = launched.run
+        self._push(context, job_id=run.get("job_id"), run_page_url=run.get("run_page_url"))
+        verb = "Following" if launched.generation < len(tokens) - 1 else "Launched"
+        page = run.get("run_page_url") or "the workspace"
+        self.log.info("%s run %s, see %s", verb, launched.run_id, page)
+        return launched
+
+    def _may_be_replaced(
+        self, context: Context, run: Mapping[str, Any], generation: int | None
+    ) -> bool:
+        """Whether the run is an earlier try's, cancelled by the kill of that try."""
+        from airflow_jobs_provider.api.states import RunState, Verdict
+
+        if generation is None or not self.reattach or self.request().get("idempotency_token"):
+            return False
+        is_own = generation >= TaskTry.of(context).place
+        return not is_own and RunState.of(run).verdict is Verdict.CANCELED
+
+    def _must_live(self) -> None:
+        if self._killed:
+            raise AirflowException("the task was killed")
+
+    def _deadline(self, context: Context) -> float | None:
+        """Return when this try's execution_timeout is over, in seconds since the epoch."""
+        if self.execution_timeout is None:
+            return None
+        began = self._began
+        if began is None:
+            start = getattr(context["ti"], "start_date", None)
+            began = time.time() if start is None else start.timestamp()
+        return began + self.execution_timeout.total_seconds()
+
+    def _wait(self, launched: Launched) -> dict[str, Any]:
+        from airflow_jobs_provider.api.progress import RunProgress
+        from airflow_jobs_provider.api.steps import follow_run
+        from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
+
+        def on_attempt(run_id: int) -> None:
+            self._launched_run_id = run_id
+
+        ended = self.hook.client.carry_out(
+            follow_run(
+                launched.run_id,
+                polling_period=lambda: self.polling_period_seconds,
+                progress=RunProgress(launched.run_id, self.log),
+                first_look=launched.run,
+                queued_timeout_seconds=self.queued_timeout_seconds,
+                follow_attempts=self._service_may_retry,
+                on_attempt=on_attempt,
+            )
+        )
+        if ended.queued_too_long:
+            if self.cancel_on_kill:
+                self._cancel("it did not begin to run in time")
+            raise DatabricksRunTimeoutError(
+                launched.run_id, "queued_timeout_seconds", ended.run.get("run_page_url") or ""
+            )
+        self._launching = self._launched_run_id = None
+        return ended.run
+
+    def _conclude(self, context: Context, run: Mapping[str, Any]) -> Any:
+        from airflow_jobs_provider.outcome import conclude
+
+        outcome = conclude(
+            run,
+            self.hook,
+            self.log,
+            want_output=self.do_xcom_push,
+            max_output_bytes=self.max_output_bytes,
+        )
+        if outcome.truncated:
+            self._push(context, output_truncated=True)
+        return outcome.value
+
+    def _push(self, context: Context, **values: Any) -> None:
+        if self.do_xcom_push:
+            for key, value in values.items():
+                if value is not None:
+                    context["ti"].xcom_push(key=key, value=value)

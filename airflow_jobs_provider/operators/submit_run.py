@@ -1,0 +1,176 @@
+"""DatabricksSubmitRunOperator: a one-time run, and what it gave back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_jobs_provider.operators.launching import LaunchRunOperator
+from airflow_jobs_provider.operators.parsing import check_when_parsed
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_jobs_provider.api.calls import Call
+
+__all__ = ["DatabricksSubmitRunOperator"]
+
+MAX_RUN_NAME_BYTES = 4096  # reference: "Run", run_name
+
+
+class DatabricksSubmitRunOperator(LaunchRunOperator):
+    """Submit a one-time run, wait for it, and return what its notebook gave back.
+
+    ::
+
+        DatabricksSubmitRunOperator(
+            task_id="etl",
+            new_cluster={"spark_version": "15.4.x-scala2.12", "num_workers": 2, ...},
+            notebook_task={"notebook_path": "/Shared/etl", "base_parameters": {"day": "{{ ds }}"}},
+            deferrable=True,
+        )
+
+    XComs: ``return_value`` is the text given to ``dbutils.notebook.exit()`` (a dict by task key for
+    a run of several tasks, None where there is none); ``run_id``, ``job_id`` and ``run_page_url``
+    are there as soon as the run is launched. Numbers and booleans among the parameters are sent as
+    text. The run is launched once, however often the request is sent.
+
+    Every field of the request can be given by its own name or in ``json``; the own name wins. All
+    are templated and take XComArgs. Reference: "Runs submit".
+
+    :param json: the request's fields as one dict.
+    :param notebook_task: a notebook and its parameters (reference: "NotebookTask").
+    :param spark_jar_task: a JAR's main class (reference: "SparkJarTask").
+    :param spark_python_task: a Python file (reference: "SparkPythonTask").
+    :param spark_submit_task: a spark-submit command line (reference: "SparkSubmitTask").
+    :param pipeline_task: a Delta Live Tables pipeline (reference: "PipelineTask").
+    :param run_job_task: another job (reference: "RunJobTask").
+    :param tasks: tasks in the form of later API versions.
+    :param existing_cluster_id: cluster to run on.
+    :param new_cluster: cluster to make for the run (reference: "NewCluster").
+    :param libraries: libraries to install on the cluster (reference: "Library").
+    :param run_name: name of the run; by default it tells DAG, task, DAG run and try.
+    :param timeout_seconds: seconds after which the service stops the run; by default the task's
+        ``execution_timeout``, if it has one.
+    :param idempotency_token: token of at most 64 characters; the same token launches nothing new.
+    :param email_notifications: whom to tell (reference: "JobEmailNotifications").
+    :param webhook_notifications: destinations to tell (reference: "WebhookNotifications").
+    :param notification_settings: when to stay silent (reference: "JobNotificationSettings").
+    :param access_control_list: permissions on the run, in later API versions.
+    :param git_source: repository of the code, in later API versions.
+    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
+    :param polling_period_seconds: seconds between two looks at the run; default 30.
+    :param databricks_retry_limit: tries of a request at the most; by default time decides.
+    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
+        wrong.
+    :param databricks_retry_args: arguments for tenacity in place of the policy's own; not together
+        with ``deferrable`` unless they are JSON.
+    :param do_xcom_push: push the XComs above; default True.
+    :param wait_for_termination: wait for the run's end; default True.
+    :param reattach: let a retry of the task follow the run that an earlier try launched, where that
+        is active or has succeeded; default True. False launches a fresh run at every try.
+    :param cancel_on_kill: cancel the run when the task is killed, cleared, marked or timed out, on
+        the worker or while deferred; default True.
+    :param queued_timeout_seconds: seconds after which a run that has not begun to run is cancelled
+        and the task fails; default none.
+    :param max_output_bytes: cut the output off after so many bytes; the XCom ``output_truncated``
+        then says so; default none.
+    :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
+        ``[operators] default_deferrable``.
+    :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
+        template; default True.
+    :raises InvalidRequest: when the DAG is parsed: the reference forbids the request.
+    :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
+    :raises AirflowFailException: the reference forbids the rendered request, or the service refused
+        it; Airflow does not retry.
+    """
+
+    request_fields: ClassVar[tuple[str, ...]] = (
+        "notebook_task",
+        "spark_jar_task",
+        "spark_python_task",
+        "spark_submit_task",
+        "pipeline_task",
+        "run_job_task",
+        "tasks",
+        "existing_cluster_id",
+        "new_cluster",
+        "libraries",
+        "run_name",
+        "timeout_seconds",
+        "idempotency_token",
+        "email_notifications",
+        "webhook_notifications",
+        "notification_settings",
+        "access_control_list",
+        "git_source",
+    )
+    template_fields: Sequence[str] = (*LaunchRunOperator.template_fields, *request_fields)
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("json", "notebook_task", "new_cluster", "tasks"), "json"
+    )
+
+    def __init__(
+        self,
+        *,
+        notebook_task: Mapping[str, Any] | None = None,
+        spark_jar_task: Mapping[str, Any] | None = None,
+        spark_python_task: Mapping[str, Any] | None = None,
+        spark_submit_task: Mapping[str, Any] | None = None,
+        pipeline_task: Mapping[str, Any] | None = None,
+        run_job_task: Mapping[str, Any] | None = None,
+        tasks: list[Any] | None = None,
+        existing_cluster_id: str | None = None,
+        new_cluster: Mapping[str, Any] | None = None,
+        libraries: list[Any] | None = None,
+        run_name: str | None = None,
+        timeout_seconds: int | None = None,
+        idempotency_token: str | None = None,
+        email_notifications: Mapping[str, Any] | None = None,
+        webhook_notifications: Mapping[str, Any] | None = None,
+        notification_settings: Mapping[str, Any] | None = None,
+        access_control_list: list[Any] | None = None,
+        git_source: Mapping[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.notebook_task = notebook_task
+        self.spark_jar_task = spark_jar_task
+        self.spark_python_task = spark_python_task
+        self.spark_submit_task = spark_submit_task
+        self.pipeline_task = pipeline_task
+        self.run_job_task = run_job_task
+        self.tasks = tasks
+        self.existing_cluster_id = existing_cluster_id
+        self.new_cluster = new_cluster
+        self.libraries = libraries
+        self.run_name = run_name
+        self.timeout_seconds = timeout_seconds
+        self.idempotency_token = idempotency_token
+        self.email_notifications = email_notifications
+        self.webhook_notifications = webhook_notifications
+        self.notification_settings = notification_settings
+        self.access_control_list = access_control_list
+        self.git_source = git_source
+        check_when_parsed("runs/submit", self.json, self._fields(), validate=self.validate)
+
+    def launch_call(self, context: Context) -> Call[int]:
+        """Return the ``runs/submit`` call, named after the task unless it has a name."""
+        from airflow_jobs_provider.api.calls import submit_run
+
+        request = self.request()
+        if not request.get("run_name"):
+            request["run_name"] = default_run_name(context)
+        if request.get("timeout_seconds") is None and self.execution_timeout is not None:
+            # Should this task be gone by then, the service stops the run all the same.
+            request["timeout_seconds"] = math.ceil(self.execution_timeout.total_seconds())
+        return submit_run(request)
+
+
+def default_run_name(context: Context) -> str:
+    """Name a run after the DAG, task, DAG run and try that it comes from."""
+    ti = context["ti"]
+    mapped = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
+    name = f"{ti.dag_id}.{ti.task_id}{mapped} {ti.run_id} try {ti.try_number}"
+    return name.encode()[:MAX_RUN_NAME_BYTES].decode(errors="ignore")
