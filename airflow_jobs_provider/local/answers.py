@@ -3,18 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from pathlib import PurePosixPath
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunLifeCycleState
-from airflow_jobs_provider.local.model import ENDED, TASK_KINDS, Job, Output, Run
+from airflow_jobs_provider.local.model import (
+    CLUSTER_FIELDS,
+    ENDED,
+    TASK_KINDS,
+    Job,
+    Output,
+    Run,
+    key_of_name,
+    task_key_of,
+)
 from airflow_jobs_provider.local.versions import Version
 
-__all__ = ["job_answer", "output_answer", "run_answer", "run_page_url"]
+__all__ = ["job_answer", "output_answer", "run_answer", "run_page_url", "state_answer"]
 
-_SINGLE_TASK_KEY_CHARS = 100
 # From 2.1 on these are a task's, not a job's.
-_OF_TASK = (*TASK_KINDS, "existing_cluster_id", "new_cluster", "libraries")
+_OF_TASK = (*TASK_KINDS, *CLUSTER_FIELDS)
 
 
 def run_page_url(base_url: str, run: Run) -> str:
@@ -41,7 +48,7 @@ def _settings(job: Job, version: Version, *, with_tasks: bool) -> dict[str, Any]
     tasks = settings.pop("tasks", None)
     if tasks is None:
         moved = {name: settings.pop(name) for name in _OF_TASK if name in settings}
-        tasks = [{"task_key": _key_of(settings["name"]), **moved}]
+        tasks = [{"task_key": key_of_name(settings["name"]), **moved}]
     if with_tasks:
         settings["tasks"] = tasks
     return settings
@@ -65,7 +72,7 @@ def run_answer(
         "creator_user_name": run.creator_user_name,
         "number_in_job": run.number_in_job,
         "original_attempt_run_id": run.original_attempt_run_id,
-        "state": _state(run),
+        "state": state_answer(run),
         "cluster_spec": run.cluster_spec,
         "start_time": run.start_time,
         "end_time": run.end_time,
@@ -103,14 +110,15 @@ def run_answer(
 def _task_answer(run: Run, base_url: str, depends_on: list[Any]) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "run_id": run.run_id,
-        "task_key": run.task_key or _key_of(run.run_name),
+        "task_key": task_key_of(run),
         **run.task,
         **run.cluster_spec,
-        "state": _state(run),
+        "state": state_answer(run),
         "run_page_url": run_page_url(base_url, run),
         "start_time": run.start_time,
         "end_time": run.end_time,
-        "attempt_number": run.attempt_number,
+        # Of a run that is its task's run, each repair is another attempt.
+        "attempt_number": run.attempt_number + max(0, len(run.history) - 1),
         **{name: value for name, value in _durations(run).items() if name != "run_duration"},
     }
     instance = _cluster_instance(run)
@@ -123,7 +131,8 @@ def _task_answer(run: Run, base_url: str, depends_on: list[Any]) -> dict[str, An
     return answer
 
 
-def _state(run: Run) -> dict[str, Any]:
+def state_answer(run: Run) -> dict[str, Any]:
+    """Return the state of a run ("RunState")."""
     state: dict[str, Any] = {"life_cycle_state": run.life_cycle_state}
     if run.result_state is not None:
         state["result_state"] = run.result_state
@@ -134,13 +143,21 @@ def _state(run: Run) -> dict[str, Any]:
 
 def _durations(run: Run) -> dict[str, int]:
     if run.is_of_tasks:
-        total = run.end_time - run.start_time if run.end_time else 0
+        total = _total_duration(run)
         parts = (0, 0, 0)
     else:
         parts = (run.setup_duration, run.execution_duration, run.cleanup_duration)
         total = sum(parts) if run.end_time else 0
     names = ("setup_duration", "execution_duration", "cleanup_duration")
     return {**dict(zip(names, parts, strict=True)), "run_duration": total}
+
+
+def _total_duration(run: Run) -> int:
+    """Return how long a run of tasks took, with all its repairs but not the time between them."""
+    if not run.end_time:
+        return 0
+    closed = sum(item["end_time"] - item["start_time"] for item in run.history[:-1])
+    return int(closed) + run.end_time - run.active_since
 
 
 def _cluster_instance(run: Run) -> dict[str, str]:
@@ -183,10 +200,3 @@ def output_answer(run: Run, output: Output, metadata: Mapping[str, Any], version
         if run.child_run_id is not None:
             answer["run_job_output"] = {"run_id": run.child_run_id}
     return answer
-
-
-def _key_of(name: str) -> str:
-    """Return a task key for a task that was given none, as the service makes it from the name."""
-    stem = PurePosixPath(name).name or "task"
-    kept = "".join(char if char.isalnum() or char in "-_" else "_" for char in stem)
-    return kept[:_SINGLE_TASK_KEY_CHARS]

@@ -33,7 +33,10 @@ _MAX_NAME_BYTES = 4096
 _MAX_TASKS = 100
 _MAX_CONCURRENT_RUNS = 1000
 _INT32, _INT64 = 2**31, 2**63
-_LIST_PARAMETERS = ("jar_params", "python_params", "spark_submit_params")
+_MAP_PARAMETERS = ("notebook_params", "python_named_params", "sql_params", "job_parameters")
+# Of the others the reference does not ask it.
+_ASCII_PARAMETERS = ("notebook_params", "base_parameters", "python_params", "spark_submit_params")
+_LIST_PARAMETERS = ("jar_params", "python_params", "spark_submit_params", "dbt_commands")
 _REQUIRED_OF_TASK = {
     "notebook_task": ("notebook_path",),
     "spark_python_task": ("python_file",),
@@ -144,7 +147,7 @@ def check_overriding(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters that a run-now request gives (reference: "RunParameters")."""
     given = {
         name: data[name]
-        for name in ("notebook_params", *_LIST_PARAMETERS, "job_parameters")
+        for name in (*_MAP_PARAMETERS, *_LIST_PARAMETERS)
         if data.get(name) is not None
     }
     for name, value in given.items():
@@ -175,6 +178,9 @@ def check_settings(
         raise invalid("max_retries must be -1 (without end), 0 (never) or more")
     if settings.get("tasks"):
         _check_tasks(settings, version)
+        if needs_task:
+            # An update may name some of the tasks only; they are checked again once all are known.
+            _check_dependencies(settings["tasks"])
         return
     kinds = [kind for kind in TASK_KINDS if settings.get(kind) is not None]
     if len(kinds) > 1:
@@ -204,6 +210,10 @@ def _check_tasks(settings: Mapping[str, Any], version: Version) -> None:
         keys.append(task["task_key"])
     if len(set(keys)) < len(keys):
         raise invalid("tasks must have a task_key of its own each")
+
+
+def _check_dependencies(tasks: list[dict[str, Any]]) -> None:
+    keys = {task["task_key"] for task in tasks}
     # Each may depend on tasks that are known to end: what is left over waits in a circle.
     open_tasks = {
         task["task_key"]: {str(one.get("task_key")) for one in task.get("depends_on") or []}
@@ -211,7 +221,7 @@ def _check_tasks(settings: Mapping[str, Any], version: Version) -> None:
     }
     while ready := [key for key, needs in open_tasks.items() if not needs & open_tasks.keys()]:
         for key in ready:
-            unknown = open_tasks.pop(key) - set(keys)
+            unknown = open_tasks.pop(key) - keys
             if unknown:
                 raise invalid(f"Task {key} depends_on unknown task {min(unknown)}")
     if open_tasks:
@@ -250,7 +260,7 @@ def _check_cluster(settings: Mapping[str, Any], version: Version, where: str, ki
 
 
 def _check_parameters(name: str, value: Any) -> None:
-    if name.endswith(("notebook_params", "base_parameters", "job_parameters")):
+    if name.endswith((*_MAP_PARAMETERS, "base_parameters")):
         if not isinstance(value, dict):
             raise _wrong_type(name, "a map of text to text", value)
         texts = {f"{name}.{key}": text for key, text in value.items()}
@@ -261,6 +271,8 @@ def _check_parameters(name: str, value: Any) -> None:
     for place, text in texts.items():
         if not isinstance(text, str):
             raise _wrong_type(place, "text", text)
+        if name.endswith(_ASCII_PARAMETERS) and not (place.isascii() and text.isascii()):
+            raise invalid(f"{place} must consist of ASCII characters only")
     size = len(json.dumps({name: value}, separators=(",", ":"), ensure_ascii=False).encode())
     if size > _MAX_PARAMETER_BYTES:
         raise invalid(

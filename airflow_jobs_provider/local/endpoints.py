@@ -22,10 +22,11 @@ from airflow_jobs_provider.local.problems import (
     job_does_not_exist,
     run_does_not_exist,
 )
+from airflow_jobs_provider.local.repairs import repair_history
 from airflow_jobs_provider.local.service import Service
 from airflow_jobs_provider.local.versions import Version, page_token, position_of
 
-__all__ = ["ENDPOINTS", "Call"]
+__all__ = ["ENDPOINTS", "Call", "Endpoint", "endpoints_of"]
 
 _DEFAULT_PAGE = 20
 _MAX_OFFSET = 10_000
@@ -66,6 +67,9 @@ class Call:
             lambda parent: store.task_runs([parent.run_id]),
             with_tasks=with_tasks,
         )
+
+
+Endpoint = Callable[[Call], Awaitable[dict[str, Any]]]
 
 
 async def create(call: Call) -> dict[str, Any]:
@@ -190,7 +194,11 @@ async def list_runs(call: Call) -> dict[str, Any]:
 
 async def get_run(call: Call) -> dict[str, Any]:
     """Runs get: all about a run but its output."""
-    return call.answer(call.run())
+    run = call.run()
+    answer = call.answer(run)
+    if call.version.has_repair and checks.read_flag(call.data, "include_history"):
+        answer["repair_history"] = repair_history(run)
+    return answer
 
 
 async def export_run(call: Call) -> dict[str, Any]:
@@ -252,7 +260,12 @@ async def delete_run(call: Call) -> dict[str, Any]:
     return {}
 
 
-ENDPOINTS: dict[tuple[str, str], Callable[[Call], Awaitable[dict[str, Any]]]] = {
+async def repair_run(call: Call) -> dict[str, Any]:
+    """Repair: run tasks of a run again, as part of it; from 2.1 on."""
+    return {"repair_id": call.service.repairer.repair(call.run(), call.data)}
+
+
+ENDPOINTS: dict[tuple[str, str], Endpoint] = {
     ("POST", "create"): create,
     ("GET", "list"): list_jobs,
     ("POST", "delete"): delete,
@@ -269,6 +282,12 @@ ENDPOINTS: dict[tuple[str, str], Callable[[Call], Awaitable[dict[str, Any]]]] = 
     ("GET", "runs/get-output"): get_run_output,
     ("POST", "runs/delete"): delete_run,
 }
+_REPAIR: dict[tuple[str, str], Endpoint] = {("POST", "runs/repair"): repair_run}
+
+
+def endpoints_of(version: Version) -> dict[tuple[str, str], Endpoint]:
+    """Return the endpoints that a version of the API has, by verb and path."""
+    return {**ENDPOINTS, **_REPAIR} if version.has_repair else ENDPOINTS
 
 
 def _settings(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from airflow_jobs_provider.api.states import RunLifeCycleState
 from airflow_jobs_provider.local.model import (
+    CLUSTER_FIELDS,
     Job,
     Run,
     RunType,
@@ -19,9 +20,7 @@ from airflow_jobs_provider.local.problems import invalid
 from airflow_jobs_provider.local.scheduler import Scheduler
 from airflow_jobs_provider.local.store import Store
 
-__all__ = ["Launcher"]
-
-_CLUSTER_FIELDS = ("existing_cluster_id", "new_cluster", "libraries")
+__all__ = ["Launcher", "task_run"]
 
 
 class Launcher:
@@ -110,7 +109,7 @@ class Launcher:
             run_type=run_type,
             creator_user_name=self._user,
             task=task_of(settings),
-            cluster_spec={name: settings[name] for name in _CLUSTER_FIELDS if settings.get(name)},
+            cluster_spec={name: settings[name] for name in CLUSTER_FIELDS if settings.get(name)},
             original_attempt_run_id=run_id,
             start_time=now_millis(),
             timeout_seconds=settings.get("timeout_seconds") or 0,
@@ -120,7 +119,8 @@ class Launcher:
         )
 
     def _launch(self, run: Run, hidden_job: Job | None = None, *, delay: float = 0.0) -> Run:
-        children = [self._task_run(run, task) for task in run.tasks]
+        state = RunLifeCycleState.SKIPPED if run.has_ended else RunLifeCycleState.BLOCKED
+        children = [task_run(run, task, state) for task in run.tasks]
         try:
             with self._store.transaction():
                 if hidden_job is not None:
@@ -139,28 +139,6 @@ class Launcher:
             self._scheduler.admit(run, delay=delay)
         return run
 
-    def _task_run(self, parent: Run, task: Mapping[str, Any]) -> Run:
-        run_id = parent.task_run_ids[task["task_key"]]
-        return Run(
-            run_id=run_id,
-            job_id=parent.job_id,
-            number_in_job=run_id,
-            run_name=task["task_key"],
-            run_type=parent.run_type,
-            creator_user_name=parent.creator_user_name,
-            task=task_of(task),
-            cluster_spec={name: task[name] for name in _CLUSTER_FIELDS if task.get(name)},
-            original_attempt_run_id=run_id,
-            start_time=parent.start_time,
-            overriding_parameters=parent.overriding_parameters,
-            timeout_seconds=task.get("timeout_seconds") or 0,
-            parent_run_id=parent.run_id,
-            task_key=task["task_key"],
-            life_cycle_state=(
-                RunLifeCycleState.SKIPPED if parent.has_ended else RunLifeCycleState.BLOCKED
-            ),
-        )
-
     def _known_launch(self, token: str | None) -> Run | None:
         found = self._store.run_of_token(token) if token else None
         if found is None:
@@ -169,3 +147,25 @@ class Launcher:
         if is_deleted:
             raise invalid(f"Run {run.run_id} with the given idempotency_token has been deleted.")
         return run
+
+
+def task_run(parent: Run, task: Mapping[str, Any], state: RunLifeCycleState) -> Run:
+    """Make the run of one task of a run of the ``tasks`` form."""
+    run_id = parent.task_run_ids[task["task_key"]]
+    return Run(
+        run_id=run_id,
+        job_id=parent.job_id,
+        number_in_job=run_id,
+        run_name=task["task_key"],
+        run_type=parent.run_type,
+        creator_user_name=parent.creator_user_name,
+        task=task_of(task),
+        cluster_spec={name: task[name] for name in CLUSTER_FIELDS if task.get(name)},
+        original_attempt_run_id=run_id,
+        start_time=parent.start_time,
+        overriding_parameters=parent.overriding_parameters,
+        timeout_seconds=task.get("timeout_seconds") or 0,
+        parent_run_id=parent.run_id,
+        task_key=task["task_key"],
+        life_cycle_state=state,
+    )

@@ -6,11 +6,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+from pathlib import PurePosixPath
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
 
 __all__ = [
+    "CLUSTER_FIELDS",
     "ENDED",
     "TASK_KINDS",
     "Job",
@@ -18,9 +20,14 @@ __all__ = [
     "Run",
     "RunType",
     "Trigger",
+    "key_of_name",
     "now_millis",
+    "task_key_of",
     "task_of",
 ]
+
+CLUSTER_FIELDS = ("existing_cluster_id", "new_cluster", "libraries")
+_SINGLE_TASK_KEY_CHARS = 100
 
 TASK_KINDS = (
     "notebook_task",
@@ -132,6 +139,13 @@ class Run:
     end_time: int = 0
     # The run that its run_job_task started
     child_run_id: int | None = None
+    # Empty until the run is repaired; then the original run and each repair, the last one open.
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def active_since(self) -> int:
+        """When the run began, or its latest repair."""
+        return int(self.history[-1]["start_time"]) if self.history else self.start_time
 
     @property
     def has_ended(self) -> bool:
@@ -154,3 +168,15 @@ class Run:
     def as_record(self) -> dict[str, Any]:
         """Return the run as plain data for the store."""
         return asdict(self)
+
+
+def task_key_of(run: Run) -> str:
+    """Return the key of the task that a run of a single task is seen to have later than 2.0."""
+    return run.task_key or key_of_name(run.run_name)
+
+
+def key_of_name(name: str) -> str:
+    """Return a task key for a task that was given none, as the service makes it from the name."""
+    stem = PurePosixPath(name).name or "task"
+    kept = "".join(char if char.isalnum() or char in "-_" else "_" for char in stem)
+    return kept[:_SINGLE_TASK_KEY_CHARS]

@@ -174,7 +174,11 @@ class Scheduler:
         )
 
     def _begin(self, live: _Live) -> None:
-        live.run.start_time = now_millis()
+        if live.run.history:
+            # A repaired run keeps the time it was first started at.
+            live.run.history[-1]["start_time"] = now_millis()
+        else:
+            live.run.start_time = now_millis()
         self._move(live.run, RunLifeCycleState.PENDING, "Waiting for the task to start")
         live.work = asyncio.create_task(self._work(live), name=f"run {live.run.run_id}")
         self._set_timer(live)
@@ -184,7 +188,7 @@ class Scheduler:
             live.timer.cancel()
             live.timer = None
         if live.run.timeout_seconds > 0:
-            deadline = live.run.start_time / 1000 + live.run.timeout_seconds
+            deadline = live.run.active_since / 1000 + live.run.timeout_seconds
             live.timer = asyncio.get_running_loop().call_later(
                 deadline - time.time(), self._stop, live.run.run_id, _Stop.TIMED_OUT
             )

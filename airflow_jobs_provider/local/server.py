@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from airflow_jobs_provider.local import checks, pages
-from airflow_jobs_provider.local.endpoints import ENDPOINTS, Call
+from airflow_jobs_provider.local.endpoints import Call, Endpoint, endpoints_of
 from airflow_jobs_provider.local.model import Run, RunType
 from airflow_jobs_provider.local.parameters import list_parameters, notebook_parameters
 from airflow_jobs_provider.local.problems import ApiProblem, invalid, malformed
@@ -60,7 +60,7 @@ class Server:
             middlewares=[self._guard, _answer_problems], client_max_size=checks.MAX_BODY_BYTES
         )
         for version in VERSIONS.values():
-            for (verb, path), endpoint in ENDPOINTS.items():
+            for (verb, path), endpoint in endpoints_of(version).items():
                 handler = self._api_handler(version, endpoint)
                 app.router.add_route(verb, f"/api/{version.name}/jobs/{path}", handler)
         app.router.add_post("/local/notebook-run", self._notebook_run)
@@ -145,9 +145,7 @@ class Server:
 
     # The API
 
-    def _api_handler(
-        self, version: Version, endpoint: Callable[[Call], Awaitable[dict[str, Any]]]
-    ) -> _Handler:
+    def _api_handler(self, version: Version, endpoint: Endpoint) -> _Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             data: Mapping[str, Any]
             if request.method == "GET":

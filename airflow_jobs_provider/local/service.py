@@ -14,6 +14,7 @@ from typing import Any
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
 from airflow_jobs_provider.local.launches import Launcher
 from airflow_jobs_provider.local.model import Output, Run, now_millis
+from airflow_jobs_provider.local.repairs import Repairer
 from airflow_jobs_provider.local.runners.base import Runner
 from airflow_jobs_provider.local.runners.notebook import NotebookRunner
 from airflow_jobs_provider.local.runners.others import PipelineRunner, RunJobRunner, TasksRunner
@@ -52,6 +53,7 @@ class Service:
             on_end=self._on_end,
         )
         self.launcher = Launcher(self.store, self.scheduler, self.user)
+        self.repairer = Repairer(self.store, self.scheduler)
         self._end_what_was_live()
         self.forget_old_runs()
 
@@ -154,7 +156,13 @@ class Service:
     def _on_end(self, run: Run) -> None:
         """Start the next attempt, where the job wants one (reference: "Create", max_retries)."""
         job = self.store.job(run.job_id) if run.parent_run_id is None else None
-        if job is None or run.succeeded or run.result_state == RunResultState.CANCELED:
+        # A repair is not retried: where the run had retries left, they have followed it before.
+        if (
+            job is None
+            or run.history
+            or run.succeeded
+            or run.result_state == RunResultState.CANCELED
+        ):
             return
         if run.life_cycle_state == RunLifeCycleState.SKIPPED:
             return

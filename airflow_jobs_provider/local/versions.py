@@ -23,6 +23,7 @@ class Version:
     :param max_runs: how many runs one page of ``runs/list`` holds at most.
     :param max_jobs: how many jobs one page of ``jobs/list`` holds at most; None for all of them.
     :param says_has_more: whether list answers have ``has_more``.
+    :param has_repair: whether runs can be repaired.
     """
 
     name: str
@@ -30,12 +31,19 @@ class Version:
     max_runs: int
     max_jobs: int | None
     says_has_more: bool
+    has_repair: bool
 
 
 VERSIONS = {
-    "2.0": Version("2.0", has_tasks=False, max_runs=1000, max_jobs=None, says_has_more=True),
-    "2.1": Version("2.1", has_tasks=True, max_runs=25, max_jobs=100, says_has_more=True),
-    "2.2": Version("2.2", has_tasks=True, max_runs=25, max_jobs=100, says_has_more=False),
+    "2.0": Version(
+        "2.0", has_tasks=False, max_runs=1000, max_jobs=None, says_has_more=True, has_repair=False
+    ),
+    "2.1": Version(
+        "2.1", has_tasks=True, max_runs=25, max_jobs=100, says_has_more=True, has_repair=True
+    ),
+    "2.2": Version(
+        "2.2", has_tasks=True, max_runs=25, max_jobs=100, says_has_more=False, has_repair=True
+    ),
 }
 
 

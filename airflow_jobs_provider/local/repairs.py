@@ -1,0 +1,234 @@
+"""Repairing a run: its failed tasks are run again as part of it ("Repair" of the Jobs API 2.1).
+
+The run becomes active again under its own run_id. A task that is run again gets a new run of its
+own with the next attempt_number; its earlier runs stay readable. A run of the single form is its
+task's run, so that one is executed again itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
+from airflow_jobs_provider.local import checks
+from airflow_jobs_provider.local.answers import state_answer
+from airflow_jobs_provider.local.launches import task_run
+from airflow_jobs_provider.local.model import (
+    CLUSTER_FIELDS,
+    Output,
+    Run,
+    now_millis,
+    task_key_of,
+    task_of,
+)
+from airflow_jobs_provider.local.problems import ApiProblem, invalid
+from airflow_jobs_provider.local.scheduler import Scheduler
+from airflow_jobs_provider.local.store import Store
+
+__all__ = ["Repairer", "repair_history", "tasks_to_rerun"]
+
+_NEVER_BEGAN = frozenset(
+    {RunResultState.UPSTREAM_FAILED, RunResultState.UPSTREAM_CANCELED, RunResultState.EXCLUDED}
+)
+
+
+class Repairer:
+    """Repairs runs."""
+
+    def __init__(self, store: Store, scheduler: Scheduler) -> None:
+        self._store = store
+        self._scheduler = scheduler
+
+    def repair(self, run: Run, request: Mapping[str, Any]) -> int:
+        """Make a run that has ended active again, and return the id of the repair.
+
+        :param request: the fields of ``runs/repair``.
+        """
+        overriding = checks.check_overriding(request)
+        _check_repairable(run, checks.read_integer(request, "latest_repair_id"))
+        latest = {
+            key: self._store.run(run_id) or run
+            for key, run_id in (run.task_run_ids or {task_key_of(run): run.run_id}).items()
+        }
+        chosen = tasks_to_rerun(run.tasks, latest, request)
+        repair_id = self._store.new_id()
+        self._open_history(run, repair_id)
+        # What a repair is given holds for it alone; the next one begins from the run's own again.
+        run.overriding_parameters = _laid_over(run.history[0]["overriding_parameters"], overriding)
+        children: list[Run] = []
+        if run.is_of_tasks:
+            self._take_current_settings(run, chosen)
+            children = [
+                self._next_attempt(run, task, latest[task["task_key"]])
+                for task in run.tasks
+                if task["task_key"] in chosen
+            ]
+            run.history[-1]["task_run_ids"] = [child.run_id for child in children]
+        else:
+            run.history[-1]["task_run_ids"] = [run.run_id]
+            self._take_current_task(run)
+        _make_active(run)
+        with self._store.transaction():
+            self._store.add_runs(children)
+            self._store.save_output(run.run_id, Output())
+            self._store.save_run(run)
+        for child in children:
+            self._scheduler.admit(child)
+        self._scheduler.admit(run)
+        return repair_id
+
+    def _open_history(self, run: Run, repair_id: int) -> None:
+        """Close the entry of what has ended, and open that of the repair."""
+        if not run.history:
+            run.history = [
+                {
+                    "type": "ORIGINAL",
+                    "start_time": run.start_time,
+                    "task_run_ids": list(run.task_run_ids.values()) or [run.run_id],
+                    "overriding_parameters": run.overriding_parameters,
+                }
+            ]
+        run.history[-1] |= {"end_time": run.end_time, "state": state_answer(run)}
+        run.history.append({"type": "REPAIR", "id": repair_id, "start_time": now_millis()})
+
+    def _take_current_settings(self, run: Run, chosen: set[str]) -> None:
+        """Let tasks be run as their job has them now, where there is one that still has them."""
+        job = self._store.job(run.job_id)
+        current = {
+            task["task_key"]: task for task in (job.settings.get("tasks") or [] if job else [])
+        }
+        run.tasks = [
+            current.get(task["task_key"], task) if task["task_key"] in chosen else task
+            for task in run.tasks
+        ]
+
+    def _take_current_task(self, run: Run) -> None:
+        job = self._store.job(run.job_id)
+        if job is not None and task_of(job.settings):
+            run.task = task_of(job.settings)
+            run.cluster_spec = {
+                name: job.settings[name] for name in CLUSTER_FIELDS if job.settings.get(name)
+            }
+
+    def _next_attempt(self, run: Run, task: Mapping[str, Any], before: Run) -> Run:
+        run.task_run_ids[task["task_key"]] = self._store.new_id()
+        child = task_run(run, task, RunLifeCycleState.BLOCKED)
+        child.attempt_number = before.attempt_number + 1
+        child.original_attempt_run_id = before.original_attempt_run_id
+        child.start_time = run.history[-1]["start_time"]
+        return child
+
+
+def tasks_to_rerun(
+    tasks: list[dict[str, Any]], latest: Mapping[str, Run], request: Mapping[str, Any]
+) -> set[str]:
+    """Return the keys of the tasks that a repair runs again.
+
+    Those the request asks for; those below them that never began since something above had failed;
+    and, with ``rerun_dependent_tasks``, all below them.
+
+    :param latest: the latest run of each task.
+    """
+    named = request.get("rerun_tasks")
+    if named is not None and (
+        not isinstance(named, list) or not all(isinstance(key, str) for key in named)
+    ):
+        raise invalid("rerun_tasks must be an array of text")
+    all_failed = checks.read_flag(request, "rerun_all_failed_tasks")
+    all_below = checks.read_flag(request, "rerun_dependent_tasks")
+    if named and all_failed:
+        raise invalid("Only one of rerun_tasks and rerun_all_failed_tasks can be used")
+    if not named and not all_failed:
+        raise invalid("One of rerun_tasks and rerun_all_failed_tasks is required")
+    for key in named or ():
+        if key not in latest:
+            raise invalid(f"rerun_tasks has a task that the run does not have: {key[:100]!r}")
+    chosen = set(named or ())
+    if all_failed:
+        chosen = {key for key, run in latest.items() if _has_failed(run)}
+        if not chosen:
+            raise invalid("rerun_all_failed_tasks: the run has no failed task")
+    below = _dependents(tasks)
+    waiting = list(chosen)
+    while waiting:
+        for key in below.get(waiting.pop(), ()):
+            if key not in chosen and (all_below or latest[key].result_state in _NEVER_BEGAN):
+                chosen.add(key)
+                waiting.append(key)
+    return chosen
+
+
+def repair_history(run: Run) -> list[dict[str, Any]]:
+    """Return a run's ``repair_history``: the original run, and each repair of it."""
+    history = run.history or [
+        {
+            "type": "ORIGINAL",
+            "start_time": run.start_time,
+            "task_run_ids": list(run.task_run_ids.values()) or [run.run_id],
+        }
+    ]
+    closed = [
+        {name: value for name, value in item.items() if name != "overriding_parameters"}
+        for item in history
+    ]
+    closed[-1] |= {"end_time": run.end_time, "state": state_answer(run)}
+    return closed
+
+
+def _check_repairable(run: Run, latest_repair_id: int | None) -> None:
+    if run.parent_run_id is not None:
+        raise invalid(
+            f"run_id {run.run_id} is the run of a task; repair the job run {run.parent_run_id}"
+        )
+    if not run.has_ended:
+        raise ApiProblem(
+            HTTPStatus.BAD_REQUEST,
+            "INVALID_STATE",
+            f"Run {run.run_id} is active ({run.life_cycle_state}) and cannot be repaired.",
+        )
+    known = run.history[-1]["id"] if run.history else None
+    if latest_repair_id is None and known is not None:
+        raise invalid(
+            "The latest repair ID needs to be provided in order to create a new repair: "
+            "latest_repair_id is missing"
+        )
+    if latest_repair_id != known:
+        raise invalid(
+            f"latest_repair_id {latest_repair_id} is not the latest repair of run {run.run_id}"
+        )
+
+
+def _has_failed(run: Run) -> bool:
+    return not run.succeeded and run.result_state != RunResultState.EXCLUDED
+
+
+def _dependents(tasks: list[dict[str, Any]]) -> dict[str, list[str]]:
+    below: dict[str, list[str]] = {}
+    for task in tasks:
+        for needed in task.get("depends_on") or []:
+            below.setdefault(needed["task_key"], []).append(task["task_key"])
+    return below
+
+
+def _laid_over(original: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return parameters with others over them: maps are merged, lists take each other's place."""
+    merged = dict(original)
+    for name, value in given.items():
+        known = merged.get(name)
+        if isinstance(value, dict) and isinstance(known, dict):
+            merged[name] = {**known, **value}
+        else:
+            merged[name] = value
+    return merged
+
+
+def _make_active(run: Run) -> None:
+    run.life_cycle_state = RunLifeCycleState.PENDING
+    run.result_state = None
+    run.state_message = "Waiting for the tasks to be run again"
+    run.user_cancelled_or_timedout = False
+    run.setup_duration = run.execution_duration = run.cleanup_duration = 0
+    run.end_time = 0
+    run.child_run_id = None
