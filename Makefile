@@ -3,9 +3,11 @@
 #
 #   make demo       a DAG runs a notebook and the next task gets its exit value
 #   make airflow    a whole Airflow with the examples, ready to click (AIRFLOW_PORT=8080)
-#   make test       the quick tests           make test-airflow-2.11, make test-airflow-3.0
-#   make test-all   all tests on Airflow 3.3  make bench (20 minutes)
-#   make lint       ruff and mypy             make test-standalone, make test-real-clients
+#   make test       the quick tests           make lint       ruff and mypy
+#   make test-all   all tests, on all three lines of Airflow: half an hour
+#   make test-airflow-2.11, make test-standalone-2.11, make test-airflow-3.0, make test-standalone-3.0,
+#   make test-standalone, make test-slow, make test-real-clients   parts of test-all
+#   make bench      what docs/benchmarks.md tells: 20 minutes
 #
 # PYTHON=/path/to/python3 chooses another Python.
 
@@ -15,9 +17,11 @@ PYTEST_ARGS ?=
 export PYTHON
 
 QUICK = not slow and not standalone and not real_clients
+PYTEST_OLDER = -p no:cacheprovider \
+	-W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
 .PHONY: help demo airflow test test-all bench test-slow test-standalone test-real-clients lint format constraints clean \
-	venv venv-dev test-airflow-2.11 test-airflow-3.0
+	venv venv-dev test-airflow-2.11 test-airflow-3.0 test-standalone-2.11 test-standalone-3.0
 
 help:
 	@sed -n 's/^#  *make/  make/p' Makefile
@@ -33,6 +37,7 @@ test: venv-dev
 
 test-all: venv-dev
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
+	$(MAKE) test-airflow-2.11 test-airflow-3.0 test-standalone-2.11 test-standalone-3.0
 
 bench: venv-dev
 	.venv/bin/python -m pip install --quiet -c constraints/airflow-3.3.txt '.[bench]'
@@ -51,9 +56,12 @@ test-real-clients: venv-dev
 # of what newer libraries deprecate, and nobody will change them for it.
 test-airflow-2.11 test-airflow-3.0: test-airflow-%:
 	@sh scripts/venv.sh .venv-$* $* dev
-	.venv-$*/bin/python -m pytest -m "$(QUICK)" -p no:cacheprovider \
-		-W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning \
+	.venv-$*/bin/python -m pytest -m "$(QUICK)" $(PYTEST_OLDER) \
 		tests/unit tests/wire tests/end_to_end $(PYTEST_ARGS)
+
+test-standalone-2.11 test-standalone-3.0: test-standalone-%:
+	@sh scripts/venv.sh .venv-$* $* dev
+	.venv-$*/bin/python -m pytest -m standalone $(PYTEST_OLDER) tests/end_to_end $(PYTEST_ARGS)
 
 lint: venv-dev
 	.venv/bin/python -m ruff check .
