@@ -32,6 +32,11 @@ EXTRA_FIELDS: dict[str, tuple[str, str, str]] = {
         "Time-out in seconds",
         "Longest wait for the next bytes of an answer; 60 if empty",
     ),
+    "api_version": (
+        "string",
+        "Jobs API version",
+        "2.0 if empty; 2.1 and 2.2 know several tasks with dependencies, and repair",
+    ),
     "allow_http": (
         "boolean",
         "Allow http",

@@ -32,9 +32,9 @@ class WaitsForRun(ConnectedOperator):
 
     def _look_at(self, run_id: int) -> dict[str, Any]:
         """Read a run that is known to be there; an outage is waited out, however long."""
-        from airflow_jobs_provider.api import calls
+        from airflow_jobs_provider.api.steps import whole_run
 
-        return self.hook.send(calls.get_run(run_id), retries=self.hook.retry_policy().patient())
+        return self.hook.client.carry_out(whole_run(run_id))
 
     def _defer_until_ended(
         self,

@@ -29,6 +29,7 @@ __all__ = [
     "get_run_output",
     "list_jobs",
     "list_runs",
+    "repair_run",
     "reset_job",
     "run_now",
     "submit_run",
@@ -45,7 +46,8 @@ class Call(Generic[T]):
     """One request to the Jobs API, and how its answer is read.
 
     :ivar verb: HTTP verb.
-    :ivar path: path below ``/api/2.0/jobs/``; also the call's name in logs and errors.
+    :ivar path: path below ``/api/2.0/jobs/``, or that of another version; also the call's name in
+        logs and errors.
     :ivar parameters: what is sent, in the query of a GET and as the JSON body of a POST.
     :ivar repeatable: whether sending it again does no harm when the first answer got lost.
     :ivar read: makes the result from the answer's JSON object.
@@ -202,9 +204,17 @@ def list_runs(
     return _paged("runs/list", "runs", parameters)
 
 
-def get_run(run_id: int) -> Call[Answer]:
-    """Read a run: its state, task, cluster, times and page (reference: "Runs get")."""
-    return Call("GET", "runs/get", {"run_id": run_id}, True, _whole)
+def get_run(
+    run_id: int, *, include_history: bool | None = None, page_token: str | None = None
+) -> Call[Answer]:
+    """Read a run: its state, task, cluster, times and page (reference: "Runs get").
+
+    :param include_history: tell of the run's repairs, too (API 2.1 and later).
+    :param page_token: ``next_page_token`` of the answer before, for the next hundred tasks of a run
+        that has more (API 2.2).
+    """
+    parameters = _given(run_id=run_id, include_history=include_history, page_token=page_token)
+    return Call("GET", "runs/get", parameters, True, _whole)
 
 
 def export_run(run_id: int, views_to_export: str | None = None) -> Call[list[Answer]]:
@@ -229,6 +239,18 @@ def cancel_all_runs(job_id: int) -> Call[None]:
 def get_run_output(run_id: int) -> Call[Answer]:
     """Read the output of a task run, its error, and its metadata ("Runs get output")."""
     return Call("GET", "runs/get-output", {"run_id": run_id}, True, _whole)
+
+
+def repair_run(request: Mapping[str, Any]) -> Call[int]:
+    """Run some tasks of a run that has ended again; the result is the repair's id.
+
+    API 2.1 and later (there: "Repair a job run"). Repeatable: the service repairs no run that is
+    active, and after the first repair asks for the id of the latest one.
+
+    :param request: ``run_id``, ``rerun_all_failed_tasks`` or ``rerun_tasks``, the parameters, and
+        ``latest_repair_id`` where the run was repaired before.
+    """
+    return Call("POST", "runs/repair", parameters_as_text(request), True, _id("repair_id"))
 
 
 def delete_run(run_id: int) -> Call[None]:

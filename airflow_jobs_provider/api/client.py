@@ -70,19 +70,20 @@ class JobsClient(BaseClient):
         tries.worked(retrying.statistics.get("idle_for", 0.0))
         return result
 
-    def carry_out(self, steps: Generator[Step, Any, T]) -> T:
+    def carry_out(self, steps: Generator[Step, Any, T], *, patient: bool = True) -> T:
         """Carry out an exchange of :mod:`.steps` and return its result.
 
-        What an exchange reads is known to be there, so reads wait out any outage.
+        :param patient: let reads wait out any outage, since what an exchange reads is known to be
+            there; default True.
         """
-        patient = self._retries.patient()
+        reads = self._retries.patient() if patient else None
         exchange = Exchange(steps)
         while (step := exchange.step) is not None:
             if isinstance(step, Wait):
                 exchange.answer(self._sleep(step.seconds))
                 continue
             try:
-                answer = self.send(step, retries=patient if step.verb == "GET" else None)
+                answer = self.send(step, retries=reads if step.verb == "GET" else None)
             except JobsApiError as error:
                 exchange.fail(error)
             else:
@@ -211,19 +212,20 @@ class AsyncJobsClient(BaseClient):
         tries.worked(retrying.statistics.get("idle_for", 0.0))
         return result
 
-    async def carry_out(self, steps: Generator[Step, Any, T]) -> T:
+    async def carry_out(self, steps: Generator[Step, Any, T], *, patient: bool = True) -> T:
         """Carry out an exchange of :mod:`.steps` and return its result.
 
-        What an exchange reads is known to be there, so reads wait out any outage.
+        :param patient: let reads wait out any outage, since what an exchange reads is known to be
+            there; default True.
         """
-        patient = self._retries.patient()
+        reads = self._retries.patient() if patient else None
         exchange = Exchange(steps)
         while (step := exchange.step) is not None:
             if isinstance(step, Wait):
                 exchange.answer(await self._sleep(step.seconds))
                 continue
             try:
-                answer = await self.send(step, retries=patient if step.verb == "GET" else None)
+                answer = await self.send(step, retries=reads if step.verb == "GET" else None)
             except JobsApiError as error:
                 exchange.fail(error)
             else:

@@ -82,7 +82,7 @@ class BaseClient:
         :param credentials: what to authenticate with.
         :param retries: when to try again; the policy of :mod:`.retries` by default.
         :param timeout_seconds: longest wait for the next bytes of an answer; default 60.
-        :param api_version: version in the path; default ``2.0``.
+        :param api_version: version of the Jobs API, ``2.0`` (default), ``2.1`` or ``2.2``.
         :param allow_http: send credentials over plain http to another machine; default False.
         :param verify: check TLS certificates (default), or the path of a CA bundle.
         :param user_agent_suffix: added to the User-Agent.
@@ -102,6 +102,7 @@ class BaseClient:
             )
         self.base_url = base_url.rstrip("/")
         self.host = parts.netloc.rpartition("@")[2]
+        self.api_version = api_version
         self._credentials = credentials
         self._retries = retries or RetryPolicy()
         self._timeout_seconds = timeout_seconds

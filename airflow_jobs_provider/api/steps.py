@@ -6,6 +6,7 @@ answer (or thrown the error) and returns a result. ``JobsClient.carry_out`` driv
 
 * :func:`launch_once` launches a run, or finds the one that an earlier try launched.
 * :func:`follow_run` waits for a run's end, through the service's own retries.
+* :func:`whole_run` reads a run with all its tasks.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from airflow_jobs_provider.api.errors import BadRequest, DoesNotExist, ErrorAnsw
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, Verdict
 
-__all__ = ["Ended", "Exchange", "Launched", "Wait", "follow_run", "launch_once"]
+__all__ = ["Ended", "Exchange", "Launched", "Wait", "follow_run", "launch_once", "whole_run"]
 
 Run = dict[str, Any]
 T = TypeVar("T")
@@ -28,7 +29,8 @@ T = TypeVar("T")
 # How long the next attempt of a job with max_retries may take to show up after its
 # min_retry_interval_millis is over.
 _NEXT_ATTEMPT_GRACE_SECONDS = 60.0
-_RUNS_PER_PAGE = 100
+# What every version of the API gives on one page.
+_RUNS_PER_PAGE = 25
 _NOT_YET_RUNNING = frozenset(
     {RunLifeCycleState.QUEUED, RunLifeCycleState.PENDING, RunLifeCycleState.BLOCKED}
 )
@@ -101,6 +103,7 @@ def launch_once(
     first_generation: int = 0,
     polling_period_seconds: float,
     on_launched: Callable[[int], None],
+    make_way: Callable[[], Generator[Step, Any, Any]] | None = None,
 ) -> Generator[Step, Any, Launched]:
     """Launch a run with the first token whose run has not come to a bad end.
 
@@ -114,10 +117,13 @@ def launch_once(
     :param first_generation: place of the first token to try.
     :param polling_period_seconds: between two looks at a run that is just being terminated.
     :param on_launched: told each run's id as soon as it is known.
+    :param make_way: an exchange to be carried out before this try launches with its own token.
     """
     last = len(tokens) - 1
     for generation in range(first_generation, last + 1):
         is_last = generation == last
+        if is_last and make_way is not None:
+            yield from make_way()
         try:
             run_id: int = yield launch(tokens[generation])
             on_launched(run_id)
@@ -185,7 +191,7 @@ def follow_run(
                 (yield from _next_attempt(run, polling_period, clock)) if follow_attempts else None
             )
             if attempt is None:
-                return Ended(run)
+                return Ended((yield from _with_all_tasks(run)))
             progress.next_attempt(int(attempt["run_id"]))
             on_attempt(int(attempt["run_id"]))
             run, waiting_since = attempt, clock()
@@ -196,6 +202,28 @@ def follow_run(
                 return Ended(run, queued_too_long=True)
         yield Wait(polling_period())
         run = yield get_run(int(run["run_id"]))
+
+
+def whole_run(run_id: int) -> Generator[Step, Any, Run]:
+    """Read a run with all its tasks, which come by the hundred in API 2.2.
+
+    :param run_id: the run.
+    """
+    run: Run = yield get_run(run_id)
+    return (yield from _with_all_tasks(run))
+
+
+def _with_all_tasks(run: Run) -> Generator[Step, Any, Run]:
+    token = run.get("next_page_token")
+    if not token:
+        return run
+    tasks = list(run.get("tasks") or ())
+    while token:
+        page: Run = yield get_run(int(run["run_id"]), page_token=token)
+        tasks += page.get("tasks") or ()
+        token = page.get("next_page_token")
+    whole = {name: value for name, value in run.items() if name != "next_page_token"}
+    return {**whole, "tasks": tasks}
 
 
 def _is_terminating(run: Mapping[str, Any]) -> bool:

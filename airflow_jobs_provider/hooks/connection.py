@@ -15,6 +15,7 @@ Extra ``host``            where the field is empty
 Extra ``allow_http``      ``true`` sends credentials over plain http to another machine
 Extra ``verify``          ``false`` checks no TLS certificate; a path names a CA bundle
 Extra ``timeout_seconds`` longest wait for the next bytes of an answer
+Extra ``api_version``     version of the Jobs API for all calls: ``2.0`` (default), ``2.1``, ``2.2``
 ========================  =========================================================================
 
 Without token, user and password, the ``.netrc`` file is asked (``NETRC`` names another one).
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth import Credentials
 
 __all__ = ["WorkspaceAccess"]
+
+API_VERSIONS = ("2.0", "2.1", "2.2")
 
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+")  # a name, or an IPv6 address
 # Ways to authenticate that the official provider's connections may ask for and this one lacks.
@@ -59,12 +62,13 @@ class WorkspaceAccess:
     allow_http: bool = False
     verify: bool | str = True
     timeout_seconds: float | None = None
+    api_version: str = API_VERSIONS[0]
 
     @classmethod
     def of(cls, connection: Connection) -> WorkspaceAccess:
         """Read a connection.
 
-        :raises ValueError: the connection names no usable host.
+        :raises ValueError: the connection names no usable host, or no version that there is.
         :raises CredentialsError: it has no usable credentials.
         """
         try:
@@ -90,7 +94,18 @@ class WorkspaceAccess:
             allow_http=_is_true(extra.get("allow_http", False)),
             verify=verify if isinstance(verify, str) and not _is_bool(verify) else _is_true(verify),
             timeout_seconds=None if timeout in (None, "") else float(timeout),
+            api_version=_api_version(extra.get("api_version"), name),
         )
+
+
+def _api_version(value: object, name: str) -> str:
+    version = str(value or API_VERSIONS[0]).strip()  # in JSON, 2.1 may be a number
+    if version not in API_VERSIONS:
+        raise ValueError(
+            f"connection {name!r} asks for api_version {version!r}. "
+            f"Use one of {', '.join(API_VERSIONS)}"
+        )
+    return version
 
 
 def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:

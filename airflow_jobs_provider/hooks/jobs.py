@@ -18,6 +18,7 @@ from airflow_jobs_provider import connection_form
 from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.outputs import TaskOutput, output_calls
 from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.steps import whole_run
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth import Credentials
@@ -173,6 +174,7 @@ class DatabricksJobsHook(BaseHook):
             "credentials": access.credentials,
             "allow_http": access.allow_http,
             "verify": access.verify,
+            "api_version": access.api_version,
             "timeout_seconds": (
                 self.timeout_seconds or access.timeout_seconds or DEFAULT_TIMEOUT_SECONDS
             ),
@@ -289,8 +291,9 @@ class DatabricksJobsHook(BaseHook):
         )
 
     def get_run(self, run_id: int) -> Json:
-        """Return a run: state, task, times, page (reference: "Runs get")."""
-        return self.send(calls.get_run(run_id))
+        """Return a run: state, all tasks, times, page (reference: "Runs get")."""
+        self._checked(calls.get_run(run_id))
+        return self.client.carry_out(whole_run(run_id), patient=False)
 
     def export_run(self, run_id: int, views_to_export: str | None = None) -> list[Json]:
         """Return the HTML views of a notebook run (reference: "Runs export")."""
@@ -311,6 +314,14 @@ class DatabricksJobsHook(BaseHook):
     def delete_run(self, run_id: int) -> None:
         """Delete a run that is not active (reference: "Runs delete")."""
         self.send(calls.delete_run(run_id))
+
+    def repair_run(self, json: Json) -> int:
+        """Run tasks of a run that has ended again and return the repair's id (API 2.1 and later).
+
+        :param json: ``run_id``, ``rerun_all_failed_tasks`` or ``rerun_tasks``, the parameters, and
+            ``latest_repair_id`` where the run was repaired before.
+        """
+        return self.send(calls.repair_run(json))
 
     # -- the endpoints, asyncio ----------------------------------------------------------------
 
@@ -376,7 +387,9 @@ class DatabricksJobsHook(BaseHook):
 
     async def a_get_run(self, run_id: int) -> Json:
         """Do what :meth:`get_run` does."""
-        return await self.a_send(calls.get_run(run_id))
+        self._checked(calls.get_run(run_id))
+        async with self.async_client() as client:
+            return await client.carry_out(whole_run(run_id), patient=False)
 
     async def a_export_run(self, run_id: int, views_to_export: str | None = None) -> list[Json]:
         """Do what :meth:`export_run` does."""
@@ -397,6 +410,10 @@ class DatabricksJobsHook(BaseHook):
     async def a_delete_run(self, run_id: int) -> None:
         """Do what :meth:`delete_run` does."""
         await self.a_send(calls.delete_run(run_id))
+
+    async def a_repair_run(self, json: Json) -> int:
+        """Do what :meth:`repair_run` does."""
+        return await self.a_send(calls.repair_run(json))
 
     # -- beyond the endpoints ------------------------------------------------------------------
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.calls import Call
-    from airflow_jobs_provider.api.steps import Launched
+    from airflow_jobs_provider.api.steps import Launched, Step
 
 __all__ = ["LaunchRunOperator"]
 
@@ -102,9 +102,10 @@ class LaunchRunOperator(WaitsForRun):
             self._began = time.time()
             return self.execute(context)
         run = self._run_of(event)
-        if self._may_be_replaced(context, run, generation):
-            return self._launch_and_wait(context, first_generation=(generation or 0) + 1)
-        return self._conclude(context, run)
+        following = self._following(context, run, generation)
+        if following is None:
+            return self._conclude(context, run)
+        return self._wait_and_conclude(context, following)
 
     def on_kill(self) -> None:
         """Cancel the run that the killed task was launching or waiting for."""
@@ -139,12 +140,13 @@ class LaunchRunOperator(WaitsForRun):
             self.log.info("Run %s was canceled, because %s.", self._launched_run_id, reason)
 
     def _launch_and_wait(self, context: Context, *, first_generation: int) -> Any:
+        launched = self._launch(context, first_generation)
+        return self._wait_and_conclude(context, launched) if self.wait_for_termination else None
+
+    def _wait_and_conclude(self, context: Context, launched: Launched) -> Any:
         from airflow_jobs_provider.api.states import RunState
 
         while True:
-            launched = self._launch(context, first_generation)
-            if not self.wait_for_termination:
-                return None
             run = launched.run
             if self.deferrable and not RunState.of(run).is_terminal:
                 self._defer_until_ended(
@@ -160,9 +162,18 @@ class LaunchRunOperator(WaitsForRun):
                     follow_attempts=self._service_may_retry,
                 )
             run = self._wait(launched)
-            if not self._may_be_replaced(context, run, launched.generation):
+            following = self._following(context, run, launched.generation)
+            if following is None:
                 return self._conclude(context, run)
-            first_generation = launched.generation + 1
+            launched = following
+
+    def _following(
+        self, context: Context, run: Mapping[str, Any], generation: int | None
+    ) -> Launched | None:
+        """Return what is to be waited for next; None where the run's end is this task's."""
+        if self._may_be_replaced(context, run, generation):
+            return self._launch(context, (generation or 0) + 1)
+        return None
 
     def _tokens(self, context: Context, request_token: str | None) -> list[str]:
         """Return the tokens of this try, one for each try so far."""
@@ -173,6 +184,10 @@ class LaunchRunOperator(WaitsForRun):
 
             return [uuid.uuid4().hex]
         return TaskTry.of(context).tokens()
+
+    def _make_way(self, context: Context, call: Call[int]) -> Generator[Step, Any, None]:
+        """Do what is to be done before this try launches a run of its own; by default nothing."""
+        yield from ()
 
     def _launch(self, context: Context, first_generation: int) -> Launched:
         from airflow_jobs_provider.api.steps import launch_once
@@ -198,6 +213,7 @@ class LaunchRunOperator(WaitsForRun):
             first_generation=min(first_generation, len(tokens) - 1),
             polling_period_seconds=self.polling_period_seconds,
             on_launched=on_launched,
+            make_way=lambda: self._make_way(context, call),
         )
         with refusals_are_final():
             launched = self.hook.client.carry_out(steps)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.operators.launching import LaunchRunOperator
 from airflow_jobs_provider.operators.parsing import check_when_parsed
 
@@ -14,8 +15,12 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.calls import Call
+    from airflow_jobs_provider.api.steps import Launched, Step
 
 __all__ = ["DatabricksRunNowOperator"]
+
+# Seconds between two looks whether previous runs have ended; cancelling takes some.
+LONGEST_WAIT_FOR_CANCELS = 5.0
 
 
 class DatabricksRunNowOperator(LaunchRunOperator):
@@ -40,6 +45,13 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     :param python_named_params: parameters of a wheel job, in later API versions.
     :param job_parameters: parameters of the job, in later API versions.
     :param idempotency_token: token of at most 64 characters; the same token launches nothing new.
+    :param cancel_previous_runs: cancel the active runs of the job and wait until they have ended,
+        before a run is launched; default False. A retry that finds the run of an earlier try leaves
+        that one alone.
+    :param repair_run: where the run fails, run its failed tasks again, in the same run and with the
+        same parameters; default False. Needs ``"api_version": "2.1"`` or ``"2.2"`` in the
+        connection's extra. The task succeeds if a repair does.
+    :param max_repairs: repairs of a run at the most; default 1.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
     :param polling_period_seconds: seconds between two looks at the run; default 30.
     :param databricks_retry_limit: as for :class:`.DatabricksSubmitRunOperator`.
@@ -56,7 +68,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     :raises InvalidRequest: when the DAG is parsed: the reference forbids the request.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     :raises AirflowFailException: the reference forbids the rendered request, the service refused
-        it, or no job has the name.
+        it, no job has the name, or ``repair_run`` meets a connection with API 2.0.
     """
 
     request_fields: ClassVar[tuple[str, ...]] = (
@@ -88,6 +100,9 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         python_named_params: Mapping[str, Any] | None = None,
         job_parameters: Mapping[str, Any] | None = None,
         idempotency_token: str | None = None,
+        cancel_previous_runs: bool = False,
+        repair_run: bool = False,
+        max_repairs: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -100,6 +115,10 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         self.python_named_params = python_named_params
         self.job_parameters = job_parameters
         self.idempotency_token = idempotency_token
+        self.cancel_previous_runs = cancel_previous_runs
+        self.repair_run = repair_run
+        self.max_repairs = max_repairs
+        self._made_way = False
         fields = self._fields()
         in_json = self.json if isinstance(self.json, Mapping) else {}
         if fields.pop("job_name") is not None or in_json.get("job_name") is not None:
@@ -124,3 +143,71 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         # A rendered template is text; the API wants a number.
         request["job_id"] = int(request["job_id"])
         return run_now(request)
+
+    def _launch(self, context: Context, first_generation: int) -> Launched:
+        if self.repair_run and self.hook.client.api_version == "2.0":
+            raise AirflowFailException(
+                f"repair_run needs the API in version 2.1 or later. Put "
+                f'"api_version": "2.2" into the extra of connection {self.databricks_conn_id!r}'
+            )
+        self._made_way = False
+        launched = super()._launch(context, first_generation)
+        job_id = launched.run.get("job_id")
+        if self.cancel_previous_runs and not self._made_way and job_id:
+            # The run of an earlier try, which may have died before it had cancelled the others.
+            self.hook.client.carry_out(self._cancel_previous_runs(job_id, launched.run_id))
+        return launched
+
+    def _make_way(self, context: Context, call: Call[int]) -> Generator[Step, Any, None]:
+        may_be_there = self.request().get("idempotency_token") and TaskTry.of(context).place > 0
+        if self.cancel_previous_runs and not may_be_there:
+            yield from self._cancel_previous_runs(call.parameters["job_id"])
+            self._made_way = True
+
+    def _cancel_previous_runs(
+        self, job_id: int, before_run_id: int | None = None
+    ) -> Generator[Step, Any, None]:
+        from airflow_jobs_provider.api.previous_runs import cancel_previous_runs
+
+        canceled = yield from cancel_previous_runs(
+            job_id,
+            before_run_id=before_run_id,
+            polling_period_seconds=min(self.polling_period_seconds, LONGEST_WAIT_FOR_CANCELS),
+        )
+        if canceled:
+            ids = ", ".join(map(str, canceled))
+            self.log.info("Canceled the previous runs of job %s: %s.", job_id, ids)
+
+    def _following(
+        self, context: Context, run: Mapping[str, Any], generation: int | None
+    ) -> Launched | None:
+        following = super()._following(context, run, generation)
+        if following is None and self.repair_run:
+            return self._repaired(run, generation or 0)
+        return following
+
+    def _repaired(self, run: Mapping[str, Any], generation: int) -> Launched | None:
+        """Return the run, its failed tasks running again; None where it is not to be repaired."""
+        from airflow_jobs_provider.api.errors import ErrorAnswer
+        from airflow_jobs_provider.api.repairs import is_repairable, repair_once
+        from airflow_jobs_provider.api.states import RunState
+        from airflow_jobs_provider.api.steps import Launched
+
+        if not is_repairable(run):
+            return None
+        run_id = int(run["run_id"])
+        steps = repair_once(
+            run_id,
+            max_repairs=self.max_repairs,
+            polling_period_seconds=self.polling_period_seconds,
+        )
+        try:
+            repaired = self.hook.client.carry_out(steps)
+        except ErrorAnswer as error:
+            self.log.warning("Run %s is not repaired: %s", run_id, error)
+            return None
+        if repaired is None:
+            return None
+        self._launched_run_id = run_id
+        self.log.info("Run %s ended %s. Its failed tasks run again.", run_id, RunState.of(run))
+        return Launched(run_id, repaired, generation)

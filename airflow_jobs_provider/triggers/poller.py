@@ -211,7 +211,7 @@ class RunPoller:
                 continue
             answer: Any
             try:
-                if step.path == "runs/get":
+                if step.path == "runs/get" and step.parameters.keys() == {"run_id"}:
                     run_id = int(step.parameters["run_id"])
                     if known is not None and known.get("run_id", run_id) != run_id:
                         known = None

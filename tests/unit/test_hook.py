@@ -105,6 +105,26 @@ def test_the_credentials(fields: dict[str, Any], credentials: object) -> None:
     assert access(host="w.net", **fields).credentials == credentials
 
 
+@pytest.mark.parametrize(
+    ("extra", "version"),
+    [
+        ({}, "2.0"),
+        ({"api_version": ""}, "2.0"),
+        ({"api_version": "2.1"}, "2.1"),
+        ({"api_version": 2.2}, "2.2"),
+    ],
+)
+def test_the_version(extra: dict[str, Any], version: str) -> None:
+    """2.0 unless the extra says otherwise, as text or as a number."""
+    assert access(host="w.net", password="t", extra=extra).api_version == version
+
+
+def test_a_version_that_there_is_not() -> None:
+    """The message names the connection and the versions that there are."""
+    with pytest.raises(ValueError, match=r"'c'.*'3'.*2\.0, 2\.1, 2\.2"):
+        access(host="w.net", password="t", extra={"api_version": "3"})
+
+
 def test_credentials_from_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without any in the connection, .netrc is asked for the host, port or no port."""
     file = tmp_path / "netrc"
@@ -202,6 +222,7 @@ def test_airflow_shows_the_form() -> None:
         "token": True,
         "verify": False,
         "timeout_seconds": False,
+        "api_version": False,
         "allow_http": False,
     }
     assert form["host"] == "Workspace address"

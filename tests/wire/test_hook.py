@@ -66,6 +66,13 @@ CASES: list[tuple[str, tuple[Any, ...], str, Any, Any]] = [
     ("cancel_all_runs", (3,), "runs/cancel-all", {}, None),
     ("get_run_output", (7,), "runs/get-output", {"metadata": RUN}, {"metadata": RUN}),
     ("delete_run", (7,), "runs/delete", {}, None),
+    (
+        "repair_run",
+        ({"run_id": 7, "rerun_all_failed_tasks": True},),
+        "runs/repair",
+        {"repair_id": 5},
+        5,
+    ),
     ("get_run_state", (7,), "runs/get", RUN, RunState("RUNNING")),
     ("get_run_page_url", (7,), "runs/get", RUN, "http://x/7"),
 ]

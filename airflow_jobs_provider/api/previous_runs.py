@@ -1,0 +1,66 @@
+"""Cancelling a job's runs that are active, to make way for one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from airflow_jobs_provider.api.calls import Call, Page, cancel_run, list_runs
+from airflow_jobs_provider.api.errors import DoesNotExist
+from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.steps import Step, Wait
+
+__all__ = ["cancel_previous_runs"]
+
+Run = dict[str, Any]
+
+# What every version of the API gives on one page.
+_RUNS_PER_PAGE = 25
+
+
+def cancel_previous_runs(
+    job_id: int, *, before_run_id: int | None = None, polling_period_seconds: float
+) -> Generator[Step, Any, list[int]]:
+    """Cancel the active runs of a job and wait until they have ended; return their ids.
+
+    Runs that start meanwhile are left alone, and not waited for.
+
+    :param job_id: the job.
+    :param before_run_id: cancel only what started before this run, while this one is active.
+    :param polling_period_seconds: between two looks.
+    """
+    canceled: list[int] = []
+    latest_start: int | None = None
+    while True:
+        active = yield from _active_runs(job_id)
+        if latest_start is None:
+            limits = [run for run in active if before_run_id in (None, run["run_id"])]
+            latest_start = max(map(_start, limits), default=-1)
+        previous = {
+            int(run["run_id"])
+            for run in active
+            if _start(run) <= latest_start and run["run_id"] != before_run_id
+        }
+        if not previous:
+            return canceled
+        for run_id in sorted(previous.difference(canceled)):
+            try:
+                yield cancel_run(run_id)
+            except DoesNotExist:
+                continue  # ended and deleted meanwhile
+            canceled.append(run_id)
+        yield Wait(polling_period_seconds)
+
+
+def _start(run: Run) -> int:
+    return int(run.get("start_time") or 0)
+
+
+def _active_runs(job_id: int) -> Generator[Step, Any, list[Run]]:
+    runs: list[Run] = []
+    call: Call[Page[Run]] | None = list_runs(job_id=job_id, active_only=True, limit=_RUNS_PER_PAGE)
+    while call is not None:
+        page: Page[Run] = yield call
+        runs += [run for run in page.items if not RunState.of(run).is_terminal]
+        call = page.next
+    return runs
