@@ -11,10 +11,13 @@ from airflow_jobs_provider.operators.parsing import (
     check_before_sending,
     check_when_parsed,
     has_unrendered,
+    rendered_id,
 )
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_jobs_provider.operators.arguments import Id
 
 __all__ = ["DatabricksCancelRunsOperator"]
 
@@ -54,8 +57,8 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
     def __init__(
         self,
         *,
-        run_id: int | str | None = None,
-        job_id: int | str | None = None,
+        run_id: Id | None = None,
+        job_id: Id | None = None,
         wait_for_termination: bool = True,
         polling_period_seconds: float = 5,
         **kwargs: Any,
@@ -82,10 +85,10 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
             call_name, request = self._request()
             check_before_sending(call_name, request, validate=self.validate)
             if self.job_id is not None:
-                self.hook.cancel_all_runs(int(self.job_id))
+                self.hook.cancel_all_runs(rendered_id(self.job_id))
             else:
                 assert self.run_id is not None
-                self.hook.cancel_run(int(self.run_id))
+                self.hook.cancel_run(rendered_id(self.run_id))
             self.log.info("Asked to cancel %s.", self._what)
             while self.wait_for_termination and (active := self._active()):
                 self.log.info("Still active: %s.", ", ".join(map(str, active)))
@@ -104,9 +107,9 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
 
         patient = self.hook.retry_policy().patient()
         if self.job_id is not None:
-            call = calls.list_runs(job_id=int(self.job_id), active_only=True)
+            call = calls.list_runs(job_id=rendered_id(self.job_id), active_only=True)
             runs = self.hook.send(call, retries=patient).items
         else:
             assert self.run_id is not None
-            runs = [self.hook.send(calls.get_run(int(self.run_id)), retries=patient)]
+            runs = [self.hook.send(calls.get_run(rendered_id(self.run_id)), retries=patient)]
         return [int(run["run_id"]) for run in runs if not RunState.of(run).is_terminal]

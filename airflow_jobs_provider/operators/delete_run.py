@@ -8,10 +8,16 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_jobs_provider.connected import ConnectedOperator
-from airflow_jobs_provider.operators.parsing import check_before_sending, check_when_parsed
+from airflow_jobs_provider.operators.parsing import (
+    check_before_sending,
+    check_when_parsed,
+    rendered_id,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_jobs_provider.operators.arguments import Id
 
 __all__ = ["DatabricksDeleteRunOperator"]
 
@@ -45,7 +51,7 @@ class DatabricksDeleteRunOperator(ConnectedOperator):
     ui_color = "#1cb1c2"
     ui_fgcolor = "#fff"
 
-    def __init__(self, *, run_id: int | str, **kwargs: Any) -> None:
+    def __init__(self, *, run_id: Id, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.run_id = run_id
         check_when_parsed("runs/delete", None, {"run_id": run_id}, validate=self.validate)
@@ -61,7 +67,7 @@ class DatabricksDeleteRunOperator(ConnectedOperator):
         try:
             request = {"run_id": self.run_id}
             check_before_sending("runs/delete", request, validate=self.validate)
-            self.hook.delete_run(int(self.run_id))
+            self.hook.delete_run(rendered_id(self.run_id))
         except DoesNotExist:
             self.log.warning("Run %s is not there: nothing to delete.", self.run_id)
         except (AuthenticationFailed, InvalidRequest) as error:

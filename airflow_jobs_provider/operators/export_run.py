@@ -7,10 +7,16 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.connected import ConnectedOperator, refusals_are_final
-from airflow_jobs_provider.operators.parsing import check_before_sending, check_when_parsed
+from airflow_jobs_provider.operators.parsing import (
+    check_before_sending,
+    check_when_parsed,
+    rendered_id,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+    from airflow_jobs_provider.operators.arguments import Id
 
 __all__ = ["DatabricksExportRunOperator"]
 
@@ -54,7 +60,7 @@ class DatabricksExportRunOperator(ConnectedOperator):
     ui_fgcolor = "#fff"
 
     def __init__(
-        self, *, run_id: int | str, path: str, views_to_export: str = "CODE", **kwargs: Any
+        self, *, run_id: Id, path: str, views_to_export: str = "CODE", **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.run_id = run_id
@@ -71,7 +77,7 @@ class DatabricksExportRunOperator(ConnectedOperator):
 
         with refusals_are_final():
             check_before_sending("runs/export", self._request(), validate=self.validate)
-            views = list(self._views(int(self.run_id)))
+            views = list(self._views(rendered_id(self.run_id)))
         base = str(self.path).rstrip("/")
         written: dict[tuple[str, str], str] = {}  # path by folder and name
         for folder, view in views:

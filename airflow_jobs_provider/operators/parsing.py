@@ -9,7 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["check_before_sending", "check_when_parsed", "fields_over_json", "has_unrendered"]
+__all__ = [
+    "check_before_sending",
+    "check_when_parsed",
+    "fields_over_json",
+    "has_unrendered",
+    "rendered_id",
+]
 
 TEMPLATE_MARKERS = ("{{", "{%", "{#")
 TEMPLATE_FILES = (".json-tpl",)
@@ -78,3 +84,11 @@ def check_before_sending(
         from airflow_jobs_provider.api.validation import validate as check
 
         check(call_name, request)
+
+
+def rendered_id(value: Any) -> int:
+    """Return the id of a run or job as the number that the API wants; rendered, it may be text.
+
+    :raises ValueError: it is no whole number.
+    """
+    return int(value)

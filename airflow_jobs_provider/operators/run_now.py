@@ -9,13 +9,14 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.operators.launching import LaunchRunOperator
-from airflow_jobs_provider.operators.parsing import check_when_parsed
+from airflow_jobs_provider.operators.parsing import check_when_parsed, rendered_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.steps import Launched, Step
+    from airflow_jobs_provider.operators.arguments import Id, ListOf, StructureOf, Text
 
 __all__ = ["DatabricksRunNowOperator"]
 
@@ -91,15 +92,15 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     def __init__(
         self,
         *,
-        job_id: int | str | None = None,
-        job_name: str | None = None,
-        notebook_params: Mapping[str, Any] | None = None,
-        jar_params: list[Any] | None = None,
-        python_params: list[Any] | None = None,
-        spark_submit_params: list[Any] | None = None,
-        python_named_params: Mapping[str, Any] | None = None,
-        job_parameters: Mapping[str, Any] | None = None,
-        idempotency_token: str | None = None,
+        job_id: Id | None = None,
+        job_name: Text | None = None,
+        notebook_params: StructureOf[Mapping[str, Any]] | None = None,
+        jar_params: ListOf[str] | None = None,
+        python_params: ListOf[str] | None = None,
+        spark_submit_params: ListOf[str] | None = None,
+        python_named_params: StructureOf[Mapping[str, Any]] | None = None,
+        job_parameters: StructureOf[Mapping[str, Any]] | None = None,
+        idempotency_token: Text | None = None,
         cancel_previous_runs: bool = False,
         repair_run: bool = False,
         max_repairs: int = 1,
@@ -140,8 +141,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
                 raise AirflowFailException(str(error)) from error
             if request["job_id"] is None:
                 raise AirflowFailException(f"no job has the name {job_name!r}")
-        # A rendered template is text; the API wants a number.
-        request["job_id"] = int(request["job_id"])
+        request["job_id"] = rendered_id(request["job_id"])
         return run_now(request)
 
     def _launch(self, context: Context, first_generation: int) -> Launched:

@@ -13,6 +13,21 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.calls import Call
+    from airflow_jobs_provider.api.types import (
+        JobEmailNotifications,
+        JobNotificationSettings,
+        JobTask,
+        Library,
+        NewCluster,
+        NotebookTask,
+        PipelineTask,
+        RunJobTask,
+        SparkJarTask,
+        SparkPythonTask,
+        SparkSubmitTask,
+        WebhookNotifications,
+    )
+    from airflow_jobs_provider.operators.arguments import ListOf, Number, StructureOf, Text
 
 __all__ = ["DatabricksSubmitRunOperator"]
 
@@ -114,24 +129,24 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     def __init__(
         self,
         *,
-        notebook_task: Mapping[str, Any] | None = None,
-        spark_jar_task: Mapping[str, Any] | None = None,
-        spark_python_task: Mapping[str, Any] | None = None,
-        spark_submit_task: Mapping[str, Any] | None = None,
-        pipeline_task: Mapping[str, Any] | None = None,
-        run_job_task: Mapping[str, Any] | None = None,
-        tasks: list[Any] | None = None,
-        existing_cluster_id: str | None = None,
-        new_cluster: Mapping[str, Any] | None = None,
-        libraries: list[Any] | None = None,
-        run_name: str | None = None,
-        timeout_seconds: int | None = None,
-        idempotency_token: str | None = None,
-        email_notifications: Mapping[str, Any] | None = None,
-        webhook_notifications: Mapping[str, Any] | None = None,
-        notification_settings: Mapping[str, Any] | None = None,
-        access_control_list: list[Any] | None = None,
-        git_source: Mapping[str, Any] | None = None,
+        notebook_task: StructureOf[NotebookTask] | None = None,
+        spark_jar_task: StructureOf[SparkJarTask] | None = None,
+        spark_python_task: StructureOf[SparkPythonTask] | None = None,
+        spark_submit_task: StructureOf[SparkSubmitTask] | None = None,
+        pipeline_task: StructureOf[PipelineTask] | None = None,
+        run_job_task: StructureOf[RunJobTask] | None = None,
+        tasks: ListOf[JobTask] | None = None,
+        existing_cluster_id: Text | None = None,
+        new_cluster: StructureOf[NewCluster] | None = None,
+        libraries: ListOf[Library] | None = None,
+        run_name: Text | None = None,
+        timeout_seconds: Number | None = None,
+        idempotency_token: Text | None = None,
+        email_notifications: StructureOf[JobEmailNotifications] | None = None,
+        webhook_notifications: StructureOf[WebhookNotifications] | None = None,
+        notification_settings: StructureOf[JobNotificationSettings] | None = None,
+        access_control_list: ListOf[Mapping[str, Any]] | None = None,
+        git_source: StructureOf[Mapping[str, Any]] | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
