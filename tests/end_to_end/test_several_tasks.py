@@ -1,0 +1,77 @@
+"""A job of several tasks on the local workspace, in versions 2.0 and 2.2, repaired if it fails."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from airflow_jobs_provider.local.workspace import LocalWorkspace
+from tests.end_to_end.conftest import DagRun, RunDag
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def workspace(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[LocalWorkspace]:
+    """A workspace whose notebooks keep count of their attempts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ATTEMPTS_FOLDER", str(tmp_path_factory.mktemp("attempts")))
+        with LocalWorkspace(
+            HERE / "notebooks", state_dir=tmp_path_factory.mktemp("state")
+        ) as running:
+            yield running
+
+
+@pytest.fixture(scope="module")
+def done(workspace: LocalWorkspace, run_dag: RunDag) -> DagRun:
+    """The DAG, run once."""
+
+    def connection(version: str) -> str:
+        return json.dumps(
+            {
+                "conn_type": "databricks_jobs",
+                "host": workspace.url,
+                "password": workspace.token,
+                "extra": {"api_version": version},
+            }
+        )
+
+    return run_dag(
+        HERE / "dags" / "several_tasks.py",
+        connection=connection("2.2"),
+        env={"AIRFLOW_CONN_VERSION_2_0": connection("2.0")},
+    )
+
+
+@pytest.mark.parametrize(
+    ("task_id", "attempt"),
+    [
+        ("repaired_blocking", 2),
+        ("repaired_deferrable", 2),
+        ("repaired_twice", 3),
+        ("of_version_2_0", 1),
+    ],
+)
+def test_the_outputs_come_by_task_key(done: DagRun, task_id: str, attempt: int) -> None:
+    """The last attempt of each task counts, with the parameters that the run was given."""
+    task = done.tasks[task_id]
+    assert task["state"] == "success", done.log
+    assert task["xcoms"]["return_value"] == {
+        "steady": f"steady for {task_id}",
+        "shaky": f"attempt {attempt} for {task_id}",
+        "last": f"steady for {task_id}",
+    }
+    assert done.log_of(task_id).count("Its failed tasks run again") == attempt - 1
+
+
+def test_a_run_that_no_repair_mends_fails_with_its_reason(done: DagRun) -> None:
+    """After the last repair the failure is told, with each task that failed."""
+    assert done.tasks["not_often_enough"]["state"] == "failed"
+    log = done.log_of("not_often_enough")
+    assert "Task 'shaky': ValueError: attempt 2 is too early" in log
+    assert log.count("Its failed tasks run again") == 1
