@@ -1,4 +1,4 @@
-"""A job of several tasks, one of which fails at first: test_several_tasks.py looks at how it ends."""
+"""A job of several tasks, one of which fails at first; see test_several_tasks.py."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
 )
 
-TASKS = [
+TASKS: list[dict[str, Any]] = [
     {"task_key": "steady", "notebook_task": {"notebook_path": "/steady"}},
     {"task_key": "shaky", "notebook_task": {"notebook_path": "/shaky"}},
     {
