@@ -45,6 +45,11 @@ def main(arguments: list[str] | None = None) -> int:
         type=_positive,
         help="how many runs work at once (default: the number of cores, at least 2)",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="let each run end well at once, without doing anything",
+    )
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
@@ -66,7 +71,9 @@ async def _serve(chosen: argparse.Namespace) -> None:
     root: Path = chosen.root.resolve()
     state_dir: Path = (chosen.state_dir or root / STATE_FOLDER).resolve()
     token: str = chosen.token or secrets.token_urlsafe(24)
-    async with serve(root, chosen.port, token, state_dir, chosen.max_concurrent_runs) as url:
+    async with serve(
+        root, chosen.port, token, state_dir, chosen.max_concurrent_runs, dry_run=chosen.dry_run
+    ) as url:
         connection = json.dumps({"conn_type": "databricks_jobs", "host": url, "password": token})
         _say(
             f"The local workspace answers at {url}",

@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_jobs_provider.local import checks
 from airflow_jobs_provider.local.answers import job_answer, output_answer, run_answer
-from airflow_jobs_provider.local.model import TASK_KINDS, Job, Run, RunType
+from airflow_jobs_provider.local.model import Job, Run, RunType, task_of
 from airflow_jobs_provider.local.pages import export_notebook
 from airflow_jobs_provider.local.problems import (
     ApiProblem,
@@ -74,8 +74,7 @@ Endpoint = Callable[[Call], Awaitable[dict[str, Any]]]
 
 async def create(call: Call) -> dict[str, Any]:
     """Create: keep a new job."""
-    settings = _settings(call.data)
-    checks.check_settings(settings, call.version)
+    settings = checks.check_settings(_settings(call.data))
     return {"job_id": call.service.launcher.create_job(settings).job_id}
 
 
@@ -101,39 +100,33 @@ async def get(call: Call) -> dict[str, Any]:
 
 async def reset(call: Call) -> dict[str, Any]:
     """Reset: other settings in place of a job's."""
-    job = call.job()
-    new = _new_settings(call, required=True)
-    checks.check_settings(new, call.version)
-    _change(call, job, new)
+    new = checks.check_settings(_new_settings(call, required=True))
+    _change(call, call.job(), new)
     return {}
 
 
 async def update(call: Call) -> dict[str, Any]:
     """Update: change, add and remove some of a job's settings."""
+    new = checks.check_settings(_new_settings(call, required=False), partial=True)
+    removed = checks.check_fields_to_remove(call.data.get("fields_to_remove"))
     job = call.job()
-    new = _new_settings(call, required=False)
-    checks.check_settings(new, call.version, needs_task=False)
     settings = dict(job.settings)
     for name, value in new.items():
         key = {"tasks": "task_key", "job_clusters": "job_cluster_key"}.get(name)
         settings[name] = _merged(settings.get(name) or [], value, key) if key else value
     # Another kind of task, or of cluster, takes the place of the one there was.
-    for group in (TASK_KINDS, ("existing_cluster_id", "new_cluster")):
-        if any(new.get(name) is not None for name in group):
-            for name in group:
-                if name not in new:
-                    settings.pop(name, None)
-    for field in call.data.get("fields_to_remove") or []:
-        if not isinstance(field, str):
-            raise invalid("fields_to_remove must be an array of text")
+    for group in ({*task_of(settings), "tasks"}, {"existing_cluster_id", "new_cluster"}):
+        if group & new.keys():
+            for name in group - new.keys():
+                settings.pop(name, None)
+    for field in removed:
         name, _, entry = field.partition("/")
         if entry and isinstance(settings.get(name), list):
             keys = {"tasks": "task_key", "job_clusters": "job_cluster_key"}
             settings[name] = [one for one in settings[name] if one.get(keys.get(name)) != entry]
         else:
             settings.pop(name, None)
-    checks.check_settings(settings, call.version)
-    _change(call, job, settings)
+    _change(call, job, checks.check_settings(settings))
     return {}
 
 
@@ -155,7 +148,7 @@ async def delete(call: Call) -> dict[str, Any]:
 async def run_now(call: Call) -> dict[str, Any]:
     """Run now: start a run of a job."""
     token = checks.check_token(call.data)
-    overriding = checks.check_overriding(call.data)
+    overriding = checks.check_overriding(call.data, call.version)
     run = call.service.launcher.run_now(call.job(), overriding, token=token)
     return {"run_id": run.run_id, "number_in_job": run.number_in_job}
 
@@ -163,8 +156,7 @@ async def run_now(call: Call) -> dict[str, Any]:
 async def submit(call: Call) -> dict[str, Any]:
     """Runs submit: start a one-time run."""
     token = checks.check_token(call.data)
-    settings = _settings(call.data)
-    checks.check_settings(settings, call.version)
+    settings = checks.check_settings(_settings(call.data))
     return {"run_id": call.service.launcher.submit(settings, token=token).run_id}
 
 
@@ -262,7 +254,7 @@ async def delete_run(call: Call) -> dict[str, Any]:
 
 async def repair_run(call: Call) -> dict[str, Any]:
     """Repair: run tasks of a run again, as part of it; from 2.1 on."""
-    return {"repair_id": call.service.repairer.repair(call.run(), call.data)}
+    return {"repair_id": call.service.repairer.repair(call.run(), call.data, call.version)}
 
 
 ENDPOINTS: dict[tuple[str, str], Endpoint] = {

@@ -14,6 +14,7 @@ from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
 __all__ = [
     "CLUSTER_FIELDS",
     "ENDED",
+    "RUN_IF",
     "TASK_KINDS",
     "Job",
     "Output",
@@ -37,9 +38,21 @@ TASK_KINDS = (
     "pipeline_task",
     "run_job_task",
 )
+# When a task runs, given how those ended that it depends on (``run_if`` of later versions)
+RUN_IF = (
+    "ALL_SUCCESS",
+    "AT_LEAST_ONE_SUCCESS",
+    "NONE_FAILED",
+    "ALL_DONE",
+    "AT_LEAST_ONE_FAILED",
+    "ALL_FAILED",
+)
 ENDED = frozenset(
     {RunLifeCycleState.TERMINATED, RunLifeCycleState.SKIPPED, RunLifeCycleState.INTERNAL_ERROR}
 )
+
+
+_GOOD_RESULTS = frozenset({RunResultState.SUCCESS, RunResultState.SUCCESS_WITH_FAILURES})
 
 
 class RunType(StrEnum):
@@ -64,7 +77,12 @@ def now_millis() -> int:
 
 def task_of(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a job's or a run's settings that says what to run ("JobTask")."""
-    return {kind: settings[kind] for kind in TASK_KINDS if settings.get(kind) is not None}
+    # Also a kind of a later version, which is told apart from others only when it is to be run.
+    return {
+        name: value
+        for name, value in settings.items()
+        if name.endswith("_task") and value is not None
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +175,7 @@ class Run:
         """Whether the run has ended well."""
         return (
             self.life_cycle_state == RunLifeCycleState.TERMINATED
-            and self.result_state == RunResultState.SUCCESS
+            and self.result_state in _GOOD_RESULTS
         )
 
     @property

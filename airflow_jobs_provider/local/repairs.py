@@ -26,6 +26,7 @@ from airflow_jobs_provider.local.model import (
 from airflow_jobs_provider.local.problems import ApiProblem, invalid
 from airflow_jobs_provider.local.scheduler import Scheduler
 from airflow_jobs_provider.local.store import Store
+from airflow_jobs_provider.local.versions import Version
 
 __all__ = ["Repairer", "repair_history", "tasks_to_rerun"]
 
@@ -41,12 +42,12 @@ class Repairer:
         self._store = store
         self._scheduler = scheduler
 
-    def repair(self, run: Run, request: Mapping[str, Any]) -> int:
+    def repair(self, run: Run, request: Mapping[str, Any], version: Version) -> int:
         """Make a run that has ended active again, and return the id of the repair.
 
         :param request: the fields of ``runs/repair``.
         """
-        overriding = checks.check_overriding(request)
+        overriding = checks.check_overriding(request, version)
         _check_repairable(run, checks.read_integer(request, "latest_repair_id"))
         latest = {
             key: self._store.run(run_id) or run

@@ -172,7 +172,7 @@ class Server:
             },
             "existing_cluster_id": f"local-{parent.run_id}",
         }
-        checks.check_settings(settings, VERSIONS["2.0"])
+        settings = checks.check_settings(settings)
         if self._service.nesting_of(parent) >= _MAX_NESTING:
             raise invalid(f"Notebooks may run each other {_MAX_NESTING} deep at most")
         run = self._service.launcher.submit(

@@ -17,7 +17,12 @@ from airflow_jobs_provider.local.model import Output, Run, now_millis
 from airflow_jobs_provider.local.repairs import Repairer
 from airflow_jobs_provider.local.runners.base import Runner
 from airflow_jobs_provider.local.runners.notebook import NotebookRunner
-from airflow_jobs_provider.local.runners.others import PipelineRunner, RunJobRunner, TasksRunner
+from airflow_jobs_provider.local.runners.others import (
+    CannotRun,
+    DryRunner,
+    RunJobRunner,
+    TasksRunner,
+)
 from airflow_jobs_provider.local.runners.python import PythonRunner
 from airflow_jobs_provider.local.runners.spark import SparkJarRunner, SparkSubmitRunner
 from airflow_jobs_provider.local.scheduler import STOPPED_MESSAGE, Scheduler
@@ -34,12 +39,21 @@ class Service:
     :param root: the folder that is the workspace's ``/``.
     :param state_dir: where jobs, runs and executed notebooks are kept.
     :param max_concurrent_runs: how many runs work at once; the others are queued.
+    :param dry_run: whether runs end well at once, without doing anything.
     """
 
-    def __init__(self, root: Path, state_dir: Path, max_concurrent_runs: int | None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        state_dir: Path,
+        max_concurrent_runs: int | None,
+        *,
+        dry_run: bool = False,
+    ) -> None:
         self.root = root
         self.base_url = ""
         self.user = _user_name()
+        self._dry_run = dry_run
         self._runs_folder = state_dir / "runs"
         self._runs_folder.mkdir(parents=True, exist_ok=True)
         self.temporary_folder = _temporary_folder(state_dir)
@@ -130,6 +144,8 @@ class Service:
     def _runner_of(self, run: Run) -> Runner:
         if run.is_of_tasks:
             return TasksRunner(run, self)
+        if self._dry_run:
+            return DryRunner()
         match next(iter(run.task)):
             case "notebook_task":
                 return NotebookRunner(run, self)
@@ -141,10 +157,8 @@ class Service:
                 return SparkJarRunner(run, self)
             case "run_job_task":
                 return RunJobRunner(run, self)
-            case "pipeline_task":
-                return PipelineRunner()
             case kind:
-                raise NotImplementedError(kind)
+                return CannotRun(kind)
 
     def _job_limit_of(self, run: Run) -> int | None:
         """Return how many of a job's runs may work at once, if its others are to be queued."""

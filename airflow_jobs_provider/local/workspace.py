@@ -41,6 +41,7 @@ class LocalWorkspace:
         given.
     :param max_concurrent_runs: how many runs work at once, the others being queued; the number of
         cores, and at least 2, if not given.
+    :param dry_run: whether each run ends well at once, without doing anything.
     """
 
     def __init__(
@@ -50,12 +51,15 @@ class LocalWorkspace:
         token: str | None = None,
         state_dir: str | os.PathLike[str] | None = None,
         max_concurrent_runs: int | None = None,
+        *,
+        dry_run: bool = False,
     ) -> None:
         self.root = Path(root).resolve()
         self.token = token or secrets.token_urlsafe(24)
         self.state_dir = Path(state_dir).resolve() if state_dir else self.root / STATE_FOLDER
         self._port = port
         self._max_concurrent_runs = max_concurrent_runs
+        self._dry_run = dry_run
         self._url: str | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -110,7 +114,12 @@ class LocalWorkspace:
         self._stopped = asyncio.Event()
         try:
             async with serve(
-                self.root, self._port, self.token, self.state_dir, self._max_concurrent_runs
+                self.root,
+                self._port,
+                self.token,
+                self.state_dir,
+                self._max_concurrent_runs,
+                dry_run=self._dry_run,
             ) as url:
                 started.set_result(url)
                 await self._stopped.wait()
@@ -122,7 +131,13 @@ class LocalWorkspace:
 
 @asynccontextmanager
 async def serve(
-    root: Path, port: int, token: str, state_dir: Path, max_concurrent_runs: int | None
+    root: Path,
+    port: int,
+    token: str,
+    state_dir: Path,
+    max_concurrent_runs: int | None,
+    *,
+    dry_run: bool = False,
 ) -> AsyncIterator[str]:
     """Serve a workspace in the running event loop for as long as the block lasts.
 
@@ -133,7 +148,7 @@ async def serve(
     from airflow_jobs_provider.local.service import Service
 
     with _only_one(state_dir):
-        service = Service(root, state_dir, max_concurrent_runs)
+        service = Service(root, state_dir, max_concurrent_runs, dry_run=dry_run)
         server = Server(service, port=port, token=token)
         try:
             url = await server.start()

@@ -11,6 +11,7 @@ import requests
 from tests.local.api import CLUSTER, Api
 
 TASK = {"spark_python_task": {"python_file": "dbfs:/ok.py"}}
+NEW = {"spark_version": "v", "node_type_id": "n", "num_workers": 1}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -145,7 +146,7 @@ def test_bad_queries_of_runs(api: Api, query: dict[str, Any], field: str) -> Non
         ({"spark_python_task": None}, "INVALID_PARAMETER_VALUE", "notebook_task"),
         ({"notebook_task": {"notebook_path": "/n"}}, "INVALID_PARAMETER_VALUE", "Only one task"),
         ({"existing_cluster_id": None}, "INVALID_PARAMETER_VALUE", "new_cluster"),
-        ({"new_cluster": {"num_workers": 1}}, "INVALID_PARAMETER_VALUE", "existing_cluster_id"),
+        ({"new_cluster": NEW}, "INVALID_PARAMETER_VALUE", "existing_cluster_id"),
         ({"spark_python_task": {}}, "INVALID_PARAMETER_VALUE", "spark_python_task.python_file"),
         ({"spark_python_task": []}, "MALFORMED_REQUEST", "spark_python_task must be an object"),
         (
@@ -158,12 +159,8 @@ def test_bad_queries_of_runs(api: Api, query: dict[str, Any], field: str) -> Non
             "MALFORMED_REQUEST",
             "spark_python_task.parameters[0] must be text",
         ),
-        (
-            {"spark_python_task": {"python_file": "x", "parameters": ["x" * 10_000]}},
-            "INVALID_PARAMETER_VALUE",
-            "10000 bytes",
-        ),
-        ({"timeout_seconds": "5"}, "MALFORMED_REQUEST", "timeout_seconds must be an integer"),
+        ({"timeout_seconds": []}, "MALFORMED_REQUEST", "timeout_seconds must be an integer"),
+        ({"timeout_seconds": "s"}, "INVALID_PARAMETER_VALUE", "timeout_seconds must be an integer"),
         ({"timeout_seconds": -5}, "INVALID_PARAMETER_VALUE", "timeout_seconds"),
         ({"timeout_seconds": 2**31}, "INVALID_PARAMETER_VALUE", "timeout_seconds"),
         ({"run_name": "x" * 4097}, "INVALID_PARAMETER_VALUE", "run_name"),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.local.api import Api
+from tests.local.api import CLUSTER, Api
 
 LATER = pytest.mark.parametrize("version", ["2.1", "2.2"])
 NEEDED = "The latest repair ID needs to be provided in order to create a new repair"
@@ -61,6 +61,7 @@ def _task(key: str, file: str, *needs: str, parameters: list[str] | None = None)
     return {
         "task_key": key,
         "spark_python_task": {"python_file": file, "parameters": parameters or []},
+        **CLUSTER,
         "depends_on": [{"task_key": need} for need in needs],
     }
 
@@ -327,7 +328,7 @@ def test_repair_of_a_run_of_the_single_form(api: Api) -> None:
         ({"rerun_tasks": ["t"], "latest_repair_id": "x"}, "latest_repair_id"),
         ({"rerun_tasks": ["t"], "python_params": ["é"]}, "python_params[0]"),
         ({"rerun_tasks": ["t"], "notebook_params": {"a": 1}}, "notebook_params.a"),
-        ({"rerun_tasks": ["t"], "jar_params": [], "notebook_params": {}}, "jar_params"),
+        ({"rerun_tasks": ["t"], "jar_params": ["a"], "notebook_params": {"a": "b"}}, "jar_params"),
         ({"rerun_tasks": ["t"], "job_parameters": {"a": "b" * 10_000}}, "job_parameters"),
     ],
 )

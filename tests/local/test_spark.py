@@ -11,7 +11,8 @@ import pytest
 
 from tests.local.api import Api
 
-NEW = {"new_cluster": {"spark_version": "13.3.x-scala2.12", "num_workers": 1}}
+CLUSTER = {"spark_version": "13.3.x-scala2.12", "node_type_id": "n", "num_workers": 1}
+NEW = {"new_cluster": CLUSTER}
 
 
 @pytest.fixture

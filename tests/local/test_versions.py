@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.local.api import Api
+from tests.local.api import CLUSTER, Api
 
 MULTIPLE = (
     "Retrieving the output of runs with multiple tasks is not supported. "
@@ -55,6 +55,7 @@ def test_tasks_run_after_what_they_depend_on(api: Api) -> None:
         return {
             "task_key": key,
             "spark_python_task": {"python_file": file},
+            **CLUSTER,
             "depends_on": depends_on,
         }
 
@@ -81,7 +82,8 @@ def test_tasks_run_after_what_they_depend_on(api: Api) -> None:
 
 def test_cancel_of_one_task(api: Api) -> None:
     """Cancelling the whole run cancels its tasks."""
-    sleep = {"spark_python_task": {"python_file": api.python("import time; time.sleep(600)")}}
+    task = {"python_file": api.python("import time; time.sleep(600)")}
+    sleep = {"spark_python_task": task, **CLUSTER}
     run_id = _submit(api, {"task_key": "a", **sleep}, {"task_key": "b", **sleep})
     first, second = (task["run_id"] for task in api.run(run_id)["tasks"])
     api.wait(first, "RUNNING")
@@ -111,7 +113,7 @@ def test_job_of_the_single_form_seen_later(api: Api) -> None:
 def test_job_of_the_tasks_form(api: Api) -> None:
     """A job of the tasks form is created, changed by task, listed by name, and run."""
     file = api.python("import sys; print(sys.argv[1:])")
-    task = {"task_key": "t", "spark_python_task": {"python_file": file}}
+    task = {"task_key": "t", "spark_python_task": {"python_file": file}, **CLUSTER}
     created = api.post("create", {"name": "of tasks", "tasks": [task]}, version="2.2")
     job_id = created.json()["job_id"]
     listed = api.get("list", version="2.2", name="OF TASKS").json()["jobs"]

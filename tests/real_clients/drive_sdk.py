@@ -56,7 +56,9 @@ client.jobs.cancel_run(long.run_id).result(timeout=timedelta(minutes=1))
 seen["canceled"] = client.jobs.get_run(long.run_id).state.result_state.value
 
 python = jobs.Task(
-    task_key="python", spark_python_task=jobs.SparkPythonTask(python_file="dbfs:/job.py")
+    task_key="python",
+    existing_cluster_id="1201-my-cluster",
+    spark_python_task=jobs.SparkPythonTask(python_file="dbfs:/job.py"),
 )
 job = client.jobs.create(name="SDK job", tasks=[python])
 seen["job"] = client.jobs.get(job.job_id).settings.tasks[0].task_key

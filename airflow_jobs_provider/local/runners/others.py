@@ -3,28 +3,50 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunResultState
 from airflow_jobs_provider.local.model import Run
 from airflow_jobs_provider.local.runners.base import CannotRunError, Outcome, Workspace
 
-__all__ = ["PipelineRunner", "RunJobRunner", "TasksRunner"]
+__all__ = ["CannotRun", "DryRunner", "RunJobRunner", "TasksRunner"]
+
+_CANCELED = frozenset({RunResultState.CANCELED, RunResultState.UPSTREAM_CANCELED})
 
 
-class PipelineRunner:
-    """Says that there are no pipelines here (reference: "PipelineTask")."""
+class CannotRun:
+    """Says that a kind of task cannot be run on this machine."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
 
     async def setup(self) -> None:
         """Refuse."""
-        raise CannotRunError(
-            "pipeline_task runs a Delta Live Tables pipeline, which exists only on Databricks; "
-            "it cannot be run on this machine."
-        )
+        if self._kind == "pipeline_task":
+            raise CannotRunError(
+                "pipeline_task runs a Delta Live Tables pipeline, which exists only on Databricks; "
+                "it cannot be run on this machine."
+            )
+        raise CannotRunError(f"The local workspace cannot run a {self._kind}.")
 
     async def execute(self) -> Outcome:
         """Never comes to that."""
         raise NotImplementedError
+
+    async def cleanup(self) -> None:
+        """Nothing to end."""
+
+
+class DryRunner:
+    """Does nothing, and ends well; for tries of all but the work itself."""
+
+    async def setup(self) -> None:
+        """Nothing to prepare."""
+
+    async def execute(self) -> Outcome:
+        """Nothing to do."""
+        return Outcome()
 
     async def cleanup(self) -> None:
         """Nothing to end."""
@@ -81,13 +103,7 @@ class TasksRunner:
             # A task may depend on one that is listed after it: make them all, then wait.
             for task in self._run.tasks:
                 ends[task["task_key"]] = group.create_task(self._one(task, ends))
-        failed = [key for key, end in ends.items() if not end.result().succeeded]
-        if not failed:
-            return Outcome()
-        message = f"Task {failed[0]} failed with message: {ends[failed[0]].result().state_message}"
-        if all(ends[key].result().result_state == RunResultState.CANCELED for key in failed):
-            return Outcome(RunResultState.CANCELED, message)
-        return Outcome(RunResultState.FAILED, message)
+        return _outcome(self._run.tasks, {key: end.result() for key, end in ends.items()})
 
     async def cleanup(self) -> None:
         """End the tasks that still run."""
@@ -98,18 +114,56 @@ class TasksRunner:
 
     async def _one(self, task: dict[str, Any], ends: dict[str, asyncio.Task[Run]]) -> Run:
         run_id = self._run.task_run_ids[task["task_key"]]
-        for dependency in task.get("depends_on") or []:
-            upstream = await asyncio.shield(ends[dependency["task_key"]])
-            if not upstream.succeeded:
-                canceled = upstream.result_state == RunResultState.CANCELED
-                self._workspace.skip_held(
-                    run_id,
-                    RunResultState.UPSTREAM_CANCELED
-                    if canceled
-                    else RunResultState.UPSTREAM_FAILED,
-                    f"An upstream task failed: {dependency['task_key']}",
-                )
-                break
-        else:
+        above = {
+            dependency["task_key"]: await asyncio.shield(ends[dependency["task_key"]])
+            for dependency in task.get("depends_on") or []
+        }
+        held_back = _held_back(above, task.get("run_if", "ALL_SUCCESS"))
+        if held_back is None:
             self._workspace.start_held(run_id)
+        else:
+            self._workspace.skip_held(run_id, *held_back)
         return await self._workspace.wait(run_id)
+
+
+def _is_fine(run: Run) -> bool:
+    # A task that was left out counts as one that succeeded.
+    return run.succeeded or run.result_state == RunResultState.EXCLUDED
+
+
+def _held_back(above: Mapping[str, Run], run_if: str) -> tuple[RunResultState, str] | None:
+    """Return the result of a task that is not run since those above it ended as they did."""
+    if not above:
+        return None
+    if all(run.result_state == RunResultState.EXCLUDED for run in above.values()):
+        return RunResultState.EXCLUDED, "All tasks that this one depends on were excluded"
+    failed = [key for key, run in above.items() if not _is_fine(run)]
+    met = {
+        "ALL_SUCCESS": not failed,
+        "NONE_FAILED": not failed,
+        "AT_LEAST_ONE_SUCCESS": len(failed) < len(above),
+        "ALL_DONE": True,
+        "AT_LEAST_ONE_FAILED": bool(failed),
+        "ALL_FAILED": len(failed) == len(above),
+    }[run_if]
+    if met:
+        return None
+    if not failed:
+        return RunResultState.EXCLUDED, f"Its run_if {run_if} was not met"
+    if all(above[key].result_state in _CANCELED for key in failed):
+        return RunResultState.UPSTREAM_CANCELED, f"An upstream task was canceled: {failed[0]}"
+    return RunResultState.UPSTREAM_FAILED, f"An upstream task failed: {failed[0]}"
+
+
+def _outcome(tasks: Sequence[Mapping[str, Any]], ended: Mapping[str, Run]) -> Outcome:
+    """Return how a run of tasks ended: as those did that no other depends on."""
+    failed = [key for key, run in ended.items() if not _is_fine(run)]
+    if not failed:
+        return Outcome()
+    depended_on = {one["task_key"] for task in tasks for one in task.get("depends_on") or []}
+    message = f"Task {failed[0]} failed with message: {ended[failed[0]].state_message}"
+    if all(key in depended_on for key in failed):
+        return Outcome(RunResultState.SUCCESS_WITH_FAILURES, message)
+    if all(ended[key].result_state in _CANCELED for key in failed):
+        return Outcome(RunResultState.CANCELED, message)
+    return Outcome(RunResultState.FAILED, message)

@@ -1,0 +1,129 @@
+"""The settings of a job or a one-time run ("Create", "JobSettings", "Runs submit")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_jobs_provider.local.checks.clusters import check_cluster, check_library
+from airflow_jobs_provider.local.checks.notices import check_notices, check_schedule
+from airflow_jobs_provider.local.checks.parameters import check_ascii
+from airflow_jobs_provider.local.checks.shapes import at, read_structure, text_bytes
+from airflow_jobs_provider.local.checks.spark_submit import check_spark_submit
+from airflow_jobs_provider.local.checks.tasks import check_tasks
+from airflow_jobs_provider.local.model import TASK_KINDS, task_of
+from airflow_jobs_provider.local.problems import invalid
+
+__all__ = ["check_fields_to_remove", "check_settings"]
+
+_MAX_NAME_BYTES = 4096
+_MAX_CONCURRENT_RUNS = 1000
+_ON_CLUSTERS = ("notebook_task", "spark_jar_task", "spark_python_task", "spark_submit_task")
+_COMPUTE = ("existing_cluster_id", "new_cluster")
+# What names compute elsewhere, in later versions.
+_LATER_COMPUTE = ("job_cluster_key", "environment_key", "environments", "compute")
+_WITH_ENTRIES = ("tasks", "job_clusters")
+
+
+def check_settings(data: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
+    """Return the settings of a job or a one-time run, read and found in order.
+
+    :param partial: whether they only change a job's settings, so that nothing need be there.
+    """
+    settings = read_structure(data, "Settings")
+    for name in ("name", "run_name"):
+        if text_bytes(settings.get(name, "")) > _MAX_NAME_BYTES:
+            raise invalid(f"{name} must have at most {_MAX_NAME_BYTES} bytes in UTF-8")
+    limit = settings.get("max_concurrent_runs", 1)
+    if not 0 <= limit <= _MAX_CONCURRENT_RUNS:
+        raise invalid(f"max_concurrent_runs must be from 0 to {_MAX_CONCURRENT_RUNS}: {limit}")
+    if "schedule" in settings:
+        check_schedule(settings["schedule"])
+    for index, cluster in enumerate(settings.get("job_clusters") or []):
+        if "new_cluster" in cluster:
+            check_cluster(cluster["new_cluster"], f"job_clusters[{index}].new_cluster")
+    in_git = "git_source" in settings
+    _check_launched(settings, "", partial=partial, in_git=in_git)
+    check_tasks(
+        settings,
+        lambda task, where: _check_launched(task, where, in_git=in_git, is_task=True),
+        partial=partial,
+    )
+    return settings
+
+
+def check_fields_to_remove(fields: Any) -> list[str]:
+    """Return the fields that an update removes: top-level ones, tasks and job clusters."""
+    if fields is None:
+        return []
+    if not isinstance(fields, list) or not all(isinstance(field, str) for field in fields):
+        raise invalid("fields_to_remove must be an array of text")
+    for index, field in enumerate(fields):
+        name, has_entry, entry = field.partition("/")
+        nested = "." in name or (has_entry and (name not in _WITH_ENTRIES or not entry))
+        if not name or nested:
+            raise invalid(
+                f"fields_to_remove[{index}] must be a top-level field, or an entry of "
+                f"{' or '.join(_WITH_ENTRIES)}; removing nested fields is not supported"
+            )
+    return fields
+
+
+def _check_launched(
+    settings: Mapping[str, Any],
+    where: str,
+    *,
+    partial: bool = False,
+    in_git: bool = False,
+    is_task: bool = False,
+) -> None:
+    """Check what a task has in common with the settings of a job of one task."""
+    if settings.get("timeout_seconds", 0) < 0:
+        raise invalid(f"{at(where, 'timeout_seconds')} must not be negative")
+    if settings.get("max_retries", 0) < -1:
+        raise invalid(f"{at(where, 'max_retries')} must be -1 (without end), 0 (never) or more")
+    check_notices(settings, where)
+    if "new_cluster" in settings:
+        check_cluster(settings["new_cluster"], at(where, "new_cluster"))
+    for index, library in enumerate(settings.get("libraries") or []):
+        check_library(library, at(where, f"libraries[{index}]"))
+    kind = _kind_of_task(settings, where, partial=partial)
+    if all(settings.get(name) for name in _COMPUTE):
+        raise invalid(
+            f"Only one of {' and '.join(at(where, name) for name in _COMPUTE)} may be set"
+        )
+    if kind == "notebook_task":
+        _check_notebook(settings[kind], at(where, kind), in_git=in_git)
+    elif kind == "spark_submit_task":
+        check_spark_submit(settings, where)
+    elif kind == "for_each_task":
+        inner = at(where, "for_each_task.task")
+        _check_launched(settings[kind]["task"], inner, in_git=in_git, is_task=True)
+    # In later versions notebooks among several tasks run on compute that need not be named.
+    without = is_task and kind == "notebook_task"
+    named = any(settings.get(name) for name in (*_COMPUTE, *_LATER_COMPUTE))
+    if kind in _ON_CLUSTERS and not (partial or without or named):
+        names = " and ".join(at(where, name) for name in _COMPUTE)
+        raise invalid(f"One of {names} is required for a {kind}")
+
+
+def _kind_of_task(settings: Mapping[str, Any], where: str, *, partial: bool) -> str | None:
+    """Return the one kind of task there is ("JobTask"); None where there are several tasks."""
+    kinds = [*task_of(settings), *(["tasks"] if settings.get("tasks") else [])]
+    if len(kinds) > 1:
+        raise invalid(
+            f"Only one task may be specified; found {', '.join(at(where, k) for k in kinds)}"
+        )
+    if not kinds and not partial:
+        names = ", ".join(at(where, kind) for kind in TASK_KINDS)
+        raise invalid(f"One of {names} is required")
+    return kinds[0] if kinds and kinds[0] != "tasks" else None
+
+
+def _check_notebook(task: Mapping[str, Any], where: str, *, in_git: bool) -> None:
+    source = str(task.get("source") or ("GIT" if in_git else "WORKSPACE"))
+    path = task["notebook_path"]
+    if not path.startswith("/") and source.upper() != "GIT":
+        raise invalid(f"{where}.notebook_path must begin with a slash: {path[:100]!r}")
+    for name, value in (task.get("base_parameters") or {}).items():
+        check_ascii(f"{where}.base_parameters.{name}", value)
