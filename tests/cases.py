@@ -101,8 +101,8 @@ def _(p: Payloads, broken: bool) -> Made:
 
 @case("number_of_tasks", "CreateRequest", "tasks")
 def _(p: Payloads, broken: bool) -> Made:
-    task = {"task_key": "a", "notebook_task": {"notebook_path": "/a"}}
-    return {"tasks": [task] * (101 if broken else 100)}
+    task = {"notebook_task": {"notebook_path": "/a"}}
+    return {"tasks": [{"task_key": f"{n}", **task} for n in range(101 if broken else 100)]}
 
 
 @case("some_cluster", "RunsSubmitRequest", "new_cluster")
@@ -300,7 +300,8 @@ def _(p: Payloads, broken: bool) -> Made:
 @case("quartz_fields", "CronSchedule", "quartz_cron_expression")
 def _(p: Payloads, broken: bool) -> Made:
     count = p.random.choice((0, 5, 8) if broken else (6, 7))
-    return {"quartz_cron_expression": " ".join("*" * count), "timezone_id": "UTC"}
+    fields = ["*", "*", "*", "*", "*", "?", "*", "*"]
+    return {"quartz_cron_expression": " ".join(fields[:count]), "timezone_id": "UTC"}
 
 
 @case("health_metric", "JobsHealthRule", "metric")

@@ -29,6 +29,7 @@ CHOICES = {
     "AzureAvailability": ("SPOT_AZURE", "ON_DEMAND_AZURE", "SPOT_WITH_FALLBACK_AZURE"),
     "ViewsToExport": ("CODE", "DASHBOARDS", "ALL"),
     "quartz_cron_expression": ("0 15 22 * * ?", "0 0 12 * * ? 2030"),
+    "timezone_id": ("UTC", "America/Los_Angeles", "Asia/Shanghai"),
     "python_file": ("dbfs:/main.py",),
     "whl": ("dbfs:/my/whl", "dbfs:/a.whl", "dbfs:/a.wheelhouse.zip"),
 }
@@ -166,6 +167,16 @@ class Payloads:
     def _settle_sparksubmittask(self, made: dict[str, Any], _depth: int) -> None:
         made["parameters"] = ["--class", "Main", "--conf", "a=b", "dbfs:/a.jar", "--master", "x"]
 
+    # Without these the reference's words are obeyed, but there is nothing to run or to refer to.
+    def _settle_sparkjartask(self, made: dict[str, Any], _depth: int) -> None:
+        made.setdefault("main_class_name", "com.databricks.ComputeModels")
+
+    def _settle_pipelinetask(self, made: dict[str, Any], _depth: int) -> None:
+        made.setdefault("pipeline_id", "a-pipeline")
+
+    def _settle_jobcluster(self, made: dict[str, Any], _depth: int) -> None:
+        made.setdefault("job_cluster_key", "shared")
+
     def _settle_runnowrequest(self, made: dict[str, Any], _depth: int) -> None:
         self.keep_one(made, PARAMETERS, "RunNowRequest")
         if "spark_submit_params" in made:
@@ -185,7 +196,10 @@ class Payloads:
         for kind in (*TASK_KINDS, "for_each_task"):
             made.pop(kind, None)
         if name != "TaskSettings" and depth < 1 and self.chance(0.3):
-            made["tasks"] = [self.structure("TaskSettings", 2) for _ in range(self.whole(1, 3))]
+            made["tasks"] = [
+                {**self.structure("TaskSettings", 2), "task_key": f"task_{number}"}
+                for number in range(self.whole(1, 3))
+            ]
             for field in ("existing_cluster_id", "new_cluster"):
                 made.pop(field, None)
         else:
@@ -220,6 +234,7 @@ class Payloads:
                 if field == "spark_submit_task":
                     self.give_task(made, field)
                 elif field == "tasks":
+                    part["task_key"] = "task_0"
                     for gone in ("existing_cluster_id", "new_cluster", *TASK_KINDS):
                         made.pop(gone, None)
                 else:

@@ -42,6 +42,9 @@ def job_answer(job: Job, version: Version, *, with_tasks: bool = True) -> dict[s
 
 def _settings(job: Job, version: Version, *, with_tasks: bool) -> dict[str, Any]:
     settings = {"name": "Untitled", **job.settings}
+    if "schedule" in settings:
+        settings["schedule"] = {**settings["schedule"]}
+        settings["schedule"].setdefault("pause_status", "UNPAUSED")
     if not version.has_tasks:
         return settings
     settings["format"] = "MULTI_TASK"
