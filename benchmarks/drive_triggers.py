@@ -1,8 +1,8 @@
 """Wait for many runs with the triggers of one provider, in one event loop, and measure it.
 
 Started by ``waits.py``, once for each provider, with the Python of its environment. Reads
-``{"url", "provider", "ends": {run_id: time}, "period"}`` from standard input and writes the
-measures to standard output, each as JSON.
+``{"url", "provider", "ends": {run_id: time}, "period", "api_version"}`` from standard input and
+writes the measures to standard output, each as JSON.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def main() -> None:
     host, port = wish["url"].removeprefix("http://").split(":")
     os.environ["AIRFLOW_CONN_BENCH"] = json.dumps(
         {"conn_type": "databricks", "schema": "http", "host": host, "port": int(port)}
-        | {"password": "a-token"}
+        | {"password": "a-token", "extra": {"api_version": wish["api_version"]}}
     )
     import logging
 

@@ -1,9 +1,9 @@
 """A Jobs API with thousands of runs that only pass the time, and that counts what it is asked.
 
 Nothing is executed: a run has a start and an end, and its state follows from the clock. It speaks
-``runs/get``, ``runs/list`` and ``runs/get-output`` of API 2.0, and ``runs/list`` with pages of 25
-and page tokens as later versions do. Used by the benchmarks, in a process of its own, and by the
-tests of the poller, in theirs.
+``runs/get``, ``runs/list`` and ``runs/get-output`` of API 2.0, 2.1 and 2.2; since 2.1 lists have
+pages of 25 and page tokens, and leave out tasks unless asked for them. Used by the benchmarks, in a
+process of its own, and by the tests of the poller, in theirs.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ from typing import Any
 from aiohttp import web
 
 MAX_LIMIT = 1000
+MAX_LIMIT_SINCE_2_1 = 25
+# The later versions show so many tasks of a run in a list.
+LISTED_TASKS = 100
 LAST_OFFSET = 10_000
 
 
@@ -31,9 +34,13 @@ class Run:
     start: float
     end: float
     result: str = "SUCCESS"
+    tasks: int = 0
 
-    def as_json(self, now: float) -> dict[str, Any]:
-        """Answer the run as the API does, in about the size of a real one."""
+    def as_json(self, now: float, *, listed_tasks: int | None = None) -> dict[str, Any]:
+        """Answer the run as the API does, in about the size of a real one.
+
+        :param listed_tasks: how many tasks to show at most; None for all of them.
+        """
         ended = now >= self.end
         state: dict[str, Any] = {
             "life_cycle_state": "TERMINATED" if ended else "RUNNING",
@@ -42,7 +49,7 @@ class Run:
         }
         if ended:
             state["result_state"] = self.result
-        return {
+        answer = {
             "job_id": self.run_id + 500_000,
             "run_id": self.run_id,
             "number_in_job": self.run_id,
@@ -76,15 +83,26 @@ class Run:
             "run_page_url": f"https://example.com/?o=1#job/{self.run_id + 500_000}/run/1",
             "run_type": "SUBMIT_RUN",
         }
+        if self.tasks:
+            shown = self.tasks if listed_tasks is None else min(self.tasks, listed_tasks)
+            answer["format"] = "MULTI_TASK"
+            answer["has_more"] = shown < self.tasks
+            answer["tasks"] = [
+                {"run_id": 1000 * self.run_id + n, "task_key": f"task {n}"} for n in range(shown)
+            ]
+            if not shown:
+                del answer["tasks"], answer["has_more"]
+        return answer
 
 
 @dataclass
 class ManyRuns:
     """The service.
 
-    :ivar max_page: most runs on a page of the 2.0 list; 25 for page tokens as in later versions.
+    :ivar max_page: most runs on a page of the 2.0 list.
     :ivar requests_per_second: above it the answer is 429; None for no limit.
     :ivar list_runs: answers lists in place of the service's own way.
+    :ivar found_active: how often ``runs/get`` showed a run that had not ended.
     :ivar trouble: answers to give before anything else: a status for each request.
     """
 
@@ -97,6 +115,7 @@ class ManyRuns:
     asked: Counter[str] = field(default_factory=Counter)
     connections: set[Any] = field(default_factory=set)
     throttled: int = 0
+    found_active: int = 0
     list_runs: Callable[[web.Request], Awaitable[web.Response]] | None = None
     _recent: deque[float] = field(default_factory=deque)
 
@@ -156,7 +175,9 @@ class ManyRuns:
         run_id = int(asked["run_id"])
         if run_id not in self.runs or run_id in self.deleted:
             return self._error(f"Run {run_id} does not exist.")
-        return web.json_response(self.runs[run_id].as_json(time.time()))
+        now = time.time()
+        self.found_active += now < self.runs[run_id].end
+        return web.json_response(self.runs[run_id].as_json(now))
 
     async def _output(self, request: web.Request) -> web.Response:
         run = self.runs[int(request.query["run_id"])]
@@ -181,18 +202,25 @@ class ManyRuns:
             key=lambda run: (run.start, run.run_id),
             reverse=True,
         )
-        by_token = self.max_page < MAX_LIMIT
-        offset = int(request.query.get("page_token" if by_token else "offset", 0))
-        if offset > LAST_OFFSET and not by_token:
+        since_2_1 = "/api/2.0/" not in request.path
+        most = MAX_LIMIT_SINCE_2_1 if since_2_1 else self.max_page
+        limit, offset = int(request.query.get("limit", 20)), int(request.query.get("offset", 0))
+        if limit > most:
+            return self._error(f"Invalid value for limit: {limit} is over {most}.")
+        if offset > LAST_OFFSET:
             return self._error("The offset is over 10000.")
-        limit = min(int(request.query.get("limit", 20)) or MAX_LIMIT, self.max_page)
-        page = wanted[offset : offset + limit]
-        more = offset + limit < len(wanted)
-        answer: dict[str, Any] = {"runs": [run.as_json(now) for run in page]}
-        if by_token:
-            answer |= {"next_page_token": str(offset + limit)} if more else {}
-        else:
+        if token := request.query.get("page_token"):
+            # As the real ones do, a token names the run after which the page begins.
+            last = tuple(float(part) for part in token.split("-"))
+            wanted = [run for run in wanted if (run.start, run.run_id) < last]
+        page = wanted[offset : offset + (limit or most)]
+        more = offset + len(page) < len(wanted)
+        tasks = LISTED_TASKS if since_2_1 and request.query.get("expand_tasks") == "true" else 0
+        answer: dict[str, Any] = {"runs": [run.as_json(now, listed_tasks=tasks) for run in page]}
+        if not since_2_1:
             answer["has_more"] = more
+        elif more:
+            answer["next_page_token"] = f"{page[-1].start!r}-{page[-1].run_id}"
         return web.json_response(answer)
 
     @staticmethod

@@ -49,7 +49,9 @@ def ask(url: str, body: dict[str, Any] | None = None) -> Any:
         return json.load(answer)
 
 
-def measure(python: str, provider: str, runs: int, **options: Any) -> dict[str, Any]:
+def measure(
+    python: str, provider: str, runs: int, *, api_version: str = "2.0", **options: Any
+) -> dict[str, Any]:
     """Measure one provider with one number of runs."""
     first_end, last_end, period = SCENARIOS[runs]
     server = subprocess.Popen(
@@ -63,6 +65,7 @@ def measure(python: str, provider: str, runs: int, **options: Any) -> dict[str, 
             {"runs": runs, "first_end": first_end, "last_end": last_end, **options},
         )
         wish = {"url": url, "provider": provider, "ends": ends, "period": period, "warm_up": 0}
+        wish["api_version"] = api_version
         with tempfile.TemporaryDirectory() as home:
             environment = {**os.environ, "AIRFLOW_HOME": home, "PYTHONPATH": str(ROOT)}
             driven = subprocess.run(
@@ -92,7 +95,8 @@ def measure(python: str, provider: str, runs: int, **options: Any) -> dict[str, 
         "asked": counts["requests"],
         "cpu_percent": 100 * measures["cpu_seconds"] / measures["wall_seconds"],
         **measures,
-        **options,
+        "api_version": api_version,
+        "limits": options,
     }
 
 
@@ -125,15 +129,17 @@ def main() -> None:
     parser.add_argument("--runs", type=int, nargs="+", default=[10, 100, 1000, 10_000])
     parser.add_argument("--official-python", help="Python that has the official provider")
     parser.add_argument("--official-most", type=int, default=1000, help="runs it is given at most")
-    parser.add_argument("--max-page", type=int, help="runs on a page of a list, at most")
+    parser.add_argument("--api-version", default="2.0", help="2.1 and 2.2 list 25 runs a page")
+    parser.add_argument("--max-page", type=int, help="runs on a page of a list of 2.0, at most")
     parser.add_argument("--requests-per-second", type=float, help="above it, the answer is 429")
     parser.add_argument("--out", type=Path, help="file for the measures as JSON")
     arguments = parser.parse_args()
-    options = {
+    options: dict[str, Any] = {
         name: value
         for name in ("max_page", "requests_per_second")
         if (value := getattr(arguments, name)) is not None
     }
+    options["api_version"] = arguments.api_version
     rows = []
     for runs in arguments.runs:
         rows.append(measure(sys.executable, "this one", runs, **options))

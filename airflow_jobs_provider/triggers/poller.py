@@ -1,15 +1,15 @@
 """One poller for all runs that are waited for on a workspace in this event loop.
 
 A thousand triggers that each ask for their own run are a thousand requests a poll. Here each joins
-the poller of its connection, and the poller reads lists of runs, a page of which tells a thousand,
-whenever that costs less than asking for the due runs one by one; it knows from what it measured
-before. Whoever waits gets the run as it was read, and only then: being missing from a list means
-nothing, a run is asked for by its id before anything is concluded.
+the poller of its connection, and the poller reads lists of runs (:mod:`.lists`), a page of which
+tells a thousand, whenever that costs less than asking for the due runs one by one; it knows from
+what it measured before. Whoever waits gets the run as it was read, and only then: being missing
+from a list means nothing, a run is asked for by its id before anything is concluded.
 
 Each waiter's polling period is kept: a run is read at least that often, as long as the service
-answers. Requests are paced, below the service's limits, for all pollers of a host together. Trouble
-slows all of them down together, too, and is one line in the log when it starts and one when it
-ends.
+answers and its limits allow. Requests are paced (:mod:`.pace`), below the service's limits, for all
+pollers of a host together. Trouble slows all of them down together, too, and is one line in the log
+when it starts and one when it ends.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ import contextvars
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_jobs_provider.api.calls import get_run, list_runs
+from airflow_jobs_provider.api.calls import get_run
 from airflow_jobs_provider.api.errors import (
     AuthenticationFailed,
     BadRequest,
@@ -32,7 +31,10 @@ from airflow_jobs_provider.api.errors import (
     RateLimited,
 )
 from airflow_jobs_provider.api.retries import RetryPolicy, a_pause
+from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import Exchange, Step, Wait
+from airflow_jobs_provider.triggers.lists import RunLists
+from airflow_jobs_provider.triggers.pace import REQUESTS_AT_ONCE, Pace
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call, Page
@@ -45,30 +47,18 @@ Run = dict[str, Any]
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-# Requests a second and under way at once for a host. The published limits are higher, but others
-# use the workspace, too. A 429 halves the rate, and each good answer brings a little of it back.
-REQUESTS_PER_SECOND = 20.0
-REQUESTS_AT_ONCE = 8
-# A waiter that is due so soon, as a part of its period, is read along with those that are due now.
+# A waiter that is due so soon, as a part of its period, is read along with those that are due now,
+# where lists are read.
 EARLY = 0.25
-# A page of so many bytes costs as much as one more request: its reading is work here and there.
-BYTES_LIKE_A_REQUEST = 1_000_000
-# A page larger than this would keep the event loop from everybody else for too long.
-PAGE_BYTES = 3_000_000
-LARGEST_PAGE = 1000
-SMALLEST_PAGE = 25
-# Before anything was measured.
-ASSUMED_RUN_BYTES = 1_500
 # Waiters woken at once, before the loop has its turn.
 WAKE_AT_ONCE = 50
 # How long a poller without waiters keeps its connections.
 LINGER_SECONDS = 30.0
-# The service lists no further than this (an offset over it is an error).
-LAST_OFFSET = 10_000
-# A waiter hears of a run that does not change after so long, for a sign of life in its log.
+# A waiter hears of a run that does not change after so long, for a sign of life in its log. No
+# oftener there is a line about the service's limits.
 SIGN_OF_LIFE_SECONDS = 600.0
-# How long lists are left alone after the service refused one.
-LISTS_REFUSED_SECONDS = 600.0
+# Trouble that is over so soon does not start a list over.
+PASSING_TROUBLE_SECONDS = 60.0
 _ONE_TRY = RetryPolicy(limit=1)
 
 
@@ -88,33 +78,6 @@ class _Waiter:
         return _states(run) != self.known or now >= self.wake_at
 
 
-class _Pace:
-    """Keeps the requests to one host apart, and stops them all after a 429."""
-
-    def __init__(self) -> None:
-        self._next = 0.0
-        self._rate = REQUESTS_PER_SECOND
-        self._at_once = asyncio.Semaphore(REQUESTS_AT_ONCE)
-
-    @asynccontextmanager
-    async def turn(self) -> AsyncIterator[None]:
-        """Wait for a turn to ask, and hold it while asking."""
-        async with self._at_once:
-            while True:
-                now = time.monotonic()
-                if now >= self._next:
-                    self._next = now + 1 / self._rate
-                    break
-                await asyncio.sleep(self._next - now)
-            yield
-            self._rate = min(REQUESTS_PER_SECOND, self._rate * 1.01)
-
-    def slow_down(self, seconds: float) -> None:
-        """Let nobody ask for so long, and then less often."""
-        self._rate = max(1.0, self._rate / 2)
-        self._next = max(self._next, time.monotonic() + seconds)
-
-
 class RunPoller:
     """Reads the runs that are waited for with one connection; made by :func:`poller_of`.
 
@@ -126,23 +89,23 @@ class RunPoller:
     """
 
     def __init__(
-        self, hook: DatabricksJobsHook, paces: dict[str, _Pace], on_idle: Callable[[], None]
+        self, hook: DatabricksJobsHook, paces: dict[str, Pace], on_idle: Callable[[], None]
     ) -> None:
         self._hook = hook
         self._paces = paces
-        self._pace = _Pace()
+        self._pace = Pace()
         self._on_idle = on_idle
         self._waiters: dict[int, list[_Waiter]] = {}
         self._joined = asyncio.Event()
         self._planned = float("inf")
         self._client: asyncio.Future[AsyncJobsClient] = asyncio.get_running_loop().create_future()
         self._retries = hook.retry_policy().patient()
-        self._run_bytes = float(ASSUMED_RUN_BYTES)
-        self._listed_active = 0.0
-        self._lists_refused_until = 0.0
-        self._cycle_seconds = 0.0
+        self._cycle_seconds = self._paused = 0.0
+        self._cannot_keep_up = False
         self._trouble_since: float | None = None
-        self._failed_cycles = 0
+        self._trouble_was_told = False
+        self._limit_told_at = float("-inf")
+        self._failures = 0
         # A context of its own: the first waiter's would have the poller's log lines in its task's.
         self._task = asyncio.get_running_loop().create_task(
             self._run(), context=contextvars.Context()
@@ -215,11 +178,13 @@ class RunPoller:
                     run_id = int(step.parameters["run_id"])
                     if known is not None and known.get("run_id", run_id) != run_id:
                         known = None
-                    answer = known = await self.news(
-                        run_id,
-                        period=wait or period,
-                        known=None if wake_each_time else known,
-                        at_the_latest=SIGN_OF_LIFE_SECONDS,
+                    answer = known = _to_keep(
+                        await self.news(
+                            run_id,
+                            period=wait or period,
+                            known=None if wake_each_time else known,
+                            at_the_latest=SIGN_OF_LIFE_SECONDS,
+                        )
                     )
                 else:
                     await asyncio.sleep(wait)
@@ -251,9 +216,10 @@ class RunPoller:
             async with self._hook.async_client() as client:
                 self._pace = self._paces.setdefault(client.host, self._pace)
                 self._client.set_result(client)
+                lists = RunLists(client, lambda call: self._ask_page(client, call))
                 while await self._has_waiters():
                     await self._sleep_until_due()
-                    await self._cycle(client)
+                    await self._cycle(client, lists)
                 # Before anything is awaited: who comes now gets another poller.
                 self._on_idle()
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
@@ -292,135 +258,121 @@ class RunPoller:
             except TimeoutError:
                 return
 
-    async def _cycle(self, client: AsyncJobsClient) -> None:
+    async def _cycle(self, client: AsyncJobsClient, lists: RunLists) -> None:
         now = time.monotonic()
         due = {w.run_id for w in self._all() if w.due - w.period * EARLY <= now}
         if not due:
             return
+        self._paused = 0.0
         try:
-            if now >= self._lists_refused_until and self._lists_are_cheaper(len(due)):
-                try:
-                    due = await self._read_lists(client, due)
-                except BadRequest as error:
-                    # Not allowed, or not in the way it was asked: the runs themselves can be read.
-                    self._lists_refused_until = now + LISTS_REFUSED_SECONDS
-                    log.info("Runs are read one by one, since listing them is refused: %s", error)
+            if lists.are_cheaper_than(len(due)):
+                due = await lists.read(due, self._tell)
+            else:
+                # Each for itself, when it is due and no earlier: to be early saves nothing.
+                due = {w.run_id for w in self._all() if w.due <= now}
             await self._read_one_by_one(client, due)
         except JobsApiError as error:
-            await self._rest(client, error)
+            if not await self._wait_out(client, error):
+                await self._tell_all(error)
         else:
             self._recovered()
-            self._cycle_seconds = time.monotonic() - now
+            self._cycle_seconds = time.monotonic() - now - self._paused
+            self._note_pace()
 
-    async def _rest(self, client: AsyncJobsClient, error: JobsApiError) -> None:
-        """Wait out trouble, for all waiters together; give up where waiting will not help."""
-        self._failed_cycles += 1
-        if self._trouble_since is None:
-            self._trouble_since = time.monotonic()
-            log.warning("%d runs cannot be followed for now: %s", len(self._waiters), error)
-        waits = self._retries.waits(error, repeatable=True)
-        lasted = time.monotonic() - self._trouble_since
-        if waits is None or not self._retries.waits_on(error, lasted):
-            await self._tell_all(error)
+    def _note_pace(self) -> None:
+        """Say once that the polling periods cannot be kept, where they cannot."""
+        if self._cannot_keep_up or not self._waiters:
             return
-        seconds = self._retries.wait_before_try(error, self._failed_cycles)
-        if isinstance(error, RateLimited):
-            self._pace.slow_down(seconds)
-        await a_pause(seconds)
+        shortest = min(waiter.period for waiter in self._all())
+        if self._cycle_seconds > max(shortest, 1.0):
+            self._cannot_keep_up = True
+            log.warning(
+                "Reading the %d runs that are waited for took %.0f s, as fast as the service's "
+                "pages and limits allow: longer than the shortest polling period, %g s. "
+                "The runs are read one after the other, as often as that can be done.",
+                len(self._waiters),
+                self._cycle_seconds,
+                shortest,
+            )
+
+    async def _wait_out(self, client: AsyncJobsClient, error: JobsApiError) -> bool:
+        """Wait before the next try, for all waiters together; False where waiting will not help."""
+        now = time.monotonic()
+        self._failures += 1
+        if self._trouble_since is None:
+            self._trouble_since = now
+            self._trouble_was_told = True
+            if isinstance(error, RateLimited):
+                # A limit that is met again and again is no news each time.
+                self._trouble_was_told = now - self._limit_told_at >= SIGN_OF_LIFE_SECONDS
+                self._limit_told_at = now if self._trouble_was_told else self._limit_told_at
+            if self._trouble_was_told:
+                log.warning("%d runs cannot be followed for now: %s", len(self._waiters), error)
+        lasted = now - self._trouble_since
+        if self._retries.waits(error, repeatable=True) is None:
+            return False
+        if not self._retries.waits_on(error, lasted):
+            return False
+        await a_pause(self._retries.wait_before_try(error, self._failures))
+        if not isinstance(error, RateLimited):
+            self._paused += time.monotonic() - now
         if isinstance(error, AuthenticationFailed):
             await client.renew_credentials()
+        return True
 
     def _recovered(self) -> None:
-        if self._trouble_since is not None:
+        if self._trouble_since is not None and self._trouble_was_told:
             lasted = time.monotonic() - self._trouble_since
             log.info("The service answers again, after %.0f s; all runs are followed.", lasted)
         self._trouble_since = None
-        self._failed_cycles = 0
+        self._failures = 0
 
     # -- reading -------------------------------------------------------------------------------
 
-    def _lists_are_cheaper(self, due: int) -> bool:
-        """Whether the list of active runs, as last measured, costs less than so many readings."""
-        listed = max(int(self._listed_active), due)
-        pages = -(-listed // self._page_limit())
-        if pages + listed * self._run_bytes / BYTES_LIKE_A_REQUEST < due:
-            return True
-        # Others' runs end, so what was measured is trusted less and less.
-        self._listed_active *= 0.95
-        return False
+    async def _ask(self, client: AsyncJobsClient, call: Call[T]) -> T:
+        """Send a call when it is its turn; a 429 slows down whoever else waits for a turn."""
+        began = 0.0
+        try:
+            async with self._pace.turn() as began:
+                return await client.send(call, retries=_ONE_TRY)
+        except RateLimited as error:
+            seconds = self._retries.wait_before_try(error, self._failures + 1)
+            self._pace.slow_down(seconds, asked_at=began)
+            raise
 
-    def _page_limit(self) -> int:
-        limit = int(PAGE_BYTES / max(self._run_bytes, 1.0))
-        return max(SMALLEST_PAGE, min(LARGEST_PAGE, limit))
-
-    async def _read_lists(self, client: AsyncJobsClient, due: set[int]) -> set[int]:
-        """Read the active runs, then the latest that ended; return the due runs in neither."""
-        missing = set(due)
-        listed, cost = 0, 0.0
-        async for page in self._pages(
-            client, list_runs(active_only=True, limit=self._page_limit())
-        ):
-            listed += len(page)
-            missing.difference_update(await self._tell(page))
-            cost += self._page_cost(len(page))
-            if cost > len(due):
-                listed += self._page_limit()  # there is at least one more page, it seems
-                break
-        self._listed_active = listed
-        # What is in no list of active runs has ended, or moved between two pages, or was deleted.
-        pages_worth = self._page_cost(len(missing))
-        if len(missing) <= pages_worth:
-            return missing
-        limit = max(SMALLEST_PAGE, min(self._page_limit(), 2 * len(missing)))
-        async for page in self._pages(client, list_runs(completed_only=True, limit=limit)):
-            found = missing & await self._tell(page)
-            missing -= found
-            # Go on as long as a page finds more runs than it costs.
-            if len(missing) <= self._page_cost(limit) or len(found) <= self._page_cost(limit):
-                break
-        return missing
-
-    def _page_cost(self, runs: int) -> float:
-        return 1 + runs * self._run_bytes / BYTES_LIKE_A_REQUEST
-
-    async def _pages(
-        self, client: AsyncJobsClient, call: Call[Page[Run]]
-    ) -> AsyncIterator[list[Run]]:
-        following: Call[Page[Run]] | None = call
-        while following is not None:
-            async with self._pace.turn():
-                page = await client.send(following, retries=_ONE_TRY)
-            if page.items:
-                size = client.answered_bytes / len(page.items)
-                self._run_bytes += 0.5 * (size - self._run_bytes)
-            yield page.items
-            following = page.next
-            offset = 0 if following is None else following.parameters.get("offset", 0)
-            if following is not None and offset:
-                # Runs that end while pages are read move the rest forward: read a few again, or
-                # they would be missing, and cost a request each.
-                offset -= len(page.items) // 40
-                following = following.with_parameters(offset=offset)
-            if offset > LAST_OFFSET:
-                return
+    async def _ask_page(self, client: AsyncJobsClient, call: Call[Page[Run]]) -> Page[Run]:
+        """Read a page of a list, again after trouble that passes: the pages before stay read."""
+        while True:
+            try:
+                page = await self._ask(client, call)
+            except JobsApiError as error:
+                since = self._trouble_since or time.monotonic()
+                passes = self._retries.waits(error, repeatable=True) is not None and (
+                    isinstance(error, RateLimited)
+                    or time.monotonic() - since < PASSING_TROUBLE_SECONDS
+                )
+                if not passes or not self._waiters or not await self._wait_out(client, error):
+                    raise
+            else:
+                self._recovered()
+                return page
 
     async def _read_one_by_one(self, client: AsyncJobsClient, run_ids: Iterable[int]) -> None:
         async def read(run_id: int) -> None:
             if run_id not in self._waiters:
                 return
             try:
-                async with self._pace.turn():
-                    run = await client.send(get_run(run_id), retries=_ONE_TRY)
+                run = await self._ask(client, get_run(run_id))
             except BadRequest as error:
                 # Of this run only: deleted, or older than the service remembers.
                 if self._retries.waits(error, repeatable=True) is not None:
                     raise
                 self._fail(run_id, error)
             else:
-                await self._tell([run])
+                await self._tell([run], at_once=False)
 
-        # In portions, so that trouble stops the rest.
-        pending = list(run_ids)
+        # In portions, so that trouble stops the rest; who has waited longest comes first.
+        pending = sorted(run_ids, key=self._due)
         for start in range(0, len(pending), REQUESTS_AT_ONCE):
             results = await asyncio.gather(
                 *(read(run_id) for run_id in pending[start : start + REQUESTS_AT_ONCE]),
@@ -432,8 +384,11 @@ class RunPoller:
 
     # -- telling -------------------------------------------------------------------------------
 
-    async def _tell(self, runs: Iterable[Run]) -> set[int]:
-        """Give the runs that were read to those who wait for them; return their ids."""
+    async def _tell(self, runs: Iterable[Run], *, at_once: bool = True) -> set[int]:
+        """Give the runs that were read to those who wait for them; return their ids.
+
+        :param at_once: whether they were read with many others.
+        """
         now = time.monotonic()
         # Ten triggerers that were started together do not ask together for long.
         part = random.uniform(0.85, 0.97)  # noqa: S311
@@ -445,10 +400,12 @@ class RunPoller:
                 continue
             told.add(run_id)
             for waiter in self._waiters[run_id]:
-                # Who is read last in a cycle is to be read in time, too; but a service that takes
-                # long is not asked the more often for it.
-                wait = max(waiter.period * part - self._cycle_seconds, waiter.period * 0.7)
-                waiter.due = now + wait
+                waiter.due = now + waiter.period
+                if at_once:
+                    # Who is read last in a cycle is to be read in time, too; but a service that
+                    # takes long is not asked the more often for it.
+                    wait = max(waiter.period * part - self._cycle_seconds, waiter.period * 0.7)
+                    waiter.due = now + wait
                 if not waiter.future.done() and waiter.is_news(run, now):
                     waiter.future.set_result(run)
                     woken += 1
@@ -469,8 +426,19 @@ class RunPoller:
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
+    def _due(self, run_id: int) -> float:
+        return min((waiter.due for waiter in self._waiters.get(run_id, ())), default=0.0)
+
     def _all(self) -> Iterable[_Waiter]:
         return (waiter for waiters in self._waiters.values() for waiter in waiters)
+
+
+def _to_keep(run: Run) -> Run:
+    """Return a run without its details while it is active: it is kept until there is news of it."""
+    if RunState.of(run).is_terminal:
+        return run
+    plain = {name: value for name, value in run.items() if not isinstance(value, (dict, list))}
+    return {**plain, "state": run.get("state")}
 
 
 def _states(run: Mapping[str, Any]) -> tuple[Any, Any]:
@@ -480,7 +448,7 @@ def _states(run: Mapping[str, Any]) -> tuple[Any, Any]:
 
 # By event loop, so that a loop of another thread, or a test's, has its own.
 _pollers: dict[tuple[asyncio.AbstractEventLoop, str], RunPoller] = {}
-_paces: dict[asyncio.AbstractEventLoop, dict[str, _Pace]] = {}
+_paces: dict[asyncio.AbstractEventLoop, dict[str, Pace]] = {}
 
 
 def poller_of(hook: DatabricksJobsHook) -> RunPoller:

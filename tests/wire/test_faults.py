@@ -29,7 +29,7 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
-from airflow_jobs_provider.triggers import poller
+from airflow_jobs_provider.triggers import pace
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 
 from .fake_service import FAULTS, FakeService, Plan, Seen
@@ -140,7 +140,7 @@ def bench(
     # Short where a test waits for it; else a busy machine would be taken for a second fault.
     timeout_seconds = 0.25 if "time-out" in fault else 10
     # The pace is for a service that others use, too.
-    monkeypatch.setattr(poller, "REQUESTS_PER_SECOND", 1000.0)
+    monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 1000.0)
     xcoms: dict[str, Any] = {}
 
     def xcom_push(key: str, value: Any) -> None:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from airflow_jobs_provider.api.calls import get_run
 from airflow_jobs_provider.api.errors import DoesNotExist, JobsApiError
+from airflow_jobs_provider.api.steps import Wait
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from airflow_jobs_provider.triggers import pace
 from airflow_jobs_provider.triggers import poller as poller_module
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from airflow_jobs_provider.triggers.poller import RunPoller, poller_of
@@ -29,15 +32,16 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ManyRuns]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
-    for name in ("DEFAULT", "OTHER"):
+    for name, version in (("DEFAULT", "2.0"), ("OTHER", "2.0"), ("LATER", "2.1")):
         monkeypatch.setenv(
             f"AIRFLOW_CONN_DATABRICKS_{name}",
             json.dumps(
                 {"conn_type": "databricks_jobs", "host": f"http://{host}:{port}", "password": name}
+                | {"extra": {"api_version": version}}
             ),
         )
     # The pace is for a service that others use, too.
-    monkeypatch.setattr(poller_module, "REQUESTS_PER_SECOND", 1000.0)
+    monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 1000.0)
     yield many
     for task in [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
         if "RunPoller" in repr(task):
@@ -60,6 +64,12 @@ async def ended(one: RunPoller, run_id: int, period: float = PERIOD) -> dict[str
 def starts(one: RunPoller, run_ids: list[int], period: float = PERIOD) -> list[asyncio.Task[Any]]:
     """Wait for all of these runs."""
     return [asyncio.create_task(ended(one, run_id, period)) for run_id in run_ids]
+
+
+async def until(it_is_so: Callable[[], bool]) -> None:
+    """Wait until something is so in the service, which is in this loop."""
+    while not it_is_so():  # noqa: ASYNC110 - it has no event for everything
+        await asyncio.sleep(0.01)
 
 
 async def result_states(tasks: list[asyncio.Task[Any]]) -> list[str]:
@@ -88,7 +98,7 @@ async def test_many_runs_are_read_from_lists(service: ManyRuns) -> None:
     states = await result_states(tasks)
     assert states == ["SUCCESS" if run_id % 2 else "FAILED" for run_id in run_ids]
     assert sum(service.asked.values()) < 60
-    assert len(service.connections) <= poller_module.REQUESTS_AT_ONCE
+    assert len(service.connections) <= pace.REQUESTS_AT_ONCE
 
 
 async def test_missing_from_a_list_means_nothing(service: ManyRuns) -> None:
@@ -166,14 +176,14 @@ async def test_runs_beyond_the_lists_reach(service: ManyRuns) -> None:
 
 
 async def test_lists_of_25(service: ManyRuns) -> None:
-    """Page tokens and small pages, as later API versions have them."""
-    service.max_page = 25
+    """Page tokens and small pages, as later API versions have them, and no run asked for alone."""
     run_ids = service.add(300)
-    tasks = starts(poller(), run_ids)
+    tasks = starts(poller(databricks_conn_id="databricks_later"), run_ids)
     await asyncio.sleep(2 * PERIOD)
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert service.asked["runs/get"] == 0
 
 
 async def test_trouble_is_one_line(service: ManyRuns, caplog: pytest.LogCaptureFixture) -> None:
@@ -183,8 +193,7 @@ async def test_trouble_is_one_line(service: ManyRuns, caplog: pytest.LogCaptureF
     tasks = starts(poller(), run_ids)
     service.trouble.extend([503] * 6)
     async with asyncio.timeout(10):
-        while service.trouble:  # noqa: ASYNC110 - the service is in this loop, and has no event
-            await asyncio.sleep(0.01)
+        await until(lambda: not service.trouble)
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
@@ -204,7 +213,7 @@ async def test_a_429_slows_all_down(service: ManyRuns) -> None:
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
-    assert service.throttled <= 3 * poller_module.REQUESTS_AT_ONCE
+    assert service.throttled <= 3 * pace.REQUESTS_AT_ONCE
 
 
 async def test_a_poller_for_each_connection(service: ManyRuns) -> None:
@@ -299,3 +308,136 @@ async def test_errors_are_typed(service: ManyRuns) -> None:
     for task in tasks:
         with pytest.raises(JobsApiError):
             await task
+
+
+class Clockwork:
+    """A service's runs that end as its lists are read: a number of them at each page.
+
+    Time plays no part in it, so the lists move under the reader the same way on any machine.
+    """
+
+    def __init__(self, service: ManyRuns, run_ids: list[int], ends_at_each_page: int) -> None:
+        self._service = service
+        self._left = sorted(run_ids, key=lambda run_id: run_id * 7919 % len(run_ids))
+        self._ends_at_each_page = ends_at_each_page
+        service.list_runs = self._list
+
+    async def _list(self, request: web.Request) -> web.Response:
+        answer = await self._service._list(request)
+        for _ in range(min(self._ends_at_each_page, len(self._left))):
+            self._service.end(self._left.pop())
+        return answer
+
+
+@pytest.mark.parametrize("ends_at_each_page", [20, 60])
+async def test_runs_that_end_between_pages(service: ManyRuns, ends_at_each_page: int) -> None:
+    """However far the rest of a list moves at each page, no run slips through between two."""
+    service.max_page = 400
+    run_ids = service.add(2000)
+    Clockwork(service, run_ids, ends_at_each_page)
+    tasks = starts(poller(), run_ids)
+    async with asyncio.timeout(60):
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert service.found_active == 0
+
+
+async def test_a_page_size_that_is_refused(service: ManyRuns) -> None:
+    """A service that takes no pages so large is asked for smaller ones; lists are not given up."""
+    service.max_page = 100
+    run_ids = service.add(300)
+    tasks = starts(poller(), run_ids)
+    await asyncio.sleep(2 * PERIOD)
+    for run_id in run_ids:
+        service.end(run_id)
+    assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert service.found_active == 0
+    assert service.asked["runs/list active_only"] >= 5
+
+
+@pytest.mark.parametrize("connection", ["databricks_default", "databricks_later"])
+async def test_listed_runs_keep_their_tasks(service: ManyRuns, connection: str) -> None:
+    """A run of several tasks is told with them all, though lists leave out some, or all of them."""
+    run_ids = service.add(60)
+    for run_id in run_ids:
+        service.runs[run_id].tasks = 120 if run_id == run_ids[0] else 2
+    tasks = starts(poller(databricks_conn_id=connection), run_ids)
+    await asyncio.sleep(2 * PERIOD)
+    for run_id in run_ids:
+        service.end(run_id)
+    runs = await asyncio.gather(*tasks)
+    assert [len(run["tasks"]) for run in runs] == [120] + [2] * 59
+    if connection == "databricks_later":
+        # Later versions list tasks when asked to, the first hundred of a run.
+        assert service.asked["runs/get"] < 10
+
+
+async def test_trouble_between_pages(service: ManyRuns) -> None:
+    """A page that goes wrong is asked for again; those before it are not."""
+    service.max_page = 25
+    run_ids = service.add(250)
+    list_runs, asked = service._list, []
+
+    async def every_third_fails(request: web.Request) -> web.Response:
+        asked.append(request.query.get("offset", "0"))
+        if len(asked) % 3 == 0:
+            return web.json_response({}, status=429, headers={"Retry-After": "0"})
+        return await list_runs(request)
+
+    service.list_runs = every_third_fails
+    tasks = starts(poller(), run_ids)
+    async with asyncio.timeout(20):
+        await until(lambda: len(set(asked)) >= 8)
+    service.list_runs = None
+
+    assert asked == sorted(asked, key=int)
+    for run_id in run_ids:
+        service.end(run_id)
+    assert set(await result_states(tasks)) == {"SUCCESS"}
+
+
+async def test_no_more_requests_than_one_by_one(service: ManyRuns) -> None:
+    """One run is read no more often than a trigger of its own does: at once, then each period."""
+    (run_id,) = service.add(1)
+    began = time.monotonic()
+    (task,) = starts(poller(), [run_id])
+    await asyncio.sleep(8 * PERIOD)
+    service.end(run_id)
+    await task
+    looks = 1 + int((time.monotonic() - began) / PERIOD)
+    assert service.asked["runs/get"] <= looks
+
+
+async def test_periods_that_cannot_be_kept(
+    service: ManyRuns, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the service's pages are too small for a period, that is one line, and all are read."""
+    monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 25.0)
+    run_ids = service.add(800)
+    tasks = starts(poller(databricks_conn_id="databricks_later"), run_ids)
+    async with asyncio.timeout(30):
+        await until(lambda: service.asked["runs/list active_only"] >= 70)
+    for run_id in run_ids:
+        service.end(run_id)
+    assert set(await result_states(tasks)) == {"SUCCESS"}
+    lines = [r.getMessage() for r in caplog.records if r.name == poller_module.__name__]
+    assert len(lines) == 1
+    assert "longer than the shortest polling period, 0.2 s" in lines[0]
+
+
+async def test_what_a_waiter_keeps(service: ManyRuns) -> None:
+    """An active run is kept without its details, one that has ended is given whole."""
+    (run_id,) = service.add(1)
+    seen: list[dict[str, Any]] = []
+
+    def steps() -> Any:
+        seen.append((yield get_run(run_id)))
+        service.end(run_id)
+        yield Wait(PERIOD)
+        seen.append((yield get_run(run_id)))
+
+    await poller().carry_out(steps(), period=PERIOD)
+    active, done = seen
+    assert active["run_id"] == run_id
+    assert active["state"]["life_cycle_state"] == "RUNNING"
+    assert "cluster_spec" not in active
+    assert done == service.runs[run_id].as_json(time.time())

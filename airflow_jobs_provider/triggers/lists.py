@@ -1,0 +1,222 @@
+"""Reading many runs at once, from lists, and knowing what that costs.
+
+The service lists runs by pages, latest start first, the active ones and those that have ended
+apart. A page of offset and limit is a window on a list that moves: each active run that ends
+between two pages draws what follows one place forward, out of the next page. So the next page
+begins some runs before the end of the last one, the more the further the list was seen to move;
+where the two pages do not touch, the page is read again from further back. Pages by token begin
+where the last one ended, whatever moves.
+
+What is missing from the lists is told to whoever asked: it means nothing but that.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from airflow_jobs_provider.api.calls import list_runs
+from airflow_jobs_provider.api.errors import BadRequest, PassingConflict
+from airflow_jobs_provider.api.states import RunState
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.calls import Call, Page
+    from airflow_jobs_provider.api.client import AsyncJobsClient
+
+__all__ = ["RunLists"]
+
+Run: TypeAlias = "dict[str, Any]"
+log = logging.getLogger(__name__)
+
+# A page of so many bytes costs as much as one more request: its reading is work here and there.
+BYTES_LIKE_A_REQUEST = 1_000_000
+# A page larger than this would keep the event loop from everybody else for too long.
+PAGE_BYTES = 3_000_000
+LARGEST_PAGE = 1000
+LARGEST_PAGE_SINCE_2_1 = 25
+SMALLEST_PAGE = 25
+# Before anything was measured.
+ASSUMED_RUN_BYTES = 1_500.0
+# Runs of the last page that are read again at the least, where pages go by offset.
+LEAST_OVERLAP = 10
+# The service lists no further than this (an offset over it is an error).
+LAST_OFFSET = 10_000
+# What a search in the list of ended runs may cost in vain, as a part of what it may save.
+SEARCH = 0.1
+# How long lists are left alone after the service refused one.
+REFUSED_SECONDS = 600.0
+
+
+class RunLists:
+    """Reads the lists of active and of ended runs, in as few and as small pages as will do.
+
+    :param client: of the workspace.
+    :param ask: sends a call for a page, at the workspace's pace.
+    """
+
+    def __init__(
+        self,
+        client: AsyncJobsClient,
+        ask: Callable[[Call[Page[Run]]], Awaitable[Page[Run]]],
+    ) -> None:
+        self._client = client
+        self._ask = ask
+        self._since_2_1 = client.api_version != "2.0"
+        self._largest_page = LARGEST_PAGE_SINCE_2_1 if self._since_2_1 else LARGEST_PAGE
+        self._bytes_of_a_run = dict.fromkeys(("active", "ended"), ASSUMED_RUN_BYTES)
+        self._listed_active = 0.0
+        self._overlap = LEAST_OVERLAP
+        self._refused_until = 0.0
+
+    def are_cheaper_than(self, readings: int) -> bool:
+        """Whether the list of active runs, as last read, costs less than so many readings."""
+        if time.monotonic() < self._refused_until:
+            return False
+        listed = max(int(self._listed_active), readings)
+        pages = -(-listed // self._limit("active"))
+        if pages + listed * self._bytes_of_a_run["active"] / BYTES_LIKE_A_REQUEST < readings:
+            return True
+        # Others' runs end, so what was measured is trusted less and less.
+        self._listed_active *= 0.95
+        return False
+
+    async def read(
+        self, wanted: Collection[int], tell: Callable[[Iterable[Run]], Awaitable[set[int]]]
+    ) -> set[int]:
+        """Read the active runs, then the latest that ended; return the wanted ones in neither.
+
+        :param wanted: ids of runs.
+        :param tell: takes the runs of a page and returns the ids of those it could use.
+        """
+        missing = set(wanted)
+        try:
+            await self._read_active(missing, tell)
+            # What is in no list of active runs has ended, or is beyond its reach, or was deleted.
+            if len(missing) > self._cost("ended", len(missing)):
+                await self._read_ended(missing, tell)
+        except PassingConflict:
+            raise
+        except BadRequest as error:
+            # Not allowed, or not in the way it was asked: the runs themselves can be read.
+            self._refused_until = time.monotonic() + REFUSED_SECONDS
+            log.info("Runs are read one by one, since listing them is refused: %s", error)
+        return missing
+
+    async def _read_active(
+        self, missing: set[int], tell: Callable[[Iterable[Run]], Awaitable[set[int]]]
+    ) -> None:
+        listed, cost, worth = 0, 0.0, len(missing)
+        async for page in self._pages("active", self._limit("active")):
+            listed += len(page)
+            missing -= await tell(run for run in page if _is_whole(run))
+            cost += self._cost("active", len(page))
+            if cost > worth:
+                listed += self._limit("active")  # there is at least one more page, it seems
+                break
+        self._listed_active = listed
+
+    async def _read_ended(
+        self, missing: set[int], tell: Callable[[Iterable[Run]], Awaitable[set[int]]]
+    ) -> None:
+        limit = max(SMALLEST_PAGE, min(self._limit("ended"), 2 * len(missing)))
+        # The latest to end need not be the latest to start, so pages that find little do not end
+        # the search, before it has cost a part of what asking for each run would.
+        spare, density = SEARCH * len(missing), 1.0
+        async for page in self._pages("ended", limit, growing=2):
+            read = len(page)
+            found = missing & await tell(run for run in page if _is_whole(run))
+            missing -= found
+            spare -= max(0.0, self._cost("ended", read) - len(found))
+            density = (density + len(found) / read) / 2
+            limit = max(limit, min(2 * limit, self._limit("ended")))
+            cost = self._cost("ended", limit)
+            if len(missing) <= cost or (density * limit <= cost and spare < cost):
+                break
+
+    def _limit(self, which: str) -> int:
+        limit = int(PAGE_BYTES / max(self._bytes_of_a_run[which], 1.0))
+        return max(SMALLEST_PAGE, min(self._largest_page, limit))
+
+    def _cost(self, which: str, runs: int) -> float:
+        return 1 + runs * self._bytes_of_a_run[which] / BYTES_LIKE_A_REQUEST
+
+    async def _pages(self, which: str, limit: int, *, growing: int = 1) -> AsyncIterator[list[Run]]:
+        """Read a list page by page, so that no run slips through between two pages."""
+        before: set[int] = set()
+        position, overlap = 0, 0
+        token: str | None = None
+        while True:
+            page = await self._page(which, min(limit, self._largest_page), position, token)
+            if page is None:
+                return
+            ids = [int(run.get("run_id") or 0) for run in page.items]
+            if not ids:
+                return
+            limit = max(limit, min(growing * limit, self._limit(which)))
+            yield page.items
+            # A page is not kept while the next one is read.
+            page.items.clear()
+            if overlap:
+                # How far down the new page the last one reaches.
+                touching = max(
+                    (n for n, run_id in enumerate(ids, 1) if run_id in before), default=0
+                )
+                most = min(len(before), len(ids)) // 2
+                if not touching and overlap < most:
+                    position += overlap
+                    overlap = self._overlap = min(4 * overlap, most)
+                    position -= overlap
+                    continue
+                moved = overlap - touching
+                self._overlap = max(LEAST_OVERLAP, 2 * moved, self._overlap * 9 // 10)
+            following = None if page.next is None else page.next.parameters
+            if following is None:
+                return
+            token = following.get("page_token")
+            if token is None:
+                if position >= LAST_OFFSET:
+                    return
+                # Of the list of ended runs nothing is drawn forward: what ends comes in.
+                overlap = min(self._overlap, len(ids) // 2) if which == "active" else 0
+                position = min(position + len(ids) - overlap, LAST_OFFSET)
+                before = set(ids)
+
+    async def _page(
+        self, which: str, limit: int, offset: int, token: str | None
+    ) -> Page[Run] | None:
+        """Read one page; None where a list that was begun cannot be read on."""
+        call = list_runs(
+            active_only=which == "active" or None,
+            completed_only=which == "ended" or None,
+            limit=limit,
+            offset=offset or None,
+        )
+        if token is not None:
+            call = call.with_parameters(page_token=token)
+        if self._since_2_1 and which == "ended":
+            # Else the runs would come without their tasks, whose output is to be read.
+            call = call.with_parameters(expand_tasks=True)
+        try:
+            page = await self._ask(call)
+        except PassingConflict:
+            raise
+        except BadRequest as error:
+            if "limit" in str(error) and limit > SMALLEST_PAGE:
+                self._largest_page = max(SMALLEST_PAGE, limit // 2)
+                return await self._page(which, self._largest_page, offset, token)
+            if offset or token is not None:
+                return None  # beyond the list's reach, or a token that has grown old
+            raise
+        if page.items:
+            size = self._client.answered_bytes / len(page.items)
+            self._bytes_of_a_run[which] += 0.5 * (size - self._bytes_of_a_run[which])
+        return page
+
+
+def _is_whole(run: Run) -> bool:
+    """Whether a listed run has all that will be asked of it: lists may leave out tasks."""
+    if run.get("format") != "MULTI_TASK" or not RunState.of(run).is_terminal:
+        return True
+    return bool(run.get("tasks")) and not run.get("has_more")
