@@ -16,7 +16,7 @@ from airflow_jobs_provider.local.model import (
     key_of_name,
     task_key_of,
 )
-from airflow_jobs_provider.local.versions import Version
+from airflow_jobs_provider.local.versions import Version, page_token
 
 __all__ = ["job_answer", "output_answer", "run_answer", "run_page_url", "state_answer"]
 
@@ -64,10 +64,12 @@ def run_answer(
     task_runs: Callable[[Run], list[Run]],
     *,
     with_tasks: bool = True,
+    first_task: int = 0,
 ) -> dict[str, Any]:
     """Return a run ("Run").
 
     :param task_runs: the runs of the single tasks of a run.
+    :param first_task: how many of them were answered before, where the version has pages of them.
     """
     answer: dict[str, Any] = {
         "job_id": run.job_id,
@@ -90,15 +92,23 @@ def run_answer(
         answer["task"] = run.task
     if run.overriding_parameters:
         answer["overriding_parameters"] = run.overriding_parameters
+    if run.job_parameters and version.has_tasks:
+        answer["job_parameters"] = run.job_parameters
     instance = _cluster_instance(run)
     if instance:
         answer["cluster_instance"] = instance
     if run.is_of_tasks:
         answer["format"] = "MULTI_TASK"
         if with_tasks:
+            tasks, more = task_runs(run), False
+            if version.max_tasks is not None:
+                end = first_task + version.max_tasks
+                tasks, more = tasks[first_task:end], len(tasks) > end
             answer["tasks"] = [
-                _task_answer(task, base_url, _depends_on(run, task)) for task in task_runs(run)
+                _task_answer(task, base_url, _depends_on(run, task)) for task in tasks
             ]
+            if more:
+                answer["next_page_token"] = page_token("tasks", end)
     elif version.has_tasks and run.parent_run_id is None:
         # A run of one task seen through a later version: the task's run is the run itself.
         answer["format"] = "SINGLE_TASK"

@@ -57,7 +57,7 @@ class Call:
             raise run_does_not_exist(run_id)
         return run
 
-    def answer(self, run: Run, *, with_tasks: bool = True) -> dict[str, Any]:
+    def answer(self, run: Run, *, with_tasks: bool = True, first_task: int = 0) -> dict[str, Any]:
         """Return a run as this version answers it."""
         store = self.service.store
         return run_answer(
@@ -66,6 +66,7 @@ class Call:
             self.service.base_url,
             lambda parent: store.task_runs([parent.run_id]),
             with_tasks=with_tasks,
+            first_task=first_task,
         )
 
 
@@ -149,7 +150,8 @@ async def run_now(call: Call) -> dict[str, Any]:
     """Run now: start a run of a job."""
     token = checks.check_token(call.data)
     overriding = checks.check_overriding(call.data, call.version)
-    run = call.service.launcher.run_now(call.job(), overriding, token=token)
+    queue = checks.read_queue(call.data)
+    run = call.service.launcher.run_now(call.job(), overriding, queues=queue, token=token)
     return {"run_id": run.run_id, "number_in_job": run.number_in_job}
 
 
@@ -180,14 +182,22 @@ async def list_runs(call: Call) -> dict[str, Any]:
         started_to=checks.read_integer(call.data, "start_time_to"),
     )
     expand = checks.read_flag(call.data, "expand_tasks")
-    answer: dict[str, Any] = {"runs": [call.answer(run, with_tasks=expand) for run in runs[:limit]]}
+    shown = [call.answer(run, with_tasks=expand) for run in runs[:limit]]
+    for run_shown in shown:
+        # The pages of a run's tasks are had from runs/get only.
+        if run_shown.pop("next_page_token", None) is not None:
+            run_shown["has_more"] = True
+    answer: dict[str, Any] = {"runs": shown}
     return _without_empty(_with_pages(call, answer, "runs", offset, limit, len(runs) > limit))
 
 
 async def get_run(call: Call) -> dict[str, Any]:
     """Runs get: all about a run but its output."""
     run = call.run()
-    answer = call.answer(run)
+    first = 0
+    if call.version.max_tasks is not None and call.data.get("page_token"):
+        first = position_of(str(call.data["page_token"]), "tasks")
+    answer = call.answer(run, first_task=first)
     if call.version.has_repair and checks.read_flag(call.data, "include_history"):
         answer["repair_history"] = repair_history(run)
     return answer

@@ -16,7 +16,9 @@ from airflow_jobs_provider.local.model import (
     now_millis,
     task_of,
 )
+from airflow_jobs_provider.local.parameters import job_parameters_of
 from airflow_jobs_provider.local.problems import invalid
+from airflow_jobs_provider.local.quotas import QuotaKeeper
 from airflow_jobs_provider.local.scheduler import Scheduler
 from airflow_jobs_provider.local.store import Store
 
@@ -26,16 +28,20 @@ __all__ = ["Launcher", "task_run"]
 class Launcher:
     """Makes runs and hands them to the scheduler.
 
+    :param quotas: refuses what there is no room for.
     :param user: the name that runs and jobs are created under.
     """
 
-    def __init__(self, store: Store, scheduler: Scheduler, user: str) -> None:
+    def __init__(self, store: Store, scheduler: Scheduler, quotas: QuotaKeeper, user: str) -> None:
         self._store = store
+        self._quotas = quotas
         self._scheduler = scheduler
         self._user = user
 
     def create_job(self, settings: dict[str, Any]) -> Job:
         """Keep a new job."""
+        self._quotas.check_saving()
+        self._quotas.check_creation()
         job = Job(self._store.new_id(), settings, now_millis(), self._user)
         self._store.add_job(job)
         return job
@@ -52,6 +58,10 @@ class Launcher:
         known = self._known_launch(token)
         if known is not None:
             return known
+        if started_by is None:
+            queues = (settings.get("queue") or {}).get("enabled") is True
+            self._check_room(settings, queues=queues)
+            self._quotas.check_creation()
         # A one-time run has a job of its own, which no endpoint shows.
         job = Job(self._store.new_id(), {}, now_millis(), self._user)
         run = self._new_run(job, settings, run_type=run_type, token=token)
@@ -64,18 +74,28 @@ class Launcher:
         job: Job,
         overriding: Mapping[str, Any],
         *,
+        queues: bool | None = None,
         token: str | None = None,
         started_by: Run | None = None,
     ) -> Run:
-        """Start a run of a job (reference: "Run now")."""
+        """Start a run of a job (reference: "Run now").
+
+        :param queues: whether the run waits where there is no room for it; as the job says if not
+            given.
+        """
         known = self._known_launch(token)
         if known is not None:
             return known
+        if queues is None:
+            queues = (job.settings.get("queue") or {}).get("enabled") is True
+        if started_by is None:
+            self._check_room(job.settings, queues=queues)
         run = self._new_run(job, job.settings, run_type=RunType.JOB_RUN, token=token)
         run.overriding_parameters = dict(overriding)
+        run.queues = queues
+        run.job_parameters = job_parameters_of(job.settings, overriding)
         run.started_by_run_id = started_by.run_id if started_by else None
         limit = job.settings.get("max_concurrent_runs", 1)
-        queues = (job.settings.get("queue") or {}).get("enabled") is True
         if not queues and self._store.active_count(job.job_id) >= limit:
             run.life_cycle_state = RunLifeCycleState.SKIPPED
             run.state_message = (
@@ -89,6 +109,8 @@ class Launcher:
         """Start the next attempt of a job's run that did not succeed."""
         run = self._new_run(job, job.settings, run_type=RunType.JOB_RUN, token=None)
         run.overriding_parameters = failed.overriding_parameters
+        run.job_parameters = failed.job_parameters
+        run.queues = failed.queues
         run.original_attempt_run_id = failed.original_attempt_run_id
         run.attempt_number = failed.attempt_number + 1
         run.trigger = Trigger.RETRY
@@ -139,6 +161,10 @@ class Launcher:
             self._scheduler.admit(run, delay=delay)
         return run
 
+    def _check_room(self, settings: Mapping[str, Any], *, queues: bool) -> None:
+        if not queues:
+            self._quotas.check_launch(len(settings.get("tasks") or [None]))
+
     def _known_launch(self, token: str | None) -> Run | None:
         found = self._store.run_of_token(token) if token else None
         if found is None:
@@ -164,6 +190,7 @@ def task_run(parent: Run, task: Mapping[str, Any], state: RunLifeCycleState) -> 
         original_attempt_run_id=run_id,
         start_time=parent.start_time,
         overriding_parameters=parent.overriding_parameters,
+        job_parameters=parent.job_parameters,
         timeout_seconds=task.get("timeout_seconds") or 0,
         parent_run_id=parent.run_id,
         task_key=task["task_key"],

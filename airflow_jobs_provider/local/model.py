@@ -137,7 +137,11 @@ class Run:
     trigger: str = Trigger.ONE_TIME
     attempt_number: int = 0
     overriding_parameters: dict[str, Any] = field(default_factory=dict)
+    # With name, default and value each, as the API answers them
+    job_parameters: list[dict[str, str]] = field(default_factory=list)
     timeout_seconds: int = 0
+    # Whether it waits where its job's other runs leave no room
+    queues: bool = False
     idempotency_token: str | None = None
     # The ``tasks`` form
     tasks: list[dict[str, Any]] = field(default_factory=list)

@@ -9,9 +9,9 @@ from typing import Any
 
 from airflow_jobs_provider.local.model import Run
 
-__all__ = ["list_parameters", "notebook_parameters"]
+__all__ = ["job_parameters_of", "list_parameters", "notebook_parameters"]
 
-_REFERENCE = re.compile(r"\{\{\s*([a-z_.]+)\s*\}\}")
+_REFERENCE = re.compile(r"\{\{\s*([A-Za-z0-9_.-]+)\s*\}\}")
 _OVERRIDE_OF = {
     "spark_jar_task": "jar_params",
     "spark_python_task": "python_params",
@@ -19,12 +19,33 @@ _OVERRIDE_OF = {
 }
 
 
+def job_parameters_of(
+    settings: Mapping[str, Any], overriding: Mapping[str, Any]
+) -> list[dict[str, str]]:
+    """Return the parameters of a job's run: those of the job, and what the request gives.
+
+    The ``parameters`` of a job, and ``job_parameters``, are of versions later than 2.0.
+    """
+    defaults = {one["name"]: one.get("default", "") for one in settings.get("parameters") or []}
+    given: Mapping[str, str] = overriding.get("job_parameters") or {}
+    return [
+        {
+            "name": name,
+            **({"default": defaults[name]} if name in defaults else {}),
+            "value": given.get(name, defaults.get(name, "")),
+        }
+        for name in {**defaults, **given}
+    ]
+
+
 def notebook_parameters(run: Run) -> dict[str, str]:
     """Return a notebook run's parameters: run-now's merged over the job's ("NotebookTask")."""
     base: Mapping[str, str] = run.task["notebook_task"].get("base_parameters") or {}
     over: Mapping[str, str] = run.overriding_parameters.get("notebook_params") or {}
     values = _values_of(run)
-    return {name: _filled(text, values) for name, text in {**base, **over}.items()}
+    # A job's parameters come to every notebook of it, and before the notebook's own.
+    of_job = {parameter["name"]: parameter["value"] for parameter in run.job_parameters}
+    return {name: _filled(text, values) for name, text in {**base, **over, **of_job}.items()}
 
 
 def list_parameters(run: Run, kind: str) -> list[str]:
@@ -51,6 +72,7 @@ def _values_of(run: Run) -> dict[str, Any]:
         "task_retry_count": run.attempt_number,
         "start_date": time.strftime("%Y-%m-%d", started),
         "start_time": run.start_time,
+        **{f"job.parameters.{one['name']}": one["value"] for one in run.job_parameters},
     }
 
 

@@ -17,12 +17,14 @@ from airflow_jobs_provider.local.answers import state_answer
 from airflow_jobs_provider.local.launches import task_run
 from airflow_jobs_provider.local.model import (
     CLUSTER_FIELDS,
+    Job,
     Output,
     Run,
     now_millis,
     task_key_of,
     task_of,
 )
+from airflow_jobs_provider.local.parameters import job_parameters_of
 from airflow_jobs_provider.local.problems import ApiProblem, invalid
 from airflow_jobs_provider.local.scheduler import Scheduler
 from airflow_jobs_provider.local.store import Store
@@ -58,9 +60,12 @@ class Repairer:
         self._open_history(run, repair_id)
         # What a repair is given holds for it alone; the next one begins from the run's own again.
         run.overriding_parameters = _laid_over(run.history[0]["overriding_parameters"], overriding)
+        job = self._store.job(run.job_id)
+        if job is not None:
+            run.job_parameters = job_parameters_of(job.settings, run.overriding_parameters)
         children: list[Run] = []
         if run.is_of_tasks:
-            self._take_current_settings(run, chosen)
+            self._take_current_settings(run, job, chosen)
             children = [
                 self._next_attempt(run, task, latest[task["task_key"]])
                 for task in run.tasks
@@ -69,7 +74,7 @@ class Repairer:
             run.history[-1]["task_run_ids"] = [child.run_id for child in children]
         else:
             run.history[-1]["task_run_ids"] = [run.run_id]
-            self._take_current_task(run)
+            self._take_current_task(run, job)
         _make_active(run)
         with self._store.transaction():
             self._store.add_runs(children)
@@ -94,9 +99,8 @@ class Repairer:
         run.history[-1] |= {"end_time": run.end_time, "state": state_answer(run)}
         run.history.append({"type": "REPAIR", "id": repair_id, "start_time": now_millis()})
 
-    def _take_current_settings(self, run: Run, chosen: set[str]) -> None:
+    def _take_current_settings(self, run: Run, job: Job | None, chosen: set[str]) -> None:
         """Let tasks be run as their job has them now, where there is one that still has them."""
-        job = self._store.job(run.job_id)
         current = {
             task["task_key"]: task for task in (job.settings.get("tasks") or [] if job else [])
         }
@@ -105,8 +109,7 @@ class Repairer:
             for task in run.tasks
         ]
 
-    def _take_current_task(self, run: Run) -> None:
-        job = self._store.job(run.job_id)
+    def _take_current_task(self, run: Run, job: Job | None) -> None:
         if job is not None and task_of(job.settings):
             run.task = task_of(job.settings)
             run.cluster_spec = {

@@ -14,6 +14,7 @@ from typing import Any
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
 from airflow_jobs_provider.local.launches import Launcher
 from airflow_jobs_provider.local.model import Output, Run, now_millis
+from airflow_jobs_provider.local.quotas import QuotaKeeper, Quotas
 from airflow_jobs_provider.local.repairs import Repairer
 from airflow_jobs_provider.local.runners.base import Runner
 from airflow_jobs_provider.local.runners.notebook import NotebookRunner
@@ -40,6 +41,7 @@ class Service:
     :param state_dir: where jobs, runs and executed notebooks are kept.
     :param max_concurrent_runs: how many runs work at once; the others are queued.
     :param dry_run: whether runs end well at once, without doing anything.
+    :param quotas: the workspace's limits.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Service:
         max_concurrent_runs: int | None,
         *,
         dry_run: bool = False,
+        quotas: Quotas | None = None,
     ) -> None:
         self.root = root
         self.base_url = ""
@@ -66,7 +69,8 @@ class Service:
             job_limit_of=self._job_limit_of,
             on_end=self._on_end,
         )
-        self.launcher = Launcher(self.store, self.scheduler, self.user)
+        keeper = QuotaKeeper(quotas or Quotas(), self.store)
+        self.launcher = Launcher(self.store, self.scheduler, keeper, self.user)
         self.repairer = Repairer(self.store, self.scheduler)
         self._end_what_was_live()
         self.forget_old_runs()
@@ -163,7 +167,7 @@ class Service:
     def _job_limit_of(self, run: Run) -> int | None:
         """Return how many of a job's runs may work at once, if its others are to be queued."""
         job = self.store.job(run.job_id) if run.parent_run_id is None else None
-        if job is None or (job.settings.get("queue") or {}).get("enabled") is not True:
+        if job is None or not run.queues:
             return None
         return int(job.settings.get("max_concurrent_runs", 1))
 

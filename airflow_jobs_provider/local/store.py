@@ -122,6 +122,11 @@ class Store:
         self._db.execute("UPDATE jobs SET deleted = 1 WHERE job_id = ?", (job_id,))
         self._db.execute("UPDATE runs SET deleted = 1 WHERE job_id = ?", (job_id,))
 
+    def job_count(self) -> int:
+        """Return how many jobs there are."""
+        (count,) = self._db.execute("SELECT count(*) FROM jobs WHERE deleted = 0").fetchone()
+        return int(count)
+
     def next_number_in_job(self, job_id: int) -> int:
         """Return the sequence number of a job's next run."""
         query = "UPDATE jobs SET runs = runs + 1 WHERE job_id = ? RETURNING runs"
@@ -239,6 +244,12 @@ class Store:
         """Return how many runs of a job are active."""
         query = "SELECT count(*) FROM runs WHERE ended = 0 AND job_id = ? AND parent_run_id IS NULL"
         (count,) = self._db.execute(query, (job_id,)).fetchone()
+        return int(count)
+
+    def active_task_runs(self) -> int:
+        """Return how many runs of tasks are active; a run of several tasks is none itself."""
+        query = "SELECT count(*) - count(DISTINCT parent_run_id) FROM runs WHERE ended = 0"
+        (count,) = self._db.execute(query).fetchone()
         return int(count)
 
     def delete_run(self, run_id: int) -> None:

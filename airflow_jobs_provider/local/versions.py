@@ -1,14 +1,14 @@
 """Where the versions of the Jobs API differ; everything else is common to them.
 
 2.0 knows one task for each job, paging by offset. From 2.1 on tasks come as an array, pages are
-small and have tokens. 2.2 no longer says ``has_more``.
+small and have tokens. 2.2 no longer says ``has_more``, and has pages of a run's tasks, too.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from airflow_jobs_provider.local.problems import invalid
 
@@ -24,6 +24,7 @@ class Version:
     :param max_jobs: how many jobs one page of ``jobs/list`` holds at most; None for all of them.
     :param says_has_more: whether list answers have ``has_more``.
     :param has_repair: whether runs can be repaired.
+    :param max_tasks: how many tasks ``runs/get`` answers at once; None for all of them.
     """
 
     name: str
@@ -32,18 +33,18 @@ class Version:
     max_jobs: int | None
     says_has_more: bool
     has_repair: bool
+    max_tasks: int | None = None
 
 
+_LATER = Version(
+    "2.1", has_tasks=True, max_runs=25, max_jobs=100, says_has_more=True, has_repair=True
+)
 VERSIONS = {
     "2.0": Version(
         "2.0", has_tasks=False, max_runs=1000, max_jobs=None, says_has_more=True, has_repair=False
     ),
-    "2.1": Version(
-        "2.1", has_tasks=True, max_runs=25, max_jobs=100, says_has_more=True, has_repair=True
-    ),
-    "2.2": Version(
-        "2.2", has_tasks=True, max_runs=25, max_jobs=100, says_has_more=False, has_repair=True
-    ),
+    "2.1": _LATER,
+    "2.2": replace(_LATER, name="2.2", says_has_more=False, max_tasks=100),
 }
 
 

@@ -15,8 +15,9 @@ from types import TracebackType
 from typing import IO, Self
 
 from airflow_jobs_provider.local.paths import STATE_FOLDER
+from airflow_jobs_provider.local.quotas import Quotas
 
-__all__ = ["CannotStartError", "LocalWorkspace", "serve"]
+__all__ = ["CannotStartError", "LocalWorkspace", "Quotas", "serve"]
 
 _EXTRA_MODULES = ("ipykernel", "nbclient", "nbconvert", "nbformat", "psutil")
 
@@ -42,6 +43,7 @@ class LocalWorkspace:
     :param max_concurrent_runs: how many runs work at once, the others being queued; the number of
         cores, and at least 2, if not given.
     :param dry_run: whether each run ends well at once, without doing anything.
+    :param quotas: other limits than the service's own, to see what happens at them.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class LocalWorkspace:
         max_concurrent_runs: int | None = None,
         *,
         dry_run: bool = False,
+        quotas: Quotas | None = None,
     ) -> None:
         self.root = Path(root).resolve()
         self.token = token or secrets.token_urlsafe(24)
@@ -60,6 +63,7 @@ class LocalWorkspace:
         self._port = port
         self._max_concurrent_runs = max_concurrent_runs
         self._dry_run = dry_run
+        self._quotas = quotas
         self._url: str | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -120,6 +124,7 @@ class LocalWorkspace:
                 self.state_dir,
                 self._max_concurrent_runs,
                 dry_run=self._dry_run,
+                quotas=self._quotas,
             ) as url:
                 started.set_result(url)
                 await self._stopped.wait()
@@ -138,6 +143,7 @@ async def serve(
     max_concurrent_runs: int | None,
     *,
     dry_run: bool = False,
+    quotas: Quotas | None = None,
 ) -> AsyncIterator[str]:
     """Serve a workspace in the running event loop for as long as the block lasts.
 
@@ -148,7 +154,7 @@ async def serve(
     from airflow_jobs_provider.local.service import Service
 
     with _only_one(state_dir):
-        service = Service(root, state_dir, max_concurrent_runs, dry_run=dry_run)
+        service = Service(root, state_dir, max_concurrent_runs, dry_run=dry_run, quotas=quotas)
         server = Server(service, port=port, token=token)
         try:
             url = await server.start()

@@ -21,6 +21,7 @@ from airflow_jobs_provider.local.__main__ import main
 from airflow_jobs_provider.local.workspace import CannotStartError, LocalWorkspace
 from tests.local.api import Process, lives, until
 
+DRY = {"notebook_task": {"notebook_path": "/nowhere"}, "existing_cluster_id": "c"}
 REPOSITORY = Path(__file__).parents[2]
 NOTEBOOK = """# Databricks notebook source
 import os, time
@@ -178,3 +179,20 @@ def _answers(url: str) -> bool:
         return requests.get(url, timeout=5).status_code == 200
     except requests.ConnectionError:
         return False
+
+
+def test_dry_run(tmp_path: Path, programs: list[Program]) -> None:
+    """With --dry-run a run ends well at once, though its notebook is not there."""
+    program = Program(tmp_path, "--port", "0", "--dry-run")
+    programs.append(program)
+    connection = program.connection()
+    jobs = f"{connection['host']}/api/2.0/jobs"
+    headers = {"Authorization": f"Bearer {connection['password']}"}
+    launched = requests.post(f"{jobs}/runs/submit", json=DRY, headers=headers, timeout=10).json()
+
+    def result() -> str | None:
+        answer = requests.get(f"{jobs}/runs/get", params=launched, headers=headers, timeout=10)
+        found: str | None = answer.json()["state"].get("result_state")
+        return found
+
+    assert until(result, "the run to end") == "SUCCESS"

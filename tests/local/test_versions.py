@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.local.api import CLUSTER, Api
 
 MULTIPLE = (
@@ -189,3 +192,143 @@ def test_bad_tasks(api: Api, tasks: Any, words: str) -> None:
     answer = api.post("runs/submit", {"tasks": tasks}, version="2.2")
     assert answer.status_code == 400
     assert words in answer.json()["message"]
+
+
+def _python_task(key: str, file: str, *needs: str, **fields: Any) -> dict[str, Any]:
+    return {
+        "task_key": key,
+        "spark_python_task": {"python_file": file},
+        "depends_on": [{"task_key": need} for need in needs],
+        **CLUSTER,
+        **fields,
+    }
+
+
+@pytest.mark.parametrize(
+    ("run_if", "after_good", "after_both", "after_bad"),
+    [
+        ("ALL_SUCCESS", "SUCCESS", "UPSTREAM_FAILED", "UPSTREAM_FAILED"),
+        ("NONE_FAILED", "SUCCESS", "UPSTREAM_FAILED", "UPSTREAM_FAILED"),
+        ("AT_LEAST_ONE_SUCCESS", "SUCCESS", "SUCCESS", "UPSTREAM_FAILED"),
+        ("ALL_DONE", "SUCCESS", "SUCCESS", "SUCCESS"),
+        ("AT_LEAST_ONE_FAILED", "EXCLUDED", "SUCCESS", "SUCCESS"),
+        ("ALL_FAILED", "EXCLUDED", "UPSTREAM_FAILED", "SUCCESS"),
+    ],
+)
+def test_run_if(api: Api, run_if: str, after_good: str, after_both: str, after_bad: str) -> None:
+    """A task runs if those it depends on ended as its run_if says."""
+    good, bad = api.python("print(1)"), api.python("raise KeyError('k')")
+    run_id = _submit(
+        api,
+        _python_task("good", good),
+        _python_task("bad", bad),
+        _python_task("after_good", good, "good", run_if=run_if),
+        _python_task("after_both", good, "good", "bad", run_if=run_if),
+        _python_task("after_bad", good, "bad", run_if=run_if),
+    )
+    state = api.wait(run_id)["state"]
+    tasks = {task["task_key"]: task["state"] for task in api.run(run_id)["tasks"]}
+    assert tasks["after_good"]["result_state"] == after_good
+    assert tasks["after_both"]["result_state"] == after_both
+    assert tasks["after_bad"]["result_state"] == after_bad
+    last = {after_good, after_both, after_bad}
+    expected = "FAILED" if "UPSTREAM_FAILED" in last else "SUCCESS_WITH_FAILURES"
+    assert state["result_state"] == expected
+
+
+def test_what_depends_on_excluded_tasks_only(api: Api) -> None:
+    """A task is excluded with all that it depends on; that is no failure of the run."""
+    good = api.python("print(1)")
+    run_id = _submit(
+        api,
+        _python_task("good", good),
+        _python_task("on_failure", good, "good", run_if="AT_LEAST_ONE_FAILED"),
+        _python_task("after", good, "on_failure", run_if="ALL_DONE"),
+    )
+    assert api.wait(run_id)["state"]["result_state"] == "SUCCESS"
+    states = [task["state"]["result_state"] for task in api.run(run_id)["tasks"]]
+    assert states == ["SUCCESS", "EXCLUDED", "EXCLUDED"]
+
+
+@pytest.mark.parametrize(("version", "pages"), [("2.0", [103]), ("2.1", [103]), ("2.2", [100, 3])])
+def test_pages_of_tasks(tmp_path: Path, version: str, pages: list[int]) -> None:
+    """2.2 answers the tasks of a run by the hundred; the others answer all of them."""
+    with LocalWorkspace(tmp_path, dry_run=True) as workspace:
+        api = Api(workspace)
+        tasks = [_python_task(f"t{number}", "dbfs:/x.py") for number in range(100)]
+        run_id = _submit(api, *tasks)
+        api.wait(run_id)
+        again = {"run_id": run_id, "rerun_tasks": ["t0", "t1", "t2"]}
+        assert api.post("runs/repair", again, version="2.2").status_code == 200
+        api.wait(run_id)
+        sizes, ids = [], []
+        query: dict[str, str] = {}
+        while True:
+            run = api.get("runs/get", version=version, run_id=run_id, **query).json()
+            sizes.append(len(run["tasks"]))
+            ids += [task["run_id"] for task in run["tasks"]]
+            assert run["state"]["result_state"] == "SUCCESS"
+            if "next_page_token" not in run:
+                break
+            query = {"page_token": run["next_page_token"]}
+        assert sizes == pages
+        assert len(set(ids)) == 103
+        [listed] = api.get("runs/list", version=version, expand_tasks="true").json()["runs"]
+        assert len(listed["tasks"]) == pages[0]
+        assert listed.get("has_more", False) is (len(pages) > 1)
+        assert "next_page_token" not in listed
+        if version == "2.2":
+            bad = api.get("runs/get", version=version, run_id=run_id, page_token="x")
+            assert bad.status_code == 400
+            assert "page_token" in bad.json()["message"]
+
+
+def test_pages_of_jobs(tmp_path: Path) -> None:
+    """From 2.1 on jobs come in pages with tokens, up to 100 of them at once."""
+    with LocalWorkspace(tmp_path, dry_run=True) as workspace:
+        api = Api(workspace)
+        ids = [api.create(spark_python_task={"python_file": "dbfs:/x.py"}) for _ in range(23)]
+        for version in ("2.1", "2.2"):
+            first = api.get("list", version=version).json()
+            assert len(first["jobs"]) == 20
+            token = first["next_page_token"]
+            second = api.get("list", version=version, page_token=token).json()
+            found = [job["job_id"] for page in (first, second) for job in page["jobs"]]
+            assert found == ids[::-1]
+            assert "next_page_token" not in second
+            assert len(api.get("list", version=version, limit=100).json()["jobs"]) == 23
+            assert api.get("list", version=version, limit=101).status_code == 400
+        assert len(api.get("list").json()["jobs"]) == 23
+
+
+@pytest.mark.parametrize("version", ["2.1", "2.2"])
+def test_job_parameters(api: Api, version: str) -> None:
+    """A job's parameters come to its notebooks, before their own, and wherever they are named."""
+    notebook = api.notebook(
+        "import json; dbutils.notebook.exit(json.dumps(dbutils.widgets.getAll()))"
+    )
+    file = api.python("import sys; print(sys.argv[1:])")
+    task = {"notebook_path": notebook, "base_parameters": {"a": "task", "c": "task"}}
+    python = {"python_file": file, "parameters": ["{{job.parameters.a}}", "{{job.parameters.x}}"]}
+    body = {
+        "parameters": [{"name": "a", "default": "job"}, {"name": "b", "default": "job"}],
+        "tasks": [
+            {"task_key": "n", "notebook_task": task, **CLUSTER},
+            {"task_key": "p", "spark_python_task": python, **CLUSTER},
+        ],
+    }
+    job_id = api.post("create", body, version=version).json()["job_id"]
+    given = {"job_id": job_id, "job_parameters": {"b": "run"}}
+    run_id = api.post("run-now", given, version=version).json()["run_id"]
+    assert api.wait(run_id)["state"]["result_state"] == "SUCCESS"
+    run = api.run(run_id, version=version)
+    assert run["job_parameters"] == [
+        {"name": "a", "default": "job", "value": "job"},
+        {"name": "b", "default": "job", "value": "run"},
+    ]
+    ids = {task["task_key"]: task["run_id"] for task in run["tasks"]}
+    result = json.loads(api.output(ids["n"])["notebook_output"]["result"])
+    assert result == {"a": "job", "b": "run", "c": "task"}
+    output = api.get("runs/get-output", version=version, run_id=ids["p"]).json()
+    # What is not known stays as it is, for everyone to see.
+    assert output["logs"] == "['job', '{{job.parameters.x}}']\n"

@@ -65,6 +65,17 @@ seen["job"] = client.jobs.get(job.job_id).settings.tasks[0].task_key
 seen["found"] = [found.job_id for found in client.jobs.list(name="SDK job")] == [job.job_id]
 run = client.jobs.run_now(job.job_id, python_params=["a"]).result(timeout=timedelta(minutes=1))
 seen["logs"] = client.jobs.get_run_output(run.tasks[0].run_id).logs
+repair = client.jobs.repair_run(run.run_id, rerun_tasks=["python"], python_params=["b"])
+repaired = repair.result(timeout=timedelta(minutes=1))
+seen["attempts"] = [task.attempt_number for task in repaired.tasks]
+seen["repaired_logs"] = client.jobs.get_run_output(repaired.tasks[-1].run_id).logs
+history = client.jobs.get_run(run.run_id, include_history=True).repair_history
+seen["history"] = [item.type.value for item in history]
+seen["repair_is_known"] = history[-1].id == repair.response.repair_id
+try:
+    client.jobs.repair_run(run.run_id, rerun_tasks=["python"])
+except DatabricksError as error:
+    seen["second_repair"] = str(error)
 client.jobs.update(job.job_id, new_settings=jobs.JobSettings(name="renamed"))
 seen["renamed"] = client.jobs.get(job.job_id).settings.name
 client.jobs.delete_run(run.run_id)

@@ -32,6 +32,11 @@ def test_databricks_sdk(client_of: ClientOf) -> None:
     assert seen["job"] == "python"
     assert seen["found"] is True
     assert seen["logs"] == "['a']\n"
+    assert seen["attempts"] == [0, 1]
+    assert seen["repaired_logs"] == "['b']\n"
+    assert seen["history"] == ["ORIGINAL", "REPAIR"]
+    assert seen["repair_is_known"] is True
+    assert "latest repair ID needs to be provided" in seen["second_repair"]
     assert seen["renamed"] == "renamed"
     assert f"Job {seen['job_id']} does not exist." in seen["gone"]
     assert seen["all_pages"] >= 27

@@ -14,7 +14,11 @@ from airflow_jobs_provider.local.checks.reading import (
     required_integer,
     too_large,
 )
-from airflow_jobs_provider.local.checks.settings import check_fields_to_remove, check_settings
+from airflow_jobs_provider.local.checks.settings import (
+    check_fields_to_remove,
+    check_settings,
+    read_queue,
+)
 
 __all__ = [
     "MAX_BODY_BYTES",
@@ -25,6 +29,7 @@ __all__ = [
     "read_body",
     "read_flag",
     "read_integer",
+    "read_queue",
     "required_integer",
     "too_large",
 ]

@@ -14,7 +14,7 @@ from airflow_jobs_provider.local.checks.tasks import check_tasks
 from airflow_jobs_provider.local.model import TASK_KINDS, task_of
 from airflow_jobs_provider.local.problems import invalid
 
-__all__ = ["check_fields_to_remove", "check_settings"]
+__all__ = ["check_fields_to_remove", "check_settings", "read_queue"]
 
 _MAX_NAME_BYTES = 4096
 _MAX_CONCURRENT_RUNS = 1000
@@ -50,6 +50,14 @@ def check_settings(data: Mapping[str, Any], *, partial: bool = False) -> dict[st
         partial=partial,
     )
     return settings
+
+
+def read_queue(data: Mapping[str, Any]) -> bool | None:
+    """Return whether a run is to wait where there is no room; None if the request does not say."""
+    if data.get("queue") is None:
+        return None
+    enabled: bool | None = read_structure(data["queue"], "QueueSettings", "queue").get("enabled")
+    return enabled
 
 
 def check_fields_to_remove(fields: Any) -> list[str]:
