@@ -22,7 +22,6 @@ from airflow_jobs_provider.local.problems import (
     job_does_not_exist,
     run_does_not_exist,
 )
-from airflow_jobs_provider.local.repairs import repair_history
 from airflow_jobs_provider.local.service import Service
 from airflow_jobs_provider.local.versions import Version, page_token, position_of
 
@@ -199,7 +198,7 @@ async def get_run(call: Call) -> dict[str, Any]:
         first = position_of(str(call.data["page_token"]), "tasks")
     answer = call.answer(run, first_task=first)
     if call.version.has_repair and checks.read_flag(call.data, "include_history"):
-        answer["repair_history"] = repair_history(run)
+        answer["repair_history"] = call.service.repairer.history(run)
     return answer
 
 

@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_jobs_provider.api.states import RunLifeCycleState
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
 from airflow_jobs_provider.local.model import (
     CLUSTER_FIELDS,
     Job,
@@ -22,7 +22,17 @@ from airflow_jobs_provider.local.quotas import QuotaKeeper
 from airflow_jobs_provider.local.scheduler import Scheduler
 from airflow_jobs_provider.local.store import Store
 
-__all__ = ["Launcher", "task_run"]
+__all__ = ["Launcher", "is_retried", "task_run"]
+
+# Ended by a user, or never begun.
+_NEVER_RETRIED = frozenset(
+    {
+        RunResultState.CANCELED,
+        RunResultState.UPSTREAM_CANCELED,
+        RunResultState.UPSTREAM_FAILED,
+        RunResultState.EXCLUDED,
+    }
+)
 
 
 class Launcher:
@@ -106,7 +116,7 @@ class Launcher:
         return self._launch(run)
 
     def retry(self, failed: Run, job: Job) -> Run:
-        """Start the next attempt of a job's run that did not succeed."""
+        """Start the next attempt of a job's run that did not succeed ("Create", max_retries)."""
         run = self._new_run(job, job.settings, run_type=RunType.JOB_RUN, token=None)
         run.overriding_parameters = failed.overriding_parameters
         run.job_parameters = failed.job_parameters
@@ -117,6 +127,26 @@ class Launcher:
         interval = job.settings.get("min_retry_interval_millis") or 0
         due = failed.start_time + interval
         return self._launch(run, delay=max(0.0, (due - now_millis()) / 1000))
+
+    def retry_task(self, parent: Run, task: Mapping[str, Any], failed: Run) -> Run:
+        """Make the next attempt of a task that did not succeed, held until it is let begin."""
+        child = self.next_attempt(parent, task, failed)
+        if parent.history:
+            parent.history[-1]["task_run_ids"].append(child.run_id)
+        with self._store.transaction():
+            self._store.add_runs([child])
+            self._store.save_run(parent)
+        self._scheduler.admit(child)
+        return child
+
+    def next_attempt(self, parent: Run, task: Mapping[str, Any], before: Run) -> Run:
+        """Return a new run of a task that has been run before; it is not kept yet."""
+        parent.task_run_ids[task["task_key"]] = self._store.new_id()
+        child = task_run(parent, task, RunLifeCycleState.BLOCKED)
+        child.attempt_number = before.attempt_number + 1
+        child.original_attempt_run_id = before.original_attempt_run_id
+        child.start_time = now_millis()
+        return child
 
     def _new_run(
         self, job: Job, settings: Mapping[str, Any], *, run_type: RunType, token: str | None
@@ -196,3 +226,18 @@ def task_run(parent: Run, task: Mapping[str, Any], state: RunLifeCycleState) -> 
         task_key=task["task_key"],
         life_cycle_state=state,
     )
+
+
+def is_retried(run: Run, settings: Mapping[str, Any], retries: int) -> bool:
+    """Return whether the settings of a job or a task have a run tried again that has ended so.
+
+    :param retries: how often it was tried again before.
+    """
+    if run.succeeded or run.result_state in _NEVER_RETRIED:
+        return False
+    if run.life_cycle_state == RunLifeCycleState.SKIPPED:
+        return False
+    if run.result_state == RunResultState.TIMEDOUT and not settings.get("retry_on_timeout"):
+        return False
+    limit = settings.get("max_retries") or 0
+    return bool(limit == -1 or retries < limit)

@@ -14,7 +14,7 @@ from typing import Any
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
 from airflow_jobs_provider.local import checks
 from airflow_jobs_provider.local.answers import state_answer
-from airflow_jobs_provider.local.launches import task_run
+from airflow_jobs_provider.local.launches import Launcher
 from airflow_jobs_provider.local.model import (
     CLUSTER_FIELDS,
     Job,
@@ -30,7 +30,7 @@ from airflow_jobs_provider.local.scheduler import Scheduler
 from airflow_jobs_provider.local.store import Store
 from airflow_jobs_provider.local.versions import Version
 
-__all__ = ["Repairer", "repair_history", "tasks_to_rerun"]
+__all__ = ["Repairer", "tasks_to_rerun"]
 
 _NEVER_BEGAN = frozenset(
     {RunResultState.UPSTREAM_FAILED, RunResultState.UPSTREAM_CANCELED, RunResultState.EXCLUDED}
@@ -40,8 +40,9 @@ _NEVER_BEGAN = frozenset(
 class Repairer:
     """Repairs runs."""
 
-    def __init__(self, store: Store, scheduler: Scheduler) -> None:
+    def __init__(self, store: Store, scheduler: Scheduler, launcher: Launcher) -> None:
         self._store = store
+        self._launcher = launcher
         self._scheduler = scheduler
 
     def repair(self, run: Run, request: Mapping[str, Any], version: Version) -> int:
@@ -67,7 +68,7 @@ class Repairer:
         if run.is_of_tasks:
             self._take_current_settings(run, job, chosen)
             children = [
-                self._next_attempt(run, task, latest[task["task_key"]])
+                self._launcher.next_attempt(run, task, latest[task["task_key"]])
                 for task in run.tasks
                 if task["task_key"] in chosen
             ]
@@ -92,12 +93,31 @@ class Repairer:
                 {
                     "type": "ORIGINAL",
                     "start_time": run.start_time,
-                    "task_run_ids": list(run.task_run_ids.values()) or [run.run_id],
+                    "task_run_ids": self._original_task_run_ids(run),
                     "overriding_parameters": run.overriding_parameters,
                 }
             ]
         run.history[-1] |= {"end_time": run.end_time, "state": state_answer(run)}
         run.history.append({"type": "REPAIR", "id": repair_id, "start_time": now_millis()})
+
+    def history(self, run: Run) -> list[dict[str, Any]]:
+        """Return a run's ``repair_history``: the original run, and each repair of it."""
+        original = {
+            "type": "ORIGINAL",
+            "start_time": run.start_time,
+            "task_run_ids": [] if run.history else self._original_task_run_ids(run),
+        }
+        items = [
+            {name: value for name, value in item.items() if name != "overriding_parameters"}
+            for item in run.history or [original]
+        ]
+        items[-1] |= {"end_time": run.end_time, "state": state_answer(run)}
+        return items
+
+    def _original_task_run_ids(self, run: Run) -> list[int]:
+        if not run.is_of_tasks:
+            return [run.run_id]
+        return [child.run_id for child in self._store.task_runs([run.run_id])]
 
     def _take_current_settings(self, run: Run, job: Job | None, chosen: set[str]) -> None:
         """Let tasks be run as their job has them now, where there is one that still has them."""
@@ -115,14 +135,6 @@ class Repairer:
             run.cluster_spec = {
                 name: job.settings[name] for name in CLUSTER_FIELDS if job.settings.get(name)
             }
-
-    def _next_attempt(self, run: Run, task: Mapping[str, Any], before: Run) -> Run:
-        run.task_run_ids[task["task_key"]] = self._store.new_id()
-        child = task_run(run, task, RunLifeCycleState.BLOCKED)
-        child.attempt_number = before.attempt_number + 1
-        child.original_attempt_run_id = before.original_attempt_run_id
-        child.start_time = run.history[-1]["start_time"]
-        return child
 
 
 def tasks_to_rerun(
@@ -162,23 +174,6 @@ def tasks_to_rerun(
                 chosen.add(key)
                 waiting.append(key)
     return chosen
-
-
-def repair_history(run: Run) -> list[dict[str, Any]]:
-    """Return a run's ``repair_history``: the original run, and each repair of it."""
-    history = run.history or [
-        {
-            "type": "ORIGINAL",
-            "start_time": run.start_time,
-            "task_run_ids": list(run.task_run_ids.values()) or [run.run_id],
-        }
-    ]
-    closed = [
-        {name: value for name, value in item.items() if name != "overriding_parameters"}
-        for item in history
-    ]
-    closed[-1] |= {"end_time": run.end_time, "state": state_answer(run)}
-    return closed
 
 
 def _check_repairable(run: Run, latest_repair_id: int | None) -> None:

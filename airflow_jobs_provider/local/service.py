@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
-from airflow_jobs_provider.local.launches import Launcher
+from airflow_jobs_provider.api.states import RunLifeCycleState
+from airflow_jobs_provider.local.launches import Launcher, is_retried
 from airflow_jobs_provider.local.model import Output, Run, now_millis
 from airflow_jobs_provider.local.quotas import QuotaKeeper, Quotas
 from airflow_jobs_provider.local.repairs import Repairer
@@ -71,7 +71,7 @@ class Service:
         )
         keeper = QuotaKeeper(quotas or Quotas(), self.store)
         self.launcher = Launcher(self.store, self.scheduler, keeper, self.user)
-        self.repairer = Repairer(self.store, self.scheduler)
+        self.repairer = Repairer(self.store, self.scheduler, self.launcher)
         self._end_what_was_live()
         self.forget_old_runs()
 
@@ -135,6 +135,10 @@ class Service:
         """Cancel a run."""
         self.scheduler.cancel(run_id)
 
+    def retry_task(self, parent: Run, task: Mapping[str, Any], failed: Run) -> Run:
+        """Make the next attempt of one of a run's tasks, held back until it may begin."""
+        return self.launcher.retry_task(parent, task, failed)
+
     def start_held(self, run_id: int) -> None:
         """Let a run begin that was created but held back."""
         self.scheduler.start_held(run_id)
@@ -173,21 +177,11 @@ class Service:
 
     def _on_end(self, run: Run) -> None:
         """Start the next attempt, where the job wants one (reference: "Create", max_retries)."""
-        job = self.store.job(run.job_id) if run.parent_run_id is None else None
         # A repair is not retried: where the run had retries left, they have followed it before.
-        if (
-            job is None
-            or run.history
-            or run.succeeded
-            or run.result_state == RunResultState.CANCELED
-        ):
+        if run.parent_run_id is not None or run.history:
             return
-        if run.life_cycle_state == RunLifeCycleState.SKIPPED:
-            return
-        if run.result_state == RunResultState.TIMEDOUT and not job.settings.get("retry_on_timeout"):
-            return
-        retries = job.settings.get("max_retries") or 0
-        if retries == -1 or run.attempt_number < retries:
+        job = self.store.job(run.job_id)
+        if job is not None and is_retried(run, job.settings, run.attempt_number):
             self.launcher.retry(run, job)
 
     def _end_what_was_live(self) -> None:

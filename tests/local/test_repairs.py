@@ -208,6 +208,27 @@ def test_repair_that_fails_again(api: Api) -> None:
     assert [len(graph.attempts(run_id)[key]) for key in ("alone", "bad")] == [2, 1]
 
 
+def test_retries_in_a_repair(api: Api) -> None:
+    """A task has all its retries in a repair again; one that is left as it was has none."""
+    bad, good = api.python("raise KeyError('k')"), api.python("print(1)")
+    tasks = [
+        {**_task("bad", bad), "max_retries": 1},
+        {**_task("other", bad), "max_retries": 1},
+        _task("good", good),
+    ]
+    run_id = api.post("runs/submit", {"tasks": tasks}, version="2.2").json()["run_id"]
+    api.wait(run_id)
+    graph = Graph(api)
+    graph.repair(run_id, rerun_tasks=["bad"])
+    assert api.wait(run_id)["state"]["result_state"] == "FAILED"
+    attempts = graph.attempts(run_id)
+    counts = {key: [one["attempt_number"] for one in runs] for key, runs in attempts.items()}
+    assert counts == {"bad": [0, 1, 2, 3], "other": [0, 1], "good": [0]}
+    original, repair = _history(api, run_id)
+    assert repair["task_run_ids"] == [one["run_id"] for one in attempts["bad"][2:]]
+    assert len(original["task_run_ids"]) == 5
+
+
 def test_cancel_of_a_repair(api: Api) -> None:
     """A repair can be cancelled as any run, and repaired again."""
     wait = api.python("import sys, time\ntime.sleep(float(sys.argv[1]))")

@@ -332,3 +332,64 @@ def test_job_parameters(api: Api, version: str) -> None:
     output = api.get("runs/get-output", version=version, run_id=ids["p"]).json()
     # What is not known stays as it is, for everyone to see.
     assert output["logs"] == "['job', '{{job.parameters.x}}']\n"
+
+
+def test_retries_of_a_task(api: Api) -> None:
+    """A task with max_retries is tried again within the run; what depends on it waits for that."""
+    counter = api.root / "counter_of_tasks"
+    flaky = api.python(
+        f"""
+        import pathlib
+        counter = pathlib.Path({str(counter)!r})
+        tries = int(counter.read_text()) if counter.exists() else 0
+        counter.write_text(str(tries + 1))
+        assert tries == 2
+        """
+    )
+    good, bad = api.python("print(1)"), api.python("raise KeyError('k')")
+    run_id = _submit(
+        api,
+        _python_task("flaky", flaky, max_retries=-1, min_retry_interval_millis=300),
+        _python_task("after", good, "flaky"),
+        _python_task("bad", bad, max_retries=1),
+        _python_task("below", good, "bad", max_retries=3),
+    )
+    assert api.wait(run_id)["state"]["result_state"] == "FAILED"
+    attempts: dict[str, list[dict[str, Any]]] = {}
+    for task in api.run(run_id, version="2.2")["tasks"]:
+        attempts.setdefault(task["task_key"], []).append(task)
+    results = {
+        key: [(one["attempt_number"], one["state"]["result_state"]) for one in runs]
+        for key, runs in attempts.items()
+    }
+    assert results == {
+        "flaky": [(0, "FAILED"), (1, "FAILED"), (2, "SUCCESS")],
+        "after": [(0, "SUCCESS")],
+        "bad": [(0, "FAILED"), (1, "FAILED")],
+        "below": [(0, "UPSTREAM_FAILED")],
+    }
+    first, second, last = attempts["flaky"]
+    assert second["start_time"] - first["start_time"] >= 290
+    assert attempts["after"][0]["start_time"] >= last["end_time"]
+    answer = api.get("runs/get", version="2.2", run_id=run_id, include_history="true").json()
+    [item] = answer["repair_history"]
+    assert set(item["task_run_ids"]) == {task["run_id"] for task in answer["tasks"]}
+    originals = {api.run(one["run_id"])["original_attempt_run_id"] for one in attempts["flaky"]}
+    assert originals == {first["run_id"]}
+
+
+def test_task_that_is_cancelled_is_not_retried(api: Api) -> None:
+    """Neither a cancelled task nor one that timed out is tried again, unless it says so."""
+    slow = api.python("import time; time.sleep(600)")
+    run_id = _submit(
+        api,
+        _python_task("cancelled", slow, max_retries=-1),
+        _python_task("timed_out", slow, max_retries=-1, timeout_seconds=1),
+        _python_task("again", slow, max_retries=1, timeout_seconds=1, retry_on_timeout=True),
+    )
+    first = api.run(run_id)["tasks"][0]["run_id"]
+    api.wait(first, "RUNNING")
+    api.post("runs/cancel", {"run_id": first})
+    api.wait(run_id)
+    keys = [task["task_key"] for task in api.run(run_id)["tasks"]]
+    assert sorted(keys) == ["again", "again", "cancelled", "timed_out"]

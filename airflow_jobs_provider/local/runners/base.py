@@ -89,6 +89,9 @@ class Workspace(Protocol):
     def cancel(self, run_id: int) -> None:
         """Cancel a run."""
 
+    def retry_task(self, parent: Run, task: Mapping[str, Any], failed: Run) -> Run:
+        """Make the next attempt of one of a run's tasks, held back until it may begin."""
+
     def start_held(self, run_id: int) -> None:
         """Let a run begin that was created but held back."""
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunResultState
+from airflow_jobs_provider.local.launches import is_retried
 from airflow_jobs_provider.local.model import Run
 from airflow_jobs_provider.local.runners.base import CannotRunError, Outcome, Workspace
 
@@ -114,6 +116,9 @@ class TasksRunner:
 
     async def _one(self, task: dict[str, Any], ends: dict[str, asyncio.Task[Run]]) -> Run:
         run_id = self._run.task_run_ids[task["task_key"]]
+        if self._run.history and run_id not in self._run.history[-1]["task_run_ids"]:
+            # Not part of this repair: it stays as it ended.
+            return await self._workspace.wait(run_id)
         above = {
             dependency["task_key"]: await asyncio.shield(ends[dependency["task_key"]])
             for dependency in task.get("depends_on") or []
@@ -123,7 +128,15 @@ class TasksRunner:
             self._workspace.start_held(run_id)
         else:
             self._workspace.skip_held(run_id, *held_back)
-        return await self._workspace.wait(run_id)
+        run, retries = await self._workspace.wait(run_id), 0
+        while is_retried(run, task, retries):
+            interval = (task.get("min_retry_interval_millis") or 0) / 1000
+            await asyncio.sleep(max(0.0, run.start_time / 1000 + interval - time.time()))
+            run = self._workspace.retry_task(self._run, task, run)
+            self._workspace.start_held(run.run_id)
+            run = await self._workspace.wait(run.run_id)
+            retries += 1
+        return run
 
 
 def _is_fine(run: Run) -> bool:
