@@ -1,21 +1,22 @@
-"""How a run that has ended becomes the end of an Airflow task: operators and sensor alike."""
+"""How a run that has ended becomes the end of an Airflow task: on a worker or in the triggerer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.api.outputs import output_value
+from airflow_jobs_provider.api.errors import JobsApiError
+from airflow_jobs_provider.api.outputs import output_value, read_outputs
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.outputs import TaskOutput
     from airflow_jobs_provider.api.progress import Log
-    from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+    from airflow_jobs_provider.api.steps import Step
 
-__all__ = ["Outcome", "conclude"]
+__all__ = ["Outcome", "conclude", "read_outcome"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,35 +31,61 @@ class Outcome:
     value: str | dict[str, str | None] | None = None
     truncated: bool = False
 
+    @property
+    def xcoms(self) -> dict[str, Any]:
+        """What a task pushes of it, as a worker does: nothing for None."""
+        flag = {"output_truncated": True} if self.truncated else {}
+        return flag if self.value is None else {"return_value": self.value, **flag}
 
-def conclude(
+
+def read_outcome(
     run: Mapping[str, Any],
-    hook: DatabricksJobsHook,
     log: Log,
     *,
     want_output: bool = True,
     max_output_bytes: int | None = None,
-) -> Outcome:
-    """Return what a run that ended well gave back; raise where it did not end well.
+) -> Generator[Step, Any, Outcome]:
+    """Read what a run gave back and conclude it: an exchange, as those of :mod:`.api.steps`.
 
     Output that cannot be read never spoils a verdict: it is a warning in the log.
 
     :param run: the run, ended, as ``runs/get`` answers it.
-    :param hook: what to read the output with.
     :param log: the task's log.
     :param want_output: read a good run's output; the errors of a bad one are always read.
     :param max_output_bytes: cut each text off after so many bytes of UTF-8; None for no limit.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     """
+    outputs: list[TaskOutput] = []
+    if want_output or not RunState.of(run).is_successful:
+        try:
+            outputs = yield from read_outputs(run)
+        except JobsApiError as error:
+            log.warning("The output of run %s cannot be read: %s", run.get("run_id"), error)
+    return conclude(run, outputs, log, max_output_bytes=max_output_bytes)
+
+
+def conclude(
+    run: Mapping[str, Any],
+    outputs: Sequence[TaskOutput],
+    log: Log,
+    *,
+    max_output_bytes: int | None = None,
+) -> Outcome:
+    """Return what a run that ended well gave back; raise where it did not end well.
+
+    :param run: the run, ended.
+    :param outputs: what could be read of its outputs.
+    :param log: the task's log.
+    :param max_output_bytes: cut each text off after so many bytes of UTF-8; None for no limit.
+    :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
+    """
     state = RunState.of(run)
     if state.is_successful:
-        outputs = _read_outputs(run, hook, log) if want_output else []
         outputs = [output.cut(max_output_bytes) for output in outputs]
         for output in outputs:
             if output.truncated:
                 log.warning("The output of run %s is too long; it was cut off.", output.run_id)
         return Outcome(output_value(outputs), any(output.truncated for output in outputs))
-    outputs = _read_outputs(run, hook, log)
     for output in outputs:
         if output.error_trace and not output.state.is_successful:
             log.error("The trace of run %s:\n%s", output.run_id, output.error_trace)
@@ -68,13 +95,3 @@ def conclude(
         run_page_url=str(run.get("run_page_url") or ""),
         outputs=outputs,
     )
-
-
-def _read_outputs(run: Mapping[str, Any], hook: DatabricksJobsHook, log: Log) -> list[TaskOutput]:
-    from airflow_jobs_provider.api.errors import JobsApiError
-
-    try:
-        return hook.get_outputs(run)
-    except JobsApiError as error:
-        log.warning("The output of run %s cannot be read: %s", run.get("run_id"), error)
-        return []

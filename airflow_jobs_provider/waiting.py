@@ -8,11 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, conf
 
 from airflow_jobs_provider.connected import ConnectedOperator
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.outcome import Outcome
 
 __all__ = ["WaitsForRun"]
 
@@ -22,13 +25,26 @@ class WaitsForRun(ConnectedOperator):
 
     :param deferrable: wait in the triggerer; default False, or Airflow's
         ``[operators] default_deferrable``.
+    :param end_from_trigger: let the triggerer end the task of a run that ended well, so that no
+        second worker process starts; default False.
+    :param max_output_bytes: cut the output off after so many bytes; default none.
     """
 
-    def __init__(self, *, deferrable: bool | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        deferrable: bool | None = None,
+        end_from_trigger: bool = False,
+        max_output_bytes: int | None = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
+        # Under this name Airflow finds it when it parses a DAG, and refuses it beside listeners.
+        self.end_from_trigger = end_from_trigger
+        self.max_output_bytes = max_output_bytes
 
     def _look_at(self, run_id: int) -> dict[str, Any]:
         """Read a run that is known to be there; an outage is waited out, however long."""
@@ -56,6 +72,7 @@ class WaitsForRun(ConnectedOperator):
                 databricks_conn_id=self.databricks_conn_id,
                 polling_period_seconds=polling_period_seconds,
                 life_cycle_state=state.life_cycle_state or None,
+                **self._end_arguments(),
                 **self._hook_arguments,
                 **trigger_arguments,
             ),
@@ -63,6 +80,32 @@ class WaitsForRun(ConnectedOperator):
             timeout=timeout,
             kwargs=kwargs,
         )
+
+    def _end_arguments(self) -> dict[str, Any]:
+        """Return the trigger's arguments for ending the task."""
+        from airflow_jobs_provider.ending import left_out_at_the_end
+
+        left_out = left_out_at_the_end(self) if self.end_from_trigger else []
+        if left_out:
+            self.log.info(
+                "A worker will end this task, since the triggerer would leave out: %s.",
+                ", ".join(left_out),
+            )
+        return {
+            "end_from_trigger": self.end_from_trigger and not left_out,
+            "do_xcom_push": self.do_xcom_push,
+            "max_output_bytes": self.max_output_bytes,
+        }
+
+    def _outcome_of(self, run: Mapping[str, Any]) -> Outcome:
+        """Return what a run that ended well gave back; raise where it did not end well."""
+        from airflow_jobs_provider.outcome import read_outcome
+
+        steps = read_outcome(
+            run, self.log, want_output=self.do_xcom_push, max_output_bytes=self.max_output_bytes
+        )
+        # Within limits: a run's output may be what the service cannot give.
+        return self.hook.client.carry_out(steps, patient=False)
 
     @staticmethod
     def _run_of(event: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,14 +8,14 @@ Reference: "Runs get output", "NotebookOutput".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_jobs_provider.api.calls import Call, get_run_output
 from airflow_jobs_provider.api.states import RunState
 
-__all__ = ["TaskOutput", "latest_attempts", "output_calls", "output_value"]
+__all__ = ["TaskOutput", "latest_attempts", "output_calls", "output_value", "read_outputs"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,20 @@ def output_calls(
         for key, task in tasks.items()
         if task.get("run_id") is not None
     ]
+
+
+def read_outputs(
+    run: Mapping[str, Any],
+) -> Generator[Call[dict[str, Any]], dict[str, Any], list[TaskOutput]]:
+    """Read the outputs of a run that has ended, one for each of its tasks: an exchange.
+
+    :param run: the run as ``runs/get`` answered it.
+    """
+    outputs = []
+    for task_key, run_id, call in output_calls(run):
+        answer = yield call
+        outputs.append(TaskOutput.of(task_key, run_id, answer))
+    return outputs
 
 
 def output_value(outputs: Sequence[TaskOutput]) -> str | dict[str, str | None] | None:

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_jobs_provider import connection_form
 from airflow_jobs_provider.api import calls
-from airflow_jobs_provider.api.outputs import TaskOutput, output_calls
+from airflow_jobs_provider.api.outputs import TaskOutput, read_outputs
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import whole_run
 
@@ -454,10 +454,7 @@ class DatabricksJobsHook(BaseHook):
 
         :param run: the run as :meth:`get_run` returned it.
         """
-        return [
-            TaskOutput.of(task_key, run_id, self.send(call))
-            for task_key, run_id, call in output_calls(run)
-        ]
+        return self.client.carry_out(read_outputs(run), patient=False)
 
     def test_connection(self) -> tuple[bool, str]:
         """Check address and credentials by listing one run, which any user may do."""

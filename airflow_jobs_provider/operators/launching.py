@@ -50,7 +50,6 @@ class LaunchRunOperator(WaitsForRun):
         reattach: bool = True,
         cancel_on_kill: bool = True,
         queued_timeout_seconds: float | None = None,
-        max_output_bytes: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -60,7 +59,6 @@ class LaunchRunOperator(WaitsForRun):
         self.reattach = reattach
         self.cancel_on_kill = cancel_on_kill
         self.queued_timeout_seconds = queued_timeout_seconds
-        self.max_output_bytes = max_output_bytes
         # What on_kill needs: the launch under way, and the run that it or an earlier one gave.
         self._launching: Call[int] | None = None
         self._launched_run_id: int | None = None
@@ -278,15 +276,7 @@ class LaunchRunOperator(WaitsForRun):
         return ended.run
 
     def _conclude(self, context: Context, run: Mapping[str, Any]) -> Any:
-        from airflow_jobs_provider.outcome import conclude
-
-        outcome = conclude(
-            run,
-            self.hook,
-            self.log,
-            want_output=self.do_xcom_push,
-            max_output_bytes=self.max_output_bytes,
-        )
+        outcome = self._outcome_of(run)
         if outcome.truncated:
             self._push(context, output_truncated=True)
         return outcome.value

@@ -72,7 +72,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
 
         run = self._look_at(int(self.run_id))
         if RunState.of(run).is_terminal:
-            return self._conclude(run)
+            return self._conclude(context, run)
         self._defer_until_ended(
             run,
             polling_period_seconds=self.poke_interval,
@@ -85,19 +85,21 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         run = self._look_at(int(self.run_id))
         if not self._progress.observe(run).is_terminal:
             return False
-        return PokeReturnValue(is_done=True, xcom_value=self._conclude(run))
+        return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, run))
 
     def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
         """Resume after the trigger's event: return the run's output, or raise why it failed."""
-        return self._conclude(self._run_of(event))
+        return self._conclude(context, self._run_of(event))
 
-    def _conclude(self, run: Mapping[str, Any]) -> Any:
+    def _conclude(self, context: Context, run: Mapping[str, Any]) -> Any:
         from airflow_jobs_provider.exceptions import DatabricksRunFailedError
-        from airflow_jobs_provider.outcome import conclude
 
         try:
-            return conclude(run, self.hook, self.log, want_output=self.do_xcom_push).value
+            outcome = self._outcome_of(run)
         except DatabricksRunFailedError as error:
             if self.soft_fail:
                 raise AirflowSkipException(str(error)) from error
             raise
+        if outcome.truncated and self.do_xcom_push:
+            context["ti"].xcom_push(key="output_truncated", value=True)
+        return outcome.value

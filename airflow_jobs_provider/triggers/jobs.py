@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
-from airflow.triggers.base import BaseTrigger, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
 
 from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.errors import JobsApiError
@@ -18,6 +18,7 @@ from airflow_jobs_provider.api.retries import RetryPolicy
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import follow_run
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from airflow_jobs_provider.outcome import Outcome, read_outcome
 from airflow_jobs_provider.triggers.abandonment import task_waits_no_more
 from airflow_jobs_provider.triggers.poller import poller_of
 
@@ -31,6 +32,8 @@ _TASK_FIELDS = ("run_id", "task_key", "attempt_number", "state")
 # up after a user's act.
 _CANCEL = RetryPolicy(limit=4, delay=1)
 _CANCEL_SECONDS = 19.0
+# As long as a worker waits for an output: it may be what the service cannot give.
+_OUTPUT_SECONDS = 600.0
 
 
 class DatabricksJobRunTrigger(BaseTrigger):
@@ -39,6 +42,10 @@ class DatabricksJobRunTrigger(BaseTrigger):
     The event's payload is ``{"run": {...}}`` with the ended run's ids, state, page and tasks;
     ``"timed_out"`` beside it names the limit that was passed where the run was given up; where the
     run cannot be followed it is ``{"run_id": ..., "error": "..."}``.
+
+    With ``end_from_trigger`` the event of a run that ended well ends the task as well, with the
+    run's output in the XComs ``return_value`` and ``output_truncated``; all other news goes to a
+    worker, who knows what to do about it.
 
     A run is cancelled when a user clears or marks the task that waits for it, never when the
     triggerer restarts or hands its triggers to another one.
@@ -56,6 +63,9 @@ class DatabricksJobRunTrigger(BaseTrigger):
         long.
     :param follow_attempts: go on with the service's own retries of the run; default False.
     :param life_cycle_state: the run's when the task was deferred, which its log has already.
+    :param end_from_trigger: end the task of a run that ended well; default False.
+    :param do_xcom_push: push the output then; default True.
+    :param max_output_bytes: cut the output off after so many bytes; default none.
     """
 
     def __init__(
@@ -72,6 +82,9 @@ class DatabricksJobRunTrigger(BaseTrigger):
         queued_timeout_seconds: float | None = None,
         follow_attempts: bool = False,
         life_cycle_state: str | None = None,
+        end_from_trigger: bool = False,
+        do_xcom_push: bool = True,
+        max_output_bytes: int | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.run_id = run_id
@@ -86,6 +99,9 @@ class DatabricksJobRunTrigger(BaseTrigger):
         self.queued_timeout_seconds = queued_timeout_seconds
         self.follow_attempts = follow_attempts
         self.life_cycle_state = life_cycle_state
+        self.end_from_trigger = end_from_trigger
+        self.do_xcom_push = do_xcom_push
+        self.max_output_bytes = max_output_bytes
         # The run itself, or the attempt with which the service retries it.
         self._active_run_id = run_id
 
@@ -106,6 +122,9 @@ class DatabricksJobRunTrigger(BaseTrigger):
                 "queued_timeout_seconds": self.queued_timeout_seconds,
                 "follow_attempts": self.follow_attempts,
                 "life_cycle_state": self.life_cycle_state,
+                "end_from_trigger": self.end_from_trigger,
+                "do_xcom_push": self.do_xcom_push,
+                "max_output_bytes": self.max_output_bytes,
             },
         )
 
@@ -123,6 +142,11 @@ class DatabricksJobRunTrigger(BaseTrigger):
         """Poll until the run has ended, then yield the one event."""
         try:
             payload = await self._wait()
+            if self.end_from_trigger and _ended_well(payload):
+                outcome = await self._read_outcome(payload["run"])
+                # Airflow does not store an empty return value, either.
+                yield TaskSuccessEvent(xcoms=outcome.xcoms or None)
+                return
         except (JobsApiError, AirflowException, ValueError) as error:
             payload = {"run_id": self.run_id, "error": str(error)}
         except asyncio.CancelledError:
@@ -177,6 +201,21 @@ class DatabricksJobRunTrigger(BaseTrigger):
             await self._cancel(f"it took longer than {timed_out} allows")
         return {"run": _excerpt(seen), "timed_out": timed_out}
 
+    async def _read_outcome(self, run: Mapping[str, Any]) -> Outcome:
+        steps = read_outcome(
+            run, self.log, want_output=self.do_xcom_push, max_output_bytes=self.max_output_bytes
+        )
+        try:
+            async with asyncio.timeout(_OUTPUT_SECONDS):
+                return await poller_of(self._hook).carry_out(
+                    steps, period=self.polling_period_seconds
+                )
+        except (JobsApiError, AirflowException, ValueError, TimeoutError) as error:
+            # Not even a connection that is gone meanwhile spoils a good run.
+            why = str(error) or f"no answer for {_OUTPUT_SECONDS:.0f} s"
+            self.log.warning("The output of run %s cannot be read: %s", run["run_id"], why)
+            return Outcome()
+
     async def _last_look(self) -> dict[str, Any] | None:
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
@@ -222,6 +261,10 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
     while not doing.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(doing)
+
+
+def _ended_well(payload: Mapping[str, Any]) -> bool:
+    return not payload.get("timed_out") and RunState.of(payload["run"]).is_successful
 
 
 def _excerpt(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -419,6 +419,9 @@ def test_the_triggers_stored_form_is_all_text_and_numbers() -> None:
         "queued_timeout_seconds",
         "follow_attempts",
         "life_cycle_state",
+        "end_from_trigger",
+        "do_xcom_push",
+        "max_output_bytes",
     }
 
 
@@ -654,13 +657,22 @@ STORED = {
     "follow_attempts": False,
     "life_cycle_state": None,
 }
+# What it writes since it can end a task.
+STORED_TODAY = {
+    **STORED,
+    "end_from_trigger": False,
+    "do_xcom_push": True,
+    "max_output_bytes": None,
+}
 
 
 def test_stored_triggers_survive_an_upgrade() -> None:
     """Arguments that were once written can be read, and what is not there has its default."""
-    assert DatabricksJobRunTrigger(**STORED).serialize()[1] == STORED  # type: ignore[arg-type]
+    for stored in (STORED, STORED_TODAY):
+        again = DatabricksJobRunTrigger(**stored)  # type: ignore[arg-type]
+        assert again.serialize()[1] == STORED_TODAY
     assert DatabricksJobRunTrigger(run_id=7).serialize()[1] == {
-        **STORED,
+        **STORED_TODAY,
         "caller": "DatabricksJobRunTrigger",
         "cancel_on_kill": False,
     }

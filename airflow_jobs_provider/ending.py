@@ -1,0 +1,65 @@
+"""What a task has that only a worker does, so that it is not ended or begun in the triggerer.
+
+A trigger can end its task by itself (Airflow's ``TaskSuccessEvent``). Airflow then sets the state
+and stores the XComs, and leaves out what a worker would do besides, without a word.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from airflow.providers.common.compat.sdk import BaseOperator, conf
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.waiting import WaitsForRun
+
+__all__ = ["left_out_at_the_end", "left_out_at_the_start"]
+
+
+def left_out_at_the_end(task: WaitsForRun) -> list[str]:
+    """Return what a task has that would be left out if its trigger ended it; none is best."""
+    return list(_end(task))
+
+
+def left_out_at_the_start(task: WaitsForRun) -> list[str]:
+    """Return what a task has that would be left out if it began in the triggerer."""
+    return list(_start(task))
+
+
+def _end(task: WaitsForRun) -> Iterator[str]:
+    if task.outlets:
+        yield "outlets"  # no asset (dataset) event
+    if task.on_success_callback:
+        yield "on_success_callback"  # Airflow 3 drops the request for it
+    if task._post_execute_hook is not None or _overrides(task, "post_execute"):  # noqa: SLF001
+        yield "post_execute"
+    if getattr(task, "map_index_template", None):
+        yield "map_index_template"  # rendered once more at the end
+    if task.do_xcom_push:
+        if getattr(task, "multiple_outputs", False):
+            yield "multiple_outputs"
+        if not conf.get("core", "xcom_backend").endswith(".BaseXCom"):
+            yield "a custom XCom backend"  # Airflow 3 stores past it
+    if _has_listeners():
+        # Airflow itself refuses them when it parses a DAG, but overlooks mapped tasks.
+        yield "listeners"
+
+
+def _start(task: WaitsForRun) -> Iterator[str]:
+    if task.on_execute_callback:
+        yield "on_execute_callback"
+    if task._pre_execute_hook is not None or _overrides(task, "pre_execute"):  # noqa: SLF001
+        yield "pre_execute"
+
+
+def _overrides(task: WaitsForRun, method: str) -> bool:
+    return getattr(type(task), method) is not getattr(BaseOperator, method)
+
+
+def _has_listeners() -> bool:
+    try:
+        from airflow.listeners.listener import get_listener_manager
+    except ImportError:  # a worker without Airflow's core
+        return False
+    return bool(get_listener_manager().has_listeners)
