@@ -1,0 +1,149 @@
+"""How many processes Airflow starts for a task: counted in a real Airflow.
+
+Every process that begins a task, or resumes it, notes itself; see start_dags/starts.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.airflow_cluster import AirflowCluster, DagRun, eventually
+from tests.end_to_end.counting_workspace import CountedRun, CountingWorkspace
+
+pytestmark = pytest.mark.standalone
+
+HERE = Path(__file__).parent
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[CountingWorkspace]:
+    """A workspace that counts."""
+    with CountingWorkspace() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    workspace: CountingWorkspace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AirflowCluster]:
+    """One Airflow for all tests of this module."""
+    connections = {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}
+    home = tmp_path_factory.mktemp("starts")
+    with AirflowCluster(home, HERE / "start_dags", connections) as running:
+        yield running
+
+
+Starts = Callable[[DagRun], int]
+
+
+@pytest.fixture
+def starts(
+    cluster: AirflowCluster, record_property: Callable[[str, object], None]
+) -> Callable[[DagRun], int]:
+    """Count the processes that were started for a task."""
+
+    def count(dag_run: DagRun) -> int:
+        note = cluster.home / f"{dag_run.dag_id}.{dag_run.task_id}.starts"
+        lines = note.read_text().splitlines() if note.exists() else []
+        parents = dict(line.split() for line in lines)
+        # A process that Airflow 2 forks from another one of the same start reads the file again.
+        roots = [pid for pid, parent in parents.items() if parent not in parents]
+        record_property("starts", len(roots))
+        return len(roots)
+
+    return count
+
+
+def launched(workspace: CountingWorkspace, dag_run: DagRun, number: int = 1) -> CountedRun:
+    """Wait until the DAG run has launched so many runs and its task is deferred."""
+    try:
+        runs = eventually(
+            lambda: runs if len(runs := workspace.runs_of(dag_run.run_id)) >= number else [],
+            f"{dag_run.run_id} has launched run {number}",
+        )
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{dag_run.logs()}") from None
+    dag_run.until("deferred")
+    dag_run.until_settled(times=number)
+    return runs[-1]
+
+
+def test_an_ordinary_task_takes_two(
+    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+) -> None:
+    """One process launches, another one reads the output: what the others are measured by."""
+    dag_run = cluster.trigger("ordinary")
+    run = launched(workspace, dag_run)
+    assert starts(dag_run) == 1
+    workspace.end(run)
+    dag_run.until("success")
+    assert starts(dag_run) == 2
+    assert dag_run.xcom("return_value") == f"output of {run.run_id}"
+
+
+def test_a_task_that_its_trigger_ends_takes_one(
+    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+) -> None:
+    """The XComs are all there; cleared, the task starts afresh."""
+    dag_run = cluster.trigger("ending")
+    run = launched(workspace, dag_run)
+    workspace.end(run)
+    dag_run.until("success")
+    assert starts(dag_run) == 1
+    assert dag_run.xcom("return_value") == f"output of {run.run_id}"
+    assert dag_run.xcom("run_id") == str(run.run_id)
+    assert dag_run.xcom("run_page_url").endswith(f"/{run.run_id}")
+    task = dag_run.task()
+    assert task["end_date"]
+    assert task["duration"] > 0
+    dag_run.clear()
+    again = launched(workspace, dag_run, 2)
+    assert again.run_id != run.run_id
+    workspace.end(again)
+    dag_run.until("success")
+    assert starts(dag_run) == 2
+    eventually(
+        lambda: dag_run.xcom("return_value") == f"output of {again.run_id}", "the second output"
+    )
+
+
+def test_the_trigger_pushes_the_flag(
+    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+) -> None:
+    """An output over max_output_bytes is cut, and output_truncated says so."""
+    dag_run = cluster.trigger("ending_capped")
+    workspace.end(launched(workspace, dag_run))
+    dag_run.until("success")
+    assert dag_run.xcom("return_value") == "output"
+    assert dag_run.xcom("output_truncated") in ("True", "true")
+    assert starts(dag_run) == 1
+
+
+def test_a_failed_run_still_fails_its_task_with_reason_and_retries(
+    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+) -> None:
+    """Each try launches a run, and resumes on a worker to tell why it failed."""
+    dag_run = cluster.trigger("ending_retried")
+    for number in (1, 2):
+        run = launched(workspace, dag_run, number)
+        workspace.end(run, "FAILED")
+    dag_run.until("failed")
+    logs = dag_run.logs()
+    for run in workspace.runs_of(dag_run.run_id):
+        assert f"Run {run.run_id} ended failed (TERMINATED/FAILED)" in logs
+    assert starts(dag_run) == 4
+
+
+def test_a_callback_on_success_brings_the_task_back(
+    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+) -> None:
+    """Airflow 3 would not call it for a task that its trigger ended."""
+    dag_run = cluster.trigger("ending_with_callback")
+    workspace.end(launched(workspace, dag_run))
+    dag_run.until("success")
+    eventually((cluster.home / f"{dag_run.run_id}.called").exists, "the callback was called")
+    assert starts(dag_run) == 2
+    assert "the triggerer would leave out: on_success_callback" in dag_run.logs()
