@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from airflow.providers.common.compat.sdk import BaseOperator, conf
+from airflow.providers.common.compat.sdk import BaseOperator
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.waiting import WaitsForRun
@@ -39,8 +39,8 @@ def _end(task: WaitsForRun) -> Iterator[str]:
     if task.do_xcom_push:
         if getattr(task, "multiple_outputs", False):
             yield "multiple_outputs"
-        if not conf.get("core", "xcom_backend").endswith(".BaseXCom"):
-            yield "a custom XCom backend"  # Airflow 3 stores past it
+        if _is_expanded_over(task):
+            yield "the number of tasks to expand to"
     if _has_listeners():
         # Airflow itself refuses them when it parses a DAG, but overlooks mapped tasks.
         yield "listeners"
@@ -51,6 +51,11 @@ def _start(task: WaitsForRun) -> Iterator[str]:
         yield "on_execute_callback"
     if task._pre_execute_hook is not None or _overrides(task, "pre_execute"):  # noqa: SLF001
         yield "pre_execute"
+
+
+def _is_expanded_over(task: WaitsForRun) -> bool:
+    in_a_dag = task.has_dag()  # type: ignore[no-untyped-call]
+    return in_a_dag and next(iter(task.iter_mapped_dependants()), None) is not None
 
 
 def _overrides(task: WaitsForRun, method: str) -> bool:

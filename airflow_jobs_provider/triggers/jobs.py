@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
-from airflow.triggers.base import BaseTrigger, TaskSuccessEvent, TriggerEvent
+from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.errors import JobsApiError
@@ -20,6 +20,7 @@ from airflow_jobs_provider.api.steps import follow_run
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.outcome import Outcome, read_outcome
 from airflow_jobs_provider.triggers.abandonment import task_waits_no_more
+from airflow_jobs_provider.triggers.ending import success_event
 from airflow_jobs_provider.triggers.poller import poller_of
 
 __all__ = ["DatabricksJobRunTrigger"]
@@ -140,13 +141,11 @@ class DatabricksJobRunTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the run has ended, then yield the one event."""
+        event = None
         try:
             payload = await self._wait()
             if self.end_from_trigger and _ended_well(payload):
-                outcome = await self._read_outcome(payload["run"])
-                # Airflow does not store an empty return value, either.
-                yield TaskSuccessEvent(xcoms=outcome.xcoms or None)
-                return
+                event = await self._end(payload)
         except (JobsApiError, AirflowException, ValueError) as error:
             payload = {"run_id": self.run_id, "error": str(error)}
         except asyncio.CancelledError:
@@ -154,7 +153,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
             if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
                 await _to_its_end(self._cancel_if_abandoned(if_unknown=False))
             raise
-        yield TriggerEvent(payload)
+        yield event or TriggerEvent(payload)
 
     async def on_kill(self) -> None:
         """Cancel the run after a user cleared or marked the task (Airflow 3.3 and later).
@@ -200,6 +199,16 @@ class DatabricksJobRunTrigger(BaseTrigger):
         if self.cancel_on_kill:
             await self._cancel(f"it took longer than {timed_out} allows")
         return {"run": _excerpt(seen), "timed_out": timed_out}
+
+    async def _end(self, payload: Mapping[str, Any]) -> TriggerEvent | None:
+        """Return the event that ends the task; None to let a worker do it."""
+        outcome = await self._read_outcome(payload["run"])
+        try:
+            return await success_event(self, outcome.xcoms)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
+            why = str(error) or type(error).__name__
+            self.log.warning("A worker will end the task, since its XComs are not stored: %s", why)
+            return None
 
     async def _read_outcome(self, run: Mapping[str, Any]) -> Outcome:
         steps = read_outcome(

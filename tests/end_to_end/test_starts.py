@@ -5,8 +5,11 @@ Every process that begins a task, or resumes it, notes itself; see start_dags/st
 
 from __future__ import annotations
 
+from ast import literal_eval
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +74,12 @@ def launched(workspace: CountingWorkspace, dag_run: DagRun, number: int = 1) -> 
     return runs[-1]
 
 
+def seen_by_the_next_task(dag_run: DagRun) -> tuple[Any, ...]:
+    """Return what the next task got: output, run_id and flag."""
+    seen: tuple[Any, ...] = literal_eval(replace(dag_run, task_id="see").xcom("return_value"))
+    return seen
+
+
 def test_an_ordinary_task_takes_two(
     cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
 ) -> None:
@@ -81,7 +90,7 @@ def test_an_ordinary_task_takes_two(
     workspace.end(run)
     dag_run.until("success")
     assert starts(dag_run) == 2
-    assert dag_run.xcom("return_value") == f"output of {run.run_id}"
+    assert seen_by_the_next_task(dag_run) == (f"output of {run.run_id}", run.run_id, None)
 
 
 def test_a_task_that_its_trigger_ends_takes_one(
@@ -93,8 +102,7 @@ def test_a_task_that_its_trigger_ends_takes_one(
     workspace.end(run)
     dag_run.until("success")
     assert starts(dag_run) == 1
-    assert dag_run.xcom("return_value") == f"output of {run.run_id}"
-    assert dag_run.xcom("run_id") == str(run.run_id)
+    assert seen_by_the_next_task(dag_run) == (f"output of {run.run_id}", run.run_id, None)
     assert dag_run.xcom("run_page_url").endswith(f"/{run.run_id}")
     task = dag_run.task()
     assert task["end_date"]
@@ -105,9 +113,7 @@ def test_a_task_that_its_trigger_ends_takes_one(
     workspace.end(again)
     dag_run.until("success")
     assert starts(dag_run) == 2
-    eventually(
-        lambda: dag_run.xcom("return_value") == f"output of {again.run_id}", "the second output"
-    )
+    assert dag_run.xcom("return_value") == f"output of {again.run_id}"
 
 
 def test_the_trigger_pushes_the_flag(
@@ -117,8 +123,8 @@ def test_the_trigger_pushes_the_flag(
     dag_run = cluster.trigger("ending_capped")
     workspace.end(launched(workspace, dag_run))
     dag_run.until("success")
-    assert dag_run.xcom("return_value") == "output"
-    assert dag_run.xcom("output_truncated") in ("True", "true")
+    output, _, truncated = seen_by_the_next_task(dag_run)
+    assert (output, truncated) == ("output", True)
     assert starts(dag_run) == 1
 
 

@@ -9,12 +9,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_jobs_provider import ending
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
-from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
+from airflow_jobs_provider.operators.jobs import (
+    DatabricksRunNowOperator,
+    DatabricksSubmitRunOperator,
+)
 from airflow_jobs_provider.triggers import jobs as triggers
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 
@@ -44,9 +47,10 @@ def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str])
     return lambda: caplog.text + capsys.readouterr().out
 
 
-def fired(trigger: Any) -> TriggerEvent:
+def fired(trigger: Any, task_instance: Any = None) -> TriggerEvent:
     """Run a trigger, made again from its stored form, to its one event."""
     again = type(trigger)(**json.loads(json.dumps(trigger.serialize()[1])))
+    again.task_instance = task_instance
 
     async def collect() -> list[TriggerEvent]:
         return [event async for event in again.run()]
@@ -243,11 +247,57 @@ def test_outlets_and_hooks_of_a_subclass_bring_the_task_back() -> None:
     assert ending.left_out_at_the_end(custom) == ["post_execute"]
 
 
-def test_an_xcom_backend_brings_the_task_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Airflow 3 stores a trigger's XComs past it; without XComs it does not matter."""
-    monkeypatch.setenv("AIRFLOW__CORE__XCOM_BACKEND", "my.company.XCom")
-    assert ending.left_out_at_the_end(submit()) == ["a custom XCom backend"]
-    assert ending.left_out_at_the_end(submit(do_xcom_push=False)) == []
+def test_a_task_that_others_expand_over_comes_back() -> None:
+    """Airflow expands them to as many as a worker counted."""
+    with DAG("expanding", schedule=None):
+        expanded_over = submit()
+        DatabricksRunNowOperator.partial(task_id="each").expand(job_id=expanded_over.output)
+    with DAG("not_expanding", schedule=None):
+        used = submit()
+        DatabricksRunNowOperator(task_id="one", job_id=used.output)
+    assert ending.left_out_at_the_end(expanded_over) == ["the number of tasks to expand to"]
+    assert ending.left_out_at_the_end(used) == []
+
+
+class InTriggerer:
+    """A task instance as a triggerer of Airflow 3 has it."""
+
+    dag_id, task_id, run_id, map_index = "sales", "etl", "scheduled__2026-01-01", 3
+
+
+def stored_by_the_sdk(monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None) -> list[Any]:
+    """Let the task SDK note what it is told to store, or fail."""
+    xcom = pytest.importorskip("airflow.sdk.execution_time.xcom", reason="Airflow 3 has it")
+    stored: list[Any] = []
+
+    def store(*arguments: Any, **more: Any) -> None:
+        if fault is not None:
+            raise fault
+        stored.append((*arguments, *more.values()))
+
+    monkeypatch.setattr(xcom.XCom, "set", store)
+    return stored
+
+
+def test_airflow_3_gets_the_xcoms_as_from_a_worker(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its event would write them as JSON twice over, and past the XCom backend."""
+    stored = stored_by_the_sdk(monkeypatch)
+    server.will(SUCCEEDED, OUTPUT)
+    assert xcoms_of(fired(ending_trigger(), InTriggerer())) is None
+    assert stored == [("return_value", "42", "sales", "etl", "scheduled__2026-01-01", 3)]
+
+
+def test_xcoms_that_cannot_be_stored_bring_the_task_back(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    """A worker tries it once more, and fails the task where that does not work either."""
+    stored_by_the_sdk(monkeypatch, RuntimeError("no answer from Airflow"))
+    server.will(SUCCEEDED, OUTPUT)
+    event = fired(ending_trigger(), InTriggerer())
+    assert event.payload["run"]["state"]["result_state"] == "SUCCESS"
+    assert "no answer from Airflow" in logged()
 
 
 def test_listeners_bring_the_task_back(monkeypatch: pytest.MonkeyPatch) -> None:

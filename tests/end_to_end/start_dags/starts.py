@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG, get_parsing_context
+from airflow.providers.common.compat.sdk import DAG, get_parsing_context, task
 
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 
@@ -29,10 +29,18 @@ LAUNCH: dict[str, Any] = {
 }
 
 
+@task(trigger_rule="all_done")
+def see(*values: Any) -> str:
+    """Tell what the next task gets."""
+    return repr(values)
+
+
 def launching(dag_id: str, **arguments: Any) -> DAG:
     """Make a DAG of one task that launches a run."""
     with DAG(dag_id, schedule=None, catchup=False) as dag:
-        DatabricksSubmitRunOperator(task_id="wait", **{**COMMON, **LAUNCH, **arguments})
+        wait = DatabricksSubmitRunOperator(task_id="wait", **{**COMMON, **LAUNCH, **arguments})
+        output: Any = wait.output
+        see(output, output["run_id"], output["output_truncated"])
     return dag
 
 
