@@ -1,7 +1,8 @@
-"""What a task has that only a worker does, so that it is not ended or begun in the triggerer.
+"""Why a worker begins or ends a task that could be begun or ended in the triggerer.
 
 A trigger can end its task by itself (Airflow's ``TaskSuccessEvent``). Airflow then sets the state
-and stores the XComs, and leaves out what a worker would do besides, without a word.
+and stores the XComs, and leaves out what a worker would do besides, without a word. The same goes
+for a task that begins in the triggerer.
 """
 
 from __future__ import annotations
@@ -14,22 +15,24 @@ from airflow.providers.common.compat.sdk import BaseOperator
 if TYPE_CHECKING:
     from airflow_jobs_provider.waiting import WaitsForRun
 
-__all__ = ["left_out_at_the_end", "left_out_at_the_start"]
+__all__ = ["why_a_worker_begins", "why_a_worker_ends"]
 
 
-def left_out_at_the_end(task: WaitsForRun) -> list[str]:
-    """Return what a task has that would be left out if its trigger ended it; none is best."""
-    return list(_end(task))
+def why_a_worker_ends(task: WaitsForRun) -> list[str]:
+    """Return the reasons why a task cannot be ended by its trigger; none is best."""
+    return list(_at_the_end(task))
 
 
-def left_out_at_the_start(task: WaitsForRun) -> list[str]:
-    """Return what a task has that would be left out if it began in the triggerer."""
-    return list(_start(task))
+def why_a_worker_begins(task: WaitsForRun) -> list[str]:
+    """Return the reasons why a task cannot begin in the triggerer."""
+    return list(_at_the_start(task))
 
 
-def _end(task: WaitsForRun) -> Iterator[str]:
+def _at_the_end(task: WaitsForRun) -> Iterator[str]:
+    if _airflow_loses_dags():
+        yield "Airflow 3.0 (apache/airflow#55315)"
     if task.outlets:
-        yield "outlets"  # no asset (dataset) event
+        yield "outlets"  # there would be no asset (dataset) event
     if task.on_success_callback:
         yield "on_success_callback"  # Airflow 3 drops the request for it
     if task._post_execute_hook is not None or _overrides(task, "post_execute"):  # noqa: SLF001
@@ -40,17 +43,24 @@ def _end(task: WaitsForRun) -> Iterator[str]:
         if getattr(task, "multiple_outputs", False):
             yield "multiple_outputs"
         if _is_expanded_over(task):
-            yield "the number of tasks to expand to"
+            yield "tasks that expand over its output"  # a worker counts to how many
     if _has_listeners():
         # Airflow itself refuses them when it parses a DAG, but overlooks mapped tasks.
         yield "listeners"
 
 
-def _start(task: WaitsForRun) -> Iterator[str]:
+def _at_the_start(task: WaitsForRun) -> Iterator[str]:
     if task.on_execute_callback:
         yield "on_execute_callback"
     if task._pre_execute_hook is not None or _overrides(task, "pre_execute"):  # noqa: SLF001
         yield "pre_execute"
+
+
+def _airflow_loses_dags() -> bool:
+    """Whether the end of a task in the triggerer lets Airflow take its file's DAGs for gone."""
+    from airflow import __version__
+
+    return __version__.startswith("3.0.")
 
 
 def _is_expanded_over(task: WaitsForRun) -> bool:

@@ -15,6 +15,8 @@ from airflow.providers.common.compat.sdk import AirflowException, conf
 from airflow_jobs_provider.connected import ConnectedOperator
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from airflow_jobs_provider.outcome import Outcome
 
 __all__ = ["WaitsForRun"]
@@ -66,6 +68,7 @@ class WaitsForRun(ConnectedOperator):
 
         run_id, state = int(run["run_id"]), RunState.of(run)
         self.log.info("Deferring: the triggerer waits for run %s, which is %s.", run_id, state)
+        self._say_who_ends()
         self.defer(
             trigger=DatabricksJobRunTrigger(
                 run_id=run_id,
@@ -83,19 +86,24 @@ class WaitsForRun(ConnectedOperator):
 
     def _end_arguments(self) -> dict[str, Any]:
         """Return the trigger's arguments for ending the task."""
-        from airflow_jobs_provider.ending import left_out_at_the_end
-
-        left_out = left_out_at_the_end(self) if self.end_from_trigger else []
-        if left_out:
-            self.log.info(
-                "A worker will end this task, since the triggerer would leave out: %s.",
-                ", ".join(left_out),
-            )
         return {
-            "end_from_trigger": self.end_from_trigger and not left_out,
+            "end_from_trigger": self.end_from_trigger and not self._why_a_worker_ends(),
             "do_xcom_push": self.do_xcom_push,
             "max_output_bytes": self.max_output_bytes,
         }
+
+    def _why_a_worker_ends(self) -> list[str]:
+        from airflow_jobs_provider.ending import why_a_worker_ends
+
+        return why_a_worker_ends(self)
+
+    def _say_who_ends(self) -> None:
+        reasons = self._why_a_worker_ends() if self.end_from_trigger else []
+        if reasons:
+            self.log.info(
+                "A worker will end this task in spite of end_from_trigger, because of: %s",
+                ", ".join(reasons),
+            )
 
     def _outcome_of(self, run: Mapping[str, Any]) -> Outcome:
         """Return what a run that ended well gave back; raise where it did not end well."""
@@ -107,15 +115,20 @@ class WaitsForRun(ConnectedOperator):
         # Within limits: a run's output may be what the service cannot give.
         return self.hook.client.carry_out(steps, patient=False)
 
+    def _push(self, context: Context, **values: Any) -> None:
+        if self.do_xcom_push:
+            for key, value in values.items():
+                if value is not None:
+                    context["ti"].xcom_push(key=key, value=value)
+
     @staticmethod
     def _run_of(event: Mapping[str, Any]) -> dict[str, Any]:
         """Return the run that a trigger's event brings; raise where it brings none."""
         from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 
         if event.get("error"):
-            raise AirflowException(
-                f"Run {event.get('run_id')} cannot be followed: {event['error']}"
-            )
+            subject = "The run" if event.get("run_id") is None else f"Run {event['run_id']}"
+            raise AirflowException(f"{subject} cannot be followed: {event['error']}")
         run = dict(event["run"])
         if event.get("timed_out"):
             raise DatabricksRunTimeoutError(
