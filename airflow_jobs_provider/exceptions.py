@@ -21,6 +21,7 @@ class DatabricksRunFailedError(AirflowException):
     :ivar state: its state.
     :ivar run_page_url: its page in the workspace.
     :ivar outputs: what its tasks gave back, their errors and traces included.
+    :ivar task_key: the task, where it is the run of one task of another run; else None.
     """
 
     def __init__(
@@ -29,16 +30,20 @@ class DatabricksRunFailedError(AirflowException):
         state: RunState,
         run_page_url: str = "",
         outputs: Sequence[TaskOutput] = (),
+        task_key: str | None = None,
     ) -> None:
         self.run_id = run_id
         self.state = state
         self.run_page_url = run_page_url
         self.outputs = list(outputs)
+        self.task_key = task_key
         super().__init__("\n".join(self._lines()))
 
     def _lines(self) -> list[str]:
         meaning = self.state.verdict.value.replace("_", " ")
-        lines = [f"Run {self.run_id} ended {meaning} ({self.state})"]
+        run = f"Run {self.run_id}"
+        subject = f"Task {self.task_key!r} ({run.lower()})" if self.task_key else run
+        lines = [f"{subject} ended {meaning} ({self.state})"]
         for output in self.outputs:
             # Where the error is the state message, it has been told.
             is_told = output.error in ("", self.state.state_message)

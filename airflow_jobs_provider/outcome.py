@@ -94,4 +94,5 @@ def conclude(
         state=state,
         run_page_url=str(run.get("run_page_url") or ""),
         outputs=outputs,
+        task_key=run.get("task_key"),
     )

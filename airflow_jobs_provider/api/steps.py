@@ -164,6 +164,7 @@ def follow_run(
     first_look: Run | None = None,
     queued_timeout_seconds: float | None = None,
     follow_attempts: bool = True,
+    attempts_from_end: bool = False,
     on_attempt: Callable[[int], None] = lambda _run_id: None,
     clock: Callable[[], float] = time.time,
 ) -> Generator[Step, Any, Ended]:
@@ -179,6 +180,8 @@ def follow_run(
     :param queued_timeout_seconds: give up a run that has not begun to run for so long since its
         start_time; None to wait.
     :param follow_attempts: go on with the service's own retries; default True.
+    :param attempts_from_end: give up the next attempt by the run's own end_time, for who begins
+        anew at each look; default False, by when its end was seen, which no clock can falsify.
     :param on_attempt: told the id of each run with which the service retries.
     :param clock: seconds since the epoch.
     """
@@ -187,9 +190,12 @@ def follow_run(
     while True:
         state = progress.observe(run)
         if state.is_terminal:
-            attempt = (
-                (yield from _next_attempt(run, polling_period, clock)) if follow_attempts else None
-            )
+            attempt: Run | None = None
+            if follow_attempts:
+                seen = clock()
+                if attempts_from_end:
+                    seen = float(run.get("end_time") or seen * 1000) / 1000
+                attempt = yield from _next_attempt(run, polling_period, clock, ended=seen)
             if attempt is None:
                 return Ended((yield from _with_all_tasks(run)))
             progress.next_attempt(int(attempt["run_id"]))
@@ -234,7 +240,7 @@ def _is_terminating(run: Mapping[str, Any]) -> bool:
 
 
 def _next_attempt(
-    run: Run, polling_period: Callable[[], float], clock: Callable[[], float]
+    run: Run, polling_period: Callable[[], float], clock: Callable[[], float], *, ended: float
 ) -> Generator[Step, Any, Run | None]:
     """Find the run with which the service retries this one; None where it does not."""
     verdict = RunState.of(run).verdict
@@ -254,7 +260,7 @@ def _next_attempt(
         if verdict is Verdict.TIMED_OUT and not settings.get("retry_on_timeout"):
             return None
         patience = float(settings.get("min_retry_interval_millis") or 0) / 1000
-        give_up = clock() + patience + _NEXT_ATTEMPT_GRACE_SECONDS
+        give_up = ended + patience + _NEXT_ATTEMPT_GRACE_SECONDS
         while True:
             found = yield from _find_attempt(run, int(job_id), after=attempt)
             if found is not None or clock() >= give_up:

@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_jobs_provider import connection_form
 from airflow_jobs_provider.api import calls
+from airflow_jobs_provider.api.finding import find_job_id
 from airflow_jobs_provider.api.outputs import TaskOutput, read_outputs
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import whole_run
@@ -440,14 +441,12 @@ class DatabricksJobsHook(BaseHook):
 
         :raises ValueError: several jobs have the name; the message has their ids.
         """
-        return _only_job_id(
-            job_name, [j for j in self.list_jobs(name=job_name) if _name(j) == job_name]
-        )
+        return self.client.carry_out(find_job_id(job_name), patient=False)
 
     async def a_find_job_id_by_name(self, job_name: str) -> int | None:
         """Do what :meth:`find_job_id_by_name` does."""
-        jobs = [j async for j in self.a_list_jobs(name=job_name) if _name(j) == job_name]
-        return _only_job_id(job_name, jobs)
+        async with self.async_client() as client:
+            return await client.carry_out(find_job_id(job_name), patient=False)
 
     def get_outputs(self, run: Mapping[str, Any]) -> list[TaskOutput]:
         """Return the outputs of a run that has ended, one for each of its tasks.
@@ -480,17 +479,3 @@ def _import_what_async_clients_need() -> None:
         "airflow_jobs_provider.hooks.connection",
     ):
         import_module(module)
-
-
-def _name(job: Json) -> str:
-    return str((job.get("settings") or {}).get("name") or "")
-
-
-def _only_job_id(job_name: str, jobs: list[Json]) -> int | None:
-    if len(jobs) > 1:
-        ids = ", ".join(str(job["job_id"]) for job in jobs)
-        raise ValueError(
-            f"{len(jobs)} jobs have the name {job_name!r} (job_id {ids}). "
-            "Rename or delete all but one, or give the job_id"
-        )
-    return int(jobs[0]["job_id"]) if jobs else None

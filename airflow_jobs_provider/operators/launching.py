@@ -280,9 +280,3 @@ class LaunchRunOperator(WaitsForRun):
         if outcome.truncated:
             self._push(context, output_truncated=True)
         return outcome.value
-
-    def _push(self, context: Context, **values: Any) -> None:
-        if self.do_xcom_push:
-            for key, value in values.items():
-                if value is not None:
-                    context["ti"].xcom_push(key=key, value=value)

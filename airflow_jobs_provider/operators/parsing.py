@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from airflow_jobs_provider.templates import has_unrendered
+
 __all__ = [
     "check_before_sending",
     "check_when_parsed",
@@ -16,30 +18,6 @@ __all__ = [
     "has_unrendered",
     "rendered_id",
 ]
-
-TEMPLATE_MARKERS = ("{{", "{%", "{#")
-TEMPLATE_FILES = (".json-tpl",)
-
-
-def has_unrendered(value: Any) -> bool:
-    """Whether a value holds something that is only known when the task runs.
-
-    That is text with a Jinja marker or the name of a template file, and whatever Airflow resolves:
-    an XComArg, a mapped argument, a DAG's param, a callable, a value set during execution.
-    """
-    if isinstance(value, str):
-        return value.endswith(TEMPLATE_FILES) or any(mark in value for mark in TEMPLATE_MARKERS)
-    if value is None or isinstance(value, (bool, int, float)):
-        return False
-    if isinstance(value, Mapping):
-        return any(map(has_unrendered, value.values()))
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return any(map(has_unrendered, value))
-    return (
-        callable(value)
-        or hasattr(value, "resolve")
-        or type(value).__module__.partition(".")[0] == "airflow"
-    )
 
 
 def fields_over_json(json: Any, fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,104 +2,265 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
+    AirflowException,
     AirflowSkipException,
     BaseSensorOperator,
     PokeReturnValue,
 )
 
+from airflow_jobs_provider.sensors.beginning import (
+    StartTriggerArguments,
+    as_template,
+    refuse_what_cannot_start_there,
+    wait_began,
+)
 from airflow_jobs_provider.waiting import WaitsForRun
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.triggers.base import StartTriggerArgs
 
-    from airflow_jobs_provider.api.progress import RunProgress
+    from airflow_jobs_provider.api.steps import Exchange, Run
 
 __all__ = ["DatabricksJobRunSensor"]
 
+# A DAG run that was triggered by hand or by an asset may have no data interval in Airflow 3.
+INTERVAL_BEGAN = "{{ dag_run.data_interval_start or dag_run.run_after or dag_run.start_date }}"
+
 
 class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
-    """Wait until a run has ended, and return what its notebook gave back.
+    """Wait until a run, or a task of it, has ended, and return what its notebook gave back.
 
     ::
 
         DatabricksJobRunSensor(task_id="wait", run_id=launch.output["run_id"], deferrable=True)
+        DatabricksJobRunSensor(task_id="wait", job_name="Nightly load", deferrable=True)
 
-    The run is watched, not owned: a sensor that is killed or times out cancels nothing.
+    The run is given by its id, or as one of a job: the newest that started at ``started_since`` or
+    later when the sensor began to wait, or else the first that starts after that. A newer one that
+    starts meanwhile does not count, or the wait might never come to an end; a retry of the sensor
+    looks afresh. Runs that the service skipped do not count either. Where the job has
+    ``max_retries``, its last attempt decides.
 
-    :param run_id: the run to wait for; templated, takes an XComArg.
+    XComs: ``return_value`` is the text given to ``dbutils.notebook.exit()`` (a dict by task key for
+    a run of several tasks, None where there is none); ``run_id`` and ``run_page_url`` are those of
+    the run, or of the task's own run, that was waited for. The run is watched, not owned: a sensor
+    that is killed or times out cancels nothing.
+
+    :param run_id: the run to wait for. Give exactly one of this and the next two; all are
+        templated and take XComArgs.
+    :param job_id: the job of the run.
+    :param job_name: the exact name of that job, in place of its id.
+    :param started_since: when a run of the job must have started at the earliest: a datetime, or
+        text in ISO 8601 (UTC where it names no zone); templated. Default the start of the DAG run's
+        data interval, or the DAG run's own time where it has none.
+    :param task_key: wait for this task of the run only, at its latest attempt; templated.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``; templated.
     :param databricks_retry_limit: tries of a request at the most; by default time decides.
     :param databricks_retry_delay: seconds before the second try; by default it depends on what went
         wrong.
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
+    :param max_output_bytes: cut the output off after so many bytes; the XCom ``output_truncated``
+        then says so; default none.
     :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
         ``[operators] default_deferrable``. ``poke_interval`` and ``timeout`` (both in seconds)
         count there, too; ``mode`` is for the worker: ``poke`` or ``reschedule``.
+    :param end_from_trigger: let the triggerer end the task when the run has ended well, so that no
+        second worker process starts; default False. See
+        :class:`~airflow_jobs_provider.operators.jobs.DatabricksSubmitRunOperator`.
+    :param start_from_trigger: begin in the triggerer, so that no worker process starts before the
+        run has ended; implies ``deferrable``; default False. Templates and other tasks' outputs are
+        then rendered in the triggerer, which Airflow can from 3.3 on, but for ``xcom_pull``; before
+        that they are refused, so a job's sensor needs a fixed ``started_since``. Airflow begins
+        mapped tasks on a worker all the same. Together with ``end_from_trigger`` no worker process
+        starts for a good run.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped; with
         ``soft_fail`` the task is skipped instead.
+    :raises ValueError: when the DAG is parsed: the arguments do not fit together.
     """
 
-    template_fields: Sequence[str] = ("run_id", "databricks_conn_id")
+    template_fields: Sequence[str] = (
+        "run_id",
+        "job_id",
+        "job_name",
+        "started_since",
+        "task_key",
+        "databricks_conn_id",
+    )
     ui_color = "#1cb1c2"
     ui_fgcolor = "#fff"
+    # Not of the class, for mapped tasks do not begin there.
+    start_trigger_args = StartTriggerArguments()
 
     def __init__(
         self,
         *,
-        run_id: int | str,
+        run_id: int | str | None = None,
+        job_id: int | str | None = None,
+        job_name: str | None = None,
+        started_since: datetime | str | None = None,
+        task_key: str | None = None,
+        start_from_trigger: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        given = [value for value in (run_id, job_id, job_name) if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of run_id, job_id and job_name, not {len(given)}")
+        if started_since is not None and run_id is not None:
+            raise ValueError("started_since is for job_id and job_name; a run_id names the run")
+        if started_since is None and run_id is None:
+            started_since = INTERVAL_BEGAN
         self.run_id = run_id
-
-    @cached_property
-    def _progress(self) -> RunProgress:
-        from airflow_jobs_provider.api.progress import RunProgress
-
-        return RunProgress(int(self.run_id), self.log)
+        self.job_id = job_id
+        self.job_name = job_name
+        self.started_since = started_since
+        self.task_key = task_key
+        self.deferrable = self.deferrable or start_from_trigger
+        self._waiting: Exchange[Run] | None = None
+        self._found: Run | None = None
+        if start_from_trigger:
+            refuse_what_cannot_start_there(self)
+        self.start_from_trigger = start_from_trigger
 
     def execute(self, context: Context) -> Any:
         """Wait in the way that was chosen; return the run's output."""
         if not self.deferrable:
             return super().execute(context)
-        from airflow_jobs_provider.api.states import RunState
-
-        run = self._look_at(int(self.run_id))
-        if RunState.of(run).is_terminal:
-            return self._conclude(context, run)
-        self._defer_until_ended(
-            run,
-            polling_period_seconds=self.poke_interval,
-            timeout=timedelta(seconds=self.timeout),
-        )
-        return None
+        began = time.time()
+        run = self._look(began)
+        return self._defer(context, began) if run is None else self._conclude(context, run)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
-        """Look at the run once; done with its output as the sensor's XCom when it ended well."""
-        run = self._look_at(int(self.run_id))
-        if not self._progress.observe(run).is_terminal:
+        """Look once; done with the run's output as the sensor's XCom when it ended well."""
+        run = self._look(wait_began(self, context))
+        if run is None:
             return False
         return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, run))
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
-        """Resume after the trigger's event: return the run's output, or raise why it failed."""
+    def execute_complete(
+        self, context: Context, event: dict[str, Any], try_number: int | None = None
+    ) -> Any:
+        """Resume after the trigger's event: return the run's output, or raise why it failed.
+
+        :param event: what the trigger fired.
+        :param try_number: the try that deferred; None where no worker did.
+        """
+        if try_number not in (None, context["ti"].try_number):
+            # Airflow 3.0 begins a retry with the event that ended the try before.
+            return self.execute(context)
         return self._conclude(context, self._run_of(event))
+
+    def trigger_arguments(self) -> dict[str, Any]:
+        """Return what the trigger is made with, but for when the wait began."""
+        since = self.started_since
+        return {
+            "run_id": self.run_id,
+            "job_id": self.job_id,
+            "job_name": self.job_name,
+            "started_since": since.isoformat() if isinstance(since, datetime) else since,
+            "task_key": self.task_key,
+            "databricks_conn_id": self.databricks_conn_id,
+            "polling_period_seconds": self.poke_interval,
+            **self._end_arguments(),
+            **self._hook_arguments,
+        }
+
+    def _defer(self, context: Context, began: float) -> NoReturn:
+        from airflow_jobs_provider.triggers.sensing import DatabricksJobRunSensorTrigger
+
+        arguments = self.trigger_arguments()
+        if self._found is not None:
+            arguments["run_id"] = self._found["run_id"]
+            arguments["job_id"] = arguments["job_name"] = None
+            arguments["follow_attempts"] = True
+        self.log.info("Deferring: the triggerer goes on waiting.")
+        self._say_who_ends()
+        self.defer(
+            trigger=DatabricksJobRunSensorTrigger(**arguments, began=began),
+            method_name="execute_complete",
+            timeout=timedelta(seconds=self.timeout),
+            kwargs={"try_number": context["ti"].try_number},
+        )
+
+    def _look(self, began: float) -> Run | None:
+        """Look at what is waited for; return it once it has ended."""
+        from airflow_jobs_provider.api.finding import Target, wait_for_target
+        from airflow_jobs_provider.api.steps import Exchange
+
+        try:
+            if self._waiting is None:
+                target = Target.of(
+                    run_id=self.run_id,
+                    job_id=self.job_id,
+                    job_name=self.job_name,
+                    started_since=self.started_since,
+                    began=began,
+                    task_key=self.task_key,
+                )
+                steps = wait_for_target(
+                    target,
+                    polling_period=lambda: self.poke_interval,
+                    log=self.log,
+                    on_found=self._find,
+                    remembers=not self.reschedule,
+                )
+                self._waiting = Exchange(steps)
+            return self._go_on(self._waiting)
+        except ValueError as error:  # what the arguments name is not there
+            raise AirflowException(str(error)) from error
+
+    def _go_on(self, waiting: Exchange[Run]) -> Run | None:
+        """Carry out the wait up to where time has to pass."""
+        from airflow_jobs_provider.api.errors import JobsApiError
+        from airflow_jobs_provider.api.steps import Wait
+
+        patient = self.hook.retry_policy().patient()
+        if isinstance(waiting.step, Wait):
+            waiting.answer(None)
+        while (step := waiting.step) is not None:
+            if isinstance(step, Wait):
+                return None
+            try:
+                answer = self.hook.send(step, retries=patient)
+            except JobsApiError as error:
+                waiting.fail(error)
+            else:
+                waiting.answer(answer)
+        return waiting.result
+
+    def _find(self, run: Run) -> None:
+        self._found = run
 
     def _conclude(self, context: Context, run: Mapping[str, Any]) -> Any:
         from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 
+        self._push(context, run_id=run.get("run_id"), run_page_url=run.get("run_page_url"))
         try:
             outcome = self._outcome_of(run)
         except DatabricksRunFailedError as error:
             if self.soft_fail:
                 raise AirflowSkipException(str(error)) from error
             raise
-        if outcome.truncated and self.do_xcom_push:
-            context["ti"].xcom_push(key="output_truncated", value=True)
+        if outcome.truncated:
+            self._push(context, output_truncated=True)
         return outcome.value
+
+    def _start_trigger_args(self) -> StartTriggerArgs:
+        from airflow.triggers.base import StartTriggerArgs
+
+        return StartTriggerArgs(
+            trigger_cls="airflow_jobs_provider.triggers.sensing.DatabricksJobRunSensorTrigger",
+            trigger_kwargs={
+                name: as_template(name, value) if name in self.template_fields else value
+                for name, value in self.trigger_arguments().items()
+            },
+            next_method="execute_complete",
+            timeout=timedelta(seconds=self.timeout),
+        )

@@ -27,7 +27,7 @@ __all__ = ["DatabricksJobRunTrigger"]
 
 # What an event keeps of a run: enough to conclude it. A run may list its whole cluster definition,
 # and events are stored in Airflow's database.
-_RUN_FIELDS = ("run_id", "job_id", "run_page_url", "state", "start_time", "end_time")
+_RUN_FIELDS = ("run_id", "task_key", "job_id", "run_page_url", "state", "start_time", "end_time")
 _TASK_FIELDS = ("run_id", "task_key", "attempt_number", "state")
 # With the look at the task before it, within the half minute that Airflow gives a trigger to clean
 # up after a user's act.
@@ -195,20 +195,24 @@ class DatabricksJobRunTrigger(BaseTrigger):
             if not RunState.of(seen).is_terminal:
                 timed_out = "execution_timeout"
         if not timed_out:
-            return {"run": _excerpt(seen)}
+            return {"run": excerpt(seen)}
         if self.cancel_on_kill:
             await self._cancel(f"it took longer than {timed_out} allows")
-        return {"run": _excerpt(seen), "timed_out": timed_out}
+        return {"run": excerpt(seen), "timed_out": timed_out}
 
     async def _end(self, payload: Mapping[str, Any]) -> TriggerEvent | None:
         """Return the event that ends the task; None to let a worker do it."""
         outcome = await self._read_outcome(payload["run"])
         try:
-            return await success_event(self, outcome.xcoms)
+            return await success_event(self, {**self._more_xcoms(payload["run"]), **outcome.xcoms})
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
             why = str(error) or type(error).__name__
             self.log.warning("A worker will end the task, since its XComs are not stored: %s", why)
             return None
+
+    def _more_xcoms(self, run: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Return what no worker has pushed before: here nothing."""
+        return {}
 
     async def _read_outcome(self, run: Mapping[str, Any]) -> Outcome:
         steps = read_outcome(
@@ -276,10 +280,11 @@ def _ended_well(payload: Mapping[str, Any]) -> bool:
     return not payload.get("timed_out") and RunState.of(payload["run"]).is_successful
 
 
-def _excerpt(run: Mapping[str, Any]) -> dict[str, Any]:
-    excerpt = {name: run[name] for name in _RUN_FIELDS if name in run}
+def excerpt(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an event keeps of a run."""
+    kept = {name: run[name] for name in _RUN_FIELDS if name in run}
     if run.get("tasks"):
-        excerpt["tasks"] = [
+        kept["tasks"] = [
             {name: task[name] for name in _TASK_FIELDS if name in task} for task in run["tasks"]
         ]
-    return excerpt
+    return kept

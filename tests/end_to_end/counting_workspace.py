@@ -72,6 +72,10 @@ class CountedRun:
             "state": self.state(),
         }
 
+    def job(self) -> dict[str, Any]:
+        """Return its job as list answers it: each run is of a job of its own."""
+        return {"job_id": self.run_id, "settings": {"name": self.name}}
+
     @staticmethod
     def _ended(result: str, message: str, **more: Any) -> dict[str, Any]:
         return {
@@ -145,6 +149,13 @@ class CountingWorkspace:
         with self._lock:
             return [run for run in self._runs if dag_run_id in run.name.split()]
 
+    def run(self, run_id: int) -> CountedRun:
+        """Return the run with this id."""
+        with self._lock:
+            run = self._find(run_id)
+        assert run is not None
+        return run
+
     def end(self, run: CountedRun, result: str = "SUCCESS") -> None:
         """Let a run end."""
         with self._lock:
@@ -157,6 +168,8 @@ class CountingWorkspace:
                 return 200, {"run_id": self._launch(given).run_id}
             if call == "runs/list":
                 return 200, self._list(given)
+            if call == "list":
+                return 200, {"jobs": [run.job() for run in self._runs]}
             run = self._find(given.get("run_id"))
             if run is None:
                 message = f"Run {given.get('run_id')} does not exist."
@@ -202,6 +215,8 @@ class CountingWorkspace:
 
 
 def _wanted(run: CountedRun, given: dict[str, Any]) -> bool:
+    if given.get("job_id") not in (None, str(run.run_id)):
+        return False
     if str(given.get("active_only", "false")).lower() == "true":
         return run.is_active
     if str(given.get("completed_only", "false")).lower() == "true":

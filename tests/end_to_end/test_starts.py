@@ -12,13 +12,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from airflow.triggers.base import BaseTrigger
 
-from tests.end_to_end.airflow_cluster import AirflowCluster, DagRun, eventually
+from airflow_jobs_provider.api import calls
+from airflow_jobs_provider.api.auth import Token
+from airflow_jobs_provider.api.client import JobsClient
+from tests.end_to_end.airflow_cluster import AIRFLOW_3_0, AirflowCluster, DagRun, eventually
 from tests.end_to_end.counting_workspace import CountedRun, CountingWorkspace
 
 pytestmark = pytest.mark.standalone
 
 HERE = Path(__file__).parent
+# Whether the triggerer renders templates, as from Airflow 3.3 on.
+RENDERS = hasattr(BaseTrigger, "render_template_fields")
+# Where a trigger ends a task, Airflow 3.0 would take the DAGs of its file for gone; a worker does.
+BACK_ON_A_WORKER = 1 if AIRFLOW_3_0 else 0
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +41,11 @@ def cluster(
     workspace: CountingWorkspace, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AirflowCluster]:
     """One Airflow for all tests of this module."""
-    connections = {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}
+    connections = {
+        "AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection,
+        "SENSED_GOOD_RUN": str(launch(workspace, "the sensed job").run_id),
+        "SENSED_BAD_RUN": str(launch(workspace, "a bad run").run_id),
+    }
     home = tmp_path_factory.mktemp("starts")
     with AirflowCluster(home, HERE / "start_dags", connections) as running:
         yield running
@@ -58,6 +70,16 @@ def starts(
         return len(roots)
 
     return count
+
+
+def launch(workspace: CountingWorkspace, name: str) -> CountedRun:
+    """Launch a run that is no task's."""
+    client = JobsClient(workspace.url, Token("any"))
+    try:
+        run_id = client.send(calls.submit_run({"run_name": name}))
+    finally:
+        client.close()
+    return workspace.run(run_id)
 
 
 def launched(workspace: CountingWorkspace, dag_run: DagRun, number: int = 1) -> CountedRun:
@@ -101,7 +123,7 @@ def test_a_task_that_its_trigger_ends_takes_one(
     run = launched(workspace, dag_run)
     workspace.end(run)
     dag_run.until("success")
-    assert starts(dag_run) == 1
+    assert starts(dag_run) == 1 + BACK_ON_A_WORKER
     assert seen_by_the_next_task(dag_run) == (f"output of {run.run_id}", run.run_id, None)
     assert dag_run.xcom("run_page_url").endswith(f"/{run.run_id}")
     task = dag_run.task()
@@ -112,7 +134,7 @@ def test_a_task_that_its_trigger_ends_takes_one(
     assert again.run_id != run.run_id
     workspace.end(again)
     dag_run.until("success")
-    assert starts(dag_run) == 2
+    assert starts(dag_run) == 2 + 2 * BACK_ON_A_WORKER
     assert dag_run.xcom("return_value") == f"output of {again.run_id}"
 
 
@@ -125,7 +147,7 @@ def test_the_trigger_pushes_the_flag(
     dag_run.until("success")
     output, _, truncated = seen_by_the_next_task(dag_run)
     assert (output, truncated) == ("output", True)
-    assert starts(dag_run) == 1
+    assert starts(dag_run) == 1 + BACK_ON_A_WORKER
 
 
 def test_a_failed_run_still_fails_its_task_with_reason_and_retries(
@@ -152,4 +174,73 @@ def test_a_callback_on_success_brings_the_task_back(
     dag_run.until("success")
     eventually((cluster.home / f"{dag_run.run_id}.called").exists, "the callback was called")
     assert starts(dag_run) == 2
-    assert "the triggerer would leave out: on_success_callback" in dag_run.logs()
+    assert "in spite of end_from_trigger, because of: " in dag_run.logs()
+    assert "on_success_callback" in dag_run.logs()
+
+
+@pytest.fixture(scope="module")
+def sensed(cluster: AirflowCluster, workspace: CountingWorkspace) -> dict[str, DagRun]:
+    """DAG runs whose sensors all waited for one run, which has ended well now."""
+    dag_ids = (
+        "sensed",
+        "sensed_from_the_start",
+        "sensed_to_the_end",
+        "sensed_all_along",
+        "named",
+    )
+    dag_runs = {dag_id: cluster.trigger(dag_id) for dag_id in dag_ids}
+    for dag_run in dag_runs.values():
+        dag_run.until("deferred")
+        dag_run.until_watched()
+    run_id = int(cluster.env["SENSED_GOOD_RUN"])
+    workspace.end(workspace.run(run_id))
+    return dag_runs
+
+
+@pytest.mark.parametrize(
+    ("dag_id", "processes"),
+    [
+        ("sensed", 2),
+        ("sensed_from_the_start", 1),
+        ("sensed_to_the_end", 1 + BACK_ON_A_WORKER),
+        ("sensed_all_along", BACK_ON_A_WORKER),
+        ("named", 0 if RENDERS else 2),
+    ],
+)
+def test_a_sensor_takes_two_or_one_or_none(
+    dag_id: str, processes: int, sensed: dict[str, DagRun], starts: Starts
+) -> None:
+    """Where both its beginning and its end are the triggerer's, no process starts for it."""
+    dag_run = sensed[dag_id]
+    dag_run.until("success")
+    run_id = int(dag_run.cluster.env["SENSED_GOOD_RUN"])
+    assert seen_by_the_next_task(dag_run) == (f"output of {run_id}", run_id, None)
+    assert starts(dag_run) == processes
+
+
+def test_a_sensor_that_begins_and_ends_in_the_triggerer_fails_with_reason_and_retries(
+    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+) -> None:
+    """A worker resumes at each try, to tell why."""
+    dag_run = cluster.trigger("sensed_failing")
+    dag_run.until_watched()
+    run_id = int(cluster.env["SENSED_BAD_RUN"])
+    workspace.end(workspace.run(run_id), "FAILED")
+    dag_run.until("failed")
+    assert dag_run.task()["try_number"] == 2
+    assert dag_run.logs().count(f"Run {run_id} ended failed (TERMINATED/FAILED)") >= 2
+    assert starts(dag_run) == 2
+
+
+def test_a_sensor_of_what_another_task_launched(
+    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+) -> None:
+    """Its XComArg is rendered in the triggerer, where Airflow can."""
+    dag_run = cluster.trigger("rendered")
+    dag_run.until("deferred")
+    dag_run.until_watched()
+    (run,) = workspace.runs_of(dag_run.run_id)
+    workspace.end(run)
+    dag_run.until("success")
+    assert seen_by_the_next_task(dag_run) == (f"output of {run.run_id}", run.run_id, None)
+    assert starts(dag_run) == (0 if RENDERS else 2)

@@ -95,9 +95,10 @@ def paths(server: ScriptedServer) -> list[str]:
 
 def events(trigger: DatabricksJobRunTrigger) -> list[Any]:
     """Run a trigger, made again from its stored form, to its end."""
-    kind, arguments = trigger.serialize()
-    assert kind == f"{DatabricksJobRunTrigger.__module__}.{DatabricksJobRunTrigger.__name__}"
-    again = DatabricksJobRunTrigger(**json.loads(json.dumps(arguments)))
+    name, arguments = trigger.serialize()
+    kind = type(trigger)
+    assert name == f"{kind.__module__}.{kind.__name__}"
+    again = kind(**json.loads(json.dumps(arguments)))
 
     async def collect() -> list[Any]:
         return [event.payload async for event in again.run()]

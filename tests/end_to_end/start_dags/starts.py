@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, get_parsing_context, task
+from airflow.triggers.base import BaseTrigger
 
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
+from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 
 context = get_parsing_context()
 if context.task_id:
@@ -30,17 +32,17 @@ LAUNCH: dict[str, Any] = {
 
 
 @task(trigger_rule="all_done")
-def see(*values: Any) -> str:
+def see(ti: Any = None) -> str:
     """Tell what the next task gets."""
-    return repr(values)
+    keys = ("return_value", "run_id", "output_truncated")
+    return repr(tuple(ti.xcom_pull(task_ids="wait", key=key) for key in keys))
 
 
 def launching(dag_id: str, **arguments: Any) -> DAG:
     """Make a DAG of one task that launches a run."""
     with DAG(dag_id, schedule=None, catchup=False) as dag:
         wait = DatabricksSubmitRunOperator(task_id="wait", **{**COMMON, **LAUNCH, **arguments})
-        output: Any = wait.output
-        see(output, output["run_id"], output["output_truncated"])
+        wait >> see()
     return dag
 
 
@@ -55,3 +57,39 @@ ending_with_callback = launching(
         os.environ["AIRFLOW_HOME"], f"{context['dag_run'].run_id}.called"
     ).touch(),
 )
+
+
+def sensing(dag_id: str, run: str = "GOOD", **arguments: Any) -> DAG:
+    """Make a DAG of one task that waits for a run that the tests have launched."""
+    given = {"run_id": os.environ[f"SENSED_{run}_RUN"], "poke_interval": 1, **arguments}
+    with DAG(dag_id, schedule=None, catchup=False) as dag:
+        wait = DatabricksJobRunSensor(task_id="wait", deferrable=True, **{**COMMON, **given})
+        wait >> see()
+    return dag
+
+
+BOTH: dict[str, Any] = {"start_from_trigger": True, "end_from_trigger": True}
+sensed = sensing("sensed")
+sensed_from_the_start = sensing("sensed_from_the_start", start_from_trigger=True)
+sensed_to_the_end = sensing("sensed_to_the_end", end_from_trigger=True)
+sensed_all_along = sensing("sensed_all_along", **BOTH)
+sensed_failing = sensing("sensed_failing", "BAD", **BOTH, retries=1)
+
+# From 3.3 on the triggerer renders templates; before that the sensor refuses them.
+RENDERED = BOTH if hasattr(BaseTrigger, "render_template_fields") else {}
+
+with DAG("rendered", schedule=None, catchup=False) as rendered:
+    launch = DatabricksSubmitRunOperator(
+        task_id="launch", wait_for_termination=False, **{**LAUNCH, **COMMON}
+    )
+    launched: Any = launch.output
+    wait = DatabricksJobRunSensor(
+        task_id="wait", run_id=launched["run_id"], poke_interval=1, deferrable=True, **RENDERED
+    )
+    wait >> see()
+
+with DAG("named", schedule=None, catchup=False) as named:
+    wait = DatabricksJobRunSensor(
+        task_id="wait", job_name="the sensed job", poke_interval=1, deferrable=True, **RENDERED
+    )
+    wait >> see()

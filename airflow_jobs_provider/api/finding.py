@@ -1,0 +1,262 @@
+"""What a sensor waits for: a run by its id, a run of a job, a task of either. All exchanges.
+
+* :func:`find_job_id` finds a job by its name.
+* :func:`find_run` finds the run of a job that a wait is about; :func:`wait_for_run` waits for one.
+* :func:`follow_task` waits for the end of a task of a run.
+* :func:`wait_for_target` is all of it, for a face that needs no rest in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_jobs_provider.api.calls import Call, Page, list_jobs, list_runs
+from airflow_jobs_provider.api.outputs import latest_attempts
+from airflow_jobs_provider.api.progress import Log, RunProgress
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
+from airflow_jobs_provider.api.steps import Run, Step, Wait, follow_run, whole_run
+
+__all__ = [
+    "Target",
+    "find_job_id",
+    "find_run",
+    "follow_task",
+    "wait_for_run",
+    "wait_for_target",
+]
+
+# What every version of the API gives on one page.
+_RUNS_PER_PAGE = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is waited for.
+
+    :ivar run_id: a run; else the job tells.
+    :ivar job_id: a job; else its name tells.
+    :ivar job_name: a job's exact name.
+    :ivar started_since: a run of the job counts if it started at this time, in seconds since the
+        epoch, or later.
+    :ivar began: when the wait began, likewise; see :func:`find_run`.
+    :ivar task_key: a task of the run, in place of the whole run.
+    """
+
+    run_id: int | None
+    job_id: int | None
+    job_name: str | None
+    started_since: float
+    began: float
+    task_key: str | None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        run_id: Any = None,
+        job_id: Any = None,
+        job_name: str | None = None,
+        started_since: datetime | str | None = None,
+        began: float | None = None,
+        task_key: str | None = None,
+    ) -> Target:
+        """Read the arguments of a sensor, rendered: numbers and times may be text.
+
+        :raises ValueError: it is not exactly one of run, job and name, or one cannot be read.
+        """
+        given = [value for value in (run_id, job_id, job_name) if value not in (None, "")]
+        if len(given) != 1:
+            raise ValueError(f"give exactly one of run_id, job_id and job_name, not {len(given)}")
+        since = 0.0 if run_id not in (None, "") else _seconds(started_since)
+        return cls(
+            run_id=int(run_id) if run_id not in (None, "") else None,
+            job_id=int(job_id) if job_id not in (None, "") else None,
+            job_name=job_name or None,
+            started_since=since,
+            began=time.time() if began is None else began,
+            task_key=task_key or None,
+        )
+
+    def __str__(self) -> str:
+        """Name it as a log does."""
+        if self.run_id is not None:
+            return f"run {self.run_id}"
+        job = f"job {self.job_id}" if self.job_id is not None else f"job {self.job_name!r}"
+        since = datetime.fromtimestamp(self.started_since, UTC).isoformat(" ", "seconds")
+        return f"a run of {job} that started at {since} or later"
+
+
+def _seconds(moment: datetime | str | None) -> float:
+    if not moment:
+        raise ValueError("started_since must be a time")
+    if isinstance(moment, str):
+        try:
+            moment = datetime.fromisoformat(moment)
+        except ValueError:
+            raise ValueError(f"started_since must be a time in ISO 8601, not {moment!r}") from None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()
+
+
+def find_job_id(job_name: str) -> Generator[Step, Any, int | None]:
+    """Find the id of the job of exactly this name; None if there is none.
+
+    One request where the service filters by name, all pages of the list where it does not.
+
+    :raises ValueError: several jobs have the name; the message has their ids.
+    """
+    ids: list[int] = []
+    call: Call[Page[dict[str, Any]]] | None = list_jobs(name=job_name)
+    while call is not None:
+        page: Page[dict[str, Any]] = yield call
+        ids += [
+            int(job["job_id"])
+            for job in page.items
+            if (job.get("settings") or {}).get("name") == job_name
+        ]
+        call = page.next
+    if len(ids) > 1:
+        raise ValueError(
+            f"{len(ids)} jobs have the name {job_name!r} (job_id {', '.join(map(str, ids))}). "
+            "Rename or delete all but one, or give the job_id"
+        )
+    return ids[0] if ids else None
+
+
+def find_run(
+    job_id: int, *, started_since: float, began: float
+) -> Generator[Step, Any, Run | None]:
+    """Find the run of a job that a wait is about; None where there is none yet.
+
+    It is the newest run that had started when the wait began, or else the first one after that. So
+    it is the same run at every look, even for a sensor that is rescheduled or moved and remembers
+    nothing: going over to each newer run might never come to an end. A run that the service skipped
+    has not started and does not count.
+
+    :param job_id: the job.
+    :param started_since: seconds since the epoch; runs that started earlier do not count.
+    :param began: when the wait began, likewise.
+    """
+    found: Run | None = None
+    call: Call[Page[Run]] | None = list_runs(job_id=job_id, limit=_RUNS_PER_PAGE)
+    while call is not None:
+        page: Page[Run] = yield call
+        for run in page.items:
+            started = float(run.get("start_time") or 0) / 1000
+            if started and started < started_since:
+                return found  # latest start first: the rest is older
+            skipped = RunState.of(run).life_cycle_state == RunLifeCycleState.SKIPPED
+            if started and not skipped:
+                found = run
+                if started <= began:
+                    return found
+        call = page.next
+    return found
+
+
+def wait_for_run(
+    target: Target, *, polling_period: Callable[[], float], log: Log
+) -> Generator[Step, Any, Run]:
+    """Wait until a job has the run that is asked for; return it as the list shows it.
+
+    :param target: names the job, and from when on its runs count.
+    :param polling_period: gives the seconds to the next look.
+    :param log: told what is waited for, and what was found.
+    :raises ValueError: no job or several jobs have the name.
+    """
+    job_id = target.job_id
+    if job_id is None:
+        job_id = yield from find_job_id(str(target.job_name))
+        if job_id is None:
+            raise ValueError(f"no job has the name {target.job_name!r}")
+    is_told = False
+    while True:
+        run = yield from find_run(job_id, started_since=target.started_since, began=target.began)
+        if run is not None:
+            log.info("Found run %s: %s", run["run_id"], run.get("run_page_url") or "no page")
+            return run
+        if not is_told:
+            log.info("Waiting for %s", target)
+            is_told = True
+        yield Wait(polling_period())
+
+
+def follow_task(
+    run_id: int, task_key: str, *, polling_period: Callable[[], float], log: Log
+) -> Generator[Step, Any, Run]:
+    """Wait until a task of a run has ended, at its latest attempt; return the task's own run.
+
+    :param run_id: the run.
+    :param task_key: the task.
+    :param polling_period: gives the seconds to the next look.
+    :param log: told the task's way.
+    :raises ValueError: the run has no such task.
+    """
+    progress: RunProgress | None = None
+    seen: int | None = None
+    while True:
+        run = yield from whole_run(run_id)
+        tasks = latest_attempts(run)
+        run_has_ended = RunState.of(run).is_terminal
+        task = tasks.get(task_key)
+        if task is not None:
+            task_run_id = int(task.get("run_id") or run_id)
+            if progress is None:
+                log.info("Task %r of run %s is run %s", task_key, run_id, task_run_id)
+                progress = RunProgress(task_run_id, log)
+            elif task_run_id != seen:
+                progress.next_attempt(task_run_id)
+            seen = task_run_id
+            # A task that is not told to have ended has ended with its run at the latest.
+            ended = progress.observe(task).is_terminal
+            if ended or run_has_ended:
+                state = (task if ended else run).get("state")
+                page = task.get("run_page_url") or run.get("run_page_url")
+                whole = {**task, "run_id": task_run_id, "state": state, "run_page_url": page}
+                return {**whole, "job_id": run.get("job_id")}
+        elif tasks or run_has_ended:
+            keys = ", ".join(map(repr, tasks)) or "none"
+            raise ValueError(f"run {run_id} has no task {task_key!r}; its tasks: {keys}")
+        yield Wait(polling_period())
+
+
+def wait_for_target(
+    target: Target,
+    *,
+    polling_period: Callable[[], float],
+    log: Log,
+    on_found: Callable[[Run], None] = lambda _run: None,
+    remembers: bool = True,
+) -> Generator[Step, Any, Run]:
+    """Wait until what is waited for has ended; return it.
+
+    :param target: what is waited for.
+    :param polling_period: gives the seconds to the next look.
+    :param log: told the way.
+    :param on_found: told the run, as soon as a job has it.
+    :param remembers: whether the exchange is carried on where it stopped; False where it is begun
+        anew for each look.
+    """
+    first_look: Run | None = None
+    run_id = target.run_id
+    if run_id is None:
+        first_look = yield from wait_for_run(target, polling_period=polling_period, log=log)
+        run_id = int(first_look["run_id"])
+        on_found(first_look)
+    if target.task_key is not None:
+        return (
+            yield from follow_task(run_id, target.task_key, polling_period=polling_period, log=log)
+        )
+    ended = yield from follow_run(
+        run_id,
+        polling_period=polling_period,
+        progress=RunProgress(run_id, log),
+        follow_attempts=target.run_id is None,
+        attempts_from_end=not remembers,
+    )
+    return ended.run
