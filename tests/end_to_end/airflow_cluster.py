@@ -67,16 +67,24 @@ class AirflowCluster:
     :param home: an empty folder.
     :param dags: folder of the DAG files.
     :param connections: environment variables with the Airflow connections.
+    :param settings: more environment variables.
     """
 
-    def __init__(self, home: Path, dags: Path, connections: dict[str, str]) -> None:
+    def __init__(
+        self,
+        home: Path,
+        dags: Path,
+        connections: dict[str, str],
+        settings: dict[str, str] | None = None,
+    ) -> None:
         self.home = home.resolve()
         self.port = _free_port()
         self._connections = connections
+        self._settings = settings or {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._triggerer_ids: dict[str, int] = {}
         self._numbers = count(1)
-        self.env = self._environment(dags)
+        self.env = self._environment(dags) | self._settings
 
     def __enter__(self) -> Self:
         try:
@@ -183,6 +191,49 @@ class AirflowCluster:
         _, alive = psutil.wait_procs(children, timeout=30)
         assert alive == [], "a child outlived its parent"
 
+    def kill_alone(self, name: str) -> None:
+        """Send SIGKILL to the component's main process; its children may live on."""
+        process = self._processes.pop(name)
+        process.kill()
+        process.wait(10)
+
+    def kill_whole(self, *names: str) -> None:
+        """Send SIGKILL to all processes of components at once, as the end of a machine does."""
+        processes = [self._processes.pop(name) for name in names]
+        victims = [psutil.Process(process.pid) for process in processes]
+        _kill(victims + [child for one in victims for child in one.children(recursive=True)])
+        for process in processes:
+            process.wait(10)
+
+    def kill_worker(self, pid: int, *, supervisor_only: bool = False) -> None:
+        """Send SIGKILL to the executor's worker with all that it started for a task.
+
+        :param pid: the task's process.
+        :param supervisor_only: kill only those above the task's process.
+        """
+        scheduler = self._processes["scheduler"].pid
+        task = psutil.Process(pid)
+        above = [one for one in task.parents() if scheduler in {p.pid for p in one.parents()}]
+        assert above, "the task's process has a worker"
+        _kill(above if supervisor_only else [*above, task])
+
+    @property
+    def components(self) -> list[str]:
+        """The names of the components at work."""
+        return list(self._processes)
+
+    def restart(self, *names: str) -> None:
+        """Start components anew, and wait until they are at work."""
+        since = time.time()
+        for name in names:
+            if name.startswith("triggerer"):
+                self.start_triggerer()
+            else:
+                self.start(name)
+        if "scheduler" in names:
+            eventually(lambda: self._beats("SchedulerJob", since), "the scheduler is at work")
+        eventually(self._is_ready, "Airflow is ready", START_SECONDS)
+
     def freeze(self, name: str) -> None:
         """Stop a component where it is, as a suspended machine or a full disk would."""
         os.killpg(self._processes[name].pid, signal.SIGSTOP)
@@ -193,15 +244,20 @@ class AirflowCluster:
 
     def _triggerers(self) -> dict[int, float]:
         """Return when each triggerer that has not ended in order last gave a sign of life."""
+        return self._beats("TriggererJob")
+
+    def _beats(self, job_type: str, since: float = 0) -> dict[int, float]:
+        """Return when each such job that has not ended in order last gave a sign of life."""
         query = (
             "select id, latest_heartbeat from job"
-            " where job_type = 'TriggererJob' and end_date is null and latest_heartbeat is not null"
+            " where job_type = ? and end_date is null and latest_heartbeat is not null"
         )
         with closing(self._database()) as database:
-            return {
+            beats = {
                 number: datetime.fromisoformat(beat).replace(tzinfo=UTC).timestamp()
-                for number, beat in database.execute(query)
+                for number, beat in database.execute(query, (job_type,))
             }
+        return {number: beat for number, beat in beats.items() if beat > since}
 
     def _database(self) -> sqlite3.Connection:
         return sqlite3.connect(f"file:{self.home}/airflow.db?mode=ro", uri=True, timeout=60)
@@ -275,19 +331,18 @@ class AirflowCluster:
         for name in COMPONENTS:
             self.start(name)
         self.start_triggerer()
-        expected = {"scheduler", "triggerer"}
+        eventually(self._is_ready, "Airflow is ready", START_SECONDS)
 
-        def is_ready() -> bool:
-            for name, process in self._processes.items():
-                assert process.poll() is None, f"{name} has ended:\n{self.log_of(name)[-3000:]}"
-            try:
-                health = self.ask("GET", "/health" if AIRFLOW_2 else "/monitor/health")
-                healthy = {part for part in expected if health[part]["status"] == "healthy"}
-                return healthy == expected and bool(self.ask("GET", "/dags")["dags"])
-            except (URLError, OSError, AssertionError, KeyError):
-                return False
-
-        eventually(is_ready, "Airflow is ready", START_SECONDS)
+    def _is_ready(self) -> bool:
+        for name, process in self._processes.items():
+            assert process.poll() is None, f"{name} has ended:\n{self.log_of(name)[-3000:]}"
+        try:
+            health = self.ask("GET", "/health" if AIRFLOW_2 else "/monitor/health")
+            parts = ("scheduler", "triggerer")
+            healthy = all(health[part]["status"] == "healthy" for part in parts)
+            return healthy and bool(self.ask("GET", "/dags")["dags"])
+        except (URLError, OSError, AssertionError, KeyError):
+            return False
 
     def _stop(self) -> None:
         for process in self._processes.values():
@@ -442,6 +497,23 @@ COMMANDS = {
     "apiserver": "api-server",
     "webserver": "webserver --hostname 127.0.0.1 --port {port}",
 }
+
+
+def _kill(victims: list[psutil.Process]) -> None:
+    # Stopped first, so that none lives to see the end of another and to act on it.
+    for sign in (signal.SIGSTOP, signal.SIGKILL):
+        for victim in victims:
+            with suppress(psutil.NoSuchProcess):
+                victim.send_signal(sign)
+    eventually(lambda: not any(map(_lives, victims)), "the processes are dead", 30)
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        # Airflow 2's scheduler leaves its dead workers as zombies.
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _free_port() -> int:

@@ -2,13 +2,17 @@
 
 A run is RUNNING until it is told to end or is cancelled. As in the service, a launch with a token
 that was used before starts nothing, and a cancel is answered at once and works a little later.
+The network to it can be cut.
 """
 
 from __future__ import annotations
 
 import json
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
@@ -29,6 +33,7 @@ class CountedRun:
     :ivar launches: launching requests that were answered with it.
     :ivar cancels: cancelling requests for it.
     :ivar looks: reads of it.
+    :ivar beside: runs of the same task that were live when it was launched.
     """
 
     run_id: int
@@ -37,6 +42,7 @@ class CountedRun:
     launches: int = 1
     cancels: int = 0
     looks: int = 0
+    beside: int = 0
     result: str | None = None
     cancelled_at: float | None = None
 
@@ -44,6 +50,11 @@ class CountedRun:
     def name(self) -> str:
         """The name that the operator gave it: DAG, task, DAG run and try."""
         return str(self.request.get("run_name", ""))
+
+    @property
+    def task(self) -> str:
+        """What all tries of a task have in common in the names of their runs."""
+        return self.name.rpartition(" try ")[0]
 
     @property
     def is_active(self) -> bool:
@@ -93,12 +104,22 @@ class CountingWorkspace:
     _runs: list[CountedRun] = field(default_factory=list)
     _by_token: dict[str, CountedRun] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
+    _connections: set[socket.socket] = field(default_factory=set)
+    _answers: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
         workspace = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                workspace._connections.add(self.connection)
+
+            def finish(self) -> None:
+                workspace._connections.discard(self.connection)
+                super().finish()
 
             def do_GET(self) -> None:
                 parts = urlsplit(self.path)
@@ -111,6 +132,7 @@ class CountingWorkspace:
 
             def _answer(self, status: int, payload: dict[str, Any]) -> None:
                 body = json.dumps(payload).encode()
+                workspace._answers.wait()
                 self.send_response(status)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
@@ -126,18 +148,56 @@ class CountingWorkspace:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 """A client that was killed in the middle of a request is what the tests do."""
 
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+        def serve_at(port: int) -> ThreadingHTTPServer:
+            return Server(("127.0.0.1", port), Handler)
+
+        self._serve_at = serve_at
+        self._server = serve_at(0)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._answers.set()
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._listen()
         return self
 
     def __exit__(self, *_exception: object) -> None:
+        self._close()
+
+    def _listen(self) -> None:
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True)
+        self._thread.start()
+
+    def _close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
+
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Be gone for a while: connections are broken off, new ones refused."""
+        self._close()
+        self._break_off()
+        try:
+            yield
+        finally:
+            self._server = self._serve_at(self.port)
+            self._listen()
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Do what is asked for a while but answer nothing; then break off these connections."""
+        self._answers.clear()
+        try:
+            yield
+        finally:
+            self._break_off()
+            self._answers.set()
+
+    def _break_off(self) -> None:
+        for connection in list(self._connections):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     @property
     def connection(self) -> str:
@@ -194,6 +254,7 @@ class CountingWorkspace:
             run.launches += 1
             return run
         run = CountedRun(4001 + len(self._runs), request, int(time.time() * 1000))
+        run.beside = sum(one.is_active and one.task == run.task for one in self._runs)
         self._runs.append(run)
         if token:
             self._by_token[token] = run

@@ -26,7 +26,8 @@ from tests.end_to_end.airflow_cluster import (
     DagRun,
     eventually,
 )
-from tests.end_to_end.counting_workspace import CountedRun, CountingWorkspace
+from tests.end_to_end.counting_workspace import CountingWorkspace
+from tests.end_to_end.scenes import Begin, Scene
 
 pytestmark = pytest.mark.standalone
 
@@ -64,68 +65,6 @@ def cluster(
         yield running
 
 
-class Scene:
-    """A DAG run, and what the workspace knows of it."""
-
-    def __init__(
-        self,
-        dag_run: DagRun,
-        workspace: CountingWorkspace,
-        record: Callable[[str, object], None],
-    ) -> None:
-        self.dag_run = dag_run
-        self.workspace = workspace
-        self._record = record
-
-    @property
-    def runs(self) -> list[CountedRun]:
-        """The runs that were launched for the DAG run."""
-        return self.workspace.runs_of(self.dag_run.run_id)
-
-    def running(self, count: int = 1) -> CountedRun:
-        """Wait until so many runs were launched in all and the last one goes on; return it."""
-        what = f"{self.dag_run.run_id} has launched {count} runs"
-        try:
-            runs = eventually(lambda: self.runs if len(self.runs) == count else [], what)
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.dag_run.logs()}") from None
-        assert runs[-1].is_active
-        return runs[-1]
-
-    def deferred(self, count: int = 1, *, watched: int | None = None) -> CountedRun:
-        """Wait until the task is deferred with its run of that number, and a trigger looks at it.
-
-        :param count: runs launched in all.
-        :param watched: triggers that have begun in all; by default one for each run.
-        """
-        run = self.running(count)
-        self.dag_run.until("deferred")
-        self.dag_run.until_settled(times=count)
-        self.dag_run.until_watched(times=count if watched is None else watched)
-        looks = run.looks
-        eventually(lambda: run.looks > looks, "the trigger looks at the run")
-        return run
-
-    def succeed(self) -> None:
-        """Let the last run end well, and with it the task."""
-        self.workspace.end(self.runs[-1])
-        self.dag_run.until("success")
-
-    def all_stopped(self) -> None:
-        """Wait until no run goes on."""
-        try:
-            eventually(lambda: not any(run.is_active for run in self.runs), "all runs have ended")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.dag_run.logs()}") from None
-
-    def saw(self, *, runs: int, cancels: int) -> None:
-        """Check and note how many runs and cancels the workspace saw."""
-        seen = (len(self.runs), sum(run.cancels for run in self.runs))
-        self._record("runs", seen[0])
-        self._record("cancels", seen[1])
-        assert seen == (runs, cancels), self.dag_run.logs()
-
-
 @pytest.fixture(scope="module")
 def begun(cluster: AirflowCluster, request: pytest.FixtureRequest) -> dict[str, DagRun]:
     """The DAG runs of all tests that name theirs, begun at once: Airflow takes its time."""
@@ -148,9 +87,6 @@ def scene(
 ) -> Scene:
     """The scene of a test that names its DAG."""
     return Scene(begun[request.node.name], workspace, record_property)
-
-
-Begin = Callable[[str], Scene]
 
 
 @pytest.fixture

@@ -1,0 +1,176 @@
+"""Workers, schedulers and all of Airflow die, and the network goes: in a real Airflow.
+
+Each test has a task that waits on a worker and one that waits in the triggerer. Whatever dies, each
+ends well with the run that it launched, and nothing goes on in the end.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.airflow_cluster import AIRFLOW_2, AirflowCluster, eventually
+from tests.end_to_end.counting_workspace import CountingWorkspace
+from tests.end_to_end.scenes import Begin, Scene
+
+pytestmark = pytest.mark.standalone
+
+HERE = Path(__file__).parent
+# After so many seconds without a sign of life Airflow takes a task or a scheduler for dead; by
+# default these are minutes.
+SILENCE_SECONDS = "12"
+SETTINGS = {
+    "AIRFLOW__CORE__PARALLELISM": "8",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": SILENCE_SECONDS,
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
+} | (
+    {
+        "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": SILENCE_SECONDS,
+        "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
+    }
+    if AIRFLOW_2
+    else {
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": SILENCE_SECONDS,
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    }
+)
+OUTAGE_SECONDS = 8
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[CountingWorkspace]:
+    """A workspace that counts."""
+    with CountingWorkspace() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    workspace: CountingWorkspace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AirflowCluster]:
+    """One Airflow for all tests of this module, which sees soon that something is dead."""
+    connections = {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}
+    home = tmp_path_factory.mktemp("cluster")
+    with AirflowCluster(home, HERE / "cluster_dags", connections, SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture
+def begin(
+    cluster: AirflowCluster,
+    workspace: CountingWorkspace,
+    record_property: Callable[[str, object], None],
+) -> Begin:
+    """Begin a scene when its time has come."""
+    return lambda dag_id: Scene(cluster.trigger(dag_id), workspace, record_property)
+
+
+@pytest.fixture
+def blocking(begin: Begin) -> Scene:
+    """A task that waits on a worker."""
+    return begin("blocking_steady")
+
+
+@pytest.fixture
+def deferred(begin: Begin) -> Scene:
+    """A task that waits in the triggerer."""
+    return begin("deferred_steady")
+
+
+def followed(scene: Scene) -> None:
+    """Wait until a later try of a blocking task looks at the run of the first."""
+    run = scene.running()
+    line = f"Following run {run.run_id}, "
+    eventually(lambda: line in scene.dag_run.logs(), f"{scene.dag_run.run_id}: {line}")
+    looks = run.looks
+    eventually(lambda: run.looks > looks, "the try looks at the run")
+
+
+def concluded(*scenes: Scene) -> None:
+    """The one run of each ends well and its task with it; nobody cancelled anything."""
+    for scene in scenes:
+        scene.succeed()
+        scene.saw(runs=1, cancels=0)
+
+
+def test_worker_killed(blocking: Scene, cluster: AirflowCluster) -> None:
+    """The executor's worker, supervisor and task die together; the next try follows the run."""
+    blocking.running()
+    cluster.kill_worker(blocking.dag_run.pid())
+    followed(blocking)
+    concluded(blocking)
+
+
+def test_supervisor_killed(blocking: Scene, cluster: AirflowCluster) -> None:
+    """The worker and its supervisor die, the task's process lives on; still there is one run."""
+    blocking.running()
+    cluster.kill_worker(blocking.dag_run.pid(), supervisor_only=True)
+    followed(blocking)
+    concluded(blocking)
+
+
+def test_scheduler_killed_with_its_workers(
+    blocking: Scene, deferred: Scene, cluster: AirflowCluster
+) -> None:
+    """The next scheduler's try follows the run; the deferred one never noticed."""
+    blocking.running()
+    deferred.deferred()
+    cluster.kill_whole("scheduler")
+    cluster.restart("scheduler")
+    followed(blocking)
+    concluded(blocking, deferred)
+
+
+def test_scheduler_killed_alone(blocking: Scene, deferred: Scene, cluster: AirflowCluster) -> None:
+    """Its executor's workers live on, until Airflow hands their task to the next try.
+
+    It kills the process at work as it does when a user clears the task, and so the run is
+    cancelled. The next try waits for that, then launches its own. Airflow 2 may leave the process
+    alone: then both follow the one run.
+    """
+    blocking.running()
+    deferred.deferred()
+    cluster.kill_alone("scheduler")
+    cluster.restart("scheduler")
+    concluded(deferred)
+    if AIRFLOW_2:
+        eventually(lambda: "Following run" in blocking.dag_run.logs(), "the run is followed")
+        time.sleep(5)  # Time for the first try's process to notice, if it does.
+    else:
+        blocking.running(2)
+    blocking.succeed()
+    *others, last = blocking.runs
+    assert last.cancels == 0
+    assert all(run.cancels for run in others)
+    assert [run.beside for run in blocking.runs] == [0] * len(blocking.runs)
+
+
+def test_everything_killed(blocking: Scene, deferred: Scene, cluster: AirflowCluster) -> None:
+    """All of Airflow dies at once and is started anew."""
+    blocking.running()
+    deferred.deferred()
+    names = cluster.components
+    cluster.kill_whole(*names)
+    cluster.restart(*names)
+    followed(blocking)
+    deferred.deferred(watched=2)
+    concluded(blocking, deferred)
+
+
+@pytest.mark.parametrize("fault", ["refusing", "silent"])
+def test_network_gone(
+    blocking: Scene, deferred: Scene, begin: Begin, workspace: CountingWorkspace, fault: str
+) -> None:
+    """The service cannot be reached for a while: nobody gives up, or launches a second run."""
+    blocking.running()
+    deferred.deferred()
+    with getattr(workspace, fault)():
+        launching = begin("blocking_steady")
+        time.sleep(OUTAGE_SECONDS)
+    launching.running()
+    deferred.deferred()
+    concluded(blocking, deferred, launching)
