@@ -20,7 +20,7 @@ class DatabricksRunFailedError(AirflowException):
     :ivar run_id: the run.
     :ivar state: its state.
     :ivar run_page_url: its page in the workspace.
-    :ivar outputs: what its tasks gave back, their errors and traces included.
+    :ivar outputs: its own, or that of each task that failed, their errors and traces included.
     :ivar task_key: the task, where it is the run of one task of another run; else None.
     """
 
@@ -44,12 +44,13 @@ class DatabricksRunFailedError(AirflowException):
         run = f"Run {self.run_id}"
         subject = f"Task {self.task_key!r} ({run.lower()})" if self.task_key else run
         lines = [f"{subject} ended {meaning} ({self.state})"]
-        for output in self.outputs:
-            # Where the error is the state message, it has been told.
-            is_told = output.error in ("", self.state.state_message)
-            if not output.state.is_successful and not is_told:
-                name = f"Task {output.task_key!r}: " if output.task_key else ""
-                lines.append(f"{name}{output.error}")
+        failed = [output for output in self.outputs if not output.state.is_successful]
+        for output in failed:
+            # Where the only error is the state message, it has been told.
+            is_told = output.error in ("", self.state.state_message) and len(failed) == 1
+            name = f"Task {output.task_key!r}: " if output.task_key else ""
+            if name or not is_told:
+                lines.append(f"{name}{output.error or output.state}")
         if self.run_page_url:
             lines.append(f"See {self.run_page_url}")
         return lines

@@ -55,12 +55,19 @@ def read_outcome(
     :param max_output_bytes: cut each text off after so many bytes of UTF-8; None for no limit.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     """
+
+    def warn(run_id: int, error: JobsApiError) -> None:
+        log.warning("The output of run %s cannot be read: %s", run_id, error)
+
     outputs: list[TaskOutput] = []
-    if want_output or not RunState.of(run).is_successful:
+    is_successful = RunState.of(run).is_successful
+    if want_output or not is_successful:
         try:
-            outputs = yield from read_outputs(run)
+            outputs = yield from read_outputs(
+                run, of_failed_tasks_only=not is_successful, on_unreadable=warn
+            )
         except JobsApiError as error:
-            log.warning("The output of run %s cannot be read: %s", run.get("run_id"), error)
+            warn(int(run["run_id"]), error)
     return conclude(run, outputs, log, max_output_bytes=max_output_bytes)
 
 

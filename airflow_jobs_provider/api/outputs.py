@@ -8,14 +8,18 @@ Reference: "Runs get output", "NotebookOutput".
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from airflow_jobs_provider.api.calls import Call, get_run_output
-from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.calls import get_run_output
+from airflow_jobs_provider.api.errors import BadRequest, DoesNotExist
+from airflow_jobs_provider.api.states import RunResultState, RunState, Verdict
+from airflow_jobs_provider.api.steps import Step, whole_run
 
-__all__ = ["TaskOutput", "latest_attempts", "output_calls", "output_value", "read_outputs"]
+__all__ = ["TaskOutput", "latest_attempts", "output_value", "read_outputs"]
+
+_BECAUSE_OF_OTHERS = (RunResultState.UPSTREAM_FAILED, RunResultState.UPSTREAM_CANCELED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,33 +77,55 @@ def latest_attempts(run: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return latest
 
 
-def output_calls(
-    run: Mapping[str, Any],
-) -> list[tuple[str | None, int, Call[dict[str, Any]]]]:
-    """Return task key, run id and call for each output that a run has."""
-    tasks = latest_attempts(run)
-    if not tasks:
-        run_id = int(run["run_id"])
-        return [(None, run_id, get_run_output(run_id))]
-    return [
-        (key, int(task["run_id"]), get_run_output(int(task["run_id"])))
-        for key, task in tasks.items()
-        if task.get("run_id") is not None
-    ]
-
-
 def read_outputs(
     run: Mapping[str, Any],
-) -> Generator[Call[dict[str, Any]], dict[str, Any], list[TaskOutput]]:
+    *,
+    of_failed_tasks_only: bool = False,
+    on_unreadable: Callable[[int, BadRequest], None] | None = None,
+) -> Generator[Step, Any, list[TaskOutput]]:
     """Read the outputs of a run that has ended, one for each of its tasks: an exchange.
 
-    :param run: the run as ``runs/get`` answered it.
+    :param run: the run as ``runs/get`` or ``runs/list`` answered it.
+    :param of_failed_tasks_only: leave out the tasks of a run of several that succeeded, or did not
+        run because of others.
+    :param on_unreadable: told of each task whose output the service refuses, by its run's id; that
+        output is then empty. None raises the refusal.
+    :raises BadRequest: the service refuses the output.
     """
+    if not run.get("tasks"):
+        run_id = int(run["run_id"])
+        try:
+            answer = yield get_run_output(run_id)
+        except DoesNotExist:
+            raise
+        except BadRequest:
+            # A list does not tell a run's tasks, and a run of several has no output of its own.
+            run = yield from whole_run(run_id)
+            if not run.get("tasks"):
+                raise
+        else:
+            return [TaskOutput.of(None, run_id, answer)]
     outputs = []
-    for task_key, run_id, call in output_calls(run):
-        answer = yield call
+    for task_key, task in latest_attempts(run).items():
+        if task.get("run_id") is None or (of_failed_tasks_only and not _failed_itself(task)):
+            continue
+        run_id = int(task["run_id"])
+        try:
+            answer = yield get_run_output(run_id)
+        except BadRequest as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(run_id, error)
+            answer = {"metadata": task}
         outputs.append(TaskOutput.of(task_key, run_id, answer))
     return outputs
+
+
+def _failed_itself(task: Mapping[str, Any]) -> bool:
+    state = RunState.of(task)
+    return state.verdict not in (Verdict.SUCCEEDED, Verdict.SKIPPED) and (
+        state.result_state not in _BECAUSE_OF_OTHERS
+    )
 
 
 def output_value(outputs: Sequence[TaskOutput]) -> str | dict[str, str | None] | None:

@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
-from airflow_jobs_provider.api.outputs import TaskOutput, output_calls, output_value
+from typing import Any
+
+import pytest
+
+from airflow_jobs_provider.api.errors import BadRequest
+from airflow_jobs_provider.api.outputs import TaskOutput, output_value, read_outputs
+
+from .test_steps import Service
 
 
 def output(key: str | None, **answer: object) -> TaskOutput:
@@ -29,10 +36,32 @@ def test_several_tasks_give_a_dict_by_key() -> None:
     assert output_value(outputs) == {"a": "1", "b": None}
 
 
+def read(run: dict[str, Any], *answers: Any, **how: Any) -> tuple[list[str], list[TaskOutput]]:
+    """Read a run's outputs; return what was asked, and the outputs."""
+    service = Service(*answers)
+    outputs = service.drive(read_outputs(run, **how))
+    assert service.answers == []
+    return service.asked, outputs
+
+
+def text(result: str) -> dict[str, Any]:
+    """Make an answer of get-output."""
+    return {"metadata": ended("SUCCESS"), "notebook_output": {"result": result}}
+
+
+def ended(result: str, **more: Any) -> dict[str, Any]:
+    """Make a run or task that has ended."""
+    return {"state": {"life_cycle_state": "TERMINATED", "result_state": result}, **more}
+
+
+SEVERAL = BadRequest(status=400, api_message="Retrieving the output of runs with multiple tasks ...")
+
+
 def test_a_run_without_tasks_is_asked_by_its_own_id() -> None:
     """The runs of API 2.0 have one output."""
-    ((key, run_id, call),) = output_calls({"run_id": 7})
-    assert (key, run_id, call.path, call.parameters) == (None, 7, "runs/get-output", {"run_id": 7})
+    asked, outputs = read({"run_id": 7}, text("42"))
+    assert asked == ["runs/get-output 7"]
+    assert output_value(outputs) == "42"
 
 
 def test_a_run_with_tasks_is_asked_for_each_at_its_latest_attempt() -> None:
@@ -46,4 +75,48 @@ def test_a_run_with_tasks_is_asked_for_each_at_its_latest_attempt() -> None:
             {"task_key": "not started"},
         ],
     }
-    assert [(key, run_id) for key, run_id, _ in output_calls(run)] == [("a", 10), ("b", 9)]
+    asked, outputs = read(run, text("1"), text("2"))
+    assert asked == ["runs/get-output 10", "runs/get-output 9"]
+    assert output_value(outputs) == {"a": "1", "b": "2"}
+
+
+def test_a_run_that_a_list_told_without_its_tasks() -> None:
+    """The service refuses its output, so the run is read, and then its tasks' outputs."""
+    tasks = [ended("SUCCESS", task_key=key, run_id=8 + n) for n, key in enumerate("ab")]
+    asked, outputs = read(
+        {"run_id": 7}, SEVERAL, {"run_id": 7, "tasks": tasks}, text("1"), text("2")
+    )
+    assert asked == ["runs/get-output 7", "runs/get 7", "runs/get-output 8", "runs/get-output 9"]
+    assert output_value(outputs) == {"a": "1", "b": "2"}
+
+
+def test_a_refusal_for_another_reason_is_told() -> None:
+    """A run that has no tasks to ask instead."""
+    with pytest.raises(BadRequest, match="too old"):
+        read({"run_id": 7}, BadRequest(status=400, api_message="too old"), {"run_id": 7})
+
+
+def test_one_output_that_is_refused_leaves_the_others() -> None:
+    """It is None, and its run is told; by default the refusal is raised."""
+    tasks = [ended("SUCCESS", task_key=key, run_id=8 + n) for n, key in enumerate("ab")]
+    refused: list[int] = []
+    _, outputs = read(
+        {"run_id": 7, "tasks": tasks},
+        BadRequest(status=400, api_message="too old"),
+        text("2"),
+        on_unreadable=lambda run_id, _error: refused.append(run_id),
+    )
+    assert output_value(outputs) == {"a": None, "b": "2"}
+    assert refused == [8]
+    with pytest.raises(BadRequest, match="too old"):
+        read({"run_id": 7, "tasks": tasks}, BadRequest(status=400, api_message="too old"))
+
+
+def test_only_the_tasks_that_failed_themselves() -> None:
+    """Not those that succeeded, nor those that did not run because of others."""
+    results = ["SUCCESS", "FAILED", "UPSTREAM_FAILED", "UPSTREAM_CANCELED", "EXCLUDED", "TIMEDOUT"]
+    tasks = [ended(result, task_key=result, run_id=n) for n, result in enumerate(results)]
+    asked, _ = read(
+        {"run_id": 7, "tasks": tasks}, {"error": "a"}, {"error": "b"}, of_failed_tasks_only=True
+    )
+    assert asked == ["runs/get-output 1", "runs/get-output 5"]

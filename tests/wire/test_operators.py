@@ -171,16 +171,24 @@ def test_a_failure_says_nothing_twice(context: Any, server: ScriptedServer) -> N
 def test_a_failure_names_every_failed_task(context: Any, server: ScriptedServer) -> None:
     """A run of several tasks tells which failed, each with its own error."""
     good, bad = run("TERMINATED", "SUCCESS"), run("TERMINATED", "FAILED")
-    tasks = [{**good, "task_key": "a", "run_id": 8}, {**bad, "task_key": "b", "run_id": 9}]
+    tasks = [
+        {**good, "task_key": "a", "run_id": 8},
+        {**bad, "task_key": "b", "run_id": 9},
+        {**bad, "task_key": "c", "run_id": 10},
+    ]
     server.will(
         LAUNCHED,
         answer(run("TERMINATED", "FAILED", tasks=tasks)),
-        answer({"metadata": tasks[0], "notebook_output": {"result": "1"}}),
         answer({"metadata": tasks[1], "error": "ValueError: no rows"}),
+        answer({"error_code": "INVALID_PARAMETER_VALUE", "message": "No output."}, 400),
     )
-    with pytest.raises(DatabricksRunFailedError, match="Task 'b': ValueError: no rows") as caught:
+    with pytest.raises(DatabricksRunFailedError) as caught:
         submit().execute(context)
-    assert "Task 'a'" not in str(caught.value)
+    assert str(caught.value).splitlines()[1:] == [
+        "Task 'b': ValueError: no rows",
+        "Task 'c': TERMINATED/FAILED",
+        "See http://w/7",
+    ]
 
 
 def test_several_tasks_return_a_dict(context: Any, server: ScriptedServer) -> None:
