@@ -21,7 +21,7 @@ from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.outcome import Outcome, read_outcome
 from airflow_jobs_provider.triggers.abandonment import task_waits_no_more
 from airflow_jobs_provider.triggers.ending import success_event
-from airflow_jobs_provider.triggers.poller import poller_of
+from airflow_jobs_provider.triggers.poller import carry_out_one_by_one, poller_of
 
 __all__ = ["DatabricksJobRunTrigger"]
 
@@ -220,9 +220,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         )
         try:
             async with asyncio.timeout(_OUTPUT_SECONDS):
-                return await poller_of(self._hook).carry_out(
-                    steps, period=self.polling_period_seconds
-                )
+                return await carry_out_one_by_one(self._hook, steps)
         except (JobsApiError, AirflowException, ValueError, TimeoutError) as error:
             # Not even a connection that is gone meanwhile spoils a good run.
             why = str(error) or f"no answer for {_OUTPUT_SECONDS:.0f} s"

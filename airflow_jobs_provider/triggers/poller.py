@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
-__all__ = ["RunPoller", "poller_of"]
+__all__ = ["RunPoller", "carry_out_one_by_one", "poller_of"]
 
 Run = dict[str, Any]
 T = TypeVar("T")
@@ -431,6 +431,27 @@ class RunPoller:
 
     def _all(self) -> Iterable[_Waiter]:
         return (waiter for waiters in self._waiters.values() for waiter in waiters)
+
+
+async def carry_out_one_by_one(hook: DatabricksJobsHook, steps: Generator[Step, Any, T]) -> T:
+    """Carry out an exchange that lists of all runs cannot tell of, at the pace of all others.
+
+    Such lists are read for runs' states; they do not tell tasks, outputs, nor what is to start.
+    """
+    exchange = Exchange(steps)
+    while (step := exchange.step) is not None:
+        if isinstance(step, Wait):
+            await asyncio.sleep(step.seconds)
+            exchange.answer(None)
+            continue
+        try:
+            # A poller ends where nobody waits for a run by its id: there may be another one.
+            answer = await poller_of(hook).send(step)
+        except JobsApiError as error:
+            exchange.fail(error)
+        else:
+            exchange.answer(answer)
+    return exchange.result
 
 
 def _to_keep(run: Run) -> Run:

@@ -6,20 +6,15 @@ has rendered in the triggerer.
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Generator, Mapping
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
-from airflow_jobs_provider.api.errors import JobsApiError
 from airflow_jobs_provider.api.finding import Target, follow_task, wait_for_run
-from airflow_jobs_provider.api.steps import Exchange, Step, Wait
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger, excerpt
-from airflow_jobs_provider.triggers.poller import poller_of
+from airflow_jobs_provider.triggers.poller import carry_out_one_by_one
 
 __all__ = ["DatabricksJobRunSensorTrigger"]
-
-T = TypeVar("T")
 
 
 class DatabricksJobRunSensorTrigger(DatabricksJobRunTrigger):
@@ -82,13 +77,14 @@ class DatabricksJobRunSensorTrigger(DatabricksJobRunTrigger):
         run_id = target.run_id
         if run_id is None:
             steps = wait_for_run(target, polling_period=self._period, log=self.log)
-            run_id = int((await self._one_by_one(steps))["run_id"])
+            run_id = int((await carry_out_one_by_one(self._hook, steps))["run_id"])
             self.follow_attempts = True
         self.run_id = self._active_run_id = run_id
         if target.task_key is None:
             return await super()._wait()
-        task = await self._one_by_one(
-            follow_task(run_id, target.task_key, polling_period=self._period, log=self.log)
+        task = await carry_out_one_by_one(
+            self._hook,
+            follow_task(run_id, target.task_key, polling_period=self._period, log=self.log),
         )
         return {"run": excerpt(task)}
 
@@ -100,23 +96,3 @@ class DatabricksJobRunSensorTrigger(DatabricksJobRunTrigger):
 
     def _period(self) -> float:
         return self.polling_period_seconds
-
-    async def _one_by_one(self, steps: Generator[Step, Any, T]) -> T:
-        """Carry out an exchange that no other run's list can tell of.
-
-        Lists of all runs are read for their states; they do not tell tasks, nor what is to start.
-        """
-        exchange = Exchange(steps)
-        while (step := exchange.step) is not None:
-            if isinstance(step, Wait):
-                await asyncio.sleep(step.seconds)
-                exchange.answer(None)
-                continue
-            try:
-                # A poller ends where nobody waits for a run by its id: there may be another one.
-                answer = await poller_of(self._hook).send(step)
-            except JobsApiError as error:
-                exchange.fail(error)
-            else:
-                exchange.answer(answer)
-        return exchange.result

@@ -54,7 +54,9 @@ def ended(result: str, **more: Any) -> dict[str, Any]:
     return {"state": {"life_cycle_state": "TERMINATED", "result_state": result}, **more}
 
 
-SEVERAL = BadRequest(status=400, api_message="Retrieving the output of runs with multiple tasks ...")
+SEVERAL = BadRequest(
+    status=400, api_message="Retrieving the output of runs with multiple tasks ..."
+)
 
 
 def test_a_run_without_tasks_is_asked_by_its_own_id() -> None:
