@@ -120,9 +120,20 @@ class Repairer:
         return [child.run_id for child in self._store.task_runs([run.run_id])]
 
     def _take_current_settings(self, run: Run, job: Job | None, chosen: set[str]) -> None:
-        """Let tasks be run as their job has them now, where there is one that still has them."""
+        """Let tasks be run as their job has them now, where there is one that still has them.
+
+        They wait only for tasks that the run has: one that the job got since then is no part of it.
+        """
         current = {
-            task["task_key"]: task for task in (job.settings.get("tasks") or [] if job else [])
+            task["task_key"]: {
+                **task,
+                "depends_on": [
+                    one
+                    for one in task.get("depends_on") or []
+                    if one["task_key"] in run.task_run_ids
+                ],
+            }
+            for task in (job.settings.get("tasks") or [] if job else [])
         }
         run.tasks = [
             current.get(task["task_key"], task) if task["task_key"] in chosen else task

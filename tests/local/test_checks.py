@@ -151,6 +151,28 @@ def test_settings(dry: Api, good: Any, bad: Any, words: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("k", ""),
+        ("k" * 512, "k" * 513),
+        ("my azure", "azure"),
+        ("a microsoft", "Microsoft Word"),
+        ("win", "windows"),
+        *(("a b", f"a{character}b") for character in "<>%*&+?\\/"),
+    ],
+)
+def test_tag_keys(dry: Api, good: str, bad: str) -> None:
+    """A tag's key has the length and the characters that the reference says."""
+    task = NOTEBOOK["notebook_task"]
+
+    def settings(key: str) -> dict[str, Any]:
+        return {"notebook_task": task, "new_cluster": {**NEW, "custom_tags": {key: "v"}}}
+
+    assert dry.post("create", settings(good)).status_code == 200
+    assert "new_cluster.custom_tags" in _refusal(dry, "create", settings(bad))
+
+
+@pytest.mark.parametrize(
     ("task", "words"),
     [
         ({"notebook_task": {}, **CLUSTER}, "tasks[0].notebook_task.notebook_path"),

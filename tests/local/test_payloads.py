@@ -25,6 +25,7 @@ from tests.local.api import CLUSTER, Api, until
 from tests.payloads import AROUND, CALL_OF, Payloads
 
 MANY = 1000
+TRIES = 10
 EXAMPLES = json.loads((Path(__file__).parents[1] / "unit/data/examples.json").read_text())
 REQUESTS = [example for example in EXAMPLES if example["kind"] == "request"]
 PARTS = [example for example in EXAMPLES if example["kind"] == "part"]
@@ -131,15 +132,19 @@ def test_good_requests_are_accepted_on_both_sides(dry: Api) -> None:
 
 
 @pytest.mark.usefixtures("dryly_connected")
-def test_what_just_obeys_is_accepted(dry: Api) -> None:
-    """At the bound of each rule the service accepts as the client does."""
-    hook = DatabricksJobsHook()
+def test_both_sides_of_each_bound(dry: Api) -> None:
+    """At the bound of each rule the service accepts as the client does; past it, it refuses."""
+    hook, blind = DatabricksJobsHook(), DatabricksJobsHook(validate=False)
     things = Things(dry)
     for case in CASES:
-        for seed in range(5):
+        for seed in range(TRIES):
             payloads = Payloads(random.Random(seed))
             path, request = payloads.around(case.structure, case.make(payloads, False))
             hook.send(_call(path, things.put_into(path, request)))
+            path, request = payloads.around(case.structure, case.make(payloads, True))
+            with pytest.raises(BadRequest) as refused:
+                blind.send(_call(path, things.put_into(path, request)))
+            assert case.field in str(refused.value), (case.rule, request)
 
 
 WRONG: dict[str, tuple[Any, ...]] = {

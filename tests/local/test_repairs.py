@@ -303,11 +303,13 @@ def test_repair_runs_the_job_as_it_is_now(api: Api) -> None:
     job_id = api.post("create", {"tasks": graph.tasks()}, version="2.2").json()["job_id"]
     run_id = api.run_now(job_id)
     assert api.wait(run_id)["state"]["result_state"] == "FAILED"
-    mended = _task("bad", graph.good, "first")
-    change = {"job_id": job_id, "new_settings": {"tasks": [mended]}}
+    mended = _task("bad", graph.good, "first", "of tomorrow")
+    later = _task("of tomorrow", graph.good)
+    change = {"job_id": job_id, "new_settings": {"tasks": [mended, later]}}
     assert api.post("update", change, version="2.2").status_code == 200
     graph.repair(run_id, rerun_all_failed_tasks=True)
     assert api.wait(run_id)["state"]["result_state"] == "SUCCESS"
+    assert "of tomorrow" not in graph.attempts(run_id)
     bad = graph.attempts(run_id)["bad"]
     assert [one["spark_python_task"]["python_file"] for one in bad] == [graph.bad, graph.good]
 
