@@ -176,7 +176,7 @@ async def test_runs_beyond_the_lists_reach(service: ManyRuns) -> None:
 
 
 async def test_lists_of_25(service: ManyRuns) -> None:
-    """Page tokens and small pages, as later API versions have them; hardly a run is asked for alone."""
+    """Page tokens and small pages, as later API versions have; hardly a run is asked alone."""
     run_ids = service.add(300)
     tasks = starts(poller(databricks_conn_id="databricks_later"), run_ids)
     await asyncio.sleep(2 * PERIOD)
