@@ -65,6 +65,8 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     :param queued_timeout_seconds: likewise.
     :param max_output_bytes: likewise.
     :param deferrable: likewise.
+    :param end_from_trigger: let the triggerer end the task when the run has ended well; default
+        False; see :class:`~airflow_jobs_provider.operators.jobs.DatabricksSubmitRunOperator`.
     :param validate: likewise.
     :raises InvalidRequest: when the DAG is parsed: the reference forbids the request.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.

@@ -93,6 +93,13 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         then says so; default none.
     :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
         ``[operators] default_deferrable``.
+    :param end_from_trigger: with ``deferrable``: let the triggerer read the output and end the task
+        when the run has ended well, so that no second worker process starts; default False. A run
+        that ended badly goes back to a worker, where the task fails with its reason. So does a
+        task with outlets, ``on_success_callback``, ``post_execute``, ``map_index_template``,
+        ``multiple_outputs`` or tasks that expand over its output, since Airflow would leave those
+        out, and every task on Airflow 3.0, which would lose sight of its DAG file. Airflow refuses
+        the DAG where plugins have listeners.
     :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
         template; default True.
     :raises InvalidRequest: when the DAG is parsed: the reference forbids the request.

@@ -144,7 +144,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
         event = None
         try:
             payload = await self._wait()
-            if self.end_from_trigger and _ended_well(payload):
+            # Without a number it is in no triggerer: dag.test() knows nothing of tasks that end so.
+            if self.end_from_trigger and self.trigger_id is not None and _ended_well(payload):
                 event = await self._end(payload)
         except (JobsApiError, AirflowException, ValueError) as error:
             payload = {"run_id": self.run_id, "error": str(error)}

@@ -86,6 +86,15 @@ def test_run_now_creates_the_job_once(workspace: LocalWorkspace, run_dag: RunDag
     assert found[0]["Gentoo"] == {"min": 3950.0, "mean": 5076.0, "max": 6300.0}
 
 
+def test_a_job_is_waited_for_by_its_name(workspace: LocalWorkspace, run_dag: RunDag) -> None:
+    """The sensor finds the run that started since the DAG run's time, and gives its output."""
+    done = run_dag(EXAMPLE_DAGS / "databricks_wait_for_job.py", connection=connection_to(workspace))
+    assert done.state == "success", done.log
+    launched, found = (done.tasks[name]["xcoms"] for name in ("run_job", "wait"))
+    assert found["run_id"] == launched["run_id"]
+    assert json.loads(found["return_value"])["measure"] == "body_mass_g"
+
+
 @pytest.mark.parametrize("dag_file", DAG_FILES, ids=lambda path: path.stem)
 def test_example_is_parsed_without_network(dag_file: Path, tmp_path: Path) -> None:
     """An example DAG is parsed without opening a socket, and loads neither HTTP client."""

@@ -30,6 +30,7 @@ from .test_operators import (
     OUTPUT,
     RUNNING,
     SUCCEEDED,
+    events,
     paths,
     run,
     run_now,
@@ -50,7 +51,7 @@ def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str])
 def fired(trigger: Any, task_instance: Any = None) -> TriggerEvent:
     """Run a trigger, made again from its stored form, to its one event."""
     again = type(trigger)(**json.loads(json.dumps(trigger.serialize()[1])))
-    again.task_instance = task_instance
+    again.task_instance, again.trigger_id = task_instance, 5
 
     async def collect() -> list[TriggerEvent]:
         return [event async for event in again.run()]
@@ -164,6 +165,7 @@ def test_a_connection_that_is_gone_by_the_end_is_no_failure(
         return {"run": good}
 
     monkeypatch.setattr(trigger, "_wait", waited)
+    trigger.trigger_id = 5
 
     async def collect() -> list[TriggerEvent]:
         return [event async for event in trigger.run()]
@@ -171,6 +173,14 @@ def test_a_connection_that_is_gone_by_the_end_is_no_failure(
     (event,) = asyncio.run(collect())
     assert xcoms_of(event) is None
     assert "no_such_connection" in logged()
+
+
+def test_outside_a_triggerer_a_worker_ends_the_task(context: Any, server: ScriptedServer) -> None:
+    """dag.test() runs the trigger itself, and knows nothing of tasks that end so."""
+    server.will(SUCCEEDED)
+    (event,) = events(ending_trigger())
+    server.will(OUTPUT)
+    assert submit().execute_complete(context, event) == "42"
 
 
 def test_the_cap_and_the_flag_hold_there(context: Any, server: ScriptedServer) -> None:
