@@ -40,7 +40,7 @@ test-all: venv-dev
 	$(MAKE) test-airflow-2.11 test-airflow-3.0 test-standalone-2.11 test-standalone-3.0
 
 bench: venv-dev
-	.venv/bin/python -m pip install --quiet -c constraints/airflow-3.3.txt '.[bench]'
+	.venv/bin/python -m pip install --quiet -c constraints/airflow-3.3.txt --editable '.[bench]'
 	.venv/bin/python -m benchmarks.report
 
 test-standalone: venv-dev

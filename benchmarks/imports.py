@@ -33,6 +33,8 @@ print(time.perf_counter() - before)
 _SIZE = """
 import json, re, sys
 from importlib.metadata import PackageNotFoundError, distribution
+from importlib.util import find_spec
+from pathlib import Path
 
 def needed(name, extra=""):
     seen, todo = set(), [name]
@@ -51,8 +53,16 @@ def needed(name, extra=""):
     return seen
 
 def size(name):
-    files = distribution(name).files or ()
-    return sum(f.locate().stat().st_size for f in files if f.locate().is_file())
+    found = distribution(name)
+    files = [file.locate() for file in found.files or ()]
+    if '"editable": true' in (found.read_text("direct_url.json") or ""):
+        # As it would be installed: the package, compiled by this Python alone.
+        folder = Path(find_spec(name.replace("-", "_")).origin).parent
+        files += [
+            file for file in folder.rglob("*")
+            if file.suffix != ".pyc" or f".{sys.implementation.cache_tag}." in file.name
+        ]
+    return sum(file.stat().st_size for file in files if file.is_file())
 
 added = needed(sys.argv[1]) - needed("apache-airflow")
 print(json.dumps({name: size(name) for name in sorted(added)}))
