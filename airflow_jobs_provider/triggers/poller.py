@@ -120,6 +120,7 @@ class RunPoller:
         period: float,
         known: Mapping[str, Any] | None = None,
         at_the_latest: float | None = None,
+        first: bool = True,
     ) -> Run:
         """Return the run, read from now on, as soon as its states are not the known ones.
 
@@ -127,6 +128,7 @@ class RunPoller:
         :param period: seconds within which the run is to be read, again and again.
         :param known: the run as last seen; None returns the first reading.
         :param at_the_latest: seconds after which a reading is returned though nothing changed.
+        :param first: whether it is the caller's first wait, which may be shorter than the period.
         :raises JobsApiError: the run cannot be read, now or ever.
         """
         now = time.monotonic()
@@ -134,7 +136,7 @@ class RunPoller:
             run_id=run_id,
             period=period,
             # Not all at the same moment: runs deferred together would be read together.
-            due=now + period * random.uniform(0.8, 1.0),  # noqa: S311
+            due=now + period * (random.uniform(0.8, 1.0) if first else 1.0),  # noqa: S311
             wake_at=float("inf") if at_the_latest is None else now + at_the_latest,
             known=None if known is None else _states(known),
             future=asyncio.get_running_loop().create_future(),
@@ -184,6 +186,7 @@ class RunPoller:
                             period=wait or period,
                             known=None if wake_each_time else known,
                             at_the_latest=SIGN_OF_LIFE_SECONDS,
+                            first=not wait,
                         )
                     )
                 else:

@@ -396,14 +396,18 @@ async def test_trouble_between_pages(service: ManyRuns) -> None:
     assert set(await result_states(tasks)) == {"SUCCESS"}
 
 
-async def test_no_more_requests_than_one_by_one(service: ManyRuns) -> None:
+@pytest.mark.parametrize("queued_timeout_seconds", [None, 100])
+async def test_no_more_requests_than_one_by_one(
+    service: ManyRuns, queued_timeout_seconds: float | None
+) -> None:
     """One run is read no more often than a trigger of its own does: at once, then each period."""
     (run_id,) = service.add(1)
     began = time.monotonic()
-    (task,) = starts(poller(), [run_id])
-    await asyncio.sleep(8 * PERIOD)
-    service.end(run_id)
-    await task
+    trigger = DatabricksJobRunTrigger(
+        run_id, polling_period_seconds=PERIOD, queued_timeout_seconds=queued_timeout_seconds
+    )
+    asyncio.get_running_loop().call_later(8 * PERIOD, service.end, run_id)
+    assert [event.payload["run"]["run_id"] async for event in trigger.run()] == [run_id]
     looks = 1 + int((time.monotonic() - began) / PERIOD)
     assert service.asked["runs/get"] <= looks
 
