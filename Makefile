@@ -7,7 +7,7 @@
 #   make test-all   all tests, on all three lines of Airflow: half an hour
 #   make test-airflow-2.11, make test-standalone-2.11, make test-airflow-3.0, make test-standalone-3.0,
 #   make test-standalone, make test-slow, make test-real-clients   parts of test-all
-#   make bench      what docs/benchmarks.md tells: 20 minutes
+#   make bench      what docs/benchmarks.md tells: 25 minutes
 #
 # PYTHON=/path/to/python3 chooses another Python.
 

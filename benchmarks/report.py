@@ -2,9 +2,9 @@
 
     make bench
 
-Makes an environment of its own for the official provider, has both wait for 1 to 1,000 runs, and
-this one for 10,000, also where the service makes it hard; measures what it costs to have each; and
-writes what came out, with the command, the date and the machine. Takes about 20 minutes.
+Makes an environment of its own for the official provider, has both wait for 1 to 10,000 runs, and
+this one also where the service makes it hard; measures what it costs to have each; and writes what
+came out, with the command, the date and the machine. Takes about 25 minutes.
 """
 
 from __future__ import annotations
@@ -53,10 +53,16 @@ def measure(official_python: str) -> dict[str, Any]:
         side_by_side.append(waits.measure(sys.executable, "this one", runs))
         side_by_side.append(waits.measure(official_python, "official", runs))
         print(waits.table(side_by_side[-2:]), flush=True)
-    side_by_side.append(waits.measure(sys.executable, "this one", 10_000))
-    print(waits.table(side_by_side[-1:]), flush=True)
+    many = waits.measure(sys.executable, "this one", 10_000)
+    side_by_side.append(many)
+    too_many = ""
+    try:
+        side_by_side.append(waits.measure(official_python, "official", 10_000))
+    except waits.TookTooLong as error:
+        too_many = str(error)
+    print(waits.table(side_by_side[-2:]), flush=True)
     services = [
-        {**side_by_side[-1], "service": "as it is: pages of 1,000, no limit met"},
+        {**many, "service": "as it is: pages of 1,000, no limit met"},
         {
             **waits.measure(sys.executable, "this one", 10_000, requests_per_second=10),
             "service": "answers 429 to more than 10 requests a second",
@@ -89,6 +95,7 @@ def measure(official_python: str) -> dict[str, Any]:
         ),
         "date": time.strftime("%Y-%m-%d"),
         "side_by_side": side_by_side,
+        "too_many": too_many,
         "services": services,
         "periods": periods,
         "memory": json.loads(kept.stdout.splitlines()[-1]),
@@ -171,7 +178,7 @@ runs the longest block is {many["longest_block_ms"]:.0f} ms, of which garbage co
 memory, pages that are just being read included, divided by the runs.
 
 The official provider asks for each run by itself: for 10,000 runs at 10 s it would need 1,000
-requests a second, and it is not measured with them.
+requests a second. {_too_many(theirs.get(10_000), measured["too_many"])}
 
 ## Harder services
 
@@ -204,6 +211,15 @@ in it. *Objects* are those that the garbage collector walks.
 {imports.table(measured["costs"])}
 
 {kept_sections}"""
+
+
+def _too_many(row: dict[str, Any] | None, error: str) -> str:
+    if row is None:
+        return f"It did not come to an end within {waits.LONGEST_SECONDS} s ({error})."
+    return (
+        f"It came to {row['requests_per_second']:.0f} on this machine, so that its events were up\n"
+        f"to {row['late_worst']:.0f} s late; its longest block was {row['longest_block_ms']:.0f} ms."
+    )
 
 
 def promises(measured: dict[str, Any]) -> list[str]:
