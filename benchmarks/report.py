@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+import textwrap
 import time
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ def page(measured: dict[str, Any], kept_sections: str) -> str:
     less = theirs[1000]["cpu_seconds"] / ours[1000]["cpu_seconds"]
     many, small_pages = ours[10_000], measured["services"][-1]
     keeps = measured["memory"]
-    return f"""# Benchmarks
+    text = f"""# Benchmarks
 
     make bench
 
@@ -209,16 +210,26 @@ in it. *Objects* are those that the garbage collector walks.
 ## What it costs to have it
 
 {imports.table(measured["costs"])}
+"""
+    return f"{_wrapped(text)}\n{kept_sections}"
 
-{kept_sections}"""
+
+def _wrapped(text: str) -> str:
+    """Wrap the paragraphs, now that the figures are in them."""
+    blocks = text.split("\n\n")
+    return "\n\n".join(
+        block if block.startswith(("#", "|", "!", " ")) else textwrap.fill(block, 100)
+        for block in blocks
+    )
 
 
 def _too_many(row: dict[str, Any] | None, error: str) -> str:
     if row is None:
         return f"It did not come to an end within {waits.LONGEST_SECONDS} s ({error})."
     return (
-        f"It came to {row['requests_per_second']:.0f} on this machine, so that its events were up\n"
-        f"to {row['late_worst']:.0f} s late; its longest block was {row['longest_block_ms']:.0f} ms."
+        f"It came to {row['requests_per_second']:.0f} on this machine, so that its events were up "
+        f"to {row['late_worst']:.0f} s late; its longest block took "
+        f"{row['longest_block_ms']:.0f} ms."
     )
 
 
