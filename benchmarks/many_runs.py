@@ -103,6 +103,7 @@ class ManyRuns:
     :ivar requests_per_second: above it the answer is 429; None for no limit.
     :ivar list_runs: answers lists in place of the service's own way.
     :ivar found_active: how often ``runs/get`` showed a run that had not ended.
+    :ivar latest: runs that ``runs/get`` showed lately, in this order.
     :ivar trouble: answers to give before anything else: a status for each request.
     """
 
@@ -116,6 +117,7 @@ class ManyRuns:
     connections: set[Any] = field(default_factory=set)
     throttled: int = 0
     found_active: int = 0
+    latest: deque[int] = field(default_factory=lambda: deque(maxlen=1000))
     list_runs: Callable[[web.Request], Awaitable[web.Response]] | None = None
     _recent: deque[float] = field(default_factory=deque)
 
@@ -176,6 +178,7 @@ class ManyRuns:
         if run_id not in self.runs or run_id in self.deleted:
             return self._error(f"Run {run_id} does not exist.")
         now = time.time()
+        self.latest.append(run_id)
         self.found_active += now < self.runs[run_id].end
         return web.json_response(self.runs[run_id].as_json(now))
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["RunLists"]
 
 Run: TypeAlias = "dict[str, Any]"
+Tell: TypeAlias = "Callable[[Iterable[Run]], Awaitable[set[int]]]"
 log = logging.getLogger(__name__)
 
 # A page of so many bytes costs as much as one more request: its reading is work here and there.
@@ -39,11 +40,13 @@ LARGEST_PAGE_SINCE_2_1 = 25
 SMALLEST_PAGE = 25
 # Before anything was measured.
 ASSUMED_RUN_BYTES = 1_500.0
+FIRST_PAGE = 100
 # Runs of the last page that are read again at the least, where pages go by offset.
 LEAST_OVERLAP = 10
 # The service lists no further than this (an offset over it is an error).
 LAST_OFFSET = 10_000
-# What a search in the list of ended runs may cost in vain, as a part of what it may save.
+# What a search in the list of ended runs may cost in vain, as a part of what asking for each of the
+# due runs would.
 SEARCH = 0.1
 # How long lists are left alone after the service refused one.
 REFUSED_SECONDS = 600.0
@@ -65,7 +68,7 @@ class RunLists:
         self._ask = ask
         self._since_2_1 = client.api_version != "2.0"
         self._largest_page = LARGEST_PAGE_SINCE_2_1 if self._since_2_1 else LARGEST_PAGE
-        self._bytes_of_a_run = dict.fromkeys(("active", "ended"), ASSUMED_RUN_BYTES)
+        self._measured: dict[str, float] = {}
         self._listed_active = 0.0
         self._overlap = LEAST_OVERLAP
         self._refused_until = 0.0
@@ -76,85 +79,99 @@ class RunLists:
             return False
         listed = max(int(self._listed_active), readings)
         pages = -(-listed // self._limit("active"))
-        if pages + listed * self._bytes_of_a_run["active"] / BYTES_LIKE_A_REQUEST < readings:
+        if pages + listed * self._bytes("active") / BYTES_LIKE_A_REQUEST < readings:
             return True
         # Others' runs end, so what was measured is trusted less and less.
         self._listed_active *= 0.95
         return False
 
-    async def read(
-        self, wanted: Collection[int], tell: Callable[[Iterable[Run]], Awaitable[set[int]]]
-    ) -> set[int]:
-        """Read the active runs, then the latest that ended; return the wanted ones in neither.
+    async def read(self, due: set[int], waited_for: Collection[int], tell: Tell) -> set[int]:
+        """Read the active runs, then the latest that ended; return the due ones in neither.
 
-        :param wanted: ids of runs.
-        :param tell: takes the runs of a page and returns the ids of those it could use.
+        :param due: ids of the runs that are to be read now.
+        :param waited_for: ids of all runs that somebody waits for.
+        :param tell: takes the runs of a page and returns the ids of those that are waited for.
         """
-        missing = set(wanted)
+        seen: set[int] = set()
         try:
-            await self._read_active(missing, tell)
-            # What is in no list of active runs has ended, or is beyond its reach, or was deleted.
-            if len(missing) > self._cost("ended", len(missing)):
-                await self._read_ended(missing, tell)
+            to_its_end = await self._read_active(len(due), seen, tell)
+            # What is in no list of active runs has ended, or is beyond its reach, or was deleted:
+            # also what is not due yet, and would be missing again in a moment.
+            missing = (set(waited_for) if to_its_end else due) - seen
+            if due - seen and len(missing) > self._cost("ended", len(missing)):
+                await self._read_ended(missing, seen, tell, SEARCH * len(due - seen))
         except PassingConflict:
             raise
         except BadRequest as error:
             # Not allowed, or not in the way it was asked: the runs themselves can be read.
             self._refused_until = time.monotonic() + REFUSED_SECONDS
             log.info("Runs are read one by one, since listing them is refused: %s", error)
-        return missing
+        return due - seen
 
-    async def _read_active(
-        self, missing: set[int], tell: Callable[[Iterable[Run]], Awaitable[set[int]]]
-    ) -> None:
-        listed, cost, worth = 0, 0.0, len(missing)
-        async for page in self._pages("active", self._limit("active")):
+    async def _read_active(self, worth: int, seen: set[int], tell: Tell) -> bool:
+        """Read the active runs; False where it was given up since it costs more than its worth."""
+        listed, cost = 0, 0.0
+        async for page in self._pages("active", LARGEST_PAGE):
             listed += len(page)
-            missing -= await tell(run for run in page if _is_whole(run))
+            seen |= await tell(run for run in page if _is_whole(run))
             cost += self._cost("active", len(page))
             if cost > worth:
-                listed += self._limit("active")  # there is at least one more page, it seems
-                break
+                # There is at least one more page, it seems.
+                self._listed_active = listed + self._limit("active")
+                return False
         self._listed_active = listed
+        return True
 
     async def _read_ended(
-        self, missing: set[int], tell: Callable[[Iterable[Run]], Awaitable[set[int]]]
+        self, missing: set[int], seen: set[int], tell: Tell, spare: float
     ) -> None:
-        limit = max(SMALLEST_PAGE, min(self._limit("ended"), 2 * len(missing)))
-        # The latest to end need not be the latest to start, so pages that find little do not end
-        # the search, before it has cost a part of what asking for each run would.
-        spare, density = SEARCH * len(missing), 1.0
-        async for page in self._pages("ended", limit, growing=2):
+        """Read the runs that ended as long as that finds missing ones.
+
+        :param spare: what reading may cost in vain: the latest to end need not be the latest to
+            start, so pages that find little do not end the search at once.
+        """
+        limit, density = max(SMALLEST_PAGE, 2 * len(missing)), 1.0
+        async for page in self._pages("ended", limit):
             read = len(page)
-            found = missing & await tell(run for run in page if _is_whole(run))
-            missing -= found
-            spare -= max(0.0, self._cost("ended", read) - len(found))
-            density = (density + len(found) / read) / 2
-            limit = max(limit, min(2 * limit, self._limit("ended")))
+            told = await tell(run for run in page if _is_whole(run))
+            found = len(missing & told)
+            missing = missing - told
+            seen |= told
+            spare -= max(0.0, self._cost("ended", read) - found)
+            density = (density + found / read) / 2
+            limit = min(2 * limit, self._limit("ended"))
             cost = self._cost("ended", limit)
             if len(missing) <= cost or (density * limit <= cost and spare < cost):
                 break
 
+    def _bytes(self, which: str) -> float:
+        """Size of a run in a list, as measured."""
+        return max(1.0, self._measured.get(which, ASSUMED_RUN_BYTES))
+
     def _limit(self, which: str) -> int:
-        limit = int(PAGE_BYTES / max(self._bytes_of_a_run[which], 1.0))
+        limit = int(PAGE_BYTES / self._bytes(which)) if which in self._measured else FIRST_PAGE
         return max(SMALLEST_PAGE, min(self._largest_page, limit))
 
     def _cost(self, which: str, runs: int) -> float:
-        return 1 + runs * self._bytes_of_a_run[which] / BYTES_LIKE_A_REQUEST
+        return 1 + runs * self._bytes(which) / BYTES_LIKE_A_REQUEST
 
-    async def _pages(self, which: str, limit: int, *, growing: int = 1) -> AsyncIterator[list[Run]]:
-        """Read a list page by page, so that no run slips through between two pages."""
+    async def _pages(self, which: str, limit: int) -> AsyncIterator[list[Run]]:
+        """Read a list page by page, so that no run slips through between two pages.
+
+        :param limit: runs on the first page; each further one may have twice as many as the last.
+        """
         before: set[int] = set()
         position, overlap = 0, 0
         token: str | None = None
         while True:
-            page = await self._page(which, min(limit, self._largest_page), position, token)
+            limit = min(limit, self._limit(which))
+            page = await self._page(which, limit, position, token)
             if page is None:
                 return
             ids = [int(run.get("run_id") or 0) for run in page.items]
             if not ids:
                 return
-            limit = max(limit, min(growing * limit, self._limit(which)))
+            limit *= 2
             yield page.items
             # A page is not kept while the next one is read.
             page.items.clear()
@@ -211,7 +228,8 @@ class RunLists:
             raise
         if page.items:
             size = self._client.answered_bytes / len(page.items)
-            self._bytes_of_a_run[which] += 0.5 * (size - self._bytes_of_a_run[which])
+            # Larger runs are believed at once, smaller ones by and by.
+            self._measured[which] = max(size, (size + self._measured.get(which, size)) / 2)
         return page
 
 

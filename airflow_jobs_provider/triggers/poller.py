@@ -269,7 +269,7 @@ class RunPoller:
         self._paused = 0.0
         try:
             if lists.are_cheaper_than(len(due)):
-                due = await lists.read(due, self._tell)
+                due = await lists.read(due, self._waiters.keys(), self._tell)
             else:
                 # Each for itself, when it is due and no earlier: to be early saves nothing.
                 due = {w.run_id for w in self._all() if w.due <= now}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -15,7 +16,7 @@ from airflow_jobs_provider.api.calls import get_run
 from airflow_jobs_provider.api.errors import DoesNotExist, JobsApiError
 from airflow_jobs_provider.api.steps import Wait
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.triggers import pace
+from airflow_jobs_provider.triggers import lists, pace
 from airflow_jobs_provider.triggers import poller as poller_module
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from airflow_jobs_provider.triggers.poller import RunPoller, poller_of
@@ -161,7 +162,7 @@ async def test_other_peoples_runs(service: ManyRuns) -> None:
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
-    assert service.asked["runs/list active_only"] <= 2
+    assert service.asked["runs/list active_only"] <= 3
 
 
 async def test_runs_beyond_the_lists_reach(service: ManyRuns) -> None:
@@ -178,10 +179,16 @@ async def test_runs_beyond_the_lists_reach(service: ManyRuns) -> None:
 async def test_lists_of_25(service: ManyRuns) -> None:
     """Page tokens and small pages, as later API versions have; hardly a run is asked alone."""
     run_ids = service.add(300)
+
+    async def then_all_end(request: web.Request) -> web.Response:
+        answer = await service._list(request)
+        if "next_page_token" not in (answer.text or ""):
+            for run_id in run_ids:
+                service.end(run_id)
+        return answer
+
+    service.list_runs = then_all_end
     tasks = starts(poller(databricks_conn_id="databricks_later"), run_ids)
-    await asyncio.sleep(2 * PERIOD)
-    for run_id in run_ids:
-        service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
     # None, but where the machine is so busy that a list takes longer than the period.
     assert service.asked["runs/get"] < len(run_ids) / 2
@@ -446,3 +453,50 @@ async def test_what_a_waiter_keeps(service: ManyRuns) -> None:
     assert active["state"]["life_cycle_state"] == "RUNNING"
     assert "cluster_spec" not in active
     assert done == service.runs[run_id].as_json(time.time())
+
+
+async def test_large_runs_make_small_pages(service: ManyRuns) -> None:
+    """No page is so large that parsing it would keep the event loop from others for long."""
+    pages: list[int] = []
+
+    async def large(request: web.Request) -> web.Response:
+        answer = json.loads((await service._list(request)).text or "")
+        for run in answer["runs"]:
+            run["description"] = 20_000 * "x"
+        response = web.json_response(answer)
+        pages.append(response.content_length or 0)
+        return response
+
+    service.list_runs = large
+    run_ids = service.add(1200)
+    tasks = starts(poller(), run_ids, 1.0)
+    async with asyncio.timeout(20):
+        await until(lambda: len(pages) >= 3)
+    for task in tasks:
+        task.cancel()
+    first, *others = pages
+    assert first <= 0.5 * 1200 * 20_000
+    assert max(others) <= 1.01 * lists.PAGE_BYTES
+
+
+async def test_who_waited_longest_comes_first(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where lists show none of them, the runs are asked for in the order in which they are due."""
+    run_ids = service.add(64)
+    parts = iter([1.0 - n / 1000 for n in range(len(run_ids))])
+    monkeypatch.setattr(random, "uniform", lambda *_: next(parts, 1.0))
+
+    async def nothing(_request: web.Request) -> web.Response:
+        return web.json_response({"runs": []})
+
+    service.list_runs = nothing
+    tasks = starts(poller(), run_ids, 1.0)
+    async with asyncio.timeout(20):
+        await until(lambda: len(service.latest) >= len(run_ids))
+    for task in tasks:
+        task.cancel()
+    at_once = pace.REQUESTS_AT_ONCE
+    asked = list(service.latest)[: len(run_ids)]
+    portions = [sorted(asked[n : n + at_once]) for n in range(0, len(asked), at_once)]
+    assert portions == sorted(portions, reverse=True)
