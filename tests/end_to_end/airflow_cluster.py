@@ -415,13 +415,15 @@ class DagRun:
         """
 
         def is_so() -> bool:
-            lines = self.cluster.log_of("scheduler").splitlines()
-            return times <= sum(
-                "TaskInstance Finished" in line
+            # A try that resumed, and failed, may be told late, when the next one is deferred.
+            tries = {
+                tuple(re.findall(r" (?:map_index|try_number)=(-?\d+)", line))
+                for line in self.cluster.log_of("scheduler").splitlines()
+                if "TaskInstance Finished" in line
                 and f"run_id={self.run_id}," in line
                 and "state=deferred" in line
-                for line in lines
-            )
+            }
+            return len(tries) >= times
 
         eventually(is_so, f"{self.run_id} has left the worker")
 

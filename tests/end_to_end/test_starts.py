@@ -188,13 +188,33 @@ def sensed(cluster: AirflowCluster, workspace: CountingWorkspace) -> dict[str, D
         "sensed_all_along",
         "named",
     )
+    rescheduled = cluster.trigger("rescheduled")
     dag_runs = {dag_id: cluster.trigger(dag_id) for dag_id in dag_ids}
     for dag_run in dag_runs.values():
         dag_run.until("deferred")
         dag_run.until_watched()
+    eventually(lambda: len(noted(rescheduled)) > 2, "the sensor has looked often")
+    dag_runs["rescheduled"] = rescheduled
     run_id = int(cluster.env["SENSED_GOOD_RUN"])
     workspace.end(workspace.run(run_id))
     return dag_runs
+
+
+def noted(dag_run: DagRun) -> list[float]:
+    """Return when a sensor's wait began, as it knew at each poke."""
+    note = dag_run.cluster.home / f"{dag_run.run_id}.began"
+    return [float(line) for line in note.read_text().splitlines()] if note.exists() else []
+
+
+def test_a_rescheduled_sensor_knows_when_its_wait_began(sensed: dict[str, DagRun]) -> None:
+    """It is a new process at each poke; Airflow remembers, from the first reschedule on."""
+    dag_run = sensed["rescheduled"]
+    dag_run.until("success")
+    run_id = int(dag_run.cluster.env["SENSED_GOOD_RUN"])
+    assert seen_by_the_next_task(dag_run) == (f"output of {run_id}", run_id, None)
+    first, *others = noted(dag_run)
+    assert len(set(others)) == 1
+    assert abs(others[0] - first) < 10
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import DAG, get_parsing_context, task
 from airflow.triggers.base import BaseTrigger
 
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
+from airflow_jobs_provider.sensors.beginning import wait_began
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 
 context = get_parsing_context()
@@ -91,5 +92,24 @@ with DAG("rendered", schedule=None, catchup=False) as rendered:
 with DAG("named", schedule=None, catchup=False) as named:
     wait = DatabricksJobRunSensor(
         task_id="wait", job_name="the sensed job", poke_interval=1, deferrable=True, **RENDERED
+    )
+    wait >> see()
+
+
+class Noting(DatabricksJobRunSensor):
+    """A sensor that notes when its wait began, at each poke."""
+
+    def poke(self, context: Any) -> Any:
+        """Note it, and look."""
+        note = Path(os.environ["AIRFLOW_HOME"], f"{context['dag_run'].run_id}.began")
+        with note.open("a") as file:
+            file.write(f"{wait_began(self, context)}\n")
+        return super().poke(context)
+
+
+with DAG("rescheduled", schedule=None, catchup=False) as rescheduled:
+    # Not sooner, or the scheduler might hear of a poke's end when the next one is due, and fail it.
+    wait = Noting(
+        task_id="wait", job_name="the sensed job", poke_interval=8, mode="reschedule", **COMMON
     )
     wait >> see()
