@@ -238,6 +238,15 @@ def test_a_sensor_takes_two_or_one_or_none(
     assert starts(dag_run) == processes
 
 
+def test_mapped_sensors_begin_on_a_worker(
+    cluster: AirflowCluster, sensed: dict[str, DagRun], starts: Starts
+) -> None:
+    """No version of Airflow here begins them in the triggerer; they wait all the same."""
+    dag_run = cluster.trigger("sensed_by_mapped")
+    dag_run.until("success", map_index=0)
+    assert starts(dag_run) == 1
+
+
 def test_a_sensor_that_begins_and_ends_in_the_triggerer_fails_with_reason_and_retries(
     cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
 ) -> None:

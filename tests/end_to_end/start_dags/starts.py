@@ -113,3 +113,9 @@ with DAG("rescheduled", schedule=None, catchup=False) as rescheduled:
         task_id="wait", job_name="the sensed job", poke_interval=8, mode="reschedule", **COMMON
     )
     wait >> see()
+
+
+with DAG("sensed_by_mapped", schedule=None, catchup=False) as sensed_by_mapped:
+    DatabricksJobRunSensor.partial(task_id="wait", poke_interval=1, **BOTH).expand(
+        run_id=[os.environ["SENSED_GOOD_RUN"]]
+    )
