@@ -10,6 +10,11 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.connected import refusals_are_final
 from airflow_jobs_provider.identity import TaskTry
+from airflow_jobs_provider.operators.left_behind import (
+    cancel_run_left_behind,
+    with_callback,
+    xcoms_can_be_read,
+)
 from airflow_jobs_provider.operators.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.parsing import check_before_sending, fields_over_json
 from airflow_jobs_provider.waiting import WaitsForRun
@@ -63,6 +68,13 @@ class LaunchRunOperator(WaitsForRun):
         self._launching: Call[int] | None = None
         self._launched_run_id: int | None = None
         self._killed = False
+        # What cancel_left_behind needs beside: whether this is the process that ran the task, and
+        # whether it knows that the run has ended or was cancelled.
+        self._was_at_work = self._is_settled = False
+        if cancel_on_kill and wait_for_termination:
+            self.on_failure_callback = with_callback(
+                self.on_failure_callback, cancel_run_left_behind
+            )
         # When this try began, where Airflow tells it wrongly.
         self._began: float | None = None
 
@@ -79,6 +91,7 @@ class LaunchRunOperator(WaitsForRun):
 
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""
+        self._was_at_work = True
         return self._launch_and_wait(context, first_generation=0)
 
     def execute_complete(
@@ -99,6 +112,9 @@ class LaunchRunOperator(WaitsForRun):
             # Airflow 3.0 begins a retry with the event that ended the try before, and its start.
             self._began = time.time()
             return self.execute(context)
+        self._was_at_work = True
+        self._is_settled = "run" in event
+        self._launched_run_id = event.get("run_id")
         run = self._run_of(event)
         following = self._following(context, run, generation)
         if following is None:
@@ -110,6 +126,30 @@ class LaunchRunOperator(WaitsForRun):
         self._killed = True
         if self.cancel_on_kill:
             self._cancel("the task was killed")
+
+    def cancel_left_behind(self, context: Context) -> None:
+        """Cancel the run of this task, which has failed for good, if it goes on.
+
+        That is so where the run could not be followed any more, and where the task's process died
+        without a word: then Airflow's DAG processor calls this.
+        """
+        if self._is_settled or self._killed:
+            return
+        if not self._was_at_work:
+            self._launched_run_id = self._noted_run_id(context)
+            if self._launched_run_id is None:
+                return
+            self.databricks_conn_id = self.render_template(self.databricks_conn_id, context)
+        self._cancel("its task has failed")
+
+    def _noted_run_id(self, context: Context) -> int | None:
+        """Return the run that this task's dead process launched, as its XCom tells."""
+        if not xcoms_can_be_read():
+            self.log.warning("The run of this task may still run: its id cannot be read here.")
+            return None
+        ti: Any = context["ti"]
+        noted = ti.xcom_pull(task_ids=ti.task_id, key="run_id", map_indexes=ti.map_index)
+        return None if noted is None else int(noted)
 
     def _cancel(self, reason: str) -> None:
         from airflow_jobs_provider.api.calls import cancel_run
@@ -190,6 +230,7 @@ class LaunchRunOperator(WaitsForRun):
     def _launch(self, context: Context, first_generation: int) -> Launched:
         from airflow_jobs_provider.api.steps import launch_once
 
+        self._is_settled = False
         call = self.launch_call(context)
         with refusals_are_final():
             check_before_sending(call.path, call.parameters, validate=self.validate)
@@ -269,10 +310,12 @@ class LaunchRunOperator(WaitsForRun):
         if ended.queued_too_long:
             if self.cancel_on_kill:
                 self._cancel("it did not begin to run in time")
+                self._is_settled = True
             raise DatabricksRunTimeoutError(
                 launched.run_id, "queued_timeout_seconds", ended.run.get("run_page_url") or ""
             )
         self._launching = self._launched_run_id = None
+        self._is_settled = True
         return ended.run
 
     def _conclude(self, context: Context, run: Mapping[str, Any]) -> Any:

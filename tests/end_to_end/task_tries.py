@@ -37,6 +37,7 @@ from typing import Any
 RESULTS = os.fdopen(os.dup(1), "w", buffering=1)
 os.dup2(2, 1)
 
+from airflow.callbacks.database_callback_sink import DatabaseCallbackSink  # noqa: E402
 from airflow.dag_processing.bundles.manager import DagBundlesManager  # noqa: E402
 from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db  # noqa: E402
 from airflow.executors.base_executor import BaseExecutor  # noqa: E402
@@ -143,6 +144,7 @@ def run_try(ti: TaskInstance, rel_path: str, victim: Victim, client: Any) -> Non
     exit_code = process.wait()
     victim.ended(exit_code)
     executor = BaseExecutor()
+    executor.callback_sink = DatabaseCallbackSink()
     (executor.success if exit_code == 0 else executor.fail)(ti.key)
     with create_session() as session:
         SchedulerJobRunner.process_executor_events(

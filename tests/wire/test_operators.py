@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import socket
+import sys
 import time
 import traceback
 from datetime import UTC, datetime, timedelta
@@ -50,6 +52,11 @@ class TaskInstance:
     def xcom_push(self, key: str, value: Any) -> None:
         """Remember."""
         self.xcoms[key] = value
+
+    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
+        """Tell what was remembered."""
+        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
+        return self.xcoms.get(key)
 
 
 @pytest.fixture
@@ -600,6 +607,104 @@ def test_a_kill_that_cancels_nothing(context: Any, server: ScriptedServer) -> No
         operator.execute(context)
     operator.on_kill()
     assert "runs/cancel" not in paths(server)
+
+
+def fail_for_good(operator: Any, context: Any) -> None:
+    """Do what Airflow does when a task has failed and no retry is left."""
+    context["task"] = operator
+    for callback in operator.on_failure_callback:
+        callback(context)
+
+
+def cancelled_after(requests: int, server: ScriptedServer) -> list[Any]:
+    """Return the runs that were cancelled after so many requests."""
+    later = server.requests[requests:]
+    assert all(request.path.endswith("/runs/cancel") for request in later)
+    return [request.body["run_id"] for request in later]
+
+
+def test_a_task_that_died_without_a_word_leaves_no_run(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that never ran the task cancels the run that the task's XCom names."""
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", os.environ["AIRFLOW_CONN_DATABRICKS_DEFAULT"])
+    monkeypatch.delenv("AIRFLOW_CONN_DATABRICKS_DEFAULT")
+    context["name"] = "other"
+    context["ti"].xcoms["run_id"] = 7
+    operator = submit(databricks_conn_id="{{ name }}")
+    fail_for_good(operator, context)
+    assert cancelled_after(0, server) == [7]
+    assert operator.databricks_conn_id == "{{ name }}"
+
+
+def test_a_task_that_died_before_its_launch_leaves_no_run(
+    context: Any, server: ScriptedServer
+) -> None:
+    """Without the XCom there is nothing to cancel."""
+    fail_for_good(submit(), context)
+    assert server.requests == []
+
+
+def test_no_xcom_is_asked_for_where_that_would_end_airflows_processor(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That of Airflow 3.0: it speaks to its manager, but not about XComs."""
+    context["ti"].xcoms["run_id"] = 7
+    processor = SimpleNamespace(ToManager=object)
+    monkeypatch.setitem(sys.modules, "airflow.dag_processing.processor", processor)
+    fail_for_good(submit(), context)
+    assert server.requests == []
+    processor.GetXCom = object
+    fail_for_good(submit(), context)
+    assert cancelled_after(0, server) == [7]
+
+
+def test_a_run_that_can_be_followed_no_more_is_cancelled(
+    context: Any, server: ScriptedServer
+) -> None:
+    """A task that fails for good because it cannot read its run does not leave it going on."""
+    refused = answer({"error_code": "INVALID_PARAMETER_VALUE", "message": "no"}, 400)
+    server.will(LAUNCHED, RUNNING, refused)
+    operator = submit()
+    with pytest.raises(Exception, match="no"):
+        operator.execute(context)
+    asked = len(server.requests)
+    fail_for_good(operator, context)
+    assert cancelled_after(asked, server) == [7]
+    resumed = submit(deferrable=True)
+    with pytest.raises(AirflowException, match="cannot be followed"):
+        resumed.execute_complete(context, {"run_id": 8, "error": "no"})
+    fail_for_good(resumed, context)
+    assert cancelled_after(asked + 1, server) == [8]
+
+
+def test_a_run_that_has_ended_is_not_cancelled(context: Any, server: ScriptedServer) -> None:
+    """A task whose run failed, timed out or was killed with it cancels nothing any more."""
+    server.will(LAUNCHED, RUNNING, FAILED, FAILED_OUTPUT, FAILED_OUTPUT)
+    operator, resumed, killed = submit(), submit(deferrable=True), submit()
+    with pytest.raises(DatabricksRunFailedError):
+        operator.execute(context)
+    with pytest.raises(DatabricksRunFailedError):
+        resumed.execute_complete(context, {"run": FAILED_RUN})
+    killed.on_kill()
+    asked = len(server.requests)
+    context["ti"].xcoms["run_id"] = 7
+    for one in (operator, resumed, killed):
+        fail_for_good(one, context)
+    assert cancelled_after(asked, server) == []
+
+
+def test_a_failure_callback_of_the_users_own_is_kept() -> None:
+    """One, several or none; and where no run is to be cancelled there is only theirs."""
+
+    def theirs(context: Any) -> None: ...
+
+    for given, kept in ((None, []), (theirs, [theirs]), ([theirs, theirs], [theirs, theirs])):
+        callbacks: Any = submit(on_failure_callback=given).on_failure_callback
+        assert callbacks[1:] == kept
+        for arguments in ({"cancel_on_kill": False}, {"wait_for_termination": False}):
+            left: Any = submit(on_failure_callback=given, **arguments).on_failure_callback or []
+            assert (left if isinstance(left, list) else [left]) == kept
 
 
 def test_output_over_the_cap(context: Any, server: ScriptedServer) -> None:
