@@ -19,7 +19,8 @@ import contextvars
 import logging
 import random
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -96,6 +97,9 @@ class RunPoller:
         self._pace = Pace()
         self._on_idle = on_idle
         self._waiters: dict[int, list[_Waiter]] = {}
+        # Exchanges and calls under way: who is between two looks still counts on this poller.
+        self._users = 0
+        self._broke: Exception | None = None
         self._joined = asyncio.Event()
         self._planned = float("inf")
         self._client: asyncio.Future[AsyncJobsClient] = asyncio.get_running_loop().create_future()
@@ -131,6 +135,8 @@ class RunPoller:
         :param first: whether it is the caller's first wait, which may be shorter than the period.
         :raises JobsApiError: the run cannot be read, now or ever.
         """
+        if self._broke is not None:
+            raise self._broke
         now = time.monotonic()
         waiter = _Waiter(
             run_id=run_id,
@@ -164,10 +170,15 @@ class RunPoller:
         :param life_cycle_state: the first run's as it is known; None for not at all.
         :param wake_each_time: give the exchange each reading, not only those that bring news.
         """
-        exchange = Exchange(steps)
         known: Run | None = None
         if life_cycle_state is not None:
             known = {"state": {"life_cycle_state": life_cycle_state}}
+        with self._in_use():
+            return await self._carry_out(Exchange(steps), period, known, wake_each_time)
+
+    async def _carry_out(
+        self, exchange: Exchange[T], period: float, known: Run | None, wake_each_time: bool
+    ) -> T:
         wait = 0.0
         while (step := exchange.step) is not None:
             if isinstance(step, Wait):
@@ -201,9 +212,18 @@ class RunPoller:
 
     async def send(self, call: Call[T]) -> T:
         """Send another call through the poller's client, at its pace."""
-        client = await asyncio.shield(self._client)
-        async with self._pace.turn():
-            return await client.send(call, retries=self._retries)
+        with self._in_use():
+            client = await asyncio.shield(self._client)
+            async with self._pace.turn():
+                return await client.send(call, retries=self._retries)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        self._users += 1
+        try:
+            yield
+        finally:
+            self._users -= 1
 
     def _leave(self, waiter: _Waiter) -> None:
         waiters = self._waiters.get(waiter.run_id, [])
@@ -220,13 +240,14 @@ class RunPoller:
                 self._pace = self._paces.setdefault(client.host, self._pace)
                 self._client.set_result(client)
                 lists = RunLists(client, lambda call: self._ask_page(client, call))
-                while await self._has_waiters():
+                while await self._is_needed():
                     await self._sleep_until_due()
                     await self._cycle(client, lists)
                 # Before anything is awaited: who comes now gets another poller.
                 self._on_idle()
         except Exception as error:  # noqa: BLE001 - whoever waits must hear of it
             self._on_idle()
+            self._broke = error
             if not self._client.done():
                 self._client.set_exception(error)
                 self._client.exception()
@@ -234,15 +255,17 @@ class RunPoller:
         finally:
             self._on_idle()
 
-    async def _has_waiters(self) -> bool:
-        if not self._waiters:
+    async def _is_needed(self) -> bool:
+        """Wait for a waiter; False where none comes for a while and nobody else counts on this."""
+        while not self._waiters:
             self._planned = float("inf")
             self._joined.clear()
             try:
                 async with asyncio.timeout(LINGER_SECONDS):
                     await self._joined.wait()
             except TimeoutError:
-                return bool(self._waiters)
+                if not self._users:
+                    return bool(self._waiters)
         return True
 
     async def _sleep_until_due(self) -> None:

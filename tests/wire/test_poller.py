@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from airflow_jobs_provider.api.calls import get_run
+from airflow_jobs_provider.api.calls import get_run, list_runs
 from airflow_jobs_provider.api.errors import DoesNotExist, JobsApiError
 from airflow_jobs_provider.api.steps import Wait
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
@@ -500,3 +500,31 @@ async def test_who_waited_longest_comes_first(
     asked = list(service.latest)[: len(run_ids)]
     portions = [sorted(asked[n : n + at_once]) for n in range(0, len(asked), at_once)]
     assert portions == sorted(portions, reverse=True)
+
+
+async def test_a_poller_stays_while_an_exchange_is_between_two_looks(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job's next attempt may be minutes away: nobody waits for a run by then, but will again."""
+    monkeypatch.setattr(poller_module, "LINGER_SECONDS", 0.02)
+    (run_id,) = service.add(1)
+
+    def steps() -> Any:
+        yield get_run(run_id)
+        yield Wait(0.2)
+        yield list_runs(limit=1)
+        service.end(run_id)
+        return (yield get_run(run_id))
+
+    async with asyncio.timeout(10):
+        run = await poller().carry_out(steps(), period=0.01)
+    assert run["run_id"] == run_id
+
+
+async def test_who_comes_to_a_broken_poller_hears_of_it(service: ManyRuns) -> None:
+    """At once, as those heard who were there when it broke."""
+    one = poller(databricks_conn_id="not_there")
+    async with asyncio.timeout(10):
+        for _ in range(2):
+            with pytest.raises(Exception, match="not_there"):
+                await ended(one, 7)
