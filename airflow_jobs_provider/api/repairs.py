@@ -14,7 +14,7 @@ from airflow_jobs_provider.api.errors import BadRequest
 from airflow_jobs_provider.api.states import RunState, Verdict
 from airflow_jobs_provider.api.steps import Step, Wait
 
-__all__ = ["is_repairable", "repair_once", "repairs_of", "run_parameters"]
+__all__ = ["is_repairable", "repair_once", "repaired_at", "repairs_of", "run_parameters"]
 
 Run = dict[str, Any]
 
@@ -72,6 +72,16 @@ def repair_once(
 def is_repairable(run: Mapping[str, Any]) -> bool:
     """Whether a run has ended in a way that running its failed tasks again may mend."""
     return RunState.of(run).verdict in _REPAIRABLE
+
+
+def repaired_at(run: Mapping[str, Any]) -> float | None:
+    """Return when the latest repair of a run began, in seconds since the epoch; None without one.
+
+    A repaired run waits for its turn again, but keeps its start_time.
+    """
+    repairs = repairs_of(run)
+    started = repairs[-1].get("start_time") if repairs else None
+    return None if started is None else float(started) / 1000
 
 
 def repairs_of(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:

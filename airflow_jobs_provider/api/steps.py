@@ -89,11 +89,14 @@ class Launched:
     :ivar run_id: the run.
     :ivar run: the run as the first look at it showed it.
     :ivar generation: place of its token among those given.
+    :ivar queued_since: when it began to wait for its turn, in seconds since the epoch, where that
+        is not its start_time: the run was repaired since.
     """
 
     run_id: int
     run: Run
     generation: int
+    queued_since: float | None = None
 
 
 def launch_once(
@@ -163,6 +166,7 @@ def follow_run(
     progress: RunProgress,
     first_look: Run | None = None,
     queued_timeout_seconds: float | None = None,
+    queued_since: float | None = None,
     follow_attempts: bool = True,
     attempts_from_end: bool = False,
     on_attempt: Callable[[int], None] = lambda _run_id: None,
@@ -179,6 +183,7 @@ def follow_run(
     :param first_look: the run, where it has been read already.
     :param queued_timeout_seconds: give up a run that has not begun to run for so long since its
         start_time; None to wait.
+    :param queued_since: count from then, in seconds since the epoch, instead of its start_time.
     :param follow_attempts: go on with the service's own retries; default True.
     :param attempts_from_end: give up the next attempt by the run's own end_time, for who begins
         anew at each look; default False, by when its end was seen, which no clock can falsify.
@@ -200,10 +205,10 @@ def follow_run(
                 return Ended((yield from _with_all_tasks(run)))
             progress.next_attempt(int(attempt["run_id"]))
             on_attempt(int(attempt["run_id"]))
-            run, waiting_since = attempt, clock()
+            run, waiting_since, queued_since = attempt, clock(), None
             continue
         if queued_timeout_seconds is not None and state.life_cycle_state in _NOT_YET_RUNNING:
-            since = float(run.get("start_time") or waiting_since * 1000) / 1000
+            since = queued_since or float(run.get("start_time") or waiting_since * 1000) / 1000
             if clock() - since >= queued_timeout_seconds:
                 return Ended(run, queued_too_long=True)
         yield Wait(polling_period())

@@ -455,6 +455,11 @@ class DatabricksJobsHook(BaseHook):
         """
         return self.client.carry_out(read_outputs(run), patient=False)
 
+    async def a_get_outputs(self, run: Mapping[str, Any]) -> list[TaskOutput]:
+        """Do what :meth:`get_outputs` does."""
+        async with self.async_client() as client:
+            return await client.carry_out(read_outputs(run), patient=False)
+
     def test_connection(self) -> tuple[bool, str]:
         """Check address and credentials by listing one run, which any user may do."""
         from airflow_jobs_provider.api.errors import JobsApiError

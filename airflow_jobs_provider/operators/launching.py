@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.steps import Launched, Step
 
 __all__ = ["LaunchRunOperator"]
+
+T = TypeVar("T")
 
 
 class LaunchRunOperator(WaitsForRun):
@@ -75,8 +77,9 @@ class LaunchRunOperator(WaitsForRun):
             self.on_failure_callback = with_callback(
                 self.on_failure_callback, cancel_run_left_behind
             )
-        # When this try began, where Airflow tells it wrongly.
+        # When this try began, where Airflow tells it wrongly, and what its deadline was before.
         self._began: float | None = None
+        self._known_deadline: float | None = None
 
     def request(self) -> dict[str, Any]:
         """Return what is sent: ``json``, overridden by the fields that were given."""
@@ -100,6 +103,7 @@ class LaunchRunOperator(WaitsForRun):
         event: dict[str, Any],
         generation: int | None = None,
         try_number: int | None = None,
+        deadline: float | None = None,
     ) -> Any:
         """Resume after the trigger's event: return the run's output, or raise why it failed.
 
@@ -107,11 +111,15 @@ class LaunchRunOperator(WaitsForRun):
         :param generation: place of the run's token among the task's; None in events stored by
             versions without it.
         :param try_number: the try that deferred; None likewise.
+        :param deadline: when its execution_timeout is over, in seconds since the epoch; None
+            likewise, or without one.
         """
         if try_number not in (None, context["ti"].try_number):
             # Airflow 3.0 begins a retry with the event that ended the try before, and its start.
             self._began = time.time()
             return self.execute(context)
+        # Airflow 3.0 lets the start of a try begin anew each time that it is resumed.
+        self._known_deadline = deadline
         self._was_at_work = True
         self._is_settled = "run" in event
         self._launched_run_id = event.get("run_id")
@@ -185,7 +193,7 @@ class LaunchRunOperator(WaitsForRun):
         from airflow_jobs_provider.api.states import RunState
 
         while True:
-            run = launched.run
+            run, deadline = launched.run, self._deadline(context)
             if self.deferrable and not RunState.of(run).is_terminal:
                 self._defer_until_ended(
                     run,
@@ -193,10 +201,12 @@ class LaunchRunOperator(WaitsForRun):
                     kwargs={
                         "generation": launched.generation,
                         "try_number": context["ti"].try_number,
+                        "deadline": deadline,
                     },
                     cancel_on_kill=self.cancel_on_kill,
-                    deadline=self._deadline(context),
+                    deadline=deadline,
                     queued_timeout_seconds=self.queued_timeout_seconds,
+                    queued_since=launched.queued_since,
                     follow_attempts=self._service_may_retry,
                 )
             run = self._wait(launched)
@@ -237,7 +247,6 @@ class LaunchRunOperator(WaitsForRun):
         tokens = self._tokens(context, self.request().get("idempotency_token"))
 
         def launch(token: str) -> Call[int]:
-            self._must_live()
             self._launched_run_id = None
             self._launching = call.with_parameters(idempotency_token=token)
             return self._launching
@@ -255,7 +264,7 @@ class LaunchRunOperator(WaitsForRun):
             make_way=lambda: self._make_way(context, call),
         )
         with refusals_are_final():
-            launched = self.hook.client.carry_out(steps)
+            launched = self.hook.client.carry_out(self._while_alive(steps))
         run = launched.run
         self._push(context, job_id=run.get("job_id"), run_page_url=run.get("run_page_url"))
         verb = "Following" if launched.generation < len(tokens) - 1 else "Launched"
@@ -274,14 +283,27 @@ class LaunchRunOperator(WaitsForRun):
         is_own = generation >= TaskTry.of(context).place
         return not is_own and RunState.of(run).verdict is Verdict.CANCELED
 
-    def _must_live(self) -> None:
-        if self._killed:
-            raise AirflowException("the task was killed")
+    def _while_alive(self, steps: Generator[Step, Any, T]) -> Generator[Step, Any, T]:
+        """Go on with an exchange until the task is killed; Airflow 3 lets its process go on."""
+        from airflow_jobs_provider.api.errors import JobsApiError
+        from airflow_jobs_provider.api.steps import Exchange
+
+        exchange = Exchange(steps)
+        while (step := exchange.step) is not None:
+            if self._killed:
+                raise AirflowException("the task was killed")
+            try:
+                answer = yield step
+            except JobsApiError as error:
+                exchange.fail(error)
+            else:
+                exchange.answer(answer)
+        return exchange.result
 
     def _deadline(self, context: Context) -> float | None:
         """Return when this try's execution_timeout is over, in seconds since the epoch."""
-        if self.execution_timeout is None:
-            return None
+        if self.execution_timeout is None or self._known_deadline is not None:
+            return self._known_deadline
         began = self._began
         if began is None:
             start = getattr(context["ti"], "start_date", None)
@@ -303,6 +325,7 @@ class LaunchRunOperator(WaitsForRun):
                 progress=RunProgress(launched.run_id, self.log),
                 first_look=launched.run,
                 queued_timeout_seconds=self.queued_timeout_seconds,
+                queued_since=launched.queued_since,
                 follow_attempts=self._service_may_retry,
                 on_attempt=on_attempt,
             )

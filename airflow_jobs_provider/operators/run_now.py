@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.operators.launching import LaunchRunOperator
@@ -48,10 +50,11 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     :param idempotency_token: token of at most 64 characters; the same token launches nothing new.
     :param cancel_previous_runs: cancel the active runs of the job and wait until they have ended,
         before a run is launched; default False. A retry that finds the run of an earlier try leaves
-        that one alone.
+        that one alone. A run that another task launched with the same ``idempotency_token`` is a
+        previous one, too.
     :param repair_run: where the run fails, run its failed tasks again, in the same run and with the
-        same parameters; default False. Needs ``"api_version": "2.1"`` or ``"2.2"`` in the
-        connection's extra. The task succeeds if a repair does.
+        same parameters; default False. Needs ``wait_for_termination``, and ``"api_version": "2.1"``
+        or ``"2.2"`` in the connection's extra. The task succeeds if a repair does.
     :param max_repairs: repairs of a run at the most; default 1.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
     :param polling_period_seconds: seconds between two looks at the run; default 30.
@@ -109,6 +112,8 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        if repair_run and not self.wait_for_termination:
+            raise ValueError("repair_run needs wait_for_termination: what fails later is not seen")
         self.job_id = job_id
         self.job_name = job_name
         self.notebook_params = notebook_params
@@ -156,9 +161,23 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         launched = super()._launch(context, first_generation)
         job_id = launched.run.get("job_id")
         if self.cancel_previous_runs and not self._made_way and job_id:
-            # The run of an earlier try, which may have died before it had cancelled the others.
-            self.hook.client.carry_out(self._cancel_previous_runs(job_id, launched.run_id))
+            self._cancel_runs_before(launched.run_id, job_id)
+        if self.repair_run and launched.generation < TaskTry.of(context).place:
+            # It may be under repair, and a repaired run keeps its start_time.
+            return replace(launched, queued_since=time.time())
         return launched
+
+    def _cancel_runs_before(self, run_id: int, job_id: int) -> None:
+        """Make way for the run of an earlier try, which may have died before it had done so."""
+        from airflow_jobs_provider.api.errors import ErrorAnswer
+
+        try:
+            self.hook.client.carry_out(
+                self._while_alive(self._cancel_previous_runs(job_id, run_id))
+            )
+        except ErrorAnswer as error:
+            # The run is at work all the same, and is to be followed.
+            self.log.warning("Not all runs before run %s could be canceled: %s", run_id, error)
 
     def _make_way(self, context: Context, call: Call[int]) -> Generator[Step, Any, None]:
         may_be_there = self.request().get("idempotency_token") and TaskTry.of(context).place > 0
@@ -191,7 +210,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     def _repaired(self, run: Mapping[str, Any], generation: int) -> Launched | None:
         """Return the run, its failed tasks running again; None where it is not to be repaired."""
         from airflow_jobs_provider.api.errors import ErrorAnswer
-        from airflow_jobs_provider.api.repairs import is_repairable, repair_once
+        from airflow_jobs_provider.api.repairs import is_repairable, repair_once, repaired_at
         from airflow_jobs_provider.api.states import RunState
         from airflow_jobs_provider.api.steps import Launched
 
@@ -203,13 +222,20 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             max_repairs=self.max_repairs,
             polling_period_seconds=self.polling_period_seconds,
         )
+        # Before the service is asked: who is killed meanwhile must cancel it.
+        self._launched_run_id, self._is_settled = run_id, False
+        repaired = None
         try:
-            repaired = self.hook.client.carry_out(steps)
+            repaired = self.hook.client.carry_out(self._while_alive(steps))
         except ErrorAnswer as error:
             self.log.warning("Run %s is not repaired: %s", run_id, error)
-            return None
+        except AirflowException:
+            if self.cancel_on_kill:
+                # The kill came while the service was asked, perhaps before it had begun.
+                self._cancel("the task was killed")
+            raise
         if repaired is None:
+            self._launched_run_id, self._is_settled = None, True
             return None
-        self._launched_run_id = run_id
         self.log.info("Run %s ended %s. Its failed tasks run again.", run_id, RunState.of(run))
-        return Launched(run_id, repaired, generation)
+        return Launched(run_id, repaired, generation, repaired_at(repaired))

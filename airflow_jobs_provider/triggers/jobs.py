@@ -62,6 +62,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
     :param deadline: give the run up and cancel it at this time, in seconds since the epoch.
     :param queued_timeout_seconds: give the run up and cancel it if it has not begun to run for so
         long.
+    :param queued_since: count from then, in seconds since the epoch, instead of the run's start.
     :param follow_attempts: go on with the service's own retries of the run; default False.
     :param life_cycle_state: the run's when the task was deferred, which its log has already.
     :param end_from_trigger: end the task of a run that ended well; default False.
@@ -86,6 +87,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         end_from_trigger: bool = False,
         do_xcom_push: bool = True,
         max_output_bytes: int | None = None,
+        queued_since: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.run_id = run_id
@@ -98,6 +100,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         self.cancel_on_kill = cancel_on_kill
         self.deadline = deadline
         self.queued_timeout_seconds = queued_timeout_seconds
+        self.queued_since = queued_since
         self.follow_attempts = follow_attempts
         self.life_cycle_state = life_cycle_state
         self.end_from_trigger = end_from_trigger
@@ -121,6 +124,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
                 "cancel_on_kill": self.cancel_on_kill,
                 "deadline": self.deadline,
                 "queued_timeout_seconds": self.queued_timeout_seconds,
+                "queued_since": self.queued_since,
                 "follow_attempts": self.follow_attempts,
                 "life_cycle_state": self.life_cycle_state,
                 "end_from_trigger": self.end_from_trigger,
@@ -174,6 +178,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
                 self.run_id, self.log, known_life_cycle_state=self.life_cycle_state
             ),
             queued_timeout_seconds=self.queued_timeout_seconds,
+            queued_since=self.queued_since,
             follow_attempts=self.follow_attempts,
             on_attempt=self._go_on_with,
         )

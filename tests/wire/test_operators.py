@@ -433,6 +433,7 @@ def test_the_triggers_stored_form_is_all_text_and_numbers() -> None:
         "cancel_on_kill",
         "deadline",
         "queued_timeout_seconds",
+        "queued_since",
         "follow_attempts",
         "life_cycle_state",
         "end_from_trigger",
@@ -545,7 +546,7 @@ def test_an_adopted_run_that_is_cancelled_while_deferred_is_replaced(
     server.will(LAUNCHED, RUNNING)
     with pytest.raises(TaskDeferred) as deferred:
         submit(deferrable=True).execute(context)
-    assert deferred.value.kwargs == {"generation": 0, "try_number": 2}
+    assert deferred.value.kwargs == {"generation": 0, "try_number": 2, "deadline": None}
     server.will(CANCELED)
     trigger = deferred.value.trigger
     assert isinstance(trigger, DatabricksJobRunTrigger)
@@ -777,6 +778,7 @@ STORED_TODAY = {
     "end_from_trigger": False,
     "do_xcom_push": True,
     "max_output_bytes": None,
+    "queued_since": None,
 }
 
 

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 
-from .conftest import TOKEN, ScriptedServer, answer, lose
+from .conftest import TOKEN, ScriptedServer, Step, answer, lose
 from .test_operators import (
     FAILED,
     FAILED_OUTPUT,
@@ -333,6 +340,132 @@ def test_repair_needs_a_later_version(
     with pytest.raises(AirflowFailException, match=r'"api_version": "2\.2"'):
         run_now(repair_run=True).execute(context)
     assert server.requests == []
+
+
+@pytest.fixture(params=[True, False], ids=["and raises", "and goes on"])
+def kill(
+    request: pytest.FixtureRequest,
+) -> Iterator[Callable[[DatabricksRunNowOperator, Step], Step]]:
+    """Make an answer that comes when the task has been killed, as Airflow 2 and 3 kill it."""
+    operators: list[DatabricksRunNowOperator] = []
+
+    def on_signal(*_: object) -> None:
+        for operator in operators:
+            operator.on_kill()
+        if request.param:
+            raise Killed
+
+    def killing(operator: DatabricksRunNowOperator, then: Step) -> Step:
+        operators.append(operator)
+
+        def step(connection: socket.socket) -> None:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            with contextlib.suppress(OSError):  # who asked may be gone
+                then(connection)
+
+        return step
+
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    yield killing
+    signal.signal(signal.SIGUSR1, before)
+
+
+class Killed(Exception):
+    """What Airflow 2 raises in a task that it kills."""
+
+
+def test_a_kill_while_a_repair_begins_cancels_it(
+    context: Any, server: ScriptedServer, kill: Any
+) -> None:
+    """Whether the answer has come or not."""
+    operator = run_now(repair_run=True)
+    server.will(LAUNCHED, *FAILS, failed(), kill(operator, answer({"repair_id": 21})))
+    with pytest.raises((Killed, AirflowException)):
+        operator.execute(context)
+    repaired = asked(server).index("runs/repair 7")
+    assert "runs/cancel 7" in asked(server)[repaired:]
+    assert asked(server)[-1] == "runs/cancel 7"
+
+
+def test_a_killed_task_asks_for_no_repair(context: Any, server: ScriptedServer, kill: Any) -> None:
+    """Airflow 3 lets its process go on for a while."""
+    operator = run_now(repair_run=True)
+    server.will(LAUNCHED, *FAILS, kill(operator, failed()))
+    with pytest.raises((Killed, AirflowException)):
+        operator.execute(context)
+    assert "runs/repair 7" not in asked(server)
+
+
+def test_a_killed_task_cancels_no_more_previous_runs(
+    context: Any, server: ScriptedServer, kill: Any
+) -> None:
+    """They may be somebody else's."""
+    operator = run_now(cancel_previous_runs=True)
+    server.will(kill(operator, active((5, 50))))
+    with pytest.raises((Killed, AirflowException)):
+        operator.execute(context)
+    assert asked(server) == ["runs/list"]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_repaired_run_has_its_time_in_the_queue_anew(
+    context: Any, server: ScriptedServer, deferrable: bool
+) -> None:
+    """It keeps its start_time; the limit counts from the repair."""
+    queued = {**run("PENDING", start_time=1000), **history(21, ended=False)}
+    queued["repair_history"][-1]["start_time"] = int(time.time() * 1000)
+    server.will(LAUNCHED, *FAILS, failed(), answer({"repair_id": 21}), answer(queued))
+    operator = run_now(repair_run=True, queued_timeout_seconds=60, deferrable=deferrable)
+    if deferrable:
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(context)
+        server.will(answer(run("PENDING", start_time=1000)), SUCCEEDED)
+        assert isinstance(deferred.value.trigger, DatabricksJobRunTrigger)
+        (event,) = events(deferred.value.trigger)
+        server.will(OUTPUT)
+        assert run_now().execute_complete(context, event) == "42"
+    else:
+        server.will(answer(run("PENDING", start_time=1000)), SUCCEEDED, OUTPUT)
+        assert operator.execute(context) == "42"
+
+
+def test_the_time_limit_does_not_begin_anew_with_a_repair(
+    context: Any, server: ScriptedServer
+) -> None:
+    """Airflow 3.0 tells a new start each time that the task is resumed."""
+    arguments = {"repair_run": True, "deferrable": True, "execution_timeout": timedelta(hours=1)}
+    server.will(LAUNCHED, RUNNING)
+    with pytest.raises(TaskDeferred) as first:
+        run_now(**arguments).execute(context)
+    context["ti"].start_date += timedelta(minutes=50)
+    server.will(*FAILS)
+    assert isinstance(first.value.trigger, DatabricksJobRunTrigger)
+    first.value.trigger.deadline = None  # long past for this test's clock
+    (event,) = events(first.value.trigger)
+    server.will(failed(), answer({"repair_id": 21}), REPAIRING)
+    with pytest.raises(TaskDeferred) as second:
+        run_now(**arguments).execute_complete(context, event, **first.value.kwargs or {})
+    assert isinstance(second.value.trigger, DatabricksJobRunTrigger)
+    start = TaskInstance.start_date.timestamp()
+    assert second.value.trigger.deadline == start + 3600
+
+
+def test_a_previous_run_that_may_not_be_cancelled_leaves_the_own_one_followed(
+    context: Any, server: ScriptedServer
+) -> None:
+    """An earlier try has launched it, so the task goes on with it."""
+    second_try(context)
+    server.will(LAUNCHED, answer(run("RUNNING", start_time=60)), active((7, 60), (5, 50)))
+    server.will(answer({"error_code": "PERMISSION_DENIED", "message": "Not yours."}, 403))
+    server.will(SUCCEEDED, OUTPUT)
+    operator = run_now(cancel_previous_runs=True, databricks_retry_limit=1)
+    assert operator.execute(context) == "42"
+
+
+def test_repair_without_waiting_is_a_mistake() -> None:
+    """It shows when the DAG is parsed."""
+    with pytest.raises(ValueError, match="wait_for_termination"):
+        run_now(repair_run=True, wait_for_termination=False)
 
 
 # -- many tasks ----------------------------------------------------------------------------------
