@@ -104,6 +104,7 @@ class ManyRuns:
     :ivar list_runs: answers lists in place of the service's own way.
     :ivar found_active: how often ``runs/get`` showed a run that had not ended.
     :ivar latest: runs that ``runs/get`` showed lately, in this order.
+    :ivar refused: runs that the caller may not see, nor their output: 403.
     :ivar trouble: answers to give before anything else: a status for each request.
     """
 
@@ -112,6 +113,7 @@ class ManyRuns:
     requests_per_second: float | None = None
     trouble: deque[int] = field(default_factory=deque)
     deleted: set[int] = field(default_factory=set)
+    refused: set[int] = field(default_factory=set)
     lists_refused: bool = False
     asked: Counter[str] = field(default_factory=Counter)
     connections: set[Any] = field(default_factory=set)
@@ -175,6 +177,8 @@ class ManyRuns:
         # The official provider's triggers send what they ask for in the body of the GET.
         asked = request.query or await request.json()
         run_id = int(asked["run_id"])
+        if run_id in self.refused:
+            return self._error("You do not have View permission.", "PERMISSION_DENIED", 403)
         if run_id not in self.runs or run_id in self.deleted:
             return self._error(f"Run {run_id} does not exist.")
         now = time.time()
@@ -184,6 +188,8 @@ class ManyRuns:
 
     async def _output(self, request: web.Request) -> web.Response:
         run = self.runs[int(request.query["run_id"])]
+        if run.run_id in self.refused:
+            return self._error("You do not have View permission.", "PERMISSION_DENIED", 403)
         output = {"result": str(run.run_id)}
         return web.json_response({"metadata": run.as_json(time.time()), "notebook_output": output})
 
@@ -227,9 +233,10 @@ class ManyRuns:
         return web.json_response(answer)
 
     @staticmethod
-    def _error(message: str) -> web.Response:
-        error = {"error_code": "INVALID_PARAMETER_VALUE", "message": message}
-        return web.json_response(error, status=400)
+    def _error(
+        message: str, code: str = "INVALID_PARAMETER_VALUE", status: int = 400
+    ) -> web.Response:
+        return web.json_response({"error_code": code, "message": message}, status=status)
 
     async def _set_up(self, request: web.Request) -> web.Response:
         """Start runs that end evenly between two times from now, and forget all counts."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import copy
 import os
 import ssl
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
@@ -183,11 +184,18 @@ class AsyncJobsClient(BaseClient):
     #: Size of the last answer's body, for who weighs one way of asking against another.
     answered_bytes: int = 0
 
-    async def send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
+    async def send(
+        self,
+        call: Call[T],
+        *,
+        retries: RetryPolicy | None = None,
+        turn: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext,
+    ) -> T:
         """Send a call, again where that is safe and may help, and return what its answer says.
 
         :param call: what to ask, from :mod:`.calls`.
         :param retries: a policy for this call only.
+        :param turn: what each try is made within, and no wait between two: a pace; default none.
         :raises JobsApiError: what went wrong in the end; see :mod:`.errors`.
         """
         tries = Tries(call)
@@ -197,7 +205,8 @@ class AsyncJobsClient(BaseClient):
                 await self.renew_credentials()
             tries.begin()
             try:
-                return await self._send_once(call)
+                async with turn():
+                    return await self._send_once(call)
             except JobsApiError as error:
                 if tries.is_done(error):
                     return cast("T", None)

@@ -226,7 +226,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
         )
         try:
             async with asyncio.timeout(_OUTPUT_SECONDS):
-                return await carry_out_one_by_one(self._hook, steps)
+                # As a worker does: an output may be what the service cannot give, or not to us.
+                return await carry_out_one_by_one(self._hook, steps, patient=False)
         except (JobsApiError, AirflowException, ValueError, TimeoutError) as error:
             # Not even a connection that is gone meanwhile spoils a good run.
             why = str(error) or f"no answer for {_OUTPUT_SECONDS:.0f} s"

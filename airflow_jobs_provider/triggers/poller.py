@@ -19,8 +19,8 @@ import contextvars
 import logging
 import random
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -210,12 +210,17 @@ class RunPoller:
             wait = 0.0
         return exchange.result
 
-    async def send(self, call: Call[T]) -> T:
-        """Send another call through the poller's client, at its pace."""
+    async def send(self, call: Call[T], *, patient: bool = True) -> T:
+        """Send another call through the poller's client, at its pace.
+
+        :param call: what to ask.
+        :param patient: wait out any outage, as for what is known to be there; default True.
+        """
         with self._in_use():
             client = await asyncio.shield(self._client)
-            async with self._pace.turn():
-                return await client.send(call, retries=self._retries)
+            # A turn for each try: whoever held one while waiting would hold up all others.
+            retries = self._retries if patient else None
+            return await client.send(call, retries=retries, turn=self._turn)
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -356,11 +361,16 @@ class RunPoller:
     # -- reading -------------------------------------------------------------------------------
 
     async def _ask(self, client: AsyncJobsClient, call: Call[T]) -> T:
-        """Send a call when it is its turn; a 429 slows down whoever else waits for a turn."""
+        """Send a call when it is its turn, once."""
+        return await client.send(call, retries=_ONE_TRY, turn=self._turn)
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Hold a turn for one try; a 429 slows down whoever else waits for a turn."""
         began = 0.0
         try:
             async with self._pace.turn() as began:
-                return await client.send(call, retries=_ONE_TRY)
+                yield
         except RateLimited as error:
             seconds = self._retries.wait_before_try(error, self._failures + 1)
             self._pace.slow_down(seconds, asked_at=began)
@@ -459,10 +469,16 @@ class RunPoller:
         return (waiter for waiters in self._waiters.values() for waiter in waiters)
 
 
-async def carry_out_one_by_one(hook: DatabricksJobsHook, steps: Generator[Step, Any, T]) -> T:
+async def carry_out_one_by_one(
+    hook: DatabricksJobsHook, steps: Generator[Step, Any, T], *, patient: bool = True
+) -> T:
     """Carry out an exchange that lists of all runs cannot tell of, at the pace of all others.
 
     Such lists are read for runs' states; they do not tell tasks, outputs, nor what is to start.
+
+    :param hook: hook of the connection.
+    :param steps: the exchange.
+    :param patient: wait out any outage; default True.
     """
     exchange = Exchange(steps)
     while (step := exchange.step) is not None:
@@ -472,7 +488,7 @@ async def carry_out_one_by_one(hook: DatabricksJobsHook, steps: Generator[Step, 
             continue
         try:
             # A poller ends where nobody waits for a run by its id: there may be another one.
-            answer = await poller_of(hook).send(step)
+            answer = await poller_of(hook).send(step, patient=patient)
         except JobsApiError as error:
             exchange.fail(error)
         else:

@@ -151,6 +151,21 @@ def test_an_output_that_does_not_come_is_given_up(
     assert paths(server).count("runs/get-output") > 1
 
 
+def test_an_output_that_is_refused_is_a_warning_at_once(
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Logged,
+) -> None:
+    """As on a worker: the run was followed to its end, so the credentials are good."""
+    monkeypatch.setattr(triggers, "_OUTPUT_SECONDS", 5)
+    refusal = {"error_code": "PERMISSION_DENIED", "message": "not for you"}
+    server.will(SUCCEEDED, answer(refusal, 403))
+    assert xcoms_of(fired(ending_trigger())) is None
+    assert "cannot be read: runs/get-output: the service answered 403" in logged()
+    assert paths(server).count("runs/get-output") == 1
+
+
 def test_a_connection_that_is_gone_by_the_end_is_no_failure(
     context: Any,
     server: ScriptedServer,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from airflow_jobs_provider.api.calls import get_run, list_runs
+from airflow_jobs_provider.api.calls import get_run, get_run_output, list_runs
 from airflow_jobs_provider.api.errors import DoesNotExist, JobsApiError
 from airflow_jobs_provider.api.steps import Wait
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
@@ -528,3 +528,31 @@ async def test_who_comes_to_a_broken_poller_hears_of_it(service: ManyRuns) -> No
         for _ in range(2):
             with pytest.raises(Exception, match="not_there"):
                 await ended(one, 7)
+
+
+async def test_who_waits_between_two_tries_holds_up_nobody(service: ManyRuns) -> None:
+    """As many outputs as there may be requests at once, all refused for now: runs are followed."""
+    one = poller(retry_delay=60)
+    (run_id,) = service.add(1)
+    service.refused = set(service.add(pace.REQUESTS_AT_ONCE))
+    refused = [asyncio.create_task(one.send(get_run_output(other))) for other in service.refused]
+    async with asyncio.timeout(10):
+        await until(lambda: service.asked["runs/get-output"] == len(refused))
+        tasks = starts(one, [run_id])
+        service.end(run_id)
+        assert await result_states(tasks) == ["SUCCESS"]
+    assert not any(task.done() for task in refused)
+
+
+async def test_any_calls_429_slows_all_down(service: ManyRuns) -> None:
+    """Not only that of who reads runs: nobody asks until the wait is over."""
+    one = poller(retry_delay=0.5)
+    run_ids = service.add(2)
+    service.trouble.append(429)
+    began = time.monotonic()
+    first = asyncio.create_task(one.send(get_run(run_ids[0])))
+    await until(lambda: not service.trouble)
+    await asyncio.sleep(0.1)
+    await one.send(get_run(run_ids[1]))
+    assert time.monotonic() - began >= 0.5
+    assert (await first)["run_id"] == run_ids[0]
