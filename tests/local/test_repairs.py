@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import requests
 
 from tests.local.api import CLUSTER, Api
 
@@ -385,3 +386,15 @@ def test_runs_that_cannot_be_repaired(api: Api) -> None:
     assert repair(987_654_321) == (400, "INVALID_PARAMETER_VALUE")
     assert repair(None) == (400, "INVALID_PARAMETER_VALUE")
     assert repair(run_id, "2.0") == (404, "ENDPOINT_NOT_FOUND")
+
+
+def test_page_of_a_repaired_run(api: Api) -> None:
+    """Each attempt of a task is there, told from the others."""
+    graph = Graph(api)
+    run_id = graph.launch()
+    graph.mended.touch()
+    graph.repair(run_id, rerun_all_failed_tasks=True)
+    assert api.wait(run_id)["state"]["result_state"] == "SUCCESS"
+    page = requests.get(f"{api.workspace.url}/runs/{run_id}", timeout=60).text
+    assert page.count("attempt 0") == 5
+    assert page.count("attempt 1") == 3
