@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
@@ -125,6 +125,8 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         self.deferrable = self.deferrable or start_from_trigger
         self._waiting: Exchange[Run] | None = None
         self._found: Run | None = None
+        # When this try began, where Airflow tells it wrongly.
+        self._began: datetime | None = None
         if start_from_trigger:
             refuse_what_cannot_start_there(self)
         self.start_from_trigger = start_from_trigger
@@ -153,7 +155,8 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         :param try_number: the try that deferred; None where no worker did.
         """
         if try_number not in (None, context["ti"].try_number):
-            # Airflow 3.0 begins a retry with the event that ended the try before.
+            # Airflow 3.0 begins a retry with the event that ended the try before, and its start.
+            self._began = datetime.now(UTC)
             return self.execute(context)
         return self._conclude(context, self._run_of(event))
 
@@ -185,9 +188,18 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         self.defer(
             trigger=DatabricksJobRunSensorTrigger(**arguments, began=began),
             method_name="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
+            timeout=self._longest_wait(context),
             kwargs={"try_number": context["ti"].try_number},
         )
+
+    def _longest_wait(self, context: Context) -> timedelta:
+        """Return for how long the triggerer may wait; Airflow 3 sees to ``timeout`` only."""
+        timeout = timedelta(seconds=self.timeout)
+        if self.execution_timeout is None:
+            return timeout
+        began = self._began or getattr(context["ti"], "start_date", None) or datetime.now(UTC)
+        left = began + self.execution_timeout - datetime.now(UTC)
+        return max(timedelta(0), min(timeout, left))
 
     def _look(self, began: float) -> Run | None:
         """Look at what is waited for; return it once it has ended."""

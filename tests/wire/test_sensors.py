@@ -435,6 +435,36 @@ def test_a_retry_looks_afresh(service: Service, context: Any) -> None:
     assert one.execute_complete(context, event, try_number=1) == "output of 8"
 
 
+@pytest.mark.parametrize(
+    ("timeout", "execution_timeout", "least", "most"),
+    [(HOUR, None, HOUR, HOUR), (HOUR, 600, 480, 500), (60, 600, 60, 60), (HOUR, 50, 0, 0)],
+)
+def test_execution_timeout_holds_in_the_triggerer_too(
+    timeout: float,
+    execution_timeout: float | None,
+    least: float,
+    most: float,
+    service: Service,
+    context: Any,
+) -> None:
+    """Airflow 3 forgets it there; it counts from the start of this try, 100 s ago."""
+    service.start(7)
+    context["ti"].start_date = datetime.now(UTC) - timedelta(seconds=100)
+    limit = execution_timeout and timedelta(seconds=execution_timeout)
+    arguments: dict[str, Any] = {"timeout": timeout, "execution_timeout": limit, "run_id": 7}
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True, **arguments).execute(context)
+    assert deferred.value.timeout is not None
+    assert least <= deferred.value.timeout.total_seconds() <= most
+    # Airflow 3.0 begins a retry with the start of the try before.
+    if execution_timeout:
+        with pytest.raises(TaskDeferred) as retried:
+            sensor(deferrable=True, **arguments).execute_complete(context, {}, try_number=1)
+        assert retried.value.timeout is not None
+        expected = min(timeout, execution_timeout)
+        assert expected - 20 <= retried.value.timeout.total_seconds() <= expected
+
+
 def test_an_outage_while_the_run_is_looked_for(service: Service, context: Any) -> None:
     """It is waited out in the triggerer."""
     answering = service._answer
