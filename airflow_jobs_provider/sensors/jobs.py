@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import StartTriggerArgs
 
+    from airflow_jobs_provider.api.finding import Target
     from airflow_jobs_provider.api.steps import Exchange, Run
 
 __all__ = ["DatabricksJobRunSensor"]
@@ -123,6 +124,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         self.started_since = started_since
         self.task_key = task_key
         self.deferrable = self.deferrable or start_from_trigger
+        self._target: Target | None = None
         self._waiting: Exchange[Run] | None = None
         self._found: Run | None = None
         # When this try began, where Airflow tells it wrongly.
@@ -207,8 +209,8 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         from airflow_jobs_provider.api.steps import Exchange
 
         try:
-            if self._waiting is None:
-                target = Target.of(
+            if self._target is None:
+                self._target = Target.of(
                     run_id=self.run_id,
                     job_id=self.job_id,
                     job_name=self.job_name,
@@ -216,8 +218,9 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
                     began=began,
                     task_key=self.task_key,
                 )
+            if self._waiting is None:
                 steps = wait_for_target(
-                    target,
+                    self._target,
                     polling_period=lambda: self.poke_interval,
                     log=self.log,
                     on_found=self._find,
@@ -225,8 +228,12 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
                 )
                 self._waiting = Exchange(steps)
             return self._go_on(self._waiting)
-        except ValueError as error:  # what the arguments name is not there
-            raise AirflowException(str(error)) from error
+        except Exception as error:
+            # It cannot go on; with silent_fail the sensor looks again, for the same run.
+            self._waiting = None
+            if isinstance(error, ValueError):  # what the arguments name is not there
+                raise AirflowException(str(error)) from error
+            raise
 
     def _go_on(self, waiting: Exchange[Run]) -> Run | None:
         """Carry out the wait up to where time has to pass."""

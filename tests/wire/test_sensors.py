@@ -435,6 +435,24 @@ def test_a_retry_looks_afresh(service: Service, context: Any) -> None:
     assert one.execute_complete(context, event, try_number=1) == "output of 8"
 
 
+def test_a_sensor_that_fails_silently_goes_on(service: Service, context: Any) -> None:
+    """With silent_fail an error costs one look, and the next ones look for the same run."""
+    answering = service._answer
+
+    def refusing(path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        service._answer = answering  # type: ignore[method-assign]
+        service.start(8)
+        return 400, {"error_code": "ODD", "message": f"not {path} with {query}"}
+
+    def refuse() -> None:
+        service._answer = refusing  # type: ignore[method-assign]
+
+    service.start(7, ago=500)
+    service.at("runs/get", 1, refuse)
+    service.at("runs/get", 3, lambda: service.end(7))
+    assert sensor(job_id=3, silent_fail=True, timeout=20).execute(context) == "output of 7"
+
+
 @pytest.mark.parametrize(
     ("timeout", "execution_timeout", "least", "most"),
     [(HOUR, None, HOUR, HOUR), (HOUR, 600, 480, 500), (60, 600, 60, 60), (HOUR, 50, 0, 0)],
