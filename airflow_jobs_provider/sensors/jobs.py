@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
 )
@@ -33,6 +37,10 @@ __all__ = ["DatabricksJobRunSensor"]
 
 # A DAG run that was triggered by hand or by an asset may have no data interval in Airflow 3.
 INTERVAL_BEGAN = "{{ dag_run.data_interval_start or dag_run.run_after or dag_run.start_date }}"
+
+# How Airflow resumes a task whose trigger failed, and what it says where that took too long.
+_TRIGGER_FAILED = "__fail__"
+_TRIGGER_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")
 
 
 class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
@@ -82,7 +90,9 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         mapped tasks on a worker all the same. Together with ``end_from_trigger`` no worker process
         starts for a good run.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped; with
-        ``soft_fail`` the task is skipped instead.
+        ``soft_fail`` or ``never_fail`` the task is skipped instead. In all ways to wait
+        ``soft_fail`` is for failures and timeouts, ``never_fail`` also for errors, such as a task
+        that the run does not have.
     :raises ValueError: when the DAG is parsed: the arguments do not fit together.
     """
 
@@ -136,10 +146,16 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
     def execute(self, context: Context) -> Any:
         """Wait in the way that was chosen; return the run's output."""
         if not self.deferrable:
-            return super().execute(context)
-        began = time.time()
-        run = self._look(began)
-        return self._defer(context, began) if run is None else self._conclude(context, run)
+            try:
+                return super().execute(context)
+            except AirflowSensorTimeout as error:  # Airflow has forgotten never_fail here
+                if self.never_fail:
+                    raise AirflowSkipException(str(error)) from error
+                raise
+        with self._failing_softly():
+            began = time.time()
+            run = self._look(began)
+            return self._defer(context, began) if run is None else self._conclude(context, run)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once; done with the run's output as the sensor's XCom when it ended well."""
@@ -161,6 +177,53 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
             self._began = datetime.now(UTC)
             return self.execute(context)
         return self._conclude(context, self._run_of(event))
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Resume after the wait in the triggerer; what is skipped is what a worker skips.
+
+        For BaseSensorOperator any error is soft here, and never_fail is nothing before Airflow 3.3.
+        """
+        with self._failing_softly():
+            reason = (next_kwargs or {}).get("error") if next_method == _TRIGGER_FAILED else None
+            if reason in _TRIGGER_TIMEOUTS:
+                raise self._timeout_error()
+            return super(BaseSensorOperator, self).resume_execution(
+                next_method, next_kwargs, context
+            )
+
+    @contextmanager
+    def _failing_softly(self) -> Iterator[None]:
+        """Skip the task as Airflow does around a poke: soft_fail is for failures, not for errors.
+
+        What is not there or cannot be read is an error, which only never_fail keeps quiet.
+        """
+        from airflow_jobs_provider.exceptions import DatabricksRunFailedError
+
+        try:
+            yield
+        except AirflowSkipException:
+            raise
+        except (
+            DatabricksRunFailedError,
+            AirflowFailException,
+            AirflowSensorTimeout,
+            AirflowTaskTimeout,
+        ) as failure:
+            if self.soft_fail or self.never_fail:
+                raise AirflowSkipException(str(failure)) from failure
+            raise
+        except Exception as error:
+            if self.never_fail:
+                raise AirflowSkipException(str(error)) from error
+            raise
+
+    def _timeout_error(self) -> BaseException:
+        """Return what a worker raises: only after ``execution_timeout`` there are retries."""
+        if self.execution_timeout and self.execution_timeout < timedelta(seconds=self.timeout):
+            return AirflowTaskTimeout(f"no end within execution_timeout, {self.execution_timeout}")
+        return AirflowSensorTimeout(f"no end within the timeout of {self.timeout} s")
 
     def trigger_arguments(self) -> dict[str, Any]:
         """Return what the trigger is made with, but for when the wait began."""
@@ -258,15 +321,9 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         self._found = run
 
     def _conclude(self, context: Context, run: Mapping[str, Any]) -> Any:
-        from airflow_jobs_provider.exceptions import DatabricksRunFailedError
-
         self._push(context, run_id=run.get("run_id"), run_page_url=run.get("run_page_url"))
-        try:
+        with self._failing_softly():
             outcome = self._outcome_of(run)
-        except DatabricksRunFailedError as error:
-            if self.soft_fail:
-                raise AirflowSkipException(str(error)) from error
-            raise
         if outcome.truncated:
             self._push(context, output_truncated=True)
         return outcome.value
