@@ -11,12 +11,15 @@ connection failed             0.5 s           30 s          after 10 min
 host name does not resolve    1 s             10 s          after 1 min
 COULD_NOT_ACQUIRE_LOCK        1 s             30 s          after 10 min
 401, 403 when polling         30 s            60 s          after 15 min
+redirect, page when polling   1 s             60 s          after 15 min
 anything else                 not tried again
 ============================  ==============  ============  ===========
 
 While a run that is known to be there is polled (``patient()``), any outage is waited out, however
 long; only a refusal of the credentials is given up, since maintenance has answered 403 for minutes
-but a revoked token stays revoked.
+but a revoked token stays revoked. An answer that is not the API's, such as a redirect or a page
+with 404, mostly means a wrong address; where the API has answered before (``answered_before()``) it
+is a gateway's trouble, and is given as much patience.
 
 Waits double and carry a jitter of up to a quarter, added, so that many tasks hit by the same
 outage do not come back in step and 5xx never waits less than the 30 s that the reference asks
@@ -127,6 +130,7 @@ _TROUBLE: tuple[tuple[type[JobsApiError], Waits | None], ...] = (
 # A gateway's page with a status below 300 is the gateway's trouble, not a wrong address.
 _GATEWAY_PAGE = Waits(30, 60, maybe_done=True)
 _REFUSED_WHILE_POLLING = Waits(30, 60, patience=15 * MINUTE)
+_ODD_WHILE_POLLING = Waits(1, 60, patience=15 * MINUTE)
 
 
 @dataclass(frozen=True)
@@ -138,6 +142,8 @@ class RetryPolicy:
         a Retry-After is still honoured; None (default) for the table.
     :param endless: wait out any outage, however long (for polling a run that is known to be
         there: the caller's own time limit ends it). Default False.
+    :param address_is_good: take an answer that is not the API's for trouble that passes, with
+        ``endless``. Default False.
     :param longest_retry_after: cap in seconds on what a Retry-After may ask for; default 5
         minutes.
     :param tenacity_args: arguments for tenacity that replace the policy's own (``stop``,
@@ -149,6 +155,7 @@ class RetryPolicy:
     limit: int | None = None
     delay: float | None = None
     endless: bool = False
+    address_is_good: bool = False
     longest_retry_after: float = 5 * MINUTE
     tenacity_args: Mapping[str, Any] = field(default_factory=dict)
     random: Callable[[], float] = random.random
@@ -158,6 +165,10 @@ class RetryPolicy:
         """Return the same policy, waiting out any outage: for polling a known run."""
         return replace(self, endless=True)
 
+    def answered_before(self) -> RetryPolicy:
+        """Return the same policy for who knows the address to be good: the API has answered."""
+        return self if self.address_is_good else replace(self, address_is_good=True)
+
     def waits(self, error: BaseException, *, repeatable: bool) -> Waits | None:
         """Return how to wait out an error; None when the same call must not be tried again."""
         waits: Waits | None = None
@@ -166,6 +177,8 @@ class RetryPolicy:
         elif isinstance(error, UnexpectedAnswer) and 200 <= error.status < 300:
             # An id that the API left out will not come by asking again; a page in its place may.
             waits = _GATEWAY_PAGE if error.is_page else None
+        elif self.endless and self.address_is_good and isinstance(error, UnexpectedAnswer):
+            waits = _ODD_WHILE_POLLING
         else:
             for kind, known in _TROUBLE:
                 if isinstance(error, kind):
@@ -180,7 +193,7 @@ class RetryPolicy:
         waits = self.waits(error, repeatable=True)
         if waits is None:
             return False
-        return (self.endless and waits is not _REFUSED_WHILE_POLLING) or elapsed < waits.patience
+        return (self.endless and not _is_bounded(waits)) or elapsed < waits.patience
 
     def wait_before_try(self, error: BaseException, tries: int) -> float:
         """Seconds to wait after the given number of failed tries, the last one with this error."""
@@ -215,7 +228,7 @@ class RetryPolicy:
             if waits is None:
                 return True
             if self.endless:
-                if waits is not _REFUSED_WHILE_POLLING:
+                if not _is_bounded(waits):
                     return False
             elif self.limit is not None:
                 return state.attempt_number >= self.limit
@@ -241,3 +254,8 @@ class RetryPolicy:
             "before_sleep": before_sleep,
         }
         return {**arguments, **self.tenacity_args, "reraise": True}
+
+
+def _is_bounded(waits: Waits) -> bool:
+    """Whether this trouble is given up even while polling."""
+    return waits in (_REFUSED_WHILE_POLLING, _ODD_WHILE_POLLING)

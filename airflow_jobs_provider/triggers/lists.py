@@ -24,6 +24,7 @@ from airflow_jobs_provider.api.states import RunState
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call, Page
     from airflow_jobs_provider.api.client import AsyncJobsClient
+    from airflow_jobs_provider.api.errors import JobsApiError
 
 __all__ = ["RunLists"]
 
@@ -48,8 +49,10 @@ LAST_OFFSET = 10_000
 # What a search in the list of ended runs may cost in vain, as a part of what asking for each of the
 # due runs would.
 SEARCH = 0.1
-# How long lists are left alone after the service refused one.
+# How long lists are left alone after the service refused one, and at first where one did not work
+# though the runs themselves could be read: twice as long each time.
 REFUSED_SECONDS = 600.0
+DOES_NOT_WORK_SECONDS = 60.0
 
 
 class RunLists:
@@ -72,6 +75,7 @@ class RunLists:
         self._listed_active = 0.0
         self._overlap = LEAST_OVERLAP
         self._refused_until = 0.0
+        self._leave_alone_seconds = DOES_NOT_WORK_SECONDS
 
     def are_cheaper_than(self, readings: int) -> bool:
         """Whether the list of active runs, as last read, costs less than so many readings."""
@@ -100,6 +104,7 @@ class RunLists:
             missing = (set(waited_for) if to_its_end else due) - seen
             if due - seen and len(missing) > self._cost("ended", len(missing)):
                 await self._read_ended(missing, seen, tell, SEARCH * len(due - seen))
+            self._leave_alone_seconds = DOES_NOT_WORK_SECONDS
         except PassingConflict:
             raise
         except BadRequest as error:
@@ -107,6 +112,16 @@ class RunLists:
             self._refused_until = time.monotonic() + REFUSED_SECONDS
             log.info("Runs are read one by one, since listing them is refused: %s", error)
         return due - seen
+
+    def do_not_work(self, error: JobsApiError) -> None:
+        """Leave lists alone for a while, since one did not work although runs can be read."""
+        seconds = self._leave_alone_seconds
+        if seconds == DOES_NOT_WORK_SECONDS:
+            log.info(
+                "Runs are read one by one for now, since listing them does not work: %s", error
+            )
+        self._refused_until = time.monotonic() + seconds
+        self._leave_alone_seconds = min(2 * seconds, REFUSED_SECONDS)
 
     async def _read_active(self, worth: int, seen: set[int], tell: Tell) -> bool:
         """Read the active runs; False where it was given up since it costs more than its worth."""

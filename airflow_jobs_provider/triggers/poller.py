@@ -9,7 +9,8 @@ from a list means nothing, a run is asked for by its id before anything is concl
 Each waiter's polling period is kept: a run is read at least that often, as long as the service
 answers and its limits allow. Requests are paced (:mod:`.pace`), below the service's limits, for all
 pollers of a host together. Trouble slows all of them down together, too, and is one line in the log
-when it starts and one when it ends.
+when it starts and one when it ends. A run that alone cannot be read while others can, such as one
+that the user may not see, is its own waiters' trouble; a list that does not work is nobody's.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import contextvars
 import logging
 import random
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -29,7 +31,10 @@ from airflow_jobs_provider.api.errors import (
     AuthenticationFailed,
     BadRequest,
     JobsApiError,
+    PassingConflict,
     RateLimited,
+    ServerError,
+    UnexpectedAnswer,
 )
 from airflow_jobs_provider.api.retries import RetryPolicy, a_pause
 from airflow_jobs_provider.api.states import RunState
@@ -60,6 +65,11 @@ LINGER_SECONDS = 30.0
 SIGN_OF_LIFE_SECONDS = 600.0
 # Trouble that is over so soon does not start a list over.
 PASSING_TROUBLE_SECONDS = 60.0
+# After a refusal or an odd answer a list gets one more try, so much later.
+SECOND_TRY_SECONDS = 1.0
+# What may be wrong with one run, or one list, while all others can be read.
+_ODD = (AuthenticationFailed, UnexpectedAnswer)
+_OF_ONE_THING = (*_ODD, ServerError, PassingConflict)
 _ONE_TRY = RetryPolicy(limit=1)
 
 
@@ -77,6 +87,15 @@ class _Waiter:
     def is_news(self, run: Mapping[str, Any], now: float) -> bool:
         """Whether the run is to be told: its states changed, or the waiter wants a sign of life."""
         return _states(run) != self.known or now >= self.wake_at
+
+
+@dataclass(slots=True)
+class _OwnTrouble:
+    """A run that cannot be read while others can."""
+
+    since: float
+    failures: int = 0
+    again_at: float = 0.0
 
 
 class RunPoller:
@@ -110,6 +129,8 @@ class RunPoller:
         self._trouble_was_told = False
         self._limit_told_at = float("-inf")
         self._failures = 0
+        self._own_troubles: dict[int, _OwnTrouble] = {}
+        self._latest_read: deque[int] = deque(maxlen=20)
         # A context of its own: the first waiter's would have the poller's log lines in its task's.
         self._task = asyncio.get_running_loop().create_task(
             self._run(), context=contextvars.Context()
@@ -236,6 +257,7 @@ class RunPoller:
             waiters.remove(waiter)
         if not waiters:
             self._waiters.pop(waiter.run_id, None)
+            self._own_troubles.pop(waiter.run_id, None)
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -291,17 +313,24 @@ class RunPoller:
 
     async def _cycle(self, client: AsyncJobsClient, lists: RunLists) -> None:
         now = time.monotonic()
-        due = {w.run_id for w in self._all() if w.due - w.period * EARLY <= now}
+        due = self._due_runs(now, early=EARLY)
         if not due:
             return
         self._paused = 0.0
+        failed_list: JobsApiError | None = None
         try:
             if lists.are_cheaper_than(len(due)):
-                due = await lists.read(due, self._waiters.keys(), self._tell)
+                try:
+                    due = await lists.read(due, self._waiters.keys(), self._tell)
+                except _OF_ONE_THING as error:
+                    failed_list = error
+                    due = self._due_runs(now)
             else:
                 # Each for itself, when it is due and no earlier: to be early saves nothing.
-                due = {w.run_id for w in self._all() if w.due <= now}
+                due = self._due_runs(now)
             await self._read_one_by_one(client, due)
+            if failed_list is not None and due:
+                lists.do_not_work(failed_list)
         except JobsApiError as error:
             if not await self._wait_out(client, error):
                 await self._tell_all(error)
@@ -309,6 +338,18 @@ class RunPoller:
             self._recovered()
             self._cycle_seconds = time.monotonic() - now - self._paused
             self._note_pace()
+
+    def _due_runs(self, now: float, *, early: float = 0.0) -> set[int]:
+        """Return the runs to be read now, or so early as a part of their period."""
+        for run_id, trouble in self._own_troubles.items():
+            for waiter in self._waiters.get(run_id, ()):
+                waiter.due = max(waiter.due, trouble.again_at)
+        due = {w.run_id for w in self._all() if w.due - w.period * early <= now}
+        return {
+            run_id
+            for run_id in due
+            if run_id not in self._own_troubles or self._own_troubles[run_id].again_at <= now
+        }
 
     def _note_pace(self) -> None:
         """Say once that the polling periods cannot be kept, where they cannot."""
@@ -378,9 +419,18 @@ class RunPoller:
 
     async def _ask_page(self, client: AsyncJobsClient, call: Call[Page[Run]]) -> Page[Run]:
         """Read a page of a list, again after trouble that passes: the pages before stay read."""
+        had_second_try = False
         while True:
             try:
                 page = await self._ask(client, call)
+            except _ODD as error:
+                # Not all are to wait for long: where a list does not work, runs may.
+                if had_second_try or not self._waiters:
+                    raise
+                had_second_try = True
+                await a_pause(SECOND_TRY_SECONDS)
+                if isinstance(error, AuthenticationFailed):
+                    await client.renew_credentials()
             except JobsApiError as error:
                 since = self._trouble_since or time.monotonic()
                 passes = self._retries.waits(error, repeatable=True) is not None and (
@@ -394,29 +444,73 @@ class RunPoller:
                 return page
 
     async def _read_one_by_one(self, client: AsyncJobsClient, run_ids: Iterable[int]) -> None:
-        async def read(run_id: int) -> None:
-            if run_id not in self._waiters:
-                return
-            try:
-                run = await self._ask(client, get_run(run_id))
-            except BadRequest as error:
-                # Of this run only: deleted, or older than the service remembers.
-                if self._retries.waits(error, repeatable=True) is not None:
-                    raise
-                self._fail(run_id, error)
-            else:
-                await self._tell([run], at_once=False)
-
         # In portions, so that trouble stops the rest; who has waited longest comes first.
         pending = sorted(run_ids, key=self._due)
         for start in range(0, len(pending), REQUESTS_AT_ONCE):
+            portion = pending[start : start + REQUESTS_AT_ONCE]
             results = await asyncio.gather(
-                *(read(run_id) for run_id in pending[start : start + REQUESTS_AT_ONCE]),
-                return_exceptions=True,
+                *(self._read(client, run_id) for run_id in portion), return_exceptions=True
             )
-            for result in results:
-                if isinstance(result, BaseException):
+            failed: dict[int, JobsApiError] = {}
+            for run_id, result in zip(portion, results, strict=True):
+                if isinstance(result, _OF_ONE_THING):
+                    failed[run_id] = result
+                elif isinstance(result, BaseException):
                     raise result
+            if failed:
+                if True not in results and not await self._another_can_be_read(client, failed):
+                    raise next(iter(failed.values()))
+                self._note_own_troubles(failed)
+
+    async def _read(self, client: AsyncJobsClient, run_id: int) -> bool:
+        """Read a run; whether the service answered for it."""
+        if run_id not in self._waiters:
+            return False
+        try:
+            run = await self._ask(client, get_run(run_id))
+        except BadRequest as error:
+            # Of this run only: deleted, or older than the service remembers.
+            if self._retries.waits(error, repeatable=True) is not None:
+                raise
+            self._fail(run_id, error)
+        else:
+            await self._tell([run], at_once=False)
+        return True
+
+    async def _another_can_be_read(
+        self, client: AsyncJobsClient, failed: Mapping[int, JobsApiError]
+    ) -> bool:
+        """Read one of the other runs, to tell trouble of some runs from the service's."""
+        others = [
+            run_id
+            for run_id in (*reversed(self._latest_read), *self._waiters)
+            if run_id in self._waiters and run_id not in failed and run_id not in self._own_troubles
+        ]
+        try:
+            return bool(others) and await self._read(client, others[0])
+        except _OF_ONE_THING:
+            return False
+
+    def _note_own_troubles(self, failed: Mapping[int, JobsApiError]) -> None:
+        """Let the waiters of these runs wait, while others can be read; or fail in the end."""
+        now = time.monotonic()
+        new: list[int] = []
+        for run_id, error in failed.items():
+            trouble = self._own_troubles.setdefault(run_id, _OwnTrouble(now))
+            trouble.failures += 1
+            if not self._retries.waits_on(error, now - trouble.since):
+                self._fail(run_id, error)
+                continue
+            trouble.again_at = now + self._retries.wait_before_try(error, trouble.failures)
+            if trouble.failures == 1:
+                new.append(run_id)
+        if new:
+            log.warning(
+                "%s %s cannot be read for now, while others can: %s",
+                "Run" if len(new) == 1 else "Runs",
+                ", ".join(str(run_id) for run_id in new),
+                failed[new[0]],
+            )
 
     # -- telling -------------------------------------------------------------------------------
 
@@ -426,6 +520,7 @@ class RunPoller:
         :param at_once: whether they were read with many others.
         """
         now = time.monotonic()
+        self._retries = self._retries.answered_before()
         # Ten triggerers that were started together do not ask together for long.
         part = random.uniform(0.85, 0.97)  # noqa: S311
         told: set[int] = set()
@@ -435,6 +530,9 @@ class RunPoller:
             if run_id not in self._waiters:
                 continue
             told.add(run_id)
+            self._latest_read.append(run_id)
+            if (trouble := self._own_troubles.pop(run_id, None)) is not None:
+                log.info("Run %s can be read again, after %.0f s.", run_id, now - trouble.since)
             for waiter in self._waiters[run_id]:
                 waiter.due = now + waiter.period
                 if at_once:

@@ -12,8 +12,15 @@ from typing import Any
 import pytest
 from aiohttp import web
 
+from airflow_jobs_provider.api import retries
 from airflow_jobs_provider.api.calls import get_run, get_run_output, list_runs
-from airflow_jobs_provider.api.errors import DoesNotExist, JobsApiError
+from airflow_jobs_provider.api.errors import (
+    AuthenticationFailed,
+    DoesNotExist,
+    JobsApiError,
+    UnexpectedAnswer,
+)
+from airflow_jobs_provider.api.retries import Waits
 from airflow_jobs_provider.api.steps import Wait
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers import lists, pace
@@ -556,3 +563,120 @@ async def test_any_calls_429_slows_all_down(service: ManyRuns) -> None:
     await one.send(get_run(run_ids[1]))
     assert time.monotonic() - began >= 0.5
     assert (await first)["run_id"] == run_ids[0]
+
+
+def poller_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what the poller has logged."""
+    return [r.getMessage() for r in caplog.records if r.name == poller_module.__name__]
+
+
+@pytest.mark.parametrize("others_period", [PERIOD, 30.0])
+async def test_a_run_that_is_refused_is_its_own_waiters_trouble(
+    service: ManyRuns,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    others_period: float,
+) -> None:
+    """It gets its patience and then fails; all others keep their period, be it short or long."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(retries, "_REFUSED_WHILE_POLLING", Waits(0.5, 0.5, patience=1.0))
+    service.lists_refused = True
+    forbidden, *run_ids = service.add(3)
+    service.refused = {forbidden}
+    one = poller(retry_delay=None)
+    tasks = starts(one, run_ids, others_period)
+    (alone,) = starts(one, [forbidden])
+    began = time.monotonic()
+    async with asyncio.timeout(10):
+        with pytest.raises(AuthenticationFailed):
+            await alone
+    assert time.monotonic() - began >= 1.0
+    assert not any(task.done() for task in tasks)
+    if others_period == PERIOD:
+        assert service.found_active >= 2 * 4
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+    (line,) = poller_lines(caplog)
+    assert line.startswith(f"Run {forbidden} cannot be read for now, while others can: ")
+    for task in tasks:
+        task.cancel()
+
+
+async def test_a_run_that_can_be_read_again(
+    service: ManyRuns, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its waiter gets it, and the log says so."""
+    caplog.set_level("INFO")
+    service.lists_refused = True
+    run_ids = service.add(3)
+    service.refused = set(run_ids[:1])
+    tasks = starts(poller(retry_delay=0.1), run_ids)
+    async with asyncio.timeout(10):
+        await until(lambda: bool(poller_lines(caplog)))
+        service.refused = set()
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert poller_lines(caplog)[1:] == [f"Run {run_ids[0]} can be read again, after 0 s."]
+
+
+@pytest.mark.parametrize("status", [302, 404, 403, 500])
+async def test_a_list_that_does_not_work(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """Whatever is answered in its place: while the runs themselves can be read, nobody fails."""
+    monkeypatch.setattr(poller_module, "SECOND_TRY_SECONDS", 0.01)
+    monkeypatch.setattr(poller_module, "PASSING_TROUBLE_SECONDS", 0.1)
+
+    async def broken(_request: web.Request) -> web.Response:
+        return web.Response(status=status, text="<html><title>Oh</title></html>")
+
+    service.list_runs = broken
+    run_ids = service.add(30)
+    tasks = starts(poller(), run_ids)
+    async with asyncio.timeout(10):
+        await until(lambda: service.asked["runs/get"] >= 60)
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert service.asked["runs/list active_only"] < 20
+
+
+@pytest.mark.parametrize("status", [302, 404, 403])
+async def test_one_odd_answer_in_place_of_a_list(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    """The list is read in the end; five hundred runs are not asked for one by one for it."""
+    monkeypatch.setattr(poller_module, "SECOND_TRY_SECONDS", 0.01)
+    run_ids = service.add(500)
+    tasks = starts(poller(), run_ids)
+    service.trouble.append(status)
+    async with asyncio.timeout(10):
+        await until(lambda: service.asked["runs/list active_only"] >= 4)
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert service.asked["runs/get"] <= 5
+
+
+@pytest.mark.parametrize("passes", [True, False])
+async def test_odd_answers_to_everything(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, passes: bool
+) -> None:
+    """Where runs could be read before it is no wrong address: waited out, but not for ever."""
+    monkeypatch.setattr(poller_module, "SECOND_TRY_SECONDS", 0.01)
+    monkeypatch.setattr(retries, "_ODD_WHILE_POLLING", Waits(0.1, 0.1, patience=1.0))
+    run_ids = service.add(5)
+    tasks = starts(poller(retry_delay=None), run_ids)
+    async with asyncio.timeout(10):
+        await until(lambda: sum(service.asked.values()) >= 2)
+        service.trouble.extend([404] * (10 if passes else 10_000))
+        for run_id in run_ids:
+            service.end(run_id)
+        if passes:
+            assert set(await result_states(tasks)) == {"SUCCESS"}
+        else:
+            for task in tasks:
+                with pytest.raises(UnexpectedAnswer):
+                    await task
