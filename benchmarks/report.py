@@ -189,9 +189,9 @@ requests a second. {_too_many(theirs.get(10_000), measured["too_many"])}
 
 With pages of 25 one reading of 10,000 active runs takes 400 requests, so a service that allows ten
 requests a second cannot show them all within 10 s, whoever asks. Then the runs are read one page
-after the other, as fast as the service allows, and a line in the log says so once. The last event
-then comes {small_pages["late_worst"]:.0f} s after its run's end. Where thousands of runs are waited
-for, API 2.0 with its pages of 1,000 is the better choice.
+after the other, as fast as the service allows, and a line in the log says so once. An event then
+comes up to {small_pages["late_worst"]:.0f} s after its run's end. Where thousands of runs are
+waited for, API 2.0 with its pages of 1,000 is the better choice.
 
 ## How often to poll
 
