@@ -52,7 +52,7 @@ class LaunchRunOperator(WaitsForRun):
         self,
         *,
         json: Any | None = None,
-        polling_period_seconds: float = 30,
+        polling_period_seconds: float = 10,
         wait_for_termination: bool = True,
         reattach: bool = True,
         cancel_on_kill: bool = True,

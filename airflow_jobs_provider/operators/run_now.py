@@ -57,7 +57,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         or ``"2.2"`` in the connection's extra. The task succeeds if a repair does.
     :param max_repairs: repairs of a run at the most; default 1.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
-    :param polling_period_seconds: seconds between two looks at the run; default 30.
+    :param polling_period_seconds: seconds between two looks at the run; default 10.
     :param databricks_retry_limit: as for :class:`.DatabricksSubmitRunOperator`.
     :param databricks_retry_delay: likewise.
     :param databricks_retry_args: likewise.

@@ -75,7 +75,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     :param access_control_list: permissions on the run, in later API versions.
     :param git_source: repository of the code, in later API versions.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
-    :param polling_period_seconds: seconds between two looks at the run; default 30.
+    :param polling_period_seconds: seconds between two looks at the run; default 10.
     :param databricks_retry_limit: tries of a request at the most; by default time decides.
     :param databricks_retry_delay: seconds before the second try; by default it depends on what went
         wrong.
