@@ -3,6 +3,9 @@
 Everything is a process of its own on loopback, in a home of its own with a SQLite database, and is
 gone at the end, children included. Works with Airflow 2.11, 3.0 and 3.3: the Airflow of the Python
 that runs the tests.
+
+Where TEST_DATABASE_SERVER names a database server, as in
+``postgresql+psycopg2://airflow@127.0.0.1:5432``, the metadata is in a new database there.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import psutil
+import sqlalchemy
 from airflow import __version__ as airflow_version
 
 import airflow_jobs_provider
@@ -42,6 +46,7 @@ T = TypeVar("T")
 AIRFLOW_3_0 = airflow_version.startswith("3.0.")
 AIRFLOW_2 = airflow_version.startswith("2.")
 API = "/api/v1" if AIRFLOW_2 else "/api/v2"
+DATABASE_SERVER = os.environ.get("TEST_DATABASE_SERVER", "")
 START_SECONDS = 240
 # For anything that Airflow is waited for; on a busy machine a task takes a while to start.
 PATIENCE_SECONDS = 120
@@ -84,6 +89,14 @@ class AirflowCluster:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._triggerer_ids: dict[str, int] = {}
         self._numbers = count(1)
+        self._on_sqlite = not DATABASE_SERVER
+        # Many processes write to one SQLite file; each waits for its turn.
+        self._database = (
+            f"sqlite:///{self.home}/airflow.db?timeout=20"
+            if self._on_sqlite
+            else f"{DATABASE_SERVER}/airflow_{self.port}_{int(time.time())}"
+        )
+        self._engine = sqlalchemy.create_engine(self._database, poolclass=sqlalchemy.pool.NullPool)
         self.env = self._environment(dags) | self._settings
 
     def __enter__(self) -> Self:
@@ -250,17 +263,12 @@ class AirflowCluster:
         """Return when each such job that has not ended in order last gave a sign of life."""
         query = (
             "select id, latest_heartbeat from job"
-            " where job_type = ? and end_date is null and latest_heartbeat is not null"
+            " where job_type = :job_type and end_date is null and latest_heartbeat is not null"
         )
-        with closing(self._database()) as database:
-            beats = {
-                number: datetime.fromisoformat(beat).replace(tzinfo=UTC).timestamp()
-                for number, beat in database.execute(query, (job_type,))
-            }
+        with self._engine.connect() as database:
+            rows = database.execute(sqlalchemy.text(query), {"job_type": job_type}).fetchall()
+        beats = {number: _time(beat).timestamp() for number, beat in rows}
         return {number: beat for number, beat in beats.items() if beat > since}
-
-    def _database(self) -> sqlite3.Connection:
-        return sqlite3.connect(f"file:{self.home}/airflow.db?mode=ro", uri=True, timeout=60)
 
     def log_of(self, name: str) -> str:
         """Return what a component wrote."""
@@ -276,8 +284,7 @@ class AirflowCluster:
             "AIRFLOW__CORE__PARALLELISM": "16",
             "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "50",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            # Many processes write to one SQLite file here; each waits for its turn.
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=20",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._database,
             "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "3",
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(TRIGGERER_SILENCE_SECONDS),
@@ -293,7 +300,6 @@ class AirflowCluster:
                 "AIRFLOW__WEBSERVER__CONFIG_FILE": str(self.home / "webserver_config.py"),
                 "AIRFLOW__WEBSERVER__WORKERS": "1",
                 "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
-                "AIRFLOW__SCHEDULER__LOCAL_TASK_JOB_HEARTBEAT_SEC": "2",
             }
         return env | {
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
@@ -314,6 +320,13 @@ class AirflowCluster:
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
+        if not self._on_sqlite:
+            server = sqlalchemy.create_engine(
+                f"{DATABASE_SERVER}/postgres", isolation_level="AUTOCOMMIT"
+            )
+            with server.connect() as database:
+                name = self._database.rpartition("/")[2]
+                database.execute(sqlalchemy.text(f"create database {name}"))
         # First alone: it writes airflow.cfg, whose secrets all components share.
         with (self.home / "db.log").open("wb") as log:
             subprocess.run(
@@ -324,10 +337,11 @@ class AirflowCluster:
                 timeout=START_SECONDS,
                 check=True,
             )
-        with closing(sqlite3.connect(self.home / "airflow.db")) as database:
-            # Stays with the file: readers no longer wait for writers.
-            database.execute("PRAGMA journal_mode=WAL")
-            _number_triggers_once(database)
+        if self._on_sqlite:
+            with closing(sqlite3.connect(self.home / "airflow.db")) as database:
+                # Stays with the file: readers no longer wait for writers.
+                database.execute("PRAGMA journal_mode=WAL")
+                _number_triggers_once(database)
         for name in COMPONENTS:
             self.start(name)
         self.start_triggerer()
@@ -516,6 +530,13 @@ def _lives(process: psutil.Process) -> bool:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def _time(noted: datetime | str) -> datetime:
+    """Return a time as the database has it: SQLite has text, in UTC."""
+    if isinstance(noted, str):
+        return datetime.fromisoformat(noted).replace(tzinfo=UTC)
+    return noted
 
 
 def _free_port() -> int:
