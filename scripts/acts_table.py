@@ -1,4 +1,4 @@
-"""Print the table of docs/guarantees.md from what tests/end_to_end/test_user_acts.py recorded.
+"""Print tables of docs/guarantees.md from what the tests in a whole Airflow recorded.
 
 python -m scripts.acts_table 2.11=acts-2.11.xml 3.0=acts-3.0.xml 3.3=acts-3.3.xml
 
@@ -37,7 +37,7 @@ def main(*files: str) -> None:
     rows: dict[str, dict[str, str]] = {}
     for version, file in columns.items():
         for case in ET.parse(file).iter("testcase"):  # our own file
-            if not case.attrib["classname"].endswith(".test_user_acts"):
+            if not case.attrib["classname"].endswith((".test_user_acts", ".test_whole_processes")):
                 continue
             row = rows.setdefault(scenario(case.attrib["name"]), {})
             row[version] = outcome(case)

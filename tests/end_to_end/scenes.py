@@ -64,12 +64,16 @@ class Scene:
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.dag_run.logs()}") from None
 
+    def seen(self) -> tuple[int, int]:
+        """Note and return how many runs and cancels the workspace saw."""
+        runs, cancels = len(self.runs), sum(run.cancels for run in self.runs)
+        self._record("runs", runs)
+        self._record("cancels", cancels)
+        return runs, cancels
+
     def saw(self, *, runs: int, cancels: int) -> None:
         """Check and note how many runs and cancels the workspace saw."""
-        seen = (len(self.runs), sum(run.cancels for run in self.runs))
-        self._record("runs", seen[0])
-        self._record("cancels", seen[1])
-        assert seen == (runs, cancels), self.dag_run.logs()
+        assert self.seen() == (runs, cancels), self.dag_run.logs()
 
 
 Begin = Callable[[str], Scene]
