@@ -4,7 +4,7 @@
 #   make demo       a DAG runs a notebook and the next task gets its exit value
 #   make airflow    a whole Airflow with the examples, ready to click (AIRFLOW_PORT=8080)
 #   make test       the quick tests           make lint       ruff and mypy
-#   make test-all   all tests, on all three lines of Airflow: half an hour
+#   make test-all   all tests, on all three lines of Airflow: well over half an hour
 #   make test-airflow-2.11, make test-standalone-2.11, make test-airflow-3.0, make test-standalone-3.0,
 #   make test-standalone, make test-slow, make test-real-clients   parts of test-all
 #   make bench      what docs/benchmarks.md tells: 25 minutes
