@@ -185,6 +185,10 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
 
         For BaseSensorOperator any error is soft here, and never_fail is nothing before Airflow 3.3.
         """
+        if self.start_from_trigger:
+            from airflow_jobs_provider.triggers.ending import forget_output
+
+            forget_output(context["ti"])
         with self._failing_softly():
             reason = (next_kwargs or {}).get("error") if next_method == _TRIGGER_FAILED else None
             if reason in _TRIGGER_TIMEOUTS:
@@ -331,12 +335,18 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
     def _start_trigger_args(self) -> StartTriggerArgs:
         from airflow.triggers.base import StartTriggerArgs
 
+        # Airflow heeds execution_timeout here by itself, and lets the trigger know the earlier end.
+        timeout = timedelta(seconds=self.timeout)
+        earlier = min(timeout, self.execution_timeout or timeout)
         return StartTriggerArgs(
             trigger_cls="airflow_jobs_provider.triggers.sensing.DatabricksJobRunSensorTrigger",
             trigger_kwargs={
-                name: as_template(name, value) if name in self.template_fields else value
-                for name, value in self.trigger_arguments().items()
+                "timeout_seconds": earlier.total_seconds(),
+                **{
+                    name: as_template(name, value) if name in self.template_fields else value
+                    for name, value in self.trigger_arguments().items()
+                },
             },
             next_method="execute_complete",
-            timeout=timedelta(seconds=self.timeout),
+            timeout=timeout,
         )

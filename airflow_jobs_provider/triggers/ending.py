@@ -15,39 +15,58 @@ from airflow.triggers.base import TaskSuccessEvent
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
-__all__ = ["success_event"]
+__all__ = ["forget_output", "success_event"]
+
+# What tells a task's XComs from others.
+_PLACE = ("dag_id", "task_id", "run_id", "map_index")
 
 
-async def success_event(trigger: BaseTrigger, xcoms: Mapping[str, Any]) -> TaskSuccessEvent:
+async def success_event(
+    trigger: BaseTrigger, xcoms: Mapping[str, Any], *, afresh: bool = False
+) -> TaskSuccessEvent:
     """Return the event that ends a trigger's task well, with these XComs.
 
     :param trigger: the trigger at work.
     :param xcoms: what the task pushes.
+    :param afresh: whether no worker began the task; see :func:`forget_output`.
     :raises Exception: the XComs cannot be stored; a worker may be able to.
     """
+    from asgiref.sync import sync_to_async
+
     task_instance: Any = trigger.task_instance
+    # In asgiref's thread, since Airflow's way back to the event loop goes through it.
+    if afresh and task_instance is not None:
+        await sync_to_async(forget_output)(task_instance)
     try:
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: F401
     except ImportError:
         task_instance = None
     if task_instance is None or not xcoms:
         return TaskSuccessEvent(xcoms=dict(xcoms) or None)
-    from asgiref.sync import sync_to_async
-
-    # asgiref's thread, since Airflow's way back to the event loop goes through it.
     await sync_to_async(_store)(task_instance, xcoms)
     return TaskSuccessEvent()
+
+
+def forget_output(task_instance: Any) -> None:
+    """Delete the output that a task pushed before it was cleared.
+
+    Airflow does so where a worker begins the task, and nowhere else: a run without output would
+    leave the old one to the next task.
+    """
+    place = {name: getattr(task_instance, name) for name in _PLACE}
+    try:
+        from airflow.sdk.execution_time.xcom import XCom
+    except ImportError:
+        from airflow.models.xcom import XCom as XComOfAirflow2
+
+        XComOfAirflow2.clear(**place)
+        return
+    for key in ("return_value", "output_truncated"):
+        XCom.delete(key=key, **place)
 
 
 def _store(task_instance: Any, xcoms: Mapping[str, Any]) -> None:
     from airflow.sdk.execution_time.xcom import XCom
 
     for key, value in xcoms.items():
-        XCom.set(
-            key,
-            value,
-            dag_id=task_instance.dag_id,
-            task_id=task_instance.task_id,
-            run_id=task_instance.run_id,
-            map_index=task_instance.map_index,
-        )
+        XCom.set(key, value, **{name: getattr(task_instance, name) for name in _PLACE})

@@ -210,11 +210,17 @@ class DatabricksJobRunTrigger(BaseTrigger):
         """Return the event that ends the task; None to let a worker do it."""
         outcome = await self._read_outcome(payload["run"])
         try:
-            return await success_event(self, {**self._more_xcoms(payload["run"]), **outcome.xcoms})
+            xcoms = {**self._more_xcoms(payload["run"]), **outcome.xcoms}
+            return await success_event(self, xcoms, afresh=self._begins_task)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
             why = str(error) or type(error).__name__
             self.log.warning("A worker will end the task, since its XComs are not stored: %s", why)
             return None
+
+    @property
+    def _begins_task(self) -> bool:
+        """Whether the task begins with the trigger, with no worker before: here never."""
+        return False
 
     def _more_xcoms(self, run: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
         """Return what no worker has pushed before: here nothing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Any
 
 from airflow_jobs_provider.api.finding import Target, follow_task, wait_for_run
@@ -24,9 +25,10 @@ class DatabricksJobRunSensorTrigger(DatabricksJobRunTrigger):
     :param job_id: the job; else its name tells.
     :param job_name: the job's name.
     :param started_since: when a run of the job must have started at the earliest; ISO 8601.
-    :param began: when the sensor began to wait, in seconds since the epoch; default when the
-        trigger began.
+    :param began: when the sensor began to wait, in seconds since the epoch; None where it begins
+        with the trigger.
     :param task_key: a task of the run, in place of the whole run.
+    :param timeout_seconds: how long Airflow lets a task wait that begins with the trigger.
     :param more: see :class:`~airflow_jobs_provider.triggers.jobs.DatabricksJobRunTrigger`.
     """
 
@@ -39,6 +41,7 @@ class DatabricksJobRunSensorTrigger(DatabricksJobRunTrigger):
         started_since: str | None = None,
         began: float | None = None,
         task_key: str | None = None,
+        timeout_seconds: float | None = None,
         **more: Any,
     ) -> None:
         super().__init__(run_id, **more)  # type: ignore[arg-type]
@@ -47,6 +50,7 @@ class DatabricksJobRunSensorTrigger(DatabricksJobRunTrigger):
         self.started_since = started_since
         self.began = began
         self.task_key = task_key
+        self.timeout_seconds = timeout_seconds
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""
@@ -60,18 +64,17 @@ class DatabricksJobRunSensorTrigger(DatabricksJobRunTrigger):
                 "started_since": self.started_since,
                 "began": self.began,
                 "task_key": self.task_key,
+                "timeout_seconds": self.timeout_seconds,
             },
         )
 
     async def _wait(self) -> dict[str, Any]:
-        if self.began is None:
-            self.began = time.time()
         target = Target.of(
             run_id=self.run_id,
             job_id=self.job_id,
             job_name=self.job_name,
             started_since=self.started_since,
-            began=self.began,
+            began=self._wait_began(),
             task_key=self.task_key,
         )
         run_id = target.run_id
@@ -87,6 +90,26 @@ class DatabricksJobRunSensorTrigger(DatabricksJobRunTrigger):
             follow_task(run_id, target.task_key, polling_period=self._period, log=self.log),
         )
         return {"run": excerpt(task)}
+
+    def _wait_began(self) -> float:
+        """Return when the wait began; a triggerer that takes it over goes by the same time.
+
+        Airflow 3 does not tell a trigger when its task started, but when it is to time out.
+        """
+        if self.began is not None:
+            return self.began
+        end: Any = getattr(self, "timeout_after", None) or getattr(
+            self.task_instance, "trigger_timeout", None
+        )
+        if end is None or self.timeout_seconds is None:
+            return time.time()
+        if end.tzinfo is None:
+            end = end.replace(tzinfo=UTC)
+        return float(end.timestamp()) - self.timeout_seconds
+
+    @property
+    def _begins_task(self) -> bool:
+        return self.began is None
 
     def _more_xcoms(self, run: Mapping[str, Any]) -> dict[str, Any]:
         if not self.do_xcom_push:

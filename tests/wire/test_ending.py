@@ -48,10 +48,11 @@ def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str])
     return lambda: caplog.text + capsys.readouterr().out
 
 
-def fired(trigger: Any, task_instance: Any = None) -> TriggerEvent:
+def fired(trigger: Any, task_instance: Any = None, **set_by_airflow: Any) -> TriggerEvent:
     """Run a trigger, made again from its stored form, to its one event."""
     again = type(trigger)(**json.loads(json.dumps(trigger.serialize()[1])))
     again.task_instance, again.trigger_id = task_instance, 5
+    vars(again).update(set_by_airflow)
 
     async def collect() -> list[TriggerEvent]:
         return [event async for event in again.run()]

@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
     TaskDeferred,
 )
-from airflow.triggers.base import BaseTrigger
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
 
 from airflow_jobs_provider.api.finding import Target
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
@@ -34,8 +34,8 @@ from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from airflow_jobs_provider.triggers.sensing import DatabricksJobRunSensorTrigger
 
 from .conftest import TOKEN
+from .test_ending import InTriggerer, fired, nothing, xcoms_of
 from .test_ending import any_airflow as any_airflow  # noqa: PLC0414 - a fixture
-from .test_ending import fired, nothing, xcoms_of
 from .test_operators import TaskInstance, submit
 
 HOUR = 3600.0
@@ -683,6 +683,84 @@ def test_a_sensor_that_begins_in_the_triggerer(service: Service) -> None:
         "run_id": 7,
         "run_page_url": "http://w/7",
     }
+
+
+@pytest.mark.parametrize("told_by", ["Airflow 2", "Airflow 3"])
+@pytest.mark.parametrize("execution_timeout", [None, timedelta(seconds=40)])
+def test_a_sensor_that_another_triggerer_takes_over(
+    told_by: str, execution_timeout: timedelta | None, service: Service
+) -> None:
+    """It waits for the run that was there when the task began, though a newer one has started."""
+    one = sensor(job_id=3, start_from_trigger=True, timeout=60, execution_timeout=execution_timeout)
+    arguments = one.start_trigger_args
+    assert arguments is not None
+    trigger = DatabricksJobRunSensorTrigger(**arguments.trigger_kwargs or {})
+    service.start(7, ago=500)
+    service.start(8, ago=5)
+    service.at("runs/get", 2, lambda: service.end(7))
+    # The task began 20 s ago, so this is when Airflow will have it time out.
+    end = datetime.now(UTC) + timedelta(seconds=20 if execution_timeout else 40)
+    if told_by == "Airflow 2":
+        task_instance: Any = InTriggerer()
+        task_instance.trigger_timeout = end.replace(tzinfo=None)
+        event = fired(trigger, task_instance)
+    else:
+        event = fired(trigger, timeout_after=end)
+    assert event.payload["run"]["run_id"] == 7
+
+
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What Airflow is told to delete of a task's XComs; in Airflow 2 it is all of them."""
+    keys: list[str] = []
+
+    def delete(**place: Any) -> None:
+        keys.append(str(place.pop("key", "all")))
+        assert set(place) == {"dag_id", "task_id", "run_id", "map_index"}
+
+    try:
+        from airflow.sdk.execution_time.xcom import XCom
+    except ImportError:
+        monkeypatch.setattr("airflow.models.xcom.XCom.clear", delete)
+    else:
+        monkeypatch.setattr(XCom, "delete", delete)
+        monkeypatch.setattr(XCom, "set", lambda *_, **__: None)
+    return keys
+
+
+@pytest.mark.parametrize("ends_in", ["the triggerer", "a worker"])
+def test_a_cleared_task_leaves_no_old_output(
+    ends_in: str, service: Service, context: Any, forgotten: list[str]
+) -> None:
+    """Where no worker begins a task, Airflow leaves the XComs of the time before."""
+    service.start(7)
+    service.end(7)
+    one = sensor(run_id=7, start_from_trigger=True, end_from_trigger=ends_in == "the triggerer")
+    arguments = one.start_trigger_args
+    assert arguments is not None
+    trigger = DatabricksJobRunSensorTrigger(**arguments.trigger_kwargs or {})
+    event = fired(trigger, InTriggerer())
+    if ends_in == "a worker":
+        assert forgotten == []
+        kwargs = {"event": event.payload}
+        assert one.resume_execution(arguments.next_method, kwargs, context) == "output of 7"
+    assert forgotten in (["return_value", "output_truncated"], ["all"])
+
+
+def test_a_task_that_a_worker_began_forgets_nothing_more(
+    service: Service, context: Any, forgotten: list[str]
+) -> None:
+    """Airflow has deleted its XComs."""
+    service.start(7)
+    one = sensor(run_id=7, deferrable=True, end_from_trigger=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        one.execute(context)
+    service.end(7)
+    event = fired(deferred.value.trigger, InTriggerer())
+    assert isinstance(event, TaskSuccessEvent)
+    kwargs = {"event": {"run": service.runs[7]}}
+    assert one.resume_execution("execute_complete", kwargs, context) == "output of 7"
+    assert forgotten == []
 
 
 def test_a_sensor_that_does_not_begin_there() -> None:
