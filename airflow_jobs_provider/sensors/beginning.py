@@ -118,7 +118,10 @@ def _first_poke(ti: Any) -> Any:
             _orig_start_date,
         )
 
-        return _orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)
+        # Airflow 2 notes when the first poke began, so its start counts for the first one, too: by
+        # a later time that poke might wait for a newer run than all others.
+        first = _orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)
+        return first or ti.start_date
     # Airflow 3 gives each try an id of its own, so its first reschedule is the first of all.
     answer = SUPERVISOR_COMMS.send(GetTaskRescheduleStartDate(ti_id=ti.id, try_number=1))
     return getattr(answer, "start_date", None)

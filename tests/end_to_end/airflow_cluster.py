@@ -443,17 +443,17 @@ class DagRun:
 
     def xcom(self, key: str) -> str:
         """Wait for an XCom of the task and return it."""
-        path = f"{self._task_path(-1)}/xcomEntries"
+        eventually(lambda: key in self.xcom_keys(), f"{self.run_id} has pushed {key}")
+        path = f"{self._task_path(-1)}/xcomEntries/{key}"
+        return str(self.cluster.ask("GET", path)["value"])
 
-        def pushed() -> bool:
-            try:
-                entries = self.cluster.ask("GET", path)["xcom_entries"]
-            except AssertionError:  # Airflow 2 says so where there is none yet.
-                return False
-            return key in {entry["key"] for entry in entries}
-
-        eventually(pushed, f"{self.run_id} has pushed {key}")
-        return str(self.cluster.ask("GET", f"{path}/{key}")["value"])
+    def xcom_keys(self) -> set[str]:
+        """Return the keys of the task's XComs."""
+        try:
+            answer = self.cluster.ask("GET", f"{self._task_path(-1)}/xcomEntries")
+        except AssertionError:  # Airflow 2 says so where there is none yet.
+            return set()
+        return {entry["key"] for entry in answer["xcom_entries"]}
 
     def clear(self, *, only_failed: bool = False) -> None:
         """Clear the task."""

@@ -34,6 +34,7 @@ class CountedRun:
     :ivar cancels: cancelling requests for it.
     :ivar looks: reads of it.
     :ivar beside: runs of the same task that were live when it was launched.
+    :ivar exits: whether its notebook gives an exit value.
     """
 
     run_id: int
@@ -44,6 +45,7 @@ class CountedRun:
     looks: int = 0
     beside: int = 0
     result: str | None = None
+    exits: bool = True
     cancelled_at: float | None = None
 
     @property
@@ -238,7 +240,8 @@ class CountingWorkspace:
                 run.looks += 1
                 return 200, run.answer(self.url)
             if call == "runs/get-output":
-                output = {"result": f"output of {run.run_id}"} if run.result == "SUCCESS" else {}
+                gives = run.exits and run.result == "SUCCESS"
+                output = {"result": f"output of {run.run_id}"} if gives else {}
                 return 200, {"metadata": run.answer(self.url), "notebook_output": output}
             if call == "runs/cancel":
                 run.cancels += 1

@@ -238,6 +238,27 @@ def test_a_sensor_takes_two_or_one_or_none(
     assert starts(dag_run) == processes
 
 
+@pytest.mark.parametrize("dag_id", ["sensed_from_the_start", "sensed_all_along"])
+def test_a_sensor_that_is_cleared_leaves_no_old_output(
+    dag_id: str,
+    cluster: AirflowCluster,
+    workspace: CountingWorkspace,
+    sensed: dict[str, DagRun],
+) -> None:
+    """Airflow deletes XComs only where a worker begins a task, be it ended on a worker or not."""
+    dag_run = sensed[dag_id]
+    dag_run.until("success")
+    assert "return_value" in dag_run.xcom_keys()
+    run = workspace.run(int(cluster.env["SENSED_GOOD_RUN"]))
+    run.exits = False
+    try:
+        dag_run.clear()
+        dag_run.until("success")
+    finally:
+        run.exits = True
+    assert dag_run.xcom_keys() == {"run_id", "run_page_url"}
+
+
 def test_mapped_sensors_begin_on_a_worker(
     cluster: AirflowCluster, sensed: dict[str, DagRun], starts: Starts
 ) -> None:

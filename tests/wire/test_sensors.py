@@ -545,6 +545,28 @@ def test_a_retry_looks_afresh(service: Service, context: Any) -> None:
     assert one.execute_complete(context, event, try_number=1) == "output of 8"
 
 
+def test_a_rescheduled_sensor_never_goes_back_to_an_older_run(
+    service: Service, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow 2 tells all pokes but the first when the first one began; that one counts alike."""
+    base = pytest.importorskip("airflow.sensors.base")
+    if not hasattr(base, "_orig_start_date"):
+        pytest.skip("Airflow 3 notes the end of the first poke")
+    noted: list[datetime] = []
+    monkeypatch.setattr(base, "_orig_start_date", lambda *_: noted[0] if noted else None)
+    context["ti"].start_date = datetime.now(UTC) - timedelta(seconds=2)
+    service.start(7, ago=500)
+    service.start(8, ago=1)
+    arguments: dict[str, Any] = {"job_id": 3, "mode": "reschedule"}
+    assert sensor(**arguments).poke(context) is False
+    noted.append(context["ti"].start_date)
+    service.end(7)
+    outcome = sensor(**arguments).poke(context)
+    assert isinstance(outcome, PokeReturnValue)
+    assert outcome.xcom_value == "output of 7"
+    assert {query["run_id"] for path, query in service.asked if path == "runs/get"} == {"7"}
+
+
 def test_a_sensor_that_fails_silently_goes_on(service: Service, context: Any) -> None:
     """With silent_fail an error costs one look, and the next ones look for the same run."""
     answering = service._answer
