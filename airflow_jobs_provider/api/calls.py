@@ -53,6 +53,8 @@ class Call(Generic[T]):
     :ivar read: makes the result from the answer's JSON object.
     :ivar done_if_gone: whether "does not exist", met when repeating, means that the first try did
         its work (deleting).
+    :ivar refusal_tells: whether "not allowed" (403) is an answer that the caller can do with, so
+        that it is not waited out.
     """
 
     verb: Verb
@@ -61,6 +63,7 @@ class Call(Generic[T]):
     repeatable: bool
     read: Callable[[Answer], T] = field(repr=False)
     done_if_gone: bool = False
+    refusal_tells: bool = False
 
     def with_parameters(self, **parameters: Any) -> Call[T]:
         """Return the same call with some parameters added or replaced."""

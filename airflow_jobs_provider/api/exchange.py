@@ -133,7 +133,9 @@ class BaseClient:
         raise answer_error(status, headers, body)
 
     def _retrying(self, call: Call[Any], retries: RetryPolicy | None) -> dict[str, Any]:
-        return (retries or self._retries).tenacity(call.path, repeatable=call.repeatable)
+        return (retries or self._retries).tenacity(
+            call.path, repeatable=call.repeatable, refusal_tells=call.refusal_tells
+        )
 
     def _connection_failed(self, reason: object) -> ConnectionFailed:
         return ConnectionFailed(

@@ -207,8 +207,15 @@ class RetryPolicy:
             seconds = min(error.retry_after, self.longest_retry_after)
         return seconds * (1 + JITTER * self.random())
 
-    def tenacity(self, call_name: str, *, repeatable: bool) -> dict[str, Any]:
-        """Return the arguments of ``tenacity.Retrying`` and ``AsyncRetrying`` for one call."""
+    def tenacity(
+        self, call_name: str, *, repeatable: bool, refusal_tells: bool = False
+    ) -> dict[str, Any]:
+        """Return the arguments of ``tenacity.Retrying`` and ``AsyncRetrying`` for one call.
+
+        :param call_name: what it is called in the log.
+        :param repeatable: whether the call may be sent again when its answer got lost.
+        :param refusal_tells: whether a 403 is an answer like others, and no trouble.
+        """
         started = self.clock()
 
         def error_of(state: tenacity.RetryCallState) -> BaseException | None:
@@ -216,6 +223,9 @@ class RetryPolicy:
 
         def retry(state: tenacity.RetryCallState) -> bool:
             error = error_of(state)
+            # A 401 is never about what was asked for, but about the credentials.
+            if refusal_tells and isinstance(error, AuthenticationFailed) and error.status == 403:
+                return False
             return error is not None and self.waits(error, repeatable=repeatable) is not None
 
         def wait(state: tenacity.RetryCallState) -> float:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 from airflow_jobs_provider.api.calls import Call, Page, get_job, get_run, list_runs
@@ -258,7 +258,9 @@ def _next_attempt(
         return None
     attempt = int(run.get("attempt_number") or 0)
     try:
-        settings = (yield get_job(int(job_id))).get("settings") or {}
+        # Who may see a run need not be allowed to see its job, however long it is waited for.
+        job: dict[str, Any] = yield replace(get_job(int(job_id)), refusal_tells=True)
+        settings = job.get("settings") or {}
         retries = int(settings.get("max_retries") or 0)
         if retries == 0 or 0 < retries <= attempt:
             return None

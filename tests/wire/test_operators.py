@@ -28,6 +28,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_jobs_provider.api.errors import AnswerLost
+from airflow_jobs_provider.api.retries import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError, DatabricksRunTimeoutError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
@@ -440,6 +441,44 @@ def test_the_triggers_stored_form_is_all_text_and_numbers() -> None:
         "do_xcom_push",
         "max_output_bytes",
     }
+
+
+NO_JOB = answer({"error_code": "PERMISSION_DENIED", "message": "no View on job 3"}, 403)
+
+
+def test_a_job_that_may_not_be_read_is_not_waited_for(context: Any, server: ScriptedServer) -> None:
+    """Whether the service retries the run is then not known; the task fails at once, as it did."""
+    server.will(LAUNCHED, FAILED, NO_JOB, FAILED_OUTPUT)
+    operator = DatabricksRunNowOperator(task_id="etl", job_id=3, polling_period_seconds=0.01)
+    with no_waiting() as waits, pytest.raises(DatabricksRunFailedError, match="no rows"):
+        operator.execute(context)
+    assert sum(waits) < 1
+    assert paths(server) == ["run-now", "runs/get", "get", "runs/get-output"]
+
+
+def test_a_job_that_may_not_be_read_is_not_waited_for_in_the_triggerer(
+    context: Any, server: ScriptedServer
+) -> None:
+    """Neither there."""
+    server.will(FAILED, NO_JOB)
+    trigger = DatabricksJobRunTrigger(run_id=7, polling_period_seconds=0.01, follow_attempts=True)
+    with no_waiting() as waits:
+        (event,) = events(trigger)
+    assert event["run"]["state"]["result_state"] == "FAILED"
+    assert waits == []
+
+
+def test_credentials_that_ran_out_are_waited_for_at_the_job_too(
+    context: Any, server: ScriptedServer
+) -> None:
+    """A 401 is not about the job, so the service's own retry is found."""
+    job = {"job_id": 3, "settings": {"max_retries": 1}}
+    server.will(LAUNCHED, FAILED, answer({}, 401), answer(job))
+    second = run("TERMINATED", "SUCCESS", run_id=8, original_attempt_run_id=7, attempt_number=1)
+    server.will(answer({"runs": [{**second, "run_id": 8}]}), OUTPUT)
+    operator = DatabricksRunNowOperator(task_id="etl", job_id=3, polling_period_seconds=0.01)
+    with no_waiting():
+        assert operator.execute(context) == "42"
 
 
 def test_a_run_that_is_lost_from_sight_is_given_up_at_the_deadline(
