@@ -151,8 +151,9 @@ class DatabricksJobRunTrigger(BaseTrigger):
             # Without a number it is in no triggerer: dag.test() knows nothing of tasks that end so.
             if self.end_from_trigger and self.trigger_id is not None and _ended_well(payload):
                 event = await self._end(payload)
-        except (JobsApiError, AirflowException, ValueError) as error:
-            payload = {"run_id": self.run_id, "error": str(error)}
+        except (JobsApiError, AirflowException, ValueError, TimeoutError) as error:
+            why = str(error) or type(error).__name__
+            payload = {"run_id": self.run_id, "error": why}
         except asyncio.CancelledError:
             # From 3.3 Airflow calls on_kill itself, and not when the triggerer stops.
             if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
@@ -184,8 +185,9 @@ class DatabricksJobRunTrigger(BaseTrigger):
         )
         timed_out = ""
         seconds = None if self.deadline is None else max(0.0, self.deadline - time.time())
+        limit = asyncio.timeout(seconds)
         try:
-            async with asyncio.timeout(seconds):
+            async with limit:
                 ended = await poller_of(self._hook).carry_out(
                     steps,
                     period=self.polling_period_seconds,
@@ -196,6 +198,9 @@ class DatabricksJobRunTrigger(BaseTrigger):
             if ended.queued_too_long:
                 timed_out = "queued_timeout_seconds"
         except TimeoutError:
+            if not limit.expired():
+                # Not the task's time is over: somebody else waited for something in vain.
+                raise
             # It may have ended since the last look.
             seen = await self._last_look() or seen
             if not RunState.of(seen).is_terminal:

@@ -30,6 +30,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow_jobs_provider.api.errors import AnswerLost
 from airflow_jobs_provider.api.retries import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError, DatabricksRunTimeoutError
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
@@ -494,6 +495,27 @@ def test_a_run_that_is_lost_from_sight_is_given_up_at_the_deadline(
     assert set(paths(server)[:-1]) == {"runs/get"}
     with pytest.raises(DatabricksRunTimeoutError, match="execution_timeout"):
         submit().execute_complete(context, event)
+
+
+@pytest.mark.parametrize("deadline", [None, 3600.0])
+def test_another_time_out_is_no_deadline(
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    deadline: float | None,
+) -> None:
+    """A secrets backend that does not answer cancels no run, nor is it an execution_timeout."""
+
+    def times_out(_hook: DatabricksJobsHook) -> Any:
+        raise TimeoutError("the secrets backend timed out")
+
+    monkeypatch.setattr(DatabricksJobsHook, "async_client", times_out)
+    trigger = DatabricksJobRunTrigger(
+        run_id=7, deadline=deadline and time.time() + deadline, cancel_on_kill=True
+    )
+    (event,) = events(trigger)
+    assert event == {"run_id": 7, "error": "the secrets backend timed out"}
+    assert paths(server) == []
 
 
 def test_an_end_that_was_seen_before_the_deadline_is_no_timeout(
