@@ -56,8 +56,12 @@ def read_outcome(
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     """
 
-    def warn(run_id: int, error: JobsApiError) -> None:
-        log.warning("The output of run %s cannot be read: %s", run_id, error)
+    def warn(tasks: Mapping[str, int], error: JobsApiError) -> None:
+        (key, run_id), *others = tasks.items()
+        log.warning("The output of run %s (task %s) cannot be read: %s", run_id, key, error)
+        if others:
+            keys = ", ".join(key for key, _ in others)
+            log.warning("So the outputs of these tasks were not asked for, either: %s", keys)
 
     outputs: list[TaskOutput] = []
     is_successful = RunState.of(run).is_successful
@@ -67,7 +71,7 @@ def read_outcome(
                 run, of_failed_tasks_only=not is_successful, on_unreadable=warn
             )
         except JobsApiError as error:
-            warn(int(run["run_id"]), error)
+            log.warning("The output of run %s cannot be read: %s", run["run_id"], error)
     return conclude(run, outputs, log, max_output_bytes=max_output_bytes)
 
 

@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from airflow_jobs_provider.api.calls import get_run_output
-from airflow_jobs_provider.api.errors import BadRequest, DoesNotExist
+from airflow_jobs_provider.api.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    DoesNotExist,
+    InvalidRequest,
+    JobsApiError,
+    PassingConflict,
+)
 from airflow_jobs_provider.api.states import RunResultState, RunState, Verdict
 from airflow_jobs_provider.api.steps import Step, whole_run
 
@@ -81,16 +88,17 @@ def read_outputs(
     run: Mapping[str, Any],
     *,
     of_failed_tasks_only: bool = False,
-    on_unreadable: Callable[[int, BadRequest], None] | None = None,
+    on_unreadable: Callable[[Mapping[str, int], JobsApiError], None] | None = None,
 ) -> Generator[Step, Any, list[TaskOutput]]:
     """Read the outputs of a run that has ended, one for each of its tasks: an exchange.
 
     :param run: the run as ``runs/get`` or ``runs/list`` answered it.
     :param of_failed_tasks_only: leave out the tasks of a run of several that succeeded, or did not
         run because of others.
-    :param on_unreadable: told of each task whose output the service refuses, by its run's id; that
-        output is then empty. None raises the refusal.
-    :raises BadRequest: the service refuses the output.
+    :param on_unreadable: told of tasks of a run of several whose output cannot be read, as run ids
+        by task key; their output is then empty. Trouble that is not one task's own takes the tasks
+        that were not yet asked for with it. None raises what went wrong.
+    :raises JobsApiError: the output cannot be read.
     """
     if not run.get("tasks"):
         run_id = int(run["run_id"])
@@ -105,20 +113,36 @@ def read_outputs(
                 raise
         else:
             return [TaskOutput.of(None, run_id, answer)]
-    outputs = []
-    for task_key, task in latest_attempts(run).items():
-        if task.get("run_id") is None or (of_failed_tasks_only and not _failed_itself(task)):
-            continue
+    wanted = {
+        key: task
+        for key, task in latest_attempts(run).items()
+        if task.get("run_id") is not None
+        and not (of_failed_tasks_only and not _failed_itself(task))
+    }
+    outputs: list[TaskOutput] = []
+    goes_on = True
+    for task_key, task in wanted.items():
         run_id = int(task["run_id"])
-        try:
-            answer = yield get_run_output(run_id)
-        except BadRequest as error:
-            if on_unreadable is None:
+        answer = {"metadata": task}
+        if goes_on:
+            try:
+                answer = yield get_run_output(run_id)
+            except InvalidRequest:
                 raise
-            on_unreadable(run_id, error)
-            answer = {"metadata": task}
+            except JobsApiError as error:
+                if on_unreadable is None:
+                    raise
+                goes_on = _is_of_one_task(error)
+                lost = [task_key] if goes_on else list(wanted)[len(outputs) :]
+                on_unreadable({key: int(wanted[key]["run_id"]) for key in lost}, error)
         outputs.append(TaskOutput.of(task_key, run_id, answer))
     return outputs
+
+
+def _is_of_one_task(error: JobsApiError) -> bool:
+    """Whether the next task may fare better; else it would be waited for as long, and in vain."""
+    refused = isinstance(error, (BadRequest, AuthenticationFailed))
+    return refused and not isinstance(error, PassingConflict)
 
 
 def _failed_itself(task: Mapping[str, Any]) -> bool:

@@ -33,8 +33,9 @@ _TASK_FIELDS = ("run_id", "task_key", "attempt_number", "state")
 # up after a user's act.
 _CANCEL = RetryPolicy(limit=4, delay=1)
 _CANCEL_SECONDS = 19.0
-# As long as a worker waits for an output: it may be what the service cannot give.
-_OUTPUT_SECONDS = 600.0
+# An output may be what the service cannot give. Longer than a call is tried for by itself, so that
+# one task's trouble does not lose what was read of the others.
+_OUTPUT_SECONDS = 900.0
 
 
 class DatabricksJobRunTrigger(BaseTrigger):

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.errors import BadRequest
+from airflow_jobs_provider.api.errors import (
+    AnswerLost,
+    AuthenticationFailed,
+    BadRequest,
+    JobsApiError,
+    PassingConflict,
+    ServerError,
+)
 from airflow_jobs_provider.api.outputs import TaskOutput, output_value, read_outputs
 
 from .test_steps import Service
@@ -101,17 +108,38 @@ def test_a_refusal_for_another_reason_is_told() -> None:
 def test_one_output_that_is_refused_leaves_the_others() -> None:
     """It is None, and its run is told; by default the refusal is raised."""
     tasks = [ended("SUCCESS", task_key=key, run_id=8 + n) for n, key in enumerate("ab")]
-    refused: list[int] = []
+    refused: list[Any] = []
     _, outputs = read(
         {"run_id": 7, "tasks": tasks},
         BadRequest(status=400, api_message="too old"),
         text("2"),
-        on_unreadable=lambda run_id, _error: refused.append(run_id),
+        on_unreadable=lambda lost, _error: refused.append(lost),
     )
     assert output_value(outputs) == {"a": None, "b": "2"}
-    assert refused == [8]
+    assert refused == [{"a": 8}]
     with pytest.raises(BadRequest, match="too old"):
         read({"run_id": 7, "tasks": tasks}, BadRequest(status=400, api_message="too old"))
+
+
+FORBIDDEN = AuthenticationFailed(status=403)
+DOWN, BUSY = ServerError(status=503), PassingConflict(status=400)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "goes_on"),
+    [(FORBIDDEN, True), (DOWN, False), (BUSY, False), (AnswerLost("no answer"), False)],
+)
+def test_what_ails_one_output(trouble: JobsApiError, goes_on: bool) -> None:
+    """A refusal is one task's; what has been waited out in vain is not for each further task."""
+    tasks = [ended("SUCCESS", task_key=key, run_id=8 + n) for n, key in enumerate("abc")]
+    told: list[Any] = []
+    answers = [text("1"), trouble, *([text("3")] if goes_on else [])]
+    run = {"run_id": 7, "tasks": tasks}
+    _, outputs = read(run, *answers, on_unreadable=lambda lost, _error: told.append(lost))
+    assert output_value(outputs) == {"a": "1", "b": None, "c": "3" if goes_on else None}
+    assert told == [{"b": 9} if goes_on else {"b": 9, "c": 10}]
+    with pytest.raises(type(trouble)):
+        read(run, text("1"), trouble)
 
 
 def test_only_the_tasks_that_failed_themselves() -> None:

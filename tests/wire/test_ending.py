@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_jobs_provider import ending
+from airflow_jobs_provider.api.retries import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
@@ -223,6 +224,28 @@ def test_several_tasks_give_a_dict_there(context: Any, server: ScriptedServer) -
     server.will(*(answer({"metadata": good, "notebook_output": {"result": r}}) for r in "12"))
     event = fired(ending_trigger())
     assert xcoms_of(event) == {"return_value": {"a": "1", "b": "2"}}
+
+
+@pytest.mark.parametrize("where", ["worker", "triggerer"])
+def test_one_tasks_output_that_cannot_be_read_leaves_the_others(
+    where: str, context: Any, server: ScriptedServer, logged: Logged
+) -> None:
+    """Be it refused or not to be had: what was read is returned, and the log names the task."""
+    good = run("TERMINATED", "SUCCESS")
+    tasks = [{**good, "task_key": key, "run_id": 71 + n} for n, key in enumerate("abcd")]
+    read = [answer({"metadata": good, "notebook_output": {"result": text}}) for text in "13"]
+    whole = answer({**good, "tasks": tasks})
+    server.will(*([LAUNCHED] if where == "worker" else []), whole)
+    server.will(read[0], answer({}, 403), read[1], *[answer({}, 503)] * 50)
+    with no_waiting():
+        if where == "worker":
+            value = submit().execute(context)
+        else:
+            value = (xcoms_of(fired(ending_trigger())) or {})["return_value"]
+    assert value == {"a": "1", "b": None, "c": "3", "d": None}
+    lines = logged()
+    assert "The output of run 72 (task b) cannot be read" in lines
+    assert "The output of run 74 (task d) cannot be read" in lines
 
 
 def test_no_xcoms_there_where_none_are_wanted(context: Any, server: ScriptedServer) -> None:
