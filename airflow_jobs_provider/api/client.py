@@ -6,6 +6,7 @@ sends, receives and sleeps, and names its HTTP library's faults.
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import os
 import ssl
@@ -295,7 +296,7 @@ class AsyncJobsClient(BaseClient):
                 params=request.query,
                 json=request.body,
                 headers=request.headers,
-                ssl=self._ssl(),
+                ssl=await self._ssl(),
                 allow_redirects=False,
             ) as response:
                 body = await response.read()
@@ -304,7 +305,7 @@ class AsyncJobsClient(BaseClient):
             raise self._fault(error) from None
         return self._read(call, response.status, response.headers, body)
 
-    def _ssl(self) -> Any:
+    async def _ssl(self) -> Any:
         verify = self._verify
         if verify is True:
             # As requests does, so that a company's CA bundle serves both faces.
@@ -313,10 +314,13 @@ class AsyncJobsClient(BaseClient):
         if isinstance(verify, bool):
             return verify
         if self._ssl_context is None:
-            self._ssl_context = ssl.create_default_context(cafile=verify)
-        return self._ssl_context
+            # In a thread: to read all certificates of a bundle would hold up the event loop.
+            reading = asyncio.to_thread(ssl.create_default_context, cafile=verify)
+            self._ssl_context = asyncio.ensure_future(reading)
+        # For all requests that are waiting for it, whichever of them is cancelled.
+        return await asyncio.shield(self._ssl_context)
 
-    _ssl_context: Any = None
+    _ssl_context: asyncio.Future[ssl.SSLContext] | None = None
 
     def _fault(self, error: Exception) -> NoAnswer:
         """Name a fault of aiohttp."""

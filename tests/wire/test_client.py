@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import ssl
+import threading
 import warnings
 from pathlib import Path
 from typing import Any
@@ -354,6 +357,29 @@ def test_tls_certificates_are_checked(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # urllib3's advice against it
         assert face.send(calls.get_run(7)) == {}
+
+
+def test_a_ca_bundle_is_not_read_in_the_event_loop(
+    tls_server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes many milliseconds, for which all others would wait; and once is enough."""
+    read_in: list[threading.Thread] = []
+    create = ssl.create_default_context
+
+    def noted(**arguments: Any) -> ssl.SSLContext:
+        read_in.append(threading.current_thread())
+        return create(**arguments)
+
+    monkeypatch.setattr(ssl, "create_default_context", noted)
+
+    async def two_at_once() -> list[Any]:
+        bundle = str(tls_server.ca_file)
+        async with AsyncJobsClient(tls_server.url, Basic("me", "secret"), verify=bundle) as client:
+            return await asyncio.gather(*(client.send(calls.get_run(7)) for _ in range(2)))
+
+    assert asyncio.run(two_at_once()) == [{}, {}]
+    (thread,) = read_in
+    assert thread is not threading.current_thread()
 
 
 def test_a_netrc_entry_does_not_replace_the_token(
