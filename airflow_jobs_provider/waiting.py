@@ -93,7 +93,7 @@ class WaitsForRun(ConnectedOperator):
         }
 
     def _why_a_worker_ends(self) -> list[str]:
-        from airflow_jobs_provider.ending import why_a_worker_ends
+        from airflow_jobs_provider.left_to_a_worker import why_a_worker_ends
 
         return why_a_worker_ends(self)
 

@@ -39,7 +39,7 @@ def refuse_what_cannot_start_there(task: DatabricksJobRunSensor) -> None:
 
     :raises ValueError: the task has such things.
     """
-    from airflow_jobs_provider.ending import why_a_worker_begins
+    from airflow_jobs_provider.left_to_a_worker import why_a_worker_begins
     from airflow_jobs_provider.templates import has_unrendered
 
     if getattr(task, "_BaseOperator__from_mapped", False):

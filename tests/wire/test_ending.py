@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
-from airflow_jobs_provider import ending
+from airflow_jobs_provider import left_to_a_worker
 from airflow_jobs_provider.api.retries import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import (
@@ -65,7 +65,7 @@ def fired(trigger: Any, task_instance: Any = None, **set_by_airflow: Any) -> Tri
 @pytest.fixture(autouse=True)
 def any_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test depend on what Airflow 3.0 cannot do but the one that is about it."""
-    monkeypatch.setattr(ending, "_airflow_loses_dags", lambda: False)
+    monkeypatch.setattr(left_to_a_worker, "_airflow_loses_dags", lambda: False)
 
 
 def ending_trigger(**arguments: Any) -> DatabricksJobRunTrigger:
@@ -297,11 +297,11 @@ def test_what_only_a_worker_does_brings_the_task_back(
 def test_outlets_and_hooks_of_a_subclass_bring_the_task_back() -> None:
     """An asset's event and an overridden post_execute are a worker's business."""
     operator = submit(deferrable=True, end_from_trigger=True)
-    assert ending.why_a_worker_ends(operator) == []
+    assert left_to_a_worker.why_a_worker_ends(operator) == []
     operator.outlets = ["something"]
-    assert ending.why_a_worker_ends(operator) == ["outlets"]
+    assert left_to_a_worker.why_a_worker_ends(operator) == ["outlets"]
     custom = WithPostExecute(task_id="etl", json={"run_name": "{{ x }}"})
-    assert ending.why_a_worker_ends(custom) == ["post_execute"]
+    assert left_to_a_worker.why_a_worker_ends(custom) == ["post_execute"]
 
 
 def test_a_task_that_others_expand_over_comes_back() -> None:
@@ -312,8 +312,10 @@ def test_a_task_that_others_expand_over_comes_back() -> None:
     with DAG("not_expanding", schedule=None):
         used = submit()
         DatabricksRunNowOperator(task_id="one", job_id=used.output)
-    assert ending.why_a_worker_ends(expanded_over) == ["tasks that expand over its output"]
-    assert ending.why_a_worker_ends(used) == []
+    assert left_to_a_worker.why_a_worker_ends(expanded_over) == [
+        "tasks that expand over its output"
+    ]
+    assert left_to_a_worker.why_a_worker_ends(used) == []
 
 
 class InTriggerer:
@@ -367,7 +369,7 @@ def test_airflow_3_0_brings_the_task_back(
     """It takes all DAGs of a file for gone a minute after a trigger has ended one of its tasks."""
     monkeypatch.undo()
     monkeypatch.setattr("airflow.__version__", version)
-    assert ending.why_a_worker_ends(submit()) == reasons
+    assert left_to_a_worker.why_a_worker_ends(submit()) == reasons
 
 
 def test_listeners_bring_the_task_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -376,4 +378,4 @@ def test_listeners_bring_the_task_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
     manager = SimpleNamespace(has_listeners=True)
     monkeypatch.setattr(listener, "get_listener_manager", lambda: manager)
-    assert ending.why_a_worker_ends(submit()) == ["listeners"]
+    assert left_to_a_worker.why_a_worker_ends(submit()) == ["listeners"]
