@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowException, conf
 
@@ -16,8 +16,7 @@ from airflow_jobs_provider.connected import ConnectedOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-    from airflow_jobs_provider.outcome import Outcome
+    from airflow.triggers.base import BaseTrigger
 
 __all__ = ["WaitsForRun"]
 
@@ -48,41 +47,41 @@ class WaitsForRun(ConnectedOperator):
         self.end_from_trigger = end_from_trigger
         self.max_output_bytes = max_output_bytes
 
-    def _look_at(self, run_id: int) -> dict[str, Any]:
-        """Read a run that is known to be there; an outage is waited out, however long."""
-        from airflow_jobs_provider.api.steps import whole_run
-
-        return self.hook.client.carry_out(whole_run(run_id))
-
     def _defer_until_ended(
         self,
         run: Mapping[str, Any],
         *,
         polling_period_seconds: float,
-        timeout: timedelta | None = None,
-        kwargs: dict[str, Any] | None = None,
+        kwargs: dict[str, Any],
         **trigger_arguments: Any,
-    ) -> None:
+    ) -> NoReturn:
         from airflow_jobs_provider.api.states import RunState
         from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 
         run_id, state = int(run["run_id"]), RunState.of(run)
         self.log.info("Deferring: the triggerer waits for run %s, which is %s.", run_id, state)
-        self._say_who_ends()
-        self.defer(
-            trigger=DatabricksJobRunTrigger(
-                run_id=run_id,
-                databricks_conn_id=self.databricks_conn_id,
-                polling_period_seconds=polling_period_seconds,
-                life_cycle_state=state.life_cycle_state or None,
-                **self._end_arguments(),
-                **self._hook_arguments,
-                **trigger_arguments,
-            ),
-            method_name="execute_complete",
-            timeout=timeout,
-            kwargs=kwargs,
+        trigger = DatabricksJobRunTrigger(
+            run_id=run_id,
+            databricks_conn_id=self.databricks_conn_id,
+            polling_period_seconds=polling_period_seconds,
+            life_cycle_state=state.life_cycle_state or None,
+            **self._end_arguments(),
+            **self._hook_arguments,
+            **trigger_arguments,
         )
+        self._defer_to(trigger, kwargs)
+
+    def _defer_to(
+        self, trigger: BaseTrigger, kwargs: dict[str, Any], timeout: timedelta | None = None
+    ) -> NoReturn:
+        """Defer; the log tells where a worker ends the task against the user's wish."""
+        reasons = self._why_a_worker_ends() if self.end_from_trigger else []
+        if reasons:
+            self.log.info(
+                "A worker will end this task in spite of end_from_trigger, because of: %s",
+                ", ".join(reasons),
+            )
+        self.defer(trigger=trigger, method_name="execute_complete", kwargs=kwargs, timeout=timeout)
 
     def _end_arguments(self) -> dict[str, Any]:
         """Return the trigger's arguments for ending the task."""
@@ -97,23 +96,18 @@ class WaitsForRun(ConnectedOperator):
 
         return why_a_worker_ends(self)
 
-    def _say_who_ends(self) -> None:
-        reasons = self._why_a_worker_ends() if self.end_from_trigger else []
-        if reasons:
-            self.log.info(
-                "A worker will end this task in spite of end_from_trigger, because of: %s",
-                ", ".join(reasons),
-            )
-
-    def _outcome_of(self, run: Mapping[str, Any]) -> Outcome:
-        """Return what a run that ended well gave back; raise where it did not end well."""
+    def _conclude(self, context: Context, run: Mapping[str, Any]) -> Any:
+        """Return the output of a run that ended well; raise where it did not end well."""
         from airflow_jobs_provider.outcome import read_outcome
 
         steps = read_outcome(
             run, self.log, want_output=self.do_xcom_push, max_output_bytes=self.max_output_bytes
         )
         # Within limits: a run's output may be what the service cannot give.
-        return self.hook.client.carry_out(steps, patient=False)
+        outcome = self.hook.client.carry_out(steps, patient=False)
+        if outcome.truncated:
+            self._push(context, output_truncated=True)
+        return outcome.value
 
     def _push(self, context: Context, **values: Any) -> None:
         if self.do_xcom_push:

@@ -340,9 +340,3 @@ class LaunchRunOperator(WaitsForRun):
         self._launching = self._launched_run_id = None
         self._is_settled = True
         return ended.run
-
-    def _conclude(self, context: Context, run: Mapping[str, Any]) -> Any:
-        outcome = self._outcome_of(run)
-        if outcome.truncated:
-            self._push(context, output_truncated=True)
-        return outcome.value

@@ -253,12 +253,10 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
             arguments["job_id"] = arguments["job_name"] = None
             arguments["follow_attempts"] = True
         self.log.info("Deferring: the triggerer goes on waiting.")
-        self._say_who_ends()
-        self.defer(
-            trigger=DatabricksJobRunSensorTrigger(**arguments, began=began),
-            method_name="execute_complete",
-            timeout=self._longest_wait(context),
-            kwargs={"try_number": context["ti"].try_number},
+        self._defer_to(
+            DatabricksJobRunSensorTrigger(**arguments, began=began),
+            {"try_number": context["ti"].try_number},
+            self._longest_wait(context),
         )
 
     def _longest_wait(self, context: Context) -> timedelta:
@@ -327,10 +325,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
     def _conclude(self, context: Context, run: Mapping[str, Any]) -> Any:
         self._push(context, run_id=run.get("run_id"), run_page_url=run.get("run_page_url"))
         with self._failing_softly():
-            outcome = self._outcome_of(run)
-        if outcome.truncated:
-            self._push(context, output_truncated=True)
-        return outcome.value
+            return super()._conclude(context, run)
 
     def _start_trigger_args(self) -> StartTriggerArgs:
         from airflow.triggers.base import StartTriggerArgs
