@@ -16,6 +16,7 @@ from airflow_jobs_provider.api.errors import UnexpectedAnswer
 from airflow_jobs_provider.api.parameters import parameters_as_text
 
 __all__ = [
+    "RUNS_PER_PAGE_IN_EVERY_VERSION",
     "Call",
     "Page",
     "cancel_all_runs",
@@ -39,6 +40,8 @@ __all__ = [
 T = TypeVar("T")
 Answer = dict[str, Any]
 Verb = Literal["GET", "POST"]
+# Later versions of the API give no more runs on one page.
+RUNS_PER_PAGE_IN_EVERY_VERSION = 25
 
 
 @dataclass(frozen=True, slots=True)

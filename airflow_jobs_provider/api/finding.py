@@ -14,7 +14,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from airflow_jobs_provider.api.calls import Call, Page, list_jobs, list_runs
+from airflow_jobs_provider.api.calls import (
+    RUNS_PER_PAGE_IN_EVERY_VERSION,
+    Call,
+    Page,
+    list_jobs,
+    list_runs,
+)
 from airflow_jobs_provider.api.outputs import latest_attempts
 from airflow_jobs_provider.api.progress import Log, RunProgress
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
@@ -28,9 +34,6 @@ __all__ = [
     "wait_for_run",
     "wait_for_target",
 ]
-
-# What every version of the API gives on one page.
-_RUNS_PER_PAGE = 25
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +146,7 @@ def find_run(
     :param began: when the wait began, likewise.
     """
     found: Run | None = None
-    call: Call[Page[Run]] | None = list_runs(job_id=job_id, limit=_RUNS_PER_PAGE)
+    call: Call[Page[Run]] | None = list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION)
     while call is not None:
         page: Page[Run] = yield call
         for run in page.items:

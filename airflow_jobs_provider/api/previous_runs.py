@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from airflow_jobs_provider.api.calls import Call, Page, cancel_run, list_runs
+from airflow_jobs_provider.api.calls import (
+    RUNS_PER_PAGE_IN_EVERY_VERSION,
+    Call,
+    Page,
+    cancel_run,
+    list_runs,
+)
 from airflow_jobs_provider.api.errors import DoesNotExist
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import Step, Wait
@@ -13,9 +19,6 @@ from airflow_jobs_provider.api.steps import Step, Wait
 __all__ = ["cancel_previous_runs"]
 
 Run = dict[str, Any]
-
-# What every version of the API gives on one page.
-_RUNS_PER_PAGE = 25
 
 
 def cancel_previous_runs(
@@ -58,7 +61,9 @@ def _start(run: Run) -> int:
 
 def _active_runs(job_id: int) -> Generator[Step, Any, list[Run]]:
     runs: list[Run] = []
-    call: Call[Page[Run]] | None = list_runs(job_id=job_id, active_only=True, limit=_RUNS_PER_PAGE)
+    call: Call[Page[Run]] | None = list_runs(
+        job_id=job_id, active_only=True, limit=RUNS_PER_PAGE_IN_EVERY_VERSION
+    )
     while call is not None:
         page: Page[Run] = yield call
         runs += [run for run in page.items if not RunState.of(run).is_terminal]

@@ -16,7 +16,14 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
-from airflow_jobs_provider.api.calls import Call, Page, get_job, get_run, list_runs
+from airflow_jobs_provider.api.calls import (
+    RUNS_PER_PAGE_IN_EVERY_VERSION,
+    Call,
+    Page,
+    get_job,
+    get_run,
+    list_runs,
+)
 from airflow_jobs_provider.api.errors import BadRequest, DoesNotExist, ErrorAnswer
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, Verdict
@@ -29,8 +36,6 @@ T = TypeVar("T")
 # How long the next attempt of a job with max_retries may take to show up after its
 # min_retry_interval_millis is over.
 _NEXT_ATTEMPT_GRACE_SECONDS = 60.0
-# What every version of the API gives on one page.
-_RUNS_PER_PAGE = 25
 _NOT_YET_RUNNING = frozenset(
     {RunLifeCycleState.QUEUED, RunLifeCycleState.PENDING, RunLifeCycleState.BLOCKED}
 )
@@ -281,7 +286,7 @@ def _next_attempt(
 
 def _find_attempt(run: Run, job_id: int, *, after: int) -> Generator[Step, Any, Run | None]:
     original = run.get("original_attempt_run_id") or run["run_id"]
-    call: Call[Page[Run]] | None = list_runs(job_id=job_id, limit=_RUNS_PER_PAGE)
+    call: Call[Page[Run]] | None = list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION)
     while call is not None:
         page: Page[Run] = yield call
         for other in page.items:
