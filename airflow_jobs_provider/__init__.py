@@ -57,5 +57,5 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": ["airflow_jobs_provider.triggers.jobs"],
             }
         ],
-        "extra-links": ["airflow_jobs_provider.operators.links.DatabricksJobRunLink"],
+        "extra-links": ["airflow_jobs_provider.links.DatabricksJobRunLink"],
     }

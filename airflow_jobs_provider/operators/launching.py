@@ -10,12 +10,12 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.connected import refusals_are_final
 from airflow_jobs_provider.identity import TaskTry
+from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.left_behind import (
     cancel_run_left_behind,
     with_callback,
     xcoms_can_be_read,
 )
-from airflow_jobs_provider.operators.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.parsing import check_before_sending, fields_over_json
 from airflow_jobs_provider.waiting import WaitsForRun
 

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
+from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.sensors.beginning import (
     StartTriggerArguments,
     as_template,
@@ -104,6 +105,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         "task_key",
         "databricks_conn_id",
     )
+    operator_extra_links = (DatabricksJobRunLink(),)
     ui_color = "#1cb1c2"
     ui_fgcolor = "#fff"
     # Not of the class, for mapped tasks do not begin there.

@@ -79,7 +79,7 @@ def test_airflow_shows_the_provider(installed: Path, tmp_path: Path) -> None:
     (line,) = [line for line in hooks.splitlines() if "databricks_jobs" in line]
     assert "airflow_jobs_provider.hooks.jobs.DatabricksJobsHook" in line
     links = airflow(installed, tmp_path, "providers", "links", "-o", "plain")
-    assert "airflow_jobs_provider.operators.links.DatabricksJobRunLink" in links
+    assert "airflow_jobs_provider.links.DatabricksJobRunLink" in links
 
 
 def test_the_local_workspace_starts_from_the_wheel(installed: Path, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "connected": {"hooks", "api"},
     "identity": set(),
     "templates": set(),
+    "links": set(),
     "outcome": {"exceptions", "api"},
     "left_to_a_worker": {"waiting"},
     "waiting": {
@@ -34,6 +35,7 @@ MAY_IMPORT = {
     "operators": {
         "operators",
         "templates",
+        "links",
         "identity",
         "waiting",
         "connected",
@@ -45,6 +47,7 @@ MAY_IMPORT = {
     "sensors": {
         "sensors",
         "templates",
+        "links",
         "waiting",
         "left_to_a_worker",
         "outcome",

@@ -910,13 +910,16 @@ def test_a_truncated_output_is_given_with_a_warning(context: Any, server: Script
 
 def test_links_before_and_after_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
     """The link is the XCom of that name; empty as long as there is none."""
-    from airflow_jobs_provider.operators import links
+    from airflow_jobs_provider import links
 
     stored: dict[str, str] = {}
     fake = SimpleNamespace(get_value=lambda key, **_: stored.get(key))
     monkeypatch.setattr(links, "XCom", fake)
-    link = links.DatabricksJobRunLink()
     key: Any = None
-    assert link.get_link(submit(), ti_key=key) == ""
-    stored[link.xcom_key] = "http://w/7"
-    assert link.get_link(submit(), ti_key=key) == "http://w/7"
+    for task in (submit(), sensor()):
+        stored.clear()
+        (link,) = task.operator_extra_links
+        assert isinstance(link, links.DatabricksJobRunLink)
+        assert link.get_link(task, ti_key=key) == ""
+        stored[link.xcom_key] = "http://w/7"
+        assert link.get_link(task, ti_key=key) == "http://w/7"

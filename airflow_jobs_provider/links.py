@@ -16,7 +16,10 @@ RUN_PAGE_URL_KEY = "run_page_url"
 
 
 class DatabricksJobRunLink(BaseOperatorLink):
-    """Open the page of the run that the task launched; there as soon as the run is."""
+    """Open the page of the run that the task launched, or waited for.
+
+    It is there as soon as the run is launched, or has ended for a sensor.
+    """
 
     name = "See Databricks Job Run"
 
@@ -26,5 +29,5 @@ class DatabricksJobRunLink(BaseOperatorLink):
         return RUN_PAGE_URL_KEY
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """Return the URL; empty before the run is launched."""
+        """Return the URL; empty as long as the task has pushed none."""
         return XCom.get_value(key=RUN_PAGE_URL_KEY, ti_key=ti_key) or ""
