@@ -488,7 +488,7 @@ def test_a_run_that_is_lost_from_sight_is_given_up_at_the_deadline(
     """execution_timeout while deferred: the run is cancelled, the task fails and says why."""
     server.will(*[RUNNING] * 1000)
     trigger = DatabricksJobRunTrigger(
-        run_id=7, polling_period_seconds=0.01, deadline=time.time() + 0.1, cancel_on_kill=True
+        run_id=7, polling_period_seconds=0.01, deadline=time.time() + 0.5, cancel_on_kill=True
     )
     (event,) = events(trigger)
     assert paths(server)[-1] == "runs/cancel"
