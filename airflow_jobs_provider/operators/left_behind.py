@@ -20,9 +20,10 @@ __all__ = ["cancel_run_left_behind", "with_callback", "xcoms_can_be_read"]
 
 def cancel_run_left_behind(context: Context) -> None:
     """Cancel the run of a task that has failed for good, if it goes on: a failure callback."""
-    # The DAG processor has one object of the task for all that it does.
-    task: Any = copy.copy(context["task"])
-    task.cancel_left_behind(context)
+    # On a worker, the task instance has the object that was executed; the context of Airflow 3.0
+    # has what it was copied from. The DAG processor has one object for all that it does.
+    task: Any = getattr(context["ti"], "task", None) or context["task"]
+    copy.copy(task).cancel_left_behind(context)
 
 
 def with_callback(given: Any, callback: Any) -> list[Any]:

@@ -7,6 +7,7 @@ task instance is a note pad, so that each answer of the service can be chosen.
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
 import os
 import socket
@@ -753,6 +754,18 @@ def test_a_run_that_has_ended_is_not_cancelled(context: Any, server: ScriptedSer
     context["ti"].xcoms["run_id"] = 7
     for one in (operator, resumed, killed):
         fail_for_good(one, context)
+    assert cancelled_after(asked, server) == []
+
+
+def test_what_the_executed_task_knows_counts(context: Any, server: ScriptedServer) -> None:
+    """Airflow 3.0 executes a copy and calls back with what it was copied from."""
+    server.will(LAUNCHED, RUNNING, FAILED, FAILED_OUTPUT)
+    original = submit()
+    context["ti"].task = executed = copy.copy(original)
+    with pytest.raises(DatabricksRunFailedError):
+        executed.execute(context)
+    asked = len(server.requests)
+    fail_for_good(original, context)
     assert cancelled_after(asked, server) == []
 
 
