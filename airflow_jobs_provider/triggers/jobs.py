@@ -21,7 +21,7 @@ from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.outcome import Outcome, read_outcome
 from airflow_jobs_provider.triggers.abandonment import task_waits_no_more
 from airflow_jobs_provider.triggers.ending import success_event
-from airflow_jobs_provider.triggers.poller import carry_out_one_by_one, poller_of
+from airflow_jobs_provider.triggers.pollers import carry_out_one_by_one, poller_of
 
 __all__ = ["DatabricksJobRunTrigger"]
 

@@ -41,13 +41,14 @@ from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import Exchange, Step, Wait
 from airflow_jobs_provider.triggers.lists import RunLists
 from airflow_jobs_provider.triggers.pace import REQUESTS_AT_ONCE, Pace
+from airflow_jobs_provider.triggers.trouble import RunTroubles, ServiceTrouble
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call, Page
     from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
-__all__ = ["RunPoller", "carry_out_one_by_one", "poller_of"]
+__all__ = ["RunPoller"]
 
 Run = dict[str, Any]
 T = TypeVar("T")
@@ -60,8 +61,7 @@ EARLY = 0.25
 WAKE_AT_ONCE = 50
 # How long a poller without waiters keeps its connections.
 LINGER_SECONDS = 30.0
-# A waiter hears of a run that does not change after so long, for a sign of life in its log. No
-# oftener there is a line about the service's limits.
+# A waiter hears of a run that does not change after so long, for a sign of life in its log.
 SIGN_OF_LIFE_SECONDS = 600.0
 # Trouble that is over so soon does not start a list over.
 PASSING_TROUBLE_SECONDS = 60.0
@@ -89,17 +89,8 @@ class _Waiter:
         return _states(run) != self.known or now >= self.wake_at
 
 
-@dataclass(slots=True)
-class _OwnTrouble:
-    """A run that cannot be read while others can."""
-
-    since: float
-    failures: int = 0
-    again_at: float = 0.0
-
-
 class RunPoller:
-    """Reads the runs that are waited for with one connection; made by :func:`poller_of`.
+    """Reads the runs that are waited for with one connection; made by :func:`.pollers.poller_of`.
 
     :param hook: hook of the connection.
     :param paces: of the hosts that this event loop asks; the host's is shared with its other
@@ -125,11 +116,8 @@ class RunPoller:
         self._retries = hook.retry_policy().patient()
         self._cycle_seconds = self._paused = 0.0
         self._cannot_keep_up = False
-        self._trouble_since: float | None = None
-        self._trouble_was_told = False
-        self._limit_told_at = float("-inf")
-        self._failures = 0
-        self._own_troubles: dict[int, _OwnTrouble] = {}
+        self._trouble = ServiceTrouble()
+        self._run_troubles = RunTroubles()
         self._latest_read: deque[int] = deque(maxlen=20)
         # A context of its own: the first waiter's would have the poller's log lines in its task's.
         self._task = asyncio.get_running_loop().create_task(
@@ -257,7 +245,7 @@ class RunPoller:
             waiters.remove(waiter)
         if not waiters:
             self._waiters.pop(waiter.run_id, None)
-            self._own_troubles.pop(waiter.run_id, None)
+            self._run_troubles.forget(waiter.run_id)
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -335,21 +323,18 @@ class RunPoller:
             if not await self._wait_out(client, error):
                 await self._tell_all(error)
         else:
-            self._recovered()
+            self._trouble.is_over()
             self._cycle_seconds = time.monotonic() - now - self._paused
             self._note_pace()
 
     def _due_runs(self, now: float, *, early: float = 0.0) -> set[int]:
         """Return the runs to be read now, or so early as a part of their period."""
-        for run_id, trouble in self._own_troubles.items():
+        again_at = self._run_troubles.again_at()
+        for run_id, earliest in again_at.items():
             for waiter in self._waiters.get(run_id, ()):
-                waiter.due = max(waiter.due, trouble.again_at)
+                waiter.due = max(waiter.due, earliest)
         due = {w.run_id for w in self._all() if w.due - w.period * early <= now}
-        return {
-            run_id
-            for run_id in due
-            if run_id not in self._own_troubles or self._own_troubles[run_id].again_at <= now
-        }
+        return {run_id for run_id in due if again_at.get(run_id, now) <= now}
 
     def _note_pace(self) -> None:
         """Say once that the polling periods cannot be kept, where they cannot."""
@@ -370,34 +355,17 @@ class RunPoller:
     async def _wait_out(self, client: AsyncJobsClient, error: JobsApiError) -> bool:
         """Wait before the next try, for all waiters together; False where waiting will not help."""
         now = time.monotonic()
-        self._failures += 1
-        if self._trouble_since is None:
-            self._trouble_since = now
-            self._trouble_was_told = True
-            if isinstance(error, RateLimited):
-                # A limit that is met again and again is no news each time.
-                self._trouble_was_told = now - self._limit_told_at >= SIGN_OF_LIFE_SECONDS
-                self._limit_told_at = now if self._trouble_was_told else self._limit_told_at
-            if self._trouble_was_told:
-                log.warning("%d runs cannot be followed for now: %s", len(self._waiters), error)
-        lasted = now - self._trouble_since
+        self._trouble.note(error, len(self._waiters))
         if self._retries.waits(error, repeatable=True) is None:
             return False
-        if not self._retries.waits_on(error, lasted):
+        if not self._retries.waits_on(error, self._trouble.seconds):
             return False
-        await a_pause(self._retries.wait_before_try(error, self._failures))
+        await a_pause(self._retries.wait_before_try(error, self._trouble.failures))
         if not isinstance(error, RateLimited):
             self._paused += time.monotonic() - now
         if isinstance(error, AuthenticationFailed):
             await client.renew_credentials()
         return True
-
-    def _recovered(self) -> None:
-        if self._trouble_since is not None and self._trouble_was_told:
-            lasted = time.monotonic() - self._trouble_since
-            log.info("The service answers again, after %.0f s; all runs are followed.", lasted)
-        self._trouble_since = None
-        self._failures = 0
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -413,7 +381,7 @@ class RunPoller:
             async with self._pace.turn() as began:
                 yield
         except RateLimited as error:
-            seconds = self._retries.wait_before_try(error, self._failures + 1)
+            seconds = self._retries.wait_before_try(error, self._trouble.failures + 1)
             self._pace.slow_down(seconds, asked_at=began)
             raise
 
@@ -432,15 +400,14 @@ class RunPoller:
                 if isinstance(error, AuthenticationFailed):
                     await client.renew_credentials()
             except JobsApiError as error:
-                since = self._trouble_since or time.monotonic()
                 passes = self._retries.waits(error, repeatable=True) is not None and (
                     isinstance(error, RateLimited)
-                    or time.monotonic() - since < PASSING_TROUBLE_SECONDS
+                    or self._trouble.seconds < PASSING_TROUBLE_SECONDS
                 )
                 if not passes or not self._waiters or not await self._wait_out(client, error):
                     raise
             else:
-                self._recovered()
+                self._trouble.is_over()
                 return page
 
     async def _read_one_by_one(self, client: AsyncJobsClient, run_ids: Iterable[int]) -> None:
@@ -460,7 +427,8 @@ class RunPoller:
             if failed:
                 if True not in results and not await self._another_can_be_read(client, failed):
                     raise next(iter(failed.values()))
-                self._note_own_troubles(failed)
+                for run_id, error in self._run_troubles.note(failed, self._retries).items():
+                    self._fail(run_id, error)
 
     async def _read(self, client: AsyncJobsClient, run_id: int) -> bool:
         """Read a run; whether the service answered for it."""
@@ -484,33 +452,12 @@ class RunPoller:
         others = [
             run_id
             for run_id in (*reversed(self._latest_read), *self._waiters)
-            if run_id in self._waiters and run_id not in failed and run_id not in self._own_troubles
+            if run_id in self._waiters and run_id not in failed and run_id not in self._run_troubles
         ]
         try:
             return bool(others) and await self._read(client, others[0])
         except _OF_ONE_THING:
             return False
-
-    def _note_own_troubles(self, failed: Mapping[int, JobsApiError]) -> None:
-        """Let the waiters of these runs wait, while others can be read; or fail in the end."""
-        now = time.monotonic()
-        new: list[int] = []
-        for run_id, error in failed.items():
-            trouble = self._own_troubles.setdefault(run_id, _OwnTrouble(now))
-            trouble.failures += 1
-            if not self._retries.waits_on(error, now - trouble.since):
-                self._fail(run_id, error)
-                continue
-            trouble.again_at = now + self._retries.wait_before_try(error, trouble.failures)
-            if trouble.failures == 1:
-                new.append(run_id)
-        if new:
-            log.warning(
-                "%s %s cannot be read for now, while others can: %s",
-                "Run" if len(new) == 1 else "Runs",
-                ", ".join(str(run_id) for run_id in new),
-                failed[new[0]],
-            )
 
     # -- telling -------------------------------------------------------------------------------
 
@@ -531,8 +478,7 @@ class RunPoller:
                 continue
             told.add(run_id)
             self._latest_read.append(run_id)
-            if (trouble := self._own_troubles.pop(run_id, None)) is not None:
-                log.info("Run %s can be read again, after %.0f s.", run_id, now - trouble.since)
+            self._run_troubles.is_over(run_id)
             for waiter in self._waiters[run_id]:
                 waiter.due = now + waiter.period
                 if at_once:
@@ -567,33 +513,6 @@ class RunPoller:
         return (waiter for waiters in self._waiters.values() for waiter in waiters)
 
 
-async def carry_out_one_by_one(
-    hook: DatabricksJobsHook, steps: Generator[Step, Any, T], *, patient: bool = True
-) -> T:
-    """Carry out an exchange that lists of all runs cannot tell of, at the pace of all others.
-
-    Such lists are read for runs' states; they do not tell tasks, outputs, nor what is to start.
-
-    :param hook: hook of the connection.
-    :param steps: the exchange.
-    :param patient: wait out any outage; default True.
-    """
-    exchange = Exchange(steps)
-    while (step := exchange.step) is not None:
-        if isinstance(step, Wait):
-            await asyncio.sleep(step.seconds)
-            exchange.answer(None)
-            continue
-        try:
-            # A poller ends where nobody waits for a run by its id: there may be another one.
-            answer = await poller_of(hook).send(step, patient=patient)
-        except JobsApiError as error:
-            exchange.fail(error)
-        else:
-            exchange.answer(answer)
-    return exchange.result
-
-
 def _to_keep(run: Run) -> Run:
     """Return a run without its details while it is active: it is kept until there is news of it."""
     if RunState.of(run).is_terminal:
@@ -605,35 +524,3 @@ def _to_keep(run: Run) -> Run:
 def _states(run: Mapping[str, Any]) -> tuple[Any, Any]:
     state = run.get("state") or {}
     return state.get("life_cycle_state"), state.get("result_state")
-
-
-# By event loop, so that a loop of another thread, or a test's, has its own.
-_pollers: dict[tuple[asyncio.AbstractEventLoop, str], RunPoller] = {}
-_paces: dict[asyncio.AbstractEventLoop, dict[str, Pace]] = {}
-
-
-def poller_of(hook: DatabricksJobsHook) -> RunPoller:
-    """Return the poller of the hook's connection in the running event loop.
-
-    Hooks of one connection share a poller unless they were given other retry arguments.
-    """
-    loop = asyncio.get_running_loop()
-    _forget_closed_loops()
-    arguments = (hook.databricks_conn_id, hook.retry_limit, hook.retry_delay, hook.retry_args)
-    key = (loop, repr(arguments))
-    if key in _pollers:
-        return _pollers[key]
-
-    def forget() -> None:
-        if _pollers.get(key) is poller:
-            del _pollers[key]
-
-    poller = _pollers[key] = RunPoller(hook, _paces.setdefault(loop, {}), on_idle=forget)
-    return poller
-
-
-def _forget_closed_loops() -> None:
-    for key in [key for key in _pollers if key[0].is_closed()]:
-        del _pollers[key]
-    for loop in [loop for loop in _paces if loop.is_closed()]:
-        del _paces[loop]

@@ -13,7 +13,7 @@ from typing import Any
 
 from airflow_jobs_provider.api.finding import Target, follow_task, wait_for_run
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger, excerpt
-from airflow_jobs_provider.triggers.poller import carry_out_one_by_one
+from airflow_jobs_provider.triggers.pollers import carry_out_one_by_one
 
 __all__ = ["DatabricksJobRunSensorTrigger"]
 

@@ -23,10 +23,11 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.api.retries import Waits
 from airflow_jobs_provider.api.steps import Wait
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.triggers import lists, pace
+from airflow_jobs_provider.triggers import lists, pace, trouble
 from airflow_jobs_provider.triggers import poller as poller_module
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from airflow_jobs_provider.triggers.poller import RunPoller, poller_of
+from airflow_jobs_provider.triggers.poller import RunPoller
+from airflow_jobs_provider.triggers.pollers import poller_of
 from benchmarks.many_runs import ManyRuns
 
 PERIOD = 0.2
@@ -61,6 +62,12 @@ def poller(**arguments: Any) -> RunPoller:
     """Return the poller of the default connection; trouble is waited out at once."""
     arguments.setdefault("retry_delay", 0.01)
     return poller_of(DatabricksJobsHook(**arguments))
+
+
+def poller_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return what was logged of following runs, but for how they are listed."""
+    loggers = (poller_module.__name__, trouble.__name__)
+    return [r.getMessage() for r in caplog.records if r.name in loggers]
 
 
 async def ended(one: RunPoller, run_id: int, period: float = PERIOD) -> dict[str, Any]:
@@ -212,7 +219,11 @@ async def test_trouble_is_one_line(service: ManyRuns, caplog: pytest.LogCaptureF
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
-    lines = [r.getMessage() for r in caplog.records if r.name == poller_module.__name__]
+    lines = [
+        r.getMessage()
+        for r in caplog.records
+        if r.name.startswith("airflow_jobs_provider.triggers.")
+    ]
     assert [line.split(" cannot")[0].split(", after")[0] for line in lines] == [
         "200 runs",
         "The service answers again",
@@ -438,7 +449,11 @@ async def test_periods_that_cannot_be_kept(
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
-    lines = [r.getMessage() for r in caplog.records if r.name == poller_module.__name__]
+    lines = [
+        r.getMessage()
+        for r in caplog.records
+        if r.name.startswith("airflow_jobs_provider.triggers.")
+    ]
     assert len(lines) == 1
     assert "longer than the shortest polling period, 0.2 s" in lines[0]
 
@@ -563,11 +578,6 @@ async def test_any_calls_429_slows_all_down(service: ManyRuns) -> None:
     await one.send(get_run(run_ids[1]))
     assert time.monotonic() - began >= 0.5
     assert (await first)["run_id"] == run_ids[0]
-
-
-def poller_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what the poller has logged."""
-    return [r.getMessage() for r in caplog.records if r.name == poller_module.__name__]
 
 
 @pytest.mark.parametrize("others_period", [PERIOD, 30.0])
