@@ -1,5 +1,5 @@
-# What a user of this repository types. Needs make, git and Python 3.11 or later; everything else is
-# installed into .venv, at the versions that constraints/ names.
+# What a user of this repository types. Needs make, git and Python 3.11, 3.12 or 3.13 (for Airflow 2.11
+# and 3.0: 3.11 or 3.12); everything else is installed into .venv*, at the versions in constraints/.
 #
 #   make demo       a DAG runs a notebook and the next task gets its exit value
 #   make airflow    a whole Airflow with the examples, ready to click (AIRFLOW_PORT=8080)
@@ -7,7 +7,7 @@
 #   make test-all   all tests, on all three lines of Airflow: well over half an hour
 #   make test-airflow-2.11, make test-standalone-2.11, make test-airflow-3.0, make test-standalone-3.0,
 #   make test-standalone, make test-slow, make test-real-clients   parts of test-all
-#   make bench      what docs/benchmarks.md tells: 25 minutes
+#   make bench      what docs/benchmarks.md tells, but for the cost of checking: 25 minutes
 #
 # PYTHON=/path/to/python3 chooses another Python.
 

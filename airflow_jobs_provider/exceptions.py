@@ -57,7 +57,7 @@ class DatabricksRunFailedError(AirflowException):
 
 
 class DatabricksRunTimeoutError(AirflowException):
-    """The task's own patience ended before the run did; the run was told to stop.
+    """The task's own patience ended before the run did; with ``cancel_on_kill`` it was canceled.
 
     :ivar run_id: the run.
     :ivar limit: the argument that set the limit: ``execution_timeout`` or

@@ -111,7 +111,8 @@ def run(home: Path, dags: Path, port: int, workspace: LocalWorkspace) -> int:
             f"\nAirflow:          http://127.0.0.1:{port}  (user admin, password {password})\n"
             f"Local workspace:  {workspace.url}  (connection databricks_default)\n"
             f"Logs:             {home}\n"
-            "Trigger databricks_demo or databricks_run_now there. Ctrl-C stops everything.",
+            "Trigger databricks_demo, databricks_run_now or databricks_wait_for_job there. "
+            "Ctrl-C stops everything.",
             flush=True,
         )
         while not ended(processes):

@@ -1,7 +1,7 @@
 """Where the versions of the Jobs API differ; everything else is common to them.
 
-2.0 knows one task for each job, paging by offset. From 2.1 on tasks come as an array, pages are
-small and have tokens. 2.2 no longer says ``has_more``, and has pages of a run's tasks, too.
+2.0 shows a job of one task without an array, and pages by offset. From 2.1 on tasks always come as
+an array, pages are small and have tokens. 2.2 no longer says ``has_more``, and has pages of tasks.
 """
 
 from __future__ import annotations

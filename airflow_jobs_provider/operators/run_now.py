@@ -72,9 +72,13 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         False; see :class:`~airflow_jobs_provider.operators.jobs.DatabricksSubmitRunOperator`.
     :param validate: likewise.
     :raises InvalidRequest: when the DAG is parsed: the reference forbids the request.
+    :raises ValueError: when the DAG is parsed: ``repair_run`` without ``wait_for_termination``.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
+    :raises DatabricksRunTimeoutError: ``queued_timeout_seconds`` were over, or while deferred
+        ``execution_timeout``.
     :raises AirflowFailException: the reference forbids the rendered request, the service refused
-        it, no job has the name, or ``repair_run`` meets a connection with API 2.0.
+        it, not exactly one of ``job_id`` and ``job_name`` was given, no job or several have the
+        name, or ``repair_run`` meets a connection with API 2.0.
     """
 
     request_fields: ClassVar[tuple[str, ...]] = (

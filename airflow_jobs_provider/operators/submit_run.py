@@ -86,9 +86,11 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     :param reattach: let a retry of the task follow the run that an earlier try launched, where that
         is active or has succeeded; default True. False launches a fresh run at every try.
     :param cancel_on_kill: cancel the run when the task is killed, cleared, marked or timed out, on
-        the worker or while deferred; default True.
-    :param queued_timeout_seconds: seconds after which a run that has not begun to run is cancelled
-        and the task fails; default none.
+        the worker or while deferred, and where it fails for good while the run goes on, as when its
+        worker died and no retry is left (not on Airflow 3.0); default True. With
+        ``wait_for_termination`` an ``on_failure_callback`` is added for that.
+    :param queued_timeout_seconds: seconds after which the task fails if the run has not begun to
+        run; the run is then cancelled, unless ``cancel_on_kill`` is False; default none.
     :param max_output_bytes: cut the output off after so many bytes; the XCom ``output_truncated``
         then says so; default none.
     :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
@@ -104,6 +106,8 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         template; default True.
     :raises InvalidRequest: when the DAG is parsed: the reference forbids the request.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
+    :raises DatabricksRunTimeoutError: ``queued_timeout_seconds`` were over, or while deferred
+        ``execution_timeout``.
     :raises AirflowFailException: the reference forbids the rendered request, or the service refused
         it; Airflow does not retry.
     """

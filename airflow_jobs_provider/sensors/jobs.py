@@ -56,7 +56,8 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
     later when the sensor began to wait, or else the first that starts after that. A newer one that
     starts meanwhile does not count, or the wait might never come to an end; a retry of the sensor
     looks afresh. Runs that the service skipped do not count either. Where the job has
-    ``max_retries``, its last attempt decides.
+    ``max_retries``, the last attempt of its run decides; with ``run_id`` or ``task_key`` only the
+    one run counts.
 
     XComs: ``return_value`` is the text given to ``dbutils.notebook.exit()`` (a dict by task key for
     a run of several tasks, None where there is none); ``run_id`` and ``run_page_url`` are those of
@@ -90,6 +91,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         that they are refused, so a job's sensor needs a fixed ``started_since``. Airflow begins
         mapped tasks on a worker all the same. Together with ``end_from_trigger`` no worker process
         starts for a good run.
+    :param validate: check each request on the worker before it is sent; default True.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped; with
         ``soft_fail`` or ``never_fail`` the task is skipped instead. In all ways to wait
         ``soft_fail`` is for failures and timeouts, ``never_fail`` also for errors, such as a task

@@ -59,10 +59,10 @@ class DatabricksJobRunTrigger(BaseTrigger):
     :param retry_delay: likewise.
     :param retry_args: likewise.
     :param caller: likewise.
-    :param cancel_on_kill: cancel the run when a user ends the wait; default False.
-    :param deadline: give the run up and cancel it at this time, in seconds since the epoch.
-    :param queued_timeout_seconds: give the run up and cancel it if it has not begun to run for so
-        long.
+    :param cancel_on_kill: cancel the run when a user ends the wait, or when it is given up;
+        default False.
+    :param deadline: give the run up at this time, in seconds since the epoch.
+    :param queued_timeout_seconds: give the run up if it has not begun to run for so long.
     :param queued_since: count from then, in seconds since the epoch, instead of the run's start.
     :param follow_attempts: go on with the service's own retries of the run; default False.
     :param life_cycle_state: the run's when the task was deferred, which its log has already.
