@@ -60,6 +60,11 @@ class RunProgress:
         self._since = self._last_line = clock()
         self._unknown: set[tuple[str, str | None]] = set()
 
+    @property
+    def life_cycle_state(self) -> str | None:
+        """The run's life cycle state as last seen; None before the first look."""
+        return None if self._states is None else self._states[0]
+
     def next_attempt(self, run_id: int) -> None:
         """Say that the service tries again with a run of its own, and go on with that one."""
         self._log.info("Run %s is retried by the service as run %s", self._run_id, run_id)

@@ -15,7 +15,7 @@ from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.errors import JobsApiError
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.retries import RetryPolicy
-from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.steps import follow_run
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.outcome import Outcome, read_outcome
@@ -109,6 +109,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         self.max_output_bytes = max_output_bytes
         # The run itself, or the attempt with which the service retries it.
         self._active_run_id = run_id
+        self._progress: RunProgress | None = None
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""
@@ -173,12 +174,13 @@ class DatabricksJobRunTrigger(BaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         seen: dict[str, Any] = {"run_id": self._active_run_id}
+        self._progress = RunProgress(
+            self.run_id, self.log, known_life_cycle_state=self.life_cycle_state
+        )
         steps = follow_run(
             self._active_run_id,
             polling_period=lambda: self.polling_period_seconds,
-            progress=RunProgress(
-                self.run_id, self.log, known_life_cycle_state=self.life_cycle_state
-            ),
+            progress=self._progress,
             queued_timeout_seconds=self.queued_timeout_seconds,
             queued_since=self.queued_since,
             follow_attempts=self.follow_attempts,
@@ -268,8 +270,13 @@ class DatabricksJobRunTrigger(BaseTrigger):
                 str(error) or type(error).__name__,
             )
             abandoned = if_unknown
-        if abandoned:
+        if abandoned and not self._is_terminating():
             await self._cancel("a user ended the task")
+
+    def _is_terminating(self) -> bool:
+        """Whether the run is on its way out: another triggerer, perhaps, was told the same."""
+        seen = None if self._progress is None else self._progress.life_cycle_state
+        return seen == RunLifeCycleState.TERMINATING
 
     async def _cancel(self, reason: str) -> None:
         try:

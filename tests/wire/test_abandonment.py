@@ -138,3 +138,8 @@ def test_a_run_that_shall_live(cancelled: Any) -> None:
 def test_a_task_whose_state_is_not_known(cancelled: Any, end: End) -> None:
     """Then Airflow's word counts, where it gives one: on_kill cancels, else the run is left."""
     assert cancelled(None) is (end is on_kill)
+
+
+def test_a_run_that_is_on_its_way_out(cancelled: Any, end: End) -> None:
+    """It is not cancelled once more, where the trigger has seen it: another one was as quick."""
+    assert cancelled("failed", life_cycle_state="TERMINATING") is (end is on_kill)
