@@ -12,9 +12,10 @@ from airflow_jobs_provider.connected import refusals_are_final
 from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.left_behind import (
-    cancel_run_left_behind,
+    PartialWithCallback,
+    is_wanted,
+    noted_run_id,
     with_callback,
-    xcoms_can_be_read,
 )
 from airflow_jobs_provider.operators.parsing import check_before_sending, fields_over_json
 from airflow_jobs_provider.waiting import WaitsForRun
@@ -48,6 +49,9 @@ class LaunchRunOperator(WaitsForRun):
     # Whether the service may retry the run by itself, as a job's max_retries asks.
     _service_may_retry: ClassVar[bool] = False
 
+    if not TYPE_CHECKING:  # It has the type that Airflow gives it.
+        partial = PartialWithCallback()
+
     def __init__(
         self,
         *,
@@ -73,10 +77,8 @@ class LaunchRunOperator(WaitsForRun):
         # What cancel_left_behind needs beside: whether this is the process that ran the task, and
         # whether it knows that the run has ended or was cancelled.
         self._was_at_work = self._is_settled = False
-        if cancel_on_kill and wait_for_termination:
-            self.on_failure_callback = with_callback(
-                self.on_failure_callback, cancel_run_left_behind
-            )
+        if is_wanted(vars(self)):
+            self.on_failure_callback = with_callback(self.on_failure_callback)
         # When this try began, where Airflow tells it wrongly, and what its deadline was before.
         self._began: float | None = None
         self._known_deadline: float | None = None
@@ -141,23 +143,14 @@ class LaunchRunOperator(WaitsForRun):
         That is so where the run could not be followed any more, and where the task's process died
         without a word: then Airflow's DAG processor calls this.
         """
-        if self._is_settled or self._killed:
+        if self._is_settled or self._killed or not is_wanted(vars(self)):
             return
         if not self._was_at_work:
-            self._launched_run_id = self._noted_run_id(context)
+            self._launched_run_id = noted_run_id(self, context)
             if self._launched_run_id is None:
                 return
             self.databricks_conn_id = self.render_template(self.databricks_conn_id, context)
         self._cancel("its task has failed")
-
-    def _noted_run_id(self, context: Context) -> int | None:
-        """Return the run that this task's dead process launched, as its XCom tells."""
-        if not xcoms_can_be_read():
-            self.log.warning("The run of this task may still run: its id cannot be read here.")
-            return None
-        ti: Any = context["ti"]
-        noted = ti.xcom_pull(task_ids=ti.task_id, key="run_id", map_indexes=ti.map_index)
-        return None if noted is None else int(noted)
 
     def _cancel(self, reason: str) -> None:
         from airflow_jobs_provider.api.calls import cancel_run

@@ -488,9 +488,10 @@ class DagRun:
         """Delete the DAG run."""
         self.cluster.ask("DELETE", self._path)
 
-    def pid(self) -> int:
+    def pid(self, *, map_index: int = -1) -> int:
         """Return the process that executes the task, as it noted itself."""
-        return int((self.cluster.home / f"{self.run_id}.pid").read_text())
+        mapped = f"_{map_index}" if map_index >= 0 else ""
+        return int((self.cluster.home / f"{self.run_id}{mapped}.pid").read_text())
 
     def logs(self) -> str:
         """Return all that the tries of the task logged."""

@@ -120,6 +120,26 @@ def test_worker_killed_with_no_retry_left(begin: Begin, cluster: AirflowCluster)
     assert scene.seen() in ((1, 1), (1, 2))
 
 
+def test_worker_killed_with_no_retry_left_for_a_mapped_task(
+    begin: Begin, cluster: AirflowCluster
+) -> None:
+    """Its run is cancelled as well; the other one of the mapped tasks goes on."""
+    scene = begin("blocking_mapped")
+    scene.running(2)
+    cluster.kill_worker(scene.dag_run.pid(map_index=1))
+    scene.dag_run.until("failed", map_index=1)
+    if AIRFLOW_3_0:
+        scene.saw(runs=2, cancels=0)
+        return
+    (its_run,) = (run for run in scene.runs if "wait[1]" in run.task)
+    eventually(lambda: not its_run.is_active, "its run has ended")
+    (others,) = (run for run in scene.runs if run is not its_run)
+    scene.workspace.end(others)
+    scene.dag_run.until("success", map_index=0)
+    assert others.cancels == 0
+    assert scene.seen() in ((2, 1), (2, 2))
+
+
 def test_supervisor_killed(blocking: Scene, cluster: AirflowCluster) -> None:
     """The worker and its supervisor die, the task's process lives on; still there is one run."""
     blocking.running()

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 
@@ -23,7 +23,9 @@ DAG_COMMON: dict[str, Any] = {"catchup": False, "max_active_runs": 50}
 
 def note_pid(context: Any) -> None:
     """Tell the tests which process is at work."""
-    note = Path(os.environ["AIRFLOW_HOME"], f"{context['dag_run'].run_id}.pid")
+    ti = context["ti"]
+    mapped = f"_{ti.map_index}" if ti.map_index >= 0 else ""
+    note = Path(os.environ["AIRFLOW_HOME"], f"{ti.run_id}{mapped}.pid")
     note.write_text(str(os.getpid()))
 
 
@@ -61,3 +63,15 @@ with DAG("mapped", schedule=None, **DAG_COMMON) as mapped:
     DatabricksSubmitRunOperator.partial(task_id="wait", deferrable=True, **COMMON).expand(
         notebook_task=[{"notebook_path": f"/Shared/long{number}"} for number in range(3)]
     )
+
+
+@task
+def paths() -> list[dict[str, str]]:
+    """Tell at run time what is mapped over."""
+    return [{"notebook_path": f"/Shared/long{number}"} for number in range(2)]
+
+
+with DAG("blocking_mapped", schedule=None, **DAG_COMMON) as blocking_mapped:
+    DatabricksSubmitRunOperator.partial(
+        task_id="wait", pre_execute=note_pid, deferrable=False, **COMMON
+    ).expand(notebook_task=paths())
