@@ -127,8 +127,9 @@ def test_a_task_that_its_trigger_ends_takes_one(
     assert seen_by_the_next_task(dag_run) == (f"output of {run.run_id}", run.run_id, None)
     assert dag_run.xcom("run_page_url").endswith(f"/{run.run_id}")
     task = dag_run.task()
-    assert task["end_date"]
-    assert task["duration"] > 0
+    assert task["start_date"] < task["end_date"]
+    # Not its value: on SQLite, Airflow 3.0 is a minute wrong where the task spans a full minute.
+    assert task["duration"]
     dag_run.clear()
     again = launched(workspace, dag_run, 2)
     assert again.run_id != run.run_id
