@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Generator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
 from airflow_jobs_provider.connected import refusals_are_final
 from airflow_jobs_provider.identity import TaskTry
@@ -17,6 +18,7 @@ from airflow_jobs_provider.operators.left_behind import (
     noted_run_id,
     with_callback,
 )
+from airflow_jobs_provider.operators.next_try import next_try_takes_over
 from airflow_jobs_provider.operators.parsing import check_before_sending, fields_over_json
 from airflow_jobs_provider.waiting import WaitsForRun
 
@@ -74,9 +76,10 @@ class LaunchRunOperator(WaitsForRun):
         self._launching: Call[int] | None = None
         self._launched_run_id: int | None = None
         self._killed = False
-        # What cancel_left_behind needs beside: whether this is the process that ran the task, and
-        # whether it knows that the run has ended or was cancelled.
-        self._was_at_work = self._is_settled = False
+        # The task instance in the process that runs it, which is not the only one to get here.
+        self._at_work: Any = None
+        # Whether the run is known to have ended, or is left to go on when this try is killed.
+        self._is_settled = self._is_left_to_next_try = False
         if is_wanted(vars(self)):
             self.on_failure_callback = with_callback(self.on_failure_callback)
         # When this try began, where Airflow tells it wrongly, and what its deadline was before.
@@ -96,7 +99,7 @@ class LaunchRunOperator(WaitsForRun):
 
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""
-        self._was_at_work = True
+        self._at_work = context["ti"]
         return self._launch_and_wait(context, first_generation=0)
 
     def execute_complete(
@@ -122,7 +125,7 @@ class LaunchRunOperator(WaitsForRun):
             return self.execute(context)
         # Airflow 3.0 lets the start of a try begin anew each time that it is resumed.
         self._known_deadline = deadline
-        self._was_at_work = True
+        self._at_work = context["ti"]
         self._is_settled = "run" in event
         self._launched_run_id = event.get("run_id")
         run = self._run_of(event)
@@ -132,9 +135,29 @@ class LaunchRunOperator(WaitsForRun):
         return self._wait_and_conclude(context, following)
 
     def on_kill(self) -> None:
-        """Cancel the run that the killed task was launching or waiting for."""
+        """Cancel the run that the killed task was launching or waiting for.
+
+        Unless the next try takes over: it finds the run, and follows it.
+        """
         self._killed = True
-        if self.cancel_on_kill:
+        if self.cancel_on_kill and self._knows_of_run:
+            self._is_left_to_next_try = self._next_try_takes_over()
+            self._cancel_for_kill()
+
+    @property
+    def _knows_of_run(self) -> bool:
+        return self._launching is not None or self._launched_run_id is not None
+
+    def _next_try_takes_over(self) -> bool:
+        if isinstance(sys.exception(), AirflowTaskTimeout):
+            return False
+        has_token_of_its_own = self.reattach or bool(self.request().get("idempotency_token"))
+        return has_token_of_its_own and next_try_takes_over(self._at_work)
+
+    def _cancel_for_kill(self) -> None:
+        if self._is_left_to_next_try:
+            self.log.info("The run goes on: the next try of the task follows it.")
+        else:
             self._cancel("the task was killed")
 
     def cancel_left_behind(self, context: Context) -> None:
@@ -145,7 +168,7 @@ class LaunchRunOperator(WaitsForRun):
         """
         if self._is_settled or self._killed or not is_wanted(vars(self)):
             return
-        if not self._was_at_work:
+        if self._at_work is None:
             self._launched_run_id = noted_run_id(self, context)
             if self._launched_run_id is None:
                 return
@@ -157,7 +180,7 @@ class LaunchRunOperator(WaitsForRun):
         from airflow_jobs_provider.api.errors import JobsApiError
         from airflow_jobs_provider.api.retries import RetryPolicy
 
-        if self._launching is None and self._launched_run_id is None:
+        if not self._knows_of_run:
             return
         # A client of its own, since the kill may have interrupted the other one, or Airflow's
         # answer to a look-up; and quickly, since Airflow sends SIGKILL a few seconds after this.

@@ -236,7 +236,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         except AirflowException:
             if self.cancel_on_kill:
                 # The kill came while the service was asked, perhaps before it had begun.
-                self._cancel("the task was killed")
+                self._cancel_for_kill()
             raise
         if repaired is None:
             self._launched_run_id, self._is_settled = None, True

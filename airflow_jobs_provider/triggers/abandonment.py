@@ -10,6 +10,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from airflow_jobs_provider.task_look_up import (
+    airflow_has_task_sdk,
+    row_in_database,
+    state_by_task_sdk,
+)
+
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
@@ -32,9 +38,7 @@ async def task_waits_no_more(trigger: BaseTrigger, run_id: int) -> bool:
     if task_instance is None:
         return False
     async with asyncio.timeout(_LOOK_UP_SECONDS):
-        try:
-            from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: F401
-        except ImportError:
+        if not airflow_has_task_sdk():
             return await sync_to_async(_waits_no_more_in_database)(
                 task_instance, getattr(trigger, "trigger_id", None)
             )
@@ -44,36 +48,15 @@ async def task_waits_no_more(trigger: BaseTrigger, run_id: int) -> bool:
 
 def _waits_no_more_in_database(task_instance: Any, trigger_id: int | None) -> bool:
     """Airflow 2: the task's row tells its state and the trigger that it waits for."""
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
-        row = (
-            session.query(TaskInstance.state, TaskInstance.trigger_id)
-            .filter_by(
-                dag_id=task_instance.dag_id,
-                run_id=task_instance.run_id,
-                task_id=task_instance.task_id,
-                map_index=task_instance.map_index,
-            )
-            .one_or_none()
-        )
+    row = row_in_database(task_instance, "state", "trigger_id")
     return row is None or row.state != _DEFERRED or row.trigger_id != trigger_id
 
 
 def _waits_no_more_by_task_sdk(task_instance: Any, run_id: int) -> bool:
     """Airflow 3: the API tells the state; the task's XCom tells the run it launched last."""
-    from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
     from airflow.sdk.execution_time.xcom import XCom
 
-    states = RuntimeTaskInstance.get_task_states(
-        dag_id=task_instance.dag_id,
-        task_ids=[task_instance.task_id],
-        run_ids=[task_instance.run_id],
-        map_index=task_instance.map_index,
-    )
-    # A mapped task stands there as task_id_index; there is only one that was asked for.
-    if list(states.get(task_instance.run_id, {}).values()) != [_DEFERRED]:
+    if state_by_task_sdk(task_instance) != (_DEFERRED,):
         return True
     launched = XCom.get_one(
         key="run_id",
