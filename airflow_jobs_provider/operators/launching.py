@@ -18,7 +18,7 @@ from airflow_jobs_provider.operators.left_behind import (
     noted_run_id,
     with_callback,
 )
-from airflow_jobs_provider.operators.next_try import next_try_takes_over
+from airflow_jobs_provider.operators.next_try import next_try_takes_over, xcoms_of_try
 from airflow_jobs_provider.operators.parsing import check_before_sending, fields_over_json
 from airflow_jobs_provider.waiting import WaitsForRun
 
@@ -100,6 +100,7 @@ class LaunchRunOperator(WaitsForRun):
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""
         self._at_work = context["ti"]
+        self._push(context, **xcoms_of_try(self._at_work))
         return self._launch_and_wait(context, first_generation=0)
 
     def execute_complete(

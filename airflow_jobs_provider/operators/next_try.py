@@ -1,9 +1,9 @@
 """Has Airflow handed a task to its next try, and is that why this process is to end?
 
 A task's process gets the same signal whether a user has cleared or marked its task, or whether
-Airflow has lost sight of it and gives the task to another process: after the death of a scheduler
-whose executor cannot adopt tasks, after silence. In the first case nobody wants the run any more. In
-the second the next try follows it, and a cancel would make Airflow begin the work anew.
+Airflow has lost sight of it and gives the task to another process: after silence, or the death of a
+scheduler whose executor cannot adopt tasks. In the first case nobody wants the run any more. In the
+second the next try follows it, and a cancel would make Airflow begin the work anew.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from airflow_jobs_provider.task_look_up import (
     state_by_task_sdk,
 )
 
-__all__ = ["next_try_takes_over"]
+__all__ = ["next_try_takes_over", "xcoms_of_try"]
 
 log = logging.getLogger(__name__)
 
@@ -28,6 +28,21 @@ _RESTARTING = "restarting"  # A user has cleared the task while it was running.
 _RUNNING = "running"
 _STATES_BEFORE_A_TRY = (None, "scheduled", "queued", "up_for_retry")
 _NOT_FOUND = (404, 410)
+_TRY_NUMBER = "try_number"
+
+
+def xcoms_of_try(task_instance: Any) -> dict[str, int]:
+    """Return what a try is to push as it begins, for the one before it to see: its number.
+
+    That is where Airflow does not give each try an id of its own, and only the first try, which
+    has none before it, does without.
+    """
+    import airflow
+
+    version = tuple(map(int, airflow.__version__.split(".")[:2]))
+    if (3, 0) <= version < (3, 3) and task_instance.try_number > 1:
+        return {_TRY_NUMBER: task_instance.try_number}
+    return {}
 
 
 def next_try_takes_over(task_instance: Any) -> bool:
@@ -42,8 +57,12 @@ def next_try_takes_over(task_instance: Any) -> bool:
 
     def ask() -> None:
         try:
-            answers.append(_is_handed_over(task_instance))
-        except Exception as error:
+            answers.append(
+                _is_handed_over_by_task_sdk(task_instance)
+                if airflow_has_task_sdk()
+                else _is_handed_over_by_database(task_instance)
+            )
+        except Exception as error:  # noqa: BLE001 - whatever Airflow says, or does not
             log.debug("Airflow did not tell why the task is killed: %r", error)
 
     # Not in the thread that the signal came to: it may be in the middle of a question itself.
@@ -53,15 +72,6 @@ def next_try_takes_over(task_instance: Any) -> bool:
     if answers:
         return answers[0]
     return bool(task_instance.try_number <= task_instance.max_tries)
-
-
-def _is_handed_over(task_instance: Any) -> bool:
-    if not airflow_has_task_sdk():
-        return _is_handed_over_by_database(task_instance)
-    if not _is_history(task_instance):
-        return False
-    state = state_by_task_sdk(task_instance)
-    return state is not None and state != (_RESTARTING,)
 
 
 def _is_handed_over_by_database(task_instance: Any) -> bool:
@@ -74,8 +84,18 @@ def _is_handed_over_by_database(task_instance: Any) -> bool:
     return row.state in _STATES_BEFORE_A_TRY
 
 
+def _is_handed_over_by_task_sdk(task_instance: Any) -> bool:
+    """Airflow 3: the API tells the state, but not of which try."""
+    found = state_by_task_sdk(task_instance)
+    if found is None or found[0] == _RESTARTING:
+        return False
+    if found[0] in _STATES_BEFORE_A_TRY:
+        return True
+    return _is_history(task_instance) or _is_marked_by_another(task_instance)
+
+
 def _is_history(task_instance: Any) -> bool:
-    """Airflow 3: each try has an id, and only the latest one's is that of a task instance."""
+    """Whether another try has taken the place, with an id of its own."""
     from airflow.sdk.exceptions import AirflowRuntimeError
     from airflow.sdk.execution_time import task_runner
     from airflow.sdk.execution_time.comms import ValidateInletsAndOutlets
@@ -89,3 +109,17 @@ def _is_history(task_instance: Any) -> bool:
             return True
         raise
     return False
+
+
+def _is_marked_by_another(task_instance: Any) -> bool:
+    """Whether another try is at work with the same id."""
+    from airflow.sdk.execution_time.xcom import XCom
+
+    marked = XCom.get_one(
+        key=_TRY_NUMBER,
+        dag_id=task_instance.dag_id,
+        task_id=task_instance.task_id,
+        run_id=task_instance.run_id,
+        map_index=task_instance.map_index,
+    )
+    return marked is not None and int(marked) != task_instance.try_number

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.end_to_end.airflow_cluster import AIRFLOW_2, AIRFLOW_3_0, AirflowCluster, eventually
@@ -36,6 +37,8 @@ SETTINGS = {
     else {
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": SILENCE_SECONDS,
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+        # A supervisor gives up after three heartbeats, by default of up to a minute each.
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",
     }
 )
 OUTAGE_SECONDS = 8
@@ -163,26 +166,38 @@ def test_scheduler_killed_with_its_workers(
 def test_scheduler_killed_alone(blocking: Scene, deferred: Scene, cluster: AirflowCluster) -> None:
     """Its executor's workers live on, until Airflow hands their task to the next try.
 
-    It kills the process at work as it does when a user clears the task, and so the run is
-    cancelled. The next try waits for that, then launches its own. Airflow 2 may leave the process
-    alone: then both follow the one run.
+    It kills the process at work as it does when a user clears the task, but the next try follows
+    the run. Airflow 2 may leave the process alone: then both follow it.
     """
     blocking.running()
     deferred.deferred()
+    first = blocking.dag_run.pid()
     cluster.kill_alone("scheduler")
     cluster.restart("scheduler")
     concluded(deferred)
-    if AIRFLOW_2:
-        eventually(lambda: "Following run" in blocking.dag_run.logs(), "the run is followed")
-        time.sleep(5)  # Time for the first try's process to notice, if it does.
+    followed(blocking)
+    if not AIRFLOW_2:
+        eventually(lambda: not psutil.pid_exists(first), "Airflow kills the first try's process")
+    concluded(blocking)
+
+
+@pytest.mark.skipif(AIRFLOW_2, reason="its tasks ask the database")
+def test_api_server_killed(blocking: Scene, deferred: Scene, cluster: AirflowCluster) -> None:
+    """A supervisor that cannot reach it kills its task; the run goes on for the next try.
+
+    That of Airflow 3.0 breaks down, and its task goes on: then both follow the run.
+    """
+    blocking.running()
+    deferred.deferred()
+    first = blocking.dag_run.pid()
+    cluster.kill_whole("apiserver")
+    if AIRFLOW_3_0:
+        time.sleep(OUTAGE_SECONDS)
     else:
-        blocking.running(2)
-    blocking.succeed()
-    blocking.seen()
-    *others, last = blocking.runs
-    assert last.cancels == 0
-    assert all(run.cancels for run in others)
-    assert [run.beside for run in blocking.runs] == [0] * len(blocking.runs)
+        eventually(lambda: not psutil.pid_exists(first), "the supervisor kills its task")
+    cluster.restart("apiserver")
+    followed(blocking)
+    concluded(blocking, deferred)
 
 
 def test_everything_killed(blocking: Scene, deferred: Scene, cluster: AirflowCluster) -> None:

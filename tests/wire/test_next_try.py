@@ -1,7 +1,7 @@
 """A task's process that is killed: has a user ended the task, or does its next try take over?
 
-Airflow's answers are chosen here, at the connection between a task and its supervisor. Airflow 2 has
-a database in its place; there, and for all of it together, see tests/end_to_end.
+Airflow's answers are chosen here, at the connection between a task and its supervisor. Airflow 2
+has a database in its place; there, and for all of it together, see tests/end_to_end.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
+import airflow
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -39,21 +40,27 @@ class TaskInstance:
     """A try of a task, with retries left or not."""
 
     dag_id, task_id, run_id = "sales", "etl", "a_run"
-    try_number, map_index = 1, -1
+    map_index = -1
 
-    def __init__(self, max_tries: int) -> None:
+    def __init__(self, try_number: int, max_tries: int) -> None:
         self.id = uuid.uuid4()
+        self.try_number = try_number
         self.max_tries = max_tries
+        self.xcoms: dict[str, Any] = {}
 
     def xcom_push(self, key: str, value: Any) -> None:
-        """Forget."""
+        """Remember."""
+        self.xcoms[key] = value
 
 
 class Supervisor:
     """Answers what a task's process asks about its task instance."""
 
-    def __init__(self, ti: TaskInstance, state: str | None, status: int) -> None:
+    def __init__(
+        self, ti: TaskInstance, state: str | None, status: int, marked: int | None
+    ) -> None:
         self.ti = ti
+        self.marked = marked
         self.state = state
         self.status = status
         self.asked = 0
@@ -61,7 +68,11 @@ class Supervisor:
     def send(self, msg: Any) -> Any:
         """Answer as Airflow's API does."""
         self.asked += 1
-        if type(msg).__name__ == "GetTaskStates":
+        kind = type(msg).__name__
+        if kind == "GetXCom":
+            assert msg.key == "try_number"
+            return comms.XComResult(key=msg.key, value=self.marked)
+        if kind == "GetTaskStates":
             states = {} if self.state == DELETED else {"a_run": {"etl": self.state}}
             return SimpleNamespace(task_states=states)
         assert msg.ti_id == self.ti.id
@@ -98,12 +109,14 @@ def kill(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Kill:
         state: str | None,
         status: int = 404,
         *,
+        marked: int | None = None,
         supervised_by: type[Supervisor] = Supervisor,
+        try_number: int = 1,
         max_tries: int = 1,
         by: BaseException | None = None,
         **arguments: Any,
     ) -> bool:
-        ti = TaskInstance(max_tries)
+        ti = TaskInstance(try_number, max_tries)
         operator = DatabricksSubmitRunOperator(
             task_id="etl",
             notebook_task={"notebook_path": "/etl"},
@@ -115,7 +128,7 @@ def kill(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Kill:
         context: Any = {"ti": ti, "dag_run": None, "task": operator}
         with pytest.raises(Exception, match="400"):
             operator.execute(context)
-        supervisor = supervised_by(ti, state, status)
+        supervisor = supervised_by(ti, state, status, marked)
         monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
         try:
             if by is not None:
@@ -140,14 +153,33 @@ def kill(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Kill:
 
 @pytest.mark.parametrize("state", HANDED_OVER)
 def test_the_next_try_takes_over(kill: Kill, state: str | None) -> None:
-    """This try is history, and no user made it so: the run goes on for the next one."""
+    """The try is history, and no user made it so: the run goes on for the next one."""
     assert not kill(state)
     assert not kill(state, status=410)
 
 
+@pytest.mark.parametrize("state", [None, "scheduled", "queued", "up_for_retry"])
+def test_the_next_try_is_to_begin(kill: Kill, state: str | None) -> None:
+    """No process is at work in these states: the next one will be another."""
+    assert not kill(state, status=200)
+
+
+def test_the_next_try_has_the_same_id(kill: Kill) -> None:
+    """Airflow 3.0 gives it none of its own, but the try has told its number."""
+    assert not kill("running", status=200, marked=2)
+    assert kill("running", status=200, marked=2, try_number=2)
+
+
+def test_a_try_tells_its_number() -> None:
+    """Where Airflow tells it apart by nothing else, and only if another one may be there."""
+    is_needed = tuple(map(int, airflow.__version__.split(".")[:2])) < (3, 3)
+    for number, told in ((1, {}), (2, {"try_number": 2} if is_needed else {})):
+        assert next_try.xcoms_of_try(TaskInstance(number, 1)) == told
+
+
 @pytest.mark.parametrize("state", ["restarting", DELETED])
 def test_a_user_has_cleared_or_deleted_the_task(kill: Kill, state: str) -> None:
-    """This try is history as well, but nobody wants its run."""
+    """The try is history as well, but nobody wants its run."""
     assert kill(state)
 
 

@@ -36,6 +36,7 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
+from airflow_jobs_provider.operators.next_try import xcoms_of_try
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 
@@ -78,6 +79,8 @@ def run(life: str, result: str | None = None, message: str = "", **more: Any) ->
     return {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7", "state": state, **more}
 
 
+# What is pushed for run 7, and what a second try pushes beside.
+XCOMS = {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"} | xcoms_of_try(TaskInstance())
 LAUNCHED = answer({"run_id": 7})
 RUNNING = answer(run("RUNNING"))
 SUCCEEDED = answer(run("TERMINATED", "SUCCESS"))
@@ -120,7 +123,7 @@ def test_blocking(context: Any, server: ScriptedServer) -> None:
     """Launch, look until it has ended, read the output: the exit value is returned."""
     server.will(LAUNCHED, RUNNING, RUNNING, SUCCEEDED, OUTPUT)
     assert submit().execute(context) == "42"
-    assert context["ti"].xcoms == {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"}
+    assert context["ti"].xcoms == XCOMS
     assert paths(server) == ["runs/submit", *["runs/get"] * 3, "runs/get-output"]
 
 
@@ -131,7 +134,7 @@ def test_deferrable(context: Any, server: ScriptedServer) -> None:
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(context)
     assert paths(server) == ["runs/submit", "runs/get"]
-    assert context["ti"].xcoms == {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"}
+    assert context["ti"].xcoms == XCOMS
     server.will(RUNNING, SUCCEEDED)
     trigger = deferred.value.trigger
     assert isinstance(trigger, DatabricksJobRunTrigger)
@@ -222,7 +225,7 @@ def test_not_waiting(context: Any, server: ScriptedServer) -> None:
     """wait_for_termination=False launches, and tells the ids and the page."""
     server.will(LAUNCHED, RUNNING)
     assert submit(wait_for_termination=False, deferrable=True).execute(context) is None
-    assert context["ti"].xcoms == {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"}
+    assert context["ti"].xcoms == XCOMS
     assert paths(server) == ["runs/submit", "runs/get"]
 
 

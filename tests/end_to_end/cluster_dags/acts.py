@@ -45,13 +45,13 @@ A_WHILE = timedelta(seconds=15)
 deferred = one_task("deferred", deferrable=True)
 deferred_timed = one_task("deferred_timed", deferrable=True, execution_timeout=A_WHILE)
 deferred_retried = one_task("deferred_retried", deferrable=True, retries=2)
-deferred_steady = one_task("deferred_steady", deferrable=True, retries=9)
+deferred_steady = one_task("deferred_steady", deferrable=True, retries=99)
 deferred_limited = one_task("deferred_limited", deferrable=True, dagrun_timeout=2 * A_WHILE)
 deferred_kept = one_task("deferred_kept", deferrable=True, cancel_on_kill=False)
 blocking = one_task("blocking")
 blocking_timed = one_task("blocking_timed", execution_timeout=A_WHILE)
 blocking_retried = one_task("blocking_retried", retries=2)
-blocking_steady = one_task("blocking_steady", retries=9)
+blocking_steady = one_task("blocking_steady", retries=99)
 really_running = one_task(
     "really_running",
     deferrable=True,
