@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import MappedOperator
 
+from airflow_jobs_provider.task_look_up import airflow_has_task_sdk
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -94,15 +96,13 @@ def noted_run_id(task: Any, context: Context) -> int | None:
 
 def _unmapped(task: Any, context: Context) -> Any:
     """Return what a worker executes: any argument may be mapped, or come from the DAG."""
-    try:
-        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: F401
-    except ImportError:
-        from airflow.utils.session import create_session
+    if airflow_has_task_sdk():
+        arguments, _ = task.expand_input.resolve(context)
+        return task.unmap(arguments)
+    from airflow.utils.session import create_session
 
-        with create_session() as session:
-            return task.unmap((context, session))
-    arguments, _ = task.expand_input.resolve(context)
-    return task.unmap(arguments)
+    with create_session() as session:
+        return task.unmap((context, session))
 
 
 def _xcoms_can_be_read() -> bool:
