@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_jobs_provider.task_look_up import airflow_version
+
 if TYPE_CHECKING:
     from airflow_jobs_provider.waiting import WaitsForRun
 
@@ -58,9 +60,7 @@ def _at_the_start(task: WaitsForRun) -> Iterator[str]:
 
 def _airflow_loses_dags() -> bool:
     """Whether the end of a task in the triggerer lets Airflow take its file's DAGs for gone."""
-    from airflow import __version__
-
-    return __version__.startswith("3.0.")
+    return airflow_version() == (3, 0)
 
 
 def _is_expanded_over(task: WaitsForRun) -> bool:

@@ -1,4 +1,4 @@
-"""What Airflow knows of a task right now, asked where one that is told to stop must know why.
+"""Which Airflow this is, and what it knows of a task: asked by one that is told to stop.
 
 Airflow 2 has its database for that, Airflow 3 an API that a task's supervisor passes questions to.
 """
@@ -7,7 +7,15 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["airflow_has_task_sdk", "row_in_database", "state_by_task_sdk"]
+__all__ = ["airflow_has_task_sdk", "airflow_version", "row_in_database", "state_by_task_sdk"]
+
+
+def airflow_version() -> tuple[int, int]:
+    """Return the line of Airflow, as in (3, 0)."""
+    from airflow import __version__
+
+    major, minor = __version__.split(".")[:2]
+    return int(major), int(minor)
 
 
 def airflow_has_task_sdk() -> bool:

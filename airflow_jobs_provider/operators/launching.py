@@ -18,7 +18,7 @@ from airflow_jobs_provider.operators.left_behind import (
     noted_run_id,
     with_callback,
 )
-from airflow_jobs_provider.operators.next_try import next_try_takes_over, xcoms_of_try
+from airflow_jobs_provider.operators.next_try import TryAtWork, next_try_takes_over, xcoms_of_try
 from airflow_jobs_provider.operators.parsing import check_before_sending, fields_over_json
 from airflow_jobs_provider.waiting import WaitsForRun
 
@@ -76,8 +76,8 @@ class LaunchRunOperator(WaitsForRun):
         self._launching: Call[int] | None = None
         self._launched_run_id: int | None = None
         self._killed = False
-        # The task instance in the process that runs it, which is not the only one to get here.
-        self._at_work: Any = None
+        # Of the process that executes the task, which is not the only one to get here.
+        self._try: TryAtWork | None = None
         # Whether the run is known to have ended, or is left to go on when this try is killed.
         self._is_settled = self._is_left_to_next_try = False
         if is_wanted(vars(self)):
@@ -99,8 +99,8 @@ class LaunchRunOperator(WaitsForRun):
 
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""
-        self._at_work = context["ti"]
-        self._push(context, **xcoms_of_try(self._at_work))
+        self._try = TryAtWork.of(context)
+        self._push(context, **xcoms_of_try(self._try))
         return self._launch_and_wait(context, first_generation=0)
 
     def execute_complete(
@@ -126,7 +126,7 @@ class LaunchRunOperator(WaitsForRun):
             return self.execute(context)
         # Airflow 3.0 lets the start of a try begin anew each time that it is resumed.
         self._known_deadline = deadline
-        self._at_work = context["ti"]
+        self._try = TryAtWork.of(context)
         self._is_settled = "run" in event
         self._launched_run_id = event.get("run_id")
         run = self._run_of(event)
@@ -150,10 +150,10 @@ class LaunchRunOperator(WaitsForRun):
         return self._launching is not None or self._launched_run_id is not None
 
     def _next_try_takes_over(self) -> bool:
-        if isinstance(sys.exception(), AirflowTaskTimeout):
+        if self._try is None or isinstance(sys.exception(), AirflowTaskTimeout):
             return False
-        has_token_of_its_own = self.reattach or bool(self.request().get("idempotency_token"))
-        return has_token_of_its_own and next_try_takes_over(self._at_work)
+        next_try_sends_its_token = self.reattach or bool(self.request().get("idempotency_token"))
+        return next_try_sends_its_token and next_try_takes_over(self._try)
 
     def _cancel_for_kill(self) -> None:
         if self._is_left_to_next_try:
@@ -169,7 +169,7 @@ class LaunchRunOperator(WaitsForRun):
         """
         if self._is_settled or self._killed or not is_wanted(vars(self)):
             return
-        if self._at_work is None:
+        if self._try is None:
             self._launched_run_id = noted_run_id(self, context)
             if self._launched_run_id is None:
                 return

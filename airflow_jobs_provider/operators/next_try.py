@@ -9,92 +9,151 @@ second the next try follows it, and a cancel would make Airflow begin the work a
 from __future__ import annotations
 
 import logging
+import sys
 import threading
-from typing import Any
+from dataclasses import dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.task_look_up import (
     airflow_has_task_sdk,
+    airflow_version,
     row_in_database,
     state_by_task_sdk,
 )
 
-__all__ = ["next_try_takes_over", "xcoms_of_try"]
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+__all__ = ["TryAtWork", "next_try_takes_over", "xcoms_of_try"]
 
 log = logging.getLogger(__name__)
 
 # Airflow sends SIGKILL five seconds after the first signal; a cancel must fit in, too.
-_LOOK_UP_SECONDS = 2.0
-_RESTARTING = "restarting"  # A user has cleared the task while it was running.
+_LOOK_UP_SECONDS = 3.5
 _RUNNING = "running"
-_STATES_BEFORE_A_TRY = (None, "scheduled", "queued", "up_for_retry")
+_DEFERRED = "deferred"
+# A task that a user has cleared on its worker is not in these, but "restarting".
+_BEFORE_A_TRY_IS_SCHEDULED = (None, "up_for_retry")
+_BEFORE_A_TRY = (*_BEFORE_A_TRY_IS_SCHEDULED, "scheduled", "queued")
 _NOT_FOUND = (404, 410)
-_TRY_NUMBER = "try_number"
+_NO_SERVER = (502, 503, 504)
+_FOLLOWED_BY = "followed_by_try"
 
 
-def xcoms_of_try(task_instance: Any) -> dict[str, int]:
+@dataclass(frozen=True, slots=True)
+class TryAtWork:
+    """What the process that executes a try knows of it from the beginning.
+
+    :ivar dag_id: DAG.
+    :ivar run_id: DAG run.
+    :ivar task_id: task.
+    :ivar map_index: index of a mapped task, else -1.
+    :ivar try_number: number of the try.
+    :ivar max_tries: Airflow's ``max_tries``.
+    :ivar retries: the task's ``retries``.
+    :ivar id: the task instance's id in Airflow 3.
+    :ivar clear_number: how often tasks of the DAG run were cleared before.
+    :ivar is_a_test: whether no scheduler knows of the try.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    try_number: int
+    max_tries: int
+    retries: int
+    id: Any
+    clear_number: int | None
+    is_a_test: bool
+
+    @classmethod
+    def of(cls, context: Context) -> TryAtWork:
+        """Read it from a task's context."""
+        ti = context["ti"]
+        return cls(
+            dag_id=ti.dag_id,
+            run_id=ti.run_id,
+            task_id=ti.task_id,
+            map_index=-1 if ti.map_index is None else ti.map_index,
+            try_number=ti.try_number,
+            max_tries=ti.max_tries,
+            retries=int(getattr(context.get("task"), "retries", 0) or 0),
+            id=getattr(ti, "id", None),
+            clear_number=getattr(context.get("dag_run"), "clear_number", None),
+            is_a_test=bool(context.get("test_mode")),
+        )
+
+
+def xcoms_of_try(this: TryAtWork) -> dict[str, int]:
     """Return what a try is to push as it begins, for the one before it to see: its number.
 
-    That is where Airflow does not give each try an id of its own, and only the first try, which
-    has none before it, does without.
+    Only where Airflow does not give each try an id of its own, and not for the first one.
     """
-    import airflow
-
-    version = tuple(map(int, airflow.__version__.split(".")[:2]))
-    if (3, 0) <= version < (3, 3) and task_instance.try_number > 1:
-        return {_TRY_NUMBER: task_instance.try_number}
+    if _tries_may_share_an_id() and this.try_number > 1:
+        return {_FOLLOWED_BY: this.try_number}
     return {}
 
 
-def next_try_takes_over(task_instance: Any) -> bool:
+def next_try_takes_over(this: TryAtWork) -> bool:
     """Return whether a killed task's run is the next try's to follow.
 
-    Where Airflow does not answer within two seconds, no user can have told it anything about the
-    task either. It will miss the task after a while, and begin the next try if there is one left.
+    Where there is no answer in time, the chances are that Airflow kills the task for just that: it
+    will miss the task after a while, and begin the next try if one is left. It could hardly have
+    been told by a user.
 
-    :param task_instance: the task instance of the try that is being killed.
+    :param this: the try that is being killed.
     """
+    if this.is_a_test or _is_asking_airflow():
+        return False
+    is_handed_over = (
+        _is_handed_over_by_task_sdk if airflow_has_task_sdk() else _is_handed_over_by_database
+    )
     answers: list[bool] = []
 
     def ask() -> None:
         try:
-            answers.append(
-                _is_handed_over_by_task_sdk(task_instance)
-                if airflow_has_task_sdk()
-                else _is_handed_over_by_database(task_instance)
-            )
+            answers.append(is_handed_over(this))
         except Exception as error:  # noqa: BLE001 - whatever Airflow says, or does not
             log.debug("Airflow did not tell why the task is killed: %r", error)
+            if _status(error) not in (None, *_NO_SERVER):
+                answers.append(False)
 
-    # Not in the thread that the signal came to: it may be in the middle of a question itself.
+    # In a thread, because only that can be given up on.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_LOOK_UP_SECONDS)
-    if answers:
-        return answers[0]
-    return bool(task_instance.try_number <= task_instance.max_tries)
+    return answers[0] if answers else this.try_number <= this.max_tries
 
 
-def _is_handed_over_by_database(task_instance: Any) -> bool:
-    """Airflow 2: the row tells the state, and the number of the latest try."""
-    row = row_in_database(task_instance, "state", "try_number")
-    if row is None:
+def _is_handed_over_by_database(this: TryAtWork) -> bool:
+    """Airflow 2: the row tells all, but the end of this process counts as the next try's failure.
+
+    So the run is left only to a try that Airflow begins after such a failure, too.
+    """
+    row = row_in_database(this, "state", "try_number", "max_tries")
+    if row is None or row.max_tries != this.max_tries:  # Deleted, or cleared once more.
         return False
-    if row.state == _RUNNING:
-        return bool(row.try_number != task_instance.try_number)
-    return row.state in _STATES_BEFORE_A_TRY
-
-
-def _is_handed_over_by_task_sdk(task_instance: Any) -> bool:
-    """Airflow 3: the API tells the state, but not of which try."""
-    found = state_by_task_sdk(task_instance)
-    if found is None or found[0] == _RESTARTING:
-        return False
-    if found[0] in _STATES_BEFORE_A_TRY:
+    if row.state == _DEFERRED:
         return True
-    return _is_history(task_instance) or _is_marked_by_another(task_instance)
+    if row.state not in (*_BEFORE_A_TRY, _RUNNING):
+        return False
+    number = row.try_number + (row.state in _BEFORE_A_TRY_IS_SCHEDULED)
+    return bool(this.retries and this.try_number < number <= this.max_tries)
 
 
-def _is_history(task_instance: Any) -> bool:
+def _is_handed_over_by_task_sdk(this: TryAtWork) -> bool:
+    """Airflow 3: the API tells the state, but not of which try."""
+    found = state_by_task_sdk(this)
+    if found is None or found[0] not in (*_BEFORE_A_TRY, _RUNNING, _DEFERRED):
+        return False
+    if found[0] == _RUNNING and not (_is_history(this) or _is_followed(this)):
+        return False
+    return not _tasks_were_cleared(this)
+
+
+def _is_history(this: TryAtWork) -> bool:
     """Whether another try has taken the place, with an id of its own."""
     from airflow.sdk.exceptions import AirflowRuntimeError
     from airflow.sdk.execution_time import task_runner
@@ -103,23 +162,61 @@ def _is_history(task_instance: Any) -> bool:
     supervisor = task_runner.SUPERVISOR_COMMS
     try:
         # Of the questions about a task instance by its id, the one that changes nothing.
-        supervisor.send(ValidateInletsAndOutlets(ti_id=task_instance.id))
+        supervisor.send(ValidateInletsAndOutlets(ti_id=this.id))
     except AirflowRuntimeError as error:
-        if (error.error.detail or {}).get("status_code") in _NOT_FOUND:
+        if _status(error) in _NOT_FOUND:
             return True
         raise
     return False
 
 
-def _is_marked_by_another(task_instance: Any) -> bool:
+def _tries_may_share_an_id() -> bool:
+    """Whether this Airflow lets a try that follows an orphaned one have its id: 3.0 does."""
+    return (3, 0) <= airflow_version() < (3, 3)
+
+
+def _is_followed(this: TryAtWork) -> bool:
     """Whether another try is at work with the same id."""
+    if not _tries_may_share_an_id():
+        return False
     from airflow.sdk.execution_time.xcom import XCom
 
-    marked = XCom.get_one(
-        key=_TRY_NUMBER,
-        dag_id=task_instance.dag_id,
-        task_id=task_instance.task_id,
-        run_id=task_instance.run_id,
-        map_index=task_instance.map_index,
+    number = XCom.get_one(
+        key=_FOLLOWED_BY,
+        dag_id=this.dag_id,
+        task_id=this.task_id,
+        run_id=this.run_id,
+        map_index=this.map_index,
     )
-    return marked is not None and int(marked) != task_instance.try_number
+    return number is not None and int(number) > this.try_number
+
+
+def _tasks_were_cleared(this: TryAtWork) -> bool:
+    """Whether a user has cleared tasks of the DAG run since this try began, as Airflow 3.3 tells.
+
+    A task that is cleared twice does not stay in the state that tells of the first time.
+    """
+    from airflow.sdk.execution_time import comms, task_runner
+
+    if not hasattr(comms, "GetDagRun"):
+        return False
+    supervisor: Any = task_runner.SUPERVISOR_COMMS
+    now = supervisor.send(comms.GetDagRun(dag_id=this.dag_id, run_id=this.run_id))
+    return bool(now.clear_number != this.clear_number)
+
+
+def _is_asking_airflow() -> bool:
+    """Whether the signal came while this thread was asking: then nobody else can."""
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001
+    while frame is not None:
+        if frame.f_globals.get("__name__") == "airflow.sdk.execution_time.comms":
+            return True
+        frame = frame.f_back
+    return False
+
+
+def _status(error: Exception) -> int | None:
+    """Return the HTTP status with which Airflow's API has refused to answer."""
+    detail: Any = getattr(getattr(error, "error", None), "detail", None) or {}
+    status: int | None = detail.get("status_code")
+    return status

@@ -267,6 +267,19 @@ def test_blocking_then_cleared(scene: Scene) -> None:
 
 
 @of("blocking")
+@pytest.mark.skipif(AIRFLOW_2, reason="its command is slower than the kill")
+def test_blocking_then_cleared_twice(scene: Scene) -> None:
+    """What the second time leaves no trace of in the task's state is known all the same."""
+    first = scene.running()
+    scene.dag_run.clear()
+    scene.dag_run.clear()
+    scene.running(2)
+    eventually(lambda: not first.is_active, "the first run has ended")
+    scene.succeed()
+    scene.saw(runs=2, cancels=1)
+
+
+@of("blocking")
 @pytest.mark.parametrize("state", ["failed", "success"])
 def test_blocking_then_marked(scene: Scene, state: str) -> None:
     """The kill cancels the run, and the task stays as it was marked."""

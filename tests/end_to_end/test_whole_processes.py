@@ -181,6 +181,17 @@ def test_scheduler_killed_alone(blocking: Scene, deferred: Scene, cluster: Airfl
     concluded(blocking)
 
 
+@pytest.mark.skipif(AIRFLOW_2, reason="it fails the task then")
+def test_scheduler_killed_alone_with_no_retry_left(begin: Begin, cluster: AirflowCluster) -> None:
+    """Airflow 3 begins another try nevertheless, which follows the run."""
+    scene = begin("blocking")
+    scene.running()
+    cluster.kill_alone("scheduler")
+    cluster.restart("scheduler")
+    followed(scene)
+    concluded(scene)
+
+
 @pytest.mark.skipif(AIRFLOW_2, reason="its tasks ask the database")
 def test_api_server_killed(blocking: Scene, deferred: Scene, cluster: AirflowCluster) -> None:
     """A supervisor that cannot reach it kills its task; the run goes on for the next try.

@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "templates": set(),
     "links": set(),
     "outcome": {"exceptions", "api"},
-    "left_to_a_worker": {"waiting"},
+    "left_to_a_worker": {"waiting", "task_look_up"},
     "waiting": {
         "connected",
         "left_to_a_worker",

@@ -1,24 +1,29 @@
 """A task's process that is killed: has a user ended the task, or does its next try take over?
 
 Airflow's answers are chosen here, at the connection between a task and its supervisor. Airflow 2
-has a database in its place; there, and for all of it together, see tests/end_to_end.
+has a database in its place, see tests/unit/test_next_try.py; for all of it together, see
+tests/end_to_end.
 """
 
 from __future__ import annotations
 
 import json
+import signal
+import socket
+import threading
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from threading import Event
 from types import SimpleNamespace
 from typing import Any
 
-import airflow
+import msgspec
 import pytest
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_jobs_provider.operators import next_try
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
+from airflow_jobs_provider.task_look_up import airflow_version
 
 from .conftest import TOKEN, ScriptedServer, answer
 
@@ -30,8 +35,11 @@ errors: Any = pytest.importorskip("airflow.sdk.exceptions")
 
 RUNNING = answer({"run_id": 7, "state": {"life_cycle_state": "RUNNING"}})
 DELETED = "deleted"
-# The states of a task that Airflow has taken from the process, and gives or gave to another one.
-HANDED_OVER = [None, "scheduled", "queued", "running", "up_for_retry", "deferred", "success"]
+# The status by which Airflow's API tells that a task instance is, or is no more, the try's own.
+OWN, GONE, MOVED = 200, 404, 410
+BEFORE_A_TRY = [None, "scheduled", "queued", "up_for_retry"]
+ENDED = ["failed", "success", "skipped", "removed", "upstream_failed", "restarting", DELETED]
+SHARED_IDS = airflow_version() < (3, 3)
 
 Kill = Callable[..., bool]
 
@@ -54,69 +62,99 @@ class TaskInstance:
 
 
 class Supervisor:
-    """Answers what a task's process asks about its task instance."""
+    """Answers what a task's process asks about its task.
+
+    :param ti: its task instance.
+    :param state: the task's state, as Airflow knows it.
+    :param status: of the answer about the task instance.
+    :param followed_by: the XCom that a later try pushes.
+    :param clears: how often a user has cleared the task.
+    """
 
     def __init__(
-        self, ti: TaskInstance, state: str | None, status: int, marked: int | None
+        self,
+        ti: TaskInstance,
+        state: str | None,
+        status: int,
+        followed_by: int | None,
+        clears: int,
     ) -> None:
         self.ti = ti
-        self.marked = marked
-        self.state = state
+        self.states = {} if state == DELETED else {"a_run": {"etl": state}}
         self.status = status
-        self.asked = 0
+        self.followed_by = followed_by
+        self.clear_number = 3 + clears
+        self.asked: list[str] = []
 
     def send(self, msg: Any) -> Any:
         """Answer as Airflow's API does."""
-        self.asked += 1
         kind = type(msg).__name__
-        if kind == "GetXCom":
-            assert msg.key == "try_number"
-            return comms.XComResult(key=msg.key, value=self.marked)
-        if kind == "GetTaskStates":
-            states = {} if self.state == DELETED else {"a_run": {"etl": self.state}}
-            return SimpleNamespace(task_states=states)
-        assert msg.ti_id == self.ti.id
-        return self.look_up()
+        self.asked.append(kind)
+        return getattr(self, kind)(msg)
 
-    def look_up(self) -> Any:
-        """Answer whether the task instance of the process is there."""
-        if self.status == 200:
+    def GetTaskStates(self, _msg: Any) -> Any:  # noqa: N802 - Airflow's names
+        """Tell the state."""
+        return SimpleNamespace(task_states=self.states)
+
+    def GetDagRun(self, _msg: Any) -> Any:  # noqa: N802
+        """Tell of clears."""
+        return SimpleNamespace(clear_number=self.clear_number)
+
+    def GetXCom(self, msg: Any) -> Any:  # noqa: N802
+        """Tell what a later try has pushed."""
+        assert msg.key == "followed_by_try"
+        return comms.XComResult(key=msg.key, value=self.followed_by)
+
+    def ValidateInletsAndOutlets(self, msg: Any) -> Any:  # noqa: N802
+        """Tell whether the task instance is there."""
+        assert msg.ti_id == self.ti.id
+        if self.status == OWN:
             return SimpleNamespace(inactive_assets=[])
-        error = errors.ErrorType.API_SERVER_ERROR
-        detail = {"status_code": self.status, "message": "no"}
-        raise errors.AirflowRuntimeError(comms.ErrorResponse(error=error, detail=detail))
+        raise refusal(self.status)
+
+
+class Refusing(Supervisor):
+    """Passes on an error of Airflow's API, or of what stands before it."""
+
+    def GetTaskStates(self, _msg: Any) -> Any:  # noqa: N802
+        """Refuse."""
+        raise refusal(self.status)
+
+
+class Dead(Supervisor):
+    """Has ended, and with it the connection."""
+
+    def send(self, msg: Any) -> Any:
+        """Break off."""
+        raise EOFError(f"no supervisor for {msg}")
 
 
 class Silent(Supervisor):
     """Does not answer until the test is over."""
 
-    def look_up(self) -> Any:
+    over = Event()
+
+    def send(self, msg: Any) -> Any:
         """Wait."""
-        over.wait(10)
-        return super().look_up()
+        self.over.wait(10)
+        return super().send(msg)
 
 
-over = Event()
+def refusal(status: int) -> Exception:
+    """Make the error of a question that Airflow's API has answered with a status."""
+    error = errors.ErrorType.API_SERVER_ERROR
+    detail = {"status_code": status, "message": "no"}
+    refused: Exception = errors.AirflowRuntimeError(comms.ErrorResponse(error=error, detail=detail))
+    return refused
 
 
 @pytest.fixture
-def kill(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Kill:
-    """Kill a task that waits for its run; tell whether the service saw a cancel."""
+def waiting(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+    """Make an operator that waits for run 7, and its context."""
     connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
     monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
 
-    def kill(
-        state: str | None,
-        status: int = 404,
-        *,
-        marked: int | None = None,
-        supervised_by: type[Supervisor] = Supervisor,
-        try_number: int = 1,
-        max_tries: int = 1,
-        by: BaseException | None = None,
-        **arguments: Any,
-    ) -> bool:
-        ti = TaskInstance(try_number, max_tries)
+    def make(try_number: int = 1, max_tries: int = 1, **arguments: Any) -> tuple[Any, Any]:
         operator = DatabricksSubmitRunOperator(
             task_id="etl",
             notebook_task={"notebook_path": "/etl"},
@@ -124,87 +162,112 @@ def kill(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Kill:
             polling_period_seconds=0.01,
             **arguments,
         )
+        context: Any = {
+            "ti": TaskInstance(try_number, max_tries),
+            "dag_run": SimpleNamespace(start_date=None, clear_number=3),
+            "task": operator,
+        }
         server.will(answer({"run_id": 7}), RUNNING, answer({}, 400))
-        context: Any = {"ti": ti, "dag_run": None, "task": operator}
         with pytest.raises(Exception, match="400"):
             operator.execute(context)
-        supervisor = supervised_by(ti, state, status, marked)
-        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
-        try:
-            if by is not None:
-                raise by
-        except AirflowTaskTimeout:
+        return operator, context
+
+    return make
+
+
+def cancelled(server: ScriptedServer) -> list[Any]:
+    """Return the runs that were cancelled."""
+    return [one.body["run_id"] for one in server.requests if one.path.endswith("/runs/cancel")]
+
+
+@pytest.fixture
+def kill(
+    server: ScriptedServer, waiting: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> Kill:
+    """Kill a task that waits for its run; tell whether the service saw a cancel."""
+
+    def kill(
+        state: str | None,
+        status: int,
+        *,
+        followed_by: int | None = None,
+        clears: int = 0,
+        supervised_by: type[Supervisor] = Supervisor,
+        **arguments: Any,
+    ) -> bool:
+        operator, context = waiting(**arguments)
+        supervisor = supervised_by(context["ti"], state, status, followed_by, clears)
+        before = len(cancelled(server))
+        with monkeypatch.context() as patched:
+            patched.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
             operator.on_kill()
-            assert supervisor.asked == 0
-        else:
-            operator.on_kill()
-        monkeypatch.delattr(task_runner, "SUPERVISOR_COMMS")
-        cancelled = [one.body for one in server.requests if one.path.endswith("/runs/cancel")]
+        seen = cancelled(server)
         # What Airflow does in a task's process when no retry is left; it cancels nothing more.
         for callback in operator.on_failure_callback:
             callback(context)
-        again = [one.body for one in server.requests if one.path.endswith("/runs/cancel")]
-        assert again == cancelled
-        assert cancelled in ([], [{"run_id": 7}])
-        return bool(cancelled)
+        assert cancelled(server) == seen
+        assert seen[before:] in ([], [7])
+        return bool(seen[before:])
 
     return kill
 
 
-@pytest.mark.parametrize("state", HANDED_OVER)
-def test_the_next_try_takes_over(kill: Kill, state: str | None) -> None:
-    """The try is history, and no user made it so: the run goes on for the next one."""
-    assert not kill(state)
-    assert not kill(state, status=410)
+@pytest.mark.parametrize("status", [OWN, GONE])
+@pytest.mark.parametrize("state", BEFORE_A_TRY)
+def test_the_next_try_is_to_begin(kill: Kill, state: str | None, status: int) -> None:
+    """No process is at work in these states: the next one will be another, and follows the run."""
+    assert not kill(state, status)
 
 
-@pytest.mark.parametrize("state", [None, "scheduled", "queued", "up_for_retry"])
-def test_the_next_try_is_to_begin(kill: Kill, state: str | None) -> None:
-    """No process is at work in these states: the next one will be another."""
-    assert not kill(state, status=200)
+@pytest.mark.parametrize("status", [GONE, MOVED])
+def test_the_next_try_has_begun(kill: Kill, status: int) -> None:
+    """With an id of its own."""
+    assert not kill("running", status)
 
 
-def test_the_next_try_has_the_same_id(kill: Kill) -> None:
-    """Airflow 3.0 gives it none of its own, but the try has told its number."""
-    assert not kill("running", status=200, marked=2)
-    assert kill("running", status=200, marked=2, try_number=2)
+@pytest.mark.skipif(not SHARED_IDS, reason="before Airflow 3.3")
+def test_the_next_try_has_begun_with_the_same_id(kill: Kill) -> None:
+    """It has told its number; earlier tries have told theirs, too."""
+    assert not kill("running", OWN, followed_by=2)
+    assert kill("running", OWN, followed_by=2, try_number=2)
 
 
-def test_a_try_tells_its_number() -> None:
-    """Where Airflow tells it apart by nothing else, and only if another one may be there."""
-    is_needed = tuple(map(int, airflow.__version__.split(".")[:2])) < (3, 3)
-    for number, told in ((1, {}), (2, {"try_number": 2} if is_needed else {})):
-        assert next_try.xcoms_of_try(TaskInstance(number, 1)) == told
+@pytest.mark.parametrize("status", [OWN, GONE])
+def test_the_task_has_deferred(kill: Kill, status: int) -> None:
+    """Whichever try it was, the trigger waits for the run, and cancels it if need be."""
+    assert not kill("deferred", status)
 
 
-@pytest.mark.parametrize("state", ["restarting", DELETED])
-def test_a_user_has_cleared_or_deleted_the_task(kill: Kill, state: str) -> None:
-    """The try is history as well, but nobody wants its run."""
-    assert kill(state)
+@pytest.mark.parametrize("status", [OWN, GONE])
+@pytest.mark.parametrize("state", ENDED)
+def test_a_user_has_ended_the_task(kill: Kill, state: str, status: int) -> None:
+    """Cleared, marked, deleted, its DAG run over time: even if another try was at work."""
+    assert kill(state, status)
 
 
-@pytest.mark.parametrize("state", ["running", "failed", "success", "skipped"])
-def test_the_try_is_still_the_tasks(kill: Kill, state: str) -> None:
-    """A user has marked the task, its DAG run is over time, or the process was told to stop."""
-    assert kill(state, status=200)
+def test_the_process_was_told_to_stop(kill: Kill) -> None:
+    """By a signal from outside, while the task is its own."""
+    assert kill("running", OWN)
+
+
+@pytest.mark.skipif(SHARED_IDS, reason="from Airflow 3.3 on")
+@pytest.mark.parametrize("state", [*BEFORE_A_TRY, "running", "deferred"])
+def test_a_user_has_cleared_the_task_twice(kill: Kill, state: str | None) -> None:
+    """Nothing but the DAG run tells of it once the next try is to begin."""
+    assert kill(state, GONE, clears=2)
 
 
 def test_a_run_that_no_other_try_would_find(kill: Kill) -> None:
     """Without reattach each try has a run of its own, unless the user gave the token."""
-    assert kill("queued", reattach=False)
+    assert kill("queued", GONE, reattach=False)
 
 
 def test_a_run_that_is_found_by_the_users_token(kill: Kill) -> None:
     """The next try sends the same one, so it finds the run."""
-    assert not kill("queued", reattach=False, idempotency_token="mine")
+    assert not kill("queued", GONE, reattach=False, idempotency_token="mine")
 
 
-def test_a_passed_execution_timeout(kill: Kill) -> None:
-    """The process knows by itself why it is to end, and asks nobody."""
-    assert kill("queued", by=AirflowTaskTimeout("over"))
-
-
-@pytest.mark.parametrize("supervised_by", [Supervisor, Silent])
+@pytest.mark.parametrize("supervised_by", [Dead, Silent])
 @pytest.mark.parametrize("retries_left", [0, 1])
 def test_airflow_does_not_answer(
     kill: Kill,
@@ -214,7 +277,85 @@ def test_airflow_does_not_answer(
 ) -> None:
     """It will miss the task and begin the next try, which follows the run, if one is left."""
     monkeypatch.setattr(next_try, "_LOOK_UP_SECONDS", 0.1)
-    over.clear()
-    cancelled = kill("running", 500, supervised_by=supervised_by, max_tries=retries_left)
-    over.set()
-    assert cancelled is (retries_left == 0)
+    Silent.over.clear()
+    is_cancelled = kill("running", OWN, supervised_by=supervised_by, max_tries=retries_left)
+    Silent.over.set()
+    assert is_cancelled is (retries_left == 0)
+
+
+@pytest.mark.parametrize("status", [502, 503, 504])
+def test_there_is_no_api_server(kill: Kill, status: int) -> None:
+    """What stands before it says so."""
+    assert not kill("running", status, supervised_by=Refusing)
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+def test_the_api_server_does_not_tell(kill: Kill, status: int) -> None:
+    """It is there, so a user may have told it anything."""
+    assert kill("queued", status, supervised_by=Refusing)
+
+
+def test_a_passed_execution_timeout(server: ScriptedServer, waiting: Callable[..., Any]) -> None:
+    """The process knows by itself why it is to end, and asks nobody."""
+    operator, _ = waiting()
+
+    def time_out() -> None:
+        raise AirflowTaskTimeout
+
+    try:
+        time_out()
+    except AirflowTaskTimeout:
+        operator.on_kill()
+    assert cancelled(server) == [7]
+
+
+@pytest.fixture
+def supervisors_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    """The other end of a task's real connection to its supervisor."""
+    here, there = socket.socketpair()
+    with here, there:
+        decoder = comms.CommsDecoder(socket=here)
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", decoder, raising=False)
+        yield there
+
+
+def test_killed_in_the_middle_of_a_question(
+    server: ScriptedServer, waiting: Callable[..., Any], supervisors_end: socket.socket
+) -> None:
+    """Another one cannot be asked: the run is cancelled, and the answer reaches the first."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.delattr(task_runner, "SUPERVISOR_COMMS")
+        operator, _ = waiting()
+
+    def supervise() -> None:
+        size = int.from_bytes(supervisors_end.recv(4, socket.MSG_WAITALL), "big")
+        asked = msgspec.msgpack.decode(supervisors_end.recv(size, socket.MSG_WAITALL))
+        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        killed.wait(10)
+        body = {"type": "XComResult", "key": "a", "value": 42}
+        supervisors_end.sendall(comms._ResponseFrame(id=asked[0], body=body).as_bytes())
+
+    def kill(_number: int, _frame: Any) -> None:
+        operator.on_kill()
+        killed.set()
+
+    killed = Event()
+    supervisor = threading.Thread(target=supervise, daemon=True)
+    before = signal.signal(signal.SIGUSR1, kill)
+    try:
+        supervisor.start()
+        whose = {"dag_id": "sales", "task_id": "up", "run_id": "a_run", "map_index": -1}
+        question = comms.GetXCom(key="a", **whose)
+        assert task_runner.SUPERVISOR_COMMS.send(question).value == 42
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    supervisor.join(10)
+    assert cancelled(server) == [7]
+
+
+def test_a_try_tells_its_number(waiting: Callable[..., Any]) -> None:
+    """Where Airflow tells it apart by nothing else, and only if another one may be there."""
+    for number in (1, 2):
+        _, context = waiting(try_number=number)
+        told = context["ti"].xcoms.get("followed_by_try")
+        assert told == (number if SHARED_IDS and number > 1 else None)

@@ -36,7 +36,7 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
-from airflow_jobs_provider.operators.next_try import xcoms_of_try
+from airflow_jobs_provider.operators.next_try import TryAtWork, xcoms_of_try
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 
@@ -80,7 +80,9 @@ def run(life: str, result: str | None = None, message: str = "", **more: Any) ->
 
 
 # What is pushed for run 7, and what a second try pushes beside.
-XCOMS = {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"} | xcoms_of_try(TaskInstance())
+XCOMS = {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"} | xcoms_of_try(
+    TryAtWork.of({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+)
 LAUNCHED = answer({"run_id": 7})
 RUNNING = answer(run("RUNNING"))
 SUCCEEDED = answer(run("TERMINATED", "SUCCESS"))

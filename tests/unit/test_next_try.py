@@ -1,0 +1,157 @@
+"""Whether a killed task's run is the next try's, as Airflow 2 tells by a row of its database.
+
+What Airflow 3 tells is in tests/wire/test_next_try.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy
+from airflow import models, settings
+from airflow.models.taskinstance import TaskInstance
+from sqlalchemy.orm import scoped_session, sessionmaker
+
+from airflow_jobs_provider.operators.next_try import TryAtWork, next_try_takes_over
+from airflow_jobs_provider.task_look_up import airflow_version
+
+if airflow_version() >= (3, 0):
+    pytest.skip("Airflow 3 asks its API", allow_module_level=True)
+
+FIRST = TryAtWork(
+    dag_id="sales",
+    run_id="a_run",
+    task_id="etl",
+    map_index=-1,
+    try_number=1,
+    max_tries=2,
+    retries=2,
+    id=None,
+    clear_number=0,
+    is_a_test=False,
+)
+LAST = dataclasses.replace(FIRST, max_tries=0, retries=0)
+CLEARED_ONCE = dataclasses.replace(FIRST, max_tries=1, retries=0)
+
+Found = Callable[..., None]
+
+
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
+    """Put the task's row into a database of its own."""
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/airflow.db")
+    models.import_all_models()  # Other tables have the columns that this one refers to.
+    table = TaskInstance.__table__
+    table.create(engine)
+    monkeypatch.setattr(settings, "Session", scoped_session(sessionmaker(bind=engine)))
+
+    def put(state: str | None, try_number: int, max_tries: int = FIRST.max_tries) -> None:
+        values = {"dag_id": "sales", "run_id": "a_run", "task_id": "etl", "map_index": -1}
+        row = table.insert().values(
+            state=state,
+            try_number=try_number,
+            max_tries=max_tries,
+            pool="default_pool",
+            pool_slots=1,
+            **values,
+        )
+        with engine.begin() as database:
+            database.execute(table.delete())
+            database.execute(row)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("state", "try_number"),
+    [
+        (None, 1),
+        ("up_for_retry", 1),
+        ("scheduled", 2),
+        ("queued", 2),
+        ("running", 2),
+        ("deferred", 1),
+        ("deferred", 2),
+    ],
+)
+def test_the_next_try_takes_over(found: Found, state: str | None, try_number: int) -> None:
+    """Airflow has begun it or will, or the trigger waits for the run."""
+    found(state, try_number)
+    assert next_try_takes_over(FIRST)
+
+
+@pytest.mark.parametrize(
+    ("state", "try_number"),
+    [
+        ("running", 1),
+        ("restarting", 1),
+        ("failed", 1),
+        ("success", 1),
+        ("skipped", 1),
+        ("removed", 1),
+        ("failed", 2),
+        ("scheduled", 1),  # dag.test() never sets the task running.
+    ],
+)
+def test_a_user_has_ended_the_task(found: Found, state: str, try_number: int) -> None:
+    """Marked, cleared, or stopped by a signal: there is no other try at work."""
+    found(state, try_number)
+    assert not next_try_takes_over(FIRST)
+
+
+@pytest.mark.parametrize(
+    ("state", "try_number"), [(None, 2), ("queued", 3), ("running", 3), ("up_for_retry", 2)]
+)
+def test_the_next_try_is_one_too_many(found: Found, state: str | None, try_number: int) -> None:
+    """Airflow 2 takes the end of the killed process for its failure, and begins none after it."""
+    second = dataclasses.replace(FIRST, try_number=2, max_tries=2)
+    found(state, try_number)
+    assert not next_try_takes_over(second)
+    found(state, try_number - 1, max_tries=0)
+    assert not next_try_takes_over(LAST)
+    found(state, try_number - 1, max_tries=1)
+    assert not next_try_takes_over(CLEARED_ONCE)
+
+
+@pytest.mark.parametrize("state", [None, "scheduled", "running", "deferred"])
+def test_a_user_has_cleared_the_task_twice(found: Found, state: str | None) -> None:
+    """The second time raises max_tries, so that the next try looks for another run."""
+    found(state, 2, max_tries=3)
+    assert not next_try_takes_over(FIRST)
+
+
+@pytest.mark.usefixtures("found")
+def test_the_task_was_deleted() -> None:
+    """Nobody will follow its run."""
+    assert not next_try_takes_over(FIRST)
+
+
+def test_no_scheduler_knows_of_the_try(found: Found) -> None:
+    """As in ``airflow tasks test``."""
+    found(None, 1)
+    assert not next_try_takes_over(dataclasses.replace(FIRST, is_a_test=True))
+
+
+def test_the_database_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow will miss the task and begin the next try, if one is left."""
+    nowhere = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/no/such/folder.db")
+    monkeypatch.setattr(settings, "Session", scoped_session(sessionmaker(bind=nowhere)))
+    assert next_try_takes_over(FIRST)
+    assert not next_try_takes_over(LAST)
+
+
+def test_what_a_context_tells() -> None:
+    """Airflow 2 knows neither ids nor clear numbers."""
+    ti: Any = SimpleNamespace(
+        dag_id="sales", run_id="a_run", task_id="etl", map_index=-1, try_number=1, max_tries=2
+    )
+    context: Any = {"ti": ti, "task": SimpleNamespace(retries=2), "dag_run": None}
+    told = dataclasses.replace(FIRST, clear_number=None)
+    assert TryAtWork.of(context) == told
+    context["test_mode"] = True
+    assert TryAtWork.of(context) == dataclasses.replace(told, is_a_test=True)
