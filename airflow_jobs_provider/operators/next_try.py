@@ -33,8 +33,9 @@ log = logging.getLogger(__name__)
 _LOOK_UP_SECONDS = 3.5
 _RUNNING = "running"
 _DEFERRED = "deferred"
+_UP_FOR_RETRY = "up_for_retry"
 # A task that a user has cleared on its worker is not in these, but "restarting".
-_BEFORE_A_TRY_IS_SCHEDULED = (None, "up_for_retry")
+_BEFORE_A_TRY_IS_SCHEDULED = (None, _UP_FOR_RETRY)
 _BEFORE_A_TRY = (*_BEFORE_A_TRY_IS_SCHEDULED, "scheduled", "queued")
 _NOT_FOUND = (404, 410)
 _NO_SERVER = (502, 503, 504)
@@ -150,7 +151,7 @@ def _is_handed_over_by_task_sdk(this: TryAtWork) -> bool:
         return False
     if found[0] == _RUNNING and not (_is_history(this) or _is_followed(this)):
         return False
-    return not _tasks_were_cleared(this)
+    return found[0] == _UP_FOR_RETRY or not _may_have_been_cleared(this)
 
 
 def _is_history(this: TryAtWork) -> bool:
@@ -191,15 +192,17 @@ def _is_followed(this: TryAtWork) -> bool:
     return number is not None and int(number) > this.try_number
 
 
-def _tasks_were_cleared(this: TryAtWork) -> bool:
-    """Whether a user has cleared tasks of the DAG run since this try began, as Airflow 3.3 tells.
+def _may_have_been_cleared(this: TryAtWork) -> bool:
+    """Whether a user may have cleared the task since this try began.
 
-    A task that is cleared twice does not stay in the state that tells of the first time.
+    A task that is cleared twice does not stay in the state that tells of the first time. Airflow
+    3.3 counts the clears of a DAG run's tasks. Airflow 3.0 only tells that the try is history,
+    which is so after a clear, but also where Airflow begins the next try after a failure.
     """
     from airflow.sdk.execution_time import comms, task_runner
 
     if not hasattr(comms, "GetDagRun"):
-        return False
+        return _is_history(this)
     supervisor: Any = task_runner.SUPERVISOR_COMMS
     now = supervisor.send(comms.GetDagRun(dag_id=this.dag_id, run_id=this.run_id))
     return bool(now.clear_number != this.clear_number)

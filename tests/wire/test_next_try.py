@@ -212,17 +212,22 @@ def kill(
     return kill
 
 
-@pytest.mark.parametrize("status", [OWN, GONE])
 @pytest.mark.parametrize("state", BEFORE_A_TRY)
-def test_the_next_try_is_to_begin(kill: Kill, state: str | None, status: int) -> None:
+def test_the_next_try_is_to_begin(kill: Kill, state: str | None) -> None:
     """No process is at work in these states: the next one will be another, and follows the run."""
-    assert not kill(state, status)
+    assert not kill(state, OWN)
+
+
+def test_the_next_try_follows_a_failure(kill: Kill) -> None:
+    """Airflow takes the task for dead, and will begin another try."""
+    assert not kill("up_for_retry", GONE)
 
 
 @pytest.mark.parametrize("status", [GONE, MOVED])
-def test_the_next_try_has_begun(kill: Kill, status: int) -> None:
-    """With an id of its own."""
-    assert not kill("running", status)
+@pytest.mark.parametrize("state", [None, "scheduled", "queued", "running"])
+def test_another_try_has_an_id_of_its_own(kill: Kill, state: str | None, status: int) -> None:
+    """From Airflow 3.3 on it is known not to be there because of a user."""
+    assert kill(state, status) is SHARED_IDS
 
 
 @pytest.mark.skipif(not SHARED_IDS, reason="before Airflow 3.3")
@@ -232,10 +237,10 @@ def test_the_next_try_has_begun_with_the_same_id(kill: Kill) -> None:
     assert kill("running", OWN, followed_by=2, try_number=2)
 
 
-@pytest.mark.parametrize("status", [OWN, GONE])
-def test_the_task_has_deferred(kill: Kill, status: int) -> None:
-    """Whichever try it was, the trigger waits for the run, and cancels it if need be."""
-    assert not kill("deferred", status)
+def test_the_task_has_deferred(kill: Kill) -> None:
+    """The trigger waits for the run, and cancels it if need be."""
+    assert not kill("deferred", OWN)
+    assert kill("deferred", GONE) is SHARED_IDS
 
 
 @pytest.mark.parametrize("status", [OWN, GONE])
@@ -250,21 +255,20 @@ def test_the_process_was_told_to_stop(kill: Kill) -> None:
     assert kill("running", OWN)
 
 
-@pytest.mark.skipif(SHARED_IDS, reason="from Airflow 3.3 on")
-@pytest.mark.parametrize("state", [*BEFORE_A_TRY, "running", "deferred"])
+@pytest.mark.parametrize("state", [None, "scheduled", "queued", "running", "deferred"])
 def test_a_user_has_cleared_the_task_twice(kill: Kill, state: str | None) -> None:
-    """Nothing but the DAG run tells of it once the next try is to begin."""
+    """The task's state does not tell of it any more."""
     assert kill(state, GONE, clears=2)
 
 
 def test_a_run_that_no_other_try_would_find(kill: Kill) -> None:
     """Without reattach each try has a run of its own, unless the user gave the token."""
-    assert kill("queued", GONE, reattach=False)
+    assert kill("queued", OWN, reattach=False)
 
 
 def test_a_run_that_is_found_by_the_users_token(kill: Kill) -> None:
     """The next try sends the same one, so it finds the run."""
-    assert not kill("queued", GONE, reattach=False, idempotency_token="mine")
+    assert not kill("queued", OWN, reattach=False, idempotency_token="mine")
 
 
 @pytest.mark.parametrize("supervised_by", [Dead, Silent])
