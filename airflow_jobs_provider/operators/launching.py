@@ -128,7 +128,7 @@ class LaunchRunOperator(WaitsForRun):
         self._known_deadline = deadline
         self._try = TryAtWork.of(context)
         self._is_settled = "run" in event
-        self._launched_run_id = event.get("run_id")
+        self._launched_run_id = None if self._is_settled else event.get("run_id")
         run = self._run_of(event)
         following = self._following(context, run, generation)
         if following is None:
@@ -157,7 +157,7 @@ class LaunchRunOperator(WaitsForRun):
 
     def _cancel_for_kill(self) -> None:
         if self._is_left_to_next_try:
-            self.log.info("The run goes on: the next try of the task follows it.")
+            self.log.info("The run goes on: the task still waits for it, or its next try will.")
         else:
             self._cancel("the task was killed")
 

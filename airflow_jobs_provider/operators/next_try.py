@@ -38,7 +38,7 @@ _UP_FOR_RETRY = "up_for_retry"
 _BEFORE_A_TRY_IS_SCHEDULED = (None, _UP_FOR_RETRY)
 _BEFORE_A_TRY = (*_BEFORE_A_TRY_IS_SCHEDULED, "scheduled", "queued")
 _NOT_FOUND = (404, 410)
-_NO_SERVER = (502, 503, 504)
+_SERVER_ERRORS = 500
 _FOLLOWED_BY = "followed_by_try"
 
 
@@ -52,10 +52,9 @@ class TryAtWork:
     :ivar map_index: index of a mapped task, else -1.
     :ivar try_number: number of the try.
     :ivar max_tries: Airflow's ``max_tries``.
-    :ivar retries: the task's ``retries``.
     :ivar id: the task instance's id in Airflow 3.
     :ivar clear_number: how often tasks of the DAG run were cleared before.
-    :ivar is_a_test: whether no scheduler knows of the try.
+    :ivar is_a_test: whether it is a test of Airflow 2, of which no scheduler knows.
     """
 
     dag_id: str
@@ -64,7 +63,6 @@ class TryAtWork:
     map_index: int
     try_number: int
     max_tries: int
-    retries: int
     id: Any
     clear_number: int | None
     is_a_test: bool
@@ -80,7 +78,6 @@ class TryAtWork:
             map_index=-1 if ti.map_index is None else ti.map_index,
             try_number=ti.try_number,
             max_tries=ti.max_tries,
-            retries=int(getattr(context.get("task"), "retries", 0) or 0),
             id=getattr(ti, "id", None),
             clear_number=getattr(context.get("dag_run"), "clear_number", None),
             is_a_test=bool(context.get("test_mode")),
@@ -118,7 +115,8 @@ def next_try_takes_over(this: TryAtWork) -> bool:
             answers.append(is_handed_over(this))
         except Exception as error:  # noqa: BLE001 - whatever Airflow says, or does not
             log.debug("Airflow did not tell why the task is killed: %r", error)
-            if _status(error) not in (None, *_NO_SERVER):
+            status = _status(error)
+            if status is not None and status < _SERVER_ERRORS:
                 answers.append(False)
 
     # In a thread, because only that can be given up on.
@@ -141,7 +139,7 @@ def _is_handed_over_by_database(this: TryAtWork) -> bool:
     if row.state not in (*_BEFORE_A_TRY, _RUNNING):
         return False
     number = row.try_number + (row.state in _BEFORE_A_TRY_IS_SCHEDULED)
-    return bool(this.retries and this.try_number < number <= this.max_tries)
+    return bool(this.try_number < number <= this.max_tries)
 
 
 def _is_handed_over_by_task_sdk(this: TryAtWork) -> bool:
@@ -149,9 +147,13 @@ def _is_handed_over_by_task_sdk(this: TryAtWork) -> bool:
     found = state_by_task_sdk(this)
     if found is None or found[0] not in (*_BEFORE_A_TRY, _RUNNING, _DEFERRED):
         return False
-    if found[0] == _RUNNING and not (_is_history(this) or _is_followed(this)):
-        return False
-    return found[0] == _UP_FOR_RETRY or not _may_have_been_cleared(this)
+    (state,) = found
+    if _tries_may_share_an_id():
+        # There, another id comes of a failure or a user, not of the death of a scheduler.
+        if state == _UP_FOR_RETRY:
+            return True
+        return not _is_history(this) and (state != _RUNNING or _is_followed(this))
+    return not _tasks_were_cleared(this) and (state != _RUNNING or _is_history(this))
 
 
 def _is_history(this: TryAtWork) -> bool:
@@ -177,9 +179,7 @@ def _tries_may_share_an_id() -> bool:
 
 
 def _is_followed(this: TryAtWork) -> bool:
-    """Whether another try is at work with the same id."""
-    if not _tries_may_share_an_id():
-        return False
+    """Whether another try is at work with the same id, and has told so."""
     from airflow.sdk.execution_time.xcom import XCom
 
     number = XCom.get_one(
@@ -192,17 +192,13 @@ def _is_followed(this: TryAtWork) -> bool:
     return number is not None and int(number) > this.try_number
 
 
-def _may_have_been_cleared(this: TryAtWork) -> bool:
-    """Whether a user may have cleared the task since this try began.
+def _tasks_were_cleared(this: TryAtWork) -> bool:
+    """Whether a user has cleared tasks of the DAG run since this try began: this one, perhaps.
 
-    A task that is cleared twice does not stay in the state that tells of the first time. Airflow
-    3.3 counts the clears of a DAG run's tasks. Airflow 3.0 only tells that the try is history,
-    which is so after a clear, but also where Airflow begins the next try after a failure.
+    A task that is cleared twice does not stay in the state that tells of the first time.
     """
     from airflow.sdk.execution_time import comms, task_runner
 
-    if not hasattr(comms, "GetDagRun"):
-        return _is_history(this)
     supervisor: Any = task_runner.SUPERVISOR_COMMS
     now = supervisor.send(comms.GetDagRun(dag_id=this.dag_id, run_id=this.run_id))
     return bool(now.clear_number != this.clear_number)

@@ -48,6 +48,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     :param python_named_params: parameters of a wheel job, in later API versions.
     :param job_parameters: parameters of the job, in later API versions.
     :param idempotency_token: token of at most 64 characters; the same token launches nothing new.
+        Let it be the same for all tries of the task, or a try may leave a run that no other finds.
     :param cancel_previous_runs: cancel the active runs of the job and wait until they have ended,
         before a run is launched; default False. A retry that finds the run of an earlier try leaves
         that one alone. A run that another task launched with the same ``idempotency_token`` is a

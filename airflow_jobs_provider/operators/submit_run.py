@@ -69,6 +69,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     :param timeout_seconds: seconds after which the service stops the run; by default the task's
         ``execution_timeout``, if it has one.
     :param idempotency_token: token of at most 64 characters; the same token launches nothing new.
+        Let it be the same for all tries of the task, or a try may leave a run that no other finds.
     :param email_notifications: whom to tell (reference: "JobEmailNotifications").
     :param webhook_notifications: destinations to tell (reference: "WebhookNotifications").
     :param notification_settings: when to stay silent (reference: "JobNotificationSettings").
@@ -88,7 +89,8 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     :param cancel_on_kill: cancel the run when the task is killed, cleared, marked or timed out, on
         the worker or while deferred, and where it fails for good while the run goes on, as when its
         worker died and no retry is left (not on Airflow 3.0); default True. With
-        ``wait_for_termination`` an ``on_failure_callback`` is added for that.
+        ``wait_for_termination`` an ``on_failure_callback`` is added for that. Where Airflow itself
+        takes the task from its process and begins the next try, the run is left to that.
     :param queued_timeout_seconds: seconds after which the task fails if the run has not begun to
         run; the run is then cancelled, unless ``cancel_on_kill`` is False; default none.
     :param max_output_bytes: cut the output off after so many bytes; the XCom ``output_truncated``

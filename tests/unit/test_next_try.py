@@ -30,13 +30,11 @@ FIRST = TryAtWork(
     map_index=-1,
     try_number=1,
     max_tries=2,
-    retries=2,
     id=None,
     clear_number=0,
     is_a_test=False,
 )
-LAST = dataclasses.replace(FIRST, max_tries=0, retries=0)
-CLEARED_ONCE = dataclasses.replace(FIRST, max_tries=1, retries=0)
+LAST = dataclasses.replace(FIRST, max_tries=0)
 
 Found = Callable[..., None]
 
@@ -109,13 +107,10 @@ def test_a_user_has_ended_the_task(found: Found, state: str, try_number: int) ->
 )
 def test_the_next_try_is_one_too_many(found: Found, state: str | None, try_number: int) -> None:
     """Airflow 2 takes the end of the killed process for its failure, and begins none after it."""
-    second = dataclasses.replace(FIRST, try_number=2, max_tries=2)
     found(state, try_number)
-    assert not next_try_takes_over(second)
+    assert not next_try_takes_over(dataclasses.replace(FIRST, try_number=2))
     found(state, try_number - 1, max_tries=0)
     assert not next_try_takes_over(LAST)
-    found(state, try_number - 1, max_tries=1)
-    assert not next_try_takes_over(CLEARED_ONCE)
 
 
 @pytest.mark.parametrize("state", [None, "scheduled", "running", "deferred"])
@@ -150,7 +145,7 @@ def test_what_a_context_tells() -> None:
     ti: Any = SimpleNamespace(
         dag_id="sales", run_id="a_run", task_id="etl", map_index=-1, try_number=1, max_tries=2
     )
-    context: Any = {"ti": ti, "task": SimpleNamespace(retries=2), "dag_run": None}
+    context: Any = {"ti": ti, "dag_run": None}
     told = dataclasses.replace(FIRST, clear_number=None)
     assert TryAtWork.of(context) == told
     context["test_mode"] = True

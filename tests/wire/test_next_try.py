@@ -221,6 +221,7 @@ def test_the_next_try_is_to_begin(kill: Kill, state: str | None) -> None:
 def test_the_next_try_follows_a_failure(kill: Kill) -> None:
     """Airflow takes the task for dead, and will begin another try."""
     assert not kill("up_for_retry", GONE)
+    assert kill("up_for_retry", GONE, clears=2) is not SHARED_IDS
 
 
 @pytest.mark.parametrize("status", [GONE, MOVED])
@@ -287,13 +288,15 @@ def test_airflow_does_not_answer(
     assert is_cancelled is (retries_left == 0)
 
 
-@pytest.mark.parametrize("status", [502, 503, 504])
-def test_there_is_no_api_server(kill: Kill, status: int) -> None:
-    """What stands before it says so."""
-    assert not kill("running", status, supervised_by=Refusing)
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize("retries_left", [0, 1])
+def test_the_api_server_fails(kill: Kill, status: int, retries_left: int) -> None:
+    """That is no answer either."""
+    is_cancelled = kill("running", status, supervised_by=Refusing, max_tries=retries_left)
+    assert is_cancelled is (retries_left == 0)
 
 
-@pytest.mark.parametrize("status", [400, 403, 500])
+@pytest.mark.parametrize("status", [400, 403])
 def test_the_api_server_does_not_tell(kill: Kill, status: int) -> None:
     """It is there, so a user may have told it anything."""
     assert kill("queued", status, supervised_by=Refusing)

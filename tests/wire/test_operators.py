@@ -304,6 +304,16 @@ def test_not_killed_after_the_end(context: Any, server: ScriptedServer) -> None:
     assert "runs/cancel" not in paths(server)
 
 
+def test_not_killed_when_resumed_after_the_end(context: Any, server: ScriptedServer) -> None:
+    """A run whose end the trigger has brought is not cancelled either."""
+    server.will(OUTPUT)
+    operator = submit(deferrable=True)
+    ended = run("TERMINATED", "SUCCESS")
+    assert operator.execute_complete(context, {"run_id": 7, "run": ended}) == "42"
+    operator.on_kill()
+    assert paths(server) == ["runs/get-output"]
+
+
 def test_a_cancel_that_fails_does_not_raise(context: Any, server: ScriptedServer) -> None:
     """A kill never fails because of the cancel."""
     server.will(LAUNCHED, RUNNING, answer({}, 400), GONE)
