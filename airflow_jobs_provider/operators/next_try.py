@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import sys
 import threading
+import time
 from dataclasses import dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 
 # Airflow sends SIGKILL five seconds after the first signal; a cancel must fit in, too.
 _LOOK_UP_SECONDS = 3.5
+# It has to parse its DAG file first.
+_SECONDS_UNTIL_A_TRY_TELLS = 2.0
 _RUNNING = "running"
 _DEFERRED = "deferred"
 _UP_FOR_RETRY = "up_for_retry"
@@ -179,17 +182,23 @@ def _tries_may_share_an_id() -> bool:
 
 
 def _is_followed(this: TryAtWork) -> bool:
-    """Whether another try is at work with the same id, and has told so."""
+    """Whether another try is at work with the same id; it takes a moment until it tells so."""
     from airflow.sdk.execution_time.xcom import XCom
 
-    number = XCom.get_one(
-        key=_FOLLOWED_BY,
-        dag_id=this.dag_id,
-        task_id=this.task_id,
-        run_id=this.run_id,
-        map_index=this.map_index,
-    )
-    return number is not None and int(number) > this.try_number
+    patience = time.monotonic() + _SECONDS_UNTIL_A_TRY_TELLS
+    while True:
+        number = XCom.get_one(
+            key=_FOLLOWED_BY,
+            dag_id=this.dag_id,
+            task_id=this.task_id,
+            run_id=this.run_id,
+            map_index=this.map_index,
+        )
+        if number is not None and int(number) > this.try_number:
+            return True
+        if time.monotonic() > patience:
+            return False
+        time.sleep(0.2)
 
 
 def _tasks_were_cleared(this: TryAtWork) -> bool:

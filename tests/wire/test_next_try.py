@@ -101,9 +101,10 @@ class Supervisor:
         return SimpleNamespace(clear_number=self.clear_number)
 
     def GetXCom(self, msg: Any) -> Any:  # noqa: N802
-        """Tell what a later try has pushed."""
+        """Tell what a later try has pushed, at the second look."""
         assert msg.key == "followed_by_try"
-        return comms.XComResult(key=msg.key, value=self.followed_by)
+        told = self.followed_by if self.asked.count("GetXCom") > 1 else None
+        return comms.XComResult(key=msg.key, value=told)
 
     def ValidateInletsAndOutlets(self, msg: Any) -> Any:  # noqa: N802
         """Tell whether the task instance is there."""
@@ -185,6 +186,7 @@ def kill(
     server: ScriptedServer, waiting: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> Kill:
     """Kill a task that waits for its run; tell whether the service saw a cancel."""
+    monkeypatch.setattr(next_try, "_SECONDS_UNTIL_A_TRY_TELLS", 0.1)
 
     def kill(
         state: str | None,
