@@ -93,6 +93,12 @@ def followed(scene: Scene) -> None:
     eventually(lambda: run.looks > looks, "the try looks at the run")
 
 
+def noted(scene: Scene) -> None:
+    """Wait until each task of a scene has noted its run as an XCom; what it logs comes after."""
+    lines = [f"Launched run {run.run_id}, " for run in scene.runs]
+    eventually(lambda: all(line in scene.dag_run.logs() for line in lines), f"{lines}")
+
+
 def concluded(*scenes: Scene) -> None:
     """The one run of each ends well and its task with it; nobody cancelled anything."""
     for scene in scenes:
@@ -112,6 +118,7 @@ def test_worker_killed_with_no_retry_left(begin: Begin, cluster: AirflowCluster)
     """The task fails, and its run is cancelled: nobody will follow it any more."""
     scene = begin("blocking")
     scene.running()
+    noted(scene)
     cluster.kill_worker(scene.dag_run.pid())
     scene.dag_run.until("failed")
     if AIRFLOW_3_0:
@@ -129,6 +136,7 @@ def test_worker_killed_with_no_retry_left_for_a_mapped_task(
     """Its run is cancelled as well; the other one of the mapped tasks goes on."""
     scene = begin("blocking_mapped")
     scene.running(2)
+    noted(scene)
     cluster.kill_worker(scene.dag_run.pid(map_index=1))
     scene.dag_run.until("failed", map_index=1)
     if AIRFLOW_3_0:
