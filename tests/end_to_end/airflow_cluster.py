@@ -480,6 +480,16 @@ class DagRun:
             body["dry_run"] = False
         self.cluster.ask("PATCH", self._task_path(map_index), body)
 
+    def until_over(self) -> None:
+        """Wait until the whole DAG run has ended.
+
+        Cleared in the moment before, it ends nevertheless, and its cleared task never begins.
+        """
+        ended = ("success", "failed")
+        eventually(
+            lambda: self.cluster.ask("GET", self._path)["state"] in ended, f"{self.run_id} is over"
+        )
+
     def mark_all(self, state: str) -> None:
         """Mark the whole DAG run failed or success."""
         self.cluster.ask("PATCH", self._path, {"state": state})

@@ -130,6 +130,7 @@ def test_a_task_that_its_trigger_ends_takes_one(
     assert task["start_date"] < task["end_date"]
     # Not its value: on SQLite, Airflow 3.0 is a minute wrong where the task spans a full minute.
     assert task["duration"]
+    dag_run.until_over()
     dag_run.clear()
     again = launched(workspace, dag_run, 2)
     assert again.run_id != run.run_id
@@ -252,6 +253,7 @@ def test_a_sensor_that_is_cleared_leaves_no_old_output(
     assert "return_value" in dag_run.xcom_keys()
     run = workspace.run(int(cluster.env["SENSED_GOOD_RUN"]))
     run.exits = False
+    dag_run.until_over()
     try:
         dag_run.clear()
         dag_run.until("success")

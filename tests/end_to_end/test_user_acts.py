@@ -242,6 +242,7 @@ def test_run_fails_and_the_task_is_cleared(scene: Scene) -> None:
     run = scene.deferred() if is_deferred else scene.running()
     scene.workspace.end(run, "FAILED")
     scene.dag_run.until("failed")
+    scene.dag_run.until_over()
     scene.dag_run.clear()
     _ = scene.deferred(2) if is_deferred else scene.running(2)
     scene.succeed()
