@@ -20,11 +20,7 @@ def airflow_version() -> tuple[int, int]:
 
 def airflow_has_task_sdk() -> bool:
     """Whether this is an Airflow whose tasks ask an API: 3.0 or newer."""
-    try:
-        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return airflow_version() >= (3, 0)
 
 
 def row_in_database(task_instance: Any, *columns: str) -> Any:
