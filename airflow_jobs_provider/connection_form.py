@@ -35,7 +35,7 @@ EXTRA_FIELDS: dict[str, tuple[str, str, str]] = {
     "api_version": (
         "string",
         "Jobs API version",
-        "2.0 if empty; 2.1 and 2.2 know several tasks with dependencies, and repair",
+        "2.0, 2.1 or 2.2 for all requests; if empty, the version that each request needs",
     ),
     "allow_http": (
         "boolean",

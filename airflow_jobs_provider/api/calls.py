@@ -14,6 +14,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 from airflow_jobs_provider.api.errors import UnexpectedAnswer
 from airflow_jobs_provider.api.parameters import parameters_as_text
+from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VERSION
 
 __all__ = [
     "RUNS_PER_PAGE_IN_EVERY_VERSION",
@@ -39,25 +40,30 @@ __all__ = [
 
 T = TypeVar("T")
 Answer = dict[str, Any]
-Verb = Literal["GET", "POST"]
+Verb = Literal["GET", "POST", "PUT", "PATCH"]
+JOBS_SERVICE = "jobs"
 # Later versions of the API give no more runs on one page.
 RUNS_PER_PAGE_IN_EVERY_VERSION = 25
 
 
 @dataclass(frozen=True, slots=True)
 class Call(Generic[T]):
-    """One request to the Jobs API, and how its answer is read.
+    """One request to the Jobs API, or to a service beside it, and how its answer is read.
 
     :ivar verb: HTTP verb.
-    :ivar path: path below ``/api/2.0/jobs/``, or that of another version; also the call's name in
-        logs and errors.
-    :ivar parameters: what is sent, in the query of a GET and as the JSON body of a POST.
+    :ivar path: path below ``/api/<version>/<service>/``.
+    :ivar parameters: what is sent, in the query of a GET and as the JSON body of any other verb.
     :ivar repeatable: whether sending it again does no harm when the first answer got lost.
     :ivar read: makes the result from the answer's JSON object.
     :ivar done_if_gone: whether "does not exist", met when repeating, means that the first try did
         its work (deleting).
     :ivar refusal_tells: whether "not allowed" (403) is an answer that the caller can do with, so
         that it is not waited out.
+    :ivar min_api_version: lowest version of the API that can express the request; default 2.0.
+    :ivar default_api_version: version that the request is sent to where the connection pins none;
+        by default 2.0 if that can express it, else 2.2.
+    :ivar service: first part of the path below the version; default ``jobs``. The connection's
+        ``api_version`` pins the version of this service only.
     """
 
     verb: Verb
@@ -67,6 +73,26 @@ class Call(Generic[T]):
     read: Callable[[Answer], T] = field(repr=False)
     done_if_gone: bool = False
     refusal_tells: bool = False
+    min_api_version: str = OLDEST_API_VERSION
+    default_api_version: str | None = None
+    service: str = JOBS_SERVICE
+
+    @property
+    def name(self) -> str:
+        """The call's name in logs and errors: ``runs/get``, ``permissions/jobs/7``."""
+        return self.path if self.service == JOBS_SERVICE else f"{self.service}/{self.path}"
+
+    def api_version(self, pinned: str | None = None) -> str:
+        """Return the version of the API that the call is sent to.
+
+        :param pinned: version that the connection asks for; None if it asks for none.
+        """
+        if pinned is not None and self.service == JOBS_SERVICE:
+            return pinned
+        if self.default_api_version is not None:
+            return self.default_api_version
+        is_old = self.min_api_version == OLDEST_API_VERSION
+        return OLDEST_API_VERSION if is_old else LATEST_API_VERSION
 
     def with_parameters(self, **parameters: Any) -> Call[T]:
         """Return the same call with some parameters added or replaced."""

@@ -68,7 +68,7 @@ class BaseClient:
         *,
         retries: RetryPolicy | None = None,
         timeout_seconds: float = 60.0,
-        api_version: str = "2.0",
+        api_version: str | None = None,
         allow_http: bool = False,
         verify: bool | str = True,
         user_agent_suffix: str = "",
@@ -82,7 +82,8 @@ class BaseClient:
         :param credentials: what to authenticate with.
         :param retries: when to try again; the policy of :mod:`.retries` by default.
         :param timeout_seconds: longest wait for the next bytes of an answer; default 60.
-        :param api_version: version of the Jobs API, ``2.0`` (default), ``2.1`` or ``2.2``.
+        :param api_version: version of the Jobs API for all calls, ``2.0``, ``2.1`` or ``2.2``; by
+            default each call is sent to the version that it needs.
         :param allow_http: send credentials over plain http to another machine; default False.
         :param verify: check TLS certificates (default), or the path of a CA bundle.
         :param user_agent_suffix: added to the User-Agent.
@@ -106,7 +107,6 @@ class BaseClient:
         self._credentials = credentials
         self._retries = retries or RetryPolicy()
         self._timeout_seconds = timeout_seconds
-        self._jobs_url = f"{self.base_url}/api/{api_version}/jobs/"
         self._verify = verify
         self._sleep = sleep or self._default_sleep
         self._renew_credentials = renew_credentials
@@ -116,11 +116,15 @@ class BaseClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, {self._credentials!r})"
 
+    def version_of(self, call: Call[Any]) -> str:
+        """Return the version of the API that this client sends a call to."""
+        return call.api_version(self.api_version)
+
     def _request(self, call: Call[Any], authorization: str) -> Request:
         is_get = call.verb == "GET"
         return Request(
             verb=call.verb,
-            url=self._jobs_url + call.path,
+            url=f"{self.base_url}/api/{self.version_of(call)}/{call.service}/{call.path}",
             headers={"Authorization": authorization, "User-Agent": self._user_agent},
             query={k: _query_text(v) for k, v in call.parameters.items()} if is_get else None,
             body=None if is_get else dict(call.parameters),
@@ -134,7 +138,7 @@ class BaseClient:
 
     def _retrying(self, call: Call[Any], retries: RetryPolicy | None) -> dict[str, Any]:
         return (retries or self._retries).tenacity(
-            call.path, repeatable=call.repeatable, refusal_tells=call.refusal_tells
+            call.name, repeatable=call.repeatable, refusal_tells=call.refusal_tells
         )
 
     def _connection_failed(self, reason: object) -> ConnectionFailed:
@@ -189,7 +193,7 @@ class Tries:
         if self.count > 1:
             log.info(
                 "%s works again, after %d tries in %.0f s.",
-                self.call.path,
+                self.call.name,
                 self.count,
                 max(time.monotonic() - self._started, idle_seconds),
             )
@@ -197,7 +201,7 @@ class Tries:
     def gave_up(self, error: JobsApiError, idle_seconds: float) -> None:
         """Put what was tried into the last error."""
         elapsed = max(time.monotonic() - self._started, idle_seconds)
-        error.gave_up(self.call.path, self.count, elapsed)
+        error.gave_up(self.call.name, self.count, elapsed)
 
 
 def environment_proxy(url: str) -> str | None:

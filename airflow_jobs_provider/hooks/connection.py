@@ -15,7 +15,8 @@ Extra ``host``            where the field is empty
 Extra ``allow_http``      ``true`` sends credentials over plain http to another machine
 Extra ``verify``          ``false`` checks no TLS certificate; a path names a CA bundle
 Extra ``timeout_seconds`` longest wait for the next bytes of an answer
-Extra ``api_version``     version of the Jobs API for all calls: ``2.0`` (default), ``2.1``, ``2.2``
+Extra ``api_version``     version of the Jobs API for all calls: ``2.0``, ``2.1`` or ``2.2``; if
+                          empty, each request is sent to the version that it needs
 ========================  =========================================================================
 
 Without token, user and password, the ``.netrc`` file is asked (``NETRC`` names another one).
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider.api.errors import CredentialsError
+from airflow_jobs_provider.api.versions import API_VERSIONS
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -37,8 +39,6 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth import Credentials
 
 __all__ = ["WorkspaceAccess"]
-
-API_VERSIONS = ("2.0", "2.1", "2.2")
 
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+")  # a name, or an IPv6 address
 # Ways to authenticate that the official provider's connections may ask for and this one lacks.
@@ -62,7 +62,7 @@ class WorkspaceAccess:
     allow_http: bool = False
     verify: bool | str = True
     timeout_seconds: float | None = None
-    api_version: str = API_VERSIONS[0]
+    api_version: str | None = None
 
     @classmethod
     def of(cls, connection: Connection) -> WorkspaceAccess:
@@ -98,8 +98,10 @@ class WorkspaceAccess:
         )
 
 
-def _api_version(value: object, name: str) -> str:
-    version = str(value or API_VERSIONS[0]).strip()  # in JSON, 2.1 may be a number
+def _api_version(value: object, name: str) -> str | None:
+    version = str(value or "").strip()  # in JSON, 2.1 may be a number
+    if not version:
+        return None
     if version not in API_VERSIONS:
         raise ValueError(
             f"connection {name!r} asks for api_version {version!r}. "

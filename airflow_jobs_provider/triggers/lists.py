@@ -69,7 +69,7 @@ class RunLists:
     ) -> None:
         self._client = client
         self._ask = ask
-        self._since_2_1 = client.api_version != "2.0"
+        self._since_2_1 = client.version_of(list_runs()) != "2.0"
         self._largest_page = LARGEST_PAGE_SINCE_2_1 if self._since_2_1 else LARGEST_PAGE
         self._measured: dict[str, float] = {}
         self._listed_active = 0.0

@@ -6,13 +6,14 @@ import asyncio
 import ssl
 import threading
 import warnings
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from airflow_jobs_provider.api import calls, errors
-from airflow_jobs_provider.api.auth import Basic
+from airflow_jobs_provider.api.auth import Basic, Token
 from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
 from airflow_jobs_provider.api.retries import RetryPolicy
 
@@ -106,6 +107,53 @@ def test_each_endpoint_is_asked_as_the_reference_says(
 def test_all_fifteen_endpoints_are_tested() -> None:
     """No endpoint of the reference is missing from the list above."""
     assert len({call.path for call, *_ in CALLS.values()}) == 15
+
+
+A_SUBMIT = calls.submit_run({"notebook_task": {"notebook_path": "/etl"}, "idempotency_token": "t"})
+
+
+@pytest.mark.parametrize(
+    ("needs", "default", "pinned", "sent_to"),
+    [
+        ("2.0", None, None, "2.0"),
+        ("2.1", None, None, "2.2"),
+        ("2.2", None, None, "2.2"),
+        ("2.0", "2.2", None, "2.2"),
+        ("2.0", None, "2.1", "2.1"),
+        ("2.1", None, "2.1", "2.1"),
+        ("2.0", "2.2", "2.0", "2.0"),
+    ],
+)
+def test_the_version_is_the_pinned_one_else_the_calls(
+    needs: str,
+    default: str | None,
+    pinned: str | None,
+    sent_to: str,
+    face: Face,
+    server: ScriptedServer,
+) -> None:
+    """What 2.0 cannot express goes to 2.2; the client's api_version pins one for all calls."""
+    call = replace(A_SUBMIT, min_api_version=needs, default_api_version=default)
+    server.will(answer({"run_id": 4}))
+    face.connect(server.url, api_version=pinned)
+    assert face.send(call) == 4
+    assert [request.path for request in server.requests] == [f"/api/{sent_to}/jobs/runs/submit"]
+
+
+@pytest.mark.parametrize("verb", ["PATCH", "PUT"])
+def test_another_service_has_a_version_of_its_own(
+    verb: Literal["PATCH", "PUT"], server: ScriptedServer
+) -> None:
+    """The client's api_version pins the Jobs API, not the permissions beside it."""
+    call: calls.Call[None] = calls.Call(
+        verb, "jobs/7", {"access_control_list": []}, True, lambda _: None, service="permissions"
+    )
+    assert call.name == "permissions/jobs/7"
+    with JobsClient(server.url, Token(TOKEN), api_version="2.2") as client:
+        client.send(call)
+    (request,) = server.requests
+    assert (request.verb, request.path) == (verb, "/api/2.0/permissions/jobs/7")
+    assert request.body == {"access_control_list": []}
 
 
 def test_launches_and_creation_return_the_id(connected: Face, server: ScriptedServer) -> None:

@@ -1,0 +1,9 @@
+"""The versions of the Jobs API, and which one a request is sent to."""
+
+from __future__ import annotations
+
+__all__ = ["API_VERSIONS", "LATEST_API_VERSION", "OLDEST_API_VERSION"]
+
+API_VERSIONS = ("2.0", "2.1", "2.2")
+OLDEST_API_VERSION = API_VERSIONS[0]
+LATEST_API_VERSION = API_VERSIONS[-1]
