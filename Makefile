@@ -4,7 +4,8 @@
 #   make demo       a DAG runs a notebook and the next task gets its exit value
 #   make airflow    a whole Airflow with the examples, ready to click (AIRFLOW_PORT=8080)
 #   make test       the quick tests           make lint       ruff and mypy
-#   make test-all   all tests, on all three lines of Airflow: well over half an hour
+#   make test-all   all tests, on all three lines of Airflow: about an hour
+#   make test-dag-runs   single DAG runs in an Airflow process, without a scheduler
 #   make test-airflow-2.11, make test-standalone-2.11, make test-airflow-3.0, make test-standalone-3.0,
 #   make test-standalone, make test-slow, make test-real-clients   parts of test-all
 #   make bench      what docs/benchmarks.md tells, but for the cost of checking: 25 minutes
@@ -16,11 +17,14 @@ AIRFLOW_PORT ?= 8080
 PYTEST_ARGS ?=
 export PYTHON
 
+# Tests wait more than they compute, so there is one process more than a small machine has cores.
+TEST_PROCESSES ?= 3
+IN_PARALLEL = -n $(TEST_PROCESSES) --dist loadfile
 QUICK = not slow and not standalone and not real_clients
 PYTEST_OLDER = -p no:cacheprovider \
 	-W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
-.PHONY: help demo airflow test test-all bench test-slow test-standalone test-real-clients lint format constraints clean \
+.PHONY: help demo airflow test test-all bench test-dag-runs test-slow test-standalone test-real-clients lint format constraints clean \
 	venv venv-dev test-airflow-2.11 test-airflow-3.0 test-standalone-2.11 test-standalone-3.0
 
 help:
@@ -33,7 +37,10 @@ airflow: venv
 	@.venv/bin/python -m scripts.standalone --port $(AIRFLOW_PORT)
 
 test: venv-dev
-	.venv/bin/python -m pytest -m "$(QUICK)" $(PYTEST_ARGS)
+	.venv/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" --ignore=tests/end_to_end $(PYTEST_ARGS)
+
+test-dag-runs: venv-dev
+	.venv/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" tests/end_to_end $(PYTEST_ARGS)
 
 test-all: venv-dev
 	.venv/bin/python -m pytest $(PYTEST_ARGS)
@@ -56,7 +63,7 @@ test-real-clients: venv-dev
 # of what newer libraries deprecate, and nobody will change them for it.
 test-airflow-2.11 test-airflow-3.0: test-airflow-%:
 	@sh scripts/venv.sh .venv-$* $* dev
-	.venv-$*/bin/python -m pytest -m "$(QUICK)" $(PYTEST_OLDER) \
+	.venv-$*/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" $(PYTEST_OLDER) \
 		tests/unit tests/wire tests/end_to_end $(PYTEST_ARGS)
 
 test-standalone-2.11 test-standalone-3.0: test-standalone-%:
