@@ -101,6 +101,7 @@ class ManyRuns:
 
     :ivar max_page: most runs on a page of the 2.0 list.
     :ivar requests_per_second: above it the answer is 429; None for no limit.
+    :ivar retry_after: the Retry-After header of a 429.
     :ivar list_runs: answers lists in place of the service's own way.
     :ivar found_active: how often ``runs/get`` showed a run that had not ended.
     :ivar latest: runs that ``runs/get`` showed lately, in this order.
@@ -111,6 +112,7 @@ class ManyRuns:
     runs: dict[int, Run] = field(default_factory=dict)
     max_page: int = MAX_LIMIT
     requests_per_second: float | None = None
+    retry_after: str = "1"
     trouble: deque[int] = field(default_factory=deque)
     deleted: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
@@ -166,7 +168,7 @@ class ManyRuns:
                 self._recent.popleft()
             if len(self._recent) >= self.requests_per_second:
                 self.throttled += 1
-                return web.json_response({}, status=429, headers={"Retry-After": "1"})
+                return web.json_response({}, status=429, headers={"Retry-After": self.retry_after})
             self._recent.append(now)
         if self.trouble:
             return web.Response(status=self.trouble.popleft())

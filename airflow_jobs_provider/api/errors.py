@@ -199,7 +199,7 @@ class AuthenticationFailed(ErrorAnswer):
 class RateLimited(ErrorAnswer):
     """Too many requests (429).
 
-    :ivar retry_after: seconds that the service asks to wait; None where it does not say.
+    :ivar retry_after: seconds that the service asks to wait, 1 or more; None where it does not ask.
     """
 
     def __init__(self, *, retry_after: float | None = None, **facts: Any) -> None:
@@ -230,6 +230,7 @@ _EXCERPT_LENGTH = 200
 # As seen: "Run 7 does not exist." and "Run: 7 in job: 3 doesn't exist", likewise for a job.
 _DOES_NOT_EXIST = re.compile(r"\b(run|job)\b.*\b(does not|doesn't) exist", re.IGNORECASE)
 _DOES_NOT_EXIST_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
+_WHOLE_SECONDS = re.compile(r"[0-9]{1,15}")
 _EXPIRED = re.compile(r"\b(token|credential)s?\b.*\bexpired?\b", re.IGNORECASE)
 
 
@@ -305,20 +306,22 @@ def _excerpt(body: bytes) -> str:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds to wait as a Retry-After header gives them: a number, or an HTTP date."""
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
+    """Return the seconds that a Retry-After header asks for; None where it asks for no whole one.
+
+    It is a whole number of seconds or an HTTP date. What is less than a second away or cannot be
+    read counts as absent: the waits of the retry policy grow, those of such a header would not.
+    """
+    text = (value or "").strip()
+    if _WHOLE_SECONDS.fullmatch(text):
+        return float(text) if int(text) >= 1 else None
     from datetime import UTC, datetime
     from email.utils import parsedate_to_datetime
 
     try:
-        moment = parsedate_to_datetime(value)
-    except ValueError:
+        moment = parsedate_to_datetime(text)
+        if moment.tzinfo is None:
+            moment = moment.replace(tzinfo=UTC)
+        seconds = (moment - datetime.now(UTC)).total_seconds()
+    except (ValueError, TypeError, IndexError, OverflowError):
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=UTC)
-    return max(0.0, (moment - datetime.now(UTC)).total_seconds())
+    return seconds if seconds >= 1 else None

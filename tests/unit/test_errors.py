@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -59,22 +61,42 @@ def test_a_gateways_page_shows_as_its_title() -> None:
     assert len(str(error)) < 400
 
 
-@pytest.mark.parametrize(
-    ("value", "seconds"), [("", None), ("7", 7), ("0.5", 0.5), ("-3", 0), ("soon", None)]
-)
-def test_retry_after(value: str, seconds: float | None) -> None:
-    """Retry-After counts in seconds; what cannot be read counts as absent."""
+def retry_after(value: str) -> float | None:
+    """Map a 429 with this Retry-After."""
     error = error_of(429, {}, **{"retry-after": value})
     assert isinstance(error, errors.RateLimited)
-    assert error.retry_after == seconds
+    return error.retry_after
+
+
+@pytest.mark.parametrize(("value", "seconds"), [("1", 1), (" 7 ", 7), ("99999999", 99999999)])
+def test_retry_after_in_seconds(value: str, seconds: float) -> None:
+    """Retry-After counts in whole seconds."""
+    assert retry_after(value) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
-    """Retry-After may be an HTTP date."""
-    error = error_of(429, {}, **{"retry-after": "Fri, 31 Dec 2999 23:59:59 GMT"})
-    assert isinstance(error, errors.RateLimited)
-    assert error.retry_after is not None
-    assert error.retry_after > 1e9
+    """Retry-After may be an HTTP date in the future."""
+    seconds = retry_after("Fri, 31 Dec 2999 23:59:59 GMT")
+    assert seconds is not None
+    assert seconds > 1e9
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=60), usegmt=True)
+    assert 55 < (retry_after(soon) or 0) <= 60
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", "0", "00", "-3", "0.5", "1.5", "nan", "inf", "-inf", "1e3", "1_0", "\u0661", "soon"),
+        "9" * 5000,
+        "Wed, 21 Oct 2015 07:28:00 GMT",
+        "Wed, 21 Oct 2015 07:28:00 +99999999999999",
+        "Wed, 21 Oct 99999 07:28:00 GMT",
+        "Wed, 99 Oct 2055 77:28:00 GMT",
+    ],
+)
+def test_a_retry_after_that_asks_for_no_wait_is_absent(value: str) -> None:
+    """Less than a second, a past date and what cannot be read: the policy's own waits count."""
+    assert retry_after(value) is None
 
 
 def test_the_tree_in_the_docstring_is_the_tree() -> None:

@@ -285,7 +285,20 @@ TROUBLE: dict[str, tuple[Any, list[float], bool]] = {
     "429 with Retry-After": (answer({}, 429, {"Retry-After": "17"}), [17, 17, 17], True),
     "429 with a date long gone": (
         answer({}, 429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 GMT"}),
-        [0, 0, 0],
+        [1, 2, 4],
+        True,
+    ),
+    "429 with a date beyond all time": (
+        answer({}, 429, {"Retry-After": "Wed, 21 Oct 2015 07:28:00 +99999999999999"}),
+        [1, 2, 4],
+        True,
+    ),
+    "429 with Retry-After 0": (answer({}, 429, {"Retry-After": "0"}), [1, 2, 4], True),
+    "429 with a negative Retry-After": (answer({}, 429, {"Retry-After": "-5"}), [1, 2, 4], True),
+    "429 with Retry-After nan": (answer({}, 429, {"Retry-After": "nan"}), [1, 2, 4], True),
+    "429 with a fraction as Retry-After": (
+        answer({}, 429, {"Retry-After": "0.001"}),
+        [1, 2, 4],
         True,
     ),
     "429 with an absurd Retry-After": (

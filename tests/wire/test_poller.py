@@ -242,6 +242,21 @@ async def test_a_429_slows_all_down(service: ManyRuns) -> None:
     assert service.throttled <= 3 * pace.REQUESTS_AT_ONCE
 
 
+@pytest.mark.parametrize(
+    "retry_after", ["0", "-1", "nan", "0.001", "Wed, 21 Oct 2015 07:28:00 GMT"]
+)
+async def test_a_retry_after_that_asks_for_no_wait(service: ManyRuns, retry_after: str) -> None:
+    """It counts as absent: the poller's own waits begin at a second."""
+    service.requests_per_second = 0
+    service.retry_after = retry_after
+    with retries.no_waiting() as waits:
+        (task,) = starts(poller(retry_delay=None), service.add(1), 0.01)
+        async with asyncio.timeout(10):
+            await until(lambda: bool(waits))
+        task.cancel()
+    assert waits[0] >= 1
+
+
 async def test_a_poller_for_each_connection(service: ManyRuns) -> None:
     """Two credentials for one host are two pollers; one credential is one."""
     assert poller() is poller()

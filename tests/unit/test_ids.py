@@ -1,0 +1,32 @@
+"""What counts as the id of a job, a run or a repair."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from airflow_jobs_provider.api.ids import MAX_ID, read_id
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [(1, 1), ("1", 1), ("1234567890", 1234567890), (MAX_ID, MAX_ID), (str(MAX_ID), MAX_ID)],
+)
+def test_a_whole_number_or_its_decimal_text_is_an_id(value: Any, expected: int) -> None:
+    """An int64 above 0, also as text."""
+    read = read_id(value)
+    assert (read, type(read)) == (expected, int)
+
+
+NO_IDS = [
+    *(None, True, False, 0, -7, 1.0, 1.5, float("nan"), float("inf"), MAX_ID + 1, 10**400),
+    *("", "0", "-7", "+7", " 7", "7\n", "007", "1_000", "12abc", "1.0", "1e3", str(MAX_ID + 1)),
+    *("\uff11\uff12", "\u0661", "9" * 5000, "None", b"7", [1], {"run_id": 1}, (1,)),
+]
+
+
+@pytest.mark.parametrize("value", NO_IDS, ids=lambda value: repr(value)[:20])
+def test_anything_else_is_no_id(value: Any) -> None:
+    """Nothing is rounded, trimmed or guessed."""
+    assert read_id(value) is None
