@@ -7,12 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_jobs_provider.connected import ConnectedOperator, refusals_are_final
-from airflow_jobs_provider.operators.parsing import (
-    check_before_sending,
-    check_when_parsed,
-    fields_over_json,
-)
+from airflow_jobs_provider.connected import refusals_are_final
+from airflow_jobs_provider.operators.parsing import check_before_sending
+from airflow_jobs_provider.operators.payload import PayloadOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -39,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["DatabricksCreateJobsOperator"]
 
 
-class DatabricksCreateJobsOperator(ConnectedOperator):
+class DatabricksCreateJobsOperator(PayloadOperator):
     """Create a job, or reset the job of that name to these settings, and return its job_id.
 
     ::
@@ -87,6 +84,9 @@ class DatabricksCreateJobsOperator(ConnectedOperator):
     :param git_source: repository of the code, in later API versions.
     :param access_control_list: permissions on a new job, in later API versions; those of an
         existing job are left as they are.
+    :param forward_dag_params: keep the DAG's ``params`` as the job's ``parameters``, with the DAG
+        run's values as defaults, if the settings have no ``parameters``; default True. A param that
+        is None is left out.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
     :param databricks_retry_limit: tries of a request at the most; by default time decides.
     :param databricks_retry_delay: seconds before the second try; by default it depends on what went
@@ -99,6 +99,7 @@ class DatabricksCreateJobsOperator(ConnectedOperator):
         name was given, or several jobs have it.
     """
 
+    call_name: ClassVar[str] = "create"
     request_fields: ClassVar[tuple[str, ...]] = (
         "name",
         "description",
@@ -127,18 +128,14 @@ class DatabricksCreateJobsOperator(ConnectedOperator):
         "git_source",
         "access_control_list",
     )
-    template_fields: Sequence[str] = ("json", "databricks_conn_id", *request_fields)
-    template_ext: Sequence[str] = (".json-tpl",)
+    template_fields: Sequence[str] = (*PayloadOperator.template_fields, *request_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
         ("json", "notebook_task", "new_cluster", "tasks", "job_clusters"), "json"
     )
-    ui_color = "#1cb1c2"
-    ui_fgcolor = "#fff"
 
     def __init__(
         self,
         *,
-        json: Any | None = None,
         name: Text | None = None,
         description: Text | None = None,
         tags: StructureOf[Mapping[str, str]] | None = None,
@@ -168,7 +165,6 @@ class DatabricksCreateJobsOperator(ConnectedOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.json = json
         self.name = name
         self.description = description
         self.tags = tags
@@ -195,14 +191,11 @@ class DatabricksCreateJobsOperator(ConnectedOperator):
         self.health = health
         self.git_source = git_source
         self.access_control_list = access_control_list
-        check_when_parsed("create", json, self._fields(), validate=self.validate)
-
-    def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.request_fields}
+        self._check_when_parsed()
 
     def execute(self, context: Context) -> int:
         """Find the job by its name; reset it, or create it if there is none."""
-        settings = fields_over_json(self.json, self._fields())
+        settings = self.request_with_dag_params(context)
         name = settings.get("name")
         if not name:
             raise AirflowFailException("name must be given: it is what the job is found by")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
@@ -19,7 +19,8 @@ from airflow_jobs_provider.operators.left_behind import (
     with_callback,
 )
 from airflow_jobs_provider.operators.next_try import TryAtWork, next_try_takes_over, xcoms_of_try
-from airflow_jobs_provider.operators.parsing import check_before_sending, fields_over_json
+from airflow_jobs_provider.operators.parsing import check_before_sending
+from airflow_jobs_provider.operators.payload import PayloadOperator
 from airflow_jobs_provider.waiting import WaitsForRun
 
 if TYPE_CHECKING:
@@ -33,20 +34,13 @@ __all__ = ["LaunchRunOperator"]
 T = TypeVar("T")
 
 
-class LaunchRunOperator(WaitsForRun):
+class LaunchRunOperator(PayloadOperator, WaitsForRun):
     """Launch a run, wait for its end, return its output: what both operators share.
 
-    A subclass names the fields of its endpoint in ``request_fields``, keeps each as an attribute of
-    the same name, and makes the call.
+    A subclass names its endpoint and the endpoint's fields, and makes the call.
     """
 
-    request_fields: ClassVar[tuple[str, ...]] = ()
-    template_fields: Sequence[str] = ("json", "databricks_conn_id")
-    template_ext: Sequence[str] = (".json-tpl",)
-    template_fields_renderers: ClassVar[dict[str, str]] = {"json": "json"}
     operator_extra_links = (DatabricksJobRunLink(),)
-    ui_color = "#1cb1c2"
-    ui_fgcolor = "#fff"
 
     # Whether the service may retry the run by itself, as a job's max_retries asks.
     _service_may_retry: ClassVar[bool] = False
@@ -57,7 +51,6 @@ class LaunchRunOperator(WaitsForRun):
     def __init__(
         self,
         *,
-        json: Any | None = None,
         polling_period_seconds: float = 10,
         wait_for_termination: bool = True,
         reattach: bool = True,
@@ -66,7 +59,6 @@ class LaunchRunOperator(WaitsForRun):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.json = json
         self.polling_period_seconds = polling_period_seconds
         self.wait_for_termination = wait_for_termination
         self.reattach = reattach
@@ -85,13 +77,6 @@ class LaunchRunOperator(WaitsForRun):
         # When this try began, where Airflow tells it wrongly, and what its deadline was before.
         self._began: float | None = None
         self._known_deadline: float | None = None
-
-    def request(self) -> dict[str, Any]:
-        """Return what is sent: ``json``, overridden by the fields that were given."""
-        return fields_over_json(self.json, self._fields())
-
-    def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.request_fields}
 
     def launch_call(self, context: Context) -> Call[int]:
         """Return the call that launches the run, but for its token."""

@@ -35,8 +35,8 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             task_id="train", job_name="Nightly model training", notebook_params={"day": "{{ ds }}"}
         )
 
-    XComs, launching, waiting and ``json`` are those of :class:`.DatabricksSubmitRunOperator`. The
-    DAG's ``params`` are not sent along. Reference: "Run now".
+    XComs, launching, waiting and ``json`` are those of :class:`.DatabricksSubmitRunOperator`.
+    Reference: "Run now".
 
     :param json: the request's fields as one dict.
     :param job_id: the job to run.
@@ -57,6 +57,9 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         same parameters; default False. Needs ``wait_for_termination``, and ``"api_version": "2.1"``
         or ``"2.2"`` in the connection's extra. The task succeeds if a repair does.
     :param max_repairs: repairs of a run at the most; default 1.
+    :param forward_dag_params: send the DAG's ``params`` as ``job_parameters``, if the request has
+        neither those nor another kind of parameters; default True. A param that is None is left
+        out. Such a request goes to API 2.2.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
     :param polling_period_seconds: seconds between two looks at the run; default 10.
     :param databricks_retry_limit: as for :class:`.DatabricksSubmitRunOperator`.
@@ -82,6 +85,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         name, or ``repair_run`` meets a connection with API 2.0.
     """
 
+    call_name: ClassVar[str] = "run-now"
     request_fields: ClassVar[tuple[str, ...]] = (
         "job_id",
         "job_name",
@@ -142,7 +146,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         """Return the ``run-now`` call, with the job's id where its name was given."""
         from airflow_jobs_provider.api.calls import run_now
 
-        request = self.request()
+        request = self.request_with_dag_params(context)
         job_name = request.pop("job_name", None)
         if (job_name is None) == (request.get("job_id") is None):
             raise AirflowFailException("give either job_id or job_name, and not both")

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_jobs_provider.operators.launching import LaunchRunOperator
-from airflow_jobs_provider.operators.parsing import check_when_parsed
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -75,6 +74,9 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     :param notification_settings: when to stay silent (reference: "JobNotificationSettings").
     :param access_control_list: permissions on the run, in later API versions.
     :param git_source: repository of the code, in later API versions.
+    :param forward_dag_params: send the DAG's ``params`` as the parameters of each notebook, Python
+        wheel, SQL and run-job task that has none of its own; default True. A param that is None is
+        left out.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
     :param polling_period_seconds: seconds between two looks at the run; default 10.
     :param databricks_retry_limit: tries of a request at the most; by default time decides.
@@ -114,6 +116,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         it; Airflow does not retry.
     """
 
+    call_name: ClassVar[str] = "runs/submit"
     request_fields: ClassVar[tuple[str, ...]] = (
         "notebook_task",
         "spark_jar_task",
@@ -181,13 +184,13 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         self.notification_settings = notification_settings
         self.access_control_list = access_control_list
         self.git_source = git_source
-        check_when_parsed("runs/submit", self.json, self._fields(), validate=self.validate)
+        self._check_when_parsed()
 
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``runs/submit`` call, named after the task unless it has a name."""
         from airflow_jobs_provider.api.calls import submit_run
 
-        request = self.request()
+        request = self.request_with_dag_params(context)
         if not request.get("run_name"):
             request["run_name"] = default_run_name(context)
         if request.get("timeout_seconds") is None and self.execution_timeout is not None:

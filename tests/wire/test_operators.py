@@ -68,7 +68,7 @@ def context(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A task's context, and the connection to the scripted server."""
     connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
     monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
-    return {"ti": TaskInstance(), "params": {"never": "sent"}, "dag_run": None, "task": None}
+    return {"ti": TaskInstance(), "params": {}, "dag_run": None, "task": None}
 
 
 def run(life: str, result: str | None = None, message: str = "", **more: Any) -> dict[str, Any]:

@@ -1,0 +1,98 @@
+"""Forwards a DAG's ``params`` with a request, as the official provider's operators do.
+
+Where a request takes parameters and has none of its own, it gets the DAG's ``params``. None has no
+place in a request and is left out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator, Context
+
+__all__ = ["forwardable_params", "with_dag_params"]
+
+# The parameters of a task that are a map. Positional ones, such as those of a Python file, cannot
+# be made of names and values.
+_MAP_OF_TASK = {
+    "notebook_task": "base_parameters",
+    "python_wheel_task": "named_parameters",
+    "sql_task": "parameters",
+    "run_job_task": "job_parameters",
+}
+# Run-now takes none of these beside job_parameters.
+_NOT_WITH_JOB_PARAMETERS = (
+    "notebook_params",
+    "python_params",
+    "jar_params",
+    "spark_submit_params",
+    "python_named_params",
+    "dbt_commands",
+)
+
+
+def forwardable_params(operator: BaseOperator, context: Context) -> dict[str, str]:
+    """Return the ``params`` of the DAG and the task as text, without those that are None.
+
+    The values are those of the DAG run: its ``conf`` has overridden the defaults, where
+    ``[core] dag_run_conf_overrides_params`` says so. Names that only ``conf`` has are no ``params``
+    of the DAG and are left out. Airflow 2 cannot tell them apart.
+    """
+    executing = getattr(context.get("task"), "task_id", operator.task_id)
+    if executing != operator.task_id:
+        # Another operator's task executes this operator, and the context has that one's params.
+        resolved = dict(operator.params)
+    else:
+        conf = getattr(context.get("dag_run"), "conf", None) or {}
+        only_in_conf = set(conf) - set(operator.params)
+        params = dict(context.get("params") or {})
+        resolved = {name: value for name, value in params.items() if name not in only_in_conf}
+    return {name: _as_text(value) for name, value in resolved.items() if value is not None}
+
+
+def with_dag_params(
+    call_name: str, request: Mapping[str, Any], params: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return a request with these parameters wherever it takes some and has none.
+
+    :param call_name: ``create``, ``run-now`` or ``runs/submit``.
+    :param request: the request's fields; it is not changed.
+    :param params: what :func:`forwardable_params` returned.
+    """
+    result = dict(request)
+    if not params:
+        return result
+    if call_name == "create":
+        if not request.get("parameters"):
+            result["parameters"] = [
+                {"name": name, "default": value} for name, value in params.items()
+            ]
+    elif call_name == "run-now":
+        has_others = any(request.get(name) is not None for name in _NOT_WITH_JOB_PARAMETERS)
+        if not has_others and not request.get("job_parameters"):
+            result["job_parameters"] = dict(params)
+    elif isinstance(tasks := request.get("tasks"), (list, tuple)):
+        result["tasks"] = [
+            _with_params_of_task(task, params) if isinstance(task, Mapping) else task
+            for task in tasks
+        ]
+    else:
+        result = _with_params_of_task(request, params)
+    return result
+
+
+def _with_params_of_task(task: Mapping[str, Any], params: Mapping[str, str]) -> dict[str, Any]:
+    result = dict(task)
+    for kind, field in _MAP_OF_TASK.items():
+        definition = task.get(kind)
+        if isinstance(definition, Mapping) and not definition.get(field):
+            result[kind] = {**definition, field: dict(params)}
+    return result
+
+
+def _as_text(value: Any) -> str:
+    """Return a value as the API takes parameters: text as it is, all else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
