@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import AirflowException
 
+from airflow_jobs_provider.api.states import Verdict
+
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.outputs import TaskOutput
     from airflow_jobs_provider.api.states import RunState
@@ -51,6 +53,8 @@ class DatabricksRunFailedError(AirflowException):
             name = f"Task {output.task_key!r}: " if output.task_key else ""
             if name or not is_told:
                 lines.append(f"{name}{output.error or output.state}")
+        if self.state.verdict is Verdict.SUCCEEDED_WITH_FAILURES:
+            lines.append("With fail_on_partial_success=False the task would succeed")
         if self.run_page_url:
             lines.append(f"See {self.run_page_url}")
         return lines

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.errors import JobsApiError
-from airflow_jobs_provider.api.outputs import output_value, read_outputs
+from airflow_jobs_provider.api.outputs import failed_tasks, output_value, read_outputs
 from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.steps import whole_run
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def read_outcome(
     *,
     want_output: bool = True,
     max_output_bytes: int | None = None,
+    fail_on_partial_success: bool = True,
 ) -> Generator[Step, Any, Outcome]:
     """Read what a run gave back and conclude it: an exchange, as those of :mod:`.api.steps`.
 
@@ -53,6 +55,7 @@ def read_outcome(
     :param log: the task's log.
     :param want_output: read a good run's output; the errors of a bad one are always read.
     :param max_output_bytes: cut each text off after so many bytes of UTF-8; None for no limit.
+    :param fail_on_partial_success: count the result SUCCESS_WITH_FAILURES as failed; default True.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     """
 
@@ -64,7 +67,14 @@ def read_outcome(
             log.warning("So the outputs of these tasks were not asked for, either: %s", keys)
 
     outputs: list[TaskOutput] = []
-    is_successful = RunState.of(run).is_successful
+    state = RunState.of(run)
+    is_successful = state.succeeded(fail_on_partial_success=fail_on_partial_success)
+    if is_successful and not state.is_successful and not run.get("tasks"):
+        # A list does not tell a run's tasks; those that failed are to be named.
+        try:
+            run = yield from whole_run(int(run["run_id"]))
+        except JobsApiError as error:
+            log.warning("The tasks of run %s cannot be read: %s", run["run_id"], error)
     if want_output or not is_successful:
         try:
             outputs = yield from read_outputs(
@@ -72,7 +82,13 @@ def read_outcome(
             )
         except JobsApiError as error:
             log.warning("The output of run %s cannot be read: %s", run["run_id"], error)
-    return conclude(run, outputs, log, max_output_bytes=max_output_bytes)
+    return conclude(
+        run,
+        outputs,
+        log,
+        max_output_bytes=max_output_bytes,
+        fail_on_partial_success=fail_on_partial_success,
+    )
 
 
 def conclude(
@@ -81,6 +97,7 @@ def conclude(
     log: Log,
     *,
     max_output_bytes: int | None = None,
+    fail_on_partial_success: bool = True,
 ) -> Outcome:
     """Return what a run that ended well gave back; raise where it did not end well.
 
@@ -88,10 +105,13 @@ def conclude(
     :param outputs: what could be read of its outputs.
     :param log: the task's log.
     :param max_output_bytes: cut each text off after so many bytes of UTF-8; None for no limit.
+    :param fail_on_partial_success: count the result SUCCESS_WITH_FAILURES as failed; default True.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     """
     state = RunState.of(run)
-    if state.is_successful:
+    if state.succeeded(fail_on_partial_success=fail_on_partial_success):
+        if not state.is_successful:
+            _warn_of_failed_tasks(run, outputs, log)
         outputs = [output.cut(max_output_bytes) for output in outputs]
         for output in outputs:
             if output.truncated:
@@ -106,4 +126,18 @@ def conclude(
         run_page_url=str(run.get("run_page_url") or ""),
         outputs=outputs,
         task_key=run.get("task_key"),
+    )
+
+
+def _warn_of_failed_tasks(run: Mapping[str, Any], outputs: Sequence[TaskOutput], log: Log) -> None:
+    errors = {output.task_key: output.error for output in outputs}
+    lines = [
+        f"Task {key!r} (run {task.get('run_id')}): {errors.get(key) or RunState.of(task)}"
+        for key, task in failed_tasks(run).items()
+    ]
+    log.warning(
+        "Run %s succeeded with failures (%s). fail_on_partial_success=False accepts it.%s",
+        run["run_id"],
+        RunState.of(run),
+        "".join(f"\n{line}" for line in lines),
     )

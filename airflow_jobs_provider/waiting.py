@@ -29,6 +29,8 @@ class WaitsForRun(ConnectedOperator):
     :param end_from_trigger: let the triggerer end the task of a run that ended well, so that no
         second worker process starts; default False.
     :param max_output_bytes: cut the output off after so many bytes; default none.
+    :param fail_on_partial_success: let the task fail where the run ended ``SUCCESS_WITH_FAILURES``;
+        default True. With False it succeeds, with a warning that names the failed tasks.
     """
 
     def __init__(
@@ -37,6 +39,7 @@ class WaitsForRun(ConnectedOperator):
         deferrable: bool | None = None,
         end_from_trigger: bool = False,
         max_output_bytes: int | None = None,
+        fail_on_partial_success: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -46,6 +49,7 @@ class WaitsForRun(ConnectedOperator):
         # Under this name Airflow finds it when it parses a DAG, and refuses it beside listeners.
         self.end_from_trigger = end_from_trigger
         self.max_output_bytes = max_output_bytes
+        self.fail_on_partial_success = fail_on_partial_success
 
     def _defer_until_ended(
         self,
@@ -89,6 +93,7 @@ class WaitsForRun(ConnectedOperator):
             "end_from_trigger": self.end_from_trigger and not self._why_a_worker_ends(),
             "do_xcom_push": self.do_xcom_push,
             "max_output_bytes": self.max_output_bytes,
+            "fail_on_partial_success": self.fail_on_partial_success,
         }
 
     def _why_a_worker_ends(self) -> list[str]:
@@ -101,7 +106,11 @@ class WaitsForRun(ConnectedOperator):
         from airflow_jobs_provider.outcome import read_outcome
 
         steps = read_outcome(
-            run, self.log, want_output=self.do_xcom_push, max_output_bytes=self.max_output_bytes
+            run,
+            self.log,
+            want_output=self.do_xcom_push,
+            max_output_bytes=self.max_output_bytes,
+            fail_on_partial_success=self.fail_on_partial_success,
         )
         # Within limits: a run's output may be what the service cannot give.
         outcome = self.hook.client.carry_out(steps, patient=False)

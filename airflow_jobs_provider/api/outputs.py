@@ -24,7 +24,7 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.api.states import RunResultState, RunState, Verdict
 from airflow_jobs_provider.api.steps import Step, whole_run
 
-__all__ = ["TaskOutput", "latest_attempts", "output_value", "read_outputs"]
+__all__ = ["TaskOutput", "failed_tasks", "latest_attempts", "output_value", "read_outputs"]
 
 _BECAUSE_OF_OTHERS = (RunResultState.UPSTREAM_FAILED, RunResultState.UPSTREAM_CANCELED)
 
@@ -84,6 +84,14 @@ def latest_attempts(run: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     return latest
 
 
+def failed_tasks(run: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Return the task runs that failed themselves, by task key, at their latest attempt.
+
+    Not those that were skipped, or did not run because of others.
+    """
+    return {key: task for key, task in latest_attempts(run).items() if _failed_itself(task)}
+
+
 def read_outputs(
     run: Mapping[str, Any],
     *,
@@ -113,12 +121,8 @@ def read_outputs(
                 raise
         else:
             return [TaskOutput.of(None, run_id, answer)]
-    wanted = {
-        key: task
-        for key, task in latest_attempts(run).items()
-        if task.get("run_id") is not None
-        and not (of_failed_tasks_only and not _failed_itself(task))
-    }
+    tasks = failed_tasks(run) if of_failed_tasks_only else latest_attempts(run)
+    wanted = {key: task for key, task in tasks.items() if task.get("run_id") is not None}
     outputs: list[TaskOutput] = []
     goes_on = True
     for task_key, task in wanted.items():

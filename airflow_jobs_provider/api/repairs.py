@@ -18,13 +18,18 @@ __all__ = ["is_repairable", "repair_once", "repaired_at", "repairs_of", "run_par
 
 Run = dict[str, Any]
 
-_REPAIRABLE = (Verdict.FAILED, Verdict.TIMED_OUT)
+# A run that succeeded with failures has failed tasks to run again, where it counts as failed.
+_REPAIRABLE = (Verdict.FAILED, Verdict.TIMED_OUT, Verdict.SUCCEEDED_WITH_FAILURES)
 # Looks at the run until the service shows the repair that it has accepted.
 _LOOKS_FOR_THE_REPAIR = 10
 
 
 def repair_once(
-    run_id: int, *, max_repairs: int, polling_period_seconds: float
+    run_id: int,
+    *,
+    max_repairs: int,
+    polling_period_seconds: float,
+    fail_on_partial_success: bool = True,
 ) -> Generator[Step, Any, Run | None]:
     """Run the failed tasks of a run again, with the parameters that the run was given.
 
@@ -35,13 +40,15 @@ def repair_once(
     :param run_id: a run that has ended badly.
     :param max_repairs: repairs of the run at the most, whoever asked for them.
     :param polling_period_seconds: between two looks for the repair.
+    :param fail_on_partial_success: repair a run with the result SUCCESS_WITH_FAILURES, too.
     :raises BadRequest: the service does not repair the run.
     """
     run: Run = yield get_run(run_id, include_history=True)
     if RunState.of(run).verdict is Verdict.ACTIVE:
         return run
     repairs = repairs_of(run)
-    if not is_repairable(run) or len(repairs) >= max_repairs:
+    repairable = is_repairable(run, fail_on_partial_success=fail_on_partial_success)
+    if not repairable or len(repairs) >= max_repairs:
         return None
     request = {
         "run_id": run_id,
@@ -69,9 +76,11 @@ def repair_once(
     return run
 
 
-def is_repairable(run: Mapping[str, Any]) -> bool:
+def is_repairable(run: Mapping[str, Any], *, fail_on_partial_success: bool = True) -> bool:
     """Whether a run has ended in a way that running its failed tasks again may mend."""
-    return RunState.of(run).verdict in _REPAIRABLE
+    state = RunState.of(run)
+    succeeded = state.succeeded(fail_on_partial_success=fail_on_partial_success)
+    return state.verdict in _REPAIRABLE and not succeeded
 
 
 def repaired_at(run: Mapping[str, Any]) -> float | None:

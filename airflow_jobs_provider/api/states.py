@@ -54,6 +54,7 @@ class Verdict(StrEnum):
 
     ACTIVE = "active"
     SUCCEEDED = "succeeded"
+    SUCCEEDED_WITH_FAILURES = "succeeded_with_failures"
     FAILED = "failed"
     TIMED_OUT = "timed_out"
     CANCELED = "canceled"
@@ -67,10 +68,10 @@ _KNOWN_LIFE_CYCLE_STATES = frozenset(RunLifeCycleState)
 _KNOWN_RESULT_STATES = frozenset(RunResultState)
 
 # How a run that reached TERMINATED ended. SUCCESS_WITH_FAILURES is the service's word for a run
-# whose last tasks succeeded although an earlier one did not; it counts as a success there, too.
+# whose last tasks succeeded although an earlier one did not.
 _VERDICT_OF_TERMINATED: Mapping[str, Verdict] = {
     RunResultState.SUCCESS: Verdict.SUCCEEDED,
-    RunResultState.SUCCESS_WITH_FAILURES: Verdict.SUCCEEDED,
+    RunResultState.SUCCESS_WITH_FAILURES: Verdict.SUCCEEDED_WITH_FAILURES,
     RunResultState.FAILED: Verdict.FAILED,
     RunResultState.TIMEDOUT: Verdict.TIMED_OUT,
     RunResultState.CANCELED: Verdict.CANCELED,
@@ -143,8 +144,18 @@ class RunState:
 
     @property
     def is_successful(self) -> bool:
-        """Whether the run has ended well."""
-        return self.verdict is Verdict.SUCCEEDED
+        """Whether the run has ended well, with no failed task."""
+        return self.succeeded()
+
+    def succeeded(self, *, fail_on_partial_success: bool = True) -> bool:
+        """Whether the run has ended well.
+
+        :param fail_on_partial_success: count a run with the result SUCCESS_WITH_FAILURES as failed;
+            default True.
+        """
+        verdict = self.verdict
+        is_partial = verdict is Verdict.SUCCEEDED_WITH_FAILURES
+        return verdict is Verdict.SUCCEEDED or (is_partial and not fail_on_partial_success)
 
     def __str__(self) -> str:
         states = "/".join(filter(None, (self.life_cycle_state or "no state", self.result_state)))

@@ -111,6 +111,7 @@ def launch_once(
     first_generation: int = 0,
     polling_period_seconds: float,
     on_launched: Callable[[int], None],
+    fail_on_partial_success: bool = True,
     make_way: Callable[[], Generator[Step, Any, Any]] | None = None,
 ) -> Generator[Step, Any, Launched]:
     """Launch a run with the first token whose run has not come to a bad end.
@@ -125,6 +126,7 @@ def launch_once(
     :param first_generation: place of the first token to try.
     :param polling_period_seconds: between two looks at a run that is just being terminated.
     :param on_launched: told each run's id as soon as it is known.
+    :param fail_on_partial_success: count the result SUCCESS_WITH_FAILURES as a bad end.
     :param make_way: an exchange to be carried out before this try launches with its own token.
     """
     last = len(tokens) - 1
@@ -146,8 +148,9 @@ def launch_once(
             if is_last:
                 raise
             continue
-        verdict = RunState.of(run).verdict
-        if is_last or verdict in (Verdict.ACTIVE, Verdict.SUCCEEDED):
+        state = RunState.of(run)
+        succeeded = state.succeeded(fail_on_partial_success=fail_on_partial_success)
+        if is_last or succeeded or not state.is_terminal:
             return Launched(run_id, run, generation)
     raise AssertionError("there is no token to launch with")
 
@@ -253,6 +256,8 @@ def _next_attempt(
     run: Run, polling_period: Callable[[], float], clock: Callable[[], float], *, ended: float
 ) -> Generator[Step, Any, Run | None]:
     """Find the run with which the service retries this one; None where it does not."""
+    # The service does not retry SUCCESS_WITH_FAILURES ("Create", max_retries: a run is unsuccessful
+    # with the result FAILED or in the state INTERNAL_ERROR), so neither is it waited for here.
     verdict = RunState.of(run).verdict
     job_id = run.get("job_id")
     if (

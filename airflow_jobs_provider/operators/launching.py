@@ -263,6 +263,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             first_generation=min(first_generation, len(tokens) - 1),
             polling_period_seconds=self.polling_period_seconds,
             on_launched=on_launched,
+            fail_on_partial_success=self.fail_on_partial_success,
             make_way=lambda: self._make_way(context, call),
         )
         with refusals_are_final():

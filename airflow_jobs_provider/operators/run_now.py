@@ -71,6 +71,8 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     :param cancel_on_kill: likewise.
     :param queued_timeout_seconds: likewise.
     :param max_output_bytes: likewise.
+    :param fail_on_partial_success: likewise; ``repair_run`` repairs such a run where it is a
+        failure.
     :param deferrable: likewise.
     :param end_from_trigger: let the triggerer end the task when the run has ended well; default
         False; see :class:`~airflow_jobs_provider.operators.jobs.DatabricksSubmitRunOperator`.
@@ -223,13 +225,14 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         from airflow_jobs_provider.api.states import RunState
         from airflow_jobs_provider.api.steps import Launched
 
-        if not is_repairable(run):
+        if not is_repairable(run, fail_on_partial_success=self.fail_on_partial_success):
             return None
         run_id = int(run["run_id"])
         steps = repair_once(
             run_id,
             max_repairs=self.max_repairs,
             polling_period_seconds=self.polling_period_seconds,
+            fail_on_partial_success=self.fail_on_partial_success,
         )
         # Before the service is asked: who is killed meanwhile must cancel it.
         self._launched_run_id, self._is_settled = run_id, False

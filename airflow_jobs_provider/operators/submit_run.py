@@ -97,6 +97,10 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         run; the run is then cancelled, unless ``cancel_on_kill`` is False; default none.
     :param max_output_bytes: cut the output off after so many bytes; the XCom ``output_truncated``
         then says so; default none.
+    :param fail_on_partial_success: let the task fail where the run ended ``SUCCESS_WITH_FAILURES``:
+        its last tasks succeeded, an earlier one did not; default True, as the official operator
+        does. With False the task succeeds with a warning that names the failed tasks, and a retry
+        of the task follows such a run instead of launching a new one.
     :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
         ``[operators] default_deferrable``.
     :param end_from_trigger: with ``deferrable``: let the triggerer read the output and end the task

@@ -79,6 +79,9 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param max_output_bytes: cut the output off after so many bytes; the XCom ``output_truncated``
         then says so; default none.
+    :param fail_on_partial_success: let the task fail where the run ended ``SUCCESS_WITH_FAILURES``:
+        its last tasks succeeded, an earlier one did not; default True. With False the task succeeds
+        with a warning that names the failed tasks.
     :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
         ``[operators] default_deferrable``. ``poke_interval`` and ``timeout`` (both in seconds)
         count there, too; ``mode`` is for the worker: ``poke`` or ``reschedule``.

@@ -69,6 +69,9 @@ class DatabricksJobRunTrigger(BaseTrigger):
     :param end_from_trigger: end the task of a run that ended well; default False.
     :param do_xcom_push: push the output then; default True.
     :param max_output_bytes: cut the output off after so many bytes; default none.
+    :param fail_on_partial_success: leave the task of a run that ended ``SUCCESS_WITH_FAILURES`` to
+        a worker, where it fails; default False: the task ends well, with a warning that names the
+        failed tasks. (Triggers stored by versions without the argument mean that.)
     """
 
     def __init__(
@@ -89,6 +92,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         do_xcom_push: bool = True,
         max_output_bytes: int | None = None,
         queued_since: float | None = None,
+        fail_on_partial_success: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.run_id = run_id
@@ -107,6 +111,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         self.end_from_trigger = end_from_trigger
         self.do_xcom_push = do_xcom_push
         self.max_output_bytes = max_output_bytes
+        self.fail_on_partial_success = fail_on_partial_success
         # The run itself, or the attempt with which the service retries it.
         self._active_run_id = run_id
         self._progress: RunProgress | None = None
@@ -132,6 +137,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
                 "end_from_trigger": self.end_from_trigger,
                 "do_xcom_push": self.do_xcom_push,
                 "max_output_bytes": self.max_output_bytes,
+                "fail_on_partial_success": self.fail_on_partial_success,
             },
         )
 
@@ -151,7 +157,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         try:
             payload = await self._wait()
             # Without a number it is in no triggerer: dag.test() knows nothing of tasks that end so.
-            if self.end_from_trigger and self.trigger_id is not None and _ended_well(payload):
+            if self.end_from_trigger and self.trigger_id is not None and self._succeeded(payload):
                 event = await self._end(payload)
         except (JobsApiError, AirflowException, ValueError, TimeoutError) as error:
             why = str(error) or type(error).__name__
@@ -214,6 +220,12 @@ class DatabricksJobRunTrigger(BaseTrigger):
             await self._cancel(f"it took longer than {timed_out} allows")
         return {"run": excerpt(seen), "timed_out": timed_out}
 
+    def _succeeded(self, payload: Mapping[str, Any]) -> bool:
+        if payload.get("timed_out"):
+            return False
+        state = RunState.of(payload["run"])
+        return state.succeeded(fail_on_partial_success=self.fail_on_partial_success)
+
     async def _end(self, payload: Mapping[str, Any]) -> TriggerEvent | None:
         """Return the event that ends the task; None to let a worker do it."""
         outcome = await self._read_outcome(payload["run"])
@@ -236,7 +248,11 @@ class DatabricksJobRunTrigger(BaseTrigger):
 
     async def _read_outcome(self, run: Mapping[str, Any]) -> Outcome:
         steps = read_outcome(
-            run, self.log, want_output=self.do_xcom_push, max_output_bytes=self.max_output_bytes
+            run,
+            self.log,
+            want_output=self.do_xcom_push,
+            max_output_bytes=self.max_output_bytes,
+            fail_on_partial_success=self.fail_on_partial_success,
         )
         try:
             async with asyncio.timeout(_OUTPUT_SECONDS):
@@ -298,10 +314,6 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
     while not doing.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(doing)
-
-
-def _ended_well(payload: Mapping[str, Any]) -> bool:
-    return not payload.get("timed_out") and RunState.of(payload["run"]).is_successful
 
 
 def excerpt(run: Mapping[str, Any]) -> dict[str, Any]:

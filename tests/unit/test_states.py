@@ -17,14 +17,14 @@ TERMINATED = {
     "CANCELED": Verdict.CANCELED,
     "MAXIMUM_CONCURRENT_RUNS_REACHED": Verdict.SKIPPED,
     "EXCLUDED": Verdict.SKIPPED,
-    "SUCCESS_WITH_FAILURES": Verdict.SUCCEEDED,
+    "SUCCESS_WITH_FAILURES": Verdict.SUCCEEDED_WITH_FAILURES,
     "UPSTREAM_FAILED": Verdict.FAILED,
     "UPSTREAM_CANCELED": Verdict.CANCELED,
     "DISABLED": Verdict.SKIPPED,
     "A_NEW_ONE": Verdict.FAILED,
 }
 INTERNAL_ERROR = {
-    result: Verdict.FAILED if verdict in (Verdict.SUCCEEDED, Verdict.SKIPPED) else verdict
+    result: verdict if verdict in (Verdict.TIMED_OUT, Verdict.CANCELED) else Verdict.FAILED
     for result, verdict in TERMINATED.items()
 }
 CASES = [
@@ -47,7 +47,9 @@ def test_every_pair_of_states_has_its_verdict(
     state = RunState(life, result)
     assert state.verdict is verdict
     assert state.is_terminal == (verdict is not Verdict.ACTIVE)
-    assert state.is_successful == (verdict is Verdict.SUCCEEDED)
+    assert state.is_successful == state.succeeded() == (verdict is Verdict.SUCCEEDED)
+    good = (Verdict.SUCCEEDED, Verdict.SUCCEEDED_WITH_FAILURES)
+    assert state.succeeded(fail_on_partial_success=False) == (verdict in good)
 
 
 def test_the_cases_above_are_all_pairs() -> None:

@@ -229,6 +229,7 @@ def test_where_the_service_does_not_retry(last: dict[str, Any], settings: Any) -
     [
         attempt(0, "SUCCESS"),
         attempt(0, "CANCELED"),
+        attempt(0, "SUCCESS_WITH_FAILURES"),
         {**attempt(0, "FAILED"), "run_type": "SUBMIT_RUN"},
         {**attempt(0, "FAILED"), "job_id": None},
     ],

@@ -457,6 +457,7 @@ def test_the_triggers_stored_form_is_all_text_and_numbers() -> None:
         "end_from_trigger",
         "do_xcom_push",
         "max_output_bytes",
+        "fail_on_partial_success",
     }
 
 
@@ -861,19 +862,21 @@ STORED = {
     "follow_attempts": False,
     "life_cycle_state": None,
 }
-# What it writes since it can end a task.
-STORED_TODAY = {
+# What it wrote since it can end a task.
+STORED_THEN = {
     **STORED,
     "end_from_trigger": False,
     "do_xcom_push": True,
     "max_output_bytes": None,
     "queued_since": None,
 }
+# What it has written since.
+STORED_TODAY = {**STORED_THEN, "fail_on_partial_success": False}
 
 
 def test_stored_triggers_survive_an_upgrade() -> None:
     """Arguments that were once written can be read, and what is not there has its default."""
-    for stored in (STORED, STORED_TODAY):
+    for stored in (STORED, STORED_THEN, STORED_TODAY):
         again = DatabricksJobRunTrigger(**stored)  # type: ignore[arg-type]
         assert again.serialize()[1] == STORED_TODAY
     assert DatabricksJobRunTrigger(run_id=7).serialize()[1] == {
