@@ -1,18 +1,16 @@
-"""What every task of this package shares: the connection, its hook, and how refusals end a task."""
+"""What every task of this package shares: the connection and its hook."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
-__all__ = ["ConnectedOperator", "refusals_are_final"]
+__all__ = ["ConnectedOperator"]
 
 
 class ConnectedOperator(BaseOperator):
@@ -64,20 +62,3 @@ class ConnectedOperator(BaseOperator):
             "retry_args": self.databricks_retry_args,
             "caller": type(self).__name__,
         }
-
-
-@contextmanager
-def refusals_are_final() -> Iterator[None]:
-    """Let Airflow not retry what was refused, by the service or before it was sent.
-
-    The same request will be refused again: a retry would only delay the news.
-
-    :raises AirflowFailException: in place of a refusal, with its words.
-    """
-    from airflow_jobs_provider.api.errors import AuthenticationFailed, BadRequest, InvalidRequest
-
-    try:
-        yield
-    except (AuthenticationFailed, BadRequest, InvalidRequest) as error:
-        # Its words are told; its trace, printed above them, would only tell them twice.
-        raise AirflowFailException(str(error)) from None

@@ -1,19 +1,22 @@
-"""What the operators and the sensor raise when a run did not end well."""
+"""What the operators and the sensor raise: a run that did not end well, or an error of the API."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
 
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_jobs_provider.api.states import Verdict
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.errors import JobsApiError
     from airflow_jobs_provider.api.outputs import TaskOutput
     from airflow_jobs_provider.api.states import RunState
 
-__all__ = ["DatabricksRunFailedError", "DatabricksRunTimeoutError"]
+__all__ = ["DatabricksRunFailedError", "DatabricksRunTimeoutError", "airflow_exceptions"]
 
 
 class DatabricksRunFailedError(AirflowException):
@@ -73,3 +76,40 @@ class DatabricksRunTimeoutError(AirflowException):
         self.limit = limit
         see = f". See {run_page_url}" if run_page_url else ""
         super().__init__(f"Run {run_id} took longer than the task's {limit} allows{see}")
+
+
+@contextmanager
+def airflow_exceptions() -> Iterator[None]:
+    """Raise errors of the Jobs API as exceptions of Airflow; ``is_final`` decides on retries.
+
+    What is raised is an exception of both kinds: it is caught as the error's own class, such as
+    :class:`~airflow_jobs_provider.api.errors.ServerError`, and keeps its attributes; and it is
+    caught as an AirflowException, or as an AirflowFailException where the error is final.
+
+    :raises AirflowFailException: the same request can never succeed: Airflow does not retry.
+    :raises AirflowException: any other error of the API: the DAG's ``retries`` decide.
+    """
+    from airflow_jobs_provider.api.errors import JobsApiError
+
+    try:
+        yield
+    except JobsApiError as error:
+        if isinstance(error, AirflowException):
+            raise
+        # Its words are told; its trace, printed above them, would only tell them twice.
+        raise _as_airflow_exception(error) from None
+
+
+def _as_airflow_exception(error: JobsApiError) -> AirflowException:
+    of_api: Any = type(error)
+    kind = _class_of_both(of_api, AirflowFailException if error.is_final else AirflowException)
+    both = kind.__new__(kind, *error.args)
+    both.__dict__.update(vars(error))
+    return cast("AirflowException", both)
+
+
+@cache
+def _class_of_both(kind: Any, of_airflow: Any) -> Any:
+    """Return the class of an error that is both, under the name that it has without Airflow."""
+    facts = {"__module__": kind.__module__, "__doc__": kind.__doc__}
+    return type(kind.__name__, (kind, of_airflow), facts)

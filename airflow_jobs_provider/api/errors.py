@@ -23,6 +23,13 @@
 Every exception carries its facts as attributes, and ``call``, ``attempts`` and
 ``elapsed_seconds`` once a client has given up on a call. The text tells what to do next. None ever
 holds a credential. ``answer_error`` is the one mapping from answers to exceptions.
+
+Two properties decide what may follow an error, for all of this package:
+
+* ``is_final``: the same request can never succeed. True for ``InvalidRequest``, and for a 400 whose
+  code is one of ``FINAL_ERROR_CODES``, unless its message says that something does not exist.
+* ``outcome_unknown``: the service may have acted on the request. True for ``AnswerLost``,
+  ``ServerError``, and ``UnexpectedAnswer`` with a 2xx status.
 """
 
 from __future__ import annotations
@@ -36,6 +43,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.problems import Problem
 
 __all__ = [
+    "FINAL_ERROR_CODES",
     "AnswerLost",
     "AuthenticationFailed",
     "BadRequest",
@@ -57,6 +65,10 @@ __all__ = [
     "read_json_object",
 ]
 
+# Codes of a 400 that say that the request itself is wrong. Every other code (quota, state, lock,
+# permission, a feature that is switched off, codes that are not known) may be about the moment.
+FINAL_ERROR_CODES = frozenset({"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST"})
+
 
 class JobsApiError(Exception):
     """Anything that went wrong between a call and its answer.
@@ -64,7 +76,16 @@ class JobsApiError(Exception):
     :ivar call: the endpoint, such as ``runs/submit``; empty before a client has sent the call.
     :ivar attempts: how often the call was sent before the client gave up.
     :ivar elapsed_seconds: how long the client tried, waits included.
+    :ivar outcome_unknown: whether the service may have acted on the call: its answer to this
+        attempt, or to one before, was lost.
     """
+
+    outcome_unknown = False
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the same request can never succeed, so that repeating it is of no use."""
+        return False
 
     def __init__(self, message: str) -> None:
         super().__init__(message)
@@ -73,11 +94,14 @@ class JobsApiError(Exception):
         self.attempts = 0
         self.elapsed_seconds = 0.0
 
-    def gave_up(self, call: str, attempts: int, elapsed_seconds: float) -> None:
+    def gave_up(
+        self, call: str, attempts: int, elapsed_seconds: float, *, outcome_unknown: bool
+    ) -> None:
         """Record what was tried; the client calls this before it lets the error through."""
         self.call = call
         self.attempts = attempts
         self.elapsed_seconds = elapsed_seconds
+        self.outcome_unknown = outcome_unknown
 
     def __str__(self) -> str:
         text = f"{self.call}: {self.message}" if self.call else self.message
@@ -107,6 +131,11 @@ class InvalidRequest(JobsApiError, ValueError):
         super().__init__(message)
         self.call = call
 
+    @property
+    def is_final(self) -> bool:
+        """Always."""
+        return True
+
 
 class NoAnswer(JobsApiError):
     """The service gave no answer.
@@ -133,6 +162,8 @@ class InsecureConnection(ConnectionFailed):
 
 class AnswerLost(NoAnswer):
     """The request may have reached the service, but its answer did not arrive whole or in time."""
+
+    outcome_unknown = True
 
 
 class ErrorAnswer(JobsApiError):
@@ -171,11 +202,43 @@ class ErrorAnswer(JobsApiError):
 
 
 class BadRequest(ErrorAnswer):
-    """The service refused the request (4xx); the same request will be refused again."""
+    """The service refused the request (4xx)."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the answer says that the request itself is wrong."""
+        return (
+            self.status == 400
+            and self.error_code in FINAL_ERROR_CODES
+            and not self.names_something_missing
+        )
+
+    @property
+    def names_something_missing(self) -> bool:
+        """Whether the message says that something does not exist; it may exist later."""
+        return _MISSING.search(self.api_message) is not None
+
+    @property
+    def may_mean_deleted_run(self) -> bool:
+        """Whether a launch may be refused so because the run of its token was deleted.
+
+        The reference promises an error for that, and does not say which. What is about a job, a
+        cluster, permissions or the state of the service says nothing about the token's run.
+        """
+        if _DELETED_RUN.search(self.api_message):
+            return True
+        if self.names_something_missing:
+            return _MISSING_RUN.search(self.api_message) is not None
+        return self.is_final or self.error_code in _DOES_NOT_EXIST_CODES
 
 
 class DoesNotExist(BadRequest):
     """The run or job asked for does not exist, any more or at all."""
+
+    @property
+    def is_final(self) -> bool:
+        """Never: it may be there later."""
+        return False
 
     advice = (
         "Check the id and the connection's workspace; runs vanish 60 days after they ended, "
@@ -210,6 +273,8 @@ class RateLimited(ErrorAnswer):
 class ServerError(ErrorAnswer):
     """The service or a gateway before it is in trouble (5xx)."""
 
+    outcome_unknown = True
+
 
 class UnexpectedAnswer(ErrorAnswer):
     """An answer that the Jobs API does not give: a redirect, HTML, or no JSON object."""
@@ -217,6 +282,7 @@ class UnexpectedAnswer(ErrorAnswer):
     def __init__(self, *, is_page: bool = False, **facts: Any) -> None:
         # Whether what came is a page or text of somebody else's, and not a JSON object.
         self.is_page = is_page
+        self.outcome_unknown = is_success(facts["status"])
         if is_page or 300 <= facts["status"] < 500:
             self.advice = (
                 "Check the connection's host: it should be the workspace's address, "
@@ -229,6 +295,10 @@ _REQUEST_ID_HEADERS = ("x-databricks-request-id", "x-request-id")
 _EXCERPT_LENGTH = 200
 # As seen: "Run 7 does not exist." and "Run: 7 in job: 3 doesn't exist", likewise for a job.
 _DOES_NOT_EXIST = re.compile(r"\b(run|job)\b.*\b(does not|doesn't) exist", re.IGNORECASE)
+# The same of anything else, such as a cluster.
+_MISSING = re.compile(r"\b(do|does)(n't| not) exist\b|\bnot found\b", re.IGNORECASE)
+_MISSING_RUN = re.compile(r"\brun\b.*?(exist|found)\b", re.IGNORECASE)
+_DELETED_RUN = re.compile(r"\b(run|token)\b.*\bdeleted\b", re.IGNORECASE)
 _DOES_NOT_EXIST_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 _WHOLE_SECONDS = re.compile(r"[0-9]{1,15}")
 _EXPIRED = re.compile(r"\b(token|credential)s?\b.*\bexpired?\b", re.IGNORECASE)

@@ -171,7 +171,7 @@ class Tries:
     def __init__(self, call: Call[Any]) -> None:
         self.call = call
         self.count = 0
-        self.maybe_done = False
+        self.outcome_unknown = False
         self.refused = False
         self._started = time.monotonic()
 
@@ -182,11 +182,9 @@ class Tries:
     def is_done(self, error: JobsApiError) -> bool:
         """Whether the error says that an earlier try did what the call asks for."""
         self.refused = isinstance(error, AuthenticationFailed)
-        if isinstance(error, DoesNotExist) and self.call.done_if_gone and self.maybe_done:
-            return True
-        if not isinstance(error, ConnectionFailed):
-            self.maybe_done = True
-        return False
+        self.outcome_unknown = self.outcome_unknown or error.outcome_unknown
+        is_gone = isinstance(error, DoesNotExist)
+        return is_gone and self.call.done_if_gone and self.outcome_unknown
 
     def worked(self, idle_seconds: float) -> None:
         """Say that trouble is over, if there was any."""
@@ -201,7 +199,7 @@ class Tries:
     def gave_up(self, error: JobsApiError, idle_seconds: float) -> None:
         """Put what was tried into the last error."""
         elapsed = max(time.monotonic() - self._started, idle_seconds)
-        error.gave_up(self.call.name, self.count, elapsed)
+        error.gave_up(self.call.name, self.count, elapsed, outcome_unknown=self.outcome_unknown)
 
 
 def environment_proxy(url: str) -> str | None:

@@ -108,13 +108,11 @@ class Waits:
     :ivar first: seconds before the second try; each further wait is twice the one before.
     :ivar longest: seconds that a wait grows to.
     :ivar patience: seconds after the first try at which no further try is begun.
-    :ivar maybe_done: whether the service may have acted on the request all the same.
     """
 
     first: float
     longest: float
     patience: float = 10 * MINUTE
-    maybe_done: bool = False
 
 
 # The first line that fits counts, so a subclass stands before its base.
@@ -122,13 +120,13 @@ _TROUBLE: tuple[tuple[type[JobsApiError], Waits | None], ...] = (
     (InsecureConnection, None),
     (HostNotFound, Waits(1, 10, patience=MINUTE)),
     (ConnectionFailed, Waits(0.5, 30)),
-    (AnswerLost, Waits(0.5, 30, maybe_done=True)),
+    (AnswerLost, Waits(0.5, 30)),
     (RateLimited, Waits(1, 60)),
-    (ServerError, Waits(30, 60, maybe_done=True)),
+    (ServerError, Waits(30, 60)),
     (PassingConflict, Waits(1, 30)),
 )
 # A gateway's page with a status below 300 is the gateway's trouble, not a wrong address.
-_GATEWAY_PAGE = Waits(30, 60, maybe_done=True)
+_GATEWAY_PAGE = Waits(30, 60)
 _REFUSED_WHILE_POLLING = Waits(30, 60, patience=15 * MINUTE)
 _ODD_WHILE_POLLING = Waits(1, 60, patience=15 * MINUTE)
 
@@ -184,9 +182,8 @@ class RetryPolicy:
                 if isinstance(error, kind):
                     waits = known
                     break
-        if waits is None or (waits.maybe_done and not repeatable):
-            return None
-        return waits
+        may_have_acted = isinstance(error, JobsApiError) and error.outcome_unknown
+        return None if may_have_acted and not repeatable else waits
 
     def waits_on(self, error: BaseException, elapsed: float) -> bool:
         """Return whether, for this policy, so many seconds of this trouble are not yet enough."""

@@ -142,10 +142,10 @@ def launch_once(
             while not is_last and _is_terminating(run):
                 yield Wait(polling_period_seconds)
                 run = yield get_run(run_id)
-        except BadRequest:
-            # A token whose run was deleted is an error. So is a request that can never succeed;
-            # then the last token's error tells.
-            if is_last:
+        except BadRequest as error:
+            # Only where no run of this token is live may the next one have its turn. A request that
+            # can never succeed is refused with each token; then the last one's error tells.
+            if is_last or not error.may_mean_deleted_run:
                 raise
             continue
         state = RunState.of(run)

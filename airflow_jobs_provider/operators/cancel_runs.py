@@ -6,7 +6,8 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.connected import ConnectedOperator, refusals_are_final
+from airflow_jobs_provider.connected import ConnectedOperator
+from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.parsing import (
     check_before_sending,
     check_when_parsed,
@@ -46,8 +47,8 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
         template; default True.
     :raises ValueError: when the DAG is parsed: neither run nor job was given, or both.
     :raises InvalidRequest: when the DAG is parsed: the request cannot succeed.
-    :raises AirflowFailException: the same after rendering, or the service refused: there is no such
-        run or job.
+    :raises AirflowFailException: the same after rendering.
+    :raises AirflowException: the service refused, such as for a run or job that does not exist.
     """
 
     template_fields: Sequence[str] = ("run_id", "job_id", "databricks_conn_id")
@@ -81,7 +82,7 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
 
     def execute(self, context: Context) -> None:
         """Cancel, and wait unless told otherwise."""
-        with refusals_are_final():
+        with airflow_exceptions():
             call_name, request = self._request()
             check_before_sending(call_name, request, validate=self.validate)
             if self.job_id is not None:

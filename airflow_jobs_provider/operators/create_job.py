@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_jobs_provider.connected import refusals_are_final
+from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.parsing import check_before_sending
 from airflow_jobs_provider.operators.payload import PayloadOperator
 
@@ -95,8 +95,9 @@ class DatabricksCreateJobsOperator(PayloadOperator):
     :param validate: check the settings before they are sent, and when the DAG is parsed if they
         hold no template; default True.
     :raises InvalidRequest: when the DAG is parsed: the reference forbids the settings.
-    :raises AirflowFailException: the same after rendering; the service refused the settings; no
-        name was given, or several jobs have it.
+    :raises AirflowFailException: the same after rendering; the service says that the settings are
+        wrong; or no name was given.
+    :raises AirflowException: the service refused for another reason, or several jobs have the name.
     """
 
     call_name: ClassVar[str] = "create"
@@ -199,12 +200,12 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         name = settings.get("name")
         if not name:
             raise AirflowFailException("name must be given: it is what the job is found by")
-        with refusals_are_final():
+        with airflow_exceptions():
             check_before_sending("create", settings, validate=self.validate)
             try:
                 job_id = self.hook.find_job_id_by_name(str(name))
             except ValueError as error:  # several jobs have the name
-                raise AirflowFailException(str(error)) from error
+                raise AirflowException(str(error)) from error
             if job_id is None:
                 job_id = self.hook.create_job(settings)
                 self.log.info("Created job %s, %r.", job_id, name)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException
-
 from airflow_jobs_provider.connected import ConnectedOperator
+from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.parsing import (
     check_before_sending,
     check_when_parsed,
@@ -43,8 +42,8 @@ class DatabricksDeleteRunOperator(ConnectedOperator):
     :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
         template; default True.
     :raises InvalidRequest: when the DAG is parsed: the id is no number.
-    :raises AirflowFailException: the same after rendering, or the credentials were refused.
-    :raises BadRequest: the run is active.
+    :raises AirflowFailException: the same after rendering.
+    :raises AirflowException: the service refused, such as for an active run.
     """
 
     template_fields: Sequence[str] = ("run_id", "databricks_conn_id")
@@ -58,19 +57,14 @@ class DatabricksDeleteRunOperator(ConnectedOperator):
 
     def execute(self, context: Context) -> None:
         """Delete the run."""
-        from airflow_jobs_provider.api.errors import (
-            AuthenticationFailed,
-            DoesNotExist,
-            InvalidRequest,
-        )
+        from airflow_jobs_provider.api.errors import DoesNotExist
 
-        try:
+        with airflow_exceptions():
             request = {"run_id": self.run_id}
             check_before_sending("runs/delete", request, validate=self.validate)
-            self.hook.delete_run(rendered_id(self.run_id))
-        except DoesNotExist:
-            self.log.warning("Run %s is not there: nothing to delete.", self.run_id)
-        except (AuthenticationFailed, InvalidRequest) as error:
-            raise AirflowFailException(str(error)) from error
-        else:
-            self.log.info("Deleted run %s.", self.run_id)
+            try:
+                self.hook.delete_run(rendered_id(self.run_id))
+            except DoesNotExist:
+                self.log.warning("Run %s is not there: nothing to delete.", self.run_id)
+            else:
+                self.log.info("Deleted run %s.", self.run_id)

@@ -6,7 +6,8 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.connected import ConnectedOperator, refusals_are_final
+from airflow_jobs_provider.connected import ConnectedOperator
+from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.parsing import (
     check_before_sending,
     check_when_parsed,
@@ -51,8 +52,9 @@ class DatabricksExportRunOperator(ConnectedOperator):
     :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
         template; default True.
     :raises InvalidRequest: when the DAG is parsed: the request cannot succeed.
-    :raises AirflowFailException: the same after rendering, or the service refused: the run is not
-        there, or is no notebook run.
+    :raises AirflowFailException: the same after rendering, or the service says that the request is
+        wrong: the run is no notebook run.
+    :raises AirflowException: the service refused for another reason: the run does not exist.
     """
 
     template_fields: Sequence[str] = ("run_id", "path", "views_to_export", "databricks_conn_id")
@@ -75,7 +77,7 @@ class DatabricksExportRunOperator(ConnectedOperator):
         """Fetch the views and write each to its file."""
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-        with refusals_are_final():
+        with airflow_exceptions():
             check_before_sending("runs/export", self._request(), validate=self.validate)
             views = list(self._views(rendered_id(self.run_id)))
         base = str(self.path).rstrip("/")

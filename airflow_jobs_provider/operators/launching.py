@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
-from airflow_jobs_provider.connected import refusals_are_final
+from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.left_behind import (
@@ -86,7 +86,8 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         """Launch the run; wait for it unless told otherwise; return its output."""
         self._try = TryAtWork.of(context)
         self._push(context, **xcoms_of_try(self._try))
-        return self._launch_and_wait(context, first_generation=0)
+        with airflow_exceptions():
+            return self._launch_and_wait(context, first_generation=0)
 
     def execute_complete(
         self,
@@ -115,10 +116,11 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         self._is_settled = "run" in event
         self._launched_run_id = None if self._is_settled else event.get("run_id")
         run = self._run_of(event)
-        following = self._following(context, run, generation)
-        if following is None:
-            return self._conclude(context, run)
-        return self._wait_and_conclude(context, following)
+        with airflow_exceptions():
+            following = self._following(context, run, generation)
+            if following is None:
+                return self._conclude(context, run)
+            return self._wait_and_conclude(context, following)
 
     def on_kill(self) -> None:
         """Cancel the run that the killed task was launching or waiting for.
@@ -244,8 +246,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
 
         self._is_settled = False
         call = self.launch_call(context)
-        with refusals_are_final():
-            check_before_sending(call.path, call.parameters, validate=self.validate)
+        check_before_sending(call.path, call.parameters, validate=self.validate)
         tokens = self._tokens(context, self.request().get("idempotency_token"))
 
         def launch(token: str) -> Call[int]:
@@ -266,8 +267,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             fail_on_partial_success=self.fail_on_partial_success,
             make_way=lambda: self._make_way(context, call),
         )
-        with refusals_are_final():
-            launched = self.hook.client.carry_out(self._while_alive(steps))
+        launched = self.hook.client.carry_out(self._while_alive(steps))
         run = launched.run
         self._push(context, job_id=run.get("job_id"), run_page_url=run.get("run_page_url"))
         verb = "Following" if launched.generation < len(tokens) - 1 else "Launched"

@@ -82,9 +82,11 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     :raises DatabricksRunTimeoutError: ``queued_timeout_seconds`` were over, or while deferred
         ``execution_timeout``.
-    :raises AirflowFailException: the reference forbids the rendered request, the service refused
-        it, not exactly one of ``job_id`` and ``job_name`` was given, no job or several have the
-        name, or ``repair_run`` meets a connection with API 2.0.
+    :raises AirflowFailException: the reference forbids the rendered request, the service says that
+        it is wrong, not exactly one of ``job_id`` and ``job_name`` was given, or ``repair_run``
+        meets a connection with API 2.0.
+    :raises AirflowException: the service refused for another reason, no job or several have the
+        name.
     """
 
     call_name: ClassVar[str] = "run-now"
@@ -156,9 +158,9 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             try:
                 request["job_id"] = self.hook.find_job_id_by_name(job_name)
             except ValueError as error:  # several have the name
-                raise AirflowFailException(str(error)) from error
+                raise AirflowException(str(error)) from error
             if request["job_id"] is None:
-                raise AirflowFailException(f"no job has the name {job_name!r}")
+                raise AirflowException(f"no job has the name {job_name!r}")
         request["job_id"] = rendered_id(request["job_id"])
         return run_now(request)
 

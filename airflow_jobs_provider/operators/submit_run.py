@@ -116,8 +116,9 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     :raises DatabricksRunTimeoutError: ``queued_timeout_seconds`` were over, or while deferred
         ``execution_timeout``.
-    :raises AirflowFailException: the reference forbids the rendered request, or the service refused
-        it; Airflow does not retry.
+    :raises AirflowFailException: the reference forbids the rendered request, or the service says
+        that it is wrong; Airflow does not retry.
+    :raises AirflowException: the service refused for another reason; the DAG's ``retries`` decide.
     """
 
     call_name: ClassVar[str] = "runs/submit"

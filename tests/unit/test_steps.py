@@ -50,7 +50,7 @@ def run(life: str, result: str | None = None, run_id: int = 7, **more: Any) -> d
 RUNNING, SUCCEEDED = run("RUNNING"), run("TERMINATED", "SUCCESS")
 FAILED, CANCELED = run("TERMINATED", "FAILED"), run("TERMINATED", "CANCELED")
 TERMINATING = run("TERMINATING")
-GONE = DoesNotExist(status=400)
+GONE = DoesNotExist(status=400, api_message="Run 7 does not exist.")
 
 
 def launch(service: Service, tokens: list[str], first: int = 0) -> Launched:
@@ -98,7 +98,7 @@ def test_a_retry_launches_anew_after_a_bad_end(bad: dict[str, Any]) -> None:
 
 def test_a_deleted_run_counts_as_badly_ended() -> None:
     """Its token is an error from then on; so is its id."""
-    for answers in ((GONE,), (BadRequest(status=400),), (7, GONE)):
+    for answers in ((GONE,), (7, GONE)):
         new = run("PENDING", run_id=8)
         assert launch(Service(*answers, 8, new), ["a", "b"]) == Launched(8, new, 1)
 
@@ -121,12 +121,15 @@ def test_the_walk_can_go_on() -> None:
 
 
 def test_a_refusal_comes_through() -> None:
-    """A request that cannot succeed is told with the last token's error; so is a bad credential."""
-    refused = [BadRequest(status=400, api_message=f"no {n}") for n in (1, 2)]
+    """A request that cannot succeed is told with the last token's error; others with the first."""
+    code = "INVALID_PARAMETER_VALUE"
+    refused = [BadRequest(status=400, error_code=code, api_message=f"no {n}") for n in (1, 2)]
     with pytest.raises(BadRequest, match="no 2"):
         launch(Service(*refused), ["a", "b"])
     with pytest.raises(AuthenticationFailed):
         launch(Service(AuthenticationFailed(status=403)), ["a", "b"])
+    with pytest.raises(BadRequest, match="QUOTA_EXCEEDED"):
+        launch(Service(BadRequest(status=400, error_code="QUOTA_EXCEEDED")), ["a", "b"])
 
 
 def follow(service: Service, **options: Any) -> Ended:

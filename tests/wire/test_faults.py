@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_jobs_provider.api.errors import ServerError
 from airflow_jobs_provider.api.retries import no_waiting
@@ -210,10 +210,11 @@ def test_at_launch(bench: Bench, fault: str, endpoint: str, mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("endpoint", LAUNCHES)
 def test_refused_at_launch(bench: Bench, endpoint: str, mode: str) -> None:
-    """A 403 is final: no run, no second request, no retry by Airflow; the exception says why."""
+    """A 403 fails the try: no run, no second request; the exception says why, retries decide."""
     bench.service.trouble(endpoint, FAULTS["403"], FOREVER)
-    with pytest.raises(AirflowFailException, match="Invalid access token"):
+    with pytest.raises(AirflowException, match="Invalid access token") as caught:
         bench.run(endpoint, mode)
+    assert not isinstance(caught.value, AirflowFailException)
     assert bench.service.runs == {}
     assert bench.service.count(endpoint) == 1
     assert bench.lines() == []

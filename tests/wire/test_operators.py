@@ -13,7 +13,6 @@ import os
 import socket
 import sys
 import time
-import traceback
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
@@ -264,25 +263,6 @@ def test_a_lost_launch_answer_launches_once(context: Any, server: ScriptedServer
     assert len(set(tokens)) == 1
 
 
-@pytest.mark.parametrize(
-    ("status", "payload"),
-    [
-        (400, {"error_code": "INVALID_PARAMETER_VALUE", "message": "Job 3 does not exist."}),
-        (400, {"error_code": "MALFORMED_REQUEST", "message": "bad field"}),
-        (403, {"error_code": 403, "message": "Invalid access token."}),
-    ],
-)
-def test_a_refused_launch_is_final(
-    status: int, payload: Any, context: Any, server: ScriptedServer
-) -> None:
-    """Airflow does not retry what the service will refuse again; its words are the message."""
-    server.will(answer(payload, status))
-    with pytest.raises(AirflowFailException, match=payload["message"]) as caught:
-        submit().execute(context)
-    assert len(server.requests) == 1
-    assert "".join(traceback.format_exception(caught.value)).count(payload["message"]) == 1
-
-
 def test_killed_while_waiting(context: Any, server: ScriptedServer) -> None:
     """on_kill cancels the run; before the launch and after the end there is nothing to cancel."""
     submit().on_kill()
@@ -389,11 +369,11 @@ def test_run_now_by_name(context: Any, server: ScriptedServer) -> None:
     assert server.requests[1].body["job_id"] == 5
     assert "job_name" not in server.requests[1].body
     server.will(answer(jobs))
-    with pytest.raises(AirflowFailException, match="'score'"):
+    with pytest.raises(AirflowException, match="'score'"):
         run_now(job_name="score").execute(context)
     twice = {"jobs": [{"job_id": n, "settings": {"name": "train"}} for n in (5, 6)]}
     server.will(answer(twice))
-    with pytest.raises(AirflowFailException, match="job_id 5, 6"):
+    with pytest.raises(AirflowException, match="job_id 5, 6"):
         run_now(job_name="train").execute(context)
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_jobs_provider.api.errors import AnswerLost, BadRequest
 from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
@@ -80,7 +80,7 @@ def test_a_known_name_is_reset(server: ScriptedServer) -> None:
 def test_two_jobs_of_one_name(server: ScriptedServer) -> None:
     """Which is meant cannot be known: the error names both ids."""
     server.will(jobs(5, 6))
-    with pytest.raises(AirflowFailException, match=r"2 jobs have the name 'train' \(job_id 5, 6\)"):
+    with pytest.raises(AirflowException, match=r"2 jobs have the name 'train' \(job_id 5, 6\)"):
         create().execute(CONTEXT)
     assert len(server.requests) == 1
 
@@ -192,7 +192,10 @@ def test_views_to_object_storage(server: ScriptedServer, tmp_path: Path) -> None
 
 def test_a_run_that_cannot_be_exported(server: ScriptedServer, tmp_path: Path) -> None:
     """The service's words end the task for good; nothing is written."""
-    server.will(answer({"run_id": 7}), answer({"message": "not a notebook run"}, 400))
+    server.will(
+        answer({"run_id": 7}),
+        answer({"error_code": "INVALID_PARAMETER_VALUE", "message": "not a notebook run"}, 400),
+    )
     with pytest.raises(AirflowFailException, match="not a notebook run"):
         export(tmp_path / "x").execute(CONTEXT)
     assert not (tmp_path / "x").exists()
@@ -234,7 +237,7 @@ def test_cancelling_without_waiting(server: ScriptedServer) -> None:
 def test_cancelling_what_is_not_there(server: ScriptedServer) -> None:
     """The service's words end the task for good."""
     server.will(GONE)
-    with pytest.raises(AirflowFailException, match="does not exist"):
+    with pytest.raises(AirflowException, match="does not exist"):
         cancel(run_id=7).execute(CONTEXT)
 
 
@@ -256,5 +259,5 @@ def test_an_active_run_is_not_deleted(server: ScriptedServer) -> None:
     server.will(answer({"message": "Run 7 is active."}, 400), FORBIDDEN)
     with pytest.raises(BadRequest, match="Run 7 is active"):
         delete().execute(CONTEXT)
-    with pytest.raises(AirflowFailException, match="Invalid access token"):
+    with pytest.raises(AirflowException, match="Invalid access token"):
         delete().execute(CONTEXT)
