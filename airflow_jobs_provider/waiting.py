@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from airflow.providers.common.compat.sdk import AirflowException, conf
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
 from airflow_jobs_provider.connected import ConnectedOperator
 
@@ -131,7 +131,8 @@ class WaitsForRun(ConnectedOperator):
 
         if event.get("error"):
             subject = "The run" if event.get("run_id") is None else f"Run {event['run_id']}"
-            raise AirflowException(f"{subject} cannot be followed: {event['error']}")
+            kind = AirflowFailException if event.get("is_final") else AirflowException
+            raise kind(f"{subject} cannot be followed: {event['error']}")
         run = dict(event["run"])
         if event.get("timed_out"):
             raise DatabricksRunTimeoutError(

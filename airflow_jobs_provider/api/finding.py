@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Generator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -21,7 +22,10 @@ from airflow_jobs_provider.api.calls import (
     list_jobs,
     list_runs,
 )
+from airflow_jobs_provider.api.errors import InvalidRequest
+from airflow_jobs_provider.api.ids import exactly_one_of, read_id
 from airflow_jobs_provider.api.outputs import latest_attempts
+from airflow_jobs_provider.api.problems import Problem, what_it_is
 from airflow_jobs_provider.api.progress import Log, RunProgress
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.steps import Run, Step, Wait, follow_run, whole_run
@@ -69,15 +73,13 @@ class Target:
     ) -> Target:
         """Read the arguments of a sensor, rendered: numbers and times may be text.
 
-        :raises ValueError: it is not exactly one of run, job and name, or one cannot be read.
+        :raises InvalidRequest: it is not exactly one of run, job and name, or one cannot be read.
         """
-        given = [value for value in (run_id, job_id, job_name) if value not in (None, "")]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of run_id, job_id and job_name, not {len(given)}")
+        exactly_one_of(run_id=run_id, job_id=job_id, job_name=job_name)
         since = 0.0 if run_id not in (None, "") else _seconds(started_since)
         return cls(
-            run_id=int(run_id) if run_id not in (None, "") else None,
-            job_id=int(job_id) if job_id not in (None, "") else None,
+            run_id=read_id("run_id", run_id) if run_id not in (None, "") else None,
+            job_id=read_id("job_id", job_id) if job_id not in (None, "") else None,
             job_name=job_name or None,
             started_since=since,
             began=time.time() if began is None else began,
@@ -93,14 +95,17 @@ class Target:
         return f"a run of {job} that started at {since} or later"
 
 
+def _invalid(field: str, rule: str, found: str) -> InvalidRequest:
+    return InvalidRequest("", [Problem(field, rule, found)])
+
+
 def _seconds(moment: datetime | str | None) -> float:
-    if not moment:
-        raise ValueError("started_since must be a time")
-    if isinstance(moment, str):
-        try:
+    if isinstance(moment, str) and moment:
+        with suppress(ValueError):
             moment = datetime.fromisoformat(moment)
-        except ValueError:
-            raise ValueError(f"started_since must be a time in ISO 8601, not {moment!r}") from None
+    if not isinstance(moment, datetime):
+        found = f"it is {moment[:50]!r}" if isinstance(moment, str) else what_it_is(moment)
+        raise _invalid("started_since", "must be a time in ISO 8601", found)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return moment.timestamp()

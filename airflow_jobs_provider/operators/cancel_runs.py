@@ -6,13 +6,14 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_jobs_provider.api.ids import exactly_one_of, read_id
+from airflow_jobs_provider.argument_checks import check_id
 from airflow_jobs_provider.connected import ConnectedOperator
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.parsing import (
     check_before_sending,
     check_when_parsed,
     has_unrendered,
-    rendered_id,
 )
 
 if TYPE_CHECKING:
@@ -45,8 +46,8 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
         template; default True.
-    :raises ValueError: when the DAG is parsed: neither run nor job was given, or both.
-    :raises InvalidRequest: when the DAG is parsed: the request cannot succeed.
+    :raises InvalidRequest: when the DAG is parsed: neither run nor job was given, or both, or the
+        request cannot succeed.
     :raises AirflowFailException: the same after rendering.
     :raises AirflowException: the service refused, such as for a run or job that does not exist.
     """
@@ -65,18 +66,20 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if (run_id is None) == (job_id is None):
-            raise ValueError("give either run_id or job_id, and not both")
+        exactly_one_of(run_id=run_id, job_id=job_id)
         self.run_id = run_id
         self.job_id = job_id
         self.wait_for_termination = wait_for_termination
         self.polling_period_seconds = polling_period_seconds
+        check_id("run_id", run_id)
+        check_id("job_id", job_id)
         if not has_unrendered((run_id, job_id)):
             call_name, request = self._request()
             check_when_parsed(call_name, None, request, validate=self.validate)
 
     def _request(self) -> tuple[str, dict[str, Any]]:
-        if self.job_id is not None:
+        exactly_one_of(run_id=self.run_id, job_id=self.job_id)
+        if self.job_id not in (None, ""):
             return "runs/cancel-all", {"job_id": self.job_id}
         return "runs/cancel", {"run_id": self.run_id}
 
@@ -84,33 +87,30 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
         """Cancel, and wait unless told otherwise."""
         with airflow_exceptions():
             call_name, request = self._request()
-            check_before_sending(call_name, request, validate=self.validate)
-            if self.job_id is not None:
-                self.hook.cancel_all_runs(rendered_id(self.job_id))
+            ((name, value),) = request.items()
+            number = read_id(name, value)
+            check_before_sending(call_name, {name: number}, validate=self.validate)
+            if name == "job_id":
+                self.hook.cancel_all_runs(number)
             else:
-                assert self.run_id is not None
-                self.hook.cancel_run(rendered_id(self.run_id))
-            self.log.info("Asked to cancel %s.", self._what)
-            while self.wait_for_termination and (active := self._active()):
+                self.hook.cancel_run(number)
+            what = f"{name.removesuffix('_id')} {number}"
+            self.log.info("Asked to cancel %s.", what)
+            while self.wait_for_termination and (active := self._active(name, number)):
                 self.log.info("Still active: %s.", ", ".join(map(str, active)))
                 time.sleep(self.polling_period_seconds)
         if self.wait_for_termination:
-            self.log.info("No run of %s is active.", self._what)
+            self.log.info("No run of %s is active.", what)
 
-    @property
-    def _what(self) -> str:
-        return f"job {self.job_id}" if self.job_id is not None else f"run {self.run_id}"
-
-    def _active(self) -> list[int]:
+    def _active(self, name: str, number: int) -> list[int]:
         """Return the runs that are still active; an outage is waited out, however long."""
         from airflow_jobs_provider.api import calls
         from airflow_jobs_provider.api.states import RunState
 
         patient = self.hook.retry_policy().patient()
-        if self.job_id is not None:
-            call = calls.list_runs(job_id=rendered_id(self.job_id), active_only=True)
+        if name == "job_id":
+            call = calls.list_runs(job_id=number, active_only=True)
             runs = self.hook.send(call, retries=patient).items
         else:
-            assert self.run_id is not None
-            runs = [self.hook.send(calls.get_run(rendered_id(self.run_id)), retries=patient)]
+            runs = [self.hook.send(calls.get_run(number), retries=patient)]
         return [int(run["run_id"]) for run in runs if not RunState.of(run).is_terminal]

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_jobs_provider.argument_checks import check_id
 from airflow_jobs_provider.connected import ConnectedOperator
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.parsing import (
     check_before_sending,
     check_when_parsed,
-    rendered_id,
 )
 
 if TYPE_CHECKING:
@@ -53,17 +53,19 @@ class DatabricksDeleteRunOperator(ConnectedOperator):
     def __init__(self, *, run_id: Id, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.run_id = run_id
+        check_id("run_id", run_id)
         check_when_parsed("runs/delete", None, {"run_id": run_id}, validate=self.validate)
 
     def execute(self, context: Context) -> None:
         """Delete the run."""
         from airflow_jobs_provider.api.errors import DoesNotExist
+        from airflow_jobs_provider.api.ids import read_id
 
         with airflow_exceptions():
-            request = {"run_id": self.run_id}
-            check_before_sending("runs/delete", request, validate=self.validate)
+            run_id = read_id("run_id", self.run_id)
+            check_before_sending("runs/delete", {"run_id": run_id}, validate=self.validate)
             try:
-                self.hook.delete_run(rendered_id(self.run_id))
+                self.hook.delete_run(run_id)
             except DoesNotExist:
                 self.log.warning("Run %s is not there: nothing to delete.", self.run_id)
             else:

@@ -6,12 +6,12 @@ import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from airflow_jobs_provider.argument_checks import check_id
 from airflow_jobs_provider.connected import ConnectedOperator
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.parsing import (
     check_before_sending,
     check_when_parsed,
-    rendered_id,
 )
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ class DatabricksExportRunOperator(ConnectedOperator):
         self.run_id = run_id
         self.path = path
         self.views_to_export = views_to_export
+        check_id("run_id", run_id)
         check_when_parsed("runs/export", None, self._request(), validate=self.validate)
 
     def _request(self) -> dict[str, Any]:
@@ -77,9 +78,12 @@ class DatabricksExportRunOperator(ConnectedOperator):
         """Fetch the views and write each to its file."""
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
+        from airflow_jobs_provider.api.ids import read_id
+
         with airflow_exceptions():
+            run_id = read_id("run_id", self.run_id)
             check_before_sending("runs/export", self._request(), validate=self.validate)
-            views = list(self._views(rendered_id(self.run_id)))
+            views = list(self._views(run_id))
         base = str(self.path).rstrip("/")
         written: dict[tuple[str, str], str] = {}  # path by folder and name
         for folder, view in views:

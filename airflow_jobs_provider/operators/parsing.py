@@ -16,7 +16,6 @@ __all__ = [
     "check_when_parsed",
     "fields_over_json",
     "has_unrendered",
-    "rendered_id",
 ]
 
 
@@ -62,11 +61,3 @@ def check_before_sending(
         from airflow_jobs_provider.api.validation import validate as check
 
         check(call_name, request)
-
-
-def rendered_id(value: Any) -> int:
-    """Return the id of a run or job as the number that the API wants; rendered, it may be text.
-
-    :raises ValueError: it is no whole number.
-    """
-    return int(value)

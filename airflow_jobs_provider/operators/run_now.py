@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_jobs_provider.argument_checks import check_id
 from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.operators.launching import LaunchRunOperator
-from airflow_jobs_provider.operators.parsing import check_when_parsed, rendered_id
+from airflow_jobs_provider.operators.parsing import check_when_parsed
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -142,6 +143,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         self._made_way = False
         fields = self._fields()
         in_json = self.json if isinstance(self.json, Mapping) else {}
+        check_id("job_id", job_id if job_id is not None else in_json.get("job_id"))
         if fields.pop("job_name") is not None or in_json.get("job_name") is not None:
             fields["job_id"] = fields["job_id"] or 0  # not known yet, but there
         check_when_parsed("run-now", self.json, fields, validate=self.validate)
@@ -149,19 +151,19 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``run-now`` call, with the job's id where its name was given."""
         from airflow_jobs_provider.api.calls import run_now
+        from airflow_jobs_provider.api.ids import exactly_one_of, read_id
 
         request = self.request_with_dag_params(context)
         job_name = request.pop("job_name", None)
-        if (job_name is None) == (request.get("job_id") is None):
-            raise AirflowFailException("give either job_id or job_name, and not both")
-        if job_name is not None:
+        exactly_one_of(job_id=request.get("job_id"), job_name=job_name)
+        if job_name not in (None, ""):
             try:
                 request["job_id"] = self.hook.find_job_id_by_name(job_name)
             except ValueError as error:  # several have the name
                 raise AirflowException(str(error)) from error
             if request["job_id"] is None:
                 raise AirflowException(f"no job has the name {job_name!r}")
-        request["job_id"] = rendered_id(request["job_id"])
+        request["job_id"] = read_id("job_id", request["job_id"])
         return run_now(request)
 
     def _launch(self, context: Context, first_generation: int) -> Launched:

@@ -18,6 +18,8 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
+from airflow_jobs_provider.api.ids import exactly_one_of
+from airflow_jobs_provider.argument_checks import check_id
 from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.sensors.beginning import (
     StartTriggerArguments,
@@ -128,13 +130,13 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        given = [value for value in (run_id, job_id, job_name) if value is not None]
-        if len(given) != 1:
-            raise ValueError(f"give exactly one of run_id, job_id and job_name, not {len(given)}")
+        exactly_one_of(run_id=run_id, job_id=job_id, job_name=job_name)
         if started_since is not None and run_id is not None:
             raise ValueError("started_since is for job_id and job_name; a run_id names the run")
         if started_since is None and run_id is None:
             started_since = INTERVAL_BEGAN
+        check_id("run_id", run_id)
+        check_id("job_id", job_id)
         self.run_id = run_id
         self.job_id = job_id
         self.job_name = job_name
@@ -277,6 +279,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
 
     def _look(self, began: float) -> Run | None:
         """Look at what is waited for; return it once it has ended."""
+        from airflow_jobs_provider.api.errors import InvalidRequest
         from airflow_jobs_provider.api.finding import Target, wait_for_target
         from airflow_jobs_provider.api.steps import Exchange
 
@@ -303,6 +306,8 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         except Exception as error:
             # It cannot go on; with silent_fail the sensor looks again, for the same run.
             self._waiting = None
+            if isinstance(error, InvalidRequest):
+                raise AirflowFailException(str(error)) from None
             if isinstance(error, ValueError):  # what the arguments name is not there
                 raise AirflowException(str(error)) from error
             raise

@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_jobs_provider.api import calls
-from airflow_jobs_provider.api.errors import JobsApiError
+from airflow_jobs_provider.api.errors import InvalidRequest, JobsApiError
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.retries import RetryPolicy
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
@@ -43,7 +43,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
 
     The event's payload is ``{"run": {...}}`` with the ended run's ids, state, page and tasks;
     ``"timed_out"`` beside it names the limit that was passed where the run was given up; where the
-    run cannot be followed it is ``{"run_id": ..., "error": "..."}``.
+    run cannot be followed it is ``{"run_id": ..., "error": "..."}``, with ``"is_final": True``
+    where a retry cannot help.
 
     With ``end_from_trigger`` the event of a run that ended well ends the task as well, with the
     run's output in the XComs ``return_value`` and ``output_truncated``; all other news goes to a
@@ -162,6 +163,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
         except (JobsApiError, AirflowException, ValueError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             payload = {"run_id": self.run_id, "error": why}
+            if isinstance(error, InvalidRequest):  # an argument rendered wrong in the triggerer
+                payload["is_final"] = True
         except asyncio.CancelledError:
             # From 3.3 Airflow calls on_kill itself, and not when the triggerer stops.
             if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "task_look_up": set(),
     "templates": set(),
     "links": set(),
+    "argument_checks": {"templates", "api"},
     "outcome": {"exceptions", "api"},
     "left_to_a_worker": {"waiting", "task_look_up"},
     "waiting": {
@@ -35,6 +36,7 @@ MAY_IMPORT = {
     },
     "operators": {
         "operators",
+        "argument_checks",
         "templates",
         "links",
         "identity",
@@ -48,6 +50,7 @@ MAY_IMPORT = {
     },
     "sensors": {
         "sensors",
+        "argument_checks",
         "templates",
         "links",
         "waiting",

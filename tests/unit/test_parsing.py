@@ -123,7 +123,7 @@ def test_a_mistake_shows_when_the_dag_is_parsed() -> None:
         DatabricksDeleteRunOperator(task_id="t", run_id="seven")
     with pytest.raises(InvalidRequest, match="job_id must be a whole number"):
         DatabricksCancelRunsOperator(task_id="t", job_id="seven")
-    with pytest.raises(ValueError, match="either run_id or job_id"):
+    with pytest.raises(ValueError, match="exactly one of run_id and job_id must be given; none is"):
         DatabricksCancelRunsOperator(task_id="t")
 
 

@@ -382,7 +382,7 @@ def test_run_now_wants_a_job(
     arguments: dict[str, Any], context: Any, server: ScriptedServer
 ) -> None:
     """Either the id or the name; nothing is sent else."""
-    with pytest.raises(AirflowFailException, match="either job_id or job_name"):
+    with pytest.raises(AirflowFailException, match="exactly one of job_id and job_name"):
         run_now(**arguments).execute(context)
     assert server.requests == []
 

@@ -18,6 +18,7 @@ import pytest
 from airflow.providers.common.compat.sdk import (
     DAG,
     AirflowException,
+    AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
@@ -657,9 +658,9 @@ def test_when_a_run_counts_from_by_default(dag_run: dict[str, Any], since: datet
     ("given", "message"),
     [
         ({"run_id": 7, "started_since": "yesterday"}, "started_since is for job_id"),
-        ({}, "exactly one of run_id, job_id and job_name, not 0"),
-        ({"run_id": 7, "job_id": 3}, "not 2"),
-        ({"job_id": 3, "job_name": "nightly"}, "not 2"),
+        ({}, "exactly one of run_id, job_id and job_name must be given; none is"),
+        ({"run_id": 7, "job_id": 3}, "2 are given"),
+        ({"job_id": 3, "job_name": "nightly"}, "2 are given"),
     ],
 )
 def test_arguments_that_do_not_fit_together(given: dict[str, Any], message: str) -> None:
@@ -670,10 +671,12 @@ def test_arguments_that_do_not_fit_together(given: dict[str, Any], message: str)
 
 def test_a_time_that_is_none(service: Service, context: Any) -> None:
     """A template may render to anything."""
-    with pytest.raises(AirflowException, match="a time in ISO 8601, not 'yesterday'"):
+    with pytest.raises(AirflowFailException, match="a time in ISO 8601; it is 'yesterday'"):
         sensor(job_id=3, started_since="yesterday").poke(context)
-    with pytest.raises(AirflowException, match="exactly one of run_id"):
-        sensor(job_name="").poke(context)
+    one = sensor(job_name="{{ '' }}")
+    one.render_template_fields(context)
+    with pytest.raises(AirflowFailException, match="exactly one of run_id"):
+        one.poke(context)
 
 
 def test_the_triggers_stored_form() -> None:
