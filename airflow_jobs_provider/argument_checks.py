@@ -17,6 +17,6 @@ def check_id(name: str, value: Any) -> None:
     :raises InvalidRequest: it is no id.
     """
     if value is not None and not has_unrendered(value):
-        from airflow_jobs_provider.api.ids import read_id
+        from airflow_jobs_provider.api.ids import id_argument
 
-        read_id(name, value)
+        id_argument(name, value)

@@ -23,7 +23,7 @@ from airflow_jobs_provider.api.calls import (
     list_runs,
 )
 from airflow_jobs_provider.api.errors import InvalidRequest
-from airflow_jobs_provider.api.ids import exactly_one_of, read_id
+from airflow_jobs_provider.api.ids import exactly_one_of, id_argument
 from airflow_jobs_provider.api.outputs import latest_attempts
 from airflow_jobs_provider.api.problems import Problem, what_it_is
 from airflow_jobs_provider.api.progress import Log, RunProgress
@@ -78,8 +78,8 @@ class Target:
         exactly_one_of(run_id=run_id, job_id=job_id, job_name=job_name)
         since = 0.0 if run_id not in (None, "") else _seconds(started_since)
         return cls(
-            run_id=read_id("run_id", run_id) if run_id not in (None, "") else None,
-            job_id=read_id("job_id", job_id) if job_id not in (None, "") else None,
+            run_id=id_argument("run_id", run_id) if run_id not in (None, "") else None,
+            job_id=id_argument("job_id", job_id) if job_id not in (None, "") else None,
             job_name=job_name or None,
             started_since=since,
             began=time.time() if began is None else began,

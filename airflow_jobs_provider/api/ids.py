@@ -1,33 +1,32 @@
-"""Ids of runs and jobs: the one rule of what counts as an id."""
+"""Ids of jobs, runs and repairs: 64-bit whole numbers above 0 (reference: "job_id", "run_id")."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-__all__ = ["MAX_ID", "as_id", "exactly_one_of", "read_id"]
+__all__ = ["MAX_ID", "exactly_one_of", "id_argument", "read_id"]
 
 MAX_ID = 2**63 - 1
-_DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
+_DIGITS = re.compile(r"[1-9][0-9]{0,18}")
 
 
-def as_id(value: Any) -> int | None:
-    """Return an id as a number; None where the value is no id.
+def read_id(value: object) -> int | None:
+    """Return an id that is a whole number or its decimal text; None where it is neither.
 
-    An id is a whole number from 1 to 2**63 - 1, or text of its decimal digits and nothing else.
-    What Python's ``int()`` takes beyond that (true, 1.5, ``"1_000"``, digits of other scripts) is
-    no id: it would name another run or job than the one meant.
+    Not ids are booleans, fractions, signs, spaces, underscores, leading zeros, digits that are not
+    ASCII, 0 and what is beyond 64 bits.
+
+    :param value: what an answer holds, or what a template rendered.
     """
-    if isinstance(value, str):
-        if not _DIGITS.fullmatch(value):
-            return None
+    if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        return None
-    return int(value) if 1 <= value <= MAX_ID else None
+    if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_ID:
+        return int(value)
+    return None
 
 
-def read_id(name: str, value: Any) -> int:
+def id_argument(name: str, value: Any) -> int:
     """Return an id that a user gave.
 
     :param name: name of the argument.
@@ -37,7 +36,7 @@ def read_id(name: str, value: Any) -> int:
     from airflow_jobs_provider.api.errors import InvalidRequest
     from airflow_jobs_provider.api.problems import Problem, what_it_is
 
-    number = as_id(value)
+    number = read_id(value)
     if number is None:
         rule = f"must be a whole number from 1 to {MAX_ID}, in decimal digits"
         raise InvalidRequest("", [Problem(name, rule, what_it_is(value))])

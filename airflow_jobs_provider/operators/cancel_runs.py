@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.api.ids import exactly_one_of, read_id
+from airflow_jobs_provider.api.ids import exactly_one_of, id_argument
 from airflow_jobs_provider.argument_checks import check_id
 from airflow_jobs_provider.connected import ConnectedOperator
 from airflow_jobs_provider.exceptions import airflow_exceptions
@@ -88,7 +88,7 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
         with airflow_exceptions():
             call_name, request = self._request()
             ((name, value),) = request.items()
-            number = read_id(name, value)
+            number = id_argument(name, value)
             check_before_sending(call_name, {name: number}, validate=self.validate)
             if name == "job_id":
                 self.hook.cancel_all_runs(number)

@@ -59,10 +59,10 @@ class DatabricksDeleteRunOperator(ConnectedOperator):
     def execute(self, context: Context) -> None:
         """Delete the run."""
         from airflow_jobs_provider.api.errors import DoesNotExist
-        from airflow_jobs_provider.api.ids import read_id
+        from airflow_jobs_provider.api.ids import id_argument
 
         with airflow_exceptions():
-            run_id = read_id("run_id", self.run_id)
+            run_id = id_argument("run_id", self.run_id)
             check_before_sending("runs/delete", {"run_id": run_id}, validate=self.validate)
             try:
                 self.hook.delete_run(run_id)

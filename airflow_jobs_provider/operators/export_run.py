@@ -78,10 +78,10 @@ class DatabricksExportRunOperator(ConnectedOperator):
         """Fetch the views and write each to its file."""
         from airflow.providers.common.compat.sdk import ObjectStoragePath
 
-        from airflow_jobs_provider.api.ids import read_id
+        from airflow_jobs_provider.api.ids import id_argument
 
         with airflow_exceptions():
-            run_id = read_id("run_id", self.run_id)
+            run_id = id_argument("run_id", self.run_id)
             check_before_sending("runs/export", self._request(), validate=self.validate)
             views = list(self._views(run_id))
         base = str(self.path).rstrip("/")

@@ -151,7 +151,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``run-now`` call, with the job's id where its name was given."""
         from airflow_jobs_provider.api.calls import run_now
-        from airflow_jobs_provider.api.ids import exactly_one_of, read_id
+        from airflow_jobs_provider.api.ids import exactly_one_of, id_argument
 
         request = self.request_with_dag_params(context)
         job_name = request.pop("job_name", None)
@@ -163,7 +163,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
                 raise AirflowException(str(error)) from error
             if request["job_id"] is None:
                 raise AirflowException(f"no job has the name {job_name!r}")
-        request["job_id"] = read_id("job_id", request["job_id"])
+        request["job_id"] = id_argument("job_id", request["job_id"])
         return run_now(request)
 
     def _launch(self, context: Context, first_generation: int) -> Launched:
