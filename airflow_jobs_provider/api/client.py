@@ -36,6 +36,11 @@ if TYPE_CHECKING:
 __all__ = ["AsyncJobsClient", "JobsClient"]
 
 T = TypeVar("T")
+OnTry = Callable[[Call[Any], JobsApiError | None], None]
+
+
+def _ignore(_call: Call[Any], _error: JobsApiError | None) -> None:
+    pass
 
 
 class JobsClient(BaseClient):
@@ -43,11 +48,15 @@ class JobsClient(BaseClient):
 
     _session: requests.Session | None = None
 
-    def send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
+    def send(
+        self, call: Call[T], *, retries: RetryPolicy | None = None, on_try: OnTry = _ignore
+    ) -> T:
         """Send a call, again where that is safe and may help, and return what its answer says.
 
         :param call: what to ask, from :mod:`.calls`.
         :param retries: a policy for this call only.
+        :param on_try: called with the call and None before each try to send it, and with its error
+            after a try that did not work.
         :raises JobsApiError: what went wrong in the end; see :mod:`.errors`.
         """
         tries = Tries(call)
@@ -56,9 +65,11 @@ class JobsClient(BaseClient):
             if tries.refused:
                 self.renew_credentials()
             tries.begin()
+            on_try(call, None)
             try:
                 return self._send_once(call)
             except JobsApiError as error:
+                on_try(call, error)
                 if tries.is_done(error):
                     return cast("T", None)
                 raise
@@ -72,11 +83,18 @@ class JobsClient(BaseClient):
         tries.worked(retrying.statistics.get("idle_for", 0.0))
         return result
 
-    def carry_out(self, steps: Generator[Step, Any, T], *, patient: bool = True) -> T:
+    def carry_out(
+        self,
+        steps: Generator[Step, Any, T],
+        *,
+        patient: bool = True,
+        on_try: OnTry = _ignore,
+    ) -> T:
         """Carry out an exchange of :mod:`.steps` and return its result.
 
         :param patient: let reads wait out any outage, since what an exchange reads is known to be
             there; default True.
+        :param on_try: as for :meth:`send`.
         """
         reads = self._retries.patient() if patient else None
         exchange = Exchange(steps)
@@ -84,8 +102,9 @@ class JobsClient(BaseClient):
             if isinstance(step, Wait):
                 exchange.answer(self._sleep(step.seconds))
                 continue
+            retries = reads if step.verb == "GET" else None
             try:
-                answer = self.send(step, retries=reads if step.verb == "GET" else None)
+                answer = self.send(step, retries=retries, on_try=on_try)
             except JobsApiError as error:
                 exchange.fail(error)
             else:

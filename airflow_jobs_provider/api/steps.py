@@ -145,7 +145,7 @@ def launch_once(
         except BadRequest as error:
             # Only where no run of this token is live may the next one have its turn. A request that
             # can never succeed is refused with each token; then the last one's error tells.
-            if is_last or not error.may_mean_deleted_run:
+            if is_last or error.outcome_unknown or not error.may_mean_deleted_run:
                 raise
             continue
         state = RunState.of(run)

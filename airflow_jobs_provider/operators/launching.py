@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
+from airflow_jobs_provider.api.launched_run import LaunchedRun
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.links import DatabricksJobRunLink
@@ -64,14 +65,12 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         self.reattach = reattach
         self.cancel_on_kill = cancel_on_kill
         self.queued_timeout_seconds = queued_timeout_seconds
-        # What on_kill needs: the launch under way, and the run that it or an earlier one gave.
-        self._launching: Call[int] | None = None
-        self._launched_run_id: int | None = None
         self._killed = False
         # Of the process that executes the task, which is not the only one to get here.
         self._try: TryAtWork | None = None
-        # Whether the run is known to have ended, or is left to go on when this try is killed.
-        self._is_settled = self._is_left_to_next_try = False
+        # What a kill needs to know of the run; and whether the run goes on when this try is killed.
+        self._run = LaunchedRun()
+        self._is_left_to_next_try = False
         if is_wanted(vars(self)):
             self.on_failure_callback = with_callback(self.on_failure_callback)
         # When this try began, where Airflow tells it wrongly, and what its deadline was before.
@@ -84,10 +83,15 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
 
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""
-        self._try = TryAtWork.of(context)
-        self._push(context, **xcoms_of_try(self._try))
+        self._begin(context)
+        self._push(context, **xcoms_of_try(TryAtWork.of(context)))
         with airflow_exceptions():
             return self._launch_and_wait(context, first_generation=0)
+
+    def _begin(self, context: Context) -> None:
+        # Copies of this task, such as those of its other tries, share the object of before.
+        self._run = LaunchedRun()
+        self._try = TryAtWork.of(context)
 
     def execute_complete(
         self,
@@ -112,9 +116,11 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             return self.execute(context)
         # Airflow 3.0 lets the start of a try begin anew each time that it is resumed.
         self._known_deadline = deadline
-        self._try = TryAtWork.of(context)
-        self._is_settled = "run" in event
-        self._launched_run_id = None if self._is_settled else event.get("run_id")
+        self._begin(context)
+        if event.get("run_id") is not None:
+            self._run.answered(event["run_id"])
+        if "run" in event:
+            self._run.ended()
         run = self._run_of(event)
         with airflow_exceptions():
             following = self._following(context, run, generation)
@@ -128,13 +134,9 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         Unless the next try takes over: it finds the run, and follows it.
         """
         self._killed = True
-        if self.cancel_on_kill and self._knows_of_run:
+        if self.cancel_on_kill and self._run.may_be_live:
             self._is_left_to_next_try = self._next_try_takes_over()
             self._cancel_for_kill()
-
-    @property
-    def _knows_of_run(self) -> bool:
-        return self._launching is not None or self._launched_run_id is not None
 
     def _next_try_takes_over(self) -> bool:
         if self._try is None or isinstance(sys.exception(), AirflowTaskTimeout):
@@ -154,12 +156,14 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         That is so where the run could not be followed any more, and where the task's process died
         without a word: then Airflow's DAG processor calls this.
         """
-        if self._is_settled or self._killed or not is_wanted(vars(self)):
+        if self._killed or not is_wanted(vars(self)):
             return
         if self._try is None:
-            self._launched_run_id = noted_run_id(self, context)
-            if self._launched_run_id is None:
+            run_id = noted_run_id(self, context)
+            if run_id is None:
                 return
+            self._run = LaunchedRun()
+            self._run.answered(run_id)
             self.databricks_conn_id = self.render_template(self.databricks_conn_id, context)
         self._cancel("its task has failed")
 
@@ -168,26 +172,28 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         from airflow_jobs_provider.api.errors import JobsApiError
         from airflow_jobs_provider.api.retries import RetryPolicy
 
-        if not self._knows_of_run:
+        run = self._run
+        if not run.may_be_live:
             return
         # A client of its own, since the kill may have interrupted the other one, or Airflow's
         # answer to a look-up; and quickly, since Airflow sends SIGKILL a few seconds after this.
         quickly = RetryPolicy(limit=3, delay=0.5)
         try:
             with self.hook.client.twin() as client:
-                if self._launched_run_id is None and self._launching is not None:
-                    # The answer is not there yet. The same token brings the run's id.
-                    self._launched_run_id = client.send(self._launching, retries=quickly)
-                assert self._launched_run_id is not None
-                client.send(cancel_run(self._launched_run_id), retries=quickly)
+                if run.run_id is None:
+                    # The answer is not there, or was lost. The same token brings the run's id.
+                    assert run.call is not None
+                    run.answered(client.send(run.call, retries=quickly))
+                assert run.run_id is not None
+                client.send(cancel_run(run.run_id), retries=quickly)
         except JobsApiError as error:
             self.log.error(
                 "Run %s could not be canceled and may still run: %s",
-                self._launched_run_id or "of this task",
+                run.run_id or "of this task",
                 error,
             )
         else:
-            self.log.info("Run %s was canceled, because %s.", self._launched_run_id, reason)
+            self.log.info("Run %s was canceled, because %s.", run.run_id, reason)
 
     def _launch_and_wait(self, context: Context, *, first_generation: int) -> Any:
         launched = self._launch(context, first_generation)
@@ -244,18 +250,15 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
     def _launch(self, context: Context, first_generation: int) -> Launched:
         from airflow_jobs_provider.api.steps import launch_once
 
-        self._is_settled = False
         call = self.launch_call(context)
         check_before_sending(call.path, call.parameters, validate=self.validate)
         tokens = self._tokens(context, self.request().get("idempotency_token"))
 
         def launch(token: str) -> Call[int]:
-            self._launched_run_id = None
-            self._launching = call.with_parameters(idempotency_token=token)
-            return self._launching
+            return self._run.prepare(call.with_parameters(idempotency_token=token))
 
         def on_launched(run_id: int) -> None:
-            self._launched_run_id = run_id
+            self._run.answered(run_id)
             self._push(context, run_id=run_id)
 
         steps = launch_once(
@@ -267,7 +270,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             fail_on_partial_success=self.fail_on_partial_success,
             make_way=lambda: self._make_way(context, call),
         )
-        launched = self.hook.client.carry_out(self._while_alive(steps))
+        launched = self.hook.client.carry_out(self._while_alive(steps), on_try=self._run.on_try)
         run = launched.run
         self._push(context, job_id=run.get("job_id"), run_page_url=run.get("run_page_url"))
         verb = "Following" if launched.generation < len(tokens) - 1 else "Launched"
@@ -319,7 +322,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 
         def on_attempt(run_id: int) -> None:
-            self._launched_run_id = run_id
+            self._run.answered(run_id)
 
         ended = self.hook.client.carry_out(
             follow_run(
@@ -336,10 +339,9 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         if ended.queued_too_long:
             if self.cancel_on_kill:
                 self._cancel("it did not begin to run in time")
-                self._is_settled = True
+                self._run.ended()
             raise DatabricksRunTimeoutError(
                 launched.run_id, "queued_timeout_seconds", ended.run.get("run_page_url") or ""
             )
-        self._launching = self._launched_run_id = None
-        self._is_settled = True
+        self._run.ended()
         return ended.run

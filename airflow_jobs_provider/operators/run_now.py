@@ -239,7 +239,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             fail_on_partial_success=self.fail_on_partial_success,
         )
         # Before the service is asked: who is killed meanwhile must cancel it.
-        self._launched_run_id, self._is_settled = run_id, False
+        self._run.answered(run_id)
         repaired = None
         try:
             repaired = self.hook.client.carry_out(self._while_alive(steps))
@@ -251,7 +251,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
                 self._cancel_for_kill()
             raise
         if repaired is None:
-            self._launched_run_id, self._is_settled = None, True
+            self._run.ended()
             return None
         self.log.info("Run %s ended %s. Its failed tasks run again.", run_id, RunState.of(run))
         return Launched(run_id, repaired, generation, repaired_at(repaired))

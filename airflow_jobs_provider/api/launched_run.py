@@ -1,0 +1,85 @@
+"""What is known of a run that is being launched: whether it may be live, and its id."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from airflow_jobs_provider.api.errors import ErrorAnswer
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.calls import Call
+    from airflow_jobs_provider.api.errors import JobsApiError
+
+__all__ = ["LaunchState", "LaunchedRun"]
+
+
+class LaunchState(StrEnum):
+    """How far the launch of a run has come."""
+
+    NOT_SENT = "not sent"
+    UNANSWERED = "unanswered"
+    REFUSED = "refused"
+    ANSWERED = "answered"
+    ENDED = "ended"
+
+
+class LaunchedRun:
+    """What is known of the run that a task launches and waits for.
+
+    A kill may come at any moment. So this is kept up to date before and after each try to send the
+    launch.
+
+    * NOT_SENT: the launch has not reached the service. No run.
+    * UNANSWERED: it was sent, and its answer is not there yet or may be lost. There may be a run;
+      the launch sent once more brings its id.
+    * REFUSED: the service has answered that it does not launch the run. No run.
+    * ANSWERED: the run's id is known. The run may be live.
+    * ENDED: the run is known to have ended.
+
+    :ivar state: how far the launch has come.
+    :ivar call: the launch with its token. Sent once more it starts no second run.
+    :ivar run_id: the run, in the states ANSWERED and ENDED.
+    """
+
+    def __init__(self) -> None:
+        self.state = LaunchState.NOT_SENT
+        self.call: Call[int] | None = None
+        self.run_id: int | None = None
+        self._outcome_unknown = False
+
+    @property
+    def may_be_live(self) -> bool:
+        """Whether there may be a run that goes on."""
+        return self.state in (LaunchState.UNANSWERED, LaunchState.ANSWERED)
+
+    def prepare(self, call: Call[int]) -> Call[int]:
+        """Begin anew with a launch that is about to be sent, and return it."""
+        self.state, self.call, self.run_id = LaunchState.NOT_SENT, call, None
+        self._outcome_unknown = False
+        return call
+
+    def on_try(self, call: Call[Any], error: JobsApiError | None) -> None:
+        """Take note of a try to send a call.
+
+        :param call: what is sent; only the launch counts.
+        :param error: None before the try, else why it did not work.
+        """
+        if call is not self.call or self.run_id is not None:
+            return
+        if error is not None:
+            self._outcome_unknown = self._outcome_unknown or error.outcome_unknown
+        if error is None or self._outcome_unknown:
+            self.state = LaunchState.UNANSWERED
+        elif isinstance(error, ErrorAnswer):
+            self.state = LaunchState.REFUSED
+        else:
+            self.state = LaunchState.NOT_SENT
+
+    def answered(self, run_id: int) -> None:
+        """Take note of the run's id; also of a further attempt of the run."""
+        self.state, self.run_id = LaunchState.ANSWERED, run_id
+
+    def ended(self) -> None:
+        """Take note that the run has ended."""
+        self.state = LaunchState.ENDED
