@@ -53,9 +53,8 @@ class DatabricksRunFailedError(AirflowException):
         for output in failed:
             # Where the only error is the state message, it has been told.
             is_told = output.error in ("", self.state.state_message) and len(failed) == 1
-            name = f"Task {output.task_key!r}: " if output.task_key else ""
-            if name or not is_told:
-                lines.append(f"{name}{output.error or output.state}")
+            if output.task_key or not is_told:
+                lines += output.failure_lines()
         if self.state.verdict is Verdict.SUCCEEDED_WITH_FAILURES:
             lines.append("With fail_on_partial_success=False the task would succeed")
         if self.run_page_url:

@@ -7,13 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.errors import JobsApiError
-from airflow_jobs_provider.api.outputs import failed_tasks, output_value, read_outputs
+from airflow_jobs_provider.api.outputs import (
+    OutputValue,
+    TaskOutput,
+    failed_tasks,
+    output_value,
+    read_outputs,
+)
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import whole_run
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.outputs import TaskOutput
     from airflow_jobs_provider.api.progress import Log
     from airflow_jobs_provider.api.steps import Step
 
@@ -24,12 +29,12 @@ __all__ = ["Outcome", "conclude", "read_outcome"]
 class Outcome:
     """What a run that ended well gave back.
 
-    :ivar value: the text given to ``dbutils.notebook.exit()``, a dict of such texts by task key for
-        a run of several tasks, or None.
+    :ivar value: the text given to ``dbutils.notebook.exit()`` or None; a list of such for a
+        ``for_each_task``; a dict of such by task key for a run of several tasks.
     :ivar truncated: whether a part of it is missing.
     """
 
-    value: str | dict[str, str | None] | None = None
+    value: OutputValue | dict[str, OutputValue] = None
     truncated: bool = False
 
     @property
@@ -113,11 +118,11 @@ def conclude(
         if not state.is_successful:
             _warn_of_failed_tasks(run, outputs, log)
         outputs = [output.cut(max_output_bytes) for output in outputs]
-        for output in outputs:
-            if output.truncated:
-                log.warning("The output of run %s is too long; it was cut off.", output.run_id)
-        return Outcome(output_value(outputs), any(output.truncated for output in outputs))
-    for output in outputs:
+        truncated = [one for output in outputs for one in output.each() if one.truncated]
+        for one in truncated:
+            log.warning("The output of run %s is too long; it was cut off.", one.run_id)
+        return Outcome(output_value(outputs), bool(truncated))
+    for output in (one for several in outputs for one in several.each()):
         if output.error_trace and not output.state.is_successful:
             log.error("The trace of run %s:\n%s", output.run_id, output.error_trace)
     raise DatabricksRunFailedError(
@@ -130,14 +135,9 @@ def conclude(
 
 
 def _warn_of_failed_tasks(run: Mapping[str, Any], outputs: Sequence[TaskOutput], log: Log) -> None:
-    errors = {output.task_key: output.error for output in outputs}
-    lines = [
-        f"Task {key!r} (run {task.get('run_id')}): {errors.get(key) or RunState.of(task)}"
-        for key, task in failed_tasks(run).items()
-    ]
-    log.warning(
-        "Run %s succeeded with failures (%s). fail_on_partial_success=False accepts it.%s",
-        run["run_id"],
-        RunState.of(run),
-        "".join(f"\n{line}" for line in lines),
-    )
+    read = {output.task_key: output for output in outputs}
+    lines = [f"Run {run['run_id']} succeeded with failures, as is accepted ({RunState.of(run)})"]
+    for key, task in failed_tasks(run).items():
+        output = read.get(key) or TaskOutput.unread(key, int(task.get("run_id") or 0), task)
+        lines += output.failure_lines()
+    log.warning("%s", "\n".join(lines))

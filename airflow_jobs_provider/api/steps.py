@@ -24,7 +24,12 @@ from airflow_jobs_provider.api.calls import (
     get_run,
     list_runs,
 )
-from airflow_jobs_provider.api.errors import BadRequest, DoesNotExist, ErrorAnswer
+from airflow_jobs_provider.api.errors import (
+    BadRequest,
+    DoesNotExist,
+    ErrorAnswer,
+    UnexpectedAnswer,
+)
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, Verdict
 
@@ -223,26 +228,36 @@ def follow_run(
         run = yield get_run(int(run["run_id"]))
 
 
-def whole_run(run_id: int) -> Generator[Step, Any, Run]:
-    """Read a run with all its tasks, which come by the hundred in API 2.2.
+def whole_run(run_id: int, *, api_version: str | None = None) -> Generator[Step, Any, Run]:
+    """Read a run with all its tasks and iterations, which come by the hundred in API 2.2.
 
     :param run_id: the run.
+    :param api_version: version to read it from where the connection asks for none; default the
+        lowest one. Iterations of a ``for_each_task`` are told by 2.2.
     """
-    run: Run = yield get_run(run_id)
-    return (yield from _with_all_tasks(run))
+    run: Run = yield replace(get_run(run_id), default_api_version=api_version)
+    return (yield from _with_all_tasks(run, api_version))
 
 
-def _with_all_tasks(run: Run) -> Generator[Step, Any, Run]:
-    token = run.get("next_page_token")
-    if not token:
-        return run
-    tasks = list(run.get("tasks") or ())
+def _with_all_tasks(run: Run, api_version: str | None = None) -> Generator[Step, Any, Run]:
+    if run.get("has_more") and not run.get("next_page_token"):
+        # A list shows the first hundred tasks, and leads to no more.
+        run = yield replace(get_run(int(run["run_id"])), default_api_version=api_version)
+    token, tokens = run.get("next_page_token"), set[str]()
+    # The run of a for_each_task lists itself as its one task, on each page.
+    arrays = {name: run.get(name) for name in ("iterations", "tasks")}
     while token:
-        page: Run = yield get_run(int(run["run_id"]), page_token=token)
-        tasks += page.get("tasks") or ()
+        if token in tokens:
+            raise UnexpectedAnswer(status=200, excerpt=f"with the page {token!r} once more")
+        tokens.add(token)
+        call = get_run(int(run["run_id"]), page_token=token)
+        page: Run = yield replace(call, default_api_version=api_version)
+        for name, items in arrays.items():
+            if page.get(name) and not (name == "tasks" and arrays["iterations"]):
+                arrays[name] = [*(items or ()), *page[name]]
         token = page.get("next_page_token")
     whole = {name: value for name, value in run.items() if name != "next_page_token"}
-    return {**whole, "tasks": tasks}
+    return whole | {name: items for name, items in arrays.items() if items is not None}
 
 
 def _is_terminating(run: Mapping[str, Any]) -> bool:

@@ -321,9 +321,15 @@ async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
 
 def excerpt(run: Mapping[str, Any]) -> dict[str, Any]:
     """Return what an event keeps of a run."""
-    kept = {name: run[name] for name in _RUN_FIELDS if name in run}
+    kept = {name: run[name] for name in _RUN_FIELDS if name in run} | _kinds(run)
     if run.get("tasks"):
         kept["tasks"] = [
-            {name: task[name] for name in _TASK_FIELDS if name in task} for task in run["tasks"]
+            {name: task[name] for name in _TASK_FIELDS if name in task} | _kinds(task)
+            for task in run["tasks"]
         ]
     return kept
+
+
+def _kinds(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return of a task what kind it is, without its settings: a for_each_task is read by itself."""
+    return {name: {} for name in task if name.endswith("_task") and task[name] is not None}

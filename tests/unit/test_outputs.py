@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -13,8 +14,11 @@ from airflow_jobs_provider.api.errors import (
     JobsApiError,
     PassingConflict,
     ServerError,
+    UnexpectedAnswer,
 )
 from airflow_jobs_provider.api.outputs import TaskOutput, output_value, read_outputs
+from airflow_jobs_provider.api.progress import RunProgress
+from airflow_jobs_provider.api.steps import follow_run
 
 from .test_steps import Service
 
@@ -107,7 +111,9 @@ def test_a_refusal_for_another_reason_is_told() -> None:
 
 def test_one_output_that_is_refused_leaves_the_others() -> None:
     """It is None, and its run is told; by default the refusal is raised."""
-    tasks = [ended("SUCCESS", task_key=key, run_id=8 + n) for n, key in enumerate("ab")]
+    tasks = [
+        ended("SUCCESS", task_key=key, run_id=8 + n, notebook_task={}) for n, key in enumerate("ab")
+    ]
     refused: list[Any] = []
     _, outputs = read(
         {"run_id": 7, "tasks": tasks},
@@ -150,3 +156,114 @@ def test_only_the_tasks_that_failed_themselves() -> None:
         {"run_id": 7, "tasks": tasks}, {"error": "a"}, {"error": "b"}, of_failed_tasks_only=True
     )
     assert asked == ["runs/get-output 1", "runs/get-output 5"]
+
+
+def listed(n: int, result: str = "SUCCESS", attempt: int = 0, **more: Any) -> dict[str, Any]:
+    """Make an iteration as the run of its for_each_task lists it."""
+    return ended(result, task_key="one", run_id=n, attempt_number=attempt, **more)
+
+
+def loop(*iterations: dict[str, Any], total: int | None = None, **more: Any) -> dict[str, Any]:
+    """Make the run of a for_each_task, run 8."""
+    stats = {} if total is None else {"task_run_stats": {"total_iterations": total}}
+    itself = {"run_id": 8, "task_key": "each", "for_each_task": {"stats": stats}}
+    return {"run_id": 8, "tasks": [itself], "iterations": list(iterations), **more}
+
+
+OF_A_LOOP = {"run_id": 7, "tasks": [ended("SUCCESS", task_key="each", run_id=8, for_each_task={})]}
+
+
+def attempt_of(first: int, result: str = "") -> dict[str, Any]:
+    """Make the output of a later attempt."""
+    answer = text(result)
+    return {**answer, "metadata": {**answer["metadata"], "original_attempt_run_id": first}}
+
+
+def test_a_later_attempt_takes_the_place_of_the_first() -> None:
+    """Its output tells whose attempt it is, where the list does not; no other request does."""
+    run = loop(
+        listed(80), listed(81, "FAILED"), listed(82), listed(83, "FAILED", 1), listed(84, attempt=2)
+    )
+    answers = [attempt_of(81, "b"), attempt_of(81), text("a"), text("c")]
+    asked, outputs = read(OF_A_LOOP, run, *answers)
+    assert asked == ["runs/get 8", *(f"runs/get-output {n}" for n in (84, 83, 80, 82))]
+    assert output_value(outputs) == ["a", "b", "c"]
+
+
+def test_attempts_that_the_list_tells_are_not_asked_for() -> None:
+    """Where it names the first attempt, only the latest one counts."""
+    run = loop(
+        listed(80, "FAILED"), listed(81), listed(82, "FAILED", 1, original_attempt_run_id=80)
+    )
+    asked, outputs = read(OF_A_LOOP, run, {"error": "late"}, text("b"))
+    assert asked == ["runs/get 8", "runs/get-output 82", "runs/get-output 81"]
+    assert output_value(outputs) == [None, "b"]
+
+
+def test_a_failed_iteration_that_was_retried_well_is_no_failure() -> None:
+    """Of a loop that failed, only what counts is told."""
+    run = loop(listed(80, "FAILED"), listed(81, "FAILED"), listed(82, attempt=1))
+    failed = {"run_id": 7, "tasks": [ended("FAILED", task_key="each", run_id=8, for_each_task={})]}
+    asked, outputs = read(
+        failed, run, attempt_of(80, "a"), {"error": "no b"}, of_failed_tasks_only=True
+    )
+    assert asked == ["runs/get 8", "runs/get-output 82", "runs/get-output 81"]
+    assert outputs[0].failure_lines()[1:] == ["Task 'each', iteration 1 (run 81): no b"]
+
+
+def test_iterations_that_did_not_start_are_gaps() -> None:
+    """The list has as many places as the loop has inputs."""
+    _, outputs = read(OF_A_LOOP, loop(listed(80), total=3), text("a"))
+    assert output_value(outputs) == ["a", None, None]
+
+
+def test_a_loop_without_inputs_gives_an_empty_list() -> None:
+    """It has run over nothing."""
+    run = loop(total=0)
+    del run["iterations"]
+    asked, outputs = read(OF_A_LOOP, run)
+    assert (asked, output_value(outputs)) == (["runs/get 8"], [])
+
+
+def test_iterations_come_by_pages() -> None:
+    """Each page repeats the loop itself; a page that comes again is an error, not for ever."""
+    first = loop(listed(80), next_page_token="t1")
+    _, outputs = read(OF_A_LOOP, first, loop(listed(81)), text("a"), text("b"))
+    assert output_value(outputs) == ["a", "b"]
+    again = loop(listed(81), next_page_token="t1")
+    with pytest.raises(UnexpectedAnswer, match="'t1' once more"):
+        read(OF_A_LOOP, first, again)
+    told: list[Any] = []
+    _, outputs = read(OF_A_LOOP, first, again, on_unreadable=lambda *lost: told.append(lost[0]))
+    assert (output_value(outputs), told) == (None, [{"each": 8}])
+
+
+def test_what_ails_one_iteration() -> None:
+    """A refusal is its own; what was waited out in vain is not waited for again."""
+    run = loop(*(listed(n) for n in (80, 81, 82)))
+    tasks = [*OF_A_LOOP["tasks"], ended("SUCCESS", task_key="last", run_id=9, notebook_task={})]  # type: ignore[misc]
+    told: list[Any] = []
+    answers = [run, text("a"), FORBIDDEN, DOWN]
+    asked, outputs = read(
+        {"run_id": 7, "tasks": tasks},
+        *answers,
+        on_unreadable=lambda lost, _error: told.append(lost),
+    )
+    assert asked[-1] == "runs/get-output 82"
+    assert output_value(outputs) == {"each": ["a", None, None], "last": None}
+    assert told == [{"each[1]": 81}, {"each[2]": 82, "last": 9}]
+
+
+def test_a_list_that_shows_only_the_first_tasks_is_not_taken_for_all() -> None:
+    """Version 2.2 shows a hundred of them in a list, and says so."""
+    tasks = [ended("SUCCESS", task_key=key, run_id=8 + n) for n, key in enumerate("abc")]
+    shown = ended("SUCCESS", run_id=7, tasks=tasks[:1], has_more=True)
+    first = ended("SUCCESS", run_id=7, tasks=tasks[:2], next_page_token="t")
+    service = Service(first, {"tasks": tasks[2:]})
+    steps = follow_run(
+        7,
+        polling_period=lambda: 1,
+        progress=RunProgress(7, logging.getLogger(__name__)),
+        first_look=shown,
+    )
+    assert service.drive(steps).run["tasks"] == tasks
