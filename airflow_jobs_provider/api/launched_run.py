@@ -11,7 +11,19 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.errors import JobsApiError
 
-__all__ = ["LaunchState", "LaunchedRun"]
+__all__ = ["JUST_LAUNCHED_SECONDS", "LaunchState", "LaunchedRun", "is_just_launched"]
+
+# For so long after the answer to a launch the service may not show the run yet.
+JUST_LAUNCHED_SECONDS = 60.0
+
+
+def is_just_launched(launched_at: float | None, now: float) -> bool:
+    """Whether a run was launched so lately that "does not exist" is no verdict.
+
+    :param launched_at: when the launch was answered, in seconds since the epoch; None if unknown.
+    :param now: likewise.
+    """
+    return launched_at is not None and now - launched_at < JUST_LAUNCHED_SECONDS
 
 
 class LaunchState(StrEnum):
@@ -40,12 +52,14 @@ class LaunchedRun:
     :ivar state: how far the launch has come.
     :ivar call: the launch with its token. Sent once more it starts no second run.
     :ivar run_id: the run, in the states ANSWERED and ENDED.
+    :ivar launched_at: when the launch was answered, in seconds since the epoch.
     """
 
     def __init__(self) -> None:
         self.state = LaunchState.NOT_SENT
         self.call: Call[int] | None = None
         self.run_id: int | None = None
+        self.launched_at: float | None = None
         self._outcome_unknown = False
 
     @property
@@ -55,7 +69,8 @@ class LaunchedRun:
 
     def prepare(self, call: Call[int]) -> Call[int]:
         """Begin anew with a launch that is about to be sent, and return it."""
-        self.state, self.call, self.run_id = LaunchState.NOT_SENT, call, None
+        self.state, self.call = LaunchState.NOT_SENT, call
+        self.run_id = self.launched_at = None
         self._outcome_unknown = False
         return call
 
@@ -76,9 +91,10 @@ class LaunchedRun:
         else:
             self.state = LaunchState.NOT_SENT
 
-    def answered(self, run_id: int) -> None:
+    def answered(self, run_id: int, launched_at: float | None = None) -> None:
         """Take note of the run's id; also of a further attempt of the run."""
         self.state, self.run_id = LaunchState.ANSWERED, run_id
+        self.launched_at = launched_at
 
     def ended(self) -> None:
         """Take note that the run has ended."""

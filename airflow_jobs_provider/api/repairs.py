@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Generator, Mapping
 from typing import Any
 
-from airflow_jobs_provider.api.calls import get_run, repair_run
+from airflow_jobs_provider.api.calls import repair_run
 from airflow_jobs_provider.api.errors import BadRequest
 from airflow_jobs_provider.api.states import RunState, Verdict
-from airflow_jobs_provider.api.steps import Step, Wait
+from airflow_jobs_provider.api.steps import Step, Wait, read_run
 
 __all__ = ["is_repairable", "repair_once", "repaired_at", "repairs_of", "run_parameters"]
 
@@ -30,6 +30,7 @@ def repair_once(
     max_repairs: int,
     polling_period_seconds: float,
     fail_on_partial_success: bool = True,
+    launched_at: float | None = None,
 ) -> Generator[Step, Any, Run | None]:
     """Run the failed tasks of a run again, with the parameters that the run was given.
 
@@ -41,9 +42,20 @@ def repair_once(
     :param max_repairs: repairs of the run at the most, whoever asked for them.
     :param polling_period_seconds: between two looks for the repair.
     :param fail_on_partial_success: repair a run with the result SUCCESS_WITH_FAILURES, too.
+    :param launched_at: when the run was launched, in seconds since the epoch; see
+        :func:`~.steps.read_run`.
     :raises BadRequest: the service does not repair the run.
     """
-    run: Run = yield get_run(run_id, include_history=True)
+
+    def read() -> Generator[Step, Any, Run]:
+        return read_run(
+            run_id,
+            launched_at=launched_at,
+            period=polling_period_seconds,
+            include_history=True,
+        )
+
+    run = yield from read()
     if RunState.of(run).verdict is Verdict.ACTIVE:
         return run
     repairs = repairs_of(run)
@@ -60,13 +72,13 @@ def repair_once(
     try:
         repair_id = yield repair_run(request)
     except BadRequest:
-        run = yield get_run(run_id, include_history=True)
+        run = yield from read()
         if RunState.of(run).verdict is Verdict.ACTIVE or len(repairs_of(run)) > len(repairs):
             return run
         raise
     # The old end of the run may be seen for a moment yet; it is not the repair's.
     for _ in range(_LOOKS_FOR_THE_REPAIR):
-        run = yield get_run(run_id, include_history=True)
+        run = yield from read()
         if not RunState.of(run).is_terminal or any(
             repair.get("id") == repair_id and RunState.of(repair).is_terminal
             for repair in repairs_of(run)

@@ -46,6 +46,7 @@ from airflow_jobs_provider.api.errors import (
     AnswerLost,
     AuthenticationFailed,
     ConnectionFailed,
+    DoesNotExist,
     HostNotFound,
     InsecureConnection,
     JobsApiError,
@@ -127,6 +128,7 @@ _TROUBLE: tuple[tuple[type[JobsApiError], Waits | None], ...] = (
 )
 # A gateway's page with a status below 300 is the gateway's trouble, not a wrong address.
 _GATEWAY_PAGE = Waits(30, 60)
+_NOT_SHOWN_YET = Waits(0.5, 5)
 _REFUSED_WHILE_POLLING = Waits(30, 60, patience=15 * MINUTE)
 _ODD_WHILE_POLLING = Waits(1, 60, patience=15 * MINUTE)
 
@@ -142,6 +144,8 @@ class RetryPolicy:
         there: the caller's own time limit ends it). Default False.
     :param address_is_good: take an answer that is not the API's for trouble that passes, with
         ``endless``. Default False.
+    :param missing_passes: take "does not exist" for trouble that passes: the run was just launched.
+        Default False.
     :param longest_retry_after: cap in seconds on what a Retry-After may ask for; default 5
         minutes.
     :param tenacity_args: arguments for tenacity that replace the policy's own (``stop``,
@@ -154,6 +158,7 @@ class RetryPolicy:
     delay: float | None = None
     endless: bool = False
     address_is_good: bool = False
+    missing_passes: bool = False
     longest_retry_after: float = 5 * MINUTE
     tenacity_args: Mapping[str, Any] = field(default_factory=dict)
     random: Callable[[], float] = random.random
@@ -172,6 +177,8 @@ class RetryPolicy:
         waits: Waits | None = None
         if self.endless and isinstance(error, AuthenticationFailed):
             waits = _REFUSED_WHILE_POLLING
+        elif self.missing_passes and isinstance(error, DoesNotExist):
+            waits = _NOT_SHOWN_YET
         elif isinstance(error, UnexpectedAnswer) and 200 <= error.status < 300:
             # An id that the API left out will not come by asking again; a page in its place may.
             waits = _GATEWAY_PAGE if error.is_page else None

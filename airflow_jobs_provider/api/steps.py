@@ -5,6 +5,7 @@ answer (or thrown the error) and returns a result. ``JobsClient.carry_out`` driv
 ``AsyncJobsClient.carry_out`` from asyncio.
 
 * :func:`launch_once` launches a run, or finds the one that an earlier try launched.
+* :func:`read_run` reads a run, also one that the service does not show yet.
 * :func:`follow_run` waits for a run's end, through the service's own retries.
 * :func:`whole_run` reads a run with all its tasks.
 """
@@ -30,10 +31,20 @@ from airflow_jobs_provider.api.errors import (
     ErrorAnswer,
     UnexpectedAnswer,
 )
+from airflow_jobs_provider.api.launched_run import JUST_LAUNCHED_SECONDS, is_just_launched
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, Verdict
 
-__all__ = ["Ended", "Exchange", "Launched", "Wait", "follow_run", "launch_once", "whole_run"]
+__all__ = [
+    "Ended",
+    "Exchange",
+    "Launched",
+    "Wait",
+    "follow_run",
+    "launch_once",
+    "read_run",
+    "whole_run",
+]
 
 Run = dict[str, Any]
 T = TypeVar("T")
@@ -41,6 +52,8 @@ T = TypeVar("T")
 # How long the next attempt of a job with max_retries may take to show up after its
 # min_retry_interval_millis is over.
 _NEXT_ATTEMPT_GRACE_SECONDS = 60.0
+# Between two looks for a run that the service does not show yet.
+LONGEST_PAUSE_SECONDS = 5.0
 _NOT_YET_RUNNING = frozenset(
     {RunLifeCycleState.QUEUED, RunLifeCycleState.PENDING, RunLifeCycleState.BLOCKED}
 )
@@ -101,12 +114,14 @@ class Launched:
     :ivar generation: place of its token among those given.
     :ivar queued_since: when it began to wait for its turn, in seconds since the epoch, where that
         is not its start_time: the run was repaired since.
+    :ivar launched_at: when the launch was answered, likewise; see :func:`read_run`.
     """
 
     run_id: int
     run: Run
     generation: int
     queued_since: float | None = None
+    launched_at: float | None = None
 
 
 def launch_once(
@@ -118,6 +133,7 @@ def launch_once(
     on_launched: Callable[[int], None],
     fail_on_partial_success: bool = True,
     make_way: Callable[[], Generator[Step, Any, Any]] | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> Generator[Step, Any, Launched]:
     """Launch a run with the first token whose run has not come to a bad end.
 
@@ -133,31 +149,82 @@ def launch_once(
     :param on_launched: told each run's id as soon as it is known.
     :param fail_on_partial_success: count the result SUCCESS_WITH_FAILURES as a bad end.
     :param make_way: an exchange to be carried out before this try launches with its own token.
+    :param clock: seconds since the epoch.
     """
     last = len(tokens) - 1
     for generation in range(first_generation, last + 1):
         is_last = generation == last
         if is_last and make_way is not None:
             yield from make_way()
+        # Only where no run of this token is live may the next one have its turn.
         try:
             run_id: int = yield launch(tokens[generation])
-            on_launched(run_id)
-            run: Run = yield get_run(run_id)
+        except BadRequest as error:
+            # A request that can never succeed is refused with each token; the last one's error
+            # tells.
+            if is_last or error.outcome_unknown or not error.may_mean_deleted_run:
+                raise
+            continue
+        on_launched(run_id)
+        launched_at = clock()
+        try:
+            run = yield from read_run(
+                run_id, launched_at=launched_at, period=polling_period_seconds, clock=clock
+            )
             # Its result is not known yet: it may be the run of a try that is being killed.
             while not is_last and _is_terminating(run):
                 yield Wait(polling_period_seconds)
-                run = yield get_run(run_id)
-        except BadRequest as error:
-            # Only where no run of this token is live may the next one have its turn. A request that
-            # can never succeed is refused with each token; then the last one's error tells.
-            if is_last or error.outcome_unknown or not error.may_mean_deleted_run:
+                run = yield from read_run(
+                    run_id, launched_at=launched_at, period=polling_period_seconds, clock=clock
+                )
+        except DoesNotExist:
+            if is_last:
                 raise
             continue
         state = RunState.of(run)
         succeeded = state.succeeded(fail_on_partial_success=fail_on_partial_success)
         if is_last or succeeded or not state.is_terminal:
-            return Launched(run_id, run, generation)
+            return Launched(run_id, run, generation, launched_at=launched_at)
     raise AssertionError("there is no token to launch with")
+
+
+def read_run(
+    run_id: int,
+    *,
+    launched_at: float | None = None,
+    period: float = LONGEST_PAUSE_SECONDS,
+    include_history: bool | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Generator[Step, Any, Run]:
+    """Read a run; one that was just launched and is not found is read again.
+
+    The service may not show a run for a moment after it has answered the launch.
+
+    :param run_id: the run.
+    :param launched_at: when the launch was answered, in seconds since the epoch; None where that
+        was long ago.
+    :param period: seconds between two looks, 5 at the most.
+    :param include_history: tell of the run's repairs, too.
+    :param clock: seconds since the epoch.
+    :raises DoesNotExist: the run does not exist, and was not just launched.
+    """
+    waited, pause = 0.0, min(period, LONGEST_PAUSE_SECONDS)
+    while True:
+        try:
+            run: Run = yield get_run(run_id, include_history=include_history)
+        except ErrorAnswer as error:
+            # The waits count, too: another machine's clock may have told when it was launched.
+            may_be_new = is_just_launched(launched_at, clock()) and waited < JUST_LAUNCHED_SECONDS
+            if not (may_be_new and _says_not_found(error)):
+                raise
+        else:
+            return run
+        yield Wait(pause)
+        waited += pause
+
+
+def _says_not_found(error: ErrorAnswer) -> bool:
+    return isinstance(error, DoesNotExist) or error.status == 404
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +250,7 @@ def follow_run(
     follow_attempts: bool = True,
     attempts_from_end: bool = False,
     on_attempt: Callable[[int], None] = lambda _run_id: None,
+    launched_at: float | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Generator[Step, Any, Ended]:
     """Wait until a run has ended.
@@ -201,9 +269,14 @@ def follow_run(
     :param attempts_from_end: give up the next attempt by the run's own end_time, for who begins
         anew at each look; default False, by when its end was seen, which no clock can falsify.
     :param on_attempt: told the id of each run with which the service retries.
+    :param launched_at: when the run was launched, in seconds since the epoch; see :func:`read_run`.
     :param clock: seconds since the epoch.
     """
-    run: Run = first_look if first_look is not None else (yield get_run(run_id))
+    run = first_look
+    if run is None:
+        run = yield from read_run(
+            run_id, launched_at=launched_at, period=polling_period(), clock=clock
+        )
     waiting_since = clock()
     while True:
         state = progress.observe(run)
@@ -219,13 +292,16 @@ def follow_run(
             progress.next_attempt(int(attempt["run_id"]))
             on_attempt(int(attempt["run_id"]))
             run, waiting_since, queued_since = attempt, clock(), None
+            launched_at = waiting_since
             continue
         if queued_timeout_seconds is not None and state.life_cycle_state in _NOT_YET_RUNNING:
             since = queued_since or float(run.get("start_time") or waiting_since * 1000) / 1000
             if clock() - since >= queued_timeout_seconds:
                 return Ended(run, queued_too_long=True)
         yield Wait(polling_period())
-        run = yield get_run(int(run["run_id"]))
+        run = yield from read_run(
+            int(run["run_id"]), launched_at=launched_at, period=polling_period(), clock=clock
+        )
 
 
 def whole_run(run_id: int, *, api_version: str | None = None) -> Generator[Step, Any, Run]:

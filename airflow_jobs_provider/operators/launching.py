@@ -5,11 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Generator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
-from airflow_jobs_provider.api.launched_run import LaunchedRun
+from airflow_jobs_provider.api.launched_run import LaunchedRun, is_just_launched
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.links import DatabricksJobRunLink
@@ -169,7 +170,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
 
     def _cancel(self, reason: str) -> None:
         from airflow_jobs_provider.api.calls import cancel_run
-        from airflow_jobs_provider.api.errors import JobsApiError
+        from airflow_jobs_provider.api.errors import DoesNotExist, JobsApiError
         from airflow_jobs_provider.api.retries import RetryPolicy
 
         run = self._run
@@ -177,16 +178,20 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             return
         # A client of its own, since the kill may have interrupted the other one, or Airflow's
         # answer to a look-up; and quickly, since Airflow sends SIGKILL a few seconds after this.
-        quickly = RetryPolicy(limit=3, delay=0.5)
+        quickly, is_new = RetryPolicy(limit=3, delay=0.5), True
         try:
             with self.hook.client.twin() as client:
                 if run.run_id is None:
                     # The answer is not there, or was lost. The same token brings the run's id.
                     assert run.call is not None
-                    run.answered(client.send(run.call, retries=quickly))
+                    run.answered(client.send(run.call, retries=quickly), launched_at=time.time())
                 assert run.run_id is not None
-                client.send(cancel_run(run.run_id), retries=quickly)
+                is_new = is_just_launched(run.launched_at, time.time())
+                client.send(cancel_run(run.run_id), retries=replace(quickly, missing_passes=is_new))
         except JobsApiError as error:
+            if isinstance(error, DoesNotExist) and run.run_id is not None and not is_new:
+                self.log.info("Run %s does not exist any more and is not canceled.", run.run_id)
+                return
             self.log.error(
                 "Run %s could not be canceled and may still run: %s",
                 run.run_id or "of this task",
@@ -217,6 +222,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
                     deadline=deadline,
                     queued_timeout_seconds=self.queued_timeout_seconds,
                     queued_since=launched.queued_since,
+                    launched_at=launched.launched_at,
                     follow_attempts=self._service_may_retry,
                 )
             run = self._wait(launched)
@@ -258,7 +264,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             return self._run.prepare(call.with_parameters(idempotency_token=token))
 
         def on_launched(run_id: int) -> None:
-            self._run.answered(run_id)
+            self._run.answered(run_id, launched_at=time.time())
             self._push(context, run_id=run_id)
 
         steps = launch_once(
@@ -322,7 +328,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 
         def on_attempt(run_id: int) -> None:
-            self._run.answered(run_id)
+            self._run.answered(run_id, launched_at=time.time())
 
         ended = self.hook.client.carry_out(
             follow_run(
@@ -333,6 +339,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
                 queued_timeout_seconds=self.queued_timeout_seconds,
                 queued_since=launched.queued_since,
                 follow_attempts=self._service_may_retry,
+                launched_at=launched.launched_at,
                 on_attempt=on_attempt,
             )
         )

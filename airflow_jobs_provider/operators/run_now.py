@@ -231,12 +231,13 @@ class DatabricksRunNowOperator(LaunchRunOperator):
 
         if not is_repairable(run, fail_on_partial_success=self.fail_on_partial_success):
             return None
-        run_id = int(run["run_id"])
+        run_id, started = int(run["run_id"]), run.get("start_time")
         steps = repair_once(
             run_id,
             max_repairs=self.max_repairs,
             polling_period_seconds=self.polling_period_seconds,
             fail_on_partial_success=self.fail_on_partial_success,
+            launched_at=None if started is None else float(started) / 1000,
         )
         # Before the service is asked: who is killed meanwhile must cancel it.
         self._run.answered(run_id)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -13,6 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.errors import InvalidRequest, JobsApiError
+from airflow_jobs_provider.api.launched_run import is_just_launched
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.retries import RetryPolicy
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
@@ -73,6 +75,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
     :param fail_on_partial_success: leave the task of a run that ended ``SUCCESS_WITH_FAILURES`` to
         a worker, where it fails; default False: the task ends well, with a warning that names the
         failed tasks. (Triggers stored by versions without the argument mean that.)
+    :param launched_at: when the run was launched, in seconds since the epoch; for 60 s from then a
+        run that is not found is read again. Default: long ago.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         max_output_bytes: int | None = None,
         queued_since: float | None = None,
         fail_on_partial_success: bool = False,
+        launched_at: float | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.run_id = run_id
@@ -113,6 +118,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         self.do_xcom_push = do_xcom_push
         self.max_output_bytes = max_output_bytes
         self.fail_on_partial_success = fail_on_partial_success
+        self.launched_at = launched_at
         # The run itself, or the attempt with which the service retries it.
         self._active_run_id = run_id
         self._progress: RunProgress | None = None
@@ -138,6 +144,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
                 "end_from_trigger": self.end_from_trigger,
                 "do_xcom_push": self.do_xcom_push,
                 "max_output_bytes": self.max_output_bytes,
+                "launched_at": self.launched_at,
                 "fail_on_partial_success": self.fail_on_partial_success,
             },
         )
@@ -192,6 +199,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
             progress=self._progress,
             queued_timeout_seconds=self.queued_timeout_seconds,
             queued_since=self.queued_since,
+            launched_at=self.launched_at,
             follow_attempts=self.follow_attempts,
             on_attempt=self._go_on_with,
         )
@@ -300,7 +308,9 @@ class DatabricksJobRunTrigger(BaseTrigger):
     async def _cancel(self, reason: str) -> None:
         try:
             async with asyncio.timeout(_CANCEL_SECONDS), self._hook.async_client() as client:
-                await client.send(calls.cancel_run(self._active_run_id), retries=_CANCEL)
+                is_new = is_just_launched(self.launched_at, time.time())
+                retries = replace(_CANCEL, missing_passes=is_new)
+                await client.send(calls.cancel_run(self._active_run_id), retries=retries)
         except (JobsApiError, ValueError, TimeoutError) as error:
             self.log.error(
                 "Run %s could not be canceled and may still run: %s",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -62,11 +63,13 @@ def launch(service: Service, tokens: list[str], first: int = 0) -> Launched:
         first_generation=first,
         polling_period_seconds=5,
         on_launched=known.append,
+        clock=lambda: service.now,
     )
     launched = service.drive(steps)
     assert isinstance(launched, Launched)
     assert known[-1] == launched.run_id
-    return launched
+    assert launched.launched_at is not None
+    return replace(launched, launched_at=None)
 
 
 @pytest.mark.parametrize("found", [RUNNING, SUCCEEDED, FAILED, CANCELED, TERMINATING])
@@ -98,7 +101,7 @@ def test_a_retry_launches_anew_after_a_bad_end(bad: dict[str, Any]) -> None:
 
 def test_a_deleted_run_counts_as_badly_ended() -> None:
     """Its token is an error from then on; so is its id."""
-    for answers in ((GONE,), (7, GONE)):
+    for answers in ((GONE,), (7, *[GONE] * 13)):
         new = run("PENDING", run_id=8)
         assert launch(Service(*answers, 8, new), ["a", "b"]) == Launched(8, new, 1)
 

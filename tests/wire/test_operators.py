@@ -438,6 +438,7 @@ def test_the_triggers_stored_form_is_all_text_and_numbers() -> None:
         "do_xcom_push",
         "max_output_bytes",
         "fail_on_partial_success",
+        "launched_at",
     }
 
 
@@ -851,7 +852,7 @@ STORED_THEN = {
     "queued_since": None,
 }
 # What it has written since.
-STORED_TODAY = {**STORED_THEN, "fail_on_partial_success": False}
+STORED_TODAY = {**STORED_THEN, "fail_on_partial_success": False, "launched_at": None}
 
 
 def test_stored_triggers_survive_an_upgrade() -> None:
