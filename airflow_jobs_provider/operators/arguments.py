@@ -1,7 +1,8 @@
 """What the arguments of the operators may be, for the editor and the type checker only.
 
 A structure of the reference, so that the editor completes its fields; any other mapping, since a
-field that the reference does not know is passed on; or what another task returns.
+field that the reference does not know is passed on; text of one, such as a template; or what
+another task returns.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ __all__ = ["Flag", "Id", "ListOf", "Number", "StructureOf", "Text"]
 
 T = TypeVar("T")
 
-StructureOf: TypeAlias = T | Mapping[str, Any] | XComArg
-ListOf: TypeAlias = Sequence[T] | Sequence[Any] | XComArg
+StructureOf: TypeAlias = T | Mapping[str, Any] | str | XComArg
+ListOf: TypeAlias = Sequence[T] | Sequence[Any] | str | XComArg
 Text: TypeAlias = str | XComArg
 # As text where a template gives them.
 Number: TypeAlias = int | str | XComArg

@@ -55,8 +55,8 @@ class DatabricksCreateJobsOperator(PayloadOperator):
     Every setting can be given by its own name or in ``json``; the own name wins. All are templated
     and take XComArgs. Reference: "Create", "Reset", "JobSettings".
 
-    :param json: the settings as one dict, also those of later API versions that have no parameter
-        here.
+    :param json: the settings as one dict or as text, JSON or a Python literal; also those of later
+        API versions that have no parameter here.
     :param name: name of the job.
     :param description: what the job is for, in later API versions.
     :param tags: tags of the job, in later API versions.
@@ -196,11 +196,11 @@ class DatabricksCreateJobsOperator(PayloadOperator):
 
     def execute(self, context: Context) -> int:
         """Find the job by its name; reset it, or create it if there is none."""
-        settings = self.request_with_dag_params(context)
-        name = settings.get("name")
-        if not name:
-            raise AirflowFailException("name must be given: it is what the job is found by")
         with airflow_exceptions():
+            settings = self.request_with_dag_params(context)
+            name = settings.get("name")
+            if not name:
+                raise AirflowFailException("name must be given: it is what the job is found by")
             check_before_sending("create", settings, validate=self.validate)
             try:
                 job_id = self.hook.find_job_id_by_name(str(name))

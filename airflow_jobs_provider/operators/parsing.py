@@ -19,15 +19,21 @@ __all__ = [
 ]
 
 
-def fields_over_json(json: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+def fields_over_json(call_name: str, json: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``json``, overridden by the fields that were given; None counts as not given.
 
-    :raises TypeError: ``json`` is not a dict, such as a template that rendered to text.
+    What is text where the API wants a structure, a list or a map is read as JSON, else as a Python
+    literal: ``json`` itself, a field, or a field of a structure.
+
+    :param call_name: the endpoint, such as ``runs/submit``.
+    :param json: the fields as one dict or as text, or None.
+    :param fields: the fields given by name.
+    :raises InvalidRequest: ``json`` is no map of fields, or a text cannot be read.
     """
-    if json is not None and not isinstance(json, Mapping):
-        raise TypeError(f"json must be a dict of the request's fields, not {type(json).__name__}")
+    from airflow_jobs_provider.api.payload_text import read_payload, with_structures_read
+
     given = {name: value for name, value in fields.items() if value is not None}
-    return {**(json or {}), **given}
+    return with_structures_read(call_name, {**read_payload("json", json), **given})
 
 
 def check_when_parsed(
@@ -45,7 +51,7 @@ def check_when_parsed(
     """
     if not validate or has_unrendered(json) or has_unrendered(fields):
         return
-    request = fields_over_json(json, fields)
+    request = fields_over_json(call_name, json, fields)
     if request:
         check_before_sending(call_name, request)
 

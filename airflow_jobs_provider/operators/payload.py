@@ -21,7 +21,7 @@ class PayloadOperator(ConnectedOperator):
     A subclass names its endpoint in ``call_name`` and the endpoint's fields in ``request_fields``,
     and keeps each field as an attribute of the same name.
 
-    :param json: the request's fields as one dict.
+    :param json: the request's fields as one dict, or as text: JSON, or a Python literal.
     :param forward_dag_params: send the DAG's ``params`` where the request takes parameters and has
         none; default True.
     """
@@ -40,13 +40,18 @@ class PayloadOperator(ConnectedOperator):
         super().__init__(**kwargs)
         self.json = json
         self.forward_dag_params = forward_dag_params
+        # Names of what was given: a template may render it to None.
+        self._given: tuple[str, ...] = ()
 
     def request(self) -> dict[str, Any]:
         """Return what is sent: ``json``, overridden by the fields that were given."""
-        return fields_over_json(self.json, self._fields())
+        return fields_over_json(self.call_name, self.json, self._fields())
 
     def request_with_dag_params(self, context: Context) -> dict[str, Any]:
         """Return what is sent, with the DAG's ``params`` unless told otherwise."""
+        for name in self._given:
+            if getattr(self, name) is None:
+                self.log.warning("%s rendered to None and counts as not given.", name)
         request = self.request()
         if not self.forward_dag_params:
             return request
@@ -57,5 +62,12 @@ class PayloadOperator(ConnectedOperator):
         return {name: getattr(self, name) for name in self.request_fields}
 
     def _check_when_parsed(self) -> None:
-        """Check the request in the constructor, if all of it is known by then."""
-        check_when_parsed(self.call_name, self.json, self._fields(), validate=self.validate)
+        """Check the request at the end of the constructor, if all of it is known by then."""
+        self._given = tuple(
+            name for name in ("json", *self.request_fields) if getattr(self, name) is not None
+        )
+        fields = self._fields_when_parsed()
+        check_when_parsed(self.call_name, self.json, fields, validate=self.validate)
+
+    def _fields_when_parsed(self) -> dict[str, Any]:
+        return self._fields()

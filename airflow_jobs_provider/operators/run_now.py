@@ -12,7 +12,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_jobs_provider.argument_checks import check_id
 from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.operators.launching import LaunchRunOperator
-from airflow_jobs_provider.operators.parsing import check_when_parsed
+from airflow_jobs_provider.operators.parsing import has_unrendered
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -39,7 +39,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     XComs, launching, waiting and ``json`` are those of :class:`.DatabricksSubmitRunOperator`.
     Reference: "Run now".
 
-    :param json: the request's fields as one dict.
+    :param json: the request's fields as one dict, or as text: JSON, or a Python literal.
     :param job_id: the job to run.
     :param job_name: the job's name, in place of its id; exactly one job must have it.
     :param notebook_params: parameters of a notebook job, merged over its base parameters.
@@ -141,12 +141,20 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         self.repair_run = repair_run
         self.max_repairs = max_repairs
         self._made_way = False
+        self._check_when_parsed()
+
+    def _fields_when_parsed(self) -> dict[str, Any]:
         fields = self._fields()
-        in_json = self.json if isinstance(self.json, Mapping) else {}
-        check_id("job_id", job_id if job_id is not None else in_json.get("job_id"))
+        in_json: Mapping[str, Any] = {}
+        if self.json is not None and not has_unrendered(self.json):
+            from airflow_jobs_provider.api.payload_text import read_payload
+
+            in_json = read_payload("json", self.json)
+        job_id = in_json.get("job_id") if self.job_id is None else self.job_id
+        check_id("job_id", job_id)
         if fields.pop("job_name") is not None or in_json.get("job_name") is not None:
             fields["job_id"] = fields["job_id"] or 0  # not known yet, but there
-        check_when_parsed("run-now", self.json, fields, validate=self.validate)
+        return fields
 
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``run-now`` call, with the job's id where its name was given."""

@@ -53,7 +53,8 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     Every field of the request can be given by its own name or in ``json``; the own name wins. All
     are templated and take XComArgs. Reference: "Runs submit".
 
-    :param json: the request's fields as one dict.
+    :param json: the request's fields as one dict; or as text, JSON or a Python literal, such as a
+        template or a file ``...json-tpl`` gives. So can every structure, list and map be given.
     :param notebook_task: a notebook and its parameters (reference: "NotebookTask").
     :param spark_jar_task: a JAR's main class (reference: "SparkJarTask").
     :param spark_python_task: a Python file (reference: "SparkPythonTask").

@@ -65,10 +65,12 @@ def test_outputs_of_other_tasks() -> None:
 
 def test_fields_win_over_json() -> None:
     """A field given by name replaces the same in json; None is not given."""
-    assert fields_over_json({"a": 1, "b": 2}, {"a": 3, "b": None}) == {"a": 3, "b": 2}
-    assert fields_over_json(None, {"a": 0}) == {"a": 0}
-    with pytest.raises(TypeError, match="json must be a dict of the request's fields, not str"):
-        fields_over_json("[]", {})
+    fields = {"a": 3, "b": None}
+    assert fields_over_json("run-now", {"a": 1, "b": 2}, fields) == {"a": 3, "b": 2}
+    assert fields_over_json("run-now", "{'a': 1, 'b': 2}", fields) == {"a": 3, "b": 2}
+    assert fields_over_json("run-now", None, {"a": 0}) == {"a": 0}
+    with pytest.raises(InvalidRequest, match="json must be a map of fields; it is a list"):
+        fields_over_json("run-now", "[]", {})
 
 
 def test_what_is_checked_when_parsed() -> None:

@@ -337,12 +337,6 @@ def test_what_is_sent(context: Any, server: ScriptedServer) -> None:
     }
 
 
-def test_a_json_that_is_no_dict(context: Any) -> None:
-    """A rendered string or list in json is told as such."""
-    with pytest.raises(TypeError, match="json must be a dict"):
-        submit(json="[]").execute(context)
-
-
 def run_now(**arguments: Any) -> DatabricksRunNowOperator:
     """Make a run-now operator that polls fast."""
     return DatabricksRunNowOperator(task_id="etl", polling_period_seconds=0.01, **arguments)
