@@ -27,6 +27,11 @@ EXTRA_FIELDS: dict[str, tuple[str, str, str]] = {
         "TLS certificates",
         "Path of a CA bundle; empty for the usual ones; false to check nothing",
     ),
+    "proxies": (
+        "string",
+        "Proxies",
+        'JSON such as {"https": "http://proxy.example.com:3128"}; empty for the environment\'s',
+    ),
     "timeout_seconds": (
         "integer",
         "Time-out in seconds",

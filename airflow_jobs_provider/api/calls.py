@@ -44,6 +44,7 @@ Verb = Literal["GET", "POST", "PUT", "PATCH"]
 JOBS_SERVICE = "jobs"
 # Later versions of the API give no more runs on one page.
 RUNS_PER_PAGE_IN_EVERY_VERSION = 25
+MAX_EXPORT_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +65,8 @@ class Call(Generic[T]):
         by default 2.0 if that can express it, else 2.2.
     :ivar service: first part of the path below the version; default ``jobs``. The connection's
         ``api_version`` pins the version of this service only.
+    :ivar max_answer_bytes: size that a good answer may have, where that is more than the client
+        allows; default None.
     """
 
     verb: Verb
@@ -76,6 +79,7 @@ class Call(Generic[T]):
     min_api_version: str = OLDEST_API_VERSION
     default_api_version: str | None = None
     service: str = JOBS_SERVICE
+    max_answer_bytes: int | None = None
 
     @property
     def name(self) -> str:
@@ -255,7 +259,14 @@ def export_run(run_id: int, views_to_export: str | None = None) -> Call[list[Ans
     :param views_to_export: ``CODE`` (the service's default), ``DASHBOARDS`` or ``ALL``.
     """
     parameters = _given(run_id=run_id, views_to_export=views_to_export)
-    return Call("GET", "runs/export", parameters, True, lambda answer: answer.get("views") or [])
+    return Call(
+        "GET",
+        "runs/export",
+        parameters,
+        True,
+        lambda answer: answer.get("views") or [],
+        max_answer_bytes=MAX_EXPORT_BYTES,
+    )
 
 
 def cancel_run(run_id: int) -> Call[None]:

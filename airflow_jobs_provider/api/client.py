@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import os
+import functools
+import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
+from urllib.parse import urlsplit
 
 import tenacity
 
@@ -21,11 +24,14 @@ from airflow_jobs_provider.api.calls import Call, Page
 from airflow_jobs_provider.api.errors import JobsApiError, NoAnswer
 from airflow_jobs_provider.api.exchange import (
     CONNECT_SECONDS,
+    LIBRARY_FAULTS,
     BaseClient,
+    Request,
     Tries,
-    environment_proxy,
     reason_of,
+    without_frames,
 )
+from airflow_jobs_provider.api.proxies import Route, choose_route, ssl_context
 from airflow_jobs_provider.api.retries import RetryPolicy, a_pause, pause
 from airflow_jobs_provider.api.steps import Exchange, Step, Wait
 
@@ -43,10 +49,16 @@ def _ignore(_call: Call[Any], _error: JobsApiError | None) -> None:
     pass
 
 
-class JobsClient(BaseClient):
-    """The blocking face, on one pooled ``requests`` session. Use it as a context manager."""
+# An answer up to this size is read in the event loop, a larger one in a thread.
+READ_AT_ONCE_BYTES = 128 * 1024
+_REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d+) *([^'\")]*)")
 
-    _session: requests.Session | None = None
+
+class JobsClient(BaseClient):
+    """The blocking face, on pooled connections of ``requests``. Use it as a context manager."""
+
+    _adapter: requests.adapters.BaseAdapter | None = None
+    _route: Route | None = None
 
     def send(
         self, call: Call[T], *, retries: RetryPolicy | None = None, on_try: OnTry = _ignore
@@ -60,6 +72,7 @@ class JobsClient(BaseClient):
         :raises JobsApiError: what went wrong in the end; see :mod:`.errors`.
         """
         tries = Tries(call)
+        request = self._request(call)
 
         def once() -> T:
             if tries.refused:
@@ -67,7 +80,7 @@ class JobsClient(BaseClient):
             tries.begin()
             on_try(call, None)
             try:
-                return self._send_once(call)
+                return self._send_once(call, request)
             except JobsApiError as error:
                 on_try(call, error)
                 if tries.is_done(error):
@@ -131,15 +144,15 @@ class JobsClient(BaseClient):
         not renew its credentials, since that may ask whoever keeps them in the middle of an answer.
         """
         twin = copy.copy(self)
-        twin._session = None  # noqa: SLF001 - its own class
+        twin._adapter = None  # noqa: SLF001 - its own class
         twin._renew_credentials = None  # noqa: SLF001
         return twin
 
     def close(self) -> None:
         """Close the connections."""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        if self._adapter is not None:
+            self._adapter.close()
+            self._adapter = None
 
     def __enter__(self) -> Self:
         return self
@@ -154,45 +167,97 @@ class JobsClient(BaseClient):
 
     _default_sleep: ClassVar[Any] = staticmethod(pause)
 
-    def _send_once(self, call: Call[T]) -> T:
+    def _send_once(self, call: Call[T], request: Request) -> T:
         import requests
+        from urllib3.exceptions import HTTPError
 
-        request = self._request(call, self._credentials.authorization())
-        if self._session is None:
-            self._session = requests.Session()
+        route = self._choose_route()
+        started = time.monotonic()
+        faults: tuple[type[Exception], ...]
+        faults = (requests.RequestException, HTTPError, *LIBRARY_FAULTS)
+        fault: BaseException
         try:
-            response = self._session.request(
+            prepared = requests.Request(
                 request.verb,
                 request.url,
-                params=request.query,
-                json=request.body,
-                headers=request.headers,
+                headers=self._headers(request),
+                data=request.body,
                 auth=_keep_header,
-                # Given at each request: on a session, REQUESTS_CA_BUNDLE would win over it.
-                verify=self._verify,
-                allow_redirects=False,
+            ).prepare()
+            # Not through a session: one looks at cookies and at where a redirect leads.
+            response = self._sender().send(
+                prepared,
+                stream=True,
                 timeout=(CONNECT_SECONDS, self._timeout_seconds),
+                verify=route.verify,
+                proxies={"all": route.proxy} if route.proxy else {},
             )
-        except requests.RequestException as error:
-            raise self._fault(error) from None
-        return self._read(call, response.status_code, response.headers, response.content)
+            with response:
+                body = self._body(call, response)
+        except faults as error:
+            is_late = time.monotonic() - started >= self._answer_seconds
+            fault = self._answer_too_slow() if is_late else self._fault(error, route)
+        except BaseException as error:  # noqa: BLE001 - a signal's, such as a time-out of the task
+            fault = without_frames(error)
+        else:
+            return self._read(call, route, response.status_code, response.headers, body)[0]
+        # Raised here, so that no frame of the library is shown with it: they hold the headers.
+        raise fault
 
-    def _fault(self, error: requests.RequestException) -> NoAnswer:
+    def _body(self, call: Call[Any], response: requests.Response) -> bytes:
+        """Read an answer's body, or so much of it as shows that it is too large."""
+        limit = self._max_bytes(call, response.status_code)
+        parts: list[bytes] = []
+        size = 0
+        for part in response.raw.stream(64 * 1024, decode_content=False):
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                break
+        return b"".join(parts)
+
+    def _choose_route(self) -> Route:
+        if self._route is None:
+            self._route = choose_route(self.base_url, self._proxies, self._verify)
+        return self._route
+
+    def _sender(self) -> requests.adapters.BaseAdapter:
+        if self._adapter is None:
+            from airflow_jobs_provider.api.adapter import BoundedAdapter
+
+            self._adapter = BoundedAdapter(self._answer_seconds)
+        return self._adapter
+
+    def _fault(self, error: Exception, route: Route) -> NoAnswer:
         """Name a fault of requests; urllib3's own error, inside, tells sent from not sent."""
         import requests
         import urllib3.exceptions as inner
+
+        from airflow_jobs_provider.api.adapter import is_before_request
 
         cause: Any = error.args[0] if error.args else error
         cause = getattr(cause, "reason", None) or cause
         if isinstance(error, requests.exceptions.SSLError):
             return self._insecure(reason_of(cause))
+        took = f"not established within {CONNECT_SECONDS:.0f} s"
+        if route.proxy and is_before_request(error):
+            refused = _REFUSED_TUNNEL.search(str(cause))
+            if refused:
+                return self._proxy_failed(route, refused[2], int(refused[1]))
+            inside = getattr(cause, "original_error", cause)
+            if isinstance(inside, inner.NameResolutionError):
+                return self._proxy_failed(route, "its host name does not resolve")
+            is_late = isinstance(inside, inner.TimeoutError) and not isinstance(
+                inside, inner.NewConnectionError
+            )
+            return self._proxy_failed(route, took if is_late else reason_of(inside))
         if isinstance(cause, inner.NameResolutionError):
             return self._host_not_found()
         if isinstance(error, requests.ConnectTimeout):
-            return self._connection_failed(f"not established within {CONNECT_SECONDS:.0f} s")
-        if isinstance(cause, (inner.NewConnectionError, inner.ProxyError)):
+            return self._connection_failed(took)
+        if isinstance(cause, inner.NewConnectionError):
             return self._connection_failed(reason_of(cause))
-        if isinstance(error, requests.Timeout):
+        if isinstance(error, (requests.Timeout, inner.TimeoutError)):
             return self._answer_lost(f"nothing came for {self._timeout_seconds:.0f} s")
         return self._answer_lost(reason_of(cause))
 
@@ -219,6 +284,7 @@ class AsyncJobsClient(BaseClient):
         :raises JobsApiError: what went wrong in the end; see :mod:`.errors`.
         """
         tries = Tries(call)
+        request = self._request(call)
 
         async def once() -> T:
             if tries.refused:
@@ -226,7 +292,7 @@ class AsyncJobsClient(BaseClient):
             tries.begin()
             try:
                 async with turn():
-                    return await self._send_once(call)
+                    return await self._send_once(call, request)
             except JobsApiError as error:
                 if tries.is_done(error):
                     return cast("T", None)
@@ -294,57 +360,103 @@ class AsyncJobsClient(BaseClient):
 
     _default_sleep: ClassVar[Any] = staticmethod(a_pause)
 
-    async def _send_once(self, call: Call[T]) -> T:
+    async def _send_once(self, call: Call[T], request: Request) -> T:
         import aiohttp
+        import yarl
 
-        request = self._request(call, self._credentials.authorization())
+        route, trust = await self._choose_route()
+        started = time.monotonic()
+        progress = _Progress()
+        faults: tuple[type[Exception], ...] = (aiohttp.ClientError, *LIBRARY_FAULTS)
+        fault: BaseException
+        try:
+            async with self._session_for(route).request(
+                request.verb,
+                yarl.URL(request.url, encoded=True),
+                data=request.body,
+                headers=self._headers(request),
+                proxy=route.proxy,
+                ssl=trust,
+                allow_redirects=False,
+                trace_request_ctx=progress,
+            ) as response:
+                body = await self._body(call, response)
+        except faults as error:
+            is_late = time.monotonic() - started >= self._answer_seconds and progress.is_connected
+            fault = self._answer_too_slow() if is_late else self._fault(error, route, progress)
+        except BaseException as error:  # noqa: BLE001 - such as the cancellation of the task
+            fault = without_frames(error)
+        else:
+            answer = (response.status, response.headers, body)
+            if len(body) <= READ_AT_ONCE_BYTES and not response.headers.get("Content-Encoding"):
+                result, self.answered_bytes = self._read(call, route, *answer)
+            else:
+                # In a thread: to unpack and read it would hold up the event loop.
+                read = functools.partial(self._read, call, route, *answer)
+                result, self.answered_bytes = await asyncio.to_thread(read)
+            return result
+        # Raised here, so that no frame of the library is shown with it: they hold the headers.
+        raise fault
+
+    async def _body(self, call: Call[Any], response: aiohttp.ClientResponse) -> bytes:
+        """Read an answer's body, or so much of it as shows that it is too large."""
+        limit = self._max_bytes(call, response.status)
+        parts: list[bytes] = []
+        size = 0
+        async for part in response.content.iter_any():
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                response.close()
+                break
+        return b"".join(parts)
+
+    def _session_for(self, route: Route) -> aiohttp.ClientSession:
         if self._session is None:
+            import aiohttp
+
+            traces = aiohttp.TraceConfig()
+            traces.on_connection_create_end.append(_note_connection)
+            traces.on_connection_reuseconn.append(_note_connection)
             self._session = aiohttp.ClientSession(
-                # Not trust_env: it would also set an Authorization header of its own from .netrc.
-                proxy=environment_proxy(self.base_url),
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(
-                    total=None,
+                    total=self._answer_seconds,
+                    # The proxy's answer to CONNECT is waited for as long as the blocking face does.
+                    connect=CONNECT_SECONDS if route.proxy else None,
                     sock_connect=CONNECT_SECONDS,
                     sock_read=self._timeout_seconds,
                 ),
+                trace_configs=[traces],
             )
-        try:
-            async with self._session.request(
-                request.verb,
-                request.url,
-                params=request.query,
-                json=request.body,
-                headers=request.headers,
-                ssl=await self._ssl(),
-                allow_redirects=False,
-            ) as response:
-                body = await response.read()
-                self.answered_bytes = len(body)
-        except (aiohttp.ClientError, TimeoutError) as error:
-            raise self._fault(error) from None
-        return self._read(call, response.status, response.headers, body)
+        return self._session
 
-    async def _ssl(self) -> Any:
-        verify = self._verify
-        if verify is True:
-            # As requests does, so that a company's CA bundle serves both faces.
-            bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
-            verify = bundle or True
-        if isinstance(verify, bool):
-            return verify
-        if self._ssl_context is None:
+    async def _choose_route(self) -> tuple[Route, ssl.SSLContext | bool]:
+        if self._route is None or (self._route.done() and self._route.exception() is not None):
             # In a thread: to read all certificates of a bundle would hold up the event loop.
-            reading = asyncio.to_thread(ssl.create_default_context, cafile=verify)
-            self._ssl_context = asyncio.ensure_future(reading)
+            self._route = asyncio.ensure_future(asyncio.to_thread(self._route_and_trust))
         # For all requests that are waiting for it, whichever of them is cancelled.
-        return await asyncio.shield(self._ssl_context)
+        return await asyncio.shield(self._route)
 
-    _ssl_context: asyncio.Future[ssl.SSLContext] | None = None
+    def _route_and_trust(self) -> tuple[Route, ssl.SSLContext | bool]:
+        route = choose_route(self.base_url, self._proxies, self._verify)
+        if self.base_url.startswith("https:") or route.address.startswith("https:"):
+            return route, ssl_context(route.verify, self.host)
+        return route, True
 
-    def _fault(self, error: Exception) -> NoAnswer:
+    _route: asyncio.Future[tuple[Route, ssl.SSLContext | bool]] | None = None
+
+    def _fault(self, error: Exception, route: Route, progress: _Progress) -> NoAnswer:
         """Name a fault of aiohttp."""
         import aiohttp
 
+        if route.proxy and not progress.is_connected:
+            if isinstance(error, aiohttp.ClientHttpProxyError):
+                return self._proxy_failed(route, error.message, error.status)
+            is_services = isinstance(error, aiohttp.ClientSSLError) and self._is_of_service(error)
+            if not is_services:
+                return self._proxy_failed(route, self._proxy_reason(error))
         if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
             return self._insecure(reason_of(error))
         if isinstance(error, aiohttp.ClientConnectorDNSError):
@@ -356,6 +468,30 @@ class AsyncJobsClient(BaseClient):
         if isinstance(error, TimeoutError):
             return self._answer_lost(f"nothing came for {self._timeout_seconds:.0f} s")
         return self._answer_lost(reason_of(error))
+
+    def _proxy_reason(self, error: Exception) -> str:
+        import aiohttp
+
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            return "its host name does not resolve"
+        if isinstance(error, TimeoutError):
+            return f"not established within {CONNECT_SECONDS:.0f} s"
+        return reason_of(error)
+
+    def _is_of_service(self, error: aiohttp.ClientSSLError) -> bool:
+        """Whether TLS failed with the service and not with its proxy."""
+        parts = urlsplit(self.base_url)
+        return (error.host, error.port) == (parts.hostname, parts.port or 443)
+
+
+class _Progress:
+    """How far a request has come."""
+
+    is_connected = False
+
+
+async def _note_connection(_session: Any, context: Any, _parameters: Any) -> None:
+    context.trace_request_ctx.is_connected = True
 
 
 def _keep_header(request: Any) -> Any:

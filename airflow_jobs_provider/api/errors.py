@@ -8,7 +8,10 @@
     ├── NoAnswer                    the service gave no answer (host)
     │   ├── ConnectionFailed        the request never reached it
     │   │   ├── HostNotFound        the host's name does not resolve
-    │   │   └── InsecureConnection  the TLS certificate is not to be trusted
+    │   │   ├── InsecureConnection  the TLS certificate is not to be trusted
+    │   │   └── ProxyError          the proxy does not answer or does not connect (proxy)
+    │   │       ├── InvalidProxy    its address is unusable, or of a kind that is not supported
+    │   │       └── ProxyAuthenticationRequired  it does not accept user and password (407)
     │   └── AnswerLost              the request may have reached it, its answer did not arrive
     └── ErrorAnswer                 the service, or a gateway before it, answered
         │                           (status, error_code, message, request_id)
@@ -53,10 +56,13 @@ __all__ = [
     "ErrorAnswer",
     "HostNotFound",
     "InsecureConnection",
+    "InvalidProxy",
     "InvalidRequest",
     "JobsApiError",
     "NoAnswer",
     "PassingConflict",
+    "ProxyAuthenticationRequired",
+    "ProxyError",
     "RateLimited",
     "ServerError",
     "UnexpectedAnswer",
@@ -149,7 +155,15 @@ class NoAnswer(JobsApiError):
 
 
 class ConnectionFailed(NoAnswer):
-    """The request never reached the service, so whatever it asked for did not happen."""
+    """The request never reached the service, so whatever it asked for did not happen.
+
+    :ivar first_contact: whether the client has never had an answer from this host. A wrong host
+        name or proxy is then more likely than an outage.
+    """
+
+    def __init__(self, message: str, *, host: str = "", first_contact: bool = False) -> None:
+        super().__init__(message, host=host)
+        self.first_contact = first_contact
 
 
 class HostNotFound(ConnectionFailed):
@@ -158,6 +172,35 @@ class HostNotFound(ConnectionFailed):
 
 class InsecureConnection(ConnectionFailed):
     """The service's TLS certificate is not to be trusted."""
+
+
+class ProxyError(ConnectionFailed):
+    """The proxy does not answer, or does not connect to the service.
+
+    :ivar proxy: URL of the proxy, without user and password.
+    :ivar status: HTTP status with which it refused to connect; None where it gave none.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        host: str = "",
+        proxy: str = "",
+        status: int | None = None,
+        first_contact: bool = False,
+    ) -> None:
+        super().__init__(message, host=host, first_contact=first_contact)
+        self.proxy = proxy
+        self.status = status
+
+
+class InvalidProxy(ProxyError):
+    """The proxy's URL cannot be used, or names a kind of proxy that is not supported (SOCKS)."""
+
+
+class ProxyAuthenticationRequired(ProxyError):
+    """The proxy does not accept the user and password of its URL, or wants some (407)."""
 
 
 class AnswerLost(NoAnswer):

@@ -7,19 +7,29 @@ the HTTP libraries are called here.
 from __future__ import annotations
 
 import errno
+import http.client
 import logging
 import os
 import re
 import ssl
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider import __version__
 from airflow_jobs_provider.api.auth import Credentials
 from airflow_jobs_provider.api.calls import Call
+from airflow_jobs_provider.api.encoding import (
+    ACCEPT_ENCODING,
+    BrokenBody,
+    TooLarge,
+    decoded,
+    json_bytes,
+    query_text,
+)
 from airflow_jobs_provider.api.errors import (
     AnswerLost,
     AuthenticationFailed,
@@ -29,31 +39,48 @@ from airflow_jobs_provider.api.errors import (
     HostNotFound,
     InsecureConnection,
     JobsApiError,
+    ProxyAuthenticationRequired,
+    ProxyError,
+    UnexpectedAnswer,
     answer_error,
     is_success,
     read_json_object,
 )
+from airflow_jobs_provider.api.proxies import WHERE_PROXIES_ARE_SET, Proxies, Route, is_loopback
 from airflow_jobs_provider.api.retries import RetryPolicy
 
-__all__ = ["CONNECT_SECONDS", "BaseClient", "Request", "Tries", "environment_proxy", "reason_of"]
+__all__ = [
+    "CONNECT_SECONDS",
+    "LIBRARY_FAULTS",
+    "BaseClient",
+    "Request",
+    "Tries",
+    "reason_of",
+    "without_frames",
+]
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_THIS_MACHINE = frozenset({"127.0.0.1", "localhost", "::1"})
 CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 180.0
+MAX_ANSWER_BYTES = 64 * 1024 * 1024
+# More of a page that is not the API's tells nobody anything.
+MAX_ERROR_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call as HTTP, ready to be sent."""
+    """A call as HTTP, but for its headers: a traceback with local variables shows no credential.
+
+    :ivar verb: HTTP verb.
+    :ivar url: address, with the query.
+    :ivar body: the body as sent; None for none.
+    """
 
     verb: str
     url: str
-    # Not in the repr: a traceback with local variables would show the credential.
-    headers: dict[str, str] = field(repr=False)
-    query: dict[str, str] | None
-    body: Any | None
+    body: bytes | None
 
 
 class BaseClient:
@@ -71,6 +98,9 @@ class BaseClient:
         api_version: str | None = None,
         allow_http: bool = False,
         verify: bool | str = True,
+        proxies: Proxies | None = None,
+        answer_seconds: float = ANSWER_SECONDS,
+        max_answer_bytes: int = MAX_ANSWER_BYTES,
         user_agent_suffix: str = "",
         sleep: Callable[[float], Any] | None = None,
         renew_credentials: Callable[[], Any] | None = None,
@@ -85,7 +115,12 @@ class BaseClient:
         :param api_version: version of the Jobs API for all calls, ``2.0``, ``2.1`` or ``2.2``; by
             default each call is sent to the version that it needs.
         :param allow_http: send credentials over plain http to another machine; default False.
-        :param verify: check TLS certificates (default), or the path of a CA bundle.
+        :param verify: check TLS certificates (default), or the path of a CA bundle; see
+            :mod:`.proxies`.
+        :param proxies: proxies that win over the environment's; see :mod:`.proxies`.
+        :param answer_seconds: longest time from a request to the end of its answer; default 180.
+        :param max_answer_bytes: size that a decoded answer may have; default 64 MiB. A call may
+            allow more.
         :param user_agent_suffix: added to the User-Agent.
         :param sleep: what waits between tries, in seconds; the face's own by default. Give a test
             one that does not wait.
@@ -96,7 +131,7 @@ class BaseClient:
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"base_url is not an http or https address: {base_url!r}")
-        if parts.scheme == "http" and parts.hostname not in _THIS_MACHINE and not allow_http:
+        if parts.scheme == "http" and not is_loopback(parts.hostname) and not allow_http:
             raise CredentialsError(
                 f"credentials are not sent to {parts.hostname} over plain http. Use https, or "
                 'set "allow_http": true in the connection\'s extra'
@@ -108,6 +143,11 @@ class BaseClient:
         self._retries = retries or RetryPolicy()
         self._timeout_seconds = timeout_seconds
         self._verify = verify
+        self._proxies = proxies or Proxies()
+        self._answer_seconds = answer_seconds
+        self._max_answer_bytes = max_answer_bytes
+        # Whether the host was ever reached, so that a wrong address is told from an outage.
+        self._was_answered = False
         self._sleep = sleep or self._default_sleep
         self._renew_credentials = renew_credentials
         suffix = f" {user_agent_suffix}" if user_agent_suffix else ""
@@ -120,20 +160,60 @@ class BaseClient:
         """Return the version of the API that this client sends a call to."""
         return call.api_version(self.api_version)
 
-    def _request(self, call: Call[Any], authorization: str) -> Request:
-        is_get = call.verb == "GET"
-        return Request(
-            verb=call.verb,
-            url=f"{self.base_url}/api/{self.version_of(call)}/{call.service}/{call.path}",
-            headers={"Authorization": authorization, "User-Agent": self._user_agent},
-            query={k: _query_text(v) for k, v in call.parameters.items()} if is_get else None,
-            body=None if is_get else dict(call.parameters),
+    def _request(self, call: Call[Any]) -> Request:
+        parts = urlsplit(self.base_url)
+        # Without user and password, which an HTTP library would send in place of the credentials.
+        url = (
+            f"{parts.scheme}://{self.host}{parts.path}"
+            f"/api/{self.version_of(call)}/{call.service}/{call.path}"
         )
+        if call.verb == "GET":
+            query = query_text(call.name, call.parameters)
+            return Request(call.verb, f"{url}?{query}" if query else url, None)
+        return Request(call.verb, url, json_bytes(call.name, call.parameters))
 
-    def _read(self, call: Call[T], status: int, headers: Mapping[str, str], body: bytes) -> T:
+    def _headers(self, request: Request) -> dict[str, str]:
+        headers = {
+            "Authorization": self._credentials.authorization(),
+            "User-Agent": self._user_agent,
+            "Accept": "*/*",
+            "Accept-Encoding": ACCEPT_ENCODING,
+        }
+        if request.body is not None:
+            headers["Content-Type"] = "application/json"
+        return headers
+
+    def _max_bytes(self, call: Call[Any], status: int) -> int:
+        """Return the size that an answer may have."""
+        if not is_success(status):
+            return MAX_ERROR_BYTES
+        return max(self._max_answer_bytes, call.max_answer_bytes or 0)
+
+    def _read(
+        self, call: Call[T], route: Route, status: int, headers: Mapping[str, str], raw: bytes
+    ) -> tuple[T, int]:
+        """Return what an answer says, and its decoded size.
+
+        :param raw: the body as received; as far as it was read, where it is too large.
+        """
+        if status == 407 and route.proxy:
+            raise self._proxy_failed(route, "Proxy Authentication Required", status)
+        self._was_answered = True
+        limit = self._max_bytes(call, status)
+        try:
+            body = decoded(raw, headers.get("content-encoding") or "", limit)
+        except TooLarge:
+            if is_success(status):
+                size = f"{limit / 1024 / 1024:g} MiB"
+                raise UnexpectedAnswer(status=status, excerpt=f"more than {size}") from None
+            body = raw[:limit]
+        except BrokenBody as error:
+            if is_success(status):
+                raise self._answer_lost(error) from None
+            body = b""
         # A page of a thousand runs is a megabyte; a good answer is parsed once.
         if is_success(status) and (answer := read_json_object(body)) is not None:
-            return call.read(answer)
+            return call.read(answer), len(body)
         raise answer_error(status, headers, body)
 
     def _retrying(self, call: Call[Any], retries: RetryPolicy | None) -> dict[str, Any]:
@@ -146,12 +226,34 @@ class BaseClient:
             f"no connection to {self.host} ({reason}). "
             "Check the connection's host and port, and the network",
             host=self.host,
+            first_contact=not self._was_answered,
         )
 
     def _host_not_found(self) -> HostNotFound:
         return HostNotFound(
             f"the host name {self.host} does not resolve. Check the connection's host",
             host=self.host,
+            first_contact=not self._was_answered,
+        )
+
+    def _proxy_failed(self, route: Route, reason: object, status: int | None = None) -> ProxyError:
+        if status == 407:
+            return ProxyAuthenticationRequired(
+                f"the proxy {route.address} does not accept the user and password of its URL, or "
+                f"wants some (407 {reason}). {WHERE_PROXIES_ARE_SET}",
+                host=self.host,
+                proxy=route.address,
+                status=status,
+                first_contact=not self._was_answered,
+            )
+        what = "cannot be used" if status is None else f"does not connect to {self.host}"
+        code = "" if status is None else f"{status} "
+        return ProxyError(
+            f"the proxy {route.address} {what} ({code}{reason}). {WHERE_PROXIES_ARE_SET}",
+            host=self.host,
+            proxy=route.address,
+            status=status,
+            first_contact=not self._was_answered,
         )
 
     def _insecure(self, reason: object) -> InsecureConnection:
@@ -163,6 +265,9 @@ class BaseClient:
 
     def _answer_lost(self, reason: object) -> AnswerLost:
         return AnswerLost(f"no whole answer came from {self.host} ({reason})", host=self.host)
+
+    def _answer_too_slow(self) -> AnswerLost:
+        return self._answer_lost(f"it was not whole within {self._answer_seconds:g} s")
 
 
 class Tries:
@@ -202,16 +307,27 @@ class Tries:
         error.gave_up(self.call.name, self.count, elapsed, outcome_unknown=self.outcome_unknown)
 
 
-def environment_proxy(url: str) -> str | None:
-    """The proxy that the environment names for an address, as requests finds it by itself."""
-    from urllib.request import getproxies, proxy_bypass
+# What HTTP libraries raise beside their own errors, such as for an answer that they cannot read.
+LIBRARY_FAULTS: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+    http.client.HTTPException,
+    zlib.error,
+)
 
-    parts = urlsplit(url)
-    return None if proxy_bypass(parts.hostname or "") else getproxies().get(parts.scheme)
 
+def without_frames(error: BaseException) -> BaseException:
+    """Return an exception without the frames that it came through, to be raised again.
 
-def _query_text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    Those of an HTTP library hold the headers, and so the credential.
+    """
+    error.__context__ = None
+    return error.with_traceback(None)
 
 
 def reason_of(error: object) -> str:

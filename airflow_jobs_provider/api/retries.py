@@ -8,7 +8,10 @@ What went wrong               First wait      Growing to    Given up
                               else 1 s
 answer lost                   0.5 s           30 s          after 10 min
 connection failed             0.5 s           30 s          after 10 min
-host name does not resolve    1 s             10 s          after 1 min
+host name or proxy unusable,  1 s             10 s          after 1 min
+no answer ever came
+the same, proxy answers 5xx   0.5 s           30 s          after 10 min
+proxy refuses password (407)  30 s            60 s          after 15 min
 COULD_NOT_ACQUIRE_LOCK        1 s             30 s          after 10 min
 401, 403 when polling         30 s            60 s          after 15 min
 redirect, page when polling   1 s             60 s          after 15 min
@@ -17,7 +20,10 @@ anything else                 not tried again
 
 While a run that is known to be there is polled (``patient()``), any outage is waited out, however
 long; only a refusal of the credentials is given up, since maintenance has answered 403 for minutes
-but a revoked token stays revoked. An answer that is not the API's, such as a redirect or a page
+but a revoked token stays revoked. Given up, too, is what waiting is unlikely to mend: as long as
+no answer ever came through it, a host name that does not resolve or a proxy that cannot be used is
+an error, at most a minute after the first try, and a proxy's 407 at once. After an answer the same
+is an outage like a lost connection. An answer that is not the API's, such as a redirect or a page
 with 404, mostly means a wrong address; where the API has answered before (``answered_before()``) it
 is a gateway's trouble, and is given as much patience.
 
@@ -49,8 +55,11 @@ from airflow_jobs_provider.api.errors import (
     DoesNotExist,
     HostNotFound,
     InsecureConnection,
+    InvalidProxy,
     JobsApiError,
     PassingConflict,
+    ProxyAuthenticationRequired,
+    ProxyError,
     RateLimited,
     ServerError,
     UnexpectedAnswer,
@@ -109,17 +118,20 @@ class Waits:
     :ivar first: seconds before the second try; each further wait is twice the one before.
     :ivar longest: seconds that a wait grows to.
     :ivar patience: seconds after the first try at which no further try is begun.
+    :ivar bounded: whether it is given up even while polling.
     """
 
     first: float
     longest: float
     patience: float = 10 * MINUTE
+    bounded: bool = False
 
 
 # The first line that fits counts, so a subclass stands before its base.
 _TROUBLE: tuple[tuple[type[JobsApiError], Waits | None], ...] = (
     (InsecureConnection, None),
-    (HostNotFound, Waits(1, 10, patience=MINUTE)),
+    (InvalidProxy, None),
+    (ProxyAuthenticationRequired, Waits(30, 60, patience=15 * MINUTE, bounded=True)),
     (ConnectionFailed, Waits(0.5, 30)),
     (AnswerLost, Waits(0.5, 30)),
     (RateLimited, Waits(1, 60)),
@@ -129,8 +141,12 @@ _TROUBLE: tuple[tuple[type[JobsApiError], Waits | None], ...] = (
 # A gateway's page with a status below 300 is the gateway's trouble, not a wrong address.
 _GATEWAY_PAGE = Waits(30, 60)
 _NOT_SHOWN_YET = Waits(0.5, 5)
-_REFUSED_WHILE_POLLING = Waits(30, 60, patience=15 * MINUTE)
-_ODD_WHILE_POLLING = Waits(1, 60, patience=15 * MINUTE)
+_REFUSED_WHILE_POLLING = Waits(30, 60, patience=15 * MINUTE, bounded=True)
+_ODD_WHILE_POLLING = Waits(1, 60, patience=15 * MINUTE, bounded=True)
+# The last try may take CONNECT_SECONDS, so that it is over within a minute.
+_UNUSABLE_FROM_THE_FIRST_TRY = Waits(1, 10, patience=50, bounded=True)
+# The proxy itself works; whether the host is wrong or has an outage, it cannot tell.
+_PROXY_CANNOT_CONNECT = Waits(0.5, 30, bounded=True)
 
 
 @dataclass(frozen=True)
@@ -175,7 +191,9 @@ class RetryPolicy:
     def waits(self, error: BaseException, *, repeatable: bool) -> Waits | None:
         """Return how to wait out an error; None when the same call must not be tried again."""
         waits: Waits | None = None
-        if self.endless and isinstance(error, AuthenticationFailed):
+        if isinstance(error, (HostNotFound, ProxyError)) and error.first_contact:
+            waits = _at_first_contact(error)
+        elif self.endless and isinstance(error, AuthenticationFailed):
             waits = _REFUSED_WHILE_POLLING
         elif self.missing_passes and isinstance(error, DoesNotExist):
             waits = _NOT_SHOWN_YET
@@ -197,7 +215,7 @@ class RetryPolicy:
         waits = self.waits(error, repeatable=True)
         if waits is None:
             return False
-        return (self.endless and not _is_bounded(waits)) or elapsed < waits.patience
+        return (self.endless and not waits.bounded) or elapsed < waits.patience
 
     def wait_before_try(self, error: BaseException, tries: int) -> float:
         """Seconds to wait after the given number of failed tries, the last one with this error."""
@@ -242,7 +260,7 @@ class RetryPolicy:
             if waits is None:
                 return True
             if self.endless:
-                if not _is_bounded(waits):
+                if not waits.bounded:
                     return False
             elif self.limit is not None:
                 return state.attempt_number >= self.limit
@@ -270,6 +288,10 @@ class RetryPolicy:
         return {**arguments, **self.tenacity_args, "reraise": True}
 
 
-def _is_bounded(waits: Waits) -> bool:
-    """Whether this trouble is given up even while polling."""
-    return waits in (_REFUSED_WHILE_POLLING, _ODD_WHILE_POLLING)
+def _at_first_contact(error: HostNotFound | ProxyError) -> Waits | None:
+    """Return how to wait out what may be a wrong setting: no answer ever came from the host."""
+    if isinstance(error, (InvalidProxy, ProxyAuthenticationRequired)):
+        return None  # the same password again may lock the account
+    if isinstance(error, ProxyError) and (error.status or 0) >= 500:
+        return _PROXY_CANNOT_CONNECT
+    return _UNUSABLE_FROM_THE_FIRST_TRY

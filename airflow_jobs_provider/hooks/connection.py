@@ -14,6 +14,8 @@ Extra ``token``           a token; wins over login and password
 Extra ``host``            where the field is empty
 Extra ``allow_http``      ``true`` sends credentials over plain http to another machine
 Extra ``verify``          ``false`` checks no TLS certificate; a path names a CA bundle
+Extra ``proxies``         proxies as ``requests`` takes them, such as ``{"https": "http://..."}``;
+                          see :mod:`airflow_jobs_provider.api.proxies`
 Extra ``timeout_seconds`` longest wait for the next bytes of an answer
 Extra ``api_version``     version of the Jobs API for all calls: ``2.0``, ``2.1`` or ``2.2``; if
                           empty, each request is sent to the version that it needs
@@ -24,13 +26,15 @@ Without token, user and password, the ``.netrc`` file is asked (``NETRC`` names 
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider.api.errors import CredentialsError
+from airflow_jobs_provider.api.proxies import Proxies
 from airflow_jobs_provider.api.versions import API_VERSIONS
 
 if TYPE_CHECKING:
@@ -61,6 +65,7 @@ class WorkspaceAccess:
     credentials: Credentials
     allow_http: bool = False
     verify: bool | str = True
+    proxies: Proxies = field(default_factory=Proxies)
     timeout_seconds: float | None = None
     api_version: str | None = None
 
@@ -93,6 +98,7 @@ class WorkspaceAccess:
             credentials=_credentials(connection, extra, name, urlsplit(base_url).hostname or ""),
             allow_http=_is_true(extra.get("allow_http", False)),
             verify=verify if isinstance(verify, str) and not _is_bool(verify) else _is_true(verify),
+            proxies=_proxies(extra.get("proxies"), name),
             timeout_seconds=None if timeout in (None, "") else float(timeout),
             api_version=_api_version(extra.get("api_version"), name),
         )
@@ -108,6 +114,25 @@ def _api_version(value: object, name: str) -> str | None:
             f"Use one of {', '.join(API_VERSIONS)}"
         )
     return version
+
+
+def _proxies(value: object, name: str) -> Proxies:
+    if isinstance(value, str) and value.strip():  # a form's field brings text
+        try:
+            value = json.loads(value)
+        except ValueError:
+            value = {"": value}
+    proxies = value or {}
+    if not isinstance(proxies, Mapping) or not all(
+        scheme and isinstance(scheme, str) and isinstance(url, (str, type(None)))
+        for scheme, url in proxies.items()
+    ):
+        # Not quoted: a proxy's URL may hold a password.
+        raise ValueError(
+            f"the proxies in the extra of connection {name!r} are not a JSON object such as "
+            '{"https": "http://proxy.example.com:3128"}'
+        )
+    return Proxies(dict(proxies))
 
 
 def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:

@@ -175,6 +175,7 @@ class DatabricksJobsHook(BaseHook):
             "credentials": access.credentials,
             "allow_http": access.allow_http,
             "verify": access.verify,
+            "proxies": access.proxies,
             "api_version": access.api_version,
             "timeout_seconds": (
                 self.timeout_seconds or access.timeout_seconds or DEFAULT_TIMEOUT_SECONDS

@@ -358,9 +358,10 @@ class RunPoller:
         self._trouble.note(error, len(self._waiters))
         if self._retries.waits(error, repeatable=True) is None:
             return False
-        if not self._retries.waits_on(error, self._trouble.seconds):
+        seconds = self._retries.wait_before_try(error, self._trouble.failures)
+        if not self._retries.waits_on(error, self._trouble.seconds + seconds):
             return False
-        await a_pause(self._retries.wait_before_try(error, self._trouble.failures))
+        await a_pause(seconds)
         if not isinstance(error, RateLimited):
             self._paused += time.monotonic() - now
         if isinstance(error, AuthenticationFailed):

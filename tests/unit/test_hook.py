@@ -222,6 +222,7 @@ def test_airflow_shows_the_form() -> None:
     assert form["fields"] == {
         "token": True,
         "verify": False,
+        "proxies": False,
         "timeout_seconds": False,
         "api_version": False,
         "allow_http": False,

@@ -604,7 +604,7 @@ async def test_a_run_that_is_refused_is_its_own_waiters_trouble(
 ) -> None:
     """It gets its patience and then fails; all others keep their period, be it short or long."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(retries, "_REFUSED_WHILE_POLLING", Waits(0.5, 0.5, patience=1.0))
+    monkeypatch.setattr(retries, "_REFUSED_WHILE_POLLING", Waits(0.5, 0.5, 1.0, bounded=True))
     service.lists_refused = True
     forbidden, *run_ids = service.add(3)
     service.refused = {forbidden}
@@ -691,7 +691,7 @@ async def test_odd_answers_to_everything(
 ) -> None:
     """Where runs could be read before it is no wrong address: waited out, but not for ever."""
     monkeypatch.setattr(poller_module, "SECOND_TRY_SECONDS", 0.01)
-    monkeypatch.setattr(retries, "_ODD_WHILE_POLLING", Waits(0.1, 0.1, patience=1.0))
+    monkeypatch.setattr(retries, "_ODD_WHILE_POLLING", Waits(0.1, 0.1, 1.0, bounded=True))
     run_ids = service.add(5)
     tasks = starts(poller(retry_delay=None), run_ids)
     async with asyncio.timeout(10):

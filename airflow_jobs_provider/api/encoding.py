@@ -1,0 +1,123 @@
+"""Bodies on the wire: a request's parameters as JSON, an answer's bytes within a limit."""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from airflow_jobs_provider.api.errors import InvalidRequest
+from airflow_jobs_provider.api.problems import Problem, field_path, what_it_is
+
+__all__ = ["ACCEPT_ENCODING", "BrokenBody", "TooLarge", "decoded", "json_bytes", "query_text"]
+
+# Nothing else is decoded, so nothing else is asked for.
+ACCEPT_ENCODING = "gzip"
+
+
+class TooLarge(Exception):
+    """The body is longer than its limit."""
+
+
+class BrokenBody(Exception):
+    """The body is not what its Content-Encoding says, or that is one that nobody asked for."""
+
+
+def json_bytes(call: str, parameters: Mapping[str, Any]) -> bytes:
+    """Return a request's parameters as JSON.
+
+    :param call: the endpoint, for the error.
+    :param parameters: what is sent.
+    :raises InvalidRequest: JSON cannot express them: NaN, a set, bytes, a value that holds itself.
+    """
+    problem: Problem | None = None
+    try:
+        return json.dumps(parameters, allow_nan=False).encode()
+    except RecursionError:
+        problem = Problem("the request", "must be JSON", "it is nested too deep, or holds itself")
+    except (TypeError, ValueError):
+        problem = next(_not_json(parameters, ()), None) or Problem(
+            "the request", "must be JSON", "it is nested too deep, or holds itself"
+        )
+    # Raised here, so that the error shows no frames of the json module.
+    raise InvalidRequest(call, [problem])
+
+
+def query_text(call: str, parameters: Mapping[str, Any]) -> str:
+    """Return a request's parameters as the query of a URL.
+
+    :param call: the endpoint, for the error.
+    :param parameters: what is sent.
+    :raises InvalidRequest: a value is no Unicode text.
+    """
+    try:
+        return urlencode({name: _as_text(value) for name, value in parameters.items()})
+    except UnicodeEncodeError:
+        pass
+    problem = Problem("the request", "must be Unicode text", "it has half a surrogate pair")
+    raise InvalidRequest(call, [problem])
+
+
+def _as_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+_DEEPEST = 200
+
+
+def _not_json(value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
+    """Yield what JSON cannot express, with its place."""
+    name = field_path(path) or "the request"
+    if len(path) > _DEEPEST:
+        yield Problem("the request", "must be JSON", "it is nested too deep, or holds itself")
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, (str, int, float, bool, type(None))):
+                yield Problem(name, "must have names that are text", f"one {what_it_is(key)[3:]}")
+            yield from _not_json(item, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _not_json(item, (*path, index))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Problem(name, "must be JSON, which has no such number", what_it_is(value))
+    elif not isinstance(value, (str, int, float, bool, type(None))):
+        yield Problem(name, "must be JSON, which has no such value", what_it_is(value))
+
+
+def decoded(body: bytes, encoding: str, limit: int) -> bytes:
+    """Return an answer's body without its Content-Encoding.
+
+    :param body: the bytes as received.
+    :param encoding: the Content-Encoding header; empty for none.
+    :param limit: bytes that the result may have; no more memory is used, whatever the body holds.
+    :raises TooLarge: the result would be longer.
+    :raises BrokenBody: the body cannot be decoded.
+    """
+    kind = encoding.strip().lower()
+    if kind in ("", "identity"):
+        if len(body) > limit:
+            raise TooLarge
+        return body
+    if kind not in ("gzip", "x-gzip", "deflate"):
+        raise BrokenBody(f"it is encoded as {kind!r}")
+    parts: list[bytes] = []
+    size = 0
+    while body:
+        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, by its first bytes
+        while not unpacker.eof:
+            try:
+                part = unpacker.decompress(body, limit + 1 - size)
+            except zlib.error:
+                raise BrokenBody(f"it is not {kind}") from None
+            size += len(part)
+            if size > limit:
+                raise TooLarge
+            parts.append(part)
+            body = unpacker.unconsumed_tail
+            if not body and not unpacker.eof:
+                raise BrokenBody(f"its {kind} is cut off")
+        body = unpacker.unused_data
+    return b"".join(parts)
