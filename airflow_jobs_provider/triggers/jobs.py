@@ -16,14 +16,13 @@ from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.errors import InvalidRequest, JobsApiError
 from airflow_jobs_provider.api.launched_run import is_just_launched
 from airflow_jobs_provider.api.progress import RunProgress
-from airflow_jobs_provider.api.retries import RetryPolicy
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.steps import follow_run
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.outcome import Outcome, read_outcome
-from airflow_jobs_provider.triggers.abandonment import task_waits_no_more
 from airflow_jobs_provider.triggers.ending import success_event
 from airflow_jobs_provider.triggers.pollers import carry_out_one_by_one, poller_of
+from airflow_jobs_provider.triggers.task_states import is_no_longer_deferred, prepare_questions
 
 __all__ = ["DatabricksJobRunTrigger"]
 
@@ -31,10 +30,13 @@ __all__ = ["DatabricksJobRunTrigger"]
 # and events are stored in Airflow's database.
 _RUN_FIELDS = ("run_id", "task_key", "job_id", "run_page_url", "state", "start_time", "end_time")
 _TASK_FIELDS = ("run_id", "task_key", "attempt_number", "state")
-# With the look at the task before it, within the half minute that Airflow gives a trigger to clean
-# up after a user's act.
-_CANCEL = RetryPolicy(limit=4, delay=1)
-_CANCEL_SECONDS = 19.0
+# How long a trigger waits for its own clean-up, which goes on after that: Airflow gives ``on_kill``
+# 30 seconds, and does not start the trigger here again before its end.
+_ON_KILL_SECONDS = 25.0
+# How long the event of a run that took too long waits for the run's last state, or its cancel.
+_LAST_LOOK_SECONDS = 19.0
+# Longer than a cancel is tried for: it bounds what comes before, such as a secrets backend.
+_CANCEL_SECONDS = 900.0
 # An output may be what the service cannot give. Longer than a call is tried for by itself, so that
 # one task's trouble does not lose what was read of the others.
 _OUTPUT_SECONDS = 900.0
@@ -53,7 +55,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
     worker, who knows what to do about it.
 
     A run is cancelled when a user clears or marks the task that waits for it, never when the
-    triggerer restarts or hands its triggers to another one.
+    triggerer restarts or hands its triggers to another one, nor when Airflow does not tell which of
+    the two it was.
 
     :param run_id: the run to wait for.
     :param databricks_conn_id: connection to its workspace.
@@ -162,6 +165,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the run has ended, then yield the one event."""
         event = None
+        if self.cancel_on_kill:
+            prepare_questions(self)
         try:
             payload = await self._wait()
             # Without a number it is in no triggerer: dag.test() knows nothing of tasks that end so.
@@ -175,18 +180,18 @@ class DatabricksJobRunTrigger(BaseTrigger):
         except asyncio.CancelledError:
             # From 3.3 Airflow calls on_kill itself, and not when the triggerer stops.
             if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
-                await _to_its_end(self._cancel_if_abandoned(if_unknown=False))
+                await _outlast_cancels(self._cancel_if_abandoned())
             raise
         yield event or TriggerEvent(payload)
 
     async def on_kill(self) -> None:
         """Cancel the run after a user cleared or marked the task (Airflow 3.3 and later).
 
-        Airflow calls it also where a triggerer was silent for so long that another one has taken
-        over: then the task still waits, and the run is left alone.
+        Airflow calls it also where another triggerer has taken over: then the task still waits, and
+        the run is left alone. So it is where Airflow does not tell the task's state.
         """
         if self.cancel_on_kill:
-            await _to_its_end(self._cancel_if_abandoned(if_unknown=True))
+            await _outlast_cancels(self._cancel_if_abandoned())
 
     async def _wait(self) -> dict[str, Any]:
         seen: dict[str, Any] = {"run_id": self._active_run_id}
@@ -228,7 +233,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
         if not timed_out:
             return {"run": excerpt(seen)}
         if self.cancel_on_kill:
-            await self._cancel(f"it took longer than {timed_out} allows")
+            reason = f"it took longer than {timed_out} allows"
+            await asyncio.wait({_in_background(self._cancel(reason))}, timeout=_LAST_LOOK_SECONDS)
         return {"run": excerpt(seen), "timed_out": timed_out}
 
     def _succeeded(self, payload: Mapping[str, Any]) -> bool:
@@ -277,7 +283,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
 
     async def _last_look(self) -> dict[str, Any] | None:
         try:
-            async with asyncio.timeout(_CANCEL_SECONDS):
+            async with asyncio.timeout(_LAST_LOOK_SECONDS):
                 return await poller_of(self._hook).send(calls.get_run(self._active_run_id))
         except (JobsApiError, TimeoutError):
             return None
@@ -285,19 +291,19 @@ class DatabricksJobRunTrigger(BaseTrigger):
     def _go_on_with(self, run_id: int) -> None:
         self._active_run_id = run_id
 
-    async def _cancel_if_abandoned(self, *, if_unknown: bool) -> None:
+    async def _cancel_if_abandoned(self) -> None:
         try:
-            abandoned = await task_waits_no_more(self, self.run_id)
-        except Exception as error:  # noqa: BLE001
-            # A triggerer that goes down may be past answering. The next one finds the run.
+            abandoned = await is_no_longer_deferred(self, self.run_id)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
             self.log.warning(
-                "Run %s is %s, though the state of its task is not known: %s",
+                "Run %s is not canceled, since the state of its task is not known: %s",
                 self.run_id,
-                "canceled" if if_unknown else "left alone",
                 str(error) or type(error).__name__,
             )
-            abandoned = if_unknown
-        if abandoned and not self._is_terminating():
+            return
+        if not abandoned:
+            self.log.info("Run %s is not canceled: its task still waits for it.", self.run_id)
+        elif not self._is_terminating():
             await self._cancel("a user ended the task")
 
     def _is_terminating(self) -> bool:
@@ -306,27 +312,46 @@ class DatabricksJobRunTrigger(BaseTrigger):
         return seen == RunLifeCycleState.TERMINATING
 
     async def _cancel(self, reason: str) -> None:
+        run_id = self._active_run_id
         try:
-            async with asyncio.timeout(_CANCEL_SECONDS), self._hook.async_client() as client:
+            async with asyncio.timeout(_CANCEL_SECONDS):
                 is_new = is_just_launched(self.launched_at, time.time())
-                retries = replace(_CANCEL, missing_passes=is_new)
-                await client.send(calls.cancel_run(self._active_run_id), retries=retries)
-        except (JobsApiError, ValueError, TimeoutError) as error:
+                retries = replace(self._hook.retry_policy(), missing_passes=is_new)
+                # With the client, and at the pace, of all triggers of the connection.
+                await poller_of(self._hook).send(calls.cancel_run(run_id), retries=retries)
+        except asyncio.CancelledError:
+            self.log.error(
+                "Run %s could not be canceled and may still run: the triggerer stops", run_id
+            )
+            raise
+        except Exception as error:  # noqa: BLE001 - nobody else would tell
             self.log.error(
                 "Run %s could not be canceled and may still run: %s",
-                self._active_run_id,
+                run_id,
                 str(error) or "no answer in time",
             )
         else:
-            self.log.info("Run %s was canceled, because %s.", self._active_run_id, reason)
+            self.log.info("Run %s was canceled, because %s.", run_id, reason)
 
 
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do what takes some seconds although Airflow cancels a trigger every second until it ends."""
-    doing = asyncio.ensure_future(work)
-    while not doing.done():
+_background: set[asyncio.Task[None]] = set()
+
+
+def _in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+    """Start work that goes on when its trigger has ended."""
+    task = asyncio.create_task(work)
+    _background.add(task)
+    task.add_done_callback(_background.discard)
+    return task
+
+
+async def _outlast_cancels(work: Coroutine[Any, Any, None]) -> None:
+    """Start work, and wait for it although Airflow cancels a trigger every second until it ends."""
+    task = _in_background(work)
+    deadline = time.monotonic() + _ON_KILL_SECONDS
+    while not task.done() and (left := deadline - time.monotonic()) > 0:
         with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.shield(doing)
+            await asyncio.wait({task}, timeout=left)
 
 
 def excerpt(run: Mapping[str, Any]) -> dict[str, Any]:

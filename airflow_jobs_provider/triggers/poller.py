@@ -219,16 +219,20 @@ class RunPoller:
             wait = 0.0
         return exchange.result
 
-    async def send(self, call: Call[T], *, patient: bool = True) -> T:
+    async def send(
+        self, call: Call[T], *, patient: bool = True, retries: RetryPolicy | None = None
+    ) -> T:
         """Send another call through the poller's client, at its pace.
 
         :param call: what to ask.
         :param patient: wait out any outage, as for what is known to be there; default True.
+        :param retries: a policy for this call only, in place of that.
         """
         with self._in_use():
             client = await asyncio.shield(self._client)
             # A turn for each try: whoever held one while waiting would hold up all others.
-            retries = self._retries if patient else None
+            if retries is None and patient:
+                retries = self._retries
             return await client.send(call, retries=retries, turn=self._turn)
 
     @contextmanager

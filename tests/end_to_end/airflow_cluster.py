@@ -189,6 +189,19 @@ class AirflowCluster:
         number = self._triggerer_ids[name]
         eventually(lambda: self._triggerers()[number] > since + seconds, f"{name} goes on")
 
+    def heartbeat_of(self, name: str) -> float:
+        """Return when a triggerer last sent a heartbeat, in seconds since the epoch."""
+        return self._triggerers()[self._triggerer_ids[name]]
+
+    def logged_by_triggers(self, name: str, pattern: str) -> set[str]:
+        """Return what a pattern finds in what the triggers of a triggerer logged."""
+        # A trigger that has ended logs where its triggerer does, and on Airflow 2 each one starts
+        # there.
+        files = [self.home / f"{name}.log"]
+        files += (self.home / "logs").glob(f"**/*.trigger.{self._triggerer_ids[name]}.log")
+        found = re.compile(pattern)
+        return {text for file in files for text in found.findall(file.read_text(errors="replace"))}
+
     def terminate(self, name: str) -> None:
         """Send SIGTERM and wait for the end, as a service manager does."""
         process = self._processes.pop(name)

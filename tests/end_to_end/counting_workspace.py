@@ -35,6 +35,8 @@ class CountedRun:
     :ivar looks: reads of it.
     :ivar beside: runs of the same task that were live when it was launched.
     :ivar exits: whether its notebook gives an exit value.
+    :ivar launched_at: when it was launched, on the monotonic clock.
+    :ivar cancelled_at: when it was first cancelled, likewise.
     """
 
     run_id: int
@@ -46,6 +48,7 @@ class CountedRun:
     beside: int = 0
     result: str | None = None
     exits: bool = True
+    launched_at: float = field(default_factory=time.monotonic)
     cancelled_at: float | None = None
 
     @property
