@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_jobs_provider.argument_checks import (
+    check_flags,
+    check_retry_args,
+    check_text,
+    check_whole,
+    seconds,
+)
+
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
 __all__ = ["ConnectedOperator"]
@@ -18,8 +28,8 @@ class ConnectedOperator(BaseOperator):
 
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
     :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
-        wrong.
+    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
+        depends on what went wrong.
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param validate: check what is sent against the API's reference before it is sent, and already
         when the DAG is parsed if it holds no template; default True.
@@ -30,15 +40,21 @@ class ConnectedOperator(BaseOperator):
         *,
         databricks_conn_id: str = "databricks_default",
         databricks_retry_limit: int | None = None,
-        databricks_retry_delay: float | None = None,
+        databricks_retry_delay: float | timedelta | None = None,
         databricks_retry_args: dict[str, Any] | None = None,
         validate: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_text("databricks_conn_id", databricks_conn_id)
+        check_whole("databricks_retry_limit", databricks_retry_limit, least=1)
+        check_retry_args(databricks_retry_args)
+        check_flags(validate=validate)
         self.databricks_conn_id = databricks_conn_id
         self.databricks_retry_limit = databricks_retry_limit
-        self.databricks_retry_delay = databricks_retry_delay
+        self.databricks_retry_delay = seconds(
+            "databricks_retry_delay", databricks_retry_delay, zero=True, optional=True
+        )
         self.databricks_retry_args = databricks_retry_args
         self.validate = validate
 
@@ -50,6 +66,7 @@ class ConnectedOperator(BaseOperator):
     def _new_hook(self) -> DatabricksJobsHook:
         from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
+        check_text("databricks_conn_id", self.databricks_conn_id)
         return DatabricksJobsHook(
             self.databricks_conn_id, validate=self.validate, **self._hook_arguments
         )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
+from airflow_jobs_provider.argument_checks import check_flags, check_whole
 from airflow_jobs_provider.connected import ConnectedOperator
 
 if TYPE_CHECKING:
@@ -45,6 +46,12 @@ class WaitsForRun(ConnectedOperator):
         super().__init__(**kwargs)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        check_flags(
+            deferrable=deferrable,
+            end_from_trigger=end_from_trigger,
+            fail_on_partial_success=fail_on_partial_success,
+        )
+        check_whole("max_output_bytes", max_output_bytes, least=1)
         self.deferrable = deferrable
         # Under this name Airflow finds it when it parses a DAG, and refuses it beside listeners.
         self.end_from_trigger = end_from_trigger

@@ -76,6 +76,9 @@ class Target:
         :raises InvalidRequest: it is not exactly one of run, job and name, or one cannot be read.
         """
         exactly_one_of(run_id=run_id, job_id=job_id, job_name=job_name)
+        for name, text in (("job_name", job_name or None), ("task_key", task_key)):
+            if text is not None and not (isinstance(text, str) and text):
+                raise _invalid(name, "must be text that is not empty", what_it_is(text))
         since = 0.0 if run_id not in (None, "") else _seconds(started_since)
         return cls(
             run_id=id_argument("run_id", run_id) if run_id not in (None, "") else None,

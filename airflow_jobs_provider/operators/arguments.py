@@ -8,11 +8,12 @@ another task returns.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, TypeAlias, TypeVar
 
 from airflow.providers.common.compat.sdk import XComArg
 
-__all__ = ["Flag", "Id", "ListOf", "Number", "StructureOf", "Text"]
+__all__ = ["Flag", "Id", "ListOf", "Number", "Seconds", "StructureOf", "Text"]
 
 T = TypeVar("T")
 
@@ -21,5 +22,6 @@ ListOf: TypeAlias = Sequence[T] | Sequence[Any] | str | XComArg
 Text: TypeAlias = str | XComArg
 # As text where a template gives them.
 Number: TypeAlias = int | str | XComArg
+Seconds: TypeAlias = Number | timedelta
 Flag: TypeAlias = bool | str | XComArg
 Id: TypeAlias = int | str | XComArg

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.ids import exactly_one_of, id_argument
-from airflow_jobs_provider.argument_checks import check_id
+from airflow_jobs_provider.argument_checks import check_flags, check_id, seconds
 from airflow_jobs_provider.connected import ConnectedOperator
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.parsing import (
@@ -17,6 +17,8 @@ from airflow_jobs_provider.operators.parsing import (
 )
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import Context
 
     from airflow_jobs_provider.operators.arguments import Id
@@ -38,11 +40,11 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
     :param run_id: the run to cancel.
     :param job_id: the job whose runs to cancel; exactly one of ``run_id`` and ``job_id``.
     :param wait_for_termination: wait until none is active; default True.
-    :param polling_period_seconds: seconds between two looks; default 5.
+    :param polling_period_seconds: seconds, or a timedelta, between two looks; default 5.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
     :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
-        wrong.
+    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
+        depends on what went wrong.
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
         template; default True.
@@ -62,15 +64,16 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
         run_id: Id | None = None,
         job_id: Id | None = None,
         wait_for_termination: bool = True,
-        polling_period_seconds: float = 5,
+        polling_period_seconds: float | timedelta = 5,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         exactly_one_of(run_id=run_id, job_id=job_id)
+        check_flags(wait_for_termination=wait_for_termination)
         self.run_id = run_id
         self.job_id = job_id
         self.wait_for_termination = wait_for_termination
-        self.polling_period_seconds = polling_period_seconds
+        self.polling_period_seconds = seconds("polling_period_seconds", polling_period_seconds)
         check_id("run_id", run_id)
         check_id("job_id", job_id)
         if not has_unrendered((run_id, job_id)):

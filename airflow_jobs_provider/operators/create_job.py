@@ -31,7 +31,14 @@ if TYPE_CHECKING:
         SparkSubmitTask,
         WebhookNotifications,
     )
-    from airflow_jobs_provider.operators.arguments import Flag, ListOf, Number, StructureOf, Text
+    from airflow_jobs_provider.operators.arguments import (
+        Flag,
+        ListOf,
+        Number,
+        Seconds,
+        StructureOf,
+        Text,
+    )
 
 __all__ = ["DatabricksCreateJobsOperator"]
 
@@ -74,7 +81,8 @@ class DatabricksCreateJobsOperator(PayloadOperator):
     :param email_notifications: whom to tell (reference: "JobEmailNotifications").
     :param webhook_notifications: destinations to tell (reference: "WebhookNotifications").
     :param notification_settings: when to stay silent (reference: "JobNotificationSettings").
-    :param timeout_seconds: seconds after which the service stops a run; default none.
+    :param timeout_seconds: seconds, or a timedelta, after which the service stops a run; default
+        none.
     :param max_retries: retries of a run by the service, -1 for no end; default none.
     :param min_retry_interval_millis: milliseconds between two tries; default none.
     :param retry_on_timeout: whether a run that timed out is retried; default not.
@@ -89,8 +97,8 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         is None is left out.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
     :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
-        wrong.
+    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
+        depends on what went wrong.
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param validate: check the settings before they are sent, and when the DAG is parsed if they
         hold no template; default True.
@@ -154,7 +162,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         email_notifications: StructureOf[JobEmailNotifications] | None = None,
         webhook_notifications: StructureOf[WebhookNotifications] | None = None,
         notification_settings: StructureOf[JobNotificationSettings] | None = None,
-        timeout_seconds: Number | None = None,
+        timeout_seconds: Seconds | None = None,
         max_retries: Number | None = None,
         min_retry_interval_millis: Number | None = None,
         retry_on_timeout: Flag | None = None,

@@ -36,8 +36,8 @@ class DatabricksDeleteRunOperator(ConnectedOperator):
     :param run_id: the run.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
     :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
-        wrong.
+    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
+        depends on what went wrong.
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
         template; default True.

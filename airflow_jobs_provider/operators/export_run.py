@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.argument_checks import check_id
+from airflow_jobs_provider.argument_checks import check_id, check_text
 from airflow_jobs_provider.connected import ConnectedOperator
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.parsing import (
@@ -46,8 +47,8 @@ class DatabricksExportRunOperator(ConnectedOperator):
     :param views_to_export: ``CODE`` (default), ``DASHBOARDS`` or ``ALL``.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
     :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
-        wrong.
+    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
+        depends on what went wrong.
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
         template; default True.
@@ -65,6 +66,7 @@ class DatabricksExportRunOperator(ConnectedOperator):
         self, *, run_id: Id, path: str, views_to_export: str = "CODE", **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        _check_path(path)
         self.run_id = run_id
         self.path = path
         self.views_to_export = views_to_export
@@ -82,6 +84,7 @@ class DatabricksExportRunOperator(ConnectedOperator):
 
         with airflow_exceptions():
             run_id = id_argument("run_id", self.run_id)
+            _check_path(self.path)
             check_before_sending("runs/export", self._request(), validate=self.validate)
             views = list(self._views(run_id))
         base = str(self.path).rstrip("/")
@@ -114,6 +117,11 @@ class DatabricksExportRunOperator(ConnectedOperator):
         for folder, task_run_id in exported:
             for view in self.hook.export_run(task_run_id, self.views_to_export):
                 yield folder, view
+
+
+def _check_path(path: Any) -> None:
+    """Refuse what Python would make a name of, such as None."""
+    check_text("path", str(path) if isinstance(path, PurePath) else path)
 
 
 def _safe(name: str) -> str:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
 from airflow_jobs_provider.api.launched_run import LaunchedRun, is_just_launched
+from airflow_jobs_provider.argument_checks import check_flags, check_storable, seconds
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.links import DatabricksJobRunLink
@@ -26,6 +27,8 @@ from airflow_jobs_provider.operators.payload import PayloadOperator
 from airflow_jobs_provider.waiting import WaitsForRun
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.calls import Call
@@ -53,19 +56,28 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
     def __init__(
         self,
         *,
-        polling_period_seconds: float = 10,
+        polling_period_seconds: float | timedelta = 10,
         wait_for_termination: bool = True,
         reattach: bool = True,
         cancel_on_kill: bool = True,
-        queued_timeout_seconds: float | None = None,
+        queued_timeout_seconds: float | timedelta | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self.polling_period_seconds = polling_period_seconds
+        check_flags(
+            wait_for_termination=wait_for_termination,
+            reattach=reattach,
+            cancel_on_kill=cancel_on_kill,
+        )
+        if self.deferrable and wait_for_termination:
+            check_storable(self.databricks_retry_args)
+        self.polling_period_seconds = seconds("polling_period_seconds", polling_period_seconds)
         self.wait_for_termination = wait_for_termination
         self.reattach = reattach
         self.cancel_on_kill = cancel_on_kill
-        self.queued_timeout_seconds = queued_timeout_seconds
+        self.queued_timeout_seconds = seconds(
+            "queued_timeout_seconds", queued_timeout_seconds, optional=True
+        )
         self._killed = False
         # Of the process that executes the task, which is not the only one to get here.
         self._try: TryAtWork | None = None

@@ -6,7 +6,9 @@ value; else after rendering. Checking imports pydantic, which Airflow has import
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 from airflow_jobs_provider.templates import has_unrendered
@@ -23,7 +25,8 @@ def fields_over_json(call_name: str, json: Any, fields: Mapping[str, Any]) -> di
     """Return ``json``, overridden by the fields that were given; None counts as not given.
 
     What is text where the API wants a structure, a list or a map is read as JSON, else as a Python
-    literal: ``json`` itself, a field, or a field of a structure.
+    literal: ``json`` itself, a field, or a field of a structure. A timedelta in ``timeout_seconds``
+    becomes seconds.
 
     :param call_name: the endpoint, such as ``runs/submit``.
     :param json: the fields as one dict or as text, or None.
@@ -33,7 +36,11 @@ def fields_over_json(call_name: str, json: Any, fields: Mapping[str, Any]) -> di
     from airflow_jobs_provider.api.payload_text import read_payload, with_structures_read
 
     given = {name: value for name, value in fields.items() if value is not None}
-    return with_structures_read(call_name, {**read_payload("json", json), **given})
+    merged = {**read_payload("json", json), **given}
+    if isinstance(merged.get("timeout_seconds"), timedelta):
+        # Rounded up: a timeout of 0 is none.
+        merged["timeout_seconds"] = math.ceil(merged["timeout_seconds"].total_seconds())
+    return with_structures_read(call_name, merged)
 
 
 def check_when_parsed(

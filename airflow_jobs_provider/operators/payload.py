@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_jobs_provider.argument_checks import check_flags
 from airflow_jobs_provider.connected import ConnectedOperator
 from airflow_jobs_provider.operators.dag_params import forwardable_params, with_dag_params
 from airflow_jobs_provider.operators.parsing import check_when_parsed, fields_over_json
@@ -38,6 +39,7 @@ class PayloadOperator(ConnectedOperator):
         self, *, json: Any | None = None, forward_dag_params: bool = True, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
+        check_flags(forward_dag_params=forward_dag_params)
         self.json = json
         self.forward_dag_params = forward_dag_params
         # Names of what was given: a template may render it to None.

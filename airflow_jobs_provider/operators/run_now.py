@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_jobs_provider.argument_checks import check_id
+from airflow_jobs_provider.argument_checks import check_flags, check_id, check_text, check_whole
 from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.operators.launching import LaunchRunOperator
 from airflow_jobs_provider.operators.parsing import has_unrendered
@@ -128,6 +128,8 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         super().__init__(**kwargs)
         if repair_run and not self.wait_for_termination:
             raise ValueError("repair_run needs wait_for_termination: what fails later is not seen")
+        check_flags(cancel_previous_runs=cancel_previous_runs, repair_run=repair_run)
+        check_whole("max_repairs", max_repairs, least=0)
         self.job_id = job_id
         self.job_name = job_name
         self.notebook_params = notebook_params
@@ -165,6 +167,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         job_name = request.pop("job_name", None)
         exactly_one_of(job_id=request.get("job_id"), job_name=job_name)
         if job_name not in (None, ""):
+            check_text("job_name", job_name)
             try:
                 request["job_id"] = self.hook.find_job_id_by_name(job_name)
             except ValueError as error:  # several have the name

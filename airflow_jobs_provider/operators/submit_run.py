@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         SparkSubmitTask,
         WebhookNotifications,
     )
-    from airflow_jobs_provider.operators.arguments import ListOf, Number, StructureOf, Text
+    from airflow_jobs_provider.operators.arguments import ListOf, Seconds, StructureOf, Text
 
 __all__ = ["DatabricksSubmitRunOperator"]
 
@@ -66,8 +66,8 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     :param new_cluster: cluster to make for the run (reference: "NewCluster").
     :param libraries: libraries to install on the cluster (reference: "Library").
     :param run_name: name of the run; by default it tells DAG, task, DAG run and try.
-    :param timeout_seconds: seconds after which the service stops the run; by default the task's
-        ``execution_timeout``, if it has one.
+    :param timeout_seconds: seconds, or a timedelta, after which the service stops the run; by
+        default the task's ``execution_timeout``, if it has one.
     :param idempotency_token: token of at most 64 characters; the same token launches nothing new.
         Let it be the same for all tries of the task, or a try may leave a run that no other finds.
     :param email_notifications: whom to tell (reference: "JobEmailNotifications").
@@ -79,12 +79,13 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         wheel, SQL and run-job task that has none of its own; default True. A param that is None is
         left out.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``.
-    :param polling_period_seconds: seconds between two looks at the run; default 10.
+    :param polling_period_seconds: seconds, or a timedelta, between two looks at the run; default
+        10.
     :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
-        wrong.
-    :param databricks_retry_args: arguments for tenacity in place of the policy's own; not together
-        with ``deferrable`` unless they are JSON.
+    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
+        depends on what went wrong.
+    :param databricks_retry_args: arguments for tenacity in place of the policy's own; with
+        ``deferrable`` they must be JSON, since Airflow stores them.
     :param do_xcom_push: push the XComs above; default True.
     :param wait_for_termination: wait for the run's end; default True.
     :param reattach: let a retry of the task follow the run that an earlier try launched, where that
@@ -94,8 +95,9 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         worker died and no retry is left (not on Airflow 3.0); default True. With
         ``wait_for_termination`` an ``on_failure_callback`` is added for that. Where Airflow itself
         takes the task from its process and begins the next try, the run is left to that.
-    :param queued_timeout_seconds: seconds after which the task fails if the run has not begun to
-        run; the run is then cancelled, unless ``cancel_on_kill`` is False; default none.
+    :param queued_timeout_seconds: seconds, or a timedelta, after which the task fails if the run
+        has not begun to run; the run is then cancelled, unless ``cancel_on_kill`` is False; default
+        none.
     :param max_output_bytes: cut the output off after so many bytes; the XCom ``output_truncated``
         then says so; default none.
     :param fail_on_partial_success: let the task fail where the run ended ``SUCCESS_WITH_FAILURES``:
@@ -162,7 +164,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         new_cluster: StructureOf[NewCluster] | None = None,
         libraries: ListOf[Library] | None = None,
         run_name: Text | None = None,
-        timeout_seconds: Number | None = None,
+        timeout_seconds: Seconds | None = None,
         idempotency_token: Text | None = None,
         email_notifications: StructureOf[JobEmailNotifications] | None = None,
         webhook_notifications: StructureOf[WebhookNotifications] | None = None,

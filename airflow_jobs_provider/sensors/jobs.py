@@ -19,7 +19,12 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_jobs_provider.api.ids import exactly_one_of
-from airflow_jobs_provider.argument_checks import check_id
+from airflow_jobs_provider.argument_checks import (
+    check_flags,
+    check_id,
+    check_storable,
+    check_text,
+)
 from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.sensors.beginning import (
     StartTriggerArguments,
@@ -76,8 +81,8 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
     :param task_key: wait for this task of the run only, at its latest attempt; templated.
     :param databricks_conn_id: Airflow connection; default ``databricks_default``; templated.
     :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds before the second try; by default it depends on what went
-        wrong.
+    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
+        depends on what went wrong.
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param max_output_bytes: cut the output off after so many bytes; the XCom ``output_truncated``
         then says so; default none.
@@ -135,6 +140,11 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
             raise ValueError("started_since is for job_id and job_name; a run_id names the run")
         if started_since is None and run_id is None:
             started_since = INTERVAL_BEGAN
+        check_flags(start_from_trigger=start_from_trigger)
+        if job_name is not None:
+            check_text("job_name", job_name)
+        if task_key is not None:
+            check_text("task_key", task_key)
         check_id("run_id", run_id)
         check_id("job_id", job_id)
         self.run_id = run_id
@@ -143,6 +153,8 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         self.started_since = started_since
         self.task_key = task_key
         self.deferrable = self.deferrable or start_from_trigger
+        if self.deferrable:
+            check_storable(self.databricks_retry_args)
         self._target: Target | None = None
         self._waiting: Exchange[Run] | None = None
         self._found: Run | None = None

@@ -17,7 +17,7 @@ MAY_IMPORT = {
     "hooks": {"hooks", "connection_form", "api"},
     "triggers": {"triggers", "outcome", "task_look_up", "hooks", "api"},
     "exceptions": {"api"},
-    "connected": {"hooks", "api"},
+    "connected": {"argument_checks", "hooks", "api"},
     "identity": set(),
     "task_look_up": set(),
     "templates": set(),
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "outcome": {"exceptions", "api"},
     "left_to_a_worker": {"waiting", "task_look_up"},
     "waiting": {
+        "argument_checks",
         "connected",
         "left_to_a_worker",
         "outcome",
