@@ -10,9 +10,20 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar
 
-from airflow_jobs_provider.api.errors import UnexpectedAnswer
+from airflow_jobs_provider.api.answers import (
+    read_identified,
+    read_items,
+    read_job,
+    read_output,
+    read_required_id,
+    read_run,
+    read_token,
+    read_views,
+)
+from airflow_jobs_provider.api.ids import read_id
 from airflow_jobs_provider.api.parameters import parameters_as_text
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VERSION
 
@@ -55,7 +66,8 @@ class Call(Generic[T]):
     :ivar path: path below ``/api/<version>/<service>/``.
     :ivar parameters: what is sent, in the query of a GET and as the JSON body of any other verb.
     :ivar repeatable: whether sending it again does no harm when the first answer got lost.
-    :ivar read: makes the result from the answer's JSON object.
+    :ivar read: makes the result from the answer's JSON object, checked; raises
+        :class:`~.answers.InvalidAnswer` where it does not fit.
     :ivar done_if_gone: whether "does not exist", met when repeating, means that the first try did
         its work (deleting).
     :ivar refusal_tells: whether "not allowed" (403) is an answer that the caller can do with, so
@@ -111,23 +123,12 @@ class Page(Generic[T]):
     next: Call[Page[T]] | None
 
 
-def _whole(answer: Answer) -> Answer:
-    return answer
-
-
 def _nothing(_answer: Answer) -> None:
     return None
 
 
 def _id(name: str) -> Callable[[Answer], int]:
-    def read(answer: Answer) -> int:
-        value = answer.get(name)
-        if value is None:
-            # Seen: run-now answers 200 {} when the service could not start the run.
-            raise UnexpectedAnswer(status=200, excerpt=f"without a {name}: nothing was started")
-        return int(value)
-
-    return read
+    return partial(read_required_id, name=name)
 
 
 def _given(**parameters: Any) -> dict[str, Any]:
@@ -156,7 +157,8 @@ def list_jobs(
     :param offset: jobs to skip.
     :param name: exact name to filter by, where the service can.
     """
-    return _paged("list", "jobs", _given(limit=limit, offset=offset, name=name))
+    parameters = _given(limit=limit, offset=offset, name=name)
+    return _paged("list", parameters, partial(read_items, name="jobs", read=read_job))
 
 
 def delete_job(job_id: int) -> Call[None]:
@@ -166,7 +168,7 @@ def delete_job(job_id: int) -> Call[None]:
 
 def get_job(job_id: int) -> Call[Answer]:
     """Read one job with its settings (reference: "Get")."""
-    return Call("GET", "get", {"job_id": job_id}, True, _whole)
+    return Call("GET", "get", {"job_id": job_id}, True, partial(read_job, job_id=read_id(job_id)))
 
 
 def reset_job(job_id: int, new_settings: Mapping[str, Any]) -> Call[None]:
@@ -219,6 +221,7 @@ def list_runs(
     offset: int | None = None,
     limit: int | None = None,
     run_type: str | None = None,
+    check_items: bool = True,
 ) -> Call[Page[Answer]]:
     """List runs, latest start first (reference: "Runs list").
 
@@ -228,6 +231,8 @@ def list_runs(
     :param offset: runs to skip.
     :param limit: runs on a page; 20 if None, the service's maximum if 0.
     :param run_type: ``JOB_RUN``, ``WORKFLOW_RUN`` or ``SUBMIT_RUN``.
+    :param check_items: check each run; default True. With False the page holds the runs that have
+        an id, and the caller checks those that it uses.
     """
     parameters = _given(
         active_only=active_only,
@@ -237,7 +242,12 @@ def list_runs(
         limit=limit,
         run_type=run_type,
     )
-    return _paged("runs/list", "runs", parameters)
+    items = (
+        partial(read_items, name="runs", read=read_run)
+        if check_items
+        else partial(read_identified, name="runs", id_name="run_id")
+    )
+    return _paged("runs/list", parameters, items)
 
 
 def get_run(
@@ -250,7 +260,7 @@ def get_run(
         that has more (API 2.2).
     """
     parameters = _given(run_id=run_id, include_history=include_history, page_token=page_token)
-    return Call("GET", "runs/get", parameters, True, _whole)
+    return Call("GET", "runs/get", parameters, True, partial(read_run, run_id=read_id(run_id)))
 
 
 def export_run(run_id: int, views_to_export: str | None = None) -> Call[list[Answer]]:
@@ -260,12 +270,7 @@ def export_run(run_id: int, views_to_export: str | None = None) -> Call[list[Ans
     """
     parameters = _given(run_id=run_id, views_to_export=views_to_export)
     return Call(
-        "GET",
-        "runs/export",
-        parameters,
-        True,
-        lambda answer: answer.get("views") or [],
-        max_answer_bytes=MAX_EXPORT_BYTES,
+        "GET", "runs/export", parameters, True, read_views, max_answer_bytes=MAX_EXPORT_BYTES
     )
 
 
@@ -281,7 +286,7 @@ def cancel_all_runs(job_id: int) -> Call[None]:
 
 def get_run_output(run_id: int) -> Call[Answer]:
     """Read the output of a task run, its error, and its metadata ("Runs get output")."""
-    return Call("GET", "runs/get-output", {"run_id": run_id}, True, _whole)
+    return Call("GET", "runs/get-output", {"run_id": run_id}, True, read_output)
 
 
 def repair_run(request: Mapping[str, Any]) -> Call[int]:
@@ -308,17 +313,20 @@ def _with_token(request: Mapping[str, Any]) -> dict[str, Any]:
     return parameters
 
 
-def _paged(path: str, key: str, parameters: dict[str, Any]) -> Call[Page[Answer]]:
+def _paged(
+    path: str, parameters: dict[str, Any], items: Callable[[Answer], list[Answer]]
+) -> Call[Page[Answer]]:
     """A list that may come in pages: the next one by page token where given, else by offset."""
 
     def read(answer: Answer) -> Page[Answer]:
-        items = answer.get(key) or []
+        page = items(answer)
+        token, has_more = read_token(answer)
         following = None
-        if answer.get("next_page_token"):
-            following = {**parameters, "page_token": answer["next_page_token"]}
+        if token is not None:
+            following = {**parameters, "page_token": token}
             following.pop("offset", None)
-        elif answer.get("has_more") and items:
-            following = {**parameters, "offset": int(parameters.get("offset") or 0) + len(items)}
-        return Page(items, None if following is None else _paged(path, key, following))
+        elif has_more and page:
+            following = {**parameters, "offset": int(parameters.get("offset") or 0) + len(page)}
+        return Page(page, None if following is None else _paged(path, following, items))
 
     return Call("GET", path, parameters, True, read)

@@ -21,7 +21,8 @@
         ├── AuthenticationFailed    401 or 403
         ├── RateLimited             429 (retry_after)
         ├── ServerError             5xx
-        └── UnexpectedAnswer        not what the API answers: a redirect, HTML, no JSON
+        └── UnexpectedAnswer        not what the API answers: a redirect, HTML, or JSON
+                                    that does not fit (is_page, does_not_fit)
 
 Every exception carries its facts as attributes, and ``call``, ``attempts`` and
 ``elapsed_seconds`` once a client has given up on a call. The text tells what to do next. None ever
@@ -37,10 +38,13 @@ Two properties decide what may follow an error, for all of this package:
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from airflow_jobs_provider.api.answers import InvalidAnswer, json_object
+from airflow_jobs_provider.api.ids import MAX_ID
+from airflow_jobs_provider.api.text import visible
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.problems import Problem
@@ -67,13 +71,23 @@ __all__ = [
     "ServerError",
     "UnexpectedAnswer",
     "answer_error",
+    "invalid_answer_error",
     "is_success",
-    "read_json_object",
 ]
 
 # Codes of a 400 that say that the request itself is wrong. Every other code (quota, state, lock,
 # permission, a feature that is switched off, codes that are not known) may be about the moment.
 FINAL_ERROR_CODES = frozenset({"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST"})
+
+
+# Characters of what came that an error quotes.
+_ANSWER_LENGTH = 500
+_MESSAGE_LENGTH = 2_000
+_PAGE_LENGTH = 200
+_REQUEST_ID_LENGTH = 100
+# Bytes of a page, and characters of a message, that are looked at.
+_PAGE_BYTES = 4_000
+_SEARCHED_LENGTH = 1_000
 
 
 class JobsApiError(Exception):
@@ -235,10 +249,10 @@ class ErrorAnswer(JobsApiError):
         self.request_id = request_id
         # The code may be the status once more, as a number.
         code = "" if error_code == str(status) else error_code
-        said = ": ".join(filter(None, (code, api_message))) or excerpt
+        said = visible(": ".join(filter(None, (code, api_message))), _MESSAGE_LENGTH) or excerpt
         parts = [f"the service answered {status}" + (f" {said}" if said else "")]
         if request_id:
-            parts[0] += f" [request {request_id}]"
+            parts[0] += f" [request {visible(request_id, _REQUEST_ID_LENGTH)}]"
         if self.advice:
             parts.append(self.advice)
         super().__init__(". ".join(part.rstrip(".") for part in parts))
@@ -320,10 +334,12 @@ class ServerError(ErrorAnswer):
 
 
 class UnexpectedAnswer(ErrorAnswer):
-    """An answer that the Jobs API does not give: a redirect, HTML, or no JSON object."""
+    """An answer that the Jobs API does not give: a redirect, HTML, or JSON that does not fit.
+
+    :ivar is_page: whether it is a page or text of somebody else's, and not JSON.
+    """
 
     def __init__(self, *, is_page: bool = False, **facts: Any) -> None:
-        # Whether what came is a page or text of somebody else's, and not a JSON object.
         self.is_page = is_page
         self.outcome_unknown = is_success(facts["status"])
         if is_page or 300 <= facts["status"] < 500:
@@ -333,9 +349,13 @@ class UnexpectedAnswer(ErrorAnswer):
             )
         super().__init__(**facts)
 
+    @property
+    def does_not_fit(self) -> bool:
+        """Whether the API itself answered success, but with something else than was asked for."""
+        return is_success(self.status) and not self.is_page
+
 
 _REQUEST_ID_HEADERS = ("x-databricks-request-id", "x-request-id")
-_EXCERPT_LENGTH = 200
 # As seen: "Run 7 does not exist." and "Run: 7 in job: 3 doesn't exist", likewise for a job.
 _DOES_NOT_EXIST = re.compile(r"\b(run|job)\b.*\b(does not|doesn't) exist", re.IGNORECASE)
 # The same of anything else, such as a cluster.
@@ -345,20 +365,6 @@ _DELETED_RUN = re.compile(r"\b(run|token)\b.*\bdeleted\b", re.IGNORECASE)
 _DOES_NOT_EXIST_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 _WHOLE_SECONDS = re.compile(r"[0-9]{1,15}")
 _EXPIRED = re.compile(r"\b(token|credential)s?\b.*\bexpired?\b", re.IGNORECASE)
-
-
-def read_json_object(body: bytes) -> dict[str, Any] | None:
-    """Return the JSON object that is the body, or None where the body is something else.
-
-    An empty body counts as an empty object: some endpoints answer success with no body.
-    """
-    if not body.strip():
-        return {}
-    try:
-        value = json.loads(body)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def is_success(status: int) -> bool:
@@ -374,16 +380,18 @@ def answer_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorA
         mappings.
     :param body: the answer's body, whole.
     """
-    payload = read_json_object(body)
-    facts: dict[str, Any] = {
-        "status": status,
-        "request_id": next((headers[h] for h in _REQUEST_ID_HEADERS if headers.get(h)), ""),
-    }
+    try:
+        payload = json_object(body)
+    except InvalidAnswer:
+        payload = None
+    facts: dict[str, Any] = {"status": status, "request_id": _request_id(headers)}
     if payload:
-        facts["error_code"] = str(payload.get("error_code") or payload.get("error") or "")
-        facts["api_message"] = str(payload.get("message") or payload.get("error_description") or "")
-    elif payload is None:
+        facts["error_code"] = _scalar(payload.get("error_code") or payload.get("error"))
+        facts["api_message"] = _scalar(payload.get("message") or payload.get("error_description"))
+    if payload is None:
         facts["excerpt"] = _excerpt(body)
+    elif payload and not (facts["error_code"] or facts["api_message"]):
+        facts["excerpt"] = _begin(body)
     if 300 <= status < 400:
         facts["excerpt"] = "a redirect, which is not followed with credentials"
         return UnexpectedAnswer(**facts)
@@ -396,6 +404,7 @@ def answer_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorA
     if status in (401, 403):
         return AuthenticationFailed(**facts)
     error_code, message = facts.get("error_code", ""), facts.get("api_message", "")
+    message = message[:_SEARCHED_LENGTH]
     if error_code in _DOES_NOT_EXIST_CODES or _DOES_NOT_EXIST.search(message):
         return DoesNotExist(**facts)
     if error_code == "COULD_NOT_ACQUIRE_LOCK":
@@ -408,14 +417,47 @@ def answer_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorA
     return DoesNotExist(**facts) if status == 404 else BadRequest(**facts)
 
 
+def invalid_answer_error(
+    status: int, headers: Mapping[str, str], body: bytes, error: InvalidAnswer
+) -> UnexpectedAnswer:
+    """Return the exception for an answer of success that does not fit, with how it begins.
+
+    :param status: HTTP status.
+    :param headers: answer headers.
+    :param body: the answer's body, whole.
+    :param error: what does not fit.
+    """
+    return UnexpectedAnswer(
+        status=status,
+        request_id=_request_id(headers),
+        excerpt=f"with what does not fit, {error.problem}: {_begin(body)}",
+    )
+
+
+def _scalar(value: object) -> str:
+    """Return a text or number of an answer as text; empty where it is something else."""
+    # Python does not convert numbers of thousands of digits.
+    is_number = isinstance(value, (int, float)) and abs(value) <= MAX_ID
+    return str(value) if value and (is_number or isinstance(value, str)) else ""
+
+
+def _begin(body: bytes) -> str:
+    """Return how an answer begins, on one line."""
+    # No character takes more than four bytes.
+    text = body.strip()[: 4 * _ANSWER_LENGTH + 4].decode("utf-8", errors="replace")
+    return visible(text, _ANSWER_LENGTH) or "nothing"
+
+
+def _request_id(headers: Mapping[str, str]) -> str:
+    return next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), "")
+
+
 def _excerpt(body: bytes) -> str:
     """What a person needs of a page that is not the API's: its title, or how it begins."""
-    text = body[:20_000].decode("utf-8", errors="replace")
+    text = body[:_PAGE_BYTES].decode("utf-8", errors="replace")
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     words = " ".join((title.group(1) if title else re.sub(r"<[^>]*>", " ", text)).split())
-    if len(words) > _EXCERPT_LENGTH:
-        words = words[:_EXCERPT_LENGTH] + "..."
-    return f"with no JSON object but {words!r}"
+    return f"with no JSON object but '{visible(words, _PAGE_LENGTH)}'"
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider import __version__
+from airflow_jobs_provider.api.answers import InvalidAnswer, json_object
 from airflow_jobs_provider.api.auth import Credentials
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.encoding import (
@@ -43,8 +44,8 @@ from airflow_jobs_provider.api.errors import (
     ProxyError,
     UnexpectedAnswer,
     answer_error,
+    invalid_answer_error,
     is_success,
-    read_json_object,
 )
 from airflow_jobs_provider.api.proxies import WHERE_PROXIES_ARE_SET, Proxies, Route, is_loopback
 from airflow_jobs_provider.api.retries import RetryPolicy
@@ -212,8 +213,12 @@ class BaseClient:
                 raise self._answer_lost(error) from None
             body = b""
         # A page of a thousand runs is a megabyte; a good answer is parsed once.
-        if is_success(status) and (answer := read_json_object(body)) is not None:
-            return call.read(answer), len(body)
+        if is_success(status):
+            try:
+                if (answer := json_object(body)) is not None:
+                    return call.read(answer), len(body)
+            except InvalidAnswer as error:
+                raise invalid_answer_error(status, headers, body, error) from None
         raise answer_error(status, headers, body)
 
     def _retrying(self, call: Call[Any], retries: RetryPolicy | None) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from airflow_jobs_provider.api.errors import (
     InvalidRequest,
     JobsApiError,
     PassingConflict,
+    UnexpectedAnswer,
 )
 from airflow_jobs_provider.api.states import RunResultState, RunState, Verdict
 from airflow_jobs_provider.api.steps import Step, whole_run
@@ -386,7 +387,8 @@ def _may_be_loop(wanted: _Wanted) -> bool:
 def _is_of_one_task(error: JobsApiError) -> bool:
     """Whether the next task may fare better; else it would be waited for as long, and in vain."""
     refused = isinstance(error, (BadRequest, AuthenticationFailed, _IterationsNotListed))
-    return refused and not isinstance(error, PassingConflict)
+    does_not_fit = isinstance(error, UnexpectedAnswer) and error.does_not_fit
+    return does_not_fit or (refused and not isinstance(error, PassingConflict))
 
 
 def _failed_itself(state: RunState) -> bool:

@@ -13,19 +13,24 @@ no answer ever came
 the same, proxy answers 5xx   0.5 s           30 s          after 10 min
 proxy refuses password (407)  30 s            60 s          after 15 min
 COULD_NOT_ACQUIRE_LOCK        1 s             30 s          after 10 min
+answer that does not fit      1 s             30 s          after 10 tries (about 3 min)
 401, 403 when polling         30 s            60 s          after 15 min
 redirect, page when polling   1 s             60 s          after 15 min
 anything else                 not tried again
 ============================  ==============  ============  ===========
 
 While a run that is known to be there is polled (``patient()``), any outage is waited out, however
-long; only a refusal of the credentials is given up, since maintenance has answered 403 for minutes
-but a revoked token stays revoked. Given up, too, is what waiting is unlikely to mend: as long as
-no answer ever came through it, a host name that does not resolve or a proxy that cannot be used is
-an error, at most a minute after the first try, and a proxy's 407 at once. After an answer the same
-is an outage like a lost connection. An answer that is not the API's, such as a redirect or a page
-with 404, mostly means a wrong address; where the API has answered before (``answered_before()``) it
-is a gateway's trouble, and is given as much patience.
+long. Bounds hold for what waiting is unlikely to mend: a refusal of the credentials, since
+maintenance has answered 403 for minutes but a revoked token stays revoked; an answer that does not
+fit, which is JSON without an id or with a field of another type; and, as long as no answer ever
+came through it, a host name that does not resolve or a proxy that cannot be used, which is an
+error at most a minute after the first try, and a proxy's 407 at once. After an answer the same is
+an outage like a lost connection. A launch whose answer has no run_id is sent again with the same
+token, which finds the run if there is one.
+
+An answer that is not the API's, such as a redirect or a page with 404, mostly means a wrong
+address; where the API has answered before (``answered_before()``) it is a gateway's trouble, and is
+given as much patience as a refusal.
 
 Waits double and carry a jitter of up to a quarter, added, so that many tasks hit by the same
 outage do not come back in step and 5xx never waits less than the 30 s that the reference asks
@@ -63,9 +68,10 @@ from airflow_jobs_provider.api.errors import (
     RateLimited,
     ServerError,
     UnexpectedAnswer,
+    is_success,
 )
 
-__all__ = ["RetryPolicy", "Waits", "a_pause", "no_waiting", "pause"]
+__all__ = ["FailuresInARow", "RetryPolicy", "Waits", "a_pause", "no_waiting", "pause"]
 
 log = logging.getLogger(__name__)
 
@@ -118,12 +124,14 @@ class Waits:
     :ivar first: seconds before the second try; each further wait is twice the one before.
     :ivar longest: seconds that a wait grows to.
     :ivar patience: seconds after the first try at which no further try is begun.
+    :ivar tries: tries that may fail in this way in a row; None for any number.
     :ivar bounded: whether it is given up even while polling.
     """
 
     first: float
     longest: float
     patience: float = 10 * MINUTE
+    tries: int | None = None
     bounded: bool = False
 
 
@@ -141,12 +149,34 @@ _TROUBLE: tuple[tuple[type[JobsApiError], Waits | None], ...] = (
 # A gateway's page with a status below 300 is the gateway's trouble, not a wrong address.
 _GATEWAY_PAGE = Waits(30, 60)
 _NOT_SHOWN_YET = Waits(0.5, 5)
+_DOES_NOT_FIT = Waits(1, 30, tries=10, bounded=True)
 _REFUSED_WHILE_POLLING = Waits(30, 60, patience=15 * MINUTE, bounded=True)
 _ODD_WHILE_POLLING = Waits(1, 60, patience=15 * MINUTE, bounded=True)
 # The last try may take CONNECT_SECONDS, so that it is over within a minute.
 _UNUSABLE_FROM_THE_FIRST_TRY = Waits(1, 10, patience=50, bounded=True)
 # The proxy itself works; whether the host is wrong or has an outage, it cannot tell.
 _PROXY_CANNOT_CONNECT = Waits(0.5, 30, bounded=True)
+
+
+@dataclass(slots=True)
+class FailuresInARow:
+    """Failed tries without success between them, as far as there is a bound to them.
+
+    :ivar since: when the first of them failed; None while the trouble is one without a bound, such
+        as an outage while a run is polled. What comes after it begins anew.
+    :ivar counted: those among them whose number is limited.
+    """
+
+    since: float | None = None
+    counted: int = 0
+
+    def note(self, now: float, waits: Waits, *, is_bounded: bool) -> None:
+        """Note a failed try."""
+        if not is_bounded:
+            self.since, self.counted = None, 0
+            return
+        self.since = now if self.since is None else self.since
+        self.counted += waits.tries is not None
 
 
 @dataclass(frozen=True)
@@ -197,9 +227,8 @@ class RetryPolicy:
             waits = _REFUSED_WHILE_POLLING
         elif self.missing_passes and isinstance(error, DoesNotExist):
             waits = _NOT_SHOWN_YET
-        elif isinstance(error, UnexpectedAnswer) and 200 <= error.status < 300:
-            # An id that the API left out will not come by asking again; a page in its place may.
-            waits = _GATEWAY_PAGE if error.is_page else None
+        elif isinstance(error, UnexpectedAnswer) and is_success(error.status):
+            waits = _DOES_NOT_FIT if error.does_not_fit else _GATEWAY_PAGE
         elif self.endless and self.address_is_good and isinstance(error, UnexpectedAnswer):
             waits = _ODD_WHILE_POLLING
         else:
@@ -210,12 +239,27 @@ class RetryPolicy:
         may_have_acted = isinstance(error, JobsApiError) and error.outcome_unknown
         return None if may_have_acted and not repeatable else waits
 
-    def waits_on(self, error: BaseException, elapsed: float) -> bool:
-        """Return whether, for this policy, so many seconds of this trouble are not yet enough."""
+    def waits_on(
+        self, error: BaseException, failures: FailuresInARow, next_wait: float = 0.0
+    ) -> bool:
+        """Return whether there is to be another try, for who sends each try by itself.
+
+        :param error: how the latest try failed.
+        :param failures: the tries that failed before it; this one is noted.
+        :param next_wait: seconds to wait before another try; default 0.
+        """
         waits = self.waits(error, repeatable=True)
-        if waits is None:
+        return waits is not None and self._goes_on(waits, failures, self.clock(), next_wait)
+
+    def _goes_on(
+        self, waits: Waits, failures: FailuresInARow, now: float, next_wait: float = 0.0
+    ) -> bool:
+        failures.note(now, waits, is_bounded=not self.endless or waits.bounded)
+        if failures.since is None:
+            return True
+        if waits.tries is not None and failures.counted >= waits.tries:
             return False
-        return (self.endless and not waits.bounded) or elapsed < waits.patience
+        return now + next_wait - failures.since <= waits.patience
 
     def wait_before_try(self, error: BaseException, tries: int) -> float:
         """Seconds to wait after the given number of failed tries, the last one with this error."""
@@ -239,6 +283,8 @@ class RetryPolicy:
         :param refusal_tells: whether a 403 is an answer like others, and no trouble.
         """
         started = self.clock()
+        # Where nothing is waited out without a bound, all time since the first try counts.
+        failures = FailuresInARow(None if self.endless else 0.0)
 
         def error_of(state: tenacity.RetryCallState) -> BaseException | None:
             return state.outcome.exception() if state.outcome is not None else None
@@ -259,14 +305,11 @@ class RetryPolicy:
             waits = None if error is None else self.waits(error, repeatable=repeatable)
             if waits is None:
                 return True
-            if self.endless:
-                if not waits.bounded:
-                    return False
-            elif self.limit is not None:
+            if self.limit is not None and not self.endless:
                 return state.attempt_number >= self.limit
             # idle_for: with faked sleeping the waits count although the clock stood still.
-            elapsed = max(self.clock() - started, state.idle_for)
-            return elapsed + state.upcoming_sleep > waits.patience
+            now = max(self.clock() - started, state.idle_for)
+            return not self._goes_on(waits, failures, now, state.upcoming_sleep)
 
         def before_sleep(state: tenacity.RetryCallState) -> None:
             # One line when trouble starts; the rest is for who looks closely.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.api.errors import JobsApiError
 
-__all__ = ["RunLists"]
+__all__ = ["RunLists", "is_whole"]
 
 Run: TypeAlias = "dict[str, Any]"
 Tell: TypeAlias = "Callable[[Iterable[Run]], Awaitable[set[int]]]"
@@ -128,7 +128,7 @@ class RunLists:
         listed, cost = 0, 0.0
         async for page in self._pages("active", LARGEST_PAGE):
             listed += len(page)
-            seen |= await tell(run for run in page if _is_whole(run))
+            seen |= await tell(page)
             cost += self._cost("active", len(page))
             if cost > worth:
                 # There is at least one more page, it seems.
@@ -148,7 +148,7 @@ class RunLists:
         limit, density = max(SMALLEST_PAGE, 2 * len(missing)), 1.0
         async for page in self._pages("ended", limit):
             read = len(page)
-            told = await tell(run for run in page if _is_whole(run))
+            told = await tell(page)
             found = len(missing & told)
             missing = missing - told
             seen |= told
@@ -183,7 +183,7 @@ class RunLists:
             page = await self._page(which, limit, position, token)
             if page is None:
                 return
-            ids = [int(run.get("run_id") or 0) for run in page.items]
+            ids = [run["run_id"] for run in page.items]
             if not ids:
                 return
             limit *= 2
@@ -224,6 +224,7 @@ class RunLists:
             completed_only=which == "ended" or None,
             limit=limit,
             offset=offset or None,
+            check_items=False,
         )
         if token is not None:
             call = call.with_parameters(page_token=token)
@@ -248,7 +249,7 @@ class RunLists:
         return page
 
 
-def _is_whole(run: Run) -> bool:
+def is_whole(run: Run) -> bool:
     """Whether a listed run has all that will be asked of it: lists may leave out tasks."""
     if run.get("format") != "MULTI_TASK" or not RunState.of(run).is_terminal:
         return True

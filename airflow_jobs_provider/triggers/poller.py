@@ -23,9 +23,9 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_jobs_provider.api.answers import InvalidAnswer, read_run, read_states
 from airflow_jobs_provider.api.calls import get_run
 from airflow_jobs_provider.api.errors import (
     AuthenticationFailed,
@@ -39,9 +39,10 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.api.retries import RetryPolicy, a_pause
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import Exchange, Step, Wait
-from airflow_jobs_provider.triggers.lists import RunLists
+from airflow_jobs_provider.triggers.lists import RunLists, is_whole
 from airflow_jobs_provider.triggers.pace import REQUESTS_AT_ONCE, Pace
 from airflow_jobs_provider.triggers.trouble import RunTroubles, ServiceTrouble
+from airflow_jobs_provider.triggers.waiters import Waiter, Waiters
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call, Page
@@ -73,22 +74,6 @@ _OF_ONE_THING = (*_ODD, ServerError, PassingConflict)
 _ONE_TRY = RetryPolicy(limit=1)
 
 
-@dataclass(slots=True, eq=False)
-class _Waiter:
-    """Somebody who waits for news of a run."""
-
-    run_id: int
-    period: float
-    due: float
-    wake_at: float
-    known: tuple[Any, Any] | None
-    future: asyncio.Future[Run]
-
-    def is_news(self, run: Mapping[str, Any], now: float) -> bool:
-        """Whether the run is to be told: its states changed, or the waiter wants a sign of life."""
-        return _states(run) != self.known or now >= self.wake_at
-
-
 class RunPoller:
     """Reads the runs that are waited for with one connection; made by :func:`.pollers.poller_of`.
 
@@ -106,7 +91,7 @@ class RunPoller:
         self._paces = paces
         self._pace = Pace()
         self._on_idle = on_idle
-        self._waiters: dict[int, list[_Waiter]] = {}
+        self._waiters = Waiters()
         # Exchanges and calls under way: who is between two looks still counts on this poller.
         self._users = 0
         self._broke: Exception | None = None
@@ -147,22 +132,23 @@ class RunPoller:
         if self._broke is not None:
             raise self._broke
         now = time.monotonic()
-        waiter = _Waiter(
+        waiter = Waiter(
             run_id=run_id,
             period=period,
             # Not all at the same moment: runs deferred together would be read together.
             due=now + period * (random.uniform(0.8, 1.0) if first else 1.0),  # noqa: S311
             wake_at=float("inf") if at_the_latest is None else now + at_the_latest,
-            known=None if known is None else _states(known),
+            known=None if known is None else read_states(dict(known)),
             future=asyncio.get_running_loop().create_future(),
         )
-        self._waiters.setdefault(run_id, []).append(waiter)
+        self._waiters.join(waiter)
         if waiter.due < self._planned:
             self._joined.set()
         try:
             return await waiter.future
         finally:
-            self._leave(waiter)
+            if not self._waiters.leave(waiter):
+                self._run_troubles.forget(run_id)
 
     async def carry_out(
         self,
@@ -243,14 +229,6 @@ class RunPoller:
         finally:
             self._users -= 1
 
-    def _leave(self, waiter: _Waiter) -> None:
-        waiters = self._waiters.get(waiter.run_id, [])
-        if waiter in waiters:
-            waiters.remove(waiter)
-        if not waiters:
-            self._waiters.pop(waiter.run_id, None)
-            self._run_troubles.forget(waiter.run_id)
-
     # -- the loop ------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -270,7 +248,7 @@ class RunPoller:
             if not self._client.done():
                 self._client.set_exception(error)
                 self._client.exception()
-            await self._tell_all(error)
+            await self._waiters.fail_all(error)
         finally:
             self._on_idle()
 
@@ -289,7 +267,7 @@ class RunPoller:
 
     async def _sleep_until_due(self) -> None:
         while self._waiters:
-            self._planned = min(waiter.due for waiter in self._all())
+            self._planned = self._waiters.next_due()
             wait = self._planned - time.monotonic()
             if wait <= 0:
                 return
@@ -313,7 +291,7 @@ class RunPoller:
         try:
             if lists.are_cheaper_than(len(due)):
                 try:
-                    due = await lists.read(due, self._waiters.keys(), self._tell)
+                    due = await lists.read(due, self._waiters.run_ids(), self._tell)
                 except _OF_ONE_THING as error:
                     failed_list = error
                     due = self._due_runs(now)
@@ -325,7 +303,7 @@ class RunPoller:
                 lists.do_not_work(failed_list)
         except JobsApiError as error:
             if not await self._wait_out(client, error):
-                await self._tell_all(error)
+                await self._waiters.fail_all(error)
         else:
             self._trouble.is_over()
             self._cycle_seconds = time.monotonic() - now - self._paused
@@ -333,18 +311,13 @@ class RunPoller:
 
     def _due_runs(self, now: float, *, early: float = 0.0) -> set[int]:
         """Return the runs to be read now, or so early as a part of their period."""
-        again_at = self._run_troubles.again_at()
-        for run_id, earliest in again_at.items():
-            for waiter in self._waiters.get(run_id, ()):
-                waiter.due = max(waiter.due, earliest)
-        due = {w.run_id for w in self._all() if w.due - w.period * early <= now}
-        return {run_id for run_id in due if again_at.get(run_id, now) <= now}
+        return self._waiters.due_runs(now, early=early, not_before=self._run_troubles.again_at())
 
     def _note_pace(self) -> None:
         """Say once that the polling periods cannot be kept, where they cannot."""
         if self._cannot_keep_up or not self._waiters:
             return
-        shortest = min(waiter.period for waiter in self._all())
+        shortest = self._waiters.shortest_period()
         if self._cycle_seconds > max(shortest, 1.0):
             self._cannot_keep_up = True
             log.warning(
@@ -360,10 +333,8 @@ class RunPoller:
         """Wait before the next try, for all waiters together; False where waiting will not help."""
         now = time.monotonic()
         self._trouble.note(error, len(self._waiters))
-        if self._retries.waits(error, repeatable=True) is None:
-            return False
         seconds = self._retries.wait_before_try(error, self._trouble.failures)
-        if not self._retries.waits_on(error, self._trouble.seconds + seconds):
+        if not self._retries.waits_on(error, self._trouble.in_a_row, seconds):
             return False
         await a_pause(seconds)
         if not isinstance(error, RateLimited):
@@ -417,7 +388,7 @@ class RunPoller:
 
     async def _read_one_by_one(self, client: AsyncJobsClient, run_ids: Iterable[int]) -> None:
         # In portions, so that trouble stops the rest; who has waited longest comes first.
-        pending = sorted(run_ids, key=self._due)
+        pending = sorted(run_ids, key=self._waiters.due_of)
         for start in range(0, len(pending), REQUESTS_AT_ONCE):
             portion = pending[start : start + REQUESTS_AT_ONCE]
             results = await asyncio.gather(
@@ -430,10 +401,12 @@ class RunPoller:
                 elif isinstance(result, BaseException):
                     raise result
             if failed:
-                if True not in results and not await self._another_can_be_read(client, failed):
+                # Who answers in JSON, if with something that does not fit, is in no trouble.
+                answered = True in results or any(map(_does_not_fit, failed.values()))
+                if not answered and not await self._another_can_be_read(client, failed):
                     raise next(iter(failed.values()))
                 for run_id, error in self._run_troubles.note(failed, self._retries).items():
-                    self._fail(run_id, error)
+                    self._waiters.fail(run_id, error)
 
     async def _read(self, client: AsyncJobsClient, run_id: int) -> bool:
         """Read a run; whether the service answered for it."""
@@ -441,13 +414,15 @@ class RunPoller:
             return False
         try:
             run = await self._ask(client, get_run(run_id))
+            self._note_reading(run_id)
+            # By the id that was asked for, whatever the run says.
+            now, states = time.monotonic(), read_states(run)
+            self._waiters.give(run_id, run, states, now, lambda period: period)
         except BadRequest as error:
             # Of this run only: deleted, or older than the service remembers.
             if self._retries.waits(error, repeatable=True) is not None:
                 raise
-            self._fail(run_id, error)
-        else:
-            await self._tell([run], at_once=False)
+            self._waiters.fail(run_id, error)
         return True
 
     async def _another_can_be_read(
@@ -456,7 +431,7 @@ class RunPoller:
         """Read one of the other runs, to tell trouble of some runs from the service's."""
         others = [
             run_id
-            for run_id in (*reversed(self._latest_read), *self._waiters)
+            for run_id in (*reversed(self._latest_read), *self._waiters.run_ids())
             if run_id in self._waiters and run_id not in failed and run_id not in self._run_troubles
         ]
         try:
@@ -466,56 +441,47 @@ class RunPoller:
 
     # -- telling -------------------------------------------------------------------------------
 
-    async def _tell(self, runs: Iterable[Run], *, at_once: bool = True) -> set[int]:
-        """Give the runs that were read to those who wait for them; return their ids.
+    async def _tell(self, runs: Iterable[Run]) -> set[int]:
+        """Give the runs of a list to those who wait for them; return the ids of those given.
 
-        :param at_once: whether they were read with many others.
+        A run of which the list does not tell enough, or what does not fit, is not given to anybody:
+        it is asked for by its id.
         """
         now = time.monotonic()
-        self._retries = self._retries.answered_before()
         # Ten triggerers that were started together do not ask together for long.
         part = random.uniform(0.85, 0.97)  # noqa: S311
+
+        def wait(period: float) -> float:
+            # Who is read last in a cycle is to be read in time, too; but a service that takes
+            # long is not asked the more often for it.
+            return max(period * part - self._cycle_seconds, period * 0.7)
+
+        self._retries = self._retries.answered_before()
         told: set[int] = set()
         woken = 0
         for run in runs:
-            run_id = run.get("run_id")
+            run_id = run["run_id"]
             if run_id not in self._waiters:
                 continue
+            try:
+                states = read_states(run)
+                # All of it is checked only where somebody gets it: pages have a thousand runs.
+                if self._waiters.want(run_id, states, now) and not is_whole(read_run(run)):
+                    continue
+            except InvalidAnswer:
+                continue
             told.add(run_id)
-            self._latest_read.append(run_id)
-            self._run_troubles.is_over(run_id)
-            for waiter in self._waiters[run_id]:
-                waiter.due = now + waiter.period
-                if at_once:
-                    # Who is read last in a cycle is to be read in time, too; but a service that
-                    # takes long is not asked the more often for it.
-                    wait = max(waiter.period * part - self._cycle_seconds, waiter.period * 0.7)
-                    waiter.due = now + wait
-                if not waiter.future.done() and waiter.is_news(run, now):
-                    waiter.future.set_result(run)
-                    woken += 1
+            self._note_reading(run_id)
+            woken += self._waiters.give(run_id, run, states, now, wait)
             if woken >= WAKE_AT_ONCE:
                 woken = 0
                 await asyncio.sleep(0)
         return told
 
-    def _fail(self, run_id: int, error: Exception) -> None:
-        for waiter in self._waiters.get(run_id, []):
-            if not waiter.future.done():
-                waiter.future.set_exception(error)
-
-    async def _tell_all(self, error: Exception) -> None:
-        for run_id in list(self._waiters):
-            self._fail(run_id, error)
-        # The waiters leave, before anything is asked for them again.
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-
-    def _due(self, run_id: int) -> float:
-        return min((waiter.due for waiter in self._waiters.get(run_id, ())), default=0.0)
-
-    def _all(self) -> Iterable[_Waiter]:
-        return (waiter for waiters in self._waiters.values() for waiter in waiters)
+    def _note_reading(self, run_id: int) -> None:
+        self._retries = self._retries.answered_before()
+        self._latest_read.append(run_id)
+        self._run_troubles.is_over(run_id)
 
 
 def _to_keep(run: Run) -> Run:
@@ -526,6 +492,5 @@ def _to_keep(run: Run) -> Run:
     return {**plain, "state": run.get("state")}
 
 
-def _states(run: Mapping[str, Any]) -> tuple[Any, Any]:
-    state = run.get("state") or {}
-    return state.get("life_cycle_state"), state.get("result_state")
+def _does_not_fit(error: JobsApiError) -> bool:
+    return isinstance(error, UnexpectedAnswer) and error.does_not_fit

@@ -9,10 +9,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.errors import JobsApiError, RateLimited
+from airflow_jobs_provider.api.retries import FailuresInARow
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.retries import RetryPolicy
@@ -29,10 +30,12 @@ class ServiceTrouble:
     """Whether the service answers, for all that is asked of it.
 
     :ivar failures: tries in a row that did not work.
+    :ivar in_a_row: the same, for the retry policy.
     """
 
     def __init__(self) -> None:
         self.failures = 0
+        self.in_a_row = FailuresInARow()
         self._since: float | None = None
         self._was_told = False
         self._limit_told_at = float("-inf")
@@ -64,12 +67,14 @@ class ServiceTrouble:
             )
         self._since = None
         self.failures = 0
+        self.in_a_row = FailuresInARow()
 
 
 @dataclass(slots=True)
 class _Trouble:
     since: float
     failures: int = 0
+    in_a_row: FailuresInARow = field(default_factory=FailuresInARow)
     again_at: float = 0.0
 
 
@@ -96,7 +101,7 @@ class RunTroubles:
         for run_id, error in failed.items():
             trouble = self._of.setdefault(run_id, _Trouble(now))
             trouble.failures += 1
-            if not retries.waits_on(error, now - trouble.since):
+            if not retries.waits_on(error, trouble.in_a_row):
                 given_up[run_id] = error
                 continue
             trouble.again_at = now + retries.wait_before_try(error, trouble.failures)

@@ -78,7 +78,10 @@ def never_answer(connection: socket.socket) -> None:
 
 @dataclass
 class ScriptedServer:
-    """An HTTP server on loopback that takes one step for each request, then answers ``{}``."""
+    """An HTTP server on loopback that takes one step for each request.
+
+    After the last step it answers with the ids that it is asked for, and nothing else.
+    """
 
     steps: list[Step] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
@@ -118,7 +121,8 @@ class ScriptedServer:
                 if (request := self._read(connection)) is None:
                     continue
                 self.requests.append(request)
-                step = self.steps.pop(0) if self.steps else answer()
+                ids = {k: int(v) for k, v in request.query.items() if k in ("run_id", "job_id")}
+                step = self.steps.pop(0) if self.steps else answer(ids)
                 step(connection)
 
     @staticmethod

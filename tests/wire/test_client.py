@@ -92,7 +92,7 @@ def test_each_endpoint_is_asked_as_the_reference_says(
 ) -> None:
     """Verb and path are the reference's; a GET's parameters are in the query, a POST's are JSON."""
     call, verb, path, parameters = CALLS[name]
-    server.will(answer({"job_id": 11, "run_id": 12}))
+    server.will(answer({"job_id": 1, "run_id": 7}))
     connected.send(call)
     (request,) = server.requests
     assert (request.verb, request.path) == (verb, f"/api/2.0/jobs/{path}")
@@ -175,14 +175,107 @@ def test_a_launch_without_a_token_carries_a_random_one(
     assert 0 < len(first) <= 64
 
 
-def test_a_launch_that_answers_no_run_id_is_an_error(
+NO_IDS = [
+    *({}, b"", {"run_id": None}, {"run_id": "12abc"}, {"run_id": [1]}, {"run_id": {}}, [], 7),
+    *({"run_id": 1.5}, {"run_id": True}, {"run_id": "1_000"}, {"run_id": -7}, {"run_id": 0}),
+    *({"run_id": 2**63}, {"run_id": ""}, b'{"run_id": NaN}', b'{"run_id": 1e400}'),
+    b'{"run_id": ' + b"9" * 5000 + b"}",
+    b'{"run_id": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+]
+no_ids = pytest.mark.parametrize("payload", NO_IDS, ids=lambda payload: repr(payload)[:30])
+
+
+@no_ids
+def test_a_launch_whose_answer_has_no_run_id_counts_as_lost(
+    payload: Any, connected: Face, server: ScriptedServer
+) -> None:
+    """The service may have started the run: the same token, sent again, finds it."""
+    for call in (calls.submit_run({}), calls.run_now({"job_id": 3})):
+        server.will(answer(payload), answer({"run_id": "1234567"}))
+        assert connected.send(call) == 1234567
+        first, again = (r.body["idempotency_token"] for r in server.requests[-2:])
+        assert first == again
+
+
+@no_ids
+def test_a_creation_whose_answer_has_no_job_id_is_not_repeated(
+    payload: Any, connected: Face, server: ScriptedServer
+) -> None:
+    """It has no token, so a second request could make a second job."""
+    if isinstance(payload, dict):
+        payload = {name.replace("run", "job"): value for name, value in payload.items()}
+    elif isinstance(payload, bytes):
+        payload = payload.replace(b"run_id", b"job_id")
+    server.will(answer(payload), answer({"job_id": 3}))
+    with pytest.raises(errors.UnexpectedAnswer):
+        connected.send(calls.create_job({}))
+    assert len(server.requests) == 1
+
+
+def test_a_launch_that_never_answers_a_run_id(connected: Face, server: ScriptedServer) -> None:
+    """After ten tries the error tells what came, on one line and cut after 500 characters."""
+    server.will(*[answer({"number_in_job": 3, "why": "no\nidea\x1b" + "x" * 1000})] * 20)
+    with pytest.raises(errors.UnexpectedAnswer, match="there is no run_id") as caught:
+        connected.send(calls.run_now({"job_id": 3}))
+    assert len(server.requests) == 10
+    assert 120 < sum(connected.waits) < 180
+    text = str(caught.value)
+    assert '{"number_in_job": 3, "why": "no\\nidea\\u001bxxx' in text
+    assert 500 < len(text) < 700
+    assert text.isprintable()
+
+
+MISFITS = {
+    "not an object": [1],
+    "empty": b"",
+    "an empty object": {},
+    "null": b"null",
+    "another run": {"run_id": 8, "state": {"life_cycle_state": "TERMINATED"}},
+    "no run id": {"run_id": [7], "state": {"life_cycle_state": "RUNNING"}},
+    "state": {"run_id": 7, "state": "RUNNING"},
+    "life cycle state": {"run_id": 7, "state": {"life_cycle_state": ["RUNNING"]}},
+    "tasks": {"run_id": 7, "tasks": {"task_key": "a"}},
+    "a task": {"run_id": 7, "tasks": ["a"]},
+    "a task's state": {"run_id": 7, "tasks": [{"run_id": 8, "state": 7}]},
+    "a time": {"run_id": 7, "start_time": "yesterday"},
+    "nested": b'{"run_id": 7, "state": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+}
+
+
+@pytest.mark.parametrize("name", MISFITS)
+def test_a_run_that_does_not_fit_is_asked_for_again(
+    name: str, connected: Face, server: ScriptedServer
+) -> None:
+    """An odd answer may be one of many; if all are, the wait for this run fails within minutes."""
+    misfit = answer(MISFITS[name])
+    run = {"run_id": "7", "state": {"life_cycle_state": "RUNNING"}, "start_time": "17"}
+    server.will(misfit, misfit, answer(run))
+    patient = RetryPolicy(random=lambda: 0.0).patient()
+    read = connected.send(calls.get_run(7), retries=patient)
+    assert (read["run_id"], read["start_time"]) == (7, 17)
+    assert connected.waits == [1, 2]
+    server.will(*[misfit] * 20)
+    with pytest.raises(errors.UnexpectedAnswer, match="does not fit"):
+        connected.send(calls.get_run(7), retries=patient)
+    assert len(server.requests) == 3 + 10
+
+
+def test_an_answer_that_does_not_fit_after_a_long_outage(
     connected: Face, server: ScriptedServer
 ) -> None:
-    """Run-now may answer 200 {} when nothing was started; that is not taken for a run."""
-    server.will(answer({}))
-    with pytest.raises(errors.UnexpectedAnswer, match="run_id"):
-        connected.send(calls.run_now({"job_id": 3}))
-    assert len(server.requests) == 1
+    """What was waited out before does not count for it."""
+    server.will(*[answer({}, 503)] * 30, answer({}), answer({}), answer({"run_id": 7}))
+    patient = RetryPolicy(random=lambda: 0.0).patient()
+    assert connected.send(calls.get_run(7), retries=patient) == {"run_id": 7}
+
+
+def test_the_run_that_was_asked_for(connected: Face, server: ScriptedServer) -> None:
+    """Where the answer leaves the id out, or is about the run that a task belongs to."""
+    state = {"life_cycle_state": "RUNNING"}
+    server.will(answer({"state": state}))
+    assert connected.send(calls.get_run(7))["run_id"] == 7
+    server.will(answer({"run_id": 6, "tasks": [{"run_id": 7}]}))
+    assert connected.send(calls.get_run(7))["run_id"] == 6
 
 
 def test_lists_are_followed_page_by_page_as_needed(connected: Face, server: ScriptedServer) -> None:
@@ -413,11 +506,11 @@ def test_tls_certificates_are_checked(
         face.send(calls.get_run(7))
     assert (face.waits, tls_server.requests) == ([], [])
     face.connect(tls_server.url, verify=str(tls_server.ca_file))
-    assert face.send(calls.get_run(7)) == {}
+    assert face.send(calls.get_run(7)) == {"run_id": 7}
     face.connect(tls_server.url, verify=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # urllib3's advice against it
-        assert face.send(calls.get_run(7)) == {}
+        assert face.send(calls.get_run(7)) == {"run_id": 7}
 
 
 def test_a_ca_bundle_is_not_read_in_the_event_loop(
@@ -438,7 +531,7 @@ def test_a_ca_bundle_is_not_read_in_the_event_loop(
         async with AsyncJobsClient(tls_server.url, Basic("me", "secret"), verify=bundle) as client:
             return await asyncio.gather(*(client.send(calls.get_run(7)) for _ in range(2)))
 
-    assert asyncio.run(two_at_once()) == [{}, {}]
+    assert asyncio.run(two_at_once()) == [{"run_id": 7}] * 2
     (thread,) = read_in
     assert thread is not threading.current_thread()
 

@@ -705,3 +705,81 @@ async def test_odd_answers_to_everything(
             for task in tasks:
                 with pytest.raises(UnexpectedAnswer):
                     await task
+
+
+DEEP = b'{"run_id": 1, "state": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+# The odd run is run 1, of these bytes, a status and headers.
+ODD_ANSWERS: dict[str, tuple[bytes, int, dict[str, str]]] = {
+    "a state that is text": (b'{"run_id": 1, "state": "RUNNING"}', 200, {}),
+    "an id that is a list": (b'{"run_id": [1]}', 200, {}),
+    "an empty object": (b"{}", 200, {}),
+    "nothing": (b"", 200, {}),
+    "null": (b"null", 200, {}),
+    "another run": (b'{"run_id": 4, "state": {"life_cycle_state": "RUNNING"}}', 200, {}),
+    "nested deeply": (DEEP, 200, {}),
+}
+
+
+@pytest.mark.parametrize("name", ODD_ANSWERS)
+async def test_an_odd_answer_is_its_own_runs_trouble(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
+) -> None:
+    """It is asked for again within bounds, then its waiter fails with the answer; no other does."""
+    monkeypatch.setattr(retries, "_DOES_NOT_FIT", Waits(0.01, 0.05, tries=5, bounded=True))
+    body, status, headers = ODD_ANSWERS[name]
+    odd, *run_ids = service.add(5)
+    service.lists_refused = True
+    service.odd[odd] = lambda: web.Response(body=body, status=status, headers=headers)
+    one = poller(retry_delay=None)
+    (alone,), tasks = starts(one, [odd]), starts(one, run_ids)
+    async with asyncio.timeout(10):
+        with pytest.raises(UnexpectedAnswer, match="does not fit") as caught:
+            await alone
+        if body.startswith(b"{"):
+            assert body[:400].decode() in str(caught.value)
+        assert not any(task.done() for task in tasks)
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+    lines = poller_lines(caplog)
+    assert [line.split(",")[0] for line in lines] == ["Run 1 cannot be read for now"]
+
+
+async def test_a_run_id_given_as_text(service: ManyRuns) -> None:
+    """The run is matched all the same, and read no more often than at its period."""
+    (run_id,) = service.add(1)
+
+    def as_text() -> web.Response:
+        return web.json_response(
+            {**service.runs[run_id].as_json(time.time()), "run_id": str(run_id)}
+        )
+
+    service.odd[run_id] = as_text
+    tasks = starts(poller(), [run_id])
+    began = time.monotonic()
+    async with asyncio.timeout(10):
+        await until(lambda: service.asked["runs/get"] >= 3)
+        service.end(run_id)
+        (run,) = await asyncio.gather(*tasks)
+    assert run["run_id"] == run_id
+    assert service.asked["runs/get"] <= 2 + (time.monotonic() - began) / (0.8 * PERIOD)
+
+
+async def test_odd_items_in_a_list(service: ManyRuns) -> None:
+    """The other runs of the page are given, and the odd ones are asked for by their ids."""
+    run_ids = service.add(100)
+    odd = dict(zip(run_ids, (7, {"run_id": 2, "state": "RUNNING"}, {"run_id": None}), strict=False))
+
+    async def with_odd_items(request: web.Request) -> web.Response:
+        answer = json.loads((await service._list(request)).text or "")
+        answer["runs"] = [odd.get(run["run_id"], run) for run in answer["runs"]]
+        return web.json_response(answer)
+
+    service.list_runs = with_odd_items
+    tasks = starts(poller(), run_ids)
+    async with asyncio.timeout(10):
+        await until(lambda: service.asked["runs/list active_only"] >= 3)
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert set(service.latest) == set(odd)
