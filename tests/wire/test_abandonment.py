@@ -45,8 +45,11 @@ async def again_and_again(doing: asyncio.Task[None]) -> None:
 
 async def until_all_is_done() -> None:
     """Wait for what goes on after the triggers have ended."""
+    supervisor = task_runner.SUPERVISOR_COMMS
+    supervisor.triggers_have_ended = True
     while jobs._background:
         await asyncio.wait(jobs._background)
+    supervisor.all_is_done = True
 
 
 def on_kill(*triggers: DatabricksJobRunTrigger) -> None:
@@ -111,11 +114,17 @@ class Row:
 class Supervisor:
     """Answers what triggers ask about their tasks, one question at a time, as Airflow does."""
 
-    def __init__(self, *rows: Row, errors: float = 0, seconds: float = 0.01) -> None:
+    def __init__(
+        self, *rows: Row, errors: float = 0, unanswered: int = 0, seconds: float = 0.01
+    ) -> None:
         self.rows = rows
         self.errors = errors
+        self.unanswered = unanswered
         self.seconds = seconds
         self.questions: list[Any] = []
+        # Questions that were cancelled before all triggers and their work had ended.
+        self.cancelled_early = 0
+        self.triggers_have_ended = self.answered_after_the_end = self.all_is_done = False
         self._turn: asyncio.Lock | None = None
 
     def asked(self, kind: str) -> int:
@@ -131,10 +140,16 @@ class Supervisor:
         if type(msg).__name__ == "MaskSecret":
             return None
         self.questions.append(msg)
+        if len(self.questions) <= self.unanswered:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.cancelled_early += not self.all_is_done
         if self._turn is None:
             self._turn = asyncio.Lock()
         async with self._turn:
             await asyncio.sleep(self.seconds)
+        self.answered_after_the_end = self.triggers_have_ended
         if len(self.questions) <= self.errors:
             raise ConnectionError("the API does not answer")
         if type(msg).__name__ == "GetTaskStates":
@@ -239,6 +254,29 @@ def test_airflow_is_asked_again(cancelled: Look, state: str, cancels: list[int])
         cancelled.ask(Supervisor(row, errors=5), row.trigger(7))
     assert cancelled.cancelled == cancels
     assert 3 <= len(waits) <= 5
+
+
+def test_a_question_without_an_answer(cancelled: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent again after a while, and never cancelled: Airflow 3.0 reads the answer there."""
+    monkeypatch.setattr(task_states, "ANSWER_SECONDS", 0.3)
+    row = Row("failed")
+    supervisor = Supervisor(row, unanswered=1)
+    cancelled.ask(supervisor, row.trigger(7))
+    assert cancelled.cancelled == [7]
+    assert supervisor.asked("GetTaskStates") == 2
+    assert supervisor.cancelled_early == 0
+
+
+def test_an_answer_after_the_trigger_has_ended(
+    cancelled: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow ends a trigger after 30 s; the run of its ended task is cancelled all the same."""
+    monkeypatch.setattr(jobs, "_ON_KILL_SECONDS", 0.05)
+    row = Row("failed")
+    supervisor = Supervisor(row, seconds=1)
+    cancelled.ask(supervisor, row.trigger(7))
+    assert supervisor.answered_after_the_end
+    assert cancelled.cancelled == [7]
 
 
 def test_a_task_whose_state_is_never_known(
