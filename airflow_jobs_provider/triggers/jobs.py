@@ -16,6 +16,7 @@ from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.errors import InvalidRequest, JobsApiError
 from airflow_jobs_provider.api.launched_run import is_just_launched
 from airflow_jobs_provider.api.progress import RunProgress
+from airflow_jobs_provider.api.retries import RetryPolicy
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.steps import follow_run
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
@@ -35,6 +36,8 @@ _TASK_FIELDS = ("run_id", "task_key", "attempt_number", "state")
 _ON_KILL_SECONDS = 25.0
 # How long the event of a run that took too long waits for the run's last state, or its cancel.
 _LAST_LOOK_SECONDS = 19.0
+# Whatever the task's own retry arguments are: a hundred cancels at once may meet a rate limit.
+_CANCEL = RetryPolicy()
 # Longer than a cancel is tried for: it bounds what comes before, such as a secrets backend.
 _CANCEL_SECONDS = 900.0
 # An output may be what the service cannot give. Longer than a call is tried for by itself, so that
@@ -294,6 +297,13 @@ class DatabricksJobRunTrigger(BaseTrigger):
     async def _cancel_if_abandoned(self) -> None:
         try:
             abandoned = await is_no_longer_deferred(self, self.run_id)
+        except asyncio.CancelledError:
+            self.log.warning(
+                "Run %s is not canceled, since the triggerer stops before the state of its task is "
+                "known",
+                self.run_id,
+            )
+            raise
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
             self.log.warning(
                 "Run %s is not canceled, since the state of its task is not known: %s",
@@ -316,7 +326,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
                 is_new = is_just_launched(self.launched_at, time.time())
-                retries = replace(self._hook.retry_policy(), missing_passes=is_new)
+                retries = replace(_CANCEL, missing_passes=is_new)
                 # With the client, and at the pace, of all triggers of the connection.
                 await poller_of(self._hook).send(calls.cancel_run(run_id), retries=retries)
         except asyncio.CancelledError:
