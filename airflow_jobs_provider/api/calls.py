@@ -142,7 +142,7 @@ def create_job(settings: Mapping[str, Any]) -> Call[int]:
     Not repeatable: the endpoint knows no idempotency token, so a second try could make a second
     job.
     """
-    return Call("POST", "create", parameters_as_text(settings), False, _id("job_id"))
+    return Call("POST", "create", _as_text(settings), False, _id("job_id"))
 
 
 def list_jobs(
@@ -173,7 +173,7 @@ def get_job(job_id: int) -> Call[Answer]:
 
 def reset_job(job_id: int, new_settings: Mapping[str, Any]) -> Call[None]:
     """Overwrite all settings of a job (reference: "Reset")."""
-    parameters = {"job_id": job_id, "new_settings": parameters_as_text(new_settings)}
+    parameters = {"job_id": job_id, "new_settings": _as_text(new_settings)}
     return Call("POST", "reset", parameters, True, _nothing)
 
 
@@ -189,7 +189,7 @@ def update_job(
     """
     parameters = _given(
         job_id=job_id,
-        new_settings=None if new_settings is None else parameters_as_text(new_settings),
+        new_settings=None if new_settings is None else _as_text(new_settings),
         fields_to_remove=None if fields_to_remove is None else list(fields_to_remove),
     )
     return Call("POST", "update", parameters, True, _nothing)
@@ -298,7 +298,7 @@ def repair_run(request: Mapping[str, Any]) -> Call[int]:
     :param request: ``run_id``, ``rerun_all_failed_tasks`` or ``rerun_tasks``, the parameters, and
         ``latest_repair_id`` where the run was repaired before.
     """
-    return Call("POST", "runs/repair", parameters_as_text(request), True, _id("repair_id"))
+    return Call("POST", "runs/repair", _as_text(request), True, _id("repair_id"))
 
 
 def delete_run(run_id: int) -> Call[None]:
@@ -306,8 +306,15 @@ def delete_run(run_id: int) -> Call[None]:
     return Call("POST", "runs/delete", {"run_id": run_id}, True, _nothing, done_if_gone=True)
 
 
+def _as_text(request: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return parameters_as_text(request)
+    except RecursionError:
+        return dict(request)  # the client refuses it: no JSON can express it
+
+
 def _with_token(request: Mapping[str, Any]) -> dict[str, Any]:
-    parameters = parameters_as_text(request)
+    parameters = _as_text(request)
     if not parameters.get("idempotency_token"):
         parameters["idempotency_token"] = uuid.uuid4().hex
     return parameters

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from airflow_jobs_provider.api.errors import InvalidRequest
-from airflow_jobs_provider.api.problems import Problem, field_path, what_it_is
+from airflow_jobs_provider.api.problems import ENDLESS, Problem, not_json
 
 __all__ = ["ACCEPT_ENCODING", "BrokenBody", "TooLarge", "decoded", "json_bytes", "query_text"]
 
@@ -33,17 +32,15 @@ def json_bytes(call: str, parameters: Mapping[str, Any]) -> bytes:
     :param parameters: what is sent.
     :raises InvalidRequest: JSON cannot express them: NaN, a set, bytes, a value that holds itself.
     """
-    problem: Problem | None = None
+    problems: list[Problem]
     try:
         return json.dumps(parameters, allow_nan=False).encode()
     except RecursionError:
-        problem = Problem("the request", "must be JSON", "it is nested too deep, or holds itself")
+        problems = [ENDLESS]
     except (TypeError, ValueError):
-        problem = next(_not_json(parameters, ()), None) or Problem(
-            "the request", "must be JSON", "it is nested too deep, or holds itself"
-        )
+        problems = not_json(parameters) or [ENDLESS]
     # Raised here, so that the error shows no frames of the json module.
-    raise InvalidRequest(call, [problem])
+    raise InvalidRequest(call, problems)
 
 
 def query_text(call: str, parameters: Mapping[str, Any]) -> str:
@@ -63,28 +60,6 @@ def query_text(call: str, parameters: Mapping[str, Any]) -> str:
 
 def _as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-_DEEPEST = 200
-
-
-def _not_json(value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
-    """Yield what JSON cannot express, with its place."""
-    name = field_path(path) or "the request"
-    if len(path) > _DEEPEST:
-        yield Problem("the request", "must be JSON", "it is nested too deep, or holds itself")
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            if not isinstance(key, (str, int, float, bool, type(None))):
-                yield Problem(name, "must have names that are text", f"one {what_it_is(key)[3:]}")
-            yield from _not_json(item, (*path, str(key)))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _not_json(item, (*path, index))
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield Problem(name, "must be JSON, which has no such number", what_it_is(value))
-    elif not isinstance(value, (str, int, float, bool, type(None))):
-        yield Problem(name, "must be JSON, which has no such value", what_it_is(value))
 
 
 def decoded(body: bytes, encoding: str, limit: int) -> bytes:

@@ -201,17 +201,17 @@ class BaseClient:
             raise self._proxy_failed(route, "Proxy Authentication Required", status)
         self._was_answered = True
         limit = self._max_bytes(call, status)
+        body = raw[:limit]
+        fault: JobsApiError | None = None
         try:
             body = decoded(raw, headers.get("content-encoding") or "", limit)
         except TooLarge:
-            if is_success(status):
-                size = f"{limit / 1024 / 1024:g} MiB"
-                raise UnexpectedAnswer(status=status, excerpt=f"more than {size}") from None
-            body = raw[:limit]
+            size = f"more than {limit / 1024 / 1024:g} MiB"
+            fault = UnexpectedAnswer(status=status, excerpt=size)
         except BrokenBody as error:
-            if is_success(status):
-                raise self._answer_lost(error) from None
-            body = b""
+            fault = self._answer_lost(error)
+        if is_success(status) and fault is not None:
+            raise fault
         # A page of a thousand runs is a megabyte; a good answer is parsed once.
         if is_success(status):
             try:

@@ -6,11 +6,12 @@ environment variables and the like often are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sized
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Problem", "field_path", "what_it_is"]
+__all__ = ["ENDLESS", "Problem", "field_path", "not_json", "what_it_is"]
 
 _LONG_NUMBER_BITS = 128
 
@@ -30,6 +31,34 @@ class Problem:
 
     def __str__(self) -> str:
         return f"{self.field} {self.rule}; {self.found}"
+
+
+ENDLESS = Problem("the request", "must end somewhere", "it holds itself, or is nested too deep")
+
+
+def not_json(value: Any) -> list[Problem]:
+    """Return what JSON cannot express in a request, each with its place; empty for none."""
+    try:
+        return list(_not_json(value, ()))
+    except RecursionError:
+        return [ENDLESS]
+
+
+def _not_json(value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            if not isinstance(key, (str, int, float, type(None))):
+                yield Problem(field_path(path), "must have text as keys", what_it_is(key))
+            yield from _not_json(item, (*path, str(key)))
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            yield from _not_json(item, (*path, index))
+    elif isinstance(value, float) and not math.isfinite(value):
+        yield Problem(field_path(path), "must be a number that JSON knows", f"it is {value}")
+    elif not isinstance(value, (str, int, float, type(None))) or (
+        isinstance(value, int) and value.bit_length() > _LONG_NUMBER_BITS
+    ):
+        yield Problem(field_path(path), "must be something that JSON knows", what_it_is(value))
 
 
 def field_path(parts: Iterable[str | int]) -> str:

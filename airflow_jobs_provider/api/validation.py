@@ -11,14 +11,13 @@ each problem. Pydantic is imported, and its checkers are made, when they are fir
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.errors import InvalidRequest
 from airflow_jobs_provider.api.parameters import parameters_as_text
-from airflow_jobs_provider.api.problems import Problem, field_path, what_it_is
+from airflow_jobs_provider.api.problems import ENDLESS, Problem, field_path, not_json, what_it_is
 from airflow_jobs_provider.api.rules import broken_rules, request_size
 from airflow_jobs_provider.api.structures import Field, fields_of
 from airflow_jobs_provider.api.types import ENDPOINTS
@@ -54,13 +53,12 @@ def find_problems(call_name: str, payload: Any) -> list[Problem]:
     try:
         text = json.dumps(payload, allow_nan=False)
     except RecursionError:
-        return [_ENDLESS]
+        return [ENDLESS]
     except (TypeError, ValueError):
         text = ""
-        try:
-            no_json = list(_no_json(payload, ()))
-        except RecursionError:
-            return [_ENDLESS]
+        no_json = not_json(payload)
+        if ENDLESS in no_json:
+            return no_json
     else:
         no_json = []
     sent = _as_sent(payload)
@@ -72,9 +70,6 @@ def find_problems(call_name: str, payload: Any) -> list[Problem]:
     # What is no JSON is told once, not again as what it should have been.
     told = {problem.field for problem in no_json}
     return no_json + list(dict.fromkeys(problem for problem in found if problem.field not in told))
-
-
-_ENDLESS = Problem("the request", "must end somewhere", "it holds itself")
 
 
 def structure_problems(structure: Any, value: Any) -> list[Problem]:
@@ -155,21 +150,3 @@ def _field(structure: Any, path: tuple[str | int, ...]) -> Field | None:
 
 
 _LONG_NUMBER_BITS = 10_000
-
-
-def _no_json(value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
-    """Yield what JSON cannot hold."""
-    if isinstance(value, dict):
-        for key, item in value.items():
-            if not isinstance(key, (str, int, float, type(None))):
-                yield Problem(field_path(path), "must have text as keys", what_it_is(key))
-            yield from _no_json(item, (*path, str(key)))
-    elif isinstance(value, (list, tuple)):
-        for index, item in enumerate(value):
-            yield from _no_json(item, (*path, index))
-    elif isinstance(value, float) and not math.isfinite(value):
-        yield Problem(field_path(path), "must be a number that JSON knows", f"it is {value}")
-    elif not isinstance(value, (str, int, float, type(None))) or (
-        isinstance(value, int) and value.bit_length() > _LONG_NUMBER_BITS
-    ):
-        yield Problem(field_path(path), "must be something that JSON knows", what_it_is(value))

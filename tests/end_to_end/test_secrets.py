@@ -10,7 +10,9 @@ import pytest
 
 from scripts.airflow_env import ROOT
 from tests.end_to_end.conftest import DagRun, RunDag
+from tests.wire.conftest import ScriptedServer
 from tests.wire.fake_service import FAULTS, LAUNCHES, FakeService, Plan, Seen
+from tests.wire.test_tracebacks import ANSWERS
 
 HERE = Path(__file__).parent
 USER = "somebody@example.com"
@@ -22,6 +24,8 @@ SECRETS = {
     "malformed": "dapi-with-a-line-break-9012",
     "in_the_wrong_field": "dapi-in-the-wrong-field-3456",
     "nowhere": "dapi-for-no-workspace-7890",
+    "odd": "dapi-for-odd-answers-2468",
+    "proxy": "password-of-a-proxy-1357",
 }
 BASIC = base64.b64encode(f"{USER}:{SECRETS['user_and_password']}".encode()).decode()
 FAILING_JOB = 13
@@ -57,7 +61,22 @@ def service() -> Iterator[FakeService]:
 
 
 @pytest.fixture(scope="module")
-def dag_run(service: FakeService, run_dag: RunDag) -> DagRun:
+def odd_server() -> Iterator[ScriptedServer]:
+    """A server whose answers HTTP libraries stumble over."""
+    names = (
+        "redirect to a broken address",
+        "redirect that is not UTF-8",
+        "header that is not UTF-8",
+        "broken gzip",
+        "status that is no number",
+    )
+    server = ScriptedServer([ANSWERS[name] for name in names] * 20)
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module")
+def dag_run(service: FakeService, odd_server: ScriptedServer, run_dag: RunDag) -> DagRun:
     """All kinds of tasks with all kinds of credentials, run once at level DEBUG."""
     extra = {"timeout_seconds": 0.5}
     connections: dict[str, dict[str, Any]] = {
@@ -68,6 +87,12 @@ def dag_run(service: FakeService, run_dag: RunDag) -> DagRun:
         "malformed": {"password": SECRETS["malformed"] + "\n2"},
         "in_the_wrong_field": {"host": f"https://{SECRETS['in_the_wrong_field']}:x y"},
         "nowhere": {"host": "http://127.0.0.1:1", "password": SECRETS["nowhere"]},
+        "odd": {"host": odd_server.url, "password": SECRETS["odd"]},
+        "behind_a_proxy": {
+            "host": "https://workspace.test.invalid",
+            "password": SECRETS["odd"],
+            "extra": {"proxies": {"https": f"http://me:{SECRETS['proxy']}@127.0.0.1:1"}},
+        },
     }
     common = {"conn_type": "databricks", "host": service.url, "extra": extra}
     return run_dag(
@@ -81,9 +106,11 @@ def dag_run(service: FakeService, run_dag: RunDag) -> DagRun:
     )
 
 
-def test_the_scenarios_took_place(service: FakeService, dag_run: DagRun) -> None:
+def test_the_scenarios_took_place(
+    service: FakeService, odd_server: ScriptedServer, dag_run: DagRun
+) -> None:
     """What should go well went well, what should not did not, and every secret was in use."""
-    assert len(dag_run.tasks) == 23, dag_run.log[-5000:]
+    assert len(dag_run.tasks) == 37, dag_run.log[-5000:]
     states = {name: task["state"] for name, task in dag_run.tasks.items()}
     wanted = {
         name: "success" if name.endswith(("_blocking", "_deferred")) else "failed"
@@ -92,6 +119,7 @@ def test_the_scenarios_took_place(service: FakeService, dag_run: DagRun) -> None
     wanted |= {name: "failed" for name in states if name.startswith("failing")}
     assert states == wanted, dag_run.log[-5000:]
     assert "DEBUG" in dag_run.log.upper()
+    assert len(odd_server.requests) >= 10
     seen = {request.authorization for request in service.seen}
     assert seen == {*(service.accepts or ()), f"Bearer {SECRETS['refused']}"}
 

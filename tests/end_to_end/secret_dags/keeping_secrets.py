@@ -53,3 +53,12 @@ with DAG("keeping_secrets", schedule=None, catchup=False):
     submit("malformed", "malformed")
     submit("in_the_wrong_field", "in_the_wrong_field")
     submit("nowhere", "nowhere", databricks_retry_limit=2)
+    submit("behind_a_proxy", "behind_a_proxy", databricks_retry_limit=2)
+    # Each answer of this one is another that HTTP libraries stumble over.
+    for number in range(5):
+        for deferrable in (False, True):
+            arguments: dict[str, Any] = {"deferrable": deferrable, "databricks_retry_limit": 1}
+            submit(f"odd_answer_{number}_{'later' if deferrable else 'now'}", "odd", **arguments)
+    # No JSON, which is found out only when it is to be sent.
+    for name, value in {"set": {1, 2}, "bytes": b"1", "number": float("nan")}.items():
+        submit(f"odd_{name}", "token", validate=False, timeout_seconds=value)
