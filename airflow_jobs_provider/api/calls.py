@@ -23,7 +23,7 @@ from airflow_jobs_provider.api.answers import (
     read_token,
     read_views,
 )
-from airflow_jobs_provider.api.ids import read_id
+from airflow_jobs_provider.api.ids import id_argument, read_id
 from airflow_jobs_provider.api.parameters import parameters_as_text
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VERSION
 
@@ -47,12 +47,14 @@ __all__ = [
     "run_now",
     "submit_run",
     "update_job",
+    "update_job_permission",
 ]
 
 T = TypeVar("T")
 Answer = dict[str, Any]
 Verb = Literal["GET", "POST", "PUT", "PATCH"]
 JOBS_SERVICE = "jobs"
+PERMISSIONS_SERVICE = "permissions"
 # Later versions of the API give no more runs on one page.
 RUNS_PER_PAGE_IN_EVERY_VERSION = 25
 MAX_EXPORT_BYTES = 256 * 1024 * 1024
@@ -193,6 +195,20 @@ def update_job(
         fields_to_remove=None if fields_to_remove is None else list(fields_to_remove),
     )
     return Call("POST", "update", parameters, True, _nothing)
+
+
+def update_job_permission(job_id: int, request: Mapping[str, Any]) -> Call[Answer]:
+    """Add to a job's permissions; the result is all of them (the Permissions API).
+
+    Those that the request does not name stay as they are.
+
+    :param job_id: the job.
+    :param request: ``access_control_list``: for each user, group or service principal a
+        ``permission_level``.
+    :raises InvalidRequest: the job_id, which is part of the path, is none.
+    """
+    path = f"jobs/{id_argument('job_id', job_id)}"
+    return Call("PATCH", path, dict(request), True, dict, service=PERMISSIONS_SERVICE)
 
 
 def run_now(request: Mapping[str, Any]) -> Call[int]:

@@ -18,6 +18,7 @@ from airflow_jobs_provider import connection_form
 from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.finding import find_job_id
 from airflow_jobs_provider.api.outputs import TaskOutput, read_outputs
+from airflow_jobs_provider.api.permissions import create_with_permissions, reset_with_permissions
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import whole_run
 
@@ -204,6 +205,9 @@ class DatabricksJobsHook(BaseHook):
             validate(call.path, call.parameters)
         return call
 
+    def _all_checked(self, steps: Iterable[Call[T]]) -> list[Call[T]]:
+        return [self._checked(call) for call in steps]
+
     def _iterate(self, call: Call[Page[T]]) -> Iterator[T]:
         return self.client.iterate(self._checked(call))
 
@@ -222,8 +226,11 @@ class DatabricksJobsHook(BaseHook):
     # -- the endpoints, blocking ---------------------------------------------------------------
 
     def create_job(self, json: Json) -> int:
-        """Create a job with these settings and return its job_id (reference: "Create")."""
-        return self.send(calls.create_job(json))
+        """Create a job with these settings and return its job_id (reference: "Create").
+
+        :param json: the settings, and the job's ``access_control_list``.
+        """
+        return self.send(create_with_permissions(json))
 
     def list_jobs(
         self, limit: int | None = None, offset: int | None = None, name: str | None = None
@@ -236,8 +243,13 @@ class DatabricksJobsHook(BaseHook):
         return self.send(calls.get_job(job_id))
 
     def reset_job(self, job_id: int, json: Json) -> None:
-        """Overwrite all settings of a job (reference: "Reset")."""
-        self.send(calls.reset_job(job_id, json))
+        """Overwrite all settings of a job (reference: "Reset").
+
+        :param json: the settings. An ``access_control_list`` among them is no setting: before the
+            reset it is added to the job's permissions.
+        """
+        for call in self._all_checked(reset_with_permissions(job_id, json)):
+            self.client.send(call)
 
     def update_job(
         self,
@@ -247,6 +259,13 @@ class DatabricksJobsHook(BaseHook):
     ) -> None:
         """Replace or remove some settings of a job (reference: "Update")."""
         self.send(calls.update_job(job_id, json, fields_to_remove))
+
+    def update_job_permission(self, job_id: int, json: Json) -> Json:
+        """Add to the permissions of a job and return all of them (the Permissions API).
+
+        :param json: ``access_control_list``; who is not in it keeps what permissions there are.
+        """
+        return self.send(calls.update_job_permission(job_id, json))
 
     def delete_job(self, job_id: int) -> None:
         """Delete a job (reference: "Delete")."""
@@ -329,7 +348,7 @@ class DatabricksJobsHook(BaseHook):
 
     async def a_create_job(self, json: Json) -> int:
         """Do what :meth:`create_job` does."""
-        return await self.a_send(calls.create_job(json))
+        return await self.a_send(create_with_permissions(json))
 
     def a_list_jobs(
         self, limit: int | None = None, offset: int | None = None, name: str | None = None
@@ -343,7 +362,10 @@ class DatabricksJobsHook(BaseHook):
 
     async def a_reset_job(self, job_id: int, json: Json) -> None:
         """Do what :meth:`reset_job` does."""
-        await self.a_send(calls.reset_job(job_id, json))
+        steps = self._all_checked(reset_with_permissions(job_id, json))
+        async with self.async_client() as client:
+            for call in steps:
+                await client.send(call)
 
     async def a_update_job(
         self,
@@ -353,6 +375,10 @@ class DatabricksJobsHook(BaseHook):
     ) -> None:
         """Do what :meth:`update_job` does."""
         await self.a_send(calls.update_job(job_id, json, fields_to_remove))
+
+    async def a_update_job_permission(self, job_id: int, json: Json) -> Json:
+        """Do what :meth:`update_job_permission` does."""
+        return await self.a_send(calls.update_job_permission(job_id, json))
 
     async def a_delete_job(self, job_id: int) -> None:
         """Do what :meth:`delete_job` does."""

@@ -90,8 +90,9 @@ class DatabricksCreateJobsOperator(PayloadOperator):
     :param max_concurrent_runs: runs at a time, 0 to 1000; default 1.
     :param health: health rules (reference: "JobsHealthRules").
     :param git_source: repository of the code, in later API versions.
-    :param access_control_list: permissions on a new job, in later API versions; those of an
-        existing job are left as they are.
+    :param access_control_list: permissions on the job. A new job is created with them. To those of
+        an existing job they are added before it is reset: who is not in the list keeps what
+        permissions there are. An empty list changes nothing.
     :param forward_dag_params: keep the DAG's ``params`` as the job's ``parameters``, with the DAG
         run's values as defaults, if the settings have no ``parameters``; default True. A param that
         is None is left out.
@@ -218,9 +219,6 @@ class DatabricksCreateJobsOperator(PayloadOperator):
                 job_id = self.hook.create_job(settings)
                 self.log.info("Created job %s, %r.", job_id, name)
                 return job_id
-            # Permissions are no settings: only creating takes them.
-            if settings.pop("access_control_list", None) is not None:
-                self.log.warning("The permissions of job %s are left as they are.", job_id)
             self.hook.reset_job(job_id, settings)
             self.log.info("Reset job %s, %r, to the settings given.", job_id, name)
             return job_id

@@ -37,7 +37,7 @@ ENDPOINTS = [
     "get_run_output",
     "delete_run",
 ]
-BEYOND = ["get_run_state", "get_run_page_url", "find_job_id_by_name"]
+BEYOND = ["update_job_permission", "get_run_state", "get_run_page_url", "find_job_id_by_name"]
 
 
 @pytest.mark.parametrize("name", ENDPOINTS + BEYOND)

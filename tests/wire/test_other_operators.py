@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_jobs_provider.api.errors import AnswerLost, BadRequest
+from airflow_jobs_provider.api.errors import AnswerLost, BadRequest, InvalidRequest
+from airflow_jobs_provider.api.retries import no_waiting
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
 from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
 from airflow_jobs_provider.operators.delete_run import DatabricksDeleteRunOperator
@@ -71,10 +74,83 @@ def test_a_new_name_is_created(server: ScriptedServer) -> None:
 
 
 def test_a_known_name_is_reset(server: ScriptedServer) -> None:
-    """The job of that name gets the settings, and keeps its permissions."""
+    """The job of that name gets the settings."""
     server.will(jobs(5), answer())
-    assert create(access_control_list=[{"user_name": "u"}]).execute(CONTEXT) == 5
+    assert create().execute(CONTEXT) == 5
     assert asked(server)[1] == ("reset", {"job_id": 5, "new_settings": SENT})
+
+
+ACL = [{"user_name": "u", "permission_level": "CAN_MANAGE"}]
+
+
+@pytest.mark.parametrize(
+    "given", [{"access_control_list": ACL}, {"json": {"access_control_list": ACL}}]
+)
+def test_a_new_job_has_its_permissions_from_the_start(
+    server: ScriptedServer, given: dict[str, Any]
+) -> None:
+    """They are part of the request, so that there is never a job without them."""
+    server.will(jobs(), answer({"job_id": 3}))
+    assert create(**given).execute(CONTEXT) == 3
+    path, body = asked(server)[1]
+    assert path.endswith("create")
+    assert body == {**SENT, "access_control_list": ACL}
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_permissions_of_a_known_job_come_before_its_settings(
+    server: ScriptedServer, text: bool
+) -> None:
+    """The Permissions API adds them; they are no settings."""
+    server.will(jobs(5), answer({"object_id": "/jobs/5"}), answer())
+    operator = create(access_control_list="{{ acl }}" if text else ACL)
+    operator.render_template_fields({"acl": ACL})  # type: ignore[typeddict-unknown-key]
+    assert operator.execute(CONTEXT) == 5
+    permissions, (path, body) = server.requests[1], asked(server)[2]
+    assert (permissions.verb, permissions.path) == ("PATCH", "/api/2.0/permissions/jobs/5")
+    assert permissions.body == {"access_control_list": ACL}
+    assert path.endswith("reset")
+    assert body == {"job_id": 5, "new_settings": SENT}
+
+
+def test_permissions_that_are_refused(server: ScriptedServer) -> None:
+    """The job keeps its settings, and the DAG's retries decide."""
+    server.will(jobs(5), answer({"error_code": "PERMISSION_DENIED", "message": "not yours"}, 403))
+    with pytest.raises(AirflowException, match="not yours") as caught:
+        create(access_control_list=ACL).execute(CONTEXT)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_no_permissions_change_nothing(server: ScriptedServer, known: bool) -> None:
+    """An empty list is as good as none, for a new job and for one that is there."""
+    server.will(jobs(5) if known else jobs(), answer({"job_id": 5}))
+    create(access_control_list=[]).execute(CONTEXT)
+    assert len(server.requests) == 2
+    body = server.requests[1].body
+    assert body == ({"job_id": 5, "new_settings": SENT} if known else SENT)
+
+
+def test_the_hooks_permissions(server: ScriptedServer) -> None:
+    """Under the official hook's names, on both faces; a wrong reset changes no permissions."""
+    hook = DatabricksJobsHook()
+    whole = {"object_id": "/jobs/5", "access_control_list": ACL}
+    request = {"access_control_list": ACL}
+    server.will(answer(whole), answer(whole), lose, answer(whole))
+    assert hook.update_job_permission(5, request) == whole
+    assert asyncio.run(hook.a_update_job_permission(5, request)) == whole
+    with no_waiting():
+        assert hook.update_job_permission(5, request) == whole, "repeated: it does no harm"
+    assert {(r.verb, r.path) for r in server.requests} == {("PATCH", "/api/2.0/permissions/jobs/5")}
+    server.requests.clear()
+    asyncio.run(hook.a_reset_job(5, {**SENT, **request}))
+    assert [request.verb for request in server.requests] == ["PATCH", "POST"]
+    assert server.requests[1].body == {"job_id": 5, "new_settings": SENT}
+    server.requests.clear()
+    with pytest.raises(InvalidRequest):
+        hook.reset_job(5, {**SENT, **request, "notebook_task": {"notebook_path": "etl"}})
+    assert server.requests == []
 
 
 def test_two_jobs_of_one_name(server: ScriptedServer) -> None:

@@ -1,0 +1,39 @@
+"""Permissions of a job, which are part of creating it, and of no other change of its settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from airflow_jobs_provider.api.calls import Call, create_job, reset_job, update_job_permission
+
+__all__ = ["create_with_permissions", "reset_with_permissions"]
+
+_FIELD = "access_control_list"
+
+
+def create_with_permissions(settings: Mapping[str, Any]) -> Call[int]:
+    """Return the call that creates a job with its permissions; an empty list is left out.
+
+    :param settings: the job's settings, and its ``access_control_list``.
+    """
+    return create_job(settings if settings.get(_FIELD) else _without(settings))
+
+
+def reset_with_permissions(job_id: int, settings: Mapping[str, Any]) -> list[Call[Any]]:
+    """Return the calls, in their order, that give a job its permissions and then its settings.
+
+    The service takes no permissions among the settings of a job that it has. An empty list changes
+    nothing.
+
+    :param job_id: the job.
+    :param settings: the settings, and the job's ``access_control_list``.
+    """
+    calls: list[Call[Any]] = [reset_job(job_id, _without(settings))]
+    if permissions := settings.get(_FIELD):
+        calls.insert(0, update_job_permission(job_id, {_FIELD: permissions}))
+    return calls
+
+
+def _without(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name != _FIELD}
