@@ -8,6 +8,8 @@
 #   make test-dag-runs   single DAG runs in an Airflow process, without a scheduler
 #   make test-airflow-2.11, make test-standalone-2.11, make test-airflow-3.0, make test-standalone-3.0,
 #   make test-standalone, make test-slow, make test-real-clients   parts of test-all
+#   make test-distributed   Celery, PostgreSQL, Redis, two workers, two triggerers; INSTALL=1 installs
+#                   the two servers from Debian's packages
 #   make bench      what docs/benchmarks.md tells, but for the cost of checking: 25 minutes
 #
 # PYTHON=/path/to/python3 chooses another Python.
@@ -15,16 +17,19 @@
 PYTHON ?=
 AIRFLOW_PORT ?= 8080
 PYTEST_ARGS ?=
+INSTALL ?=
+# "distributed and not thorough" is what the whole check runs.
+DISTRIBUTED ?= distributed
 export PYTHON
 
 # Tests wait more than they compute, so there is one process more than a small machine has cores.
 TEST_PROCESSES ?= 3
 IN_PARALLEL = -n $(TEST_PROCESSES) --dist loadfile
-QUICK = not slow and not standalone and not real_clients
+QUICK = not slow and not standalone and not distributed and not real_clients
 PYTEST_OLDER = -p no:cacheprovider \
 	-W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
-.PHONY: help demo airflow test test-all bench test-dag-runs test-slow test-standalone test-real-clients lint format constraints clean \
+.PHONY: help demo airflow test test-all bench test-dag-runs test-distributed test-slow test-standalone test-real-clients lint format constraints clean \
 	venv venv-dev test-airflow-2.11 test-airflow-3.0 test-standalone-2.11 test-standalone-3.0
 
 help:
@@ -70,6 +75,11 @@ test-standalone-2.11 test-standalone-3.0: test-standalone-%:
 	@sh scripts/venv.sh .venv-$* $* dev
 	.venv-$*/bin/python -m pytest -m standalone $(PYTEST_OLDER) tests/end_to_end $(PYTEST_ARGS)
 
+test-distributed:
+	@INSTALL=$(INSTALL) sh scripts/services.sh
+	@sh scripts/venv.sh .venv-distributed 3.3 dev,distributed
+	.venv-distributed/bin/python -m pytest -m "$(DISTRIBUTED)" tests/end_to_end $(PYTEST_ARGS)
+
 lint: venv-dev
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
@@ -89,4 +99,4 @@ venv-dev:
 	@sh scripts/venv.sh .venv 3.3 dev
 
 clean:
-	rm -rf .venv .venv-2.11 .venv-3.0 .demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-2.11 .venv-3.0 .venv-distributed .demo .mypy_cache .ruff_cache .pytest_cache

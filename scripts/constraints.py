@@ -4,10 +4,10 @@
     python3.11 scripts/constraints.py 3.3            one line
     python3.11 scripts/constraints.py --keep         keep the pins there are, add what is missing
 
-Each file pins every package of the ``dev`` extra (which includes ``local``), so that installing
-with it gives the same environment tomorrow. The Python that runs this sets the versions; any other
-supported Python found beside it adds what only it needs. Run the test-suite on all lines before
-committing what changed.
+Each file pins every package of the extras ``dev`` (which includes ``local``) and ``distributed``,
+so that installing with it gives the same environment tomorrow. The Python that runs this sets the
+versions; any other supported Python found beside it adds what only it needs. Run the test-suite on
+all lines before committing what changed.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def installed(python: str, line: str, known: dict[str, str]) -> dict[str, str]:
         subprocess.run([python, "-m", "venv", f"{directory}/venv"], check=True)
         pip = [f"{directory}/venv/bin/python", "-m", "pip"]
         held = [*HELD_EVERYWHERE, *HELD.get(line, ())]
-        wanted = [f"apache-airflow=={line}.*", *held, f"{ROOT}[dev]"]
+        wanted = [f"apache-airflow=={line}.*", *held, f"{ROOT}[dev,distributed]"]
         subprocess.run([*pip, "install", "-q", "-c", str(constraints), *wanted], check=True)
         freeze = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True)
     return pins(freeze.stdout.splitlines())

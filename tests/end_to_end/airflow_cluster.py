@@ -19,7 +19,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -73,6 +73,9 @@ class AirflowCluster:
     :param dags: folder of the DAG files.
     :param connections: environment variables with the Airflow connections.
     :param settings: more environment variables.
+    :param database_server: URL of the server for the metadata database; SQLite by default, or what
+        TEST_DATABASE_SERVER says.
+    :param components: names of the components beside the triggerers.
     """
 
     def __init__(
@@ -81,6 +84,9 @@ class AirflowCluster:
         dags: Path,
         connections: dict[str, str],
         settings: dict[str, str] | None = None,
+        *,
+        database_server: str = DATABASE_SERVER,
+        components: Sequence[str] = (),
     ) -> None:
         self.home = home.resolve()
         self.port = _free_port()
@@ -89,12 +95,14 @@ class AirflowCluster:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._triggerer_ids: dict[str, int] = {}
         self._numbers = count(1)
-        self._on_sqlite = not DATABASE_SERVER
+        self._database_server = database_server
+        self._on_sqlite = not database_server
+        self._components = components or COMPONENTS
         # Many processes write to one SQLite file; each waits for its turn.
         self._database = (
             f"sqlite:///{self.home}/airflow.db?timeout=20"
             if self._on_sqlite
-            else f"{DATABASE_SERVER}/airflow_{self.port}_{int(time.time())}"
+            else f"{database_server}/airflow_{self.port}_{int(time.time())}"
         )
         self._engine = sqlalchemy.create_engine(self._database, poolclass=sqlalchemy.pool.NullPool)
         self.env = self._environment(dags) | self._settings
@@ -154,7 +162,7 @@ class AirflowCluster:
     def start(self, name: str) -> None:
         """Start a component: triggerer-1, triggerer-2, scheduler and so on."""
         command = COMMANDS[name.partition("-")[0]]
-        arguments = [argument.format(port=self.port) for argument in command.split()]
+        arguments = [argument.format(port=self.port, name=name) for argument in command.split()]
         with (self.home / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *arguments],
@@ -335,7 +343,7 @@ class AirflowCluster:
         )
         if not self._on_sqlite:
             server = sqlalchemy.create_engine(
-                f"{DATABASE_SERVER}/postgres", isolation_level="AUTOCOMMIT"
+                f"{self._database_server}/postgres", isolation_level="AUTOCOMMIT"
             )
             with server.connect() as database:
                 name = self._database.rpartition("/")[2]
@@ -355,7 +363,7 @@ class AirflowCluster:
                 # Stays with the file: readers no longer wait for writers.
                 database.execute("PRAGMA journal_mode=WAL")
                 _number_triggers_once(database)
-        for name in COMPONENTS:
+        for name in self._components:
             self.start(name)
         self.start_triggerer()
         eventually(self._is_ready, "Airflow is ready", START_SECONDS)
@@ -533,6 +541,10 @@ COMPONENTS = ["scheduler", *(["webserver"] if AIRFLOW_2 else ["dagprocessor", "a
 COMMANDS = {
     "scheduler": "scheduler --skip-serve-logs",
     "triggerer": "triggerer --skip-serve-logs",
+    "worker": (
+        "celery worker --skip-serve-logs --without-gossip --without-mingle"
+        " --celery-hostname {name}@airflow --pid {name}.pid"
+    ),
     "dagprocessor": "dag-processor",
     "apiserver": "api-server",
     "webserver": "webserver --hostname 127.0.0.1 --port {port}",

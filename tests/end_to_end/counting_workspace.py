@@ -103,6 +103,14 @@ class CountedRun:
 
 
 @dataclass
+class _Hold:
+    """The answers of one endpoint, held back."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass
 class CountingWorkspace:
     """The server; use it as a context manager."""
 
@@ -111,6 +119,7 @@ class CountingWorkspace:
     _lock: threading.RLock = field(default_factory=threading.RLock)
     _connections: set[socket.socket] = field(default_factory=set)
     _answers: threading.Event = field(default_factory=threading.Event)
+    _held: dict[str, _Hold] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         workspace = self
@@ -199,6 +208,16 @@ class CountingWorkspace:
             self._break_off()
             self._answers.set()
 
+    @contextmanager
+    def holding(self, call: str) -> Iterator[threading.Event]:
+        """Hold back the answers of one endpoint; the event tells that a request has come."""
+        hold = self._held[call] = _Hold()
+        try:
+            yield hold.asked
+        finally:
+            del self._held[call]
+            hold.released.set()
+
     def _break_off(self) -> None:
         for connection in list(self._connections):
             with suppress(OSError):
@@ -228,6 +247,9 @@ class CountingWorkspace:
 
     def _handle(self, path: str, given: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         _, _, call = path.partition("/jobs/")
+        if hold := self._held.get(call):
+            hold.asked.set()
+            hold.released.wait()
         with self._lock:
             if call in ("runs/submit", "run-now"):
                 return 200, {"run_id": self._launch(given).run_id}
