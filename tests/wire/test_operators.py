@@ -612,7 +612,11 @@ def test_an_adopted_run_that_is_cancelled_while_deferred_is_replaced(
 def test_its_own_run_cancelled_fails_the_try(context: Any, server: ScriptedServer) -> None:
     """A user who cancels the run in the workspace gets a failed task, not a new run."""
     retrying(context)
-    server.will(LAUNCHED, FAILED, answer({"run_id": 8}), RUNNING, CANCELED)
+    ends = [
+        answer({**run(life, result), "run_id": 8})
+        for life, result in (("RUNNING", None), ("TERMINATED", "CANCELED"))
+    ]
+    server.will(LAUNCHED, FAILED, answer({"run_id": 8}), *ends)
     with pytest.raises(DatabricksRunFailedError, match="canceled"):
         submit().execute(context)
 
