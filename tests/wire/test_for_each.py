@@ -158,7 +158,8 @@ def test_at_most_a_hundred_errors_are_read(
         iterations(*["FAILED"] * 100, next_page_token="more"),
         iterations(*["FAILED"] * 20, "CANCELED", first=100),
     ]
-    answers = [*pages, *(bad(f"error {n}") for n in range(100)), iterations("FAILED", "SUCCESS")]
+    others = iterations("FAILED", "SUCCESS", run_id=73)
+    answers = [*pages, *(bad(f"error {n}") for n in range(100)), others]
     with pytest.raises(DatabricksRunFailedError) as failure:
         concluded(where, context, server, whole("FAILED", first, second), *answers)
     lines = str(failure.value).splitlines()

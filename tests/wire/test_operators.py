@@ -815,7 +815,8 @@ def test_a_retry_that_begins_with_the_event_of_the_try_before(
     """Airflow 3.0 begins a retry so: it launches anew all the same, with all its time before it."""
     event = {"run": FAILED_RUN}
     context["ti"].start_date = datetime(2026, 1, 1, tzinfo=UTC)
-    server.will(LAUNCHED, FAILED, answer({"run_id": 8}), RUNNING)
+    second = answer({**run("RUNNING"), "run_id": 8})
+    server.will(LAUNCHED, FAILED, answer({"run_id": 8}), second)
     operator = submit(deferrable=True, execution_timeout=timedelta(hours=1))
     context["task"] = SimpleNamespace(retries=1)
     with pytest.raises(TaskDeferred) as deferred:

@@ -81,7 +81,7 @@ def test_https_goes_through_a_tunnel(face: Face, workspace: ScriptedServer, ca_f
     with Proxy(workspace.port, user="me:s@crét") as proxy:
         url = proxy.url.replace("//", "//me:s%40cr%C3%A9t@")
         face.connect(f"https://{HOST}", verify=ca_file, proxies=Proxies({"https": url}))
-        assert face.send(calls.get_run(7)) == {}
+        assert face.send(calls.get_run(7)) == {"run_id": 7}
     assert [line.rpartition(" ")[0] for line in proxy.seen] == [f"CONNECT {HOST}:443"]
     (request,) = workspace.requests
     assert request.headers["authorization"] == f"Bearer {TOKEN}"
@@ -93,7 +93,7 @@ def test_http_is_asked_for_in_absolute_form(face: Face, server: ScriptedServer) 
     with Proxy(server.port, user="me:pw") as proxy:
         url = proxy.url.replace("//", "//me:pw@")
         face.connect(f"http://{HOST}", allow_http=True, proxies=Proxies({"all": url}))
-        assert face.send(calls.get_run(7)) == {}
+        assert face.send(calls.get_run(7)) == {"run_id": 7}
     assert proxy.seen == [f"GET http://{HOST}/api/2.0/jobs/runs/get?run_id=7 HTTP/1.1"]
 
 
@@ -109,7 +109,7 @@ def test_the_environments_proxy_without_a_scheme(
     with Proxy(workspace.port) as proxy:
         monkeypatch.setenv(name, f"127.0.0.1:{proxy.port}")
         face.connect(f"https://{HOST}", verify=ca_file)
-        assert face.send(calls.get_run(7)) == {}
+        assert face.send(calls.get_run(7)) == {"run_id": 7}
         assert len(proxy.seen) == 1
 
 
@@ -137,7 +137,7 @@ def test_the_environments_bundle(
             face.send(calls.get_run(7))
         monkeypatch.setenv(name, bundle)
         face.connect(f"https://{HOST}", proxies=Proxies({"https": proxy.url}))
-        assert face.send(calls.get_run(7)) == {}
+        assert face.send(calls.get_run(7)) == {"run_id": 7}
 
 
 def subject_hash(authority: trustme.CA) -> str:
@@ -160,7 +160,7 @@ def test_a_proxy_that_is_spoken_to_over_tls(
     with Proxy(workspace.port, tls=tls_for_proxy(authority)) as proxy:
         proxies = Proxies({"https": proxy.url})
         face.connect(f"https://{HOST}", verify=ca_file, proxies=proxies)
-        assert face.send(calls.get_run(7)) == {}
+        assert face.send(calls.get_run(7)) == {"run_id": 7}
         assert [line.rpartition(" ")[0] for line in proxy.seen] == [f"CONNECT {HOST}:443"]
 
 
@@ -184,7 +184,7 @@ def test_loopback_is_never_proxied(
         monkeypatch.setenv("http_proxy", proxy.url)
         for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
             face.connect(url, proxies=Proxies({"http": proxy.url}))
-            assert face.send(calls.get_run(7)) == {}
+            assert face.send(calls.get_run(7)) == {"run_id": 7}
     assert proxy.seen == []
     assert len(server.requests) == 2
 
@@ -274,7 +274,7 @@ def test_a_proxy_that_worked_before(face: Face, workspace: ScriptedServer, ca_fi
     """Then it is an outage as a lost connection is: waited out while polling, tried for 10 min."""
     with Proxy(workspace.port) as proxy:
         face.connect(f"https://{HOST}", verify=ca_file, proxies=Proxies({"https": proxy.url}))
-        assert face.send(calls.get_run(7)) == {}
+        assert face.send(calls.get_run(7)) == {"run_id": 7}
     with pytest.raises(errors.ProxyError):
         face.send(calls.get_run(7))
     assert 500 < sum(face.waits) <= 600

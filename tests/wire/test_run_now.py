@@ -185,7 +185,8 @@ def test_a_retry_whose_run_failed_clears_the_way_again(
     """Before the second run is launched, not before the first is found."""
     second_try(context)
     server.will(LAUNCHED, FAILED, active((9, 90)), answer(), active())
-    server.will(answer({"run_id": 8}), SUCCEEDED, OUTPUT)
+    second = answer({**run("TERMINATED", "SUCCESS"), "run_id": 8})
+    server.will(answer({"run_id": 8}), second, OUTPUT)
     run_now(cancel_previous_runs=True).execute(context)
     assert asked(server)[:6] == [
         "run-now",
