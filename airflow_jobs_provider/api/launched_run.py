@@ -53,6 +53,7 @@ class LaunchedRun:
     :ivar call: the launch with its token. Sent once more it starts no second run.
     :ivar run_id: the run, in the states ANSWERED and ENDED.
     :ivar launched_at: when the launch was answered, in seconds since the epoch.
+    :ivar is_canceled: whether a cancel of the run was answered.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,7 @@ class LaunchedRun:
         self.call: Call[int] | None = None
         self.run_id: int | None = None
         self.launched_at: float | None = None
+        self.is_canceled = False
         self._outcome_unknown = False
 
     @property
@@ -71,7 +73,7 @@ class LaunchedRun:
         """Begin anew with a launch that is about to be sent, and return it."""
         self.state, self.call = LaunchState.NOT_SENT, call
         self.run_id = self.launched_at = None
-        self._outcome_unknown = False
+        self.is_canceled = self._outcome_unknown = False
         return call
 
     def on_try(self, call: Call[Any], error: JobsApiError | None) -> None:
@@ -95,6 +97,11 @@ class LaunchedRun:
         """Take note of the run's id; also of a further attempt of the run."""
         self.state, self.run_id = LaunchState.ANSWERED, run_id
         self.launched_at = launched_at
+        self.is_canceled = False
+
+    def canceled(self) -> None:
+        """Take note that a cancel of the run was answered; it works a little later."""
+        self.is_canceled = True
 
     def ended(self) -> None:
         """Take note that the run has ended."""

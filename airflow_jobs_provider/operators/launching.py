@@ -21,7 +21,14 @@ from airflow_jobs_provider.operators.left_behind import (
     noted_run_id,
     with_callback,
 )
-from airflow_jobs_provider.operators.next_try import TryAtWork, next_try_takes_over, xcoms_of_try
+from airflow_jobs_provider.operators.next_try import (
+    Follower,
+    TryAtWork,
+    is_asking_airflow,
+    supervisor_is_another_process,
+    who_follows,
+    xcoms_of_try,
+)
 from airflow_jobs_provider.operators.parsing import check_before_sending
 from airflow_jobs_provider.operators.payload import PayloadOperator
 from airflow_jobs_provider.waiting import WaitsForRun
@@ -37,6 +44,9 @@ if TYPE_CHECKING:
 __all__ = ["LaunchRunOperator"]
 
 T = TypeVar("T")
+
+# How long a wait may last until a process that was told to end sees it.
+_LONGEST_PAUSE_SECONDS = 1.0
 
 
 class LaunchRunOperator(PayloadOperator, WaitsForRun):
@@ -78,12 +88,12 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         self.queued_timeout_seconds = seconds(
             "queued_timeout_seconds", queued_timeout_seconds, optional=True
         )
-        self._killed = False
+        self._killed = self._is_undecided = False
         # Of the process that executes the task, which is not the only one to get here.
         self._try: TryAtWork | None = None
-        # What a kill needs to know of the run; and whether the run goes on when this try is killed.
+        # What a kill needs to know of the run; and who follows it after a kill.
         self._run = LaunchedRun()
-        self._is_left_to_next_try = False
+        self._follower: Follower | None = None
         if is_wanted(vars(self)):
             self.on_failure_callback = with_callback(self.on_failure_callback)
         # When this try began, where Airflow tells it wrongly, and what its deadline was before.
@@ -142,26 +152,34 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             return self._wait_and_conclude(context, following)
 
     def on_kill(self) -> None:
-        """Cancel the run that the killed task was launching or waiting for.
+        """Cancel the run that the task was launching or waiting for, if nobody follows it.
 
-        Unless the next try takes over: it finds the run, and follows it.
+        See :mod:`.next_try` for the rule. On Airflow 3 the process goes on after this.
         """
         self._killed = True
-        if self.cancel_on_kill and self._run.may_be_live:
-            self._is_left_to_next_try = self._next_try_takes_over()
+        if self._run.may_be_live:
+            # In the middle of a question to Airflow no other can be asked: see _end_if_killed.
+            self._is_undecided = is_asking_airflow()
+            if not self._is_undecided:
+                self._decide_on_kill()
+
+    def _decide_on_kill(self) -> None:
+        """Find out who follows the run of the killed task; cancel it if nobody does."""
+        self._follower = self._find_follower()
+        if self._follower is not Follower.NOBODY:
+            self.log.info("The run goes on: the task still waits for it, or its next try will.")
+        elif not self._run.is_canceled:
             self._cancel_for_kill()
 
-    def _next_try_takes_over(self) -> bool:
-        if self._try is None or isinstance(sys.exception(), AirflowTaskTimeout):
-            return False
-        next_try_sends_its_token = self.reattach or bool(self.request().get("idempotency_token"))
-        return next_try_sends_its_token and next_try_takes_over(self._try)
-
     def _cancel_for_kill(self) -> None:
-        if self._is_left_to_next_try:
-            self.log.info("The run goes on: the task still waits for it, or its next try will.")
-        else:
+        if self.cancel_on_kill and self._follower is Follower.NOBODY:
             self._cancel("the task was killed")
+
+    def _find_follower(self) -> Follower:
+        if self._try is None or isinstance(sys.exception(), AirflowTaskTimeout):
+            return Follower.NOBODY
+        next_try_sends_its_token = self.reattach or bool(self.request().get("idempotency_token"))
+        return who_follows(self._try) if next_try_sends_its_token else Follower.NOBODY
 
     def cancel_left_behind(self, context: Context) -> None:
         """Cancel the run of this task, which has failed for good, if it goes on.
@@ -169,8 +187,11 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         That is so where the run could not be followed any more, and where the task's process died
         without a word: then Airflow's DAG processor calls this.
         """
-        if self._killed or not is_wanted(vars(self)):
+        if not is_wanted(vars(self)):
             return
+        waits_for_retry = self._is_undecided or self._follower is Follower.RETRY
+        if self._killed and not waits_for_retry:
+            return  # The kill has settled it.
         if self._try is None:
             run_id = noted_run_id(self, context)
             if run_id is None:
@@ -210,6 +231,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
                 error,
             )
         else:
+            run.canceled()
             self.log.info("Run %s was canceled, because %s.", run.run_id, reason)
 
     def _launch_and_wait(self, context: Context, *, first_generation: int) -> Any:
@@ -288,7 +310,9 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             fail_on_partial_success=self.fail_on_partial_success,
             make_way=lambda: self._make_way(context, call),
         )
-        launched = self.hook.client.carry_out(self._while_alive(steps), on_try=self._run.on_try)
+        launched = self.hook.client.carry_out(
+            self._until_killed(steps, after_any_kill=True), on_try=self._run.on_try
+        )
         run = launched.run
         self._push(context, job_id=run.get("job_id"), run_page_url=run.get("run_page_url"))
         verb = "Following" if launched.generation < len(tokens) - 1 else "Launched"
@@ -307,15 +331,25 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         is_own = generation >= TaskTry.of(context).place
         return not is_own and RunState.of(run).verdict is Verdict.CANCELED
 
-    def _while_alive(self, steps: Generator[Step, Any, T]) -> Generator[Step, Any, T]:
-        """Go on with an exchange until the task is killed; Airflow 3 lets its process go on."""
-        from airflow_jobs_provider.api.errors import JobsApiError
-        from airflow_jobs_provider.api.steps import Exchange
+    def _until_killed(
+        self, steps: Generator[Step, Any, T], *, after_any_kill: bool = False
+    ) -> Generator[Step, Any, T]:
+        """Go on with an exchange until the try is to end; Airflow 3 lets its process go on.
 
+        :param after_any_kill: end the exchange after any kill; default False, only if the next try
+            follows the run. Otherwise Airflow kills the process, or the run's end ends the try.
+        """
+        from airflow_jobs_provider.api.errors import JobsApiError
+        from airflow_jobs_provider.api.steps import Exchange, Wait
+
+        self._end_if_killed(after_any_kill)
         exchange = Exchange(steps)
         while (step := exchange.step) is not None:
-            if self._killed:
-                raise AirflowException("the task was killed")
+            self._end_if_killed(after_any_kill)
+            if isinstance(step, Wait):
+                yield from self._pause(step.seconds, after_any_kill)
+                exchange.answer(None)
+                continue
             try:
                 answer = yield step
             except JobsApiError as error:
@@ -323,6 +357,32 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             else:
                 exchange.answer(answer)
         return exchange.result
+
+    def _pause(self, seconds: float, after_any_kill: bool) -> Generator[Step, Any, None]:
+        """Wait; on Airflow 3 in short pauses, since a signal does not end a pause there."""
+        from airflow_jobs_provider.api.steps import Wait
+
+        while seconds > _LONGEST_PAUSE_SECONDS and supervisor_is_another_process():
+            yield Wait(_LONGEST_PAUSE_SECONDS)
+            self._end_if_killed(after_any_kill)
+            seconds -= _LONGEST_PAUSE_SECONDS
+        yield Wait(seconds)
+
+    def _end_if_killed(self, after_any_kill: bool) -> None:
+        """End the try if Airflow will retry it, or after any kill; on Airflow 2, on_kill ends it.
+
+        :raises AirflowException: the try is to end.
+        """
+        if self._is_undecided:
+            self._is_undecided = False
+            self._decide_on_kill()
+        if self._follower is Follower.RETRY:
+            run = f"Run {self._run.run_id}" if self._run.run_id else "The run"
+            raise AirflowException(
+                f"The task's process was told to end. {run} goes on, and the next try follows it"
+            )
+        if self._killed and after_any_kill:
+            raise AirflowException("the task was killed")
 
     def _deadline(self, context: Context) -> float | None:
         """Return when this try's execution_timeout is over, in seconds since the epoch."""
@@ -342,19 +402,18 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         def on_attempt(run_id: int) -> None:
             self._run.answered(run_id, launched_at=time.time())
 
-        ended = self.hook.client.carry_out(
-            follow_run(
-                launched.run_id,
-                polling_period=lambda: self.polling_period_seconds,
-                progress=RunProgress(launched.run_id, self.log),
-                first_look=launched.run,
-                queued_timeout_seconds=self.queued_timeout_seconds,
-                queued_since=launched.queued_since,
-                follow_attempts=self._service_may_retry,
-                launched_at=launched.launched_at,
-                on_attempt=on_attempt,
-            )
+        steps = follow_run(
+            launched.run_id,
+            polling_period=lambda: self.polling_period_seconds,
+            progress=RunProgress(launched.run_id, self.log),
+            first_look=launched.run,
+            queued_timeout_seconds=self.queued_timeout_seconds,
+            queued_since=launched.queued_since,
+            follow_attempts=self._service_may_retry,
+            launched_at=launched.launched_at,
+            on_attempt=on_attempt,
         )
+        ended = self.hook.client.carry_out(self._until_killed(steps))
         if ended.queued_too_long:
             if self.cancel_on_kill:
                 self._cancel("it did not begin to run in time")

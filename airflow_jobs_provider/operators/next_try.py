@@ -1,9 +1,32 @@
-"""Has Airflow handed a task to its next try, and is that why this process is to end?
+"""Who follows the run of a task's process that is told to end: the rule for ``on_kill``.
 
-A task's process gets the same signal whether a user has cleared or marked its task, or whether
-Airflow has lost sight of it and gives the task to another process: after silence, or the death of a
-scheduler whose executor cannot adopt tasks. In the first case nobody wants the run any more. In the
-second the next try follows it, and a cancel would make Airflow begin the work anew.
+A task's process gets the same signal for different reasons: a user has ended the task, Airflow has
+given the task to another process, or the machine, the container or the worker shuts down. Airflow
+changes the task's state before it sends a signal, so the process asks for the state:
+
+==========================================  ===============================  ==================
+What Airflow answers                        Why the process is to end        Its run
+==========================================  ===============================  ==================
+running, this try; a retry is left          a signal from outside            goes on: next try
+running, this try; no retry is left         a signal from outside            is cancelled
+another try is at work or about to begin    Airflow has given up on the      goes on: that try
+and the task was not cleared                process: silence, or the death
+                                            of a scheduler
+deferred                                    any                              goes on: the trigger
+failed, success, skipped, restarting,       a user: marked, cleared or       is cancelled
+deleted, or cleared more than once          deleted; or a time limit of
+                                            the DAG run, or ``fail_fast``
+no answer within 3.5 s; a retry is left     unknown; hardly a user, whom     goes on: next try
+                                            Airflow could have told us of
+no answer; no retry is left                 unknown                          is cancelled
+the request is refused (4xx)                unknown                          is cancelled
+==========================================  ===============================  ==================
+
+Nothing is asked, and the run is cancelled, where ``execution_timeout`` is over, where the next try
+would not find the run (``reattach=False`` without an ``idempotency_token``), and in ``dag.test()``
+and ``airflow tasks test``. A retry is left if ``try_number <= max_tries``. A retry policy of
+Airflow 3.3 may still refuse the retry; then ``on_failure_callback`` runs, and the run is cancelled
+there.
 """
 
 from __future__ import annotations
@@ -13,6 +36,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from enum import Enum
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +50,14 @@ from airflow_jobs_provider.task_look_up import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["TryAtWork", "next_try_takes_over", "xcoms_of_try"]
+__all__ = [
+    "Follower",
+    "TryAtWork",
+    "is_asking_airflow",
+    "supervisor_is_another_process",
+    "who_follows",
+    "xcoms_of_try",
+]
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +74,17 @@ _BEFORE_A_TRY = (*_BEFORE_A_TRY_IS_SCHEDULED, "scheduled", "queued")
 _NOT_FOUND = (404, 410)
 _SERVER_ERRORS = 500
 _FOLLOWED_BY = "followed_by_try"
+
+
+class Follower(Enum):
+    """Who follows the run of a process that is told to end."""
+
+    #: Nobody: the run is to be cancelled.
+    NOBODY = "nobody"
+    #: The retry that Airflow begins once this try has failed.
+    RETRY = "retry"
+    #: A try that Airflow has begun or will begin in any case, or the trigger.
+    SUCCESSOR = "successor"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +128,11 @@ class TryAtWork:
             is_a_test=bool(context.get("test_mode")),
         )
 
+    @property
+    def follower_after_failure(self) -> Follower:
+        """Who follows the run if this try fails."""
+        return Follower.RETRY if self.try_number <= self.max_tries else Follower.NOBODY
+
 
 def xcoms_of_try(this: TryAtWork) -> dict[str, int]:
     """Return what a try is to push as it begins, for the one before it to see: its number.
@@ -97,66 +144,73 @@ def xcoms_of_try(this: TryAtWork) -> dict[str, int]:
     return {}
 
 
-def next_try_takes_over(this: TryAtWork) -> bool:
-    """Return whether a killed task's run is the next try's to follow.
-
-    Where there is no answer in time, the chances are that Airflow kills the task for just that: it
-    will miss the task after a while, and begin the next try if one is left. It could hardly have
-    been told by a user.
+def who_follows(this: TryAtWork) -> Follower:
+    """Return who follows the run of a try whose process is told to end; see the table above.
 
     :param this: the try that is being killed.
     """
-    if this.is_a_test or _is_asking_airflow():
-        return False
-    is_handed_over = (
-        _is_handed_over_by_task_sdk if airflow_has_task_sdk() else _is_handed_over_by_database
-    )
-    answers: list[bool] = []
+    if this.is_a_test or (airflow_has_task_sdk() and not supervisor_is_another_process()):
+        return Follower.NOBODY
+    ask_airflow = _who_follows_by_task_sdk if airflow_has_task_sdk() else _who_follows_by_database
+    answers: list[Follower] = []
 
     def ask() -> None:
         try:
-            answers.append(is_handed_over(this))
+            answers.append(ask_airflow(this))
         except Exception as error:  # noqa: BLE001 - whatever Airflow says, or does not
             log.debug("Airflow did not tell why the task is killed: %r", error)
             status = _status(error)
             if status is not None and status < _SERVER_ERRORS:
-                answers.append(False)
+                answers.append(Follower.NOBODY)
 
     # In a thread, because only that can be given up on.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_LOOK_UP_SECONDS)
-    return answers[0] if answers else this.try_number <= this.max_tries
+    return answers[0] if answers else this.follower_after_failure
 
 
-def _is_handed_over_by_database(this: TryAtWork) -> bool:
+def _who_follows_by_database(this: TryAtWork) -> Follower:
     """Airflow 2: the row tells all, but the end of this process counts as the next try's failure.
 
     So the run is left only to a try that Airflow begins after such a failure, too.
     """
     row = row_in_database(this, "state", "try_number", "max_tries")
     if row is None or row.max_tries != this.max_tries:  # Deleted, or cleared once more.
-        return False
+        return Follower.NOBODY
     if row.state == _DEFERRED:
-        return True
+        return Follower.SUCCESSOR
     if row.state not in (*_BEFORE_A_TRY, _RUNNING):
-        return False
+        return Follower.NOBODY
+    if row.state == _RUNNING and row.try_number == this.try_number:
+        return this.follower_after_failure
     number = row.try_number + (row.state in _BEFORE_A_TRY_IS_SCHEDULED)
-    return bool(this.try_number < number <= this.max_tries)
+    return Follower.SUCCESSOR if this.try_number < number <= this.max_tries else Follower.NOBODY
 
 
-def _is_handed_over_by_task_sdk(this: TryAtWork) -> bool:
+def _who_follows_by_task_sdk(this: TryAtWork) -> Follower:
     """Airflow 3: the API tells the state, but not of which try."""
     found = state_by_task_sdk(this)
-    if found is None or found[0] not in (*_BEFORE_A_TRY, _RUNNING, _DEFERRED):
-        return False
+    if found is None or _is_ended_by_user(found[0]):
+        return Follower.NOBODY
     (state,) = found
     if _tries_may_share_an_id():
         # There, another id comes of a failure or a user, not of the death of a scheduler.
         if state == _UP_FOR_RETRY:
-            return True
-        return not _is_history(this) and (state != _RUNNING or _is_followed(this))
-    return not _tasks_were_cleared(this) and (state != _RUNNING or _is_history(this))
+            return Follower.SUCCESSOR
+        if _is_history(this):
+            return Follower.NOBODY
+        if state != _RUNNING or _is_followed(this):
+            return Follower.SUCCESSOR
+        return this.follower_after_failure
+    if state == _RUNNING and not _is_history(this):
+        return this.follower_after_failure
+    return Follower.NOBODY if _tasks_were_cleared(this) else Follower.SUCCESSOR
+
+
+def _is_ended_by_user(state: str | None) -> bool:
+    """Whether a task that was at work on a worker is in this state because of a user."""
+    return state not in (*_BEFORE_A_TRY, _RUNNING, _DEFERRED)
 
 
 def _is_history(this: TryAtWork) -> bool:
@@ -213,8 +267,15 @@ def _tasks_were_cleared(this: TryAtWork) -> bool:
     return bool(now.clear_number != this.clear_number)
 
 
-def _is_asking_airflow() -> bool:
-    """Whether the signal came while this thread was asking: then nobody else can."""
+def supervisor_is_another_process() -> bool:
+    """Whether this is a task's process of Airflow 3, and not ``dag.test()`` or ``tasks test``."""
+    task_runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+    supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
+    return type(supervisor).__name__ not in ("NoneType", "InProcessSupervisorComms")
+
+
+def is_asking_airflow() -> bool:
+    """Whether this thread is in the middle of a question to Airflow 3: then none can be asked."""
     frame: FrameType | None = sys._getframe()  # noqa: SLF001
     while frame is not None:
         if frame.f_globals.get("__name__") == "airflow.sdk.execution_time.comms":
@@ -223,8 +284,11 @@ def _is_asking_airflow() -> bool:
     return False
 
 
-def _status(error: Exception) -> int | None:
+def _status(error: BaseException) -> int | None:
     """Return the HTTP status with which Airflow's API has refused to answer."""
-    detail: Any = getattr(getattr(error, "error", None), "detail", None) or {}
-    status: int | None = detail.get("status_code")
+    status: int | None = _detail(error).get("status_code")
     return status
+
+
+def _detail(error: BaseException) -> dict[str, Any]:
+    return getattr(getattr(error, "error", None), "detail", None) or {}

@@ -198,9 +198,8 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         from airflow_jobs_provider.api.errors import ErrorAnswer
 
         try:
-            self.hook.client.carry_out(
-                self._while_alive(self._cancel_previous_runs(job_id, run_id))
-            )
+            steps = self._cancel_previous_runs(job_id, run_id)
+            self.hook.client.carry_out(self._until_killed(steps, after_any_kill=True))
         except ErrorAnswer as error:
             # The run is at work all the same, and is to be followed.
             self.log.warning("Not all runs before run %s could be canceled: %s", run_id, error)
@@ -254,13 +253,12 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         self._run.answered(run_id)
         repaired = None
         try:
-            repaired = self.hook.client.carry_out(self._while_alive(steps))
+            repaired = self.hook.client.carry_out(self._until_killed(steps, after_any_kill=True))
         except ErrorAnswer as error:
             self.log.warning("Run %s is not repaired: %s", run_id, error)
         except AirflowException:
-            if self.cancel_on_kill:
-                # The kill came while the service was asked, perhaps before it had begun.
-                self._cancel_for_kill()
+            # The kill came while the service was asked, perhaps before it had begun.
+            self._cancel_for_kill()
             raise
         if repaired is None:
             self._run.ended()

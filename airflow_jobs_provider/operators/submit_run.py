@@ -90,11 +90,12 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     :param wait_for_termination: wait for the run's end; default True.
     :param reattach: let a retry of the task follow the run that an earlier try launched, where that
         is active or has succeeded; default True. False launches a fresh run at every try.
-    :param cancel_on_kill: cancel the run when the task is killed, cleared, marked or timed out, on
-        the worker or while deferred, and where it fails for good while the run goes on, as when its
+    :param cancel_on_kill: cancel the run when the task is cleared, marked or timed out, on the
+        worker or while deferred, and where it fails for good while the run goes on, as when its
         worker died and no retry is left (not on Airflow 3.0); default True. With
-        ``wait_for_termination`` an ``on_failure_callback`` is added for that. Where Airflow itself
-        takes the task from its process and begins the next try, the run is left to that.
+        ``wait_for_termination`` an ``on_failure_callback`` is added for that. Where the task's
+        process is told to end by anything but a user, as at the shutdown of its machine, the run
+        is left to Airflow's retry, and cancelled if no retry is left.
     :param queued_timeout_seconds: seconds, or a timedelta, after which the task fails if the run
         has not begun to run; the run is then cancelled, unless ``cancel_on_kill`` is False; default
         none.

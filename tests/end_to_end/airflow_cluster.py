@@ -216,6 +216,12 @@ class AirflowCluster:
         process.terminate()
         process.wait(60)
 
+    def terminate_group(self, name: str) -> None:
+        """Send SIGTERM to a component's whole process group, as a container's end may do."""
+        process = self._processes.pop(name)
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(60)
+
     def kill(self, name: str) -> None:
         """Send SIGKILL to the component's main process, and wait until its children are gone."""
         process = self._processes.pop(name)

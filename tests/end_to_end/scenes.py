@@ -52,6 +52,18 @@ class Scene:
         eventually(lambda: run.looks > looks, "the trigger looks at the run")
         return run
 
+    def followed(self) -> None:
+        """Wait until a later try of a task on a worker looks at the run of the first."""
+        run = self.running()
+        line = f"Following run {run.run_id}, "
+        what = f"{self.dag_run.run_id}: {line}"
+        try:
+            eventually(lambda: line in self.dag_run.logs(), what)
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.dag_run.logs()}") from None
+        looks = run.looks
+        eventually(lambda: run.looks > looks, "the try looks at the run")
+
     def succeed(self) -> None:
         """Let the last run end well, and with it the task."""
         self.workspace.end(self.runs[-1])

@@ -6,6 +6,8 @@ ends well with the run that it launched, and nothing goes on in the end.
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -84,15 +86,6 @@ def deferred(begin: Begin) -> Scene:
     return begin("deferred_steady")
 
 
-def followed(scene: Scene) -> None:
-    """Wait until a later try of a blocking task looks at the run of the first."""
-    run = scene.running()
-    line = f"Following run {run.run_id}, "
-    eventually(lambda: line in scene.dag_run.logs(), f"{scene.dag_run.run_id}: {line}")
-    looks = run.looks
-    eventually(lambda: run.looks > looks, "the try looks at the run")
-
-
 def noted(scene: Scene) -> None:
     """Wait until each task of a scene has noted its run as an XCom; what it logs comes after."""
     lines = [f"Launched run {run.run_id}, " for run in scene.runs]
@@ -110,7 +103,7 @@ def test_worker_killed(blocking: Scene, cluster: AirflowCluster) -> None:
     """The executor's worker, supervisor and task die together; the next try follows the run."""
     blocking.running()
     cluster.kill_worker(blocking.dag_run.pid())
-    followed(blocking)
+    blocking.followed()
     concluded(blocking)
 
 
@@ -155,7 +148,7 @@ def test_supervisor_killed(blocking: Scene, cluster: AirflowCluster) -> None:
     """The worker and its supervisor die, the task's process lives on; still there is one run."""
     blocking.running()
     cluster.kill_worker(blocking.dag_run.pid(), supervisor_only=True)
-    followed(blocking)
+    blocking.followed()
     concluded(blocking)
 
 
@@ -167,7 +160,7 @@ def test_scheduler_killed_with_its_workers(
     deferred.deferred()
     cluster.kill_whole("scheduler")
     cluster.restart("scheduler")
-    followed(blocking)
+    blocking.followed()
     concluded(blocking, deferred)
 
 
@@ -183,7 +176,7 @@ def test_scheduler_killed_alone(blocking: Scene, deferred: Scene, cluster: Airfl
     cluster.kill_alone("scheduler")
     cluster.restart("scheduler")
     concluded(deferred)
-    followed(blocking)
+    blocking.followed()
     if not AIRFLOW_2:
         eventually(lambda: not psutil.pid_exists(first), "Airflow kills the first try's process")
     concluded(blocking)
@@ -196,7 +189,7 @@ def test_scheduler_killed_alone_with_no_retry_left(begin: Begin, cluster: Airflo
     scene.running()
     cluster.kill_alone("scheduler")
     cluster.restart("scheduler")
-    followed(scene)
+    scene.followed()
     concluded(scene)
 
 
@@ -215,7 +208,7 @@ def test_api_server_killed(blocking: Scene, deferred: Scene, cluster: AirflowClu
     else:
         eventually(lambda: not psutil.pid_exists(first), "the supervisor kills its task")
     cluster.restart("apiserver")
-    followed(blocking)
+    blocking.followed()
     concluded(blocking, deferred)
 
 
@@ -226,9 +219,35 @@ def test_everything_killed(blocking: Scene, deferred: Scene, cluster: AirflowClu
     names = cluster.components
     cluster.kill_whole(*names)
     cluster.restart(*names)
-    followed(blocking)
+    blocking.followed()
     deferred.deferred(watched=2)
     concluded(blocking, deferred)
+
+
+def test_sigterm_to_the_process_group(
+    blocking: Scene, deferred: Scene, cluster: AirflowCluster
+) -> None:
+    """A rolling deploy: the scheduler ends with its workers, and the next try follows the run."""
+    blocking.running()
+    deferred.deferred()
+    cluster.terminate_group("scheduler")
+    cluster.restart("scheduler")
+    blocking.followed()
+    concluded(blocking, deferred)
+
+
+def test_sigterm_to_the_process_group_with_no_retry_left(
+    begin: Begin, cluster: AirflowCluster
+) -> None:
+    """The task fails, and its run is cancelled."""
+    scene = begin("blocking")
+    scene.running()
+    noted(scene)
+    cluster.terminate_group("scheduler")
+    cluster.restart("scheduler")
+    scene.dag_run.until("failed")
+    scene.all_stopped()
+    scene.saw(runs=1, cancels=1)
 
 
 @pytest.mark.parametrize("fault", ["refusing", "silent"])
@@ -244,3 +263,13 @@ def test_network_gone(
     launching.running()
     deferred.deferred()
     concluded(blocking, deferred, launching)
+
+
+def test_sigterm_in_the_middle_of_the_launch(begin: Begin, workspace: CountingWorkspace) -> None:
+    """The answer is not there yet: the next try finds the run by its token."""
+    with workspace.silent():
+        scene = begin("blocking_steady")
+        scene.running()
+        os.kill(scene.dag_run.pid(), signal.SIGTERM)
+    scene.followed()
+    concluded(scene)

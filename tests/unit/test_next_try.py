@@ -1,4 +1,4 @@
-"""Whether a killed task's run is the next try's, as Airflow 2 tells by a row of its database.
+"""Who follows a killed task's run, as Airflow 2 tells by a row of its database.
 
 What Airflow 3 tells is in tests/wire/test_next_try.py.
 """
@@ -17,7 +17,7 @@ from airflow import models, settings
 from airflow.models.taskinstance import TaskInstance
 from sqlalchemy.orm import scoped_session, sessionmaker
 
-from airflow_jobs_provider.operators.next_try import TryAtWork, next_try_takes_over
+from airflow_jobs_provider.operators.next_try import Follower, TryAtWork, who_follows
 from airflow_jobs_provider.task_look_up import airflow_version
 
 if airflow_version() >= (3, 0):
@@ -80,13 +80,12 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
 def test_the_next_try_takes_over(found: Found, state: str | None, try_number: int) -> None:
     """Airflow has begun it or will, or the trigger waits for the run."""
     found(state, try_number)
-    assert next_try_takes_over(FIRST)
+    assert who_follows(FIRST) is Follower.SUCCESSOR
 
 
 @pytest.mark.parametrize(
     ("state", "try_number"),
     [
-        ("running", 1),
         ("restarting", 1),
         ("failed", 1),
         ("success", 1),
@@ -97,9 +96,18 @@ def test_the_next_try_takes_over(found: Found, state: str | None, try_number: in
     ],
 )
 def test_a_user_has_ended_the_task(found: Found, state: str, try_number: int) -> None:
-    """Marked, cleared, or stopped by a signal: there is no other try at work."""
+    """Marked or cleared: there is no other try at work."""
     found(state, try_number)
-    assert not next_try_takes_over(FIRST)
+    assert who_follows(FIRST) is Follower.NOBODY
+
+
+@pytest.mark.parametrize(
+    ("try_number", "follower"), [(1, Follower.RETRY), (2, Follower.RETRY), (3, Follower.NOBODY)]
+)
+def test_a_signal_from_outside(found: Found, try_number: int, follower: Follower) -> None:
+    """The try is at work, as Airflow sees it: it will fail, and be retried if a retry is left."""
+    found("running", try_number)
+    assert who_follows(dataclasses.replace(FIRST, try_number=try_number)) is follower
 
 
 @pytest.mark.parametrize(
@@ -108,36 +116,36 @@ def test_a_user_has_ended_the_task(found: Found, state: str, try_number: int) ->
 def test_the_next_try_is_one_too_many(found: Found, state: str | None, try_number: int) -> None:
     """Airflow 2 takes the end of the killed process for its failure, and begins none after it."""
     found(state, try_number)
-    assert not next_try_takes_over(dataclasses.replace(FIRST, try_number=2))
+    assert who_follows(dataclasses.replace(FIRST, try_number=2)) is Follower.NOBODY
     found(state, try_number - 1, max_tries=0)
-    assert not next_try_takes_over(LAST)
+    assert who_follows(LAST) is Follower.NOBODY
 
 
 @pytest.mark.parametrize("state", [None, "scheduled", "running", "deferred"])
 def test_a_user_has_cleared_the_task_twice(found: Found, state: str | None) -> None:
     """The second time raises max_tries, so that the next try looks for another run."""
     found(state, 2, max_tries=3)
-    assert not next_try_takes_over(FIRST)
+    assert who_follows(FIRST) is Follower.NOBODY
 
 
 @pytest.mark.usefixtures("found")
 def test_the_task_was_deleted() -> None:
     """Nobody will follow its run."""
-    assert not next_try_takes_over(FIRST)
+    assert who_follows(FIRST) is Follower.NOBODY
 
 
 def test_no_scheduler_knows_of_the_try(found: Found) -> None:
     """As in ``airflow tasks test``."""
     found(None, 1)
-    assert not next_try_takes_over(dataclasses.replace(FIRST, is_a_test=True))
+    assert who_follows(dataclasses.replace(FIRST, is_a_test=True)) is Follower.NOBODY
 
 
 def test_the_database_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow will miss the task and begin the next try, if one is left."""
     nowhere = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/no/such/folder.db")
     monkeypatch.setattr(settings, "Session", scoped_session(sessionmaker(bind=nowhere)))
-    assert next_try_takes_over(FIRST)
-    assert not next_try_takes_over(LAST)
+    assert who_follows(FIRST) is Follower.RETRY
+    assert who_follows(LAST) is Follower.NOBODY
 
 
 def test_what_a_context_tells() -> None:

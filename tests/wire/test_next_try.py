@@ -8,9 +8,11 @@ tests/end_to_end.
 from __future__ import annotations
 
 import json
+import os
 import signal
 import socket
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from threading import Event
@@ -19,13 +21,17 @@ from typing import Any
 
 import msgspec
 import pytest
-from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    AirflowTaskTimeout,
+)
 
 from airflow_jobs_provider.operators import next_try
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from airflow_jobs_provider.task_look_up import airflow_version
 
-from .conftest import TOKEN, ScriptedServer, answer
+from .conftest import TOKEN, ScriptedServer, Step, answer
 
 task_runner: Any = pytest.importorskip(
     "airflow.sdk.execution_time.task_runner", reason="Airflow 2 asks its database"
@@ -39,6 +45,7 @@ DELETED = "deleted"
 OWN, GONE, MOVED = 200, 404, 410
 BEFORE_A_TRY = [None, "scheduled", "queued", "up_for_retry"]
 ENDED = ["failed", "success", "skipped", "removed", "upstream_failed", "restarting", DELETED]
+_FOLLOWED_BY = "followed_by_try"
 SHARED_IDS = airflow_version() < (3, 3)
 
 Kill = Callable[..., bool]
@@ -204,11 +211,12 @@ def kill(
             patched.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
             operator.on_kill()
         seen = cancelled(server)
-        # What Airflow does in a task's process when no retry is left; it cancels nothing more.
+        assert seen[before:] in ([], [7])
+        # What Airflow does in a task's process that fails for good. That is no retry's process.
         for callback in operator.on_failure_callback:
             callback(context)
-        assert cancelled(server) == seen
-        assert seen[before:] in ([], [7])
+        waits_for_retry = operator._follower is next_try.Follower.RETRY
+        assert cancelled(server) == ([*seen, 7] if waits_for_retry else seen)
         return bool(seen[before:])
 
     return kill
@@ -253,9 +261,16 @@ def test_a_user_has_ended_the_task(kill: Kill, state: str, status: int) -> None:
     assert kill(state, status)
 
 
-def test_the_process_was_told_to_stop(kill: Kill) -> None:
-    """By a signal from outside, while the task is its own."""
-    assert kill("running", OWN)
+@pytest.mark.parametrize("clears", [0, 1])
+@pytest.mark.parametrize(("try_number", "is_cancelled"), [(1, False), (2, False), (3, True)])
+def test_a_signal_from_outside(
+    kill: Kill, try_number: int, is_cancelled: bool, clears: int
+) -> None:
+    """The task is the process's own: a retry follows the run, if one is left.
+
+    Whether other tasks of the DAG run were cleared does not matter.
+    """
+    assert kill("running", OWN, try_number=try_number, max_tries=2, clears=clears) is is_cancelled
 
 
 @pytest.mark.parametrize("state", [None, "scheduled", "queued", "running", "deferred"])
@@ -328,38 +343,135 @@ def supervisors_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         yield there
 
 
+class Asking(TaskInstance):
+    """Asks Airflow when the run's id is pushed, as pushing does."""
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Ask, and remember."""
+        if key == "run_id":
+            whose = {"dag_id": "sales", "task_id": "up", "run_id": "a_run", "map_index": -1}
+            assert task_runner.SUPERVISOR_COMMS.send(comms.GetXCom(key="a", **whose)).value == 42
+        super().xcom_push(key, value)
+
+
+ANSWERS: dict[str, dict[str, Any]] = {
+    "GetXCom": {"type": "XComResult", "key": "a", "value": 42},
+    "ValidateInletsAndOutlets": {"type": "InactiveAssetsResult", "inactive_assets": []},
+}
+
+
+@pytest.mark.parametrize(
+    ("state", "max_tries", "is_cancelled"),
+    [("running", 1, False), ("running", 0, True), ("failed", 1, True)],
+)
 def test_killed_in_the_middle_of_a_question(
-    server: ScriptedServer, waiting: Callable[..., Any], supervisors_end: socket.socket
+    server: ScriptedServer,
+    operator: DatabricksSubmitRunOperator,
+    supervisors_end: socket.socket,
+    signalled: Event,
+    state: str,
+    max_tries: int,
+    is_cancelled: bool,
 ) -> None:
-    """Another one cannot be asked: the run is cancelled, and the answer reaches the first."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.delattr(task_runner, "SUPERVISOR_COMMS")
-        operator, _ = waiting()
+    """Another one cannot be asked yet: it is asked when the first one has its answer."""
+    task_states = {"type": "TaskStatesResult", "task_states": {"a_run": {"etl": state}}}
+    asked: list[str] = []
 
     def supervise() -> None:
-        size = int.from_bytes(supervisors_end.recv(4, socket.MSG_WAITALL), "big")
-        asked = msgspec.msgpack.decode(supervisors_end.recv(size, socket.MSG_WAITALL))
-        signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
-        killed.wait(10)
-        body = {"type": "XComResult", "key": "a", "value": 42}
-        supervisors_end.sendall(comms._ResponseFrame(id=asked[0], body=body).as_bytes())
+        while size := int.from_bytes(supervisors_end.recv(4, socket.MSG_WAITALL), "big"):
+            number, body, *_ = msgspec.msgpack.decode(
+                supervisors_end.recv(size, socket.MSG_WAITALL)
+            )
+            asked.append(body["type"])
+            if len(asked) == 1:
+                os.kill(os.getpid(), signal.SIGUSR1)
+                signalled.wait(10)
+            told = ANSWERS.get(body["type"], task_states)
+            if _FOLLOWED_BY in body.values():
+                told = {"type": "XComResult", "key": _FOLLOWED_BY, "value": None}
+            supervisors_end.sendall(comms._ResponseFrame(id=number, body=told).as_bytes())
 
-    def kill(_number: int, _frame: Any) -> None:
-        operator.on_kill()
-        killed.set()
-
-    killed = Event()
     supervisor = threading.Thread(target=supervise, daemon=True)
-    before = signal.signal(signal.SIGUSR1, kill)
-    try:
-        supervisor.start()
-        whose = {"dag_id": "sales", "task_id": "up", "run_id": "a_run", "map_index": -1}
-        question = comms.GetXCom(key="a", **whose)
-        assert task_runner.SUPERVISOR_COMMS.send(question).value == 42
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-    supervisor.join(10)
-    assert cancelled(server) == [7]
+    supervisor.start()
+    canceled = {"life_cycle_state": "TERMINATED", "result_state": "CANCELED"}
+    server.will(
+        answer({"run_id": 7}), RUNNING, answer({}), answer({"run_id": 7, "state": canceled})
+    )
+    with pytest.raises(AirflowException, match="killed" if is_cancelled else "Run 7 goes on"):
+        operator.execute(context_of(operator, Asking(1, max_tries)))
+    assert asked[0] == "GetXCom"
+    assert cancelled(server) == ([7] if is_cancelled else [])
+
+
+@pytest.fixture
+def operator(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An operator that looks at its run once a minute."""
+    monkeypatch.setattr(next_try, "_SECONDS_UNTIL_A_TRY_TELLS", 0.1)
+    connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+    operator = DatabricksSubmitRunOperator(
+        task_id="etl",
+        notebook_task={"notebook_path": "/etl"},
+        existing_cluster_id="1201-my-cluster",
+        polling_period_seconds=60,
+    )
+    assert operator.hook.client  # Before there is a supervisor, who would be told its token.
+    return operator
+
+
+def context_of(operator: Any, ti: TaskInstance) -> Any:
+    """Make the context of a task of a DAG run whose tasks were cleared three times."""
+    dag_run = SimpleNamespace(start_date=None, clear_number=3)
+    return {"ti": ti, "dag_run": dag_run, "task": operator}
+
+
+@pytest.fixture
+def signalled(operator: Any) -> Iterator[Event]:
+    """A signal runs ``on_kill``, and lets the process go on, as in Airflow 3."""
+    handled = Event()
+
+    def on_signal(_number: int, _frame: Any) -> None:
+        operator.on_kill()
+        handled.set()
+
+    before = signal.signal(signal.SIGUSR1, on_signal)
+    yield handled
+    signal.signal(signal.SIGUSR1, before)
+
+
+def then_signal(step: Step) -> Step:
+    """Take a step, and send the signal."""
+
+    def take(connection: socket.socket) -> None:
+        step(connection)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    return take
+
+
+@pytest.mark.parametrize("moment", ["before the launch is answered", "while the run goes on"])
+def test_the_try_ends_soon_and_is_retried(
+    server: ScriptedServer,
+    operator: Any,
+    signalled: Event,
+    monkeypatch: pytest.MonkeyPatch,
+    moment: str,
+) -> None:
+    """A signal from outside, with a retry left: the process ends, and the run goes on."""
+    context = context_of(operator, TaskInstance(1, 1))
+    supervisor = Supervisor(context["ti"], "running", OWN, None, 0)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+    if moment == "while the run goes on":
+        server.will(answer({"run_id": 7}), then_signal(RUNNING))
+    else:
+        server.will(then_signal(answer({"run_id": 7})), RUNNING)
+    began = time.monotonic()
+    with pytest.raises(AirflowException, match="goes on, and the next try follows it") as caught:
+        operator.execute(context)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert time.monotonic() - began < 10
+    assert signalled.is_set()
+    assert cancelled(server) == []
 
 
 def test_a_try_tells_its_number(waiting: Callable[..., Any]) -> None:
