@@ -119,10 +119,24 @@ class Call(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Page(Generic[T]):
-    """One page of a list, and the call for the next one (None after the last)."""
+    """One page of a list; :mod:`.pages` reads lists of several.
+
+    :ivar items: what is on it.
+    :ivar token: ``next_page_token``; None where there is none.
+    :ivar has_more: whether the service says that more follow.
+    :ivar id_name: the field that tells the items apart.
+    """
 
     items: list[T]
-    next: Call[Page[T]] | None
+    token: str | None = None
+    has_more: bool = False
+    id_name: str = "run_id"
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids of the items."""
+        items: list[Any] = self.items
+        return [item[self.id_name] for item in items]
 
 
 def _nothing(_answer: Answer) -> None:
@@ -160,7 +174,8 @@ def list_jobs(
     :param name: exact name to filter by, where the service can.
     """
     parameters = _given(limit=limit, offset=offset, name=name)
-    return _paged("list", parameters, partial(read_items, name="jobs", read=read_job))
+    items = partial(read_items, name="jobs", read=read_job)
+    return _paged("list", parameters, items, "job_id")
 
 
 def delete_job(job_id: int) -> Call[None]:
@@ -263,7 +278,7 @@ def list_runs(
         if check_items
         else partial(read_identified, name="runs", id_name="run_id")
     )
-    return _paged("runs/list", parameters, items)
+    return _paged("runs/list", parameters, items, "run_id")
 
 
 def get_run(
@@ -337,19 +352,12 @@ def _with_token(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _paged(
-    path: str, parameters: dict[str, Any], items: Callable[[Answer], list[Answer]]
+    path: str,
+    parameters: dict[str, Any],
+    items: Callable[[Answer], list[Answer]],
+    id_name: str,
 ) -> Call[Page[Answer]]:
-    """A list that may come in pages: the next one by page token where given, else by offset."""
-
     def read(answer: Answer) -> Page[Answer]:
-        page = items(answer)
-        token, has_more = read_token(answer)
-        following = None
-        if token is not None:
-            following = {**parameters, "page_token": token}
-            following.pop("offset", None)
-        elif has_more and page:
-            following = {**parameters, "offset": int(parameters.get("offset") or 0) + len(page)}
-        return Page(page, None if following is None else _paged(path, following, items))
+        return Page(items(answer), *read_token(answer), id_name)
 
     return Call("GET", path, parameters, True, read)

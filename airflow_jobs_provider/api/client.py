@@ -31,6 +31,7 @@ from airflow_jobs_provider.api.exchange import (
     reason_of,
     without_frames,
 )
+from airflow_jobs_provider.api.pages import Pages
 from airflow_jobs_provider.api.proxies import Route, choose_route, ssl_context
 from airflow_jobs_provider.api.retries import RetryPolicy, a_pause, pause
 from airflow_jobs_provider.api.steps import Exchange, Step, Wait
@@ -126,11 +127,9 @@ class JobsClient(BaseClient):
 
     def iterate(self, call: Call[Page[T]]) -> Iterator[T]:
         """Yield the items of a list, fetching a page only when the one before is used up."""
-        following: Call[Page[T]] | None = call
-        while following is not None:
-            page = self.send(following)
-            yield from page.items
-            following = page.next
+        pages = Pages(call)
+        while not pages.has_ended:
+            yield from self.carry_out(pages.next_page(), patient=False)
 
     def renew_credentials(self) -> None:
         """Take fresh credentials, where the client was told how to get some."""
@@ -329,12 +328,10 @@ class AsyncJobsClient(BaseClient):
 
     async def iterate(self, call: Call[Page[T]]) -> AsyncIterator[T]:
         """Yield the items of a list, fetching a page only when the one before is used up."""
-        following: Call[Page[T]] | None = call
-        while following is not None:
-            page = await self.send(following)
-            for item in page.items:
+        pages = Pages(call)
+        while not pages.has_ended:
+            for item in await self.carry_out(pages.next_page(), patient=False):
                 yield item
-            following = page.next
 
     async def renew_credentials(self) -> None:
         """Take fresh credentials, where the client was told how to get some."""

@@ -17,14 +17,13 @@ from typing import Any
 
 from airflow_jobs_provider.api.calls import (
     RUNS_PER_PAGE_IN_EVERY_VERSION,
-    Call,
-    Page,
     list_jobs,
     list_runs,
 )
 from airflow_jobs_provider.api.errors import InvalidRequest
 from airflow_jobs_provider.api.ids import exactly_one_of, id_argument
 from airflow_jobs_provider.api.outputs import latest_attempts
+from airflow_jobs_provider.api.pages import Pages, read_all
 from airflow_jobs_provider.api.problems import Problem, what_it_is
 from airflow_jobs_provider.api.progress import Log, RunProgress
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
@@ -121,16 +120,10 @@ def find_job_id(job_name: str) -> Generator[Step, Any, int | None]:
 
     :raises ValueError: several jobs have the name; the message has their ids.
     """
-    ids: list[int] = []
-    call: Call[Page[dict[str, Any]]] | None = list_jobs(name=job_name)
-    while call is not None:
-        page: Page[dict[str, Any]] = yield call
-        ids += [
-            int(job["job_id"])
-            for job in page.items
-            if (job.get("settings") or {}).get("name") == job_name
-        ]
-        call = page.next
+    jobs: list[dict[str, Any]] = yield from read_all(list_jobs(name=job_name))
+    ids: list[int] = [
+        job["job_id"] for job in jobs if (job.get("settings") or {}).get("name") == job_name
+    ]
     if len(ids) > 1:
         raise ValueError(
             f"{len(ids)} jobs have the name {job_name!r} (job_id {', '.join(map(str, ids))}). "
@@ -154,10 +147,9 @@ def find_run(
     :param began: when the wait began, likewise.
     """
     found: Run | None = None
-    call: Call[Page[Run]] | None = list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION)
-    while call is not None:
-        page: Page[Run] = yield call
-        for run in page.items:
+    pages = Pages(list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION))
+    while not pages.has_ended:
+        for run in (yield from pages.next_page()):
             started = float(run.get("start_time") or 0) / 1000
             if started and started < started_since:
                 return found  # latest start first: the rest is older
@@ -166,7 +158,6 @@ def find_run(
                 found = run
                 if started <= began:
                     return found
-        call = page.next
     return found
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from airflow_jobs_provider.api.calls import (
     RUNS_PER_PAGE_IN_EVERY_VERSION,
-    Call,
-    Page,
     cancel_run,
     list_runs,
 )
 from airflow_jobs_provider.api.errors import DoesNotExist
+from airflow_jobs_provider.api.pages import read_all
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import Step, Wait
 
@@ -60,12 +59,6 @@ def _start(run: Run) -> int:
 
 
 def _active_runs(job_id: int) -> Generator[Step, Any, list[Run]]:
-    runs: list[Run] = []
-    call: Call[Page[Run]] | None = list_runs(
-        job_id=job_id, active_only=True, limit=RUNS_PER_PAGE_IN_EVERY_VERSION
-    )
-    while call is not None:
-        page: Page[Run] = yield call
-        runs += [run for run in page.items if not RunState.of(run).is_terminal]
-        call = page.next
-    return runs
+    call = list_runs(job_id=job_id, active_only=True, limit=RUNS_PER_PAGE_IN_EVERY_VERSION)
+    runs: list[Run] = yield from read_all(call)
+    return [run for run in runs if not RunState.of(run).is_terminal]

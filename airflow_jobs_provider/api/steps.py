@@ -20,7 +20,6 @@ from typing import Any, Generic, TypeAlias, TypeVar, cast
 from airflow_jobs_provider.api.calls import (
     RUNS_PER_PAGE_IN_EVERY_VERSION,
     Call,
-    Page,
     get_job,
     get_run,
     list_runs,
@@ -32,6 +31,7 @@ from airflow_jobs_provider.api.errors import (
     UnexpectedAnswer,
 )
 from airflow_jobs_provider.api.launched_run import JUST_LAUNCHED_SECONDS, is_just_launched
+from airflow_jobs_provider.api.pages import Pages
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, Verdict
 
@@ -382,16 +382,16 @@ def _next_attempt(
 
 def _find_attempt(run: Run, job_id: int, *, after: int) -> Generator[Step, Any, Run | None]:
     original = run.get("original_attempt_run_id") or run["run_id"]
-    call: Call[Page[Run]] | None = list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION)
-    while call is not None:
-        page: Page[Run] = yield call
-        for other in page.items:
+    started = run.get("start_time") or 0
+    pages = Pages(list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION))
+    while not pages.has_ended:
+        for other in (yield from pages.next_page()):
             if (
                 other.get("original_attempt_run_id") == original
                 and int(other.get("attempt_number") or 0) > after
             ):
                 return dict(other)
-        # Latest start first: what started before this run is none of its retries.
-        oldest = page.items[-1].get("start_time", 0) if page.items else 0
-        call = page.next if oldest >= run.get("start_time", 0) else None
+            # Latest start first: what started before this run is none of its retries.
+            if (other.get("start_time") or started) < started:
+                return None
     return None

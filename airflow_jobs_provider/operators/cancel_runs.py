@@ -106,14 +106,18 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
             self.log.info("No run of %s is active.", what)
 
     def _active(self, name: str, number: int) -> list[int]:
-        """Return the runs that are still active; an outage is waited out, however long."""
+        """Return runs that are still active, of a job some of them; empty where none is.
+
+        An outage is waited out, however long.
+        """
         from airflow_jobs_provider.api import calls
+        from airflow_jobs_provider.api.pages import read_until_items
         from airflow_jobs_provider.api.states import RunState
 
-        patient = self.hook.retry_policy().patient()
         if name == "job_id":
             call = calls.list_runs(job_id=number, active_only=True)
-            runs = self.hook.send(call, retries=patient).items
+            runs = self.hook.client.carry_out(read_until_items(call))
         else:
+            patient = self.hook.retry_policy().patient()
             runs = [self.hook.send(calls.get_run(number), retries=patient)]
         return [int(run["run_id"]) for run in runs if not RunState.of(run).is_terminal]

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_jobs_provider.api.calls import list_runs
 from airflow_jobs_provider.api.errors import BadRequest, PassingConflict
+from airflow_jobs_provider.api.pages import Pages
 from airflow_jobs_provider.api.states import RunState
 
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ class RunLists:
             missing = missing - told
             seen |= told
             spare -= max(0.0, self._cost("ended", read) - found)
-            density = (density + found / read) / 2
+            density = (density + (found / read if read else 0.0)) / 2
             limit = min(2 * limit, self._limit("ended"))
             cost = self._cost("ended", limit)
             if len(missing) <= cost or (density * limit <= cost and spare < cost):
@@ -165,7 +166,7 @@ class RunLists:
 
     def _limit(self, which: str) -> int:
         limit = int(PAGE_BYTES / self._bytes(which)) if which in self._measured else FIRST_PAGE
-        return max(SMALLEST_PAGE, min(self._largest_page, limit))
+        return min(self._largest_page, max(SMALLEST_PAGE, limit))
 
     def _cost(self, which: str, runs: int) -> float:
         return 1 + runs * self._bytes(which) / BYTES_LIKE_A_REQUEST
@@ -175,17 +176,17 @@ class RunLists:
 
         :param limit: runs on the first page; each further one may have twice as many as the last.
         """
+        pages = Pages(self._call(which))
         before: set[int] = set()
-        position, overlap = 0, 0
-        token: str | None = None
-        while True:
+        overlap = 0
+        while not pages.has_ended:
             limit = min(limit, self._limit(which))
-            page = await self._page(which, limit, position, token)
+            position = pages.offset
+            page = await self._page(which, pages, limit)
             if page is None:
                 return
-            ids = [run["run_id"] for run in page.items]
-            if not ids:
-                return
+            ids = page.ids
+            pages.received(page)
             limit *= 2
             yield page.items
             # A page is not kept while the next one is read.
@@ -199,49 +200,46 @@ class RunLists:
                 if not touching and overlap < most:
                     position += overlap
                     overlap = self._overlap = min(4 * overlap, most)
-                    position -= overlap
+                    pages.go_to(position - overlap)
                     continue
                 moved = overlap - touching
                 self._overlap = max(LEAST_OVERLAP, 2 * moved, self._overlap * 9 // 10)
-            following = None if page.next is None else page.next.parameters
-            if following is None:
+            if pages.has_ended or pages.token is not None:
+                continue
+            if position >= LAST_OFFSET:
                 return
-            token = following.get("page_token")
-            if token is None:
-                if position >= LAST_OFFSET:
-                    return
-                # Of the list of ended runs nothing is drawn forward: what ends comes in.
-                overlap = min(self._overlap, len(ids) // 2) if which == "active" else 0
-                position = min(position + len(ids) - overlap, LAST_OFFSET)
-                before = set(ids)
+            # Of the list of ended runs nothing is drawn forward: what ends comes in.
+            overlap = min(self._overlap, len(ids) // 2) if which == "active" else 0
+            pages.go_to(min(pages.offset - overlap, LAST_OFFSET))
+            before = set(ids)
 
-    async def _page(
-        self, which: str, limit: int, offset: int, token: str | None
-    ) -> Page[Run] | None:
-        """Read one page; None where a list that was begun cannot be read on."""
+    def _call(self, which: str) -> Call[Page[Run]]:
         call = list_runs(
             active_only=which == "active" or None,
             completed_only=which == "ended" or None,
-            limit=limit,
-            offset=offset or None,
             check_items=False,
         )
-        if token is not None:
-            call = call.with_parameters(page_token=token)
         if self._since_2_1 and which == "ended":
             # Else the runs would come without their tasks, whose output is to be read.
             call = call.with_parameters(expand_tasks=True)
-        try:
-            page = await self._ask(call)
-        except PassingConflict:
-            raise
-        except BadRequest as error:
-            if "limit" in str(error) and limit > SMALLEST_PAGE:
-                self._largest_page = max(SMALLEST_PAGE, limit // 2)
-                return await self._page(which, self._largest_page, offset, token)
-            if offset or token is not None:
-                return None  # beyond the list's reach, or a token that has grown old
-            raise
+        return call
+
+    async def _page(self, which: str, pages: Pages[Run], limit: int) -> Page[Run] | None:
+        """Read one page; None where a list that was begun cannot be read on."""
+        pages.limit = limit
+        while True:
+            try:
+                page = await self._ask(pages.call())
+                break
+            except PassingConflict:
+                raise
+            except BadRequest as error:
+                if pages.take_limit(error):
+                    self._largest_page = pages.limit
+                    continue
+                if pages.offset or pages.token is not None:
+                    return None  # beyond the list's reach, or a token that has grown old
+                raise
         if page.items:
             size = self._client.answered_bytes / len(page.items)
             # Larger runs are believed at once, smaller ones by and by.

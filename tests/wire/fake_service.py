@@ -22,7 +22,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["FAULTS", "FakeService", "Fault", "Plan", "Run", "Seen"]
+__all__ = ["FAULTS", "FakeService", "Fault", "Lists", "Plan", "Run", "Seen"]
 
 LAUNCHES = ("runs/submit", "run-now")
 TRACE = "Traceback (most recent call last): line 1"
@@ -45,7 +45,10 @@ class Plan:
 
 @dataclass
 class Run:
-    """A run on the service."""
+    """A run on the service.
+
+    :ivar more: further fields of its answer.
+    """
 
     run_id: int
     job_id: int
@@ -56,6 +59,7 @@ class Run:
     looks: int = 0
     cancels: int = 0
     end_was_told: bool = False
+    more: dict[str, Any] = field(default_factory=dict)
 
     @property
     def ended(self) -> bool:
@@ -87,7 +91,7 @@ class Run:
         }
         if self.ended:
             answer["end_time"] = int((self.started + self.plan.seconds) * 1000)
-        return answer
+        return answer | self.more
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,53 @@ class Seen:
     endpoint: str
     parameters: dict[str, Any]
     authorization: str
+    version: str = "2.0"
+
+
+@dataclass
+class Lists:
+    """How the service cuts its lists into pages.
+
+    :ivar largest_limit: items on a page at the most; None for 1000 in version 2.0 and 25 later.
+    :ivar last_offset: the highest offset that is allowed.
+    :ivar cut_first: whether a page is cut before it is filtered, as the real service does it.
+    :ivar hidden: ids that are left out of each page, once it is cut.
+    """
+
+    largest_limit: int | None = None
+    last_offset: int = 10_000
+    cut_first: bool = False
+    hidden: set[int] = field(default_factory=set)
+
+    def page(
+        self, name: str, items: list[dict[str, Any]], wanted: Callable[[Any], bool], seen: Seen
+    ) -> tuple[int, dict[str, Any]]:
+        """Answer a page; from 2.1 on the next one has a token."""
+        is_old, parameters = seen.version == "2.0", seen.parameters
+        largest = self.largest_limit or (1000 if is_old else 25)
+        limit = int(parameters.get("limit", 20)) or largest
+        offset = int(parameters.get("page_token") or parameters.get("offset") or 0)
+        if limit > largest:
+            return _refusal(f"Invalid limit {limit} - it has to be no more than {largest}.")
+        if "page_token" not in parameters and offset > self.last_offset:
+            return _refusal(
+                f"The supplied offset {offset} has exceeded the value of {self.last_offset} "
+                "allowed for this parameter. Please use the page_token parameter"
+            )
+        if not self.cut_first:
+            items = [item for item in items if wanted(item)]
+        page = [item for item in items[offset : offset + limit] if wanted(item)]
+        answer: dict[str, Any] = {name: page} if page else {}
+        has_more = offset + limit < len(items)
+        if is_old:
+            answer["has_more"] = has_more
+        elif has_more:
+            answer["next_page_token"] = str(offset + limit)
+        return 200, answer
+
+
+def _refusal(message: str) -> tuple[int, dict[str, Any]]:
+    return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": message}
 
 
 @dataclass(frozen=True)
@@ -180,6 +231,8 @@ class FakeService:
     :param plan: how runs go that ``plans`` says nothing about.
     :ivar plans: how the next runs go.
     :ivar plans_of_jobs: how the runs of some jobs go, by job id.
+    :ivar jobs: the jobs that can be listed: their settings by job id.
+    :ivar lists: how lists are cut into pages.
     :ivar accepts: the Authorization headers that are not refused; all of them if None.
     """
 
@@ -187,6 +240,8 @@ class FakeService:
         self.plan = plan or Plan()
         self.plans: deque[Plan] = deque()
         self.plans_of_jobs: dict[int, Plan] = {}
+        self.jobs: dict[int, dict[str, Any]] = {}
+        self.lists = Lists()
         self.accepts: set[str] | None = None
         self.runs: dict[int, Run] = {}
         self.seen: list[Seen] = []
@@ -225,8 +280,10 @@ class FakeService:
         return [run for run in self.runs.values() if not run.ended]
 
     def forget(self) -> None:
-        """Start anew: no runs, no requests, no troubles."""
+        """Start anew: no runs, no jobs, no requests, no troubles."""
         with self._lock:
+            self.jobs.clear()
+            self.lists = Lists()
             for store in (self.plans, self.runs, self.seen, self._troubles, self._by_token):
                 store.clear()
             self.most_at_once = 0
@@ -240,10 +297,13 @@ class FakeService:
             if seen.endpoint in LAUNCHES:
                 return 200, self._launch(seen)
             if seen.endpoint == "runs/list":
-                return 200, self._list(parameters)
+                return self._list(seen)
+            if seen.endpoint == "list":
+                return self._list_jobs(seen)
             if seen.endpoint == "get":
                 job_id = int(parameters["job_id"])
-                return 200, {"job_id": job_id, "settings": {"name": f"job {job_id}"}}
+                settings = self.jobs.get(job_id, {"name": f"job {job_id}"})
+                return 200, {"job_id": job_id, "settings": settings}
             run = self.runs.get(int(parameters.get("run_id", 0)))
             if run is None:
                 message = f"Run {parameters.get('run_id')} does not exist."
@@ -289,19 +349,39 @@ class FakeService:
             return self.plans_of_jobs[job_id]
         return self.plans.popleft() if self.plans else self.plan
 
-    def _list(self, parameters: dict[str, Any]) -> dict[str, Any]:
+    def _list(self, seen: Seen) -> tuple[int, dict[str, Any]]:
+        parameters = seen.parameters
+        active_only, completed_only = (
+            str(parameters.get(name)).lower() == "true"
+            for name in ("active_only", "completed_only")
+        )
+        kind, job_id = parameters.get("run_type"), int(parameters.get("job_id") or 0)
+
+        def is_wanted(answer: dict[str, Any]) -> bool:
+            run = self.runs[answer["run_id"]]
+            return (
+                run.run_id not in self.lists.hidden
+                and not (active_only and run.ended)
+                and not (completed_only and not run.ended)
+                and kind in (None, run.kind)
+                and job_id in (0, run.job_id)
+            )
+
         runs = sorted(self.runs.values(), key=lambda run: -run.run_id)
-        if str(parameters.get("active_only")).lower() == "true":
-            runs = [run for run in runs if not run.ended]
-        if str(parameters.get("completed_only")).lower() == "true":
-            runs = [run for run in runs if run.ended]
-        if parameters.get("run_type"):
-            runs = [run for run in runs if run.kind == parameters["run_type"]]
-        offset, limit = int(parameters.get("offset") or 0), int(parameters.get("limit") or 20)
-        page = [run.as_answer() for run in runs[offset : offset + limit]]
-        for run in self.runs.values():
+        answer = self.lists.page("runs", [run.as_answer() for run in runs], is_wanted, seen)
+        for run in runs:
             run.looks += 1
-        return {"runs": page, "has_more": offset + limit < len(runs)}
+        return answer
+
+    def _list_jobs(self, seen: Seen) -> tuple[int, dict[str, Any]]:
+        name = seen.parameters.get("name")
+
+        def is_wanted(job: dict[str, Any]) -> bool:
+            is_hidden = job["job_id"] in self.lists.hidden
+            return not is_hidden and name in (None, job["settings"].get("name"))
+
+        jobs = [{"job_id": job_id, "settings": one} for job_id, one in self.jobs.items()]
+        return self.lists.page("jobs", jobs, is_wanted, seen)
 
     def _told(self, answer: dict[str, Any]) -> None:
         """Note which runs' ends somebody has been told of."""
@@ -359,7 +439,8 @@ class Handler(BaseHTTPRequestHandler):
     def _serve(self, parameters: dict[str, Any]) -> None:
         service = self.server.service
         endpoint = re.sub(r"^/api/2\.\d/jobs/", "", urlsplit(self.path).path)
-        seen = Seen(endpoint, parameters, self.headers.get("Authorization", ""))
+        version = urlsplit(self.path).path.split("/")[2]
+        seen = Seen(endpoint, parameters, self.headers.get("Authorization", ""), version)
         with service._lock:
             service.seen.append(seen)
             waiting = service._troubles[endpoint]
