@@ -10,6 +10,8 @@ from __future__ import annotations
 import sys
 import xml.etree.ElementTree as ET
 
+MODULES = (".test_user_acts", ".test_refused_deferrals", ".test_whole_processes")
+
 
 def scenario(test: str) -> str:
     """Turn a test's name into words."""
@@ -37,7 +39,7 @@ def main(*files: str) -> None:
     rows: dict[str, dict[str, str]] = {}
     for version, file in columns.items():
         for case in ET.parse(file).iter("testcase"):  # our own file
-            if not case.attrib["classname"].endswith((".test_user_acts", ".test_whole_processes")):
+            if not case.attrib["classname"].endswith(MODULES):
                 continue
             row = rows.setdefault(scenario(case.attrib["name"]), {})
             row[version] = outcome(case)

@@ -31,6 +31,7 @@ from airflow_jobs_provider.operators.next_try import (
 )
 from airflow_jobs_provider.operators.parsing import check_before_sending
 from airflow_jobs_provider.operators.payload import PayloadOperator
+from airflow_jobs_provider.operators.refused_deferral import Deferral
 from airflow_jobs_provider.waiting import WaitsForRun
 
 if TYPE_CHECKING:
@@ -94,6 +95,8 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         # What a kill needs to know of the run; and who follows it after a kill.
         self._run = LaunchedRun()
         self._follower: Follower | None = None
+        self._deferral: Deferral | None = None
+        self._run_page_url: str | None = None
         if is_wanted(vars(self)):
             self.on_failure_callback = with_callback(self.on_failure_callback)
         # When this try began, where Airflow tells it wrongly, and what its deadline was before.
@@ -144,6 +147,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             self._run.answered(event["run_id"])
         if "run" in event:
             self._run.ended()
+            self._run_page_url = event["run"].get("run_page_url")
         run = self._run_of(event)
         with airflow_exceptions():
             following = self._following(context, run, generation)
@@ -180,6 +184,19 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             return Follower.NOBODY
         next_try_sends_its_token = self.reattach or bool(self.request().get("idempotency_token"))
         return who_follows(self._try) if next_try_sends_its_token else Follower.NOBODY
+
+    def _cancel_for_refused_deferral(self) -> None:
+        if not self._run.is_canceled:
+            self._cancel("a user ended the task before it had deferred")
+
+    def page_url_at_the_end(self) -> str | None:
+        """Return the URL of the run's page; None where this object has executed no task.
+
+        Airflow 3 asks for it at the end of a task's process.
+        """
+        if self._deferral is not None:
+            self._deferral.finish()
+        return self._run_page_url
 
     def cancel_left_behind(self, context: Context) -> None:
         """Cancel the run of this task, which has failed for good, if it goes on.
@@ -244,6 +261,8 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         while True:
             run, deadline = launched.run, self._deadline(context)
             if self.deferrable and not RunState.of(run).is_terminal:
+                if self._try is not None and self.cancel_on_kill:
+                    self._deferral = Deferral(self._try, self._cancel_for_refused_deferral)
                 self._defer_until_ended(
                     run,
                     polling_period_seconds=self.polling_period_seconds,
@@ -314,9 +333,10 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             self._until_killed(steps, after_any_kill=True), on_try=self._run.on_try
         )
         run = launched.run
-        self._push(context, job_id=run.get("job_id"), run_page_url=run.get("run_page_url"))
+        self._run_page_url = run.get("run_page_url")
+        self._push(context, job_id=run.get("job_id"), run_page_url=self._run_page_url)
         verb = "Following" if launched.generation < len(tokens) - 1 else "Launched"
-        page = run.get("run_page_url") or "the workspace"
+        page = self._run_page_url or "the workspace"
         self.log.info("%s run %s, see %s", verb, launched.run_id, page)
         return launched
 

@@ -54,7 +54,9 @@ __all__ = [
     "Follower",
     "TryAtWork",
     "is_asking_airflow",
+    "refused_for_user",
     "supervisor_is_another_process",
+    "user_ended",
     "who_follows",
     "xcoms_of_try",
 ]
@@ -72,6 +74,7 @@ _UP_FOR_RETRY = "up_for_retry"
 _BEFORE_A_TRY_IS_SCHEDULED = (None, _UP_FOR_RETRY)
 _BEFORE_A_TRY = (*_BEFORE_A_TRY_IS_SCHEDULED, "scheduled", "queued")
 _NOT_FOUND = (404, 410)
+_CONFLICT = 409
 _SERVER_ERRORS = 500
 _FOLLOWED_BY = "followed_by_try"
 
@@ -206,6 +209,30 @@ def _who_follows_by_task_sdk(this: TryAtWork) -> Follower:
     if state == _RUNNING and not _is_history(this):
         return this.follower_after_failure
     return Follower.NOBODY if _tasks_were_cleared(this) else Follower.SUCCESSOR
+
+
+def user_ended(this: TryAtWork) -> bool:
+    """Return whether a user has ended the task of a process that has deferred; for Airflow 3.
+
+    One question to Airflow's API. False where it gives no answer.
+
+    :param this: the try that has deferred.
+    """
+    try:
+        found = state_by_task_sdk(this)
+    except Exception as error:  # noqa: BLE001 - whatever Airflow says, or does not
+        log.debug("Airflow did not tell the state of the deferred task: %r", error)
+        return False
+    return found is None or _is_ended_by_user(found[0])
+
+
+def refused_for_user(error: BaseException) -> bool:
+    """Return whether an error says that Airflow 3 takes no news of a task that a user has ended."""
+    status = _status(error)
+    if status in _NOT_FOUND:
+        return True
+    refusal: Any = (_detail(error).get("detail") or {}).get("detail") or {}
+    return status == _CONFLICT and _is_ended_by_user(refusal.get("previous_state", _RUNNING))
 
 
 def _is_ended_by_user(state: str | None) -> bool:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from airflow.providers.common.compat.sdk import DAG, task
 
@@ -62,6 +63,29 @@ really_running = one_task(
 with DAG("mapped", schedule=None, **DAG_COMMON) as mapped:
     DatabricksSubmitRunOperator.partial(task_id="wait", deferrable=True, **COMMON).expand(
         notebook_task=[{"notebook_path": f"/Shared/long{number}"} for number in range(3)]
+    )
+
+
+class HeldBeforeDeferring(DatabricksSubmitRunOperator):
+    """Defers only once the test allows it."""
+
+    def execute(self, context: Any) -> Any:
+        """Note whose process this is first."""
+        self.note = Path(os.environ["AIRFLOW_HOME"], f"{context['ti'].run_id}.held")
+        return super().execute(context)
+
+    def defer(self, **arguments: Any) -> NoReturn:
+        """Tell that the run is launched; wait until the note is gone; defer."""
+        with self.note.open("a") as note:
+            note.write("held\n")
+        while self.note.exists():
+            time.sleep(0.05)
+        super().defer(**arguments)
+
+
+with DAG("held_before_deferring", schedule=None, **DAG_COMMON) as held_before_deferring:
+    HeldBeforeDeferring.partial(task_id="wait", deferrable=True, **COMMON).expand(
+        notebook_task=[{"notebook_path": f"/Shared/long{number}"} for number in range(12)]
     )
 
 

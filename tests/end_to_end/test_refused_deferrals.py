@@ -1,0 +1,83 @@
+"""A user ends tasks that have launched their runs and are about to defer: in a real Airflow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.airflow_cluster import AIRFLOW_2, AirflowCluster, eventually
+from tests.end_to_end.counting_workspace import CountingWorkspace
+from tests.end_to_end.scenes import Begin, Scene
+
+pytestmark = pytest.mark.standalone
+
+HERE = Path(__file__).parent
+TASKS = 12
+# So that no supervisor sees the user's act, and kills the task, before the task defers.
+SETTINGS = {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "60"}
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[CountingWorkspace]:
+    """A workspace that counts."""
+    with CountingWorkspace() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    workspace: CountingWorkspace, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AirflowCluster]:
+    """One Airflow for all tests of this module."""
+    connections = {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}
+    home = tmp_path_factory.mktemp("cluster")
+    with AirflowCluster(home, HERE / "cluster_dags", connections, SETTINGS) as running:
+        yield running
+
+
+@pytest.fixture
+def begin(
+    cluster: AirflowCluster,
+    workspace: CountingWorkspace,
+    record_property: Callable[[str, object], None],
+) -> Begin:
+    """Begin a scene when its time has come."""
+    return lambda dag_id: Scene(cluster.trigger(dag_id), workspace, record_property)
+
+
+@pytest.fixture
+def held(begin: Begin, cluster: AirflowCluster) -> tuple[Scene, Path]:
+    """Tasks that have launched their runs, and the note that keeps them from deferring."""
+    scene = begin("held_before_deferring")
+    note = cluster.home / f"{scene.dag_run.run_id}.held"
+    eventually(
+        lambda: note.exists() and len(note.read_text().splitlines()) == TASKS, "all are held"
+    )
+    scene.running(TASKS)
+    return scene, note
+
+
+@pytest.mark.skipif(AIRFLOW_2, reason="it defers such a task nevertheless")
+@pytest.mark.parametrize("state", ["failed", "success"])
+def test_dag_run_marked_before_its_tasks_defer(held: tuple[Scene, Path], state: str) -> None:
+    """Airflow refuses the deferrals: no trigger will wait for the runs, so they are cancelled."""
+    scene, note = held
+    scene.dag_run.mark_all(state)
+    note.unlink()
+    scene.all_stopped()
+    scene.saw(runs=TASKS, cancels=TASKS)
+
+
+def test_tasks_defer(held: tuple[Scene, Path]) -> None:
+    """Airflow takes the deferrals: nothing is cancelled, and all end well."""
+    scene, note = held
+    note.unlink()
+    scene.dag_run.until_watched(times=TASKS)
+    for run in scene.runs:
+        scene.workspace.end(run)
+    scene.dag_run.until_over()
+    for map_index in range(TASKS):
+        scene.dag_run.until("success", map_index=map_index)
+    scene.saw(runs=TASKS, cancels=0)
