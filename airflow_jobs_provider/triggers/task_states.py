@@ -43,7 +43,7 @@ XCOMS_AT_ONCE = 4
 _DEFERRED = "deferred"
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class DeferredTask:
     """The task instance that a trigger belongs to."""
 
