@@ -16,6 +16,7 @@ from airflow_jobs_provider.api.outputs import (
 )
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import whole_run
+from airflow_jobs_provider.api.text import visible, visible_lines
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 
 if TYPE_CHECKING:
@@ -66,9 +67,11 @@ def read_outcome(
 
     def warn(tasks: Mapping[str, int], error: JobsApiError) -> None:
         (key, run_id), *others = tasks.items()
-        log.warning("The output of run %s (task %s) cannot be read: %s", run_id, key, error)
+        log.warning(
+            "The output of run %s (task %s) cannot be read: %s", run_id, visible(key), error
+        )
         if others:
-            keys = ", ".join(key for key, _ in others)
+            keys = visible(", ".join(key for key, _ in others))
             log.warning("So the outputs of these tasks were not asked for, either: %s", keys)
 
     outputs: list[TaskOutput] = []
@@ -124,7 +127,7 @@ def conclude(
         return Outcome(output_value(outputs), bool(truncated))
     for output in (one for several in outputs for one in several.each()):
         if output.error_trace and not output.state.is_successful:
-            log.error("The trace of run %s:\n%s", output.run_id, output.error_trace)
+            log.error("The trace of run %s:\n%s", output.run_id, visible_lines(output.error_trace))
     raise DatabricksRunFailedError(
         run_id=int(run["run_id"]),
         state=state,

@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 
 from airflow_jobs_provider.api.ids import MAX_ID, read_id
 from airflow_jobs_provider.api.problems import field_path
+from airflow_jobs_provider.api.text import web_address
 
 __all__ = [
     "InvalidAnswer",
@@ -84,6 +85,11 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise InvalidAnswer("is not text")
     return value
+
+
+def _web_address(value: Any) -> str | None:
+    # One that no browser should be sent to counts as missing, so that no log or link shows it.
+    return web_address(_text(value))
 
 
 def _flag(value: Any) -> bool:
@@ -158,7 +164,7 @@ _OF_ANY_RUN: dict[str, Reader] = {
     "start_time": _whole,
     "end_time": _whole,
     "attempt_number": _whole,
-    "run_page_url": _text,
+    "run_page_url": _web_address,
 }
 _OF_TASK: dict[str, Reader] = {
     **_OF_ANY_RUN,

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.text import visible
 
 __all__ = ["Log", "RunProgress"]
 
@@ -78,7 +79,9 @@ class RunProgress:
         now = self._clock()
         if states != self._states:
             before = (
-                f" after {_duration(now - self._since)} {self._states[0]}" if self._states else ""
+                f" after {_duration(now - self._since)} {visible(self._states[0])}"
+                if self._states
+                else ""
             )
             self._log.info("Run %s is %s%s", self._run_id, state, before)
             self._states, self._since, self._last_line = states, now, now

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from airflow_jobs_provider.api.text import visible
+
 __all__ = ["RunLifeCycleState", "RunResultState", "RunState", "Verdict"]
 
 
@@ -159,4 +161,4 @@ class RunState:
 
     def __str__(self) -> str:
         states = "/".join(filter(None, (self.life_cycle_state or "no state", self.result_state)))
-        return f"{states}: {self.state_message}" if self.state_message else states
+        return visible(f"{states}: {self.state_message}" if self.state_message else states)

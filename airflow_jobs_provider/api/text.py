@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["visible"]
+import re
+from urllib.parse import urlsplit
+
+__all__ = ["visible", "visible_lines", "web_address"]
+
+_COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def visible(text: object, limit: int | None = None) -> str:
@@ -20,3 +25,28 @@ def visible(text: object, limit: int | None = None) -> str:
             char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown
         )
     return f"{shown}..." if is_cut else shown
+
+
+def visible_lines(text: str) -> str:
+    """Return text of several lines, such as a trace, indented, with control characters as escapes.
+
+    No line of it can be taken for a line of the log. Colors, as notebooks' traces have them, are
+    left out.
+
+    :param text: the text.
+    """
+    plain = _COLORS.sub("", text)
+    return "\n".join(f"    {visible(line)}" for line in re.split(r"\r\n|\n", plain))
+
+
+def web_address(text: str) -> str | None:
+    """Return text if it is an address that a browser may be sent to, else None.
+
+    :param text: what the service gave as an address; only http and https are good.
+    """
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return None
+    is_good = parts.scheme in ("http", "https") and bool(parts.hostname)
+    return text if is_good and text.isprintable() and " " not in text else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_jobs_provider.api.text import visible
+from airflow_jobs_provider.api.text import visible, visible_lines, web_address
 
 
 @pytest.mark.parametrize(
@@ -30,3 +30,41 @@ def test_long_text_is_cut() -> None:
     assert visible("x" * 500, 500) == "x" * 500
     assert visible("x" * 501, 500) == "x" * 500 + "..."
     assert visible("\n" * 3, 2) == r"\n\n..."
+
+
+def test_a_trace_is_no_part_of_the_log() -> None:
+    """Each line is indented and shows its control characters; colors are left out."""
+    trace = "\x1b[0;31mValueError\x1b[0m: a\r\n2026-01-01 ERROR forged\x07\n  at x"
+    assert visible_lines(trace) == (
+        "    ValueError: a\n    2026-01-01 ERROR forged\\x07\n      at x"
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["https://w.net/#job/1/run/2", "http://127.0.0.1:8080/", "https://w.net/?o=1#job/1"]
+)
+def test_an_address_of_the_web(text: str) -> None:
+    """The schemes http and https, as the service gives them."""
+    assert web_address(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "javascript:alert(1)",
+        "data:text/html,x",
+        "file:///etc/passwd",
+        "//w.net",
+        "w.net",
+        "",
+        "https://",
+        "http://[::1",
+        "https://w.net/a\nb",
+        "https://w.net/ a",
+        " https://w.net",
+        "https://w.net/\u202eab",
+    ],
+)
+def test_no_address_of_the_web(text: str) -> None:
+    """Nothing that runs in a browser, and nothing that breaks a line of the log."""
+    assert web_address(text) is None

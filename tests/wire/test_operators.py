@@ -172,6 +172,51 @@ def test_a_failure_says_why(context: Any, server: ScriptedServer) -> None:
     assert error.outputs[0].error_trace == "Traceback: line 1"
 
 
+def test_the_services_text_cannot_pose_as_lines_of_the_log(
+    context: Any,
+    server: ScriptedServer,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Line breaks and control characters are shown as escapes, in the log and in the exception."""
+    forged = "no rows\n[2026-01-01] ERROR - forged\x1b[2J\r"
+    failed = run("INTERNAL_ERROR", "FAILED", forged)
+    output = {"metadata": failed, "error": forged + "!", "error_trace": forged}
+    server.will(LAUNCHED, answer(run("RUNNING", None, forged)), answer(failed), answer(output))
+    caplog.set_level("INFO")
+    with pytest.raises(DatabricksRunFailedError) as caught:
+        submit().execute(context)
+    for text in (str(caught.value), caplog.text + capsys.readouterr().out):
+        assert r"no rows\n[2026-01-01] ERROR - forged\x1b[2J\r" in text
+        assert not any(line.startswith("[2026-01-01]") for line in text.splitlines())
+        assert "\x1b" not in text
+    # The object keeps what the service said.
+    assert caught.value.state.state_message == forged
+    assert caught.value.outputs[0].error_trace == forged
+
+
+@pytest.mark.parametrize("url", ["javascript:alert(1)", "http://w/7\nforged", "/job/3", ""])
+def test_a_page_that_no_browser_should_open(
+    url: str,
+    context: Any,
+    server: ScriptedServer,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """It counts as missing: in the log, the XCom behind the link, and the exception."""
+    running = {**run("RUNNING"), "run_page_url": url}
+    failed = {**FAILED_RUN, "run_page_url": url}
+    server.will(LAUNCHED, answer(running), answer(failed), FAILED_OUTPUT)
+    caplog.set_level("INFO")
+    with pytest.raises(DatabricksRunFailedError) as caught:
+        submit().execute(context)
+    assert not context["ti"].xcoms.get("run_page_url")
+    assert "See" not in str(caught.value)
+    log = caplog.text + capsys.readouterr().out
+    assert "see the workspace" in log
+    assert url == "" or url not in log
+
+
 def test_a_failure_says_nothing_twice(context: Any, server: ScriptedServer) -> None:
     """Where the run's own error is the state message already, it stands there alone."""
     words = 'Unable to access the notebook "/etl"'
