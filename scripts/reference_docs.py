@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.api import calls
-from airflow_jobs_provider.api.rules import MAX_REQUEST_BYTES, RULES
+from airflow_jobs_provider.api.rules import MAX_REQUEST_BYTES, RULES, Rule
 from airflow_jobs_provider.api.structures import (
     Field,
     fields_of,
@@ -23,6 +23,7 @@ from airflow_jobs_provider.api.structures import (
     values_of,
 )
 from airflow_jobs_provider.api.types import ENDPOINTS
+from airflow_jobs_provider.api.versions import API_VERSIONS, OLDEST_API_VERSION
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 
@@ -55,10 +56,11 @@ a request are told together, each in one sentence: the field, the rule, what was
 told by kind and size, since they may be secret.
 
 **What is not checked.** Fields, endpoints, kinds of task, of library and of storage that are not
-listed here pass untouched, so what a later version of the API adds can be used at once. A null
-counts as not given. Whole numbers, and true and false, may be given as text, as a template renders
-them; numbers and booleans among the parameters are sent as text. `validate=False` turns checking
-off for one operator or hook.
+listed here pass untouched, so what a later version of the API adds can be used at once; the request
+is then sent to that version. A null counts as not given. Whole numbers, and true and false, may be
+given as text, as a template renders them; numbers and booleans among parameters, tags, Spark
+settings and environment variables are sent as text. `validate=False` turns checking off for one
+operator or hook.
 
 Outside Airflow, `airflow_jobs_provider.api.validation.validate("runs/submit", request)` does the
 same, and raises `airflow_jobs_provider.api.errors.InvalidRequest`.
@@ -70,8 +72,14 @@ RULES_HEAD = f"""\
 Besides the type of each field. A request has at most {MAX_REQUEST_BYTES:,} bytes as JSON
 (reference: "Jobs API 2.0").
 
-| Rule | Applies to |
-| --- | --- |
+A rule binds the requests that are sent to its versions of the API. A rule of the 2.0 reference that
+the later versions' own documentation does not have binds 2.0 only: a request that breaks it is sent
+to 2.2, unless the connection's `api_version` is lower (see
+[connections.md](connections.md#which-version-of-the-api)). Azure's rules bind where the host of the
+connection is a workspace on Azure.
+
+| Rule | Versions | Applies to |
+| --- | --- | --- |
 """
 
 
@@ -125,7 +133,13 @@ def _methods() -> dict[str, str]:
 def _rules() -> Iterator[str]:
     for rule in RULES:
         where = ", ".join(_link(name) for name in rule.structures)
-        yield f"| {rule.text.replace('|', chr(92) + '|').replace('``', '`')} | {where} |"
+        text = rule.text.replace("|", "\\|").replace("``", "`")
+        yield f"| {text} | {_versions(rule)} | {where} |"
+
+
+def _versions(rule: Rule) -> str:
+    versions = "all" if rule.versions == API_VERSIONS else ", ".join(rule.versions)
+    return f"{versions}, on Azure" if rule.only_azure else versions
 
 
 def _structure(name: str, structure: Any) -> Iterator[str]:
@@ -143,11 +157,13 @@ def _structure(name: str, structure: Any) -> Iterator[str]:
 
 
 def _marks(field: Field) -> str:
-    return ", ".join(
-        word
-        for word, is_so in (("required", field.required), ("later versions", field.later))
-        if is_so
+    later = field.later and field.min_version > OLDEST_API_VERSION
+    marks = (
+        ("required", field.required),
+        ("later versions", later),
+        ("not in the reference", field.later and not later),
     )
+    return ", ".join(word for word, is_so in marks if is_so)
 
 
 def _type(field: Field) -> str:

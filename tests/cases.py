@@ -53,10 +53,8 @@ for _name in LAUNCHED:
     @case("one_task", _name, "_task")
     def _(p: Payloads, broken: bool, name: str = _name) -> Made:
         made = launched(p, "notebook_task", name)
-        if broken and p.chance(0.5):
+        if broken:
             made["pipeline_task"] = {"pipeline_id": "p"}
-        elif broken:
-            del made["notebook_task"]
         return made
 
     @case("one_cluster", _name, "new_cluster")
@@ -92,27 +90,61 @@ for _name in LAUNCHED:
         return made
 
 
+for _rule, _name in (
+    ("some_task", "RunsSubmitRequest"),
+    ("some_task", "TaskSettings"),
+    ("some_task_of_a_job", "CreateRequest"),
+    ("some_task_of_a_job", "JobSettings"),
+):
+
+    @case(_rule, _name, "_task")
+    def _(p: Payloads, broken: bool, name: str = _name) -> Made:
+        made = launched(p, "notebook_task", name)
+        if broken:
+            del made["notebook_task"]
+        return made
+
+
 @case("one_task", "RunsSubmitRequest", "tasks")
 def _(p: Payloads, broken: bool) -> Made:
     made = launched(p, "notebook_task")
-    made["tasks"] = [p.structure("TaskSettings", 2)] if broken else []
+    if broken:
+        made["tasks"] = [p.structure("TaskSettings", 2)]
     return made
 
 
 @case("number_of_tasks", "CreateRequest", "tasks")
 def _(p: Payloads, broken: bool) -> Made:
+    return {"tasks": tasks(101 if broken else 100)}
+
+
+@case("number_of_tasks_in_2_2", "CreateRequest", "tasks")
+def _(p: Payloads, broken: bool) -> Made:
+    return {"tasks": tasks(1001 if broken else 1000)}
+
+
+def tasks(count: int) -> list[Made]:
+    """Make so many small tasks."""
     task = {"notebook_task": {"notebook_path": "/a"}}
-    return {"tasks": [{"task_key": f"{n}", **task} for n in range(101 if broken else 100)]}
+    return [{"task_key": f"{number}", **task} for number in range(count)]
 
 
 @case("some_cluster", "RunsSubmitRequest", "new_cluster")
 def _(p: Payloads, broken: bool) -> Made:
-    on_cluster = ("notebook_task", "spark_jar_task", "spark_python_task")
+    on_cluster = ("spark_jar_task", "spark_python_task")
     kind = p.random.choice(on_cluster if broken else ("pipeline_task", "run_job_task"))
     made = launched(p, kind)
     made.pop("existing_cluster_id", None)
     made.pop("new_cluster", None)
     return made
+
+
+@case("some_cluster_for_a_notebook", "RunsSubmitRequest", "new_cluster")
+def _(p: Payloads, broken: bool) -> Made:
+    made = launched(p, "notebook_task")
+    made.pop("existing_cluster_id", None)
+    made.pop("new_cluster", None)
+    return made if broken else {**made, "existing_cluster_id": "c"}
 
 
 @case("some_cluster", "TaskSettings", "new_cluster")
@@ -141,9 +173,18 @@ def _(p: Payloads, broken: bool) -> Made:
     for name in PARAMETERS:
         made.pop(name, None)
     values: Made = {name: ["x"] for name in PARAMETERS[1:]} | {"notebook_params": {"a": "x"}}
-    for name in p.random.sample(PARAMETERS, 2 if broken else 1):
+    one, other = p.random.sample(PARAMETERS, 2)
+    if {one, other} == {"notebook_params", "jar_params"}:
+        other = "python_params"
+    for name in (one, other) if broken else (one,):
         made[name] = values[name]
     return made
+
+
+@case("notebook_or_jar_parameters", "RunNowRequest", "_params")
+def _(p: Payloads, broken: bool) -> Made:
+    made: Made = {"job_id": 1, "notebook_params": {"a": "x"}, "python_params": ["x"]}
+    return {**made, "jar_params": ["x"]} if broken else made
 
 
 @case("parameters_size", "RunNowRequest", "_params")
@@ -157,11 +198,15 @@ def _(p: Payloads, broken: bool) -> Made:
 
 @case("ascii_parameters", "RunNowRequest", "_params")
 def _(p: Payloads, broken: bool) -> Made:
-    name = p.random.choice(("notebook_params", "python_params", "spark_submit_params"))
+    name = p.random.choice(("python_params", "spark_submit_params"))
+    return {"job_id": 1, name: ["a", "\x80" if broken else "\x7f"]}
+
+
+@case("ascii_notebook_parameters", "RunNowRequest", "notebook_params")
+def _(p: Payloads, broken: bool) -> Made:
     character = "\x80" if broken else "\x7f"
-    if name != "notebook_params":
-        return {"job_id": 1, name: ["a", character]}
-    return {"job_id": 1, name: p.random.choice(({"a": character}, {character: "a"}))}
+    pair = p.random.choice(({"a": character}, {character: "a"}))
+    return {"job_id": 1, "notebook_params": pair}
 
 
 @case("ascii_base_parameters", "NotebookTask", "base_parameters")
@@ -306,8 +351,8 @@ def _(p: Payloads, broken: bool) -> Made:
 
 @case("health_metric", "JobsHealthRule", "metric")
 def _(p: Payloads, broken: bool) -> Made:
-    good = ("RUN_DURATION_SECONDS", "STREAMING_BACKLOG_BYTES")
-    return {"metric": "run_duration" if broken else p.random.choice(good), "value": 1}
+    bad = ("run_duration", "STREAMING_BACKLOG_BYTES")
+    return {"metric": p.random.choice(bad) if broken else "RUN_DURATION_SECONDS", "value": 1}
 
 
 @case("ascii_addresses", "JobEmailNotifications", "on_")
@@ -335,7 +380,8 @@ def _(p: Payloads, broken: bool) -> Made:
 
 @case("runs_on_a_page", "RunsListRequest", "limit")
 def _(p: Payloads, broken: bool) -> Made:
-    return {"limit": p.random.choice((-1, 1001) if broken else (0, 1, 1000))}
+    largest = 25 if p.has_tasks else 1000
+    return {"limit": p.random.choice((-1, 1001) if broken else (0, 1, largest))}
 
 
 @case("runs_to_skip", "RunsListRequest", "offset")

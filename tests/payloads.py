@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_jobs_provider.api.rules import TASK_KINDS
+from airflow_jobs_provider.api.rules import RULES, TASK_KINDS, Rule
 from airflow_jobs_provider.api.structures import Field, fields_of, structures
 from airflow_jobs_provider.api.types import ENDPOINTS
 
@@ -58,10 +58,17 @@ CALL_OF = {endpoint.request.__name__: path for path, endpoint in ENDPOINTS.items
 
 
 class Payloads:
-    """Makes payloads from a source of chance."""
+    """Makes payloads from a source of chance.
 
-    def __init__(self, source: random.Random) -> None:
+    :param source: the source.
+    :param api_version: version of the API that takes them; fields that it does not know are left
+        out.
+    """
+
+    def __init__(self, source: random.Random, api_version: str = "2.2") -> None:
         self.random = source
+        self.api_version = api_version
+        self.has_tasks = api_version != "2.0"
 
     def chance(self, likelihood: float) -> bool:
         """Decide."""
@@ -83,9 +90,11 @@ class Payloads:
         """Make a good part of a structure."""
         made: dict[str, Any] = {}
         for field in fields_of(STRUCTURES[name]).values():
+            if field.min_version > self.api_version:
+                continue
             if field.required or self.chance(0.4 if depth < 2 else 0.2):
                 made[field.name] = self._value(field, depth)
-        if self.chance(0.2):
+        if self.has_tasks and self.chance(0.2):
             made["a_field_of_tomorrow"] = self.random.choice((1, "x", [{}], {"deep": [None]}))
         settle = getattr(self, f"_settle_{name.lower()}", None)
         if settle is not None:
@@ -185,6 +194,11 @@ class Payloads:
     def _settle_runslistrequest(self, made: dict[str, Any], _depth: int) -> None:
         if made.get("active_only"):
             made["completed_only"] = False
+        if "page_token" in made or "a_field_of_tomorrow" in made or self.api_version == "2.1":
+            made.pop("limit", None)  # only 2.0 has large pages
+
+    def _settle_listrequest(self, made: dict[str, Any], _depth: int) -> None:
+        made.pop("limit", None)
 
     def _settle_updaterequest(self, made: dict[str, Any], _depth: int) -> None:
         made["fields_to_remove"] = self.random.choices(
@@ -195,7 +209,7 @@ class Payloads:
         made.pop("tasks", None)
         for kind in (*TASK_KINDS, "for_each_task"):
             made.pop(kind, None)
-        if name != "TaskSettings" and depth < 1 and self.chance(0.3):
+        if self.has_tasks and name != "TaskSettings" and depth < 1 and self.chance(0.3):
             made["tasks"] = [
                 {**self.structure("TaskSettings", 2), "task_key": f"task_{number}"}
                 for number in range(self.whole(1, 3))
@@ -225,10 +239,17 @@ class Payloads:
         else:
             self.keep_one(made, ("existing_cluster_id", "new_cluster"), "ClusterSpec")
 
+    def _is_known(self, outer: str, field: str) -> bool:
+        if outer == "TaskSettings" and not self.has_tasks:
+            return False
+        return fields_of(STRUCTURES[outer])[field].min_version <= self.api_version
+
     def around(self, name: str, part: dict[str, Any]) -> tuple[str, dict[str, Any]]:
         """Put a part somewhere into a good request; return the call and the request."""
         while name not in CALL_OF:
-            outer, field = self.random.choice(AROUND[name])
+            outer, field = self.random.choice(
+                [place for place in AROUND[name] if self._is_known(*place)]
+            )
             made = self.structure(outer, 1)
             if outer in LAUNCHED and field not in ("webhook_notifications", "schedule"):
                 if field == "spark_submit_task":
@@ -263,6 +284,19 @@ class Case:
     structure: str
     field: str
     make: Callable[[Payloads, bool], dict[str, Any]]
+
+    @property
+    def of_rule(self) -> Rule:
+        """The rule."""
+        return next(rule for rule in RULES if rule.name == self.rule)
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The versions that the rule binds and that know what the case makes."""
+        needs_tasks = self.structure == "TaskSettings" or self.field == "tasks"
+        return tuple(
+            version for version in self.of_rule.versions if version != "2.0" or not needs_tasks
+        )
 
 
 CASES: list[Case] = []

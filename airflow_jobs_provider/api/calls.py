@@ -23,9 +23,15 @@ from airflow_jobs_provider.api.answers import (
     read_token,
     read_views,
 )
+from airflow_jobs_provider.api.errors import InvalidRequest
 from airflow_jobs_provider.api.ids import id_argument, read_id
 from airflow_jobs_provider.api.parameters import parameters_as_text
-from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VERSION
+from airflow_jobs_provider.api.versions import (
+    LATEST_API_VERSION,
+    OLDEST_API_VERSION,
+    choose_api_version,
+    too_low_version_problems,
+)
 
 __all__ = [
     "RUNS_PER_PAGE_IN_EVERY_VERSION",
@@ -74,9 +80,10 @@ class Call(Generic[T]):
         its work (deleting).
     :ivar refusal_tells: whether "not allowed" (403) is an answer that the caller can do with, so
         that it is not waited out.
-    :ivar min_api_version: lowest version of the API that can express the request; default 2.0.
-    :ivar default_api_version: version that the request is sent to where the connection pins none;
-        by default 2.0 if that can express it, else 2.2.
+    :ivar min_api_version: lowest version of the API that the call needs, beside what its
+        parameters ask for (see :mod:`.versions`); default 2.0.
+    :ivar default_api_version: version that the call is sent to where the connection pins none,
+        whatever its parameters; by default they decide.
     :ivar service: first part of the path below the version; default ``jobs``. The connection's
         ``api_version`` pins the version of this service only.
     :ivar max_answer_bytes: size that a good answer may have, where that is more than the client
@@ -104,13 +111,21 @@ class Call(Generic[T]):
         """Return the version of the API that the call is sent to.
 
         :param pinned: version that the connection asks for; None if it asks for none.
+        :raises InvalidRequest: the pinned version does not know a field, or the endpoint.
         """
-        if pinned is not None and self.service == JOBS_SERVICE:
+        if self.service != JOBS_SERVICE:
+            return self.default_api_version or self.min_api_version
+        if pinned is not None:
+            parameters = {} if self.default_api_version is not None else self.parameters
+            problems = too_low_version_problems(self.path, parameters, pinned, self.min_api_version)
+            if problems:
+                raise InvalidRequest(self.path, problems)
             return pinned
         if self.default_api_version is not None:
             return self.default_api_version
-        is_old = self.min_api_version == OLDEST_API_VERSION
-        return OLDEST_API_VERSION if is_old else LATEST_API_VERSION
+        if self.min_api_version != OLDEST_API_VERSION:
+            return LATEST_API_VERSION
+        return choose_api_version(self.path, self.parameters)
 
     def with_parameters(self, **parameters: Any) -> Call[T]:
         """Return the same call with some parameters added or replaced."""

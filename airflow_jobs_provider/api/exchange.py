@@ -63,6 +63,7 @@ __all__ = [
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
+_AZURE_DOMAINS = (".azuredatabricks.net", ".databricks.azure.cn", ".databricks.azure.us")
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 180.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
@@ -157,8 +158,16 @@ class BaseClient:
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, {self._credentials!r})"
 
+    @property
+    def is_azure(self) -> bool:
+        """Whether the workspace is known to be on Azure, by its host name."""
+        return (urlsplit(self.base_url).hostname or "").endswith(_AZURE_DOMAINS)
+
     def version_of(self, call: Call[Any]) -> str:
-        """Return the version of the API that this client sends a call to."""
+        """Return the version of the API that this client sends a call to.
+
+        :raises InvalidRequest: the client's ``api_version`` does not know what the call asks for.
+        """
         return call.api_version(self.api_version)
 
     def _request(self, call: Call[Any]) -> Request:

@@ -28,6 +28,7 @@ from airflow_jobs_provider.api.problems import Problem, what_it_is
 from airflow_jobs_provider.api.progress import Log, RunProgress
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.steps import Run, Step, Wait, follow_run, whole_run
+from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 
 __all__ = [
     "Target",
@@ -202,7 +203,7 @@ def follow_task(
     progress: RunProgress | None = None
     seen: int | None = None
     while True:
-        run = yield from whole_run(run_id)
+        run = yield from whole_run(run_id, api_version=LATEST_API_VERSION)
         tasks = latest_attempts(run)
         run_has_ended = RunState.of(run).is_terminal
         task = tasks.get(task_key)

@@ -54,7 +54,9 @@ class Pages(Generic[T]):
         self.limit: int | None = parameters.pop("limit", None)
         self.token: str | None = parameters.pop("page_token", None)
         self.has_ended = False
-        self._call = replace(call, parameters=parameters)
+        # All pages come from one version, whatever a page is asked for with.
+        version = call.api_version()
+        self._call = replace(call, parameters=parameters, default_api_version=version)
         self._seen: set[int] = set()
         self._tokens: set[str] = set()
         # Where each page was seen first, by the ids on it.

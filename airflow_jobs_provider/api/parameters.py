@@ -1,6 +1,7 @@
-"""A run's parameters as the API takes them: as text.
+"""Parameters, tags and the like as the API takes them: as text.
 
-Users write numbers and booleans; the API refuses them ("ParamPair", "RunParameters": text only).
+Users write numbers and booleans; the API refuses them ("ParamPair", "RunParameters", "ClusterTag",
+"SparkEnvPair": text only).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 
 __all__ = ["parameters_as_text"]
 
-_PARAMETER_FIELDS = frozenset(
+_OF_TEXT = frozenset(
     {
         "notebook_params",
         "jar_params",
@@ -21,29 +22,45 @@ _PARAMETER_FIELDS = frozenset(
         "base_parameters",
         "named_parameters",
         "parameters",
+        "tags",
+        "custom_tags",
+        "spark_env_vars",
     }
 )
+# What may hold such fields, as single objects and as lists of objects; and each ``..._task``.
+_HOLDERS = frozenset({"task", "new_cluster", "tasks", "job_clusters"})
 
 
 def parameters_as_text(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request or job settings with the numbers and booleans in its parameters as text.
+    """Return a request or job settings with numbers and booleans as text, where only text is taken.
 
-    Parameters are looked for at the top, in each ``..._task``, and in each of ``tasks``. A boolean
-    becomes ``true`` or ``false``, as in JSON. All else stays as it is.
+    That is in parameters, tags, Spark configuration and environment variables, at the top, in each
+    task, also that of a for-each task, and in each cluster. A boolean becomes ``true`` or
+    ``false``, as in JSON; in Spark configuration it stays one, as in the reference's own example.
+    All else stays as it is.
     """
     result: dict[str, Any] = {}
     for name, value in request.items():
-        if name in _PARAMETER_FIELDS:
+        if name in _OF_TEXT:
             result[name] = _as_text(value)
-        elif str(name).endswith("_task") and isinstance(value, Mapping):
-            result[name] = parameters_as_text(value)
-        elif name == "tasks" and isinstance(value, list):
-            result[name] = [
-                parameters_as_text(task) if isinstance(task, Mapping) else task for task in value
-            ]
+        elif name == "spark_conf" and isinstance(value, Mapping):
+            result[name] = {
+                key: item if isinstance(item, bool) else _as_text(item)
+                for key, item in value.items()
+            }
+        elif name in _HOLDERS or str(name).endswith("_task"):
+            result[name] = _holder_as_text(value)
         else:
             result[name] = value
     return result
+
+
+def _holder_as_text(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return parameters_as_text(value)
+    if isinstance(value, (list, tuple)):
+        return [_holder_as_text(item) for item in value]
+    return value
 
 
 def _as_text(value: Any) -> Any:

@@ -34,6 +34,7 @@ from airflow_jobs_provider.api.launched_run import JUST_LAUNCHED_SECONDS, is_jus
 from airflow_jobs_provider.api.pages import Pages
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, Verdict
+from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 
 __all__ = [
     "Ended",
@@ -307,18 +308,22 @@ def follow_run(
 def whole_run(run_id: int, *, api_version: str | None = None) -> Generator[Step, Any, Run]:
     """Read a run with all its tasks and iterations, which come by the hundred in API 2.2.
 
+    Version 2.0 may leave them out: then they are read from 2.2, unless the connection pins 2.0.
+
     :param run_id: the run.
     :param api_version: version to read it from where the connection asks for none; default the
         lowest one. Iterations of a ``for_each_task`` are told by 2.2.
     """
     run: Run = yield replace(get_run(run_id), default_api_version=api_version)
-    return (yield from _with_all_tasks(run, api_version))
+    if api_version is None and run.get("format") == "MULTI_TASK" and not run.get("tasks"):
+        run = yield replace(get_run(run_id), default_api_version=LATEST_API_VERSION)
+    return (yield from _with_all_tasks(run))
 
 
-def _with_all_tasks(run: Run, api_version: str | None = None) -> Generator[Step, Any, Run]:
+def _with_all_tasks(run: Run) -> Generator[Step, Any, Run]:
     if run.get("has_more") and not run.get("next_page_token"):
         # A list shows the first hundred tasks, and leads to no more.
-        run = yield replace(get_run(int(run["run_id"])), default_api_version=api_version)
+        run = yield replace(get_run(int(run["run_id"])), default_api_version=LATEST_API_VERSION)
     token, tokens = run.get("next_page_token"), set[str]()
     # The run of a for_each_task lists itself as its one task, on each page.
     arrays = {name: run.get(name) for name in ("iterations", "tasks")}
@@ -327,7 +332,7 @@ def _with_all_tasks(run: Run, api_version: str | None = None) -> Generator[Step,
             raise UnexpectedAnswer(status=200, excerpt=f"with the page {token!r} once more")
         tokens.add(token)
         call = get_run(int(run["run_id"]), page_token=token)
-        page: Run = yield replace(call, default_api_version=api_version)
+        page: Run = yield replace(call, default_api_version=LATEST_API_VERSION)
         for name, items in arrays.items():
             if page.get(name) and not (name == "tasks" and arrays["iterations"]):
                 arrays[name] = [*(items or ()), *page[name]]

@@ -14,7 +14,14 @@ from typing_extensions import get_type_hints, is_typeddict
 
 from airflow_jobs_provider.api import types
 
-__all__ = ["Field", "fields_of", "maps_and_enumerations", "nested", "structures"]
+__all__ = [
+    "Field",
+    "fields_of",
+    "is_of_another_service",
+    "maps_and_enumerations",
+    "nested",
+    "structures",
+]
 
 _PLAIN = {
     types.Text: "STRING",
@@ -33,6 +40,7 @@ class Field:
     :ivar type_name: what it holds, in the reference's words: ``STRING``, ``array of Library``.
     :ivar required: whether the structure is nothing without it.
     :ivar later: whether version 2.0's reference does not list it.
+    :ivar min_version: lowest version of the API that is known to take it.
     :ivar structure: the structure that it holds, or a list of; None where it holds none.
     :ivar is_list: whether it holds a list.
     """
@@ -41,6 +49,7 @@ class Field:
     type_name: str
     required: bool
     later: bool
+    min_version: str
     structure: Any
     is_list: bool
 
@@ -58,6 +67,31 @@ def fields_of(structure: Any) -> Mapping[str, Field]:
 def nested(structure: Any) -> tuple[Field, ...]:
     """Return the fields of a structure that hold structures."""
     return tuple(field for field in fields_of(structure).values() if field.structure is not None)
+
+
+# What the Jobs API passes on to the APIs of clusters and libraries; it is the same in all versions.
+_OF_OTHER_SERVICES = frozenset(
+    {
+        types.NewCluster,
+        types.AutoScale,
+        types.AzureAttributes,
+        types.ClusterLogConf,
+        types.InitScriptInfo,
+        types.WorkspaceStorageInfo,
+        types.DbfsStorageInfo,
+        types.FileStorageInfo,
+        types.ABFSSStorageInfo,
+        types.Library,
+        types.MavenLibrary,
+        types.PythonPyPiLibrary,
+        types.RCranLibrary,
+    }
+)
+
+
+def is_of_another_service(structure: Any) -> bool:
+    """Whether a structure belongs to clusters or libraries, whatever the Jobs API's version."""
+    return structure in _OF_OTHER_SERVICES
 
 
 def structures() -> dict[str, Any]:
@@ -99,8 +133,8 @@ def _field(name: str, hint: Any) -> Field:
     required = get_origin(hint) is Required
     if required:
         hint = get_args(hint)[0]
-    later = any(_marks(hint, types.Later))
-    if later:
+    later = next(_marks(hint, types.Later), None)
+    if later is not None:
         held, *marks = get_args(hint)
         kept = [mark for mark in marks if not isinstance(mark, types.Later)]
         hint = Annotated[(held, *kept)] if kept else held
@@ -112,7 +146,8 @@ def _field(name: str, hint: Any) -> Field:
         name=name,
         type_name=f"array of {type_name}" if is_list else type_name,
         required=required,
-        later=later,
+        later=later is not None,
+        min_version="2.0" if later is None else later.min_version,
         structure=inner if is_typeddict(inner) else None,
         is_list=is_list,
     )

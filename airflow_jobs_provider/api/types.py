@@ -13,8 +13,9 @@ fields, so a payload can be written with completion and checked before it runs::
 The same definitions are what :mod:`.validation` checks a payload against; the rules that span
 several fields stand in :mod:`.rules`. A field that is not listed here passes untouched, so what a
 later version of the API adds needs no new release. Fields marked ``LATER`` are not in the reference
-of version 2.0 but are known to be used. The classes whose names end in ``Request`` and ``Response``
-are what an endpoint takes and gives.
+of version 2.0; a request that has one, or one that is not listed here, is sent to a later version
+(see :mod:`.versions`). The classes whose names end in ``Request`` and ``Response`` are what an
+endpoint takes and gives.
 
 Whole numbers, and true and false, may also be given as text, as a rendered template gives them.
 Values that a later version may add to are plain text here; only an enumeration that is closed in
@@ -229,10 +230,17 @@ class Named:
 
 @dataclass(frozen=True)
 class Later:
-    """Marks a field that version 2.0's reference does not list."""
+    """Marks a field that version 2.0's reference does not list.
+
+    :ivar min_version: lowest version that is known to take it.
+    """
+
+    min_version: str = "2.1"
 
 
 LATER = Later()
+# The reference does not list it; a service of 2.0 takes it all the same.
+UNLISTED = Later("2.0")
 _TWO_31, _TWO_63 = 2**31, 2**63
 Text = Annotated[str, IsText()]
 Flag = Annotated[bool, IsFlag()]
@@ -354,8 +362,8 @@ class NewCluster(Structure, total=False):
     enable_elastic_disk: Flag
     driver_instance_pool_id: Text
     instance_pool_id: Text
-    azure_attributes: Annotated[AzureAttributes, LATER]
-    policy_id: Annotated[Text, LATER]
+    azure_attributes: Annotated[AzureAttributes, UNLISTED]
+    policy_id: Annotated[Text, UNLISTED]
 
 
 class MavenLibrary(Structure, total=False):

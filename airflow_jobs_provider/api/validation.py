@@ -11,7 +11,8 @@ each problem. Pydantic is imported, and its checkers are made, when they are fir
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,11 @@ from airflow_jobs_provider.api.problems import ENDLESS, Problem, field_path, not
 from airflow_jobs_provider.api.rules import broken_rules, request_size
 from airflow_jobs_provider.api.structures import Field, fields_of
 from airflow_jobs_provider.api.types import ENDPOINTS
+from airflow_jobs_provider.api.versions import (
+    LATEST_API_VERSION,
+    choose_api_version,
+    too_low_version_problems,
+)
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -28,26 +34,38 @@ if TYPE_CHECKING:
 __all__ = ["find_problems", "structure_problems", "validate"]
 
 
-def validate(call_name: str, payload: Mapping[str, Any]) -> None:
-    """Raise unless the payload obeys everything that the reference says of it.
+def validate(
+    call_name: str,
+    payload: Mapping[str, Any],
+    *,
+    api_version: str | None = None,
+    is_azure: bool = False,
+) -> None:
+    """Raise unless the payload obeys all rules of the version of the API that it is sent to.
 
     Numbers and booleans among the parameters count as the text that they are sent as. Fields and
     endpoints that the reference does not know are not checked.
 
     :param call_name: the endpoint, as :attr:`.calls.Call.path` names it: ``runs/submit``.
     :param payload: what is to be sent: the body of a POST, the query of a GET.
+    :param api_version: version that the connection pins; None, the default, lets the request choose
+        (see :mod:`.versions`), so that only what no version takes is refused.
+    :param is_azure: whether the workspace is known to be on Azure, whose rules for tags are
+        stricter; default False.
     :raises InvalidRequest: with all problems, each naming the field, the rule and what was found.
     """
-    problems = find_problems(call_name, payload)
+    problems = find_problems(call_name, payload, api_version=api_version, is_azure=is_azure)
     if problems:
         raise InvalidRequest(call_name, problems)
 
 
-def find_problems(call_name: str, payload: Any) -> list[Problem]:
+def find_problems(
+    call_name: str, payload: Any, *, api_version: str | None = None, is_azure: bool = False
+) -> list[Problem]:
     """Return what :func:`validate` would raise for; empty for a good payload."""
     endpoint = ENDPOINTS.get(call_name)
     if endpoint is None:
-        return []
+        return too_low_version_problems(call_name, {}, api_version or LATEST_API_VERSION)
     if not isinstance(payload, Mapping):
         return [Problem("the request", "must be a map of fields", what_it_is(payload))]
     try:
@@ -65,11 +83,37 @@ def find_problems(call_name: str, payload: Any) -> list[Problem]:
     found = [
         *request_size(sent, text),
         *structure_problems(endpoint.request, sent),
-        *broken_rules(sent, endpoint.request),
+        *_version_problems(call_name, sent, api_version, is_azure=is_azure),
     ]
     # What is no JSON is told once, not again as what it should have been.
     told = {problem.field for problem in no_json}
     return no_json + list(dict.fromkeys(problem for problem in found if problem.field not in told))
+
+
+def _version_problems(
+    call_name: str, sent: Mapping[str, Any], pinned: str | None, *, is_azure: bool
+) -> Iterator[Problem]:
+    """Yield what the version that a request is sent to does not know or take."""
+    version = pinned or choose_api_version(call_name, sent)
+    if pinned is not None:
+        yield from too_low_version_problems(call_name, sent, pinned)
+    broken = broken_rules(sent, ENDPOINTS[call_name].request)
+    lasting = {
+        problem.field for rule, problem in broken if rule.binds(LATEST_API_VERSION, is_azure=True)
+    }
+    for rule, problem in broken:
+        if rule.binds(version, is_azure=is_azure):
+            yield (
+                problem
+                if problem.field in lasting
+                else replace(problem, found=f"{problem.found}. {_LATER_ALLOWS_IT}")
+            )
+
+
+_LATER_ALLOWS_IT = (
+    f"Version {LATEST_API_VERSION} of the Jobs API allows it: put "
+    f'"api_version": "{LATEST_API_VERSION}" into the connection\'s extra, or leave it out'
+)
 
 
 def structure_problems(structure: Any, value: Any) -> list[Problem]:

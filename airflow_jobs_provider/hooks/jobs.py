@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth import Credentials
     from airflow_jobs_provider.api.calls import Call, Page
     from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
+    from airflow_jobs_provider.api.exchange import BaseClient
     from airflow_jobs_provider.api.retries import RetryPolicy
     from airflow_jobs_provider.hooks.connection import WorkspaceAccess
 
@@ -191,30 +192,36 @@ class DatabricksJobsHook(BaseHook):
         :param call: what to ask.
         :param retries: a policy for this call only.
         """
-        return self.client.send(self._checked(call), retries=retries)
+        client = self.client
+        return client.send(self._checked(call, client), retries=retries)
 
     async def a_send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
         """Send any call, as :meth:`send` does."""
         async with self.async_client() as client:
-            return await client.send(self._checked(call), retries=retries)
+            return await client.send(self._checked(call, client), retries=retries)
 
-    def _checked(self, call: Call[T]) -> Call[T]:
+    def _checked(self, call: Call[T], client: BaseClient) -> Call[T]:
         if self.validate:
             from airflow_jobs_provider.api.validation import validate
 
-            validate(call.path, call.parameters)
+            validate(
+                call.name,
+                call.parameters,
+                api_version=client.api_version,
+                is_azure=client.is_azure,
+            )
         return call
 
-    def _all_checked(self, steps: Iterable[Call[T]]) -> list[Call[T]]:
-        return [self._checked(call) for call in steps]
+    def _all_checked(self, steps: Iterable[Call[T]], client: BaseClient) -> list[Call[T]]:
+        return [self._checked(call, client) for call in steps]
 
     def _iterate(self, call: Call[Page[T]]) -> Iterator[T]:
-        return self.client.iterate(self._checked(call))
+        client = self.client
+        return client.iterate(self._checked(call, client))
 
     async def _a_iterate(self, call: Call[Page[T]]) -> AsyncIterator[T]:
-        self._checked(call)
         async with self.async_client() as client:
-            async for item in client.iterate(call):
+            async for item in client.iterate(self._checked(call, client)):
                 yield item
 
     def close(self) -> None:
@@ -248,8 +255,9 @@ class DatabricksJobsHook(BaseHook):
         :param json: the settings. An ``access_control_list`` among them is no setting: before the
             reset it is added to the job's permissions.
         """
-        for call in self._all_checked(reset_with_permissions(job_id, json)):
-            self.client.send(call)
+        client = self.client
+        for call in self._all_checked(reset_with_permissions(job_id, json), client):
+            client.send(call)
 
     def update_job(
         self,
@@ -313,8 +321,9 @@ class DatabricksJobsHook(BaseHook):
 
     def get_run(self, run_id: int) -> Json:
         """Return a run: state, all tasks, times, page (reference: "Runs get")."""
-        self._checked(calls.get_run(run_id))
-        return self.client.carry_out(whole_run(run_id), patient=False)
+        client = self.client
+        self._checked(calls.get_run(run_id), client)
+        return client.carry_out(whole_run(run_id), patient=False)
 
     def export_run(self, run_id: int, views_to_export: str | None = None) -> list[Json]:
         """Return the HTML views of a notebook run (reference: "Runs export")."""
@@ -362,9 +371,8 @@ class DatabricksJobsHook(BaseHook):
 
     async def a_reset_job(self, job_id: int, json: Json) -> None:
         """Do what :meth:`reset_job` does."""
-        steps = self._all_checked(reset_with_permissions(job_id, json))
         async with self.async_client() as client:
-            for call in steps:
+            for call in self._all_checked(reset_with_permissions(job_id, json), client):
                 await client.send(call)
 
     async def a_update_job(
@@ -415,8 +423,8 @@ class DatabricksJobsHook(BaseHook):
 
     async def a_get_run(self, run_id: int) -> Json:
         """Do what :meth:`get_run` does."""
-        self._checked(calls.get_run(run_id))
         async with self.async_client() as client:
+            self._checked(calls.get_run(run_id), client)
             return await client.carry_out(whole_run(run_id), patient=False)
 
     async def a_export_run(self, run_id: int, views_to_export: str | None = None) -> list[Json]:

@@ -23,7 +23,7 @@ from airflow_jobs_provider.local.problems import (
     run_does_not_exist,
 )
 from airflow_jobs_provider.local.service import Service
-from airflow_jobs_provider.local.versions import Version, page_token, position_of
+from airflow_jobs_provider.local.versions import LATEST, Version, page_token, position_of
 
 __all__ = ["ENDPOINTS", "Call", "Endpoint", "endpoints_of"]
 
@@ -74,7 +74,7 @@ Endpoint = Callable[[Call], Awaitable[dict[str, Any]]]
 
 async def create(call: Call) -> dict[str, Any]:
     """Create: keep a new job."""
-    settings = checks.check_settings(_settings(call.data))
+    settings = _queueing(checks.check_settings(_settings(call.data), call.version), call.version)
     return {"job_id": call.service.launcher.create_job(settings).job_id}
 
 
@@ -100,14 +100,14 @@ async def get(call: Call) -> dict[str, Any]:
 
 async def reset(call: Call) -> dict[str, Any]:
     """Reset: other settings in place of a job's."""
-    new = checks.check_settings(_new_settings(call, required=True))
-    _change(call, call.job(), new)
+    new = checks.check_settings(_new_settings(call, required=True), call.version)
+    _change(call, call.job(), _queueing(new, call.version))
     return {}
 
 
 async def update(call: Call) -> dict[str, Any]:
     """Update: change, add and remove some of a job's settings."""
-    new = checks.check_settings(_new_settings(call, required=False), partial=True)
+    new = checks.check_settings(_new_settings(call, required=False), call.version, partial=True)
     removed = checks.check_fields_to_remove(call.data.get("fields_to_remove"))
     job = call.job()
     settings = dict(job.settings)
@@ -126,7 +126,8 @@ async def update(call: Call) -> dict[str, Any]:
             settings[name] = [one for one in settings[name] if one.get(keys.get(name)) != entry]
         else:
             settings.pop(name, None)
-    _change(call, job, checks.check_settings(settings))
+    # The job may have been made through a later version.
+    _change(call, job, checks.check_settings(settings, LATEST))
     return {}
 
 
@@ -157,7 +158,7 @@ async def run_now(call: Call) -> dict[str, Any]:
 async def submit(call: Call) -> dict[str, Any]:
     """Runs submit: start a one-time run."""
     token = checks.check_token(call.data)
-    settings = checks.check_settings(_settings(call.data))
+    settings = checks.check_settings(_settings(call.data), call.version)
     return {"run_id": call.service.launcher.submit(settings, token=token).run_id}
 
 
@@ -297,6 +298,11 @@ def _settings(data: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in data.items()
         if name not in _NOT_SETTINGS and value is not None
     }
+
+
+def _queueing(settings: dict[str, Any], version: Version) -> dict[str, Any]:
+    """Return a job's settings with the version's default of queueing."""
+    return {"queue": {"enabled": True}, **settings} if version.queues else settings
 
 
 def _new_settings(call: Call, *, required: bool) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from airflow_jobs_provider.local.model import Run, RunType
 from airflow_jobs_provider.local.parameters import list_parameters, notebook_parameters
 from airflow_jobs_provider.local.problems import ApiProblem, invalid, malformed
 from airflow_jobs_provider.local.service import Service
-from airflow_jobs_provider.local.versions import VERSIONS, Version
+from airflow_jobs_provider.local.versions import LATEST, VERSIONS, Version
 
 __all__ = ["Server"]
 
@@ -172,7 +172,7 @@ class Server:
             },
             "existing_cluster_id": f"local-{parent.run_id}",
         }
-        settings = checks.check_settings(settings)
+        settings = checks.check_settings(settings, LATEST)
         if self._service.nesting_of(parent) >= _MAX_NESTING:
             raise invalid(f"Notebooks may run each other {_MAX_NESTING} deep at most")
         run = self._service.launcher.submit(

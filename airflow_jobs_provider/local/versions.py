@@ -1,7 +1,8 @@
 """Where the versions of the Jobs API differ; everything else is common to them.
 
 2.0 shows a job of one task without an array, and pages by offset. From 2.1 on tasks always come as
-an array, pages are small and have tokens. 2.2 no longer says ``has_more``, and has pages of tasks.
+an array, pages are small and have tokens. 2.2 no longer says ``has_more``, has pages of tasks,
+takes more of them, and lets a job's runs queue unless the job says otherwise.
 """
 
 from __future__ import annotations
@@ -12,19 +13,22 @@ from dataclasses import dataclass, replace
 
 from airflow_jobs_provider.local.problems import invalid
 
-__all__ = ["VERSIONS", "Version", "page_token", "position_of"]
+__all__ = ["LATEST", "VERSIONS", "Version", "page_token", "position_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """What a version of the API does its own way.
 
-    :param has_tasks: whether tasks are given and answered as an array.
+    :param has_tasks: whether tasks are given and answered as an array, and other fields taken that
+        the reference of 2.0 does not list.
     :param max_runs: how many runs one page of ``runs/list`` holds at most.
     :param max_jobs: how many jobs one page of ``jobs/list`` holds at most; None for all of them.
     :param says_has_more: whether list answers have ``has_more``.
     :param has_repair: whether runs can be repaired.
     :param max_tasks: how many tasks ``runs/get`` answers at once; None for all of them.
+    :param max_job_tasks: how many tasks a job has at most.
+    :param queues: whether the runs of a job queue that does not say ``queue``.
     """
 
     name: str
@@ -34,6 +38,8 @@ class Version:
     says_has_more: bool
     has_repair: bool
     max_tasks: int | None = None
+    max_job_tasks: int = 100
+    queues: bool = False
 
 
 _LATER = Version(
@@ -44,8 +50,16 @@ VERSIONS = {
         "2.0", has_tasks=False, max_runs=1000, max_jobs=None, says_has_more=True, has_repair=False
     ),
     "2.1": _LATER,
-    "2.2": replace(_LATER, name="2.2", says_has_more=False, max_tasks=100),
+    "2.2": replace(
+        _LATER,
+        name="2.2",
+        says_has_more=False,
+        max_tasks=100,
+        max_job_tasks=1000,
+        queues=True,
+    ),
 }
+LATEST = VERSIONS["2.2"]
 
 
 def page_token(kind: str, position: int) -> str:

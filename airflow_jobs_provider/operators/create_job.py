@@ -210,7 +210,9 @@ class DatabricksCreateJobsOperator(PayloadOperator):
             name = settings.get("name")
             if not name:
                 raise AirflowFailException("name must be given: it is what the job is found by")
-            check_before_sending("create", settings, validate=self.validate)
+            check_before_sending(
+                "create", settings, validate=self.validate, client=self.hook.client
+            )
             try:
                 job_id = self.hook.find_job_id_by_name(str(name))
             except ValueError as error:  # several jobs have the name

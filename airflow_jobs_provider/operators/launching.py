@@ -308,9 +308,12 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
 
     def _launch(self, context: Context, first_generation: int) -> Launched:
         from airflow_jobs_provider.api.steps import launch_once
+        from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
 
         call = self.launch_call(context)
-        check_before_sending(call.path, call.parameters, validate=self.validate)
+        client = self.hook.client
+        check_before_sending(call.path, call.parameters, validate=self.validate, client=client)
+        version = client.version_of(call)
         tokens = self._tokens(context, self.request().get("idempotency_token"))
 
         def launch(token: str) -> Call[int]:
@@ -337,7 +340,8 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         self._push(context, job_id=run.get("job_id"), run_page_url=self._run_page_url)
         verb = "Following" if launched.generation < len(tokens) - 1 else "Launched"
         page = self._run_page_url or "the workspace"
-        self.log.info("%s run %s, see %s", verb, launched.run_id, page)
+        through = "" if version == OLDEST_API_VERSION else f" through version {version} of the API"
+        self.log.info("%s run %s%s, see %s", verb, launched.run_id, through, page)
         return launched
 
     def _may_be_replaced(

@@ -9,9 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.templates import has_unrendered
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.exchange import BaseClient
 
 __all__ = [
     "check_before_sending",
@@ -48,7 +51,8 @@ def check_when_parsed(
 ) -> None:
     """Check a request in an operator's constructor, if all of it is known by then.
 
-    Nothing is checked where nothing is given: a subclass may still set the fields.
+    Nothing is checked where nothing is given: a subclass may still set the fields. The connection
+    is not known yet, so only what no version of the API takes is refused.
 
     :param call_name: the endpoint, such as ``runs/submit``.
     :param json: the fields as one dict, or None.
@@ -64,13 +68,25 @@ def check_when_parsed(
 
 
 def check_before_sending(
-    call_name: str, request: Mapping[str, Any], *, validate: bool = True
+    call_name: str,
+    request: Mapping[str, Any],
+    *,
+    validate: bool = True,
+    client: BaseClient | None = None,
 ) -> None:
     """Check a rendered request, unless the user said not to.
 
+    :param client: what it will be sent with, which knows the connection's ``api_version`` and
+        whether the workspace is on Azure. Without it, only what no version of the API and no
+        workspace takes is refused.
     :raises InvalidRequest: the request cannot succeed; all problems are told.
     """
     if validate:
         from airflow_jobs_provider.api.validation import validate as check
 
-        check(call_name, request)
+        check(
+            call_name,
+            request,
+            api_version=client.api_version if client else None,
+            is_azure=client is not None and client.is_azure,
+        )

@@ -7,7 +7,7 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.argument_checks import check_flags, check_id, check_text, check_whole
 from airflow_jobs_provider.identity import TaskTry
@@ -55,8 +55,8 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         that one alone. A run that another task launched with the same ``idempotency_token`` is a
         previous one, too.
     :param repair_run: where the run fails, run its failed tasks again, in the same run and with the
-        same parameters; default False. Needs ``wait_for_termination``, and ``"api_version": "2.1"``
-        or ``"2.2"`` in the connection's extra. The task succeeds if a repair does.
+        same parameters; default False. Needs ``wait_for_termination``. The task succeeds if a
+        repair does.
     :param max_repairs: repairs of a run at the most; default 1.
     :param forward_dag_params: send the DAG's ``params`` as ``job_parameters``, if the request has
         neither those nor another kind of parameters; default True. A param that is None is left
@@ -85,7 +85,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         ``execution_timeout``.
     :raises AirflowFailException: the reference forbids the rendered request, the service says that
         it is wrong, not exactly one of ``job_id`` and ``job_name`` was given, or ``repair_run``
-        meets a connection with API 2.0.
+        meets a connection whose ``api_version`` is 2.0.
     :raises AirflowException: the service refused for another reason, no job or several have the
         name.
     """
@@ -178,11 +178,11 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         return run_now(request)
 
     def _launch(self, context: Context, first_generation: int) -> Launched:
-        if self.repair_run and self.hook.client.api_version == "2.0":
-            raise AirflowFailException(
-                f"repair_run needs the API in version 2.1 or later. Put "
-                f'"api_version": "2.2" into the extra of connection {self.databricks_conn_id!r}'
-            )
+        if self.repair_run:
+            from airflow_jobs_provider.api.calls import repair_run
+
+            # Before anything is launched: the connection may pin a version without repairs.
+            self.hook.client.version_of(repair_run({}))
         self._made_way = False
         launched = super()._launch(context, first_generation)
         job_id = launched.run.get("job_id")

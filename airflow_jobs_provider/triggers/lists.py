@@ -21,6 +21,7 @@ from airflow_jobs_provider.api.calls import list_runs
 from airflow_jobs_provider.api.errors import BadRequest, PassingConflict
 from airflow_jobs_provider.api.pages import Pages
 from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call, Page
@@ -70,7 +71,7 @@ class RunLists:
     ) -> None:
         self._client = client
         self._ask = ask
-        self._since_2_1 = client.version_of(list_runs()) != "2.0"
+        self._since_2_1 = client.version_of(list_runs()) != OLDEST_API_VERSION
         self._largest_page = LARGEST_PAGE_SINCE_2_1 if self._since_2_1 else LARGEST_PAGE
         self._measured: dict[str, float] = {}
         self._listed_active = 0.0

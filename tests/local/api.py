@@ -58,8 +58,9 @@ class Api:
         return self.submit(spark_python_task=task, **settings)
 
     def create(self, **settings: Any) -> int:
-        """Create a job, and return its job_id."""
-        answer = self.post("create", {**CLUSTER, **settings})
+        """Create a job, through ``version`` (2.0 if not given), and return its job_id."""
+        version = settings.pop("version", "2.0")
+        answer = self.post("create", {**CLUSTER, **settings}, version=version)
         assert answer.status_code == 200, answer.text
         job_id: int = answer.json()["job_id"]
         return job_id

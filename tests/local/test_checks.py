@@ -14,7 +14,8 @@ import pytest
 from airflow_jobs_provider.local.workspace import LocalWorkspace, Quotas
 from tests.local.api import CLUSTER, Api, until
 
-NOTEBOOK = {"notebook_task": {"notebook_path": "/n"}, **CLUSTER}
+NOTEBOOK_TASK = {"notebook_task": {"notebook_path": "/n"}}
+NOTEBOOK = {**NOTEBOOK_TASK, **CLUSTER}
 NEW = {"spark_version": "v", "node_type_id": "n", "num_workers": 1}
 
 
@@ -142,7 +143,7 @@ def test_time_zones(dry: Api) -> None:
 )
 def test_settings(dry: Api, good: Any, bad: Any, words: str) -> None:
     """Fields of a job's settings are taken up to their bounds, and refused past them by name."""
-    assert dry.create(**NOTEBOOK, **good)
+    assert dry.create(**NOTEBOOK, **good, version="2.1")
     assert words in _refusal(dry, "create", {**NOTEBOOK, **bad})
     job_id = dry.create(**NOTEBOOK)
     assert words in _refusal(dry, "reset", {"job_id": job_id, "new_settings": {**NOTEBOOK, **bad}})
@@ -150,26 +151,95 @@ def test_settings(dry: Api, good: Any, bad: Any, words: str) -> None:
     assert dry.get("get", job_id=job_id).json()["settings"] == {"name": "Untitled", **NOTEBOOK}
 
 
+@pytest.mark.parametrize("version", ["2.0", "2.1", "2.2"])
+def test_tags(dry: Api, version: str) -> None:
+    """What a tag may be called is a matter of the cloud; their number is not."""
+
+    def settings(tags: dict[str, str]) -> dict[str, Any]:
+        return {**NOTEBOOK_TASK, "new_cluster": {**NEW, "custom_tags": tags}}
+
+    tags = {"azure": "v", "team/cost+center": "v"}
+    assert dry.post("create", settings(tags), version=version).status_code == 200
+    many = {f"t{number}": "v" for number in range(46)}
+    assert "new_cluster.custom_tags" in _refusal(dry, "create", settings(many), version)
+
+
+LATER = [
+    {"tasks": [{"task_key": "t", "pipeline_task": {"pipeline_id": "p"}}]},
+    {"job_clusters": [{"job_cluster_key": "c", "new_cluster": {}}]},
+    {"git_source": {"git_url": "u", "git_provider": "gitHub"}},
+    {"environments": [{"environment_key": "e"}]},
+    {"queue": {"enabled": True}},
+    {"performance_target": "STANDARD"},
+    {"python_wheel_task": {"package_name": "p"}},
+    {"a_field_of_tomorrow": 1},
+]
+
+
+@pytest.mark.parametrize("later", LATER, ids=lambda later: next(iter(later)))
+@pytest.mark.parametrize("path", ["create", "runs/submit", "reset", "update"])
+def test_2_0_refuses_what_came_later(dry: Api, path: str, later: dict[str, Any]) -> None:
+    """A field that the reference of 2.0 does not list is named, and nothing is changed."""
+    job_id = dry.create(**NOTEBOOK)
+    body: dict[str, Any] = {**NOTEBOOK, **later}
+    if path in ("reset", "update"):
+        body = {"job_id": job_id, "new_settings": body}
+    assert f"{next(iter(later))} is not supported in version 2.0" in _refusal(
+        dry, path, body, "2.0"
+    )
+    assert dry.get("get", job_id=job_id).json()["settings"] == {"name": "Untitled", **NOTEBOOK}
+
+
 @pytest.mark.parametrize(
-    ("good", "bad"),
+    ("body", "field"),
     [
-        ("k", ""),
-        ("k" * 512, "k" * 513),
-        ("my azure", "azure"),
-        ("a microsoft", "Microsoft Word"),
-        ("win", "windows"),
-        *(("a b", f"a{character}b") for character in "<>%*&+?\\/"),
+        ({"notebook_task": {"notebook_path": "n", "source": "GIT"}}, "notebook_task.source"),
+        ({"run_job_task": {"job_id": 1, "job_parameters": {}}}, "run_job_task.job_parameters"),
+        (
+            {
+                **NOTEBOOK,
+                "webhook_notifications": {"on_streaming_backlog_exceeded": [{"id": "a"}]},
+            },
+            "webhook_notifications.on_streaming_backlog_exceeded",
+        ),
     ],
 )
-def test_tag_keys(dry: Api, good: str, bad: str) -> None:
-    """A tag's key has the length and the characters that the reference says."""
-    task = NOTEBOOK["notebook_task"]
+def test_2_0_refuses_later_fields_at_any_depth(dry: Api, body: Any, field: str) -> None:
+    """Also where the structure around the field is one of 2.0."""
+    assert f"{field} is not supported" in _refusal(dry, "runs/submit", body, "2.0")
 
-    def settings(key: str) -> dict[str, Any]:
-        return {"notebook_task": task, "new_cluster": {**NEW, "custom_tags": {key: "v"}}}
 
-    assert dry.post("create", settings(good)).status_code == 200
-    assert "new_cluster.custom_tags" in _refusal(dry, "create", settings(bad))
+@pytest.mark.parametrize(
+    "name", ["job_parameters", "python_named_params", "pipeline_params", "queue", "only"]
+)
+def test_2_0_refuses_later_fields_of_run_now(dry: Api, name: str) -> None:
+    """A run is not started with less than was asked for."""
+    job_id = dry.create(**NOTEBOOK)
+    assert f"{name} is not" in _refusal(dry, "run-now", {"job_id": job_id, name: {}}, "2.0")
+
+
+def test_fields_of_a_cluster_are_of_no_version(dry: Api) -> None:
+    """A cluster is described alike in all versions, with fields of other clouds, too."""
+    cluster = {**NEW, "aws_attributes": {"first_on_demand": 1}, "data_security_mode": "NONE"}
+    for version in ("2.0", "2.1", "2.2"):
+        body = {**NOTEBOOK_TASK, "new_cluster": cluster}
+        assert dry.post("runs/submit", body, version=version).status_code == 200
+
+
+@pytest.mark.parametrize("version", ["2.1", "2.2"])
+def test_a_notebook_without_a_cluster_is_serverless(dry: Api, version: str) -> None:
+    """From 2.1 on; 2.0 wants to know the cluster."""
+    assert dry.post("runs/submit", NOTEBOOK_TASK, version=version).status_code == 200
+    assert "new_cluster" in _refusal(dry, "runs/submit", NOTEBOOK_TASK, "2.0")
+
+
+@pytest.mark.parametrize(("version", "most"), [("2.1", 100), ("2.2", 1000)])
+def test_number_of_tasks(dry: Api, version: str, most: int) -> None:
+    """2.2 takes ten times as many as 2.1."""
+    task = {"pipeline_task": {"pipeline_id": "p"}}
+    tasks = [{"task_key": f"t{number}", **task} for number in range(most + 1)]
+    assert dry.post("create", {"tasks": tasks[:most]}, version=version).status_code == 200
+    assert f"at most {most}" in _refusal(dry, "create", {"tasks": tasks}, version)
 
 
 @pytest.mark.parametrize(
@@ -191,17 +261,17 @@ def test_tag_keys(dry: Api, good: str, bad: str) -> None:
         ),
     ],
 )
-@pytest.mark.parametrize("version", ["2.0", "2.1", "2.2"])
+@pytest.mark.parametrize("version", ["2.1", "2.2"])
 def test_bad_tasks(dry: Api, task: Any, words: str, version: str) -> None:
-    """Each of several tasks is checked as a single one is, in every version."""
+    """Each of several tasks is checked as a single one is, in every version that takes them."""
     body = {"tasks": [{"task_key": "t", **task}]}
     assert words in _refusal(dry, "runs/submit", body, version)
     assert words in _refusal(dry, "create", body, version)
 
 
-@pytest.mark.parametrize("version", ["2.0", "2.1", "2.2"])
+@pytest.mark.parametrize("version", ["2.1", "2.2"])
 def test_good_tasks(dry: Api, version: str) -> None:
-    """Several tasks are taken in every version: serverless, on shared clusters, out of Git."""
+    """Several tasks are taken from 2.1 on: serverless, on shared clusters, out of Git."""
     tasks = [
         {"task_key": "serverless", "notebook_task": {"notebook_path": "/n"}},
         {"task_key": "shared", "job_cluster_key": "c", "spark_jar_task": {"main_class_name": "M"}},
@@ -305,12 +375,13 @@ def test_limit_of_active_task_runs(tmp_path: Any) -> None:
         sleep = {"spark_python_task": {"python_file": api.python("import time; time.sleep(600)")}}
         task = {"task_key": "a", **sleep, **CLUSTER}
         two = {"tasks": [task, {**task, "task_key": "b"}], "idempotency_token": "two"}
-        first = api.post("runs/submit", two)
+        first = api.post("runs/submit", two, version="2.1")
         assert first.status_code == 200
-        answer = api.post("runs/submit", {**two, "idempotency_token": "more"})
+        more = {**two, "idempotency_token": "more"}
+        answer = api.post("runs/submit", more, version="2.1")
         assert answer.status_code == 429
         assert answer.json()["error_code"] == "REQUEST_LIMIT_EXCEEDED"
-        assert api.post("runs/submit", two).json() == first.json()
+        assert api.post("runs/submit", two, version="2.1").json() == first.json()
         last = api.submit(**sleep)
         job_id = api.create(**sleep)
         assert api.post("run-now", {"job_id": job_id}).status_code == 429
@@ -354,7 +425,7 @@ def test_run_now_may_queue(api: Api) -> None:
     api.wait(second, "RUNNING")
     api.post("runs/cancel", {"run_id": second})
     api.wait(second)
-    queueing = api.create(**sleep, queue={"enabled": True})
+    queueing = api.create(**sleep, queue={"enabled": True}, version="2.1")
     first = api.run_now(queueing)
     refused = api.post("run-now", {"job_id": queueing, "queue": {"enabled": False}}, version="2.2")
     assert api.run(refused.json()["run_id"])["state"]["life_cycle_state"] == "SKIPPED"

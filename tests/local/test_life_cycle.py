@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from airflow_jobs_provider.local.workspace import CannotStartError, LocalWorkspace
-from tests.local.api import Api, Process, lives, until
+from tests.local.api import CLUSTER, Api, Process, lives, until
 
 SLEEP = "import time; time.sleep(600)"
 
@@ -268,7 +268,13 @@ def test_concurrency_limit_of_a_job(api: Api) -> None:
     )
     never = api.create(**settings, max_concurrent_runs=0)
     assert api.run(api.run_now(never))["state"]["life_cycle_state"] == "SKIPPED"
-    queueing = api.create(**settings, queue={"enabled": True})
+    # Through 2.2 a job's runs queue unless the job says otherwise.
+    queueing = api.create(**settings, version="2.2")
+    assert api.get("get", job_id=queueing).json()["settings"]["queue"] == {"enabled": True}
+    unqueued = {**CLUSTER, **settings, "queue": {"enabled": False}}
+    reset = api.post("reset", {"job_id": job_id, "new_settings": unqueued}, version="2.2")
+    assert reset.status_code == 200
+    assert api.run(api.run_now(job_id))["state"]["life_cycle_state"] == "SKIPPED"
     second, third = api.run_now(queueing), api.run_now(queueing)
     api.wait(second, "RUNNING")
     assert api.run(third)["state"]["life_cycle_state"] == "QUEUED"

@@ -164,7 +164,7 @@ def test_pages_by_token(api: Api) -> None:
         (["a"], "tasks[0] must be an object"),
         ("a", "tasks must be an array"),
         ([{"task_key": "a", "pipeline_task": {"pipeline_id": "p"}}] * 2, "of its own"),
-        ([{"task_key": "a", "pipeline_task": {"pipeline_id": "p"}}] * 101, "at most 100"),
+        ([{"task_key": "a", "pipeline_task": {"pipeline_id": "p"}}] * 1001, "at most 1000"),
         (
             [
                 {

@@ -11,6 +11,7 @@ from airflow_jobs_provider.api import rules
 from airflow_jobs_provider.api.problems import Problem, field_path, what_it_is
 from airflow_jobs_provider.api.rules import RULES
 from airflow_jobs_provider.api.validation import find_problems
+from airflow_jobs_provider.api.versions import API_VERSIONS, choose_api_version
 from tests.cases import CASES
 from tests.payloads import STRUCTURES, Case, Payloads
 
@@ -27,36 +28,58 @@ def test_each_rule_has_its_cases() -> None:
     assert {case.rule for case in CASES} == {rule.name for rule in RULES}
     for rule in RULES:
         tested = {case.structure for case in CASES if case.rule == rule.name}
-        assert tested & set(rule.structures) or rule.name == "health_metric"
+        assert tested & set(rule.structures)
 
 
 @pytest.mark.parametrize("case", CASES, ids=names)
 def test_what_just_obeys(case: Case) -> None:
-    """At the bound, nothing is wrong, wherever in a request the part stands."""
-    for seed in range(TRIES):
-        payloads = Payloads(random.Random(seed))
-        call, request = payloads.around(case.structure, case.make(payloads, False))
-        assert find_problems(call, request) == []
+    """At the bound, nothing is wrong, in each version that the rule binds."""
+    for version in case.versions:
+        for seed in range(TRIES):
+            payloads = Payloads(random.Random(seed), version)
+            call, request = payloads.around(case.structure, case.make(payloads, False))
+            assert find_problems(call, request, api_version=version, is_azure=True) == []
 
 
 @pytest.mark.parametrize("case", CASES, ids=names)
 def test_what_just_breaks(case: Case) -> None:
-    """Past the bound, the one rule is told, with the field; nothing else is."""
-    find = next(rule for rule in RULES if rule.name == case.rule).find
+    """Past the bound, the one rule is told, with the field, in each version that it binds."""
+    assert case.versions
+    for version in case.versions:
+        for seed in range(TRIES):
+            payloads = Payloads(random.Random(seed), version)
+            part = case.make(payloads, True)
+            call, request = payloads.around(case.structure, part)
+            problems = find_problems(call, request, api_version=version, is_azure=True)
+            assert problems, (case, request)
+            assert all(case.field in problem.field for problem in problems), problems
+            told = {(p.rule, p.found) for p in case.of_rule.find(part, rules.Place())}
+            assert {(p.rule, p.found.partition(". Version 2.2")[0]) for p in problems} == told
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if "2.2" not in case.of_rule.versions], ids=names
+)
+def test_a_rule_of_2_0_sends_the_request_to_2_2(case: Case) -> None:
+    """What only an earlier version refuses is no problem where none is pinned: 2.2 takes it."""
     for seed in range(TRIES):
-        payloads = Payloads(random.Random(seed))
-        part = case.make(payloads, True)
-        call, request = payloads.around(case.structure, part)
-        problems = find_problems(call, request)
-        assert problems, (case, request)
-        assert all(case.field in problem.field for problem in problems), problems
-        told = {(p.rule, p.found) for p in find(part, place_of(case))}
-        assert {(p.rule, p.found) for p in problems} == told
+        payloads = Payloads(random.Random(seed), "2.0")
+        if case.field == "tasks":
+            payloads = Payloads(random.Random(seed))
+        call, request = payloads.around(case.structure, case.make(payloads, True))
+        assert find_problems(call, request) == []
+        assert find_problems(call, request, api_version="2.2", is_azure=True) == []
+        assert choose_api_version(call, request) == "2.2"
 
 
-def place_of(case: Case) -> rules.Place:
-    """Return the place that a part of several tasks believes to stand in."""
-    return rules.Place(in_tasks=case.structure == "TaskSettings")
+@pytest.mark.parametrize("case", [case for case in CASES if case.of_rule.only_azure], ids=names)
+def test_a_rule_of_azure_binds_there_only(case: Case) -> None:
+    """On a workspace that is not known to be on Azure the service decides."""
+    payloads = Payloads(random.Random(1))
+    call, request = payloads.around(case.structure, case.make(payloads, True))
+    for version in (None, *API_VERSIONS[1:]):
+        assert find_problems(call, request, api_version=version) == []
+        assert find_problems(call, request, api_version=version, is_azure=True) != []
 
 
 def test_each_rule_names_its_section() -> None:

@@ -35,19 +35,22 @@ sources = st.randoms(use_true_random=False)
 @given(source=sources, call=st.sampled_from(sorted(ENDPOINTS)))
 def test_what_is_built_from_the_structures_passes(source: random.Random, call: str) -> None:
     """Every request made of the reference's structures within its rules is accepted."""
-    request = Payloads(source).request(call)
-    assert find_problems(call, request) == []
-    json.dumps(request)
+    for version in ("2.0", "2.1", "2.2"):
+        request = Payloads(source, version).request(call)
+        assert find_problems(call, request, api_version=version) == []
+        assert find_problems(call, request) == []
+        json.dumps(request)
 
 
 @RELAXED
 @given(source=sources, case=st.sampled_from(CASES))
 def test_any_single_broken_rule_is_named(source: random.Random, case: Any) -> None:
     """A request that breaks one rule is refused with the field's name."""
-    payloads = Payloads(source)
+    version = source.choice(case.versions)
+    payloads = Payloads(source, version)
     call, request = payloads.around(case.structure, case.make(payloads, True))
     with pytest.raises(InvalidRequest) as caught:
-        validate(call, request)
+        validate(call, request, api_version=version, is_azure=True)
     assert all(case.field in problem.field for problem in caught.value.problems)
     assert case.field in str(caught.value)
 
@@ -59,8 +62,10 @@ def test_a_thousand_requests() -> None:
         call = payloads.random.choice(sorted(ENDPOINTS))
         assert find_problems(call, payloads.request(call)) == []
         case = payloads.random.choice(CASES)
+        version = payloads.random.choice(case.versions)
+        payloads = Payloads(payloads.random, version)
         call, request = payloads.around(case.structure, case.make(payloads, True))
-        problems = find_problems(call, request)
+        problems = find_problems(call, request, api_version=version, is_azure=True)
         assert problems
         assert all(case.field in str(problem) for problem in problems)
 
@@ -196,7 +201,7 @@ def test_no_value_is_quoted_that_may_be_secret() -> None:
         "idempotency_token": secret * 20,
     }
     with pytest.raises(InvalidRequest) as caught:
-        validate("runs/submit", request)
+        validate("runs/submit", request, api_version="2.0")
     assert "hunter2" not in str(caught.value)
     assert "new_cluster.spark_env_vars.PASSWORD" in str(caught.value)
 

@@ -50,7 +50,7 @@ def connection(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> None:
 def asked(server: ScriptedServer) -> list[tuple[str, Any]]:
     """Return what was asked, in order: the path, and the body or query."""
     return [
-        (request.path.removeprefix("/api/2.0/jobs/"), request.body or request.query)
+        (request.path.partition("/jobs/")[2], request.body or request.query)
         for request in server.requests
     ]
 

@@ -8,26 +8,31 @@ from typing import Any
 from airflow_jobs_provider.local.checks.parameters import check_ascii
 from airflow_jobs_provider.local.checks.shapes import at
 from airflow_jobs_provider.local.problems import invalid
+from airflow_jobs_provider.local.versions import Version
 
 __all__ = ["check_cluster", "check_library"]
 
 _MAX_TAGS = 45
-_MAX_TAG_KEY_CHARS = 512
-_MAX_TAG_VALUE_CHARS = 256
-_NOT_IN_TAG_KEY = frozenset("<>%*&+?\\/")
-_RESERVED_TAGS = ("azure", "microsoft", "windows")
 _LIBRARIES = ("jar", "egg", "whl", "pypi", "maven", "cran")
 _SCRIPT_PLACES = ("workspace", "dbfs", "abfss", "file")
 
 
-def check_cluster(cluster: Mapping[str, Any], where: str) -> None:
-    """Check a new cluster; what a cluster policy may settle is not missed where there is one."""
+def check_cluster(cluster: Mapping[str, Any], where: str, version: Version) -> None:
+    """Check a new cluster; what a cluster policy may settle is not missed where there is one.
+
+    The keys and values of tags are not checked: what they may be is a matter of the cloud, and this
+    machine is none.
+    """
     _check_workers(cluster, where)
-    _check_machines(cluster, where)
-    _check_tags(cluster.get("custom_tags") or {}, at(where, "custom_tags"))
-    for name, value in (cluster.get("spark_env_vars") or {}).items():
-        check_ascii(at(where, f"spark_env_vars.{name}"), value)
-    _check_azure(cluster.get("azure_attributes") or {}, at(where, "azure_attributes"))
+    _check_machines(cluster, where, version)
+    size = len(cluster.get("custom_tags") or {})
+    if size > _MAX_TAGS:
+        place = at(where, "custom_tags")
+        raise invalid(f"{place} must have at most {_MAX_TAGS} tags; it has {size}")
+    if not version.has_tasks:
+        for name, value in (cluster.get("spark_env_vars") or {}).items():
+            check_ascii(at(where, f"spark_env_vars.{name}"), value)
+    _check_azure(cluster.get("azure_attributes") or {}, at(where, "azure_attributes"), version)
     for index, script in enumerate(cluster.get("init_scripts") or []):
         _check_one_of(script, _SCRIPT_PLACES, f"{where}.init_scripts[{index}]")
     logs = cluster.get("cluster_log_conf")
@@ -51,14 +56,14 @@ def _check_workers(cluster: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _check_machines(cluster: Mapping[str, Any], where: str) -> None:
+def _check_machines(cluster: Mapping[str, Any], where: str, version: Version) -> None:
     """A Spark version, and what machines it runs on."""
     if not cluster.get("spark_version") and not cluster.get("policy_id"):
         raise invalid(f"Missing required field: {where}.spark_version")
     settled = any(
         cluster.get(name) for name in ("instance_pool_id", "policy_id", "is_single_node", "kind")
     )
-    if cluster.get("driver_instance_pool_id") and not settled:
+    if cluster.get("driver_instance_pool_id") and not settled and not version.has_tasks:
         raise invalid(f"{where}.driver_instance_pool_id needs {where}.instance_pool_id")
     if not cluster.get("node_type_id") and not settled:
         raise invalid(
@@ -67,39 +72,19 @@ def _check_machines(cluster: Mapping[str, Any], where: str) -> None:
         )
 
 
-def _check_tags(tags: Mapping[str, str], where: str) -> None:
-    if len(tags) > _MAX_TAGS:
-        raise invalid(f"{where} must have at most {_MAX_TAGS} tags; it has {len(tags)}")
-    for key, value in tags.items():
-        if not 1 <= len(key) <= _MAX_TAG_KEY_CHARS:
-            raise invalid(
-                f"A key of {where} must have from 1 to {_MAX_TAG_KEY_CHARS} characters; "
-                f"one has {len(key)}"
-            )
-        if _NOT_IN_TAG_KEY & set(key):
-            raise invalid(f"{where} must have keys without any of <>%*&+?\\/: {key}")
-        if key.lower().startswith(_RESERVED_TAGS):
-            raise invalid(f"{where} must not have keys that begin with {', '.join(_RESERVED_TAGS)}")
-        if len(value) > _MAX_TAG_VALUE_CHARS:
-            raise invalid(
-                f"{at(where, key)} must have at most {_MAX_TAG_VALUE_CHARS} characters; "
-                f"it has {len(value)}"
-            )
-
-
-def _check_azure(attributes: Mapping[str, Any], where: str) -> None:
+def _check_azure(attributes: Mapping[str, Any], where: str, version: Version) -> None:
     on_demand = attributes.get("first_on_demand")
-    if on_demand is not None and on_demand <= 0:
+    if on_demand is not None and on_demand <= 0 and not version.has_tasks:
         raise invalid(f"{where}.first_on_demand must be greater than 0")
     price = attributes.get("spot_bid_max_price")
     if price is not None and price != -1 and not price > 0:
         raise invalid(f"{where}.spot_bid_max_price must be a price, or -1 for none")
 
 
-def check_library(library: Mapping[str, Any], where: str) -> None:
+def check_library(library: Mapping[str, Any], where: str, version: Version) -> None:
     """Exactly one kind of library; zipped wheels by their own suffix."""
     _check_one_of(library, _LIBRARIES, where)
-    wheel = library.get("whl") or ""
+    wheel = "" if version.has_tasks else library.get("whl") or ""
     if wheel.endswith(".zip") and not wheel.endswith(".wheelhouse.zip"):
         raise invalid(f"{where}.whl must end in .wheelhouse.zip where it is a zip of wheels")
 

@@ -12,13 +12,13 @@ from airflow_jobs_provider.local.checks.cron import cron_problem
 from airflow_jobs_provider.local.checks.parameters import check_ascii
 from airflow_jobs_provider.local.checks.shapes import at
 from airflow_jobs_provider.local.problems import invalid
+from airflow_jobs_provider.local.versions import Version
 
 __all__ = ["check_notices", "check_schedule"]
 
 _MAX_DESTINATIONS = 3
 _ASCII_EVENTS = ("on_start", "on_success", "on_failure")
 _EVENTS = (*_ASCII_EVENTS, "on_duration_warning_threshold_exceeded")
-_BACKLOG_METRIC = "STREAMING_BACKLOG_"
 # Java's own forms, beside the names of the time zone database.
 _OFFSET = re.compile(r"(GMT|UTC|UT)?[+-]([01]?[0-9]|2[0-3])(:?[0-5][0-9])?")
 # fmt: off
@@ -29,10 +29,10 @@ _JAVA_ZONES = frozenset({
 # fmt: on
 
 
-def check_notices(settings: Mapping[str, Any], where: str) -> None:
+def check_notices(settings: Mapping[str, Any], where: str, version: Version) -> None:
     """Check whom a job's runs are told to, and at what health."""
     mails = settings.get("email_notifications") or {}
-    for event in _ASCII_EVENTS:
+    for event in () if version.has_tasks else _ASCII_EVENTS:
         for index, address in enumerate(mails.get(event) or []):
             check_ascii(at(where, f"email_notifications.{event}[{index}]"), address)
     hooks = settings.get("webhook_notifications") or {}
@@ -45,7 +45,7 @@ def check_notices(settings: Mapping[str, Any], where: str) -> None:
             )
     for index, rule in enumerate((settings.get("health") or {}).get("rules") or []):
         metric = rule.get("metric", "RUN_DURATION_SECONDS")
-        if metric != "RUN_DURATION_SECONDS" and not metric.startswith(_BACKLOG_METRIC):
+        if metric != "RUN_DURATION_SECONDS" and not version.has_tasks:
             raise invalid(
                 f"{at(where, f'health.rules[{index}].metric')} must be RUN_DURATION_SECONDS"
             )

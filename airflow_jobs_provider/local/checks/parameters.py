@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from airflow_jobs_provider.local.checks.reading import wrong_type
-from airflow_jobs_provider.local.checks.shapes import at, text_bytes
+from airflow_jobs_provider.local.checks.shapes import at, later_field, text_bytes
 from airflow_jobs_provider.local.checks.spark_submit import check_options
 from airflow_jobs_provider.local.problems import invalid
 from airflow_jobs_provider.local.versions import Version
@@ -18,22 +18,32 @@ _MAX_BYTES = 10_000
 _MAPS = ("notebook_params", "python_named_params", "sql_params", "job_parameters")
 _LISTS = ("jar_params", "python_params", "spark_submit_params", "dbt_commands")
 # Of the others the reference does not ask it.
-_ASCII = ("notebook_params", "python_params", "spark_submit_params")
+_ASCII = ("python_params", "spark_submit_params")
+_ASCII_IN_2_0 = ("notebook_params", *_ASCII)
+_IN_2_0 = frozenset({"job_id", "idempotency_token", *_LISTS[:3], "notebook_params"})
 _OF_ONE_KIND = ("jar_params", "notebook_params", "python_params", "spark_submit_params")
 
 
 def check_overriding(data: Mapping[str, Any], version: Version) -> dict[str, Any]:
     """Return the parameters that a request gives."""
+    if not version.has_tasks:
+        _refuse_later_fields(data)
     given = {name: data[name] for name in (*_MAPS, *_LISTS) if data.get(name) is not None}
     for name, value in given.items():
         texts = list(_texts(name, value))
-        if name in _ASCII:
+        if name in (_ASCII if version.has_tasks else _ASCII_IN_2_0):
             for place, text in texts:
                 check_ascii(place, text)
         _check_size(name, value)
     check_options("spark_submit_params", given.get("spark_submit_params") or [])
     _check_one_kind(given, version)
     return given
+
+
+def _refuse_later_fields(data: Mapping[str, Any]) -> None:
+    for name, value in data.items():
+        if value is not None and name not in _IN_2_0:
+            raise later_field(name)
 
 
 def check_ascii(place: str, text: str) -> None:

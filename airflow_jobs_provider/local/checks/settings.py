@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from airflow_jobs_provider.local.checks.clusters import check_cluster, check_library
 from airflow_jobs_provider.local.checks.notices import check_notices, check_schedule
 from airflow_jobs_provider.local.checks.parameters import check_ascii
-from airflow_jobs_provider.local.checks.shapes import at, read_structure, text_bytes
+from airflow_jobs_provider.local.checks.shapes import (
+    at,
+    read_structure,
+    refuse_later_fields,
+    text_bytes,
+)
 from airflow_jobs_provider.local.checks.spark_submit import check_spark_submit
 from airflow_jobs_provider.local.checks.tasks import check_tasks
 from airflow_jobs_provider.local.model import TASK_KINDS, task_of
 from airflow_jobs_provider.local.problems import invalid
+from airflow_jobs_provider.local.versions import Version
 
 __all__ = ["check_fields_to_remove", "check_settings", "read_queue"]
 
@@ -25,11 +32,16 @@ _LATER_COMPUTE = ("job_cluster_key", "environment_key", "environments", "compute
 _WITH_ENTRIES = ("tasks", "job_clusters")
 
 
-def check_settings(data: Mapping[str, Any], *, partial: bool = False) -> dict[str, Any]:
+def check_settings(
+    data: Mapping[str, Any], version: Version, *, partial: bool = False
+) -> dict[str, Any]:
     """Return the settings of a job or a one-time run, read and found in order.
 
+    :param version: version of the API that they are given in.
     :param partial: whether they only change a job's settings, so that nothing need be there.
     """
+    if not version.has_tasks:
+        refuse_later_fields(data)
     settings = read_structure(data, "Settings")
     for name in ("name", "run_name"):
         if text_bytes(settings.get(name, "")) > _MAX_NAME_BYTES:
@@ -39,15 +51,16 @@ def check_settings(data: Mapping[str, Any], *, partial: bool = False) -> dict[st
         raise invalid(f"max_concurrent_runs must be from 0 to {_MAX_CONCURRENT_RUNS}: {limit}")
     if "schedule" in settings:
         check_schedule(settings["schedule"])
+    rules = _Rules(version, in_git="git_source" in settings)
     for index, cluster in enumerate(settings.get("job_clusters") or []):
         if "new_cluster" in cluster:
-            check_cluster(cluster["new_cluster"], f"job_clusters[{index}].new_cluster")
-    in_git = "git_source" in settings
-    _check_launched(settings, "", partial=partial, in_git=in_git)
+            check_cluster(cluster["new_cluster"], f"job_clusters[{index}].new_cluster", version)
+    _check_launched(settings, "", rules, partial=partial)
     check_tasks(
         settings,
-        lambda task, where: _check_launched(task, where, in_git=in_git, is_task=True),
+        lambda task, where: _check_launched(task, where, rules),
         partial=partial,
+        max_tasks=version.max_job_tasks,
     )
     return settings
 
@@ -77,38 +90,41 @@ def check_fields_to_remove(fields: Any) -> list[str]:
     return fields
 
 
+@dataclass(frozen=True, slots=True)
+class _Rules:
+    """What the checks of a task depend on: the version, and whether its code is in Git."""
+
+    version: Version
+    in_git: bool
+
+
 def _check_launched(
-    settings: Mapping[str, Any],
-    where: str,
-    *,
-    partial: bool = False,
-    in_git: bool = False,
-    is_task: bool = False,
+    settings: Mapping[str, Any], where: str, rules: _Rules, *, partial: bool = False
 ) -> None:
     """Check what a task has in common with the settings of a job of one task."""
     if settings.get("timeout_seconds", 0) < 0:
         raise invalid(f"{at(where, 'timeout_seconds')} must not be negative")
     if settings.get("max_retries", 0) < -1:
         raise invalid(f"{at(where, 'max_retries')} must be -1 (without end), 0 (never) or more")
-    check_notices(settings, where)
+    check_notices(settings, where, rules.version)
     if "new_cluster" in settings:
-        check_cluster(settings["new_cluster"], at(where, "new_cluster"))
+        check_cluster(settings["new_cluster"], at(where, "new_cluster"), rules.version)
     for index, library in enumerate(settings.get("libraries") or []):
-        check_library(library, at(where, f"libraries[{index}]"))
+        check_library(library, at(where, f"libraries[{index}]"), rules.version)
     kind = _kind_of_task(settings, where, partial=partial)
     if all(settings.get(name) for name in _COMPUTE):
         raise invalid(
             f"Only one of {' and '.join(at(where, name) for name in _COMPUTE)} may be set"
         )
     if kind == "notebook_task":
-        _check_notebook(settings[kind], at(where, kind), in_git=in_git)
+        _check_notebook(settings[kind], at(where, kind), rules)
     elif kind == "spark_submit_task":
         check_spark_submit(settings, where)
     elif kind == "for_each_task":
         inner = at(where, "for_each_task.task")
-        _check_launched(settings[kind]["task"], inner, in_git=in_git, is_task=True)
-    # In later versions notebooks among several tasks run on compute that need not be named.
-    without = is_task and kind == "notebook_task"
+        _check_launched(settings[kind]["task"], inner, rules)
+    # In later versions a notebook runs on serverless compute where no cluster is named.
+    without = rules.version.has_tasks and kind == "notebook_task"
     named = any(settings.get(name) for name in (*_COMPUTE, *_LATER_COMPUTE))
     if kind in _ON_CLUSTERS and not (partial or without or named):
         names = " and ".join(at(where, name) for name in _COMPUTE)
@@ -128,10 +144,12 @@ def _kind_of_task(settings: Mapping[str, Any], where: str, *, partial: bool) -> 
     return kinds[0] if kinds and kinds[0] != "tasks" else None
 
 
-def _check_notebook(task: Mapping[str, Any], where: str, *, in_git: bool) -> None:
-    source = str(task.get("source") or ("GIT" if in_git else "WORKSPACE"))
+def _check_notebook(task: Mapping[str, Any], where: str, rules: _Rules) -> None:
+    source = str(task.get("source") or ("GIT" if rules.in_git else "WORKSPACE"))
     path = task["notebook_path"]
     if not path.startswith("/") and source.upper() != "GIT":
         raise invalid(f"{where}.notebook_path must begin with a slash: {path[:100]!r}")
+    if rules.version.has_tasks:
+        return
     for name, value in (task.get("base_parameters") or {}).items():
         check_ascii(f"{where}.base_parameters.{name}", value)

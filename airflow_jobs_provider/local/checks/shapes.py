@@ -16,9 +16,9 @@ from airflow_jobs_provider.local.checks.reading import (
     as_integer,
     wrong_type,
 )
-from airflow_jobs_provider.local.problems import invalid
+from airflow_jobs_provider.local.problems import ApiProblem, invalid
 
-__all__ = ["at", "read_structure", "text_bytes"]
+__all__ = ["at", "later_field", "read_structure", "refuse_later_fields", "text_bytes"]
 
 _CLUSTER = {"existing_cluster_id": "text", "new_cluster": "NewCluster", "libraries": "[Library]"}
 _TASKS = {
@@ -138,6 +138,47 @@ _SHAPES: Mapping[str, Mapping[str, str]] = {
         "pause_status": "PauseStatus",
     },
 }
+# What the reference of 2.0 lists. Structures that are not here belong to clusters and libraries,
+# whatever the version of the Jobs API.
+_IN_2_0: Mapping[str, frozenset[str]] = {
+    "Settings": frozenset(
+        {
+            *_CLUSTER,
+            *(kind for kind in _TASKS if kind != "for_each_task"),
+            "name",
+            "run_name",
+            "webhook_notifications",
+            "notification_settings",
+            "timeout_seconds",
+            "idempotency_token",
+            "max_retries",
+            "min_retry_interval_millis",
+            "retry_on_timeout",
+            "email_notifications",
+            "schedule",
+            "max_concurrent_runs",
+            "health",
+        }
+    ),
+    "NotebookTask": frozenset({"notebook_path", "revision_timestamp", "base_parameters"}),
+    "SparkJarTask": frozenset({"jar_uri", "main_class_name", "parameters"}),
+    "SparkPythonTask": frozenset({"python_file", "parameters"}),
+    "SparkSubmitTask": frozenset({"parameters"}),
+    "PipelineTask": frozenset({"pipeline_id"}),
+    "RunJobTask": frozenset({"job_id"}),
+    **{
+        name: frozenset(_SHAPES[name])
+        for name in (
+            "JobEmailNotifications",
+            "WebhookNotifications",
+            "Webhook",
+            "JobNotificationSettings",
+            "JobsHealthRules",
+            "JobsHealthRule",
+            "CronSchedule",
+        )
+    },
+}
 # What is nothing without these fields.
 _REQUIRED = {
     "TaskDependency": ("task_key",),
@@ -171,6 +212,27 @@ def at(where: str, name: str) -> str:
 def text_bytes(text: str) -> int:
     """Return the size of a text in UTF-8, also of one that UTF-8 cannot hold."""
     return len(text.encode(errors="surrogatepass"))
+
+
+def later_field(where: str) -> ApiProblem:
+    """Return the answer to a field that version 2.0 does not take."""
+    return invalid(f"{where} is not supported in version 2.0 of the Jobs API; use 2.1 or later")
+
+
+def refuse_later_fields(value: Mapping[str, Any], shape: str = "Settings", where: str = "") -> None:
+    """Refuse the fields that version 2.0 does not take, at any depth."""
+    known, types = _IN_2_0.get(shape), _SHAPES[shape]
+    for name, given in value.items():
+        if given is None:
+            continue
+        if known is not None and name not in known:
+            raise later_field(at(where, name))
+        kind = types.get(name, "").strip("[]")
+        if kind in _SHAPES:
+            for index, one in enumerate(given if isinstance(given, list) else [given]):
+                if isinstance(one, dict):
+                    number = f"[{index}]" if isinstance(given, list) else ""
+                    refuse_later_fields(one, kind, at(where, name) + number)
 
 
 def read_structure(value: Any, shape: str, where: str = "") -> dict[str, Any]:

@@ -10,23 +10,23 @@ from airflow_jobs_provider.local.problems import invalid
 
 __all__ = ["check_tasks"]
 
-_MAX_TASKS = 100
-
 
 def check_tasks(
     settings: Mapping[str, Any],
     check_one: Callable[[Mapping[str, Any], str], None],
     *,
     partial: bool,
+    max_tasks: int,
 ) -> None:
-    """Check the tasks of a job ("Run now": at most 100 of them).
+    """Check the tasks of a job.
 
     :param check_one: checks a task, and is told where it stands.
     :param partial: whether these are only some of the job's tasks.
+    :param max_tasks: how many a job has at most.
     """
     tasks = settings.get("tasks") or []
-    if len(tasks) > _MAX_TASKS:
-        raise invalid(f"tasks must have at most {_MAX_TASKS} elements; it has {len(tasks)}")
+    if len(tasks) > max_tasks:
+        raise invalid(f"tasks must have at most {max_tasks} elements; it has {len(tasks)}")
     clusters = {cluster["job_cluster_key"] for cluster in settings.get("job_clusters") or []}
     for index, task in enumerate(tasks):
         where = f"tasks[{index}]"
