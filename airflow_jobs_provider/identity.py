@@ -6,7 +6,10 @@ the run that an earlier try launched.
 
 The identity is DAG, DAG run, task, map index, and what tells a wait from the same wait begun anew:
 the DAG run's start date (a DAG run that is deleted and made again keeps its id) and ``max_tries``
-(clearing a task raises it, a retry does not).
+(clearing a task raises it, a retry does not). Where a task executes several operators, or one of
+them several times, each execution has an identity of its own: the executed operator's task_id, and
+how often it was executed before in the same try. What is sent is no part of it, since templates may
+render to something else at the next try.
 """
 
 from __future__ import annotations
@@ -33,6 +36,8 @@ class TaskTry:
     :ivar map_index: index of a mapped task, else -1.
     :ivar max_tries: Airflow's ``max_tries``, the same for all tries since the task was cleared.
     :ivar place: how many tries there were before this one since then.
+    :ivar operator_task_id: the executed operator's own task_id, where a task executes others.
+    :ivar execution: how often an operator of this task_id was executed before in this try.
     """
 
     dag_id: str
@@ -42,10 +47,18 @@ class TaskTry:
     map_index: int
     max_tries: int
     place: int
+    operator_task_id: str
+    execution: int = 0
 
     @classmethod
-    def of(cls, context: Context) -> TaskTry:
-        """Read the identity from a task's context."""
+    def of(
+        cls, context: Context, *, operator_task_id: str | None = None, execution: int = 0
+    ) -> TaskTry:
+        """Read the identity from a task's context.
+
+        :param operator_task_id: task_id of the operator that is executed; default the task's.
+        :param execution: how often an operator of this task_id was executed before in this try.
+        """
         ti = context["ti"]
         start = getattr(context.get("dag_run"), "start_date", None)
         retries = int(getattr(context.get("task"), "retries", 0) or 0)
@@ -61,11 +74,13 @@ class TaskTry:
             map_index=-1 if ti.map_index is None else ti.map_index,
             max_tries=max_tries,
             place=max(0, ti.try_number - first_try),
+            operator_task_id=operator_task_id or ti.task_id,
+            execution=execution,
         )
 
     def token(self, generation: int) -> str:
         """Return the token of a generation: 64 hexadecimal digits, the most that the API takes."""
-        identity = [
+        identity: list[str | int] = [
             self.dag_id,
             self.run_id,
             self.dag_run_start,
@@ -74,6 +89,9 @@ class TaskTry:
             self.max_tries,
             generation,
         ]
+        # The task's own operator, executed once, has the tokens that it always had.
+        if self.operator_task_id != self.task_id or self.execution:
+            identity += [self.operator_task_id, self.execution]
         return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
     def tokens(self) -> list[str]:

@@ -58,6 +58,20 @@ class WaitsForRun(ConnectedOperator):
         self.max_output_bytes = max_output_bytes
         self.fail_on_partial_success = fail_on_partial_success
 
+    def _may_defer(self, context: Context) -> bool:
+        """Whether the task is to wait in the triggerer."""
+        if not self.deferrable:
+            return False
+        from airflow_jobs_provider.executions import is_nested
+
+        if is_nested(self, context):
+            self.log.info(
+                "Waiting on the worker in spite of deferrable: another operator executes this one, "
+                "and Airflow would resume only that one."
+            )
+            return False
+        return True
+
     def _defer_until_ended(
         self,
         run: Mapping[str, Any],

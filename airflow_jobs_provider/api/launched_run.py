@@ -47,7 +47,7 @@ class LaunchedRun:
       the launch sent once more brings its id.
     * REFUSED: the service has answered that it does not launch the run. No run.
     * ANSWERED: the run's id is known. The run may be live.
-    * ENDED: the run is known to have ended.
+    * ENDED: the run is known to have ended, or is not waited for.
 
     :ivar state: how far the launch has come.
     :ivar call: the launch with its token. Sent once more it starts no second run.
@@ -104,5 +104,5 @@ class LaunchedRun:
         self.is_canceled = True
 
     def ended(self) -> None:
-        """Take note that the run has ended."""
+        """Take note that the run has ended, or is not waited for."""
         self.state = LaunchState.ENDED

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 import time
 from collections.abc import Generator, Mapping
@@ -13,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTim
 from airflow_jobs_provider.api.launched_run import LaunchedRun, is_just_launched
 from airflow_jobs_provider.argument_checks import check_flags, check_storable, seconds
 from airflow_jobs_provider.exceptions import airflow_exceptions
+from airflow_jobs_provider.executions import TryExecutions, executions_of
 from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.left_behind import (
@@ -92,6 +94,9 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         self._killed = self._is_undecided = False
         # Of the process that executes the task, which is not the only one to get here.
         self._try: TryAtWork | None = None
+        # How often it was executed before in this try, among all that the try executes.
+        self._execution = 0
+        self._executions: TryExecutions | None = None
         # What a kill needs to know of the run; and who follows it after a kill.
         self._run = LaunchedRun()
         self._follower: Follower | None = None
@@ -109,15 +114,34 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
 
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""
-        self._begin(context)
+        executions = self._begin(context)
         self._push(context, **xcoms_of_try(TryAtWork.of(context)))
-        with airflow_exceptions():
+        with airflow_exceptions(), executions.watching(self):
             return self._launch_and_wait(context, first_generation=0)
 
-    def _begin(self, context: Context) -> None:
+    @property
+    def run_may_be_live(self) -> bool:
+        """Whether there may be a run that this task has launched and that goes on."""
+        return self._run.may_be_live
+
+    def _begin(self, context: Context, resumed: int | None = None) -> TryExecutions:
+        """Begin an execution, or go on with one that was deferred."""
+        executions = executions_of(context)
+        if self._executions is executions and self._run.may_be_live:
+            # Executed again in the same try, after an error that the task has caught.
+            executions.watch(copy.copy(self))
+        self._executions = executions
+        if resumed is None:
+            self._execution = executions.begin(self.task_id)
+        else:
+            self._execution = executions.resume(self.task_id, resumed)
         # Copies of this task, such as those of its other tries, share the object of before.
         self._run = LaunchedRun()
         self._try = TryAtWork.of(context)
+        return executions
+
+    def _task_try(self, context: Context) -> TaskTry:
+        return TaskTry.of(context, operator_task_id=self.task_id, execution=self._execution)
 
     def execute_complete(
         self,
@@ -126,6 +150,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         generation: int | None = None,
         try_number: int | None = None,
         deadline: float | None = None,
+        execution: int | None = None,
     ) -> Any:
         """Resume after the trigger's event: return the run's output, or raise why it failed.
 
@@ -135,6 +160,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         :param try_number: the try that deferred; None likewise.
         :param deadline: when its execution_timeout is over, in seconds since the epoch; None
             likewise, or without one.
+        :param execution: how often the operator had been executed before in the try; None likewise.
         """
         if try_number not in (None, context["ti"].try_number):
             # Airflow 3.0 begins a retry with the event that ended the try before, and its start.
@@ -142,14 +168,14 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             return self.execute(context)
         # Airflow 3.0 lets the start of a try begin anew each time that it is resumed.
         self._known_deadline = deadline
-        self._begin(context)
+        executions = self._begin(context, execution or 0)
         if event.get("run_id") is not None:
             self._run.answered(event["run_id"])
         if "run" in event:
             self._run.ended()
             self._run_page_url = event["run"].get("run_page_url")
         run = self._run_of(event)
-        with airflow_exceptions():
+        with airflow_exceptions(), executions.watching(self):
             following = self._following(context, run, generation)
             if following is None:
                 return self._conclude(context, run)
@@ -253,14 +279,18 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
 
     def _launch_and_wait(self, context: Context, *, first_generation: int) -> Any:
         launched = self._launch(context, first_generation)
-        return self._wait_and_conclude(context, launched) if self.wait_for_termination else None
+        if self.wait_for_termination:
+            return self._wait_and_conclude(context, launched)
+        # Who does not wait for the run does not stop it later either.
+        self._run.ended()
+        return None
 
     def _wait_and_conclude(self, context: Context, launched: Launched) -> Any:
         from airflow_jobs_provider.api.states import RunState
 
         while True:
             run, deadline = launched.run, self._deadline(context)
-            if self.deferrable and not RunState.of(run).is_terminal:
+            if not RunState.of(run).is_terminal and self._may_defer(context):
                 if self._try is not None and self.cancel_on_kill:
                     self._deferral = Deferral(self._try, self._cancel_for_refused_deferral)
                 self._defer_until_ended(
@@ -270,6 +300,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
                         "generation": launched.generation,
                         "try_number": context["ti"].try_number,
                         "deadline": deadline,
+                        "execution": self._execution,
                     },
                     cancel_on_kill=self.cancel_on_kill,
                     deadline=deadline,
@@ -300,7 +331,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
             import uuid
 
             return [uuid.uuid4().hex]
-        return TaskTry.of(context).tokens()
+        return self._task_try(context).tokens()
 
     def _make_way(self, context: Context, call: Call[int]) -> Generator[Step, Any, None]:
         """Do what is to be done before this try launches a run of its own; by default nothing."""
@@ -352,7 +383,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
 
         if generation is None or not self.reattach or self.request().get("idempotency_token"):
             return False
-        is_own = generation >= TaskTry.of(context).place
+        is_own = generation >= self._task_try(context).place
         return not is_own and RunState.of(run).verdict is Verdict.CANCELED
 
     def _until_killed(

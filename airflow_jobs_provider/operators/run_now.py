@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.argument_checks import check_flags, check_id, check_text, check_whole
-from airflow_jobs_provider.identity import TaskTry
 from airflow_jobs_provider.operators.launching import LaunchRunOperator
 from airflow_jobs_provider.operators.parsing import has_unrendered
 
@@ -188,7 +187,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         job_id = launched.run.get("job_id")
         if self.cancel_previous_runs and not self._made_way and job_id:
             self._cancel_runs_before(launched.run_id, job_id)
-        if self.repair_run and launched.generation < TaskTry.of(context).place:
+        if self.repair_run and launched.generation < self._task_try(context).place:
             # It may be under repair, and a repaired run keeps its start_time.
             return replace(launched, queued_since=time.time())
         return launched
@@ -205,7 +204,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             self.log.warning("Not all runs before run %s could be canceled: %s", run_id, error)
 
     def _make_way(self, context: Context, call: Call[int]) -> Generator[Step, Any, None]:
-        may_be_there = self.request().get("idempotency_token") and TaskTry.of(context).place > 0
+        may_be_there = self.request().get("idempotency_token") and self._task_try(context).place > 0
         if self.cancel_previous_runs and not may_be_there:
             yield from self._cancel_previous_runs(call.parameters["job_id"])
             self._made_way = True

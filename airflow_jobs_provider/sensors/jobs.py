@@ -166,7 +166,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait in the way that was chosen; return the run's output."""
-        if not self.deferrable:
+        if not self._may_defer(context):
             try:
                 return super().execute(context)
             except AirflowSensorTimeout as error:  # Airflow has forgotten never_fail here

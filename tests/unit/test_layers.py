@@ -19,6 +19,7 @@ MAY_IMPORT = {
     "exceptions": {"api"},
     "connected": {"argument_checks", "hooks", "api"},
     "identity": set(),
+    "executions": set(),
     "task_look_up": set(),
     "templates": set(),
     "links": set(),
@@ -28,6 +29,7 @@ MAY_IMPORT = {
     "waiting": {
         "argument_checks",
         "connected",
+        "executions",
         "left_to_a_worker",
         "outcome",
         "exceptions",
@@ -41,6 +43,7 @@ MAY_IMPORT = {
         "templates",
         "links",
         "identity",
+        "executions",
         "task_look_up",
         "waiting",
         "connected",

@@ -644,7 +644,12 @@ def test_an_adopted_run_that_is_cancelled_while_deferred_is_replaced(
     server.will(LAUNCHED, RUNNING)
     with pytest.raises(TaskDeferred) as deferred:
         submit(deferrable=True).execute(context)
-    assert deferred.value.kwargs == {"generation": 0, "try_number": 2, "deadline": None}
+    assert deferred.value.kwargs == {
+        "generation": 0,
+        "try_number": 2,
+        "deadline": None,
+        "execution": 0,
+    }
     server.will(CANCELED)
     trigger = deferred.value.trigger
     assert isinstance(trigger, DatabricksJobRunTrigger)

@@ -18,7 +18,16 @@ from airflow_jobs_provider.operators.jobs import (
 )
 
 from .conftest import ScriptedServer, answer
-from .test_operators import LAUNCHED, OUTPUT, RUNNING, SUCCEEDED, paths, retrying, submit
+from .test_operators import (
+    LAUNCHED,
+    OUTPUT,
+    RUNNING,
+    SUCCEEDED,
+    TaskInstance,
+    paths,
+    retrying,
+    submit,
+)
 from .test_operators import context as context  # noqa: PLC0414 - a fixture
 
 # Status, error_code, message.
@@ -141,6 +150,7 @@ def test_a_refused_token_of_an_earlier_try_launches_nothing_new(
     with pytest.raises(AirflowException, match=refused[2]):
         submit().execute(context)
     assert paths(server) == ["runs/submit"]
+    context["ti"] = TaskInstance()  # of another process
     server.will(LAUNCHED, RUNNING, SUCCEEDED, OUTPUT)
     assert submit().execute(context) == "42"
     first, again = (r.body["idempotency_token"] for r in server.requests if r.body)
