@@ -55,6 +55,16 @@ class InvalidAnswer(ValueError):
         return InvalidAnswer(self._what, (part, *self._path))
 
 
+# Calls into Python, between which other threads have their turn: the event loop's among them, where
+# a large answer is parsed beside it. Without them the json module keeps the interpreter to itself.
+_IN_TURNS_FROM_BYTES = 128 * 1024
+_IN_TURNS: dict[str, Any] = {
+    "object_hook": lambda value: value,
+    "parse_int": lambda text: int(text),  # noqa: PLW0108 - int itself would not be such a call
+    "parse_float": lambda text: float(text),  # noqa: PLW0108
+}
+
+
 def json_object(body: bytes) -> Answer | None:
     """Parse a body that should be a JSON object; None where it is not JSON, but a page or a text.
 
@@ -65,7 +75,7 @@ def json_object(body: bytes) -> Answer | None:
     if not body.strip():
         return {}
     try:
-        value = json.loads(body)
+        value = json.loads(body, **(_IN_TURNS if len(body) > _IN_TURNS_FROM_BYTES else {}))
     except (json.JSONDecodeError, UnicodeDecodeError):
         return None
     except RecursionError:
