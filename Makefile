@@ -10,6 +10,7 @@
 #   make test-standalone, make test-slow, make test-real-clients   parts of test-all
 #   make test-distributed   Celery, PostgreSQL, Redis, two workers, two triggerers; INSTALL=1 installs
 #                   the two servers from Debian's packages
+#   make fuzz       random answers of the service, 2000 a test (FUZZ_EXAMPLES=2000): half an hour
 #   make bench      what docs/benchmarks.md tells, but for the cost of checking: 25 minutes
 #
 # PYTHON=/path/to/python3 chooses another Python.
@@ -18,6 +19,7 @@ PYTHON ?=
 AIRFLOW_PORT ?= 8080
 PYTEST_ARGS ?=
 INSTALL ?=
+FUZZ_EXAMPLES ?= 2000
 # "distributed and not thorough" is what the whole check runs.
 DISTRIBUTED ?= distributed
 export PYTHON
@@ -29,7 +31,7 @@ QUICK = not slow and not standalone and not distributed and not real_clients
 PYTEST_OLDER = -p no:cacheprovider \
 	-W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
-.PHONY: help demo airflow test test-all bench test-dag-runs test-distributed test-slow test-standalone test-real-clients lint format constraints clean \
+.PHONY: help demo airflow test test-all bench fuzz test-dag-runs test-distributed test-slow test-standalone test-real-clients lint format constraints clean \
 	venv venv-dev test-airflow-2.11 test-airflow-3.0 test-standalone-2.11 test-standalone-3.0
 
 help:
@@ -57,6 +59,10 @@ bench: venv-dev
 
 test-standalone: venv-dev
 	.venv/bin/python -m pytest -m standalone tests/end_to_end $(PYTEST_ARGS)
+
+# The quick tests have these with a fixed seed.
+fuzz: venv-dev
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) .venv/bin/python -m pytest $(IN_PARALLEL) tests/wire/test_fuzz.py $(PYTEST_ARGS)
 
 test-slow: venv-dev
 	.venv/bin/python -m pytest -m slow tests $(PYTEST_ARGS)
