@@ -18,6 +18,7 @@ __all__ = [
     "check_retry_args",
     "check_storable",
     "check_text",
+    "check_token",
     "check_whole",
     "seconds",
 ]
@@ -68,6 +69,21 @@ def check_text(name: str, value: Any) -> None:
     """
     if not has_unrendered(value) and not (isinstance(value, str) and value):
         _refuse(name, "must be text that is not empty", value)
+
+
+def check_token(value: Any) -> None:
+    """Check an ``idempotency_token`` once it is rendered, if it is given.
+
+    :raises InvalidRequest: it is what a template without a value renders to.
+    """
+    if not isinstance(value, str):
+        return
+    from airflow_jobs_provider.api.rules.tasks import is_no_token, no_token
+
+    if is_no_token(value):
+        from airflow_jobs_provider.api.errors import InvalidRequest
+
+        raise InvalidRequest("", [no_token("idempotency_token")])
 
 
 @overload

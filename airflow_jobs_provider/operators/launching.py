@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
 from airflow_jobs_provider.api.launched_run import LaunchedRun, is_just_launched
-from airflow_jobs_provider.argument_checks import check_flags, check_storable, seconds
+from airflow_jobs_provider.argument_checks import check_flags, check_storable, check_token, seconds
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.executions import TryExecutions, executions_of
 from airflow_jobs_provider.identity import TaskTry
@@ -325,6 +325,7 @@ class LaunchRunOperator(PayloadOperator, WaitsForRun):
 
     def _tokens(self, context: Context, request_token: str | None) -> list[str]:
         """Return the tokens of this try, one for each try so far."""
+        check_token(request_token)
         if request_token:
             return [request_token]
         if not self.reattach:

@@ -9,6 +9,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_jobs_provider.api import errors
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.operators.jobs import (
     DatabricksCancelRunsOperator,
     DatabricksCreateJobsOperator,
@@ -18,6 +19,7 @@ from airflow_jobs_provider.operators.jobs import (
 )
 
 from .conftest import ScriptedServer, answer
+from .test_launch_state import operator_of
 from .test_operators import (
     LAUNCHED,
     OUTPUT,
@@ -206,3 +208,40 @@ def test_every_error_of_the_api_reaches_user_code_as_both_kinds() -> None:
         with pytest.raises(type(error)) as again, airflow_exceptions():
             raise both
         assert again.value is both
+
+
+@pytest.mark.parametrize("kind", ["runs/submit", "run-now"])
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize("token", ["", " ", "None", "none", "NULL", "null\n"])
+def test_a_token_that_does_not_tell_launches_apart_is_refused(
+    context: Any, server: ScriptedServer, token: str, validate: bool, kind: str
+) -> None:
+    """A template without a value gives it to all tasks, and they would share one run."""
+    for arguments in (
+        {"idempotency_token": "{{ token }}"},
+        {"json": {"idempotency_token": "{{ token }}"}},
+    ):
+        operator = operator_of(kind, validate=validate, **arguments)
+        operator.render_template_fields({"token": token})
+        with pytest.raises(AirflowFailException, match="idempotency_token must tell") as caught:
+            operator.execute(context)
+        assert isinstance(caught.value, errors.InvalidRequest)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("token", ["", "None", "null"])
+def test_such_a_token_is_refused_when_the_dag_is_parsed(token: str) -> None:
+    """Where it stands there as text; a None is no token, and the task makes its own."""
+    with pytest.raises(errors.InvalidRequest, match="idempotency_token must tell"):
+        submit(idempotency_token=token)
+    submit(idempotency_token=None)
+
+
+def test_the_hook_refuses_such_a_token_too(context: Any, server: ScriptedServer) -> None:
+    """But for an empty one, which counts as not given: a random one is sent."""
+    hook = DatabricksJobsHook()
+    with pytest.raises(errors.InvalidRequest, match="idempotency_token must tell"):
+        hook.run_now({"job_id": 3, "idempotency_token": "None"})
+    server.will(LAUNCHED)
+    hook.run_now({"job_id": 3, "idempotency_token": ""})
+    assert len(server.requests[0].body["idempotency_token"]) == 32

@@ -22,7 +22,7 @@ from airflow_jobs_provider.api.rules.base import (
     words,
 )
 
-__all__ = ["MAX_REQUEST_BYTES", "TASK_KINDS", "request_size"]
+__all__ = ["MAX_REQUEST_BYTES", "TASK_KINDS", "is_no_token", "no_token", "request_size"]
 
 MAX_REQUEST_BYTES = 10 * 1024 * 1024
 MAX_TOKEN_CHARACTERS = 64
@@ -51,6 +51,23 @@ def request_size(payload: Node, text: str) -> Problems:
         )
 
 
+def is_no_token(token: str) -> bool:
+    """Whether an idempotency token is what a template without a value renders to.
+
+    All launches with such a token would share one run.
+    """
+    return token.strip().lower() in ("", "none", "null")
+
+
+def no_token(field: str) -> Problem:
+    """Return the problem of such a token."""
+    return Problem(
+        field,
+        "must tell launches apart",
+        "it is empty, or the None or null of a template without a value",
+    )
+
+
 _LAUNCHED = (*SETTINGS, "TaskSettings")
 _KINDS_ON_A_CLUSTER = ("spark_jar_task", "spark_python_task", "spark_submit_task")
 
@@ -58,7 +75,11 @@ _KINDS_ON_A_CLUSTER = ("spark_jar_task", "spark_python_task", "spark_submit_task
 @rule("RunNowRequest", "RunsSubmitRequest")
 def idempotency_token(node: Node, place: Place) -> Problems:
     """An idempotency token has at most 64 characters (reference: "Run now", "Runs submit")."""
-    token = text_of(node, "idempotency_token") or ""
+    token = text_of(node, "idempotency_token")
+    if token is None:
+        return
+    if is_no_token(token):
+        yield no_token(place.at("idempotency_token"))
     yield from at_most(MAX_TOKEN_CHARACTERS, "characters", len(token), place, "idempotency_token")
 
 
