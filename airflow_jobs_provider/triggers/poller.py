@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_jobs_provider.api.answers import InvalidAnswer, read_run, read_states
 from airflow_jobs_provider.api.calls import get_run
 from airflow_jobs_provider.api.errors import (
+    AnswerLost,
     AuthenticationFailed,
     BadRequest,
     JobsApiError,
@@ -41,6 +42,7 @@ from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import Exchange, Step, Wait
 from airflow_jobs_provider.triggers.lists import RunLists, is_whole
 from airflow_jobs_provider.triggers.pace import REQUESTS_AT_ONCE, Pace
+from airflow_jobs_provider.triggers.slow_reads import SlowReads
 from airflow_jobs_provider.triggers.trouble import RunTroubles, ServiceTrouble
 from airflow_jobs_provider.triggers.waiters import Waiter, Waiters
 
@@ -70,7 +72,7 @@ PASSING_TROUBLE_SECONDS = 60.0
 SECOND_TRY_SECONDS = 1.0
 # What may be wrong with one run, or one list, while all others can be read.
 _ODD = (AuthenticationFailed, UnexpectedAnswer)
-_OF_ONE_THING = (*_ODD, ServerError, PassingConflict)
+_OF_ONE_THING = (*_ODD, AnswerLost, ServerError, PassingConflict)
 _ONE_TRY = RetryPolicy(limit=1)
 
 
@@ -103,6 +105,7 @@ class RunPoller:
         self._cannot_keep_up = False
         self._trouble = ServiceTrouble()
         self._run_troubles = RunTroubles()
+        self._slow_reads = SlowReads()
         self._latest_read: deque[int] = deque(maxlen=20)
         # A context of its own: the first waiter's would have the poller's log lines in its task's.
         self._task = asyncio.get_running_loop().create_task(
@@ -250,6 +253,7 @@ class RunPoller:
                 self._client.exception()
             await self._waiters.fail_all(error)
         finally:
+            self._slow_reads.cancel()
             self._on_idle()
 
     async def _is_needed(self) -> bool:
@@ -305,13 +309,15 @@ class RunPoller:
             if not await self._wait_out(client, error):
                 await self._waiters.fail_all(error)
         else:
-            self._trouble.is_over()
+            if not due or self._slow_reads.some_ended:
+                self._trouble.is_over()
             self._cycle_seconds = time.monotonic() - now - self._paused
             self._note_pace()
 
     def _due_runs(self, now: float, *, early: float = 0.0) -> set[int]:
         """Return the runs to be read now, or so early as a part of their period."""
-        return self._waiters.due_runs(now, early=early, not_before=self._run_troubles.again_at())
+        not_before = self._run_troubles.again_at() | self._slow_reads.again_at()
+        return self._waiters.due_runs(now, early=early, not_before=not_before)
 
     def _note_pace(self) -> None:
         """Say once that the polling periods cannot be kept, where they cannot."""
@@ -391,18 +397,16 @@ class RunPoller:
         pending = sorted(run_ids, key=self._waiters.due_of)
         for start in range(0, len(pending), REQUESTS_AT_ONCE):
             portion = pending[start : start + REQUESTS_AT_ONCE]
-            results = await asyncio.gather(
-                *(self._read(client, run_id) for run_id in portion), return_exceptions=True
-            )
+            results = await self._slow_reads.read(portion, lambda id_: self._read(client, id_))
             failed: dict[int, JobsApiError] = {}
-            for run_id, result in zip(portion, results, strict=True):
+            for run_id, result in results.items():
                 if isinstance(result, _OF_ONE_THING):
                     failed[run_id] = result
                 elif isinstance(result, BaseException):
                     raise result
             if failed:
                 # Who answers in JSON, if with something that does not fit, is in no trouble.
-                answered = True in results or any(map(_does_not_fit, failed.values()))
+                answered = True in results.values() or any(map(_does_not_fit, failed.values()))
                 if not answered and not await self._another_can_be_read(client, failed):
                     raise next(iter(failed.values()))
                 for run_id, error in self._run_troubles.note(failed, self._retries).items():

@@ -1,0 +1,111 @@
+"""A run whose answer takes long holds up no other run's wait."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from airflow_jobs_provider.triggers import slow_reads
+from airflow_jobs_provider.triggers.poller import RunPoller
+from airflow_jobs_provider.triggers.pollers import poller_of
+
+SLOW = 1
+RUNNING = {"life_cycle_state": "RUNNING"}
+ENDED = {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}
+
+
+class Service:
+    """A service that answers for some runs byte by byte, until it is told to go on."""
+
+    def __init__(self) -> None:
+        self.slow = {SLOW}
+        self.go_on = asyncio.Event()
+        self.dripping = asyncio.Event()
+        self.asked_often = asyncio.Event()
+        self.asked: Counter[int] = Counter()
+        self.state: dict[str, str] = RUNNING
+
+    async def get(self, request: web.Request) -> web.StreamResponse:
+        """Answer ``runs/get``."""
+        run_id = int(request.query["run_id"])
+        self.asked[run_id] += 1
+        if self.asked[2] >= 5:
+            self.asked_often.set()
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while run_id in self.slow and not self.go_on.is_set():
+            self.dripping.set()
+            await response.write(b" ")
+            await asyncio.sleep(0.02)
+        await response.write(json.dumps({"run_id": run_id, "state": self.state}).encode())
+        return response
+
+    async def refuse(self, _request: web.Request) -> web.Response:
+        """Answer everything else: lists may not be read."""
+        return web.json_response({"error_code": "PERMISSION_DENIED"}, status=403)
+
+
+@pytest.fixture
+async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
+    """The service and the connection to it; a read is slow after a fifth of a second."""
+    monkeypatch.setattr(slow_reads, "SLOW_AFTER_SECONDS", 0.2)
+    monkeypatch.setattr(slow_reads, "LOOK_AGAIN_AFTER_SECONDS", 0.1)
+    one = Service()
+    app = web.Application()
+    app.router.add_get("/api/2.0/jobs/runs/get", one.get)
+    app.router.add_route("*", "/{any:.*}", one.refuse)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    host, port = runner.addresses[0][:2]
+    connection = {"conn_type": "databricks_jobs", "host": f"http://{host}:{port}", "password": "t"}
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+    yield one
+    one.go_on.set()
+    for task in [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
+        if "RunPoller" in repr(task):
+            task.cancel()
+    await runner.cleanup()
+
+
+def wait_for(poller: RunPoller, run_id: int) -> asyncio.Task[dict[str, Any]]:
+    """Wait until a run is not RUNNING."""
+    known = {"state": RUNNING}
+    return asyncio.create_task(poller.news(run_id, period=0.1, known=known))
+
+
+async def test_one_slow_answer_holds_up_nobody(service: Service) -> None:
+    """All others are read on while its bytes trickle in; it is asked for once, and given."""
+    poller = poller_of(DatabricksJobsHook(retry_delay=0.05))
+    slow, *others = (wait_for(poller, run_id) for run_id in (SLOW, 2, 3))
+    async with asyncio.timeout(20):
+        await service.dripping.wait()
+        await service.asked_often.wait()
+        assert service.asked[SLOW] == 1
+        service.state = ENDED
+        assert [(await other)["run_id"] for other in others] == [2, 3]
+        assert not slow.done()
+        service.go_on.set()
+        assert (await slow)["run_id"] == SLOW
+    assert service.asked[SLOW] <= 2
+
+
+async def test_all_answers_are_slow(service: Service) -> None:
+    """Where nobody is answered in time, each gets its answer when it comes, and nothing spins."""
+    service.slow = {1, 2, 3}
+    service.state = ENDED
+    poller = poller_of(DatabricksJobsHook(retry_delay=0.05))
+    waits = [wait_for(poller, run_id) for run_id in (1, 2, 3)]
+    async with asyncio.timeout(20):
+        await service.dripping.wait()
+        await asyncio.sleep(1.0)
+        assert sum(service.asked.values()) == 3
+        service.go_on.set()
+        assert [(await wait)["run_id"] for wait in waits] == [1, 2, 3]
