@@ -39,6 +39,7 @@ _LATER_MAPS = frozenset(
         "trigger",
     }
 )
+_LATER_TEXTS = frozenset({"budget_policy_id", "description", "performance_target"})
 _LATER_LISTS = frozenset({"access_control_list", "dbt_commands", "environments", "parameters"})
 
 _EXCERPT = 20
@@ -84,9 +85,14 @@ def _with_read(value: Mapping[str, Any], structure: Any, path: Path) -> dict[str
 def _item(name: str, item: Any, field: Field | None, path: Path) -> Any:
     place = (*path, name)
     kind = _kind(name, field)
-    if isinstance(item, str) and kind is not None:
-        item = _read(place, item)
-        if not isinstance(item, kind):
+    if field is None and name in _LATER_TEXTS and not isinstance(item, (str, type(None))):
+        raise _invalid(place, "must be text", what_it_is(item))
+    if kind is not None and item is not None:
+        is_text = isinstance(item, str)
+        if is_text:
+            item = _read(place, item)
+        # What has a type is checked with the rest of the request.
+        if (is_text or field is None) and not isinstance(item, kind):
             raise _invalid(place, _RULES[kind], what_it_is(item))
     inner = field.structure if field is not None else None
     if inner is None:
@@ -136,6 +142,7 @@ def _read(path: Path, text: str) -> Any:
         raise _invalid(path, "must end somewhere", "it is nested too deep") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # of what is in the user's text
+        tree: ast.AST | None = None
         try:
             tree = ast.parse(text.strip(), mode="eval")
             return ast.literal_eval(tree)
@@ -144,7 +151,8 @@ def _read(path: Path, text: str) -> Any:
             python_position = _position(text, error.lineno, (error.offset or 1) - 1)
         except (ValueError, TypeError):
             python_fault = "not a literal"
-            python_position = next(_not_literal(tree, text), 0)
+            # Without a tree: a text that Python cannot even read, such as one with a null byte.
+            python_position = 0 if tree is None else next(_not_literal(tree, text), 0)
         except (MemoryError, RecursionError):
             raise _invalid(path, "must end somewhere", "it is nested too deep") from None
     if python_position > position:

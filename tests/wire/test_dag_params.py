@@ -46,11 +46,13 @@ def submit(**arguments: Any) -> DatabricksSubmitRunOperator:
 
 
 def test_run_now_sends_them_as_job_parameters(context: Any, server: ScriptedServer) -> None:
-    """As text; without params nothing changes."""
+    """As text, to API 2.2, which has them; without params nothing changes."""
     context["params"] = PARAMS
     assert sent(server, run_now(), context) == {"job_id": 3, "job_parameters": SENT}
+    assert server.requests[0].path == "/api/2.2/jobs/run-now"
     context["params"] = {"none": None}
     assert sent(server, run_now(), context) == {"job_id": 3}
+    assert server.requests[0].path == "/api/2.0/jobs/run-now"
 
 
 @pytest.mark.parametrize(
