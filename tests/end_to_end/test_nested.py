@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import connection_to
 from tests.end_to_end.conftest import DagRun, RunDag
+from tests.wire.fake_service import FakeService, Plan, Seen
 
 HERE = Path(__file__).parent
 OUTPUTS = {
@@ -64,3 +68,29 @@ def test_only_nested_operators_stay_on_the_worker(nested: DagRun) -> None:
     for task_id in ("plain", "mapped"):
         assert stays not in nested.log_of(task_id)
         assert "Deferring: the triggerer waits for run" in nested.log_of(task_id)
+
+
+def test_a_kill_reaches_the_operator_that_waits(run_dag: RunDag) -> None:
+    """Airflow's own handler of SIGTERM calls on_kill of the task, and so of the second operator."""
+    looks_before_kill = 4
+
+    def kill(seen: Seen, moment: str) -> bool:
+        looks = service.count("runs/get")
+        if (seen.endpoint, moment, looks) == ("runs/get", "handled", looks_before_kill):
+            (pid,) = {
+                one.parameters["notebook_task"]["base_parameters"]["pid"]
+                for one in service.seen
+                if one.endpoint == "runs/submit"
+            }
+            os.kill(int(pid), signal.SIGTERM)
+        return False
+
+    with FakeService(Plan(looks=10_000)) as service:
+        service.plans.append(Plan())
+        service.hook = kill
+        connection = {"conn_type": "databricks_jobs", "host": service.url, "password": "a-token"}
+        killed = run_dag(HERE / "dags" / "nested_killed.py", connection=json.dumps(connection))
+        results = [run.result for run in service.runs.values()]
+        cancels = service.count("runs/cancel")
+    assert results == ["SUCCESS", "CANCELED"], killed.log
+    assert cancels == 1
