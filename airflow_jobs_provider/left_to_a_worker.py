@@ -41,11 +41,8 @@ def _at_the_end(task: WaitsForRun) -> Iterator[str]:
         yield "post_execute"
     if getattr(task, "map_index_template", None):
         yield "map_index_template"  # rendered once more at the end
-    if task.do_xcom_push:
-        if getattr(task, "multiple_outputs", False):
-            yield "multiple_outputs"
-        if _is_expanded_over(task):
-            yield "tasks that expand over its output"  # a worker counts to how many
+    if task.do_xcom_push and _is_expanded_over(task):
+        yield "tasks that expand over its output"  # a worker counts to how many
     if _has_listeners():
         # Airflow itself refuses them when it parses a DAG, but overlooks mapped tasks.
         yield "listeners"

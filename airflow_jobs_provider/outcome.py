@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.errors import JobsApiError
@@ -18,6 +18,7 @@ from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import whole_run
 from airflow_jobs_provider.api.text import visible, visible_lines
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
+from airflow_jobs_provider.xcom import RESERVED_KEYS
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.progress import Log
@@ -33,16 +34,36 @@ class Outcome:
     :ivar value: the text given to ``dbutils.notebook.exit()`` or None; a list of such for a
         ``for_each_task``; a dict of such by task key for a run of several tasks.
     :ivar truncated: whether a part of it is missing.
+    :ivar by_task: what each task gave back by its key, where the run tells tasks, be it only one.
     """
 
     value: OutputValue | dict[str, OutputValue] = None
     truncated: bool = False
+    by_task: Mapping[str, OutputValue] = field(default_factory=dict)
 
-    @property
-    def xcoms(self) -> dict[str, Any]:
-        """What a task pushes of it, as a worker does: nothing for None."""
-        flag = {"output_truncated": True} if self.truncated else {}
-        return flag if self.value is None else {"return_value": self.value, **flag}
+    def xcoms(self, log: Log, *, multiple_outputs: bool = False) -> dict[str, Any]:
+        """Return what a task pushes of it by key; no ``return_value`` for None.
+
+        :param log: told which tasks' outputs have no XCom of their own.
+        :param multiple_outputs: push each task's output under the task's key as well, None too, as
+            Airflow does; but under none of :data:`.xcom.RESERVED_KEYS`.
+        """
+        xcoms: dict[str, Any] = {}
+        if multiple_outputs:
+            xcoms = {key: value for key, value in self.by_task.items() if key not in RESERVED_KEYS}
+            for key in sorted(self.by_task.keys() - xcoms.keys()):
+                log.warning(
+                    "The output of task %r is in return_value only: the XCom %r is something else.",
+                    key,
+                    key,
+                )
+            if self.value is not None and not self.by_task:
+                log.info("multiple_outputs: the run tells no task keys; see return_value.")
+        if self.value is not None:
+            xcoms["return_value"] = self.value
+        if self.truncated:
+            xcoms["output_truncated"] = True
+        return xcoms
 
 
 def read_outcome(
@@ -124,7 +145,8 @@ def conclude(
         truncated = [one for output in outputs for one in output.each() if one.truncated]
         for one in truncated:
             log.warning("The output of run %s is too long; it was cut off.", one.run_id)
-        return Outcome(output_value(outputs), bool(truncated))
+        by_task = {one.task_key: one.value for one in outputs if one.task_key is not None}
+        return Outcome(output_value(outputs), bool(truncated), by_task)
     for output in (one for several in outputs for one in several.each()):
         if output.error_trace and not output.state.is_successful:
             log.error("The trace of run %s:\n%s", output.run_id, visible_lines(output.error_trace))

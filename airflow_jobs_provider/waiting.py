@@ -32,6 +32,8 @@ class WaitsForRun(ConnectedOperator):
     :param max_output_bytes: cut the output off after so many bytes; default none.
     :param fail_on_partial_success: let the task fail where the run ended ``SUCCESS_WITH_FAILURES``;
         default True. With False it succeeds, with a warning that names the failed tasks.
+    :param multiple_outputs: push the output of each task of the run under its task key as well;
+        default False.
     """
 
     def __init__(
@@ -115,6 +117,7 @@ class WaitsForRun(ConnectedOperator):
             "do_xcom_push": self.do_xcom_push,
             "max_output_bytes": self.max_output_bytes,
             "fail_on_partial_success": self.fail_on_partial_success,
+            "multiple_outputs": self.multiple_outputs,
         }
 
     def _why_a_worker_ends(self) -> list[str]:
@@ -135,8 +138,14 @@ class WaitsForRun(ConnectedOperator):
         )
         # Within limits: a run's output may be what the service cannot give.
         outcome = self.hook.client.carry_out(steps, patient=False)
-        if outcome.truncated:
-            self._push(context, output_truncated=True)
+        if self.do_xcom_push:
+            xcoms = outcome.xcoms(self.log, multiple_outputs=self.multiple_outputs)
+            for key, value in xcoms.items():
+                if key != "return_value":
+                    context["ti"].xcom_push(key=key, value=value)
+        # Airflow pushes what is returned, and with this flag each key of it: a task's output over
+        # the XCom run_id, and a run of one task, whose output is no dict, would fail.
+        self.multiple_outputs = False
         return outcome.value
 
     def _push(self, context: Context, **values: Any) -> None:

@@ -73,6 +73,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     :param max_output_bytes: likewise.
     :param fail_on_partial_success: likewise; ``repair_run`` repairs such a run where it is a
         failure.
+    :param multiple_outputs: likewise.
     :param deferrable: likewise.
     :param end_from_trigger: let the triggerer end the task when the run has ended well; default
         False; see :class:`~airflow_jobs_provider.operators.jobs.DatabricksSubmitRunOperator`.

@@ -105,14 +105,18 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         its last tasks succeeded, an earlier one did not; default True, as the official operator
         does. With False the task succeeds with a warning that names the failed tasks, and a retry
         of the task follows such a run instead of launching a new one.
+    :param multiple_outputs: push the output of each task of the run under its task key as well, so
+        that ``etl.output["load"]`` is the output of the task ``load``; default False. A task whose
+        key is that of another XCom (``run_id``, ``job_id``, ``run_page_url``, ``return_value``,
+        ``output_truncated``) is found in ``return_value`` only.
     :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
         ``[operators] default_deferrable``.
     :param end_from_trigger: with ``deferrable``: let the triggerer read the output and end the task
         when the run has ended well, so that no second worker process starts; default False. A run
         that ended badly goes back to a worker, where the task fails with its reason. So does a
-        task with outlets, ``on_success_callback``, ``post_execute``, ``map_index_template``,
-        ``multiple_outputs`` or tasks that expand over its output, since Airflow would leave those
-        out, and every task on Airflow 3.0, which would lose sight of its DAG file. Airflow refuses
+        task with outlets, ``on_success_callback``, ``post_execute``, ``map_index_template`` or
+        tasks that expand over its output, since Airflow would leave those out, and every task on
+        Airflow 3.0, which would lose sight of its DAG file. Airflow refuses
         the DAG where plugins have listeners.
     :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
         template; default True.

@@ -89,6 +89,8 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
     :param fail_on_partial_success: let the task fail where the run ended ``SUCCESS_WITH_FAILURES``:
         its last tasks succeeded, an earlier one did not; default True. With False the task succeeds
         with a warning that names the failed tasks.
+    :param multiple_outputs: push the output of each task of the run under its task key as well, so
+        that ``wait.output["load"]`` is the output of the task ``load``; default False.
     :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
         ``[operators] default_deferrable``. ``poke_interval`` and ``timeout`` (both in seconds)
         count there, too; ``mode`` is for the worker: ``poke`` or ``reschedule``.
@@ -209,7 +211,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         if self.start_from_trigger:
             from airflow_jobs_provider.triggers.ending import forget_output
 
-            forget_output(context["ti"])
+            forget_output(context["ti"], multiple_outputs=self.multiple_outputs)
         with self._failing_softly():
             reason = (next_kwargs or {}).get("error") if next_method == _TRIGGER_FAILED else None
             if reason in _TRIGGER_TIMEOUTS:

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TaskSuccessEvent
 
+from airflow_jobs_provider.xcom import OUTPUT_KEYS, RESERVED_KEYS
+
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
@@ -22,13 +24,18 @@ _PLACE = ("dag_id", "task_id", "run_id", "map_index")
 
 
 async def success_event(
-    trigger: BaseTrigger, xcoms: Mapping[str, Any], *, afresh: bool = False
+    trigger: BaseTrigger,
+    xcoms: Mapping[str, Any],
+    *,
+    afresh: bool = False,
+    multiple_outputs: bool = False,
 ) -> TaskSuccessEvent:
     """Return the event that ends a trigger's task well, with these XComs.
 
     :param trigger: the trigger at work.
     :param xcoms: what the task pushes.
     :param afresh: whether no worker began the task; see :func:`forget_output`.
+    :param multiple_outputs: whether the task pushes each task's output of the run by its key.
     :raises Exception: the XComs cannot be stored; a worker may be able to.
     """
     from asgiref.sync import sync_to_async
@@ -36,7 +43,7 @@ async def success_event(
     task_instance: Any = trigger.task_instance
     # In asgiref's thread, since Airflow's way back to the event loop goes through it.
     if afresh and task_instance is not None:
-        await sync_to_async(forget_output)(task_instance)
+        await sync_to_async(forget_output)(task_instance, multiple_outputs=multiple_outputs)
     try:
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance  # noqa: F401
     except ImportError:
@@ -47,11 +54,14 @@ async def success_event(
     return TaskSuccessEvent()
 
 
-def forget_output(task_instance: Any) -> None:
+def forget_output(task_instance: Any, *, multiple_outputs: bool = False) -> None:
     """Delete the output that a task pushed before it was cleared.
 
     Airflow does so where a worker begins the task, and nowhere else: a run without output would
     leave the old one to the next task.
+
+    :param task_instance: the task's.
+    :param multiple_outputs: whether it pushed each task's output of the run by its key.
     """
     place = {name: getattr(task_instance, name) for name in _PLACE}
     try:
@@ -61,7 +71,11 @@ def forget_output(task_instance: Any) -> None:
 
         XComOfAirflow2.clear(**place)
         return
-    for key in ("return_value", "output_truncated"):
+    keys = list(OUTPUT_KEYS)
+    if multiple_outputs:
+        before = XCom.get_one(key="return_value", **place)
+        keys += sorted(set(before) - RESERVED_KEYS) if isinstance(before, Mapping) else []
+    for key in keys:
         XCom.delete(key=key, **place)
 
 

@@ -83,6 +83,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
         failed tasks. (Triggers stored by versions without the argument mean that.)
     :param launched_at: when the run was launched, in seconds since the epoch; for 60 s from then a
         run that is not found is read again. Default: long ago.
+    :param multiple_outputs: push the output of each task of the run under its task key as well;
+        default False.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         queued_since: float | None = None,
         fail_on_partial_success: bool = False,
         launched_at: float | None = None,
+        multiple_outputs: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.run_id = run_id
@@ -125,6 +128,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         self.max_output_bytes = max_output_bytes
         self.fail_on_partial_success = fail_on_partial_success
         self.launched_at = launched_at
+        self.multiple_outputs = multiple_outputs
         # The run itself, or the attempt with which the service retries it.
         self._active_run_id = run_id
         self._progress: RunProgress | None = None
@@ -152,6 +156,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
                 "max_output_bytes": self.max_output_bytes,
                 "launched_at": self.launched_at,
                 "fail_on_partial_success": self.fail_on_partial_success,
+                "multiple_outputs": self.multiple_outputs,
             },
         )
 
@@ -250,8 +255,11 @@ class DatabricksJobRunTrigger(BaseTrigger):
         """Return the event that ends the task; None to let a worker do it."""
         outcome = await self._read_outcome(payload["run"])
         try:
-            xcoms = {**self._more_xcoms(payload["run"]), **outcome.xcoms}
-            return await success_event(self, xcoms, afresh=self._begins_task)
+            xcoms = outcome.xcoms(self.log, multiple_outputs=self.multiple_outputs)
+            xcoms = {**self._more_xcoms(payload["run"]), **xcoms}
+            return await success_event(
+                self, xcoms, afresh=self._begins_task, multiple_outputs=self.multiple_outputs
+            )
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
             why = str(error) or type(error).__name__
             self.log.warning("A worker will end the task, since its XComs are not stored: %s", why)

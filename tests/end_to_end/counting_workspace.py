@@ -86,7 +86,15 @@ class CountedRun:
             "run_page_url": f"{url}/#run/{self.run_id}",
             "start_time": self.start_time,
             "state": self.state(),
+            **({"tasks": self.tasks()} if self.request.get("tasks") else {}),
         }
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Return its tasks, in the state of the run, where it was submitted with such."""
+        return [
+            {"run_id": self.run_id * 100 + n, "task_key": task["task_key"], "state": self.state()}
+            for n, task in enumerate(self.request.get("tasks") or ())
+        ]
 
     def job(self) -> dict[str, Any]:
         """Return its job as list answers it: each run is of a job of its own."""
@@ -257,6 +265,8 @@ class CountingWorkspace:
                 return 200, self._list(given)
             if call == "list":
                 return 200, {"jobs": [run.job() for run in self._runs]}
+            if call == "runs/get-output" and (task := self._find_task(given.get("run_id"))):
+                return 200, {"notebook_output": {"result": f"output of {task['task_key']}"}}
             run = self._find(given.get("run_id"))
             if run is None:
                 message = f"Run {given.get('run_id')} does not exist."
@@ -290,6 +300,10 @@ class CountingWorkspace:
 
     def _find(self, run_id: Any) -> CountedRun | None:
         return next((run for run in self._runs if str(run.run_id) == str(run_id)), None)
+
+    def _find_task(self, run_id: Any) -> dict[str, Any] | None:
+        tasks = (task for run in self._runs for task in run.tasks())
+        return next((task for task in tasks if str(task["run_id"]) == str(run_id)), None)
 
     def _list(self, given: dict[str, Any]) -> dict[str, Any]:
         runs = [run for run in reversed(self._runs) if _wanted(run, given)]

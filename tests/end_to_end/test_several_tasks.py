@@ -93,3 +93,30 @@ def test_a_run_that_no_repair_mends_fails_with_its_reason(
     assert "Task 'shaky': ValueError: attempt 2 is too early" in log
     assert "Its failed tasks run again" in log
     assert repairs(workspace, task) == 1
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("launched_by", ["run", "submitted", "sensed"])
+def test_the_output_of_one_task_is_an_xcom_of_its_own(
+    done: DagRun, launched_by: str, deferrable: bool
+) -> None:
+    """``run.output["steady"]`` of another task, with multiple_outputs; never over run_id."""
+    task_id = f"{launched_by}_{deferrable}"
+    xcoms = done.tasks[task_id]["xcoms"]
+    assert done.tasks[f"take_{task_id}"]["state"] == "success", done.log
+    steady, last, run_id = done.tasks[f"take_{task_id}"]["xcoms"]["return_value"]
+    whole = xcoms["return_value"]
+    assert (steady, last) == (whole["steady"], whole["last"])
+    assert steady.startswith("steady for ")
+    assert isinstance(run_id, int)
+    assert run_id == xcoms["run_id"]
+    if launched_by == "submitted":
+        assert whole["run_id"] == "steady for all"
+        assert "The output of task 'run_id' is in return_value only" in done.log_of(task_id)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_run_of_one_notebook_may_have_the_flag(done: DagRun, deferrable: bool) -> None:
+    """Airflow by itself would fail the task of the good run: its output is no dict."""
+    task = done.tasks[f"single_{deferrable}"]
+    assert (task["state"], task["xcoms"]["return_value"]) == ("success", "steady for all")

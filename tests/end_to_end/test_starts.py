@@ -152,6 +152,24 @@ def test_the_trigger_pushes_the_flag(
     assert starts(dag_run) == 1 + BACK_ON_A_WORKER
 
 
+def test_the_trigger_pushes_the_output_of_each_task(
+    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+) -> None:
+    """With multiple_outputs, and never over the XCom run_id; no worker is needed for it."""
+    dag_run = cluster.trigger("ending_each")
+    run = launched(workspace, dag_run)
+    workspace.end(run)
+    dag_run.until("success")
+    take = replace(dag_run, task_id="take")
+    take.until("success")
+    assert literal_eval(take.xcom("return_value")) == ("output of load", run.run_id)
+    assert literal_eval(dag_run.xcom("return_value")) == {
+        "load": "output of load",
+        "run_id": "output of run_id",
+    }
+    assert starts(dag_run) == 1 + BACK_ON_A_WORKER
+
+
 def test_a_failed_run_still_fails_its_task_with_reason_and_retries(
     cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
 ) -> None:

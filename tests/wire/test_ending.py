@@ -275,7 +275,6 @@ def nothing(*_: Any) -> None:
         ({"on_success_callback": nothing}, "on_success_callback"),
         ({"post_execute": nothing}, "post_execute"),
         ({"map_index_template": "{{ x }}"}, "map_index_template"),
-        ({"multiple_outputs": True}, "multiple_outputs"),
     ],
 )
 def test_what_only_a_worker_does_brings_the_task_back(

@@ -478,6 +478,7 @@ def test_the_triggers_stored_form_is_all_text_and_numbers() -> None:
         "max_output_bytes",
         "fail_on_partial_success",
         "launched_at",
+        "multiple_outputs",
     }
 
 
@@ -901,7 +902,12 @@ STORED_THEN = {
     "queued_since": None,
 }
 # What it has written since.
-STORED_TODAY = {**STORED_THEN, "fail_on_partial_success": False, "launched_at": None}
+STORED_TODAY = {
+    **STORED_THEN,
+    "fail_on_partial_success": False,
+    "launched_at": None,
+    "multiple_outputs": False,
+}
 
 
 def test_stored_triggers_survive_an_upgrade() -> None:

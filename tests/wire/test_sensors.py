@@ -750,6 +750,8 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     else:
         monkeypatch.setattr(XCom, "delete", delete)
         monkeypatch.setattr(XCom, "set", lambda *_, **__: None)
+        before = {"load": "9 rows", "run_id": "a task of that key"}
+        monkeypatch.setattr(XCom, "get_one", lambda **_: before)
     return keys
 
 
@@ -770,6 +772,32 @@ def test_a_cleared_task_leaves_no_old_output(
         kwargs = {"event": event.payload}
         assert one.resume_execution(arguments.next_method, kwargs, context) == "output of 7"
     assert forgotten in (["return_value", "output_truncated"], ["all"])
+
+
+@pytest.mark.parametrize("ends_in", ["the triggerer", "a worker"])
+def test_a_cleared_task_leaves_no_output_of_a_task_that_is_gone(
+    ends_in: str,
+    service: Service,
+    context: Any,
+    forgotten: list[str],
+) -> None:
+    """What multiple_outputs pushed before is told by the whole; the run's id is left."""
+    service.start(7)
+    service.end(7)
+    one = sensor(
+        run_id=7,
+        start_from_trigger=True,
+        end_from_trigger=ends_in == "the triggerer",
+        multiple_outputs=True,
+    )
+    arguments = one.start_trigger_args
+    assert arguments is not None
+    trigger = DatabricksJobRunSensorTrigger(**arguments.trigger_kwargs or {})
+    event = fired(trigger, InTriggerer())
+    if ends_in == "a worker":
+        kwargs = {"event": event.payload}
+        assert one.resume_execution(arguments.next_method, kwargs, context) == "output of 7"
+    assert forgotten in (["return_value", "output_truncated", "load"], ["all"])
 
 
 def test_a_task_that_a_worker_began_forgets_nothing_more(

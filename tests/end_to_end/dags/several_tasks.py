@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, task
 
 from airflow_jobs_provider.operators.jobs import (
     DatabricksCreateJobsOperator,
     DatabricksRunNowOperator,
+    DatabricksSubmitRunOperator,
 )
+from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 
 TASKS: list[dict[str, Any]] = [
     {"task_key": "steady", "notebook_task": {"notebook_path": "/steady"}},
@@ -33,6 +35,36 @@ def run_now(task_id: str, succeeds_at: int, **kwargs: Any) -> DatabricksRunNowOp
     )
 
 
+STEADY: dict[str, Any] = {
+    "notebook_task": {"notebook_path": "/steady", "base_parameters": {"who": "all"}},
+    "existing_cluster_id": "local",
+}
+
+
+def submit(task_id: str, **kwargs: Any) -> DatabricksSubmitRunOperator:
+    """Submit a run of steady notebooks."""
+    return DatabricksSubmitRunOperator(task_id=task_id, polling_period_seconds=0.2, **kwargs)
+
+
+def several(*keys: str) -> list[dict[str, Any]]:
+    """Make tasks of these keys."""
+    return [{"task_key": key, **STEADY} for key in keys]
+
+
+@task
+def take(steady: str, last: str, of_run: int) -> list[Any]:
+    """Take outputs of single tasks, and the id of their run."""
+    return [steady, last, of_run]
+
+
+def taken_from(waits: Any) -> Any:
+    """Let a task take what another one pushed of each task of the run."""
+    output: Any = waits.output
+    return take.override(task_id=f"take_{waits.task_id}")(
+        output["steady"], output["last"], output["run_id"]
+    )
+
+
 with DAG("several_tasks", schedule=None, catchup=False):
     create = DatabricksCreateJobsOperator(
         task_id="create",
@@ -47,3 +79,23 @@ with DAG("several_tasks", schedule=None, catchup=False):
         run_now("not_often_enough", 3, repair_run=True, deferrable=True),
         run_now("of_version_2_0", 1, databricks_conn_id="version_2_0", deferrable=True),
     ]
+    watched = run_now("watched", 1, wait_for_termination=False)
+    create >> watched
+    launched: Any = watched.output
+    for deferrable in (False, True):
+        how: dict[str, Any] = {"deferrable": deferrable, "multiple_outputs": True}
+        of_a_job = run_now(f"run_{deferrable}", 1, **how)
+        create >> of_a_job
+        taken_from(of_a_job)
+        taken_from(
+            submit(f"submitted_{deferrable}", tasks=several("steady", "last", "run_id"), **how)
+        )
+        taken_from(
+            DatabricksJobRunSensor(
+                task_id=f"sensed_{deferrable}",
+                run_id=launched["run_id"],
+                poke_interval=0.2,
+                **how,
+            )
+        )
+        submit(f"single_{deferrable}", **STEADY, **how)

@@ -24,9 +24,10 @@ if context.task_id:
         file.write(f"{os.getpid()} {os.getppid()}\n")
 
 COMMON: dict[str, Any] = {"retries": 0, "retry_delay": timedelta(seconds=0.1)}
+CLUSTER = "existing_cluster_id"
 LAUNCH: dict[str, Any] = {
     "notebook_task": {"notebook_path": "/Shared/long"},
-    "existing_cluster_id": "c",
+    CLUSTER: "c",
     "polling_period_seconds": 1,
     "deferrable": True,
 }
@@ -51,6 +52,27 @@ ordinary = launching("ordinary")
 ending = launching("ending", end_from_trigger=True)
 ending_retried = launching("ending_retried", end_from_trigger=True, retries=1)
 ending_capped = launching("ending_capped", end_from_trigger=True, max_output_bytes=6)
+with DAG("ending_each", schedule=None, catchup=False) as ending_each:
+    each = DatabricksSubmitRunOperator(
+        task_id="wait",
+        tasks=[
+            {"task_key": key, **{name: LAUNCH[name] for name in ("notebook_task", CLUSTER)}}
+            for key in ("load", "run_id")
+        ],
+        polling_period_seconds=1,
+        deferrable=True,
+        end_from_trigger=True,
+        multiple_outputs=True,
+        **COMMON,
+    )
+    of_each: Any = each.output
+
+    @task
+    def take(load: str, of_run: int) -> str:
+        """Tell what the next task gets of one task of the run, and of the run."""
+        return repr((load, of_run))
+
+    take(of_each["load"], of_each["run_id"])
 ending_with_callback = launching(
     "ending_with_callback",
     end_from_trigger=True,
