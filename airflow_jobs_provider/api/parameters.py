@@ -48,7 +48,9 @@ def parameters_as_text(request: Mapping[str, Any]) -> dict[str, Any]:
                 key: item if isinstance(item, bool) else _as_text(item)
                 for key, item in value.items()
             }
-        elif name in _HOLDERS or str(name).endswith("_task"):
+        elif isinstance(value, (Mapping, list, tuple)) and (
+            name in _HOLDERS or str(name).endswith("_task")
+        ):
             result[name] = _holder_as_text(value)
         else:
             result[name] = value
@@ -64,6 +66,8 @@ def _holder_as_text(value: Any) -> Any:
 
 
 def _as_text(value: Any) -> Any:
+    if isinstance(value, str):
+        return value
     if isinstance(value, Mapping):
         return {name: _as_text(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -31,7 +31,9 @@ from airflow_jobs_provider.api.versions import (
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["find_problems", "structure_problems", "validate"]
+    from airflow_jobs_provider.api.exchange import BaseClient
+
+__all__ = ["find_problems", "structure_problems", "validate", "validate_for"]
 
 
 def validate(
@@ -57,6 +59,14 @@ def validate(
     problems = find_problems(call_name, payload, api_version=api_version, is_azure=is_azure)
     if problems:
         raise InvalidRequest(call_name, problems)
+
+
+def validate_for(client: BaseClient, call_name: str, payload: Mapping[str, Any]) -> None:
+    """Do what :func:`validate` does, with the version and the workspace of a client.
+
+    :param client: what the payload will be sent with.
+    """
+    validate(call_name, payload, api_version=client.api_version, is_azure=client.is_azure)
 
 
 def find_problems(

@@ -202,14 +202,9 @@ class DatabricksJobsHook(BaseHook):
 
     def _checked(self, call: Call[T], client: BaseClient) -> Call[T]:
         if self.validate:
-            from airflow_jobs_provider.api.validation import validate
+            from airflow_jobs_provider.api.validation import validate_for
 
-            validate(
-                call.name,
-                call.parameters,
-                api_version=client.api_version,
-                is_azure=client.is_azure,
-            )
+            validate_for(client, call.name, call.parameters)
         return call
 
     def _all_checked(self, steps: Iterable[Call[T]], client: BaseClient) -> list[Call[T]]:

@@ -82,11 +82,9 @@ def check_before_sending(
     :raises InvalidRequest: the request cannot succeed; all problems are told.
     """
     if validate:
-        from airflow_jobs_provider.api.validation import validate as check
+        from airflow_jobs_provider.api import validation
 
-        check(
-            call_name,
-            request,
-            api_version=client.api_version if client else None,
-            is_azure=client is not None and client.is_azure,
-        )
+        if client is None:
+            validation.validate(call_name, request)
+        else:
+            validation.validate_for(client, call_name, request)

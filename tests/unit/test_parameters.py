@@ -38,6 +38,49 @@ def test_parameters_inside_tasks() -> None:
     assert create_job({"tasks": [task]}).parameters == {"tasks": [expected]}
 
 
+def test_below_a_for_each_task() -> None:
+    """The task of a loop has parameters as any has."""
+    inner = {"notebook_task": {"notebook_path": "/a", "base_parameters": {"n": 1, "yes": True}}}
+    (task,) = create_job(
+        {"tasks": [{"for_each_task": {"inputs": "[1]", "concurrency": 2, "task": inner}}]}
+    ).parameters["tasks"]
+    assert task["for_each_task"] == {
+        "inputs": "[1]",
+        "concurrency": 2,
+        "task": {
+            "notebook_task": {"notebook_path": "/a", "base_parameters": {"n": "1", "yes": "true"}}
+        },
+    }
+
+
+def test_tags_variables_and_spark_settings() -> None:
+    """Numbers become text wherever a cluster is described; a true of Spark's settings stays."""
+    cluster = {
+        "num_workers": 2,
+        "custom_tags": {"cost": 5, "on": True},
+        "spark_env_vars": {"N": 0.5},
+        "spark_conf": {"spark.n": 7, "spark.speculation": True},
+    }
+    sent = {
+        "num_workers": 2,
+        "custom_tags": {"cost": "5", "on": "true"},
+        "spark_env_vars": {"N": "0.5"},
+        "spark_conf": {"spark.n": "7", "spark.speculation": True},
+    }
+    settings = {
+        "new_cluster": cluster,
+        "tasks": [{"new_cluster": cluster}],
+        "job_clusters": [{"job_cluster_key": "c", "new_cluster": cluster}],
+        "tags": {"team": 5},
+    }
+    assert create_job(settings).parameters == {
+        "new_cluster": sent,
+        "tasks": [{"new_cluster": sent}],
+        "job_clusters": [{"job_cluster_key": "c", "new_cluster": sent}],
+        "tags": {"team": "5"},
+    }
+
+
 def test_all_else_stays_as_it_is() -> None:
     """Numbers and booleans elsewhere are numbers and booleans; the given dict is not changed."""
     settings = {

@@ -148,7 +148,8 @@ def _walk(node: Node, structure: Any, place: Place, broken: list[tuple[Rule, Pro
     elif name == "UpdateRequest":
         place = replace(place, partial=True)
     for one in _BY_STRUCTURE.get(name, ()):
-        broken.extend((one, problem) for problem in one.find(node, place))
+        if found := list(one.find(node, place)):
+            broken += [(one, problem) for problem in found]
     for field in nested(structure):
         value = node.get(field.name)
         if value is None:
