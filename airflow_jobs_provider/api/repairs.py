@@ -120,7 +120,7 @@ def run_parameters(run: Mapping[str, Any]) -> dict[str, Any]:
     given = {
         parameter["name"]: parameter["value"]
         for parameter in run.get("job_parameters") or ()
-        if parameter.get("value") is not None
+        if parameter.get("name") and parameter.get("value") is not None
     }
     if given:
         parameters["job_parameters"] = given

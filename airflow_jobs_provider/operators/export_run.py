@@ -105,7 +105,11 @@ class DatabricksExportRunOperator(ConnectedOperator):
         """Yield the views of a run, or of the notebooks among its tasks, each with its folder."""
         from airflow_jobs_provider.api.outputs import latest_attempts
 
-        tasks = latest_attempts(self.hook.get_run(run_id))
+        tasks = {
+            key: task
+            for key, task in latest_attempts(self.hook.get_run(run_id)).items()
+            if task.get("run_id") is not None
+        }
         if len(tasks) > 1:
             exported = [
                 (_safe(key), int(task["run_id"]))

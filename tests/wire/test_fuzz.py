@@ -26,7 +26,7 @@ from airflow_jobs_provider.api.outputs import output_value, read_outputs
 from airflow_jobs_provider.api.pages import read_all
 from airflow_jobs_provider.api.previous_runs import cancel_previous_runs
 from airflow_jobs_provider.api.progress import RunProgress
-from airflow_jobs_provider.api.repairs import repair_once, repaired_at
+from airflow_jobs_provider.api.repairs import repair_once, repaired_at, run_parameters
 from airflow_jobs_provider.api.retries import RetryPolicy, Waits
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import Exchange, Wait, follow_run, launch_once, whole_run
@@ -234,6 +234,7 @@ def followed() -> Generator[Any, Any, Any]:
     )
     assert str(RunState.of(ended.run))
     repaired_at(ended.run)
+    run_parameters(ended.run)
     read = yield from read_outputs(ended.run, on_unreadable=lambda _tasks, _error: None)
     return output_value(read)
 
