@@ -9,6 +9,7 @@ or fails.
 from __future__ import annotations
 
 import itertools
+import threading
 import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ __all__ = ["TryExecutions", "executions_of", "is_nested"]
 # By the id of the task instance's object, of which a process has one for each try that it executes,
 # and the try's number.
 _executions: dict[tuple[int, int], TryExecutions] = {}
+# A task may execute operators in several threads. No signal handler takes it.
+_lock = threading.Lock()
 
 
 class ExecutedOperator(Protocol):
@@ -49,7 +52,8 @@ class TryExecutions:
     def __init__(self, outer: Any) -> None:
         self._outer = outer
         self._numbers: dict[str, Iterator[int]] = {}
-        self._watched: list[ExecutedOperator] = []
+        # By id: operators of one task_id are equal for Airflow.
+        self._watched: dict[int, ExecutedOperator] = {}
         self._is_outer_hooked = self._is_killed = False
         # A task instance without weak references is kept, so that its id is not used again.
         self.task_instance: Any = None
@@ -74,10 +78,11 @@ class TryExecutions:
         """
         if self._is_killed:
             raise AirflowException("the task was killed")
-        self._watched.append(operator)
-        if not self._is_outer_hooked and self._outer is not None:
-            self._is_outer_hooked = True
-            self._hook_outer()
+        self._watched[id(operator)] = operator
+        with _lock:
+            if not self._is_outer_hooked and self._outer is not None:
+                self._is_outer_hooked = True
+                self._hook_outer()
 
     @contextmanager
     def watching(self, operator: ExecutedOperator) -> Iterator[None]:
@@ -90,11 +95,11 @@ class TryExecutions:
             yield
         finally:
             if not operator.run_may_be_live:
-                self._watched.remove(operator)
+                self._watched.pop(id(operator), None)
 
     def cancel_left_behind(self, context: Context) -> None:
         """Cancel the runs that the operators have left: a failure callback."""
-        for operator in list(self._watched):
+        for operator in list(self._watched.values()):
             operator.cancel_left_behind(context)
 
     def _hook_outer(self) -> None:
@@ -106,7 +111,7 @@ class TryExecutions:
             try:
                 on_kill()
             finally:
-                for operator in list(self._watched):
+                for operator in list(self._watched.values()):
                     # Not the attribute, which this function may be.
                     type(operator).on_kill(operator)
 
@@ -121,14 +126,15 @@ def executions_of(context: Context) -> TryExecutions:
     """Return the executions of the try that a context belongs to."""
     ti: Any = context["ti"]
     key = (id(ti), ti.try_number)
-    if key not in _executions:
-        executions = TryExecutions(_outer(context))
-        try:
-            weakref.finalize(ti, _executions.pop, key, None).atexit = False
-        except TypeError:
-            executions.task_instance = ti
-        _executions[key] = executions
-    return _executions[key]
+    with _lock:
+        if key not in _executions:
+            executions = TryExecutions(_outer(context))
+            try:
+                weakref.finalize(ti, _executions.pop, key, None).atexit = False
+            except TypeError:
+                executions.task_instance = ti
+            _executions[key] = executions
+        return _executions[key]
 
 
 def is_nested(operator: Any, context: Context) -> bool:
