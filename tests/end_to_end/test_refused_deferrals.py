@@ -15,8 +15,9 @@ pytestmark = pytest.mark.standalone
 
 HERE = Path(__file__).parent
 TASKS = 12
-# So that no supervisor sees the user's act, and kills the task, before the task defers.
-SETTINGS = {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "60"}
+# So that hardly a supervisor sees the user's act, and kills the task, before the task defers. That
+# of Airflow 3.0 may take as long to see that its task's process has ended.
+SETTINGS = {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "15"}
 
 
 @pytest.fixture(scope="module")
