@@ -1,14 +1,18 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import airflow
 import pytest
 
 from airflow_jobs_provider.local.workspace import LocalWorkspace
-from scripts.airflow_env import ROOT, connection_to
+from scripts.airflow_env import ROOT, airflow_environment, connection_to
 from tests.end_to_end.conftest import RunDag
+from tests.snippets import PROGRAM, SNIPPETS, Snippet
 
 pytestmark = pytest.mark.skipif(
     airflow.__version__ < "3", reason="the documents import from airflow.sdk"
@@ -44,3 +48,38 @@ def test_the_quickstart_works_as_it_stands(tmp_path: Path, run_dag: RunDag) -> N
     assert ran.state == "success", ran.log
     assert ran.tasks["hello"]["xcoms"]["return_value"] == "Hello, Airflow"
     assert "\nHello, Airflow\n" in ran.log_of("show")
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkspace]:
+    """A workspace for the programs that the documents show."""
+    with LocalWorkspace(tmp_path_factory.mktemp("root"), dry_run=True) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "snippet",
+    [snippet for snippet in SNIPPETS if snippet.how == PROGRAM],
+    ids=lambda snippet: snippet.place,
+)
+def test_a_program_runs_as_it_stands(
+    snippet: Snippet, workspace: LocalWorkspace, migrated_home: Path, tmp_path: Path
+) -> None:
+    """In a folder of its own, with the connection that it names."""
+    (tmp_path / "my_workspace").mkdir()
+    program = tmp_path / "program.py"
+    program.write_text(snippet.code)
+    env = airflow_environment(migrated_home, tmp_path, connection=connection_to(workspace))
+    done = subprocess.run(
+        [sys.executable, str(program)],
+        cwd=tmp_path,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
+    if "test_connection" in snippet.code:
+        assert "(True, " in done.stdout
