@@ -254,7 +254,7 @@ class ManyRuns:
         self.max_page = wish.get("max_page", MAX_LIMIT)
         self.requests_per_second = wish.get("requests_per_second")
         now, count = time.time(), wish["runs"]
-        warm_up = Run(0, now - 7200, now - 3600)
+        warm_up = Run(count + 1, now - 7200, now - 3600)
         first, last = wish["first_end"], wish["last_end"]
         for n in range(count):
             # A fixed shuffle, so that the order of ends is not that of starts.

@@ -108,7 +108,7 @@ def measure(
             "provider": provider,
             "ends": ask(f"{url}/set-up", set_up),
             "period": period,
-            "warm_up": 0,
+            "warm_up": runs + 1,
             "api_version": api_version,
         }
         with tempfile.TemporaryDirectory() as home:
