@@ -63,7 +63,8 @@ def good(text: str) -> Step:
 def bad(error: str) -> Step:
     """Answer the output of one that failed."""
     metadata = run("TERMINATED", "FAILED")
-    return answer({"metadata": metadata, "error": error, "error_trace": f"trace of {error}"})
+    trace = f"Traceback\n  File 'cell 2'\n{error}"
+    return answer({"metadata": metadata, "error": error, "error_trace": trace})
 
 
 def concluded(
@@ -145,7 +146,9 @@ def test_a_failure_has_the_errors_of_the_iterations(
         "Task 'each', iteration 1 (run 801): KeyError: 'day'",
     ]
     assert asked(server) == ["2.2 runs/get 72", "2.0 runs/get-output 801"]
-    assert "The trace of run 801:\ntrace of KeyError: 'day'" in logged()
+    # Several lines, as a trace is read, and none of them at the start of a line of the log.
+    trace = "Traceback\n      File 'cell 2'\n    KeyError: 'day'"
+    assert f"The trace of run 801:\n    {trace}" in logged()
 
 
 @pytest.mark.parametrize("where", ["worker", "triggerer"])
