@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 import hmac
 import ipaddress
 import logging
@@ -35,6 +34,7 @@ _LIST_KINDS = ("spark_python_task", "spark_submit_task", "spark_jar_task")
 # A notebook that runs itself would fill the machine with kernels.
 _MAX_NESTING = 10
 _DAY_SECONDS = 24 * 3600
+_LARGE_BODY_BYTES = 64 * 1024
 
 
 class Server:
@@ -125,12 +125,12 @@ class Server:
         scheme, _, credential = header.partition(" ")
         secret: bytes | None = None
         if scheme.lower() == "bearer":
-            secret = credential.strip().encode()
+            secret = _bytes_of(credential.strip())
         elif scheme.lower() == "basic":
             # User "token" and the token as password, or any other user: the password counts.
             try:
                 secret = base64.b64decode(credential, validate=True).partition(b":")[2]
-            except binascii.Error:
+            except ValueError:  # not base64, or not ASCII
                 secret = None
         if secret is None:
             return _error(
@@ -151,7 +151,7 @@ class Server:
             if request.method == "GET":
                 data = dict(request.query)
             else:
-                data = checks.read_body(await _body(request))
+                data = await _json_body(request)
             return web.json_response(await endpoint(Call(self._service, version, data)))
 
         return handle
@@ -159,10 +159,10 @@ class Server:
     async def _notebook_run(self, request: web.Request) -> web.StreamResponse:
         """Run a notebook for ``dbutils.notebook.run``, and answer when it has ended."""
         secret = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        parent = self._service.run_of_callback(secret)
+        parent = self._service.run_of_callback(_bytes_of(secret))
         if parent is None:
             return _error(HTTPStatus.FORBIDDEN, HTTPStatus.FORBIDDEN.value, "Invalid access token.")
-        data = checks.read_body(await _body(request))
+        data = await _json_body(request)
         settings = {
             "run_name": data.get("notebook_path"),
             "timeout_seconds": data.get("timeout_seconds") or 0,
@@ -249,13 +249,26 @@ async def _answer_problems(request: web.Request, handler: _Handler) -> web.Strea
         )
 
 
+def _bytes_of(header: str) -> bytes:
+    """Return the text of a header as it was sent; aiohttp keeps what is not UTF-8 as surrogates."""
+    return header.encode("utf-8", "surrogateescape")
+
+
+async def _json_body(request: web.Request) -> dict[str, Any]:
+    body = await _body(request)
+    if len(body) <= _LARGE_BODY_BYTES:
+        return checks.read_body(body)
+    # Parsing megabytes takes as long as answering hundreds of other requests.
+    return await asyncio.to_thread(checks.read_body, body)
+
+
 async def _body(request: web.Request) -> bytes:
     try:
         return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise checks.too_large() from None
-    except UnicodeDecodeError as error:
-        raise malformed(str(error)) from None
+    except web.RequestPayloadError as error:
+        raise malformed(f"The body of the request cannot be read: {error}") from None
 
 
 def _parameters(run: Run) -> Any:

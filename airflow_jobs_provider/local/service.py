@@ -104,10 +104,10 @@ class Service:
         """Make the secret of a run worthless."""
         self._callbacks.pop(run_id, None)
 
-    def run_of_callback(self, secret: str) -> Run | None:
+    def run_of_callback(self, secret: bytes) -> Run | None:
         """Return the live run that a secret belongs to."""
         for run_id, known in self._callbacks.items():
-            if secrets.compare_digest(known.encode(), secret.encode()):
+            if secrets.compare_digest(known.encode(), secret):
                 return self.store.run(run_id)
         return None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
@@ -28,24 +29,36 @@ INT32, INT64 = 2**31, 2**63
 MAX_BODY_BYTES = 10 * 1024 * 1024
 _MAX_TOKEN_CHARS = 64
 _SHOWN_CHARS = 100
+# Deeper than any payload of the API, and far from Python's own limit: what is read here is checked,
+# stored and answered by functions that call themselves.
+_MAX_NESTING = 100
+# Python makes all of them in one go, during which no other request is answered: millions take
+# seconds. A job of 1,000 tasks has some ten thousand.
+_MAX_STRUCTURES = 200_000
+# Longer integers lie beyond the largest double, which is how most clients read a number.
+_MAX_DIGITS = 308
+_STRINGS_AND_BRACKETS = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 def read_body(data: bytes) -> dict[str, Any]:
     """Return the JSON object in a request's body; an empty body is an empty object.
 
-    At most 10 MB (reference: "Jobs API 2.0").
+    At most 10 MB (reference: "Jobs API 2.0"). The nesting is checked before anything is parsed, so
+    that a body that is nested too deeply costs next to nothing.
     """
     if len(data) > MAX_BODY_BYTES:
         raise too_large()
     if not data.strip():
         return {}
     try:
-        body = json.loads(data, parse_constant=_no_json)
-    except RecursionError:
-        raise malformed("The JSON in the body of the request is nested too deep") from None
+        text = data.decode("utf-8-sig")
+        _check_structure(text)
+        body = json.loads(
+            text, parse_constant=_no_json, parse_float=_read_float, parse_int=_read_int
+        )
     except ValueError as error:
         raise malformed(f"Invalid JSON given in the body of the request: {error}") from None
-    if b"\\u" in data:
+    if "\\u" in text:
         try:
             json.dumps(body, ensure_ascii=False).encode()
         except UnicodeEncodeError:
@@ -55,8 +68,44 @@ def read_body(data: bytes) -> dict[str, Any]:
     return body
 
 
+def _check_structure(text: str) -> None:
+    if text.count("[") + text.count("{") <= _MAX_NESTING:
+        return
+    depth = structures = 0
+    for found in _STRINGS_AND_BRACKETS.finditer(text):
+        mark = text[found.start()]
+        if mark in "[{":
+            depth += 1
+            structures += 1
+            if depth > _MAX_NESTING:
+                raise malformed(
+                    "The JSON in the body of the request is nested too deeply: "
+                    f"at most {_MAX_NESTING} levels"
+                )
+            if structures > _MAX_STRUCTURES:
+                raise malformed(
+                    "The JSON in the body of the request has too many arrays and objects: "
+                    f"at most {_MAX_STRUCTURES}"
+                )
+        elif mark in "]}":
+            depth -= 1
+
+
 def _no_json(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
+
+
+def _read_float(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"the number {text[:_SHOWN_CHARS]} is out of range")
+    return number
+
+
+def _read_int(text: str) -> int:
+    if len(text.lstrip("-")) > _MAX_DIGITS:
+        raise ValueError(f"the number {text[:_SHOWN_CHARS]}... is out of range")
+    return int(text)
 
 
 def too_large() -> ApiProblem:
