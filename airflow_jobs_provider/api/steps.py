@@ -25,6 +25,7 @@ from airflow_jobs_provider.api.calls import (
     list_runs,
 )
 from airflow_jobs_provider.api.errors import (
+    AuthenticationFailed,
     BadRequest,
     DoesNotExist,
     ErrorAnswer,
@@ -351,7 +352,11 @@ def _is_terminating(run: Mapping[str, Any]) -> bool:
 def _next_attempt(
     run: Run, polling_period: Callable[[], float], clock: Callable[[], float], *, ended: float
 ) -> Generator[Step, Any, Run | None]:
-    """Find the run with which the service retries this one; None where it does not."""
+    """Find the run with which the service retries this one; None where it does not.
+
+    A job that may not be read, or does not exist, tells of no further attempt: then the run that
+    was asked for is what there is. Any other error says nothing about attempts, and is raised.
+    """
     # The service does not retry SUCCESS_WITH_FAILURES ("Create", max_retries: a run is unsuccessful
     # with the result FAILED or in the state INTERNAL_ERROR), so neither is it waited for here.
     verdict = RunState.of(run).verdict
@@ -375,14 +380,26 @@ def _next_attempt(
         patience = float(settings.get("min_retry_interval_millis") or 0) / 1000
         give_up = ended + patience + _NEXT_ATTEMPT_GRACE_SECONDS
         while True:
-            found = yield from _find_attempt(run, int(job_id), after=attempt)
-            if found is not None or clock() >= give_up:
-                return found
+            try:
+                found = yield from _find_attempt(run, int(job_id), after=attempt)
+            except UnexpectedAnswer:
+                # Such as a list that does not advance: another look may bring a better one.
+                if clock() >= give_up:
+                    raise
+            else:
+                if found is not None or clock() >= give_up:
+                    return found
             yield Wait(polling_period())
-    except DoesNotExist:
-        return None  # the job of a one-time run, or one deleted meanwhile: nothing retries
-    except ErrorAnswer:
-        return None  # not allowed to read the job: the run that was asked for is what there is
+    except ErrorAnswer as error:
+        if _says_not_found(error) or _says_forbidden(error):
+            return None
+        raise
+
+
+def _says_forbidden(error: ErrorAnswer) -> bool:
+    """Whether the caller may not see what was asked for; a 401 is about the credentials."""
+    is_refusal = isinstance(error, AuthenticationFailed) and error.status == 403
+    return is_refusal or error.error_code == "PERMISSION_DENIED"
 
 
 def _find_attempt(run: Run, job_id: int, *, after: int) -> Generator[Step, Any, Run | None]:

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api.calls import Page, run_now
-from airflow_jobs_provider.api.errors import AuthenticationFailed, BadRequest, DoesNotExist
+from airflow_jobs_provider.api.errors import (
+    AuthenticationFailed,
+    BadRequest,
+    DoesNotExist,
+    ErrorAnswer,
+    RateLimited,
+    ServerError,
+    UnexpectedAnswer,
+)
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.steps import Ended, Exchange, Launched, Wait, follow_run, launch_once
 
@@ -221,6 +229,7 @@ def test_the_services_own_retries_are_followed() -> None:
         (attempt(0, "TIMEDOUT"), job(max_retries=2)),
         (attempt(0, "FAILED"), DoesNotExist(status=400)),
         (attempt(0, "FAILED"), AuthenticationFailed(status=403)),
+        (attempt(0, "FAILED"), BadRequest(status=400, error_code="PERMISSION_DENIED")),
     ],
 )
 def test_where_the_service_does_not_retry(last: dict[str, Any], settings: Any) -> None:
@@ -262,6 +271,34 @@ def test_a_retry_that_never_comes() -> None:
     )
     assert follow(service) == Ended(last)
     assert service.now == 1_000_090
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        AuthenticationFailed(status=401),
+        BadRequest(status=400, error_code="INVALID_STATE"),
+        RateLimited(status=429),
+        ServerError(status=503),
+        UnexpectedAnswer(status=200),
+    ],
+)
+def test_an_error_does_not_mean_that_nothing_is_retried(error: ErrorAnswer) -> None:
+    """What the job's settings or its runs cannot be read for is told, be it so after all tries."""
+    last = attempt(0, "FAILED")
+    with pytest.raises(type(error)):
+        follow(Service(last, error))
+    with pytest.raises(type(error)):
+        follow(Service(last, job(max_retries=1), *[error] * 50))
+
+
+def test_an_odd_list_of_attempts_is_read_again() -> None:
+    """The next attempt is found as soon as the list is what it should be."""
+    first, second = attempt(0, "FAILED"), attempt(1, "SUCCESS", 8)
+    stuck = Page([first], "a"), Page([first], "a")
+    service = Service(first, job(max_retries=1), *stuck, page(second, first))
+    assert follow(service) == Ended(second)
+    assert service.now == 1_000_010
 
 
 def test_attempts_can_be_left_alone() -> None:

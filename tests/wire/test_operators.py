@@ -520,6 +520,33 @@ def test_credentials_that_ran_out_are_waited_for_at_the_job_too(
         assert operator.execute(context) == "42"
 
 
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_list_of_attempts_that_does_not_advance(
+    context: Any, server: ScriptedServer, deferrable: bool
+) -> None:
+    """It is no proof that there is no further attempt: the list is read again."""
+    job = {"job_id": 3, "settings": {"max_retries": 1}}
+    stuck = answer({"runs": [{"run_id": 7}], "next_page_token": "a"})
+    operator = DatabricksRunNowOperator(
+        task_id="etl", job_id=3, polling_period_seconds=0.01, deferrable=deferrable
+    )
+    second = run("TERMINATED", "SUCCESS", run_id=8, original_attempt_run_id=7, attempt_number=1)
+    found = [stuck, stuck, answer({"runs": [{**second, "run_id": 8}]}), OUTPUT]
+    if not deferrable:
+        server.will(LAUNCHED, FAILED, answer(job), *found)
+        assert operator.execute(context) == "42"
+        return
+    server.will(LAUNCHED, RUNNING)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator.execute(context)
+    server.will(FAILED, answer(job), *found)
+    trigger = deferred.value.trigger
+    assert isinstance(trigger, DatabricksJobRunTrigger)
+    (event,) = events(trigger)
+    kwargs = deferred.value.kwargs or {}
+    assert operator.execute_complete(context, event, **kwargs) == "42"
+
+
 def test_a_run_that_is_lost_from_sight_is_given_up_at_the_deadline(
     context: Any, server: ScriptedServer
 ) -> None:
