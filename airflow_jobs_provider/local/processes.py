@@ -1,4 +1,4 @@
-"""Child processes of runs: started so that they die with the workspace, stopped for certain."""
+"""Processes of runs: started so that they end with the workspace, and ended for certain."""
 
 from __future__ import annotations
 
@@ -6,26 +6,55 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from airflow_jobs_provider.local import with_parent
+from airflow_jobs_provider.local.markers import MARKER_VARIABLE, kill_marked
 
-__all__ = ["environment_of_runs", "kill_tree", "start_process", "stop_process"]
+__all__ = [
+    "end_process_tree",
+    "environment_of_runs",
+    "request_end",
+    "start_process",
+    "stop_process",
+    "supervised",
+]
 
 _GRACE_SECONDS = 2.0
-# What belongs to the workspace's own surroundings, not to the code it runs.
-_NOT_INHERITED = ("AIRFLOW_CONN_", "AIRFLOW_VAR_", "AIRFLOW__", "DATABRICKS_")
+# Longer than a supervisor takes at most to kill all that there is.
+_END_SECONDS = 6.0
+_POLL_SECONDS = 0.01
+# What belongs to the workspace's own surroundings, not to the code it runs. Under pytest's variable
+# an ipykernel would leave out what a notebook's child processes print.
+_NOT_INHERITED = (
+    "AIRFLOW_CONN_",
+    "AIRFLOW_VAR_",
+    "AIRFLOW__",
+    "DATABRICKS_",
+    "PYTEST_CURRENT_TEST",
+)
+_SUPERVISOR = Path(__file__).with_name("supervisor.py")
+_HAS_SUPERVISOR = sys.platform.startswith("linux")
 
 
-def environment_of_runs(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Return the environment of a run's process: ours, without secrets that it has no use for."""
+def environment_of_runs(marker: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment of a run's process: ours, without secrets that it has no use for.
+
+    :param marker: the run's marker (:func:`~airflow_jobs_provider.local.markers.run_marker`).
+    """
     kept = {name: text for name, text in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     # Spark would listen on the machine's address in the network.
-    return {"SPARK_LOCAL_IP": "127.0.0.1", **kept, **(extra or {})}
+    return {"SPARK_LOCAL_IP": "127.0.0.1", **kept, **(extra or {}), MARKER_VARIABLE: marker}
+
+
+def supervised(command: Sequence[str]) -> list[str]:
+    """Return the command that runs ``command`` below a supervisor; itself where there is none."""
+    if not _HAS_SUPERVISOR:
+        return [*command]
+    return [sys.executable, "-IS", str(_SUPERVISOR), str(os.getpid()), *command]
 
 
 async def start_process(
@@ -37,11 +66,7 @@ async def start_process(
     """
     with log.open("wb") as output:
         return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-IS",
-            with_parent.__file__,
-            str(os.getpid()),
-            *command,
+            *supervised(command),
             cwd=cwd,
             env=env,
             stdin=asyncio.subprocess.DEVNULL,
@@ -51,21 +76,58 @@ async def start_process(
         )
 
 
-async def stop_process(process: asyncio.subprocess.Process) -> None:
+async def stop_process(process: asyncio.subprocess.Process, marker: str) -> None:
     """Ask a process to end, and soon make it, with all that it has started."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
         with suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), _GRACE_SECONDS)
-    kill_tree(process.pid)
+    await end_process_tree(process.pid, lambda: process.returncode, marker)
     await process.wait()
 
 
-def kill_tree(pid: int) -> None:
+def request_end(pid: int) -> None:
+    """Begin to end a process with its descendants; :func:`end_process_tree` finishes it."""
+    if _HAS_SUPERVISOR:
+        # Here, since it imports what only Unix has.
+        from airflow_jobs_provider.local.supervisor import END_SIGNAL
+
+        with suppress(ProcessLookupError):
+            os.kill(pid, END_SIGNAL)
+    else:
+        _kill_tree(pid)
+
+
+async def end_process_tree(pid: int, return_code: Callable[[], int | None], marker: str) -> None:
+    """End a process and all that it has started, and wait until none of it is left.
+
+    :param pid: the process that :func:`supervised` commands have started, not reaped yet unless
+        ``return_code`` tells so.
+    :param return_code: how the process ended; None while it has not.
+    :param marker: the run's marker, by which those are found that have lost their supervisor.
+    """
+    if return_code() is None:
+        request_end(pid)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                # Of two kinds of process, one of which has nothing to await.
+                while return_code() is None:  # noqa: ASYNC110
+                    await asyncio.sleep(_POLL_SECONDS)
+    if return_code() is None:
+        # The supervisor hangs, or was stopped.
+        _kill_tree(pid)
+    elif _HAS_SUPERVISOR and return_code() != -signal.SIGKILL:
+        # The supervisor ended by itself: nothing is left.
+        return
+    await asyncio.to_thread(kill_marked, marker)
+
+
+def _kill_tree(pid: int) -> None:
     """Kill a process that leads its own group, with its group and its descendants."""
     # Takes a moment to import; not when the workspace starts.
     psutil: Any = import_module("psutil")
+    # Before the leader dies: afterwards they are nobody's descendants.
     descendants: list[Any] = []
     with suppress(psutil.Error):
         descendants = psutil.Process(pid).children(recursive=True)

@@ -13,6 +13,7 @@ from typing import Any
 
 from airflow_jobs_provider.api.states import RunLifeCycleState
 from airflow_jobs_provider.local.launches import Launcher, is_retried
+from airflow_jobs_provider.local.markers import kill_marked, run_marker, workspace_id
 from airflow_jobs_provider.local.model import Output, Run, now_millis
 from airflow_jobs_provider.local.quotas import QuotaKeeper, Quotas
 from airflow_jobs_provider.local.repairs import Repairer
@@ -59,6 +60,9 @@ class Service:
         self._dry_run = dry_run
         self._runs_folder = state_dir / "runs"
         self._runs_folder.mkdir(parents=True, exist_ok=True)
+        self._workspace_id = workspace_id(state_dir)
+        # Only one workspace at a time has the state folder: they belong to one that was killed.
+        kill_marked(run_marker(self._workspace_id))
         self.temporary_folder = _temporary_folder(state_dir)
         self._callbacks: dict[int, str] = {}
         self.store = Store(state_dir / "workspace.sqlite")
@@ -95,6 +99,10 @@ class Service:
     def kept_file(self, run_id: int, suffix: str) -> Path:
         """Return where a file of a run is kept."""
         return self._runs_folder / f"{run_id}{suffix}"
+
+    def run_marker(self, run_id: int) -> str:
+        """Return the marker that the processes of a run carry in their environment."""
+        return run_marker(self._workspace_id, run_id)
 
     def open_callback(self, run_id: int) -> str:
         """Return a secret with which this run may start others, until it is closed."""

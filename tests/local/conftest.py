@@ -9,6 +9,7 @@ import pytest
 
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.local.api import Api
+from tests.local.program import Program
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,13 @@ def narrow(tmp_path: Path) -> Iterator[Api]:
     """Return a workspace that does one run at a time."""
     with LocalWorkspace(tmp_path, max_concurrent_runs=1) as workspace:
         yield Api(workspace)
+
+
+@pytest.fixture
+def programs() -> Iterator[list[Program]]:
+    """Return where to keep the programs that are to be ended."""
+    started: list[Program] = []
+    yield started
+    for program in started:
+        program.process.kill()
+        program.process.communicate()

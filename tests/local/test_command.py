@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shlex
 import signal
 import socket
-import subprocess
-import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,9 +14,9 @@ from airflow_jobs_provider.local import workspace as workspace_module
 from airflow_jobs_provider.local.__main__ import main
 from airflow_jobs_provider.local.workspace import CannotStartError, LocalWorkspace
 from tests.local.api import Process, lives, until
+from tests.local.program import Program
 
 DRY = {"notebook_task": {"notebook_path": "/nowhere"}, "existing_cluster_id": "c"}
-REPOSITORY = Path(__file__).parents[2]
 NOTEBOOK = """# Databricks notebook source
 import os, time
 with open("pid_", "w") as file:
@@ -30,45 +24,6 @@ with open("pid_", "w") as file:
 os.rename("pid_", "pid")
 time.sleep(600)
 """
-
-
-class Program:
-    """A running ``python -m airflow_jobs_provider.local``."""
-
-    def __init__(self, root: Path, *arguments: str) -> None:
-        command = [sys.executable, "-W", "error", "-m", "airflow_jobs_provider.local"]
-        self.process = subprocess.Popen(
-            [*command, "--root", str(root), *arguments],
-            cwd=REPOSITORY,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def connection(self) -> dict[str, str]:
-        """Read the printed lines up to the connection, and return that."""
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            found = re.match(r"export AIRFLOW_CONN_DATABRICKS_DEFAULT=(.*)", line)
-            if found:
-                [text] = shlex.split(found[1])
-                connection: dict[str, str] = json.loads(text)
-                return connection
-        raise AssertionError(self.process.communicate())
-
-    def end(self) -> tuple[str, str]:
-        """Wait for its end, and return what else it printed."""
-        return self.process.communicate(timeout=20)
-
-
-@pytest.fixture
-def programs() -> Iterator[list[Program]]:
-    """Return where to keep the programs that are to be ended."""
-    started: list[Program] = []
-    yield started
-    for program in started:
-        program.process.kill()
-        program.process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])

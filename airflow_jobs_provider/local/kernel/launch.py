@@ -6,7 +6,6 @@ import path and leaves none behind for the notebook to trip over.
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -24,11 +23,8 @@ def main() -> None:
     from airflow_jobs_provider.local.kernel.context import KernelContext
     from airflow_jobs_provider.local.kernel.names import names_for
     from airflow_jobs_provider.local.kernel.output_limit import limit_output
-    from airflow_jobs_provider.local.with_parent import die_with_parent
 
     sys.path.remove(_PACKAGE_PARENT)
-
-    die_with_parent(int(os.environ.get("JPY_PARENT_PID", "0")))
     context = KernelContext.from_environment()
 
     kernelapp: Any = import_module("ipykernel.kernelapp")

@@ -72,6 +72,9 @@ class Workspace(Protocol):
     def kept_file(self, run_id: int, suffix: str) -> Path:
         """Return where a file of a run is kept."""
 
+    def run_marker(self, run_id: int) -> str:
+        """Return the marker that the processes of a run carry in their environment."""
+
     def open_callback(self, run_id: int) -> str:
         """Return a secret with which this run may start others, until it is closed."""
 

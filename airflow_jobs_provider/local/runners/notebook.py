@@ -31,7 +31,12 @@ from airflow_jobs_provider.local.notebooks import (
 )
 from airflow_jobs_provider.local.parameters import notebook_parameters
 from airflow_jobs_provider.local.paths import PathRefusedError, file_in_root
-from airflow_jobs_provider.local.processes import environment_of_runs, kill_tree
+from airflow_jobs_provider.local.processes import (
+    end_process_tree,
+    environment_of_runs,
+    request_end,
+    supervised,
+)
 from airflow_jobs_provider.local.runners.base import CannotRunError, Outcome, Workspace
 
 __all__ = ["NotebookRunner"]
@@ -51,6 +56,7 @@ class NotebookRunner:
         self._folder = Path(tempfile.mkdtemp(dir=workspace.temporary_folder))
         self._exit_file = self._folder / "exit"
         self._cells: list[Cell] = []
+        self._marker = workspace.run_marker(run.run_id)
         self._missing: Outcome | None = None
         self._manager: Any = None
         self._client: Any = None
@@ -97,8 +103,7 @@ class NotebookRunner:
         self._workspace.close_callback(self._run.run_id)
         manager = self._manager
         if manager is not None:
-            if self._client.kernel_pid:
-                kill_tree(self._client.kernel_pid)
+            await self._end_kernel()
             if self._client.kc is not None:
                 self._client.kc.stop_channels()
             with suppress(Exception):
@@ -109,6 +114,11 @@ class NotebookRunner:
             file = self._workspace.kept_file(self._run.run_id, ".ipynb")
             file.write_text(json.dumps(self._notebook), encoding="utf-8")
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    async def _end_kernel(self) -> None:
+        process = _process_of(self._manager)
+        if process is not None:
+            await end_process_tree(process.pid, process.poll, self._marker)
 
     async def _start_kernel(self, file: Path) -> None:
         # The first import takes half a second: not in the event loop, and not at start-up.
@@ -131,16 +141,16 @@ class NotebookRunner:
             encoding="utf-8",
         )
         env = environment_of_runs(
+            self._marker,
             {
                 kernel_context.CONTEXT_VARIABLE: str(given),
                 # No start-up files, profile or history of the user's own IPython.
                 "IPYTHONDIR": str(self._folder / "ipython"),
                 "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-            }
+            },
         )
         try:
             await self._client.async_start_new_kernel(cwd=str(file.parent), env=env)
-            self._client.kernel_pid = self._manager.provisioner.pid
             await self._client.async_start_new_kernel_client()
         except RuntimeError as error:
             raise CannotRunError(f"The notebook's kernel did not start: {error}") from error
@@ -204,13 +214,12 @@ def _load_kernel_support() -> Any:
 
         @property
         def kernel_spec(self) -> KernelSpec:
-            command = [sys.executable, str(_LAUNCH), "-f", "{connection_file}"]
+            command = supervised([sys.executable, str(_LAUNCH), "-f", "{connection_file}"])
             return KernelSpec(argv=command, display_name="Python 3", language="python")
 
     class Client(NotebookClient):
         """Stops a kernel whose cell gives out more than Databricks lets it."""
 
-        kernel_pid = 0
         output_bytes = 0
         output_cell = -1
         output_too_large = False
@@ -221,7 +230,9 @@ def _load_kernel_support() -> Any:
             self.output_bytes += _size_of(msg)
             if self.output_bytes > MAX_CELL_OUTPUT_BYTES:
                 self.output_too_large = True
-                kill_tree(self.kernel_pid)
+                process = _process_of(self.km)
+                if process is not None and process.poll() is None:
+                    request_end(process.pid)
                 # Nothing more of it is read: there may be a lot still under way.
                 raise CellExecutionComplete
             return super().process_message(msg, cell, cell_index)
@@ -243,6 +254,11 @@ def _load_kernel_support() -> Any:
         return manager, client
 
     return make
+
+
+def _process_of(manager: Any) -> Any:
+    """Return the process of a kernel; None where it has not started, or was reaped already."""
+    return None if manager.provisioner is None else manager.provisioner.process
 
 
 def _size_of(msg: dict[str, Any]) -> int:

@@ -33,6 +33,7 @@ class ProcessRunner:
         self._workspace = workspace
         self._process: asyncio.subprocess.Process | None = None
         self._log = workspace.kept_file(run.run_id, ".log")
+        self._marker = workspace.run_marker(run.run_id)
 
     def command(self) -> tuple[list[str], Path] | Outcome:
         """Return the command and the folder to run it in, or how the run ends without it."""
@@ -52,10 +53,11 @@ class ProcessRunner:
             command[0],
             cwd=command[1],
             env=environment_of_runs(
+                self._marker,
                 {
                     "PYTHONPATH": os.pathsep.join(filter(None, (root, inherited))),
                     "PYTHONUNBUFFERED": "1",
-                }
+                },
             ),
             log=self._log,
         )
@@ -69,7 +71,7 @@ class ProcessRunner:
     async def cleanup(self) -> None:
         """End the process and whatever it has started."""
         if self._process is not None:
-            await stop_process(self._process)
+            await stop_process(self._process, self._marker)
 
 
 class PythonRunner(ProcessRunner):

@@ -1,0 +1,41 @@
+"""The local workspace as a program of its own, for tests."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+class Program:
+    """A running ``python -m airflow_jobs_provider.local``."""
+
+    def __init__(self, root: Path, *arguments: str) -> None:
+        command = [sys.executable, "-W", "error", "-m", "airflow_jobs_provider.local"]
+        self.process = subprocess.Popen(
+            [*command, "--root", str(root), *arguments],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def connection(self) -> dict[str, str]:
+        """Read the printed lines up to the connection, and return that."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            found = re.match(r"export AIRFLOW_CONN_DATABRICKS_DEFAULT=(.*)", line)
+            if found:
+                [text] = shlex.split(found[1])
+                connection: dict[str, str] = json.loads(text)
+                return connection
+        raise AssertionError(self.process.communicate())
+
+    def end(self) -> tuple[str, str]:
+        """Wait for its end, and return what else it printed."""
+        return self.process.communicate(timeout=20)
