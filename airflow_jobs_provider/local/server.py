@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 from airflow_jobs_provider.local import checks, pages
+from airflow_jobs_provider.local.connections import Connection, Connections, Timeouts
 from airflow_jobs_provider.local.endpoints import Call, Endpoint, endpoints_of
 from airflow_jobs_provider.local.model import Run, RunType
 from airflow_jobs_provider.local.parameters import list_parameters, notebook_parameters
@@ -42,13 +43,18 @@ class Server:
 
     :param port: the port to listen on; 0 for any that is free.
     :param token: what a request must carry.
+    :param timeouts: how long a client may take.
     """
 
-    def __init__(self, service: Service, *, port: int, token: str) -> None:
+    def __init__(
+        self, service: Service, *, port: int, token: str, timeouts: Timeouts | None = None
+    ) -> None:
         self._service = service
         self._port = port
         self._token = token.encode()
+        self._timeouts = timeouts or Timeouts()
         self._runner: web.AppRunner | None = None
+        self._connections: Connections | None = None
         self._housekeeping: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
@@ -57,7 +63,8 @@ class Server:
         :raises OSError: if the port is taken.
         """
         app = web.Application(
-            middlewares=[self._guard, _answer_problems], client_max_size=checks.MAX_BODY_BYTES
+            middlewares=[self._within_time, self._guard, _answer_problems],
+            client_max_size=checks.MAX_BODY_BYTES,
         )
         for version in VERSIONS.values():
             for (verb, path), endpoint in endpoints_of(version).items():
@@ -70,9 +77,9 @@ class Server:
         # Runs are ended first; then no request is worth waiting for.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, _LOOPBACK, self._port)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
+        assert self._runner.server is not None
+        self._connections = Connections(self._runner.server, self._timeouts)
+        self._port = self._connections.start(_LOOPBACK, self._port)
         self._service.base_url = f"http://{_LOOPBACK}:{self._port}"
         self._housekeeping = asyncio.create_task(self._keep_house())
         return self._service.base_url
@@ -82,6 +89,8 @@ class Server:
         if self._housekeeping is not None:
             self._housekeeping.cancel()
         await self._service.stop_runs()
+        if self._connections is not None:
+            await self._connections.stop()
         if self._runner is not None:
             await self._runner.cleanup()
         self._service.close()
@@ -90,6 +99,20 @@ class Server:
         while True:
             await asyncio.sleep(_DAY_SECONDS)
             self._service.forget_old_runs()
+
+    @web.middleware
+    async def _within_time(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Limit the time for a request's headers and body, but not that for its work."""
+        transport = request.transport
+        connection = transport.get_protocol() if transport is not None else None
+        assert connection is None or isinstance(connection, Connection)
+        if connection is not None:
+            connection.request_began()
+        try:
+            return await handler(request)
+        finally:
+            if connection is not None:
+                connection.request_ended()
 
     # Who may ask
 
@@ -151,7 +174,7 @@ class Server:
             if request.method == "GET":
                 data = dict(request.query)
             else:
-                data = await _json_body(request)
+                data = await self._json_body(request)
             return web.json_response(await endpoint(Call(self._service, version, data)))
 
         return handle
@@ -162,7 +185,7 @@ class Server:
         parent = self._service.run_of_callback(_bytes_of(secret))
         if parent is None:
             return _error(HTTPStatus.FORBIDDEN, HTTPStatus.FORBIDDEN.value, "Invalid access token.")
-        data = await _json_body(request)
+        data = await self._json_body(request)
         settings = {
             "run_name": data.get("notebook_path"),
             "timeout_seconds": data.get("timeout_seconds") or 0,
@@ -190,6 +213,27 @@ class Server:
                 "run_page_url": f"{self._service.base_url}/runs/{ended.run_id}",
             }
         )
+
+    async def _json_body(self, request: web.Request) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(self._timeouts.request_seconds):
+                body = await request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise checks.too_large() from None
+        except web.RequestPayloadError as error:
+            raise malformed(f"The body of the request cannot be read: {error}") from None
+        except TimeoutError:
+            raise ApiProblem(
+                HTTPStatus.REQUEST_TIMEOUT,
+                "REQUEST_TIMEOUT",
+                "The body of the request did not arrive in time",
+            ) from None
+        except ConnectionError:
+            raise malformed("The connection was closed before the request was complete") from None
+        if len(body) <= _LARGE_BODY_BYTES:
+            return checks.read_body(body)
+        # Parsing megabytes takes as long as answering hundreds of other requests.
+        return await asyncio.to_thread(checks.read_body, body)
 
     # Pages
 
@@ -252,23 +296,6 @@ async def _answer_problems(request: web.Request, handler: _Handler) -> web.Strea
 def _bytes_of(header: str) -> bytes:
     """Return the text of a header as it was sent; aiohttp keeps what is not UTF-8 as surrogates."""
     return header.encode("utf-8", "surrogateescape")
-
-
-async def _json_body(request: web.Request) -> dict[str, Any]:
-    body = await _body(request)
-    if len(body) <= _LARGE_BODY_BYTES:
-        return checks.read_body(body)
-    # Parsing megabytes takes as long as answering hundreds of other requests.
-    return await asyncio.to_thread(checks.read_body, body)
-
-
-async def _body(request: web.Request) -> bytes:
-    try:
-        return await request.read()
-    except web.HTTPRequestEntityTooLarge:
-        raise checks.too_large() from None
-    except web.RequestPayloadError as error:
-        raise malformed(f"The body of the request cannot be read: {error}") from None
 
 
 def _parameters(run: Run) -> Any:

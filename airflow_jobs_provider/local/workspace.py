@@ -14,10 +14,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from airflow_jobs_provider.local.connections import Timeouts
 from airflow_jobs_provider.local.paths import STATE_FOLDER
 from airflow_jobs_provider.local.quotas import Quotas
 
-__all__ = ["CannotStartError", "LocalWorkspace", "Quotas", "serve"]
+__all__ = ["CannotStartError", "LocalWorkspace", "Quotas", "Timeouts", "serve"]
 
 _EXTRA_MODULES = ("ipykernel", "nbclient", "nbconvert", "nbformat", "psutil")
 
@@ -44,6 +45,7 @@ class LocalWorkspace:
         cores, and at least 2, if not given.
     :param dry_run: whether each run ends well at once, without doing anything.
     :param quotas: other limits than the service's own, to see what happens at them.
+    :param timeouts: other times for clients than 30 s for a request and 75 s between two of them.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class LocalWorkspace:
         *,
         dry_run: bool = False,
         quotas: Quotas | None = None,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self.root = Path(root).resolve()
         self.token = token or secrets.token_urlsafe(24)
@@ -64,6 +67,7 @@ class LocalWorkspace:
         self._max_concurrent_runs = max_concurrent_runs
         self._dry_run = dry_run
         self._quotas = quotas
+        self._timeouts = timeouts
         self._url: str | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -125,6 +129,7 @@ class LocalWorkspace:
                 self._max_concurrent_runs,
                 dry_run=self._dry_run,
                 quotas=self._quotas,
+                timeouts=self._timeouts,
             ) as url:
                 started.set_result(url)
                 await self._stopped.wait()
@@ -144,6 +149,7 @@ async def serve(
     *,
     dry_run: bool = False,
     quotas: Quotas | None = None,
+    timeouts: Timeouts | None = None,
 ) -> AsyncIterator[str]:
     """Serve a workspace in the running event loop for as long as the block lasts.
 
@@ -155,7 +161,7 @@ async def serve(
 
     with _only_one(state_dir):
         service = Service(root, state_dir, max_concurrent_runs, dry_run=dry_run, quotas=quotas)
-        server = Server(service, port=port, token=token)
+        server = Server(service, port=port, token=token, timeouts=timeouts)
         try:
             url = await server.start()
         except OSError as error:
