@@ -98,14 +98,13 @@ class Deployment(AirflowCluster):
 
     def restart_what_ended(self) -> None:
         """Start the components that have ended by themselves, as a service manager does."""
-        for name, process in list(self._processes.items()):
-            if process.poll() is None:
-                continue
+        ended = [name for name, process in self._processes.items() if process.poll() is not None]
+        for name in ended:
             del self._processes[name]
+        self.restart(*(name for name in ended if name not in WORKERS))
+        for name in ended:
             if name in WORKERS:
                 self.start_worker(name)
-            else:
-                self.restart(name)
 
     def triggerer_of(self, dag_run: DagRun) -> str:
         """Return the triggerer that waits for a DAG run's task."""
