@@ -50,8 +50,9 @@ test-dag-runs: venv-dev
 	.venv/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" tests/end_to_end $(PYTEST_ARGS)
 
 test-all: venv-dev
-	.venv/bin/python -m pytest $(PYTEST_ARGS)
-	$(MAKE) test-airflow-2.11 test-airflow-3.0 test-standalone-2.11 test-standalone-3.0
+	.venv/bin/python -m pytest -m "not distributed" $(PYTEST_ARGS)
+	$(MAKE) test-airflow-2.11 test-airflow-3.0 test-standalone-2.11 test-standalone-3.0 \
+		test-distributed
 
 bench: venv-dev
 	.venv/bin/python -m pip install --quiet -c constraints/airflow-3.3.txt --editable '.[bench]'
