@@ -20,6 +20,7 @@ from airflow_jobs_provider.api.text import web_address
 
 __all__ = [
     "InvalidAnswer",
+    "NotJson",
     "json_object",
     "read_identified",
     "read_items",
@@ -29,6 +30,7 @@ __all__ = [
     "read_run",
     "read_states",
     "read_token",
+    "read_view",
     "read_views",
 ]
 
@@ -53,6 +55,10 @@ class InvalidAnswer(ValueError):
     def within(self, part: str | int) -> InvalidAnswer:
         """Return the same problem, seen from the object or list that holds the faulty part."""
         return InvalidAnswer(self._what, (part, *self._path))
+
+
+class NotJson(ValueError):
+    """An answer is not JSON: a page or a text of somebody else's."""
 
 
 # Calls into Python, between which other threads have their turn: the event loop's among them, where
@@ -299,6 +305,15 @@ def read_output(answer: Answer) -> Answer:
     """
     _check(answer, _OF_OUTPUT)
     return answer
+
+
+def read_view(view: Answer) -> Answer:
+    """Check one view of ``runs/export`` and return it.
+
+    :raises InvalidAnswer: a part of it has another type than the reference gives it.
+    """
+    _check(view, _OF_VIEW)
+    return view
 
 
 def read_views(answer: Answer) -> list[Answer]:

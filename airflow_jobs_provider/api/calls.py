@@ -8,10 +8,10 @@ call can be looked at, logged and tested as it is; a client of :mod:`.client` se
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, cast
 
 from airflow_jobs_provider.api.answers import (
     read_identified,
@@ -32,6 +32,7 @@ from airflow_jobs_provider.api.versions import (
     choose_api_version,
     too_low_version_problems,
 )
+from airflow_jobs_provider.api.view_stream import ViewEvent, iter_views
 
 __all__ = [
     "RUNS_PER_PAGE_IN_EVERY_VERSION",
@@ -43,6 +44,7 @@ __all__ = [
     "delete_job",
     "delete_run",
     "export_run",
+    "export_run_as_stream",
     "get_job",
     "get_run",
     "get_run_output",
@@ -88,6 +90,9 @@ class Call(Generic[T]):
         ``api_version`` pins the version of this service only.
     :ivar max_answer_bytes: size that a good answer may have, where that is more than the client
         allows; default None.
+    :ivar read_stream: makes the result from the parts of the answer's body as they arrive, in place
+        of ``read``; raises :class:`~.answers.InvalidAnswer` or :class:`~.answers.NotJson`. It is
+        called anew for each try. Default None: the answer is read whole.
     """
 
     verb: Verb
@@ -101,6 +106,7 @@ class Call(Generic[T]):
     default_api_version: str | None = None
     service: str = JOBS_SERVICE
     max_answer_bytes: int | None = None
+    read_stream: Callable[[Iterable[bytes]], T] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -317,6 +323,22 @@ def export_run(run_id: int, views_to_export: str | None = None) -> Call[list[Ans
     parameters = _given(run_id=run_id, views_to_export=views_to_export)
     return Call(
         "GET", "runs/export", parameters, True, read_views, max_answer_bytes=MAX_EXPORT_BYTES
+    )
+
+
+def export_run_as_stream(
+    run_id: int, views_to_export: str | None, receive: Callable[[Iterator[ViewEvent]], T]
+) -> Call[T]:
+    """Export a notebook run without holding its views in memory (reference: "Runs export").
+
+    :param views_to_export: as for :func:`export_run`.
+    :param receive: takes the views as :func:`~.view_stream.iter_views` yields them, and returns the
+        call's result. Called anew for each try, so it has to undo what it did where the views end
+        with an exception.
+    """
+    return replace(
+        cast("Call[T]", export_run(run_id, views_to_export)),
+        read_stream=lambda parts: receive(iter_views(parts)),
     )
 
 

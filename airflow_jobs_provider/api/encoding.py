@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
 from airflow_jobs_provider.api.errors import InvalidRequest
 from airflow_jobs_provider.api.problems import ENDLESS, Problem, not_json
 
-__all__ = ["ACCEPT_ENCODING", "BrokenBody", "TooLarge", "decoded", "json_bytes", "query_text"]
+__all__ = [
+    "ACCEPT_ENCODING",
+    "BrokenBody",
+    "TooLarge",
+    "decoded",
+    "decoded_parts",
+    "json_bytes",
+    "query_text",
+]
 
 # Nothing else is decoded, so nothing else is asked for.
 ACCEPT_ENCODING = "gzip"
+# Bytes that are unpacked at once, and that come of it at the most: what is left over is copied.
+_PART_BYTES = 64 * 1024
+_UNPACKED_BYTES = 1024 * 1024
 
 
 class TooLarge(Exception):
@@ -71,28 +82,58 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
     :raises TooLarge: the result would be longer.
     :raises BrokenBody: the body cannot be decoded.
     """
-    kind = encoding.strip().lower()
-    if kind in ("", "identity"):
+    if _is_plain(encoding):
         if len(body) > limit:
             raise TooLarge
         return body
+    view = memoryview(body)
+    parts = (view[start : start + _PART_BYTES] for start in range(0, len(body), _PART_BYTES))
+    return b"".join(decoded_parts(parts, encoding, limit))
+
+
+def decoded_parts(
+    parts: Iterable[bytes | memoryview], encoding: str, limit: int
+) -> Iterator[bytes]:
+    """Yield an answer's body without its Content-Encoding, as it arrives.
+
+    :param parts: the bytes as received.
+    :param encoding: as for :func:`decoded`, likewise the limit and what is raised.
+    :param limit: bytes that all of it may have.
+    """
+    size = 0
+    for part in parts if _is_plain(encoding) else _unpacked(parts, encoding):
+        size += len(part)
+        if size > limit:
+            raise TooLarge
+        yield bytes(part)
+
+
+def _is_plain(encoding: str) -> bool:
+    return encoding.strip().lower() in ("", "identity")
+
+
+def _unpacked(parts: Iterable[bytes | memoryview], encoding: str) -> Iterator[bytes]:
+    kind = encoding.strip().lower()
     if kind not in ("gzip", "x-gzip", "deflate"):
         raise BrokenBody(f"it is encoded as {kind!r}")
-    parts: list[bytes] = []
-    size = 0
-    while body:
-        unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, by its first bytes
-        while not unpacker.eof:
+    unpacker: Any = None
+    for part in parts:
+        left = bytes(part)
+        while True:
+            if unpacker is None or unpacker.eof:
+                if not left:
+                    break
+                # gzip or zlib, by its first bytes
+                unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
             try:
-                part = unpacker.decompress(body, limit + 1 - size)
+                unpacked = unpacker.decompress(left, _UNPACKED_BYTES)
             except zlib.error:
                 raise BrokenBody(f"it is not {kind}") from None
-            size += len(part)
-            if size > limit:
-                raise TooLarge
-            parts.append(part)
-            body = unpacker.unconsumed_tail
-            if not body and not unpacker.eof:
-                raise BrokenBody(f"its {kind} is cut off")
-        body = unpacker.unused_data
-    return b"".join(parts)
+            if unpacked:
+                yield unpacked
+            left = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
+            # More may be held back by the limit alone.
+            if not left and len(unpacked) < _UNPACKED_BYTES:
+                break
+    if unpacker is not None and not unpacker.eof:
+        raise BrokenBody(f"its {kind} is cut off")

@@ -14,13 +14,13 @@ import re
 import ssl
 import time
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider import __version__
-from airflow_jobs_provider.api.answers import InvalidAnswer, json_object
+from airflow_jobs_provider.api.answers import InvalidAnswer, NotJson, json_object
 from airflow_jobs_provider.api.auth import Credentials
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.encoding import (
@@ -28,6 +28,7 @@ from airflow_jobs_provider.api.encoding import (
     BrokenBody,
     TooLarge,
     decoded,
+    decoded_parts,
     json_bytes,
     query_text,
 )
@@ -69,6 +70,8 @@ ANSWER_SECONDS = 180.0
 MAX_ANSWER_BYTES = 64 * 1024 * 1024
 # More of a page that is not the API's tells nobody anything.
 MAX_ERROR_BYTES = 1024 * 1024
+# Of an answer that is read as it arrives, for the error where it does not fit.
+_BEGIN_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +211,8 @@ class BaseClient:
         """
         if status == 407 and route.proxy:
             raise self._proxy_failed(route, "Proxy Authentication Required", status)
+        if call.read_stream is not None and is_success(status):
+            return self._read_stream(call, status, headers, (raw,)), len(raw)
         self._was_answered = True
         limit = self._max_bytes(call, status)
         body = raw[:limit]
@@ -215,8 +220,7 @@ class BaseClient:
         try:
             body = decoded(raw, headers.get("content-encoding") or "", limit)
         except TooLarge:
-            size = f"more than {limit / 1024 / 1024:g} MiB"
-            fault = UnexpectedAnswer(status=status, excerpt=size)
+            fault = _too_large(status, limit)
         except BrokenBody as error:
             fault = self._answer_lost(error)
         if is_success(status) and fault is not None:
@@ -229,6 +233,36 @@ class BaseClient:
             except InvalidAnswer as error:
                 raise invalid_answer_error(status, headers, body, error) from None
         raise answer_error(status, headers, body)
+
+    def _read_stream(
+        self, call: Call[T], status: int, headers: Mapping[str, str], raw: Iterable[bytes]
+    ) -> T:
+        """Return what a good answer says, read as it arrives.
+
+        :param raw: the parts of the body as received.
+        """
+        assert call.read_stream is not None
+        self._was_answered = True
+        limit = self._max_bytes(call, status)
+        begin = bytearray()  # for an error
+
+        def parts() -> Iterator[bytes]:
+            for part in decoded_parts(raw, headers.get("content-encoding") or "", limit):
+                begin.extend(part[: _BEGIN_BYTES - len(begin)])
+                yield part
+
+        fault: JobsApiError
+        try:
+            return call.read_stream(parts())
+        except TooLarge:
+            fault = _too_large(status, limit)
+        except BrokenBody as error:
+            fault = self._answer_lost(error)
+        except NotJson:
+            fault = answer_error(status, headers, bytes(begin))
+        except InvalidAnswer as error:
+            fault = invalid_answer_error(status, headers, bytes(begin), error)
+        raise fault
 
     def _retrying(self, call: Call[Any], retries: RetryPolicy | None) -> dict[str, Any]:
         return (retries or self._retries).tenacity(
@@ -282,6 +316,10 @@ class BaseClient:
 
     def _answer_too_slow(self) -> AnswerLost:
         return self._answer_lost(f"it was not whole within {self._answer_seconds:g} s")
+
+
+def _too_large(status: int, limit: int) -> UnexpectedAnswer:
+    return UnexpectedAnswer(status=status, excerpt=f"more than {limit / 1024 / 1024:g} MiB")
 
 
 class Tries:

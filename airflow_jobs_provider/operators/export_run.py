@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+import uuid
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +21,10 @@ from airflow_jobs_provider.operators.parsing import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_jobs_provider.api.view_stream import ViewEvent
     from airflow_jobs_provider.operators.arguments import Id
 
+Json = dict[str, Any]
 __all__ = ["DatabricksExportRunOperator"]
 
 _UNSAFE = re.compile(r"[^\w.()\[\] -]+")
@@ -38,8 +43,10 @@ class DatabricksExportRunOperator(ConnectedOperator):
 
     The service forgets a run after 60 days; the files stay. A file is named after its view, as
     ``my-notebook.html`` or ``my-dashboard.dashboard.html``; running the task again writes the same
-    files. Of a run of several tasks each notebook is written to a folder named after its task. XCom
-    ``return_value`` is the list of the files' paths. Reference: "Runs export", "ViewItem".
+    files. An export of up to 256 MiB is written as it arrives, under temporary names: the files get
+    their names when all have come, and where the task fails before, none is left. Of a run of
+    several tasks each notebook is written to a folder named after its task. XCom ``return_value``
+    is the list of the files' paths. Reference: "Runs export", "ViewItem".
 
     :param run_id: the run.
     :param path: folder to write to, made if it is not there: a local path, or object storage as
@@ -78,31 +85,37 @@ class DatabricksExportRunOperator(ConnectedOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Fetch the views and write each to its file."""
-        from airflow.providers.common.compat.sdk import ObjectStoragePath
-
+        from airflow_jobs_provider.api.calls import export_run_as_stream
         from airflow_jobs_provider.api.ids import id_argument
 
         with airflow_exceptions():
             run_id = id_argument("run_id", self.run_id)
             _check_path(self.path)
             check_before_sending("runs/export", self._request(), validate=self.validate)
-            views = list(self._views(run_id))
         base = str(self.path).rstrip("/")
         written: dict[tuple[str, str], str] = {}  # path by folder and name
-        for folder, view in views:
-            name = _file_name(view, taken=[n for f, n in written if f == folder])
-            # Joined as text: the path objects of Airflow 2 warn when they are joined.
-            place = f"{base}/{folder}" if folder else base
-            ObjectStoragePath(place).mkdir(parents=True, exist_ok=True)
-            path = f"{place}/{name}"
-            ObjectStoragePath(path).write_text(str(view.get("content") or ""), encoding="utf-8")
-            written[folder, name] = path
+        with ExitStack() as unfinished:
+            received: list[tuple[str, _UnfinishedFile, Json]] = []
+            with airflow_exceptions():
+                for folder, task_run_id in self._exported(run_id):
+                    # Joined as text: the path objects of Airflow 2 warn when they are joined.
+                    place = f"{base}/{folder}" if folder else base
+                    call = export_run_as_stream(
+                        task_run_id, self.views_to_export, partial(_receive, place)
+                    )
+                    for file, view in self.hook.send(call):
+                        unfinished.callback(file.discard)
+                        received.append((folder, file, view))
+            # Not before all have come: a failure leaves no file, and no older one replaced.
+            for folder, file, view in received:
+                name = _file_name(view, taken=[n for f, n in written if f == folder])
+                written[folder, name] = file.finish(name)
         paths = list(written.values())
         self.log.info("Run %s: wrote %s.", self.run_id, ", ".join(paths) or "nothing")
         return paths
 
-    def _views(self, run_id: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Yield the views of a run, or of the notebooks among its tasks, each with its folder."""
+    def _exported(self, run_id: int) -> list[tuple[str, int]]:
+        """Return the run, or those of the notebooks among its tasks, each with its folder."""
         from airflow_jobs_provider.api.outputs import latest_attempts
 
         tasks = {
@@ -111,16 +124,73 @@ class DatabricksExportRunOperator(ConnectedOperator):
             if task.get("run_id") is not None
         }
         if len(tasks) > 1:
-            exported = [
+            return [
                 (_safe(key), int(task["run_id"]))
                 for key, task in tasks.items()
                 if "notebook_task" in task
             ]
-        else:
-            exported = [("", int(task["run_id"])) for task in tasks.values()] or [("", run_id)]
-        for folder, task_run_id in exported:
-            for view in self.hook.export_run(task_run_id, self.views_to_export):
-                yield folder, view
+        return [("", int(task["run_id"])) for task in tasks.values()] or [("", run_id)]
+
+
+class _UnfinishedFile:
+    """A file under a temporary name, beside the one that it becomes.
+
+    :param place: the folder, made if it is not there.
+    """
+
+    def __init__(self, place: str) -> None:
+        self._place = place
+        folder = _storage_path(place)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path: Any = _storage_path(f"{place}/.{uuid.uuid4().hex}.part")
+        self._stream: Any = self._path.open("wb")
+
+    def write(self, text: str) -> None:
+        # Half a surrogate pair, which JSON can express, is no character of UTF-8.
+        self._stream.write(text.encode("utf-8", "replace"))
+
+    def close(self) -> None:
+        self._stream.close()
+
+    def finish(self, name: str) -> str:
+        """Give the file its name; return its path."""
+        path = f"{self._place}/{name}"
+        self._path.fs.mv(self._path.path, _storage_path(path).path)
+        self._path = None
+        return path
+
+    def discard(self) -> None:
+        """Remove the file, unless it has its name; whatever happens, nothing is raised."""
+        if self._path is not None:
+            with suppress(Exception):
+                self._stream.close()
+            with suppress(Exception):
+                self._path.unlink()
+
+
+def _storage_path(path: str) -> Any:
+    from airflow.providers.common.compat.sdk import ObjectStoragePath
+
+    return ObjectStoragePath(path)
+
+
+def _receive(place: str, events: Iterable[ViewEvent]) -> list[tuple[_UnfinishedFile, Json]]:
+    """Write views to files in a folder as they arrive; return each with its other fields."""
+    received: list[tuple[_UnfinishedFile, Json]] = []
+    with ExitStack() as undo:
+        file: _UnfinishedFile | None = None
+        for event in events:
+            if file is None:
+                file = _UnfinishedFile(place)
+                undo.callback(file.discard)
+            if isinstance(event, str):
+                file.write(event)
+            else:
+                file.close()
+                received.append((file, event))
+                file = None
+        undo.pop_all()
+    return received
 
 
 def _check_path(path: Any) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import trustme
 
-from airflow_jobs_provider.api import calls, errors, retries
+from airflow_jobs_provider.api import async_client, blocking_client, calls, errors, retries
 from airflow_jobs_provider.api.proxies import Proxies
 from airflow_jobs_provider.api.retries import RetryPolicy
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
@@ -282,9 +282,8 @@ def test_a_proxy_that_worked_before(face: Face, workspace: ScriptedServer, ca_fi
 
 def test_a_proxy_that_says_nothing(face: Face, monkeypatch: pytest.MonkeyPatch) -> None:
     """It accepts the connection and never answers CONNECT: no longer than a connection may take."""
-    from airflow_jobs_provider.api import client
-
-    monkeypatch.setattr(client, "CONNECT_SECONDS", 0.3)
+    for module in (async_client, blocking_client):
+        monkeypatch.setattr(module, "CONNECT_SECONDS", 0.3)
     silent = ScriptedServer([never_answer])
     try:
         face.connect(f"https://{HOST}", proxies=Proxies({"https": silent.url}), timeout_seconds=30)

@@ -1,0 +1,288 @@
+"""The blocking client, on ``requests``; import it from :mod:`.client`."""
+
+from __future__ import annotations
+
+import copy
+import re
+import time
+from collections.abc import Callable, Generator, Iterator
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
+
+import tenacity
+
+from airflow_jobs_provider.api.calls import Call, Page
+from airflow_jobs_provider.api.errors import JobsApiError, NoAnswer, is_success
+from airflow_jobs_provider.api.exchange import (
+    CONNECT_SECONDS,
+    LIBRARY_FAULTS,
+    BaseClient,
+    Request,
+    Tries,
+    reason_of,
+    without_frames,
+)
+from airflow_jobs_provider.api.pages import Pages
+from airflow_jobs_provider.api.proxies import Route, choose_route
+from airflow_jobs_provider.api.retries import RetryPolicy, pause
+from airflow_jobs_provider.api.steps import Exchange, Step, Wait
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["JobsClient"]
+
+T = TypeVar("T")
+OnTry = Callable[[Call[Any], JobsApiError | None], None]
+_REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d+) *([^'\")]*)")
+
+
+def _ignore(_call: Call[Any], _error: JobsApiError | None) -> None:
+    pass
+
+
+class JobsClient(BaseClient):
+    """The blocking face, on pooled connections of ``requests``. Use it as a context manager."""
+
+    _adapter: requests.adapters.BaseAdapter | None = None
+    _route: Route | None = None
+
+    def send(
+        self, call: Call[T], *, retries: RetryPolicy | None = None, on_try: OnTry = _ignore
+    ) -> T:
+        """Send a call, again where that is safe and may help, and return what its answer says.
+
+        :param call: what to ask, from :mod:`.calls`.
+        :param retries: a policy for this call only.
+        :param on_try: called with the call and None before each try to send it, and with its error
+            after a try that did not work.
+        :raises JobsApiError: what went wrong in the end; see :mod:`.errors`.
+        """
+        tries = Tries(call)
+        request = self._request(call)
+
+        def once() -> T:
+            if tries.refused:
+                self.renew_credentials()
+            tries.begin()
+            on_try(call, None)
+            try:
+                return self._send_once(call, request)
+            except JobsApiError as error:
+                on_try(call, error)
+                if tries.is_done(error):
+                    return cast("T", None)
+                raise
+
+        retrying = tenacity.Retrying(sleep=self._sleep, **self._retrying(call, retries))
+        try:
+            result: T = retrying(once)
+        except JobsApiError as error:
+            tries.gave_up(error, retrying.statistics.get("idle_for", 0.0))
+            raise
+        tries.worked(retrying.statistics.get("idle_for", 0.0))
+        return result
+
+    def carry_out(
+        self,
+        steps: Generator[Step, Any, T],
+        *,
+        patient: bool = True,
+        on_try: OnTry = _ignore,
+    ) -> T:
+        """Carry out an exchange of :mod:`.steps` and return its result.
+
+        :param patient: let reads wait out any outage, since what an exchange reads is known to be
+            there; default True.
+        :param on_try: as for :meth:`send`.
+        """
+        reads = self._retries.patient() if patient else None
+        exchange = Exchange(steps)
+        while (step := exchange.step) is not None:
+            if isinstance(step, Wait):
+                exchange.answer(self._sleep(step.seconds))
+                continue
+            retries = reads if step.verb == "GET" else None
+            try:
+                answer = self.send(step, retries=retries, on_try=on_try)
+            except JobsApiError as error:
+                exchange.fail(error)
+            else:
+                exchange.answer(answer)
+        return exchange.result
+
+    def iterate(self, call: Call[Page[T]]) -> Iterator[T]:
+        """Yield the items of a list, fetching a page only when the one before is used up."""
+        pages = Pages(call)
+        while not pages.has_ended:
+            yield from self.carry_out(pages.next_page(), patient=False)
+
+    def renew_credentials(self) -> None:
+        """Take fresh credentials, where the client was told how to get some."""
+        if self._renew_credentials is not None:
+            self._credentials = self._renew_credentials()
+
+    def twin(self) -> JobsClient:
+        """Return a client with the same settings and connections of its own.
+
+        For a signal handler, which may have interrupted this one in the middle of a call. It does
+        not renew its credentials, since that may ask whoever keeps them in the middle of an answer.
+        """
+        twin = copy.copy(self)
+        twin._adapter = None  # noqa: SLF001 - its own class
+        twin._renew_credentials = None  # noqa: SLF001
+        return twin
+
+    def close(self) -> None:
+        """Close the connections."""
+        if self._adapter is not None:
+            self._adapter.close()
+            self._adapter = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    _default_sleep: ClassVar[Any] = staticmethod(pause)
+
+    def _send_once(self, call: Call[T], request: Request) -> T:
+        import requests
+        from urllib3.exceptions import HTTPError
+
+        route = self._choose_route()
+        started = time.monotonic()
+        faults: tuple[type[Exception], ...]
+        faults = (requests.RequestException, HTTPError, *LIBRARY_FAULTS)
+        fault: BaseException
+        is_stream = False
+        body = b""
+        try:
+            prepared = requests.Request(
+                request.verb,
+                request.url,
+                headers=self._headers(request),
+                data=request.body,
+                auth=_keep_header,
+            ).prepare()
+            # Not through a session: one looks at cookies and at where a redirect leads.
+            response = self._sender().send(
+                prepared,
+                stream=True,
+                timeout=(CONNECT_SECONDS, self._timeout_seconds),
+                verify=route.verify,
+                proxies={"all": route.proxy} if route.proxy else {},
+            )
+            is_stream = call.read_stream is not None and is_success(response.status_code)
+            if not is_stream:
+                with response:
+                    body = self._body(call, response)
+        except faults as error:
+            fault = self._named_fault(error, route, started)
+        except BaseException as error:  # noqa: BLE001 - a signal's, such as a time-out of the task
+            fault = without_frames(error)
+        else:
+            status, headers = response.status_code, response.headers
+            if is_stream:
+                with response:
+                    parts = self._parts(response, faults, route, started)
+                    return self._read_stream(call, status, headers, parts)
+            return self._read(call, route, status, headers, body)[0]
+        # Raised here, so that no frame of the library is shown with it: they hold the headers.
+        raise fault
+
+    def _body(self, call: Call[Any], response: requests.Response) -> bytes:
+        """Read an answer's body, or so much of it as shows that it is too large."""
+        limit = self._max_bytes(call, response.status_code)
+        parts: list[bytes] = []
+        size = 0
+        for part in response.raw.stream(64 * 1024, decode_content=False):
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                break
+        return b"".join(parts)
+
+    def _parts(
+        self,
+        response: requests.Response,
+        faults: tuple[type[Exception], ...],
+        route: Route,
+        started: float,
+    ) -> Iterator[bytes]:
+        """Yield an answer's body as it arrives, undecoded."""
+        parts = response.raw.stream(64 * 1024, decode_content=False)
+        fault: BaseException
+        while True:
+            try:
+                part: bytes | None = next(parts, None)
+            except faults as error:
+                fault = self._named_fault(error, route, started)
+                break
+            except BaseException as error:  # noqa: BLE001 - a signal's
+                fault = without_frames(error)
+                break
+            if part is None:
+                return
+            yield part
+        raise fault
+
+    def _named_fault(self, error: Exception, route: Route, started: float) -> NoAnswer:
+        is_late = time.monotonic() - started >= self._answer_seconds
+        return self._answer_too_slow() if is_late else self._fault(error, route)
+
+    def _choose_route(self) -> Route:
+        if self._route is None:
+            self._route = choose_route(self.base_url, self._proxies, self._verify)
+        return self._route
+
+    def _sender(self) -> requests.adapters.BaseAdapter:
+        if self._adapter is None:
+            from airflow_jobs_provider.api.adapter import BoundedAdapter
+
+            self._adapter = BoundedAdapter(self._answer_seconds)
+        return self._adapter
+
+    def _fault(self, error: Exception, route: Route) -> NoAnswer:
+        """Name a fault of requests; urllib3's own error, inside, tells sent from not sent."""
+        import requests
+        import urllib3.exceptions as inner
+
+        from airflow_jobs_provider.api.adapter import is_before_request
+
+        cause: Any = error.args[0] if error.args else error
+        cause = getattr(cause, "reason", None) or cause
+        if isinstance(error, requests.exceptions.SSLError):
+            return self._insecure(reason_of(cause))
+        took = f"not established within {CONNECT_SECONDS:.0f} s"
+        if route.proxy and is_before_request(error):
+            refused = _REFUSED_TUNNEL.search(str(cause))
+            if refused:
+                return self._proxy_failed(route, refused[2], int(refused[1]))
+            inside = getattr(cause, "original_error", cause)
+            if isinstance(inside, inner.NameResolutionError):
+                return self._proxy_failed(route, "its host name does not resolve")
+            is_late = isinstance(inside, inner.TimeoutError) and not isinstance(
+                inside, inner.NewConnectionError
+            )
+            return self._proxy_failed(route, took if is_late else reason_of(inside))
+        if isinstance(cause, inner.NameResolutionError):
+            return self._host_not_found()
+        if isinstance(error, requests.ConnectTimeout):
+            return self._connection_failed(took)
+        if isinstance(cause, inner.NewConnectionError):
+            return self._connection_failed(reason_of(cause))
+        if isinstance(error, (requests.Timeout, inner.TimeoutError)):
+            return self._answer_lost(f"nothing came for {self._timeout_seconds:.0f} s")
+        return self._answer_lost(reason_of(cause))
+
+
+def _keep_header(request: Any) -> Any:
+    """Tell requests that the Authorization header is set, else a .netrc entry would replace it."""
+    return request
