@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Cell", "NotNotebookError", "find_notebook", "read_notebook"]
+__all__ = ["Cell", "NotNotebookError", "read_notebook"]
 
 _SOURCE_HEADER = "# Databricks notebook source"
 _CELL_SEPARATOR = re.compile(r"^# COMMAND -+[ \t]*$", re.MULTILINE)
@@ -33,15 +33,6 @@ class Cell:
 
     kind: Literal["code", "markdown"]
     source: str
-
-
-def find_notebook(stem: Path) -> Path | None:
-    """Return the file of the notebook ``stem``, which Databricks names without an extension."""
-    for candidate in (stem.with_name(stem.name + ".ipynb"), stem.with_name(stem.name + ".py")):
-        if candidate.is_file():
-            return candidate
-    # Tolerated, though the service itself knows notebooks by their name without extension only.
-    return stem if stem.suffix in {".ipynb", ".py"} and stem.is_file() else None
 
 
 def read_notebook(path: Path) -> list[Cell]:

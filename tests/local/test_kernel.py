@@ -20,8 +20,13 @@ from airflow_jobs_provider.local.kernel.dbutils import (
     NotebookExit,
     WorkflowException,
 )
-from airflow_jobs_provider.local.notebooks import NotNotebookError, find_notebook, read_notebook
-from airflow_jobs_provider.local.paths import PathRefusedError, data_file_in_root, file_in_root
+from airflow_jobs_provider.local.notebooks import NotNotebookError, read_notebook
+from airflow_jobs_provider.local.paths import (
+    PathRefusedError,
+    data_file_in_root,
+    file_in_root,
+    notebook_in_root,
+)
 from tests.local.api import Api
 
 HEADER = "# Databricks notebook source\n"
@@ -236,8 +241,9 @@ def test_reading_notebooks(tmp_path: Path) -> None:
         ("code", "%%sh\nls"),
         ("code", "x = 1  # MAGIC no"),
     ]
-    assert find_notebook(tmp_path / "n") == find_notebook(file) == file
-    assert find_notebook(tmp_path / "m") is None
+    root = tmp_path.resolve()
+    assert notebook_in_root(root, "/n") == notebook_in_root(root, f"/{file.name}") == root / "n.py"
+    assert notebook_in_root(root, "/m") is None
     file.write_bytes(b"\xff\xfe")
     with pytest.raises(NotNotebookError, match="not text in UTF-8"):
         read_notebook(file)

@@ -9,8 +9,8 @@ from typing import Any
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
 from airflow_jobs_provider.local.kernel.dbutils import NotebookExit
-from airflow_jobs_provider.local.notebooks import find_notebook, read_notebook
-from airflow_jobs_provider.local.paths import PathRefusedError, file_in_root
+from airflow_jobs_provider.local.notebooks import read_notebook
+from airflow_jobs_provider.local.paths import PathRefusedError, notebook_in_root
 
 __all__ = ["register"]
 
@@ -60,10 +60,9 @@ def _run_notebook(shell: Any, context: KernelContext, line: str) -> None:
         raise ValueError("%run needs the path of a notebook")
     written = words[0]
     try:
-        stem = file_in_root(context.root, context.workspace_path(written))
+        file = notebook_in_root(context.root, context.workspace_path(written))
     except PathRefusedError as error:
         raise FileNotFoundError(str(error)) from None
-    file = find_notebook(stem)
     if file is None:
         raise FileNotFoundError(f"Notebook not found: {context.workspace_path(written)} (%run)")
     widgets = shell.user_ns["dbutils"].widgets

@@ -23,14 +23,9 @@ from typing import Any
 from airflow_jobs_provider.local.kernel import context as kernel_context
 from airflow_jobs_provider.local.kernel.context import MAX_CELL_OUTPUT_BYTES, too_large_mark
 from airflow_jobs_provider.local.model import Output, Run
-from airflow_jobs_provider.local.notebooks import (
-    Cell,
-    NotNotebookError,
-    find_notebook,
-    read_notebook,
-)
+from airflow_jobs_provider.local.notebooks import Cell, NotNotebookError, read_notebook
 from airflow_jobs_provider.local.parameters import notebook_parameters
-from airflow_jobs_provider.local.paths import PathRefusedError, file_in_root
+from airflow_jobs_provider.local.paths import PathRefusedError, notebook_in_root
 from airflow_jobs_provider.local.processes import (
     end_process_tree,
     environment_of_runs,
@@ -66,13 +61,13 @@ class NotebookRunner:
         """Read the notebook and start its kernel."""
         path: str = self._run.task["notebook_task"]["notebook_path"]
         try:
-            file = find_notebook(file_in_root(self._workspace.root, path))
+            file = notebook_in_root(self._workspace.root, path)
             if file is None:
                 self._missing = _no_access(path, "Either it does not exist, or")
             else:
                 self._cells = read_notebook(file)
         except PathRefusedError:
-            self._missing = _no_access(path, "It lies outside of this workspace, or")
+            self._missing = _no_access(path, "It cannot be opened in this workspace, or")
         except NotNotebookError as error:
             self._missing = Outcome.failure(f"The notebook {path} cannot be read: {error}")
         if self._missing is None:
