@@ -12,13 +12,15 @@ What is missing from the lists is told to whoever asked: it means nothing but th
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_jobs_provider.api.calls import list_runs
-from airflow_jobs_provider.api.errors import BadRequest, PassingConflict
+from airflow_jobs_provider.api.errors import AnswerLost, BadRequest, PassingConflict
 from airflow_jobs_provider.api.pages import Pages
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.api.errors import JobsApiError
 
-__all__ = ["RunLists", "is_whole"]
+__all__ = ["PageTooSlow", "RunLists", "is_whole", "page_deadline"]
 
 Run: TypeAlias = "dict[str, Any]"
 Tell: TypeAlias = "Callable[[Iterable[Run]], Awaitable[set[int]]]"
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 BYTES_LIKE_A_REQUEST = 1_000_000
 # A page larger than this would keep the event loop from everybody else for too long.
 PAGE_BYTES = 3_000_000
+# A page that takes longer is given up: all runs wait for it, and each can be read by itself.
+PAGE_SECONDS = 30.0
 LARGEST_PAGE = 1000
 LARGEST_PAGE_SINCE_2_1 = 25
 SMALLEST_PAGE = 25
@@ -246,6 +250,23 @@ class RunLists:
             # Larger runs are believed at once, smaller ones by and by.
             self._measured[which] = max(size, (size + self._measured.get(which, size)) / 2)
         return page
+
+
+class PageTooSlow(AnswerLost):
+    """A page of a list did not come within :data:`PAGE_SECONDS`."""
+
+
+@asynccontextmanager
+async def page_deadline() -> AsyncIterator[None]:
+    """Bound the time of one request for a page, and of its answer.
+
+    :raises PageTooSlow: it took too long.
+    """
+    try:
+        async with asyncio.timeout(PAGE_SECONDS):
+            yield
+    except TimeoutError:
+        raise PageTooSlow(f"a page did not come within {PAGE_SECONDS:g} s") from None
 
 
 def is_whole(run: Run) -> bool:

@@ -22,7 +22,7 @@ import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_jobs_provider.api.answers import InvalidAnswer, read_run, read_states
@@ -38,13 +38,12 @@ from airflow_jobs_provider.api.errors import (
     UnexpectedAnswer,
 )
 from airflow_jobs_provider.api.retries import RetryPolicy, a_pause
-from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import Exchange, Step, Wait
-from airflow_jobs_provider.triggers.lists import RunLists, is_whole
+from airflow_jobs_provider.triggers.lists import PageTooSlow, RunLists, is_whole, page_deadline
 from airflow_jobs_provider.triggers.pace import REQUESTS_AT_ONCE, Pace
 from airflow_jobs_provider.triggers.slow_reads import SlowReads
 from airflow_jobs_provider.triggers.trouble import RunTroubles, ServiceTrouble
-from airflow_jobs_provider.triggers.waiters import Waiter, Waiters
+from airflow_jobs_provider.triggers.waiters import Waiter, Waiters, without_details
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call, Page
@@ -55,6 +54,7 @@ __all__ = ["RunPoller"]
 
 Run = dict[str, Any]
 T = TypeVar("T")
+Turn = Callable[[], AbstractAsyncContextManager[Any]]
 log = logging.getLogger(__name__)
 
 # A waiter that is due so soon, as a part of its period, is read along with those that are due now,
@@ -189,7 +189,7 @@ class RunPoller:
                     run_id = int(step.parameters["run_id"])
                     if known is not None and known.get("run_id", run_id) != run_id:
                         known = None
-                    answer = known = _to_keep(
+                    answer = known = without_details(
                         await self.news(
                             run_id,
                             period=wait or period,
@@ -351,9 +351,9 @@ class RunPoller:
 
     # -- reading -------------------------------------------------------------------------------
 
-    async def _ask(self, client: AsyncJobsClient, call: Call[T]) -> T:
+    async def _ask(self, client: AsyncJobsClient, call: Call[T], turn: Turn | None = None) -> T:
         """Send a call when it is its turn, once."""
-        return await client.send(call, retries=_ONE_TRY, turn=self._turn)
+        return await client.send(call, retries=_ONE_TRY, turn=turn or self._turn)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -367,12 +367,20 @@ class RunPoller:
             self._pace.slow_down(seconds, asked_at=began)
             raise
 
+    @asynccontextmanager
+    async def _turn_for_page(self) -> AsyncIterator[None]:
+        async with self._turn(), page_deadline():
+            yield
+
     async def _ask_page(self, client: AsyncJobsClient, call: Call[Page[Run]]) -> Page[Run]:
         """Read a page of a list, again after trouble that passes: the pages before stay read."""
         had_second_try = False
         while True:
             try:
-                page = await self._ask(client, call)
+                page = await self._ask(client, call, self._turn_for_page)
+            except PageTooSlow:
+                # All wait for it, so it has no second try.
+                raise
             except _ODD as error:
                 # Not all are to wait for long: where a list does not work, runs may.
                 if had_second_try or not self._waiters:
@@ -486,14 +494,6 @@ class RunPoller:
         self._retries = self._retries.answered_before()
         self._latest_read.append(run_id)
         self._run_troubles.is_over(run_id)
-
-
-def _to_keep(run: Run) -> Run:
-    """Return a run without its details while it is active: it is kept until there is news of it."""
-    if RunState.of(run).is_terminal:
-        return run
-    plain = {name: value for name, value in run.items() if not isinstance(value, (dict, list))}
-    return {**plain, "state": run.get("state")}
 
 
 def _does_not_fit(error: JobsApiError) -> bool:

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-__all__ = ["States", "Waiter", "Waiters"]
+from airflow_jobs_provider.api.states import RunState
+
+__all__ = ["States", "Waiter", "Waiters", "without_details"]
 
 Run: TypeAlias = "dict[str, Any]"
 #: Life cycle state and result state.
@@ -132,3 +134,11 @@ class Waiters:
 
     def _all(self) -> Iterator[Waiter]:
         return (waiter for waiters in self._of.values() for waiter in waiters)
+
+
+def without_details(run: Run) -> Run:
+    """Return a run without its details while it is active: it is kept until there is news of it."""
+    if RunState.of(run).is_terminal:
+        return run
+    plain = {name: value for name, value in run.items() if not isinstance(value, (dict, list))}
+    return {**plain, "state": run.get("state")}

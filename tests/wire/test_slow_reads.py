@@ -12,7 +12,7 @@ import pytest
 from aiohttp import web
 
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.triggers import slow_reads
+from airflow_jobs_provider.triggers import lists, slow_reads, trouble
 from airflow_jobs_provider.triggers.poller import RunPoller
 from airflow_jobs_provider.triggers.pollers import poller_of
 
@@ -30,6 +30,8 @@ class Service:
         self.dripping = asyncio.Event()
         self.asked_often = asyncio.Event()
         self.asked: Counter[int] = Counter()
+        self.slow_lists = False
+        self.asked_lists = 0
         self.state: dict[str, str] = RUNNING
 
     async def get(self, request: web.Request) -> web.StreamResponse:
@@ -47,6 +49,18 @@ class Service:
         await response.write(json.dumps({"run_id": run_id, "state": self.state}).encode())
         return response
 
+    async def list(self, request: web.Request) -> web.StreamResponse:
+        """Answer ``runs/list``: byte by byte where lists are slow, else they may not be read."""
+        self.asked_lists += 1
+        if not self.slow_lists:
+            return await self.refuse(request)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while not self.go_on.is_set():
+            await response.write(b" ")
+            await asyncio.sleep(0.02)
+        return response
+
     async def refuse(self, _request: web.Request) -> web.Response:
         """Answer everything else: lists may not be read."""
         return web.json_response({"error_code": "PERMISSION_DENIED"}, status=403)
@@ -60,6 +74,7 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
     one = Service()
     app = web.Application()
     app.router.add_get("/api/2.0/jobs/runs/get", one.get)
+    app.router.add_get("/api/2.0/jobs/runs/list", one.list)
     app.router.add_route("*", "/{any:.*}", one.refuse)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
@@ -109,3 +124,24 @@ async def test_all_answers_are_slow(service: Service) -> None:
         assert sum(service.asked.values()) == 3
         service.go_on.set()
         assert [(await wait)["run_id"] for wait in waits] == [1, 2, 3]
+
+
+async def test_a_slow_list_holds_up_nobody_for_long(
+    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After its own deadline, far below that of other answers, the runs are read one by one."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(lists, "PAGE_SECONDS", 0.3)
+    service.slow, service.slow_lists = set(), True
+    poller = poller_of(DatabricksJobsHook())
+    run_ids = list(range(1, 41))
+    waits = [wait_for(poller, run_id) for run_id in run_ids]
+    async with asyncio.timeout(30):
+        await service.asked_often.wait()
+        assert service.asked_lists == 1
+        service.state = ENDED
+        assert [(await wait)["run_id"] for wait in waits] == run_ids
+    assert service.asked_lists == 1
+    (line,) = [r.getMessage() for r in caplog.records if r.name == lists.__name__]
+    assert line.endswith("a page did not come within 0.3 s")
+    assert not [r for r in caplog.records if r.name == trouble.__name__]
