@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 __all__ = ["DatabricksExportRunOperator"]
 
+# File systems take 255 bytes, which must do for the view's type, a number and the extension, too.
+_MAX_NAME_BYTES = 200
+_MAX_TYPE_BYTES = 30
 _UNSAFE = re.compile(r"[^\w.()\[\] -]+")
 
 
@@ -198,15 +201,16 @@ def _check_path(path: Any) -> None:
     check_text("path", str(path) if isinstance(path, PurePath) else path)
 
 
-def _safe(name: str) -> str:
-    """Make a file's name of any name: no slash, no leading dot."""
-    return _UNSAFE.sub("_", name).lstrip(".") or "_"
+def _safe(name: str, most_bytes: int = _MAX_NAME_BYTES) -> str:
+    """Make a file's name of any name: no slash, no leading dot, not too long."""
+    safe = _UNSAFE.sub("_", name).lstrip(".") or "_"
+    return safe.encode()[:most_bytes].decode(errors="ignore")
 
 
 def _file_name(view: Mapping[str, Any], taken: Collection[str]) -> str:
     stem = _safe(str(view.get("name") or "view"))
     if view.get("type") not in (None, "NOTEBOOK"):
-        stem += f".{_safe(str(view['type']).lower())}"
+        stem += f".{_safe(str(view['type']).lower(), _MAX_TYPE_BYTES)}"
     name, count = f"{stem}.html", 1
     while name in taken:
         count += 1

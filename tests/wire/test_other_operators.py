@@ -251,6 +251,30 @@ def test_views_of_several_tasks(server: ScriptedServer, tmp_path: Path) -> None:
     assert exported == ["8", "9", "8"]
 
 
+def test_views_with_long_names(server: ScriptedServer, tmp_path: Path) -> None:
+    """A name that is longer than a file's can be is cut; views that then have one name keep apart.
+
+    The service's notebooks have names of any length, and so have the keys of tasks.
+    """
+    names = ["n" * 300, "n" * 300 + "2", "ä" * 300, "n" * 300]
+    types = ["NOTEBOOK", "NOTEBOOK", "NOTEBOOK", "D" * 300]
+    views = [{"content": n, "name": n, "type": t} for n, t in zip(names, types, strict=True)]
+    tasks = [{"task_key": key * 300, "run_id": 8, "notebook_task": {}} for key in "ab"]
+    for _ in range(2):
+        server.will(
+            answer({"run_id": 7, "tasks": tasks}), answer({"views": views}), answer({"views": []})
+        )
+        paths = export(tmp_path, views_to_export="ALL").execute(CONTEXT)
+        assert [Path(path).read_text(encoding="utf-8") for path in paths] == names
+        assert [Path(path).name for path in paths] == [
+            f"{'n' * 200}.html",
+            f"{'n' * 200}-2.html",
+            f"{'ä' * 100}.html",
+            f"{'n' * 200}.{'d' * 30}.html",
+        ]
+    assert len([file for file in tmp_path.rglob("*") if file.is_file()]) == 4
+
+
 def test_views_to_object_storage(server: ScriptedServer, tmp_path: Path) -> None:
     """A URI of Airflow's ObjectStoragePath will do; the paths returned are URIs, too."""
     from airflow.providers.common.compat.sdk import ObjectStoragePath
