@@ -201,6 +201,8 @@ def output_answer(run: Run, output: Output, metadata: Mapping[str, Any], version
         notebook: dict[str, Any] = {}
         if output.result is not None:
             notebook = {"result": output.result, "truncated": output.truncated}
+        elif output.truncated:
+            notebook = {"truncated": True}
         answer["notebook_output"] = notebook
     if output.error is not None:
         answer["error"] = output.error

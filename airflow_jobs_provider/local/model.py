@@ -90,7 +90,7 @@ class Output:
     """What a run left (reference: "NotebookOutput", and "Runs get output").
 
     :param result: the text given to ``dbutils.notebook.exit``; None if that was never called.
-    :param truncated: whether the result is only the first part of it.
+    :param truncated: whether the result, or the error of a notebook, is only the first part of it.
     :param error: the run's own error in one line.
     :param error_trace: where it came from.
     :param logs: what a process that is no notebook wrote, the last part of it.

@@ -20,11 +20,20 @@ TERMINAL = {"TERMINATED", "SKIPPED", "INTERNAL_ERROR"}
 CLUSTER = {"existing_cluster_id": "1201-my-cluster"}
 
 
+@dataclass(frozen=True)
+class Address:
+    """Where a workspace answers that runs in a process of its own."""
+
+    url: str
+    token: str
+    root: Path
+
+
 @dataclass
 class Api:
     """The Jobs API of a workspace, over real HTTP; answers as they are."""
 
-    workspace: LocalWorkspace
+    workspace: LocalWorkspace | Address
     session: requests.Session = field(default_factory=requests.Session)
 
     def __post_init__(self) -> None:

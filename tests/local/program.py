@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.local.api import Address, Api
+
 REPOSITORY = Path(__file__).parents[2]
 
 
@@ -16,6 +18,7 @@ class Program:
     """A running ``python -m airflow_jobs_provider.local``."""
 
     def __init__(self, root: Path, *arguments: str) -> None:
+        self.root = root
         command = [sys.executable, "-W", "error", "-m", "airflow_jobs_provider.local"]
         self.process = subprocess.Popen(
             [*command, "--root", str(root), *arguments],
@@ -35,6 +38,11 @@ class Program:
                 connection: dict[str, str] = json.loads(text)
                 return connection
         raise AssertionError(self.process.communicate())
+
+    def api(self) -> Api:
+        """Read the printed lines up to the connection, and return a client of the workspace."""
+        connection = self.connection()
+        return Api(Address(connection["host"], connection["password"], self.root))
 
     def end(self) -> tuple[str, str]:
         """Wait for its end, and return what else it printed."""

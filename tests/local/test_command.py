@@ -55,6 +55,30 @@ def test_nothing_survives(tmp_path: Path, programs: list[Program], number: int) 
         assert not temporary.exists()
 
 
+def test_output_of_a_notebook_that_nobody_reads(tmp_path: Path, programs: list[Program]) -> None:
+    """What a notebook's child prints goes into the notebook, not to the workspace's own output."""
+    (tmp_path / "loud.py").write_text(
+        "# Databricks notebook source\n"
+        "import subprocess, sys\n"
+        'child = \'import sys; print("x" * 500_000); print("y" * 500_000, file=sys.stderr)\'\n'
+        "subprocess.run([sys.executable, '-c', child], check=True)\n"
+        "dbutils.notebook.exit('done')\n"
+    )
+    program = Program(tmp_path, "--port", "0")
+    programs.append(program)
+    api = program.api()
+    run_id = api.submit(notebook_task={"notebook_path": "/loud"})
+    assert api.wait(run_id)["state"]["result_state"] == "SUCCESS"
+    assert api.output(run_id)["notebook_output"]["result"] == "done"
+    [view] = api.get("runs/export", run_id=run_id).json()["views"]
+    assert "xxxxx" in view["content"]
+    assert "yyyyy" in view["content"]
+    program.process.send_signal(signal.SIGTERM)
+    printed, errors = program.end()
+    assert "xxxxx" not in printed
+    assert errors == ""
+
+
 def test_token_and_port_can_be_chosen(tmp_path: Path, programs: list[Program]) -> None:
     """The token and the port given are used; a port that is taken is said so."""
     with LocalWorkspace(tmp_path) as taken:

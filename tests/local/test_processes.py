@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from airflow_jobs_provider.local.markers import MARKER_VARIABLE, kill_marked
 from airflow_jobs_provider.local.workspace import LocalWorkspace
@@ -225,11 +224,5 @@ def _start(root: Path, programs: list[Program], task: dict[str, Any]) -> Program
     """Start a workspace as a program, and a run of the task in it."""
     program = Program(root, "--port", "0")
     programs.append(program)
-    connection = program.connection()
-    requests.post(
-        f"{connection['host']}/api/2.0/jobs/runs/submit",
-        json={"existing_cluster_id": "c", **task},
-        headers={"Authorization": f"Bearer {connection['password']}"},
-        timeout=10,
-    ).raise_for_status()
+    program.api().submit(**task)
     return program

@@ -10,14 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-__all__ = ["CONTEXT_VARIABLE", "MAX_CELL_OUTPUT_BYTES", "KernelContext", "too_large_mark"]
+__all__ = ["CONTEXT_VARIABLE", "KernelContext", "too_large_mark"]
 
-MAX_CELL_OUTPUT_BYTES = 8 * 1024 * 1024
 CONTEXT_VARIABLE = "AIRFLOW_JOBS_PROVIDER_KERNEL_CONTEXT"
 
 
 def too_large_mark(exit_file: Path) -> Path:
-    """Return the file that says that a kernel ended itself for its output."""
+    """Return the file that says why a kernel ended itself: its output was too large."""
     return exit_file.with_name("too-large")
 
 
@@ -57,9 +56,11 @@ class KernelContext:
 
     def leave_exit_value(self, value: str) -> None:
         """Hand the exit value to the workspace; whole or not at all."""
-        partial = self.exit_file.with_suffix(".partial")
-        partial.write_text(value, encoding="utf-8", errors="surrogatepass")
-        partial.replace(self.exit_file)
+        _write_whole(self.exit_file, value)
+
+    def leave_excess(self, words: str) -> None:
+        """Tell the workspace that the notebook's output is too large; whole or not at all."""
+        _write_whole(too_large_mark(self.exit_file), words)
 
     def workspace_path(self, path: str) -> str:
         """Return the workspace path that ``path``, as written in the notebook, means."""
@@ -87,3 +88,9 @@ class KernelContext:
         except urllib.error.HTTPError as error:
             message = json.load(error).get("message", str(error))
             raise RuntimeError(f"The workspace refused to run {path}: {message}") from None
+
+
+def _write_whole(file: Path, text: str) -> None:
+    partial = file.with_suffix(".partial")
+    partial.write_text(text, encoding="utf-8", errors="surrogatepass")
+    partial.replace(file)

@@ -31,7 +31,7 @@ def main() -> None:
     app = kernelapp.IPKernelApp.instance(user_ns=names_for(context))
     app.initialize(sys.argv[1:])
     magics.register(app.shell, context)
-    limit_output(app.shell, context)
+    limit_output(app.shell, app.session, context)
     # The notebook's folder and the workspace's root, as Databricks has it.
     sys.path[:0] = [str(context.folder), str(context.root)]
     app.start()

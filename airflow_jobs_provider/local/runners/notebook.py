@@ -13,6 +13,7 @@ import json
 import os
 import re
 import shutil
+import subprocess
 import sys
 import tempfile
 from contextlib import suppress
@@ -21,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.local.kernel import context as kernel_context
-from airflow_jobs_provider.local.kernel.context import MAX_CELL_OUTPUT_BYTES, too_large_mark
+from airflow_jobs_provider.local.kernel.context import too_large_mark
+from airflow_jobs_provider.local.limits import MAX_RESULT_BYTES, OutputMeter
 from airflow_jobs_provider.local.model import Output, Run
 from airflow_jobs_provider.local.notebooks import Cell, NotNotebookError, read_notebook
 from airflow_jobs_provider.local.parameters import notebook_parameters
@@ -36,8 +38,9 @@ from airflow_jobs_provider.local.runners.base import CannotRunError, Outcome, Wo
 
 __all__ = ["NotebookRunner"]
 
-MAX_RESULT_BYTES = 5 * 1024 * 1024
+_KERNEL_DIED = "The notebook's Python process died (killed, or out of memory?)"
 _START_SECONDS = 60
+_LAST_BYTES = 2000
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _LAUNCH = Path(kernel_context.__file__).with_name("launch.py")
 
@@ -81,16 +84,22 @@ class NotebookRunner:
         from nbclient.exceptions import CellExecutionError, DeadKernelError
 
         for index, cell in enumerate(self._notebook.cells):
+            failure: Outcome | None = None
             try:
                 await self._client.async_execute_cell(cell, index)
             except CellExecutionError as error:
-                if not self._exit_file.exists():
-                    return Outcome.failure(*_error_and_trace(cell, error))
+                truncated = self._client.error_is_truncated
+                failure = Outcome.failure(*_error_and_trace(cell, error), truncated=truncated)
             except DeadKernelError:
-                # Killed for its output, or it died; nbclient also says so when we are cancelled.
-                return Outcome.failure(self._why_dead())
+                # nbclient also says so when we are cancelled.
+                failure = Outcome.failure(_KERNEL_DIED)
+            # First: neither a good end of the cell nor an exit value makes up for it.
+            if excess := self._excess():
+                return Outcome.failure(excess)
             if self._exit_file.exists():
                 return Outcome(output=_exit_output(self._exit_file))
+            if failure is not None:
+                return failure
         return Outcome()
 
     async def cleanup(self) -> None:
@@ -107,7 +116,8 @@ class NotebookRunner:
                 await manager.cleanup_resources()
         if self._notebook is not None:
             file = self._workspace.kept_file(self._run.run_id, ".ipynb")
-            file.write_text(json.dumps(self._notebook), encoding="utf-8")
+            # Up to 20 MB of it: not in the event loop.
+            await asyncio.to_thread(_write_notebook, self._notebook, file)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     async def _end_kernel(self) -> None:
@@ -144,19 +154,31 @@ class NotebookRunner:
                 "PYDEVD_DISABLE_FILE_VALIDATION": "1",
             },
         )
+        log = self._folder / "kernel.log"
         try:
-            await self._client.async_start_new_kernel(cwd=str(file.parent), env=env)
+            # A kernel copies what its child processes print to its own standard streams. It must
+            # not be the workspace's, which nobody may read: a full pipe would stop the notebook.
+            with log.open("wb") as errors:
+                await self._client.async_start_new_kernel(
+                    cwd=str(file.parent), env=env, stdout=subprocess.DEVNULL, stderr=errors
+                )
             await self._client.async_start_new_kernel_client()
         except RuntimeError as error:
-            raise CannotRunError(f"The notebook's kernel did not start: {error}") from error
+            reason = ": ".join(filter(None, (str(error), _last_line(log))))
+            raise CannotRunError(f"The notebook's kernel did not start: {reason}") from error
 
-    def _why_dead(self) -> str:
-        if self._client.output_too_large or too_large_mark(self._exit_file).exists():
-            return (
-                "The output of a cell is larger than "
-                f"{MAX_CELL_OUTPUT_BYTES // 1024 // 1024} MB; the run was stopped"
-            )
-        return "The notebook's Python process died (killed, or out of memory?)"
+    def _excess(self) -> str:
+        """Return the words about output that is too large; empty where it is not."""
+        mark = too_large_mark(self._exit_file)
+        if mark.exists():
+            return mark.read_text(encoding="utf-8")
+        return str(self._client.meter.excess)
+
+
+def _last_line(log: Path) -> str:
+    with log.open("rb") as opened:
+        opened.seek(max(0, opened.seek(0, os.SEEK_END) - _LAST_BYTES))
+        return opened.read().decode("utf-8", errors="replace").rstrip().rpartition("\n")[2]
 
 
 def _no_access(path: str, reason: str) -> Outcome:
@@ -213,23 +235,32 @@ def _load_kernel_support() -> Any:
             return KernelSpec(argv=command, display_name="Python 3", language="python")
 
     class Client(NotebookClient):
-        """Stops a kernel whose cell gives out more than Databricks lets it."""
+        """Stops a kernel whose notebook gives out more than Databricks lets it.
 
-        output_bytes = 0
-        output_cell = -1
-        output_too_large = False
+        A second look: the kernel ends itself before, except where processes that the notebook has
+        forked print past the kernel's own count.
+        """
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.meter = OutputMeter()
+            self.error_is_truncated = False
+            self.metered_cell = -1
 
         def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
-            if cell_index != self.output_cell:
-                self.output_cell, self.output_bytes = cell_index, 0
-            self.output_bytes += _size_of(msg)
-            if self.output_bytes > MAX_CELL_OUTPUT_BYTES:
-                self.output_too_large = True
+            if cell_index != self.metered_cell:
+                self.metered_cell = cell_index
+                self.meter.begin_cell()
+                self.error_is_truncated = False
+            self.meter.add(msg["msg_type"], msg["content"], msg.get("buffers") or ())
+            if self.meter.excess:
                 process = _process_of(self.km)
                 if process is not None and process.poll() is None:
                     request_end(process.pid)
                 # Nothing more of it is read: there may be a lot still under way.
                 raise CellExecutionComplete
+            if msg["msg_type"] == "error" and msg["content"].get("truncated"):
+                self.error_is_truncated = True
             return super().process_message(msg, cell, cell_index)
 
     def make(notebook: Any, folder: Path) -> tuple[Manager, Client]:
@@ -251,16 +282,10 @@ def _load_kernel_support() -> Any:
     return make
 
 
+def _write_notebook(notebook: Any, file: Path) -> None:
+    file.write_text(json.dumps(notebook), encoding="utf-8")
+
+
 def _process_of(manager: Any) -> Any:
     """Return the process of a kernel; None where it has not started, or was reaped already."""
     return None if manager.provisioner is None else manager.provisioner.process
-
-
-def _size_of(msg: dict[str, Any]) -> int:
-    content = msg["content"]
-    if msg["msg_type"] == "stream":
-        return len(content["text"])
-    data = content.get("data")
-    if isinstance(data, dict):
-        return sum(len(part) if isinstance(part, str) else 100 for part in data.values())
-    return 0

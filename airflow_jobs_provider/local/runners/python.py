@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from airflow_jobs_provider.api.states import RunResultState
+from airflow_jobs_provider.local.limits import MAX_ERROR_CHARS, MAX_TRACE_CHARS, truncate
 from airflow_jobs_provider.local.model import Output, Run
 from airflow_jobs_provider.local.parameters import list_parameters
 from airflow_jobs_provider.local.paths import PathRefusedError, data_file_in_root
@@ -66,6 +67,9 @@ class ProcessRunner:
         if code == 0:
             return Outcome(output=Output(logs=logs, logs_truncated=truncated))
         error, trace = _error_in(logs, code)
+        error, _ = truncate(error, MAX_ERROR_CHARS)
+        if trace is not None:
+            trace, _ = truncate(trace, MAX_TRACE_CHARS)
         return Outcome.failure(error, trace, logs=logs, logs_truncated=truncated)
 
     async def cleanup(self) -> None:
