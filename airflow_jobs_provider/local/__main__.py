@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import json
 import logging
+import os
 import secrets
 import shlex
 import signal
@@ -15,7 +16,9 @@ from pathlib import Path
 from airflow_jobs_provider.local.paths import STATE_FOLDER
 from airflow_jobs_provider.local.workspace import CannotStartError, serve
 
+_log = logging.getLogger(__name__)
 _DEFAULT_PORT = 8421
+TOKEN_VARIABLE = "AIRFLOW_JOBS_PROVIDER_LOCAL_TOKEN"  # noqa: S105  (a name, no secret)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -34,7 +37,17 @@ def main(arguments: list[str] | None = None) -> int:
         default=_DEFAULT_PORT,
         help=f"the port on 127.0.0.1 (default: {_DEFAULT_PORT}); 0 for any that is free",
     )
-    parser.add_argument("--token", help="the access token (default: a new one)")
+    token = parser.add_mutually_exclusive_group()
+    token.add_argument(
+        "--token-file",
+        type=Path,
+        metavar="FILE",
+        help="a file that holds the access token (default: the environment variable "
+        f"{TOKEN_VARIABLE}, else a new token)",
+    )
+    token.add_argument(
+        "--token", help="the access token; every user of this machine can see it: prefer a file"
+    )
     parser.add_argument(
         "--state-dir",
         type=Path,
@@ -70,7 +83,7 @@ async def _serve(chosen: argparse.Namespace) -> None:
             signal.signal(number, lambda *_: loop.call_soon_threadsafe(interrupted.set))
     root: Path = chosen.root.resolve()
     state_dir: Path = (chosen.state_dir or root / STATE_FOLDER).resolve()
-    token: str = chosen.token or secrets.token_urlsafe(24)
+    token = _token(chosen)
     async with serve(
         root, chosen.port, token, state_dir, chosen.max_concurrent_runs, dry_run=chosen.dry_run
     ) as url:
@@ -84,6 +97,34 @@ async def _serve(chosen: argparse.Namespace) -> None:
         )
         await interrupted.wait()
         _say("Stopping: active runs are ended.")
+
+
+def _token(chosen: argparse.Namespace) -> str:
+    # Taken out of the environment, so that no run inherits it.
+    from_environment = os.environ.pop(TOKEN_VARIABLE, "")
+    if chosen.token_file is not None:
+        return _token_in(chosen.token_file)
+    if chosen.token:
+        _log.warning(
+            "--token is shown in the list of processes to every user of this machine; "
+            "use --token-file or %s",
+            TOKEN_VARIABLE,
+        )
+        return str(chosen.token)
+    return from_environment or secrets.token_urlsafe(24)
+
+
+def _token_in(file: Path) -> str:
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+        readable = os.name == "posix" and file.stat().st_mode & 0o077
+    except (OSError, UnicodeDecodeError) as error:
+        raise CannotStartError(f"The token file {file} cannot be read ({error})") from error
+    if not token:
+        raise CannotStartError(f"The token file {file} is empty")
+    if readable:
+        _log.warning("Other users of this machine may read %s: chmod 600 %s", file, file)
+    return token
 
 
 def _say(*lines: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import os
+import re
 import secrets
 import threading
 from collections.abc import AsyncIterator
@@ -17,10 +18,12 @@ from typing import IO, Self
 from airflow_jobs_provider.local.connections import Timeouts
 from airflow_jobs_provider.local.paths import STATE_FOLDER
 from airflow_jobs_provider.local.quotas import Quotas
+from airflow_jobs_provider.local.state_folder import SharedFolderError, make_private
 
 __all__ = ["CannotStartError", "LocalWorkspace", "Quotas", "Timeouts", "serve"]
 
 _EXTRA_MODULES = ("ipykernel", "nbclient", "nbconvert", "nbformat", "psutil")
+_TOKEN = re.compile(r"[!-~]+")
 
 
 class CannotStartError(RuntimeError):
@@ -155,7 +158,7 @@ async def serve(
 
     :raises CannotStartError: if it cannot.
     """
-    _prepare(root, state_dir)
+    _prepare(root, state_dir, token)
     from airflow_jobs_provider.local.server import Server
     from airflow_jobs_provider.local.service import Service
 
@@ -176,7 +179,7 @@ async def serve(
             await server.stop()
 
 
-def _prepare(root: Path, state_dir: Path) -> None:
+def _prepare(root: Path, state_dir: Path, token: str) -> None:
     missing = [name for name in _EXTRA_MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise CannotStartError(
@@ -185,8 +188,17 @@ def _prepare(root: Path, state_dir: Path) -> None:
         )
     if not root.is_dir():
         raise CannotStartError(f"The workspace's root {root} is not a folder")
-    # Executed notebooks and parameters may hold what other users should not read.
-    state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        make_private(state_dir, root)
+    except (OSError, SharedFolderError) as error:
+        raise CannotStartError(
+            f"Jobs and runs cannot be kept in {state_dir} ({error}); choose a folder of its own"
+        ) from error
+    if not _TOKEN.fullmatch(token):
+        raise CannotStartError(
+            "The access token must consist of printable ASCII characters without spaces, "
+            "since it is sent in a header"
+        )
 
 
 class _only_one:  # noqa: N801  (used as a statement)

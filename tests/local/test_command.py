@@ -127,10 +127,130 @@ def test_workspace_that_was_not_started(tmp_path: Path) -> None:
     workspace.stop()
 
 
+def modes_of(folder: Path) -> dict[str, int]:
+    """Return what others may do with a folder and with all that is in it."""
+    return {
+        str(path.relative_to(folder.parent)): path.stat().st_mode & 0o077
+        for path in (folder, *folder.rglob("*"))
+        if not path.is_symlink()
+    }
+
+
 def test_state_is_private(tmp_path: Path) -> None:
-    """What the workspace keeps is not readable for other users of the machine."""
-    with LocalWorkspace(tmp_path):
-        assert (tmp_path / ".workspace").stat().st_mode & 0o077 == 0
+    """What the workspace keeps is not readable for other users, whoever made the folder and how."""
+    state = tmp_path / ".workspace"
+    state.mkdir()
+    state.chmod(0o755)
+    outside = tmp_path / "outside"
+    outside.write_text("x")
+    outside.chmod(0o644)
+    (state / "link").symlink_to(outside)
+    with LocalWorkspace(tmp_path, dry_run=True):
+        assert state.stat().st_mode & 0o077 == 0
+        (state / "runs" / "7.ipynb").write_text("{}")
+    for path in (state, *state.rglob("*")):
+        if not path.is_symlink():
+            path.chmod(0o777 if path.is_dir() else 0o666)
+    assert all(modes_of(state).values())
+    with LocalWorkspace(tmp_path, dry_run=True):
+        left = {name: mode for name, mode in modes_of(state).items() if mode}
+        # What was made anew since is in a folder that nobody else can enter.
+        assert ".workspace" not in left
+        assert ".workspace/runs" not in left
+        assert ".workspace/runs/7.ipynb" not in left
+        assert ".workspace/workspace.sqlite" not in left
+    assert outside.stat().st_mode & 0o777 == 0o644
+
+
+def test_state_folder_that_is_shared(tmp_path: Path) -> None:
+    """A folder that other things are in is neither used for the state nor closed to others."""
+    root = tmp_path / "root"
+    root.mkdir()
+    public = tmp_path / "public"
+    public.mkdir()
+    public.chmod(0o1777)
+    for folder in (root, tmp_path, public):
+        before = folder.stat().st_mode
+        with pytest.raises(CannotStartError, match="choose a folder of its own"):
+            LocalWorkspace(root, state_dir=folder).start()
+        assert folder.stat().st_mode == before
+
+
+def arguments_of(program: Program) -> str:
+    """Return what the list of processes shows of a program."""
+    return " ".join(Process(program.process.pid).cmdline())
+
+
+def test_token_from_a_file(tmp_path: Path, programs: list[Program]) -> None:
+    """The token can be given in a file, so that the list of processes does not show it."""
+    file = tmp_path / "token"
+    file.write_text("from-a-file\n")
+    file.chmod(0o600)
+    program = Program(tmp_path, "--port", "0", "--token-file", str(file))
+    programs.append(program)
+    assert program.connection()["password"] == "from-a-file"
+    assert "from-a-file" not in arguments_of(program)
+    program.process.terminate()
+    assert program.end()[1] == ""
+
+
+def test_token_from_the_environment(
+    tmp_path: Path, programs: list[Program], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token can be given in an environment variable, which no run inherits."""
+    monkeypatch.setenv("AIRFLOW_JOBS_PROVIDER_LOCAL_TOKEN", "from-the-environment")
+    (tmp_path / "show.py").write_text("import os\nprint(dict(os.environ))\n")
+    program = Program(tmp_path, "--port", "0")
+    programs.append(program)
+    connection = program.connection()
+    assert connection["password"] == "from-the-environment"
+    assert "from-the-environment" not in arguments_of(program)
+    jobs = f"{connection['host']}/api/2.1/jobs"
+    headers = {"Authorization": f"Bearer {connection['password']}"}
+    body = {"spark_python_task": {"python_file": "/show.py"}, "existing_cluster_id": "c"}
+    launched = requests.post(f"{jobs}/runs/submit", json=body, headers=headers, timeout=10).json()
+
+    def logs() -> str | None:
+        answer = requests.get(
+            f"{jobs}/runs/get-output", params=launched, headers=headers, timeout=10
+        )
+        found: str | None = answer.json().get("logs")
+        return found
+
+    printed = str(until(logs, "the run's output"))
+    assert "'PATH'" in printed
+    assert "from-the-environment" not in printed
+    # Given otherwise, too, the option counts; and it is said that others see it.
+    program.process.terminate()
+    assert program.end()[1] == ""
+    other = Program(tmp_path, "--port", "0", "--token", "chosen")
+    programs.append(other)
+    assert other.connection()["password"] == "chosen"
+    other.process.terminate()
+    assert "--token is shown in the list of processes" in other.end()[1]
+
+
+@pytest.mark.parametrize(
+    ("content", "refusal"),
+    [
+        (None, "cannot be read"),
+        (b" \n", "is empty"),
+        (b"\xff\xfe", "cannot be read"),
+        ("tästä".encode(), "must consist of printable ASCII characters"),
+        (b"two words", "must consist of printable ASCII characters"),
+    ],
+)
+def test_token_files_that_hold_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes | None, refusal: str
+) -> None:
+    """A file that holds no token that a header can carry is refused in one line."""
+    file = tmp_path / "token"
+    if content is not None:
+        file.write_bytes(content)
+    assert main(["--root", str(tmp_path), "--port", "0", "--token-file", str(file)]) == 1
+    error = capsys.readouterr().err
+    assert refusal in error
+    assert "Traceback" not in error
 
 
 def test_main_in_this_process(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
