@@ -7,20 +7,19 @@ and tried again in the client. Making a hook reads no connection and touches no 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_jobs_provider import connection_form
 from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.finding import find_job_id
 from airflow_jobs_provider.api.outputs import TaskOutput, read_outputs
 from airflow_jobs_provider.api.permissions import create_with_permissions, reset_with_permissions
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import whole_run
+from airflow_jobs_provider.hooks.form import connection_form_widgets, ui_field_behaviour
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth import Credentials
@@ -88,33 +87,16 @@ class DatabricksJobsHook(BaseHook):
         self.validate = validate
         self._blocking_client: JobsClient | None = None
 
+    # Airflow does not look for these two in a base class.
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Add the extra's fields to the connection form (Airflow before 3.2)."""
-        from flask_appbuilder.fieldwidgets import BS3PasswordFieldWidget, BS3TextFieldWidget
-        from flask_babel import lazy_gettext
-        from wtforms import BooleanField, IntegerField, PasswordField, StringField
-        from wtforms.validators import Optional
-
-        kinds: dict[str, Callable[..., Any]] = {
-            "password": partial(PasswordField, widget=BS3PasswordFieldWidget()),
-            "string": partial(StringField, widget=BS3TextFieldWidget()),
-            "integer": partial(IntegerField, widget=BS3TextFieldWidget(), validators=[Optional()]),
-            "boolean": partial(BooleanField, default=False),
-        }
-        return {
-            name: kinds[kind](lazy_gettext(label), description=description)
-            for name, (kind, label, description) in connection_form.EXTRA_FIELDS.items()
-        }
+        return connection_form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Shape the connection form (Airflow before 3.2)."""
-        return {
-            "hidden_fields": connection_form.HIDDEN_FIELDS,
-            "relabeling": connection_form.RELABELING,
-            "placeholders": connection_form.PLACEHOLDERS,
-        }
+        return ui_field_behaviour()
 
     # -- clients -------------------------------------------------------------------------------
 
