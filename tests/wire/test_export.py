@@ -8,6 +8,7 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,9 +18,10 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.api import calls, errors
 from airflow_jobs_provider.api.retries import RetryPolicy, no_waiting
+from airflow_jobs_provider.api.view_stream import ViewEvent
 from airflow_jobs_provider.operators.export_run import DatabricksExportRunOperator
 
-from .conftest import TOKEN, Face, ScriptedServer, Step, answer
+from .conftest import TOKEN, Face, ScriptedServer, Step, answer, shown_with_locals
 
 # Airflow 3.0's own, with later versions of the library that it builds its paths on.
 pytestmark = pytest.mark.filterwarnings(
@@ -130,6 +132,22 @@ def test_what_is_wrong_is_told_alike(face: Face, server: ScriptedServer) -> None
                 face.send(call, retries=ONCE)
             told[-1].append(f"{type(caught.value).__name__}: {caught.value}")
     assert told[0] == told[1]
+
+
+@pytest.mark.parametrize("name", sorted(BAD.keys() - {"too large"}))
+def test_no_token_in_a_traceback(face: Face, server: ScriptedServer, name: str) -> None:
+    """Neither of an answer that is bad somewhere in its middle, nor of who receives it."""
+
+    def fail(events: Iterable[ViewEvent]) -> None:
+        for event in events:
+            raise OSError(f"disk full after {str(event)[:5]}")
+
+    for receive in (list, fail):
+        face.connect(server.url)
+        server.will(BAD[name])
+        with pytest.raises((errors.JobsApiError, OSError)) as caught:
+            face.send(calls.export_run_as_stream(7, None, receive), retries=ONCE)
+        assert TOKEN not in shown_with_locals(caught.value)
 
 
 def test_an_error_of_the_storage_is_no_outage(server: ScriptedServer, tmp_path: Path) -> None:
