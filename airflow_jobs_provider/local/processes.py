@@ -114,12 +114,12 @@ async def end_process_tree(pid: int, return_code: Callable[[], int | None], mark
                 # Of two kinds of process, one of which has nothing to await.
                 while return_code() is None:  # noqa: ASYNC110
                     await asyncio.sleep(_POLL_SECONDS)
-    if return_code() is None:
-        # The supervisor hangs, or was stopped.
-        _kill_tree(pid)
-    elif _HAS_SUPERVISOR and return_code() != -signal.SIGKILL:
+    if _HAS_SUPERVISOR and return_code() not in {None, -signal.SIGKILL}:
         # The supervisor ended by itself: nothing is left.
         return
+    if return_code() is None or not _HAS_SUPERVISOR:
+        # The supervisor was stopped; or there is none, and the process group may live on.
+        _kill_tree(pid)
     await asyncio.to_thread(kill_marked, marker)
 
 

@@ -17,6 +17,7 @@ import resource
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import NoReturn
 
@@ -34,15 +35,16 @@ _RETRY_SECONDS = 0.005
 
 def supervise(workspace_pid: int, command: list[str]) -> NoReturn:
     """Run the command, kill what it leaves behind, and end as it ended."""
-    # Blocked signals are kept until sigwait() takes them; none is lost, none interrupts.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _AWAITED)
+    # Blocked signals are kept until sigwait() takes them; none is lost. Others, which the command
+    # may send to its parent, do nothing.
+    inherited_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     _signal_when_parent_dies(workspace_pid, END_SIGNAL)
     supervisor_pid = os.getpid()
     leader = os.fork()
     if leader == 0:
-        _become(command, supervisor_pid)
+        _become(command, supervisor_pid, inherited_mask)
     status = _wait_for_end(leader)
     _kill_descendants()
     if status is None:
@@ -50,7 +52,7 @@ def supervise(workspace_pid: int, command: list[str]) -> NoReturn:
     _end_like(status)
 
 
-def _become(command: list[str], supervisor_pid: int) -> NoReturn:
+def _become(command: list[str], supervisor_pid: int, mask: Iterable[int]) -> NoReturn:
     try:
         # A signal to the command's process group must not reach the supervisor.
         os.setsid()
@@ -60,7 +62,7 @@ def _become(command: list[str], supervisor_pid: int) -> NoReturn:
             os.environ["JPY_PARENT_PID"] = str(supervisor_pid)
         # Python ignores SIGPIPE; the command is to find the default.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _AWAITED)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.execvp(command[0], command)  # noqa: S606  (the workspace's own command)
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
@@ -148,4 +150,8 @@ def _prctl(option: int, argument: int) -> None:
 
 
 if __name__ == "__main__":
-    supervise(int(sys.argv[1]), sys.argv[2:])
+    try:
+        supervise(int(sys.argv[1]), sys.argv[2:])
+    finally:
+        # It raised: the workspace takes this end as a sign to look for what is left.
+        os.kill(os.getpid(), signal.SIGKILL)

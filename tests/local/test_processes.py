@@ -128,9 +128,12 @@ def test_run_that_is_cancelled(workspace: Api, kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_run_that_times_out(workspace: Api, kind: str) -> None:
     """When a run has timed out, none of its processes is left."""
-    task = task_of(workspace.root, kind, ends=False)
-    run_id = workspace.submit(timeout_seconds=8, **task)
+    job_id = workspace.create(**task_of(workspace.root, kind, ends=False))
+    run_id = workspace.run_now(job_id)
     processes = started(workspace.root)
+    # The one change of a job that its active runs follow.
+    changed = {"job_id": job_id, "new_settings": {"timeout_seconds": 1}}
+    assert workspace.post("update", changed).status_code == 200
     assert workspace.wait(run_id)["state"]["result_state"] == "TIMEDOUT"
     assert_gone(processes, seconds=0)
 
@@ -189,6 +192,24 @@ def test_run_that_kills_its_supervisor(workspace: Api) -> None:
     assert workspace.wait(run_id)["state"]["result_state"] == "FAILED"
     assert_gone(processes, seconds=0)
     stray.kill()
+
+
+def test_run_that_signals_its_supervisor(workspace: Api) -> None:
+    """Signals that a run sends to its parent or its group neither end that nor hide a process."""
+    task = task_of(workspace.root, "python", ends=True)
+    with (workspace.root / "work.py").open("a") as file:
+        file.write(
+            "import signal\n"
+            "for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGALRM):\n"
+            "    os.kill(os.getppid(), number)\n"
+            "assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])\n"
+            "os.killpg(0, signal.SIGKILL)\n"
+        )
+    run_id = workspace.submit(**task)
+    assert workspace.wait(run_id)["state"]["result_state"] == "FAILED"
+    assert workspace.output(run_id)["error"] == "The process was ended by SIGKILL"
+    for name in NAMES:
+        assert not psutil.pid_exists(int((workspace.root / "pids" / name).read_text())), name
 
 
 def test_own_ancestors_are_spared(tmp_path: Path) -> None:
