@@ -16,6 +16,7 @@ from airflow_jobs_provider.local import checks
 from airflow_jobs_provider.local.answers import job_answer, output_answer, run_answer
 from airflow_jobs_provider.local.model import Job, Run, RunType, task_of
 from airflow_jobs_provider.local.pages import export_notebook
+from airflow_jobs_provider.local.permissions import read_access_control_list
 from airflow_jobs_provider.local.problems import (
     ApiProblem,
     invalid,
@@ -75,7 +76,8 @@ Endpoint = Callable[[Call], Awaitable[dict[str, Any]]]
 async def create(call: Call) -> dict[str, Any]:
     """Create: keep a new job."""
     settings = _queueing(checks.check_settings(_settings(call.data), call.version), call.version)
-    return {"job_id": call.service.launcher.create_job(settings).job_id}
+    permissions = read_access_control_list(call.data.get("access_control_list"))
+    return {"job_id": call.service.launcher.create_job(settings, permissions).job_id}
 
 
 async def list_jobs(call: Call) -> dict[str, Any]:

@@ -48,11 +48,13 @@ class Launcher:
         self._scheduler = scheduler
         self._user = user
 
-    def create_job(self, settings: dict[str, Any]) -> Job:
-        """Keep a new job."""
+    def create_job(
+        self, settings: dict[str, Any], access_control_list: list[dict[str, str]]
+    ) -> Job:
+        """Keep a new job, and its permissions."""
         self._quotas.check_saving()
         self._quotas.check_creation()
-        job = Job(self._store.new_id(), settings, now_millis(), self._user)
+        job = Job(self._store.new_id(), settings, now_millis(), self._user, access_control_list)
         self._store.add_job(job)
         return job
 

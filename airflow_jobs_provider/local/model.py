@@ -107,12 +107,16 @@ class Output:
 
 @dataclass(slots=True)
 class Job:
-    """A job (reference: "Job")."""
+    """A job (reference: "Job").
+
+    :param access_control_list: permissions beside the creator's, as the Permissions API takes them.
+    """
 
     job_id: int
     settings: dict[str, Any]
     created_time: int
     creator_user_name: str
+    access_control_list: list[dict[str, str]] = field(default_factory=list)
 
 
 @dataclass(slots=True)

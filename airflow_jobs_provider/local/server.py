@@ -20,6 +20,7 @@ from airflow_jobs_provider.local.connections import Connection, Connections, Tim
 from airflow_jobs_provider.local.endpoints import Call, Endpoint, endpoints_of
 from airflow_jobs_provider.local.model import Run, RunType
 from airflow_jobs_provider.local.parameters import list_parameters, notebook_parameters
+from airflow_jobs_provider.local.permissions import PERMISSION_ENDPOINTS
 from airflow_jobs_provider.local.problems import ApiProblem, invalid, malformed
 from airflow_jobs_provider.local.service import Service
 from airflow_jobs_provider.local.versions import LATEST, VERSIONS, Version
@@ -70,6 +71,9 @@ class Server:
             for (verb, path), endpoint in endpoints_of(version).items():
                 handler = self._api_handler(version, endpoint)
                 app.router.add_route(verb, f"/api/{version.name}/jobs/{path}", handler)
+        for verb, endpoint in PERMISSION_ENDPOINTS.items():
+            handler = self._api_handler(VERSIONS["2.0"], endpoint)
+            app.router.add_route(verb, "/api/2.0/permissions/jobs/{job_id}", handler)
         app.router.add_post("/local/notebook-run", self._notebook_run)
         app.router.add_get("/", self._runs_page)
         app.router.add_get("/runs/{run_id:[0-9]{1,18}}", self._run_page)
@@ -175,6 +179,7 @@ class Server:
                 data = dict(request.query)
             else:
                 data = await self._json_body(request)
+            data = {**data, **request.match_info}
             return web.json_response(await endpoint(Call(self._service, version, data)))
 
         return handle

@@ -87,7 +87,7 @@ class Store:
         )
 
     def save_job(self, job: Job) -> None:
-        """Keep a job's new settings."""
+        """Keep a job's new settings and permissions."""
         self._db.execute(
             "UPDATE jobs SET name = ?, record = ? WHERE job_id = ?",
             (*_job_columns(job), job.job_id),
@@ -279,6 +279,7 @@ def _job_columns(job: Job) -> tuple[str, str]:
         "settings": job.settings,
         "created_time": job.created_time,
         "creator_user_name": job.creator_user_name,
+        "access_control_list": job.access_control_list,
     }
     return str(job.settings.get("name", "Untitled")), _dump(record)
 

@@ -15,6 +15,9 @@ from airflow_jobs_provider.local.problems import invalid
 
 __all__ = ["LATEST", "VERSIONS", "Version", "page_token", "position_of"]
 
+# More than there can be, and few enough for the database to count.
+_MAX_POSITION = 2**31
+
 
 @dataclass(frozen=True, slots=True)
 class Version:
@@ -72,7 +75,7 @@ def position_of(token: str, kind: str) -> int:
     try:
         padded = token + "=" * (-len(token) % 4)
         found, _, position = base64.urlsafe_b64decode(padded).decode().partition(":")
-        if found == kind:
+        if found == kind and 0 <= int(position) < _MAX_POSITION:
             return int(position)
     except (ValueError, binascii.Error):
         pass

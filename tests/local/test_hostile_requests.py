@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import socket
 import threading
@@ -163,3 +164,12 @@ def test_large_bodies_hold_up_nobody(api: Api, body: bytes) -> None:
     asking.join()
     assert (answer.status_code, answer.json()["error_code"]) == (400, "MALFORMED_REQUEST")
     assert longest < 1
+
+
+@pytest.mark.parametrize("position", ["9" * 19, "9" * 30, "9" * 5000, "-1", "1.5", "x", ""])
+def test_page_tokens_of_no_page(api: Api, position: str) -> None:
+    """A page_token that the workspace has not given is refused, whatever it holds."""
+    for path, kind in (("runs/list", "runs"), ("list", "jobs")):
+        token = base64.urlsafe_b64encode(f"{kind}:{position}".encode()).decode().rstrip("=")
+        answer = api.get(path, version="2.1", page_token=token)
+        assert (answer.status_code, answer.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
