@@ -12,6 +12,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,8 +22,12 @@ PROVIDER = "apache-airflow-providers-databricks==7.23.0"
 OTHER_VERSIONS = re.compile(r"^(python-dateutil)==", re.IGNORECASE)
 
 
-def python(venv: Path = ROOT / ".venv-official") -> str:
-    """Return the path of the environment's Python; make the environment first, if need be."""
+def python(venv: Path = ROOT / ".venv-official", *, more: Sequence[str] = ()) -> str:
+    """Return the path of the environment's Python; make the environment first, if need be.
+
+    :param venv: folder of the environment.
+    :param more: packages beside Airflow and the official provider.
+    """
     binary, made = venv / "bin" / "python", venv / ".made"
     if not made.exists():
         subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
@@ -30,7 +35,7 @@ def python(venv: Path = ROOT / ".venv-official") -> str:
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
             constraints.write("\n".join(pin for pin in pins if not OTHER_VERSIONS.match(pin)))
             constraints.flush()
-            install = [str(binary), "-m", "pip", "install", "--quiet", AIRFLOW, PROVIDER]
+            install = [str(binary), "-m", "pip", "install", "--quiet", AIRFLOW, PROVIDER, *more]
             subprocess.run([*install, "--constraint", constraints.name], check=True)
         made.touch()
     return str(binary)

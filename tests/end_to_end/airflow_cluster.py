@@ -174,6 +174,15 @@ class AirflowCluster:
                 start_new_session=True,
             )
 
+    def cpu_seconds(self, *names: str) -> float:
+        """Return the CPU time that components have taken so far, with all their processes."""
+        mains = [psutil.Process(self._processes[name].pid) for name in names]
+        processes = mains + [child for main in mains for child in main.children(recursive=True)]
+        times = [process.cpu_times() for process in processes]
+        return float(
+            sum(one.user + one.system + one.children_user + one.children_system for one in times)
+        )
+
     @property
     def triggerers(self) -> list[str]:
         """The names of the triggerers at work."""
