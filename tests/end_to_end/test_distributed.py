@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.end_to_end.airflow_cluster import AirflowCluster, DagRun, eventually
+from tests.end_to_end.airflow_cluster import START_SECONDS, AirflowCluster, DagRun, eventually
 from tests.end_to_end.counting_workspace import CountedRun, CountingWorkspace
 from tests.end_to_end.scenes import Begin, Scene
 from tests.end_to_end.services import PostgresServer, RedisServer
@@ -28,6 +28,7 @@ pytestmark = pytest.mark.distributed
 HERE = Path(__file__).parent
 WORKERS = ("worker-1", "worker-2")
 COMPONENTS = ("scheduler", "dagprocessor", "apiserver", *WORKERS)
+TRIGGERERS = 2
 # After so many seconds without a heartbeat Airflow takes a task or a scheduler for dead; by default
 # these are minutes.
 SILENCE_SECONDS = "12"
@@ -97,26 +98,27 @@ class Deployment(AirflowCluster):
         self._processes.pop(name).wait(seconds)
 
     def restart_what_ended(self) -> None:
-        """Start the components that have ended by themselves, as a service manager does."""
-        ended = [name for name, process in self._processes.items() if process.poll() is not None]
-        for name in ended:
+        """Start what has ended by itself, until all is at work, as a service manager does."""
+        eventually(self._is_whole, "all components are at work", START_SECONDS)
+
+    def _is_whole(self) -> bool:
+        for name in [name for name, one in self._processes.items() if one.poll() is not None]:
             del self._processes[name]
-        self.restart(*(name for name in ended if name not in WORKERS))
-        for name in ended:
-            if name in WORKERS:
-                self.start_worker(name)
+        for name in COMPONENTS:
+            if name not in self._processes:
+                (self.home / f"{name}.pid").unlink(missing_ok=True)
+                self.start(name)
+        try:
+            while len(self.triggerers) < TRIGGERERS:
+                self.start_triggerer()
+            return self._is_ready()
+        except AssertionError:  # One more has ended meanwhile.
+            return False
 
     def triggerer_of(self, dag_run: DagRun) -> str:
         """Return the triggerer that waits for a DAG run's task."""
         number = dag_run.task()["triggerer_job"]["id"]
         return next(name for name, one in self._triggerer_ids.items() if one == number)
-
-    def start_worker(self, name: str) -> None:
-        """Start a worker and wait until it takes tasks."""
-        seen = self.log_of(name).count(" ready.")
-        (self.home / f"{name}.pid").unlink(missing_ok=True)
-        self.start(name)
-        eventually(lambda: self.log_of(name).count(" ready.") > seen, f"{name} takes tasks")
 
 
 @dataclass(frozen=True)
@@ -172,14 +174,7 @@ def cluster(
 def whole(cluster: Deployment) -> Iterator[None]:
     """After each test, whatever has died is started again."""
     yield
-    for name in COMPONENTS:
-        if name not in cluster.components:
-            if name in WORKERS:
-                cluster.start_worker(name)
-            else:
-                cluster.restart(name)
-    while len(cluster.triggerers) < 2:
-        cluster.start_triggerer()
+    cluster.restart_what_ended()
 
 
 @pytest.fixture
