@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from scripts.airflow_env import ROOT, airflow_environment
+from tests.end_to_end.services import PostgresServer, RedisServer
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 STARTS = re.compile(r"\[DAG TEST\] starting task_id=(\S+)")
@@ -95,3 +96,17 @@ def run_dag(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
         return DagRun(done.returncode, log, home, **outcome)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    """The server of Airflow's metadata and Celery's results."""
+    with PostgresServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def redis() -> Iterator[RedisServer]:
+    """The broker."""
+    with RedisServer() as running:
+        yield running

@@ -14,18 +14,23 @@ from pathlib import Path
 
 import pytest
 
-from airflow_jobs_provider.api import calls
-from airflow_jobs_provider.api.auth import Token
-from airflow_jobs_provider.api.client import JobsClient
-from tests.end_to_end.airflow_cluster import AIRFLOW_2, AirflowCluster, DagRun, eventually
-from tests.end_to_end.counting_workspace import TOKEN, CountedRun, CountingWorkspace
-from tests.end_to_end.many_dags.many import DAGS, FIRST_RUN_ID, TASKS
+from tests.end_to_end.airflow_cluster import AirflowCluster, eventually
+from tests.end_to_end.counting_workspace import CountingWorkspace
+from tests.end_to_end.many_dags.many import DAGS, TASKS
+from tests.end_to_end.many_triggers import (
+    TRIGGERS,
+    begin,
+    cancels,
+    launch_runs,
+    left_alone,
+    runs_of,
+    started,
+)
 from tests.end_to_end.scenes import Scene
 
 pytestmark = pytest.mark.standalone
 
 HERE = Path(__file__).parent
-TRIGGERS = DAGS * TASKS
 # What the runs of a cleared task may overlap.
 OVERLAP_SECONDS = 5
 SILENCE_SECONDS = 10
@@ -36,11 +41,7 @@ Record = Callable[[str, object], None]
 def workspace() -> Iterator[CountingWorkspace]:
     """A workspace with a run for each task."""
     with CountingWorkspace() as running:
-        client = JobsClient(running.url, Token(TOKEN))
-        request = {"existing_cluster_id": "c", "notebook_task": {"notebook_path": "/Shared/long"}}
-        for number in range(TRIGGERS):
-            assert client.send(calls.submit_run(request)) == FIRST_RUN_ID + number
-        client.close()
+        launch_runs(running)
         yield running
 
 
@@ -80,34 +81,6 @@ def silences(cluster: AirflowCluster, triggerer: str) -> Iterator[list[float]]:
         thread.join()
 
 
-def begin(cluster: AirflowCluster, number: int, triggerer: str) -> DagRun:
-    """Begin a DAG run, and wait until a triggerer has started the triggers of all its tasks."""
-    run = cluster.trigger(f"many_{number}")
-    pattern = rf"trigger many_{number}/.* \(ID (\d+)\) starting"
-    eventually(
-        lambda: len(cluster.logged_by_triggers(triggerer, pattern)) == TASKS, "all have started"
-    )
-    if AIRFLOW_2:
-        return run
-    for index in range(TASKS):
-        # As a worker does, which launched the run.
-        path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/wait_{index}/xcomEntries"
-        run_id = FIRST_RUN_ID + TASKS * number + index
-        cluster.ask("POST", path, {"key": "run_id", "value": run_id, "map_index": -1})
-    return run
-
-
-def runs_of(workspace: CountingWorkspace, number: int) -> list[CountedRun]:
-    """Return the runs that the tasks of a DAG wait for."""
-    first = FIRST_RUN_ID + TASKS * number
-    return [workspace.run(run_id) for run_id in range(first, first + TASKS)]
-
-
-def cancels(workspace: CountingWorkspace) -> list[int]:
-    """Return how many cancels were seen for the runs of each DAG."""
-    return [sum(run.cancels for run in runs_of(workspace, number)) for number in range(DAGS)]
-
-
 def test_cleared_beside_a_hundred(
     cluster: AirflowCluster, workspace: CountingWorkspace, record_property: Record
 ) -> None:
@@ -140,12 +113,9 @@ def taken_over(cluster: AirflowCluster) -> tuple[str, str]:
     for number in range(1, DAGS):
         begin(cluster, number, frozen)
     other = cluster.start_triggerer()
-    pattern = r"trigger many_.* \(ID (\d+)\) starting"
     cluster.freeze(frozen)
     try:
-        eventually(
-            lambda: len(cluster.logged_by_triggers(other, pattern)) == TRIGGERS, "it took them over"
-        )
+        eventually(lambda: started(cluster, other) == TRIGGERS, "it took them over")
     finally:
         cluster.thaw(frozen)
     return frozen, other
@@ -160,10 +130,7 @@ def test_hundreds_are_taken_over(
     """The triggerer that wakes up without its triggers cancels no run, and knows why."""
     thawed = time.monotonic()
     frozen, _ = taken_over
-    pattern = r"Run (\d+) is not canceled: its task still waits for it"
-    eventually(
-        lambda: len(cluster.logged_by_triggers(frozen, pattern)) == TRIGGERS, "none is cancelled"
-    )
+    eventually(lambda: left_alone(cluster, frozen) == TRIGGERS, "none is cancelled")
     record_property("until all were known, s", round(time.monotonic() - thawed, 1))
     assert cancels(workspace) == [0] * DAGS
 

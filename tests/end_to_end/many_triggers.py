@@ -1,0 +1,71 @@
+"""Hundreds of deferred tasks whose runs are there before: the DAGs of ``many_dags``."""
+
+from __future__ import annotations
+
+from airflow_jobs_provider.api import calls
+from airflow_jobs_provider.api.auth import Token
+from airflow_jobs_provider.api.client import JobsClient
+from tests.end_to_end.airflow_cluster import AIRFLOW_2, AirflowCluster, DagRun, eventually
+from tests.end_to_end.counting_workspace import TOKEN, CountedRun, CountingWorkspace
+from tests.end_to_end.many_dags.many import DAGS, FIRST_RUN_ID, TASKS
+
+__all__ = [
+    "TRIGGERS",
+    "begin",
+    "cancels",
+    "launch_runs",
+    "left_alone",
+    "runs_of",
+    "started",
+]
+
+TRIGGERS = DAGS * TASKS
+
+
+def launch_runs(workspace: CountingWorkspace) -> None:
+    """Launch a run for each task."""
+    client = JobsClient(workspace.url, Token(TOKEN))
+    request = {"existing_cluster_id": "c", "notebook_task": {"notebook_path": "/Shared/long"}}
+    for number in range(TRIGGERS):
+        assert client.send(calls.submit_run(request)) == FIRST_RUN_ID + number
+    client.close()
+
+
+def begin(cluster: AirflowCluster, number: int, *triggerers: str) -> DagRun:
+    """Begin a DAG run, and wait until triggerers have started the triggers of all its tasks."""
+    run = cluster.trigger(f"many_{number}")
+    eventually(
+        lambda: sum(started(cluster, name, f"many_{number}") for name in triggerers) == TASKS,
+        "all have started",
+    )
+    if AIRFLOW_2:
+        return run
+    for index in range(TASKS):
+        # As a worker does, which launched the run.
+        path = f"/dags/{run.dag_id}/dagRuns/{run.run_id}/taskInstances/wait_{index}/xcomEntries"
+        run_id = FIRST_RUN_ID + TASKS * number + index
+        cluster.ask("POST", path, {"key": "run_id", "value": run_id, "map_index": -1})
+    return run
+
+
+def started(cluster: AirflowCluster, triggerer: str, dag_id: str = "many_.*") -> int:
+    """Return how many triggers a triggerer has started."""
+    pattern = rf"trigger {dag_id}/.* \(ID (\d+)\) starting"
+    return len(cluster.logged_by_triggers(triggerer, pattern))
+
+
+def left_alone(cluster: AirflowCluster, triggerer: str) -> int:
+    """Return of how many triggers that it lost a triggerer knows that their tasks still wait."""
+    pattern = r"Run (\d+) is not canceled: its task still waits for it"
+    return len(cluster.logged_by_triggers(triggerer, pattern))
+
+
+def runs_of(workspace: CountingWorkspace, number: int) -> list[CountedRun]:
+    """Return the runs that the tasks of a DAG wait for."""
+    first = FIRST_RUN_ID + TASKS * number
+    return [workspace.run(run_id) for run_id in range(first, first + TASKS)]
+
+
+def cancels(workspace: CountingWorkspace) -> list[int]:
+    """Return how many cancels were seen for the runs of each DAG."""
+    return [sum(run.cancels for run in runs_of(workspace, number)) for number in range(DAGS)]

@@ -1,0 +1,94 @@
+"""300 deferred tasks in two triggerers, on PostgreSQL: whose runs are cancelled, and when.
+
+The tests of this module go on from where the one before ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.airflow_cluster import eventually
+from tests.end_to_end.counting_workspace import CountingWorkspace
+from tests.end_to_end.deployment import Deployment
+from tests.end_to_end.many_dags.many import DAGS, TASKS
+from tests.end_to_end.many_triggers import (
+    TRIGGERS,
+    begin,
+    cancels,
+    launch_runs,
+    left_alone,
+    runs_of,
+    started,
+)
+from tests.end_to_end.services import PostgresServer, RedisServer
+
+pytestmark = pytest.mark.distributed
+
+HERE = Path(__file__).parent
+# So many triggers the frozen triggerer must have at the least, or the test proves little.
+FEWEST = TRIGGERS // 5
+SECONDS_TO_CANCEL = 60
+Record = Callable[[str, object], None]
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[CountingWorkspace]:
+    """A workspace with a run for each task."""
+    with CountingWorkspace() as running:
+        launch_runs(running)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    workspace: CountingWorkspace,
+    postgres: PostgresServer,
+    redis: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Deployment]:
+    """One Airflow for all tests of this module."""
+    connections = {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}
+    home = tmp_path_factory.mktemp("cluster")
+    with Deployment(home, HERE / "many_dags", connections, postgres, redis) as running:
+        yield running
+
+
+def test_frozen_with_a_share_and_thawed(
+    cluster: Deployment, workspace: CountingWorkspace, record_property: Record
+) -> None:
+    """The other triggerer takes its share over; when it wakes up it cancels nothing."""
+    triggerers = cluster.triggerers
+    for number in range(DAGS):
+        begin(cluster, number, *triggerers)
+    frozen = max(triggerers, key=lambda name: started(cluster, name))
+    (other,) = set(triggerers) - {frozen}
+    share = started(cluster, frozen)
+    assert share >= FEWEST
+    record_property("triggers of the frozen one", share)
+    cluster.freeze(frozen)
+    try:
+        eventually(lambda: started(cluster, other) == TRIGGERS, "it took them over")
+    finally:
+        cluster.thaw(frozen)
+    thawed = time.monotonic()
+    eventually(lambda: left_alone(cluster, frozen) == share, "none is cancelled")
+    record_property("until all were known, s", round(time.monotonic() - thawed, 1))
+    assert cancels(workspace) == [0] * DAGS
+
+
+def test_one_dag_run_of_three_is_marked(
+    cluster: Deployment, workspace: CountingWorkspace, record_property: Record
+) -> None:
+    """The runs of its hundred tasks are cancelled within a minute, and no others."""
+    marked = time.monotonic()
+    cluster.ask("PATCH", "/dags/many_0/dagRuns/many_0_1", {"state": "failed"})
+    mine = runs_of(workspace, 0)
+    eventually(lambda: all(run.cancels for run in mine), "they are cancelled", SECONDS_TO_CANCEL)
+    record_property("until all were cancelled, s", round(time.monotonic() - marked, 1))
+    for triggerer in cluster.triggerers:
+        cluster.until_beaten(triggerer, since=time.time())
+    assert cancels(workspace) == [TASKS, *[0] * (DAGS - 1)]
