@@ -293,9 +293,10 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
 
     def _look(self, began: float) -> Run | None:
         """Look at what is waited for; return it once it has ended."""
-        from airflow_jobs_provider.api.errors import InvalidRequest
+        from airflow_jobs_provider.api.errors import JobsApiError
         from airflow_jobs_provider.api.finding import Target, wait_for_target
         from airflow_jobs_provider.api.steps import Exchange
+        from airflow_jobs_provider.exceptions import airflow_exceptions
 
         try:
             if self._target is None:
@@ -320,8 +321,9 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         except Exception as error:
             # It cannot go on; with silent_fail the sensor looks again, for the same run.
             self._waiting = None
-            if isinstance(error, InvalidRequest):
-                raise AirflowFailException(str(error)) from None
+            if isinstance(error, JobsApiError):
+                with airflow_exceptions():
+                    raise
             if isinstance(error, ValueError):  # what the arguments name is not there
                 raise AirflowException(str(error)) from error
             raise

@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_jobs_provider.api import calls
-from airflow_jobs_provider.api.errors import InvalidRequest, JobsApiError
+from airflow_jobs_provider.api.errors import JobsApiError
 from airflow_jobs_provider.api.launched_run import is_just_launched
 from airflow_jobs_provider.api.progress import RunProgress
 from airflow_jobs_provider.api.retries import RetryPolicy
@@ -183,7 +183,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
         except (JobsApiError, AirflowException, ValueError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             payload = {"run_id": self.run_id, "error": why}
-            if isinstance(error, InvalidRequest):  # an argument rendered wrong in the triggerer
+            # Such as an argument that was rendered wrong in the triggerer.
+            if isinstance(error, JobsApiError) and error.is_final:
                 payload["is_final"] = True
         except asyncio.CancelledError:
             # From 3.3 Airflow calls on_kill itself, and not when the triggerer stops.

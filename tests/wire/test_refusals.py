@@ -6,7 +6,11 @@ import traceback
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import (
+    AirflowException,
+    AirflowFailException,
+    TaskDeferred,
+)
 
 from airflow_jobs_provider.api import errors
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
@@ -17,6 +21,7 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksExportRunOperator,
     DatabricksRunNowOperator,
 )
+from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 
 from .conftest import ScriptedServer, answer
 from .test_launch_state import operator_of
@@ -26,6 +31,7 @@ from .test_operators import (
     RUNNING,
     SUCCEEDED,
     TaskInstance,
+    events,
     paths,
     retrying,
     submit,
@@ -140,6 +146,43 @@ def test_all_operators_follow_one_rule(context: Any, server: ScriptedServer, ope
         operator.execute(context)
     assert not isinstance(caught.value, AirflowFailException)
     assert isinstance(caught.value, errors.AuthenticationFailed)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_the_sensor_follows_it_on_the_worker(
+    context: Any, server: ScriptedServer, deferrable: bool
+) -> None:
+    """Also at the one look that a deferrable sensor takes before it defers."""
+    sensor = DatabricksJobRunSensor(task_id="t", run_id=7, deferrable=deferrable)
+    for refused, is_final in ((FINAL[0], True), (ABOUT_SOMETHING_ELSE[0], False)):
+        server.will(refusal(*refused))
+        with pytest.raises(AirflowException, match=refused[2]) as caught:
+            sensor.execute(context)
+        assert isinstance(caught.value, AirflowFailException) is is_final
+        assert isinstance(caught.value, errors.BadRequest)
+
+
+@pytest.mark.parametrize("kind", ["operator", "sensor"])
+def test_what_the_triggerer_is_refused_is_as_final(
+    context: Any, server: ScriptedServer, kind: str
+) -> None:
+    """The worker that hears of it decides as if it had asked itself."""
+    operator: Any = submit(deferrable=True)
+    if kind == "sensor":
+        operator = DatabricksJobRunSensor(
+            task_id="t", run_id=7, poke_interval=0.01, deferrable=True
+        )
+    for refused, is_final in ((FINAL[0], True), (ABOUT_SOMETHING_ELSE[0], False)):
+        server.will(*([LAUNCHED] if kind == "operator" else []), RUNNING)
+        with pytest.raises(TaskDeferred) as deferred:
+            operator.execute(context)
+        trigger: Any = deferred.value.trigger
+        trigger.launched_at = None  # long ago
+        server.will(refusal(*refused))
+        (event,) = events(trigger)
+        with pytest.raises(AirflowException, match=refused[2]) as caught:
+            operator.execute_complete(context, event, **(deferred.value.kwargs or {}))
+        assert isinstance(caught.value, AirflowFailException) is is_final
 
 
 @pytest.mark.parametrize("refused", ABOUT_SOMETHING_ELSE, ids=str)
