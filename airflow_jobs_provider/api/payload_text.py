@@ -119,7 +119,8 @@ def _kind(name: str, field: Field | None) -> Any:
     else:
         if name in _LATER_LISTS:
             return (list, tuple)
-        is_map = name in _LATER_MAPS or name.endswith("_task")
+        # A Python literal may have other keys than text; the check of the request tells them.
+        is_map = name in _LATER_MAPS or str(name).endswith("_task")
     return Mapping if is_map else None
 
 

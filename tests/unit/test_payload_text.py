@@ -140,6 +140,15 @@ def test_text_of_another_kind(field: str, text: str, message: str) -> None:
         with_structures_read("runs/submit", {field: text})
 
 
+@pytest.mark.parametrize("name", [1, None, True])
+def test_names_that_are_no_text(name: Any) -> None:
+    """A Python literal may have them; they are refused like all that is wrong with a request."""
+    payload = read_payload("json", repr({"job_id": 3, name: 2}))
+    assert with_structures_read("run-now", payload) == payload
+    with pytest.raises(InvalidRequest, match="must have text as keys"):
+        DatabricksRunNowOperator(task_id="t", json=repr(payload))
+
+
 @pytest.mark.parametrize(
     "kind",
     [DatabricksSubmitRunOperator, DatabricksRunNowOperator, DatabricksCreateJobsOperator],
