@@ -176,6 +176,19 @@ def test_update_asks_for_nothing() -> None:
     assert problem.field == "new_settings.notebook_task.notebook_path"
 
 
+def test_update_leaves_out_the_git_source_that_the_job_has() -> None:
+    """So a notebook's path may be relative there, unless it is said to be in the workspace."""
+    notebook = {"notebook_path": "etl/load"}
+
+    def problems(task: dict[str, Any]) -> list[Problem]:
+        request = {"job_id": 1, "new_settings": {"tasks": [{"task_key": "a", **task}]}}
+        return find_problems("update", request)
+
+    assert problems({"notebook_task": notebook}) == []
+    (problem,) = problems({"notebook_task": {**notebook, "source": "WORKSPACE"}})
+    assert problem.rule == "must be an absolute path that begins with a slash"
+
+
 def test_a_problem_is_a_sentence() -> None:
     """Field, rule and what was found."""
     problem = Problem("limit", "must be from 0 to 1000", "it is 1001")

@@ -176,7 +176,10 @@ def absolute_notebook_path(node: Node, place: Place) -> Problems:
     """A notebook's path begins with a slash (reference: "NotebookTask"), unless it is in Git."""
     path = text_of(node, "notebook_path")
     source = str(node.get("source") or "").upper()
-    in_git = source == "GIT" or (not source and (place.settings or {}).get("git_source"))
+    # A change of a job's tasks may leave out the git_source that the job has.
+    is_left_out = place.partial and "tasks" in place.path
+    may_be_in_git = is_left_out or (place.settings or {}).get("git_source")
+    in_git = source == "GIT" or (not source and may_be_in_git)
     if path is not None and not path.startswith("/") and not in_git:
         beginning = repr(path[:1]) if path else "nothing: it is empty"
         yield Problem(
