@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_jobs_provider.api.calls import Call, create_job, reset_job, update_job_permission
 
-__all__ = ["create_with_permissions", "reset_with_permissions"]
+__all__ = ["create_with_permissions", "reset_with_permissions", "without_permissions"]
 
 _FIELD = "access_control_list"
 
@@ -17,7 +17,7 @@ def create_with_permissions(settings: Mapping[str, Any]) -> Call[int]:
 
     :param settings: the job's settings, and its ``access_control_list``.
     """
-    return create_job(settings if settings.get(_FIELD) else _without(settings))
+    return create_job(settings if settings.get(_FIELD) else without_permissions(settings))
 
 
 def reset_with_permissions(job_id: int, settings: Mapping[str, Any]) -> list[Call[Any]]:
@@ -29,11 +29,12 @@ def reset_with_permissions(job_id: int, settings: Mapping[str, Any]) -> list[Cal
     :param job_id: the job.
     :param settings: the settings, and the job's ``access_control_list``.
     """
-    calls: list[Call[Any]] = [reset_job(job_id, _without(settings))]
+    calls: list[Call[Any]] = [reset_job(job_id, without_permissions(settings))]
     if permissions := settings.get(_FIELD):
         calls.insert(0, update_job_permission(job_id, {_FIELD: permissions}))
     return calls
 
 
-def _without(settings: Mapping[str, Any]) -> dict[str, Any]:
+def without_permissions(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without the ``access_control_list`` among them."""
     return {name: value for name, value in settings.items() if name != _FIELD}

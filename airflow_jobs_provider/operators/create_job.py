@@ -205,13 +205,19 @@ class DatabricksCreateJobsOperator(PayloadOperator):
 
     def execute(self, context: Context) -> int:
         """Find the job by its name; reset it, or create it if there is none."""
+        from airflow_jobs_provider.api.permissions import without_permissions
+
         with airflow_exceptions():
             settings = self.request_with_dag_params(context)
             name = settings.get("name")
             if not name:
                 raise AirflowFailException("name must be given: it is what the job is found by")
+            # The hook checks permissions with the request that they go into.
             check_before_sending(
-                "create", settings, validate=self.validate, client=self.hook.client
+                "create",
+                without_permissions(settings),
+                validate=self.validate,
+                client=self.hook.client,
             )
             try:
                 job_id = self.hook.find_job_id_by_name(str(name))

@@ -304,6 +304,35 @@ def test_a_job_is_found_by_name_where_2_0_is_pinned(
     assert [request.path for request in server.requests] == ["/api/2.0/jobs/list"]
 
 
+@pytest.mark.parametrize("permissions", [[], [{"user_name": "u", "permission_level": "CAN_VIEW"}]])
+def test_permissions_need_a_later_version_only_where_they_go_into_it(
+    permissions: list[Any], server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.0 creates no job with permissions; those of a job that is there are another service's."""
+    connect(monkeypatch, server.url, TOKEN, api_version="2.0")
+    operator = DatabricksCreateJobsOperator(
+        task_id="t",
+        name="train",
+        existing_cluster_id="c",
+        notebook_task={"notebook_path": "/train"},
+        access_control_list=permissions,
+    )
+    context: Any = {"ti": None}
+    listed = {"jobs": [{"job_id": 5, "settings": {"name": "train"}}]}
+    server.will(answer(listed), *[answer()] * (1 + len(permissions)))
+    assert operator.execute(context) == 5
+    sent = [request.path for request in server.requests[1:]]
+    assert sent == [*["/api/2.0/permissions/jobs/5"] * len(permissions), "/api/2.0/jobs/reset"]
+    server.requests.clear()
+    server.will(answer({"jobs": []}), answer({"job_id": 6}))
+    if permissions:
+        with pytest.raises(InvalidRequest, match=r"access_control_list needs version 2\.1"):
+            operator.execute(context)
+        assert len(server.requests) == 1
+    else:
+        assert operator.execute(context) == 6
+
+
 @pytest.mark.parametrize("validate", [True, False])
 def test_several_tasks_that_2_0_does_not_tell(
     validate: bool, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
