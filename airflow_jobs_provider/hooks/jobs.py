@@ -190,7 +190,11 @@ class DatabricksJobsHook(BaseHook):
         return call
 
     def _all_checked(self, steps: Iterable[Call[T]], client: BaseClient) -> list[Call[T]]:
-        return [self._checked(call, client) for call in steps]
+        """Check calls that belong together: none is sent where one of them cannot be."""
+        checked = [self._checked(call, client) for call in steps]
+        for call in checked:
+            client.version_of(call)
+        return checked
 
     def _iterate(self, call: Call[Page[T]]) -> Iterator[T]:
         client = self.client

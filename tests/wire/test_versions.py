@@ -334,6 +334,22 @@ def test_permissions_need_a_later_version_only_where_they_go_into_it(
 
 
 @pytest.mark.parametrize("validate", [True, False])
+def test_a_reset_that_is_not_sent_changes_no_permissions(
+    validate: bool, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version is looked at before the first of the two requests, on both faces."""
+    connect(monkeypatch, server.url, TOKEN, api_version="2.0")
+    hook = DatabricksJobsHook(validate=validate)
+    acl = [{"user_name": "u", "permission_level": "CAN_VIEW"}]
+    settings = {**ON_CLUSTER, "queue": {"enabled": True}, "access_control_list": acl}
+    with pytest.raises(InvalidRequest, match="queue needs version"):
+        hook.reset_job(5, settings)
+    with pytest.raises(InvalidRequest, match="queue needs version"):
+        asyncio.run(hook.a_reset_job(5, settings))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("validate", [True, False])
 def test_several_tasks_that_2_0_does_not_tell(
     validate: bool, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
