@@ -59,6 +59,8 @@ class WaitsForRun(ConnectedOperator):
         self.end_from_trigger = end_from_trigger
         self.max_output_bytes = max_output_bytes
         self.fail_on_partial_success = fail_on_partial_success
+        # The attribute itself does not outlast the end of a run: see _conclude.
+        self._push_each_output = self.multiple_outputs
 
     def _may_defer(self, context: Context) -> bool:
         """Whether the task is to wait in the triggerer."""
@@ -117,7 +119,7 @@ class WaitsForRun(ConnectedOperator):
             "do_xcom_push": self.do_xcom_push,
             "max_output_bytes": self.max_output_bytes,
             "fail_on_partial_success": self.fail_on_partial_success,
-            "multiple_outputs": self.multiple_outputs,
+            "multiple_outputs": self._push_each_output,
         }
 
     def _why_a_worker_ends(self) -> list[str]:
@@ -139,7 +141,7 @@ class WaitsForRun(ConnectedOperator):
         # Within limits: a run's output may be what the service cannot give.
         outcome = self.hook.client.carry_out(steps, patient=False)
         if self.do_xcom_push:
-            xcoms = outcome.xcoms(self.log, multiple_outputs=self.multiple_outputs)
+            xcoms = outcome.xcoms(self.log, multiple_outputs=self._push_each_output)
             for key, value in xcoms.items():
                 if key != "return_value":
                     context["ti"].xcom_push(key=key, value=value)

@@ -11,6 +11,8 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 from airflow.triggers.base import TaskSuccessEvent
 
+from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
+
 from .conftest import ScriptedServer, Step, answer
 from .test_ending import InTriggerer, Logged, deferred_by, fired, stored_by_the_sdk
 from .test_ending import any_airflow as any_airflow  # noqa: PLC0414 - a fixture
@@ -194,3 +196,25 @@ def test_a_mapped_task_takes_it_too() -> None:
     with DAG("d", schedule=None):
         mapped: Any = type(run_now(job_id=3)).partial(task_id="each", multiple_outputs=True)
         assert mapped.expand(job_id=[1, 2]).partial_kwargs["multiple_outputs"] is True
+
+
+def test_a_task_that_waits_for_several_runs(context: Any, server: ScriptedServer) -> None:
+    """The flag counts for each of them; a task key keeps the output of the last run."""
+
+    class Twice(DatabricksSubmitRunOperator):
+        def execute(self, context: Any) -> Any:
+            super().execute(context)
+            return super().execute(context)
+
+    ended = answer(run("TERMINATED", "SUCCESS", tasks=[task("load", 71)]))
+    outputs = [answer({"metadata": {}, "notebook_output": {"result": text}}) for text in "ab"]
+    for output in outputs:
+        server.will(LAUNCHED, ended, output)
+    operator = Twice(
+        task_id="etl",
+        existing_cluster_id="c",
+        notebook_task={"notebook_path": "/etl"},
+        multiple_outputs=True,
+    )
+    assert operator.execute(context) == "b"
+    assert context["ti"].xcoms["load"] == "b"
