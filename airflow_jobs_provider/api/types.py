@@ -201,7 +201,7 @@ class IsNumber(Check):
             return False
         try:
             float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             return False
         return True
 

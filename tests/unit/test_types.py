@@ -19,6 +19,7 @@ from airflow_jobs_provider.api.structures import (
 )
 from airflow_jobs_provider.api.types import ENDPOINTS
 from airflow_jobs_provider.api.validation import find_problems, structure_problems
+from airflow_jobs_provider.api.versions import choose_api_version
 
 DATA = Path(__file__).parent / "data"
 # The reference's structures, endpoints, fields and types, and its examples, as data.
@@ -146,3 +147,11 @@ def test_each_example_response_is_read(example: dict[str, Any]) -> None:
 def test_each_example_of_a_part_is_accepted(example: dict[str, Any]) -> None:
     """What the reference shows beside a field has the structure's types."""
     assert structure_problems(STRUCTURES[example["section"]], example["payload"]) == []
+
+
+def test_a_number_that_no_float_can_hold() -> None:
+    """It is refused like any other that is none, and not with an error of Python's."""
+    attributes = {"spot_bid_max_price": 10**400}
+    (problem,) = structure_problems(types.AzureAttributes, attributes)
+    assert problem.rule == "must be a number"
+    assert choose_api_version("runs/submit", {"new_cluster": {"azure_attributes": attributes}})
