@@ -18,6 +18,7 @@ _OF_TEXT = frozenset(
         "python_params",
         "spark_submit_params",
         "python_named_params",
+        "sql_params",
         "job_parameters",
         "base_parameters",
         "named_parameters",

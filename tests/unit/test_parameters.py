@@ -27,6 +27,14 @@ def test_numbers_and_booleans_become_text() -> None:
     }
 
 
+def test_those_of_later_versions_become_text() -> None:
+    """The later reference takes maps and lists of text there, too."""
+    given = {"n": 1, "yes": True}
+    sent = {"n": "1", "yes": "true"}
+    for name in ("job_parameters", "python_named_params", "sql_params"):
+        assert run_now({"job_id": 3, name: given}).parameters[name] == sent
+
+
 def test_parameters_inside_tasks() -> None:
     """Base parameters of a task, also of one of several, are parameters too."""
     task = {"notebook_task": {"notebook_path": "/a", "base_parameters": {"n": 1}}}
