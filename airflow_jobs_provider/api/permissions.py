@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from airflow_jobs_provider.api.calls import Call, create_job, reset_job, update_job_permission
+from airflow_jobs_provider.api.calls import (
+    Call,
+    create_job,
+    reset_job,
+    update_job,
+    update_job_permission,
+)
 
-__all__ = ["create_with_permissions", "reset_with_permissions", "without_permissions"]
+__all__ = [
+    "create_with_permissions",
+    "reset_with_permissions",
+    "update_with_permissions",
+    "without_permissions",
+]
 
 _FIELD = "access_control_list"
 
@@ -31,6 +42,24 @@ def reset_with_permissions(job_id: int, settings: Mapping[str, Any]) -> list[Cal
     """
     calls: list[Call[Any]] = [reset_job(job_id, without_permissions(settings))]
     if permissions := settings.get(_FIELD):
+        calls.insert(0, update_job_permission(job_id, {_FIELD: permissions}))
+    return calls
+
+
+def update_with_permissions(
+    job_id: int,
+    settings: Mapping[str, Any] | None = None,
+    fields_to_remove: Iterable[str] | None = None,
+) -> list[Call[Any]]:
+    """Return the calls, in their order, that add to a job's permissions and change its settings.
+
+    :param job_id: the job.
+    :param settings: the settings to replace, and the job's ``access_control_list``.
+    :param fields_to_remove: the settings to remove.
+    """
+    rest = None if settings is None else without_permissions(settings)
+    calls: list[Call[Any]] = [update_job(job_id, rest, fields_to_remove)]
+    if permissions := (settings or {}).get(_FIELD):
         calls.insert(0, update_job_permission(job_id, {_FIELD: permissions}))
     return calls
 

@@ -16,7 +16,11 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.finding import find_job_id
 from airflow_jobs_provider.api.outputs import TaskOutput, read_outputs
-from airflow_jobs_provider.api.permissions import create_with_permissions, reset_with_permissions
+from airflow_jobs_provider.api.permissions import (
+    create_with_permissions,
+    reset_with_permissions,
+    update_with_permissions,
+)
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.steps import whole_run
 from airflow_jobs_provider.hooks.form import connection_form_widgets, ui_field_behaviour
@@ -246,8 +250,15 @@ class DatabricksJobsHook(BaseHook):
         json: Json | None = None,
         fields_to_remove: Iterable[str] | None = None,
     ) -> None:
-        """Replace or remove some settings of a job (reference: "Update")."""
-        self.send(calls.update_job(job_id, json, fields_to_remove))
+        """Replace or remove some settings of a job (reference: "Update").
+
+        :param json: the settings. An ``access_control_list`` among them is no setting: it is added
+            to the job's permissions before.
+        """
+        client = self.client
+        steps = update_with_permissions(job_id, json, fields_to_remove)
+        for call in self._all_checked(steps, client):
+            client.send(call)
 
     def update_job_permission(self, job_id: int, json: Json) -> Json:
         """Add to the permissions of a job and return all of them (the Permissions API).
@@ -363,7 +374,10 @@ class DatabricksJobsHook(BaseHook):
         fields_to_remove: Iterable[str] | None = None,
     ) -> None:
         """Do what :meth:`update_job` does."""
-        await self.a_send(calls.update_job(job_id, json, fields_to_remove))
+        steps = update_with_permissions(job_id, json, fields_to_remove)
+        async with self.async_client() as client:
+            for call in self._all_checked(steps, client):
+                await client.send(call)
 
     async def a_update_job_permission(self, job_id: int, json: Json) -> Json:
         """Do what :meth:`update_job_permission` does."""

@@ -153,6 +153,22 @@ def test_the_hooks_permissions(server: ScriptedServer) -> None:
     assert server.requests == []
 
 
+def test_an_update_has_no_permissions_among_its_settings(server: ScriptedServer) -> None:
+    """They are added before, on both faces; an empty list changes nothing."""
+    hook = DatabricksJobsHook()
+    settings = {"timeout_seconds": 5}
+    hook.update_job(5, {**settings, "access_control_list": ACL}, ["schedule"])
+    asyncio.run(hook.a_update_job(5, {**settings, "access_control_list": ACL}, ["schedule"]))
+    hook.update_job(5, {**settings, "access_control_list": []}, ["schedule"])
+    changed = {"job_id": 5, "new_settings": settings, "fields_to_remove": ["schedule"]}
+    added = ("/api/2.0/permissions/jobs/5", {"access_control_list": ACL})
+    update = ("/api/2.0/jobs/update", changed)
+    assert [(r.path, r.body) for r in server.requests] == [added, update, added, update, update]
+    server.requests.clear()
+    hook.update_job(5, fields_to_remove=["schedule"])
+    assert [r.body for r in server.requests] == [{"job_id": 5, "fields_to_remove": ["schedule"]}]
+
+
 def test_two_jobs_of_one_name(server: ScriptedServer) -> None:
     """Which is meant cannot be known: the error names both ids."""
     server.will(jobs(5, 6))
