@@ -62,7 +62,9 @@ def measure(runs: int, seconds: float, rounds: int) -> dict[str, list[dict[str, 
         RedisServer() as redis,
     ):
         launch(workspace.url, runs)
-        connection = json.loads(workspace.connection) | {"conn_type": "databricks"}
+        # In the form that both providers take.
+        address = {"schema": "http", "host": "127.0.0.1", "port": workspace.port}
+        connection = json.loads(workspace.connection) | {"conn_type": "databricks"} | address
         settings = {
             "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
             "AIRFLOW__CORE__PARALLELISM": str(2 * runs),
@@ -104,7 +106,7 @@ def one(cluster: Any, workspace: Any, name: str, runs: int, seconds: float) -> d
         eventually(
             lambda: all(workspace.run(number).looks > looks[number] + 1 for number in numbers),
             f"all {runs} runs are polled ({workspace.requests - begun} requests)",
-            seconds=600,
+            seconds=180,
         )
     requests, cpu = workspace.requests, cluster.cpu_seconds(*cluster.triggerers)
     time.sleep(seconds)
