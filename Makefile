@@ -8,8 +8,7 @@
 #   make test-dag-runs   single DAG runs in an Airflow process, without a scheduler
 #   make test-airflow-2.11, make test-standalone-2.11, make test-airflow-3.0, make test-standalone-3.0,
 #   make test-standalone, make test-slow, make test-real-clients   parts of test-all
-#   make test-distributed   Celery, PostgreSQL, Redis, two workers, two triggerers; INSTALL=1 installs
-#                   the two servers from Debian's packages
+#   make test-distributed   Celery, PostgreSQL, Redis, two workers and triggerers; INSTALL=1 installs them
 #   make fuzz       random answers of the service, 2000 a test (FUZZ_EXAMPLES=2000): half an hour
 #   make bench      what docs/benchmarks.md tells, but for the cost of checking: 25 minutes
 #
