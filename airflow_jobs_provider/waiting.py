@@ -94,6 +94,7 @@ class WaitsForRun(ConnectedOperator):
             databricks_conn_id=self.databricks_conn_id,
             polling_period_seconds=polling_period_seconds,
             life_cycle_state=state.life_cycle_state or None,
+            reached_by=self.hook.client.reached_by,
             **self._end_arguments(),
             **self._hook_arguments,
             **trigger_arguments,

@@ -192,6 +192,7 @@ class JobsClient(BaseClient):
             if is_stream:
                 with response:
                     parts = self._parts(response, faults, route, started)
+                    self._answered(route)
                     return self._read_stream(call, status, headers, parts)
             return self._read(call, route, status, headers, body)[0]
         # Raised here, so that no frame of the library is shown with it: they hold the headers.

@@ -48,7 +48,15 @@ from airflow_jobs_provider.api.errors import (
     invalid_answer_error,
     is_success,
 )
-from airflow_jobs_provider.api.proxies import WHERE_PROXIES_ARE_SET, Proxies, Route, is_loopback
+from airflow_jobs_provider.api.proxies import (
+    WHERE_PROXIES_ARE_SET,
+    Proxies,
+    Route,
+    is_loopback,
+    note_reached,
+    route_name,
+    was_reached,
+)
 from airflow_jobs_provider.api.retries import RetryPolicy
 
 __all__ = [
@@ -151,8 +159,8 @@ class BaseClient:
         self._proxies = proxies or Proxies()
         self._answer_seconds = answer_seconds
         self._max_answer_bytes = max_answer_bytes
-        # Whether the host was ever reached, so that a wrong address is told from an outage.
-        self._was_answered = False
+        #: How the host has answered this client, in the words of :func:`.proxies.route_name`.
+        self.reached_by: str | None = None
         self._sleep = sleep or self._default_sleep
         self._renew_credentials = renew_credentials
         suffix = f" {user_agent_suffix}" if user_agent_suffix else ""
@@ -211,9 +219,9 @@ class BaseClient:
         """
         if status == 407 and route.proxy:
             raise self._proxy_failed(route, "Proxy Authentication Required", status)
+        self._answered(route)
         if call.read_stream is not None and is_success(status):
             return self._read_stream(call, status, headers, (raw,)), len(raw)
-        self._was_answered = True
         limit = self._max_bytes(call, status)
         body = raw[:limit]
         fault: JobsApiError | None = None
@@ -242,7 +250,6 @@ class BaseClient:
         :param raw: the parts of the body as received.
         """
         assert call.read_stream is not None
-        self._was_answered = True
         limit = self._max_bytes(call, status)
         begin = bytearray()  # for an error
 
@@ -269,19 +276,26 @@ class BaseClient:
             call.name, repeatable=call.repeatable, refusal_tells=call.refusal_tells
         )
 
+    def _answered(self, route: Route) -> None:
+        self.reached_by = route_name(self.host, route.address)
+        note_reached(self.reached_by)
+
+    def _is_first_contact(self, proxy: str = "") -> bool:
+        return not was_reached(route_name(self.host, proxy))
+
     def _connection_failed(self, reason: object) -> ConnectionFailed:
         return ConnectionFailed(
             f"no connection to {self.host} ({reason}). "
             "Check the connection's host and port, and the network",
             host=self.host,
-            first_contact=not self._was_answered,
+            first_contact=self._is_first_contact(),
         )
 
     def _host_not_found(self) -> HostNotFound:
         return HostNotFound(
             f"the host name {self.host} does not resolve. Check the connection's host",
             host=self.host,
-            first_contact=not self._was_answered,
+            first_contact=self._is_first_contact(),
         )
 
     def _proxy_failed(self, route: Route, reason: object, status: int | None = None) -> ProxyError:
@@ -292,7 +306,7 @@ class BaseClient:
                 host=self.host,
                 proxy=route.address,
                 status=status,
-                first_contact=not self._was_answered,
+                first_contact=self._is_first_contact(route.address),
             )
         what = "cannot be used" if status is None else f"does not connect to {self.host}"
         code = "" if status is None else f"{status} "
@@ -301,7 +315,7 @@ class BaseClient:
             host=self.host,
             proxy=route.address,
             status=status,
-            first_contact=not self._was_answered,
+            first_contact=self._is_first_contact(route.address),
         )
 
     def _insecure(self, reason: object) -> InsecureConnection:

@@ -36,7 +36,16 @@ from urllib.parse import unquote, urlsplit
 
 from airflow_jobs_provider.api.errors import InsecureConnection, InvalidProxy
 
-__all__ = ["Proxies", "Route", "choose_route", "is_loopback", "ssl_context"]
+__all__ = [
+    "Proxies",
+    "Route",
+    "choose_route",
+    "is_loopback",
+    "note_reached",
+    "route_name",
+    "ssl_context",
+    "was_reached",
+]
 
 WHERE_PROXIES_ARE_SET = (
     'Check "proxies" in the connection\'s extra, and the environment variables HTTPS_PROXY, '
@@ -67,6 +76,33 @@ class Route:
     proxy: str | None = field(repr=False)
     address: str
     verify: bool | str
+
+
+# How hosts have answered this process. Of the process, since each task and each poller has a client
+# of its own, and a wrong setting must be told from an outage by all of them.
+_reached: set[str] = set()
+
+
+def route_name(host: str, address: str) -> str:
+    """Name how a host is reached.
+
+    :param host: the host, with its port if any.
+    :param address: URL of the proxy without its credentials; empty without a proxy.
+    """
+    return f"{host} by {address}" if address else host
+
+
+def note_reached(route: str) -> None:
+    """Take note that a host has answered.
+
+    :param route: how it was reached, as :func:`route_name` names it.
+    """
+    _reached.add(route)
+
+
+def was_reached(route: str) -> bool:
+    """Whether a host has answered by this route, so that a failure is an outage."""
+    return route in _reached
 
 
 def choose_route(url: str, proxies: Proxies, verify: bool | str) -> Route:

@@ -277,7 +277,9 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
             arguments["follow_attempts"] = True
         self.log.info("Deferring: the triggerer goes on waiting.")
         self._defer_to(
-            DatabricksJobRunSensorTrigger(**arguments, began=began),
+            DatabricksJobRunSensorTrigger(
+                **arguments, began=began, reached_by=self.hook.client.reached_by
+            ),
             {"try_number": context["ti"].try_number},
             self._longest_wait(context),
         )

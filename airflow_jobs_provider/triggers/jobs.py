@@ -16,6 +16,7 @@ from airflow_jobs_provider.api import calls
 from airflow_jobs_provider.api.errors import JobsApiError
 from airflow_jobs_provider.api.launched_run import is_just_launched
 from airflow_jobs_provider.api.progress import RunProgress
+from airflow_jobs_provider.api.proxies import note_reached
 from airflow_jobs_provider.api.retries import RetryPolicy
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.steps import follow_run
@@ -85,6 +86,9 @@ class DatabricksJobRunTrigger(BaseTrigger):
         run that is not found is read again. Default: long ago.
     :param multiple_outputs: push the output of each task of the run under its task key as well;
         default False.
+    :param reached_by: how the worker reached the workspace: host, and proxy without credentials. If
+        the triggerer reaches it in the same way, a proxy or host name that fails is an outage, even
+        before the triggerer's first answer. Default: not known.
     """
 
     def __init__(
@@ -107,6 +111,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         queued_since: float | None = None,
         fail_on_partial_success: bool = False,
         launched_at: float | None = None,
+        reached_by: str | None = None,
         multiple_outputs: bool = False,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -128,6 +133,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         self.max_output_bytes = max_output_bytes
         self.fail_on_partial_success = fail_on_partial_success
         self.launched_at = launched_at
+        self.reached_by = reached_by
         self.multiple_outputs = multiple_outputs
         # The run itself, or the attempt with which the service retries it.
         self._active_run_id = run_id
@@ -155,6 +161,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
                 "do_xcom_push": self.do_xcom_push,
                 "max_output_bytes": self.max_output_bytes,
                 "launched_at": self.launched_at,
+                "reached_by": self.reached_by,
                 "fail_on_partial_success": self.fail_on_partial_success,
                 "multiple_outputs": self.multiple_outputs,
             },
@@ -173,6 +180,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Poll until the run has ended, then yield the one event."""
         event = None
+        if self.reached_by:
+            note_reached(self.reached_by)
         if self.cancel_on_kill:
             prepare_questions(self)
         try:

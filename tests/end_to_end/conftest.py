@@ -85,7 +85,7 @@ def run_dag(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
+            timeout=900,  # with other work on the machine
             check=False,
         )
         log = COLOURS.sub("", done.stdout)

@@ -16,6 +16,7 @@ import pytest
 import trustme
 
 from airflow_jobs_provider.api import async_client, blocking_client, calls, errors, retries
+from airflow_jobs_provider.api import proxies as proxies_module
 from airflow_jobs_provider.api.proxies import Proxies
 from airflow_jobs_provider.api.retries import RetryPolicy
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
@@ -38,6 +39,12 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name.upper(), raising=False)
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def new_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No host has answered this process yet."""
+    monkeypatch.setattr(proxies_module, "_reached", set())
 
 
 @pytest.fixture
@@ -356,6 +363,45 @@ async def test_a_wait_outlasts_a_proxy_that_worked_before(
     with Proxy(workspace.port, port=proxy.port):
         async with asyncio.timeout(20):
             assert (await wait)["state"]["result_state"] == "SUCCESS"
+
+
+@pytest.mark.parametrize("worker_reached_it", ["by this proxy", "by another proxy"])
+async def test_a_triggerer_that_starts_while_the_proxy_is_down(
+    worker_reached_it: str,
+    short_patience: float,
+    workspace: ScriptedServer,
+    ca_file: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It is an outage if the worker reached the workspace in the same way, else a wrong setting."""
+    ended = {"run_id": 7, "state": {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}}
+    workspace.will(answer({"run_id": 7}), answer(ended))
+    with Proxy(workspace.port) as proxy, Proxy(workspace.port) as other:
+        used = proxy if worker_reached_it == "by this proxy" else other
+        url = used.url.replace("//", f"//me:{PASSWORD}@")
+        connect(monkeypatch, f"https://{HOST}", verify=ca_file, proxies={"https": url})
+        client = DatabricksJobsHook().client
+        await asyncio.to_thread(client.send, calls.get_run(7))
+        client.close()
+    _, arguments = DatabricksJobRunTrigger(
+        run_id=7,
+        polling_period_seconds=0.1,
+        retry_delay=0.05,
+        reached_by=client.reached_by,
+    ).serialize()
+    assert PASSWORD not in json.dumps(arguments)
+    monkeypatch.setattr(proxies_module, "_reached", set())
+    connect(monkeypatch, f"https://{HOST}", verify=ca_file, proxies={"https": proxy.url})
+    wait = asyncio.ensure_future(anext(aiter(DatabricksJobRunTrigger(**arguments).run())))
+    if used is other:
+        async with asyncio.timeout(20):
+            assert f"{proxy.url} cannot be used" in (await wait).payload["error"]
+        return
+    await asyncio.sleep(4 * short_patience)
+    assert not wait.done()
+    with Proxy(workspace.port, port=proxy.port):
+        async with asyncio.timeout(20):
+            assert (await wait).payload["run"]["state"]["result_state"] == "SUCCESS"
 
 
 async def test_socks_ends_a_wait_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
