@@ -479,6 +479,7 @@ def test_the_triggers_stored_form_is_all_text_and_numbers() -> None:
         "fail_on_partial_success",
         "launched_at",
         "multiple_outputs",
+        "reached_by",
     }
 
 
@@ -934,6 +935,7 @@ STORED_TODAY = {
     "fail_on_partial_success": False,
     "launched_at": None,
     "multiple_outputs": False,
+    "reached_by": None,
 }
 
 
