@@ -58,7 +58,15 @@ class PayloadOperator(ConnectedOperator):
         if not self.forward_dag_params:
             return request
         params = forwardable_params(self, context)
-        return with_dag_params(self.call_name, request, params)
+        whole = with_dag_params(self.call_name, request, params)
+        if whole != request:
+            # Names only: a value may be a secret.
+            self.log.info(
+                "The DAG's params are sent as parameters: %s. "
+                "forward_dag_params=False turns this off.",
+                ", ".join(params),
+            )
+        return whole
 
     def _fields(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self.request_fields}

@@ -128,6 +128,25 @@ def test_create_keeps_them_as_parameters(
         assert settings.get("new_settings", settings)["parameters"] == (given or expected)
 
 
+def test_the_log_says_what_is_sent_besides(
+    context: Any,
+    server: ScriptedServer,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The names of the params and how to keep them back, once; no value, which may be a secret."""
+    caplog.set_level("INFO")
+    line = "The DAG's params are sent as parameters: day, n, full, deep. forward_dag_params=False"
+    context["params"] = PARAMS
+    sent(server, run_now(), context)
+    told = caplog.text + capsys.readouterr().out
+    assert line in told
+    assert "2026-01-01" not in told.partition(line)[2].partition("\n")[0]
+    caplog.clear()
+    sent(server, run_now(notebook_params={"a": "b"}), context)
+    assert "forward_dag_params" not in caplog.text + capsys.readouterr().out
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_they_can_be_kept_back(context: Any, server: ScriptedServer, deferrable: bool) -> None:
     """With forward_dag_params=False nothing of them is sent, by any of the three operators."""
