@@ -210,6 +210,14 @@ class AirflowCluster:
         """Return when a triggerer last sent a heartbeat, in seconds since the epoch."""
         return self._triggerers()[self._triggerer_ids[name]]
 
+    def triggers_of(self, name: str) -> int:
+        """Return how many triggers are assigned to a triggerer."""
+        query = "select count(*) from trigger where triggerer_id = :number"
+        with self._engine.connect() as database:
+            number = self._triggerer_ids[name]
+            found = database.execute(sqlalchemy.text(query), {"number": number}).scalar_one()
+        return int(found)
+
     def logged_by_triggers(self, name: str, pattern: str) -> set[str]:
         """Return what a pattern finds in what the triggers of a triggerer logged."""
         # A trigger that has ended logs where its triggerer does, and on Airflow 2 each one starts

@@ -22,7 +22,6 @@ from tests.end_to_end.many_triggers import (
     launch_runs,
     left_alone,
     runs_of,
-    started,
 )
 from tests.end_to_end.services import PostgresServer, RedisServer
 
@@ -64,18 +63,18 @@ def test_frozen_with_a_share_and_thawed(
     triggerers = cluster.triggerers
     for number in range(DAGS):
         begin(cluster, number, *triggerers)
-    frozen = max(triggerers, key=lambda name: started(cluster, name))
+    frozen = max(triggerers, key=cluster.triggers_of)
     (other,) = set(triggerers) - {frozen}
-    share = started(cluster, frozen)
+    share = cluster.triggers_of(frozen)
     assert share >= FEWEST
     record_property("triggers of the frozen one", share)
     cluster.freeze(frozen)
     try:
-        eventually(lambda: started(cluster, other) == TRIGGERS, "it took them over")
+        eventually(lambda: cluster.triggers_of(other) == TRIGGERS, "it takes them over")
     finally:
         cluster.thaw(frozen)
     thawed = time.monotonic()
-    eventually(lambda: left_alone(cluster, frozen) == share, "none is cancelled")
+    eventually(lambda: left_alone(cluster, frozen) >= share, "none is cancelled")
     record_property("until all were known, s", round(time.monotonic() - thawed, 1))
     assert cancels(workspace) == [0] * DAGS
 
