@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import MappedOperator
 
+from airflow_jobs_provider.argument_checks import check_retry_args, check_storable
 from airflow_jobs_provider.task_look_up import airflow_has_task_sdk
 
 if TYPE_CHECKING:
@@ -74,6 +75,10 @@ class PartialWithCallback:
 
         @wraps(airflows_partial)
         def partial(**kwargs: Any) -> Any:
+            # Airflow makes the tasks, and so checks their arguments, on the worker only.
+            if kwargs.get("deferrable") is True and kwargs.get("wait_for_termination", True):
+                check_retry_args(kwargs.get("databricks_retry_args"))
+                check_storable(kwargs.get("databricks_retry_args"))
             made = airflows_partial(**kwargs)
             if is_wanted(made.kwargs):
                 made.kwargs["on_failure_callback"] = with_callback(

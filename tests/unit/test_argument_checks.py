@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import tenacity
-from airflow.providers.common.compat.sdk import conf
+from airflow.providers.common.compat.sdk import DAG, conf
 
 from airflow_jobs_provider.api.errors import InvalidRequest
 from airflow_jobs_provider.operators.jobs import (
@@ -167,6 +167,21 @@ def test_what_airflow_cannot_store(args: dict[str, Any], monkeypatch: pytest.Mon
     for kind in RUNS:  # what does not wait does not defer
         make(kind, databricks_retry_args=args, deferrable=True, wait_for_termination=False)
     make(DatabricksCreateJobsOperator, databricks_retry_args=args)
+
+
+def test_what_airflow_cannot_store_of_mapped_tasks() -> None:
+    """Refused when the DAG is parsed, although Airflow makes the tasks later."""
+    args = {"stop": tenacity.stop_after_attempt(3)}
+    for kind in RUNS:
+        with pytest.raises(InvalidRequest, match=r"must be JSON with deferrable"):
+            kind.partial(task_id="t", deferrable=True, databricks_retry_args=args)
+        passes: dict[str, dict[str, Any]] = {
+            "blocking": {"databricks_retry_args": args},
+            "stored": {"deferrable": True, "databricks_retry_args": {"reraise": True}},
+        }
+        with DAG("d", schedule=None):
+            for task_id, more in passes.items():
+                kind.partial(task_id=task_id, **more).expand(json=[{}])
 
 
 def test_what_airflow_can_store() -> None:
