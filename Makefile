@@ -4,12 +4,12 @@
 #   make demo       a DAG runs a notebook and the next task gets its exit value
 #   make airflow    a whole Airflow with the examples, ready to click (AIRFLOW_PORT=8080)
 #   make test       the quick tests           make lint       ruff and mypy
-#   make test-all   all tests, on all three lines of Airflow: about an hour
+#   make test-all   all tests, on all three lines of Airflow: well over half an hour
 #   make test-dag-runs   single DAG runs in an Airflow process, without a scheduler
 #   make test-airflow-2.11, make test-standalone-2.11, make test-airflow-3.0, make test-standalone-3.0,
 #   make test-standalone, make test-slow, make test-real-clients   parts of test-all
 #   make test-distributed   Celery, PostgreSQL, Redis, two workers and triggerers; INSTALL=1 installs them
-#   make fuzz       random answers of the service, 2000 a test (FUZZ_EXAMPLES=2000): half an hour
+#   make fuzz       random answers of the service, 2000 a test (FUZZ_EXAMPLES=2000)
 #   make bench      what docs/benchmarks.md tells, but for the cost of checking: 25 minutes
 #
 # PYTHON=/path/to/python3 chooses another Python.
