@@ -29,9 +29,12 @@ import pickle
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 # What this writes to stdout is for the one who gives the orders; all else goes to stderr.
 RESULTS = os.fdopen(os.dup(1), "w", buffering=1)
@@ -64,14 +67,15 @@ class Victim:
 
     def __init__(self, pid_file: Path) -> None:
         self._pid_file = pid_file
-        self._pid = 0
+        self._process: psutil.Process | None = None
         self.kills: list[dict[str, Any]] = []
         self.deaths = 0
         signal.signal(signal.SIGALRM, lambda *_: self.kill())
 
     def started(self, kind: str, pid: int) -> None:
         """Take note of a process."""
-        self._pid = pid
+        # Knows when the process began, and so never kills another one that was given its number.
+        self._process = psutil.Process(pid)
         # Replaced whole, so that nobody ever reads half of it.
         new = self._pid_file.with_suffix(".new")
         new.write_text(f"{kind} {pid}")
@@ -85,13 +89,18 @@ class Victim:
     def ended(self, exit_code: int) -> None:
         """It is gone, by itself or killed."""
         signal.setitimer(signal.ITIMER_REAL, 0)
-        self._pid = 0
+        self._process = None
         self.deaths += exit_code == -signal.SIGKILL
 
     def kill(self) -> None:
-        """Kill it, if it is there."""
-        if self._pid:
-            os.kill(self._pid, signal.SIGKILL)
+        """Kill it, if it is there.
+
+        The timer may run out when the process has just ended by itself, in the middle of what its
+        supervisor does then: nothing may be raised there.
+        """
+        if self._process is not None:
+            with suppress(psutil.NoSuchProcess):
+                self._process.kill()
 
     def must_die(self, **facts: Any) -> bool:
         """Whether a kill is wanted here; each is wanted once."""
