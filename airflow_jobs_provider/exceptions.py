@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_jobs_provider.api.states import Verdict
+from airflow_jobs_provider.api.states import RunStatus
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.errors import JobsApiError
-    from airflow_jobs_provider.api.outputs import TaskOutput
+    from airflow_jobs_provider.api.errors import JobsAPIError
     from airflow_jobs_provider.api.states import RunState
+    from airflow_jobs_provider.api.workflows.outputs import TaskOutput
 
 __all__ = ["DatabricksRunFailedError", "DatabricksRunTimeoutError", "airflow_exceptions"]
 
@@ -45,7 +45,7 @@ class DatabricksRunFailedError(AirflowException):
         super().__init__("\n".join(self._lines()))
 
     def _lines(self) -> list[str]:
-        meaning = self.state.verdict.value.replace("_", " ")
+        meaning = self.state.status.value.replace("_", " ")
         run = f"Run {self.run_id}"
         subject = f"Task {self.task_key!r} ({run.lower()})" if self.task_key else run
         lines = [f"{subject} ended {meaning} ({self.state})"]
@@ -55,7 +55,7 @@ class DatabricksRunFailedError(AirflowException):
             is_told = output.error in ("", self.state.state_message) and len(failed) == 1
             if output.task_key or not is_told:
                 lines += output.failure_lines()
-        if self.state.verdict is Verdict.SUCCEEDED_WITH_FAILURES:
+        if self.state.status is RunStatus.SUCCEEDED_WITH_FAILURES:
             lines.append("With fail_on_partial_success=False the task would succeed")
         if self.run_page_url:
             lines.append(f"See {self.run_page_url}")
@@ -88,18 +88,18 @@ def airflow_exceptions() -> Iterator[None]:
     :raises AirflowFailException: the same request can never succeed: Airflow does not retry.
     :raises AirflowException: any other error of the API: the DAG's ``retries`` decide.
     """
-    from airflow_jobs_provider.api.errors import JobsApiError
+    from airflow_jobs_provider.api.errors import JobsAPIError
 
     try:
         yield
-    except JobsApiError as error:
+    except JobsAPIError as error:
         if isinstance(error, AirflowException):
             raise
         # Its words are told; its trace, printed above them, would only tell them twice.
         raise _as_airflow_exception(error) from None
 
 
-def _as_airflow_exception(error: JobsApiError) -> AirflowException:
+def _as_airflow_exception(error: JobsAPIError) -> AirflowException:
     of_api: Any = type(error)
     kind = _class_of_both(of_api, AirflowFailException if error.is_final else AirflowException)
     both = kind.__new__(kind, *error.args)

@@ -145,7 +145,7 @@ def seconds_without_requests(workspace: Any) -> bool:
 
 def launch(url: str, runs: int) -> None:
     """Launch the runs that all tasks wait for."""
-    from airflow_jobs_provider.api import calls
+    from airflow_jobs_provider.api import endpoints
     from airflow_jobs_provider.api.auth import Token
     from airflow_jobs_provider.api.client import JobsClient
     from tests.end_to_end.counting_workspace import TOKEN
@@ -153,7 +153,7 @@ def launch(url: str, runs: int) -> None:
     request = {"existing_cluster_id": "c", "notebook_task": {"notebook_path": "/Shared/long"}}
     with JobsClient(url, Token(TOKEN)) as client:
         for _ in range(runs):
-            client.send(calls.submit_run(request))
+            client.send(endpoints.submit_run(request))
 
 
 def print_table(measured: dict[str, list[dict[str, float]]]) -> None:

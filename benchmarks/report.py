@@ -59,7 +59,7 @@ def measure(official_python: str) -> dict[str, Any]:
     too_many = ""
     try:
         side_by_side.append(waits.measure(official_python, "official", 10_000))
-    except waits.TookTooLong as error:
+    except waits.TookTooLongError as error:
         too_many = str(error)
     print(waits.table(side_by_side[-2:]), flush=True)
     services = [

@@ -69,7 +69,7 @@ def check_requests(rounds: int) -> tuple[float, float]:
     for _ in range(rounds * 3 + 1):
         before = time.process_time()
         if not taken:
-            from airflow_jobs_provider.api.validation import validate
+            from airflow_jobs_provider.api.schema.validation import validate
         validate("runs/submit", REQUEST)
         taken.append((time.process_time() - before) * 1000)
     return taken[0], statistics.median(taken[1:])

@@ -52,7 +52,7 @@ COLUMNS = {
 LONGEST_SECONDS = 600
 
 
-class TookTooLong(Exception):
+class TookTooLongError(Exception):
     """A provider did not come to the end of its runs in time."""
 
 
@@ -125,7 +125,7 @@ def measure(
                 )
             except subprocess.TimeoutExpired:
                 counts = ask(f"{url}/counts")
-                raise TookTooLong(f"{provider}, {runs} runs: {counts}") from None
+                raise TookTooLongError(f"{provider}, {runs} runs: {counts}") from None
         if driven.returncode:
             sys.exit(driven.stderr[-3000:])
         measures = json.loads(driven.stdout.splitlines()[-1])

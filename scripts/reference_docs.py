@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from airflow_jobs_provider.api import calls
-from airflow_jobs_provider.api.rules import MAX_REQUEST_BYTES, RULES, Rule
-from airflow_jobs_provider.api.structures import (
+from airflow_jobs_provider.api import endpoints
+from airflow_jobs_provider.api.schema.rules import MAX_REQUEST_BYTES, RULES, Rule
+from airflow_jobs_provider.api.schema.structures import (
     Field,
     fields_of,
     is_open,
@@ -22,7 +22,7 @@ from airflow_jobs_provider.api.structures import (
     structures,
     values_of,
 )
-from airflow_jobs_provider.api.types import ENDPOINTS
+from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS, OLDEST_API_VERSION
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
@@ -32,15 +32,15 @@ HEAD = """\
 
 <!-- Written by scripts/reference_docs.py; change that, or the code it reads. -->
 
-Every endpoint, structure and field of the Jobs API 2.0, as `airflow_jobs_provider.api.types` has
-them, and every rule that a request is checked against before it is sent. Names, types and section
-titles are those of the API's reference.
+Every endpoint, structure and field of the Jobs API 2.0, as
+`airflow_jobs_provider.api.schema.types` has them, and every rule that a request is checked against
+before it is sent. Names, types and section titles are those of the API's reference.
 
 A payload can be written as plain dicts; with a type it has completion in the editor, and a type
 checker sees a wrong field:
 
 ```python
-from airflow_jobs_provider.api.types import NewCluster
+from airflow_jobs_provider.api.schema.types import NewCluster
 
 SMALL: NewCluster = {
     "spark_version": "15.4.x-scala2.12",
@@ -62,8 +62,8 @@ given as text, as a template renders them; numbers and booleans among parameters
 settings and environment variables are sent as text. `validate=False` turns checking off for one
 operator or hook.
 
-Outside Airflow, `airflow_jobs_provider.api.validation.validate("runs/submit", request)` does the
-same, and raises `airflow_jobs_provider.api.errors.InvalidRequest`.
+Outside Airflow, `airflow_jobs_provider.api.schema.validation.validate("runs/submit", request)`
+does the same, and raises `airflow_jobs_provider.api.errors.InvalidRequestError`.
 """
 
 RULES_HEAD = f"""\
@@ -117,8 +117,8 @@ def _endpoints() -> Iterator[str]:
 def _methods() -> dict[str, str]:
     """Return the name of the call, which is the hook's method's, by path."""
     found = {}
-    for name in calls.__all__:
-        function = getattr(calls, name)
+    for name in endpoints.__all__:
+        function = getattr(endpoints, name)
         if inspect.isfunction(function):
             required = [
                 p for p in inspect.signature(function).parameters.values() if p.default is p.empty

@@ -44,7 +44,7 @@ STOP_SECONDS = 20
 OPEN = build_opener(ProxyHandler({})).open
 
 
-class Interrupted(Exception):
+class InterruptedBySignalError(Exception):
     """Ctrl-C, or a SIGTERM."""
 
 
@@ -74,7 +74,7 @@ def main() -> int:
         print(f"Error: port {chosen.port} cannot be used ({error.strerror})", file=sys.stderr)
         print("Choose another one: make airflow AIRFLOW_PORT=8090", file=sys.stderr)
         return 1
-    except Interrupted:
+    except InterruptedBySignalError:
         return 0
 
 
@@ -118,7 +118,7 @@ def run(home: Path, dags: Path, port: int, workspace: LocalWorkspace) -> int:
         while not ended(processes):
             time.sleep(1)
         return failed(home, *ended(processes))
-    except Interrupted:
+    except InterruptedBySignalError:
         print("\nStopping Airflow and the workspace ...", flush=True)
         return 0
     finally:
@@ -163,7 +163,7 @@ def interrupt(_number: int, _frame: FrameType | None) -> None:
     """Turn the first signal into an exception, and ignore others while we stop."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    raise Interrupted
+    raise InterruptedBySignalError
 
 
 def free_port(port: int) -> int:

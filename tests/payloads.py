@@ -12,9 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_jobs_provider.api.rules import RULES, TASK_KINDS, Rule
-from airflow_jobs_provider.api.structures import Field, fields_of, structures
-from airflow_jobs_provider.api.types import ENDPOINTS
+from airflow_jobs_provider.api.schema.rules import RULES, TASK_KINDS, Rule
+from airflow_jobs_provider.api.schema.structures import Field, fields_of, structures
+from airflow_jobs_provider.api.schema.types import ENDPOINTS
 
 STRUCTURES = structures()
 LAUNCHED = ("CreateRequest", "JobSettings", "RunsSubmitRequest", "TaskSettings")
@@ -274,7 +274,7 @@ class Payloads:
 class Case:
     """One rule, on both sides of its bound.
 
-    :ivar rule: the rule's name in ``airflow_jobs_provider.api.rules``.
+    :ivar rule: the rule's name in ``airflow_jobs_provider.api.schema.rules``.
     :ivar structure: what ``make`` makes.
     :ivar field: what a problem's field ends with, or has in it.
     :ivar make: makes a part that just breaks the rule, or just does not.

@@ -14,21 +14,21 @@ from urllib.parse import urlsplit
 
 import tenacity
 
-from airflow_jobs_provider.api.calls import Call, Page
-from airflow_jobs_provider.api.errors import JobsApiError, NoAnswer
-from airflow_jobs_provider.api.exchange import (
+from airflow_jobs_provider.api.base_client import (
     CONNECT_SECONDS,
     LIBRARY_FAULTS,
+    AttemptTracker,
     BaseClient,
     Request,
-    Tries,
     reason_of,
     without_frames,
 )
-from airflow_jobs_provider.api.pages import Pages
+from airflow_jobs_provider.api.endpoints import Call, Page
+from airflow_jobs_provider.api.errors import APIConnectionError, JobsAPIError
+from airflow_jobs_provider.api.pagination import Pages
 from airflow_jobs_provider.api.proxies import Route, choose_route, ssl_context
-from airflow_jobs_provider.api.retries import RetryPolicy, a_pause
-from airflow_jobs_provider.api.steps import Exchange, Step, Wait
+from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
+from airflow_jobs_provider.api.workflows.steps import Exchange, Step, Wait
 
 if TYPE_CHECKING:
     import aiohttp
@@ -57,12 +57,12 @@ class AsyncJobsClient(BaseClient):
     ) -> T:
         """Send a call, again where that is safe and may help, and return what its answer says.
 
-        :param call: what to ask, from :mod:`.calls`.
+        :param call: what to ask, from :mod:`.endpoints`.
         :param retries: a policy for this call only.
         :param turn: what each try is made within, and no wait between two: a pace; default none.
-        :raises JobsApiError: what went wrong in the end; see :mod:`.errors`.
+        :raises JobsAPIError: what went wrong in the end; see :mod:`.errors`.
         """
-        tries = Tries(call)
+        tries = AttemptTracker(call)
         request = self._request(call)
 
         async def once() -> T:
@@ -72,7 +72,7 @@ class AsyncJobsClient(BaseClient):
             try:
                 async with turn():
                     return await self._send_once(call, request)
-            except JobsApiError as error:
+            except JobsAPIError as error:
                 if tries.is_done(error):
                     return cast("T", None)
                 raise
@@ -80,19 +80,19 @@ class AsyncJobsClient(BaseClient):
         retrying = tenacity.AsyncRetrying(sleep=self._sleep, **self._retrying(call, retries))
         try:
             result: T = await retrying(once)
-        except JobsApiError as error:
+        except JobsAPIError as error:
             tries.gave_up(error, retrying.statistics.get("idle_for", 0.0))
             raise
         tries.worked(retrying.statistics.get("idle_for", 0.0))
         return result
 
-    async def carry_out(self, steps: Generator[Step, Any, T], *, patient: bool = True) -> T:
+    async def run(self, steps: Generator[Step, Any, T], *, without_deadline: bool = True) -> T:
         """Carry out an exchange of :mod:`.steps` and return its result.
 
-        :param patient: let reads wait out any outage, since what an exchange reads is known to be
-            there; default True.
+        :param without_deadline: let reads wait out any outage, since what an exchange reads is
+            known to be there; default True.
         """
-        reads = self._retries.patient() if patient else None
+        reads = self._retries.without_deadline() if without_deadline else None
         exchange = Exchange(steps)
         while (step := exchange.step) is not None:
             if isinstance(step, Wait):
@@ -100,7 +100,7 @@ class AsyncJobsClient(BaseClient):
                 continue
             try:
                 answer = await self.send(step, retries=reads if step.verb == "GET" else None)
-            except JobsApiError as error:
+            except JobsAPIError as error:
                 exchange.fail(error)
             else:
                 exchange.answer(answer)
@@ -110,7 +110,7 @@ class AsyncJobsClient(BaseClient):
         """Yield the items of a list, fetching a page only when the one before is used up."""
         pages = Pages(call)
         while not pages.has_ended:
-            for item in await self.carry_out(pages.next_page(), patient=False):
+            for item in await self.run(pages.next_page(), without_deadline=False):
                 yield item
 
     async def renew_credentials(self) -> None:
@@ -135,7 +135,7 @@ class AsyncJobsClient(BaseClient):
     ) -> None:
         await self.close()
 
-    _default_sleep: ClassVar[Any] = staticmethod(a_pause)
+    _default_sleep: ClassVar[Any] = staticmethod(async_sleep)
 
     async def _send_once(self, call: Call[T], request: Request) -> T:
         import aiohttp
@@ -224,7 +224,7 @@ class AsyncJobsClient(BaseClient):
 
     _route: asyncio.Future[tuple[Route, ssl.SSLContext | bool]] | None = None
 
-    def _fault(self, error: Exception, route: Route, progress: _Progress) -> NoAnswer:
+    def _fault(self, error: Exception, route: Route, progress: _Progress) -> APIConnectionError:
         """Name a fault of aiohttp."""
         import aiohttp
 

@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 import tenacity
 
-from airflow_jobs_provider.api.calls import Call, Page
-from airflow_jobs_provider.api.errors import JobsApiError, NoAnswer, is_success
-from airflow_jobs_provider.api.exchange import (
+from airflow_jobs_provider.api.base_client import (
     CONNECT_SECONDS,
     LIBRARY_FAULTS,
+    AttemptTracker,
     BaseClient,
     Request,
-    Tries,
     reason_of,
     without_frames,
 )
-from airflow_jobs_provider.api.pages import Pages
+from airflow_jobs_provider.api.endpoints import Call, Page
+from airflow_jobs_provider.api.errors import APIConnectionError, JobsAPIError, is_success
+from airflow_jobs_provider.api.pagination import Pages
 from airflow_jobs_provider.api.proxies import Route, choose_route
-from airflow_jobs_provider.api.retries import RetryPolicy, pause
-from airflow_jobs_provider.api.steps import Exchange, Step, Wait
+from airflow_jobs_provider.api.retry import RetryPolicy, blocking_sleep
+from airflow_jobs_provider.api.workflows.steps import Exchange, Step, Wait
 
 if TYPE_CHECKING:
     import requests
@@ -33,11 +33,11 @@ if TYPE_CHECKING:
 __all__ = ["JobsClient"]
 
 T = TypeVar("T")
-OnTry = Callable[[Call[Any], JobsApiError | None], None]
+OnTry = Callable[[Call[Any], JobsAPIError | None], None]
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d+) *([^'\")]*)")
 
 
-def _ignore(_call: Call[Any], _error: JobsApiError | None) -> None:
+def _ignore(_call: Call[Any], _error: JobsAPIError | None) -> None:
     pass
 
 
@@ -52,13 +52,13 @@ class JobsClient(BaseClient):
     ) -> T:
         """Send a call, again where that is safe and may help, and return what its answer says.
 
-        :param call: what to ask, from :mod:`.calls`.
+        :param call: what to ask, from :mod:`.endpoints`.
         :param retries: a policy for this call only.
         :param on_try: called with the call and None before each try to send it, and with its error
             after a try that did not work.
-        :raises JobsApiError: what went wrong in the end; see :mod:`.errors`.
+        :raises JobsAPIError: what went wrong in the end; see :mod:`.errors`.
         """
-        tries = Tries(call)
+        tries = AttemptTracker(call)
         request = self._request(call)
 
         def once() -> T:
@@ -68,7 +68,7 @@ class JobsClient(BaseClient):
             on_try(call, None)
             try:
                 return self._send_once(call, request)
-            except JobsApiError as error:
+            except JobsAPIError as error:
                 on_try(call, error)
                 if tries.is_done(error):
                     return cast("T", None)
@@ -77,26 +77,26 @@ class JobsClient(BaseClient):
         retrying = tenacity.Retrying(sleep=self._sleep, **self._retrying(call, retries))
         try:
             result: T = retrying(once)
-        except JobsApiError as error:
+        except JobsAPIError as error:
             tries.gave_up(error, retrying.statistics.get("idle_for", 0.0))
             raise
         tries.worked(retrying.statistics.get("idle_for", 0.0))
         return result
 
-    def carry_out(
+    def run(
         self,
         steps: Generator[Step, Any, T],
         *,
-        patient: bool = True,
+        without_deadline: bool = True,
         on_try: OnTry = _ignore,
     ) -> T:
         """Carry out an exchange of :mod:`.steps` and return its result.
 
-        :param patient: let reads wait out any outage, since what an exchange reads is known to be
-            there; default True.
+        :param without_deadline: let reads wait out any outage, since what an exchange reads is
+            known to be there; default True.
         :param on_try: as for :meth:`send`.
         """
-        reads = self._retries.patient() if patient else None
+        reads = self._retries.without_deadline() if without_deadline else None
         exchange = Exchange(steps)
         while (step := exchange.step) is not None:
             if isinstance(step, Wait):
@@ -105,7 +105,7 @@ class JobsClient(BaseClient):
             retries = reads if step.verb == "GET" else None
             try:
                 answer = self.send(step, retries=retries, on_try=on_try)
-            except JobsApiError as error:
+            except JobsAPIError as error:
                 exchange.fail(error)
             else:
                 exchange.answer(answer)
@@ -115,7 +115,7 @@ class JobsClient(BaseClient):
         """Yield the items of a list, fetching a page only when the one before is used up."""
         pages = Pages(call)
         while not pages.has_ended:
-            yield from self.carry_out(pages.next_page(), patient=False)
+            yield from self.run(pages.next_page(), without_deadline=False)
 
     def renew_credentials(self) -> None:
         """Take fresh credentials, where the client was told how to get some."""
@@ -150,7 +150,7 @@ class JobsClient(BaseClient):
     ) -> None:
         self.close()
 
-    _default_sleep: ClassVar[Any] = staticmethod(pause)
+    _default_sleep: ClassVar[Any] = staticmethod(blocking_sleep)
 
     def _send_once(self, call: Call[T], request: Request) -> T:
         import requests
@@ -234,7 +234,7 @@ class JobsClient(BaseClient):
             yield part
         raise fault
 
-    def _named_fault(self, error: Exception, route: Route, started: float) -> NoAnswer:
+    def _named_fault(self, error: Exception, route: Route, started: float) -> APIConnectionError:
         is_late = time.monotonic() - started >= self._answer_seconds
         return self._answer_too_slow() if is_late else self._fault(error, route)
 
@@ -245,17 +245,17 @@ class JobsClient(BaseClient):
 
     def _sender(self) -> requests.adapters.BaseAdapter:
         if self._adapter is None:
-            from airflow_jobs_provider.api.adapter import BoundedAdapter
+            from airflow_jobs_provider.api.http_adapter import BoundedAdapter
 
             self._adapter = BoundedAdapter(self._answer_seconds)
         return self._adapter
 
-    def _fault(self, error: Exception, route: Route) -> NoAnswer:
+    def _fault(self, error: Exception, route: Route) -> APIConnectionError:
         """Name a fault of requests; urllib3's own error, inside, tells sent from not sent."""
         import requests
         import urllib3.exceptions as inner
 
-        from airflow_jobs_provider.api.adapter import is_before_request
+        from airflow_jobs_provider.api.http_adapter import is_before_request
 
         cause: Any = error.args[0] if error.args else error
         cause = getattr(cause, "reason", None) or cause

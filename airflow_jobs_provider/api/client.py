@@ -1,6 +1,6 @@
 """Two thin faces over the same calls: :class:`JobsClient` (blocking), :class:`AsyncJobsClient`.
 
-All that is decided is decided in :mod:`.exchange`, :mod:`.errors` and :mod:`.retries`. A face only
+All that is decided is decided in :mod:`.base_client`, :mod:`.errors` and :mod:`.retry`. A face only
 sends, receives and sleeps, and names its HTTP library's faults. Neither library is imported before
 the first request.
 """

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from airflow_jobs_provider.api.errors import InvalidRequest
+from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.problems import ENDLESS, Problem, not_json
 
 __all__ = [
     "ACCEPT_ENCODING",
-    "BrokenBody",
-    "TooLarge",
+    "BodyTooLargeError",
+    "BrokenBodyError",
     "decoded",
     "decoded_parts",
     "json_bytes",
@@ -28,11 +28,11 @@ _PART_BYTES = 64 * 1024
 _UNPACKED_BYTES = 1024 * 1024
 
 
-class TooLarge(Exception):
+class BodyTooLargeError(Exception):
     """The body is longer than its limit."""
 
 
-class BrokenBody(Exception):
+class BrokenBodyError(Exception):
     """The body is not what its Content-Encoding says, or that is one that nobody asked for."""
 
 
@@ -41,7 +41,8 @@ def json_bytes(call: str, parameters: Mapping[str, Any]) -> bytes:
 
     :param call: the endpoint, for the error.
     :param parameters: what is sent.
-    :raises InvalidRequest: JSON cannot express them: NaN, a set, bytes, a value that holds itself.
+    :raises InvalidRequestError: JSON cannot express them: NaN, a set, bytes, a value that holds
+        itself.
     """
     problems: list[Problem]
     try:
@@ -51,7 +52,7 @@ def json_bytes(call: str, parameters: Mapping[str, Any]) -> bytes:
     except (TypeError, ValueError):
         problems = not_json(parameters) or [ENDLESS]
     # Raised here, so that the error shows no frames of the json module.
-    raise InvalidRequest(call, problems)
+    raise InvalidRequestError(call, problems)
 
 
 def query_text(call: str, parameters: Mapping[str, Any]) -> str:
@@ -59,14 +60,14 @@ def query_text(call: str, parameters: Mapping[str, Any]) -> str:
 
     :param call: the endpoint, for the error.
     :param parameters: what is sent.
-    :raises InvalidRequest: a value is no Unicode text.
+    :raises InvalidRequestError: a value is no Unicode text.
     """
     try:
         return urlencode({name: _as_text(value) for name, value in parameters.items()})
     except UnicodeEncodeError:
         pass
     problem = Problem("the request", "must be Unicode text", "it has half a surrogate pair")
-    raise InvalidRequest(call, [problem])
+    raise InvalidRequestError(call, [problem])
 
 
 def _as_text(value: Any) -> str:
@@ -79,12 +80,12 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
     :param body: the bytes as received.
     :param encoding: the Content-Encoding header; empty for none.
     :param limit: bytes that the result may have; no more memory is used, whatever the body holds.
-    :raises TooLarge: the result would be longer.
-    :raises BrokenBody: the body cannot be decoded.
+    :raises BodyTooLargeError: the result would be longer.
+    :raises BrokenBodyError: the body cannot be decoded.
     """
     if _is_plain(encoding):
         if len(body) > limit:
-            raise TooLarge
+            raise BodyTooLargeError
         return body
     view = memoryview(body)
     parts = (view[start : start + _PART_BYTES] for start in range(0, len(body), _PART_BYTES))
@@ -104,7 +105,7 @@ def decoded_parts(
     for part in parts if _is_plain(encoding) else _unpacked(parts, encoding):
         size += len(part)
         if size > limit:
-            raise TooLarge
+            raise BodyTooLargeError
         yield bytes(part)
 
 
@@ -115,7 +116,7 @@ def _is_plain(encoding: str) -> bool:
 def _unpacked(parts: Iterable[bytes | memoryview], encoding: str) -> Iterator[bytes]:
     kind = encoding.strip().lower()
     if kind not in ("gzip", "x-gzip", "deflate"):
-        raise BrokenBody(f"it is encoded as {kind!r}")
+        raise BrokenBodyError(f"it is encoded as {kind!r}")
     unpacker: Any = None
     for part in parts:
         left = bytes(part)
@@ -128,7 +129,7 @@ def _unpacked(parts: Iterable[bytes | memoryview], encoding: str) -> Iterator[by
             try:
                 unpacked = unpacker.decompress(left, _UNPACKED_BYTES)
             except zlib.error:
-                raise BrokenBody(f"it is not {kind}") from None
+                raise BrokenBodyError(f"it is not {kind}") from None
             if unpacked:
                 yield unpacked
             left = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
@@ -136,4 +137,4 @@ def _unpacked(parts: Iterable[bytes | memoryview], encoding: str) -> Iterator[by
             if not left and len(unpacked) < _UNPACKED_BYTES:
                 break
     if unpacker is not None and not unpacker.eof:
-        raise BrokenBody(f"its {kind} is cut off")
+        raise BrokenBodyError(f"its {kind} is cut off")

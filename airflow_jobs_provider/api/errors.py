@@ -1,39 +1,39 @@
-"""What can go wrong with the Jobs API, as a small tree of exceptions.
+"""Exceptions of the Jobs API client.
 
 ::
 
-    JobsApiError
+    JobsAPIError
     ├── CredentialsError            no usable credentials, or none that may be sent there
-    ├── InvalidRequest              not sent: the reference forbids it (problems)
-    ├── NoAnswer                    the service gave no answer (host)
-    │   ├── ConnectionFailed        the request never reached it
-    │   │   ├── HostNotFound        the host's name does not resolve
-    │   │   ├── InsecureConnection  the TLS certificate is not to be trusted
+    ├── InvalidRequestError         not sent: the reference forbids it (problems)
+    ├── APIConnectionError          no response (host)
+    │   ├── ConnectError            the request never reached the service
+    │   │   ├── HostNotFoundError   the host's name does not resolve
+    │   │   ├── CertificateError    the TLS certificate is not trusted
     │   │   └── ProxyError          the proxy does not answer or does not connect (proxy)
-    │   │       ├── InvalidProxy    its address is unusable, or of a kind that is not supported
-    │   │       └── ProxyAuthenticationRequired  it does not accept user and password (407)
-    │   └── AnswerLost              the request may have reached it, its answer did not arrive
-    └── ErrorAnswer                 the service, or a gateway before it, answered
+    │   │       ├── InvalidProxyError         its address is unusable, or of an unsupported kind
+    │   │       └── ProxyAuthenticationError  it does not accept user and password (407)
+    │   └── ResponseLostError       the request may have reached the service
+    └── APIStatusError              the service, or a gateway before it, answered
         │                           (status, error_code, message, request_id)
-        ├── BadRequest              400 and other 4xx
-        │   ├── DoesNotExist        the run or job is not there (400 or 404)
-        │   └── PassingConflict     400 COULD_NOT_ACQUIRE_LOCK
-        ├── AuthenticationFailed    401 or 403
-        ├── RateLimited             429 (retry_after)
+        ├── BadRequestError         400 and other 4xx
+        │   ├── NotFoundError       the run or job does not exist (400 or 404)
+        │   └── ConflictError       400 COULD_NOT_ACQUIRE_LOCK
+        ├── AuthenticationError     401 or 403
+        ├── RateLimitError          429 (retry_after)
         ├── ServerError             5xx
-        └── UnexpectedAnswer        not what the API answers: a redirect, HTML, or JSON
+        └── UnexpectedResponseError  not what the API answers: a redirect, HTML, or JSON
                                     that does not fit (is_page, does_not_fit)
 
 Every exception carries its facts as attributes, and ``call``, ``attempts`` and
 ``elapsed_seconds`` once a client has given up on a call. The text tells what to do next. None ever
-holds a credential. ``answer_error`` is the one mapping from answers to exceptions.
+holds a credential. ``error_from_response`` is the one mapping from answers to exceptions.
 
 Two properties decide what may follow an error, for all of this package:
 
-* ``is_final``: the same request can never succeed. True for ``InvalidRequest``, and for a 400 whose
-  code is one of ``FINAL_ERROR_CODES``, unless its message says that something does not exist.
-* ``outcome_unknown``: the service may have acted on the request. True for ``AnswerLost``,
-  ``ServerError``, and ``UnexpectedAnswer`` with a 2xx status.
+* ``is_final``: the same request can never succeed. True for ``InvalidRequestError``, and for a 400
+  whose code is one of ``FINAL_ERROR_CODES``, unless its message says that something does not exist.
+* ``outcome_unknown``: the service may have acted on the request. True for ``ResponseLostError``,
+  ``ServerError``, and ``UnexpectedResponseError`` with a 2xx status.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.api.answers import InvalidAnswer, json_object
 from airflow_jobs_provider.api.ids import MAX_ID
+from airflow_jobs_provider.api.responses import InvalidResponseError, json_object
 from airflow_jobs_provider.api.text import visible
 
 if TYPE_CHECKING:
@@ -51,27 +51,27 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FINAL_ERROR_CODES",
-    "AnswerLost",
-    "AuthenticationFailed",
-    "BadRequest",
-    "ConnectionFailed",
+    "APIConnectionError",
+    "APIStatusError",
+    "AuthenticationError",
+    "BadRequestError",
+    "CertificateError",
+    "ConflictError",
+    "ConnectError",
     "CredentialsError",
-    "DoesNotExist",
-    "ErrorAnswer",
-    "HostNotFound",
-    "InsecureConnection",
-    "InvalidProxy",
-    "InvalidRequest",
-    "JobsApiError",
-    "NoAnswer",
-    "PassingConflict",
-    "ProxyAuthenticationRequired",
+    "HostNotFoundError",
+    "InvalidProxyError",
+    "InvalidRequestError",
+    "JobsAPIError",
+    "NotFoundError",
+    "ProxyAuthenticationError",
     "ProxyError",
-    "RateLimited",
+    "RateLimitError",
+    "ResponseLostError",
     "ServerError",
-    "UnexpectedAnswer",
-    "answer_error",
-    "invalid_answer_error",
+    "UnexpectedResponseError",
+    "error_from_response",
+    "invalid_response_error",
     "is_success",
 ]
 
@@ -90,7 +90,7 @@ _PAGE_BYTES = 4_000
 _SEARCHED_LENGTH = 1_000
 
 
-class JobsApiError(Exception):
+class JobsAPIError(Exception):
     """Anything that went wrong between a call and its answer.
 
     :ivar call: the endpoint, such as ``runs/submit``; empty before a client has sent the call.
@@ -130,11 +130,11 @@ class JobsApiError(Exception):
         return text
 
 
-class CredentialsError(JobsApiError):
+class CredentialsError(JobsAPIError):
     """No credentials were found, or the ones there are may not be sent to this address."""
 
 
-class InvalidRequest(JobsApiError, ValueError):
+class InvalidRequestError(JobsAPIError, ValueError):
     """The request was not sent, because the reference says that it cannot succeed.
 
     :ivar problems: each thing wrong with it; as text one sentence that names the field, the rule
@@ -157,7 +157,7 @@ class InvalidRequest(JobsApiError, ValueError):
         return True
 
 
-class NoAnswer(JobsApiError):
+class APIConnectionError(JobsAPIError):
     """The service gave no answer.
 
     :ivar host: host, and port if any, that was asked.
@@ -168,7 +168,7 @@ class NoAnswer(JobsApiError):
         self.host = host
 
 
-class ConnectionFailed(NoAnswer):
+class ConnectError(APIConnectionError):
     """The request never reached the service, so whatever it asked for did not happen.
 
     :ivar first_contact: whether the client has never had an answer from this host. A wrong host
@@ -180,15 +180,15 @@ class ConnectionFailed(NoAnswer):
         self.first_contact = first_contact
 
 
-class HostNotFound(ConnectionFailed):
+class HostNotFoundError(ConnectError):
     """The host's name does not resolve."""
 
 
-class InsecureConnection(ConnectionFailed):
+class CertificateError(ConnectError):
     """The service's TLS certificate is not to be trusted."""
 
 
-class ProxyError(ConnectionFailed):
+class ProxyError(ConnectError):
     """The proxy does not answer, or does not connect to the service.
 
     :ivar proxy: URL of the proxy, without user and password.
@@ -209,21 +209,21 @@ class ProxyError(ConnectionFailed):
         self.status = status
 
 
-class InvalidProxy(ProxyError):
+class InvalidProxyError(ProxyError):
     """The proxy's URL cannot be used, or names a kind of proxy that is not supported (SOCKS)."""
 
 
-class ProxyAuthenticationRequired(ProxyError):
+class ProxyAuthenticationError(ProxyError):
     """The proxy does not accept the user and password of its URL, or wants some (407)."""
 
 
-class AnswerLost(NoAnswer):
+class ResponseLostError(APIConnectionError):
     """The request may have reached the service, but its answer did not arrive whole or in time."""
 
     outcome_unknown = True
 
 
-class ErrorAnswer(JobsApiError):
+class APIStatusError(JobsAPIError):
     """The service, or a gateway before it, answered with an error.
 
     :ivar status: HTTP status.
@@ -258,7 +258,7 @@ class ErrorAnswer(JobsApiError):
         super().__init__(". ".join(part.rstrip(".") for part in parts))
 
 
-class BadRequest(ErrorAnswer):
+class BadRequestError(APIStatusError):
     """The service refused the request (4xx)."""
 
     @property
@@ -289,7 +289,7 @@ class BadRequest(ErrorAnswer):
         return self.is_final or self.error_code in _DOES_NOT_EXIST_CODES
 
 
-class DoesNotExist(BadRequest):
+class NotFoundError(BadRequestError):
     """The run or job asked for does not exist, any more or at all."""
 
     @property
@@ -303,11 +303,11 @@ class DoesNotExist(BadRequest):
     )
 
 
-class PassingConflict(BadRequest):
+class ConflictError(BadRequestError):
     """The service is busy with the same job just now; later the request may pass."""
 
 
-class AuthenticationFailed(ErrorAnswer):
+class AuthenticationError(APIStatusError):
     """The service does not accept the credentials (401), or not for this (403)."""
 
     advice = (
@@ -316,7 +316,7 @@ class AuthenticationFailed(ErrorAnswer):
     )
 
 
-class RateLimited(ErrorAnswer):
+class RateLimitError(APIStatusError):
     """Too many requests (429).
 
     :ivar retry_after: seconds that the service asks to wait, 1 or more; None where it does not ask.
@@ -327,13 +327,13 @@ class RateLimited(ErrorAnswer):
         self.retry_after = retry_after
 
 
-class ServerError(ErrorAnswer):
+class ServerError(APIStatusError):
     """The service or a gateway before it is in trouble (5xx)."""
 
     outcome_unknown = True
 
 
-class UnexpectedAnswer(ErrorAnswer):
+class UnexpectedResponseError(APIStatusError):
     """An answer that the Jobs API does not give: a redirect, HTML, or JSON that does not fit.
 
     :ivar is_page: whether it is a page or text of somebody else's, and not JSON.
@@ -372,7 +372,7 @@ def is_success(status: int) -> bool:
     return 200 <= status < 300
 
 
-def answer_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorAnswer:
+def error_from_response(status: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
     """Map an answer that is not a JSON object at 2xx to the exception it means. Total.
 
     :param status: HTTP status.
@@ -382,7 +382,7 @@ def answer_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorA
     """
     try:
         payload = json_object(body)
-    except InvalidAnswer:
+    except InvalidResponseError:
         payload = None
     facts: dict[str, Any] = {"status": status, "request_id": _request_id(headers)}
     if payload:
@@ -394,32 +394,32 @@ def answer_error(status: int, headers: Mapping[str, str], body: bytes) -> ErrorA
         facts["excerpt"] = _begin(body)
     if 300 <= status < 400:
         facts["excerpt"] = "a redirect, which is not followed with credentials"
-        return UnexpectedAnswer(**facts)
+        return UnexpectedResponseError(**facts)
     if status < 400:
-        return UnexpectedAnswer(is_page=True, **facts)
+        return UnexpectedResponseError(is_page=True, **facts)
     if status >= 500:
         return ServerError(**facts)
     if status == 429:
-        return RateLimited(retry_after=_retry_after(headers.get("retry-after")), **facts)
+        return RateLimitError(retry_after=_retry_after(headers.get("retry-after")), **facts)
     if status in (401, 403):
-        return AuthenticationFailed(**facts)
+        return AuthenticationError(**facts)
     error_code, message = facts.get("error_code", ""), facts.get("api_message", "")
     message = message[:_SEARCHED_LENGTH]
     if error_code in _DOES_NOT_EXIST_CODES or _DOES_NOT_EXIST.search(message):
-        return DoesNotExist(**facts)
+        return NotFoundError(**facts)
     if error_code == "COULD_NOT_ACQUIRE_LOCK":
-        return PassingConflict(**facts)
+        return ConflictError(**facts)
     if _EXPIRED.search(message):
-        return AuthenticationFailed(**facts)
+        return AuthenticationError(**facts)
     if status == 404 and not error_code:
         # Not the API's own 404: the address is wrong, not the id.
-        return UnexpectedAnswer(**facts)
-    return DoesNotExist(**facts) if status == 404 else BadRequest(**facts)
+        return UnexpectedResponseError(**facts)
+    return NotFoundError(**facts) if status == 404 else BadRequestError(**facts)
 
 
-def invalid_answer_error(
-    status: int, headers: Mapping[str, str], body: bytes, error: InvalidAnswer
-) -> UnexpectedAnswer:
+def invalid_response_error(
+    status: int, headers: Mapping[str, str], body: bytes, error: InvalidResponseError
+) -> UnexpectedResponseError:
     """Return the exception for an answer of success that does not fit, with how it begins.
 
     :param status: HTTP status.
@@ -427,7 +427,7 @@ def invalid_answer_error(
     :param body: the answer's body, whole.
     :param error: what does not fit.
     """
-    return UnexpectedAnswer(
+    return UnexpectedResponseError(
         status=status,
         request_id=_request_id(headers),
         excerpt=f"with what does not fit, {error.problem}: {_begin(body)}",

@@ -31,24 +31,24 @@ def id_argument(name: str, value: Any) -> int:
 
     :param name: name of the argument.
     :param value: the argument: a number, or text.
-    :raises InvalidRequest: it is no id.
+    :raises InvalidRequestError: it is no id.
     """
-    from airflow_jobs_provider.api.errors import InvalidRequest
+    from airflow_jobs_provider.api.errors import InvalidRequestError
     from airflow_jobs_provider.api.problems import Problem, what_it_is
 
     number = read_id(value)
     if number is None:
         rule = f"must be a whole number from 1 to {MAX_ID}, in decimal digits"
-        raise InvalidRequest("", [Problem(name, rule, what_it_is(value))])
+        raise InvalidRequestError("", [Problem(name, rule, what_it_is(value))])
     return number
 
 
 def exactly_one_of(**given: Any) -> None:
     """Check that one of several arguments is given; None and empty text are not given.
 
-    :raises InvalidRequest: none is, or more than one.
+    :raises InvalidRequestError: none is, or more than one.
     """
-    from airflow_jobs_provider.api.errors import InvalidRequest
+    from airflow_jobs_provider.api.errors import InvalidRequestError
     from airflow_jobs_provider.api.problems import Problem
 
     count = sum(value not in (None, "") for value in given.values())
@@ -56,4 +56,4 @@ def exactly_one_of(**given: Any) -> None:
         *names, last = given
         what = f"exactly one of {', '.join(names)} and {last}"
         found = f"{count or 'none'} {'is' if count == 0 else 'are'} given"
-        raise InvalidRequest("", [Problem(what, "must be given", found)])
+        raise InvalidRequestError("", [Problem(what, "must be given", found)])

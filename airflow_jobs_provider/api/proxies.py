@@ -14,7 +14,7 @@ Host is a loopback address              never a proxy (``requests`` would use on
 ``NO_PROXY``                            hosts, domains, ``host:port``, IPv4 networks as CIDR
 Address of the proxy                    ``http://`` if it has no scheme; ``https://`` speaks TLS to
                                         the proxy; user and password may stand in it
-SOCKS                                   refused with :class:`~.errors.InvalidProxy`
+SOCKS                                   refused with :class:`~.errors.InvalidProxyError`
 ``verify`` of the connection            ``false``, or the path of a CA bundle: a file or a directory
 ``REQUESTS_CA_BUNDLE``                  where ``verify`` is not set
 ``CURL_CA_BUNDLE``                      where neither is set
@@ -34,7 +34,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from airflow_jobs_provider.api.errors import InsecureConnection, InvalidProxy
+from airflow_jobs_provider.api.errors import CertificateError, InvalidProxyError
 
 __all__ = [
     "Proxies",
@@ -111,8 +111,8 @@ def choose_route(url: str, proxies: Proxies, verify: bool | str) -> Route:
     :param url: the workspace's address.
     :param proxies: proxies of the connection.
     :param verify: check TLS certificates, or the path of a CA bundle.
-    :raises InvalidProxy: the proxy's URL is not usable, or of a kind that is not supported.
-    :raises InsecureConnection: the CA bundle is not there.
+    :raises InvalidProxyError: the proxy's URL is not usable, or of a kind that is not supported.
+    :raises CertificateError: the CA bundle is not there.
     """
     route = _choose(url, proxies, verify)
     if isinstance(route, Exception):
@@ -123,7 +123,7 @@ def choose_route(url: str, proxies: Proxies, verify: bool | str) -> Route:
 
 def _choose(
     url: str, proxies: Proxies, verify: bool | str
-) -> Route | InvalidProxy | InsecureConnection:
+) -> Route | InvalidProxyError | CertificateError:
     import requests
 
     parts = urlsplit(url)
@@ -134,7 +134,7 @@ def _choose(
         settings = session.merge_environment_settings(url, given, None, verify, None)
     verify = settings["verify"] or False
     if parts.scheme == "https" and isinstance(verify, str) and not Path(verify).exists():
-        return InsecureConnection(
+        return CertificateError(
             f'the CA bundle {verify} does not exist. Check "verify" in the connection\'s extra, '
             "and the environment variables REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE",
             host=host,
@@ -147,7 +147,7 @@ def _choose(
     return _with_proxy(proxy.strip(), host, verify)
 
 
-def _with_proxy(proxy: str, host: str, verify: bool | str) -> Route | InvalidProxy:
+def _with_proxy(proxy: str, host: str, verify: bool | str) -> Route | InvalidProxyError:
     # As requests, which stumbles over user and password there.
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     try:
@@ -158,7 +158,7 @@ def _with_proxy(proxy: str, host: str, verify: bool | str) -> Route | InvalidPro
     scheme, hostname = parts.scheme.lower(), parts.hostname or ""
     if not hostname:
         # Not quoted: what stands in the wrong place may be a password.
-        return InvalidProxy(
+        return InvalidProxyError(
             f"the proxy for {host} is not an address such as http://proxy.example.com:3128. "
             f"{WHERE_PROXIES_ARE_SET}",
             host=host,
@@ -173,7 +173,7 @@ def _with_proxy(proxy: str, host: str, verify: bool | str) -> Route | InvalidPro
     elif not _fits_a_header(unquote(f"{parts.username or ''}{parts.password or ''}")):
         reason = "its user or password has a character that HTTP cannot send"
     if reason:
-        return InvalidProxy(
+        return InvalidProxyError(
             f"the proxy {address} cannot be used: {reason}. {WHERE_PROXIES_ARE_SET}",
             host=host,
             proxy=address,
@@ -211,7 +211,7 @@ def ssl_context(verify: bool | str, host: str) -> ssl.SSLContext | bool:
 
     :param verify: as :attr:`Route.verify` has it.
     :param host: named in the error.
-    :raises InsecureConnection: the CA bundle cannot be read.
+    :raises CertificateError: the CA bundle cannot be read.
     """
     from requests.certs import where  # type: ignore[attr-defined]
 
@@ -222,7 +222,7 @@ def ssl_context(verify: bool | str, host: str) -> ssl.SSLContext | bool:
         return _context(bundle, Path(bundle).stat().st_mtime_ns)
     except OSError as error:  # ssl.SSLError is one
         reason = error.strerror or type(error).__name__
-    raise InsecureConnection(f"the CA bundle {bundle} cannot be read ({reason})", host=host)
+    raise CertificateError(f"the CA bundle {bundle} cannot be read ({reason})", host=host)
 
 
 @functools.lru_cache(maxsize=8)

@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow_jobs_provider.api.text import visible
 
-__all__ = ["RunLifeCycleState", "RunResultState", "RunState", "Verdict"]
+__all__ = ["RunLifeCycleState", "RunResultState", "RunState", "RunStatus"]
 
 
 class RunLifeCycleState(StrEnum):
@@ -51,7 +51,7 @@ class RunResultState(StrEnum):
     DISABLED = "DISABLED"
 
 
-class Verdict(StrEnum):
+class RunStatus(StrEnum):
     """What a state means for whoever waits for the run."""
 
     ACTIVE = "active"
@@ -71,24 +71,24 @@ _KNOWN_RESULT_STATES = frozenset(RunResultState)
 
 # How a run that reached TERMINATED ended. SUCCESS_WITH_FAILURES is the service's word for a run
 # whose last tasks succeeded although an earlier one did not.
-_VERDICT_OF_TERMINATED: Mapping[str, Verdict] = {
-    RunResultState.SUCCESS: Verdict.SUCCEEDED,
-    RunResultState.SUCCESS_WITH_FAILURES: Verdict.SUCCEEDED_WITH_FAILURES,
-    RunResultState.FAILED: Verdict.FAILED,
-    RunResultState.TIMEDOUT: Verdict.TIMED_OUT,
-    RunResultState.CANCELED: Verdict.CANCELED,
-    RunResultState.MAXIMUM_CONCURRENT_RUNS_REACHED: Verdict.SKIPPED,
-    RunResultState.EXCLUDED: Verdict.SKIPPED,
-    RunResultState.DISABLED: Verdict.SKIPPED,
-    RunResultState.UPSTREAM_FAILED: Verdict.FAILED,
-    RunResultState.UPSTREAM_CANCELED: Verdict.CANCELED,
+_VERDICT_OF_TERMINATED: Mapping[str, RunStatus] = {
+    RunResultState.SUCCESS: RunStatus.SUCCEEDED,
+    RunResultState.SUCCESS_WITH_FAILURES: RunStatus.SUCCEEDED_WITH_FAILURES,
+    RunResultState.FAILED: RunStatus.FAILED,
+    RunResultState.TIMEDOUT: RunStatus.TIMED_OUT,
+    RunResultState.CANCELED: RunStatus.CANCELED,
+    RunResultState.MAXIMUM_CONCURRENT_RUNS_REACHED: RunStatus.SKIPPED,
+    RunResultState.EXCLUDED: RunStatus.SKIPPED,
+    RunResultState.DISABLED: RunStatus.SKIPPED,
+    RunResultState.UPSTREAM_FAILED: RunStatus.FAILED,
+    RunResultState.UPSTREAM_CANCELED: RunStatus.CANCELED,
 }
 # INTERNAL_ERROR is unsuccessful whatever its result ("Create", max_retries); the result only
 # tells a time-out and a cancellation apart from the rest.
-_VERDICT_OF_INTERNAL_ERROR: Mapping[str, Verdict] = {
-    RunResultState.TIMEDOUT: Verdict.TIMED_OUT,
-    RunResultState.CANCELED: Verdict.CANCELED,
-    RunResultState.UPSTREAM_CANCELED: Verdict.CANCELED,
+_VERDICT_OF_INTERNAL_ERROR: Mapping[str, RunStatus] = {
+    RunResultState.TIMEDOUT: RunStatus.TIMED_OUT,
+    RunResultState.CANCELED: RunStatus.CANCELED,
+    RunResultState.UPSTREAM_CANCELED: RunStatus.CANCELED,
 }
 
 
@@ -108,7 +108,7 @@ class RunState:
     user_cancelled_or_timedout: bool = False
 
     @classmethod
-    def of(cls, run: Mapping[str, Any]) -> RunState:
+    def from_run(cls, run: Mapping[str, Any]) -> RunState:
         """Read the state of a run as ``runs/get`` or ``runs/list`` answered it.
 
         A missing or empty field is no error: without a life cycle state the run counts as active.
@@ -129,20 +129,20 @@ class RunState:
         )
 
     @property
-    def verdict(self) -> Verdict:
+    def status(self) -> RunStatus:
         """What the pair of states means: the one rule that all waiting in this package follows."""
         if self.life_cycle_state not in _TERMINAL:
-            return Verdict.ACTIVE
+            return RunStatus.ACTIVE
         if self.life_cycle_state == RunLifeCycleState.SKIPPED:
-            return Verdict.SKIPPED
+            return RunStatus.SKIPPED
         if self.life_cycle_state == RunLifeCycleState.INTERNAL_ERROR:
-            return _VERDICT_OF_INTERNAL_ERROR.get(self.result_state or "", Verdict.FAILED)
-        return _VERDICT_OF_TERMINATED.get(self.result_state or "", Verdict.FAILED)
+            return _VERDICT_OF_INTERNAL_ERROR.get(self.result_state or "", RunStatus.FAILED)
+        return _VERDICT_OF_TERMINATED.get(self.result_state or "", RunStatus.FAILED)
 
     @property
     def is_terminal(self) -> bool:
         """Whether the run has ended, well or badly."""
-        return self.verdict is not Verdict.ACTIVE
+        return self.status is not RunStatus.ACTIVE
 
     @property
     def is_successful(self) -> bool:
@@ -155,9 +155,9 @@ class RunState:
         :param fail_on_partial_success: count a run with the result SUCCESS_WITH_FAILURES as failed;
             default True.
         """
-        verdict = self.verdict
-        is_partial = verdict is Verdict.SUCCEEDED_WITH_FAILURES
-        return verdict is Verdict.SUCCEEDED or (is_partial and not fail_on_partial_success)
+        verdict = self.status
+        is_partial = verdict is RunStatus.SUCCEEDED_WITH_FAILURES
+        return verdict is RunStatus.SUCCEEDED or (is_partial and not fail_on_partial_success)
 
     def __str__(self) -> str:
         states = "/".join(filter(None, (self.life_cycle_state or "no state", self.result_state)))

@@ -9,7 +9,7 @@ it, else to 2.2:
   2.0 it would be off, and runs would be skipped.
 
 ``api_version`` sends all requests to one version. One that is too low is an
-:class:`~.errors.InvalidRequest` before anything is sent.
+:class:`~.errors.InvalidRequestError` before anything is sent.
 """
 
 from __future__ import annotations
@@ -53,17 +53,17 @@ class _LaterField:
 def choose_api_version(call_name: str, parameters: Mapping[str, Any]) -> str:
     """Return the version that a request is sent to where the connection pins none.
 
-    :param call_name: the endpoint, as :attr:`.calls.Call.path` names it: ``runs/submit``.
+    :param call_name: the endpoint, as :attr:`.endpoints.Call.path` names it: ``runs/submit``.
     :param parameters: what is sent: the body of a POST, the query of a GET.
     """
     if call_name in _WITH_QUEUE_SETTING or call_name in _LATER_ENDPOINTS:
         return LATEST_API_VERSION
-    from airflow_jobs_provider.api.types import ENDPOINTS
+    from airflow_jobs_provider.api.schema.types import ENDPOINTS
 
     endpoint = ENDPOINTS.get(call_name)
     if endpoint is None:
         return OLDEST_API_VERSION
-    from airflow_jobs_provider.api.rules import broken_rules
+    from airflow_jobs_provider.api.schema.rules import broken_rules
 
     try:
         if next(_later_fields(parameters, endpoint.request, ()), None) is not None:
@@ -94,7 +94,7 @@ def too_low_version_problems(
         return [_too_low(call_name, min_api_version, api_version)]
     if api_version == LATEST_API_VERSION:
         return []
-    from airflow_jobs_provider.api.types import ENDPOINTS
+    from airflow_jobs_provider.api.schema.types import ENDPOINTS
 
     endpoint = ENDPOINTS.get(call_name)
     if endpoint is None:
@@ -119,7 +119,7 @@ def _later_fields(
     node: Mapping[Any, Any], structure: Any, path: tuple[str | int, ...]
 ) -> Iterator[_LaterField]:
     """Yield the fields that the reference of 2.0 does not list; not what is below one of them."""
-    from airflow_jobs_provider.api.structures import fields_of, is_of_another_service
+    from airflow_jobs_provider.api.schema.structures import fields_of, is_of_another_service
 
     fields = fields_of(structure)
     for name, value in node.items():

@@ -70,14 +70,14 @@ class WorkspaceAccess:
     api_version: str | None = None
 
     @classmethod
-    def of(cls, connection: Connection) -> WorkspaceAccess:
+    def from_connection(cls, connection: Connection) -> WorkspaceAccess:
         """Read a connection.
 
         :raises ValueError: the connection names no usable host, or no version that there is.
         :raises CredentialsError: it has no usable credentials.
         """
         try:
-            return cls._of(connection)
+            return cls._from_connection(connection)
         except (ValueError, CredentialsError) as error:
             # Without the frames below: a traceback with local variables, as Airflow 3.0 logs it,
             # would show what stands in the connection. Nor with the connection itself.
@@ -85,7 +85,7 @@ class WorkspaceAccess:
             raise error.with_traceback(None) from None
 
     @classmethod
-    def _of(cls, connection: Connection) -> WorkspaceAccess:
+    def _from_connection(cls, connection: Connection) -> WorkspaceAccess:
         extra: Mapping[str, Any] = connection.extra_dejson or {}
         name = connection.conn_id or ""
         base_url = _base_url(connection, extra)

@@ -1,8 +1,8 @@
 """DatabricksJobsHook: an Airflow connection turned into a client of the Jobs API.
 
 Every endpoint has a blocking method and one of the same name with the prefix ``a_`` for asyncio.
-Each is a line: what the call is stands in :mod:`airflow_jobs_provider.api.calls`, how it is sent
-and tried again in the client. Making a hook reads no connection and touches no network.
+Each is a line: what the call is stands in :mod:`airflow_jobs_provider.api.endpoints`, how it is
+sent and tried again in the client. Making a hook reads no connection and touches no network.
 """
 
 from __future__ import annotations
@@ -13,24 +13,24 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_jobs_provider.api import calls
-from airflow_jobs_provider.api.finding import find_job_id
-from airflow_jobs_provider.api.outputs import TaskOutput, read_outputs
-from airflow_jobs_provider.api.permissions import (
+from airflow_jobs_provider.api import endpoints
+from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.workflows.find import find_job_id
+from airflow_jobs_provider.api.workflows.outputs import TaskOutput, read_outputs
+from airflow_jobs_provider.api.workflows.permissions import (
     create_with_permissions,
     reset_with_permissions,
     update_with_permissions,
 )
-from airflow_jobs_provider.api.states import RunState
-from airflow_jobs_provider.api.steps import whole_run
+from airflow_jobs_provider.api.workflows.steps import whole_run
 from airflow_jobs_provider.hooks.form import connection_form_widgets, ui_field_behaviour
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth import Credentials
-    from airflow_jobs_provider.api.calls import Call, Page
+    from airflow_jobs_provider.api.base_client import BaseClient
     from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
-    from airflow_jobs_provider.api.exchange import BaseClient
-    from airflow_jobs_provider.api.retries import RetryPolicy
+    from airflow_jobs_provider.api.endpoints import Call, Page
+    from airflow_jobs_provider.api.retry import RetryPolicy
     from airflow_jobs_provider.hooks.connection import WorkspaceAccess
 
 __all__ = ["DatabricksJobsHook"]
@@ -50,8 +50,8 @@ class DatabricksJobsHook(BaseHook):
         hook.get_run_state(run_id)
 
     Every method that asks the service raises a
-    :class:`~airflow_jobs_provider.api.errors.JobsApiError` where that does not work, after trying
-    again as :mod:`airflow_jobs_provider.api.retries` says.
+    :class:`~airflow_jobs_provider.api.errors.JobsAPIError` where that does not work, after trying
+    again as :mod:`airflow_jobs_provider.api.retry` says.
 
     :param databricks_conn_id: connection of type ``databricks_jobs`` or ``databricks``; see
         :mod:`airflow_jobs_provider.hooks.connection` for its fields.
@@ -63,7 +63,8 @@ class DatabricksJobsHook(BaseHook):
     :param caller: what the hook is used for, told to the service in the User-Agent.
     :param validate: check each request against the API's reference before it is sent; default True.
         A request that cannot succeed raises
-        :class:`~airflow_jobs_provider.api.errors.InvalidRequest` with all that is wrong with it.
+        :class:`~airflow_jobs_provider.api.errors.InvalidRequestError` with all that is wrong with
+            it.
     """
 
     conn_name_attr = "databricks_conn_id"
@@ -112,7 +113,7 @@ class DatabricksJobsHook(BaseHook):
             from airflow_jobs_provider.hooks.connection import WorkspaceAccess
 
             def read_connection() -> WorkspaceAccess:
-                return WorkspaceAccess.of(self.get_connection(self.databricks_conn_id))
+                return WorkspaceAccess.from_connection(self.get_connection(self.databricks_conn_id))
 
             self._blocking_client = JobsClient(
                 **self._client_arguments(read_connection()),
@@ -140,7 +141,7 @@ class DatabricksJobsHook(BaseHook):
             connection = await get_async_connection(self.databricks_conn_id)
             # In a thread: reading the extra masks its secrets, which may ask Airflow and block.
             # asgiref's, since Airflow's way back to the event loop goes through it.
-            return await sync_to_async(WorkspaceAccess.of)(connection)
+            return await sync_to_async(WorkspaceAccess.from_connection)(connection)
 
         async def renew_credentials() -> Credentials:
             return (await read_connection()).credentials
@@ -151,7 +152,7 @@ class DatabricksJobsHook(BaseHook):
 
     def retry_policy(self) -> RetryPolicy:
         """Return when this hook tries a call again."""
-        from airflow_jobs_provider.api.retries import RetryPolicy
+        from airflow_jobs_provider.api.retry import RetryPolicy
 
         return RetryPolicy(
             limit=self.retry_limit, delay=self.retry_delay, tenacity_args=self.retry_args
@@ -173,7 +174,7 @@ class DatabricksJobsHook(BaseHook):
         }
 
     def send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
-        """Send any call of :mod:`airflow_jobs_provider.api.calls`.
+        """Send any call of :mod:`airflow_jobs_provider.api.endpoints`.
 
         :param call: what to ask.
         :param retries: a policy for this call only.
@@ -188,7 +189,7 @@ class DatabricksJobsHook(BaseHook):
 
     def _checked(self, call: Call[T], client: BaseClient) -> Call[T]:
         if self.validate:
-            from airflow_jobs_provider.api.validation import validate_for
+            from airflow_jobs_provider.api.schema.validation import validate_for
 
             validate_for(client, call.name, call.parameters)
         return call
@@ -228,11 +229,11 @@ class DatabricksJobsHook(BaseHook):
         self, limit: int | None = None, offset: int | None = None, name: str | None = None
     ) -> Iterator[Json]:
         """Yield the jobs of the workspace, page after page as needed (reference: "List")."""
-        return self._iterate(calls.list_jobs(limit=limit, offset=offset, name=name))
+        return self._iterate(endpoints.list_jobs(limit=limit, offset=offset, name=name))
 
     def get_job(self, job_id: int) -> Json:
         """Return a job with its settings (reference: "Get")."""
-        return self.send(calls.get_job(job_id))
+        return self.send(endpoints.get_job(job_id))
 
     def reset_job(self, job_id: int, json: Json) -> None:
         """Overwrite all settings of a job (reference: "Reset").
@@ -265,11 +266,11 @@ class DatabricksJobsHook(BaseHook):
 
         :param json: ``access_control_list``; who is not in it keeps what permissions there are.
         """
-        return self.send(calls.update_job_permission(job_id, json))
+        return self.send(endpoints.update_job_permission(job_id, json))
 
     def delete_job(self, job_id: int) -> None:
         """Delete a job (reference: "Delete")."""
-        self.send(calls.delete_job(job_id))
+        self.send(endpoints.delete_job(job_id))
 
     def run_now(self, json: Json) -> int:
         """Run a job now and return the run_id; started once, however often it is tried.
@@ -277,7 +278,7 @@ class DatabricksJobsHook(BaseHook):
         :param json: ``job_id``, one kind of parameters, ``idempotency_token`` (reference:
             "Run now"). Without a token a random one is sent.
         """
-        return self.send(calls.run_now(json))
+        return self.send(endpoints.run_now(json))
 
     def submit_run(self, json: Json) -> int:
         """Submit a one-time run and return its run_id; started once, however often it is tried.
@@ -285,7 +286,7 @@ class DatabricksJobsHook(BaseHook):
         :param json: the run (reference: "Runs submit"). Without an ``idempotency_token`` a random
             one is sent.
         """
-        return self.send(calls.submit_run(json))
+        return self.send(endpoints.submit_run(json))
 
     def list_runs(
         self,
@@ -301,7 +302,7 @@ class DatabricksJobsHook(BaseHook):
         :param limit: runs fetched at once, not runs in all; 20 if None, the maximum if 0.
         """
         return self._iterate(
-            calls.list_runs(
+            endpoints.list_runs(
                 active_only=active_only,
                 completed_only=completed_only,
                 job_id=job_id,
@@ -314,28 +315,28 @@ class DatabricksJobsHook(BaseHook):
     def get_run(self, run_id: int) -> Json:
         """Return a run: state, all tasks, times, page (reference: "Runs get")."""
         client = self.client
-        self._checked(calls.get_run(run_id), client)
-        return client.carry_out(whole_run(run_id), patient=False)
+        self._checked(endpoints.get_run(run_id), client)
+        return client.run(whole_run(run_id), without_deadline=False)
 
     def export_run(self, run_id: int, views_to_export: str | None = None) -> list[Json]:
         """Return the HTML views of a notebook run (reference: "Runs export")."""
-        return self.send(calls.export_run(run_id, views_to_export))
+        return self.send(endpoints.export_run(run_id, views_to_export))
 
     def cancel_run(self, run_id: int) -> None:
         """Cancel a run; it ends a little later (reference: "Runs cancel")."""
-        self.send(calls.cancel_run(run_id))
+        self.send(endpoints.cancel_run(run_id))
 
     def cancel_all_runs(self, job_id: int) -> None:
         """Cancel all active runs of a job (reference: "Runs cancel all")."""
-        self.send(calls.cancel_all_runs(job_id))
+        self.send(endpoints.cancel_all_runs(job_id))
 
     def get_run_output(self, run_id: int) -> Json:
         """Return output or error of a task run, and its metadata (reference: "Runs get output")."""
-        return self.send(calls.get_run_output(run_id))
+        return self.send(endpoints.get_run_output(run_id))
 
     def delete_run(self, run_id: int) -> None:
         """Delete a run that is not active (reference: "Runs delete")."""
-        self.send(calls.delete_run(run_id))
+        self.send(endpoints.delete_run(run_id))
 
     def repair_run(self, json: Json) -> int:
         """Run tasks of a run that has ended again and return the repair's id (API 2.1 and later).
@@ -343,7 +344,7 @@ class DatabricksJobsHook(BaseHook):
         :param json: ``run_id``, ``rerun_all_failed_tasks`` or ``rerun_tasks``, the parameters, and
             ``latest_repair_id`` where the run was repaired before.
         """
-        return self.send(calls.repair_run(json))
+        return self.send(endpoints.repair_run(json))
 
     # -- the endpoints, asyncio ----------------------------------------------------------------
 
@@ -355,11 +356,11 @@ class DatabricksJobsHook(BaseHook):
         self, limit: int | None = None, offset: int | None = None, name: str | None = None
     ) -> AsyncIterator[Json]:
         """Yield what :meth:`list_jobs` yields."""
-        return self._a_iterate(calls.list_jobs(limit=limit, offset=offset, name=name))
+        return self._a_iterate(endpoints.list_jobs(limit=limit, offset=offset, name=name))
 
     async def a_get_job(self, job_id: int) -> Json:
         """Do what :meth:`get_job` does."""
-        return await self.a_send(calls.get_job(job_id))
+        return await self.a_send(endpoints.get_job(job_id))
 
     async def a_reset_job(self, job_id: int, json: Json) -> None:
         """Do what :meth:`reset_job` does."""
@@ -381,19 +382,19 @@ class DatabricksJobsHook(BaseHook):
 
     async def a_update_job_permission(self, job_id: int, json: Json) -> Json:
         """Do what :meth:`update_job_permission` does."""
-        return await self.a_send(calls.update_job_permission(job_id, json))
+        return await self.a_send(endpoints.update_job_permission(job_id, json))
 
     async def a_delete_job(self, job_id: int) -> None:
         """Do what :meth:`delete_job` does."""
-        await self.a_send(calls.delete_job(job_id))
+        await self.a_send(endpoints.delete_job(job_id))
 
     async def a_run_now(self, json: Json) -> int:
         """Do what :meth:`run_now` does."""
-        return await self.a_send(calls.run_now(json))
+        return await self.a_send(endpoints.run_now(json))
 
     async def a_submit_run(self, json: Json) -> int:
         """Do what :meth:`submit_run` does."""
-        return await self.a_send(calls.submit_run(json))
+        return await self.a_send(endpoints.submit_run(json))
 
     def a_list_runs(
         self,
@@ -406,7 +407,7 @@ class DatabricksJobsHook(BaseHook):
     ) -> AsyncIterator[Json]:
         """Yield what :meth:`list_runs` yields."""
         return self._a_iterate(
-            calls.list_runs(
+            endpoints.list_runs(
                 active_only=active_only,
                 completed_only=completed_only,
                 job_id=job_id,
@@ -419,42 +420,42 @@ class DatabricksJobsHook(BaseHook):
     async def a_get_run(self, run_id: int) -> Json:
         """Do what :meth:`get_run` does."""
         async with self.async_client() as client:
-            self._checked(calls.get_run(run_id), client)
-            return await client.carry_out(whole_run(run_id), patient=False)
+            self._checked(endpoints.get_run(run_id), client)
+            return await client.run(whole_run(run_id), without_deadline=False)
 
     async def a_export_run(self, run_id: int, views_to_export: str | None = None) -> list[Json]:
         """Do what :meth:`export_run` does."""
-        return await self.a_send(calls.export_run(run_id, views_to_export))
+        return await self.a_send(endpoints.export_run(run_id, views_to_export))
 
     async def a_cancel_run(self, run_id: int) -> None:
         """Do what :meth:`cancel_run` does."""
-        await self.a_send(calls.cancel_run(run_id))
+        await self.a_send(endpoints.cancel_run(run_id))
 
     async def a_cancel_all_runs(self, job_id: int) -> None:
         """Do what :meth:`cancel_all_runs` does."""
-        await self.a_send(calls.cancel_all_runs(job_id))
+        await self.a_send(endpoints.cancel_all_runs(job_id))
 
     async def a_get_run_output(self, run_id: int) -> Json:
         """Do what :meth:`get_run_output` does."""
-        return await self.a_send(calls.get_run_output(run_id))
+        return await self.a_send(endpoints.get_run_output(run_id))
 
     async def a_delete_run(self, run_id: int) -> None:
         """Do what :meth:`delete_run` does."""
-        await self.a_send(calls.delete_run(run_id))
+        await self.a_send(endpoints.delete_run(run_id))
 
     async def a_repair_run(self, json: Json) -> int:
         """Do what :meth:`repair_run` does."""
-        return await self.a_send(calls.repair_run(json))
+        return await self.a_send(endpoints.repair_run(json))
 
     # -- beyond the endpoints ------------------------------------------------------------------
 
     def get_run_state(self, run_id: int) -> RunState:
         """Return the state of a run (reference: "RunState")."""
-        return RunState.of(self.get_run(run_id))
+        return RunState.from_run(self.get_run(run_id))
 
     async def a_get_run_state(self, run_id: int) -> RunState:
         """Do what :meth:`get_run_state` does."""
-        return RunState.of(await self.a_get_run(run_id))
+        return RunState.from_run(await self.a_get_run(run_id))
 
     def get_run_page_url(self, run_id: int) -> str:
         """Return the URL of a run's page; empty where the service does not give one."""
@@ -471,34 +472,34 @@ class DatabricksJobsHook(BaseHook):
 
         :raises ValueError: several jobs have the name; the message has their ids.
         """
-        return self.client.carry_out(find_job_id(job_name), patient=False)
+        return self.client.run(find_job_id(job_name), without_deadline=False)
 
     async def a_find_job_id_by_name(self, job_name: str) -> int | None:
         """Do what :meth:`find_job_id_by_name` does."""
         async with self.async_client() as client:
-            return await client.carry_out(find_job_id(job_name), patient=False)
+            return await client.run(find_job_id(job_name), without_deadline=False)
 
     def get_outputs(self, run: Mapping[str, Any]) -> list[TaskOutput]:
         """Return the outputs of a run that has ended, one for each of its tasks.
 
         :param run: the run as :meth:`get_run` returned it.
         """
-        return self.client.carry_out(read_outputs(run), patient=False)
+        return self.client.run(read_outputs(run), without_deadline=False)
 
     async def a_get_outputs(self, run: Mapping[str, Any]) -> list[TaskOutput]:
         """Do what :meth:`get_outputs` does."""
         async with self.async_client() as client:
-            return await client.carry_out(read_outputs(run), patient=False)
+            return await client.run(read_outputs(run), without_deadline=False)
 
     def test_connection(self) -> tuple[bool, str]:
         """Check address and credentials by listing one run, which any user may do."""
-        from airflow_jobs_provider.api.errors import JobsApiError
-        from airflow_jobs_provider.api.retries import RetryPolicy
+        from airflow_jobs_provider.api.errors import JobsAPIError
+        from airflow_jobs_provider.api.retry import RetryPolicy
 
         try:
             client = self.client
-            client.send(calls.list_runs(limit=1), retries=RetryPolicy(limit=1))
-        except (JobsApiError, ValueError) as error:
+            client.send(endpoints.list_runs(limit=1), retries=RetryPolicy(limit=1))
+        except (JobsAPIError, ValueError) as error:
             return False, str(error)
         return True, f"Connected to {client.base_url}: the Jobs API answers."
 

@@ -18,7 +18,7 @@ from airflow_jobs_provider.local.model import Job, Run, RunType, task_of
 from airflow_jobs_provider.local.pages import export_notebook
 from airflow_jobs_provider.local.permissions import read_access_control_list
 from airflow_jobs_provider.local.problems import (
-    ApiProblem,
+    ApiError,
     invalid,
     job_does_not_exist,
     run_does_not_exist,
@@ -255,7 +255,7 @@ async def delete_run(call: Call) -> dict[str, Any]:
     """Runs delete: remove a run that is not active."""
     run = call.run()
     if not run.has_ended:
-        raise ApiProblem(
+        raise ApiError(
             HTTPStatus.BAD_REQUEST,
             "INVALID_STATE",
             f"Run {run.run_id} is active ({run.life_cycle_state}) and cannot be deleted.",

@@ -27,7 +27,7 @@ def read_access_control_list(data: Any, field: str = _FIELD) -> list[dict[str, s
     """Return the entries of an ``access_control_list``, found in order.
 
     :param data: the list as it was sent; None for an empty one.
-    :raises ApiProblem: an entry names nobody, several, or a level that is none.
+    :raises ApiError: an entry names nobody, several, or a level that is none.
     """
     if data is None:
         return []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from http import HTTPStatus
 
 __all__ = [
-    "ApiProblem",
+    "ApiError",
     "invalid",
     "job_does_not_exist",
     "malformed",
@@ -13,7 +13,7 @@ __all__ = [
 ]
 
 
-class ApiProblem(Exception):
+class ApiError(Exception):
     """A request that is answered with an error.
 
     :param status: the HTTP status.
@@ -28,21 +28,21 @@ class ApiProblem(Exception):
         self.message = message
 
 
-def invalid(message: str) -> ApiProblem:
+def invalid(message: str) -> ApiError:
     """Return the answer to a request whose parameters break a rule."""
-    return ApiProblem(HTTPStatus.BAD_REQUEST, "INVALID_PARAMETER_VALUE", message)
+    return ApiError(HTTPStatus.BAD_REQUEST, "INVALID_PARAMETER_VALUE", message)
 
 
-def malformed(message: str) -> ApiProblem:
+def malformed(message: str) -> ApiError:
     """Return the answer to a request that could not be read."""
-    return ApiProblem(HTTPStatus.BAD_REQUEST, "MALFORMED_REQUEST", message)
+    return ApiError(HTTPStatus.BAD_REQUEST, "MALFORMED_REQUEST", message)
 
 
-def run_does_not_exist(run_id: int) -> ApiProblem:
+def run_does_not_exist(run_id: int) -> ApiError:
     """Return the answer about a run that is not there."""
     return invalid(f"Run {run_id} does not exist.")
 
 
-def job_does_not_exist(job_id: int) -> ApiProblem:
+def job_does_not_exist(job_id: int) -> ApiError:
     """Return the answer about a job that is not there."""
     return invalid(f"Job {job_id} does not exist.")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from airflow_jobs_provider.local.problems import ApiProblem
+from airflow_jobs_provider.local.problems import ApiError
 from airflow_jobs_provider.local.store import Store
 
 __all__ = ["QuotaKeeper", "Quotas"]
@@ -65,12 +65,12 @@ class QuotaKeeper:
         """Refuse to keep one more job."""
         limit = self._quotas.saved_jobs
         if self._store.job_count() >= limit:
-            raise ApiProblem(
+            raise ApiError(
                 HTTPStatus.BAD_REQUEST,
                 "QUOTA_EXCEEDED",
                 f"The quota for the number of jobs has been reached. The current quota is {limit}.",
             )
 
 
-def _too_many(message: str) -> ApiProblem:
-    return ApiProblem(HTTPStatus.TOO_MANY_REQUESTS, "REQUEST_LIMIT_EXCEEDED", message)
+def _too_many(message: str) -> ApiError:
+    return ApiError(HTTPStatus.TOO_MANY_REQUESTS, "REQUEST_LIMIT_EXCEEDED", message)

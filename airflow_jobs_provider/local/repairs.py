@@ -25,7 +25,7 @@ from airflow_jobs_provider.local.model import (
     task_of,
 )
 from airflow_jobs_provider.local.parameters import job_parameters_of
-from airflow_jobs_provider.local.problems import ApiProblem, invalid
+from airflow_jobs_provider.local.problems import ApiError, invalid
 from airflow_jobs_provider.local.scheduler import Scheduler
 from airflow_jobs_provider.local.store import Store
 from airflow_jobs_provider.local.versions import Version
@@ -193,7 +193,7 @@ def _check_repairable(run: Run, latest_repair_id: int | None) -> None:
             f"run_id {run.run_id} is the run of a task; repair the job run {run.parent_run_id}"
         )
     if not run.has_ended:
-        raise ApiProblem(
+        raise ApiError(
             HTTPStatus.BAD_REQUEST,
             "INVALID_STATE",
             f"Run {run.run_id} is active ({run.life_cycle_state}) and cannot be repaired.",

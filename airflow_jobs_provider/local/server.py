@@ -21,7 +21,7 @@ from airflow_jobs_provider.local.endpoints import Call, Endpoint, endpoints_of
 from airflow_jobs_provider.local.model import Run, RunType
 from airflow_jobs_provider.local.parameters import list_parameters, notebook_parameters
 from airflow_jobs_provider.local.permissions import PERMISSION_ENDPOINTS
-from airflow_jobs_provider.local.problems import ApiProblem, invalid, malformed
+from airflow_jobs_provider.local.problems import ApiError, invalid, malformed
 from airflow_jobs_provider.local.service import Service
 from airflow_jobs_provider.local.versions import LATEST, VERSIONS, Version
 
@@ -228,7 +228,7 @@ class Server:
         except web.RequestPayloadError as error:
             raise malformed(f"The body of the request cannot be read: {error}") from None
         except TimeoutError:
-            raise ApiProblem(
+            raise ApiError(
                 HTTPStatus.REQUEST_TIMEOUT,
                 "REQUEST_TIMEOUT",
                 "The body of the request did not arrive in time",
@@ -281,7 +281,7 @@ async def _answer_problems(request: web.Request, handler: _Handler) -> web.Strea
     """Answer what cannot be done as the API does: JSON with an error code and a message."""
     try:
         return await handler(request)
-    except ApiProblem as problem:
+    except ApiError as problem:
         return _error(problem.status, problem.error_code, problem.message)
     except web.HTTPException as problem:
         if problem.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.ids import exactly_one_of, id_argument
-from airflow_jobs_provider.argument_checks import check_flags, check_id, seconds
-from airflow_jobs_provider.connected import ConnectedOperator
 from airflow_jobs_provider.exceptions import airflow_exceptions
-from airflow_jobs_provider.operators.parsing import (
+from airflow_jobs_provider.operators.argument_checks import check_flags, check_id, seconds
+from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
+from airflow_jobs_provider.operators.validation import (
     check_before_sending,
     check_when_parsed,
     has_unrendered,
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["DatabricksCancelRunsOperator"]
 
 
-class DatabricksCancelRunsOperator(ConnectedOperator):
+class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
     """Cancel a run, or all active runs of a job, and wait until none of them is active.
 
     ::
@@ -48,8 +48,8 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
         template; default True.
-    :raises InvalidRequest: when the DAG is parsed: neither run nor job was given, or both, or the
-        request cannot succeed.
+    :raises InvalidRequestError: when the DAG is parsed: neither run nor job was given, or both, or
+        the request cannot succeed.
     :raises AirflowFailException: the same after rendering.
     :raises AirflowException: the service refused, such as for a run or job that does not exist.
     """
@@ -110,14 +110,14 @@ class DatabricksCancelRunsOperator(ConnectedOperator):
 
         An outage is waited out, however long.
         """
-        from airflow_jobs_provider.api import calls
-        from airflow_jobs_provider.api.pages import read_until_items
+        from airflow_jobs_provider.api import endpoints
+        from airflow_jobs_provider.api.pagination import read_until_items
         from airflow_jobs_provider.api.states import RunState
 
         if name == "job_id":
-            call = calls.list_runs(job_id=number, active_only=True)
-            runs = self.hook.client.carry_out(read_until_items(call))
+            call = endpoints.list_runs(job_id=number, active_only=True)
+            runs = self.hook.client.run(read_until_items(call))
         else:
-            patient = self.hook.retry_policy().patient()
-            runs = [self.hook.send(calls.get_run(number), retries=patient)]
-        return [int(run["run_id"]) for run in runs if not RunState.of(run).is_terminal]
+            without_deadline = self.hook.retry_policy().without_deadline()
+            runs = [self.hook.send(endpoints.get_run(number), retries=without_deadline)]
+        return [int(run["run_id"]) for run in runs if not RunState.from_run(run).is_terminal]

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_jobs_provider.exceptions import airflow_exceptions
-from airflow_jobs_provider.operators.parsing import check_before_sending
 from airflow_jobs_provider.operators.payload import PayloadOperator
+from airflow_jobs_provider.operators.validation import check_before_sending
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.api.types import (
+    from airflow_jobs_provider.api.schema.types import (
         CronSchedule,
         JobCluster,
         JobEmailNotifications,
@@ -103,7 +103,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param validate: check the settings before they are sent, and when the DAG is parsed if they
         hold no template; default True.
-    :raises InvalidRequest: when the DAG is parsed: the reference forbids the settings.
+    :raises InvalidRequestError: when the DAG is parsed: the reference forbids the settings.
     :raises AirflowFailException: the same after rendering; the service says that the settings are
         wrong; or no name was given.
     :raises AirflowException: the service refused for another reason, or several jobs have the name.
@@ -205,7 +205,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
 
     def execute(self, context: Context) -> int:
         """Find the job by its name; reset it, or create it if there is none."""
-        from airflow_jobs_provider.api.permissions import without_permissions
+        from airflow_jobs_provider.api.workflows.permissions import without_permissions
 
         with airflow_exceptions():
             settings = self.request_with_dag_params(context)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.argument_checks import check_id
-from airflow_jobs_provider.connected import ConnectedOperator
 from airflow_jobs_provider.exceptions import airflow_exceptions
-from airflow_jobs_provider.operators.parsing import (
+from airflow_jobs_provider.operators.argument_checks import check_id
+from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
+from airflow_jobs_provider.operators.validation import (
     check_before_sending,
     check_when_parsed,
 )
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["DatabricksDeleteRunOperator"]
 
 
-class DatabricksDeleteRunOperator(ConnectedOperator):
+class DatabricksDeleteRunOperator(DatabricksJobsBaseOperator):
     """Delete a run that has ended; one that is not there any more is as good as deleted.
 
     ::
@@ -41,7 +41,7 @@ class DatabricksDeleteRunOperator(ConnectedOperator):
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
         template; default True.
-    :raises InvalidRequest: when the DAG is parsed: the id is no number.
+    :raises InvalidRequestError: when the DAG is parsed: the id is no number.
     :raises AirflowFailException: the same after rendering.
     :raises AirflowException: the service refused, such as for an active run.
     """
@@ -58,7 +58,7 @@ class DatabricksDeleteRunOperator(ConnectedOperator):
 
     def execute(self, context: Context) -> None:
         """Delete the run."""
-        from airflow_jobs_provider.api.errors import DoesNotExist
+        from airflow_jobs_provider.api.errors import NotFoundError
         from airflow_jobs_provider.api.ids import id_argument
 
         with airflow_exceptions():
@@ -66,7 +66,7 @@ class DatabricksDeleteRunOperator(ConnectedOperator):
             check_before_sending("runs/delete", {"run_id": run_id}, validate=self.validate)
             try:
                 self.hook.delete_run(run_id)
-            except DoesNotExist:
+            except NotFoundError:
                 self.log.warning("Run %s is not there: nothing to delete.", self.run_id)
             else:
                 self.log.info("Deleted run %s.", self.run_id)

@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.argument_checks import check_id, check_text
-from airflow_jobs_provider.connected import ConnectedOperator
 from airflow_jobs_provider.exceptions import airflow_exceptions
-from airflow_jobs_provider.operators.parsing import (
+from airflow_jobs_provider.operators.argument_checks import check_id, check_text
+from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
+from airflow_jobs_provider.operators.validation import (
     check_before_sending,
     check_when_parsed,
 )
@@ -21,7 +21,7 @@ from airflow_jobs_provider.operators.parsing import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.api.view_stream import ViewEvent
+    from airflow_jobs_provider.api.export_stream import ViewEvent
     from airflow_jobs_provider.operators.arguments import Id
 
 Json = dict[str, Any]
@@ -33,7 +33,7 @@ _MAX_TYPE_BYTES = 30
 _UNSAFE = re.compile(r"[^\w.()\[\] -]+")
 
 
-class DatabricksExportRunOperator(ConnectedOperator):
+class DatabricksExportRunOperator(DatabricksJobsBaseOperator):
     """Write the HTML views of a notebook run to files, and return their paths.
 
     ::
@@ -62,7 +62,7 @@ class DatabricksExportRunOperator(ConnectedOperator):
     :param databricks_retry_args: arguments for tenacity in place of the policy's own.
     :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
         template; default True.
-    :raises InvalidRequest: when the DAG is parsed: the request cannot succeed.
+    :raises InvalidRequestError: when the DAG is parsed: the request cannot succeed.
     :raises AirflowFailException: the same after rendering, or the service says that the request is
         wrong: the run is no notebook run.
     :raises AirflowException: the service refused for another reason: the run does not exist.
@@ -88,7 +88,7 @@ class DatabricksExportRunOperator(ConnectedOperator):
 
     def execute(self, context: Context) -> list[str]:
         """Fetch the views and write each to its file."""
-        from airflow_jobs_provider.api.calls import export_run_as_stream
+        from airflow_jobs_provider.api.endpoints import export_run_as_stream
         from airflow_jobs_provider.api.ids import id_argument
 
         with airflow_exceptions():
@@ -119,7 +119,7 @@ class DatabricksExportRunOperator(ConnectedOperator):
 
     def _exported(self, run_id: int) -> list[tuple[str, int]]:
         """Return the run, or those of the notebooks among its tasks, each with its folder."""
-        from airflow_jobs_provider.api.outputs import latest_attempts
+        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 
         tasks = {
             key: task

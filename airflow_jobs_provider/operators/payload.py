@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_jobs_provider.argument_checks import check_flags
-from airflow_jobs_provider.connected import ConnectedOperator
+from airflow_jobs_provider.operators.argument_checks import check_flags
+from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
 from airflow_jobs_provider.operators.dag_params import forwardable_params, with_dag_params
-from airflow_jobs_provider.operators.parsing import check_when_parsed, fields_over_json
+from airflow_jobs_provider.operators.validation import check_when_parsed, fields_over_json
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["PayloadOperator"]
 
 
-class PayloadOperator(ConnectedOperator):
+class PayloadOperator(DatabricksJobsBaseOperator):
     """Base of the operators that send a request which the user gives.
 
     A subclass names its endpoint in ``call_name`` and the endpoint's fields in ``request_fields``,

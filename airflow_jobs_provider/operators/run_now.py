@@ -9,15 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_jobs_provider.argument_checks import check_flags, check_id, check_text, check_whole
-from airflow_jobs_provider.operators.launching import LaunchRunOperator
-from airflow_jobs_provider.operators.parsing import has_unrendered
+from airflow_jobs_provider.operators.argument_checks import (
+    check_flags,
+    check_id,
+    check_text,
+    check_whole,
+)
+from airflow_jobs_provider.operators.launch import LaunchRunOperator
+from airflow_jobs_provider.operators.validation import has_unrendered
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.api.calls import Call
-    from airflow_jobs_provider.api.steps import Launched, Step
+    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.workflows.steps import Launched, Step
     from airflow_jobs_provider.operators.arguments import Id, ListOf, StructureOf, Text
 
 __all__ = ["DatabricksRunNowOperator"]
@@ -78,7 +83,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     :param end_from_trigger: let the triggerer end the task when the run has ended well; default
         False; see :class:`~airflow_jobs_provider.operators.jobs.DatabricksSubmitRunOperator`.
     :param validate: likewise.
-    :raises InvalidRequest: when the DAG is parsed: the reference forbids the request.
+    :raises InvalidRequestError: when the DAG is parsed: the reference forbids the request.
     :raises ValueError: when the DAG is parsed: ``repair_run`` without ``wait_for_termination``.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     :raises DatabricksRunTimeoutError: ``queued_timeout_seconds`` were over, or while deferred
@@ -149,7 +154,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         fields = self._fields()
         in_json: Mapping[str, Any] = {}
         if self.json is not None and not has_unrendered(self.json):
-            from airflow_jobs_provider.api.payload_text import read_payload
+            from airflow_jobs_provider.api.schema.payload_text import read_payload
 
             in_json = read_payload("json", self.json)
         job_id = in_json.get("job_id") if self.job_id is None else self.job_id
@@ -160,7 +165,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
 
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``run-now`` call, with the job's id where its name was given."""
-        from airflow_jobs_provider.api.calls import run_now
+        from airflow_jobs_provider.api.endpoints import run_now
         from airflow_jobs_provider.api.ids import exactly_one_of, id_argument
 
         request = self.request_with_dag_params(context)
@@ -177,35 +182,37 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         request["job_id"] = id_argument("job_id", request["job_id"])
         return run_now(request)
 
-    def _launch(self, context: Context, first_generation: int) -> Launched:
+    def _launch(self, context: Context, first_attempt_index: int) -> Launched:
         if self.repair_run:
-            from airflow_jobs_provider.api.calls import repair_run
+            from airflow_jobs_provider.api.endpoints import repair_run
 
             # Before anything is launched: the connection may pin a version without repairs.
             self.hook.client.version_of(repair_run({}))
         self._made_way = False
-        launched = super()._launch(context, first_generation)
+        launched = super()._launch(context, first_attempt_index)
         job_id = launched.run.get("job_id")
         if self.cancel_previous_runs and not self._made_way and job_id:
             self._cancel_runs_before(launched.run_id, job_id)
-        if self.repair_run and launched.generation < self._task_try(context).place:
+        if self.repair_run and launched.attempt_index < self._task_attempt(context).place:
             # It may be under repair, and a repaired run keeps its start_time.
             return replace(launched, queued_since=time.time())
         return launched
 
     def _cancel_runs_before(self, run_id: int, job_id: int) -> None:
         """Make way for the run of an earlier try, which may have died before it had done so."""
-        from airflow_jobs_provider.api.errors import ErrorAnswer
+        from airflow_jobs_provider.api.errors import APIStatusError
 
         try:
             steps = self._cancel_previous_runs(job_id, run_id)
-            self.hook.client.carry_out(self._until_killed(steps, after_any_kill=True))
-        except ErrorAnswer as error:
+            self.hook.client.run(self._until_killed(steps, after_any_kill=True))
+        except APIStatusError as error:
             # The run is at work all the same, and is to be followed.
             self.log.warning("Not all runs before run %s could be canceled: %s", run_id, error)
 
-    def _make_way(self, context: Context, call: Call[int]) -> Generator[Step, Any, None]:
-        may_be_there = self.request().get("idempotency_token") and self._task_try(context).place > 0
+    def _before_launch(self, context: Context, call: Call[int]) -> Generator[Step, Any, None]:
+        may_be_there = (
+            self.request().get("idempotency_token") and self._task_attempt(context).place > 0
+        )
         if self.cancel_previous_runs and not may_be_there:
             yield from self._cancel_previous_runs(call.parameters["job_id"])
             self._made_way = True
@@ -213,7 +220,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     def _cancel_previous_runs(
         self, job_id: int, before_run_id: int | None = None
     ) -> Generator[Step, Any, None]:
-        from airflow_jobs_provider.api.previous_runs import cancel_previous_runs
+        from airflow_jobs_provider.api.workflows.cancel_previous import cancel_previous_runs
 
         canceled = yield from cancel_previous_runs(
             job_id,
@@ -225,19 +232,23 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             self.log.info("Canceled the previous runs of job %s: %s.", job_id, ids)
 
     def _following(
-        self, context: Context, run: Mapping[str, Any], generation: int | None
+        self, context: Context, run: Mapping[str, Any], attempt_index: int | None
     ) -> Launched | None:
-        following = super()._following(context, run, generation)
+        following = super()._following(context, run, attempt_index)
         if following is None and self.repair_run:
-            return self._repaired(run, generation or 0)
+            return self._repaired(run, attempt_index or 0)
         return following
 
-    def _repaired(self, run: Mapping[str, Any], generation: int) -> Launched | None:
+    def _repaired(self, run: Mapping[str, Any], attempt_index: int) -> Launched | None:
         """Return the run, its failed tasks running again; None where it is not to be repaired."""
-        from airflow_jobs_provider.api.errors import ErrorAnswer
-        from airflow_jobs_provider.api.repairs import is_repairable, repair_once, repaired_at
+        from airflow_jobs_provider.api.errors import APIStatusError
         from airflow_jobs_provider.api.states import RunState
-        from airflow_jobs_provider.api.steps import Launched
+        from airflow_jobs_provider.api.workflows.repair import (
+            is_repairable,
+            repair_once,
+            repaired_at,
+        )
+        from airflow_jobs_provider.api.workflows.steps import Launched
 
         if not is_repairable(run, fail_on_partial_success=self.fail_on_partial_success):
             return None
@@ -253,8 +264,8 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         self._run.answered(run_id)
         repaired = None
         try:
-            repaired = self.hook.client.carry_out(self._until_killed(steps, after_any_kill=True))
-        except ErrorAnswer as error:
+            repaired = self.hook.client.run(self._until_killed(steps, after_any_kill=True))
+        except APIStatusError as error:
             self.log.warning("Run %s is not repaired: %s", run_id, error)
         except AirflowException:
             # The kill came while the service was asked, perhaps before it had begun.
@@ -263,5 +274,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         if repaired is None:
             self._run.ended()
             return None
-        self.log.info("Run %s ended %s. Its failed tasks run again.", run_id, RunState.of(run))
-        return Launched(run_id, repaired, generation, repaired_at(repaired))
+        self.log.info(
+            "Run %s ended %s. Its failed tasks run again.", run_id, RunState.from_run(run)
+        )
+        return Launched(run_id, repaired, attempt_index, repaired_at(repaired))

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_jobs_provider.operators.launching import LaunchRunOperator
+from airflow_jobs_provider.operators.launch import LaunchRunOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.api.calls import Call
-    from airflow_jobs_provider.api.types import (
+    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.schema.types import (
         JobEmailNotifications,
         JobNotificationSettings,
         JobTask,
@@ -120,7 +120,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         the DAG where plugins have listeners.
     :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
         template; default True.
-    :raises InvalidRequest: when the DAG is parsed: the reference forbids the request.
+    :raises InvalidRequestError: when the DAG is parsed: the reference forbids the request.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     :raises DatabricksRunTimeoutError: ``queued_timeout_seconds`` were over, or while deferred
         ``execution_timeout``.
@@ -201,7 +201,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
 
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``runs/submit`` call, named after the task unless it has a name."""
-        from airflow_jobs_provider.api.calls import submit_run
+        from airflow_jobs_provider.api.endpoints import submit_run
 
         request = self.request_with_dag_params(context)
         if not request.get("run_name"):

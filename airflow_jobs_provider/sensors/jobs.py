@@ -18,28 +18,28 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_jobs_provider.api.ids import exactly_one_of
-from airflow_jobs_provider.argument_checks import (
-    check_flags,
-    check_id,
-    check_storable,
-    check_text,
-)
-from airflow_jobs_provider.links import DatabricksJobRunLink
-from airflow_jobs_provider.sensors.beginning import (
+from airflow_jobs_provider.airflow_compat.start_trigger import (
     StartTriggerArguments,
     as_template,
     refuse_what_cannot_start_there,
     wait_began,
 )
-from airflow_jobs_provider.waiting import WaitsForRun
+from airflow_jobs_provider.api.ids import exactly_one_of
+from airflow_jobs_provider.links import DatabricksJobRunLink
+from airflow_jobs_provider.operators.argument_checks import (
+    check_flags,
+    check_id,
+    check_storable,
+    check_text,
+)
+from airflow_jobs_provider.operators.wait import WaitForRunOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import StartTriggerArgs
 
-    from airflow_jobs_provider.api.finding import Target
-    from airflow_jobs_provider.api.steps import Exchange, Run
+    from airflow_jobs_provider.api.workflows.find import Target
+    from airflow_jobs_provider.api.workflows.steps import Exchange, Run
 
 __all__ = ["DatabricksJobRunSensor"]
 
@@ -51,7 +51,7 @@ _TRIGGER_FAILED = "__fail__"
 _TRIGGER_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")
 
 
-class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
+class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
     """Wait until a run, or a task of it, has ended, and return what its notebook gave back.
 
     ::
@@ -178,14 +178,16 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         with self._failing_softly():
             began = time.time()
             run = self._look(began)
-            return self._defer(context, began) if run is None else self._conclude(context, run)
+            return (
+                self._defer(context, began) if run is None else self._result_or_raise(context, run)
+            )
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once; done with the run's output as the sensor's XCom when it ended well."""
         run = self._look(wait_began(self, context))
         if run is None:
             return False
-        return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, run))
+        return PokeReturnValue(is_done=True, xcom_value=self._result_or_raise(context, run))
 
     def execute_complete(
         self, context: Context, event: dict[str, Any], try_number: int | None = None
@@ -199,7 +201,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
             # Airflow 3.0 begins a retry with the event that ended the try before, and its start.
             self._began = datetime.now(UTC)
             return self.execute(context)
-        return self._conclude(context, self._run_of(event))
+        return self._result_or_raise(context, self._run_of(event))
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -209,7 +211,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         For BaseSensorOperator any error is soft here, and never_fail is nothing before Airflow 3.3.
         """
         if self.start_from_trigger:
-            from airflow_jobs_provider.triggers.ending import forget_output
+            from airflow_jobs_provider.airflow_compat.completion_event import forget_output
 
             forget_output(context["ti"], multiple_outputs=self.multiple_outputs)
         with self._failing_softly():
@@ -268,7 +270,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         }
 
     def _defer(self, context: Context, began: float) -> NoReturn:
-        from airflow_jobs_provider.triggers.sensing import DatabricksJobRunSensorTrigger
+        from airflow_jobs_provider.triggers.sensor import DatabricksJobRunSensorTrigger
 
         arguments = self.trigger_arguments()
         if self._found is not None:
@@ -295,14 +297,14 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
 
     def _look(self, began: float) -> Run | None:
         """Look at what is waited for; return it once it has ended."""
-        from airflow_jobs_provider.api.errors import JobsApiError
-        from airflow_jobs_provider.api.finding import Target, wait_for_target
-        from airflow_jobs_provider.api.steps import Exchange
+        from airflow_jobs_provider.api.errors import JobsAPIError
+        from airflow_jobs_provider.api.workflows.find import Target, wait_for_target
+        from airflow_jobs_provider.api.workflows.steps import Exchange
         from airflow_jobs_provider.exceptions import airflow_exceptions
 
         try:
             if self._target is None:
-                self._target = Target.of(
+                self._target = Target.from_arguments(
                     run_id=self.run_id,
                     job_id=self.job_id,
                     job_name=self.job_name,
@@ -323,7 +325,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         except Exception as error:
             # It cannot go on; with silent_fail the sensor looks again, for the same run.
             self._waiting = None
-            if isinstance(error, JobsApiError):
+            if isinstance(error, JobsAPIError):
                 with airflow_exceptions():
                     raise
             if isinstance(error, ValueError):  # what the arguments name is not there
@@ -332,18 +334,18 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
 
     def _go_on(self, waiting: Exchange[Run]) -> Run | None:
         """Carry out the wait up to where time has to pass."""
-        from airflow_jobs_provider.api.errors import JobsApiError
-        from airflow_jobs_provider.api.steps import Wait
+        from airflow_jobs_provider.api.errors import JobsAPIError
+        from airflow_jobs_provider.api.workflows.steps import Wait
 
-        patient = self.hook.retry_policy().patient()
+        without_deadline = self.hook.retry_policy().without_deadline()
         if isinstance(waiting.step, Wait):
             waiting.answer(None)
         while (step := waiting.step) is not None:
             if isinstance(step, Wait):
                 return None
             try:
-                answer = self.hook.send(step, retries=patient)
-            except JobsApiError as error:
+                answer = self.hook.send(step, retries=without_deadline)
+            except JobsAPIError as error:
                 waiting.fail(error)
             else:
                 waiting.answer(answer)
@@ -352,10 +354,10 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
     def _find(self, run: Run) -> None:
         self._found = run
 
-    def _conclude(self, context: Context, run: Mapping[str, Any]) -> Any:
+    def _result_or_raise(self, context: Context, run: Mapping[str, Any]) -> Any:
         self._push(context, run_id=run.get("run_id"), run_page_url=run.get("run_page_url"))
         with self._failing_softly():
-            return super()._conclude(context, run)
+            return super()._result_or_raise(context, run)
 
     def _start_trigger_args(self) -> StartTriggerArgs:
         from airflow.triggers.base import StartTriggerArgs
@@ -364,7 +366,7 @@ class DatabricksJobRunSensor(WaitsForRun, BaseSensorOperator):
         timeout = timedelta(seconds=self.timeout)
         earlier = min(timeout, self.execution_timeout or timeout)
         return StartTriggerArgs(
-            trigger_cls="airflow_jobs_provider.triggers.sensing.DatabricksJobRunSensorTrigger",
+            trigger_cls="airflow_jobs_provider.triggers.sensor.DatabricksJobRunSensorTrigger",
             trigger_kwargs={
                 "timeout_seconds": earlier.total_seconds(),
                 **{

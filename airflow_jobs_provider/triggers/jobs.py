@@ -12,24 +12,27 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_jobs_provider.api import calls
-from airflow_jobs_provider.api.errors import JobsApiError
-from airflow_jobs_provider.api.launched_run import is_just_launched
-from airflow_jobs_provider.api.progress import RunProgress
+from airflow_jobs_provider.airflow_compat.completion_event import success_event
+from airflow_jobs_provider.airflow_compat.deferred_tasks import (
+    is_no_longer_deferred,
+    prepare_questions,
+)
+from airflow_jobs_provider.api import endpoints
+from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.proxies import note_reached
-from airflow_jobs_provider.api.retries import RetryPolicy
+from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
-from airflow_jobs_provider.api.steps import follow_run
+from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
+from airflow_jobs_provider.api.workflows.progress import RunProgress
+from airflow_jobs_provider.api.workflows.steps import follow_run
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.outcome import Outcome, read_outcome
-from airflow_jobs_provider.triggers.ending import success_event
-from airflow_jobs_provider.triggers.pollers import carry_out_one_by_one, poller_of
-from airflow_jobs_provider.triggers.task_states import is_no_longer_deferred, prepare_questions
+from airflow_jobs_provider.run_result import RunResult, read_result
+from airflow_jobs_provider.triggers.polling.registry import poller_of, run_unbatched
 
 __all__ = ["DatabricksJobRunTrigger"]
 
-# What an event keeps of a run: enough to conclude it. A run may list its whole cluster definition,
-# and events are stored in Airflow's database.
+# What an event keeps of a run: enough for its result. A run may list its whole cluster
+# definition, and events are stored in Airflow's database.
 _RUN_FIELDS = ("run_id", "task_key", "job_id", "run_page_url", "state", "start_time", "end_time")
 _TASK_FIELDS = ("run_id", "task_key", "attempt_number", "state")
 # How long a trigger waits for its own clean-up, which goes on after that: Airflow gives ``on_kill``
@@ -189,11 +192,11 @@ class DatabricksJobRunTrigger(BaseTrigger):
             # Without a number it is in no triggerer: dag.test() knows nothing of tasks that end so.
             if self.end_from_trigger and self.trigger_id is not None and self._succeeded(payload):
                 event = await self._end(payload)
-        except (JobsApiError, AirflowException, ValueError, TimeoutError) as error:
+        except (JobsAPIError, AirflowException, ValueError, TimeoutError) as error:
             why = str(error) or type(error).__name__
             payload = {"run_id": self.run_id, "error": why}
             # Such as an argument that was rendered wrong in the triggerer.
-            if isinstance(error, JobsApiError) and error.is_final:
+            if isinstance(error, JobsAPIError) and error.is_final:
                 payload["is_final"] = True
         except asyncio.CancelledError:
             # From 3.3 Airflow calls on_kill itself, and not when the triggerer stops.
@@ -231,7 +234,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                ended = await poller_of(self._hook).carry_out(
+                ended = await poller_of(self._hook).run(
                     steps,
                     period=self.polling_period_seconds,
                     life_cycle_state=self.life_cycle_state,
@@ -246,7 +249,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
                 raise
             # It may have ended since the last look.
             seen = await self._last_look() or seen
-            if not RunState.of(seen).is_terminal:
+            if not RunState.from_run(seen).is_terminal:
                 timed_out = "execution_timeout"
         if not timed_out:
             return {"run": excerpt(seen)}
@@ -258,12 +261,12 @@ class DatabricksJobRunTrigger(BaseTrigger):
     def _succeeded(self, payload: Mapping[str, Any]) -> bool:
         if payload.get("timed_out"):
             return False
-        state = RunState.of(payload["run"])
+        state = RunState.from_run(payload["run"])
         return state.succeeded(fail_on_partial_success=self.fail_on_partial_success)
 
     async def _end(self, payload: Mapping[str, Any]) -> TriggerEvent | None:
         """Return the event that ends the task; None to let a worker do it."""
-        outcome = await self._read_outcome(payload["run"])
+        outcome = await self._read_result(payload["run"])
         try:
             xcoms = outcome.xcoms(self.log, multiple_outputs=self.multiple_outputs)
             xcoms = {**self._more_xcoms(payload["run"]), **xcoms}
@@ -284,8 +287,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
         """Return what no worker has pushed before: here nothing."""
         return {}
 
-    async def _read_outcome(self, run: Mapping[str, Any]) -> Outcome:
-        steps = read_outcome(
+    async def _read_result(self, run: Mapping[str, Any]) -> RunResult:
+        steps = read_result(
             run,
             self.log,
             want_output=self.do_xcom_push,
@@ -295,18 +298,18 @@ class DatabricksJobRunTrigger(BaseTrigger):
         try:
             async with asyncio.timeout(_OUTPUT_SECONDS):
                 # As a worker does: an output may be what the service cannot give, or not to us.
-                return await carry_out_one_by_one(self._hook, steps, patient=False)
-        except (JobsApiError, AirflowException, ValueError, TimeoutError) as error:
+                return await run_unbatched(self._hook, steps, without_deadline=False)
+        except (JobsAPIError, AirflowException, ValueError, TimeoutError) as error:
             # Not even a connection that is gone meanwhile spoils a good run.
             why = str(error) or f"no answer for {_OUTPUT_SECONDS:.0f} s"
             self.log.warning("The output of run %s cannot be read: %s", run["run_id"], why)
-            return Outcome()
+            return RunResult()
 
     async def _last_look(self) -> dict[str, Any] | None:
         try:
             async with asyncio.timeout(_LAST_LOOK_SECONDS):
-                return await poller_of(self._hook).send(calls.get_run(self._active_run_id))
-        except (JobsApiError, TimeoutError):
+                return await poller_of(self._hook).send(endpoints.get_run(self._active_run_id))
+        except (JobsAPIError, TimeoutError):
             return None
 
     def _go_on_with(self, run_id: int) -> None:
@@ -345,8 +348,8 @@ class DatabricksJobRunTrigger(BaseTrigger):
             async with asyncio.timeout(_CANCEL_SECONDS):
                 is_new = is_just_launched(self.launched_at, time.time())
                 retries = replace(_CANCEL, missing_passes=is_new)
-                # With the client, and at the pace, of all triggers of the connection.
-                await poller_of(self._hook).send(calls.cancel_run(run_id), retries=retries)
+                # With the client, and at the rate, of all triggers of the connection.
+                await poller_of(self._hook).send(endpoints.cancel_run(run_id), retries=retries)
         except asyncio.CancelledError:
             self.log.error(
                 "Run %s could not be canceled and may still run: the triggerer stops", run_id

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_jobs_provider.api import calls
+from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from tests.end_to_end.airflow_cluster import AIRFLOW_2, AirflowCluster, DagRun, eventually
@@ -27,7 +27,7 @@ def launch_runs(workspace: CountingWorkspace) -> None:
     client = JobsClient(workspace.url, Token(TOKEN))
     request = {"existing_cluster_id": "c", "notebook_task": {"notebook_path": "/Shared/long"}}
     for number in range(TRIGGERS):
-        assert client.send(calls.submit_run(request)) == FIRST_RUN_ID + number
+        assert client.send(endpoints.submit_run(request)) == FIRST_RUN_ID + number
     client.close()
 
 

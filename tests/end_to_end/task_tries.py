@@ -208,7 +208,7 @@ def _first_event(classpath: str, arguments: dict[str, Any]) -> Any:
     return asyncio.run(first())
 
 
-def carry_out(order: dict[str, Any], rel_path: str, victim: Victim, client: Any) -> dict[str, Any]:
+def run(order: dict[str, Any], rel_path: str, victim: Victim, client: Any) -> dict[str, Any]:
     """Run a DAG's one task to its end, through all retries."""
     victim.kills, victim.deaths = list(order["kills"]), 0
     now = datetime.now(UTC)
@@ -292,7 +292,7 @@ def main(dag_file: Path, victim_file: Path) -> None:
     client = supervisor.InProcessTestSupervisor._api_client()
     victim = Victim(victim_file)
     for line in sys.stdin:
-        result = carry_out(json.loads(line), dag_file.name, victim, client)
+        result = run(json.loads(line), dag_file.name, victim, client)
         RESULTS.write(json.dumps(result) + "\n")
     # Without waiting for the threads of Airflow's API.
     os._exit(0)

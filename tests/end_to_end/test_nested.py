@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_jobs_provider.api import calls
+from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.local.workspace import LocalWorkspace
@@ -57,7 +57,7 @@ def test_nothing_ran_twice(nested: DagRun, workspace: LocalWorkspace) -> None:
     """A retry finds what has succeeded."""
     assert nested.state == "success", nested.log
     with JobsClient(workspace.url, Token(workspace.token)) as client:
-        assert len(list(client.iterate(calls.list_runs()))) == RUNS
+        assert len(list(client.iterate(endpoints.list_runs()))) == RUNS
 
 
 def test_only_nested_operators_stay_on_the_worker(nested: DagRun) -> None:

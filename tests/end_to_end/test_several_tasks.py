@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api.auth import Token
-from airflow_jobs_provider.api.calls import get_run
 from airflow_jobs_provider.api.client import JobsClient
-from airflow_jobs_provider.api.repairs import repairs_of
+from airflow_jobs_provider.api.endpoints import get_run
+from airflow_jobs_provider.api.workflows.repair import repairs_of
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.end_to_end.conftest import DagRun, RunDag
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from airflow.triggers.base import BaseTrigger
 
-from airflow_jobs_provider.api import calls
+from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from tests.end_to_end.airflow_cluster import AIRFLOW_3_0, AirflowCluster, DagRun, eventually
@@ -76,7 +76,7 @@ def launch(workspace: CountingWorkspace, name: str) -> CountedRun:
     """Launch a run that is no task's."""
     client = JobsClient(workspace.url, Token("any"))
     try:
-        run_id = client.send(calls.submit_run({"run_name": name}))
+        run_id = client.send(endpoints.submit_run({"run_name": name}))
     finally:
         client.close()
     return workspace.run(run_id)

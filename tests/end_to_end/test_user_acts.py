@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_jobs_provider.api import calls
+from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.local.workspace import LocalWorkspace
@@ -368,11 +368,11 @@ def test_a_notebook_at_work_is_stopped(scene: Scene, local_workspace: LocalWorks
     try:
 
         def result() -> str | None:
-            state: dict[str, str] = client.send(calls.get_run(run_id))["state"]
+            state: dict[str, str] = client.send(endpoints.get_run(run_id))["state"]
             return state.get("result_state")
 
         assert eventually(result, "the run has ended") == "CANCELED"
-        launched = list(client.iterate(calls.list_runs()))
+        launched = list(client.iterate(endpoints.list_runs()))
     finally:
         client.close()
     assert [run["run_id"] for run in launched] == [run_id]

@@ -14,10 +14,10 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.calls import Call
-from airflow_jobs_provider.api.errors import BadRequest, InvalidRequest
-from airflow_jobs_provider.api.structures import fields_of
-from airflow_jobs_provider.api.types import ENDPOINTS
+from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.errors import BadRequestError, InvalidRequestError
+from airflow_jobs_provider.api.schema.structures import fields_of
+from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.local.workspace import LocalWorkspace
@@ -111,10 +111,10 @@ def test_bad_requests_are_refused_on_both_sides(dry: Api) -> None:
         path, request = payloads.around(case.structure, case.make(payloads, True))
         if "job_id" in request:
             request["job_id"] = things.job_id
-        with pytest.raises(InvalidRequest) as unsent:
+        with pytest.raises(InvalidRequestError) as unsent:
             checking.send(_call(path, request))
         assert case.field in str(unsent.value)
-        with pytest.raises(BadRequest) as refused:
+        with pytest.raises(BadRequestError) as refused:
             blind.send(_call(path, request))
         assert refused.value.status == 400, (case.rule, request)
         assert refused.value.error_code in ("INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST")
@@ -154,7 +154,7 @@ def test_both_sides_of_each_bound(dry: Api) -> None:
             path, request = payloads.around(case.structure, case.make(payloads, False))
             hook.send(_call(path, things.put_into(path, request)))
             path, request = payloads.around(case.structure, case.make(payloads, True))
-            with pytest.raises(BadRequest) as refused:
+            with pytest.raises(BadRequestError) as refused:
                 blind.send(_call(path, things.put_into(path, request)))
             assert case.field in str(refused.value), (case.rule, request)
 
@@ -209,10 +209,10 @@ def test_wrong_types_are_refused_on_both_sides(dry: Api) -> None:
         if name is None:
             continue
         spoiled.add(name)
-        with pytest.raises(InvalidRequest) as unsent:
+        with pytest.raises(InvalidRequestError) as unsent:
             checking.send(_call(path, request))
         assert name in str(unsent.value)
-        with pytest.raises(BadRequest) as refused:
+        with pytest.raises(BadRequestError) as refused:
             blind.send(_call(path, request))
         assert name in str(refused.value), request
     assert len(spoiled) > 60, sorted(spoiled)

@@ -11,7 +11,7 @@ import pytest
 import tenacity
 from airflow.providers.common.compat.sdk import DAG, conf
 
-from airflow_jobs_provider.api.errors import InvalidRequest
+from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksCancelRunsOperator,
     DatabricksCreateJobsOperator,
@@ -55,13 +55,15 @@ def test_seconds_that_are_none(value: Any) -> None:
     rule = "must be a number of seconds"
     for kind in (*RUNS, DatabricksCancelRunsOperator):
         for wrong in (value, None, 0, timedelta(0), timedelta(seconds=-1)):
-            with pytest.raises(InvalidRequest, match=f"^polling_period_seconds {rule} above 0"):
+            with pytest.raises(
+                InvalidRequestError, match=f"^polling_period_seconds {rule} above 0"
+            ):
                 make(kind, polling_period_seconds=wrong)
     for kind in RUNS:
-        with pytest.raises(InvalidRequest, match=f"^queued_timeout_seconds {rule} above 0"):
+        with pytest.raises(InvalidRequestError, match=f"^queued_timeout_seconds {rule} above 0"):
             make(kind, queued_timeout_seconds=value)
     for kind in TASKS:
-        with pytest.raises(InvalidRequest, match=f"^databricks_retry_delay {rule} from 0"):
+        with pytest.raises(InvalidRequestError, match=f"^databricks_retry_delay {rule} from 0"):
             make(kind, databricks_retry_delay=value)
 
 
@@ -90,7 +92,9 @@ def test_whole_numbers_that_are_none(value: Any) -> None:
         *[(kind, "databricks_retry_limit", 1) for kind in TASKS],
         (DatabricksRunNowOperator, "max_repairs", 0),
     ):
-        with pytest.raises(InvalidRequest, match=f"^{name} must be a whole number from {least} to"):
+        with pytest.raises(
+            InvalidRequestError, match=f"^{name} must be a whole number from {least} to"
+        ):
             make(kind, **{name: value})
         assert getattr(make(kind, **{name: 7}), name) == 7
 
@@ -112,7 +116,7 @@ def test_whole_numbers_that_are_none(value: Any) -> None:
 )
 def test_flags_that_are_none(kind: Any, name: str, value: Any) -> None:
     """Only True and False are: the text "False" would count as true."""
-    with pytest.raises(InvalidRequest, match=f"^{name} must be True or False"):
+    with pytest.raises(InvalidRequestError, match=f"^{name} must be True or False"):
         make(kind, **{name: value})
 
 
@@ -120,7 +124,9 @@ def test_flags_that_are_none(kind: Any, name: str, value: Any) -> None:
 def test_a_connection_that_is_none(value: Any) -> None:
     """In the constructor; where it is a template, before the connection is looked up."""
     for kind in TASKS:
-        with pytest.raises(InvalidRequest, match="databricks_conn_id must be text that is not em"):
+        with pytest.raises(
+            InvalidRequestError, match="databricks_conn_id must be text that is not em"
+        ):
             make(kind, databricks_conn_id=value)
 
 
@@ -128,7 +134,7 @@ def test_a_connection_that_is_none(value: Any) -> None:
 def test_retry_args_that_are_none(value: Any) -> None:
     """They are arguments by name."""
     for kind in TASKS:
-        with pytest.raises(InvalidRequest, match="databricks_retry_args must be a dict"):
+        with pytest.raises(InvalidRequestError, match="databricks_retry_args must be a dict"):
             make(kind, databricks_retry_args=value)
 
 
@@ -156,13 +162,13 @@ def test_what_airflow_cannot_store(args: dict[str, Any], monkeypatch: pytest.Mon
     """A task that defers would launch a run and then fail; it is refused when it is made."""
     message = r"^databricks_retry_args\['(stop|wait|before_sleep)'\] must be JSON with deferrable"
     for kind in WAITS:
-        with pytest.raises(InvalidRequest, match=message):
+        with pytest.raises(InvalidRequestError, match=message):
             make(kind, databricks_retry_args=args, deferrable=True)
         with deferrable_by_default(monkeypatch):
-            with pytest.raises(InvalidRequest, match=message):
+            with pytest.raises(InvalidRequestError, match=message):
                 make(kind, databricks_retry_args=args)
             assert not make(kind, databricks_retry_args=args, deferrable=False).deferrable
-    with pytest.raises(InvalidRequest, match=message):
+    with pytest.raises(InvalidRequestError, match=message):
         make(DatabricksJobRunSensor, databricks_retry_args=args, start_from_trigger=True)
     for kind in RUNS:  # what does not wait does not defer
         make(kind, databricks_retry_args=args, deferrable=True, wait_for_termination=False)
@@ -173,7 +179,7 @@ def test_what_airflow_cannot_store_of_mapped_tasks() -> None:
     """Refused when the DAG is parsed, although Airflow makes the tasks later."""
     args = {"stop": tenacity.stop_after_attempt(3)}
     for kind in RUNS:
-        with pytest.raises(InvalidRequest, match=r"must be JSON with deferrable"):
+        with pytest.raises(InvalidRequestError, match=r"must be JSON with deferrable"):
             kind.partial(task_id="t", deferrable=True, databricks_retry_args=args)
         passes: dict[str, dict[str, Any]] = {
             "blocking": {"databricks_retry_args": args},

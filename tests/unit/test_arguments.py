@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_jobs_provider.api.errors import InvalidRequest
-from airflow_jobs_provider.api.types import NewCluster, NotebookTask
+from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.api.schema.types import NewCluster, NotebookTask
 from airflow_jobs_provider.operators.jobs import (
     DatabricksCancelRunsOperator,
     DatabricksRunNowOperator,
@@ -48,7 +48,7 @@ def test_structures_of_the_reference_are_arguments() -> None:
         task_id="submit", new_cluster=cluster, notebook_task={**task, "of_tomorrow": True}
     )
     assert operator.request()["notebook_task"] == {"notebook_path": "/n", "of_tomorrow": True}
-    with pytest.raises(InvalidRequest, match="notebook_path"):
+    with pytest.raises(InvalidRequestError, match="notebook_path"):
         DatabricksSubmitRunOperator(
             task_id="submit", new_cluster=cluster, notebook_task={"notebook_path": "n"}
         )

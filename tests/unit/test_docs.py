@@ -7,7 +7,7 @@ import re
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
-from airflow_jobs_provider.api.rules import RULES
+from airflow_jobs_provider.api.schema.rules import RULES
 from scripts.airflow_env import ROOT
 from scripts.reference_docs import PAGE, page
 from tests.snippets import IN_A_DAG, NOT_RUN, RUN_BY, SNIPPETS, Snippet

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_jobs_provider.api import errors
-from airflow_jobs_provider.api.errors import answer_error
+from airflow_jobs_provider.api.errors import error_from_response
 
 bodies = st.one_of(
     st.binary(max_size=200),
@@ -33,16 +33,16 @@ bodies = st.one_of(
 @given(status=st.integers(100, 999), retry_after=st.text(max_size=20), body=bodies)
 def test_the_mapping_is_total(status: int, retry_after: str, body: bytes) -> None:
     """Every answer that is not good becomes one exception of the tree."""
-    error = answer_error(status, {"retry-after": retry_after}, body)
-    assert isinstance(error, errors.ErrorAnswer)
+    error = error_from_response(status, {"retry-after": retry_after}, body)
+    assert isinstance(error, errors.APIStatusError)
     assert error.status == status
     assert str(status) in str(error)
 
 
-def error_of(status: int, payload: Any, **headers: str) -> errors.ErrorAnswer:
+def error_of(status: int, payload: Any, **headers: str) -> errors.APIStatusError:
     """Map an error answer."""
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    return answer_error(status, headers, body)
+    return error_from_response(status, headers, body)
 
 
 def test_the_facts_are_attributes() -> None:
@@ -64,7 +64,7 @@ def test_a_gateways_page_shows_as_its_title() -> None:
 def retry_after(value: str) -> float | None:
     """Map a 429 with this Retry-After."""
     error = error_of(429, {}, **{"retry-after": value})
-    assert isinstance(error, errors.RateLimited)
+    assert isinstance(error, errors.RateLimitError)
     return error.retry_after
 
 
@@ -104,7 +104,7 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     kinds = [
         kind
         for kind in vars(errors).values()
-        if isinstance(kind, type) and issubclass(kind, errors.JobsApiError)
+        if isinstance(kind, type) and issubclass(kind, errors.JobsAPIError)
     ]
     lines = (errors.__doc__ or "").splitlines()
     depth = {}
@@ -115,5 +115,5 @@ def test_the_tree_in_the_docstring_is_the_tree() -> None:
     exported = [getattr(errors, name) for name in errors.__all__]
     assert set(depth) == set(kinds) == {kind for kind in exported if isinstance(kind, type)}
     for kind in kinds:
-        if kind is not errors.JobsApiError:
+        if kind is not errors.JobsAPIError:
             assert max(depth.get(base, 0) for base in kind.__bases__) < depth[kind]

@@ -52,7 +52,7 @@ def access(**fields: Any) -> WorkspaceAccess:
     """Read a connection with these fields."""
     extra = fields.pop("extra", None)
     fields.setdefault("conn_type", "databricks_jobs")
-    return WorkspaceAccess.of(
+    return WorkspaceAccess.from_connection(
         Connection(conn_id="c", extra=json.dumps(extra) if extra else None, **fields)
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.identity import TaskTry
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
 START = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -36,7 +36,7 @@ def context(**changes: Any) -> Any:
 
 def tokens(**changes: Any) -> list[str]:
     """Return the tokens of a try."""
-    return TaskTry.of(context(**changes)).tokens()
+    return TaskAttempt.from_context(context(**changes)).tokens()
 
 
 def test_each_try_knows_the_tokens_of_those_before_it() -> None:
@@ -96,10 +96,10 @@ def test_a_token_fits_the_api() -> None:
 def test_fewer_retries_than_tries() -> None:
     """A DAG whose retries were changed in between still yields a token of its own."""
     assert len(tokens(try_number=1, max_tries=5, retries=2)) == 1
-    assert TaskTry.of(context(try_number=9, retries=0, max_tries=0)).place == 8
+    assert TaskAttempt.from_context(context(try_number=9, retries=0, max_tries=0)).place == 8
 
 
 def test_the_place_is_no_part_of_the_identity() -> None:
-    """A token depends on the generation, not on which try asks."""
-    one = TaskTry.of(context())
+    """A token depends on the attempt index, not on which try asks."""
+    one = TaskAttempt.from_context(context())
     assert replace(one, place=7).token(0) == one.token(0)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.errors import InvalidRequest
+from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.ids import MAX_ID, id_argument, read_id
 
 
@@ -31,5 +31,5 @@ NO_IDS = [
 def test_anything_else_is_no_id(value: Any) -> None:
     """Nothing is rounded, trimmed or guessed; the error about an argument does not quote it."""
     assert read_id(value) is None
-    with pytest.raises(InvalidRequest, match=r"^job_id must be a whole number from 1 to 92"):
+    with pytest.raises(InvalidRequestError, match=r"^job_id must be a whole number from 1 to 92"):
         id_argument("job_id", value)

@@ -17,8 +17,8 @@ from airflow import models, settings
 from airflow.models.taskinstance import TaskInstance
 from sqlalchemy.orm import scoped_session, sessionmaker
 
-from airflow_jobs_provider.operators.next_try import Follower, TryAtWork, who_follows
-from airflow_jobs_provider.task_look_up import airflow_version
+from airflow_jobs_provider.airflow_compat.handover import Follower, TryAtWork, who_follows
+from airflow_jobs_provider.airflow_compat.task_state import airflow_version
 
 if airflow_version() >= (3, 0):
     pytest.skip("Airflow 3 asks its API", allow_module_level=True)
@@ -155,6 +155,6 @@ def test_what_a_context_tells() -> None:
     )
     context: Any = {"ti": ti, "dag_run": None}
     told = dataclasses.replace(FIRST, clear_number=None)
-    assert TryAtWork.of(context) == told
+    assert TryAtWork.from_context(context) == told
     context["test_mode"] = True
-    assert TryAtWork.of(context) == dataclasses.replace(told, is_a_test=True)
+    assert TryAtWork.from_context(context) == dataclasses.replace(told, is_a_test=True)

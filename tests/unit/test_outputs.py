@@ -8,24 +8,24 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api.errors import (
-    AnswerLost,
-    AuthenticationFailed,
-    BadRequest,
-    JobsApiError,
-    PassingConflict,
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    JobsAPIError,
+    ResponseLostError,
     ServerError,
-    UnexpectedAnswer,
+    UnexpectedResponseError,
 )
-from airflow_jobs_provider.api.outputs import TaskOutput, output_value, read_outputs
-from airflow_jobs_provider.api.progress import RunProgress
-from airflow_jobs_provider.api.steps import follow_run
+from airflow_jobs_provider.api.workflows.outputs import TaskOutput, output_value, read_outputs
+from airflow_jobs_provider.api.workflows.progress import RunProgress
+from airflow_jobs_provider.api.workflows.steps import follow_run
 
 from .test_steps import Service
 
 
 def output(key: str | None, **answer: object) -> TaskOutput:
     """Read an answer of get-output."""
-    return TaskOutput.of(key, 7, dict(answer))
+    return TaskOutput.from_answer(key, 7, dict(answer))
 
 
 def test_the_text_given_to_exit() -> None:
@@ -65,7 +65,7 @@ def ended(result: str, **more: Any) -> dict[str, Any]:
     return {"state": {"life_cycle_state": "TERMINATED", "result_state": result}, **more}
 
 
-SEVERAL = BadRequest(
+SEVERAL = BadRequestError(
     status=400, api_message="Retrieving the output of runs with multiple tasks ..."
 )
 
@@ -105,8 +105,8 @@ def test_a_run_that_a_list_told_without_its_tasks() -> None:
 
 def test_a_refusal_for_another_reason_is_told() -> None:
     """A run that has no tasks to ask instead."""
-    with pytest.raises(BadRequest, match="too old"):
-        read({"run_id": 7}, BadRequest(status=400, api_message="too old"), {"run_id": 7})
+    with pytest.raises(BadRequestError, match="too old"):
+        read({"run_id": 7}, BadRequestError(status=400, api_message="too old"), {"run_id": 7})
 
 
 def test_one_output_that_is_refused_leaves_the_others() -> None:
@@ -117,25 +117,25 @@ def test_one_output_that_is_refused_leaves_the_others() -> None:
     refused: list[Any] = []
     _, outputs = read(
         {"run_id": 7, "tasks": tasks},
-        BadRequest(status=400, api_message="too old"),
+        BadRequestError(status=400, api_message="too old"),
         text("2"),
         on_unreadable=lambda lost, _error: refused.append(lost),
     )
     assert output_value(outputs) == {"a": None, "b": "2"}
     assert refused == [{"a": 8}]
-    with pytest.raises(BadRequest, match="too old"):
-        read({"run_id": 7, "tasks": tasks}, BadRequest(status=400, api_message="too old"))
+    with pytest.raises(BadRequestError, match="too old"):
+        read({"run_id": 7, "tasks": tasks}, BadRequestError(status=400, api_message="too old"))
 
 
-FORBIDDEN = AuthenticationFailed(status=403)
-DOWN, BUSY = ServerError(status=503), PassingConflict(status=400)
+FORBIDDEN = AuthenticationError(status=403)
+DOWN, BUSY = ServerError(status=503), ConflictError(status=400)
 
 
 @pytest.mark.parametrize(
     ("trouble", "goes_on"),
-    [(FORBIDDEN, True), (DOWN, False), (BUSY, False), (AnswerLost("no answer"), False)],
+    [(FORBIDDEN, True), (DOWN, False), (BUSY, False), (ResponseLostError("no answer"), False)],
 )
-def test_what_ails_one_output(trouble: JobsApiError, goes_on: bool) -> None:
+def test_what_ails_one_output(trouble: JobsAPIError, goes_on: bool) -> None:
     """A refusal is one task's; what has been waited out in vain is not for each further task."""
     tasks = [ended("SUCCESS", task_key=key, run_id=8 + n) for n, key in enumerate("abc")]
     told: list[Any] = []
@@ -231,7 +231,7 @@ def test_iterations_come_by_pages() -> None:
     _, outputs = read(OF_A_LOOP, first, loop(listed(81)), text("a"), text("b"))
     assert output_value(outputs) == ["a", "b"]
     again = loop(listed(81), next_page_token="t1")
-    with pytest.raises(UnexpectedAnswer, match="'t1' once more"):
+    with pytest.raises(UnexpectedResponseError, match="'t1' once more"):
         read(OF_A_LOOP, first, again)
     told: list[Any] = []
     _, outputs = read(OF_A_LOOP, first, again, on_unreadable=lambda *lost: told.append(lost[0]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_jobs_provider.api.calls import create_job, run_now, submit_run
+from airflow_jobs_provider.api.endpoints import create_job, run_now, submit_run
 
 
 def test_numbers_and_booleans_become_text() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, SET_DURING_EXECUTION, BaseOperator
 
-from airflow_jobs_provider.api.errors import InvalidRequest
+from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
 from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
 from airflow_jobs_provider.operators.delete_run import DatabricksDeleteRunOperator
 from airflow_jobs_provider.operators.export_run import DatabricksExportRunOperator
-from airflow_jobs_provider.operators.parsing import (
+from airflow_jobs_provider.operators.validation import (
     check_before_sending,
     check_when_parsed,
     fields_over_json,
@@ -69,16 +69,16 @@ def test_fields_win_over_json() -> None:
     assert fields_over_json("run-now", {"a": 1, "b": 2}, fields) == {"a": 3, "b": 2}
     assert fields_over_json("run-now", "{'a': 1, 'b': 2}", fields) == {"a": 3, "b": 2}
     assert fields_over_json("run-now", None, {"a": 0}) == {"a": 0}
-    with pytest.raises(InvalidRequest, match="json must be a map of fields; it is a list"):
+    with pytest.raises(InvalidRequestError, match="json must be a map of fields; it is a list"):
         fields_over_json("run-now", "[]", {})
 
 
 def test_what_is_checked_when_parsed() -> None:
     """A complete request is; one with a template, one not given at all, and an unwanted one not."""
     bad = {"limit": -1}
-    with pytest.raises(InvalidRequest, match="limit must be from 0 to 1000; it is -1"):
+    with pytest.raises(InvalidRequestError, match="limit must be from 0 to 1000; it is -1"):
         check_when_parsed("runs/list", None, bad)
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         check_when_parsed("runs/list", bad, {"run_type": None})
     check_when_parsed("runs/list", bad, {"run_type": "{{ x }}"})
     check_when_parsed("runs/get", None, {"run_id": None})
@@ -87,7 +87,7 @@ def test_what_is_checked_when_parsed() -> None:
 
 def test_what_is_checked_before_sending() -> None:
     """A rendered request is, unless the user said not to."""
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         check_before_sending("runs/get", {})
     check_before_sending("runs/get", {}, validate=False)
     # A dynamic value reference of the service looks like a template, and is sent as it is.
@@ -114,16 +114,16 @@ def test_every_field_is_templated_and_takes_xcomargs(kind: Any) -> None:
 def test_a_mistake_shows_when_the_dag_is_parsed() -> None:
     """The constructor tells all problems of a complete request; validate=False lets it pass."""
     wrong: dict[str, Any] = {"name": "n", "notebook_task": {"notebook_path": "etl"}}
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         DatabricksCreateJobsOperator(task_id="t", **wrong)
     assert [problem.field for problem in caught.value.problems] == ["notebook_task.notebook_path"]
     DatabricksCreateJobsOperator(task_id="t", validate=False, **wrong)
     DatabricksCreateJobsOperator(task_id="t", **wrong, timeout_seconds="{{ x }}")
-    with pytest.raises(InvalidRequest, match="views_to_export"):
+    with pytest.raises(InvalidRequestError, match="views_to_export"):
         DatabricksExportRunOperator(task_id="t", run_id=7, path="/p", views_to_export="HTML")
-    with pytest.raises(InvalidRequest, match="run_id must be a whole number"):
+    with pytest.raises(InvalidRequestError, match="run_id must be a whole number"):
         DatabricksDeleteRunOperator(task_id="t", run_id="seven")
-    with pytest.raises(InvalidRequest, match="job_id must be a whole number"):
+    with pytest.raises(InvalidRequestError, match="job_id must be a whole number"):
         DatabricksCancelRunsOperator(task_id="t", job_id="seven")
     with pytest.raises(ValueError, match="exactly one of run_id and job_id must be given; none is"):
         DatabricksCancelRunsOperator(task_id="t")

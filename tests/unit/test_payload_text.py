@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.errors import InvalidRequest
-from airflow_jobs_provider.api.payload_text import read_payload, with_structures_read
-from airflow_jobs_provider.api.structures import fields_of
-from airflow_jobs_provider.api.types import ENDPOINTS
+from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.api.schema.payload_text import read_payload, with_structures_read
+from airflow_jobs_provider.api.schema.structures import fields_of
+from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
 from airflow_jobs_provider.operators.run_now import DatabricksRunNowOperator
 from airflow_jobs_provider.operators.submit_run import DatabricksSubmitRunOperator
@@ -48,7 +48,7 @@ def test_nothing_is_no_fields(nothing: Any) -> None:
 )
 def test_what_is_no_map(value: Any, message: str) -> None:
     """The error names the argument."""
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         read_payload("json", value)
     assert str(caught.value) == f"json {message}"
 
@@ -68,7 +68,7 @@ def test_what_is_no_map(value: Any, message: str) -> None:
 def test_where_it_broke(text: str, where: str) -> None:
     """Of the two ways to read it, the one that got farther tells."""
     with pytest.raises(
-        InvalidRequest, match="json must be JSON or a Python literal; it br"
+        InvalidRequestError, match="json must be JSON or a Python literal; it br"
     ) as caught:
         read_payload("json", text)
     assert where in str(caught.value)
@@ -89,7 +89,7 @@ def test_where_it_broke(text: str, where: str) -> None:
 )
 def test_no_value_is_quoted(text: str) -> None:
     """Names and marks are, but no quoted value and no long word: each may be a secret."""
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         read_payload("json", text)
     assert "hunter2" not in str(caught.value)
     assert "it breaks at character" in str(caught.value)
@@ -136,7 +136,7 @@ def test_structures_within() -> None:
 )
 def test_text_of_another_kind(field: str, text: str, message: str) -> None:
     """A list is no map; what another task did not push is not left out without a word."""
-    with pytest.raises(InvalidRequest, match=f"^{message}"):
+    with pytest.raises(InvalidRequestError, match=f"^{message}"):
         with_structures_read("runs/submit", {field: text})
 
 
@@ -145,7 +145,7 @@ def test_names_that_are_no_text(name: Any) -> None:
     """A Python literal may have them; they are refused like all that is wrong with a request."""
     payload = read_payload("json", repr({"job_id": 3, name: 2}))
     assert with_structures_read("run-now", payload) == payload
-    with pytest.raises(InvalidRequest, match="must have text as keys"):
+    with pytest.raises(InvalidRequestError, match="must have text as keys"):
         DatabricksRunNowOperator(task_id="t", json=repr(payload))
 
 

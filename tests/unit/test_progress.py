@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from airflow_jobs_provider.api.progress import RunProgress
+from airflow_jobs_provider.api.workflows.progress import RunProgress
 
 
 class Watched:

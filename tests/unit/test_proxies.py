@@ -13,7 +13,7 @@ from requests.adapters import BaseAdapter
 
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
-from airflow_jobs_provider.api.errors import InsecureConnection, InvalidProxy
+from airflow_jobs_provider.api.errors import CertificateError, InvalidProxyError
 from airflow_jobs_provider.api.proxies import Proxies, choose_route, is_loopback
 
 HOST = "https://adb-1.2.azuredatabricks.net"
@@ -189,7 +189,7 @@ def test_the_trust_is_that_of_requests(
 def test_a_bundle_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error names the file and where it may be set; over http nothing is checked."""
     monkeypatch.setenv("CURL_CA_BUNDLE", "/no/such/bundle.pem")
-    with pytest.raises(InsecureConnection, match=r"/no/such/bundle\.pem.*CURL_CA_BUNDLE"):
+    with pytest.raises(CertificateError, match=r"/no/such/bundle\.pem.*CURL_CA_BUNDLE"):
         choose_route(HOST, Proxies(), verify=True)
     choose_route("http://127.0.0.1:1", Proxies(), verify=True)
 
@@ -211,7 +211,7 @@ UNUSABLE = {
 @pytest.mark.parametrize("proxy", UNUSABLE)
 def test_an_unusable_proxy_is_refused_in_words(proxy: str) -> None:
     """The message has the address, never the password, and says where proxies are set."""
-    with pytest.raises(InvalidProxy, match=UNUSABLE[proxy]) as caught:
+    with pytest.raises(InvalidProxyError, match=UNUSABLE[proxy]) as caught:
         choose_route(HOST, Proxies({"https": proxy}), verify=True)
     assert "hunter2" not in str(caught.value)
     assert "HTTPS_PROXY" in str(caught.value)

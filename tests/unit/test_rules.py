@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api import rules
 from airflow_jobs_provider.api.problems import Problem, field_path, what_it_is
-from airflow_jobs_provider.api.rules import RULES
-from airflow_jobs_provider.api.validation import find_problems
+from airflow_jobs_provider.api.schema import rules
+from airflow_jobs_provider.api.schema.rules import RULES
+from airflow_jobs_provider.api.schema.validation import find_problems
 from airflow_jobs_provider.api.versions import API_VERSIONS, choose_api_version
 from tests.cases import CASES
 from tests.payloads import STRUCTURES, Case, Payloads

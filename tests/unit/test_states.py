@@ -6,34 +6,34 @@ import itertools
 
 import pytest
 
-from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState, RunState, Verdict
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState, RunState, RunStatus
 
 ACTIVE = ["QUEUED", "PENDING", "RUNNING", "TERMINATING", "BLOCKED", "WAITING_FOR_RETRY"]
 TERMINATED = {
-    None: Verdict.FAILED,
-    "SUCCESS": Verdict.SUCCEEDED,
-    "FAILED": Verdict.FAILED,
-    "TIMEDOUT": Verdict.TIMED_OUT,
-    "CANCELED": Verdict.CANCELED,
-    "MAXIMUM_CONCURRENT_RUNS_REACHED": Verdict.SKIPPED,
-    "EXCLUDED": Verdict.SKIPPED,
-    "SUCCESS_WITH_FAILURES": Verdict.SUCCEEDED_WITH_FAILURES,
-    "UPSTREAM_FAILED": Verdict.FAILED,
-    "UPSTREAM_CANCELED": Verdict.CANCELED,
-    "DISABLED": Verdict.SKIPPED,
-    "A_NEW_ONE": Verdict.FAILED,
+    None: RunStatus.FAILED,
+    "SUCCESS": RunStatus.SUCCEEDED,
+    "FAILED": RunStatus.FAILED,
+    "TIMEDOUT": RunStatus.TIMED_OUT,
+    "CANCELED": RunStatus.CANCELED,
+    "MAXIMUM_CONCURRENT_RUNS_REACHED": RunStatus.SKIPPED,
+    "EXCLUDED": RunStatus.SKIPPED,
+    "SUCCESS_WITH_FAILURES": RunStatus.SUCCEEDED_WITH_FAILURES,
+    "UPSTREAM_FAILED": RunStatus.FAILED,
+    "UPSTREAM_CANCELED": RunStatus.CANCELED,
+    "DISABLED": RunStatus.SKIPPED,
+    "A_NEW_ONE": RunStatus.FAILED,
 }
 INTERNAL_ERROR = {
-    result: verdict if verdict in (Verdict.TIMED_OUT, Verdict.CANCELED) else Verdict.FAILED
+    result: verdict if verdict in (RunStatus.TIMED_OUT, RunStatus.CANCELED) else RunStatus.FAILED
     for result, verdict in TERMINATED.items()
 }
 CASES = [
     *(
-        (life, result, Verdict.ACTIVE)
+        (life, result, RunStatus.ACTIVE)
         for life in (*ACTIVE, "A_NEW_ONE", "")
         for result in TERMINATED
     ),
-    *(("SKIPPED", result, Verdict.SKIPPED) for result in TERMINATED),
+    *(("SKIPPED", result, RunStatus.SKIPPED) for result in TERMINATED),
     *(("TERMINATED", result, verdict) for result, verdict in TERMINATED.items()),
     *(("INTERNAL_ERROR", result, verdict) for result, verdict in INTERNAL_ERROR.items()),
 ]
@@ -41,14 +41,14 @@ CASES = [
 
 @pytest.mark.parametrize(("life", "result", "verdict"), CASES)
 def test_every_pair_of_states_has_its_verdict(
-    life: str, result: str | None, verdict: Verdict
+    life: str, result: str | None, verdict: RunStatus
 ) -> None:
     """Only TERMINATED can succeed; what is not known to have ended is active."""
     state = RunState(life, result)
-    assert state.verdict is verdict
-    assert state.is_terminal == (verdict is not Verdict.ACTIVE)
-    assert state.is_successful == state.succeeded() == (verdict is Verdict.SUCCEEDED)
-    good = (Verdict.SUCCEEDED, Verdict.SUCCEEDED_WITH_FAILURES)
+    assert state.status is verdict
+    assert state.is_terminal == (verdict is not RunStatus.ACTIVE)
+    assert state.is_successful == state.succeeded() == (verdict is RunStatus.SUCCEEDED)
+    good = (RunStatus.SUCCEEDED, RunStatus.SUCCEEDED_WITH_FAILURES)
     assert state.succeeded(fail_on_partial_success=False) == (verdict in good)
 
 
@@ -68,19 +68,19 @@ def test_a_state_is_read_from_a_run() -> None:
             "user_cancelled_or_timedout": True,
         }
     }
-    assert RunState.of(run) == RunState("TERMINATED", "CANCELED", "Run cancelled.", True)
-    assert str(RunState.of(run)) == "TERMINATED/CANCELED: Run cancelled."
+    assert RunState.from_run(run) == RunState("TERMINATED", "CANCELED", "Run cancelled.", True)
+    assert str(RunState.from_run(run)) == "TERMINATED/CANCELED: Run cancelled."
 
 
 @pytest.mark.parametrize("run", [{}, {"state": None}, {"state": {}}])
 def test_a_missing_state_is_no_error(run: dict[str, object]) -> None:
     """A run whose answer lacks the state counts as active."""
-    assert RunState.of(run).verdict is Verdict.ACTIVE
+    assert RunState.from_run(run).status is RunStatus.ACTIVE
 
 
 def test_new_states_are_kept_and_known_to_be_unknown() -> None:
     """A value that the service adds survives as text."""
-    state = RunState.of({"state": {"life_cycle_state": "HIBERNATING"}})
+    state = RunState.from_run({"state": {"life_cycle_state": "HIBERNATING"}})
     assert (state.life_cycle_state, state.is_known) == ("HIBERNATING", False)
     assert RunState("TERMINATED", "SUCCESS").is_known
     assert not RunState("TERMINATED", "GREAT_SUCCESS").is_known

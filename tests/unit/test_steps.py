@@ -9,18 +9,25 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.calls import Page, run_now
+from airflow_jobs_provider.api.endpoints import Page, run_now
 from airflow_jobs_provider.api.errors import (
-    AuthenticationFailed,
-    BadRequest,
-    DoesNotExist,
-    ErrorAnswer,
-    RateLimited,
+    APIStatusError,
+    AuthenticationError,
+    BadRequestError,
+    NotFoundError,
+    RateLimitError,
     ServerError,
-    UnexpectedAnswer,
+    UnexpectedResponseError,
 )
-from airflow_jobs_provider.api.progress import RunProgress
-from airflow_jobs_provider.api.steps import Ended, Exchange, Launched, Wait, follow_run, launch_once
+from airflow_jobs_provider.api.workflows.progress import RunProgress
+from airflow_jobs_provider.api.workflows.steps import (
+    Ended,
+    Exchange,
+    Launched,
+    Wait,
+    follow_run,
+    launch_once,
+)
 
 
 class Service:
@@ -59,7 +66,7 @@ def run(life: str, result: str | None = None, run_id: int = 7, **more: Any) -> d
 RUNNING, SUCCEEDED = run("RUNNING"), run("TERMINATED", "SUCCESS")
 FAILED, CANCELED = run("TERMINATED", "FAILED"), run("TERMINATED", "CANCELED")
 TERMINATING = run("TERMINATING")
-GONE = DoesNotExist(status=400, api_message="Run 7 does not exist.")
+GONE = NotFoundError(status=400, api_message="Run 7 does not exist.")
 
 
 def launch(service: Service, tokens: list[str], first: int = 0) -> Launched:
@@ -68,7 +75,7 @@ def launch(service: Service, tokens: list[str], first: int = 0) -> Launched:
     steps = launch_once(
         lambda token: run_now({"job_id": 1, "idempotency_token": token}),
         tokens,
-        first_generation=first,
+        first_attempt_index=first,
         polling_period_seconds=5,
         on_launched=known.append,
         clock=lambda: service.now,
@@ -134,13 +141,13 @@ def test_the_walk_can_go_on() -> None:
 def test_a_refusal_comes_through() -> None:
     """A request that cannot succeed is told with the last token's error; others with the first."""
     code = "INVALID_PARAMETER_VALUE"
-    refused = [BadRequest(status=400, error_code=code, api_message=f"no {n}") for n in (1, 2)]
-    with pytest.raises(BadRequest, match="no 2"):
+    refused = [BadRequestError(status=400, error_code=code, api_message=f"no {n}") for n in (1, 2)]
+    with pytest.raises(BadRequestError, match="no 2"):
         launch(Service(*refused), ["a", "b"])
-    with pytest.raises(AuthenticationFailed):
-        launch(Service(AuthenticationFailed(status=403)), ["a", "b"])
-    with pytest.raises(BadRequest, match="QUOTA_EXCEEDED"):
-        launch(Service(BadRequest(status=400, error_code="QUOTA_EXCEEDED")), ["a", "b"])
+    with pytest.raises(AuthenticationError):
+        launch(Service(AuthenticationError(status=403)), ["a", "b"])
+    with pytest.raises(BadRequestError, match="QUOTA_EXCEEDED"):
+        launch(Service(BadRequestError(status=400, error_code="QUOTA_EXCEEDED")), ["a", "b"])
 
 
 def follow(service: Service, **options: Any) -> Ended:
@@ -227,9 +234,9 @@ def test_the_services_own_retries_are_followed() -> None:
         (attempt(0, "FAILED"), job(max_retries=0)),
         (attempt(2, "FAILED"), job(max_retries=2)),
         (attempt(0, "TIMEDOUT"), job(max_retries=2)),
-        (attempt(0, "FAILED"), DoesNotExist(status=400)),
-        (attempt(0, "FAILED"), AuthenticationFailed(status=403)),
-        (attempt(0, "FAILED"), BadRequest(status=400, error_code="PERMISSION_DENIED")),
+        (attempt(0, "FAILED"), NotFoundError(status=400)),
+        (attempt(0, "FAILED"), AuthenticationError(status=403)),
+        (attempt(0, "FAILED"), BadRequestError(status=400, error_code="PERMISSION_DENIED")),
     ],
 )
 def test_where_the_service_does_not_retry(last: dict[str, Any], settings: Any) -> None:
@@ -276,14 +283,14 @@ def test_a_retry_that_never_comes() -> None:
 @pytest.mark.parametrize(
     "error",
     [
-        AuthenticationFailed(status=401),
-        BadRequest(status=400, error_code="INVALID_STATE"),
-        RateLimited(status=429),
+        AuthenticationError(status=401),
+        BadRequestError(status=400, error_code="INVALID_STATE"),
+        RateLimitError(status=429),
         ServerError(status=503),
-        UnexpectedAnswer(status=200),
+        UnexpectedResponseError(status=200),
     ],
 )
-def test_an_error_does_not_mean_that_nothing_is_retried(error: ErrorAnswer) -> None:
+def test_an_error_does_not_mean_that_nothing_is_retried(error: APIStatusError) -> None:
     """What the job's settings or its runs cannot be read for is told, be it so after all tries."""
     last = attempt(0, "FAILED")
     with pytest.raises(type(error)):

@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api import calls, states, types
-from airflow_jobs_provider.api.structures import (
+from airflow_jobs_provider.api import endpoints, states
+from airflow_jobs_provider.api.schema import types
+from airflow_jobs_provider.api.schema.structures import (
     fields_of,
     is_open,
     maps_and_enumerations,
     structures,
     values_of,
 )
-from airflow_jobs_provider.api.types import ENDPOINTS
-from airflow_jobs_provider.api.validation import find_problems, structure_problems
+from airflow_jobs_provider.api.schema.types import ENDPOINTS
+from airflow_jobs_provider.api.schema.validation import find_problems, structure_problems
 from airflow_jobs_provider.api.versions import choose_api_version
 
 DATA = Path(__file__).parent / "data"
@@ -96,8 +97,8 @@ def test_each_endpoint_of_the_reference_is_typed(section: str) -> None:
 def test_the_calls_are_the_endpoints() -> None:
     """The calls' verbs and paths are those of the typed endpoints."""
     made = {}
-    for name in calls.__all__:
-        function = getattr(calls, name)
+    for name in endpoints.__all__:
+        function = getattr(endpoints, name)
         if inspect.isfunction(function):
             needed = [
                 {"job_id": 1} if "settings" in p.name or p.name == "request" else 1

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_jobs_provider.api.errors import InvalidRequest, JobsApiError
-from airflow_jobs_provider.api.structures import fields_of, structures
-from airflow_jobs_provider.api.types import ENDPOINTS
-from airflow_jobs_provider.api.validation import find_problems, structure_problems, validate
+from airflow_jobs_provider.api.errors import InvalidRequestError, JobsAPIError
+from airflow_jobs_provider.api.schema.structures import fields_of, structures
+from airflow_jobs_provider.api.schema.types import ENDPOINTS
+from airflow_jobs_provider.api.schema.validation import find_problems, structure_problems, validate
 from tests.cases import CASES
 from tests.payloads import CALL_OF, Payloads
 
@@ -49,7 +49,7 @@ def test_any_single_broken_rule_is_named(source: random.Random, case: Any) -> No
     version = source.choice(case.versions)
     payloads = Payloads(source, version)
     call, request = payloads.around(case.structure, case.make(payloads, True))
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         validate(call, request, api_version=version, is_azure=True)
     assert all(case.field in problem.field for problem in caught.value.problems)
     assert case.field in str(caught.value)
@@ -159,10 +159,10 @@ def test_all_problems_are_told_together() -> None:
         "timeout_seconds": "soon",
         "idempotency_token": "x" * 65,
     }
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         validate("runs/submit", request)
     error = caught.value
-    assert isinstance(error, JobsApiError)
+    assert isinstance(error, JobsAPIError)
     assert isinstance(error, ValueError)
     assert str(error).splitlines() == [
         "runs/submit: 4 problems",
@@ -187,7 +187,7 @@ def test_all_problems_are_told_together() -> None:
 
 def test_one_problem_is_one_sentence() -> None:
     """No list is made of one."""
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         validate("runs/get", {})
     assert str(caught.value) == "runs/get: run_id must be given; it is missing"
 
@@ -200,7 +200,7 @@ def test_no_value_is_quoted_that_may_be_secret() -> None:
         "new_cluster": {"spark_env_vars": {"PASSWORD": secret, "P2": [secret]}},
         "idempotency_token": secret * 20,
     }
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         validate("runs/submit", request, api_version="2.0")
     assert "hunter2" not in str(caught.value)
     assert "new_cluster.spark_env_vars.PASSWORD" in str(caught.value)

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api import calls
-from airflow_jobs_provider.api.calls import Call
-from airflow_jobs_provider.api.errors import InvalidRequest
-from airflow_jobs_provider.api.pages import Pages
-from airflow_jobs_provider.api.types import ENDPOINTS
-from airflow_jobs_provider.api.validation import find_problems
+from airflow_jobs_provider.api import endpoints
+from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.api.pagination import Pages
+from airflow_jobs_provider.api.schema.types import ENDPOINTS
+from airflow_jobs_provider.api.schema.validation import find_problems
 from airflow_jobs_provider.api.versions import choose_api_version, too_low_version_problems
 
 NOTEBOOK: dict[str, Any] = {"notebook_task": {"notebook_path": "/n"}}
@@ -135,7 +135,7 @@ def test_a_field_that_the_reference_does_not_know(
     sent = Call(ENDPOINTS[call].verb, call, request_, True, lambda answer: answer)
     assert sent.api_version() == "2.2"
     assert sent.api_version("2.1") == "2.1"
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         sent.api_version("2.0")
 
 
@@ -153,17 +153,17 @@ def test_what_only_a_rule_of_2_0_forbids(call: str, request_: dict[str, Any]) ->
 def test_jobs_are_created_and_reset_through_2_2(queue: dict[str, Any]) -> None:
     """Through 2.0 queueing would be off; where 2.0 is pinned, its user has said so."""
     settings = {**ON_CLUSTER, **queue}
-    for call in (calls.create_job(settings), calls.reset_job(1, settings)):
+    for call in (endpoints.create_job(settings), endpoints.reset_job(1, settings)):
         assert call.api_version() == "2.2"
         assert call.api_version("2.1") == "2.1"
-    assert calls.create_job(ON_CLUSTER).api_version("2.0") == "2.0"
+    assert endpoints.create_job(ON_CLUSTER).api_version("2.0") == "2.0"
 
 
 def test_repair_needs_2_1() -> None:
     """The endpoint came later; the problem names it."""
-    call = calls.repair_run({"run_id": 1})
+    call = endpoints.repair_run({"run_id": 1})
     assert (call.api_version(), call.api_version("2.1")) == ("2.2", "2.1")
-    with pytest.raises(InvalidRequest, match=r"^runs/repair.* needs version 2\.1 or later"):
+    with pytest.raises(InvalidRequestError, match=r"^runs/repair.* needs version 2\.1 or later"):
         call.api_version("2.0")
 
 
@@ -202,9 +202,9 @@ def test_the_number_of_tasks(count: int, refused_by: list[str]) -> None:
 def test_the_pages_of_a_list_are_of_one_version(answer: dict[str, Any]) -> None:
     """Whatever a page is asked for with, it is read from where the first one came."""
     lists: list[tuple[Call[Any], str]] = [
-        (calls.list_jobs(name="train"), "2.2"),
-        (calls.list_runs(limit=1000), "2.0"),
-        (calls.list_jobs(), "2.0"),
+        (endpoints.list_jobs(name="train"), "2.2"),
+        (endpoints.list_runs(limit=1000), "2.0"),
+        (endpoints.list_jobs(), "2.0"),
     ]
     for call, version in lists:
         pages = Pages(call)

@@ -10,8 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from airflow_jobs_provider.api.answers import InvalidAnswer, NotJson, json_object, read_views
-from airflow_jobs_provider.api.view_stream import iter_views
+from airflow_jobs_provider.api.export_stream import iter_views
+from airflow_jobs_provider.api.responses import (
+    InvalidResponseError,
+    NotJSONError,
+    json_object,
+    read_views,
+)
 
 
 def split(body: bytes, size: int) -> Iterator[bytes]:
@@ -106,7 +111,7 @@ def test_answers_that_fit(body: bytes) -> None:
 )
 def test_answers_that_do_not_fit(body: bytes, problem: str) -> None:
     """The error tells where."""
-    with pytest.raises(InvalidAnswer) as caught:
+    with pytest.raises(InvalidResponseError) as caught:
         views(body, 1000)
     assert caught.value.problem.startswith(problem)
 
@@ -134,5 +139,5 @@ def test_what_is_no_json(body: bytes) -> None:
     """Cut off, broken or a page."""
     assert json_object(body) is None
     for size in (1, 5, 1000):
-        with pytest.raises(NotJson):
+        with pytest.raises(NotJSONError):
             views(body, size)

@@ -20,9 +20,9 @@ import pytest
 import trustme
 
 from airflow_jobs_provider.api.auth import Token
-from airflow_jobs_provider.api.calls import Call, Page
 from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
-from airflow_jobs_provider.api.retries import RetryPolicy
+from airflow_jobs_provider.api.endpoints import Call, Page
+from airflow_jobs_provider.api.retry import RetryPolicy
 
 TOKEN = "dapi-not-a-real-token"
 

@@ -357,7 +357,7 @@ class FakeService:
         )
         kind, job_id = parameters.get("run_type"), int(parameters.get("job_id") or 0)
 
-        def is_wanted(answer: dict[str, Any]) -> bool:
+        def cancels_orphans(answer: dict[str, Any]) -> bool:
             run = self.runs[answer["run_id"]]
             return (
                 run.run_id not in self.lists.hidden
@@ -368,7 +368,7 @@ class FakeService:
             )
 
         runs = sorted(self.runs.values(), key=lambda run: -run.run_id)
-        answer = self.lists.page("runs", [run.as_answer() for run in runs], is_wanted, seen)
+        answer = self.lists.page("runs", [run.as_answer() for run in runs], cancels_orphans, seen)
         for run in runs:
             run.looks += 1
         return answer
@@ -376,12 +376,12 @@ class FakeService:
     def _list_jobs(self, seen: Seen) -> tuple[int, dict[str, Any]]:
         name = seen.parameters.get("name")
 
-        def is_wanted(job: dict[str, Any]) -> bool:
+        def cancels_orphans(job: dict[str, Any]) -> bool:
             is_hidden = job["job_id"] in self.lists.hidden
             return not is_hidden and name in (None, job["settings"].get("name"))
 
         jobs = [{"job_id": job_id, "settings": one} for job_id, one in self.jobs.items()]
-        return self.lists.page("jobs", jobs, is_wanted, seen)
+        return self.lists.page("jobs", jobs, cancels_orphans, seen)
 
     def _told(self, answer: dict[str, Any]) -> None:
         """Note which runs' ends somebody has been told of."""

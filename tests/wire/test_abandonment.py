@@ -19,9 +19,11 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 from asgiref.sync import async_to_sync
 
-from airflow_jobs_provider.api.retries import no_waiting
-from airflow_jobs_provider.triggers import jobs, pace, task_states
+from airflow_jobs_provider.airflow_compat import deferred_tasks
+from airflow_jobs_provider.api.retry import no_waiting
+from airflow_jobs_provider.triggers import jobs
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from airflow_jobs_provider.triggers.polling import rate_limiter
 
 from .conftest import TOKEN, ScriptedServer, answer
 
@@ -214,9 +216,9 @@ def cancelled(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, end: End)
     """Which cancels the service sees when triggers end."""
     connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
     monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
-    monkeypatch.setattr(task_states, "COLLECT_SECONDS", 0.01)
+    monkeypatch.setattr(deferred_tasks, "COLLECT_SECONDS", 0.01)
     # The pace is for a service that others use, too.
-    monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 1000.0)
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
     return Look(server, monkeypatch, end)
 
 
@@ -258,7 +260,7 @@ def test_airflow_is_asked_again(cancelled: Look, state: str, cancels: list[int])
 
 def test_a_question_without_an_answer(cancelled: Look, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is sent again after a while, and never cancelled: Airflow 3.0 reads the answer there."""
-    monkeypatch.setattr(task_states, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(deferred_tasks, "ANSWER_SECONDS", 0.3)
     row = Row("failed")
     supervisor = Supervisor(row, unanswered=1)
     cancelled.ask(supervisor, row.trigger(7))

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api import calls, errors
+from airflow_jobs_provider.api import endpoints, errors
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import AsyncJobsClient
-from airflow_jobs_provider.api.retries import RetryPolicy
+from airflow_jobs_provider.api.retry import RetryPolicy
 
 from .conftest import TOKEN, Face, ScriptedServer, Step, answer
 
@@ -54,8 +54,8 @@ def test_an_answer_that_comes_byte_by_byte(name: str, face: Face, server: Script
     server.will(DRIPS[name], answer({"run_id": 7}))
     face.connect(server.url, timeout_seconds=5, answer_seconds=0.5)
     began = time.monotonic()
-    with pytest.raises(errors.AnswerLost, match=r"not whole within 0\.5 s"):
-        face.send(calls.get_run(7), retries=ONCE)
+    with pytest.raises(errors.ResponseLostError, match=r"not whole within 0\.5 s"):
+        face.send(endpoints.get_run(7), retries=ONCE)
     assert 0.4 < time.monotonic() - began < 3
 
 
@@ -92,8 +92,8 @@ def test_an_answer_that_is_too_large(name: str, face: Face, server: ScriptedServ
     server.will(LARGE[name])
     face.connect(server.url, max_answer_bytes=MIB)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(errors.UnexpectedAnswer, match="more than 1 MiB"):
-        face.send(calls.get_run(7), retries=ONCE)
+    with pytest.raises(errors.UnexpectedResponseError, match="more than 1 MiB"):
+        face.send(endpoints.get_run(7), retries=ONCE)
     grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     assert grown_kib < 50 * 1024
 
@@ -104,7 +104,7 @@ def test_a_large_error_is_still_that_error(face: Face, server: ScriptedServer) -
     server.will(endless(head, b"x" * MIB))
     face.connect(server.url)
     with pytest.raises(errors.ServerError, match="Maintenance"):
-        face.send(calls.get_run(7), retries=ONCE)
+        face.send(endpoints.get_run(7), retries=ONCE)
 
 
 def test_an_export_may_be_larger(face: Face, server: ScriptedServer) -> None:
@@ -112,9 +112,9 @@ def test_an_export_may_be_larger(face: Face, server: ScriptedServer) -> None:
     export = {"views": [{"name": "n", "content": "x" * (2 * MIB), "type": "NOTEBOOK"}]}
     server.will(answer(export), answer(export))
     face.connect(server.url, max_answer_bytes=MIB)
-    (view,) = face.send(calls.export_run(7))
+    (view,) = face.send(endpoints.export_run(7))
     assert len(view["content"]) == 2 * MIB
-    assert calls.export_run(7).max_answer_bytes == 256 * MIB
+    assert endpoints.export_run(7).max_answer_bytes == 256 * MIB
 
 
 def test_gzip_is_read(face: Face, server: ScriptedServer) -> None:
@@ -123,10 +123,10 @@ def test_gzip_is_read(face: Face, server: ScriptedServer) -> None:
     encoded = {"Content-Encoding": "gzip"}
     server.will(answer(whole, headers=encoded), answer(whole[:-9], headers=encoded))
     face.connect(server.url)
-    assert face.send(calls.get_run(7)) == {"run_id": 7}
+    assert face.send(endpoints.get_run(7)) == {"run_id": 7}
     assert server.requests[0].headers["accept-encoding"] == "gzip"
-    with pytest.raises(errors.AnswerLost, match="cut off"):
-        face.send(calls.get_run(7), retries=ONCE)
+    with pytest.raises(errors.ResponseLostError, match="cut off"):
+        face.send(endpoints.get_run(7), retries=ONCE)
 
 
 async def test_a_large_answer_does_not_hold_up_the_event_loop(server: ScriptedServer) -> None:
@@ -147,7 +147,7 @@ async def test_a_large_answer_does_not_hold_up_the_event_loop(server: ScriptedSe
     watching = asyncio.create_task(watch())
     async with AsyncJobsClient(server.url, Token(TOKEN)) as client:
         began = time.perf_counter()
-        page = await client.send(calls.list_runs())
+        page = await client.send(endpoints.list_runs())
         took = time.perf_counter() - began
     watching.cancel()
     assert len(page.items) == 200_000

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 import pytest
 
-from airflow_jobs_provider.api import calls, errors
+from airflow_jobs_provider.api import endpoints, errors
 from airflow_jobs_provider.api.auth import Basic, Token
 from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
-from airflow_jobs_provider.api.retries import RetryPolicy
+from airflow_jobs_provider.api.retry import RetryPolicy
 
 from .conftest import (
     TOKEN,
@@ -28,37 +28,37 @@ from .conftest import (
     reset,
 )
 
-CALLS: dict[str, tuple[calls.Call[Any], str, str, dict[str, Any]]] = {
-    "create": (calls.create_job({"name": "n"}), "POST", "create", {"name": "n"}),
-    "list": (calls.list_jobs(limit=3), "GET", "list", {"limit": "3"}),
-    "delete": (calls.delete_job(1), "POST", "delete", {"job_id": 1}),
-    "get": (calls.get_job(1), "GET", "get", {"job_id": "1"}),
+CALLS: dict[str, tuple[endpoints.Call[Any], str, str, dict[str, Any]]] = {
+    "create": (endpoints.create_job({"name": "n"}), "POST", "create", {"name": "n"}),
+    "list": (endpoints.list_jobs(limit=3), "GET", "list", {"limit": "3"}),
+    "delete": (endpoints.delete_job(1), "POST", "delete", {"job_id": 1}),
+    "get": (endpoints.get_job(1), "GET", "get", {"job_id": "1"}),
     "reset": (
-        calls.reset_job(1, {"name": "n"}),
+        endpoints.reset_job(1, {"name": "n"}),
         "POST",
         "reset",
         {"job_id": 1, "new_settings": {"name": "n"}},
     ),
     "update": (
-        calls.update_job(1, {"name": "n"}, ["libraries"]),
+        endpoints.update_job(1, {"name": "n"}, ["libraries"]),
         "POST",
         "update",
         {"job_id": 1, "new_settings": {"name": "n"}, "fields_to_remove": ["libraries"]},
     ),
     "run-now": (
-        calls.run_now({"job_id": 1, "idempotency_token": "t"}),
+        endpoints.run_now({"job_id": 1, "idempotency_token": "t"}),
         "POST",
         "run-now",
         {"job_id": 1, "idempotency_token": "t"},
     ),
     "submit": (
-        calls.submit_run({"run_name": "r", "idempotency_token": "t"}),
+        endpoints.submit_run({"run_name": "r", "idempotency_token": "t"}),
         "POST",
         "runs/submit",
         {"run_name": "r", "idempotency_token": "t"},
     ),
     "runs/list": (
-        calls.list_runs(
+        endpoints.list_runs(
             active_only=True, job_id=1, offset=2, limit=0, run_type="JOB_RUN", completed_only=False
         ),
         "GET",
@@ -72,17 +72,17 @@ CALLS: dict[str, tuple[calls.Call[Any], str, str, dict[str, Any]]] = {
             "run_type": "JOB_RUN",
         },
     ),
-    "runs/get": (calls.get_run(7), "GET", "runs/get", {"run_id": "7"}),
+    "runs/get": (endpoints.get_run(7), "GET", "runs/get", {"run_id": "7"}),
     "export": (
-        calls.export_run(7, "ALL"),
+        endpoints.export_run(7, "ALL"),
         "GET",
         "runs/export",
         {"run_id": "7", "views_to_export": "ALL"},
     ),
-    "cancel": (calls.cancel_run(7), "POST", "runs/cancel", {"run_id": 7}),
-    "cancel-all": (calls.cancel_all_runs(1), "POST", "runs/cancel-all", {"job_id": 1}),
-    "get-output": (calls.get_run_output(7), "GET", "runs/get-output", {"run_id": "7"}),
-    "delete run": (calls.delete_run(7), "POST", "runs/delete", {"run_id": 7}),
+    "cancel": (endpoints.cancel_run(7), "POST", "runs/cancel", {"run_id": 7}),
+    "cancel-all": (endpoints.cancel_all_runs(1), "POST", "runs/cancel-all", {"job_id": 1}),
+    "get-output": (endpoints.get_run_output(7), "GET", "runs/get-output", {"run_id": "7"}),
+    "delete run": (endpoints.delete_run(7), "POST", "runs/delete", {"run_id": 7}),
 }
 
 
@@ -111,7 +111,7 @@ def test_all_fifteen_endpoints_are_tested() -> None:
     assert len({call.path for call, *_ in CALLS.values()}) == 15
 
 
-A_SUBMIT = calls.submit_run({"run_job_task": {"job_id": 1}, "idempotency_token": "t"})
+A_SUBMIT = endpoints.submit_run({"run_job_task": {"job_id": 1}, "idempotency_token": "t"})
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_another_service_has_a_version_of_its_own(
     verb: Literal["PATCH", "PUT"], server: ScriptedServer
 ) -> None:
     """The client's api_version pins the Jobs API, not the permissions beside it."""
-    call: calls.Call[None] = calls.Call(
+    call: endpoints.Call[None] = endpoints.Call(
         verb, "jobs/7", {"access_control_list": []}, True, lambda _: None, service="permissions"
     )
     assert call.name == "permissions/jobs/7"
@@ -161,8 +161,8 @@ def test_another_service_has_a_version_of_its_own(
 def test_launches_and_creation_return_the_id(connected: Face, server: ScriptedServer) -> None:
     """create, run-now and submit give the id as an int."""
     server.will(answer({"job_id": 3}), answer({"run_id": 4, "number_in_job": 1}))
-    assert connected.send(calls.create_job({})) == 3
-    assert connected.send(calls.run_now({"job_id": 3})) == 4
+    assert connected.send(endpoints.create_job({})) == 3
+    assert connected.send(endpoints.run_now({"job_id": 3})) == 4
 
 
 def test_a_launch_without_a_token_carries_a_random_one(
@@ -170,8 +170,8 @@ def test_a_launch_without_a_token_carries_a_random_one(
 ) -> None:
     """The hook used by hand cannot launch twice by its own repetitions: same token at each try."""
     server.will(lose, answer({"run_id": 4}), answer({"run_id": 5}))
-    connected.send(calls.submit_run({}))
-    connected.send(calls.submit_run({}))
+    connected.send(endpoints.submit_run({}))
+    connected.send(endpoints.submit_run({}))
     first, again, other = (r.body["idempotency_token"] for r in server.requests)
     assert first == again != other
     assert 0 < len(first) <= 64
@@ -192,7 +192,7 @@ def test_a_launch_whose_answer_has_no_run_id_counts_as_lost(
     payload: Any, connected: Face, server: ScriptedServer
 ) -> None:
     """The service may have started the run: the same token, sent again, finds it."""
-    for call in (calls.submit_run({}), calls.run_now({"job_id": 3})):
+    for call in (endpoints.submit_run({}), endpoints.run_now({"job_id": 3})):
         server.will(answer(payload), answer({"run_id": "1234567"}))
         assert connected.send(call) == 1234567
         first, again = (r.body["idempotency_token"] for r in server.requests[-2:])
@@ -209,16 +209,16 @@ def test_a_creation_whose_answer_has_no_job_id_is_not_repeated(
     elif isinstance(payload, bytes):
         payload = payload.replace(b"run_id", b"job_id")
     server.will(answer(payload), answer({"job_id": 3}))
-    with pytest.raises(errors.UnexpectedAnswer):
-        connected.send(calls.create_job({}))
+    with pytest.raises(errors.UnexpectedResponseError):
+        connected.send(endpoints.create_job({}))
     assert len(server.requests) == 1
 
 
 def test_a_launch_that_never_answers_a_run_id(connected: Face, server: ScriptedServer) -> None:
     """After ten tries the error tells what came, on one line and cut after 500 characters."""
     server.will(*[answer({"number_in_job": 3, "why": "no\nidea\x1b" + "x" * 1000})] * 20)
-    with pytest.raises(errors.UnexpectedAnswer, match="there is no run_id") as caught:
-        connected.send(calls.run_now({"job_id": 3}))
+    with pytest.raises(errors.UnexpectedResponseError, match="there is no run_id") as caught:
+        connected.send(endpoints.run_now({"job_id": 3}))
     assert len(server.requests) == 10
     assert 120 < sum(connected.waits) < 180
     text = str(caught.value)
@@ -252,13 +252,13 @@ def test_a_run_that_does_not_fit_is_asked_for_again(
     misfit = answer(MISFITS[name])
     run = {"run_id": "7", "state": {"life_cycle_state": "RUNNING"}, "start_time": "17"}
     server.will(misfit, misfit, answer(run))
-    patient = RetryPolicy(random=lambda: 0.0).patient()
-    read = connected.send(calls.get_run(7), retries=patient)
+    without_deadline = RetryPolicy(random=lambda: 0.0).without_deadline()
+    read = connected.send(endpoints.get_run(7), retries=without_deadline)
     assert (read["run_id"], read["start_time"]) == (7, 17)
     assert connected.waits == [1, 2]
     server.will(*[misfit] * 20)
-    with pytest.raises(errors.UnexpectedAnswer, match="does not fit"):
-        connected.send(calls.get_run(7), retries=patient)
+    with pytest.raises(errors.UnexpectedResponseError, match="does not fit"):
+        connected.send(endpoints.get_run(7), retries=without_deadline)
     assert len(server.requests) == 3 + 10
 
 
@@ -267,17 +267,17 @@ def test_an_answer_that_does_not_fit_after_a_long_outage(
 ) -> None:
     """What was waited out before does not count for it."""
     server.will(*[answer({}, 503)] * 30, answer({}), answer({}), answer({"run_id": 7}))
-    patient = RetryPolicy(random=lambda: 0.0).patient()
-    assert connected.send(calls.get_run(7), retries=patient) == {"run_id": 7}
+    without_deadline = RetryPolicy(random=lambda: 0.0).without_deadline()
+    assert connected.send(endpoints.get_run(7), retries=without_deadline) == {"run_id": 7}
 
 
 def test_the_run_that_was_asked_for(connected: Face, server: ScriptedServer) -> None:
     """Where the answer leaves the id out, or is about the run that a task belongs to."""
     state = {"life_cycle_state": "RUNNING"}
     server.will(answer({"state": state}))
-    assert connected.send(calls.get_run(7))["run_id"] == 7
+    assert connected.send(endpoints.get_run(7))["run_id"] == 7
     server.will(answer({"run_id": 6, "tasks": [{"run_id": 7}]}))
-    assert connected.send(calls.get_run(7))["run_id"] == 6
+    assert connected.send(endpoints.get_run(7))["run_id"] == 6
 
 
 def test_lists_are_followed_page_by_page_as_needed(connected: Face, server: ScriptedServer) -> None:
@@ -286,7 +286,7 @@ def test_lists_are_followed_page_by_page_as_needed(connected: Face, server: Scri
         answer({"runs": [{"run_id": 1}, {"run_id": 2}], "has_more": True}),
         answer({"runs": [{"run_id": 3}, {"run_id": 4}], "has_more": True}),
     )
-    assert [r["run_id"] for r in connected.take(calls.list_runs(limit=2), 3)] == [1, 2, 3]
+    assert [r["run_id"] for r in connected.take(endpoints.list_runs(limit=2), 3)] == [1, 2, 3]
     assert [r.query.get("offset") for r in server.requests] == [None, "2"]
 
 
@@ -297,37 +297,37 @@ def test_lists_end_with_the_last_page(connected: Face, server: ScriptedServer) -
         answer({"jobs": [{"job_id": 2}], "has_more": False}),
         answer({}),
     )
-    assert [j["job_id"] for j in connected.take(calls.list_jobs(), 9)] == [1, 2]
+    assert [j["job_id"] for j in connected.take(endpoints.list_jobs(), 9)] == [1, 2]
     assert server.requests[1].query == {"page_token": "abc"}
-    assert connected.take(calls.list_jobs(), 9) == []
+    assert connected.take(endpoints.list_jobs(), 9) == []
 
 
 def test_unknown_fields_are_kept(connected: Face, server: ScriptedServer) -> None:
     """A field that a newer service answers reaches the user."""
     server.will(answer({"run_id": 7, "brand_new": {"a": 1}}))
-    assert connected.send(calls.get_run(7))["brand_new"] == {"a": 1}
+    assert connected.send(endpoints.get_run(7))["brand_new"] == {"a": 1}
 
 
-ERRORS: dict[str, tuple[Any, type[errors.JobsApiError], str]] = {
+ERRORS: dict[str, tuple[Any, type[errors.JobsAPIError], str]] = {
     "api error": (
         answer({"error_code": "INVALID_PARAMETER_VALUE", "message": "bad thing"}, 400),
-        errors.BadRequest,
+        errors.BadRequestError,
         "INVALID_PARAMETER_VALUE: bad thing",
     ),
     "int code": (
         answer({"error_code": 403, "message": "Invalid access token."}, 403),
-        errors.AuthenticationFailed,
+        errors.AuthenticationError,
         r"answered 403 Invalid access token\.",
     ),
-    "401": (answer({}, 401), errors.AuthenticationFailed, "Check the token"),
+    "401": (answer({}, 401), errors.AuthenticationError, "Check the token"),
     "expired": (
         answer({"error_code": "BAD", "message": "OAuth token has expired"}, 400),
-        errors.AuthenticationFailed,
+        errors.AuthenticationError,
         "expired",
     ),
     "run gone 400": (
         answer({"error_code": "INVALID_PARAMETER_VALUE", "message": "Run 7 does not exist."}, 400),
-        errors.DoesNotExist,
+        errors.NotFoundError,
         "Run 7 does not exist",
     ),
     "run gone 400, other words": (
@@ -335,18 +335,22 @@ ERRORS: dict[str, tuple[Any, type[errors.JobsApiError], str]] = {
             {"error_code": "INVALID_PARAMETER_VALUE", "message": "Run: 7 in job: 3 doesn't exist"},
             400,
         ),
-        errors.DoesNotExist,
+        errors.NotFoundError,
         "doesn't exist",
     ),
     "job gone 404": (
         answer({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "No such job"}, 404),
-        errors.DoesNotExist,
+        errors.NotFoundError,
         "No such job",
     ),
-    "wrong address": (answer("<html>Not Found</html>", 404), errors.UnexpectedAnswer, "host"),
+    "wrong address": (
+        answer("<html>Not Found</html>", 404),
+        errors.UnexpectedResponseError,
+        "host",
+    ),
     "redirect": (
         answer("", 302, {"Location": "https://elsewhere.invalid/"}),
-        errors.UnexpectedAnswer,
+        errors.UnexpectedResponseError,
         "redirect",
     ),
 }
@@ -360,7 +364,7 @@ def test_final_errors_are_typed_and_not_repeated(
     step, kind, words = ERRORS[name]
     server.will(step)
     with pytest.raises(kind, match=words) as caught:
-        connected.send(calls.get_run(7))
+        connected.send(endpoints.get_run(7))
     assert type(caught.value) is kind
     assert (len(server.requests), connected.waits) == (1, [])
     assert caught.value.call == "runs/get"
@@ -418,7 +422,7 @@ def test_passing_trouble_is_waited_out(name: str, face: Face, server: ScriptedSe
     face.connect(server.url, timeout_seconds=0.05, retries=endless)
     server.will(step, step, step, answer({"run_id": 7}))
     # A launch, since aiohttp by itself repeats a lost GET once, at once.
-    assert face.send(calls.submit_run({})) == 7
+    assert face.send(endpoints.submit_run({})) == 7
     assert face.waits == waits
     assert len({request.body["idempotency_token"] for request in server.requests}) == 1
 
@@ -432,10 +436,10 @@ def test_a_creation_is_not_repeated_once_the_service_may_have_seen_it(
     face.connect(server.url, timeout_seconds=0.05)
     server.will(step, answer({"job_id": 3}))
     if repeated:
-        assert face.send(calls.create_job({})) == 3
+        assert face.send(endpoints.create_job({})) == 3
     else:
-        with pytest.raises(errors.JobsApiError):
-            face.send(calls.create_job({}))
+        with pytest.raises(errors.JobsAPIError):
+            face.send(endpoints.create_job({}))
     assert len(server.requests) == 1 + repeated
 
 
@@ -443,7 +447,7 @@ def test_the_last_error_comes_through_typed(connected: Face, server: ScriptedSer
     """After ten minutes of 503 the error is the server's, and says how long and how often."""
     server.will(*[answer({"error_code": "TEMPORARILY_UNAVAILABLE"}, 503)] * 50)
     with pytest.raises(errors.ServerError, match=r"tried \d+ times in \d+ s") as caught:
-        connected.send(calls.get_run(7))
+        connected.send(endpoints.get_run(7))
     error = caught.value
     assert error.status == 503
     assert error.error_code == "TEMPORARILY_UNAVAILABLE"
@@ -455,8 +459,8 @@ def test_the_last_error_comes_through_typed(connected: Face, server: ScriptedSer
 def test_an_endless_policy_waits_out_any_outage(connected: Face, server: ScriptedServer) -> None:
     """A known run is followed through an outage of more than ten minutes."""
     server.will(*[answer({}, 503)] * 40, answer({"run_id": 7}))
-    patient = RetryPolicy(random=lambda: 0.0).patient()
-    assert connected.send(calls.get_run(7), retries=patient) == {"run_id": 7}
+    without_deadline = RetryPolicy(random=lambda: 0.0).without_deadline()
+    assert connected.send(endpoints.get_run(7), retries=without_deadline) == {"run_id": 7}
     assert sum(connected.waits) > 2000
 
 
@@ -464,7 +468,9 @@ def test_a_limit_and_delay_of_the_users_own(connected: Face, server: ScriptedSer
     """databricks_retry_limit and databricks_retry_delay rule the tries."""
     server.will(*[answer({}, 503)] * 9)
     with pytest.raises(errors.ServerError):
-        connected.send(calls.get_run(7), retries=RetryPolicy(limit=3, delay=2, random=lambda: 0.0))
+        connected.send(
+            endpoints.get_run(7), retries=RetryPolicy(limit=3, delay=2, random=lambda: 0.0)
+        )
     assert (len(server.requests), connected.waits) == (3, [2, 4])
 
 
@@ -477,7 +483,7 @@ def test_tenacity_arguments_of_the_users_own(connected: Face, server: ScriptedSe
         tenacity_args={"stop": tenacity.stop_after_attempt(2), "wait": tenacity.wait_fixed(7)}
     )
     with pytest.raises(errors.ServerError):
-        connected.send(calls.get_run(7), retries=policy)
+        connected.send(endpoints.get_run(7), retries=policy)
     assert connected.waits == [7]
 
 
@@ -485,8 +491,8 @@ def test_nobody_listens(face: Face, server: ScriptedServer) -> None:
     """A refused connection is tried again, also for a creation, and the error names the host."""
     server.close()
     face.connect(server.url, retries=RetryPolicy(limit=3, random=lambda: 0.0))
-    with pytest.raises(errors.ConnectionFailed, match="Connection refused") as caught:
-        face.send(calls.create_job({}))
+    with pytest.raises(errors.ConnectError, match="Connection refused") as caught:
+        face.send(endpoints.create_job({}))
     assert caught.value.host == f"127.0.0.1:{server.port}"
     assert (caught.value.attempts, face.waits) == (3, [0.5, 1])
 
@@ -494,8 +500,8 @@ def test_nobody_listens(face: Face, server: ScriptedServer) -> None:
 def test_a_host_name_that_does_not_resolve(face: Face) -> None:
     """A wrong host is given up after a minute, with a message that names it."""
     face.connect("https://no-such-workspace.invalid")
-    with pytest.raises(errors.HostNotFound, match=r"no-such-workspace\.invalid.*host"):
-        face.send(calls.get_run(7))
+    with pytest.raises(errors.HostNotFoundError, match=r"no-such-workspace\.invalid.*host"):
+        face.send(endpoints.get_run(7))
     assert sum(face.waits) <= 60
 
 
@@ -504,15 +510,15 @@ def test_tls_certificates_are_checked(
 ) -> None:
     """An untrusted certificate is final, nothing is sent; a CA bundle can be named."""
     face.connect(tls_server.url)
-    with pytest.raises(errors.InsecureConnection, match="verify"):
-        face.send(calls.get_run(7))
+    with pytest.raises(errors.CertificateError, match="verify"):
+        face.send(endpoints.get_run(7))
     assert (face.waits, tls_server.requests) == ([], [])
     face.connect(tls_server.url, verify=str(tls_server.ca_file))
-    assert face.send(calls.get_run(7)) == {"run_id": 7}
+    assert face.send(endpoints.get_run(7)) == {"run_id": 7}
     face.connect(tls_server.url, verify=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # urllib3's advice against it
-        assert face.send(calls.get_run(7)) == {"run_id": 7}
+        assert face.send(endpoints.get_run(7)) == {"run_id": 7}
 
 
 def test_a_ca_bundle_is_not_read_in_the_event_loop(
@@ -531,7 +537,7 @@ def test_a_ca_bundle_is_not_read_in_the_event_loop(
     async def two_at_once() -> list[Any]:
         bundle = str(tls_server.ca_file)
         async with AsyncJobsClient(tls_server.url, Basic("me", "secret"), verify=bundle) as client:
-            return await asyncio.gather(*(client.send(calls.get_run(7)) for _ in range(2)))
+            return await asyncio.gather(*(client.send(endpoints.get_run(7)) for _ in range(2)))
 
     assert asyncio.run(two_at_once()) == [{"run_id": 7}] * 2
     (thread,) = read_in
@@ -546,14 +552,14 @@ def test_a_netrc_entry_does_not_replace_the_token(
     file.write_text("machine 127.0.0.1 login somebody password else\n")
     monkeypatch.setenv("NETRC", str(file))
     face.connect(server.url)
-    face.send(calls.get_run(7))
+    face.send(endpoints.get_run(7))
     assert server.requests[0].headers["authorization"] == f"Bearer {TOKEN}"
 
 
 def test_user_and_password(face: Face, server: ScriptedServer) -> None:
     """User and password become a Basic header."""
     face.connect(server.url, Basic("me", "secret"))
-    face.send(calls.get_run(7))
+    face.send(endpoints.get_run(7))
     assert server.requests[0].headers["authorization"] == "Basic bWU6c2VjcmV0"
 
 
@@ -565,7 +571,7 @@ def test_the_environments_proxy_is_used(
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     face.connect("http://workspace.invalid", allow_http=True)
-    face.send(calls.get_run(7))
+    face.send(endpoints.get_run(7))
     assert server.requests[0].headers["host"] == "workspace.invalid"
 
 
@@ -585,10 +591,10 @@ def test_deleting_what_the_lost_try_deleted_is_done(
         {"error_code": "INVALID_PARAMETER_VALUE", "message": "Run 7 does not exist."}, 400
     )
     server.will(lose, gone)
-    connected.send(calls.delete_run(7))
+    connected.send(endpoints.delete_run(7))
     server.will(gone)
-    with pytest.raises(errors.DoesNotExist):
-        connected.send(calls.delete_run(7))
+    with pytest.raises(errors.NotFoundError):
+        connected.send(endpoints.delete_run(7))
 
 
 def test_no_secret_in_a_repr(face: Face, server: ScriptedServer) -> None:
@@ -600,8 +606,8 @@ def test_no_secret_in_a_repr(face: Face, server: ScriptedServer) -> None:
 def test_no_secret_in_a_traceback_with_locals(connected: Face, server: ScriptedServer) -> None:
     """Airflow 3.0 logs exceptions with the local variables of each frame; none shows the token."""
     server.will(answer({"error_code": "BAD", "message": "no"}, 400))
-    with pytest.raises(errors.BadRequest) as caught:
-        connected.send(calls.get_run(7))
+    with pytest.raises(errors.BadRequestError) as caught:
+        connected.send(endpoints.get_run(7))
     shown = []
     frame = caught.value.__traceback__
     while frame is not None:
@@ -618,6 +624,6 @@ def test_no_secret_in_the_log(
     """At DEBUG, neither this package nor the HTTP libraries log the token."""
     caplog.set_level("DEBUG")
     server.will(answer({}, 503), answer({"run_id": 7}))
-    connected.send(calls.get_run(7))
+    connected.send(endpoints.get_run(7))
     assert "runs/get did not work" in caplog.text
     assert TOKEN not in caplog.text

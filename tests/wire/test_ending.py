@@ -12,8 +12,8 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
-from airflow_jobs_provider import left_to_a_worker
-from airflow_jobs_provider.api.retries import no_waiting
+from airflow_jobs_provider.airflow_compat import completion
+from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
@@ -65,7 +65,7 @@ def fired(trigger: Any, task_instance: Any = None, **set_by_airflow: Any) -> Tri
 @pytest.fixture(autouse=True)
 def any_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test depend on what Airflow 3.0 cannot do but the one that is about it."""
-    monkeypatch.setattr(left_to_a_worker, "_airflow_loses_dags", lambda: False)
+    monkeypatch.setattr(completion, "_airflow_loses_dags", lambda: False)
 
 
 def ending_trigger(**arguments: Any) -> DatabricksJobRunTrigger:
@@ -296,11 +296,11 @@ def test_what_only_a_worker_does_brings_the_task_back(
 def test_outlets_and_hooks_of_a_subclass_bring_the_task_back() -> None:
     """An asset's event and an overridden post_execute are a worker's business."""
     operator = submit(deferrable=True, end_from_trigger=True)
-    assert left_to_a_worker.why_a_worker_ends(operator) == []
+    assert completion.worker_completion_reasons(operator) == []
     operator.outlets = ["something"]
-    assert left_to_a_worker.why_a_worker_ends(operator) == ["outlets"]
+    assert completion.worker_completion_reasons(operator) == ["outlets"]
     custom = WithPostExecute(task_id="etl", json={"run_name": "{{ x }}"})
-    assert left_to_a_worker.why_a_worker_ends(custom) == ["post_execute"]
+    assert completion.worker_completion_reasons(custom) == ["post_execute"]
 
 
 def test_a_task_that_others_expand_over_comes_back() -> None:
@@ -311,10 +311,10 @@ def test_a_task_that_others_expand_over_comes_back() -> None:
     with DAG("not_expanding", schedule=None):
         used = submit()
         DatabricksRunNowOperator(task_id="one", job_id=used.output)
-    assert left_to_a_worker.why_a_worker_ends(expanded_over) == [
+    assert completion.worker_completion_reasons(expanded_over) == [
         "tasks that expand over its output"
     ]
-    assert left_to_a_worker.why_a_worker_ends(used) == []
+    assert completion.worker_completion_reasons(used) == []
 
 
 class InTriggerer:
@@ -368,7 +368,7 @@ def test_airflow_3_0_brings_the_task_back(
     """It takes all DAGs of a file for gone a minute after a trigger has ended one of its tasks."""
     monkeypatch.undo()
     monkeypatch.setattr("airflow.__version__", version)
-    assert left_to_a_worker.why_a_worker_ends(submit()) == reasons
+    assert completion.worker_completion_reasons(submit()) == reasons
 
 
 def test_listeners_bring_the_task_back(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -377,4 +377,4 @@ def test_listeners_bring_the_task_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
     manager = SimpleNamespace(has_listeners=True)
     monkeypatch.setattr(listener, "get_listener_manager", lambda: manager)
-    assert left_to_a_worker.why_a_worker_ends(submit()) == ["listeners"]
+    assert completion.worker_completion_reasons(submit()) == ["listeners"]

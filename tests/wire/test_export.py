@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_jobs_provider.api import calls, errors
-from airflow_jobs_provider.api.retries import RetryPolicy, no_waiting
-from airflow_jobs_provider.api.view_stream import ViewEvent
+from airflow_jobs_provider.api import endpoints, errors
+from airflow_jobs_provider.api.export_stream import ViewEvent
+from airflow_jobs_provider.api.retry import RetryPolicy, no_waiting
 from airflow_jobs_provider.operators.export_run import DatabricksExportRunOperator
 
 from .conftest import TOKEN, Face, ScriptedServer, Step, answer, shown_with_locals
@@ -121,14 +121,14 @@ def test_what_is_wrong_is_told_alike(face: Face, server: ScriptedServer) -> None
     """The errors are those of an export that is read whole, on both faces."""
     told: list[list[str]] = []
     for call in (
-        calls.export_run(7),
-        calls.export_run_as_stream(7, None, lambda events: [*events]),
+        endpoints.export_run(7),
+        endpoints.export_run_as_stream(7, None, lambda events: [*events]),
     ):
         face.connect(server.url)
         told.append([])
         for step in BAD.values():
             server.will(step)
-            with pytest.raises(errors.JobsApiError) as caught:
+            with pytest.raises(errors.JobsAPIError) as caught:
                 face.send(call, retries=ONCE)
             told[-1].append(f"{type(caught.value).__name__}: {caught.value}")
     assert told[0] == told[1]
@@ -145,8 +145,8 @@ def test_no_token_in_a_traceback(face: Face, server: ScriptedServer, name: str) 
     for receive in (list, fail):
         face.connect(server.url)
         server.will(BAD[name])
-        with pytest.raises((errors.JobsApiError, OSError)) as caught:
-            face.send(calls.export_run_as_stream(7, None, receive), retries=ONCE)
+        with pytest.raises((errors.JobsAPIError, OSError)) as caught:
+            face.send(endpoints.export_run_as_stream(7, None, receive), retries=ONCE)
         assert TOKEN not in shown_with_locals(caught.value)
 
 

@@ -23,14 +23,14 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_jobs_provider.api.errors import ServerError
-from airflow_jobs_provider.api.retries import no_waiting
+from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
-from airflow_jobs_provider.triggers import pace
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from airflow_jobs_provider.triggers.polling import rate_limiter
 
 from .fake_service import FAULTS, FakeService, Plan, Seen
 
@@ -42,7 +42,7 @@ LAUNCHES = ["runs/submit", "run-now"]
 MODES = ["blocking", "deferrable"]
 
 
-class Killed(BaseException):
+class KilledError(BaseException):
     """What Airflow's signal handler ends a killed task with."""
 
 
@@ -107,7 +107,7 @@ def killed_by_signal(operator: Any) -> Iterator[None]:
 
     def kill(*_: object) -> None:
         operator.on_kill()
-        raise Killed
+        raise KilledError
 
     before = signal.signal(signal.SIGUSR1, kill)
     try:
@@ -140,7 +140,7 @@ def bench(
     # Short where a test waits for it; else a busy machine would be taken for a second fault.
     timeout_seconds = 0.25 if "time-out" in fault else 10
     # The pace is for a service that others use, too.
-    monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 1000.0)
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
     xcoms: dict[str, Any] = {}
 
     def xcom_push(key: str, value: Any) -> None:
@@ -280,7 +280,7 @@ def _run_and_kill(bench: Bench, mode: str) -> None:
             return False
 
         bench.service.hook = kill
-        with pytest.raises(Killed):
+        with pytest.raises(KilledError):
             bench.run("runs/submit", mode)
     else:
         bench.context["ti"].start_date = datetime.now(UTC)

@@ -18,21 +18,27 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from airflow_jobs_provider.api import calls, retries
-from airflow_jobs_provider.api.answers import InvalidAnswer
-from airflow_jobs_provider.api.errors import JobsApiError, UnexpectedAnswer
-from airflow_jobs_provider.api.finding import find_job_id, find_run, follow_task
-from airflow_jobs_provider.api.outputs import output_value, read_outputs
-from airflow_jobs_provider.api.pages import read_all
-from airflow_jobs_provider.api.previous_runs import cancel_previous_runs
-from airflow_jobs_provider.api.progress import RunProgress
-from airflow_jobs_provider.api.repairs import repair_once, repaired_at, run_parameters
-from airflow_jobs_provider.api.retries import RetryPolicy, Waits
+from airflow_jobs_provider.api import endpoints, retry
+from airflow_jobs_provider.api.errors import JobsAPIError, UnexpectedResponseError
+from airflow_jobs_provider.api.pagination import read_all
+from airflow_jobs_provider.api.responses import InvalidResponseError
+from airflow_jobs_provider.api.retry import Backoff, RetryPolicy
 from airflow_jobs_provider.api.states import RunState
-from airflow_jobs_provider.api.steps import Exchange, Wait, follow_run, launch_once, whole_run
+from airflow_jobs_provider.api.workflows.cancel_previous import cancel_previous_runs
+from airflow_jobs_provider.api.workflows.find import find_job_id, find_run, follow_task
+from airflow_jobs_provider.api.workflows.outputs import output_value, read_outputs
+from airflow_jobs_provider.api.workflows.progress import RunProgress
+from airflow_jobs_provider.api.workflows.repair import repair_once, repaired_at, run_parameters
+from airflow_jobs_provider.api.workflows.steps import (
+    Exchange,
+    Wait,
+    follow_run,
+    launch_once,
+    whole_run,
+)
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.triggers import pace
-from airflow_jobs_provider.triggers.pollers import poller_of
+from airflow_jobs_provider.triggers.polling import rate_limiter
+from airflow_jobs_provider.triggers.polling.registry import poller_of
 from benchmarks.many_runs import ManyRuns
 
 from .conftest import Face, ScriptedServer
@@ -160,24 +166,24 @@ headers = st.dictionaries(
 )
 statuses = st.sampled_from([200, 200, 200, 201, 204, 301, 302, 400, 401, 403, 404, 429, 500, 503])
 
-CALLS: list[calls.Call[Any]] = [
-    calls.create_job({}),
-    calls.list_jobs(),
-    calls.delete_job(1),
-    calls.get_job(RUN_ID),
-    calls.reset_job(1, {}),
-    calls.update_job(1, {}),
-    calls.run_now({"job_id": 1}),
-    calls.submit_run({}),
-    calls.list_runs(),
-    calls.list_runs(check_items=False),
-    calls.get_run(RUN_ID),
-    calls.export_run(RUN_ID),
-    calls.cancel_run(RUN_ID),
-    calls.cancel_all_runs(1),
-    calls.get_run_output(RUN_ID),
-    calls.repair_run({"run_id": RUN_ID}),
-    calls.delete_run(RUN_ID),
+CALLS: list[endpoints.Call[Any]] = [
+    endpoints.create_job({}),
+    endpoints.list_jobs(),
+    endpoints.delete_job(1),
+    endpoints.get_job(RUN_ID),
+    endpoints.reset_job(1, {}),
+    endpoints.update_job(1, {}),
+    endpoints.run_now({"job_id": 1}),
+    endpoints.submit_run({}),
+    endpoints.list_runs(),
+    endpoints.list_runs(check_items=False),
+    endpoints.get_run(RUN_ID),
+    endpoints.export_run(RUN_ID),
+    endpoints.cancel_run(RUN_ID),
+    endpoints.cancel_all_runs(1),
+    endpoints.get_run_output(RUN_ID),
+    endpoints.repair_run({"run_id": RUN_ID}),
+    endpoints.delete_run(RUN_ID),
 ]
 
 
@@ -192,13 +198,13 @@ CALLS: list[calls.Call[Any]] = [
 def test_the_client(
     face: Face,
     server: ScriptedServer,
-    call: calls.Call[Any],
+    call: endpoints.Call[Any],
     status: int,
     more: dict[bytes, bytes],
     body: bytes,
     tries: int,
 ) -> None:
-    """Every endpoint, on both faces: a result, or a JobsApiError that can be written anywhere."""
+    """Every endpoint, on both faces: a result, or a JobsAPIError that can be written anywhere."""
     head = [b"HTTP/1.1 %d Whatever" % status, b"Content-Length: %d" % len(body)]
     head += [b"Connection: close", *(name + b": " + value for name, value in more.items())]
 
@@ -210,7 +216,7 @@ def test_the_client(
     face.connect(server.url, retries=RetryPolicy(limit=tries))
     try:
         result = face.send(call)
-    except JobsApiError as error:
+    except JobsAPIError as error:
         told = str(error)
         assert told.isprintable()
     else:
@@ -232,7 +238,7 @@ def followed() -> Generator[Any, Any, Any]:
     ended = yield from follow_run(
         RUN_ID, polling_period=lambda: 1.0, progress=progress, queued_timeout_seconds=5
     )
-    assert str(RunState.of(ended.run))
+    assert str(RunState.from_run(ended.run))
     repaired_at(ended.run)
     run_parameters(ended.run)
     read = yield from read_outputs(ended.run, on_unreadable=lambda _tasks, _error: None)
@@ -242,7 +248,7 @@ def followed() -> Generator[Any, Any, Any]:
 EXCHANGES: dict[str, Callable[[], Generator[Any, Any, Any]]] = {
     "follow": followed,
     "launch": lambda: launch_once(
-        lambda token: calls.run_now({"job_id": 1, "idempotency_token": token}),
+        lambda token: endpoints.run_now({"job_id": 1, "idempotency_token": token}),
         ["a", "b"],
         polling_period_seconds=1.0,
         on_launched=lambda _run_id: None,
@@ -253,7 +259,7 @@ EXCHANGES: dict[str, Callable[[], Generator[Any, Any, Any]]] = {
     "follow task": lambda: follow_task(RUN_ID, "a", polling_period=lambda: 1.0, log=NO_LOG),
     "cancel previous": lambda: cancel_previous_runs(3, polling_period_seconds=1.0),
     "repair": lambda: repair_once(RUN_ID, max_repairs=2, polling_period_seconds=1.0),
-    "list": lambda: read_all(calls.list_runs()),
+    "list": lambda: read_all(endpoints.list_runs()),
 }
 STEPS = 25
 
@@ -277,11 +283,11 @@ def test_exchanges(name: str, data: st.DataObject) -> None:
             drawn = data.draw(kinds.get(step.path, launches))
             try:
                 read = step.read(json.loads(json.dumps(drawn)))
-            except InvalidAnswer as error:
-                exchange.fail(UnexpectedAnswer(status=200, excerpt=error.problem))
+            except InvalidResponseError as error:
+                exchange.fail(UnexpectedResponseError(status=200, excerpt=error.problem))
             else:
                 exchange.answer(read)
-    except JobsApiError:
+    except JobsAPIError:
         pass
     except ValueError as error:
         # What is asked for is not there, or there twice: the user is told so.
@@ -300,10 +306,10 @@ def test_the_poller(
     monkeypatch: pytest.MonkeyPatch, odd: list[tuple[int, bytes]], listed: bytes | None
 ) -> None:
     """One run's answers are its own waiter's trouble: the others get their runs."""
-    monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 1000.0)
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
     for name in ("_DOES_NOT_FIT", "_REFUSED_WHILE_POLLING", "_ODD_WHILE_POLLING"):
         monkeypatch.setattr(
-            retries, name, Waits(0.001, 0.002, patience=0.05, tries=4, bounded=True)
+            retry, name, Backoff(0.001, 0.002, patience=0.05, tries=4, bounded=True)
         )
     asyncio.run(asyncio.wait_for(_poll(monkeypatch, odd, listed), 20))
 
@@ -338,9 +344,10 @@ async def _poll(
         service.list_runs = list_page
     poller = poller_of(DatabricksJobsHook(retry_delay=0.001))
     known = {"state": {"life_cycle_state": "RUNNING"}}
-    of_odd_run = asyncio.create_task(poller.news(alone, period=0.01, known=known))
+    of_odd_run = asyncio.create_task(poller.next_change(alone, period=0.01, known=known))
     others = [
-        asyncio.create_task(poller.news(run_id, period=0.01, known=known)) for run_id in run_ids
+        asyncio.create_task(poller.next_change(run_id, period=0.01, known=known))
+        for run_id in run_ids
     ]
     try:
         while service.asked["runs/get"] + service.asked["runs/list active_only"] < 20:  # noqa: ASYNC110
@@ -350,7 +357,7 @@ async def _poll(
         ended = await asyncio.gather(*others)
         assert {run["state"]["result_state"] for run in ended} == {"SUCCESS"}
         if of_odd_run.done() and (error := of_odd_run.exception()) is not None:
-            assert isinstance(error, JobsApiError)
+            assert isinstance(error, JobsAPIError)
     finally:
         of_odd_run.cancel()
         await asyncio.gather(of_odd_run, return_exceptions=True)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException
 
-from airflow_jobs_provider.api.errors import InvalidRequest
+from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksCancelRunsOperator,
     DatabricksDeleteRunOperator,
@@ -60,7 +60,7 @@ def test_a_wrong_id_is_final_and_sends_nothing(
         with pytest.raises(AirflowFailException, match=f"{name}.*must be given|{name} must be"):
             operator.execute(context)
         if isinstance(value, (int, str, float)):
-            with pytest.raises(InvalidRequest, match=f"{name} must be"):
+            with pytest.raises(InvalidRequestError, match=f"{name} must be"):
                 kind(task_id="t", validate=validate, **{name: value}, **more)
     assert server.requests == []
 

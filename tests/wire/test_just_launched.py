@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
-from airflow_jobs_provider.api import launched_run, retries, steps
-from airflow_jobs_provider.api.errors import DoesNotExist
-from airflow_jobs_provider.api.retries import no_waiting
+from airflow_jobs_provider.api import retry
+from airflow_jobs_provider.api.errors import NotFoundError
+from airflow_jobs_provider.api.retry import no_waiting
+from airflow_jobs_provider.api.workflows import launched_run, steps
 from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 
@@ -151,7 +152,7 @@ def test_a_kill_just_after_the_launch(
     context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cancel that does not find the run is sent again; for an old run that is no trouble."""
-    monkeypatch.setattr(retries, "_NOT_SHOWN_YET", retries.Waits(0.01, 0.01))
+    monkeypatch.setattr(retry, "_NOT_SHOWN_YET", retry.Backoff(0.01, 0.01))
     operator = operator_of("runs/submit")
     server.will(LAUNCHED, RUNNING, answer({}, 400))
     with pytest.raises(AirflowException):
@@ -206,15 +207,15 @@ def test_a_repair_of_a_run_that_failed_at_once(
 
 
 def test_the_rule_itself(server: ScriptedServer) -> None:
-    """Every DoesNotExist within a minute, and none after it."""
+    """Every NotFoundError within a minute, and none after it."""
     for age, pauses in ((0.0, 12), (30.0, 6), (59.9, 1), (60.0, 0), (3600.0, 0)):
         now = 1_000_000.0 + age
         looks = steps.read_run(7, launched_at=1_000_000.0, clock=lambda: now)  # noqa: B023
         next(looks)
         for _ in range(pauses):
-            step = looks.throw(DoesNotExist(status=404))
+            step = looks.throw(NotFoundError(status=404))
             assert isinstance(step, steps.Wait)
             now += step.seconds
             looks.send(None)
-        with pytest.raises(DoesNotExist):
-            looks.throw(DoesNotExist(status=404))
+        with pytest.raises(NotFoundError):
+            looks.throw(NotFoundError(status=404))

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_jobs_provider.api.retries import no_waiting
+from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
 
 from .conftest import ScriptedServer, answer, half_a_body, lose, never_answer, reset
-from .test_faults import Killed, killed_by_signal
+from .test_faults import KilledError, killed_by_signal
 from .test_operators import LAUNCHED, RUNNING, fail_for_good, paths, retrying
 from .test_operators import context as context  # noqa: PLC0414 - a fixture
 
@@ -146,7 +146,7 @@ def test_killed_between_two_tries_of_the_launch(
         "airflow_jobs_provider.api.client.JobsClient._default_sleep",
         staticmethod(kill_instead_of_waiting),
     )
-    with killed_by_signal(operator), pytest.raises(Killed):
+    with killed_by_signal(operator), pytest.raises(KilledError):
         operator.execute(context)
     again = ["runs/submit", "runs/cancel"] if repeated else []
     assert paths(server) == ["runs/submit", *again]
@@ -161,7 +161,7 @@ def test_killed_while_the_launch_is_on_its_way(context: Any, server: ScriptedSer
         os.kill(os.getpid(), signal.SIGUSR1)
 
     server.will(kill)
-    with killed_by_signal(operator), pytest.raises(Killed):
+    with killed_by_signal(operator), pytest.raises(KilledError):
         operator.execute(context)
     assert paths(server) == ["runs/submit", "runs/submit", "runs/cancel"]
 

@@ -16,12 +16,12 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 from airflow.serialization import serialized_objects
 
+from airflow_jobs_provider.airflow_compat.orphaned_runs import cancel_orphaned_run
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
-from airflow_jobs_provider.operators.left_behind import cancel_run_left_behind
 
 from .conftest import ScriptedServer
 from .test_ending import Logged
@@ -163,8 +163,8 @@ def test_the_callback_is_there_once_and_the_users_own_is_kept() -> None:
     for given, kept in ((theirs, [theirs]), ([theirs, theirs], [theirs, theirs]), (None, [])):
         arguments = {"on_failure_callback": given}
         for task in (mapped(**arguments), mapped(default_args=arguments)):
-            assert list(task.on_failure_callback) == [cancel_run_left_behind, *kept]
-            assert list(unmapped(task).on_failure_callback) == [cancel_run_left_behind, *kept]
+            assert list(task.on_failure_callback) == [cancel_orphaned_run, *kept]
+            assert list(unmapped(task).on_failure_callback) == [cancel_orphaned_run, *kept]
         assert arguments == {"on_failure_callback": given}
 
 
@@ -185,7 +185,7 @@ def test_subclasses_are_mapped_as_before() -> None:
     for kind in (OfACompany, Plain, DatabricksRunNowOperator):
         task: Any = kind.partial(task_id="each").expand(job_id=[1, 2])
         assert task.operator_class is kind
-        assert task.on_failure_callback == [cancel_run_left_behind]
+        assert task.on_failure_callback == [cancel_orphaned_run]
     assert OfACompany.partial(task_id="each").expand(job_id=[1]).pool == "company"
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
 
-from airflow_jobs_provider.api.errors import InvalidRequest
+from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksCancelRunsOperator,
     DatabricksCreateJobsOperator,
@@ -116,7 +116,7 @@ def outcome(make: Any, context: Any, rendered: dict[str, Any] | None = None) -> 
     """Make a task and execute it; return its error, None where it went well."""
     try:
         task = make()
-    except (InvalidRequest, ValueError, TypeError) as error:
+    except (InvalidRequestError, ValueError, TypeError) as error:
         return str(error)
     try:
         if rendered is not None:

@@ -19,14 +19,14 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, TaskDeferred
 
+from airflow_jobs_provider.airflow_compat.task_state import airflow_version
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
-from airflow_jobs_provider.task_look_up import airflow_version
 
 from .fake_service import Fault, Plan, Seen
 from .test_faults import (
     FOREVER,
     Bench,
-    Killed,
+    KilledError,
     RunNow,
     Submit,
     _event,
@@ -256,7 +256,7 @@ def test_killed_while_the_second_of_three_waits(bench: Bench) -> None:
     bench.service.plans.extend([Plan(looks=1), Plan(looks=FOREVER)])
     outer = Outer(does=lambda context: [submit(name).execute(context) for name in "abc"])
     kill_at_look(bench, 4)
-    with killed_by_signal(outer), pytest.raises(Killed):
+    with killed_by_signal(outer), pytest.raises(KilledError):
         outer.execute(begin(bench, outer))
     assert [run.result for run in bench.service.runs.values()] == ["SUCCESS", "CANCELED"]
     assert outer.kills == 1
@@ -304,7 +304,7 @@ def test_killed_with_several_live_runs(bench: Bench) -> None:
                 wait.result()
 
     outer = Outer(does=many)
-    with killed_by_signal(outer), pytest.raises((Killed, AirflowException)):
+    with killed_by_signal(outer), pytest.raises((KilledError, AirflowException)):
         outer.execute(begin(bench, outer))
     results = [run.result for run in bench.service.runs.values()]
     assert results == [None, None, "SUCCESS", *["CANCELED"] * 4]
@@ -346,7 +346,7 @@ def test_an_error_that_the_task_catches_leaves_no_run_to_a_kill(bench: Bench) ->
         polling_period_seconds=0.01,
     )
     kill_at_look(bench, 4)
-    with killed_by_signal(outer), pytest.raises(Killed):
+    with killed_by_signal(outer), pytest.raises(KilledError):
         outer.execute(begin(bench, outer))
     assert [run.result for run in bench.service.runs.values()] == ["CANCELED", "CANCELED"]
 
@@ -400,16 +400,19 @@ def test_the_count_goes_on_after_a_deferral(bench: Bench, stored: str) -> None:
 
 def test_plain_operators_keep_their_tokens() -> None:
     """An upgrade of this package while a task waits between two tries changes no token."""
-    from airflow_jobs_provider.identity import TaskTry
+    from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
     ti = SimpleNamespace(
         dag_id="d", run_id="r", task_id="g.t", map_index=3, try_number=1, max_tries=0
     )
     context: Any = {"ti": ti, "dag_run": None, "task": SimpleNamespace(retries=0)}
-    plain = TaskTry.of(context)
-    assert TaskTry.of(context, operator_task_id="g.t", execution=0).tokens() == plain.tokens()
+    plain = TaskAttempt.from_context(context)
+    assert (
+        TaskAttempt.from_context(context, operator_task_id="g.t", execution=0).tokens()
+        == plain.tokens()
+    )
     others = [
-        TaskTry.of(context, operator_task_id=task_id, execution=execution).token(0)
+        TaskAttempt.from_context(context, operator_task_id=task_id, execution=execution).token(0)
         for task_id, execution in (("g.t", 1), ("g.t", 2), ("t", 0), ("t", 1))
     ]
     assert len({plain.token(0), *others}) == 5

@@ -27,9 +27,9 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
 )
 
-from airflow_jobs_provider.operators import next_try
+from airflow_jobs_provider.airflow_compat import handover
+from airflow_jobs_provider.airflow_compat.task_state import airflow_version
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
-from airflow_jobs_provider.task_look_up import airflow_version
 
 from .conftest import TOKEN, ScriptedServer, Step, answer
 
@@ -193,7 +193,7 @@ def kill(
     server: ScriptedServer, waiting: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> Kill:
     """Kill a task that waits for its run; tell whether the service saw a cancel."""
-    monkeypatch.setattr(next_try, "_SECONDS_UNTIL_A_TRY_TELLS", 0.1)
+    monkeypatch.setattr(handover, "_SECONDS_UNTIL_A_TRY_TELLS", 0.1)
 
     def kill(
         state: str | None,
@@ -215,7 +215,7 @@ def kill(
         # What Airflow does in a task's process that fails for good. That is no retry's process.
         for callback in operator.on_failure_callback:
             callback(context)
-        waits_for_retry = operator._follower is next_try.Follower.RETRY
+        waits_for_retry = operator._follower is handover.Follower.RETRY
         assert cancelled(server) == ([*seen, 7] if waits_for_retry else seen)
         return bool(seen[before:])
 
@@ -298,7 +298,7 @@ def test_airflow_does_not_answer(
     retries_left: int,
 ) -> None:
     """It will miss the task and begin the next try, which follows the run, if one is left."""
-    monkeypatch.setattr(next_try, "_LOOK_UP_SECONDS", 0.1)
+    monkeypatch.setattr(handover, "_LOOK_UP_SECONDS", 0.1)
     Silent.over.clear()
     is_cancelled = kill("running", OWN, supervised_by=supervised_by, max_tries=retries_left)
     Silent.over.set()
@@ -406,7 +406,7 @@ def test_killed_in_the_middle_of_a_question(
 @pytest.fixture
 def operator(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An operator that looks at its run once a minute."""
-    monkeypatch.setattr(next_try, "_SECONDS_UNTIL_A_TRY_TELLS", 0.1)
+    monkeypatch.setattr(handover, "_SECONDS_UNTIL_A_TRY_TELLS", 0.1)
     connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
     monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
     operator = DatabricksSubmitRunOperator(

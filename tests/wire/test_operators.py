@@ -27,15 +27,15 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_jobs_provider.api.errors import AnswerLost
-from airflow_jobs_provider.api.retries import no_waiting
+from airflow_jobs_provider.airflow_compat.handover import TryAtWork, xcoms_of_try
+from airflow_jobs_provider.api.errors import ResponseLostError
+from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError, DatabricksRunTimeoutError
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
-from airflow_jobs_provider.operators.next_try import TryAtWork, xcoms_of_try
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 
@@ -80,7 +80,7 @@ def run(life: str, result: str | None = None, message: str = "", **more: Any) ->
 
 # What is pushed for run 7, and what a second try pushes beside.
 XCOMS = {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"} | xcoms_of_try(
-    TryAtWork.of({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+    TryAtWork.from_context({"ti": TaskInstance()})  # type: ignore[typeddict-item]
 )
 LAUNCHED = answer({"run_id": 7})
 RUNNING = answer(run("RUNNING"))
@@ -593,7 +593,7 @@ def test_an_end_that_was_seen_before_the_deadline_is_no_timeout(
     (event,) = events(trigger)
     server.will(OUTPUT)
     operator = submit(execution_timeout=timedelta(seconds=1))
-    assert operator.execute_complete(context, event, generation=0) == "42"
+    assert operator.execute_complete(context, event, attempt_index=0) == "42"
 
 
 def test_a_run_that_does_not_begin_is_cancelled(context: Any, server: ScriptedServer) -> None:
@@ -674,7 +674,7 @@ def test_an_adopted_run_that_is_cancelled_while_deferred_is_replaced(
     with pytest.raises(TaskDeferred) as deferred:
         submit(deferrable=True).execute(context)
     assert deferred.value.kwargs == {
-        "generation": 0,
+        "attempt_index": 0,
         "try_number": 2,
         "deadline": None,
         "execution": 0,
@@ -724,7 +724,7 @@ def test_killed_before_the_launch_was_answered(context: Any, server: ScriptedSer
     """The run may be there already: the same token brings its id, and it is cancelled."""
     operator = submit(databricks_retry_limit=1)
     server.will(lose)
-    with pytest.raises(AnswerLost):
+    with pytest.raises(ResponseLostError):
         operator.execute(context)
     server.will(LAUNCHED)
     operator.on_kill()
@@ -899,7 +899,7 @@ def test_a_retry_that_begins_with_the_event_of_the_try_before(
     operator = submit(deferrable=True, execution_timeout=timedelta(hours=1))
     context["task"] = SimpleNamespace(retries=1)
     with pytest.raises(TaskDeferred) as deferred:
-        operator.execute_complete(context, event, generation=0, try_number=1)
+        operator.execute_complete(context, event, attempt_index=0, try_number=1)
     assert paths(server) == ["runs/submit", "runs/get"] * 2
     trigger = deferred.value.trigger
     assert isinstance(trigger, DatabricksJobRunTrigger)

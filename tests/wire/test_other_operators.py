@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_jobs_provider.api.errors import AnswerLost, BadRequest, InvalidRequest
-from airflow_jobs_provider.api.retries import no_waiting
+from airflow_jobs_provider.api.errors import BadRequestError, InvalidRequestError, ResponseLostError
+from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
 from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
@@ -148,7 +148,7 @@ def test_the_hooks_permissions(server: ScriptedServer) -> None:
     assert [request.verb for request in server.requests] == ["PATCH", "POST"]
     assert server.requests[1].body == {"job_id": 5, "new_settings": SENT}
     server.requests.clear()
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         hook.reset_job(5, {**SENT, **request, "notebook_task": {"notebook_path": "etl"}})
     assert server.requests == []
 
@@ -197,7 +197,7 @@ def test_json_and_fields(server: ScriptedServer) -> None:
 def test_a_lost_answer_to_create_makes_no_second_job(server: ScriptedServer) -> None:
     """Creating is not repeated; the next try finds the job."""
     server.will(jobs(), lose)
-    with pytest.raises(AnswerLost):
+    with pytest.raises(ResponseLostError):
         create().execute(CONTEXT)
     assert [path for path, _ in asked(server)] == ["list", "create"]
 
@@ -373,7 +373,7 @@ def test_a_run_is_deleted(server: ScriptedServer) -> None:
 def test_an_active_run_is_not_deleted(server: ScriptedServer) -> None:
     """The task fails so that a retry may delete it; refused credentials are final."""
     server.will(answer({"message": "Run 7 is active."}, 400), FORBIDDEN)
-    with pytest.raises(BadRequest, match="Run 7 is active"):
+    with pytest.raises(BadRequestError, match="Run 7 is active"):
         delete().execute(CONTEXT)
     with pytest.raises(AirflowException, match="Invalid access token"):
         delete().execute(CONTEXT)

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api import calls
-from airflow_jobs_provider.api.errors import BadRequest, UnexpectedAnswer
-from airflow_jobs_provider.api.finding import find_run
-from airflow_jobs_provider.api.pages import MAX_PAGES_WITHOUT_ITEMS
-from airflow_jobs_provider.api.previous_runs import cancel_previous_runs
-from airflow_jobs_provider.api.progress import RunProgress
-from airflow_jobs_provider.api.steps import follow_run
+from airflow_jobs_provider.api import endpoints
+from airflow_jobs_provider.api.errors import BadRequestError, UnexpectedResponseError
+from airflow_jobs_provider.api.pagination import MAX_PAGES_WITHOUT_ITEMS
+from airflow_jobs_provider.api.workflows.cancel_previous import cancel_previous_runs
+from airflow_jobs_provider.api.workflows.find import find_run
+from airflow_jobs_provider.api.workflows.progress import RunProgress
+from airflow_jobs_provider.api.workflows.steps import follow_run
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
-from airflow_jobs_provider.triggers import pace
-from airflow_jobs_provider.triggers.pollers import poller_of
+from airflow_jobs_provider.triggers.polling import rate_limiter
+from airflow_jobs_provider.triggers.polling.registry import poller_of
 
 from .conftest import Face, ScriptedServer, answer
 from .fake_service import FakeService, Plan, Run
@@ -81,13 +81,13 @@ def connect(
 
 
 def visible(
-    service: FakeService, is_wanted: Callable[[Run], bool] = lambda _run: True
+    service: FakeService, cancels_orphans: Callable[[Run], bool] = lambda _run: True
 ) -> list[int]:
     """Return the ids of the runs that can be seen, latest first."""
     return [
         run_id
         for run_id in sorted(service.runs, reverse=True)
-        if run_id not in service.lists.hidden and is_wanted(service.runs[run_id])
+        if run_id not in service.lists.hidden and cancels_orphans(service.runs[run_id])
     ]
 
 
@@ -116,10 +116,10 @@ def test_all_runs_are_listed_once(
 def test_a_page_that_repeats_the_first_run(service: FakeService, hook: DatabricksJobsHook) -> None:
     """The case that the other tests are about is there."""
     first, second = (
-        hook.send(calls.list_runs(limit=25, offset=offset)).items[0] for offset in (0, 1)
+        hook.send(endpoints.list_runs(limit=25, offset=offset)).items[0] for offset in (0, 1)
     )
     assert first["run_id"] == second["run_id"]
-    page = hook.send(calls.list_runs(limit=25, offset=80))
+    page = hook.send(endpoints.list_runs(limit=25, offset=80))
     assert page.items == []
     assert page.has_more or page.token
 
@@ -146,7 +146,7 @@ def test_the_run_of_a_job_is_found(service: FakeService, hook: DatabricksJobsHoo
     """It may be on a page behind empty ones."""
     *_, oldest = visible(service, lambda run: run.job_id == JOB)
     started = service.runs[oldest].started
-    run = hook.client.carry_out(find_run(JOB, started_since=started - 1, began=started))
+    run = hook.client.run(find_run(JOB, started_since=started - 1, began=started))
     assert run is not None
     assert run["run_id"] == oldest
 
@@ -154,7 +154,7 @@ def test_the_run_of_a_job_is_found(service: FakeService, hook: DatabricksJobsHoo
 def test_previous_runs_are_cancelled(service: FakeService, hook: DatabricksJobsHook) -> None:
     """All of them, each once."""
     active = visible(service, lambda run: run.job_id == JOB and not run.ended)
-    canceled = hook.client.carry_out(cancel_previous_runs(JOB, polling_period_seconds=0))
+    canceled = hook.client.run(cancel_previous_runs(JOB, polling_period_seconds=0))
     assert sorted(canceled) == sorted(active)
     assert service.count("runs/cancel") == len(active)
 
@@ -187,14 +187,14 @@ def test_the_next_attempt_is_found(service: FakeService, hook: DatabricksJobsHoo
     service.runs[last].more = {"original_attempt_run_id": first, "attempt_number": 1}
     progress = RunProgress(first, logging.getLogger("task"))
     steps = follow_run(first, polling_period=lambda: 0, progress=progress)
-    assert hook.client.carry_out(steps).run["run_id"] == last
+    assert hook.client.run(steps).run["run_id"] == last
 
 
 def test_the_poller_sees_all_runs(
     service: FakeService, hook: DatabricksJobsHook, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It reads the same pages to their end: no active run is missing and asked for by its id."""
-    monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 1000.0)
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
     service.lists.largest_limit = 26 if hook.client.api_version in (None, "2.0") else None
     active = visible(service, lambda run: not run.ended)
     known = {"state": {"life_cycle_state": "RUNNING"}}
@@ -202,7 +202,8 @@ def test_the_poller_sees_all_runs(
     async def follow() -> list[dict[str, Any]]:
         poller = poller_of(hook)
         waits = [
-            asyncio.create_task(poller.news(run_id, period=0.5, known=known)) for run_id in active
+            asyncio.create_task(poller.next_change(run_id, period=0.5, known=known))
+            for run_id in active
         ]
         # The service has no event for it.
         while len([s for s in service.seen if "active_only" in s.parameters]) < 60:  # noqa: ASYNC110
@@ -228,12 +229,12 @@ def test_an_offset_that_is_refused(
     service.lists.last_offset = 100
     hook = connect(service, pinned, monkeypatch)
     # Version 2.0 is where pages go by offset.
-    monkeypatch.setattr(calls, "_paged", _from_2_0(calls._paged))
+    monkeypatch.setattr(endpoints, "_paged", _from_2_0(endpoints._paged))
     if pinned is None:
         assert listed(hook, asynchronous=False, limit=25) == visible(service)
         assert {seen.version for seen in service.seen} == {"2.0", "2.2"}
     else:
-        with pytest.raises(BadRequest, match="Please use the page_token parameter"):
+        with pytest.raises(BadRequestError, match="Please use the page_token parameter"):
             listed(hook, asynchronous=False, limit=25)
     hook.close()
 
@@ -260,14 +261,14 @@ def test_a_list_that_does_not_advance(name: str, connected: Face, server: Script
     """It ends with an error that says so."""
     page, most = STUCK[name]
     server.will(*[answer(page)] * (most + 1))
-    with pytest.raises(UnexpectedAnswer, match=r"runs/list: .* the list does not advance"):
-        connected.take(calls.list_runs(), 9)
+    with pytest.raises(UnexpectedResponseError, match=r"runs/list: .* the list does not advance"):
+        connected.take(endpoints.list_runs(), 9)
     assert len(server.requests) <= most
 
 
 def test_a_token_for_each_time_the_same_page(connected: Face, server: ScriptedServer) -> None:
     """New tokens do not make an old page new."""
     server.will(*[answer({"runs": [RUN], "next_page_token": str(n)}) for n in range(9)])
-    with pytest.raises(UnexpectedAnswer, match="the same page came once more"):
-        connected.take(calls.list_runs(), 9)
+    with pytest.raises(UnexpectedResponseError, match="the same page came once more"):
+        connected.take(endpoints.list_runs(), 9)
     assert len(server.requests) == 2

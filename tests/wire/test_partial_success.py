@@ -11,8 +11,8 @@ from airflow.providers.common.compat.sdk import PokeReturnValue
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_jobs_provider.api.auth import Token
-from airflow_jobs_provider.api.calls import submit_run
 from airflow_jobs_provider.api.client import JobsClient
+from airflow_jobs_provider.api.endpoints import submit_run
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
 
-from airflow_jobs_provider.api.errors import InvalidRequest
+from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksCreateJobsOperator,
     DatabricksRunNowOperator,
@@ -112,5 +112,5 @@ def test_text_that_is_no_request(
         operator.execute(context)
     assert server.requests == []
     if isinstance(payload, str):
-        with pytest.raises(InvalidRequest, match=message):
+        with pytest.raises(InvalidRequestError, match=message):
             kind(task_id="t", json=payload)

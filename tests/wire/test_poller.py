@@ -12,22 +12,22 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from airflow_jobs_provider.api import retries
-from airflow_jobs_provider.api.calls import get_run, get_run_output, list_runs
+from airflow_jobs_provider.api import retry
+from airflow_jobs_provider.api.endpoints import get_run, get_run_output, list_runs
 from airflow_jobs_provider.api.errors import (
-    AuthenticationFailed,
-    DoesNotExist,
-    JobsApiError,
-    UnexpectedAnswer,
+    AuthenticationError,
+    JobsAPIError,
+    NotFoundError,
+    UnexpectedResponseError,
 )
-from airflow_jobs_provider.api.retries import Waits
-from airflow_jobs_provider.api.steps import Wait
+from airflow_jobs_provider.api.retry import Backoff
+from airflow_jobs_provider.api.workflows.steps import Wait
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.triggers import lists, pace, trouble
-from airflow_jobs_provider.triggers import poller as poller_module
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from airflow_jobs_provider.triggers.poller import RunPoller
-from airflow_jobs_provider.triggers.pollers import poller_of
+from airflow_jobs_provider.triggers.polling import outages, rate_limiter, run_lists
+from airflow_jobs_provider.triggers.polling import poller as poller_module
+from airflow_jobs_provider.triggers.polling.poller import RunPoller
+from airflow_jobs_provider.triggers.polling.registry import poller_of
 from benchmarks.many_runs import ManyRuns
 
 PERIOD = 0.2
@@ -50,7 +50,7 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ManyRuns]:
             ),
         )
     # The pace is for a service that others use, too.
-    monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 1000.0)
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
     yield many
     for task in [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
         if "RunPoller" in repr(task):
@@ -66,14 +66,14 @@ def poller(**arguments: Any) -> RunPoller:
 
 def poller_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return what was logged of following runs, but for how they are listed."""
-    loggers = (poller_module.__name__, trouble.__name__)
+    loggers = (poller_module.__name__, outages.__name__)
     return [r.getMessage() for r in caplog.records if r.name in loggers]
 
 
 async def ended(one: RunPoller, run_id: int, period: float = PERIOD) -> dict[str, Any]:
     """Wait until a run is not RUNNING."""
     known: dict[str, Any] = {"state": {"life_cycle_state": "RUNNING"}}
-    return await one.news(run_id, period=period, known=known)
+    return await one.next_change(run_id, period=period, known=known)
 
 
 def starts(one: RunPoller, run_ids: list[int], period: float = PERIOD) -> list[asyncio.Task[Any]]:
@@ -115,7 +115,7 @@ async def test_many_runs_are_read_from_lists(service: ManyRuns) -> None:
     assert states == ["SUCCESS" if run_id % 2 else "FAILED" for run_id in run_ids]
     polls = 1 + (time.monotonic() - began) / (0.7 * PERIOD)
     assert sum(service.asked.values()) <= 6 * polls
-    assert len(service.connections) <= pace.REQUESTS_AT_ONCE
+    assert len(service.connections) <= rate_limiter.REQUESTS_AT_ONCE
 
 
 async def test_missing_from_a_list_means_nothing(service: ManyRuns) -> None:
@@ -150,7 +150,7 @@ async def test_a_deleted_run_fails_its_own_waiter_only(service: ManyRuns) -> Non
     run_ids = service.add(50)
     tasks = starts(poller(), run_ids)
     service.deleted.add(run_ids[7])
-    with pytest.raises(DoesNotExist, match=f"Run {run_ids[7]} "):
+    with pytest.raises(NotFoundError, match=f"Run {run_ids[7]} "):
         await tasks.pop(7)
     assert not any(task.done() for task in tasks)
     for run_id in run_ids:
@@ -243,7 +243,7 @@ async def test_a_429_slows_all_down(service: ManyRuns) -> None:
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
-    assert service.throttled <= 3 * pace.REQUESTS_AT_ONCE
+    assert service.throttled <= 3 * rate_limiter.REQUESTS_AT_ONCE
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ async def test_a_retry_after_that_asks_for_no_wait(service: ManyRuns, retry_afte
     """It counts as absent: the poller's own waits begin at a second."""
     service.requests_per_second = 0
     service.retry_after = retry_after
-    with retries.no_waiting() as waits:
+    with retry.no_waiting() as waits:
         (task,) = starts(poller(retry_delay=None), service.add(1), 0.01)
         async with asyncio.timeout(10):
             await until(lambda: bool(waits))
@@ -274,7 +274,7 @@ async def test_a_poller_for_each_connection(service: ManyRuns) -> None:
 
 
 async def test_each_waiters_period_is_kept(service: ManyRuns) -> None:
-    """A patient waiter is not polled for at an impatient one's pace, nor the other way round."""
+    """Each run is polled at its own waiter's period."""
     quick, slow = service.add(2)
     tasks = [*starts(poller(), [quick], 0.1), *starts(poller(), [slow], 60)]
     async with asyncio.timeout(30):
@@ -311,7 +311,7 @@ async def test_a_sign_of_life(service: ManyRuns) -> None:
     """Who asks for it gets a reading although nothing changed."""
     (run_id,) = service.add(1)
     known = service.runs[run_id].as_json(time.time())
-    run = await poller().news(run_id, period=0.05, known=known, at_the_latest=0.1)
+    run = await poller().next_change(run_id, period=0.05, known=known, at_the_latest=0.1)
     assert run["state"]["life_cycle_state"] == "RUNNING"
 
 
@@ -350,7 +350,7 @@ async def test_errors_are_typed(service: ManyRuns) -> None:
     service.trouble.extend([404] * 50)
     tasks = starts(poller(), service.add(3))
     for task in tasks:
-        with pytest.raises(JobsApiError):
+        with pytest.raises(JobsAPIError):
             await task
 
 
@@ -475,7 +475,7 @@ async def test_periods_that_cannot_be_kept(
     service: ManyRuns, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the service's pages are too small for a period, that is one line, and all are read."""
-    monkeypatch.setattr(pace, "REQUESTS_PER_SECOND", 25.0)
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 25.0)
     run_ids = service.add(800)
     tasks = starts(poller(databricks_conn_id="databricks_later"), run_ids)
     async with asyncio.timeout(30):
@@ -503,7 +503,7 @@ async def test_what_a_waiter_keeps(service: ManyRuns) -> None:
         yield Wait(PERIOD)
         seen.append((yield get_run(run_id)))
 
-    await poller().carry_out(steps(), period=PERIOD)
+    await poller().run(steps(), period=PERIOD)
     active, done = seen
     assert active["run_id"] == run_id
     assert active["state"]["life_cycle_state"] == "RUNNING"
@@ -532,7 +532,7 @@ async def test_large_runs_make_small_pages(service: ManyRuns) -> None:
         task.cancel()
     first, *others = pages
     assert first <= 0.5 * 1200 * 20_000
-    assert max(others) <= 1.01 * lists.PAGE_BYTES
+    assert max(others) <= 1.01 * run_lists.PAGE_BYTES
 
 
 async def test_who_waited_longest_comes_first(
@@ -552,7 +552,7 @@ async def test_who_waited_longest_comes_first(
         await until(lambda: len(service.latest) >= len(run_ids))
     for task in tasks:
         task.cancel()
-    at_once = pace.REQUESTS_AT_ONCE
+    at_once = rate_limiter.REQUESTS_AT_ONCE
     asked = list(service.latest)[: len(run_ids)]
     portions = [sorted(asked[n : n + at_once]) for n in range(0, len(asked), at_once)]
     assert portions == sorted(portions, reverse=True)
@@ -573,7 +573,7 @@ async def test_a_poller_stays_while_an_exchange_is_between_two_looks(
         return (yield get_run(run_id))
 
     async with asyncio.timeout(10):
-        run = await poller().carry_out(steps(), period=0.01)
+        run = await poller().run(steps(), period=0.01)
     assert run["run_id"] == run_id
 
 
@@ -590,7 +590,7 @@ async def test_who_waits_between_two_tries_holds_up_nobody(service: ManyRuns) ->
     """As many outputs as there may be requests at once, all refused for now: runs are followed."""
     one = poller(retry_delay=60)
     (run_id,) = service.add(1)
-    service.refused = set(service.add(pace.REQUESTS_AT_ONCE))
+    service.refused = set(service.add(rate_limiter.REQUESTS_AT_ONCE))
     refused = [asyncio.create_task(one.send(get_run_output(other))) for other in service.refused]
     async with asyncio.timeout(10):
         await until(lambda: service.asked["runs/get-output"] == len(refused))
@@ -623,7 +623,7 @@ async def test_a_run_that_is_refused_is_its_own_waiters_trouble(
 ) -> None:
     """It gets its patience and then fails; all others keep their period, be it short or long."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(retries, "_REFUSED_WHILE_POLLING", Waits(0.5, 0.5, 1.0, bounded=True))
+    monkeypatch.setattr(retry, "_REFUSED_WHILE_POLLING", Backoff(0.5, 0.5, 1.0, bounded=True))
     service.lists_refused = True
     forbidden, *run_ids = service.add(3)
     service.refused = {forbidden}
@@ -632,7 +632,7 @@ async def test_a_run_that_is_refused_is_its_own_waiters_trouble(
     (alone,) = starts(one, [forbidden])
     began = time.monotonic()
     async with asyncio.timeout(10):
-        with pytest.raises(AuthenticationFailed):
+        with pytest.raises(AuthenticationError):
             await alone
     assert time.monotonic() - began >= 1.0
     assert not any(task.done() for task in tasks)
@@ -711,7 +711,7 @@ async def test_odd_answers_to_everything(
 ) -> None:
     """Where runs could be read before it is no wrong address: waited out, but not for ever."""
     monkeypatch.setattr(poller_module, "SECOND_TRY_SECONDS", 0.01)
-    monkeypatch.setattr(retries, "_ODD_WHILE_POLLING", Waits(0.1, 0.1, 1.0, bounded=True))
+    monkeypatch.setattr(retry, "_ODD_WHILE_POLLING", Backoff(0.1, 0.1, 1.0, bounded=True))
     run_ids = service.add(5)
     tasks = starts(poller(retry_delay=None), run_ids)
     async with asyncio.timeout(10):
@@ -723,7 +723,7 @@ async def test_odd_answers_to_everything(
             assert set(await result_states(tasks)) == {"SUCCESS"}
         else:
             for task in tasks:
-                with pytest.raises(UnexpectedAnswer):
+                with pytest.raises(UnexpectedResponseError):
                     await task
 
 
@@ -745,7 +745,7 @@ async def test_an_odd_answer_is_its_own_runs_trouble(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """It is asked for again within bounds, then its waiter fails with the answer; no other does."""
-    monkeypatch.setattr(retries, "_DOES_NOT_FIT", Waits(0.01, 0.05, tries=5, bounded=True))
+    monkeypatch.setattr(retry, "_DOES_NOT_FIT", Backoff(0.01, 0.05, tries=5, bounded=True))
     body, status, headers = ODD_ANSWERS[name]
     odd, *run_ids = service.add(5)
     service.lists_refused = True
@@ -753,7 +753,7 @@ async def test_an_odd_answer_is_its_own_runs_trouble(
     one = poller(retry_delay=None)
     (alone,), tasks = starts(one, [odd]), starts(one, run_ids)
     async with asyncio.timeout(10):
-        with pytest.raises(UnexpectedAnswer, match="does not fit") as caught:
+        with pytest.raises(UnexpectedResponseError, match="does not fit") as caught:
             await alone
         if body.startswith(b"{"):
             assert body[:400].decode() in str(caught.value)

@@ -15,13 +15,13 @@ from typing import Any
 import pytest
 import trustme
 
-from airflow_jobs_provider.api import async_client, blocking_client, calls, errors, retries
+from airflow_jobs_provider.api import async_client, blocking_client, endpoints, errors, retry
 from airflow_jobs_provider.api import proxies as proxies_module
 from airflow_jobs_provider.api.proxies import Proxies
-from airflow_jobs_provider.api.retries import RetryPolicy
+from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from airflow_jobs_provider.triggers.pollers import poller_of
+from airflow_jobs_provider.triggers.polling.registry import poller_of
 
 from .conftest import TOKEN, Face, ScriptedServer, answer, lose, never_answer, shown_with_locals
 from .proxy import Proxy
@@ -88,7 +88,7 @@ def test_https_goes_through_a_tunnel(face: Face, workspace: ScriptedServer, ca_f
     with Proxy(workspace.port, user="me:s@crét") as proxy:
         url = proxy.url.replace("//", "//me:s%40cr%C3%A9t@")
         face.connect(f"https://{HOST}", verify=ca_file, proxies=Proxies({"https": url}))
-        assert face.send(calls.get_run(7)) == {"run_id": 7}
+        assert face.send(endpoints.get_run(7)) == {"run_id": 7}
     assert [line.rpartition(" ")[0] for line in proxy.seen] == [f"CONNECT {HOST}:443"]
     (request,) = workspace.requests
     assert request.headers["authorization"] == f"Bearer {TOKEN}"
@@ -100,7 +100,7 @@ def test_http_is_asked_for_in_absolute_form(face: Face, server: ScriptedServer) 
     with Proxy(server.port, user="me:pw") as proxy:
         url = proxy.url.replace("//", "//me:pw@")
         face.connect(f"http://{HOST}", allow_http=True, proxies=Proxies({"all": url}))
-        assert face.send(calls.get_run(7)) == {"run_id": 7}
+        assert face.send(endpoints.get_run(7)) == {"run_id": 7}
     assert proxy.seen == [f"GET http://{HOST}/api/2.0/jobs/runs/get?run_id=7 HTTP/1.1"]
 
 
@@ -116,7 +116,7 @@ def test_the_environments_proxy_without_a_scheme(
     with Proxy(workspace.port) as proxy:
         monkeypatch.setenv(name, f"127.0.0.1:{proxy.port}")
         face.connect(f"https://{HOST}", verify=ca_file)
-        assert face.send(calls.get_run(7)) == {"run_id": 7}
+        assert face.send(endpoints.get_run(7)) == {"run_id": 7}
         assert len(proxy.seen) == 1
 
 
@@ -140,11 +140,11 @@ def test_the_environments_bundle(
         authority.cert_pem.write_to_path(f"{bundle}/{subject_hash(authority)}.0")
     with Proxy(workspace.port) as proxy:
         face.connect(f"https://{HOST}", proxies=Proxies({"https": proxy.url}))
-        with pytest.raises(errors.InsecureConnection, match=f"certificate of {HOST} is not trust"):
-            face.send(calls.get_run(7))
+        with pytest.raises(errors.CertificateError, match=f"certificate of {HOST} is not trust"):
+            face.send(endpoints.get_run(7))
         monkeypatch.setenv(name, bundle)
         face.connect(f"https://{HOST}", proxies=Proxies({"https": proxy.url}))
-        assert face.send(calls.get_run(7)) == {"run_id": 7}
+        assert face.send(endpoints.get_run(7)) == {"run_id": 7}
 
 
 def subject_hash(authority: trustme.CA) -> str:
@@ -167,7 +167,7 @@ def test_a_proxy_that_is_spoken_to_over_tls(
     with Proxy(workspace.port, tls=tls_for_proxy(authority)) as proxy:
         proxies = Proxies({"https": proxy.url})
         face.connect(f"https://{HOST}", verify=ca_file, proxies=proxies)
-        assert face.send(calls.get_run(7)) == {"run_id": 7}
+        assert face.send(endpoints.get_run(7)) == {"run_id": 7}
         assert [line.rpartition(" ")[0] for line in proxy.seen] == [f"CONNECT {HOST}:443"]
 
 
@@ -178,7 +178,7 @@ def test_a_tls_proxy_that_is_not_trusted(
     with Proxy(workspace.port, tls=tls_for_proxy(trustme.CA())) as proxy:
         face.connect(f"https://{HOST}", verify=ca_file, proxies=Proxies({"https": proxy.url}))
         with pytest.raises(errors.ProxyError, match=f"{proxy.url} cannot be used.*certificate"):
-            face.send(calls.get_run(7))
+            face.send(endpoints.get_run(7))
     assert workspace.requests == []
 
 
@@ -191,60 +191,66 @@ def test_loopback_is_never_proxied(
         monkeypatch.setenv("http_proxy", proxy.url)
         for url in (server.url, server.url.replace("127.0.0.1", "localhost")):
             face.connect(url, proxies=Proxies({"http": proxy.url}))
-            assert face.send(calls.get_run(7)) == {"run_id": 7}
+            assert face.send(endpoints.get_run(7)) == {"run_id": 7}
     assert proxy.seen == []
     assert len(server.requests) == 2
 
 
-@pytest.mark.parametrize("patient", [False, True])
+@pytest.mark.parametrize("without_deadline", [False, True])
 @pytest.mark.parametrize("scheme", ["socks5", "socks5h", "socks4"])
-def test_socks_is_refused_in_words(scheme: str, patient: bool, face: Face) -> None:
+def test_socks_is_refused_in_words(scheme: str, without_deadline: bool, face: Face) -> None:
     """At once, with the address and without the password."""
     url = f"{scheme}://me:{PASSWORD}@127.0.0.1:1080"
     face.connect(f"https://{HOST}", proxies=Proxies({"https": url}))
-    policy = RetryPolicy().patient() if patient else None
+    policy = RetryPolicy().without_deadline() if without_deadline else None
     with pytest.raises(
-        errors.InvalidProxy, match=rf"{scheme}://127\.0\.0\.1:1080.*SOCKS"
+        errors.InvalidProxyError, match=rf"{scheme}://127\.0\.0\.1:1080.*SOCKS"
     ) as caught:
-        face.send(calls.get_run(7), retries=policy)
+        face.send(endpoints.get_run(7), retries=policy)
     assert PASSWORD not in shown_with_locals(caught.value)
     assert face.waits == []
 
 
-@pytest.mark.parametrize("patient", [False, True])
+@pytest.mark.parametrize("without_deadline", [False, True])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_a_proxy_that_never_worked(scheme: str, patient: bool, face: Face) -> None:
-    """It is given up within a minute, however patient the caller is."""
+def test_a_proxy_that_never_worked(scheme: str, without_deadline: bool, face: Face) -> None:
+    """It is given up within a minute, whether or not the policy has a deadline."""
     port = closed_port()
     url = f"http://me:{PASSWORD}@127.0.0.1:{port}"
     face.connect(f"{scheme}://{HOST}", allow_http=True, proxies=Proxies({scheme: url}))
     policy = RetryPolicy(random=lambda: 1.0)
     with pytest.raises(errors.ProxyError, match=rf"http://127\.0\.0\.1:{port} .*refused") as caught:
-        face.send(calls.get_run(7), retries=policy.patient() if patient else policy)
+        face.send(
+            endpoints.get_run(7), retries=policy.without_deadline() if without_deadline else policy
+        )
     assert 30 <= sum(face.waits) <= 50
     assert (caught.value.proxy, caught.value.host) == (f"http://127.0.0.1:{port}", HOST)
     assert PASSWORD not in shown_with_locals(caught.value)
     assert "HTTPS_PROXY" in str(caught.value)
 
 
-@pytest.mark.parametrize("patient", [False, True])
-def test_a_proxys_name_that_does_not_resolve(patient: bool, face: Face) -> None:
+@pytest.mark.parametrize("without_deadline", [False, True])
+def test_a_proxys_name_that_does_not_resolve(without_deadline: bool, face: Face) -> None:
     """It is the proxy's address that the message names, not the workspace's."""
     proxies = Proxies({"https": "http://proxy.test.invalid:3128"})
     face.connect(f"https://{HOST}", proxies=proxies)
     policy = RetryPolicy(random=lambda: 0.0)
     with pytest.raises(errors.ProxyError, match=r"http://proxy\.test\.invalid:3128 cannot be used"):
-        face.send(calls.get_run(7), retries=policy.patient() if patient else policy)
+        face.send(
+            endpoints.get_run(7), retries=policy.without_deadline() if without_deadline else policy
+        )
     assert sum(face.waits) <= 50
 
 
-@pytest.mark.parametrize("patient", [False, True])
-def test_a_host_name_that_never_resolved(patient: bool, face: Face) -> None:
+@pytest.mark.parametrize("without_deadline", [False, True])
+def test_a_host_name_that_never_resolved(without_deadline: bool, face: Face) -> None:
     """The same for the workspace's own name."""
     face.connect(f"https://{HOST}")
     policy = RetryPolicy(random=lambda: 0.0)
-    with pytest.raises(errors.HostNotFound, match=HOST):
-        face.send(calls.get_run(7), retries=policy.patient() if patient else policy)
+    with pytest.raises(errors.HostNotFoundError, match=HOST):
+        face.send(
+            endpoints.get_run(7), retries=policy.without_deadline() if without_deadline else policy
+        )
     assert 30 <= sum(face.waits) <= 50
 
 
@@ -254,10 +260,8 @@ def test_a_proxy_that_wants_another_password(scheme: str, face: Face) -> None:
     with Proxy(1, user="me:right") as proxy:
         url = proxy.url.replace("//", f"//me:{PASSWORD}@")
         face.connect(f"{scheme}://{HOST}", allow_http=True, proxies=Proxies({scheme: url}))
-        with pytest.raises(
-            errors.ProxyAuthenticationRequired, match=rf"{proxy.url} .*407"
-        ) as caught:
-            face.send(calls.get_run(7), retries=RetryPolicy().patient())
+        with pytest.raises(errors.ProxyAuthenticationError, match=rf"{proxy.url} .*407") as caught:
+            face.send(endpoints.get_run(7), retries=RetryPolicy().without_deadline())
         assert len(proxy.seen) == 1
     assert PASSWORD not in shown_with_locals(caught.value)
     assert caught.value.status == 407
@@ -268,11 +272,11 @@ def test_a_proxy_that_does_not_connect(status: int, longest: int, face: Face) ->
     """A refusal is a wrong setting; a 5xx may be the workspace's outage, so has more time."""
     with Proxy(1, status=status) as proxy:
         face.connect(f"https://{HOST}", proxies=Proxies({"https": proxy.url}))
-        patient = RetryPolicy(random=lambda: 0.0).patient()
+        without_deadline = RetryPolicy(random=lambda: 0.0).without_deadline()
         with pytest.raises(
             errors.ProxyError, match=f"does not connect to {HOST} .{status}"
         ) as caught:
-            face.send(calls.create_job({}), retries=patient)
+            face.send(endpoints.create_job({}), retries=without_deadline)
     assert caught.value.status == status
     assert longest * 0.6 <= sum(face.waits) <= longest
 
@@ -281,9 +285,9 @@ def test_a_proxy_that_worked_before(face: Face, workspace: ScriptedServer, ca_fi
     """Then it is an outage as a lost connection is: waited out while polling, tried for 10 min."""
     with Proxy(workspace.port) as proxy:
         face.connect(f"https://{HOST}", verify=ca_file, proxies=Proxies({"https": proxy.url}))
-        assert face.send(calls.get_run(7)) == {"run_id": 7}
+        assert face.send(endpoints.get_run(7)) == {"run_id": 7}
     with pytest.raises(errors.ProxyError):
-        face.send(calls.get_run(7))
+        face.send(endpoints.get_run(7))
     assert 500 < sum(face.waits) <= 600
 
 
@@ -296,7 +300,7 @@ def test_a_proxy_that_says_nothing(face: Face, monkeypatch: pytest.MonkeyPatch) 
         face.connect(f"https://{HOST}", proxies=Proxies({"https": silent.url}), timeout_seconds=30)
         began = time.monotonic()
         with pytest.raises(errors.ProxyError, match=silent.url):
-            face.send(calls.get_run(7), retries=RetryPolicy(limit=1))
+            face.send(endpoints.get_run(7), retries=RetryPolicy(limit=1))
         assert time.monotonic() - began < 5
     finally:
         silent.close()
@@ -308,7 +312,7 @@ def test_a_proxy_that_hangs_up(face: Face) -> None:
     try:
         face.connect(f"https://{HOST}", proxies=Proxies({"https": server.url}))
         with pytest.raises(errors.ProxyError, match=server.url):
-            face.send(calls.create_job({}), retries=RetryPolicy(limit=3))
+            face.send(endpoints.create_job({}), retries=RetryPolicy(limit=3))
         assert len(face.waits) == 2
     finally:
         server.close()
@@ -317,8 +321,8 @@ def test_a_proxy_that_hangs_up(face: Face) -> None:
 @pytest.fixture
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> float:
     """What is given up after 50 s is given up after half a second."""
-    short = dataclasses.replace(retries._UNUSABLE_FROM_THE_FIRST_TRY, patience=0.5)
-    monkeypatch.setattr(retries, "_UNUSABLE_FROM_THE_FIRST_TRY", short)
+    short = dataclasses.replace(retry._UNUSABLE_FROM_THE_FIRST_TRY, patience=0.5)
+    monkeypatch.setattr(retry, "_UNUSABLE_FROM_THE_FIRST_TRY", short)
     return short.patience
 
 
@@ -336,10 +340,10 @@ async def test_a_wait_does_not_last_for_ever(
     proxy = f"http://me:{PASSWORD}@127.0.0.1:{closed_port()}"
     connect(monkeypatch, f"https://{HOST}", proxies={"https": proxy} if kind == "proxy" else {})
     poller = poller_of(DatabricksJobsHook(retry_delay=0.05))
-    waits = [poller.news(run_id, period=0.1) for run_id in (7, 8)]
+    waits = [poller.next_change(run_id, period=0.1) for run_id in (7, 8)]
     async with asyncio.timeout(20):
         results = await asyncio.gather(*waits, return_exceptions=True)
-    wanted = errors.ProxyError if kind == "proxy" else errors.HostNotFound
+    wanted = errors.ProxyError if kind == "proxy" else errors.HostNotFoundError
     assert [type(result) for result in results] == [wanted, wanted]
     assert PASSWORD not in str(results)
 
@@ -356,8 +360,8 @@ async def test_a_wait_outlasts_a_proxy_that_worked_before(
         connect(monkeypatch, f"https://{HOST}", **extra)
         poller = poller_of(DatabricksJobsHook(retry_delay=0.05))
         async with asyncio.timeout(20):
-            run = await poller.news(7, period=0.1)
-        wait = asyncio.create_task(poller.news(7, period=0.1, known=run))
+            run = await poller.next_change(7, period=0.1)
+        wait = asyncio.create_task(poller.next_change(7, period=0.1, known=run))
     await asyncio.sleep(4 * short_patience)
     assert not wait.done()
     with Proxy(workspace.port, port=proxy.port):
@@ -381,7 +385,7 @@ async def test_a_triggerer_that_starts_while_the_proxy_is_down(
         url = used.url.replace("//", f"//me:{PASSWORD}@")
         connect(monkeypatch, f"https://{HOST}", verify=ca_file, proxies={"https": url})
         client = DatabricksJobsHook().client
-        await asyncio.to_thread(client.send, calls.get_run(7))
+        await asyncio.to_thread(client.send, endpoints.get_run(7))
         client.close()
     _, arguments = DatabricksJobRunTrigger(
         run_id=7,

@@ -90,7 +90,7 @@ def test_a_launch_that_can_never_succeed_is_not_retried(
         submit().execute(context)
     assert len(server.requests) == 1
     assert "".join(traceback.format_exception(caught.value)).count(refused[2]) == 1
-    assert isinstance(caught.value, errors.BadRequest)
+    assert isinstance(caught.value, errors.BadRequestError)
     assert (caught.value.status, caught.value.error_code) == refused[:2]
 
 
@@ -104,7 +104,7 @@ def test_another_refusal_leaves_it_to_the_retries(
         submit().execute(context)
     assert not isinstance(caught.value, AirflowFailException)
     assert len(server.requests) == 1
-    assert isinstance(caught.value, errors.ErrorAnswer)
+    assert isinstance(caught.value, errors.APIStatusError)
     assert caught.value.status == refused[0]
     assert (caught.value.call, caught.value.attempts) == ("runs/submit", 1)
     assert not caught.value.is_final
@@ -145,7 +145,7 @@ def test_all_operators_follow_one_rule(context: Any, server: ScriptedServer, ope
     with pytest.raises(AirflowException, match="not yet") as caught:
         operator.execute(context)
     assert not isinstance(caught.value, AirflowFailException)
-    assert isinstance(caught.value, errors.AuthenticationFailed)
+    assert isinstance(caught.value, errors.AuthenticationError)
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
@@ -159,7 +159,7 @@ def test_the_sensor_follows_it_on_the_worker(
         with pytest.raises(AirflowException, match=refused[2]) as caught:
             sensor.execute(context)
         assert isinstance(caught.value, AirflowFailException) is is_final
-        assert isinstance(caught.value, errors.BadRequest)
+        assert isinstance(caught.value, errors.BadRequestError)
 
 
 @pytest.mark.parametrize("kind", ["operator", "sensor"])
@@ -231,12 +231,12 @@ def test_every_error_of_the_api_reaches_user_code_as_both_kinds() -> None:
 
     facts: dict[str, Any] = {"status": 500, "error_code": "C", "api_message": "m"}
     samples = [
-        errors.NoAnswer("n", host="h"),
+        errors.APIConnectionError("n", host="h"),
         errors.CredentialsError("c"),
-        errors.InvalidRequest("create", []),
-        errors.RateLimited(retry_after=3, **facts),
-        errors.UnexpectedAnswer(is_page=True, **{**facts, "status": 200}),
-        errors.BadRequest(**facts),
+        errors.InvalidRequestError("create", []),
+        errors.RateLimitError(retry_after=3, **facts),
+        errors.UnexpectedResponseError(is_page=True, **{**facts, "status": 200}),
+        errors.BadRequestError(**facts),
     ]
     for error in samples:
         error.gave_up("runs/get", 3, 4.0, outcome_unknown=True)
@@ -268,14 +268,14 @@ def test_a_token_that_does_not_tell_launches_apart_is_refused(
         operator.render_template_fields({"token": token})
         with pytest.raises(AirflowFailException, match="idempotency_token must tell") as caught:
             operator.execute(context)
-        assert isinstance(caught.value, errors.InvalidRequest)
+        assert isinstance(caught.value, errors.InvalidRequestError)
     assert server.requests == []
 
 
 @pytest.mark.parametrize("token", ["", "None", "null"])
 def test_such_a_token_is_refused_when_the_dag_is_parsed(token: str) -> None:
     """Where it stands there as text; a None is no token, and the task makes its own."""
-    with pytest.raises(errors.InvalidRequest, match="idempotency_token must tell"):
+    with pytest.raises(errors.InvalidRequestError, match="idempotency_token must tell"):
         submit(idempotency_token=token)
     submit(idempotency_token=None)
 
@@ -283,7 +283,7 @@ def test_such_a_token_is_refused_when_the_dag_is_parsed(token: str) -> None:
 def test_the_hook_refuses_such_a_token_too(context: Any, server: ScriptedServer) -> None:
     """But for an empty one, which counts as not given: a random one is sent."""
     hook = DatabricksJobsHook()
-    with pytest.raises(errors.InvalidRequest, match="idempotency_token must tell"):
+    with pytest.raises(errors.InvalidRequestError, match="idempotency_token must tell"):
         hook.run_now({"job_id": 3, "idempotency_token": "None"})
     server.will(LAUNCHED)
     hook.run_now({"job_id": 3, "idempotency_token": ""})

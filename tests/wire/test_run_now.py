@@ -354,7 +354,7 @@ def kill(
         for operator in operators:
             operator.on_kill()
         if request.param:
-            raise Killed
+            raise KilledError
 
     def killing(operator: DatabricksRunNowOperator, then: Step) -> Step:
         operators.append(operator)
@@ -371,7 +371,7 @@ def kill(
     signal.signal(signal.SIGUSR1, before)
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """What Airflow 2 raises in a task that it kills."""
 
 
@@ -381,7 +381,7 @@ def test_a_kill_while_a_repair_begins_cancels_it(
     """Whether the answer has come or not."""
     operator = run_now(repair_run=True)
     server.will(LAUNCHED, *FAILS, failed(), kill(operator, answer({"repair_id": 21})))
-    with pytest.raises((Killed, AirflowException)):
+    with pytest.raises((KilledError, AirflowException)):
         operator.execute(context)
     repaired = asked(server).index("runs/repair 7")
     assert "runs/cancel 7" in asked(server)[repaired:]
@@ -392,7 +392,7 @@ def test_a_killed_task_asks_for_no_repair(context: Any, server: ScriptedServer, 
     """Airflow 3 lets its process go on for a while."""
     operator = run_now(repair_run=True)
     server.will(LAUNCHED, *FAILS, kill(operator, failed()))
-    with pytest.raises((Killed, AirflowException)):
+    with pytest.raises((KilledError, AirflowException)):
         operator.execute(context)
     assert "runs/repair 7" not in asked(server)
 
@@ -403,7 +403,7 @@ def test_a_killed_task_cancels_no_more_previous_runs(
     """They may be somebody else's."""
     operator = run_now(cancel_previous_runs=True)
     server.will(kill(operator, active((5, 50))))
-    with pytest.raises((Killed, AirflowException)):
+    with pytest.raises((KilledError, AirflowException)):
         operator.execute(context)
     assert asked(server) == ["runs/list"]
 

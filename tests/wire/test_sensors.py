@@ -27,12 +27,12 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
 
-from airflow_jobs_provider.api.finding import Target
+from airflow_jobs_provider.airflow_compat import start_trigger
+from airflow_jobs_provider.api.workflows.find import Target
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
-from airflow_jobs_provider.sensors import beginning
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
-from airflow_jobs_provider.triggers.sensing import DatabricksJobRunSensorTrigger
+from airflow_jobs_provider.triggers.sensor import DatabricksJobRunSensorTrigger
 
 from .conftest import TOKEN
 from .test_ending import InTriggerer, fired, nothing, xcoms_of
@@ -180,7 +180,7 @@ def sense(request: pytest.FixtureRequest, context: Any, monkeypatch: pytest.Monk
     def reschedule(**arguments: Any) -> Any:
         # Airflow remembers when it rescheduled first, and makes a sensor anew for each poke.
         first: list[datetime] = []
-        monkeypatch.setattr(beginning, "_first_poke", lambda _ti: first[0] if first else None)
+        monkeypatch.setattr(start_trigger, "_first_poke", lambda _ti: first[0] if first else None)
         while True:
             outcome = sensor(mode="reschedule", **arguments).poke(context)
             first.append(datetime.now(UTC))
@@ -396,7 +396,7 @@ def test_soft_fail_and_never_fail_are_the_same_in_all_ways(
     if mode == "reschedule":
         # Airflow remembers when the first poke was.
         long_ago = datetime.now(UTC) - timedelta(minutes=1)
-        monkeypatch.setattr(beginning, "_first_poke", lambda _ti: long_ago)
+        monkeypatch.setattr(start_trigger, "_first_poke", lambda _ti: long_ago)
         monkeypatch.setattr(
             context["ti"], "get_first_reschedule_date", lambda _context: long_ago, raising=False
         )
@@ -428,7 +428,7 @@ def test_a_retry_that_never_comes(
     service: Service, context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is given up in time even by a sensor that begins anew at each look."""
-    monkeypatch.setattr(beginning, "_first_poke", lambda _ti: None)
+    monkeypatch.setattr(start_trigger, "_first_poke", lambda _ti: None)
     service.jobs[3]["max_retries"] = 1
     service.start(7, ago=500)
     service.end(7, "FAILED")
@@ -650,7 +650,7 @@ def test_when_a_run_counts_from_by_default(dag_run: dict[str, Any], since: datet
     """From the start of the data interval; a DAG run without one has a time of its own."""
     one = DatabricksJobRunSensor(task_id="wait", job_id=3)
     one.render_template_fields({"dag_run": SimpleNamespace(**dag_run)})
-    target = Target.of(job_id=3, started_since=one.started_since)
+    target = Target.from_arguments(job_id=3, started_since=one.started_since)
     assert target.started_since == since.timestamp()
 
 
@@ -860,14 +860,14 @@ def test_what_the_triggerer_renders() -> None:
         launch: Any = submit(wait_for_termination=False)
         mapped: Any = DatabricksRunNowOperator.partial(task_id="each").expand(job_id=[1, 2])
     assert (
-        beginning.as_template("run_id", launch.output["run_id"])
+        start_trigger.as_template("run_id", launch.output["run_id"])
         == "{{ ti.xcom_pull(task_ids='etl', key='run_id', map_indexes=-1) }}"
     )
     for value in (mapped.output, launch.output.map(str)):
         with pytest.raises(ValueError, match="in run_id: the triggerer can read the output"):
-            beginning.as_template("run_id", value)
+            start_trigger.as_template("run_id", value)
     with pytest.raises(ValueError, match="xcom_pull in run_id: the triggerer gets no answer"):
-        beginning.as_template("run_id", "{{ ti.xcom_pull('etl') }}")
+        start_trigger.as_template("run_id", "{{ ti.xcom_pull('etl') }}")
 
 
 def test_mapped_sensors_begin_on_a_worker() -> None:

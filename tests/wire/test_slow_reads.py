@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.triggers import lists, slow_reads, trouble
-from airflow_jobs_provider.triggers.poller import RunPoller
-from airflow_jobs_provider.triggers.pollers import poller_of
+from airflow_jobs_provider.triggers.polling import outages, run_lists, slow_reads
+from airflow_jobs_provider.triggers.polling.poller import RunPoller
+from airflow_jobs_provider.triggers.polling.registry import poller_of
 
 SLOW = 1
 RUNNING = {"life_cycle_state": "RUNNING"}
@@ -93,7 +93,7 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
 def wait_for(poller: RunPoller, run_id: int) -> asyncio.Task[dict[str, Any]]:
     """Wait until a run is not RUNNING."""
     known = {"state": RUNNING}
-    return asyncio.create_task(poller.news(run_id, period=0.1, known=known))
+    return asyncio.create_task(poller.next_change(run_id, period=0.1, known=known))
 
 
 async def test_one_slow_answer_holds_up_nobody(service: Service) -> None:
@@ -132,7 +132,7 @@ async def test_a_slow_list_holds_up_nobody_for_long(
 ) -> None:
     """After its own deadline, far below that of other answers, the runs are read one by one."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(lists, "PAGE_SECONDS", 0.3)
+    monkeypatch.setattr(run_lists, "PAGE_SECONDS", 0.3)
     service.slow, service.slow_lists = set(), True
     poller = poller_of(DatabricksJobsHook())
     run_ids = list(range(1, 41))
@@ -143,6 +143,6 @@ async def test_a_slow_list_holds_up_nobody_for_long(
         service.state = ENDED
         assert [(await wait)["run_id"] for wait in waits] == run_ids
     assert service.asked_lists == 1
-    (line,) = [r.getMessage() for r in caplog.records if r.name == lists.__name__]
+    (line,) = [r.getMessage() for r in caplog.records if r.name == run_lists.__name__]
     assert line.endswith("a page did not come within 0.3 s")
-    assert not [r for r in caplog.records if r.name == trouble.__name__]
+    assert not [r for r in caplog.records if r.name == outages.__name__]

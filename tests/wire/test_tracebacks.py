@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api import calls, errors
+from airflow_jobs_provider.api import endpoints, errors
 from airflow_jobs_provider.api.auth import Basic
 from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
 from airflow_jobs_provider.api.proxies import Proxies
-from airflow_jobs_provider.api.retries import RetryPolicy
+from airflow_jobs_provider.api.retry import RetryPolicy
 
 from .conftest import (
     TOKEN,
@@ -136,7 +136,7 @@ def assert_no_secret(error: BaseException) -> None:
         assert secret not in shown
     assert "Authorization" not in shown
     assert not re.search(r'File "[^"]*site-packages/(requests|urllib3|aiohttp)/', shown)
-    assert "_send_once" in shown or isinstance(error, errors.InvalidRequest)
+    assert "_send_once" in shown or isinstance(error, errors.InvalidRequestError)
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -146,9 +146,9 @@ def test_no_credential_in_the_traceback_of_an_answer(
     """And no exception but the client's own."""
     server.will(*[ANSWERS[name]] * 3)
     face.connect(server.url, secret, timeout_seconds=0.3)
-    with pytest.raises(errors.JobsApiError) as caught:
+    with pytest.raises(errors.JobsAPIError) as caught:
         # A launch, so that an answer without an id is an error, too.
-        face.send(calls.submit_run({}), retries=ONCE)
+        face.send(endpoints.submit_run({}), retries=ONCE)
     assert_no_secret(caught.value)
 
 
@@ -159,8 +159,8 @@ def test_what_json_cannot_express_is_not_sent(
     """Where the check of requests is off, too; the message names the field."""
     payload, words = PAYLOADS[name]
     face.connect(server.url, secret)
-    for call in (calls.create_job(payload), calls.submit_run(payload)):
-        with pytest.raises(errors.InvalidRequest, match=words) as caught:
+    for call in (endpoints.create_job(payload), endpoints.submit_run(payload)):
+        with pytest.raises(errors.InvalidRequestError, match=words) as caught:
             face.send(call)
         if name != "deep":  # no traceback with local variables can be made of it
             assert_no_secret(caught.value)
@@ -170,8 +170,8 @@ def test_what_json_cannot_express_is_not_sent(
 def test_half_a_surrogate_pair_is_not_sent_in_a_query(face: Face, server: ScriptedServer) -> None:
     """A URL can hold Unicode text only."""
     face.connect(server.url)
-    with pytest.raises(errors.InvalidRequest, match="Unicode"):
-        face.send(calls.export_run(7, "\ud800"))
+    with pytest.raises(errors.InvalidRequestError, match="Unicode"):
+        face.send(endpoints.export_run(7, "\ud800"))
     assert server.requests == []
 
 
@@ -184,8 +184,8 @@ def test_no_credential_where_nobody_listens(port: int, secret: Any, face: Face) 
         ("https://workspace.test.invalid", f"http://127.0.0.1:{port}"),
     ):
         face.connect(url, secret, proxies=Proxies({"https": proxy}))
-        with pytest.raises(errors.ConnectionFailed) as caught:
-            face.send(calls.get_run(7), retries=ONCE)
+        with pytest.raises(errors.ConnectError) as caught:
+            face.send(endpoints.get_run(7), retries=ONCE)
         assert_no_secret(caught.value)
 
 
@@ -205,7 +205,7 @@ def test_no_credential_where_a_signal_interrupts(server: ScriptedServer) -> None
         with JobsClient(server.url, Basic("me", PASSWORD)) as client:
             signal.setitimer(signal.ITIMER_REAL, 0.3)
             with pytest.raises(Interrupted) as caught:
-                client.send(calls.get_run(7))
+                client.send(endpoints.get_run(7))
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
@@ -223,7 +223,7 @@ async def test_no_credential_where_a_task_is_cancelled(server: ScriptedServer) -
 
     server.will(tell)
     async with AsyncJobsClient(server.url, Basic("me", PASSWORD)) as client:
-        task = asyncio.create_task(client.send(calls.get_run(7)))
+        task = asyncio.create_task(client.send(endpoints.get_run(7)))
         assert await asyncio.to_thread(asked.wait, 10)
         task.cancel()
         with pytest.raises(asyncio.CancelledError) as caught:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator
 
-from airflow_jobs_provider.api.calls import Call
-from airflow_jobs_provider.api.errors import InvalidRequest
-from airflow_jobs_provider.api.types import ENDPOINTS
+from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.operators.jobs import (
@@ -75,14 +75,14 @@ def test_no_bad_request_is_sent(
         case = source.choice([case for case in CASES if not case.of_rule.only_azure])
         payloads = Payloads(source, source.choice(case.versions))
         path, request = payloads.around(case.structure, case.make(payloads, True))
-        with pytest.raises(InvalidRequest) as caught:
+        with pytest.raises(InvalidRequestError) as caught:
             hooks[payloads.api_version].send(call_of(path, request))
         assert case.field in str(caught.value)
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         asyncio.run(hook.a_send(call_of("runs/get", {})))
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         hook.list_runs(active_only=True, completed_only=True)
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequestError):
         hook.submit_run({"notebook_task": {"notebook_path": "etl"}})
     assert server.requests == []
 
@@ -162,7 +162,7 @@ def test_a_mistake_shows_when_the_dag_is_parsed(
     kind: Any, arguments: dict[str, Any], field: str, server: ScriptedServer
 ) -> None:
     """The constructor refuses a complete request; one with another task's output waits."""
-    with pytest.raises(InvalidRequest) as caught:
+    with pytest.raises(InvalidRequestError) as caught:
         kind(task_id="t", **arguments)
     assert field in str(caught.value)
     with DAG("d", schedule=None):

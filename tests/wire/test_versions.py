@@ -12,7 +12,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_jobs_provider.api.client import JobsClient
-from airflow_jobs_provider.api.errors import InvalidRequest
+from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from airflow_jobs_provider.operators.jobs import (
@@ -270,9 +270,9 @@ def test_the_hook_obeys_the_same_rule(
         ask(name, *arguments)
     assert [request.path.split("/")[2] for request in server.requests] == [v for *_, v in calls]
     connect(monkeypatch, server.url, TOKEN, api_version="2.0")
-    with pytest.raises(InvalidRequest, match="repair"):
+    with pytest.raises(InvalidRequestError, match="repair"):
         ask("repair_run", {"run_id": 7, "rerun_all_failed_tasks": True})
-    with pytest.raises(InvalidRequest, match="job_parameters"):
+    with pytest.raises(InvalidRequestError, match="job_parameters"):
         ask("run_now", {"job_id": 1, "job_parameters": {"a": "b"}})
     assert len(server.requests) == len(calls)
 
@@ -326,7 +326,7 @@ def test_permissions_need_a_later_version_only_where_they_go_into_it(
     server.requests.clear()
     server.will(answer({"jobs": []}), answer({"job_id": 6}))
     if permissions:
-        with pytest.raises(InvalidRequest, match=r"access_control_list needs version 2\.1"):
+        with pytest.raises(InvalidRequestError, match=r"access_control_list needs version 2\.1"):
             operator.execute(context)
         assert len(server.requests) == 1
     else:
@@ -342,9 +342,9 @@ def test_a_reset_that_is_not_sent_changes_no_permissions(
     hook = DatabricksJobsHook(validate=validate)
     acl = [{"user_name": "u", "permission_level": "CAN_VIEW"}]
     settings = {**ON_CLUSTER, "queue": {"enabled": True}, "access_control_list": acl}
-    with pytest.raises(InvalidRequest, match="queue needs version"):
+    with pytest.raises(InvalidRequestError, match="queue needs version"):
         hook.reset_job(5, settings)
-    with pytest.raises(InvalidRequest, match="queue needs version"):
+    with pytest.raises(InvalidRequestError, match="queue needs version"):
         asyncio.run(hook.a_reset_job(5, settings))
     assert server.requests == []
 
@@ -409,5 +409,5 @@ def test_the_rules_of_azure_bind_there(monkeypatch: pytest.MonkeyPatch) -> None:
         operator.execute(CONTEXT)
     assert "custom_tags.azure" in str(caught.value)
     assert "custom_tags['a/b']" in str(caught.value)
-    with pytest.raises(InvalidRequest, match="custom_tags"):
+    with pytest.raises(InvalidRequestError, match="custom_tags"):
         DatabricksJobsHook().submit_run(AZURE_TAGS)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_jobs_provider.local.problems import ApiProblem, invalid, malformed
+from airflow_jobs_provider.local.problems import ApiError, invalid, malformed
 
 __all__ = [
     "INT32",
@@ -108,7 +108,7 @@ def _read_int(text: str) -> int:
     return int(text)
 
 
-def too_large() -> ApiProblem:
+def too_large() -> ApiError:
     """Return the answer to a request that is larger than the API takes."""
     return malformed("The request is larger than the maximum of 10 MB")
 
@@ -174,7 +174,7 @@ def check_token(data: Mapping[str, Any]) -> str | None:
     return token or None
 
 
-def wrong_type(place: str, expected: str, value: Any) -> ApiProblem:
+def wrong_type(place: str, expected: str, value: Any) -> ApiError:
     """Return the answer to a field of another type."""
     return malformed(
         f"Could not parse request object: {place} must be {expected}, not {_kind(value)}"

@@ -16,7 +16,7 @@ from airflow_jobs_provider.local.checks.reading import (
     as_integer,
     wrong_type,
 )
-from airflow_jobs_provider.local.problems import ApiProblem, invalid
+from airflow_jobs_provider.local.problems import ApiError, invalid
 
 __all__ = ["at", "later_field", "read_structure", "refuse_later_fields", "text_bytes"]
 
@@ -214,7 +214,7 @@ def text_bytes(text: str) -> int:
     return len(text.encode(errors="surrogatepass"))
 
 
-def later_field(where: str) -> ApiProblem:
+def later_field(where: str) -> ApiError:
     """Return the answer to a field that version 2.0 does not take."""
     return invalid(f"{where} is not supported in version 2.0 of the Jobs API; use 2.1 or later")
 

@@ -17,11 +17,11 @@ class NotebookExit(BaseException):
     """
 
 
-class InputWidgetNotDefined(Exception):
+class InputWidgetNotDefined(Exception):  # noqa: N818 - the name in dbutils
     """A widget was asked for that neither the notebook nor the run's parameters define."""
 
 
-class WorkflowException(Exception):
+class WorkflowException(Exception):  # noqa: N818 - the name in dbutils
     """A notebook started with ``dbutils.notebook.run`` did not end well."""
 
 

@@ -1,0 +1,62 @@
+"""The run of a task whose deferral Airflow refuses, since a user has ended the task meanwhile.
+
+A user may mark a task, or its DAG run, after the task has launched its run and before it defers. If
+the deferral comes before Airflow's signal, Airflow 3 refuses it. Then there is no trigger, no
+``on_kill`` and no error that the task could see, so the process looks at its end:
+
+* Airflow 3.3 logs the refusal and finishes the process in order. It asks for the operator's links,
+  and while it does so, the task's state can be asked for. That is one request for each deferral; it
+  stands in place of the request by which the link's URL was read.
+* Airflow 3.0 ends the process with the refusal as the error, which tells the state. Airflow can
+  not be asked any more, but nothing needs to be asked.
+
+Airflow 2 refuses no deferral: it overwrites what the user has marked.
+"""
+
+from __future__ import annotations
+
+import atexit
+import sys
+from collections.abc import Callable
+
+from airflow_jobs_provider.airflow_compat.handover import (
+    TryAtWork,
+    refused_for_user,
+    supervisor_is_another_process,
+    user_ended,
+)
+
+__all__ = ["Deferral"]
+
+
+class Deferral:
+    """A deferral that Airflow has not accepted yet.
+
+    :param this: the try that is about to defer.
+    :param cancel: cancels its run.
+    """
+
+    def __init__(self, this: TryAtWork, cancel: Callable[[], None]) -> None:
+        self._try = this
+        self._cancel = cancel
+        self._is_over = not supervisor_is_another_process()
+        if not self._is_over:
+            # Airflow lets go of what was registered before it made the task's process.
+            atexit.register(self._at_exit)
+
+    def finish(self) -> None:
+        """Ask whether a user has ended the task; cancel its run if so. Later calls do nothing."""
+        if not self._is_over:
+            self._is_over = True
+            if user_ended(self._try):
+                self._cancel()
+
+    def _at_exit(self) -> None:
+        if self._is_over:
+            return
+        error: BaseException | None = sys.exception()
+        while error is not None:
+            if refused_for_user(error):
+                self._cancel()
+                return
+            error = error.__context__

@@ -1,0 +1,204 @@
+"""Lists that come page by page: the one rule by which they are read to their end.
+
+The service cuts a page and then leaves out what the caller may not see, or did not ask for. So a
+page may hold fewer items than its limit, or none, while more follow: ``next_page_token`` and
+``has_more`` alone tell the end. The next page begins at the token; without one, as many items
+further as were received, or by the limit where none were, so that two pages may overlap but never
+leave a gap. Items that came before are dropped by their id.
+
+The largest limit differs between services and versions. One that is refused is replaced by the
+largest that the refusal names. An offset that is refused is replaced by the page tokens of a later
+version, where the connection leaves the version open.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from airflow_jobs_provider.api.errors import (
+    BadRequestError,
+    ConflictError,
+    NotFoundError,
+    UnexpectedResponseError,
+)
+from airflow_jobs_provider.api.versions import LATEST_API_VERSION
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.endpoints import Call, Page
+
+__all__ = ["Pages", "read_all", "read_until_items"]
+
+T = TypeVar("T")
+
+# Items on a page where the call names no limit, or 0 (reference: "Runs list", limit).
+DEFAULT_LIMIT = 20
+# Pages in a row that may bring nothing new: a list of 10,000 items, of which none is to be seen.
+MAX_PAGES_WITHOUT_ITEMS = 1000
+
+
+class Pages(Generic[T]):
+    """A list under way: what to ask next, and which of the items that came are new.
+
+    :ivar offset: items before the next page, as far as is known.
+    :ivar limit: items on a page at the most; None for the service's default.
+    :ivar token: the next page's token; None where pages go by offset.
+    :ivar has_ended: whether the last page was read.
+    """
+
+    def __init__(self, call: Call[Page[T]]) -> None:
+        parameters = dict(call.parameters)
+        self.offset = int(parameters.pop("offset", None) or 0)
+        self.limit: int | None = parameters.pop("limit", None)
+        self.token: str | None = parameters.pop("page_token", None)
+        self.has_ended = False
+        # All pages come from one version, whatever a page is asked for with.
+        version = call.api_version()
+        self._call = replace(call, parameters=parameters, default_api_version=version)
+        self._seen: set[int] = set()
+        self._tokens: set[str] = set()
+        # Where each page was seen first, by the ids on it.
+        self._places: dict[tuple[int, ...], int] = {}
+        self._pages_without_items = 0
+        self._refused_offset: BadRequestError | None = None
+
+    def call(self) -> Call[Page[T]]:
+        """Return the call for the next page."""
+        place: dict[str, Any] = {}
+        if self.token is not None:
+            place["page_token"] = self.token
+        elif self.offset:
+            place["offset"] = self.offset
+        if self.limit is not None:
+            place["limit"] = self.limit
+        return self._call.with_parameters(**place)
+
+    def next_page(self) -> Generator[Any, Any, list[T]]:
+        """Read the next page and return its items that are new: an exchange.
+
+        :raises UnexpectedResponseError: the list does not advance.
+        """
+        while True:
+            try:
+                page: Page[T] = yield self.call()
+            except BadRequestError as error:
+                if not self.take_limit(error):
+                    self._go_on_by_token(error)
+            else:
+                return self.received(page)
+
+    def received(self, page: Page[T]) -> list[T]:
+        """Take the answer of :meth:`call` and return its items that are new.
+
+        :raises UnexpectedResponseError: the list does not advance.
+        """
+        ids = tuple(page.ids)
+        new: list[T] = []
+        for item_id, item in zip(ids, page.items, strict=True):
+            if item_id not in self._seen:
+                self._seen.add(item_id)
+                new.append(item)
+        self.has_ended = page.token is None and not page.has_more
+        if not self.has_ended:
+            self._check_progress(ids, page, has_new=bool(new))
+            self._advance(len(ids), page)
+        return new
+
+    def go_to(self, offset: int) -> None:
+        """Read on from this offset; for who knows better how far the last page reached."""
+        self.offset, self.has_ended = max(0, offset), False
+
+    def take_limit(self, error: BadRequestError) -> bool:
+        """Take a smaller limit where one was refused; return whether there is one."""
+        if isinstance(error, (NotFoundError, ConflictError)):
+            return False
+        smaller = _smaller_limit(error.api_message, self.limit)
+        if smaller is not None:
+            self.limit = smaller
+        return smaller is not None
+
+    def _go_on_by_token(self, error: BadRequestError) -> None:
+        """Begin again with page tokens where an offset was refused; else raise the error."""
+        is_about_offset = re.search(r"\boffset\b", error.api_message, re.IGNORECASE)
+        if not self.offset or self.token is not None or not is_about_offset:
+            raise error
+        if self._refused_offset is not None:
+            raise error
+        self._refused_offset = error
+        self._call = replace(self._call, default_api_version=LATEST_API_VERSION)
+        self.offset = 0
+        self._places.clear()
+
+    def _check_progress(self, ids: tuple[int, ...], page: Page[T], *, has_new: bool) -> None:
+        self._pages_without_items = 0 if has_new else self._pages_without_items + 1
+        if self._pages_without_items >= MAX_PAGES_WITHOUT_ITEMS:
+            raise self._does_not_advance(f"{MAX_PAGES_WITHOUT_ITEMS} pages brought nothing new")
+        if page.token is not None and page.token in self._tokens:
+            raise self._does_not_advance("a page names a next page that was read before")
+        place = self._places.setdefault(ids, self.offset)
+        if has_new or not ids:
+            return
+        # Pages by offset may overlap, and a list may grow meanwhile, but hardly by two whole pages.
+        least = 1 if self.token is not None else 2 * self._page_size
+        if self.offset - place >= least:
+            raise self._does_not_advance("the same page came once more")
+
+    def _advance(self, received: int, page: Page[T]) -> None:
+        if page.token is None and self._refused_offset is not None:
+            raise self._refused_offset
+        self.token = page.token
+        if page.token is not None:
+            self._tokens.add(page.token)
+        self.offset += received or self._page_size
+
+    @property
+    def _page_size(self) -> int:
+        return self.limit or DEFAULT_LIMIT
+
+    def _does_not_advance(self, why: str) -> UnexpectedResponseError:
+        error = UnexpectedResponseError(
+            status=200, excerpt=f"but the list does not advance: {why}, though more are to follow"
+        )
+        error.call = self._call.name
+        return error
+
+
+def read_all(call: Call[Page[T]]) -> Generator[Any, Any, list[T]]:
+    """Read a list to its end and return its items: an exchange.
+
+    :param call: the call for the first page.
+    :raises UnexpectedResponseError: the list does not advance.
+    """
+    pages = Pages(call)
+    items: list[T] = []
+    while not pages.has_ended:
+        items += yield from pages.next_page()
+    return items
+
+
+def read_until_items(call: Call[Page[T]]) -> Generator[Any, Any, list[T]]:
+    """Read a list as far as a page that holds items, and return them: an exchange.
+
+    One request mostly, for who needs to know whether a list holds anything.
+
+    :param call: the call for the first page.
+    :raises UnexpectedResponseError: the list does not advance.
+    """
+    pages = Pages(call)
+    items: list[T] = []
+    while not items and not pages.has_ended:
+        items = yield from pages.next_page()
+    return items
+
+
+def _smaller_limit(message: str, limit: int | None) -> int | None:
+    """Return the largest limit that a refusal allows; None where it is not about the limit."""
+    if not re.search(r"\blimit\b", message, re.IGNORECASE):
+        return None
+    named = [int(number) for number in re.findall(r"\b[0-9]{1,6}\b", message)]
+    smaller = [number for number in named if number > 0 and (not limit or number < limit)]
+    if smaller:
+        return max(smaller)
+    return limit // 2 if limit and limit > 1 else None

@@ -1,0 +1,183 @@
+"""Rules about new clusters, and the libraries on them."""
+
+from __future__ import annotations
+
+import re
+
+from airflow_jobs_provider.api.problems import Problem
+from airflow_jobs_provider.api.schema.rules.base import (
+    MAX_INT32,
+    ONLY_2_0,
+    Node,
+    Place,
+    Problems,
+    ascii_map,
+    at_most,
+    between,
+    exclude_each_other,
+    given_of,
+    map_of,
+    number_of,
+    one_of,
+    rule,
+    text_of,
+    whole_of,
+    words,
+)
+
+MAX_CUSTOM_TAGS = 45
+MAX_TAG_KEY_CHARACTERS = 512
+MAX_TAG_VALUE_CHARACTERS = 256
+
+# What says in a later version that the rest of a cluster is settled elsewhere.
+_SETTLED_ELSEWHERE = ("policy_id", "is_single_node", "kind")
+
+
+@rule("AutoScale")
+def autoscale_bounds(node: Node, place: Place) -> Problems:
+    """``max_workers`` is strictly greater than ``min_workers`` (reference: "AutoScale")."""
+    least, most = whole_of(node, "min_workers"), whole_of(node, "max_workers")
+    if least is not None and most is not None and least >= most:
+        yield Problem(
+            place.at("max_workers"),
+            "must be strictly greater than min_workers",
+            f"it is {most}, and min_workers is {least}",
+        )
+
+
+@rule("NewCluster")
+def workers(node: Node, place: Place) -> Problems:
+    """A new cluster has either ``num_workers`` or ``autoscale`` (reference: "NewCluster")."""
+    given = given_of(node, "num_workers", "autoscale")
+    yield from exclude_each_other(given, place)
+    if not given and not given_of(node, *_SETTLED_ELSEWHERE):
+        field = words((place.at("num_workers"), place.at("autoscale")), "or")
+        yield Problem(field, "must be given", "neither is")
+
+
+@rule("NewCluster")
+def spark_version(node: Node, place: Place) -> Problems:
+    """A new cluster has a ``spark_version`` (reference: "NewCluster"); a policy may set it."""
+    if not given_of(node, "spark_version", "policy_id"):
+        yield Problem(place.at("spark_version"), "must be given", "it is missing")
+
+
+@rule("NewCluster")
+def node_type(node: Node, place: Place) -> Problems:
+    """A new cluster has a ``node_type_id``, an ``instance_pool_id``, or a policy that sets one
+    (reference: "NewCluster").
+    """
+    if not given_of(node, "node_type_id", "instance_pool_id", *_SETTLED_ELSEWHERE):
+        field = words((place.at("node_type_id"), place.at("instance_pool_id")), "or")
+        yield Problem(field, "must be given, or a cluster policy's policy_id", "none is")
+
+
+@rule("NewCluster", versions=ONLY_2_0)
+def driver_pool(node: Node, place: Place) -> Problems:
+    """``driver_instance_pool_id`` comes with ``instance_pool_id`` (reference: "NewCluster")."""
+    if given_of(node, "driver_instance_pool_id") and not given_of(
+        node, "instance_pool_id", *_SETTLED_ELSEWHERE
+    ):
+        yield Problem(
+            place.at("instance_pool_id"),
+            "must be given with driver_instance_pool_id",
+            "it is missing",
+        )
+
+
+@rule("NewCluster")
+def number_of_tags(node: Node, place: Place) -> Problems:
+    """A new cluster has at most 45 custom tags (reference: "NewCluster", custom_tags)."""
+    size = len(map_of(node, "custom_tags"))
+    yield from at_most(MAX_CUSTOM_TAGS, "tags", size, place, "custom_tags")
+
+
+_NOT_IN_TAG_KEY = re.compile(r"[<>%*&+?\\/]")
+_RESERVED_TAG = re.compile(r"azure|microsoft|windows", re.IGNORECASE)
+
+
+@rule("NewCluster", only_azure=True)
+def tag_keys(node: Node, place: Place) -> Problems:
+    r"""A custom tag's key has 1 to 512 characters, none of ``<>%*&+?\/``, and does not begin with
+    ``azure``, ``microsoft`` or ``windows`` (reference: "ClusterTag").
+    """
+    for key in map_of(node, "custom_tags"):
+        must = found = ""
+        if not isinstance(key, str):
+            continue
+        if not 1 <= len(key) <= MAX_TAG_KEY_CHARACTERS:
+            must = f"must have a key of 1 to {MAX_TAG_KEY_CHARACTERS} characters"
+            found = f"it has {len(key)}"
+        elif forbidden := _NOT_IN_TAG_KEY.search(key):
+            must = "must have a key without any of the characters <>%*&+?\\/"
+            found = f"it has a {forbidden.group()}"
+        elif reserved := _RESERVED_TAG.match(key):
+            must = "must have a key that does not begin with azure, microsoft or windows"
+            found = f"it begins with {reserved.group()}"
+        if must:
+            yield Problem(place.at("custom_tags", key[:MAX_TAG_KEY_CHARACTERS]), must, found)
+
+
+@rule("NewCluster", only_azure=True)
+def tag_values(node: Node, place: Place) -> Problems:
+    """A custom tag's value has at most 256 characters (reference: "ClusterTag")."""
+    for key, value in map_of(node, "custom_tags").items():
+        if isinstance(value, str) and len(value) > MAX_TAG_VALUE_CHARACTERS:
+            yield from at_most(
+                MAX_TAG_VALUE_CHARACTERS, "characters", len(value), place, "custom_tags", str(key)
+            )
+
+
+@rule("NewCluster", versions=ONLY_2_0)
+def ascii_environment(node: Node, place: Place) -> Problems:
+    """A new cluster's ``spark_env_vars`` are ASCII only (reference: "SparkEnvPair")."""
+    yield from ascii_map(node, "spark_env_vars", place)
+
+
+@rule("AzureAttributes", versions=ONLY_2_0)
+def first_on_demand(node: Node, place: Place) -> Problems:
+    """``first_on_demand`` is greater than 0 (reference: "AzureAttributes")."""
+    yield from between(node, "first_on_demand", place, 1, MAX_INT32)
+
+
+@rule("AzureAttributes")
+def spot_price(node: Node, place: Place) -> Problems:
+    """``spot_bid_max_price`` is a price, or -1 for no limit (reference: "AzureAttributes")."""
+    price = number_of(node, "spot_bid_max_price")
+    if price is not None and price != -1 and not price > 0:
+        yield Problem(
+            place.at("spot_bid_max_price"), "must be -1 or greater than 0", f"it is {price:g}"
+        )
+
+
+@rule("InitScriptInfo")
+def one_script_place(node: Node, place: Place) -> Problems:
+    """An init script has exactly one place (reference: "InitScriptInfo")."""
+    yield from one_of(node, place, ("workspace", "dbfs", "abfss", "file"))
+
+
+@rule("ClusterLogConf")
+def one_log_place(node: Node, place: Place) -> Problems:
+    """A cluster's logs go to exactly one destination (reference: "NewCluster", cluster_log_conf;
+    "ClusterLogConf").
+    """
+    places = given_of(node, *node)
+    if len(places) != 1:
+        yield Problem(
+            place.at(), "must have exactly one destination", f"it has {len(places) or 'none'}"
+        )
+
+
+@rule("Library")
+def one_kind_of_library(node: Node, place: Place) -> Problems:
+    """An element of ``libraries`` is exactly one library (reference: "Library")."""
+    yield from one_of(node, place, ("jar", "egg", "whl", "pypi", "maven", "cran"))
+
+
+@rule("Library", versions=ONLY_2_0)
+def zipped_wheels(node: Node, place: Place) -> Problems:
+    """Zipped wheels have names that end in ``.wheelhouse.zip`` (reference: "Library", whl)."""
+    path = text_of(node, "whl") or ""
+    if path.endswith(".zip") and not path.endswith(".wheelhouse.zip"):
+        must = "must end in .wheelhouse.zip where it is a zip of wheels"
+        yield Problem(place.at("whl"), must, "it ends in another .zip")

@@ -1,0 +1,163 @@
+"""The structures of :mod:`.types` as data: their fields, and what each field holds.
+
+For whatever walks along a payload with its structure at hand: the rules, the docs, the tests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Annotated, Any, Literal, Required, get_args, get_origin
+
+from typing_extensions import get_type_hints, is_typeddict
+
+from airflow_jobs_provider.api.schema import types
+
+__all__ = [
+    "Field",
+    "fields_of",
+    "is_of_another_service",
+    "maps_and_enumerations",
+    "nested",
+    "structures",
+]
+
+_PLAIN = {
+    types.Text: "STRING",
+    types.Flag: "BOOL",
+    types.Int32: "INT32",
+    types.Int64: "INT64",
+    types.Double: "DOUBLE",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One field of a structure.
+
+    :ivar name: its name.
+    :ivar type_name: what it holds, in the reference's words: ``STRING``, ``array of Library``.
+    :ivar required: whether the structure is nothing without it.
+    :ivar later: whether version 2.0's reference does not list it.
+    :ivar min_version: lowest version of the API that is known to take it.
+    :ivar structure: the structure that it holds, or a list of; None where it holds none.
+    :ivar is_list: whether it holds a list.
+    """
+
+    name: str
+    type_name: str
+    required: bool
+    later: bool
+    min_version: str
+    structure: Any
+    is_list: bool
+
+
+@cache
+def fields_of(structure: Any) -> Mapping[str, Field]:
+    """Return the fields of a structure by name."""
+    return {
+        name: _field(name, hint)
+        for name, hint in get_type_hints(structure, include_extras=True).items()
+    }
+
+
+@cache
+def nested(structure: Any) -> tuple[Field, ...]:
+    """Return the fields of a structure that hold structures."""
+    return tuple(field for field in fields_of(structure).values() if field.structure is not None)
+
+
+# What the Jobs API passes on to the APIs of clusters and libraries; it is the same in all versions.
+_OF_OTHER_SERVICES = frozenset(
+    {
+        types.NewCluster,
+        types.AutoScale,
+        types.AzureAttributes,
+        types.ClusterLogConf,
+        types.InitScriptInfo,
+        types.WorkspaceStorageInfo,
+        types.DbfsStorageInfo,
+        types.FileStorageInfo,
+        types.ABFSSStorageInfo,
+        types.Library,
+        types.MavenLibrary,
+        types.PythonPyPiLibrary,
+        types.RCranLibrary,
+    }
+)
+
+
+def is_of_another_service(structure: Any) -> bool:
+    """Whether a structure belongs to clusters or libraries, whatever the Jobs API's version."""
+    return structure in _OF_OTHER_SERVICES
+
+
+def structures() -> dict[str, Any]:
+    """Return all structures by name."""
+    return {
+        name: value
+        for name, value in vars(types).items()
+        if is_typeddict(value) and name != "Structure"
+    }
+
+
+def maps_and_enumerations() -> dict[str, Any]:
+    """Return the maps and enumerations by the reference's name."""
+    return {
+        named.name: value for value in vars(types).values() for named in _marks(value, types.Named)
+    }
+
+
+def values_of(enumeration: Any) -> tuple[str, ...]:
+    """Return the reference's values of an enumeration; none for a map."""
+    for named in _marks(enumeration, types.Named):
+        if named.values:
+            return tuple(named.values)
+    inner = get_args(enumeration)[0]
+    return get_args(inner) if get_origin(inner) is Literal else ()
+
+
+def is_open(enumeration: Any) -> bool:
+    """Whether the service may add to the values of an enumeration."""
+    return any(named.values for named in _marks(enumeration, types.Named))
+
+
+def _marks(hint: Any, kind: Any) -> Iterator[Any]:
+    if get_origin(hint) is Annotated:
+        yield from (mark for mark in get_args(hint)[1:] if isinstance(mark, kind))
+
+
+def _field(name: str, hint: Any) -> Field:
+    required = get_origin(hint) is Required
+    if required:
+        hint = get_args(hint)[0]
+    later = next(_marks(hint, types.Later), None)
+    if later is not None:
+        held, *marks = get_args(hint)
+        kept = [mark for mark in marks if not isinstance(mark, types.Later)]
+        hint = Annotated[(held, *kept)] if kept else held
+    inner, is_list = hint, get_origin(hint) is list
+    if is_list:
+        inner = get_args(hint)[0]
+    type_name = _type_name(inner)
+    return Field(
+        name=name,
+        type_name=f"array of {type_name}" if is_list else type_name,
+        required=required,
+        later=later is not None,
+        min_version="2.0" if later is None else later.min_version,
+        structure=inner if is_typeddict(inner) else None,
+        is_list=is_list,
+    )
+
+
+def _type_name(hint: Any) -> str:
+    if hint in _PLAIN:
+        return _PLAIN[hint]
+    for named in _marks(hint, types.Named):
+        return str(named.name)
+    if get_origin(hint) is Literal:
+        return "STRING"
+    return str(hint.__name__)

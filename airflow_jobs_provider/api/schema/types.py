@@ -1,0 +1,868 @@
+"""Every data structure of the Jobs API, for the editor, the type checker and the run-time check.
+
+Each structure of the reference is a typed dict of the reference's name with the reference's
+fields, so a payload can be written with completion and checked before it runs::
+
+    from airflow_jobs_provider.api.schema.types import RunsSubmitRequest
+
+    request: RunsSubmitRequest = {
+        "existing_cluster_id": "1201-my-cluster",
+        "notebook_task": {"notebook_path": "/Shared/etl"},
+    }
+
+The same definitions are what :mod:`.validation` checks a payload against; the rules that span
+several fields stand in :mod:`.rules`. A field that is not listed here passes untouched, so what a
+later version of the API adds needs no new release. Fields marked ``LATER`` are not in the reference
+of version 2.0; a request that has one, or one that is not listed here, is sent to a later version
+(see :mod:`.versions`). The classes whose names end in ``Request`` and ``Response`` are what an
+endpoint takes and gives.
+
+Whole numbers, and true and false, may also be given as text, as a rendered template gives them.
+Values that a later version may add to are plain text here; only an enumeration that is closed in
+all versions is a ``Literal``.
+"""
+
+# No "from __future__ import annotations": Required[...] is read when a class is made.
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Required
+
+# Python before 3.12 has a TypedDict that pydantic cannot read.
+from typing_extensions import TypedDict
+
+__all__ = [
+    "ABFSSStorageInfo",
+    "AutoScale",
+    "AzureAttributes",
+    "AzureAvailability",
+    "ClusterInstance",
+    "ClusterLogConf",
+    "ClusterSpec",
+    "ClusterTag",
+    "CreateRequest",
+    "CreateResponse",
+    "CronSchedule",
+    "DbfsStorageInfo",
+    "DeleteRequest",
+    "FileStorageInfo",
+    "ForEachTask",
+    "GetRequest",
+    "GetResponse",
+    "InitScriptInfo",
+    "Job",
+    "JobCluster",
+    "JobEmailNotifications",
+    "JobNotificationSettings",
+    "JobSettings",
+    "JobTask",
+    "JobsHealthRule",
+    "JobsHealthRules",
+    "Library",
+    "ListRequest",
+    "ListResponse",
+    "MavenLibrary",
+    "NewCluster",
+    "NotebookOutput",
+    "NotebookTask",
+    "ParamPair",
+    "PipelineTask",
+    "PythonPyPiLibrary",
+    "RCranLibrary",
+    "ResetRequest",
+    "Run",
+    "RunJobTask",
+    "RunLifeCycleState",
+    "RunNowRequest",
+    "RunNowResponse",
+    "RunParameters",
+    "RunResultState",
+    "RunState",
+    "RunType",
+    "RunsCancelAllRequest",
+    "RunsCancelRequest",
+    "RunsDeleteRequest",
+    "RunsExportRequest",
+    "RunsExportResponse",
+    "RunsGetOutputRequest",
+    "RunsGetOutputResponse",
+    "RunsGetRequest",
+    "RunsGetResponse",
+    "RunsListRequest",
+    "RunsListResponse",
+    "RunsSubmitRequest",
+    "RunsSubmitResponse",
+    "SparkConfPair",
+    "SparkEnvPair",
+    "SparkJarTask",
+    "SparkPythonTask",
+    "SparkSubmitTask",
+    "TaskSettings",
+    "TriggerType",
+    "UpdateRequest",
+    "ViewItem",
+    "ViewType",
+    "ViewsToExport",
+    "Webhook",
+    "WebhookNotifications",
+    "WorkspaceStorageInfo",
+]
+
+
+# -- what a single value must be ------------------------------------------------------------------
+
+
+class Check:
+    """A constraint on one value: says in words what is wrong, for pydantic and for people.
+
+    A subclass gives ``rule``, such as ``must be text``, and ``allows``.
+    """
+
+    rule = ""
+
+    def allows(self, value: Any) -> bool:
+        """Whether the value obeys the rule."""
+        raise NotImplementedError
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> Any:
+        from pydantic_core import PydanticCustomError, core_schema
+
+        allows, rule = self.allows, self.rule
+
+        def check(value: Any) -> Any:
+            if allows(value):
+                return value
+            raise PydanticCustomError("rule", "{rule}", {"rule": rule})
+
+        return core_schema.no_info_plain_validator_function(check)
+
+
+class IsText(Check):
+    """The value is text."""
+
+    rule = "must be text"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is text."""
+        return isinstance(value, str)
+
+    def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> Any:
+        # Pydantic's own check of text does the same, and a payload is mostly text.
+        from pydantic_core import core_schema
+
+        return core_schema.str_schema(strict=True)
+
+
+class IsFlag(Check):
+    """The value is true or false, as such or as a rendered template gives it."""
+
+    rule = "must be true or false"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is one of the two."""
+        return isinstance(value, bool) or value in ("true", "false", "True", "False")
+
+
+_DIGITS = re.compile(r"\s*[+-]?[0-9]{1,20}\s*", re.ASCII)
+
+
+class IsWhole(Check):
+    """The value is a whole number within bounds, as such or as text.
+
+    :param low: the least allowed.
+    :param high: the greatest allowed.
+    """
+
+    def __init__(self, low: int, high: int) -> None:
+        self.low, self.high = low, high
+        self.rule = f"must be a whole number from {low} to {high}"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is such a number; a boolean is none."""
+        if isinstance(value, str):
+            return bool(_DIGITS.fullmatch(value)) and self.low <= int(value) <= self.high
+        if isinstance(value, float):
+            return value.is_integer() and self.low <= value <= self.high
+        return (
+            isinstance(value, int)
+            and not isinstance(value, bool)
+            and self.low <= value <= self.high
+        )
+
+
+class IsNumber(Check):
+    """The value is a number, as such or as text."""
+
+    rule = "must be a number"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is a number; a boolean is none."""
+        if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+            return False
+        try:
+            float(value)
+        except (ValueError, OverflowError):
+            return False
+        return True
+
+
+class IsScalar(Check):
+    """The value is text, a number, or true or false: what becomes text on the way."""
+
+    rule = "must be text, a number, or true or false"
+
+    def allows(self, value: Any) -> bool:
+        """Whether it is a single value."""
+        return isinstance(value, (str, int, float))
+
+
+@dataclass(frozen=True)
+class Named:
+    """The reference's name of a map or an enumeration.
+
+    :ivar name: the name.
+    :ivar values: the reference's values, where the service may add to them and any text is taken.
+    """
+
+    name: str
+    values: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Later:
+    """Marks a field that version 2.0's reference does not list.
+
+    :ivar min_version: lowest version that is known to take it.
+    """
+
+    min_version: str = "2.1"
+
+
+LATER = Later()
+# The reference does not list it; a service of 2.0 takes it all the same.
+UNLISTED = Later("2.0")
+_TWO_31, _TWO_63 = 2**31, 2**63
+Text = Annotated[str, IsText()]
+Flag = Annotated[bool, IsFlag()]
+Int32 = Annotated[int, IsWhole(-_TWO_31, _TWO_31 - 1)]
+Int64 = Annotated[int, IsWhole(-_TWO_63, _TWO_63 - 1)]
+Double = Annotated[float, IsNumber()]
+Scalar = Annotated[str | int | float | bool, IsScalar()]
+
+
+class Structure(TypedDict, total=False):
+    """Base of all structures: what is not listed passes untouched."""
+
+    __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012
+
+
+# -- enumerations ---------------------------------------------------------------------------------
+
+AzureAvailability = Annotated[
+    Literal["SPOT_AZURE", "ON_DEMAND_AZURE", "SPOT_WITH_FALLBACK_AZURE"],
+    Named("AzureAvailability"),
+]
+PauseStatus = Literal["PAUSED", "UNPAUSED"]
+ViewsToExport = Annotated[Literal["CODE", "DASHBOARDS", "ALL"], Named("ViewsToExport")]
+RunType = Literal["JOB_RUN", "WORKFLOW_RUN", "SUBMIT_RUN"]
+_LIFE_CYCLE_STATES = (
+    "QUEUED",
+    "PENDING",
+    "RUNNING",
+    "TERMINATING",
+    "TERMINATED",
+    "SKIPPED",
+    "INTERNAL_ERROR",
+)
+RunLifeCycleState = Annotated[Text, Named("RunLifeCycleState", _LIFE_CYCLE_STATES)]
+RunResultState = Annotated[
+    Text, Named("RunResultState", ("SUCCESS", "FAILED", "TIMEDOUT", "CANCELED"))
+]
+TriggerType = Annotated[Text, Named("TriggerType", ("PERIODIC", "ONE_TIME", "RETRY"))]
+ViewType = Annotated[Text, Named("ViewType", ("NOTEBOOK", "DASHBOARD"))]
+
+# -- maps -----------------------------------------------------------------------------------------
+
+ParamPair = Annotated[dict[Text, Text], Named("ParamPair")]
+ClusterTag = Annotated[dict[Text, Text], Named("ClusterTag")]
+# The reference says STRING; its own example has a number and a boolean.
+SparkConfPair = Annotated[dict[Text, Scalar], Named("SparkConfPair")]
+SparkEnvPair = Annotated[dict[Text, Text], Named("SparkEnvPair")]
+
+# -- clusters -------------------------------------------------------------------------------------
+
+
+class WorkspaceStorageInfo(Structure, total=False):
+    """A file in the workspace (reference: "WorkspaceStorageInfo")."""
+
+    destination: Required[Text]
+
+
+class DbfsStorageInfo(Structure, total=False):
+    """A place in DBFS (reference: "DbfsStorageInfo")."""
+
+    destination: Required[Text]
+
+
+class FileStorageInfo(Structure, total=False):
+    """A file on the cluster's machines, with container services (reference: "FileStorageInfo")."""
+
+    destination: Required[Text]
+
+
+class ABFSSStorageInfo(Structure, total=False):
+    """A place in Azure Data Lake Storage (reference: "ABFSSStorageInfo")."""
+
+    destination: Required[Text]
+
+
+class InitScriptInfo(Structure, total=False):
+    """Where an init script is; exactly one place (reference: "InitScriptInfo")."""
+
+    workspace: WorkspaceStorageInfo
+    dbfs: DbfsStorageInfo
+    abfss: ABFSSStorageInfo
+    file: FileStorageInfo
+
+
+class ClusterLogConf(Structure, total=False):
+    """Where the cluster's logs go; exactly one place (reference: "ClusterLogConf")."""
+
+    dbfs: DbfsStorageInfo
+
+
+class AutoScale(Structure, total=False):
+    """The least and the greatest number of workers (reference: "AutoScale")."""
+
+    min_workers: Int32
+    max_workers: Int32
+
+
+class AzureAttributes(Structure, total=False):
+    """What machines of Azure a cluster is made of (reference: "AzureAttributes")."""
+
+    first_on_demand: Int32
+    availability: AzureAvailability
+    spot_bid_max_price: Double
+
+
+class NewCluster(Structure, total=False):
+    """A cluster to be made for a run (reference: "NewCluster")."""
+
+    num_workers: Int32
+    autoscale: AutoScale
+    spark_version: Text
+    spark_conf: SparkConfPair
+    node_type_id: Text
+    driver_node_type_id: Text
+    custom_tags: ClusterTag
+    cluster_log_conf: ClusterLogConf
+    init_scripts: list[InitScriptInfo]
+    spark_env_vars: SparkEnvPair
+    enable_elastic_disk: Flag
+    driver_instance_pool_id: Text
+    instance_pool_id: Text
+    azure_attributes: Annotated[AzureAttributes, UNLISTED]
+    policy_id: Annotated[Text, UNLISTED]
+
+
+class MavenLibrary(Structure, total=False):
+    """A library from Maven (reference: "MavenLibrary")."""
+
+    coordinates: Required[Text]
+    repo: Text
+    exclusions: list[Text]
+
+
+class PythonPyPiLibrary(Structure, total=False):
+    """A library from PyPI (reference: "PythonPyPiLibrary")."""
+
+    package: Required[Text]
+    repo: Text
+
+
+class RCranLibrary(Structure, total=False):
+    """A library from CRAN (reference: "RCranLibrary")."""
+
+    package: Required[Text]
+    repo: Text
+
+
+class Library(Structure, total=False):
+    """A library to install; exactly one kind (reference: "Library")."""
+
+    jar: Text
+    egg: Text
+    whl: Text
+    pypi: PythonPyPiLibrary
+    maven: MavenLibrary
+    cran: RCranLibrary
+
+
+class ClusterSpec(Structure, total=False):
+    """What a run runs on (reference: "ClusterSpec")."""
+
+    existing_cluster_id: Text
+    new_cluster: NewCluster
+    libraries: list[Library]
+
+
+class ClusterInstance(Structure, total=False):
+    """The cluster and Spark context that a run used (reference: "ClusterInstance")."""
+
+    cluster_id: Text
+    spark_context_id: Text
+
+
+# -- tasks ----------------------------------------------------------------------------------------
+
+
+class NotebookTask(Structure, total=False):
+    """A notebook and its parameters (reference: "NotebookTask")."""
+
+    notebook_path: Required[Text]
+    revision_timestamp: Int64
+    base_parameters: ParamPair
+
+
+class SparkJarTask(Structure, total=False):
+    """A JAR's main class (reference: "SparkJarTask")."""
+
+    jar_uri: Text
+    main_class_name: Text
+    parameters: list[Text]
+
+
+class SparkPythonTask(Structure, total=False):
+    """A Python file (reference: "SparkPythonTask")."""
+
+    python_file: Required[Text]
+    parameters: list[Text]
+
+
+class SparkSubmitTask(Structure, total=False):
+    """A spark-submit command line (reference: "SparkSubmitTask")."""
+
+    parameters: list[Text]
+
+
+class PipelineTask(Structure, total=False):
+    """A Delta Live Tables pipeline (reference: "PipelineTask")."""
+
+    pipeline_id: Text
+
+
+class RunJobTask(Structure, total=False):
+    """Another job (reference: "RunJobTask"). The ids of jobs outgrew the INT32 named there."""
+
+    job_id: Required[Int64]
+
+
+class JobTask(Structure, total=False):
+    """What is run; exactly one kind (reference: "JobTask")."""
+
+    notebook_task: NotebookTask
+    spark_jar_task: SparkJarTask
+    spark_python_task: SparkPythonTask
+    spark_submit_task: SparkSubmitTask
+    pipeline_task: PipelineTask
+    run_job_task: RunJobTask
+    for_each_task: Annotated["ForEachTask", LATER]
+
+
+# -- notifications, health, schedule --------------------------------------------------------------
+
+
+class JobEmailNotifications(Structure, total=False):
+    """Whom to write to, and when (reference: "JobEmailNotifications")."""
+
+    on_start: list[Text]
+    on_success: list[Text]
+    on_failure: list[Text]
+    on_duration_warning_threshold_exceeded: list[Text]
+    no_alert_for_skipped_runs: Flag
+
+
+class Webhook(Structure, total=False):
+    """A notification destination of the workspace (reference: "Webhook")."""
+
+    id: Required[Text]
+
+
+class WebhookNotifications(Structure, total=False):
+    """Which destinations to tell, and when (reference: "WebhookNotifications")."""
+
+    on_start: list[Webhook]
+    on_success: list[Webhook]
+    on_failure: list[Webhook]
+    on_duration_warning_threshold_exceeded: list[Webhook]
+
+
+class JobNotificationSettings(Structure, total=False):
+    """When to stay silent (reference: "JobNotificationSettings")."""
+
+    no_alert_for_skipped_runs: Flag
+    no_alert_for_canceled_runs: Flag
+    alert_on_last_attempt: Flag
+
+
+class JobsHealthRule(Structure, total=False):
+    """A measure of a run's health and its threshold (reference: "JobsHealthRule").
+
+    Later versions measure bytes, which outgrow the INT32 named there.
+    """
+
+    metric: Text
+    operator: Literal["GREATER_THAN"]
+    value: Int64
+
+
+class JobsHealthRules(Structure, total=False):
+    """The health rules of a job (reference: "JobsHealthRules")."""
+
+    rules: list[JobsHealthRule]
+
+
+class CronSchedule(Structure, total=False):
+    """When a job runs by itself (reference: "CronSchedule")."""
+
+    quartz_cron_expression: Required[Text]
+    timezone_id: Required[Text]
+    pause_status: PauseStatus
+
+
+# -- jobs -----------------------------------------------------------------------------------------
+
+
+class TaskSettings(ClusterSpec, JobTask, total=False):
+    """One of several tasks, in the form of API 2.1 and later."""
+
+    task_key: Annotated[Text, LATER]
+    job_cluster_key: Annotated[Text, LATER]
+    timeout_seconds: Annotated[Int32, LATER]
+    max_retries: Annotated[Int32, LATER]
+    min_retry_interval_millis: Annotated[Int32, LATER]
+    retry_on_timeout: Annotated[Flag, LATER]
+    email_notifications: Annotated[JobEmailNotifications, LATER]
+    webhook_notifications: Annotated[WebhookNotifications, LATER]
+    health: Annotated[JobsHealthRules, LATER]
+
+
+class ForEachTask(Structure, total=False):
+    """A task run once for each input, in the form of API 2.1 and later."""
+
+    task: Annotated[TaskSettings, LATER]
+
+
+class JobCluster(Structure, total=False):
+    """A cluster that several tasks share, in the form of API 2.1 and later."""
+
+    job_cluster_key: Annotated[Text, LATER]
+    new_cluster: Annotated[NewCluster, LATER]
+
+
+class JobSettings(ClusterSpec, JobTask, total=False):
+    """The settings of a job (reference: "JobSettings")."""
+
+    name: Text
+    email_notifications: JobEmailNotifications
+    webhook_notifications: WebhookNotifications
+    notification_settings: JobNotificationSettings
+    timeout_seconds: Int32
+    max_retries: Int32
+    min_retry_interval_millis: Int32
+    retry_on_timeout: Flag
+    schedule: CronSchedule
+    max_concurrent_runs: Int32
+    health: JobsHealthRules
+    tasks: Annotated[list[TaskSettings], LATER]
+    job_clusters: Annotated[list[JobCluster], LATER]
+
+
+class Job(Structure, total=False):
+    """A job as the service knows it (reference: "Job")."""
+
+    job_id: Int64
+    creator_user_name: Text
+    run_as: Text
+    settings: JobSettings
+    created_time: Int64
+
+
+# -- runs -----------------------------------------------------------------------------------------
+
+
+class RunParameters(Structure, total=False):
+    """The parameters of one run; one kind only (reference: "RunParameters")."""
+
+    jar_params: list[Text]
+    notebook_params: ParamPair
+    python_params: list[Text]
+    spark_submit_params: list[Text]
+
+
+class RunState(Structure, total=False):
+    """Where a run is, and how it ended (reference: "RunState")."""
+
+    life_cycle_state: RunLifeCycleState
+    result_state: RunResultState
+    user_cancelled_or_timedout: Flag
+    state_message: Text
+
+
+class Run(Structure, total=False):
+    """A run, all but its output (reference: "Run")."""
+
+    job_id: Int64
+    run_id: Int64
+    creator_user_name: Text
+    number_in_job: Int64
+    original_attempt_run_id: Int64
+    state: RunState
+    schedule: CronSchedule
+    task: JobTask
+    cluster_spec: ClusterSpec
+    cluster_instance: ClusterInstance
+    overriding_parameters: RunParameters
+    start_time: Int64
+    setup_duration: Int64
+    execution_duration: Int64
+    cleanup_duration: Int64
+    end_time: Int64
+    trigger: TriggerType
+    run_name: Text
+    run_page_url: Text
+    run_type: Text
+    attempt_number: Int32
+
+
+class NotebookOutput(Structure, total=False):
+    """What a notebook gave back (reference: "NotebookOutput")."""
+
+    result: Text
+    truncated: Flag
+
+
+class ViewItem(Structure, total=False):
+    """One exported view of a run, as HTML (reference: "ViewItem")."""
+
+    content: Text
+    name: Text
+    type: ViewType
+
+
+# -- what each endpoint takes and gives -----------------------------------------------------------
+
+
+class CreateRequest(JobSettings, total=False):
+    """Create a job (reference: "Create")."""
+
+
+class CreateResponse(Structure, total=False):
+    """The new job (reference: "Create")."""
+
+    job_id: Int64
+
+
+class ListRequest(Structure, total=False):
+    """List jobs (reference: "List"); in later versions by pages and by name."""
+
+    limit: Annotated[Int32, LATER]
+    offset: Annotated[Int32, LATER]
+    name: Annotated[Text, LATER]
+    page_token: Annotated[Text, LATER]
+
+
+class ListResponse(Structure, total=False):
+    """The jobs (reference: "List")."""
+
+    jobs: list[Job]
+
+
+class DeleteRequest(Structure, total=False):
+    """Delete a job (reference: "Delete")."""
+
+    job_id: Required[Int64]
+
+
+class GetRequest(Structure, total=False):
+    """Read a job (reference: "Get")."""
+
+    job_id: Required[Int64]
+
+
+class GetResponse(Structure, total=False):
+    """A job and its settings (reference: "Get")."""
+
+    job_id: Int64
+    creator_user_name: Text
+    settings: JobSettings
+    created_time: Int64
+
+
+class ResetRequest(Structure, total=False):
+    """Overwrite all settings of a job (reference: "Reset")."""
+
+    job_id: Required[Int64]
+    new_settings: Required[JobSettings]
+
+
+class UpdateRequest(Structure, total=False):
+    """Change or remove some settings of a job (reference: "Update")."""
+
+    job_id: Required[Int64]
+    new_settings: JobSettings
+    fields_to_remove: list[Text]
+
+
+class RunNowRequest(RunParameters, total=False):
+    """Run a job now (reference: "Run now")."""
+
+    job_id: Required[Int64]
+    idempotency_token: Text
+
+
+class RunNowResponse(Structure, total=False):
+    """The run that was started (reference: "Run now")."""
+
+    run_id: Int64
+    number_in_job: Int64
+
+
+class RunsSubmitRequest(ClusterSpec, JobTask, total=False):
+    """Submit a one-time run (reference: "Runs submit")."""
+
+    run_name: Text
+    webhook_notifications: WebhookNotifications
+    notification_settings: JobNotificationSettings
+    timeout_seconds: Int32
+    idempotency_token: Text
+    email_notifications: Annotated[JobEmailNotifications, LATER]
+    health: Annotated[JobsHealthRules, LATER]
+    tasks: Annotated[list[TaskSettings], LATER]
+    job_clusters: Annotated[list[JobCluster], LATER]
+
+
+class RunsSubmitResponse(Structure, total=False):
+    """The run that was started (reference: "Runs submit")."""
+
+    run_id: Int64
+
+
+class RunsListRequest(Structure, total=False):
+    """List runs, latest start first (reference: "Runs list")."""
+
+    active_only: Flag
+    completed_only: Flag
+    job_id: Int64
+    offset: Int32
+    limit: Int32
+    run_type: RunType
+    page_token: Annotated[Text, LATER]
+
+
+class RunsListResponse(Structure, total=False):
+    """A page of runs (reference: "Runs list")."""
+
+    runs: list[Run]
+    has_more: Flag
+    next_page_token: Annotated[Text, LATER]
+
+
+class RunsGetRequest(Structure, total=False):
+    """Read a run (reference: "Runs get")."""
+
+    run_id: Required[Int64]
+
+
+class RunsGetResponse(Run, total=False):
+    """A run (reference: "Runs get")."""
+
+    run_duration: Int64
+
+
+class RunsExportRequest(Structure, total=False):
+    """Export a notebook run as HTML (reference: "Runs export")."""
+
+    run_id: Required[Int64]
+    views_to_export: ViewsToExport
+
+
+class RunsExportResponse(Structure, total=False):
+    """The views of a run (reference: "Runs export")."""
+
+    views: list[ViewItem]
+
+
+class RunsCancelRequest(Structure, total=False):
+    """Cancel a run (reference: "Runs cancel")."""
+
+    run_id: Required[Int64]
+
+
+class RunsCancelAllRequest(Structure, total=False):
+    """Cancel all runs of a job (reference: "Runs cancel all")."""
+
+    job_id: Required[Int64]
+
+
+class RunsGetOutputRequest(Structure, total=False):
+    """Read the output of a run (reference: "Runs get output")."""
+
+    run_id: Required[Int64]
+
+
+class RunsGetOutputResponse(Structure, total=False):
+    """Output or error of a run, and the run (reference: "Runs get output")."""
+
+    notebook_output: NotebookOutput
+    error: Text
+    metadata: Run
+
+
+class RunsDeleteRequest(Structure, total=False):
+    """Delete a run that has ended (reference: "Runs delete")."""
+
+    run_id: Required[Int64]
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """One endpoint: what it takes and gives.
+
+    :ivar section: the reference's heading.
+    :ivar verb: HTTP verb.
+    :ivar path: path below ``/api/2.0/jobs/``; the name of the call.
+    :ivar request: the structure that it takes.
+    :ivar response: the structure that it gives; None where that is an empty object.
+    """
+
+    section: str
+    verb: Literal["GET", "POST"]
+    path: str
+    request: Any
+    response: Any = None
+
+
+ENDPOINTS = {
+    endpoint.path: endpoint
+    for endpoint in (
+        Endpoint("Create", "POST", "create", CreateRequest, CreateResponse),
+        Endpoint("List", "GET", "list", ListRequest, ListResponse),
+        Endpoint("Delete", "POST", "delete", DeleteRequest),
+        Endpoint("Get", "GET", "get", GetRequest, GetResponse),
+        Endpoint("Reset", "POST", "reset", ResetRequest),
+        Endpoint("Update", "POST", "update", UpdateRequest),
+        Endpoint("Run now", "POST", "run-now", RunNowRequest, RunNowResponse),
+        Endpoint("Runs submit", "POST", "runs/submit", RunsSubmitRequest, RunsSubmitResponse),
+        Endpoint("Runs list", "GET", "runs/list", RunsListRequest, RunsListResponse),
+        Endpoint("Runs get", "GET", "runs/get", RunsGetRequest, RunsGetResponse),
+        Endpoint("Runs export", "GET", "runs/export", RunsExportRequest, RunsExportResponse),
+        Endpoint("Runs cancel", "POST", "runs/cancel", RunsCancelRequest),
+        Endpoint("Runs cancel all", "POST", "runs/cancel-all", RunsCancelAllRequest),
+        Endpoint(
+            "Runs get output", "GET", "runs/get-output", RunsGetOutputRequest, RunsGetOutputResponse
+        ),
+        Endpoint("Runs delete", "POST", "runs/delete", RunsDeleteRequest),
+    )
+}

@@ -1,0 +1,1 @@
+"""Exchanges of several requests with the Jobs API, each written once as a generator."""

@@ -1,0 +1,64 @@
+"""Cancelling a job's runs that are active, to make way for one's own."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Any
+
+from airflow_jobs_provider.api.endpoints import (
+    RUNS_PER_PAGE_IN_EVERY_VERSION,
+    cancel_run,
+    list_runs,
+)
+from airflow_jobs_provider.api.errors import NotFoundError
+from airflow_jobs_provider.api.pagination import read_all
+from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.workflows.steps import Step, Wait
+
+__all__ = ["cancel_previous_runs"]
+
+Run = dict[str, Any]
+
+
+def cancel_previous_runs(
+    job_id: int, *, before_run_id: int | None = None, polling_period_seconds: float
+) -> Generator[Step, Any, list[int]]:
+    """Cancel the active runs of a job and wait until they have ended; return their ids.
+
+    Runs that start meanwhile are left alone, and not waited for.
+
+    :param job_id: the job.
+    :param before_run_id: cancel only what started before this run, while this one is active.
+    :param polling_period_seconds: between two looks.
+    """
+    canceled: list[int] = []
+    latest_start: int | None = None
+    while True:
+        active = yield from _active_runs(job_id)
+        if latest_start is None:
+            limits = [run for run in active if before_run_id in (None, run["run_id"])]
+            latest_start = max(map(_start, limits), default=-1)
+        previous = {
+            int(run["run_id"])
+            for run in active
+            if _start(run) <= latest_start and run["run_id"] != before_run_id
+        }
+        if not previous:
+            return canceled
+        for run_id in sorted(previous.difference(canceled)):
+            try:
+                yield cancel_run(run_id)
+            except NotFoundError:
+                continue  # ended and deleted meanwhile
+            canceled.append(run_id)
+        yield Wait(polling_period_seconds)
+
+
+def _start(run: Run) -> int:
+    return int(run.get("start_time") or 0)
+
+
+def _active_runs(job_id: int) -> Generator[Step, Any, list[Run]]:
+    call = list_runs(job_id=job_id, active_only=True, limit=RUNS_PER_PAGE_IN_EVERY_VERSION)
+    runs: list[Run] = yield from read_all(call)
+    return [run for run in runs if not RunState.from_run(run).is_terminal]

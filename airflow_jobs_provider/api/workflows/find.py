@@ -1,0 +1,266 @@
+"""What a sensor waits for: a run by its id, a run of a job, a task of either. All exchanges.
+
+* :func:`find_job_id` finds a job by its name.
+* :func:`find_run` finds the run of a job that a wait is about; :func:`wait_for_run` waits for one.
+* :func:`follow_task` waits for the end of a task of a run.
+* :func:`wait_for_target` is all of it, for a face that needs no rest in between.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from airflow_jobs_provider.api.endpoints import (
+    RUNS_PER_PAGE_IN_EVERY_VERSION,
+    list_jobs,
+    list_runs,
+)
+from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.api.ids import exactly_one_of, id_argument
+from airflow_jobs_provider.api.pagination import Pages, read_all
+from airflow_jobs_provider.api.problems import Problem, what_it_is
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
+from airflow_jobs_provider.api.versions import LATEST_API_VERSION
+from airflow_jobs_provider.api.workflows.outputs import latest_attempts
+from airflow_jobs_provider.api.workflows.progress import Log, RunProgress
+from airflow_jobs_provider.api.workflows.steps import Run, Step, Wait, follow_run, whole_run
+
+__all__ = [
+    "Target",
+    "find_job_id",
+    "find_run",
+    "follow_task",
+    "wait_for_run",
+    "wait_for_target",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is waited for.
+
+    :ivar run_id: a run; else the job tells.
+    :ivar job_id: a job; else its name tells.
+    :ivar job_name: a job's exact name.
+    :ivar started_since: a run of the job counts if it started at this time, in seconds since the
+        epoch, or later.
+    :ivar began: when the wait began, likewise; see :func:`find_run`.
+    :ivar task_key: a task of the run, in place of the whole run.
+    """
+
+    run_id: int | None
+    job_id: int | None
+    job_name: str | None
+    started_since: float
+    began: float
+    task_key: str | None
+
+    @classmethod
+    def from_arguments(
+        cls,
+        *,
+        run_id: Any = None,
+        job_id: Any = None,
+        job_name: str | None = None,
+        started_since: datetime | str | None = None,
+        began: float | None = None,
+        task_key: str | None = None,
+    ) -> Target:
+        """Read the arguments of a sensor, rendered: numbers and times may be text.
+
+        :raises InvalidRequestError: it is not exactly one of run, job and name, or one cannot be
+            read.
+        """
+        exactly_one_of(run_id=run_id, job_id=job_id, job_name=job_name)
+        for name, text in (("job_name", job_name or None), ("task_key", task_key)):
+            if text is not None and not (isinstance(text, str) and text):
+                raise _invalid(name, "must be text that is not empty", what_it_is(text))
+        since = 0.0 if run_id not in (None, "") else _seconds(started_since)
+        return cls(
+            run_id=id_argument("run_id", run_id) if run_id not in (None, "") else None,
+            job_id=id_argument("job_id", job_id) if job_id not in (None, "") else None,
+            job_name=job_name or None,
+            started_since=since,
+            began=time.time() if began is None else began,
+            task_key=task_key or None,
+        )
+
+    def __str__(self) -> str:
+        """Name it as a log does."""
+        if self.run_id is not None:
+            return f"run {self.run_id}"
+        job = f"job {self.job_id}" if self.job_id is not None else f"job {self.job_name!r}"
+        since = datetime.fromtimestamp(self.started_since, UTC).isoformat(" ", "seconds")
+        return f"a run of {job} that started at {since} or later"
+
+
+def _invalid(field: str, rule: str, found: str) -> InvalidRequestError:
+    return InvalidRequestError("", [Problem(field, rule, found)])
+
+
+def _seconds(moment: datetime | str | None) -> float:
+    if isinstance(moment, str) and moment:
+        with suppress(ValueError):
+            moment = datetime.fromisoformat(moment)
+    if not isinstance(moment, datetime):
+        found = f"it is {moment[:50]!r}" if isinstance(moment, str) else what_it_is(moment)
+        raise _invalid("started_since", "must be a time in ISO 8601", found)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()
+
+
+def find_job_id(job_name: str) -> Generator[Step, Any, int | None]:
+    """Find the id of the job of exactly this name; None if there is none.
+
+    One request where the service filters by name, all pages of the list where it does not.
+
+    :raises ValueError: several jobs have the name; the message has their ids.
+    """
+    jobs: list[dict[str, Any]] = yield from read_all(list_jobs(name=job_name))
+    ids: list[int] = [
+        job["job_id"] for job in jobs if (job.get("settings") or {}).get("name") == job_name
+    ]
+    if len(ids) > 1:
+        raise ValueError(
+            f"{len(ids)} jobs have the name {job_name!r} (job_id {', '.join(map(str, ids))}). "
+            "Rename or delete all but one, or give the job_id"
+        )
+    return ids[0] if ids else None
+
+
+def find_run(
+    job_id: int, *, started_since: float, began: float
+) -> Generator[Step, Any, Run | None]:
+    """Find the run of a job that a wait is about; None where there is none yet.
+
+    It is the newest run that had started when the wait began, or else the first one after that. So
+    it is the same run at every look, even for a sensor that is rescheduled or moved and remembers
+    nothing: going over to each newer run might never come to an end. A run that the service skipped
+    has not started and does not count.
+
+    :param job_id: the job.
+    :param started_since: seconds since the epoch; runs that started earlier do not count.
+    :param began: when the wait began, likewise.
+    """
+    found: Run | None = None
+    pages = Pages(list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION))
+    while not pages.has_ended:
+        for run in (yield from pages.next_page()):
+            started = float(run.get("start_time") or 0) / 1000
+            if started and started < started_since:
+                return found  # latest start first: the rest is older
+            skipped = RunState.from_run(run).life_cycle_state == RunLifeCycleState.SKIPPED
+            if started and not skipped:
+                found = run
+                if started <= began:
+                    return found
+    return found
+
+
+def wait_for_run(
+    target: Target, *, polling_period: Callable[[], float], log: Log
+) -> Generator[Step, Any, Run]:
+    """Wait until a job has the run that is asked for; return it as the list shows it.
+
+    :param target: names the job, and from when on its runs count.
+    :param polling_period: gives the seconds to the next look.
+    :param log: told what is waited for, and what was found.
+    :raises ValueError: no job or several jobs have the name.
+    """
+    job_id = target.job_id
+    if job_id is None:
+        job_id = yield from find_job_id(str(target.job_name))
+        if job_id is None:
+            raise ValueError(f"no job has the name {target.job_name!r}")
+    is_told = False
+    while True:
+        run = yield from find_run(job_id, started_since=target.started_since, began=target.began)
+        if run is not None:
+            log.info("Found run %s: %s", run["run_id"], run.get("run_page_url") or "no page")
+            return run
+        if not is_told:
+            log.info("Waiting for %s", target)
+            is_told = True
+        yield Wait(polling_period())
+
+
+def follow_task(
+    run_id: int, task_key: str, *, polling_period: Callable[[], float], log: Log
+) -> Generator[Step, Any, Run]:
+    """Wait until a task of a run has ended, at its latest attempt; return the task's own run.
+
+    :param run_id: the run.
+    :param task_key: the task.
+    :param polling_period: gives the seconds to the next look.
+    :param log: told the task's way.
+    :raises ValueError: the run has no such task.
+    """
+    progress: RunProgress | None = None
+    seen: int | None = None
+    while True:
+        run = yield from whole_run(run_id, api_version=LATEST_API_VERSION)
+        tasks = latest_attempts(run)
+        run_has_ended = RunState.from_run(run).is_terminal
+        task = tasks.get(task_key)
+        if task is not None:
+            task_run_id = int(task.get("run_id") or run_id)
+            if progress is None:
+                log.info("Task %r of run %s is run %s", task_key, run_id, task_run_id)
+                progress = RunProgress(task_run_id, log)
+            elif task_run_id != seen:
+                progress.next_attempt(task_run_id)
+            seen = task_run_id
+            # A task that is not told to have ended has ended with its run at the latest.
+            ended = progress.observe(task).is_terminal
+            if ended or run_has_ended:
+                state = (task if ended else run).get("state")
+                page = task.get("run_page_url") or run.get("run_page_url")
+                whole = {**task, "run_id": task_run_id, "state": state, "run_page_url": page}
+                return {**whole, "job_id": run.get("job_id")}
+        elif tasks or run_has_ended:
+            keys = ", ".join(map(repr, tasks)) or "none"
+            raise ValueError(f"run {run_id} has no task {task_key!r}; its tasks: {keys}")
+        yield Wait(polling_period())
+
+
+def wait_for_target(
+    target: Target,
+    *,
+    polling_period: Callable[[], float],
+    log: Log,
+    on_found: Callable[[Run], None] = lambda _run: None,
+    remembers: bool = True,
+) -> Generator[Step, Any, Run]:
+    """Wait until what is waited for has ended; return it.
+
+    :param target: what is waited for.
+    :param polling_period: gives the seconds to the next look.
+    :param log: told the way.
+    :param on_found: told the run, as soon as a job has it.
+    :param remembers: whether the exchange is carried on where it stopped; False where it is begun
+        anew for each look.
+    """
+    first_look: Run | None = None
+    run_id = target.run_id
+    if run_id is None:
+        first_look = yield from wait_for_run(target, polling_period=polling_period, log=log)
+        run_id = int(first_look["run_id"])
+        on_found(first_look)
+    if target.task_key is not None:
+        return (
+            yield from follow_task(run_id, target.task_key, polling_period=polling_period, log=log)
+        )
+    ended = yield from follow_run(
+        run_id,
+        polling_period=polling_period,
+        progress=RunProgress(run_id, log),
+        follow_attempts=target.run_id is None,
+        attempts_from_end=not remembers,
+    )
+    return ended.run

@@ -1,0 +1,407 @@
+"""What a run gave back: which calls bring its output, and how their answers are read.
+
+The API gives the output of one task at a time. A run of one task is asked by its own id; a run
+that lists ``tasks`` is asked for each of them, at its latest attempt. A ``for_each_task`` has no
+output of its own: its run lists ``iterations``, each a run with an output.
+
+Reference: "Runs get output", "NotebookOutput".
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
+
+from airflow_jobs_provider.api.endpoints import get_run_output
+from airflow_jobs_provider.api.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    InvalidRequestError,
+    JobsAPIError,
+    NotFoundError,
+    UnexpectedResponseError,
+)
+from airflow_jobs_provider.api.states import RunResultState, RunState, RunStatus
+from airflow_jobs_provider.api.text import visible
+from airflow_jobs_provider.api.versions import LATEST_API_VERSION
+from airflow_jobs_provider.api.workflows.steps import Step, whole_run
+
+__all__ = [
+    "MAX_FAILED_ITERATIONS_READ",
+    "OutputValue",
+    "TaskOutput",
+    "failed_tasks",
+    "latest_attempts",
+    "output_value",
+    "read_outputs",
+]
+
+# How many failed iterations of a run are asked for their own errors, one request each.
+MAX_FAILED_ITERATIONS_READ = 100
+_BECAUSE_OF_OTHERS = (RunResultState.UPSTREAM_FAILED, RunResultState.UPSTREAM_CANCELED)
+# Iterations are listed from this version on.
+_ITERATIONS_API_VERSION = LATEST_API_VERSION
+_FOR_EACH = "for_each_task"
+
+Entry: TypeAlias = Mapping[str, Any]
+# What a task gave back: a text, None, or a list of them for a for_each_task.
+OutputValue: TypeAlias = str | list[str | None] | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskOutput:
+    """The output of one task run.
+
+    :ivar task_key: the task's key; None in a run that lists no tasks.
+    :ivar run_id: the task run's id.
+    :ivar result: the text that the notebook gave to ``dbutils.notebook.exit()``; None without one.
+    :ivar truncated: whether the service cut the result off.
+    :ivar error: the task's own error; empty if it has none.
+    :ivar error_trace: the error's stack trace, where the service gives one.
+    :ivar state: the task run's state.
+    :ivar is_read: whether the service gave the output; False where it was not asked for it, or
+        refused it.
+    :ivar iterations: of a ``for_each_task`` the outputs of its iterations in the order of its
+        inputs, None for those that did not start; None for any other task.
+    """
+
+    task_key: str | None
+    run_id: int
+    result: str | None
+    truncated: bool
+    error: str
+    error_trace: str
+    state: RunState
+    is_read: bool = True
+    iterations: tuple[TaskOutput | None, ...] | None = None
+
+    @classmethod
+    def from_answer(
+        cls, task_key: str | None, run_id: int, answer: Mapping[str, Any]
+    ) -> TaskOutput:
+        """Read the answer of ``runs/get-output``."""
+        notebook_output = answer.get("notebook_output") or {}
+        result = notebook_output.get("result")
+        return cls(
+            task_key=task_key,
+            run_id=run_id,
+            result=None if result is None else str(result),
+            truncated=bool(notebook_output.get("truncated")),
+            error=str(answer.get("error") or ""),
+            error_trace=str(answer.get("error_trace") or ""),
+            state=RunState.from_run(answer.get("metadata") or {}),
+        )
+
+    @classmethod
+    def unread(cls, task_key: str | None, run_id: int, task: Entry) -> TaskOutput:
+        """Make the output of a task run of which only the state is known."""
+        return replace(cls.from_answer(task_key, run_id, {"metadata": task}), is_read=False)
+
+    @property
+    def value(self) -> OutputValue:
+        """What the task gave back: a text or None, or a list of them for a ``for_each_task``."""
+        if self.iterations is None:
+            return self.result
+        return [None if one is None else one.result for one in self.iterations]
+
+    def each(self) -> Iterator[TaskOutput]:
+        """Yield the output itself, or those of the iterations of a ``for_each_task``."""
+        if self.iterations is None:
+            yield self
+        else:
+            yield from (one for one in self.iterations if one is not None)
+
+    def cut(self, max_bytes: int | None) -> TaskOutput:
+        """Return the output with each text cut off after so many bytes of UTF-8."""
+        if max_bytes is None:
+            return self
+        if self.iterations is not None:
+            cut = tuple(one and one.cut(max_bytes) for one in self.iterations)
+            return replace(self, iterations=cut)
+        if self.result is None or len(self.result.encode()) <= max_bytes:
+            return self
+        kept = self.result.encode()[:max_bytes].decode(errors="ignore")
+        return replace(self, result=kept, truncated=True)
+
+    def failure_lines(self) -> list[str]:
+        """Return why the task failed, as lines for people: one, and one for each iteration."""
+        name = "" if self.task_key is None else f"Task {self.task_key!r}"
+        lines = [": ".join(filter(None, (name, visible(self.error) or str(self.state))))]
+        failed = [
+            (index, one)
+            for index, one in enumerate(self.iterations or ())
+            if one is not None and _failed_itself(one.state)
+        ]
+        lines += [
+            f"{name}, iteration {index} (run {one.run_id}): {visible(one.error) or one.state}"
+            for index, one in failed
+            if one.is_read
+        ]
+        more = sum(not one.is_read for _, one in failed)
+        return [*lines, f"{name}, further iterations that failed: {more}"] if more else lines
+
+
+def latest_attempts(run: Entry) -> dict[str, Entry]:
+    """Return the task runs of a run by task key, the highest attempt of each."""
+    latest: dict[str, Entry] = {}
+    for task in run.get("tasks") or ():
+        key = str(task.get("task_key") or task.get("run_id"))
+        if key not in latest or _attempt(task) >= _attempt(latest[key]):
+            latest[key] = task
+    return latest
+
+
+def failed_tasks(run: Entry) -> dict[str, Entry]:
+    """Return the task runs that failed themselves, by task key, at their latest attempt.
+
+    Not those that were skipped, or did not run because of others.
+    """
+    tasks = latest_attempts(run)
+    return {key: task for key, task in tasks.items() if _failed_itself(RunState.from_run(task))}
+
+
+def read_outputs(
+    run: Entry,
+    *,
+    of_failed_tasks_only: bool = False,
+    on_unreadable: Callable[[Mapping[str, int], JobsAPIError], None] | None = None,
+) -> Generator[Step, Any, list[TaskOutput]]:
+    """Read the outputs of a run that has ended, one for each of its tasks: an exchange.
+
+    At most :data:`MAX_FAILED_ITERATIONS_READ` failed iterations are asked for their errors.
+
+    :param run: the run as ``runs/get`` or ``runs/list`` answered it.
+    :param of_failed_tasks_only: leave out the tasks, and the iterations, of a run of several that
+        succeeded, or did not run because of others.
+    :param on_unreadable: told of tasks of a run of several whose output cannot be read, as run ids
+        by task key (``key[3]`` for an iteration); their output is then empty. Trouble that is not
+        one task's own takes the tasks that were not yet asked for with it. None raises what went
+        wrong.
+    :raises JobsAPIError: the output cannot be read.
+    """
+    if not run.get("tasks") and not _is_loop(run):
+        run_id = int(run["run_id"])
+        try:
+            answer = yield get_run_output(run_id)
+        except NotFoundError:
+            raise
+        except BadRequestError:
+            # A list does not tell a run's tasks, and a run of several has no output of its own.
+            run = yield from whole_run(run_id, api_version=_ITERATIONS_API_VERSION)
+            if not run.get("tasks"):
+                raise
+        else:
+            return [TaskOutput.from_answer(None, run_id, answer)]
+    if not run.get("tasks"):
+        run = {"tasks": [run]}
+    elif run.get("iterations") is not None:
+        # The run of a for_each_task lists itself as its one task.
+        run = {"tasks": [{**task, "iterations": run["iterations"]} for task in run["tasks"]]}
+    tasks = failed_tasks(run) if of_failed_tasks_only else latest_attempts(run)
+    reading = _Reading(
+        of_failed_tasks_only,
+        [
+            _Wanted(key, int(task["run_id"]), task)
+            for key, task in tasks.items()
+            if task.get("run_id") is not None
+        ],
+    )
+    while (wanted := reading.next()) is not None:
+        try:
+            yield from reading.read(wanted)
+        except InvalidRequestError:
+            raise
+        except JobsAPIError as error:
+            if on_unreadable is None:
+                raise
+            lost = [wanted]
+            if not _is_of_one_task(error):
+                lost += reading.give_up()
+            on_unreadable({one.name: one.run_id for one in lost}, error)
+    return [one.output() for one in reading.tasks]
+
+
+class _IterationsNotListedError(JobsAPIError):
+    """The run of a for_each_task came without its iterations."""
+
+    def __init__(self) -> None:
+        super().__init__("its iterations are not listed; version 2.2 of the API lists them")
+
+
+@dataclass(eq=False, slots=True)
+class _Wanted:
+    """The run of a task, or of an iteration of one, whose output is wanted.
+
+    :ivar name: the task's key; ``key[3]`` for an iteration, by its place in the service's list.
+    :ivar entry: the run as it is listed.
+    :ivar loop: of an iteration the task that it belongs to.
+    :ivar answer: what ``runs/get-output`` answered.
+    :ivar iterations: of a ``for_each_task`` all its iterations as they are listed, once known.
+    :ivar total: of a ``for_each_task`` the number of its inputs, where it is told.
+    :ivar attempts: of a ``for_each_task`` the latest attempt that is known of each iteration, by
+        the run id of the first.
+    """
+
+    name: str
+    run_id: int
+    entry: Entry
+    loop: _Wanted | None = None
+    answer: Mapping[str, Any] | None = None
+    iterations: list[_Wanted] | None = None
+    total: int = 0
+    attempts: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def attempt(self) -> int:
+        """How many attempts there were before it."""
+        return _attempt(self.entry)
+
+    @property
+    def first_attempt_id(self) -> int | None:
+        """The run id of the first attempt; None where it is not told."""
+        told = self.entry.get("original_attempt_run_id")
+        if not told and self.answer is not None:
+            told = (self.answer.get("metadata") or {}).get("original_attempt_run_id")
+        if not told and self.attempt == 0:
+            told = self.run_id
+        return int(told) if told else None
+
+    def note_attempt(self, one: _Wanted) -> None:
+        """Note of a for_each_task which attempt an iteration is."""
+        first = one.first_attempt_id
+        if first is not None:
+            self.attempts[first] = max(one.attempt, self.attempts.get(first, 0))
+
+    def is_replaced(self, one: _Wanted) -> bool:
+        """Whether a later attempt at the same iteration is known."""
+        first = one.first_attempt_id
+        return first is not None and one.attempt < self.attempts.get(first, 0)
+
+    def output(self) -> TaskOutput:
+        if self.answer is not None:
+            return TaskOutput.from_answer(self.name, self.run_id, self.answer)
+        output = TaskOutput.unread(self.name, self.run_id, self.entry)
+        if self.iterations is None:
+            return output
+        latest: dict[int, _Wanted] = {}
+        for one in self.iterations:
+            first = one.first_attempt_id or one.run_id
+            # What is replaced keeps the place for the attempt that counts.
+            if first not in latest or not self.is_replaced(one):
+                latest[first] = one
+        outputs = [one.output() for one in latest.values()]
+        not_started = max(0, self.total - len(outputs))
+        return replace(output, iterations=(*outputs, *[None] * not_started))
+
+
+@dataclass(eq=False, slots=True)
+class _Reading:
+    """What is still to be read of a run, task by task; a for_each_task makes way for iterations."""
+
+    of_failed_only: bool
+    tasks: list[_Wanted]
+    errors_left: int = MAX_FAILED_ITERATIONS_READ
+    waiting: deque[_Wanted] = field(default_factory=deque)
+
+    def __post_init__(self) -> None:
+        self.waiting.extend(self.tasks)
+
+    def next(self) -> _Wanted | None:
+        """Return what is to be read next; None at the end."""
+        while self.waiting:
+            wanted = self.waiting.popleft()
+            if wanted.loop is None or self._is_to_be_read(wanted, wanted.loop):
+                return wanted
+        return None
+
+    def give_up(self) -> list[_Wanted]:
+        """Read nothing more; return what is left out."""
+        left, self.waiting = list(self.waiting), deque()
+        return left
+
+    def read(self, wanted: _Wanted) -> Generator[Step, Any, None]:
+        """Read one output, or a for_each_task's list of iterations."""
+        if _is_loop(wanted.entry):
+            yield from self._read_iterations(wanted)
+            return
+        try:
+            wanted.answer = yield get_run_output(wanted.run_id)
+            if wanted.loop is not None:
+                wanted.loop.note_attempt(wanted)
+        except BadRequestError as error:
+            # Version 2.0 does not tell that it is a for_each_task, whose output is refused.
+            if not _may_be_loop(wanted) or isinstance(error, (NotFoundError, ConflictError)):
+                raise
+            try:
+                yield from self._read_iterations(wanted)
+            except JobsAPIError:
+                raise error from None
+
+    def _read_iterations(self, loop: _Wanted) -> Generator[Step, Any, None]:
+        run = loop.entry
+        if run.get("iterations") is None:
+            run = yield from whole_run(loop.run_id, api_version=_ITERATIONS_API_VERSION)
+        stats = [
+            (task.get(_FOR_EACH) or {}).get("stats") for task in (run, *(run.get("tasks") or ()))
+        ]
+        totals = [(one.get("task_run_stats") or {}).get("total_iterations") for one in stats if one]
+        loop.total = max((int(total or 0) for total in totals), default=0)
+        if run.get("iterations") is None and (loop.total or all(one is None for one in stats)):
+            raise _IterationsNotListedError
+        loop.iterations = [
+            _Wanted(f"{loop.name}[{place}]", int(entry["run_id"]), entry, loop)
+            for place, entry in enumerate(run.get("iterations") or ())
+            if entry.get("run_id") is not None
+        ]
+        for one in loop.iterations:
+            loop.note_attempt(one)
+        # The latest attempts first: their outputs tell which ones they replace.
+        ordered = sorted(loop.iterations, key=lambda one: -one.attempt)
+        self.waiting.extendleft(reversed(ordered))
+
+    def _is_to_be_read(self, wanted: _Wanted, loop: _Wanted) -> bool:
+        if loop.is_replaced(wanted):
+            return False
+        failed = _failed_itself(RunState.from_run(wanted.entry))
+        if self.of_failed_only and not failed and wanted.first_attempt_id is not None:
+            return False
+        if failed or self.of_failed_only:
+            self.errors_left -= 1
+            return self.errors_left >= 0
+        return True
+
+
+def _attempt(entry: Entry) -> int:
+    return int(entry.get("attempt_number") or 0)
+
+
+def _is_loop(entry: Entry) -> bool:
+    return entry.get(_FOR_EACH) is not None
+
+
+def _may_be_loop(wanted: _Wanted) -> bool:
+    told = any(name.endswith("_task") and kind is not None for name, kind in wanted.entry.items())
+    return wanted.loop is None and not told
+
+
+def _is_of_one_task(error: JobsAPIError) -> bool:
+    """Whether the next task may fare better; else it would be waited for as long, and in vain."""
+    refused = isinstance(error, (BadRequestError, AuthenticationError, _IterationsNotListedError))
+    does_not_fit = isinstance(error, UnexpectedResponseError) and error.does_not_fit
+    return does_not_fit or (refused and not isinstance(error, ConflictError))
+
+
+def _failed_itself(state: RunState) -> bool:
+    return state.status not in (RunStatus.SUCCEEDED, RunStatus.SKIPPED) and (
+        state.result_state not in _BECAUSE_OF_OTHERS
+    )
+
+
+def output_value(outputs: Sequence[TaskOutput]) -> OutputValue | dict[str, OutputValue]:
+    """Return what a run gave back: what its one task did, or a dict by task key for several."""
+    if len(outputs) == 1:
+        return outputs[0].value
+    return {str(output.task_key): output.value for output in outputs} or None

@@ -1,0 +1,127 @@
+"""Repairing a run: its failed tasks run again under the same run_id (API 2.1 and later).
+
+The service keeps count of a run's repairs, so nothing has to be remembered here: whichever process
+looks at the run knows how often it was repaired, and the service repairs no run that is active.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from typing import Any
+
+from airflow_jobs_provider.api.endpoints import repair_run
+from airflow_jobs_provider.api.errors import BadRequestError
+from airflow_jobs_provider.api.states import RunState, RunStatus
+from airflow_jobs_provider.api.workflows.steps import Step, Wait, read_run
+
+__all__ = ["is_repairable", "repair_once", "repaired_at", "repairs_of", "run_parameters"]
+
+Run = dict[str, Any]
+
+# A run that succeeded with failures has failed tasks to run again, where it counts as failed.
+_REPAIRABLE = (RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.SUCCEEDED_WITH_FAILURES)
+# Looks at the run until the service shows the repair that it has accepted.
+_LOOKS_FOR_THE_REPAIR = 10
+
+
+def repair_once(
+    run_id: int,
+    *,
+    max_repairs: int,
+    polling_period_seconds: float,
+    fail_on_partial_success: bool = True,
+    launched_at: float | None = None,
+) -> Generator[Step, Any, Run | None]:
+    """Run the failed tasks of a run again, with the parameters that the run was given.
+
+    Returns the run, repaired and as it is then; also where somebody else is repairing it, or a
+    request of ours whose answer got lost has. None where it is not to be repaired: it was canceled
+    or skipped, or has been repaired often enough.
+
+    :param run_id: a run that has ended badly.
+    :param max_repairs: repairs of the run at the most, whoever asked for them.
+    :param polling_period_seconds: between two looks for the repair.
+    :param fail_on_partial_success: repair a run with the result SUCCESS_WITH_FAILURES, too.
+    :param launched_at: when the run was launched, in seconds since the epoch; see
+        :func:`~.steps.read_run`.
+    :raises BadRequestError: the service does not repair the run.
+    """
+
+    def read() -> Generator[Step, Any, Run]:
+        return read_run(
+            run_id,
+            launched_at=launched_at,
+            period=polling_period_seconds,
+            include_history=True,
+        )
+
+    run = yield from read()
+    if RunState.from_run(run).status is RunStatus.ACTIVE:
+        return run
+    repairs = repairs_of(run)
+    repairable = is_repairable(run, fail_on_partial_success=fail_on_partial_success)
+    if not repairable or len(repairs) >= max_repairs:
+        return None
+    request = {
+        "run_id": run_id,
+        "rerun_all_failed_tasks": True,
+        **run_parameters(run),
+    }
+    if repairs:
+        request["latest_repair_id"] = repairs[-1]["id"]
+    try:
+        repair_id = yield repair_run(request)
+    except BadRequestError:
+        run = yield from read()
+        if RunState.from_run(run).status is RunStatus.ACTIVE or len(repairs_of(run)) > len(repairs):
+            return run
+        raise
+    # The old end of the run may be seen for a moment yet; it is not the repair's.
+    for _ in range(_LOOKS_FOR_THE_REPAIR):
+        run = yield from read()
+        if not RunState.from_run(run).is_terminal or any(
+            repair.get("id") == repair_id and RunState.from_run(repair).is_terminal
+            for repair in repairs_of(run)
+        ):
+            break
+        yield Wait(polling_period_seconds)
+    return run
+
+
+def is_repairable(run: Mapping[str, Any], *, fail_on_partial_success: bool = True) -> bool:
+    """Whether a run has ended in a way that running its failed tasks again may mend."""
+    state = RunState.from_run(run)
+    succeeded = state.succeeded(fail_on_partial_success=fail_on_partial_success)
+    return state.status in _REPAIRABLE and not succeeded
+
+
+def repaired_at(run: Mapping[str, Any]) -> float | None:
+    """Return when the latest repair of a run began, in seconds since the epoch; None without one.
+
+    A repaired run waits for its turn again, but keeps its start_time.
+    """
+    repairs = repairs_of(run)
+    started = repairs[-1].get("start_time") if repairs else None
+    return None if started is None else float(started) / 1000
+
+
+def repairs_of(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """Return the repairs that a run has had, the oldest first."""
+    history = run.get("repair_history") or ()
+    return [item for item in history if item.get("type") != "ORIGINAL" and item.get("id")]
+
+
+def run_parameters(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters with which a run was launched, in the form of a request.
+
+    They are to be given again: the service repairs a run with the parameters of the job otherwise.
+    """
+    parameters = dict(run.get("overriding_parameters") or {})
+    given = {
+        parameter["name"]: parameter["value"]
+        for parameter in run.get("job_parameters") or ()
+        if parameter.get("name") and parameter.get("value") is not None
+    }
+    if given:
+        parameters["job_parameters"] = given
+    return parameters

@@ -1,0 +1,146 @@
+"""Checks of the arguments of the operators and the sensor, in their constructors.
+
+What is templated is checked there if it is known, else when the task runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, NoReturn, overload
+
+from airflow_jobs_provider.operators.templates import has_unrendered
+
+__all__ = [
+    "check_flags",
+    "check_id",
+    "check_retry_args",
+    "check_storable",
+    "check_text",
+    "check_token",
+    "check_whole",
+    "seconds",
+]
+
+# Longer than any wait, and what every clock and timer can count.
+MAX_SECONDS = 10**9
+MAX_WHOLE = 2**63 - 1
+
+
+def check_id(name: str, value: Any) -> None:
+    """Check the id of a run or job, if it is given and known before the task runs.
+
+    :param name: name of the argument.
+    :param value: the argument.
+    :raises InvalidRequestError: it is no id.
+    """
+    if value is not None and not has_unrendered(value):
+        from airflow_jobs_provider.api.ids import id_argument
+
+        id_argument(name, value)
+
+
+def check_flags(**flags: Any) -> None:
+    """Check arguments that must be True or False.
+
+    :raises InvalidRequestError: one is something else, such as the text ``"False"``, which is true.
+    """
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            _refuse(name, "must be True or False", value)
+
+
+def check_whole(name: str, value: Any, *, least: int) -> None:
+    """Check an argument that must be a whole number, if it is given.
+
+    :raises InvalidRequestError: it is none, or less than the least.
+    """
+    if value is None:
+        return
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= MAX_WHOLE:
+        _refuse(name, f"must be a whole number from {least} to {MAX_WHOLE}", value)
+
+
+def check_text(name: str, value: Any) -> None:
+    """Check an argument that must be text that is not empty, if it is known.
+
+    :raises InvalidRequestError: it is something else.
+    """
+    if not has_unrendered(value) and not (isinstance(value, str) and value):
+        _refuse(name, "must be text that is not empty", value)
+
+
+def check_token(value: Any) -> None:
+    """Check an ``idempotency_token`` once it is rendered, if it is given.
+
+    :raises InvalidRequestError: it is what a template without a value renders to.
+    """
+    if not isinstance(value, str):
+        return
+    from airflow_jobs_provider.api.schema.rules.tasks import is_no_token, no_token
+
+    if is_no_token(value):
+        from airflow_jobs_provider.api.errors import InvalidRequestError
+
+        raise InvalidRequestError("", [no_token("idempotency_token")])
+
+
+@overload
+def seconds(name: str, value: None, *, zero: bool = False, optional: bool) -> None: ...
+
+
+@overload
+def seconds(
+    name: str, value: float | timedelta, *, zero: bool = False, optional: bool = False
+) -> float: ...
+
+
+def seconds(name: str, value: Any, *, zero: bool = False, optional: bool = False) -> float | None:
+    """Return an argument that is a number of seconds or a timedelta as seconds.
+
+    :param name: name of the argument.
+    :param value: the argument.
+    :param zero: whether it may be 0.
+    :param optional: whether it may be None.
+    :raises InvalidRequestError: it is something else, or out of bounds.
+    """
+    if value is None and optional:
+        return None
+    number = value.total_seconds() if isinstance(value, timedelta) else value
+    is_number = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not is_number or not 0 <= number <= MAX_SECONDS or (number == 0 and not zero):
+        bounds = f"{'from' if zero else 'above'} 0 and up to {MAX_SECONDS}"
+        _refuse(name, f"must be a number of seconds {bounds}, or a timedelta", value)
+    return number
+
+
+def check_retry_args(value: Any) -> None:
+    """Check ``databricks_retry_args``: arguments for tenacity by name, or None.
+
+    :raises InvalidRequestError: it is something else.
+    """
+    if value is not None and not (
+        isinstance(value, Mapping) and all(isinstance(name, str) for name in value)
+    ):
+        _refuse("databricks_retry_args", "must be a dict of tenacity's arguments by name", value)
+
+
+def check_storable(retry_args: Mapping[str, Any] | None) -> None:
+    """Check the ``databricks_retry_args`` of a task that may defer: Airflow stores them as JSON.
+
+    :raises InvalidRequestError: they hold what JSON does not know, such as an object of tenacity.
+    """
+    for name, value in (retry_args or {}).items():
+        try:
+            json.dumps(value, allow_nan=False)
+        except (TypeError, ValueError, RecursionError):
+            field = f"databricks_retry_args[{name!r}]"
+            _refuse(field, "must be JSON with deferrable=True, since the trigger is stored", value)
+
+
+def _refuse(name: str, rule: str, value: Any) -> NoReturn:
+    from airflow_jobs_provider.api.errors import InvalidRequestError
+    from airflow_jobs_provider.api.problems import Problem, what_it_is
+
+    raise InvalidRequestError("", [Problem(name, rule, what_it_is(value))])

@@ -1,0 +1,81 @@
+"""What every task of this package shares: the connection and its hook."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+from airflow_jobs_provider.operators.argument_checks import (
+    check_flags,
+    check_retry_args,
+    check_text,
+    check_whole,
+    seconds,
+)
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+
+__all__ = ["DatabricksJobsBaseOperator"]
+
+
+class DatabricksJobsBaseOperator(BaseOperator):
+    """Base of the tasks that talk to a workspace.
+
+    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
+    :param databricks_retry_limit: tries of a request at the most; by default time decides.
+    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
+        depends on what went wrong.
+    :param databricks_retry_args: arguments for tenacity in place of the policy's own.
+    :param validate: check what is sent against the API's reference before it is sent, and already
+        when the DAG is parsed if it holds no template; default True.
+    """
+
+    def __init__(
+        self,
+        *,
+        databricks_conn_id: str = "databricks_default",
+        databricks_retry_limit: int | None = None,
+        databricks_retry_delay: float | timedelta | None = None,
+        databricks_retry_args: dict[str, Any] | None = None,
+        validate: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        check_text("databricks_conn_id", databricks_conn_id)
+        check_whole("databricks_retry_limit", databricks_retry_limit, least=1)
+        check_retry_args(databricks_retry_args)
+        check_flags(validate=validate)
+        self.databricks_conn_id = databricks_conn_id
+        self.databricks_retry_limit = databricks_retry_limit
+        self.databricks_retry_delay = seconds(
+            "databricks_retry_delay", databricks_retry_delay, zero=True, optional=True
+        )
+        self.databricks_retry_args = databricks_retry_args
+        self.validate = validate
+
+    @cached_property
+    def hook(self) -> DatabricksJobsHook:
+        """The hook of this task's connection."""
+        return self._new_hook()
+
+    def _new_hook(self) -> DatabricksJobsHook:
+        from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+
+        check_text("databricks_conn_id", self.databricks_conn_id)
+        return DatabricksJobsHook(
+            self.databricks_conn_id, validate=self.validate, **self._hook_arguments
+        )
+
+    @property
+    def _hook_arguments(self) -> dict[str, Any]:
+        return {
+            "retry_limit": self.databricks_retry_limit,
+            "retry_delay": self.databricks_retry_delay,
+            "retry_args": self.databricks_retry_args,
+            "caller": type(self).__name__,
+        }

@@ -1,0 +1,90 @@
+"""When a payload is checked: as soon as it is complete, at the latest before it is sent.
+
+Complete it is when the DAG is parsed, if it holds no template, no other task's output and no mapped
+value; else after rendering. Checking imports pydantic, which Airflow has imported before.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_jobs_provider.operators.templates import has_unrendered
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.base_client import BaseClient
+
+__all__ = [
+    "check_before_sending",
+    "check_when_parsed",
+    "fields_over_json",
+    "has_unrendered",
+]
+
+
+def fields_over_json(call_name: str, json: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``json``, overridden by the fields that were given; None counts as not given.
+
+    What is text where the API wants a structure, a list or a map is read as JSON, else as a Python
+    literal: ``json`` itself, a field, or a field of a structure. A timedelta in ``timeout_seconds``
+    becomes seconds.
+
+    :param call_name: the endpoint, such as ``runs/submit``.
+    :param json: the fields as one dict or as text, or None.
+    :param fields: the fields given by name.
+    :raises InvalidRequestError: ``json`` is no map of fields, or a text cannot be read.
+    """
+    from airflow_jobs_provider.api.schema.payload_text import read_payload, with_structures_read
+
+    given = {name: value for name, value in fields.items() if value is not None}
+    merged = {**read_payload("json", json), **given}
+    if isinstance(merged.get("timeout_seconds"), timedelta):
+        # Rounded up: a timeout of 0 is none.
+        merged["timeout_seconds"] = math.ceil(merged["timeout_seconds"].total_seconds())
+    return with_structures_read(call_name, merged)
+
+
+def check_when_parsed(
+    call_name: str, json: Any, fields: Mapping[str, Any], *, validate: bool = True
+) -> None:
+    """Check a request in an operator's constructor, if all of it is known by then.
+
+    Nothing is checked where nothing is given: a subclass may still set the fields. The connection
+    is not known yet, so only what no version of the API takes is refused.
+
+    :param call_name: the endpoint, such as ``runs/submit``.
+    :param json: the fields as one dict, or None.
+    :param fields: the fields given by name.
+    :param validate: what the user said of checking.
+    :raises InvalidRequestError: the request cannot succeed; all problems are told.
+    """
+    if not validate or has_unrendered(json) or has_unrendered(fields):
+        return
+    request = fields_over_json(call_name, json, fields)
+    if request:
+        check_before_sending(call_name, request)
+
+
+def check_before_sending(
+    call_name: str,
+    request: Mapping[str, Any],
+    *,
+    validate: bool = True,
+    client: BaseClient | None = None,
+) -> None:
+    """Check a rendered request, unless the user said not to.
+
+    :param client: what it will be sent with, which knows the connection's ``api_version`` and
+        whether the workspace is on Azure. Without it, only what no version of the API and no
+        workspace takes is refused.
+    :raises InvalidRequestError: the request cannot succeed; all problems are told.
+    """
+    if validate:
+        from airflow_jobs_provider.api.schema import validation
+
+        if client is None:
+            validation.validate(call_name, request)
+        else:
+            validation.validate_for(client, call_name, request)

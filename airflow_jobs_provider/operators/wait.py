@@ -1,0 +1,174 @@
+"""What a task that waits for a run shares, be it an operator or the sensor.
+
+The look at the run, the wait in the triggerer, and the way from the trigger's event back to the
+run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
+
+from airflow_jobs_provider.operators.argument_checks import check_flags, check_whole
+from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
+
+__all__ = ["WaitForRunOperator"]
+
+
+class WaitForRunOperator(DatabricksJobsBaseOperator):
+    """Base class of the operators and the sensor that wait for a run.
+
+    :param deferrable: wait in the triggerer; default False, or Airflow's
+        ``[operators] default_deferrable``.
+    :param end_from_trigger: let the triggerer end the task of a run that ended well, so that no
+        second worker process starts; default False.
+    :param max_output_bytes: cut the output off after so many bytes; default none.
+    :param fail_on_partial_success: let the task fail where the run ended ``SUCCESS_WITH_FAILURES``;
+        default True. With False it succeeds, with a warning that names the failed tasks.
+    :param multiple_outputs: push the output of each task of the run under its task key as well;
+        default False.
+    """
+
+    def __init__(
+        self,
+        *,
+        deferrable: bool | None = None,
+        end_from_trigger: bool = False,
+        max_output_bytes: int | None = None,
+        fail_on_partial_success: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        check_flags(
+            deferrable=deferrable,
+            end_from_trigger=end_from_trigger,
+            fail_on_partial_success=fail_on_partial_success,
+        )
+        check_whole("max_output_bytes", max_output_bytes, least=1)
+        self.deferrable = deferrable
+        # Under this name Airflow finds it when it parses a DAG, and refuses it beside listeners.
+        self.end_from_trigger = end_from_trigger
+        self.max_output_bytes = max_output_bytes
+        self.fail_on_partial_success = fail_on_partial_success
+        # The attribute itself does not outlast the end of a run: see _result_or_raise.
+        self._push_each_output = self.multiple_outputs
+
+    def _may_defer(self, context: Context) -> bool:
+        """Whether the task is to wait in the triggerer."""
+        if not self.deferrable:
+            return False
+        from airflow_jobs_provider.airflow_compat.nested_operators import is_nested
+
+        if is_nested(self, context):
+            self.log.info(
+                "Waiting on the worker in spite of deferrable: another operator executes this one, "
+                "and Airflow would resume only that one."
+            )
+            return False
+        return True
+
+    def _defer_until_ended(
+        self,
+        run: Mapping[str, Any],
+        *,
+        polling_period_seconds: float,
+        kwargs: dict[str, Any],
+        **trigger_arguments: Any,
+    ) -> NoReturn:
+        from airflow_jobs_provider.api.states import RunState
+        from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+
+        run_id, state = int(run["run_id"]), RunState.from_run(run)
+        self.log.info("Deferring: the triggerer waits for run %s, which is %s.", run_id, state)
+        trigger = DatabricksJobRunTrigger(
+            run_id=run_id,
+            databricks_conn_id=self.databricks_conn_id,
+            polling_period_seconds=polling_period_seconds,
+            life_cycle_state=state.life_cycle_state or None,
+            reached_by=self.hook.client.reached_by,
+            **self._end_arguments(),
+            **self._hook_arguments,
+            **trigger_arguments,
+        )
+        self._defer_to(trigger, kwargs)
+
+    def _defer_to(
+        self, trigger: BaseTrigger, kwargs: dict[str, Any], timeout: timedelta | None = None
+    ) -> NoReturn:
+        """Defer; the log tells where a worker ends the task against the user's wish."""
+        reasons = self._worker_completion_reasons() if self.end_from_trigger else []
+        if reasons:
+            self.log.info(
+                "A worker will end this task in spite of end_from_trigger, because of: %s",
+                ", ".join(reasons),
+            )
+        self.defer(trigger=trigger, method_name="execute_complete", kwargs=kwargs, timeout=timeout)
+
+    def _end_arguments(self) -> dict[str, Any]:
+        """Return the trigger's arguments for ending the task."""
+        return {
+            "end_from_trigger": self.end_from_trigger and not self._worker_completion_reasons(),
+            "do_xcom_push": self.do_xcom_push,
+            "max_output_bytes": self.max_output_bytes,
+            "fail_on_partial_success": self.fail_on_partial_success,
+            "multiple_outputs": self._push_each_output,
+        }
+
+    def _worker_completion_reasons(self) -> list[str]:
+        from airflow_jobs_provider.airflow_compat.completion import worker_completion_reasons
+
+        return worker_completion_reasons(self)
+
+    def _result_or_raise(self, context: Context, run: Mapping[str, Any]) -> Any:
+        """Return the output of a run that ended well; raise where it did not end well."""
+        from airflow_jobs_provider.run_result import read_result
+
+        steps = read_result(
+            run,
+            self.log,
+            want_output=self.do_xcom_push,
+            max_output_bytes=self.max_output_bytes,
+            fail_on_partial_success=self.fail_on_partial_success,
+        )
+        # Within limits: a run's output may be what the service cannot give.
+        outcome = self.hook.client.run(steps, without_deadline=False)
+        if self.do_xcom_push:
+            xcoms = outcome.xcoms(self.log, multiple_outputs=self._push_each_output)
+            for key, value in xcoms.items():
+                if key != "return_value":
+                    context["ti"].xcom_push(key=key, value=value)
+        # Airflow pushes what is returned, and with this flag each key of it: a task's output over
+        # the XCom run_id, and a run of one task, whose output is no dict, would fail.
+        self.multiple_outputs = False
+        return outcome.value
+
+    def _push(self, context: Context, **values: Any) -> None:
+        if self.do_xcom_push:
+            for key, value in values.items():
+                if value is not None:
+                    context["ti"].xcom_push(key=key, value=value)
+
+    @staticmethod
+    def _run_of(event: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the run that a trigger's event brings; raise where it brings none."""
+        from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
+
+        if event.get("error"):
+            subject = "The run" if event.get("run_id") is None else f"Run {event['run_id']}"
+            kind = AirflowFailException if event.get("is_final") else AirflowException
+            raise kind(f"{subject} cannot be followed: {event['error']}")
+        run = dict(event["run"])
+        if event.get("timed_out"):
+            raise DatabricksRunTimeoutError(
+                run["run_id"], event["timed_out"], run.get("run_page_url") or ""
+            )
+        return run

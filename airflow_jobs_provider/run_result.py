@@ -1,0 +1,170 @@
+"""How a run that has ended becomes the end of an Airflow task: on a worker or in the triggerer."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_jobs_provider.api.errors import JobsAPIError
+from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.text import visible, visible_lines
+from airflow_jobs_provider.api.workflows.outputs import (
+    OutputValue,
+    TaskOutput,
+    failed_tasks,
+    output_value,
+    read_outputs,
+)
+from airflow_jobs_provider.api.workflows.steps import whole_run
+from airflow_jobs_provider.exceptions import DatabricksRunFailedError
+from airflow_jobs_provider.xcom import RESERVED_KEYS
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.workflows.progress import Log
+    from airflow_jobs_provider.api.workflows.steps import Step
+
+__all__ = ["RunResult", "read_result", "result_or_raise"]
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """What a run that ended well gave back.
+
+    :ivar value: the text given to ``dbutils.notebook.exit()`` or None; a list of such for a
+        ``for_each_task``; a dict of such by task key for a run of several tasks.
+    :ivar truncated: whether a part of it is missing.
+    :ivar by_task: what each task gave back by its key, where the run tells tasks, be it only one.
+    """
+
+    value: OutputValue | dict[str, OutputValue] = None
+    truncated: bool = False
+    by_task: Mapping[str, OutputValue] = field(default_factory=dict)
+
+    def xcoms(self, log: Log, *, multiple_outputs: bool = False) -> dict[str, Any]:
+        """Return what a task pushes of it by key; no ``return_value`` for None.
+
+        :param log: told which tasks' outputs have no XCom of their own.
+        :param multiple_outputs: push each task's output under the task's key as well, None too, as
+            Airflow does; but under none of :data:`.xcom.RESERVED_KEYS`.
+        """
+        xcoms: dict[str, Any] = {}
+        if multiple_outputs:
+            xcoms = {key: value for key, value in self.by_task.items() if key not in RESERVED_KEYS}
+            for key in sorted(self.by_task.keys() - xcoms.keys()):
+                log.warning(
+                    "The output of task %r is in return_value only: the XCom %r is something else.",
+                    key,
+                    key,
+                )
+            if self.value is not None and not self.by_task:
+                log.info("multiple_outputs: the run tells no task keys; see return_value.")
+        if self.value is not None:
+            xcoms["return_value"] = self.value
+        if self.truncated:
+            xcoms["output_truncated"] = True
+        return xcoms
+
+
+def read_result(
+    run: Mapping[str, Any],
+    log: Log,
+    *,
+    want_output: bool = True,
+    max_output_bytes: int | None = None,
+    fail_on_partial_success: bool = True,
+) -> Generator[Step, Any, RunResult]:
+    """Read a run's output; return it, or raise where the run did not succeed: a workflow.
+
+    Output that cannot be read never spoils a verdict: it is a warning in the log.
+
+    :param run: the run, ended, as ``runs/get`` answers it.
+    :param log: the task's log.
+    :param want_output: read a good run's output; the errors of a bad one are always read.
+    :param max_output_bytes: cut each text off after so many bytes of UTF-8; None for no limit.
+    :param fail_on_partial_success: count the result SUCCESS_WITH_FAILURES as failed; default True.
+    :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
+    """
+
+    def warn(tasks: Mapping[str, int], error: JobsAPIError) -> None:
+        (key, run_id), *others = tasks.items()
+        log.warning(
+            "The output of run %s (task %s) cannot be read: %s", run_id, visible(key), error
+        )
+        if others:
+            keys = visible(", ".join(key for key, _ in others))
+            log.warning("So the outputs of these tasks were not asked for, either: %s", keys)
+
+    outputs: list[TaskOutput] = []
+    state = RunState.from_run(run)
+    is_successful = state.succeeded(fail_on_partial_success=fail_on_partial_success)
+    if is_successful and not state.is_successful and not run.get("tasks"):
+        # A list does not tell a run's tasks; those that failed are to be named.
+        try:
+            run = yield from whole_run(int(run["run_id"]))
+        except JobsAPIError as error:
+            log.warning("The tasks of run %s cannot be read: %s", run["run_id"], error)
+    if want_output or not is_successful:
+        try:
+            outputs = yield from read_outputs(
+                run, of_failed_tasks_only=not is_successful, on_unreadable=warn
+            )
+        except JobsAPIError as error:
+            log.warning("The output of run %s cannot be read: %s", run["run_id"], error)
+    return result_or_raise(
+        run,
+        outputs,
+        log,
+        max_output_bytes=max_output_bytes,
+        fail_on_partial_success=fail_on_partial_success,
+    )
+
+
+def result_or_raise(
+    run: Mapping[str, Any],
+    outputs: Sequence[TaskOutput],
+    log: Log,
+    *,
+    max_output_bytes: int | None = None,
+    fail_on_partial_success: bool = True,
+) -> RunResult:
+    """Return what a run that ended well gave back; raise where it did not end well.
+
+    :param run: the run, ended.
+    :param outputs: what could be read of its outputs.
+    :param log: the task's log.
+    :param max_output_bytes: cut each text off after so many bytes of UTF-8; None for no limit.
+    :param fail_on_partial_success: count the result SUCCESS_WITH_FAILURES as failed; default True.
+    :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
+    """
+    state = RunState.from_run(run)
+    if state.succeeded(fail_on_partial_success=fail_on_partial_success):
+        if not state.is_successful:
+            _warn_of_failed_tasks(run, outputs, log)
+        outputs = [output.cut(max_output_bytes) for output in outputs]
+        truncated = [one for output in outputs for one in output.each() if one.truncated]
+        for one in truncated:
+            log.warning("The output of run %s is too long; it was cut off.", one.run_id)
+        by_task = {one.task_key: one.value for one in outputs if one.task_key is not None}
+        return RunResult(output_value(outputs), bool(truncated), by_task)
+    for output in (one for several in outputs for one in several.each()):
+        if output.error_trace and not output.state.is_successful:
+            log.error("The trace of run %s:\n%s", output.run_id, visible_lines(output.error_trace))
+    raise DatabricksRunFailedError(
+        run_id=int(run["run_id"]),
+        state=state,
+        run_page_url=str(run.get("run_page_url") or ""),
+        outputs=outputs,
+        task_key=run.get("task_key"),
+    )
+
+
+def _warn_of_failed_tasks(run: Mapping[str, Any], outputs: Sequence[TaskOutput], log: Log) -> None:
+    read = {output.task_key: output for output in outputs}
+    lines = [
+        f"Run {run['run_id']} succeeded with failures, as is accepted ({RunState.from_run(run)})"
+    ]
+    for key, task in failed_tasks(run).items():
+        output = read.get(key) or TaskOutput.unread(key, int(task.get("run_id") or 0), task)
+        lines += output.failure_lines()
+    log.warning("%s", "\n".join(lines))

@@ -1,0 +1,1 @@
+"""Following many runs with few requests: poller, run lists, rate limiter, outages."""
