@@ -31,6 +31,7 @@ from airflow_jobs_provider.api.encoding import (
     query_text,
 )
 from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.error_mapping import error_from_response, invalid_response_error
 from airflow_jobs_provider.api.errors import (
     AuthenticationError,
     CertificateError,
@@ -43,8 +44,6 @@ from airflow_jobs_provider.api.errors import (
     ProxyError,
     ResponseLostError,
     UnexpectedResponseError,
-    error_from_response,
-    invalid_response_error,
     is_success,
 )
 from airflow_jobs_provider.api.proxies import (
@@ -173,6 +172,18 @@ class BaseClient:
     def is_azure(self) -> bool:
         """Whether the workspace is known to be on Azure, by its host name."""
         return (urlsplit(self.base_url).hostname or "").endswith(_AZURE_DOMAINS)
+
+    def validate(self, call_name: str, payload: Mapping[str, Any]) -> None:
+        """Check a payload against the rules for this client's API version and workspace.
+
+        :param call_name: the endpoint, such as ``runs/submit``.
+        :param payload: the body of a POST, or the query of a GET.
+        :raises InvalidRequestError: the payload breaks a rule; the error lists all problems.
+        """
+        # Imported here, since not every client validates.
+        from airflow_jobs_provider.api.schema.validation import validate
+
+        validate(call_name, payload, api_version=self.api_version, is_azure=self.is_azure)
 
     def version_of(self, call: Call[Any]) -> str:
         """Return the version of the API that this client sends a call to.

@@ -27,12 +27,11 @@ from airflow_jobs_provider.api.responses import (
     read_views,
 )
 from airflow_jobs_provider.api.schema.parameters import parameters_as_text
-from airflow_jobs_provider.api.versions import (
-    LATEST_API_VERSION,
-    OLDEST_API_VERSION,
+from airflow_jobs_provider.api.schema.version_selection import (
     choose_api_version,
     too_low_version_problems,
 )
+from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VERSION
 
 __all__ = [
     "RUNS_PER_PAGE_IN_EVERY_VERSION",

@@ -26,7 +26,7 @@
 
 Every exception carries its facts as attributes, and ``call``, ``attempts`` and
 ``elapsed_seconds`` once a client has given up on a call. The text tells what to do next. None ever
-holds a credential. ``error_from_response`` is the one mapping from answers to exceptions.
+holds a credential. :mod:`.error_mapping` makes them from responses.
 
 Two properties decide what may follow an error, for all of this package:
 
@@ -39,17 +39,14 @@ Two properties decide what may follow an error, for all of this package:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
-from airflow_jobs_provider.api.ids import MAX_ID
-from airflow_jobs_provider.api.responses import InvalidResponseError, json_object
+from airflow_jobs_provider.api.problems import Problem
 from airflow_jobs_provider.api.text import visible
 
-if TYPE_CHECKING:
-    from airflow_jobs_provider.api.problems import Problem
-
 __all__ = [
+    "DOES_NOT_EXIST_CODES",
     "FINAL_ERROR_CODES",
     "APIConnectionError",
     "APIStatusError",
@@ -70,8 +67,6 @@ __all__ = [
     "ResponseLostError",
     "ServerError",
     "UnexpectedResponseError",
-    "error_from_response",
-    "invalid_response_error",
     "is_success",
 ]
 
@@ -80,14 +75,20 @@ __all__ = [
 FINAL_ERROR_CODES = frozenset({"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST"})
 
 
-# Characters of what came that an error quotes.
-_ANSWER_LENGTH = 500
+# The same of anything else, such as a cluster.
+_MISSING = re.compile(r"\b(do|does)(n't| not) exist\b|\bnot found\b", re.IGNORECASE)
+_MISSING_RUN = re.compile(r"\brun\b.*?(exist|found)\b", re.IGNORECASE)
+_DELETED_RUN = re.compile(r"\b(run|token)\b.*\bdeleted\b", re.IGNORECASE)
+DOES_NOT_EXIST_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
+
+# Characters of the service's message and request id that an error quotes.
 _MESSAGE_LENGTH = 2_000
-_PAGE_LENGTH = 200
 _REQUEST_ID_LENGTH = 100
-# Bytes of a page, and characters of a message, that are looked at.
-_PAGE_BYTES = 4_000
-_SEARCHED_LENGTH = 1_000
+
+
+def is_success(status: int) -> bool:
+    """Whether an HTTP status is one of success."""
+    return 200 <= status < 300
 
 
 class JobsAPIError(Exception):
@@ -286,7 +287,7 @@ class BadRequestError(APIStatusError):
             return True
         if self.names_something_missing:
             return _MISSING_RUN.search(self.api_message) is not None
-        return self.is_final or self.error_code in _DOES_NOT_EXIST_CODES
+        return self.is_final or self.error_code in DOES_NOT_EXIST_CODES
 
 
 class NotFoundError(BadRequestError):
@@ -353,130 +354,3 @@ class UnexpectedResponseError(APIStatusError):
     def does_not_fit(self) -> bool:
         """Whether the API itself answered success, but with something else than was asked for."""
         return is_success(self.status) and not self.is_page
-
-
-_REQUEST_ID_HEADERS = ("x-databricks-request-id", "x-request-id")
-# As seen: "Run 7 does not exist." and "Run: 7 in job: 3 doesn't exist", likewise for a job.
-_DOES_NOT_EXIST = re.compile(r"\b(run|job)\b.*\b(does not|doesn't) exist", re.IGNORECASE)
-# The same of anything else, such as a cluster.
-_MISSING = re.compile(r"\b(do|does)(n't| not) exist\b|\bnot found\b", re.IGNORECASE)
-_MISSING_RUN = re.compile(r"\brun\b.*?(exist|found)\b", re.IGNORECASE)
-_DELETED_RUN = re.compile(r"\b(run|token)\b.*\bdeleted\b", re.IGNORECASE)
-_DOES_NOT_EXIST_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
-_WHOLE_SECONDS = re.compile(r"[0-9]{1,15}")
-_EXPIRED = re.compile(r"\b(token|credential)s?\b.*\bexpired?\b", re.IGNORECASE)
-
-
-def is_success(status: int) -> bool:
-    """Whether an HTTP status is one of success."""
-    return 200 <= status < 300
-
-
-def error_from_response(status: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
-    """Map an answer that is not a JSON object at 2xx to the exception it means. Total.
-
-    :param status: HTTP status.
-    :param headers: answer headers, looked up without regard to case by the HTTP libraries' own
-        mappings.
-    :param body: the answer's body, whole.
-    """
-    try:
-        payload = json_object(body)
-    except InvalidResponseError:
-        payload = None
-    facts: dict[str, Any] = {"status": status, "request_id": _request_id(headers)}
-    if payload:
-        facts["error_code"] = _scalar(payload.get("error_code") or payload.get("error"))
-        facts["api_message"] = _scalar(payload.get("message") or payload.get("error_description"))
-    if payload is None:
-        facts["excerpt"] = _excerpt(body)
-    elif payload and not (facts["error_code"] or facts["api_message"]):
-        facts["excerpt"] = _begin(body)
-    if 300 <= status < 400:
-        facts["excerpt"] = "a redirect, which is not followed with credentials"
-        return UnexpectedResponseError(**facts)
-    if status < 400:
-        return UnexpectedResponseError(is_page=True, **facts)
-    if status >= 500:
-        return ServerError(**facts)
-    if status == 429:
-        return RateLimitError(retry_after=_retry_after(headers.get("retry-after")), **facts)
-    if status in (401, 403):
-        return AuthenticationError(**facts)
-    error_code, message = facts.get("error_code", ""), facts.get("api_message", "")
-    message = message[:_SEARCHED_LENGTH]
-    if error_code in _DOES_NOT_EXIST_CODES or _DOES_NOT_EXIST.search(message):
-        return NotFoundError(**facts)
-    if error_code == "COULD_NOT_ACQUIRE_LOCK":
-        return ConflictError(**facts)
-    if _EXPIRED.search(message):
-        return AuthenticationError(**facts)
-    if status == 404 and not error_code:
-        # Not the API's own 404: the address is wrong, not the id.
-        return UnexpectedResponseError(**facts)
-    return NotFoundError(**facts) if status == 404 else BadRequestError(**facts)
-
-
-def invalid_response_error(
-    status: int, headers: Mapping[str, str], body: bytes, error: InvalidResponseError
-) -> UnexpectedResponseError:
-    """Return the exception for an answer of success that does not fit, with how it begins.
-
-    :param status: HTTP status.
-    :param headers: answer headers.
-    :param body: the answer's body, whole.
-    :param error: what does not fit.
-    """
-    return UnexpectedResponseError(
-        status=status,
-        request_id=_request_id(headers),
-        excerpt=f"with what does not fit, {error.problem}: {_begin(body)}",
-    )
-
-
-def _scalar(value: object) -> str:
-    """Return a text or number of an answer as text; empty where it is something else."""
-    # Python does not convert numbers of thousands of digits.
-    is_number = isinstance(value, (int, float)) and abs(value) <= MAX_ID
-    return str(value) if value and (is_number or isinstance(value, str)) else ""
-
-
-def _begin(body: bytes) -> str:
-    """Return how an answer begins, on one line."""
-    # No character takes more than four bytes.
-    text = body.strip()[: 4 * _ANSWER_LENGTH + 4].decode("utf-8", errors="replace")
-    return visible(text, _ANSWER_LENGTH) or "nothing"
-
-
-def _request_id(headers: Mapping[str, str]) -> str:
-    return next((headers[name] for name in _REQUEST_ID_HEADERS if headers.get(name)), "")
-
-
-def _excerpt(body: bytes) -> str:
-    """What a person needs of a page that is not the API's: its title, or how it begins."""
-    text = body[:_PAGE_BYTES].decode("utf-8", errors="replace")
-    title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
-    words = " ".join((title.group(1) if title else re.sub(r"<[^>]*>", " ", text)).split())
-    return f"with no JSON object but '{visible(words, _PAGE_LENGTH)}'"
-
-
-def _retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for; None where it asks for no whole one.
-
-    It is a whole number of seconds or an HTTP date. What is less than a second away or cannot be
-    read counts as absent: the waits of the retry policy grow, those of such a header would not.
-    """
-    text = (value or "").strip()
-    if _WHOLE_SECONDS.fullmatch(text):
-        return float(text) if int(text) >= 1 else None
-    from datetime import UTC, datetime
-    from email.utils import parsedate_to_datetime
-
-    try:
-        moment = parsedate_to_datetime(text)
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        seconds = (moment - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError, IndexError, OverflowError):
-        return None
-    return seconds if seconds >= 1 else None

@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.api.problems import Problem, what_it_is
+
 __all__ = ["MAX_ID", "exactly_one_of", "id_argument", "read_id"]
 
 MAX_ID = 2**63 - 1
@@ -33,9 +36,6 @@ def id_argument(name: str, value: Any) -> int:
     :param value: the argument: a number, or text.
     :raises InvalidRequestError: it is no id.
     """
-    from airflow_jobs_provider.api.errors import InvalidRequestError
-    from airflow_jobs_provider.api.problems import Problem, what_it_is
-
     number = read_id(value)
     if number is None:
         rule = f"must be a whole number from 1 to {MAX_ID}, in decimal digits"
@@ -48,9 +48,6 @@ def exactly_one_of(**given: Any) -> None:
 
     :raises InvalidRequestError: none is, or more than one.
     """
-    from airflow_jobs_provider.api.errors import InvalidRequestError
-    from airflow_jobs_provider.api.problems import Problem
-
     count = sum(value not in (None, "") for value in given.values())
     if count != 1:
         *names, last = given

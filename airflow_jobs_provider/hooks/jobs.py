@@ -189,9 +189,7 @@ class DatabricksJobsHook(BaseHook):
 
     def _checked(self, call: Call[T], client: BaseClient) -> Call[T]:
         if self.validate:
-            from airflow_jobs_provider.api.schema.validation import validate_for
-
-            validate_for(client, call.name, call.parameters)
+            client.validate(call.name, call.parameters)
         return call
 
     def _all_checked(self, steps: Iterable[Call[T]], client: BaseClient) -> list[Call[T]]:

@@ -87,4 +87,4 @@ def check_before_sending(
         if client is None:
             validation.validate(call_name, request)
         else:
-            validation.validate_for(client, call_name, request)
+            client.validate(call_name, request)

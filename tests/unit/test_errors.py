@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_jobs_provider.api import errors
-from airflow_jobs_provider.api.errors import error_from_response
+from airflow_jobs_provider.api.error_mapping import error_from_response
 
 bodies = st.one_of(
     st.binary(max_size=200),

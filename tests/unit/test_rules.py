@@ -11,7 +11,8 @@ from airflow_jobs_provider.api.problems import Problem, field_path, what_it_is
 from airflow_jobs_provider.api.schema import rules
 from airflow_jobs_provider.api.schema.rules import RULES
 from airflow_jobs_provider.api.schema.validation import find_problems
-from airflow_jobs_provider.api.versions import API_VERSIONS, choose_api_version
+from airflow_jobs_provider.api.schema.version_selection import choose_api_version
+from airflow_jobs_provider.api.versions import API_VERSIONS
 from tests.cases import CASES
 from tests.payloads import STRUCTURES, Case, Payloads
 

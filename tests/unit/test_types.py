@@ -20,7 +20,7 @@ from airflow_jobs_provider.api.schema.structures import (
 )
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.schema.validation import find_problems, structure_problems
-from airflow_jobs_provider.api.versions import choose_api_version
+from airflow_jobs_provider.api.schema.version_selection import choose_api_version
 
 DATA = Path(__file__).parent / "data"
 # The reference's structures, endpoints, fields and types, and its examples, as data.

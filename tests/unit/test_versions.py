@@ -12,7 +12,10 @@ from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.pagination import Pages
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.schema.validation import find_problems
-from airflow_jobs_provider.api.versions import choose_api_version, too_low_version_problems
+from airflow_jobs_provider.api.schema.version_selection import (
+    choose_api_version,
+    too_low_version_problems,
+)
 
 NOTEBOOK: dict[str, Any] = {"notebook_task": {"notebook_path": "/n"}}
 ON_CLUSTER: dict[str, Any] = {**NOTEBOOK, "existing_cluster_id": "c"}

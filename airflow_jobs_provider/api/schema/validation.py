@@ -22,18 +22,16 @@ from airflow_jobs_provider.api.schema.parameters import parameters_as_text
 from airflow_jobs_provider.api.schema.rules import broken_rules, request_size
 from airflow_jobs_provider.api.schema.structures import Field, fields_of
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
-from airflow_jobs_provider.api.versions import (
-    LATEST_API_VERSION,
+from airflow_jobs_provider.api.schema.version_selection import (
     choose_api_version,
     too_low_version_problems,
 )
+from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-    from airflow_jobs_provider.api.base_client import BaseClient
-
-__all__ = ["find_problems", "structure_problems", "validate", "validate_for"]
+__all__ = ["find_problems", "structure_problems", "validate"]
 
 
 def validate(
@@ -60,14 +58,6 @@ def validate(
     problems = find_problems(call_name, payload, api_version=api_version, is_azure=is_azure)
     if problems:
         raise InvalidRequestError(call_name, problems)
-
-
-def validate_for(client: BaseClient, call_name: str, payload: Mapping[str, Any]) -> None:
-    """Do what :func:`validate` does, with the version and the workspace of a client.
-
-    :param client: what the payload will be sent with.
-    """
-    validate(call_name, payload, api_version=client.api_version, is_azure=client.is_azure)
 
 
 def find_problems(

@@ -1,0 +1,134 @@
+"""The versions of the Jobs API, and which one a request is sent to.
+
+Without ``api_version`` in the connection a request goes to 2.0 if the reference of 2.0 can express
+it, else to 2.2:
+
+* a field that the reference does not list, at any depth, goes to 2.2;
+* so does what only a rule of the reference forbids, and an endpoint that came later;
+* so do a job's creation and reset: 2.2 turns queueing on unless ``queue`` says otherwise, through
+  2.0 it would be off, and runs would be skipped.
+
+``api_version`` sends all requests to one version. One that is too low is an
+:class:`~.errors.InvalidRequestError` before anything is sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_jobs_provider.api.problems import Problem, field_path
+from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VERSION
+
+__all__ = ["choose_api_version", "too_low_version_problems"]
+
+# A field that is not listed in :mod:`.types` came with it, or after it.
+_AFTER_2_0 = "2.1"
+# Endpoints that the reference of 2.0 does not have.
+_LATER_ENDPOINTS = {"runs/repair": "2.1"}
+_WITH_QUEUE_SETTING = ("create", "reset")
+
+
+@dataclass(frozen=True, slots=True)
+class _LaterField:
+    """A field that the reference of 2.0 does not list.
+
+    :ivar path: where in the request it is.
+    :ivar min_version: lowest version that takes it; 2.0 where that is known to, all the same.
+    """
+
+    path: tuple[str | int, ...]
+    min_version: str
+
+
+def choose_api_version(call_name: str, parameters: Mapping[str, Any]) -> str:
+    """Return the version that a request is sent to where the connection pins none.
+
+    :param call_name: the endpoint, as :attr:`.endpoints.Call.path` names it: ``runs/submit``.
+    :param parameters: what is sent: the body of a POST, the query of a GET.
+    """
+    if call_name in _WITH_QUEUE_SETTING or call_name in _LATER_ENDPOINTS:
+        return LATEST_API_VERSION
+    from airflow_jobs_provider.api.schema.types import ENDPOINTS
+
+    endpoint = ENDPOINTS.get(call_name)
+    if endpoint is None:
+        return OLDEST_API_VERSION
+    from airflow_jobs_provider.api.schema.rules import broken_rules
+
+    try:
+        if next(_later_fields(parameters, endpoint.request, ()), None) is not None:
+            return LATEST_API_VERSION
+        for rule, _ in broken_rules(parameters, endpoint.request):
+            if OLDEST_API_VERSION in rule.versions and LATEST_API_VERSION not in rule.versions:
+                return LATEST_API_VERSION
+    except RecursionError:
+        pass  # the request holds itself, and is never sent
+    return OLDEST_API_VERSION
+
+
+def too_low_version_problems(
+    call_name: str,
+    parameters: Mapping[str, Any],
+    api_version: str,
+    min_api_version: str = OLDEST_API_VERSION,
+) -> list[Problem]:
+    """Return what of a request a version does not know: the fields, or the whole endpoint.
+
+    :param call_name: the endpoint.
+    :param parameters: what is sent.
+    :param api_version: the version that the connection pins.
+    :param min_api_version: lowest version that the call itself asks for; default 2.0.
+    """
+    min_api_version = max(min_api_version, _LATER_ENDPOINTS.get(call_name, OLDEST_API_VERSION))
+    if min_api_version > api_version:
+        return [_too_low(call_name, min_api_version, api_version)]
+    if api_version == LATEST_API_VERSION:
+        return []
+    from airflow_jobs_provider.api.schema.types import ENDPOINTS
+
+    endpoint = ENDPOINTS.get(call_name)
+    if endpoint is None:
+        return []
+    return [
+        _too_low(field_path(field.path), field.min_version, api_version)
+        for field in _later_fields(parameters, endpoint.request, ())
+        if field.min_version > api_version
+    ]
+
+
+def _too_low(what: str, min_version: str, api_version: str) -> Problem:
+    return Problem(
+        what,
+        f"needs version {min_version} or later of the Jobs API",
+        f"the connection's api_version is {api_version}. "
+        f'Put "api_version": "{LATEST_API_VERSION}" into its extra, or leave it out',
+    )
+
+
+def _later_fields(
+    node: Mapping[Any, Any], structure: Any, path: tuple[str | int, ...]
+) -> Iterator[_LaterField]:
+    """Yield the fields that the reference of 2.0 does not list; not what is below one of them."""
+    from airflow_jobs_provider.api.schema.structures import fields_of, is_of_another_service
+
+    fields = fields_of(structure)
+    for name, value in node.items():
+        if value is None:
+            continue
+        field = fields.get(name)
+        if field is None:
+            taken_by_2_0 = is_of_another_service(structure)
+            version = OLDEST_API_VERSION if taken_by_2_0 else _AFTER_2_0
+            yield _LaterField((*path, str(name)), version)
+        elif field.later:
+            yield _LaterField((*path, name), field.min_version)
+        elif field.structure is None:
+            continue
+        elif isinstance(value, Mapping):
+            yield from _later_fields(value, field.structure, (*path, name))
+        elif isinstance(value, (list, tuple)):
+            for index, item in enumerate(value):
+                if isinstance(item, Mapping):
+                    yield from _later_fields(item, field.structure, (*path, name, index))
