@@ -38,6 +38,7 @@ import airflow_jobs_provider
 from scripts.airflow_env import airflow_environment
 from tests.end_to_end import end_with_tests
 from tests.end_to_end.end_with_tests import processes_in
+from tests.end_to_end.processes import is_alive, send
 
 __all__ = ["AIRFLOW_2", "AIRFLOW_3_0", "AirflowCluster", "DagRun", "eventually"]
 
@@ -47,9 +48,9 @@ AIRFLOW_3_0 = airflow_version.startswith("3.0.")
 AIRFLOW_2 = airflow_version.startswith("2.")
 API = "/api/v1" if AIRFLOW_2 else "/api/v2"
 DATABASE_SERVER = os.environ.get("TEST_DATABASE_SERVER", "")
-START_SECONDS = 240
+START_SECONDS = 300
 # For anything that Airflow is waited for; on a busy machine a task takes a while to start.
-PATIENCE_SECONDS = 120
+PATIENCE_SECONDS = 240
 # How long a triggerer may be silent before another one takes its triggers.
 TRIGGERER_SILENCE_SECONDS = 12
 OPEN = build_opener(ProxyHandler({})).open
@@ -576,19 +577,8 @@ COMMANDS = {
 
 def _kill(victims: list[psutil.Process]) -> None:
     # Stopped first, so that none lives to see the end of another and to act on it.
-    for sign in (signal.SIGSTOP, signal.SIGKILL):
-        for victim in victims:
-            with suppress(psutil.NoSuchProcess):
-                victim.send_signal(sign)
-    eventually(lambda: not any(map(_lives, victims)), "the processes are dead", 30)
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        # Airflow 2's scheduler leaves its dead workers as zombies.
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+    send(victims, signal.SIGSTOP, signal.SIGKILL)
+    eventually(lambda: not any(map(is_alive, victims)), "the processes are dead")
 
 
 def _time(noted: datetime | str) -> datetime:

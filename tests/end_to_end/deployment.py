@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
 import psutil
 
-from tests.end_to_end.airflow_cluster import START_SECONDS, AirflowCluster, DagRun, eventually
+from tests.end_to_end.airflow_cluster import (
+    PATIENCE_SECONDS,
+    START_SECONDS,
+    AirflowCluster,
+    DagRun,
+    eventually,
+)
 from tests.end_to_end.services import PostgresServer, RedisServer
 
 __all__ = ["Deployment", "WorkerOfTask"]
@@ -97,12 +102,16 @@ class Deployment(AirflowCluster):
                 return WorkerOfTask(name, above[ids.index(main.pid) - 1], task)
         raise AssertionError(f"no worker executes process {pid}")
 
+    def main_process(self, name: str) -> psutil.Process:
+        """Return the main process of a component."""
+        return psutil.Process(self._processes[name].pid)
+
     def signal(self, name: str, sign: signal.Signals, *, group: bool = False) -> None:
         """Send a signal to a component's main process, or to its whole process group."""
         (os.killpg if group else os.kill)(self._processes[name].pid, sign)
 
-    def await_end(self, name: str, seconds: float = 60) -> None:
-        """Wait until a component has ended after a signal, and what it left behind is gone."""
+    def await_end(self, name: str, seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until a component's main process has ended after a signal."""
         self._processes.pop(name).wait(seconds)
 
     def restart_what_ended(self) -> None:
@@ -141,9 +150,3 @@ class WorkerOfTask:
     name: str
     pool: psutil.Process
     task: psutil.Process
-
-    def is_gone(self) -> bool:
-        """Whether the task's process has ended."""
-        with suppress(psutil.NoSuchProcess):
-            return bool(self.task.status() == psutil.STATUS_ZOMBIE)
-        return True

@@ -17,6 +17,7 @@ import pytest
 
 from tests.end_to_end.airflow_cluster import AIRFLOW_2, AIRFLOW_3_0, AirflowCluster, eventually
 from tests.end_to_end.counting_workspace import CountingWorkspace
+from tests.end_to_end.processes import is_alive, send
 from tests.end_to_end.scenes import Begin, Scene
 
 pytestmark = [
@@ -76,23 +77,14 @@ class Pod:
         """Stop as Kubernetes does: SIGTERM, and SIGKILL to what is left after the grace period."""
         (os.killpg if group else os.kill)(self.first, signal.SIGTERM)
         deadline = time.monotonic() + GRACE_SECONDS
-        while any(map(_lives, self._all)) and time.monotonic() < deadline:
+        while any(map(is_alive, self._all)) and time.monotonic() < deadline:
             time.sleep(0.2)
         self.lose()
 
     def lose(self) -> None:
         """Kill all processes at once."""
-        for sign in (signal.SIGSTOP, signal.SIGKILL):
-            for process in filter(_lives, self._all):
-                process.send_signal(sign)
-        eventually(lambda: not any(map(_lives, self._all)), "the processes are dead")
-
-
-def _lives(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False
+        send(self._all, signal.SIGSTOP, signal.SIGKILL)
+        eventually(lambda: not any(map(is_alive, self._all)), "the processes are dead")
 
 
 def followed(scene: Scene) -> None:
