@@ -10,5 +10,5 @@ OUTPUT_KEYS = ("return_value", "output_truncated")
 # those of the run itself, the one by which tries on Airflow 2 and 3.0 tell each other apart, and
 # Airflow's own for what a task has skipped.
 RESERVED_KEYS = frozenset(
-    {*OUTPUT_KEYS, "run_id", "job_id", "run_page_url", "followed_by_try", "skipmixin_key"}
+    {*OUTPUT_KEYS, "run_id", "job_id", "run_page_url", "latest_try_number", "skipmixin_key"}
 )

@@ -20,11 +20,11 @@ import sys
 from collections.abc import Callable
 
 from airflow_jobs_provider.airflow_compat.handover import (
-    TryAtWork,
-    refused_for_user,
-    supervisor_is_another_process,
-    user_ended,
+    ended_by_user,
+    is_refused_after_user_action,
+    runs_under_supervisor,
 )
+from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
 
 __all__ = ["Deferral"]
 
@@ -32,14 +32,14 @@ __all__ = ["Deferral"]
 class Deferral:
     """A deferral that Airflow has not accepted yet.
 
-    :param this: the try that is about to defer.
+    :param attempt: the attempt that is about to defer.
     :param cancel: cancels its run.
     """
 
-    def __init__(self, this: TryAtWork, cancel: Callable[[], None]) -> None:
-        self._try = this
+    def __init__(self, attempt: TaskAttempt, cancel: Callable[[], None]) -> None:
+        self._attempt = attempt
         self._cancel = cancel
-        self._is_over = not supervisor_is_another_process()
+        self._is_over = not runs_under_supervisor()
         if not self._is_over:
             # Airflow lets go of what was registered before it made the task's process.
             atexit.register(self._at_exit)
@@ -48,7 +48,7 @@ class Deferral:
         """Ask whether a user has ended the task; cancel its run if so. Later calls do nothing."""
         if not self._is_over:
             self._is_over = True
-            if user_ended(self._try):
+            if ended_by_user(self._attempt):
                 self._cancel()
 
     def _at_exit(self) -> None:
@@ -56,7 +56,7 @@ class Deferral:
             return
         error: BaseException | None = sys.exception()
         while error is not None:
-            if refused_for_user(error):
+            if is_refused_after_user_action(error):
                 self._cancel()
                 return
             error = error.__context__

@@ -35,11 +35,11 @@ import logging
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from enum import Enum
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
 from airflow_jobs_provider.airflow_compat.task_state import (
     airflow_has_task_sdk,
     airflow_version,
@@ -47,18 +47,14 @@ from airflow_jobs_provider.airflow_compat.task_state import (
     state_by_task_sdk,
 )
 
-if TYPE_CHECKING:
-    from airflow.sdk import Context
-
 __all__ = [
-    "Follower",
-    "TryAtWork",
-    "is_asking_airflow",
-    "refused_for_user",
-    "supervisor_is_another_process",
-    "user_ended",
-    "who_follows",
-    "xcoms_of_try",
+    "Successor",
+    "ended_by_user",
+    "find_successor",
+    "is_refused_after_user_action",
+    "is_request_in_progress",
+    "runs_under_supervisor",
+    "xcoms_at_start",
 ]
 
 log = logging.getLogger(__name__)
@@ -66,7 +62,7 @@ log = logging.getLogger(__name__)
 # Airflow sends SIGKILL five seconds after the first signal; a cancel must fit in, too.
 _LOOK_UP_SECONDS = 3.5
 # It has to parse its DAG file first.
-_SECONDS_UNTIL_A_TRY_TELLS = 2.0
+_SECONDS_UNTIL_XCOM = 2.0
 _RUNNING = "running"
 _DEFERRED = "deferred"
 _UP_FOR_RETRY = "up_for_retry"
@@ -76,157 +72,116 @@ _BEFORE_A_TRY = (*_BEFORE_A_TRY_IS_SCHEDULED, "scheduled", "queued")
 _NOT_FOUND = (404, 410)
 _CONFLICT = 409
 _SERVER_ERRORS = 500
-_FOLLOWED_BY = "followed_by_try"
+_LATEST_TRY_NUMBER = "latest_try_number"
 
 
-class Follower(Enum):
+class Successor(Enum):
     """Who follows the run of a process that is told to end."""
 
-    #: Nobody: the run is to be cancelled.
-    NOBODY = "nobody"
+    #: None: the run is to be cancelled.
+    NONE = "none"
     #: The retry that Airflow begins once this try has failed.
     RETRY = "retry"
     #: A try that Airflow has begun or will begin in any case, or the trigger.
-    SUCCESSOR = "successor"
+    EXISTING = "existing"
 
 
-@dataclass(frozen=True, slots=True)
-class TryAtWork:
-    """What the process that executes a try knows of it from the beginning.
-
-    :ivar dag_id: DAG.
-    :ivar run_id: DAG run.
-    :ivar task_id: task.
-    :ivar map_index: index of a mapped task, else -1.
-    :ivar try_number: number of the try.
-    :ivar max_tries: Airflow's ``max_tries``.
-    :ivar id: the task instance's id in Airflow 3.
-    :ivar clear_number: how often tasks of the DAG run were cleared before.
-    :ivar is_a_test: whether it is a test of Airflow 2, of which no scheduler knows.
-    """
-
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int
-    try_number: int
-    max_tries: int
-    id: Any
-    clear_number: int | None
-    is_a_test: bool
-
-    @classmethod
-    def from_context(cls, context: Context) -> TryAtWork:
-        """Read it from a task's context."""
-        ti = context["ti"]
-        return cls(
-            dag_id=ti.dag_id,
-            run_id=ti.run_id,
-            task_id=ti.task_id,
-            map_index=-1 if ti.map_index is None else ti.map_index,
-            try_number=ti.try_number,
-            max_tries=ti.max_tries,
-            id=getattr(ti, "id", None),
-            clear_number=getattr(context.get("dag_run"), "clear_number", None),
-            is_a_test=bool(context.get("test_mode")),
-        )
-
-    @property
-    def follower_after_failure(self) -> Follower:
-        """Who follows the run if this try fails."""
-        return Follower.RETRY if self.try_number <= self.max_tries else Follower.NOBODY
+def _successor_after_failure(attempt: TaskAttempt) -> Successor:
+    return Successor.RETRY if attempt.has_retry_left else Successor.NONE
 
 
-def xcoms_of_try(this: TryAtWork) -> dict[str, int]:
+def xcoms_at_start(attempt: TaskAttempt) -> dict[str, int]:
     """Return what a try is to push as it begins, for the one before it to see: its number.
 
     Only where Airflow does not give each try an id of its own, and not for the first one.
     """
-    if _tries_may_share_an_id() and this.try_number > 1:
-        return {_FOLLOWED_BY: this.try_number}
+    if _tries_may_share_an_id() and attempt.try_number > 1:
+        return {_LATEST_TRY_NUMBER: attempt.try_number}
     return {}
 
 
-def who_follows(this: TryAtWork) -> Follower:
+def find_successor(attempt: TaskAttempt) -> Successor:
     """Return who follows the run of a try whose process is told to end; see the table above.
 
-    :param this: the try that is being killed.
+    :param attempt: the try that is being killed.
     """
-    if this.is_a_test or (airflow_has_task_sdk() and not supervisor_is_another_process()):
-        return Follower.NOBODY
-    ask_airflow = _who_follows_by_task_sdk if airflow_has_task_sdk() else _who_follows_by_database
-    answers: list[Follower] = []
+    if attempt.is_test or (airflow_has_task_sdk() and not runs_under_supervisor()):
+        return Successor.NONE
+    ask_airflow = _successor_by_task_sdk if airflow_has_task_sdk() else _successor_by_database
+    answers: list[Successor] = []
 
     def ask() -> None:
         try:
-            answers.append(ask_airflow(this))
+            answers.append(ask_airflow(attempt))
         except Exception as error:  # noqa: BLE001 - whatever Airflow says, or does not
             log.debug("Airflow did not tell why the task is killed: %r", error)
             status = _status(error)
             if status is not None and status < _SERVER_ERRORS:
-                answers.append(Follower.NOBODY)
+                answers.append(Successor.NONE)
 
     # In a thread, because only that can be given up on.
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_LOOK_UP_SECONDS)
-    return answers[0] if answers else this.follower_after_failure
+    return answers[0] if answers else _successor_after_failure(attempt)
 
 
-def _who_follows_by_database(this: TryAtWork) -> Follower:
+def _successor_by_database(attempt: TaskAttempt) -> Successor:
     """Airflow 2: the row tells all, but the end of this process counts as the next try's failure.
 
     So the run is left only to a try that Airflow begins after such a failure, too.
     """
-    row = row_in_database(this, "state", "try_number", "max_tries")
-    if row is None or row.max_tries != this.max_tries:  # Deleted, or cleared once more.
-        return Follower.NOBODY
+    row = row_in_database(attempt, "state", "try_number", "max_tries")
+    if row is None or row.max_tries != attempt.max_tries:  # Deleted, or cleared once more.
+        return Successor.NONE
     if row.state == _DEFERRED:
-        return Follower.SUCCESSOR
+        return Successor.EXISTING
     if row.state not in (*_BEFORE_A_TRY, _RUNNING):
-        return Follower.NOBODY
-    if row.state == _RUNNING and row.try_number == this.try_number:
-        return this.follower_after_failure
+        return Successor.NONE
+    if row.state == _RUNNING and row.try_number == attempt.try_number:
+        return _successor_after_failure(attempt)
     number = row.try_number + (row.state in _BEFORE_A_TRY_IS_SCHEDULED)
-    return Follower.SUCCESSOR if this.try_number < number <= this.max_tries else Follower.NOBODY
+    return (
+        Successor.EXISTING if attempt.try_number < number <= attempt.max_tries else Successor.NONE
+    )
 
 
-def _who_follows_by_task_sdk(this: TryAtWork) -> Follower:
+def _successor_by_task_sdk(attempt: TaskAttempt) -> Successor:
     """Airflow 3: the API tells the state, but not of which try."""
-    found = state_by_task_sdk(this)
+    found = state_by_task_sdk(attempt)
     if found is None or _is_ended_by_user(found[0]):
-        return Follower.NOBODY
+        return Successor.NONE
     (state,) = found
     if _tries_may_share_an_id():
         # There, another id comes of a failure or a user, not of the death of a scheduler.
         if state == _UP_FOR_RETRY:
-            return Follower.SUCCESSOR
-        if _is_history(this):
-            return Follower.NOBODY
-        if state != _RUNNING or _is_followed(this):
-            return Follower.SUCCESSOR
-        return this.follower_after_failure
-    if state == _RUNNING and not _is_history(this):
-        return this.follower_after_failure
-    return Follower.NOBODY if _tasks_were_cleared(this) else Follower.SUCCESSOR
+            return Successor.EXISTING
+        if _is_history(attempt):
+            return Successor.NONE
+        if state != _RUNNING or _is_followed(attempt):
+            return Successor.EXISTING
+        return _successor_after_failure(attempt)
+    if state == _RUNNING and not _is_history(attempt):
+        return _successor_after_failure(attempt)
+    return Successor.NONE if _tasks_were_cleared(attempt) else Successor.EXISTING
 
 
-def user_ended(this: TryAtWork) -> bool:
+def ended_by_user(attempt: TaskAttempt) -> bool:
     """Return whether a user has ended the task of a process that has deferred; for Airflow 3.
 
     One question to Airflow's API. False where it gives no answer.
 
-    :param this: the try that has deferred.
+    :param attempt: the try that has deferred.
     """
     try:
-        found = state_by_task_sdk(this)
+        found = state_by_task_sdk(attempt)
     except Exception as error:  # noqa: BLE001 - whatever Airflow says, or does not
         log.debug("Airflow did not tell the state of the deferred task: %r", error)
         return False
     return found is None or _is_ended_by_user(found[0])
 
 
-def refused_for_user(error: BaseException) -> bool:
+def is_refused_after_user_action(error: BaseException) -> bool:
     """Return whether an error says that Airflow 3 takes no news of a task that a user has ended."""
     status = _status(error)
     if status in _NOT_FOUND:
@@ -240,7 +195,7 @@ def _is_ended_by_user(state: str | None) -> bool:
     return state not in (*_BEFORE_A_TRY, _RUNNING, _DEFERRED)
 
 
-def _is_history(this: TryAtWork) -> bool:
+def _is_history(attempt: TaskAttempt) -> bool:
     """Whether another try has taken the place, with an id of its own."""
     from airflow.sdk.exceptions import AirflowRuntimeError
     from airflow.sdk.execution_time import task_runner
@@ -249,7 +204,7 @@ def _is_history(this: TryAtWork) -> bool:
     supervisor = task_runner.SUPERVISOR_COMMS
     try:
         # Of the questions about a task instance by its id, the one that changes nothing.
-        supervisor.send(ValidateInletsAndOutlets(ti_id=this.id))
+        supervisor.send(ValidateInletsAndOutlets(ti_id=attempt.ti_id))
     except AirflowRuntimeError as error:
         if _status(error) in _NOT_FOUND:
             return True
@@ -262,27 +217,27 @@ def _tries_may_share_an_id() -> bool:
     return (3, 0) <= airflow_version() < (3, 3)
 
 
-def _is_followed(this: TryAtWork) -> bool:
+def _is_followed(attempt: TaskAttempt) -> bool:
     """Whether another try is at work with the same id; it takes a moment until it tells so."""
     from airflow.sdk.execution_time.xcom import XCom
 
-    patience = time.monotonic() + _SECONDS_UNTIL_A_TRY_TELLS
+    patience = time.monotonic() + _SECONDS_UNTIL_XCOM
     while True:
         number = XCom.get_one(
-            key=_FOLLOWED_BY,
-            dag_id=this.dag_id,
-            task_id=this.task_id,
-            run_id=this.run_id,
-            map_index=this.map_index,
+            key=_LATEST_TRY_NUMBER,
+            dag_id=attempt.dag_id,
+            task_id=attempt.task_id,
+            run_id=attempt.run_id,
+            map_index=attempt.map_index,
         )
-        if number is not None and int(number) > this.try_number:
+        if number is not None and int(number) > attempt.try_number:
             return True
         if time.monotonic() > patience:
             return False
         time.sleep(0.2)
 
 
-def _tasks_were_cleared(this: TryAtWork) -> bool:
+def _tasks_were_cleared(attempt: TaskAttempt) -> bool:
     """Whether a user has cleared tasks of the DAG run since this try began: this one, perhaps.
 
     A task that is cleared twice does not stay in the state that tells of the first time.
@@ -290,18 +245,18 @@ def _tasks_were_cleared(this: TryAtWork) -> bool:
     from airflow.sdk.execution_time import comms, task_runner
 
     supervisor: Any = task_runner.SUPERVISOR_COMMS
-    now = supervisor.send(comms.GetDagRun(dag_id=this.dag_id, run_id=this.run_id))
-    return bool(now.clear_number != this.clear_number)
+    now = supervisor.send(comms.GetDagRun(dag_id=attempt.dag_id, run_id=attempt.run_id))
+    return bool(now.clear_number != attempt.clear_number)
 
 
-def supervisor_is_another_process() -> bool:
+def runs_under_supervisor() -> bool:
     """Whether this is a task's process of Airflow 3, and not ``dag.test()`` or ``tasks test``."""
     task_runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
     supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
     return type(supervisor).__name__ not in ("NoneType", "InProcessSupervisorComms")
 
 
-def is_asking_airflow() -> bool:
+def is_request_in_progress() -> bool:
     """Whether this thread is in the middle of a question to Airflow 3: then none can be asked."""
     frame: FrameType | None = sys._getframe()  # noqa: SLF001
     while frame is not None:

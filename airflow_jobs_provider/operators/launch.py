@@ -13,12 +13,11 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTim
 
 from airflow_jobs_provider.airflow_compat.deferral import Deferral
 from airflow_jobs_provider.airflow_compat.handover import (
-    Follower,
-    TryAtWork,
-    is_asking_airflow,
-    supervisor_is_another_process,
-    who_follows,
-    xcoms_of_try,
+    Successor,
+    find_successor,
+    is_request_in_progress,
+    runs_under_supervisor,
+    xcoms_at_start,
 )
 from airflow_jobs_provider.airflow_compat.nested_operators import TryExecutions, executions_of
 from airflow_jobs_provider.airflow_compat.orphaned_runs import (
@@ -27,7 +26,7 @@ from airflow_jobs_provider.airflow_compat.orphaned_runs import (
     recorded_run_id,
     with_callback,
 )
-from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
 from airflow_jobs_provider.api.workflows.launched_run import LaunchedRun, is_just_launched
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.links import DatabricksJobRunLink
@@ -98,13 +97,11 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
         )
         self._killed = self._is_undecided = False
         # Of the process that executes the task, which is not the only one to get here.
-        self._try: TryAtWork | None = None
-        # How often it was executed before in this try, among all that the try executes.
-        self._execution = 0
+        self._attempt: TaskAttempt | None = None
         self._executions: TryExecutions | None = None
         # What a kill needs to know of the run; and who follows it after a kill.
         self._run = LaunchedRun()
-        self._follower: Follower | None = None
+        self._successor: Successor | None = None
         self._deferral: Deferral | None = None
         self._run_page_url: str | None = None
         if cancels_orphans(vars(self)):
@@ -120,7 +117,7 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""
         executions = self._begin(context)
-        self._push(context, **xcoms_of_try(TryAtWork.from_context(context)))
+        self._push(context, **xcoms_at_start(self._task_attempt))
         with airflow_exceptions(), executions.watching(self):
             return self._launch_and_wait(context, first_attempt_index=0)
 
@@ -137,18 +134,20 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
             executions.watch(copy.copy(self))
         self._executions = executions
         if resumed is None:
-            self._execution = executions.begin(self.task_id)
+            execution = executions.begin(self.task_id)
         else:
-            self._execution = executions.resume(self.task_id, resumed)
+            execution = executions.resume(self.task_id, resumed)
         # Copies of this task, such as those of its other tries, share the object of before.
         self._run, self._deferral, self._run_page_url = LaunchedRun(), None, None
-        self._try = TryAtWork.from_context(context)
+        self._attempt = TaskAttempt.from_context(
+            context, operator_task_id=self.task_id, execution=execution
+        )
         return executions
 
-    def _task_attempt(self, context: Context) -> TaskAttempt:
-        return TaskAttempt.from_context(
-            context, operator_task_id=self.task_id, execution=self._execution
-        )
+    @property
+    def _task_attempt(self) -> TaskAttempt:
+        assert self._attempt is not None, "the task was not begun"
+        return self._attempt
 
     def execute_complete(
         self,
@@ -196,27 +195,27 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
         self._killed = True
         if self._run.may_be_live:
             # In the middle of a question to Airflow no other can be asked: see _end_if_killed.
-            self._is_undecided = is_asking_airflow()
+            self._is_undecided = is_request_in_progress()
             if not self._is_undecided:
                 self._decide_on_kill()
 
     def _decide_on_kill(self) -> None:
         """Find out who follows the run of the killed task; cancel it if nobody does."""
-        self._follower = self._find_follower()
-        if self._follower is not Follower.NOBODY:
+        self._successor = self._find_successor()
+        if self._successor is not Successor.NONE:
             self.log.info("The run goes on: the task still waits for it, or its next try will.")
         elif not self._run.is_canceled:
             self._cancel_for_kill()
 
     def _cancel_for_kill(self) -> None:
-        if self.cancel_on_kill and self._follower is Follower.NOBODY:
+        if self.cancel_on_kill and self._successor is Successor.NONE:
             self._cancel("the task was killed")
 
-    def _find_follower(self) -> Follower:
-        if self._try is None or isinstance(sys.exception(), AirflowTaskTimeout):
-            return Follower.NOBODY
+    def _find_successor(self) -> Successor:
+        if self._attempt is None or isinstance(sys.exception(), AirflowTaskTimeout):
+            return Successor.NONE
         next_try_sends_its_token = self.reattach or bool(self.request().get("idempotency_token"))
-        return who_follows(self._try) if next_try_sends_its_token else Follower.NOBODY
+        return find_successor(self._attempt) if next_try_sends_its_token else Successor.NONE
 
     def _cancel_for_refused_deferral(self) -> None:
         if not self._run.is_canceled:
@@ -239,10 +238,10 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
         """
         if not cancels_orphans(vars(self)):
             return
-        waits_for_retry = self._is_undecided or self._follower is Follower.RETRY
+        waits_for_retry = self._is_undecided or self._successor is Successor.RETRY
         if self._killed and not waits_for_retry:
             return  # The kill has settled it.
-        if self._try is None:
+        if self._attempt is None:
             run_id = recorded_run_id(self, context)
             if run_id is None:
                 return
@@ -298,8 +297,8 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
         while True:
             run, deadline = launched.run, self._deadline(context)
             if not RunState.from_run(run).is_terminal and self._may_defer(context):
-                if self._try is not None and self.cancel_on_kill:
-                    self._deferral = Deferral(self._try, self._cancel_for_refused_deferral)
+                if self._attempt is not None and self.cancel_on_kill:
+                    self._deferral = Deferral(self._attempt, self._cancel_for_refused_deferral)
                 self._defer_until_ended(
                     run,
                     polling_period_seconds=self.polling_period_seconds,
@@ -307,7 +306,7 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
                         "attempt_index": launched.attempt_index,
                         "try_number": context["ti"].try_number,
                         "deadline": deadline,
-                        "execution": self._execution,
+                        "execution": self._task_attempt.execution,
                     },
                     cancel_on_kill=self.cancel_on_kill,
                     deadline=deadline,
@@ -339,7 +338,7 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
             import uuid
 
             return [uuid.uuid4().hex]
-        return self._task_attempt(context).tokens()
+        return self._task_attempt.tokens()
 
     def _before_launch(self, context: Context, call: Call[int]) -> Generator[Step, Any, None]:
         """Do what is to be done before this try launches a run of its own; by default nothing."""
@@ -391,7 +390,7 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
 
         if attempt_index is None or not self.reattach or self.request().get("idempotency_token"):
             return False
-        is_own = attempt_index >= self._task_attempt(context).place
+        is_own = attempt_index >= self._task_attempt.attempt_index
         return not is_own and RunState.from_run(run).status is RunStatus.CANCELED
 
     def _until_killed(
@@ -425,7 +424,7 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
         """Wait; on Airflow 3 in short sleeps, since a signal does not end a sleep there."""
         from airflow_jobs_provider.api.workflows.steps import Wait
 
-        while seconds > _LONGEST_PAUSE_SECONDS and supervisor_is_another_process():
+        while seconds > _LONGEST_PAUSE_SECONDS and runs_under_supervisor():
             yield Wait(_LONGEST_PAUSE_SECONDS)
             self._end_if_killed(after_any_kill)
             seconds -= _LONGEST_PAUSE_SECONDS
@@ -439,7 +438,7 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
         if self._is_undecided:
             self._is_undecided = False
             self._decide_on_kill()
-        if self._follower is Follower.RETRY:
+        if self._successor is Successor.RETRY:
             run = f"Run {self._run.run_id}" if self._run.run_id else "The run"
             raise AirflowException(
                 f"The task's process was told to end. {run} goes on, and the next try follows it"

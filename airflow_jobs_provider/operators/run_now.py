@@ -193,7 +193,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         job_id = launched.run.get("job_id")
         if self.cancel_previous_runs and not self._made_way and job_id:
             self._cancel_runs_before(launched.run_id, job_id)
-        if self.repair_run and launched.attempt_index < self._task_attempt(context).place:
+        if self.repair_run and launched.attempt_index < self._task_attempt.attempt_index:
             # It may be under repair, and a repaired run keeps its start_time.
             return replace(launched, queued_since=time.time())
         return launched
@@ -211,7 +211,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
 
     def _before_launch(self, context: Context, call: Call[int]) -> Generator[Step, Any, None]:
         may_be_there = (
-            self.request().get("idempotency_token") and self._task_attempt(context).place > 0
+            self.request().get("idempotency_token") and self._task_attempt.attempt_index > 0
         )
         if self.cancel_previous_runs and not may_be_there:
             yield from self._cancel_previous_runs(call.parameters["job_id"])

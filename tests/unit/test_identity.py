@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
 
 START = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 
@@ -96,10 +96,12 @@ def test_a_token_fits_the_api() -> None:
 def test_fewer_retries_than_tries() -> None:
     """A DAG whose retries were changed in between still yields a token of its own."""
     assert len(tokens(try_number=1, max_tries=5, retries=2)) == 1
-    assert TaskAttempt.from_context(context(try_number=9, retries=0, max_tries=0)).place == 8
+    assert (
+        TaskAttempt.from_context(context(try_number=9, retries=0, max_tries=0)).attempt_index == 8
+    )
 
 
-def test_the_place_is_no_part_of_the_identity() -> None:
+def test_the_attempt_index_is_no_part_of_the_identity() -> None:
     """A token depends on the attempt index, not on which try asks."""
     one = TaskAttempt.from_context(context())
-    assert replace(one, place=7).token(0) == one.token(0)
+    assert replace(one, attempt_index=7).token(0) == one.token(0)

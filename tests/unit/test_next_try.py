@@ -17,22 +17,26 @@ from airflow import models, settings
 from airflow.models.taskinstance import TaskInstance
 from sqlalchemy.orm import scoped_session, sessionmaker
 
-from airflow_jobs_provider.airflow_compat.handover import Follower, TryAtWork, who_follows
+from airflow_jobs_provider.airflow_compat.handover import Successor, find_successor
+from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
 from airflow_jobs_provider.airflow_compat.task_state import airflow_version
 
 if airflow_version() >= (3, 0):
     pytest.skip("Airflow 3 asks its API", allow_module_level=True)
 
-FIRST = TryAtWork(
+FIRST = TaskAttempt(
     dag_id="sales",
     run_id="a_run",
+    dag_run_start="",
     task_id="etl",
     map_index=-1,
     try_number=1,
     max_tries=2,
-    id=None,
+    attempt_index=0,
+    operator_task_id="etl",
+    ti_id=None,
     clear_number=0,
-    is_a_test=False,
+    is_test=False,
 )
 LAST = dataclasses.replace(FIRST, max_tries=0)
 
@@ -80,7 +84,7 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
 def test_the_next_try_takes_over(found: Found, state: str | None, try_number: int) -> None:
     """Airflow has begun it or will, or the trigger waits for the run."""
     found(state, try_number)
-    assert who_follows(FIRST) is Follower.SUCCESSOR
+    assert find_successor(FIRST) is Successor.EXISTING
 
 
 @pytest.mark.parametrize(
@@ -98,16 +102,16 @@ def test_the_next_try_takes_over(found: Found, state: str | None, try_number: in
 def test_a_user_has_ended_the_task(found: Found, state: str, try_number: int) -> None:
     """Marked or cleared: there is no other try at work."""
     found(state, try_number)
-    assert who_follows(FIRST) is Follower.NOBODY
+    assert find_successor(FIRST) is Successor.NONE
 
 
 @pytest.mark.parametrize(
-    ("try_number", "follower"), [(1, Follower.RETRY), (2, Follower.RETRY), (3, Follower.NOBODY)]
+    ("try_number", "successor"), [(1, Successor.RETRY), (2, Successor.RETRY), (3, Successor.NONE)]
 )
-def test_a_signal_from_outside(found: Found, try_number: int, follower: Follower) -> None:
+def test_a_signal_from_outside(found: Found, try_number: int, successor: Successor) -> None:
     """The try is at work, as Airflow sees it: it will fail, and be retried if a retry is left."""
     found("running", try_number)
-    assert who_follows(dataclasses.replace(FIRST, try_number=try_number)) is follower
+    assert find_successor(dataclasses.replace(FIRST, try_number=try_number)) is successor
 
 
 @pytest.mark.parametrize(
@@ -116,36 +120,36 @@ def test_a_signal_from_outside(found: Found, try_number: int, follower: Follower
 def test_the_next_try_is_one_too_many(found: Found, state: str | None, try_number: int) -> None:
     """Airflow 2 takes the end of the killed process for its failure, and begins none after it."""
     found(state, try_number)
-    assert who_follows(dataclasses.replace(FIRST, try_number=2)) is Follower.NOBODY
+    assert find_successor(dataclasses.replace(FIRST, try_number=2)) is Successor.NONE
     found(state, try_number - 1, max_tries=0)
-    assert who_follows(LAST) is Follower.NOBODY
+    assert find_successor(LAST) is Successor.NONE
 
 
 @pytest.mark.parametrize("state", [None, "scheduled", "running", "deferred"])
 def test_a_user_has_cleared_the_task_twice(found: Found, state: str | None) -> None:
     """The second time raises max_tries, so that the next try looks for another run."""
     found(state, 2, max_tries=3)
-    assert who_follows(FIRST) is Follower.NOBODY
+    assert find_successor(FIRST) is Successor.NONE
 
 
 @pytest.mark.usefixtures("found")
 def test_the_task_was_deleted() -> None:
     """Nobody will follow its run."""
-    assert who_follows(FIRST) is Follower.NOBODY
+    assert find_successor(FIRST) is Successor.NONE
 
 
 def test_no_scheduler_knows_of_the_try(found: Found) -> None:
     """As in ``airflow tasks test``."""
     found(None, 1)
-    assert who_follows(dataclasses.replace(FIRST, is_a_test=True)) is Follower.NOBODY
+    assert find_successor(dataclasses.replace(FIRST, is_test=True)) is Successor.NONE
 
 
 def test_the_database_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow will miss the task and begin the next try, if one is left."""
     nowhere = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/no/such/folder.db")
     monkeypatch.setattr(settings, "Session", scoped_session(sessionmaker(bind=nowhere)))
-    assert who_follows(FIRST) is Follower.RETRY
-    assert who_follows(LAST) is Follower.NOBODY
+    assert find_successor(FIRST) is Successor.RETRY
+    assert find_successor(LAST) is Successor.NONE
 
 
 def test_what_a_context_tells() -> None:
@@ -155,6 +159,6 @@ def test_what_a_context_tells() -> None:
     )
     context: Any = {"ti": ti, "dag_run": None}
     told = dataclasses.replace(FIRST, clear_number=None)
-    assert TryAtWork.from_context(context) == told
+    assert TaskAttempt.from_context(context) == told
     context["test_mode"] = True
-    assert TryAtWork.from_context(context) == dataclasses.replace(told, is_a_test=True)
+    assert TaskAttempt.from_context(context) == dataclasses.replace(told, is_test=True)

@@ -400,7 +400,7 @@ def test_the_count_goes_on_after_a_deferral(bench: Bench, stored: str) -> None:
 
 def test_plain_operators_keep_their_tokens() -> None:
     """An upgrade of this package while a task waits between two tries changes no token."""
-    from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+    from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
 
     ti = SimpleNamespace(
         dag_id="d", run_id="r", task_id="g.t", map_index=3, try_number=1, max_tries=0

@@ -45,7 +45,7 @@ DELETED = "deleted"
 OWN, GONE, MOVED = 200, 404, 410
 BEFORE_A_TRY = [None, "scheduled", "queued", "up_for_retry"]
 ENDED = ["failed", "success", "skipped", "removed", "upstream_failed", "restarting", DELETED]
-_FOLLOWED_BY = "followed_by_try"
+_LATEST_TRY_NUMBER = "latest_try_number"
 SHARED_IDS = airflow_version() < (3, 3)
 
 Kill = Callable[..., bool]
@@ -109,7 +109,7 @@ class Supervisor:
 
     def GetXCom(self, msg: Any) -> Any:  # noqa: N802
         """Tell what a later try has pushed, at the second look."""
-        assert msg.key == "followed_by_try"
+        assert msg.key == "latest_try_number"
         told = self.followed_by if self.asked.count("GetXCom") > 1 else None
         return comms.XComResult(key=msg.key, value=told)
 
@@ -193,7 +193,7 @@ def kill(
     server: ScriptedServer, waiting: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> Kill:
     """Kill a task that waits for its run; tell whether the service saw a cancel."""
-    monkeypatch.setattr(handover, "_SECONDS_UNTIL_A_TRY_TELLS", 0.1)
+    monkeypatch.setattr(handover, "_SECONDS_UNTIL_XCOM", 0.1)
 
     def kill(
         state: str | None,
@@ -215,7 +215,7 @@ def kill(
         # What Airflow does in a task's process that fails for good. That is no retry's process.
         for callback in operator.on_failure_callback:
             callback(context)
-        waits_for_retry = operator._follower is handover.Follower.RETRY
+        waits_for_retry = operator._successor is handover.Successor.RETRY
         assert cancelled(server) == ([*seen, 7] if waits_for_retry else seen)
         return bool(seen[before:])
 
@@ -387,8 +387,8 @@ def test_killed_in_the_middle_of_a_question(
                 os.kill(os.getpid(), signal.SIGUSR1)
                 signalled.wait(10)
             told = ANSWERS.get(body["type"], task_states)
-            if _FOLLOWED_BY in body.values():
-                told = {"type": "XComResult", "key": _FOLLOWED_BY, "value": None}
+            if _LATEST_TRY_NUMBER in body.values():
+                told = {"type": "XComResult", "key": _LATEST_TRY_NUMBER, "value": None}
             supervisors_end.sendall(comms._ResponseFrame(id=number, body=told).as_bytes())
 
     supervisor = threading.Thread(target=supervise, daemon=True)
@@ -406,7 +406,7 @@ def test_killed_in_the_middle_of_a_question(
 @pytest.fixture
 def operator(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An operator that looks at its run once a minute."""
-    monkeypatch.setattr(handover, "_SECONDS_UNTIL_A_TRY_TELLS", 0.1)
+    monkeypatch.setattr(handover, "_SECONDS_UNTIL_XCOM", 0.1)
     connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
     monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
     operator = DatabricksSubmitRunOperator(
@@ -478,5 +478,5 @@ def test_a_try_tells_its_number(waiting: Callable[..., Any]) -> None:
     """Where Airflow tells it apart by nothing else, and only if another one may be there."""
     for number in (1, 2):
         _, context = waiting(try_number=number)
-        told = context["ti"].xcoms.get("followed_by_try")
+        told = context["ti"].xcoms.get("latest_try_number")
         assert told == (number if SHARED_IDS and number > 1 else None)

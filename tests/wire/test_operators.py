@@ -27,7 +27,8 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_jobs_provider.airflow_compat.handover import TryAtWork, xcoms_of_try
+from airflow_jobs_provider.airflow_compat.handover import xcoms_at_start
+from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
 from airflow_jobs_provider.api.errors import ResponseLostError
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError, DatabricksRunTimeoutError
@@ -79,8 +80,8 @@ def run(life: str, result: str | None = None, message: str = "", **more: Any) ->
 
 
 # What is pushed for run 7, and what a second try pushes beside.
-XCOMS = {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"} | xcoms_of_try(
-    TryAtWork.from_context({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+XCOMS = {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"} | xcoms_at_start(
+    TaskAttempt.from_context({"ti": TaskInstance()})  # type: ignore[typeddict-item]
 )
 LAUNCHED = answer({"run_id": 7})
 RUNNING = answer(run("RUNNING"))
