@@ -12,23 +12,27 @@ from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunLifeCycleState
-from airflow_jobs_provider.local.launches import Launcher, is_retried
-from airflow_jobs_provider.local.markers import kill_marked, run_marker, workspace_id
-from airflow_jobs_provider.local.model import Output, Run, now_millis
-from airflow_jobs_provider.local.quotas import QuotaKeeper, Quotas
-from airflow_jobs_provider.local.repairs import Repairer
-from airflow_jobs_provider.local.runners.base import Runner
+from airflow_jobs_provider.local.engine.launches import Launcher, is_retried
+from airflow_jobs_provider.local.engine.model import Output, Run, now_millis
+from airflow_jobs_provider.local.engine.quotas import QuotaKeeper, Quotas
+from airflow_jobs_provider.local.engine.repairs import Repairer
+from airflow_jobs_provider.local.engine.runner import Runner
+from airflow_jobs_provider.local.engine.scheduler import STOPPED_MESSAGE, Scheduler
+from airflow_jobs_provider.local.engine.store import Store
 from airflow_jobs_provider.local.runners.notebook import NotebookRunner
-from airflow_jobs_provider.local.runners.others import (
+from airflow_jobs_provider.local.runners.process_markers import (
+    kill_marked,
+    run_marker,
+    workspace_id,
+)
+from airflow_jobs_provider.local.runners.python import PythonRunner
+from airflow_jobs_provider.local.runners.spark import SparkJarRunner, SparkSubmitRunner
+from airflow_jobs_provider.local.runners.without_process import (
     CannotRun,
     DryRunner,
     RunJobRunner,
     TasksRunner,
 )
-from airflow_jobs_provider.local.runners.python import PythonRunner
-from airflow_jobs_provider.local.runners.spark import SparkJarRunner, SparkSubmitRunner
-from airflow_jobs_provider.local.scheduler import STOPPED_MESSAGE, Scheduler
-from airflow_jobs_provider.local.store import Store
 
 __all__ = ["Service"]
 

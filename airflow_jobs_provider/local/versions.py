@@ -11,7 +11,7 @@ import base64
 import binascii
 from dataclasses import dataclass, replace
 
-from airflow_jobs_provider.local.problems import invalid
+from airflow_jobs_provider.local.errors import invalid
 
 __all__ = ["LATEST", "VERSIONS", "Version", "page_token", "position_of"]
 

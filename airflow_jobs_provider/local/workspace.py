@@ -15,10 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from airflow_jobs_provider.local.connections import Timeouts
+from airflow_jobs_provider.local.engine.quotas import Quotas
+from airflow_jobs_provider.local.engine.state_folder import SharedFolderError, make_private
+from airflow_jobs_provider.local.http.connections import Timeouts
 from airflow_jobs_provider.local.paths import STATE_FOLDER
-from airflow_jobs_provider.local.quotas import Quotas
-from airflow_jobs_provider.local.state_folder import SharedFolderError, make_private
 
 __all__ = ["CannotStartError", "LocalWorkspace", "Quotas", "Timeouts", "serve"]
 
@@ -159,7 +159,7 @@ async def serve(
     :raises CannotStartError: if it cannot.
     """
     _prepare(root, state_dir, token)
-    from airflow_jobs_provider.local.server import Server
+    from airflow_jobs_provider.local.http.server import Server
     from airflow_jobs_provider.local.service import Service
 
     with _only_one(state_dir):

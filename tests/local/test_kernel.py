@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from airflow_jobs_provider.local.kernel import magics, names
+from airflow_jobs_provider.local.kernel import magics, namespace
 from airflow_jobs_provider.local.kernel.context import CONTEXT_VARIABLE, KernelContext
 from airflow_jobs_provider.local.kernel.dbutils import (
     DBUtils,
@@ -20,7 +20,7 @@ from airflow_jobs_provider.local.kernel.dbutils import (
     NotebookExit,
     WorkflowException,
 )
-from airflow_jobs_provider.local.notebooks import NotNotebookError, read_notebook
+from airflow_jobs_provider.local.notebook_files import NotNotebookError, read_notebook
 from airflow_jobs_provider.local.paths import (
     PathRefusedError,
     data_file_in_root,
@@ -58,7 +58,7 @@ def shell(context: KernelContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Return an IPython shell that knows our magics."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     made: Any = InteractiveShell
-    shell = made(user_ns=names.names_for(context))
+    shell = made(user_ns=namespace.names_for(context))
     shell.history_manager.enabled = False
     magics.register(shell, context)
     yield shell
@@ -149,7 +149,7 @@ def test_how_another_notebook_ended(
 
 
 def test_run_magic_in_this_process(shell: Any, context: KernelContext) -> None:
-    """%run shares names, gives widgets values, and leaves the folder as it was."""
+    """%run shares namespace, gives widgets values, and leaves the folder as it was."""
     folder = context.folder
     (folder / "other.py").write_text(
         f"{HEADER}# MAGIC %md\n# MAGIC text\n# COMMAND ----------\nA = dbutils.widgets.get('w')"
@@ -183,7 +183,7 @@ def test_magics_in_this_process(shell: Any, capsys: pytest.CaptureFixture[str]) 
     shell.run_cell("%pip install x").raise_error()
     shell.run_cell("%%sql\nselect 1").raise_error()
     assert isinstance(shell.user_ns["_sqldf"], Frame)
-    assert names._table_of(Frame()) == (
+    assert namespace._table_of(Frame()) == (
         "<table><tr><th>a</th><th>&lt;b&gt;</th></tr><tr><td>1</td><td>&lt;i&gt;</td></tr></table>"
     )
     shell.run_cell("displayHTML('<b>x</b>')").raise_error()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_jobs_provider.local.limits import (
+from airflow_jobs_provider.local.output_limits import (
     MAX_CELL_OUTPUT_BYTES,
     MAX_ERROR_CHARS,
     MAX_TRACE_CHARS,

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.local.markers import MARKER_VARIABLE, kill_marked
+from airflow_jobs_provider.local.runners.process_markers import MARKER_VARIABLE, kill_marked
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.local.api import Api, Process, lives, until
 from tests.local.program import Program
@@ -216,7 +216,8 @@ def test_own_ancestors_are_spared(tmp_path: Path) -> None:
     """A workspace that was started by what a run left does not kill itself at its start."""
     code = (
         "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c',"
-        "'from airflow_jobs_provider.local.markers import kill_marked; print(kill_marked(\"x:\"))'"
+        "'from airflow_jobs_provider.local.runners.process_markers import kill_marked;"
+        " print(kill_marked(\"x:\"))'"
         "]).returncode)"
     )
     ran = subprocess.run(

@@ -5,7 +5,7 @@ mistake in either shows. All refusals are answered with 400 and a message that n
 """
 
 from airflow_jobs_provider.local.checks.parameters import check_overriding
-from airflow_jobs_provider.local.checks.reading import (
+from airflow_jobs_provider.local.checks.request_fields import (
     MAX_BODY_BYTES,
     check_token,
     read_body,

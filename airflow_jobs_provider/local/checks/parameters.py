@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from airflow_jobs_provider.local.checks.reading import wrong_type
-from airflow_jobs_provider.local.checks.shapes import at, later_field, text_bytes
+from airflow_jobs_provider.local.checks.field_types import at, later_field, text_bytes
+from airflow_jobs_provider.local.checks.request_fields import wrong_type
 from airflow_jobs_provider.local.checks.spark_submit import check_options
-from airflow_jobs_provider.local.problems import invalid
+from airflow_jobs_provider.local.errors import invalid
 from airflow_jobs_provider.local.versions import Version
 
 __all__ = ["check_ascii", "check_overriding"]

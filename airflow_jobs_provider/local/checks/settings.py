@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_jobs_provider.local.checks.clusters import check_cluster, check_library
-from airflow_jobs_provider.local.checks.notices import check_notices, check_schedule
-from airflow_jobs_provider.local.checks.parameters import check_ascii
-from airflow_jobs_provider.local.checks.shapes import (
+from airflow_jobs_provider.local.checks.field_types import (
     at,
     read_structure,
     refuse_later_fields,
     text_bytes,
 )
+from airflow_jobs_provider.local.checks.notifications import check_notices, check_schedule
+from airflow_jobs_provider.local.checks.parameters import check_ascii
 from airflow_jobs_provider.local.checks.spark_submit import check_spark_submit
 from airflow_jobs_provider.local.checks.tasks import check_tasks
-from airflow_jobs_provider.local.model import TASK_KINDS, task_of
-from airflow_jobs_provider.local.problems import invalid
+from airflow_jobs_provider.local.engine.model import TASK_KINDS, task_of
+from airflow_jobs_provider.local.errors import invalid
 from airflow_jobs_provider.local.versions import Version
 
 __all__ = ["check_fields_to_remove", "check_settings", "read_queue"]

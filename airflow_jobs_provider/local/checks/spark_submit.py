@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from airflow_jobs_provider.local.checks.shapes import at
-from airflow_jobs_provider.local.problems import invalid
+from airflow_jobs_provider.local.checks.field_types import at
+from airflow_jobs_provider.local.errors import invalid
 
 __all__ = ["check_options", "check_spark_submit"]
 

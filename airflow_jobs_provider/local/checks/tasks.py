@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from airflow_jobs_provider.local.model import RUN_IF
-from airflow_jobs_provider.local.problems import invalid
+from airflow_jobs_provider.local.engine.model import RUN_IF
+from airflow_jobs_provider.local.errors import invalid
 
 __all__ = ["check_tasks"]
 

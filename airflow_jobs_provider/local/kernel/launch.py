@@ -21,7 +21,7 @@ def main() -> None:
     sys.path.insert(0, _PACKAGE_PARENT)
     from airflow_jobs_provider.local.kernel import magics
     from airflow_jobs_provider.local.kernel.context import KernelContext
-    from airflow_jobs_provider.local.kernel.names import names_for
+    from airflow_jobs_provider.local.kernel.namespace import names_for
     from airflow_jobs_provider.local.kernel.output_limit import limit_output
 
     sys.path.remove(_PACKAGE_PARENT)

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
 from airflow_jobs_provider.local.kernel.dbutils import NotebookExit
-from airflow_jobs_provider.local.notebooks import read_notebook
+from airflow_jobs_provider.local.notebook_files import read_notebook
 from airflow_jobs_provider.local.paths import PathRefusedError, notebook_in_root
 
 __all__ = ["register"]

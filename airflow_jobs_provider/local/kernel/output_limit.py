@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
-from airflow_jobs_provider.local.limits import OutputMeter, truncate_error
+from airflow_jobs_provider.local.output_limits import OutputMeter, truncate_error
 
 __all__ = ["limit_output"]
 

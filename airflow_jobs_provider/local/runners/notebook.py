@@ -21,20 +21,20 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from airflow_jobs_provider.local.engine.model import Output, Run
+from airflow_jobs_provider.local.engine.parameters import notebook_parameters
+from airflow_jobs_provider.local.engine.runner import CannotRunError, Outcome, Workspace
 from airflow_jobs_provider.local.kernel import context as kernel_context
 from airflow_jobs_provider.local.kernel.context import too_large_mark
-from airflow_jobs_provider.local.limits import MAX_RESULT_BYTES, OutputMeter
-from airflow_jobs_provider.local.model import Output, Run
-from airflow_jobs_provider.local.notebooks import Cell, NotNotebookError, read_notebook
-from airflow_jobs_provider.local.parameters import notebook_parameters
+from airflow_jobs_provider.local.notebook_files import Cell, NotNotebookError, read_notebook
+from airflow_jobs_provider.local.output_limits import MAX_RESULT_BYTES, OutputMeter
 from airflow_jobs_provider.local.paths import PathRefusedError, notebook_in_root
-from airflow_jobs_provider.local.processes import (
+from airflow_jobs_provider.local.runners.processes import (
     end_process_tree,
     environment_of_runs,
     request_end,
     supervised,
 )
-from airflow_jobs_provider.local.runners.base import CannotRunError, Outcome, Workspace
 
 __all__ = ["NotebookRunner"]
 

@@ -9,16 +9,16 @@ import sys
 from pathlib import Path
 
 from airflow_jobs_provider.api.states import RunResultState
-from airflow_jobs_provider.local.limits import MAX_ERROR_CHARS, MAX_TRACE_CHARS, truncate
-from airflow_jobs_provider.local.model import Output, Run
-from airflow_jobs_provider.local.parameters import list_parameters
+from airflow_jobs_provider.local.engine.model import Output, Run
+from airflow_jobs_provider.local.engine.parameters import list_parameters
+from airflow_jobs_provider.local.engine.runner import Outcome, Workspace
+from airflow_jobs_provider.local.output_limits import MAX_ERROR_CHARS, MAX_TRACE_CHARS, truncate
 from airflow_jobs_provider.local.paths import PathRefusedError, data_file_in_root
-from airflow_jobs_provider.local.processes import (
+from airflow_jobs_provider.local.runners.processes import (
     environment_of_runs,
     start_process,
     stop_process,
 )
-from airflow_jobs_provider.local.runners.base import Outcome, Workspace
 
 __all__ = ["ProcessRunner", "PythonRunner"]
 

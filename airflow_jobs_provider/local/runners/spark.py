@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from airflow_jobs_provider.local.parameters import list_parameters
+from airflow_jobs_provider.local.engine.parameters import list_parameters
+from airflow_jobs_provider.local.engine.runner import CannotRunError, Outcome
 from airflow_jobs_provider.local.paths import PathRefusedError, data_file_in_root
-from airflow_jobs_provider.local.runners.base import CannotRunError, Outcome
 from airflow_jobs_provider.local.runners.python import ProcessRunner, file_missing
 
 __all__ = ["SparkJarRunner", "SparkSubmitRunner"]

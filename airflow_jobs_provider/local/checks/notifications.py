@@ -9,9 +9,9 @@ from functools import cache
 from typing import Any
 
 from airflow_jobs_provider.local.checks.cron import cron_problem
+from airflow_jobs_provider.local.checks.field_types import at
 from airflow_jobs_provider.local.checks.parameters import check_ascii
-from airflow_jobs_provider.local.checks.shapes import at
-from airflow_jobs_provider.local.problems import invalid
+from airflow_jobs_provider.local.errors import invalid
 from airflow_jobs_provider.local.versions import Version
 
 __all__ = ["check_notices", "check_schedule"]

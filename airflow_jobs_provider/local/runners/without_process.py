@@ -8,9 +8,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunResultState
-from airflow_jobs_provider.local.launches import is_retried
-from airflow_jobs_provider.local.model import Run
-from airflow_jobs_provider.local.runners.base import CannotRunError, Outcome, Workspace
+from airflow_jobs_provider.local.engine.launches import is_retried
+from airflow_jobs_provider.local.engine.model import Run
+from airflow_jobs_provider.local.engine.runner import CannotRunError, Outcome, Workspace
 
 __all__ = ["CannotRun", "DryRunner", "RunJobRunner", "TasksRunner"]
 

@@ -12,7 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from airflow_jobs_provider.local.markers import MARKER_VARIABLE, kill_marked
+from airflow_jobs_provider.local.runners.process_markers import MARKER_VARIABLE, kill_marked
 
 __all__ = [
     "end_process_tree",
@@ -43,7 +43,7 @@ _HAS_SUPERVISOR = sys.platform.startswith("linux")
 def environment_of_runs(marker: str, extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment of a run's process: ours, without secrets that it has no use for.
 
-    :param marker: the run's marker (:func:`~airflow_jobs_provider.local.markers.run_marker`).
+    :param marker: the run's marker (see :func:`.process_markers.run_marker`).
     """
     kept = {name: text for name, text in os.environ.items() if not name.startswith(_NOT_INHERITED)}
     # Spark would listen on the machine's address in the network.
@@ -91,7 +91,7 @@ def request_end(pid: int) -> None:
     """Begin to end a process with its descendants; :func:`end_process_tree` finishes it."""
     if _HAS_SUPERVISOR:
         # Here, since it imports what only Unix has.
-        from airflow_jobs_provider.local.supervisor import END_SIGNAL
+        from airflow_jobs_provider.local.runners.supervisor import END_SIGNAL
 
         with suppress(ProcessLookupError):
             os.kill(pid, END_SIGNAL)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunLifeCycleState
-from airflow_jobs_provider.local.model import (
+from airflow_jobs_provider.local.engine.model import (
     CLUSTER_FIELDS,
     ENDED,
     TASK_KINDS,

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
-from airflow_jobs_provider.local.model import Output, Run, RunType, now_millis
-from airflow_jobs_provider.local.runners.base import CannotRunError, Outcome, Runner
-from airflow_jobs_provider.local.store import Store
+from airflow_jobs_provider.local.engine.model import Output, Run, RunType, now_millis
+from airflow_jobs_provider.local.engine.runner import CannotRunError, Outcome, Runner
+from airflow_jobs_provider.local.engine.store import Store
 
 __all__ = ["STOPPED_MESSAGE", "Scheduler"]
 

@@ -15,7 +15,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.local.model import Output, Run
+from airflow_jobs_provider.local.engine.model import Output, Run
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -13,9 +13,8 @@ from typing import Any
 
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
 from airflow_jobs_provider.local import checks
-from airflow_jobs_provider.local.answers import state_answer
-from airflow_jobs_provider.local.launches import Launcher
-from airflow_jobs_provider.local.model import (
+from airflow_jobs_provider.local.engine.launches import Launcher
+from airflow_jobs_provider.local.engine.model import (
     CLUSTER_FIELDS,
     Job,
     Output,
@@ -24,10 +23,11 @@ from airflow_jobs_provider.local.model import (
     task_key_of,
     task_of,
 )
-from airflow_jobs_provider.local.parameters import job_parameters_of
-from airflow_jobs_provider.local.problems import ApiError, invalid
-from airflow_jobs_provider.local.scheduler import Scheduler
-from airflow_jobs_provider.local.store import Store
+from airflow_jobs_provider.local.engine.parameters import job_parameters_of
+from airflow_jobs_provider.local.engine.responses import state_answer
+from airflow_jobs_provider.local.engine.scheduler import Scheduler
+from airflow_jobs_provider.local.engine.store import Store
+from airflow_jobs_provider.local.errors import ApiError, invalid
 from airflow_jobs_provider.local.versions import Version
 
 __all__ = ["Repairer", "tasks_to_rerun"]

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
-from airflow_jobs_provider.local.model import (
+from airflow_jobs_provider.local.engine.model import (
     CLUSTER_FIELDS,
     Job,
     Run,
@@ -16,11 +16,11 @@ from airflow_jobs_provider.local.model import (
     now_millis,
     task_of,
 )
-from airflow_jobs_provider.local.parameters import job_parameters_of
-from airflow_jobs_provider.local.problems import invalid
-from airflow_jobs_provider.local.quotas import QuotaKeeper
-from airflow_jobs_provider.local.scheduler import Scheduler
-from airflow_jobs_provider.local.store import Store
+from airflow_jobs_provider.local.engine.parameters import job_parameters_of
+from airflow_jobs_provider.local.engine.quotas import QuotaKeeper
+from airflow_jobs_provider.local.engine.scheduler import Scheduler
+from airflow_jobs_provider.local.engine.store import Store
+from airflow_jobs_provider.local.errors import invalid
 
 __all__ = ["Launcher", "is_retried", "task_run"]
 

@@ -15,13 +15,14 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from airflow_jobs_provider.local import checks, pages
-from airflow_jobs_provider.local.connections import Connection, Connections, Timeouts
-from airflow_jobs_provider.local.endpoints import Call, Endpoint, endpoints_of
-from airflow_jobs_provider.local.model import Run, RunType
-from airflow_jobs_provider.local.parameters import list_parameters, notebook_parameters
-from airflow_jobs_provider.local.permissions import PERMISSION_ENDPOINTS
-from airflow_jobs_provider.local.problems import ApiError, invalid, malformed
+from airflow_jobs_provider.local import checks
+from airflow_jobs_provider.local.engine.model import Run, RunType
+from airflow_jobs_provider.local.engine.parameters import list_parameters, notebook_parameters
+from airflow_jobs_provider.local.errors import ApiError, invalid, malformed
+from airflow_jobs_provider.local.http import pages
+from airflow_jobs_provider.local.http.connections import Connection, Connections, Timeouts
+from airflow_jobs_provider.local.http.endpoints import Call, Endpoint, endpoints_of
+from airflow_jobs_provider.local.http.permissions import PERMISSION_ENDPOINTS
 from airflow_jobs_provider.local.service import Service
 from airflow_jobs_provider.local.versions import LATEST, VERSIONS, Version
 

@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from airflow_jobs_provider.local.checks.reading import (
+from airflow_jobs_provider.local.checks.request_fields import (
     INT32,
     INT64,
     as_flag,
     as_integer,
     wrong_type,
 )
-from airflow_jobs_provider.local.problems import ApiError, invalid
+from airflow_jobs_provider.local.errors import ApiError, invalid
 
 __all__ = ["at", "later_field", "read_structure", "refuse_later_fields", "text_bytes"]
 

@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from airflow_jobs_provider.local.model import Job, Output, Run, now_millis
+from airflow_jobs_provider.local.engine.model import Job, Output, Run, now_millis
 
 __all__ = ["Store"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from airflow_jobs_provider.api.states import RunResultState
-from airflow_jobs_provider.local.model import Output, Run
+from airflow_jobs_provider.local.engine.model import Output, Run
 
 __all__ = ["FAILED_MESSAGE", "CannotRunError", "Outcome", "Runner", "Workspace"]
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_jobs_provider.local.model import Run
+from airflow_jobs_provider.local.engine.model import Run
 
 __all__ = ["job_parameters_of", "list_parameters", "notebook_parameters"]
 

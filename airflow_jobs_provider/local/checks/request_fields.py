@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_jobs_provider.local.problems import ApiError, invalid, malformed
+from airflow_jobs_provider.local.errors import ApiError, invalid, malformed
 
 __all__ = [
     "INT32",

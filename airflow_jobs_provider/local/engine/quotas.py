@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
-from airflow_jobs_provider.local.problems import ApiError
-from airflow_jobs_provider.local.store import Store
+from airflow_jobs_provider.local.engine.store import Store
+from airflow_jobs_provider.local.errors import ApiError
 
 __all__ = ["QuotaKeeper", "Quotas"]
 

@@ -13,16 +13,16 @@ from http import HTTPStatus
 from typing import Any
 
 from airflow_jobs_provider.local import checks
-from airflow_jobs_provider.local.answers import job_answer, output_answer, run_answer
-from airflow_jobs_provider.local.model import Job, Run, RunType, task_of
-from airflow_jobs_provider.local.pages import export_notebook
-from airflow_jobs_provider.local.permissions import read_access_control_list
-from airflow_jobs_provider.local.problems import (
+from airflow_jobs_provider.local.engine.model import Job, Run, RunType, task_of
+from airflow_jobs_provider.local.engine.responses import job_answer, output_answer, run_answer
+from airflow_jobs_provider.local.errors import (
     ApiError,
     invalid,
     job_does_not_exist,
     run_does_not_exist,
 )
+from airflow_jobs_provider.local.http.pages import export_notebook
+from airflow_jobs_provider.local.http.permissions import read_access_control_list
 from airflow_jobs_provider.local.service import Service
 from airflow_jobs_provider.local.versions import LATEST, Version, page_token, position_of
 

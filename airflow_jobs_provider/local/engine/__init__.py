@@ -1,0 +1,1 @@
+"""Jobs and runs of the local workspace: the store, the scheduler, launches and repairs."""
