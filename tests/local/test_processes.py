@@ -217,7 +217,7 @@ def test_own_ancestors_are_spared(tmp_path: Path) -> None:
     code = (
         "import subprocess, sys; sys.exit(subprocess.run([sys.executable, '-c',"
         "'from airflow_jobs_provider.local.runners.process_markers import kill_marked;"
-        " print(kill_marked(\"x:\"))'"
+        ' print(kill_marked("x:"))\''
         "]).returncode)"
     )
     ran = subprocess.run(
