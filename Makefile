@@ -27,6 +27,8 @@ export PYTHON
 TEST_PROCESSES ?= 3
 IN_PARALLEL = -n $(TEST_PROCESSES) --dist loadfile
 QUICK = not slow and not standalone and not distributed and not real_clients
+# The tests of what Airflow, or the versions of its dependencies, have a say in.
+TESTS_WITH_AIRFLOW = $(addprefix tests/,airflow_compat api hooks operators package sensors triggers end_to_end)
 PYTEST_OLDER = -p no:cacheprovider \
 	-W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
@@ -62,7 +64,7 @@ test-standalone: venv-dev
 
 # The quick tests have these with a fixed seed.
 fuzz: venv-dev
-	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) .venv/bin/python -m pytest $(IN_PARALLEL) tests/wire/test_fuzz.py $(PYTEST_ARGS)
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) .venv/bin/python -m pytest $(IN_PARALLEL) tests/package/test_fuzz.py $(PYTEST_ARGS)
 
 test-slow: venv-dev
 	.venv/bin/python -m pytest -m slow tests $(PYTEST_ARGS)
@@ -75,7 +77,7 @@ test-real-clients: venv-dev
 test-airflow-2.11 test-airflow-3.0: test-airflow-%:
 	@sh scripts/venv.sh .venv-$* $* dev
 	.venv-$*/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" $(PYTEST_OLDER) \
-		tests/unit tests/wire tests/end_to_end $(PYTEST_ARGS)
+		$(TESTS_WITH_AIRFLOW) $(PYTEST_ARGS)
 
 test-standalone-2.11 test-standalone-3.0: test-standalone-%:
 	@sh scripts/venv.sh .venv-$* $* dev

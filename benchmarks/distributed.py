@@ -53,8 +53,8 @@ def measure(runs: int, seconds: float, rounds: int) -> dict[str, list[dict[str, 
     import tempfile
 
     from tests.end_to_end.airflow_cluster import AirflowCluster
-    from tests.end_to_end.counting_workspace import CountingWorkspace
     from tests.end_to_end.services import PostgresServer, RedisServer
+    from tests.fakes.counting_workspace import CountingWorkspace
 
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in ("none", *PROVIDERS)}
     with (
@@ -148,7 +148,7 @@ def launch(url: str, runs: int) -> None:
     from airflow_jobs_provider.api import endpoints
     from airflow_jobs_provider.api.auth import Token
     from airflow_jobs_provider.api.client import JobsClient
-    from tests.end_to_end.counting_workspace import TOKEN
+    from tests.fakes.counting_workspace import TOKEN
 
     request = {"existing_cluster_id": "c", "notebook_task": {"notebook_path": "/Shared/long"}}
     with JobsClient(url, Token(TOKEN)) as client:

@@ -23,7 +23,7 @@ from pathlib import Path
 from benchmarks import official
 from scripts.airflow_env import airflow_environment
 from tests.end_to_end.kills import POINTS, Account, Killer, killer, random_plans
-from tests.wire.fake_service import Plan
+from tests.fakes.fake_service import Plan
 
 OPERATORS = ("submit", "run_now")
 RUN_SECONDS = 0.6

@@ -149,10 +149,11 @@ def page(measured: dict[str, Any], kept_sections: str) -> str:
     make bench
 
 Measured on {measured["date"]}, {measured["machine"]}. Both providers' triggers wait, each in a
-process of its own, for runs of one counting server on the same machine (`benchmarks/many_runs.py`),
-one after the other in the same call of the benchmark, at the same polling period. The server only
-passes the time, so that what is measured is the waiting. The official provider is
-{official.PROVIDER.partition("==")[2]}, in an environment that the benchmark makes for it.
+process of its own, for runs of one counting server on the same machine
+(`tests/fakes/many_runs.py`), one after the other in the same call of the benchmark, at the same
+polling period. The server only passes the time, so that what is measured is the waiting. The
+official provider is {official.PROVIDER.partition("==")[2]}, in an environment that the
+benchmark makes for it.
 
 ## Waiting for many runs
 

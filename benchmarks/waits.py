@@ -67,7 +67,7 @@ def ask(url: str, body: dict[str, Any] | None = None) -> Any:
 def counting_server() -> Iterator[str]:
     """Lend a server of ``many_runs.py`` in a process of its own; its address."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.many_runs"], stdout=subprocess.PIPE, text=True, cwd=ROOT
+        [sys.executable, "-m", "tests.fakes.many_runs"], stdout=subprocess.PIPE, text=True, cwd=ROOT
     )
     try:
         assert server.stdout is not None

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from scripts.airflow_env import ROOT, airflow_environment
-from tests.wire.fake_service import LAUNCHES, FakeService, Plan, Seen
+from tests.fakes.fake_service import LAUNCHES, FakeService, Plan, Seen
 
 __all__ = ["POINTS", "Account", "Killer", "Point", "killer", "random_plans"]
 

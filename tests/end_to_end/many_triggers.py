@@ -6,8 +6,8 @@ from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from tests.end_to_end.airflow_cluster import AIRFLOW_2, AirflowCluster, DagRun, eventually
-from tests.end_to_end.counting_workspace import TOKEN, CountedRun, CountingWorkspace
 from tests.end_to_end.many_dags.many import DAGS, FIRST_RUN_ID, TASKS
+from tests.fakes.counting_workspace import TOKEN, CountedRun, CountingWorkspace
 
 __all__ = [
     "TRIGGERS",

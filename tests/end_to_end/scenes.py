@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from tests.end_to_end.airflow_cluster import DagRun, eventually
-from tests.end_to_end.counting_workspace import CountedRun, CountingWorkspace
+from tests.fakes.counting_workspace import CountedRun, CountingWorkspace
 
 __all__ = ["Begin", "Scene"]
 

@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.airflow_cluster import PATIENCE_SECONDS, eventually
-from tests.end_to_end.counting_workspace import CountedRun, CountingWorkspace
 from tests.end_to_end.deployment import Deployment, WorkerOfTask
 from tests.end_to_end.processes import has_pending, is_alive, stopped
 from tests.end_to_end.scenes import Begin, Scene
 from tests.end_to_end.services import PostgresServer, RedisServer
+from tests.fakes.counting_workspace import CountedRun, CountingWorkspace
 
 pytestmark = pytest.mark.distributed
 

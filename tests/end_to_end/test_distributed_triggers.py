@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.airflow_cluster import eventually
-from tests.end_to_end.counting_workspace import CountingWorkspace
 from tests.end_to_end.deployment import Deployment
 from tests.end_to_end.many_dags.many import DAGS, TASKS
 from tests.end_to_end.many_triggers import (
@@ -24,6 +23,7 @@ from tests.end_to_end.many_triggers import (
     runs_of,
 )
 from tests.end_to_end.services import PostgresServer, RedisServer
+from tests.fakes.counting_workspace import CountingWorkspace
 
 pytestmark = pytest.mark.distributed
 

@@ -12,7 +12,7 @@ import pytest
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import ROOT, airflow_environment, connection_to
 from tests.end_to_end.conftest import RunDag
-from tests.snippets import PROGRAM, SNIPPETS, Snippet
+from tests.helpers.snippets import PROGRAM, SNIPPETS, Snippet
 
 pytestmark = pytest.mark.skipif(
     airflow.__version__ < "3", reason="the documents import from airflow.sdk"

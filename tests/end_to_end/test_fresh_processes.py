@@ -16,9 +16,9 @@ import psutil
 import pytest
 
 from tests.end_to_end.airflow_cluster import AIRFLOW_2, AIRFLOW_3_0, AirflowCluster, eventually
-from tests.end_to_end.counting_workspace import CountingWorkspace
 from tests.end_to_end.processes import is_alive, send
 from tests.end_to_end.scenes import Begin, Scene
+from tests.fakes.counting_workspace import CountingWorkspace
 
 pytestmark = [
     pytest.mark.standalone,

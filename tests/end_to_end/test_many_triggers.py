@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.airflow_cluster import AirflowCluster, eventually
-from tests.end_to_end.counting_workspace import CountingWorkspace
 from tests.end_to_end.many_dags.many import DAGS, TASKS
 from tests.end_to_end.many_triggers import (
     TRIGGERS,
@@ -27,6 +26,7 @@ from tests.end_to_end.many_triggers import (
     started,
 )
 from tests.end_to_end.scenes import Scene
+from tests.fakes.counting_workspace import CountingWorkspace
 
 pytestmark = pytest.mark.standalone
 

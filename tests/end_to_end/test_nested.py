@@ -16,7 +16,7 @@ from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import connection_to
 from tests.end_to_end.conftest import DagRun, RunDag
-from tests.wire.fake_service import FakeService, Plan, Seen
+from tests.fakes.fake_service import FakeService, Plan, Seen
 
 HERE = Path(__file__).parent
 OUTPUTS = {

@@ -14,8 +14,8 @@ from tests.end_to_end.airflow_cluster import (
     AirflowCluster,
     eventually,
 )
-from tests.end_to_end.counting_workspace import CountingWorkspace
 from tests.end_to_end.scenes import Begin, Scene
+from tests.fakes.counting_workspace import CountingWorkspace
 
 pytestmark = pytest.mark.standalone
 

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from scripts.airflow_env import ROOT
+from tests.api.test_secrets_in_tracebacks import ANSWERS
 from tests.end_to_end.conftest import DagRun, RunDag
-from tests.wire.conftest import ScriptedServer
-from tests.wire.fake_service import FAULTS, LAUNCHES, FakeService, Plan, Seen
-from tests.wire.test_tracebacks import ANSWERS
+from tests.fakes.fake_service import FAULTS, LAUNCHES, FakeService, Plan, Seen
+from tests.fakes.scripted_server import ScriptedServer
 
 HERE = Path(__file__).parent
 USER = "somebody@example.com"

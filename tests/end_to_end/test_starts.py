@@ -18,7 +18,7 @@ from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from tests.end_to_end.airflow_cluster import AIRFLOW_3_0, AirflowCluster, DagRun, eventually
-from tests.end_to_end.counting_workspace import CountedRun, CountingWorkspace
+from tests.fakes.counting_workspace import CountedRun, CountingWorkspace
 
 pytestmark = pytest.mark.standalone
 

@@ -26,8 +26,8 @@ from tests.end_to_end.airflow_cluster import (
     DagRun,
     eventually,
 )
-from tests.end_to_end.counting_workspace import CountingWorkspace
 from tests.end_to_end.scenes import Begin, Scene
+from tests.fakes.counting_workspace import CountingWorkspace
 
 pytestmark = pytest.mark.standalone
 

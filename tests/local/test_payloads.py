@@ -21,15 +21,15 @@ from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.local.workspace import LocalWorkspace
-from tests.cases import CASES
+from tests.helpers.random_payloads import AROUND, CALL_OF, Payloads
+from tests.helpers.rule_cases import CASES
 from tests.local.api import CLUSTER, Api, until
-from tests.payloads import AROUND, CALL_OF, Payloads
 
 # The rules for tags are Azure's: this machine has none.
 CASES_HERE = [case for case in CASES if not case.of_rule.only_azure]
 MANY = 1000
 TRIES = 10
-EXAMPLES = json.loads((Path(__file__).parents[1] / "unit/data/examples.json").read_text())
+EXAMPLES = json.loads((Path(__file__).parents[1] / "data/examples.json").read_text())
 REQUESTS = [example for example in EXAMPLES if example["kind"] == "request"]
 PARTS = [example for example in EXAMPLES if example["kind"] == "part"]
 RESPONSES = [example for example in EXAMPLES if example["kind"] == "response"]

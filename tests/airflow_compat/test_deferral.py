@@ -1,0 +1,200 @@
+"""A task whose deferral Airflow 3 refuses, because a user has ended the task meanwhile.
+
+Airflow's answers are chosen here; the process ends as Airflow lets it end. For all of it together,
+see tests/end_to_end/test_refused_deferrals.py.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import sys
+from typing import Any, NoReturn
+
+import pytest
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
+from tests.airflow_compat.test_handover import TaskInstance
+from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
+
+task_runner: Any = pytest.importorskip(
+    "airflow.sdk.execution_time.task_runner", reason="Airflow 2 refuses no deferral"
+)
+comms: Any = pytest.importorskip("airflow.sdk.execution_time.comms")
+errors: Any = pytest.importorskip("airflow.sdk.exceptions")
+
+PAGE = "http://w/7"
+RUNNING = answer({"run_id": 7, "run_page_url": PAGE, "state": {"life_cycle_state": "RUNNING"}})
+DELETED = "deleted"
+ENDED_BY_USER = ["failed", "success", "skipped", "removed", "restarting", DELETED]
+WAITED_FOR = ["deferred", "running", "queued", "scheduled", "up_for_retry", None]
+
+
+class Supervisor:
+    """Tells the state of the task.
+
+    :param state: the state.
+    """
+
+    def __init__(self, state: str | None) -> None:
+        self.states = {} if state == DELETED else {"a_run": {"etl": state}}
+        self.asked: list[str] = []
+
+    def send(self, msg: Any) -> Any:
+        """Answer the one question that is expected."""
+        self.asked.append(type(msg).__name__)
+        return comms.TaskStatesResult(task_states=self.states)
+
+
+class Broken(Supervisor):
+    """Gives no answer."""
+
+    def send(self, msg: Any) -> Any:
+        """Break off."""
+        raise EOFError(f"no supervisor for {msg}")
+
+
+@pytest.fixture
+def operator(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An operator that will defer with run 7."""
+    connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+    operator = DatabricksSubmitRunOperator(
+        task_id="etl",
+        notebook_task={"notebook_path": "/etl"},
+        existing_cluster_id="1201-my-cluster",
+        deferrable=True,
+    )
+    server.will(answer({"run_id": 7}), RUNNING)
+    return operator
+
+
+@pytest.fixture
+def supervised(
+    operator: Any, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Supervisor:
+    """The supervisor of the task's process, who tells the state that the test names."""
+    assert operator.hook.client  # Before there is a supervisor, who would be told its token.
+    kind = Broken if request.param == "no answer" else Supervisor
+    supervisor: Supervisor = kind(request.param)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+    return supervisor
+
+
+def supervised_by(*states: str | None) -> pytest.MarkDecorator:
+    """Name the states that the supervisor tells."""
+    return pytest.mark.parametrize("supervised", states, indirect=True)
+
+
+def defer(operator: Any) -> Any:
+    """Execute the task until it defers; return its task instance."""
+    ti = TaskInstance(1, 0)
+    with pytest.raises(TaskDeferred):
+        operator.execute({"ti": ti, "dag_run": None, "task": operator})
+    return ti
+
+
+def finish(operator: Any, ti: Any) -> list[str]:
+    """Do what Airflow does with the operator's links at the end of a process."""
+    return [link.get_link(operator=operator, ti_key=ti) for link in operator.operator_extra_links]
+
+
+def cancelled(server: ScriptedServer) -> list[Any]:
+    """Return the runs that were cancelled."""
+    return [one.body["run_id"] for one in server.requests if one.path.endswith("/runs/cancel")]
+
+
+@supervised_by(*ENDED_BY_USER)
+def test_a_user_has_ended_the_task(
+    server: ScriptedServer, operator: Any, supervised: Supervisor
+) -> None:
+    """The process finds out as it finishes, by one question, and cancels the run."""
+    ti = defer(operator)
+    assert supervised.asked == []
+    assert finish(operator, ti) == [PAGE]
+    assert cancelled(server) == [7]
+    assert finish(operator, ti) == [PAGE]
+    assert supervised.asked == ["GetTaskStates"]
+    assert cancelled(server) == [7]
+
+
+@supervised_by(*WAITED_FOR, "no answer")
+def test_the_run_is_waited_for(
+    server: ScriptedServer, operator: Any, supervised: Supervisor
+) -> None:
+    """The trigger waits for it, or another try; in doubt it goes on."""
+    assert finish(operator, defer(operator)) == [PAGE]
+    assert len(supervised.asked) <= 1
+    assert cancelled(server) == []
+
+
+@supervised_by("failed")
+@pytest.mark.usefixtures("supervised")
+def test_a_run_that_is_not_to_be_cancelled(server: ScriptedServer, operator: Any) -> None:
+    """With cancel_on_kill=False it goes on."""
+    operator.cancel_on_kill = False
+    assert finish(operator, defer(operator)) == [PAGE]
+    assert cancelled(server) == []
+
+
+@supervised_by("failed")
+@pytest.mark.usefixtures("supervised")
+def test_a_run_that_on_kill_has_cancelled(server: ScriptedServer, operator: Any) -> None:
+    """It is cancelled once."""
+    ti = defer(operator)
+    operator.on_kill()
+    finish(operator, ti)
+    assert cancelled(server) == [7]
+
+
+def refuse(status: int, state: str | None) -> NoReturn:
+    """Raise what a task's process gets whose news Airflow's API has refused."""
+    detail = {"status_code": status, "detail": {"detail": {"previous_state": state}}}
+    kind = errors.ErrorType.API_SERVER_ERROR
+    raise errors.AirflowRuntimeError(comms.ErrorResponse(error=kind, detail=detail))
+
+
+def end_with(operator: Any, status: int, state: str | None) -> None:
+    """End a process as Airflow 3.0 does whose news Airflow's API has refused.
+
+    :param status: of the API's answer.
+    :param state: that the answer tells.
+    """
+    pid = os.fork()
+    if pid == 0:
+        try:
+            atexit._clear()
+            defer(operator)
+            try:
+                refuse(status, state)
+            except errors.AirflowRuntimeError:
+                sys.exit(1)
+        except SystemExit:
+            atexit._run_exitfuncs()
+        finally:
+            os._exit(0)
+    os.waitpid(pid, 0)
+
+
+@supervised_by("no answer")
+@pytest.mark.usefixtures("supervised")
+@pytest.mark.parametrize(
+    ("status", "state", "runs"),
+    [(409, state, [7]) for state in ENDED_BY_USER[:-1]]
+    + [(409, state, []) for state in WAITED_FOR]
+    + [(404, None, [7]), (410, None, [7]), (500, None, [])],
+)
+def test_the_process_ends_with_the_refusal(
+    server: ScriptedServer, operator: Any, status: int, state: str | None, runs: list[int]
+) -> None:
+    """Airflow 3.0 does not get as far as to the links."""
+    end_with(operator, status, state)
+    assert cancelled(server) == runs
+
+
+def test_no_supervisor(server: ScriptedServer, operator: Any) -> None:
+    """As in ``dag.test()``: nobody is asked."""
+    assert finish(operator, defer(operator)) == [PAGE]
+    assert cancelled(server) == []

@@ -1,0 +1,164 @@
+"""Who follows a killed task's run, as Airflow 2 tells by a row of its database.
+
+What Airflow 3 tells is in tests/airflow_compat/test_handover.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import sqlalchemy
+from airflow import models, settings
+from airflow.models.taskinstance import TaskInstance
+from sqlalchemy.orm import scoped_session, sessionmaker
+
+from airflow_jobs_provider.airflow_compat.handover import Successor, find_successor
+from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.task_state import airflow_version
+
+if airflow_version() >= (3, 0):
+    pytest.skip("Airflow 3 asks its API", allow_module_level=True)
+
+FIRST = TaskAttempt(
+    dag_id="sales",
+    run_id="a_run",
+    dag_run_start="",
+    task_id="etl",
+    map_index=-1,
+    try_number=1,
+    max_tries=2,
+    attempt_index=0,
+    operator_task_id="etl",
+    ti_id=None,
+    clear_number=0,
+    is_test=False,
+)
+LAST = dataclasses.replace(FIRST, max_tries=0)
+
+Found = Callable[..., None]
+
+
+@pytest.fixture
+def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
+    """Put the task's row into a database of its own."""
+    engine = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/airflow.db")
+    models.import_all_models()  # Other tables have the columns that this one refers to.
+    table = TaskInstance.__table__
+    table.create(engine)
+    monkeypatch.setattr(settings, "Session", scoped_session(sessionmaker(bind=engine)))
+
+    def put(state: str | None, try_number: int, max_tries: int = FIRST.max_tries) -> None:
+        values = {"dag_id": "sales", "run_id": "a_run", "task_id": "etl", "map_index": -1}
+        row = table.insert().values(
+            state=state,
+            try_number=try_number,
+            max_tries=max_tries,
+            pool="default_pool",
+            pool_slots=1,
+            **values,
+        )
+        with engine.begin() as database:
+            database.execute(table.delete())
+            database.execute(row)
+
+    return put
+
+
+@pytest.mark.parametrize(
+    ("state", "try_number"),
+    [
+        (None, 1),
+        ("up_for_retry", 1),
+        ("scheduled", 2),
+        ("queued", 2),
+        ("running", 2),
+        ("deferred", 1),
+        ("deferred", 2),
+    ],
+)
+def test_the_next_try_takes_over(found: Found, state: str | None, try_number: int) -> None:
+    """Airflow has begun it or will, or the trigger waits for the run."""
+    found(state, try_number)
+    assert find_successor(FIRST) is Successor.EXISTING
+
+
+@pytest.mark.parametrize(
+    ("state", "try_number"),
+    [
+        ("restarting", 1),
+        ("failed", 1),
+        ("success", 1),
+        ("skipped", 1),
+        ("removed", 1),
+        ("failed", 2),
+        ("scheduled", 1),  # dag.test() never sets the task running.
+    ],
+)
+def test_a_user_has_ended_the_task(found: Found, state: str, try_number: int) -> None:
+    """Marked or cleared: there is no other try at work."""
+    found(state, try_number)
+    assert find_successor(FIRST) is Successor.NONE
+
+
+@pytest.mark.parametrize(
+    ("try_number", "successor"), [(1, Successor.RETRY), (2, Successor.RETRY), (3, Successor.NONE)]
+)
+def test_a_signal_from_outside(found: Found, try_number: int, successor: Successor) -> None:
+    """The try is at work, as Airflow sees it: it will fail, and be retried if a retry is left."""
+    found("running", try_number)
+    assert find_successor(dataclasses.replace(FIRST, try_number=try_number)) is successor
+
+
+@pytest.mark.parametrize(
+    ("state", "try_number"), [(None, 2), ("queued", 3), ("running", 3), ("up_for_retry", 2)]
+)
+def test_the_next_try_is_one_too_many(found: Found, state: str | None, try_number: int) -> None:
+    """Airflow 2 takes the end of the killed process for its failure, and begins none after it."""
+    found(state, try_number)
+    assert find_successor(dataclasses.replace(FIRST, try_number=2)) is Successor.NONE
+    found(state, try_number - 1, max_tries=0)
+    assert find_successor(LAST) is Successor.NONE
+
+
+@pytest.mark.parametrize("state", [None, "scheduled", "running", "deferred"])
+def test_a_user_has_cleared_the_task_twice(found: Found, state: str | None) -> None:
+    """The second time raises max_tries, so that the next try looks for another run."""
+    found(state, 2, max_tries=3)
+    assert find_successor(FIRST) is Successor.NONE
+
+
+@pytest.mark.usefixtures("found")
+def test_the_task_was_deleted() -> None:
+    """Nobody will follow its run."""
+    assert find_successor(FIRST) is Successor.NONE
+
+
+def test_no_scheduler_knows_of_the_try(found: Found) -> None:
+    """As in ``airflow tasks test``."""
+    found(None, 1)
+    assert find_successor(dataclasses.replace(FIRST, is_test=True)) is Successor.NONE
+
+
+def test_the_database_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Airflow will miss the task and begin the next try, if one is left."""
+    nowhere = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/no/such/folder.db")
+    monkeypatch.setattr(settings, "Session", scoped_session(sessionmaker(bind=nowhere)))
+    assert find_successor(FIRST) is Successor.RETRY
+    assert find_successor(LAST) is Successor.NONE
+
+
+def test_what_a_context_tells() -> None:
+    """Airflow 2 knows neither ids nor clear numbers."""
+    ti: Any = SimpleNamespace(
+        dag_id="sales", run_id="a_run", task_id="etl", map_index=-1, try_number=1, max_tries=2
+    )
+    context: Any = {"ti": ti, "dag_run": None}
+    told = dataclasses.replace(FIRST, clear_number=None)
+    assert TaskAttempt.from_context(context) == told
+    context["test_mode"] = True
+    assert TaskAttempt.from_context(context) == dataclasses.replace(told, is_test=True)

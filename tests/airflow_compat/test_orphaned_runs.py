@@ -1,0 +1,207 @@
+"""Mapped tasks that died without a word: their runs are cancelled as those of other tasks are.
+
+Airflow's DAG processor, which calls them back, has no operator then but a MappedOperator, whose
+constructor was never called.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+from airflow.serialization import serialized_objects
+
+from airflow_jobs_provider.airflow_compat.orphaned_runs import cancel_orphaned_run
+from airflow_jobs_provider.exceptions import DatabricksRunFailedError
+from airflow_jobs_provider.operators.jobs import (
+    DatabricksRunNowOperator,
+    DatabricksSubmitRunOperator,
+)
+from tests.airflow_compat.test_completion import Logged
+from tests.airflow_compat.test_completion import logged as logged  # noqa: PLC0414 - a fixture
+from tests.fakes.scripted_server import ScriptedServer
+from tests.operators.test_submit_run import (
+    FAILED,
+    FAILED_OUTPUT,
+    LAUNCHED,
+    RUNNING,
+    cancelled_after,
+    fail_for_good,
+)
+from tests.operators.test_submit_run import context as context  # noqa: PLC0414 - a fixture
+
+NOTEBOOKS = [{"notebook_path": "/1"}, {"notebook_path": "/2"}]
+CLUSTER: Any = {"existing_cluster_id": "1201-my-cluster", "polling_period_seconds": 0.01}
+
+
+def mapped(default_args: Any = None, **arguments: Any) -> Any:
+    """Map a task over two notebooks."""
+    with DAG("sales", schedule=None, default_args=default_args or {}):
+        partial = DatabricksSubmitRunOperator.partial(task_id="etl", **CLUSTER, **arguments)
+        return partial.expand(notebook_task=NOTEBOOKS)
+
+
+def mapped_by_dicts(**second: Any) -> Any:
+    """Map a task over two notebooks, the second one with more arguments than that."""
+    with DAG("sales", schedule=None):
+        return DatabricksSubmitRunOperator.partial(task_id="etl", **CLUSTER).expand_kwargs(
+            [{"notebook_task": NOTEBOOKS[0]}, {"notebook_task": NOTEBOOKS[1], **second}]
+        )
+
+
+def unmapped(task: Any, map_index: int = 0) -> Any:
+    """Return what a worker executes."""
+    return task.unmap({"notebook_task": NOTEBOOKS[map_index]})
+
+
+@pytest.fixture
+def second(context: Any) -> Any:
+    """The context of the second of two mapped tasks, which has launched run 7."""
+    context["ti"].map_index = 1
+    context["ti"].xcoms["run_id"] = 7
+    context["run_id"] = context["ti"].run_id
+    return context
+
+
+@pytest.fixture
+def other(monkeypatch: pytest.MonkeyPatch, context: Any) -> str:
+    """The only connection that there is."""
+    monkeypatch.setenv("AIRFLOW_CONN_OTHER", os.environ["AIRFLOW_CONN_DATABRICKS_DEFAULT"])
+    monkeypatch.delenv("AIRFLOW_CONN_DATABRICKS_DEFAULT")
+    context["name"] = "other"
+    return "other"
+
+
+def test_a_mapped_task_that_died_without_a_word_leaves_no_run(
+    second: Any, server: ScriptedServer
+) -> None:
+    """The run that the XCom of this map index names is cancelled, and the task stays as it was."""
+    task = mapped()
+    fail_for_good(task, second)
+    assert cancelled_after(0, server) == [7]
+    assert second["task"] is task
+
+
+@pytest.mark.parametrize("conn_id", ["other", "{{ name }}"])
+@pytest.mark.parametrize("given_by", ["partial", "the DAG's default_args", "expand"])
+def test_it_is_cancelled_through_its_own_connection(
+    second: Any, server: ScriptedServer, other: str, given_by: str, conn_id: str
+) -> None:
+    """Wherever that comes from; in another workspace the same id is another run's."""
+    arguments = {"databricks_conn_id": conn_id}
+    task = {
+        "partial": lambda: mapped(**arguments),
+        "the DAG's default_args": lambda: mapped(default_args=arguments),
+        "expand": lambda: mapped_by_dicts(**arguments),
+    }[given_by]()
+    fail_for_good(task, second)
+    assert cancelled_after(0, server) == [7]
+
+
+@pytest.mark.parametrize("name", ["cancel_on_kill", "wait_for_termination"])
+def test_a_mapped_task_that_is_to_leave_its_run(
+    second: Any, server: ScriptedServer, name: str
+) -> None:
+    """It does, whether it says so for all map indexes or for this one."""
+    no = {name: False}
+    for task in (mapped(default_args=no), mapped_by_dicts(**no)):
+        fail_for_good(task, second)
+    assert server.requests == []
+    assert not mapped(**no).on_failure_callback
+    second["ti"].map_index = 0
+    fail_for_good(mapped_by_dicts(**no), second)
+    assert cancelled_after(0, server) == [7]
+
+
+def test_a_mapped_task_that_died_before_its_launch(
+    second: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the XCom there is nothing to cancel, and so nothing to be unmapped."""
+    del second["ti"].xcoms["run_id"]
+    task = mapped()
+    monkeypatch.setattr(type(task), "unmap", None)
+    fail_for_good(task, second)
+    assert server.requests == []
+
+
+def test_no_xcom_of_a_mapped_task_is_asked_for_where_that_would_end_airflows_processor(
+    second: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, logged: Logged
+) -> None:
+    """That of Airflow 3.0, which would survive the mapped arguments no better: a warning."""
+    processor = SimpleNamespace(ToManager=object)
+    monkeypatch.setitem(sys.modules, "airflow.dag_processing.processor", processor)
+    task = mapped()
+    monkeypatch.setattr(type(task), "unmap", None)
+    fail_for_good(task, second)
+    assert server.requests == []
+    assert "may still run: its id cannot be read here" in logged()
+
+
+def test_a_mapped_task_whose_run_has_ended(second: Any, server: ScriptedServer) -> None:
+    """On a worker the executed task is asked, which knows that."""
+    server.will(LAUNCHED, RUNNING, FAILED, FAILED_OUTPUT)
+    task = mapped()
+    second["ti"].task = executed = unmapped(task)
+    with pytest.raises(DatabricksRunFailedError):
+        executed.execute(second)
+    asked = len(server.requests)
+    fail_for_good(task, second)
+    assert cancelled_after(asked, server) == []
+
+
+def test_the_callback_is_there_once_and_the_users_own_is_kept() -> None:
+    """Both before and after a task is unmapped, and also where it is the DAG's default."""
+
+    def theirs(context: Any) -> None: ...
+
+    for given, kept in ((theirs, [theirs]), ([theirs, theirs], [theirs, theirs]), (None, [])):
+        arguments = {"on_failure_callback": given}
+        for task in (mapped(**arguments), mapped(default_args=arguments)):
+            assert list(task.on_failure_callback) == [cancel_orphaned_run, *kept]
+            assert list(unmapped(task).on_failure_callback) == [cancel_orphaned_run, *kept]
+        assert arguments == {"on_failure_callback": given}
+
+
+class OfACompany(DatabricksRunNowOperator):
+    """An operator with a partial of its own, as users may have them."""
+
+    @classmethod
+    def partial(cls, **arguments: Any) -> Any:
+        """Map it, always in the same pool."""
+        return super().partial(pool="company", **arguments)
+
+
+def test_subclasses_are_mapped_as_before() -> None:
+    """Each to its own class, with or without a partial of its own."""
+
+    class Plain(DatabricksRunNowOperator): ...
+
+    for kind in (OfACompany, Plain, DatabricksRunNowOperator):
+        task: Any = kind.partial(task_id="each").expand(job_id=[1, 2])
+        assert task.operator_class is kind
+        assert task.on_failure_callback == [cancel_orphaned_run]
+    assert OfACompany.partial(task_id="each").expand(job_id=[1]).pool == "company"
+
+
+def test_partial_is_refused_as_before() -> None:
+    """On a task itself, and with arguments that no operator has."""
+    with pytest.raises(TypeError, match="only be called on Operator classes"):
+        DatabricksRunNowOperator(task_id="one", job_id=1).partial(task_id="each")
+    with pytest.raises(TypeError, match="unexpected keyword argument 'jobid'"):
+        DatabricksRunNowOperator.partial(task_id="each", jobid=1)
+
+
+def test_a_dag_with_mapped_tasks_is_stored_alike_each_time() -> None:
+    """Airflow's scheduler works with the stored form, and takes another one for a new version."""
+    module: Any = serialized_objects
+    kind = module.DagSerialization if hasattr(module, "DagSerialization") else module.SerializedDAG
+    stored = [json.dumps(kind.to_dict(mapped().dag)["dag"]["tasks"]) for _ in range(2)]
+    assert stored[0] == stored[1]
+    assert " at 0x" not in stored[0]
+    again = kind.from_dict(kind.to_dict(mapped().dag)).get_task("etl")
+    assert getattr(again, "has_on_failure_callback", None) or again.on_failure_callback

@@ -1,0 +1,115 @@
+"""Requests that are text once they are rendered. Over real HTTP."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
+
+from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.operators.jobs import (
+    DatabricksCreateJobsOperator,
+    DatabricksRunNowOperator,
+    DatabricksSubmitRunOperator,
+)
+from tests.fakes.scripted_server import ScriptedServer, answer
+from tests.operators.test_submit_run import LAUNCHED, OUTPUT, RUNNING, SUCCEEDED, context
+
+__all__ = ["context"]  # the fixture
+
+TASK = {"notebook_path": "/etl", "base_parameters": {"it's": 'a "b"', "n": "1"}}
+REQUEST = {"existing_cluster_id": "1201-my-cluster", "run_name": "r", "notebook_task": TASK}
+KINDS: dict[Any, dict[str, Any]] = {
+    DatabricksSubmitRunOperator: REQUEST,
+    DatabricksRunNowOperator: {"job_id": 3, "notebook_params": {"a": "it's"}},
+    DatabricksCreateJobsOperator: {"name": "n", **REQUEST},
+}
+TEXTS = ["{{ payload }}", "{{ payload | tojson }}", "request.json-tpl"]
+
+
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("text", TEXTS)
+@pytest.mark.parametrize("kind", KINDS)
+def test_json_as_text(
+    context: Any, server: ScriptedServer, tmp_path: Path, kind: Any, text: str, native: bool
+) -> None:
+    """As Python and as JSON writes it, and from a file; with native rendering on and off."""
+    (tmp_path / "request.json-tpl").write_text("{{ payload | tojson }}\n")
+    with DAG(
+        "d",
+        schedule=None,
+        template_searchpath=[str(tmp_path)],
+        render_template_as_native_obj=native,
+    ):
+        operator = kind(task_id="t", json=text)
+    operator.resolve_template_files()
+    operator.render_template_fields({"payload": KINDS[kind]})
+    if kind is DatabricksCreateJobsOperator:
+        server.will(answer({}), answer({"job_id": 3}))
+    else:
+        server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+    operator.execute(context)
+    place = 1 if kind is DatabricksCreateJobsOperator else 0
+    sent = server.requests[place].body
+    assert KINDS[kind].items() <= sent.items()
+
+
+def test_fields_as_text(context: Any, server: ScriptedServer) -> None:
+    """Each field that is a structure, and fields within; a field still wins over json."""
+    operator = DatabricksSubmitRunOperator(
+        task_id="t",
+        json="{'run_name': 'from json', 'existing_cluster_id': '{{ cluster }}'}",
+        run_name="r",
+        notebook_task={"notebook_path": "/etl", "base_parameters": "{{ parameters }}"},
+        libraries="{{ libraries | tojson }}",
+        deferrable=True,
+    )
+    libraries = [{"jar": "dbfs:/a.jar"}]
+    values: Any = {"parameters": TASK["base_parameters"], "libraries": libraries}
+    operator.render_template_fields(values | {"cluster": "1201-my-cluster"})
+    server.will(LAUNCHED, RUNNING)
+    with pytest.raises(TaskDeferred):
+        operator.execute(context)
+    body = server.requests[0].body
+    del body["idempotency_token"]
+    assert body == {**REQUEST, "libraries": libraries}
+
+
+def test_what_renders_to_none_is_told(
+    context: Any, server: ScriptedServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """None counts as not given, as in Python; the log says so."""
+    with DAG("d", schedule=None, render_template_as_native_obj=True):
+        operator = DatabricksRunNowOperator(task_id="t", job_id=3, notebook_params="{{ none }}")
+    operator.render_template_fields(context)
+    server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+    operator.execute(context)
+    assert "notebook_params" not in server.requests[0].body
+    assert "notebook_params rendered to None and counts as not given" in "".join(capfd.readouterr())
+
+
+@pytest.mark.parametrize("validate", [True, False])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("payload", "message"),
+    [
+        (None, "json must be a map of fields; it is null"),
+        ("{'a': nan}", "json must be JSON or a Python literal; it breaks at character 7"),
+        ("no payload", "json must be JSON or a Python literal; it breaks at character 4"),
+        ([1], "json must be a map of fields; it is a list of 1 element"),
+    ],
+)
+def test_text_that_is_no_request(
+    context: Any, server: ScriptedServer, kind: Any, payload: Any, message: str, validate: bool
+) -> None:
+    """The task fails for good, with nothing sent; what is no template fails the DAG's parsing."""
+    operator = kind(task_id="t", json="{{ payload }}", validate=validate)
+    operator.render_template_fields({"payload": payload})
+    with pytest.raises(AirflowFailException, match=message):
+        operator.execute(context)
+    assert server.requests == []
+    if isinstance(payload, str):
+        with pytest.raises(InvalidRequestError, match=message):
+            kind(task_id="t", json=payload)

@@ -1,0 +1,362 @@
+"""The fault matrix: each fault at each endpoint, waited for in the worker and in the triggerer.
+
+The service is one that keeps count (fake_service.py), behind real HTTP; the operators, the trigger
+and their clients are the real ones. What they would wait is noted, not waited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+
+from airflow_jobs_provider.api.errors import ServerError
+from airflow_jobs_provider.api.retry import no_waiting
+from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
+from airflow_jobs_provider.operators.jobs import (
+    DatabricksRunNowOperator,
+    DatabricksSubmitRunOperator,
+)
+from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from airflow_jobs_provider.triggers.polling import rate_limiter
+from tests.fakes.fake_service import FAULTS, FakeService, Plan, Seen
+
+# How often each goes wrong in a row; minutes of 503 are many times.
+TIMES = {"503": 6, "403": 2}
+MINUTES_OF_503 = 4.5
+FOREVER = 10_000
+LAUNCHES = ["runs/submit", "run-now"]
+MODES = ["blocking", "deferrable"]
+
+
+class KilledError(BaseException):
+    """What Airflow's signal handler ends a killed task with."""
+
+
+class Submit(DatabricksSubmitRunOperator):
+    """The operator, with a log that can be read here on every Airflow."""
+
+    log = logging.getLogger("task")  # type: ignore[assignment]
+
+
+class RunNow(DatabricksRunNowOperator):
+    """Likewise."""
+
+    log = logging.getLogger("task")  # type: ignore[assignment]
+
+
+@dataclass
+class Bench:
+    """What a test needs: the service, the task's context, the waits noted, the lines logged."""
+
+    service: FakeService
+    waits: list[float]
+    caplog: pytest.LogCaptureFixture
+    xcoms: dict[str, Any]
+    context: Any
+
+    def lines(self, level: int = logging.WARNING) -> list[str]:
+        """Return what this package logged at a level, or above."""
+        return [
+            record.getMessage()
+            for record in self.caplog.records
+            if record.levelno >= level
+            and record.name.startswith(("airflow_jobs_provider", "task"))
+            # Airflow's own, since there is no task runner here.
+            and "cannot be called outside" not in record.getMessage()
+        ]
+
+    def run(self, endpoint: str, mode: str, **arguments: Any) -> Any:
+        """Run a task to its end, as worker and triggerer do; return its output."""
+        arguments |= {"deferrable": mode == "deferrable", "polling_period_seconds": 0.01}
+        operator: Submit | RunNow
+        if endpoint == "run-now":
+            operator = RunNow(task_id="work", job_id=11, **arguments)
+        else:
+            operator = Submit(
+                task_id="work",
+                existing_cluster_id="cluster",
+                notebook_task={"notebook_path": "/work"},
+                **arguments,
+            )
+        with killed_by_signal(operator):
+            try:
+                return operator.execute(self.context)
+            except TaskDeferred as deferral:
+                event = _event(deferral.trigger)
+                resume = getattr(operator, deferral.method_name)
+                return resume(self.context, event, **(deferral.kwargs or {}))
+
+
+@contextmanager
+def killed_by_signal(operator: Any) -> Iterator[None]:
+    """Kill the task at SIGUSR1 in the way in which Airflow does at SIGTERM."""
+
+    def kill(*_: object) -> None:
+        operator.on_kill()
+        raise KilledError
+
+    before = signal.signal(signal.SIGUSR1, kill)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+def _event(trigger: Any) -> Any:
+    _, arguments = trigger.serialize()
+    again = DatabricksJobRunTrigger(**json.loads(json.dumps(arguments)))
+    again._log = logging.getLogger("task")  # type: ignore[assignment, unused-ignore]
+
+    async def first() -> Any:
+        return [event.payload async for event in again.run()]
+
+    (event,) = asyncio.run(first())
+    return json.loads(json.dumps(event))
+
+
+@pytest.fixture
+def bench(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> Iterator[Bench]:
+    """A service, a connection to it, and the context of a task's only try."""
+    caplog.set_level("INFO")
+    fault = getattr(request.node, "callspec", SimpleNamespace(params={})).params.get("fault", "")
+    # Short where a test waits for it; else a busy machine would be taken for a second fault.
+    timeout_seconds = 0.25 if "time-out" in fault else 10
+    # The pace is for a service that others use, too.
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
+    xcoms: dict[str, Any] = {}
+
+    def xcom_push(key: str, value: Any) -> None:
+        xcoms[key] = value
+
+    ti = SimpleNamespace(
+        dag_id="sales",
+        task_id="work",
+        run_id="scheduled__2026-01-01",
+        map_index=-1,
+        try_number=1,
+        max_tries=0,
+        start_date=datetime.now(UTC),
+        xcom_push=xcom_push,
+    )
+    context = {"ti": ti, "dag_run": None, "task": SimpleNamespace(retries=0)}
+    with FakeService() as service, no_waiting() as waits:
+        connection = {
+            "conn_type": "databricks_jobs",
+            "host": service.url,
+            "password": "a-token",
+            "extra": json.dumps({"timeout_seconds": timeout_seconds}),
+        }
+        monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+        yield Bench(service, waits, caplog, xcoms, context)
+
+
+def _reason(fault: str) -> str:
+    """What a log line must say of a fault."""
+    return {
+        "500": "500 INTERNAL_ERROR: Try again",
+        "502 HTML": "502 with no JSON object but 'Bad Gateway'",
+        "503": "503 TEMPORARILY_UNAVAILABLE",
+        "429": "429 REQUEST_LIMIT_EXCEEDED",
+        "403": "answered 403 Invalid access token",
+        "200 not JSON": "200 with no JSON object but 'Bad Gateway'",
+        "time-out": "no whole answer came from 127.0.0.1.*nothing came for",
+    }.get(re.sub(r" (before|after) handling| with Retry-After", "", fault), "no whole answer came")
+
+
+def _check_one_line(bench: Bench, endpoint: str, fault: str) -> None:
+    (line,) = bench.lines()
+    assert re.search(_reason(fault), line), line
+    assert "Error" not in line, line
+    in_triggerer = "cannot be followed for now" in line
+    assert in_triggerer or line.startswith(f"{endpoint} did not work: "), line
+    ends = [one for one in bench.lines(logging.INFO) if re.search(r"(works|answers) again", one)]
+    assert len(ends) == 1, ends
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("endpoint", LAUNCHES)
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "403"])
+def test_at_launch(bench: Bench, fault: str, endpoint: str, mode: str) -> None:
+    """One run is launched and followed to its end; one line says what the trouble was."""
+    times = TIMES.get(fault, 1)
+    bench.service.trouble(endpoint, FAULTS[fault], times)
+    assert bench.run(endpoint, mode) == "result of 1001"
+    assert len(bench.service.runs) == 1
+    assert bench.service.count(endpoint) == times + 1
+    assert bench.xcoms["run_id"] == 1001
+    _check_one_line(bench, endpoint, fault)
+    if fault == "503":
+        assert sum(bench.waits) >= MINUTES_OF_503 * 60
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("endpoint", LAUNCHES)
+def test_refused_at_launch(bench: Bench, endpoint: str, mode: str) -> None:
+    """A 403 fails the try: no run, no second request; the exception says why, retries decide."""
+    bench.service.trouble(endpoint, FAULTS["403"], FOREVER)
+    with pytest.raises(AirflowException, match="Invalid access token") as caught:
+        bench.run(endpoint, mode)
+    assert not isinstance(caught.value, AirflowFailException)
+    assert bench.service.runs == {}
+    assert bench.service.count(endpoint) == 1
+    assert bench.lines() == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("first", [True, False], ids=["first look", "while polling"])
+@pytest.mark.parametrize("fault", FAULTS)
+def test_at_runs_get(bench: Bench, fault: str, first: bool, mode: str) -> None:
+    """Any outage is waited out, a refusal for a while; the run is followed to its end."""
+    if first:
+        bench.service.trouble("runs/get", FAULTS[fault], TIMES.get(fault, 1))
+    else:
+
+        def once_it_runs(seen: Seen, moment: str) -> bool:
+            if (seen.endpoint, moment) == ("runs/get", "handled"):
+                bench.service.hook = None
+                bench.service.trouble("runs/get", FAULTS[fault], TIMES.get(fault, 1))
+            return False
+
+        bench.service.hook = once_it_runs
+    assert bench.run("runs/submit", mode) == "result of 1001"
+    assert len(bench.service.runs) == 1
+    assert bench.service.count("runs/submit") == 1
+    if mode == "deferrable" and not first and re.match("lost|reset", fault):
+        # aiohttp reads once more by itself where a connection it kept turns out to be closed.
+        assert bench.lines() == []
+        assert bench.service.count("runs/get") == 3
+        return
+    _check_one_line(bench, "runs/get", fault)
+    if fault == "503":
+        assert sum(bench.waits) >= MINUTES_OF_503 * 60
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "403"])
+def test_at_get_output(bench: Bench, fault: str, mode: str) -> None:
+    """The output is read once the trouble is over."""
+    bench.service.trouble("runs/get-output", FAULTS[fault], TIMES.get(fault, 1))
+    assert bench.run("runs/submit", mode) == "result of 1001"
+    assert len(bench.service.runs) == 1
+    _check_one_line(bench, "runs/get-output", fault)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_refused_at_get_output(bench: Bench, mode: str) -> None:
+    """Output that may not be read never spoils a verdict; the log says why there is none."""
+    bench.service.trouble("runs/get-output", FAULTS["403"], FOREVER)
+    assert bench.run("runs/submit", mode) is None
+    (line,) = bench.lines()
+    assert re.fullmatch(r"The output of run 1001 cannot be read: .*403.*Invalid access.*", line)
+
+
+def _run_and_kill(bench: Bench, mode: str) -> None:
+    """Run a task that is killed in the worker, or whose execution_timeout passes while deferred."""
+    bench.service.plan = Plan(looks=FOREVER)
+    if mode == "blocking":
+
+        def kill(seen: Seen, moment: str) -> bool:
+            polled = (seen.endpoint, moment) == ("runs/get", "received")
+            if polled and bench.service.count("runs/get") == 3:
+                os.kill(os.getpid(), signal.SIGUSR1)
+            return False
+
+        bench.service.hook = kill
+        with pytest.raises(KilledError):
+            bench.run("runs/submit", mode)
+    else:
+        bench.context["ti"].start_date = datetime.now(UTC)
+        with pytest.raises(DatabricksRunTimeoutError, match="execution_timeout"):
+            bench.run("runs/submit", mode, execution_timeout=timedelta(seconds=0.2))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name not in ("403", "503")])
+def test_at_cancel(bench: Bench, fault: str, mode: str) -> None:
+    """The one run is cancelled all the same."""
+    bench.service.trouble("runs/cancel", FAULTS[fault])
+    _run_and_kill(bench, mode)
+    (run,) = bench.service.runs.values()
+    assert run.result == "CANCELED"
+    assert bench.service.count("runs/cancel") == 2
+    _check_one_line(bench, "runs/cancel", fault)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fault", ["503", "403"])
+def test_no_cancel(bench: Bench, fault: str, mode: str) -> None:
+    """Where the service refuses for longer than is tried, an error names the live run."""
+    bench.service.trouble("runs/cancel", FAULTS[fault], FOREVER)
+    _run_and_kill(bench, mode)
+    assert [run.run_id for run in bench.service.live] == [1001]
+    *_, line = bench.lines()
+    assert re.match("Run 1001 could not be canceled and may still run: runs/cancel", line)
+    assert re.search(_reason(fault), line)
+    # A kill on the worker may take seconds; the triggerer tries for ten minutes.
+    assert 1 <= bench.service.count("runs/cancel") <= (4 if mode == "blocking" else 20)
+
+
+def test_minutes_of_503_at_cancel(bench: Bench) -> None:
+    """In the triggerer the one run is cancelled all the same."""
+    bench.service.trouble("runs/cancel", FAULTS["503"], TIMES["503"])
+    _run_and_kill(bench, "deferrable")
+    (run,) = bench.service.runs.values()
+    assert run.result == "CANCELED"
+    assert sum(bench.waits) >= MINUTES_OF_503 * 60
+    _check_one_line(bench, "runs/cancel", "503")
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("endpoint", LAUNCHES)
+def test_an_outage_without_end_at_launch(bench: Bench, endpoint: str, mode: str) -> None:
+    """After ten minutes the task fails with what the service said; Airflow may retry it."""
+    bench.service.trouble(endpoint, FAULTS["503"], FOREVER)
+    with pytest.raises(ServerError, match=r"503 TEMPORARILY_UNAVAILABLE.*tried \d+ times in") as e:
+        bench.run(endpoint, mode)
+    # The next wait, of at most 60 s and a quarter of jitter, would have ended after ten minutes.
+    assert 600 - 75 <= e.value.elapsed_seconds <= 600
+    assert bench.service.runs == {}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_outage_without_end_at_get_output(bench: Bench, mode: str) -> None:
+    """The run succeeded, so the task does, without an output."""
+    bench.service.trouble("runs/get-output", FAULTS["503"], FOREVER)
+    assert bench.run("runs/submit", mode) is None
+    began, gave_up = bench.lines()
+    assert "runs/get-output did not work" in began
+    assert "The output of run 1001 cannot be read" in gave_up
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_an_hour_of_outage_while_polling(bench: Bench, mode: str) -> None:
+    """However long it takes, the run is found again; there is still one line."""
+    bench.service.trouble("runs/get", FAULTS["503"], 70)
+    assert bench.run("runs/submit", mode) == "result of 1001"
+    assert sum(bench.waits) >= 3600
+    _check_one_line(bench, "runs/get", "503")
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_the_service_says_when_to_come_back(bench: Bench, mode: str) -> None:
+    """A Retry-After is what is waited, with a jitter on top."""
+    bench.service.trouble("runs/submit", FAULTS["429 with Retry-After"])
+    bench.run("runs/submit", mode)
+    assert [wait for wait in bench.waits if 1.0 <= wait <= 1.25]

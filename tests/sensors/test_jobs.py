@@ -1,0 +1,880 @@
+"""The sensor by run, job and task, in each of its three ways to wait, over real HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    PokeReturnValue,
+    TaskDeferred,
+)
+from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
+
+from airflow_jobs_provider.airflow_compat import start_trigger
+from airflow_jobs_provider.api.workflows.find import Target
+from airflow_jobs_provider.exceptions import DatabricksRunFailedError
+from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
+from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
+from airflow_jobs_provider.triggers.sensor import DatabricksJobRunSensorTrigger
+from tests.airflow_compat.test_completion import InTriggerer, fired, nothing, xcoms_of
+from tests.airflow_compat.test_completion import any_airflow as any_airflow  # noqa: PLC0414 - a fixture
+from tests.fakes.scripted_server import TOKEN
+from tests.operators.test_submit_run import TaskInstance, submit
+
+HOUR = 3600.0
+SECOND_ATTEMPT: dict[str, Any] = {"original_attempt_run_id": 7, "attempt_number": 1}
+Happening = Callable[[], None]
+
+
+@dataclass
+class Service:
+    """A Jobs API with runs that start and end when the test says so.
+
+    :ivar runs: by id.
+    :ivar jobs: settings by id.
+    :ivar asked: path and parameters of each request.
+    """
+
+    runs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    jobs: dict[int, dict[str, Any]] = field(default_factory=lambda: {3: {"name": "nightly"}})
+    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    _happenings: dict[tuple[str, int], list[Happening]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                parts = urlsplit(self.path)
+                path = parts.path.partition("/jobs/")[2]
+                status, payload = service._answer(path, dict(parse_qsl(parts.query)))
+                body = json.dumps(payload).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                """Stay silent."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def start(self, run_id: int, *, ago: float = 0.0, life: str = "RUNNING", **more: Any) -> None:
+        """Let a run of job 3 start, so many seconds ago."""
+        self.runs[run_id] = {
+            "run_id": run_id,
+            "job_id": 3,
+            "run_type": "JOB_RUN",
+            "original_attempt_run_id": run_id,
+            "attempt_number": 0,
+            "run_page_url": f"http://w/{run_id}",
+            "start_time": int((time.time() - ago) * 1000),
+            "state": {"life_cycle_state": life},
+            **more,
+        }
+
+    def end(self, run_id: int, result: str = "SUCCESS", *, ago: float = 0.0) -> None:
+        """Let a run end, so many seconds ago."""
+        self.runs[run_id]["state"] = {"life_cycle_state": "TERMINATED", "result_state": result}
+        self.runs[run_id]["end_time"] = int((time.time() - ago) * 1000)
+
+    def at(self, path: str, number: int, happening: Happening) -> None:
+        """Let something happen just before a request of that number is answered."""
+        self._happenings.setdefault((path, number), []).append(happening)
+
+    def count(self, path: str) -> int:
+        """Return how many requests of a path came in."""
+        return sum(asked == path for asked, _ in self.asked)
+
+    def _answer(self, path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        self.asked.append((path, query))
+        for happening in self._happenings.pop((path, self.count(path)), []):
+            happening()
+        if path == "list":
+            return 200, {"jobs": [{"job_id": n, "settings": s} for n, s in self.jobs.items()]}
+        if path == "get":
+            job_id = int(query["job_id"])
+            return 200, {"job_id": job_id, "settings": self.jobs[job_id]}
+        if path == "runs/list":
+            offset, limit = int(query.get("offset", 0)), int(query["limit"])
+            wanted = [r for r in self.runs.values() if str(r["job_id"]) == query.get("job_id")]
+            wanted.sort(key=lambda r: -r["start_time"])
+            listed = [{k: v for k, v in r.items() if k != "tasks"} for r in wanted]
+            more = offset + limit < len(listed)
+            return 200, {"runs": listed[offset : offset + limit], "has_more": more}
+        run_id = int(query["run_id"])
+        if path == "runs/get":
+            return 200, self.runs[run_id]
+        tasks = [task for run in self.runs.values() for task in run.get("tasks", ())]
+        one = self.runs.get(run_id) or next(t for t in tasks if t["run_id"] == run_id)
+        output: dict[str, Any] = {"metadata": one}
+        if one["state"].get("result_state") == "SUCCESS":
+            output["notebook_output"] = {"result": f"output of {run_id}"}
+        else:
+            output["error"] = f"ValueError: no rows in {run_id}"
+        return 200, output
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
+    """The service, and the connection to it."""
+    running = Service()
+    thread = threading.Thread(target=running.server.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    connection = {"conn_type": "databricks_jobs", "host": running.url, "password": TOKEN}
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+    yield running
+    running.server.shutdown()
+    running.server.server_close()
+    thread.join(10)
+
+
+@pytest.fixture
+def context() -> Any:
+    """A task's context."""
+    return {"ti": TaskInstance(), "dag_run": None, "task": None}
+
+
+def sensor(**arguments: Any) -> DatabricksJobRunSensor:
+    """Make a sensor that looks often; a job's runs count for an hour."""
+    if "run_id" not in arguments:
+        arguments.setdefault("started_since", datetime.now(UTC) - timedelta(hours=1))
+    return DatabricksJobRunSensor(task_id="wait", poke_interval=0.01, **arguments)
+
+
+Sense = Callable[..., Any]
+
+
+@pytest.fixture(params=["poke", "reschedule", "deferrable"])
+def sense(request: pytest.FixtureRequest, context: Any, monkeypatch: pytest.MonkeyPatch) -> Sense:
+    """Wait with a sensor to its end, in one of the three ways, and return what it gives."""
+    way = str(request.param)
+
+    def poke(**arguments: Any) -> Any:
+        one = sensor(**arguments)
+        while True:
+            outcome = one.poke(context)
+            if isinstance(outcome, PokeReturnValue):
+                return outcome.xcom_value
+            time.sleep(0.01)
+
+    def reschedule(**arguments: Any) -> Any:
+        # Airflow remembers when it rescheduled first, and makes a sensor anew for each poke.
+        first: list[datetime] = []
+        monkeypatch.setattr(start_trigger, "_first_poke", lambda _ti: first[0] if first else None)
+        while True:
+            outcome = sensor(mode="reschedule", **arguments).poke(context)
+            first.append(datetime.now(UTC))
+            if isinstance(outcome, PokeReturnValue):
+                return outcome.xcom_value
+            time.sleep(0.01)
+
+    def deferrable(**arguments: Any) -> Any:
+        one = sensor(deferrable=True, **arguments)
+        try:
+            return one.execute(context)
+        except TaskDeferred as deferred:
+            event = json.loads(json.dumps(fired(deferred.trigger).payload))
+            kwargs = deferred.kwargs or {}
+            return sensor(deferrable=True, **arguments).execute_complete(context, event, **kwargs)
+
+    return {"poke": poke, "reschedule": reschedule, "deferrable": deferrable}[way]
+
+
+def test_a_run_by_its_id(sense: Sense, service: Service, context: Any) -> None:
+    """It is looked at until it has ended; output, id and page are pushed."""
+    service.start(7)
+    service.at("runs/get", 3, lambda: service.end(7))
+    assert sense(run_id="7") == "output of 7"
+    assert context["ti"].xcoms == {"run_id": 7, "run_page_url": "http://w/7"}
+    assert service.count("runs/list") == 0
+
+
+def test_a_job_that_has_no_run_yet(sense: Sense, service: Service, context: Any) -> None:
+    """Older runs do not count; the first that starts does. One page tells: it is in time order."""
+    for run_id in range(100, 160):
+        service.start(run_id, ago=2 * HOUR + run_id)
+        service.end(run_id)
+    service.at("runs/list", 3, lambda: service.start(7))
+    service.at("runs/get", 2, lambda: service.end(7))
+    assert sense(job_id="3") == "output of 7"
+    assert context["ti"].xcoms == {"run_id": 7, "run_page_url": "http://w/7"}
+    lists = [query for path, query in service.asked if path == "runs/list"]
+    assert all(query["job_id"] == "3" and "offset" not in query for query in lists)
+
+
+def test_a_job_that_has_run_already(sense: Sense, service: Service) -> None:
+    """The newest run counts, and nothing is waited for."""
+    for run_id, ago in ((6, 1000), (7, 500), (5, 2 * HOUR)):
+        service.start(run_id, ago=ago)
+        service.end(run_id)
+    assert sense(job_id=3) == "output of 7"
+    assert service.count("runs/list") == 1
+
+
+def test_a_newer_run_that_starts_meanwhile(sense: Sense, service: Service) -> None:
+    """The run that was found first is kept to, else the wait might never end."""
+    service.start(7, ago=500)
+    service.at("runs/get", 2, lambda: service.start(8))
+    service.at("runs/get", 4, lambda: service.end(7))
+    assert sense(job_id=3) == "output of 7"
+    assert 8 in service.runs
+
+
+def test_two_runs_that_start_meanwhile(sense: Sense, service: Service) -> None:
+    """Where there was none at first, the first one counts."""
+    service.at("runs/list", 3, lambda: service.start(7))
+    service.at("runs/get", 2, lambda: service.start(8, ago=-1))
+    service.at("runs/get", 4, lambda: service.end(7))
+    assert sense(job_id=3) == "output of 7"
+
+
+def test_many_runs_that_start_meanwhile(sense: Sense, service: Service) -> None:
+    """More than a page of them: the list is read on to the one that was found first."""
+
+    def busy() -> None:
+        for run_id in range(100, 160):
+            service.start(run_id, ago=-1.0 * run_id)
+
+    service.start(7, ago=500)
+    service.at("runs/get", 2, busy)
+    service.at("runs/get", 4, lambda: service.end(7))
+    assert sense(job_id=3) == "output of 7"
+
+
+def test_a_skipped_run_has_not_started(sense: Sense, service: Service) -> None:
+    """The service gave it up for another run that was active."""
+    service.start(8, ago=100, life="SKIPPED")
+    service.start(7, ago=500)
+    service.end(7)
+    assert sense(job_id=3) == "output of 7"
+
+
+def test_a_job_by_its_name(sense: Sense, service: Service) -> None:
+    """The name stands for the id."""
+    service.jobs[4] = {"name": "nightly, but another one"}
+    service.start(7, ago=500)
+    service.at("runs/get", 2, lambda: service.end(7))
+    assert sense(job_name="nightly") == "output of 7"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("weekly", "no job has the name 'weekly'"), ("twice", r"2 jobs have the name .* 5, 6")],
+)
+def test_a_name_that_is_no_jobs(name: str, message: str, sense: Sense, service: Service) -> None:
+    """The sensor fails and says so."""
+    service.jobs |= {5: {"name": "twice"}, 6: {"name": "twice"}}
+    with pytest.raises(AirflowException, match=message):
+        sense(job_name=name)
+
+
+def test_a_run_that_failed(sense: Sense, service: Service, context: Any) -> None:
+    """The sensor fails with the run's reason; which run it was is pushed all the same."""
+    service.start(7, ago=500)
+    service.at("runs/get", 2, lambda: service.end(7, "FAILED"))
+    with pytest.raises(DatabricksRunFailedError, match="no rows in 7"):
+        sense(job_id=3)
+    assert context["ti"].xcoms["run_id"] == 7
+
+
+def test_a_run_that_failed_softly(sense: Sense, service: Service) -> None:
+    """With soft_fail the task is skipped."""
+    service.start(7, ago=500)
+    service.end(7, "FAILED")
+    with pytest.raises(AirflowSkipException, match="no rows in 7"):
+        sense(job_id=3, soft_fail=True)
+
+
+def resumed(one: DatabricksJobRunSensor, context: Any, error: str) -> Any:
+    """Resume a sensor whose trigger did not fire."""
+    return one.resume_execution("__fail__", {"error": error}, context)
+
+
+def failed_run(service: Service, context: Any, **arguments: Any) -> Any:
+    """Look once at a run that has failed."""
+    service.start(7)
+    service.end(7, "FAILED")
+    return sensor(run_id=7, **arguments).execute(context)
+
+
+def failed_run_resumed(service: Service, context: Any, **arguments: Any) -> Any:
+    """Hear of a run that has failed, from the trigger."""
+    service.start(7)
+    service.end(7, "FAILED")
+    one = sensor(run_id=7, **arguments)
+    return one.resume_execution("execute_complete", {"event": {"run": service.runs[7]}}, context)
+
+
+def no_such_task(service: Service, context: Any, **arguments: Any) -> Any:
+    """Look once for a task that is not there."""
+    service.start(7, tasks=tasks(("load", 71, 0, None)))
+    return sensor(run_id=7, task_key="laod", **arguments).execute(context)
+
+
+def no_such_task_resumed(_service: Service, context: Any, **arguments: Any) -> Any:
+    """Hear of a task that is not there, from the trigger."""
+    event = {"run_id": 7, "error": "run 7 has no task 'laod'"}
+    one = sensor(run_id=7, task_key="laod", **arguments)
+    return one.resume_execution("execute_complete", {"event": event}, context)
+
+
+def timed_out(service: Service, context: Any, **arguments: Any) -> Any:
+    """Wait for longer than the timeout, on a worker where it may."""
+    service.start(7)
+    one = sensor(run_id=7, timeout=0.05, **arguments)
+    if not one.deferrable:
+        return one.execute(context)
+    with pytest.raises(TaskDeferred):
+        one.execute(context)
+    return resumed(one, context, "Trigger timeout")
+
+
+def timed_out_in_airflow_2(_service: Service, context: Any, **arguments: Any) -> Any:
+    """Hear that the wait took too long, in the words of Airflow 2."""
+    return resumed(
+        sensor(run_id=7, timeout=0.05, **arguments), context, "Trigger/execution timeout"
+    )
+
+
+def took_too_long_in_all(_service: Service, context: Any, **arguments: Any) -> Any:
+    """Hear that execution_timeout is over, after which Airflow retries."""
+    one = sensor(run_id=7, execution_timeout=timedelta(seconds=9), **arguments)
+    return resumed(one, context, "Trigger timeout")
+
+
+def trigger_crashed(_service: Service, context: Any, **arguments: Any) -> Any:
+    """Hear that the trigger raised something."""
+    return resumed(sensor(run_id=7, **arguments), context, "Trigger failure")
+
+
+@pytest.mark.parametrize("mode", ["poke", "reschedule", "deferrable"])
+@pytest.mark.parametrize(
+    ("happens", "error", "is_a_failure"),
+    [
+        (failed_run, DatabricksRunFailedError, True),
+        (failed_run_resumed, DatabricksRunFailedError, True),
+        (no_such_task, AirflowException, False),
+        (no_such_task_resumed, AirflowException, False),
+        (timed_out, AirflowSensorTimeout, True),
+        (timed_out_in_airflow_2, AirflowSensorTimeout, True),
+        (took_too_long_in_all, AirflowTaskTimeout, True),
+        (trigger_crashed, AirflowException, False),
+    ],
+)
+def test_soft_fail_and_never_fail_are_the_same_in_all_ways(
+    happens: Callable[..., Any],
+    error: type[BaseException],
+    *,
+    is_a_failure: bool,
+    mode: str,
+    service: Service,
+    context: Any,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """soft_fail skips for failures, never_fail for everything; else the error itself is raised."""
+    arguments: dict[str, Any] = {"deferrable": True} if mode == "deferrable" else {"mode": mode}
+    if mode == "reschedule":
+        # Airflow remembers when the first poke was.
+        long_ago = datetime.now(UTC) - timedelta(minutes=1)
+        monkeypatch.setattr(start_trigger, "_first_poke", lambda _ti: long_ago)
+        monkeypatch.setattr(
+            context["ti"], "get_first_reschedule_date", lambda _context: long_ago, raising=False
+        )
+        with contextlib.suppress(ImportError, AttributeError):
+            monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: long_ago)
+    with pytest.raises(error) as caught:
+        happens(service, context, **arguments)
+    assert not isinstance(caught.value, AirflowSkipException)
+    with pytest.raises(AirflowSkipException if is_a_failure else error) as soft:
+        happens(service, context, soft_fail=True, **arguments)
+    assert isinstance(soft.value, AirflowSkipException) is is_a_failure
+    with pytest.raises(AirflowSkipException):
+        happens(service, context, never_fail=True, **arguments)
+
+
+def test_the_services_own_retries(sense: Sense, service: Service, context: Any) -> None:
+    """A job with max_retries: the last attempt, which is a run of its own, decides."""
+    service.jobs[3]["max_retries"] = 2
+    service.start(7, ago=5)
+    service.at("runs/get", 2, lambda: service.end(7, "FAILED"))
+    # A list or two later, in all ways: once to find the run, and again for the attempt.
+    service.at("runs/list", 4, lambda: service.start(8, ago=-2, **SECOND_ATTEMPT))
+    service.at("runs/get", 6, lambda: service.end(8))
+    assert sense(job_id=3) == "output of 8"
+    assert context["ti"].xcoms["run_id"] == 8
+
+
+def test_a_retry_that_never_comes(
+    service: Service, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is given up in time even by a sensor that begins anew at each look."""
+    monkeypatch.setattr(start_trigger, "_first_poke", lambda _ti: None)
+    service.jobs[3]["max_retries"] = 1
+    service.start(7, ago=500)
+    service.end(7, "FAILED")
+    assert sensor(job_id=3, mode="reschedule").poke(context) is False
+    service.end(7, "FAILED", ago=61)
+    with pytest.raises(DatabricksRunFailedError, match="no rows in 7"):
+        sensor(job_id=3, mode="reschedule").poke(context)
+
+
+def test_the_services_own_retries_of_a_run_that_a_trigger_found(
+    service: Service, context: Any
+) -> None:
+    """The same as where the worker has found it."""
+    service.jobs[3]["max_retries"] = 2
+    one = sensor(job_id=3, start_from_trigger=True)
+    assert one.start_trigger_args is not None
+    trigger = DatabricksJobRunSensorTrigger(**one.start_trigger_args.trigger_kwargs or {})
+    service.start(7, ago=5)
+    service.end(7, "FAILED")
+    service.at("runs/list", 3, lambda: service.start(8, ago=-2, **SECOND_ATTEMPT))
+    service.at("runs/get", 3, lambda: service.end(8))
+    assert fired(trigger).payload["run"]["run_id"] == 8
+
+
+def tasks(*states: tuple[str, int, int, str | None]) -> list[dict[str, Any]]:
+    """Make the tasks of a run: key, run id, attempt, result."""
+    return [
+        {
+            "task_key": key,
+            "run_id": run_id,
+            "attempt_number": attempt,
+            "state": {"life_cycle_state": "TERMINATED", "result_state": result}
+            if result
+            else {"life_cycle_state": "RUNNING"},
+        }
+        for key, run_id, attempt, result in states
+    ]
+
+
+def test_a_task_of_a_run(sense: Sense, service: Service, context: Any) -> None:
+    """Its own end counts, the run goes on; only runs/get tells tasks, so lists are left alone."""
+    service.start(7, tasks=tasks(("load", 71, 0, None), ("train", 72, 0, None)))
+
+    def load_ends() -> None:
+        service.runs[7]["tasks"] = tasks(("load", 71, 0, "SUCCESS"), ("train", 72, 0, None))
+
+    service.at("runs/get", 3, load_ends)
+    assert sense(run_id=7, task_key="load") == "output of 71"
+    assert context["ti"].xcoms == {"run_id": 71, "run_page_url": "http://w/7"}
+    assert service.count("runs/list") == 0
+    assert [query["run_id"] for path, query in service.asked if path == "runs/get-output"] == ["71"]
+
+
+def test_a_task_at_its_latest_attempt(sense: Sense, service: Service) -> None:
+    """An attempt that failed is followed by the next one, which the run lists beside it."""
+    first, second = ("load", 71, 0, "FAILED"), ("load", 73, 1, None)
+    service.start(7, tasks=tasks(first, second))
+
+    def second_ends() -> None:
+        service.runs[7]["tasks"] = tasks(("load", 73, 1, "SUCCESS"), first)
+
+    service.at("runs/get", 3, second_ends)
+    assert sense(run_id=7, task_key="load") == "output of 73"
+
+
+def test_a_task_that_failed(sense: Sense, service: Service) -> None:
+    """The failure names the task, and tells its error."""
+    service.start(7, tasks=tasks(("load", 71, 0, "FAILED"), ("train", 72, 0, None)))
+    with pytest.raises(DatabricksRunFailedError) as caught:
+        sense(run_id=7, task_key="load")
+    assert str(caught.value).splitlines() == [
+        "Task 'load' (run 71) ended failed (TERMINATED/FAILED)",
+        "ValueError: no rows in 71",
+        "See http://w/7",
+    ]
+    assert caught.value.task_key == "load"
+
+
+def test_a_task_that_is_not_there(sense: Sense, service: Service) -> None:
+    """The sensor fails and names those that are."""
+    service.start(7, tasks=tasks(("load", 71, 0, None)))
+    with pytest.raises(AirflowException, match="run 7 has no task 'laod'; its tasks: 'load'"):
+        sense(run_id=7, task_key="laod")
+
+
+def test_a_run_without_tasks_has_none(sense: Sense, service: Service) -> None:
+    """Its tasks may still come as long as it goes on; not after its end."""
+    service.start(7)
+    service.at("runs/get", 3, lambda: service.end(7))
+    with pytest.raises(AirflowException, match="run 7 has no task 'load'; its tasks: none"):
+        sense(run_id=7, task_key="load")
+    assert service.count("runs/get") == 3
+
+
+def test_a_task_that_never_says_that_it_has_ended(sense: Sense, service: Service) -> None:
+    """It has ended with its run, and as that did."""
+    service.start(7, tasks=tasks(("load", 71, 0, None)))
+    service.end(7, "CANCELED")
+    with pytest.raises(DatabricksRunFailedError, match="ended canceled"):
+        sense(run_id=7, task_key="load")
+
+
+def test_a_task_of_a_jobs_run(sense: Sense, service: Service) -> None:
+    """Job and task together: the run is found, then its task is waited for."""
+    service.start(7, ago=500, tasks=tasks(("load", 71, 0, "SUCCESS"), ("train", 72, 0, None)))
+    assert sense(job_id=3, task_key="load") == "output of 71"
+
+
+def test_a_retry_looks_afresh(service: Service, context: Any) -> None:
+    """Airflow 3.0 begins one with the event that ended the try before."""
+    service.start(8, ago=100)
+    service.end(8)
+    event = {"run": {"run_id": 7, "state": {"life_cycle_state": "INTERNAL_ERROR"}}}
+    one = sensor(job_id=3, deferrable=True)
+    assert one.execute_complete(context, event, try_number=1) == "output of 8"
+
+
+def test_a_rescheduled_sensor_never_goes_back_to_an_older_run(
+    service: Service, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow 2 tells all pokes but the first when the first one began; that one counts alike."""
+    base = pytest.importorskip("airflow.sensors.base")
+    if not hasattr(base, "_orig_start_date"):
+        pytest.skip("Airflow 3 notes the end of the first poke")
+    noted: list[datetime] = []
+    monkeypatch.setattr(base, "_orig_start_date", lambda *_: noted[0] if noted else None)
+    context["ti"].start_date = datetime.now(UTC) - timedelta(seconds=2)
+    service.start(7, ago=500)
+    service.start(8, ago=1)
+    arguments: dict[str, Any] = {"job_id": 3, "mode": "reschedule"}
+    assert sensor(**arguments).poke(context) is False
+    noted.append(context["ti"].start_date)
+    service.end(7)
+    outcome = sensor(**arguments).poke(context)
+    assert isinstance(outcome, PokeReturnValue)
+    assert outcome.xcom_value == "output of 7"
+    assert {query["run_id"] for path, query in service.asked if path == "runs/get"} == {"7"}
+
+
+def test_a_sensor_that_fails_silently_goes_on(service: Service, context: Any) -> None:
+    """With silent_fail an error costs one look, and the next ones look for the same run."""
+    answering = service._answer
+
+    def refusing(path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        service._answer = answering  # type: ignore[method-assign]
+        service.start(8)
+        return 400, {"error_code": "ODD", "message": f"not {path} with {query}"}
+
+    def refuse() -> None:
+        service._answer = refusing  # type: ignore[method-assign]
+
+    service.start(7, ago=500)
+    service.at("runs/get", 1, refuse)
+    service.at("runs/get", 3, lambda: service.end(7))
+    assert sensor(job_id=3, silent_fail=True, timeout=20).execute(context) == "output of 7"
+
+
+@pytest.mark.parametrize(
+    ("timeout", "execution_timeout", "least", "most"),
+    [(HOUR, None, HOUR, HOUR), (HOUR, 600, 480, 500), (60, 600, 60, 60), (HOUR, 50, 0, 0)],
+)
+def test_execution_timeout_holds_in_the_triggerer_too(
+    timeout: float,
+    execution_timeout: float | None,
+    least: float,
+    most: float,
+    service: Service,
+    context: Any,
+) -> None:
+    """Airflow 3 forgets it there; it counts from the start of this try, 100 s ago."""
+    service.start(7)
+    context["ti"].start_date = datetime.now(UTC) - timedelta(seconds=100)
+    limit = execution_timeout and timedelta(seconds=execution_timeout)
+    arguments: dict[str, Any] = {"timeout": timeout, "execution_timeout": limit, "run_id": 7}
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True, **arguments).execute(context)
+    assert deferred.value.timeout is not None
+    assert least <= deferred.value.timeout.total_seconds() <= most
+    # Airflow 3.0 begins a retry with the start of the try before.
+    if execution_timeout:
+        with pytest.raises(TaskDeferred) as retried:
+            sensor(deferrable=True, **arguments).execute_complete(context, {}, try_number=1)
+        assert retried.value.timeout is not None
+        expected = min(timeout, execution_timeout)
+        assert expected - 20 <= retried.value.timeout.total_seconds() <= expected
+
+
+def test_an_outage_while_the_run_is_looked_for(service: Service, context: Any) -> None:
+    """It is waited out in the triggerer."""
+    answering = service._answer
+    outage = iter([503] * 3)
+
+    def failing(path: str, query: dict[str, str]) -> tuple[int, dict[str, Any]]:
+        status = next(outage, 200)
+        return answering(path, query) if status == 200 else (status, {})
+
+    one = sensor(job_id=3, deferrable=True, databricks_retry_delay=0.01)
+    with pytest.raises(TaskDeferred) as deferred:
+        one.execute(context)
+    service.start(7)
+    service.end(7)
+    service._answer = failing  # type: ignore[method-assign]
+    assert fired(deferred.value.trigger).payload["run"]["run_id"] == 7
+    assert next(outage, None) is None
+
+
+JANUARY, FEBRUARY, MARCH = (datetime(2026, month, 1, tzinfo=UTC) for month in (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("dag_run", "since"),
+    [
+        ({"data_interval_start": JANUARY}, JANUARY),
+        ({"data_interval_start": None, "run_after": FEBRUARY}, FEBRUARY),
+        ({"data_interval_start": None, "run_after": None, "start_date": MARCH}, MARCH),
+    ],
+)
+def test_when_a_run_counts_from_by_default(dag_run: dict[str, Any], since: datetime) -> None:
+    """From the start of the data interval; a DAG run without one has a time of its own."""
+    one = DatabricksJobRunSensor(task_id="wait", job_id=3)
+    one.render_template_fields({"dag_run": SimpleNamespace(**dag_run)})
+    target = Target.from_arguments(job_id=3, started_since=one.started_since)
+    assert target.started_since == since.timestamp()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"run_id": 7, "started_since": "yesterday"}, "started_since is for job_id"),
+        ({}, "exactly one of run_id, job_id and job_name must be given; none is"),
+        ({"run_id": 7, "job_id": 3}, "2 are given"),
+        ({"job_id": 3, "job_name": "nightly"}, "2 are given"),
+    ],
+)
+def test_arguments_that_do_not_fit_together(given: dict[str, Any], message: str) -> None:
+    """They are refused when the DAG is parsed."""
+    with pytest.raises(ValueError, match=message):
+        DatabricksJobRunSensor(task_id="wait", **given)
+
+
+def test_a_time_that_is_none(service: Service, context: Any) -> None:
+    """A template may render to anything."""
+    with pytest.raises(AirflowFailException, match="a time in ISO 8601; it is 'yesterday'"):
+        sensor(job_id=3, started_since="yesterday").poke(context)
+    one = sensor(job_name="{{ '' }}")
+    one.render_template_fields(context)
+    with pytest.raises(AirflowFailException, match="exactly one of run_id"):
+        one.poke(context)
+
+
+def test_the_triggers_stored_form() -> None:
+    """All of it is text and numbers, and makes the same trigger again."""
+    trigger = DatabricksJobRunSensorTrigger(job_id=3, started_since="2026-01-01", began=1.5)
+    _, arguments = trigger.serialize()
+    assert json.loads(json.dumps(arguments)) == arguments
+    assert DatabricksJobRunSensorTrigger(**arguments).serialize() == trigger.serialize()
+
+
+# Beginning in the triggerer.
+
+
+def test_a_sensor_that_begins_in_the_triggerer(service: Service) -> None:
+    """What Airflow stores of it makes a trigger that ends the task, with no worker at all."""
+    one = sensor(job_id=3, start_from_trigger=True, end_from_trigger=True, timeout=60)
+    assert one.deferrable
+    arguments = one.start_trigger_args
+    assert arguments is not None
+    assert arguments.timeout == timedelta(seconds=60)
+    assert hasattr(one, arguments.next_method)
+    kwargs = json.loads(json.dumps(arguments.trigger_kwargs))
+    trigger = DatabricksJobRunSensorTrigger(**kwargs)
+    assert trigger.serialize()[0] == arguments.trigger_cls
+    service.at("runs/list", 2, lambda: service.start(7))
+    service.at("runs/get", 2, lambda: service.end(7))
+    assert xcoms_of(fired(trigger)) == {
+        "return_value": "output of 7",
+        "run_id": 7,
+        "run_page_url": "http://w/7",
+    }
+
+
+@pytest.mark.parametrize("told_by", ["Airflow 2", "Airflow 3"])
+@pytest.mark.parametrize("execution_timeout", [None, timedelta(seconds=40)])
+def test_a_sensor_that_another_triggerer_takes_over(
+    told_by: str, execution_timeout: timedelta | None, service: Service
+) -> None:
+    """It waits for the run that was there when the task began, though a newer one has started."""
+    one = sensor(job_id=3, start_from_trigger=True, timeout=60, execution_timeout=execution_timeout)
+    arguments = one.start_trigger_args
+    assert arguments is not None
+    trigger = DatabricksJobRunSensorTrigger(**arguments.trigger_kwargs or {})
+    service.start(7, ago=500)
+    service.start(8, ago=5)
+    service.at("runs/get", 2, lambda: service.end(7))
+    # The task began 20 s ago, so this is when Airflow will have it time out.
+    end = datetime.now(UTC) + timedelta(seconds=20 if execution_timeout else 40)
+    if told_by == "Airflow 2":
+        task_instance: Any = InTriggerer()
+        task_instance.trigger_timeout = end.replace(tzinfo=None)
+        event = fired(trigger, task_instance)
+    else:
+        event = fired(trigger, timeout_after=end)
+    assert event.payload["run"]["run_id"] == 7
+
+
+@pytest.fixture
+def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What Airflow is told to delete of a task's XComs; in Airflow 2 it is all of them."""
+    keys: list[str] = []
+
+    def delete(**place: Any) -> None:
+        keys.append(str(place.pop("key", "all")))
+        assert set(place) == {"dag_id", "task_id", "run_id", "map_index"}
+
+    try:
+        from airflow.sdk.execution_time.xcom import XCom
+    except ImportError:
+        monkeypatch.setattr("airflow.models.xcom.XCom.clear", delete)
+    else:
+        monkeypatch.setattr(XCom, "delete", delete)
+        monkeypatch.setattr(XCom, "set", lambda *_, **__: None)
+        before = {"load": "9 rows", "run_id": "a task of that key"}
+        monkeypatch.setattr(XCom, "get_one", lambda **_: before)
+    return keys
+
+
+@pytest.mark.parametrize("ends_in", ["the triggerer", "a worker"])
+def test_a_cleared_task_leaves_no_old_output(
+    ends_in: str, service: Service, context: Any, forgotten: list[str]
+) -> None:
+    """Where no worker begins a task, Airflow leaves the XComs of the time before."""
+    service.start(7)
+    service.end(7)
+    one = sensor(run_id=7, start_from_trigger=True, end_from_trigger=ends_in == "the triggerer")
+    arguments = one.start_trigger_args
+    assert arguments is not None
+    trigger = DatabricksJobRunSensorTrigger(**arguments.trigger_kwargs or {})
+    event = fired(trigger, InTriggerer())
+    if ends_in == "a worker":
+        assert forgotten == []
+        kwargs = {"event": event.payload}
+        assert one.resume_execution(arguments.next_method, kwargs, context) == "output of 7"
+    assert forgotten in (["return_value", "output_truncated"], ["all"])
+
+
+@pytest.mark.parametrize("ends_in", ["the triggerer", "a worker"])
+def test_a_cleared_task_leaves_no_output_of_a_task_that_is_gone(
+    ends_in: str,
+    service: Service,
+    context: Any,
+    forgotten: list[str],
+) -> None:
+    """What multiple_outputs pushed before is told by the whole; the run's id is left."""
+    service.start(7)
+    service.end(7)
+    one = sensor(
+        run_id=7,
+        start_from_trigger=True,
+        end_from_trigger=ends_in == "the triggerer",
+        multiple_outputs=True,
+    )
+    arguments = one.start_trigger_args
+    assert arguments is not None
+    trigger = DatabricksJobRunSensorTrigger(**arguments.trigger_kwargs or {})
+    event = fired(trigger, InTriggerer())
+    if ends_in == "a worker":
+        kwargs = {"event": event.payload}
+        assert one.resume_execution(arguments.next_method, kwargs, context) == "output of 7"
+    assert forgotten in (["return_value", "output_truncated", "load"], ["all"])
+
+
+def test_a_task_that_a_worker_began_forgets_nothing_more(
+    service: Service, context: Any, forgotten: list[str]
+) -> None:
+    """Airflow has deleted its XComs."""
+    service.start(7)
+    one = sensor(run_id=7, deferrable=True, end_from_trigger=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        one.execute(context)
+    service.end(7)
+    event = fired(deferred.value.trigger, InTriggerer())
+    assert isinstance(event, TaskSuccessEvent)
+    kwargs = {"event": {"run": service.runs[7]}}
+    assert one.resume_execution("execute_complete", kwargs, context) == "output of 7"
+    assert forgotten == []
+
+
+def test_a_sensor_that_does_not_begin_there() -> None:
+    """Airflow asks the class for mapped tasks, too; a worker begins those."""
+    assert sensor(run_id=7, deferrable=True).start_trigger_args is None
+    assert DatabricksJobRunSensor.start_trigger_args is None
+
+
+def test_outlets_are_left_to_a_worker_there_too() -> None:
+    """However late they are added."""
+    one = sensor(run_id=7, start_from_trigger=True, end_from_trigger=True)
+    for outlets in ([], ["something"]):
+        one.outlets = outlets
+        arguments = one.start_trigger_args
+        assert arguments is not None
+        assert arguments.trigger_kwargs is not None
+        assert arguments.trigger_kwargs["end_from_trigger"] is not bool(outlets)
+
+
+@pytest.mark.parametrize("name", ["pre_execute", "on_execute_callback"])
+def test_what_only_a_worker_does_is_refused_there(name: str) -> None:
+    """Airflow would leave it out without a word."""
+    with pytest.raises(ValueError, match=f"start_from_trigger would leave out {name}"):
+        sensor(run_id=7, start_from_trigger=True, **{name: nothing})
+
+
+def test_templates_are_refused_where_only_a_worker_renders_them() -> None:
+    """Airflow 3.3 renders them in the triggerer."""
+    arguments: dict[str, Any] = {"run_id": "{{ var.value.run_id }}", "start_from_trigger": True}
+    if hasattr(BaseTrigger, "render_template_fields"):
+        kwargs = sensor(**arguments).start_trigger_args
+        assert kwargs is not None
+        assert (kwargs.trigger_kwargs or {})["run_id"] == "{{ var.value.run_id }}"
+        return
+    with pytest.raises(ValueError, match=r"run_id: Airflow .* renders that on a worker only"):
+        sensor(**arguments)
+    with pytest.raises(ValueError, match="started_since"):
+        DatabricksJobRunSensor(task_id="wait", job_id=3, start_from_trigger=True)
+
+
+def test_what_the_triggerer_renders() -> None:
+    """The output of a task that is not mapped, by its map index, since else no answer comes."""
+    with DAG("d", schedule=None):
+        launch: Any = submit(wait_for_termination=False)
+        mapped: Any = DatabricksRunNowOperator.partial(task_id="each").expand(job_id=[1, 2])
+    assert (
+        start_trigger.as_template("run_id", launch.output["run_id"])
+        == "{{ ti.xcom_pull(task_ids='etl', key='run_id', map_indexes=-1) }}"
+    )
+    for value in (mapped.output, launch.output.map(str)):
+        with pytest.raises(ValueError, match="in run_id: the triggerer can read the output"):
+            start_trigger.as_template("run_id", value)
+    with pytest.raises(ValueError, match="xcom_pull in run_id: the triggerer gets no answer"):
+        start_trigger.as_template("run_id", "{{ ti.xcom_pull('etl') }}")
+
+
+def test_mapped_sensors_begin_on_a_worker() -> None:
+    """So nothing is refused of them."""
+    mapped: Any = DatabricksJobRunSensor.partial(
+        task_id="wait", start_from_trigger=True, databricks_conn_id="{{ x }}"
+    )
+    assert mapped.expand(run_id=[7, 8]).start_trigger_args is None
+    DatabricksJobRunSensor(
+        task_id="wait", run_id="{{ x }}", start_from_trigger=True, _airflow_from_mapped=True
+    )

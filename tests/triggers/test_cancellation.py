@@ -1,0 +1,410 @@
+"""A trigger that is cancelled: a user's act, or a triggerer that stops or hands over?
+
+Airflow's answers are chosen here, at the connection between a trigger and its supervisor. Airflow 2
+has a database in its place; there, and for all of it together, see tests/end_to_end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from airflow.triggers.base import BaseTrigger
+from asgiref.sync import async_to_sync
+
+from airflow_jobs_provider.airflow_compat import deferred_tasks
+from airflow_jobs_provider.api.retry import no_waiting
+from airflow_jobs_provider.triggers import jobs
+from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from airflow_jobs_provider.triggers.polling import rate_limiter
+from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
+
+task_runner: Any = pytest.importorskip(
+    "airflow.sdk.execution_time.task_runner", reason="Airflow 2 asks its database"
+)
+comms: Any = pytest.importorskip("airflow.sdk.execution_time.comms")
+
+# Airflow 3.0 reads a connection in a roundabout way that imports much else.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+End = Callable[..., None]
+
+
+async def again_and_again(doing: asyncio.Task[None]) -> None:
+    """Cancel as Airflow does: each time it looks, until the trigger is gone."""
+    while not doing.done():
+        doing.cancel()
+        await asyncio.sleep(0.1)
+
+
+async def until_all_is_done() -> None:
+    """Wait for what goes on after the triggers have ended."""
+    supervisor = task_runner.SUPERVISOR_COMMS
+    supervisor.triggers_have_ended = True
+    while jobs._background:
+        await asyncio.wait(jobs._background)
+    supervisor.all_is_done = True
+
+
+def on_kill(*triggers: DatabricksJobRunTrigger) -> None:
+    """End triggers as Airflow does from 3.3 on, where their numbers are no longer wanted."""
+
+    async def run() -> None:
+        doing = [asyncio.create_task(trigger.on_kill()) for trigger in triggers]
+        await asyncio.sleep(0.01)
+        await asyncio.gather(*(again_and_again(one) for one in doing))
+        await until_all_is_done()
+
+    asyncio.run(run())
+
+
+def cancel(*triggers: DatabricksJobRunTrigger) -> None:
+    """End triggers as Airflow did before, whatever the reason."""
+
+    async def wait(trigger: DatabricksJobRunTrigger) -> None:
+        async for _ in trigger.run():
+            pass
+
+    async def run() -> None:
+        doing = [asyncio.create_task(wait(trigger)) for trigger in triggers]
+        await asyncio.sleep(0.05)
+        await asyncio.gather(*(again_and_again(one) for one in doing))
+        assert all(one.cancelled() for one in doing)
+        await until_all_is_done()
+
+    asyncio.run(run())
+
+
+@pytest.fixture(params=[*([on_kill] if hasattr(BaseTrigger, "on_kill") else []), cancel])
+def end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> End:
+    """Both ways for a trigger to end."""
+    if request.param is cancel:
+        monkeypatch.delattr(BaseTrigger, "on_kill", raising=False)
+    chosen: End = request.param
+    return chosen
+
+
+@dataclass
+class Row:
+    """A task instance as Airflow's database has it, and the run that its XCom names."""
+
+    state: str
+    launched: Any = 7
+    dag_id: str = "sales"
+    run_id: str = "a_run"
+    task_id: str = "etl"
+    map_index: int = -1
+
+    def trigger(self, run_id: int, **arguments: Any) -> DatabricksJobRunTrigger:
+        """Make the trigger that waits for a run."""
+        trigger = DatabricksJobRunTrigger(run_id=run_id, cancel_on_kill=True, **arguments)
+        task: Any = SimpleNamespace(
+            dag_id=self.dag_id, run_id=self.run_id, task_id=self.task_id, map_index=self.map_index
+        )
+        trigger.task_instance = task
+        return trigger
+
+
+class Supervisor:
+    """Answers what triggers ask about their tasks, one question at a time, as Airflow does."""
+
+    def __init__(
+        self, *rows: Row, errors: float = 0, unanswered: int = 0, seconds: float = 0.01
+    ) -> None:
+        self.rows = rows
+        self.errors = errors
+        self.unanswered = unanswered
+        self.seconds = seconds
+        self.questions: list[Any] = []
+        # Questions that were cancelled before all triggers and their work had ended.
+        self.cancelled_early = 0
+        self.triggers_have_ended = self.answered_after_the_end = self.all_is_done = False
+        self._turn: asyncio.Lock | None = None
+
+    def asked(self, kind: str) -> int:
+        """Return how many questions of a kind were asked."""
+        return sum(type(question).__name__ == kind for question in self.questions)
+
+    def send(self, msg: Any) -> Any:
+        """Answer another thread, as Airflow 3.0 does."""
+        return async_to_sync(self.asend)(msg)
+
+    async def asend(self, msg: Any) -> Any:
+        """Answer, not at once."""
+        if type(msg).__name__ == "MaskSecret":
+            return None
+        self.questions.append(msg)
+        if len(self.questions) <= self.unanswered:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.cancelled_early += not self.all_is_done
+        if self._turn is None:
+            self._turn = asyncio.Lock()
+        async with self._turn:
+            await asyncio.sleep(self.seconds)
+        self.answered_after_the_end = self.triggers_have_ended
+        if len(self.questions) <= self.errors:
+            raise ConnectionError("the API does not answer")
+        if type(msg).__name__ == "GetTaskStates":
+            return comms.TaskStatesResult(task_states=self._states(msg))
+        (row,) = (
+            row
+            for row in self.rows
+            if (row.dag_id, row.run_id, row.task_id, row.map_index)
+            == (msg.dag_id, msg.run_id, msg.task_id, msg.map_index)
+        )
+        return comms.XComResult(key="run_id", value=row.launched)
+
+    def _states(self, msg: Any) -> dict[str, dict[str, str]]:
+        states: dict[str, dict[str, str]] = {}
+        for row in self.rows:
+            if (
+                row.dag_id == msg.dag_id
+                and row.run_id in msg.run_ids
+                and row.task_id in msg.task_ids
+                and msg.map_index in (None, row.map_index)
+            ):
+                mapped = "" if row.map_index < 0 else f"_{row.map_index}"
+                states.setdefault(row.run_id, {})[f"{row.task_id}{mapped}"] = row.state
+        return states
+
+
+class Look:
+    """Ends triggers, and tells which runs were cancelled.
+
+    :ivar supervisor: the last one that was asked.
+    """
+
+    def __init__(self, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, end: End) -> None:
+        self._server = server
+        self._monkeypatch = monkeypatch
+        self._end = end
+
+    def __call__(self, state: str, launched: Any = 7, **arguments: Any) -> bool:
+        """Return whether the run of one task is cancelled."""
+        row = Row(state, launched)
+        self.ask(Supervisor(row), row.trigger(7, **arguments))
+        return self.cancelled == [7]
+
+    def ask(self, supervisor: Supervisor, *triggers: DatabricksJobRunTrigger) -> None:
+        """End triggers, all at once."""
+        self.supervisor = supervisor
+        self._monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+        self._end(*triggers)
+
+    @property
+    def cancelled(self) -> list[int]:
+        """The runs that were cancelled."""
+        return sorted(
+            request.body["run_id"]
+            for request in self._server.requests
+            if request.path.endswith("/runs/cancel")
+        )
+
+
+@pytest.fixture
+def cancelled(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, end: End) -> Look:
+    """Which cancels the service sees when triggers end."""
+    connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+    monkeypatch.setattr(deferred_tasks, "COLLECT_SECONDS", 0.01)
+    # The pace is for a service that others use, too.
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
+    return Look(server, monkeypatch, end)
+
+
+@pytest.mark.parametrize("state", ["failed", "success", "queued", "running", "None"])
+def test_a_task_that_waits_no_more(cancelled: Look, state: str) -> None:
+    """Marked, cleared, or on its next try already: the run is cancelled."""
+    assert cancelled(state)
+
+
+def test_a_task_that_waits_for_another_run(cancelled: Look) -> None:
+    """It was cleared and is deferred again: the earlier run is cancelled."""
+    assert cancelled("deferred", launched=8)
+
+
+@pytest.mark.parametrize("launched", [7, None])
+def test_a_task_that_still_waits(cancelled: Look, launched: int | None) -> None:
+    """The triggerer stops, or another one has taken over: the run is left alone."""
+    assert not cancelled("deferred", launched=launched)
+
+
+def test_a_run_that_shall_live(cancelled: Look) -> None:
+    """cancel_on_kill=False leaves the run alone, whatever a user does; nobody is asked."""
+    trigger = Row("failed").trigger(7)
+    trigger.cancel_on_kill = False
+    cancelled.ask(Supervisor(Row("failed")), trigger)
+    assert cancelled.cancelled == []
+    assert cancelled.supervisor.asked("GetTaskStates") == 0
+
+
+@pytest.mark.parametrize(("state", "cancels"), [("failed", [7]), ("deferred", [])])
+def test_airflow_is_asked_again(cancelled: Look, state: str, cancels: list[int]) -> None:
+    """An error is no state, so it decides nothing."""
+    row = Row(state)
+    with no_waiting() as waits:
+        cancelled.ask(Supervisor(row, errors=5), row.trigger(7))
+    assert cancelled.cancelled == cancels
+    assert 3 <= len(waits) <= 5
+
+
+def test_a_question_without_an_answer(cancelled: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent again after a while, and never cancelled: Airflow 3.0 reads the answer there."""
+    monkeypatch.setattr(deferred_tasks, "ANSWER_SECONDS", 0.3)
+    row = Row("failed")
+    supervisor = Supervisor(row, unanswered=1)
+    cancelled.ask(supervisor, row.trigger(7))
+    assert cancelled.cancelled == [7]
+    assert supervisor.asked("GetTaskStates") == 2
+    assert supervisor.cancelled_early == 0
+
+
+def test_an_answer_after_the_trigger_has_ended(
+    cancelled: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow ends a trigger after 30 s; the run of its ended task is cancelled all the same."""
+    monkeypatch.setattr(jobs, "_ON_KILL_SECONDS", 0.05)
+    row = Row("failed")
+    supervisor = Supervisor(row, seconds=1)
+    cancelled.ask(supervisor, row.trigger(7))
+    assert supervisor.answered_after_the_end
+    assert cancelled.cancelled == [7]
+
+
+def test_a_task_whose_state_is_never_known(
+    cancelled: Look, caplog: pytest.LogCaptureFixture
+) -> None:
+    """After ten minutes the run is left alone, and a warning names it."""
+    row = Row("failed")
+    trigger = row.trigger(7)
+    trigger._log = logging.getLogger("task")  # type: ignore[assignment, unused-ignore]
+    with no_waiting() as waits:
+        cancelled.ask(Supervisor(row, errors=float("inf"), seconds=0), trigger)
+    assert cancelled.cancelled == []
+    assert 600 <= sum(waits) <= 660
+    (warning,) = (r.getMessage() for r in caplog.records if r.name == "task" and r.levelno >= 30)
+    assert warning == (
+        "Run 7 is not canceled, since the state of its task is not known: the API does not answer"
+    )
+
+
+def test_an_xcom_that_is_no_run(cancelled: Look) -> None:
+    """Somebody else has written it: it tells nothing, so the run is left alone."""
+    assert not cancelled("deferred", launched="none of ours")
+
+
+def test_a_run_that_is_on_its_way_out(cancelled: Look, end: End) -> None:
+    """It is not cancelled once more, where the trigger has seen it: another one was as quick."""
+    assert cancelled("failed", life_cycle_state="TERMINATING") is (end is on_kill)
+
+
+# Many at once.
+
+
+def test_three_hundred_triggers_are_taken_over(cancelled: Look) -> None:
+    """All their tasks still wait: few questions tell so, and no run is cancelled."""
+    rows = [
+        Row("deferred", launched=100 * run + number, run_id=f"run_{run}", task_id=f"etl_{number}")
+        for run in range(3)
+        for number in range(100)
+    ]
+    supervisor = Supervisor(*rows, seconds=0.001)
+    cancelled.ask(supervisor, *(row.trigger(row.launched) for row in rows))
+    assert cancelled.cancelled == []
+    # One more prepares the triggerer, where the triggers have begun.
+    assert supervisor.asked("GetTaskStates") <= 2
+    assert supervisor.asked("GetXCom") == 300
+
+
+def test_a_hundred_of_two_hundred_are_marked(cancelled: Look) -> None:
+    """Their runs are cancelled, once, and no others."""
+    rows = [
+        Row(
+            "failed" if run else "deferred", 100 * run + number, "sales", f"run_{run}", f"t{number}"
+        )
+        for run in range(2)
+        for number in range(100)
+    ]
+    supervisor = Supervisor(*rows, seconds=0.001)
+    cancelled.ask(supervisor, *(row.trigger(row.launched) for row in rows))
+    assert cancelled.cancelled == list(range(100, 200))
+    assert supervisor.asked("GetTaskStates") <= 2
+
+
+def test_a_limit_of_requests_at_the_cancels(cancelled: Look, server: ScriptedServer) -> None:
+    """Each run is cancelled all the same, whatever the task's own retries are."""
+    rows = [Row("failed", number, run_id=f"run_{number}") for number in range(30)]
+    slower = {"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "Slow down"}
+    server.will(*[answer(slower, 429, {"Retry-After": "1"})] * 5)
+    with no_waiting():
+        cancelled.ask(
+            Supervisor(*rows), *(row.trigger(row.launched, retry_limit=1) for row in rows)
+        )
+    assert set(cancelled.cancelled) == set(range(30))
+
+
+def test_tasks_that_are_named_alike(cancelled: Look) -> None:
+    """Airflow's key of the first of mapped tasks may be another task's name: each is told apart."""
+    rows = [
+        Row("deferred", 1, task_id="etl", map_index=0),
+        Row("failed", 2, task_id="etl_0"),
+        Row("failed", 3, task_id="etl", map_index=1),
+        Row("deferred", 4, task_id="etl_1"),
+        Row("failed", 5, task_id="etl", map_index=2),
+        Row("deferred", 6, task_id="etl", map_index=2, dag_id="costs"),
+        Row("deferred", 7, task_id="etl", map_index=2, run_id="another_run"),
+    ]
+    cancelled.ask(Supervisor(*rows), *(row.trigger(row.launched) for row in rows))
+    assert cancelled.cancelled == [2, 3, 5]
+
+
+def test_many_long_names(cancelled: Look) -> None:
+    """A question is no longer than Airflow takes, and asks for few rows that nobody wants."""
+    rows = [
+        Row("deferred", number, run_id=f"scheduled__2026-01-01T00:00:00+00:00_{number:0180}")
+        for number in range(400)
+    ]
+    rows += [
+        Row("deferred", number, "apart", f"run_{number}", f"task_{number}")
+        for number in range(400, 500)
+    ]
+    supervisor = Supervisor(*rows, seconds=0.001)
+    cancelled.ask(supervisor, *(row.trigger(row.launched) for row in rows))
+    assert cancelled.cancelled == []
+    questions = [question for question in supervisor.questions if hasattr(question, "task_ids")]
+    assert len(questions) <= 10
+    for question in questions:
+        query = urlencode([("run_ids", text) for text in question.run_ids])
+        assert len(query) < 65_536 / 2
+        assert len(question.run_ids) * len(question.task_ids) <= 1_000
+
+
+def test_the_triggerer_is_prepared_once(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first trigger has Airflow build what answers questions; the others need not."""
+    connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+    ended = {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}
+    server.will(*[answer({"run_id": 7, "state": ended})] * 3)
+    row = Row("deferred")
+    supervisor = Supervisor(row, seconds=0)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+
+    async def run() -> None:
+        for trigger_id in (1, 2, 3):
+            trigger = row.trigger(7, polling_period_seconds=0.3)
+            trigger.trigger_id = trigger_id
+            assert [event async for event in trigger.run()]
+
+    asyncio.run(run())
+    assert supervisor.asked("GetTaskStates") == 1
