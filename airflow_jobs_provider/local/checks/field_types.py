@@ -1,12 +1,16 @@
-"""The types of all fields of a job's or a run's settings, as the service reads them.
+"""The types of all fields of a job's or a run's settings.
 
-A table of its own, not the client's: the two are to find each other's mistakes. A field that is not
-listed is kept as it is, as one of a later version.
+The fields of version 2.0 come from ``reference_2_0.json``, which holds the structures of the
+reference as data. What later versions add stands here. The client's own types
+(:mod:`airflow_jobs_provider.api.schema`) are not used, so that each side finds the mistakes of the
+other. A field that is not listed is kept as it is, as one of a later version.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.local.checks.request_fields import (
@@ -20,38 +24,32 @@ from airflow_jobs_provider.local.errors import ApiError, invalid
 
 __all__ = ["at", "later_field", "read_structure", "refuse_later_fields", "text_bytes"]
 
-_CLUSTER = {"existing_cluster_id": "text", "new_cluster": "NewCluster", "libraries": "[Library]"}
-_TASKS = {
-    "notebook_task": "NotebookTask",
-    "spark_jar_task": "SparkJarTask",
-    "spark_python_task": "SparkPythonTask",
-    "spark_submit_task": "SparkSubmitTask",
-    "pipeline_task": "PipelineTask",
-    "run_job_task": "RunJobTask",
-    "for_each_task": "ForEachTask",
+_REFERENCE = json.loads(Path(__file__).with_name("reference_2_0.json").read_text("utf-8"))
+_STRUCTURES: Mapping[str, Mapping[str, Any]] = _REFERENCE["structures"]
+# Structures of clusters and libraries take any field in each version of the Jobs API.
+_WITHOUT_VERSION = {
+    "ABFSSStorageInfo",
+    "AutoScale",
+    "AzureAttributes",
+    "ClusterLogConf",
+    "DbfsStorageInfo",
+    "FileStorageInfo",
+    "InitScriptInfo",
+    "Library",
+    "MavenLibrary",
+    "NewCluster",
+    "PythonPyPiLibrary",
+    "RCranLibrary",
+    "WorkspaceStorageInfo",
 }
-_COMMON = {
-    **_CLUSTER,
-    **_TASKS,
-    "timeout_seconds": "int32",
-    "max_retries": "int32",
-    "min_retry_interval_millis": "int32",
-    "retry_on_timeout": "flag",
-    "email_notifications": "JobEmailNotifications",
-    "webhook_notifications": "WebhookNotifications",
-    "notification_settings": "JobNotificationSettings",
-    "health": "JobsHealthRules",
-}
-_EVENTS = ("on_start", "on_success", "on_failure", "on_duration_warning_threshold_exceeded")
-_PLACE = {"destination": "text"}
-# A structure's fields: a plain type, another structure, or an array of either in brackets.
-_SHAPES: Mapping[str, Mapping[str, str]] = {
+# The endpoints whose requests are settings, besides the structure JobSettings.
+_SETTINGS_ENDPOINTS = ("Create", "Runs submit")
+# Settings that a task has not.
+_OF_THE_JOB = {"name", "run_name", "schedule", "max_concurrent_runs"}
+# The fields that later versions add, and the types that the service reads other than written.
+_LATER: Mapping[str, Mapping[str, str]] = {
     "Settings": {
-        **_COMMON,
-        "name": "text",
-        "run_name": "text",
-        "schedule": "CronSchedule",
-        "max_concurrent_runs": "int32",
+        "for_each_task": "ForEachTask",
         "queue": "QueueSettings",
         "tasks": "[Task]",
         "job_clusters": "[JobCluster]",
@@ -60,7 +58,7 @@ _SHAPES: Mapping[str, Mapping[str, str]] = {
         "tags": "texts",
     },
     "Task": {
-        **_COMMON,
+        "for_each_task": "ForEachTask",
         "task_key": "text",
         "depends_on": "[TaskDependency]",
         "run_if": "text",
@@ -71,136 +69,78 @@ _SHAPES: Mapping[str, Mapping[str, str]] = {
     "JobCluster": {"job_cluster_key": "text", "new_cluster": "NewCluster"},
     "JobParameter": {"name": "text", "default": "text"},
     "QueueSettings": {"enabled": "flag"},
-    "NotebookTask": {
-        "notebook_path": "text",
-        "revision_timestamp": "int64",
-        "base_parameters": "texts",
-        "source": "text",
-    },
-    "SparkJarTask": {"jar_uri": "text", "main_class_name": "text", "parameters": "[text]"},
-    "SparkPythonTask": {"python_file": "text", "parameters": "[text]", "source": "text"},
-    "SparkSubmitTask": {"parameters": "[text]"},
-    "PipelineTask": {"pipeline_id": "text"},
-    "RunJobTask": {"job_id": "int64", "job_parameters": "texts"},
     "ForEachTask": {"task": "Task"},
-    "NewCluster": {
-        "num_workers": "int32",
-        "autoscale": "AutoScale",
-        "spark_version": "text",
-        "spark_conf": "scalars",
-        "node_type_id": "text",
-        "driver_node_type_id": "text",
-        "custom_tags": "texts",
-        "cluster_log_conf": "ClusterLogConf",
-        "init_scripts": "[InitScriptInfo]",
-        "spark_env_vars": "texts",
-        "enable_elastic_disk": "flag",
-        "driver_instance_pool_id": "text",
-        "instance_pool_id": "text",
-        "azure_attributes": "AzureAttributes",
-        "policy_id": "text",
-    },
-    "AutoScale": {"min_workers": "int32", "max_workers": "int32"},
-    "AzureAttributes": {
-        "first_on_demand": "int32",
-        "availability": "AzureAvailability",
-        "spot_bid_max_price": "double",
-    },
-    "ClusterLogConf": {"dbfs": "Place"},
-    "InitScriptInfo": {"workspace": "Place", "dbfs": "Place", "abfss": "Place", "file": "Place"},
-    "Place": _PLACE,
-    "Library": {
-        "jar": "text",
-        "egg": "text",
-        "whl": "text",
-        "pypi": "PackageLibrary",
-        "maven": "MavenLibrary",
-        "cran": "PackageLibrary",
-    },
-    "PackageLibrary": {"package": "text", "repo": "text"},
-    "MavenLibrary": {"coordinates": "text", "repo": "text", "exclusions": "[text]"},
-    "JobEmailNotifications": {
-        **dict.fromkeys(_EVENTS, "[text]"),
-        "no_alert_for_skipped_runs": "flag",
-    },
-    "WebhookNotifications": dict.fromkeys(_EVENTS, "[Webhook]"),
-    "Webhook": {"id": "text"},
-    "JobNotificationSettings": {
-        "no_alert_for_skipped_runs": "flag",
-        "no_alert_for_canceled_runs": "flag",
-        "alert_on_last_attempt": "flag",
-    },
-    "JobsHealthRules": {"rules": "[JobsHealthRule]"},
-    "JobsHealthRule": {"metric": "text", "operator": "HealthOperator", "value": "int64"},
-    "CronSchedule": {
-        "quartz_cron_expression": "text",
-        "timezone_id": "text",
-        "pause_status": "PauseStatus",
-    },
+    "NotebookTask": {"source": "text"},
+    "SparkPythonTask": {"source": "text"},
+    "RunJobTask": {"job_parameters": "texts"},
+    "NewCluster": {"policy_id": "text", "azure_attributes": "AzureAttributes"},
+    "InitScriptInfo": {"file": "FileStorageInfo"},
 }
-# What the reference of 2.0 lists. Structures that are not here belong to clusters and libraries,
-# whatever the version of the Jobs API.
-_IN_2_0: Mapping[str, frozenset[str]] = {
-    "Settings": frozenset(
-        {
-            *_CLUSTER,
-            *(kind for kind in _TASKS if kind != "for_each_task"),
-            "name",
-            "run_name",
-            "webhook_notifications",
-            "notification_settings",
-            "timeout_seconds",
-            "idempotency_token",
-            "max_retries",
-            "min_retry_interval_millis",
-            "retry_on_timeout",
-            "email_notifications",
-            "schedule",
-            "max_concurrent_runs",
-            "health",
-        }
-    ),
-    "NotebookTask": frozenset({"notebook_path", "revision_timestamp", "base_parameters"}),
-    "SparkJarTask": frozenset({"jar_uri", "main_class_name", "parameters"}),
-    "SparkPythonTask": frozenset({"python_file", "parameters"}),
-    "SparkSubmitTask": frozenset({"parameters"}),
-    "PipelineTask": frozenset({"pipeline_id"}),
-    "RunJobTask": frozenset({"job_id"}),
-    **{
-        name: frozenset(_SHAPES[name])
-        for name in (
-            "JobEmailNotifications",
-            "WebhookNotifications",
-            "Webhook",
-            "JobNotificationSettings",
-            "JobsHealthRules",
-            "JobsHealthRule",
-            "CronSchedule",
-        )
-    },
+_READ_OTHERWISE: Mapping[str, Mapping[str, str]] = {
+    "RunJobTask": {"job_id": "INT64"},
+    "JobsHealthRule": {"value": "INT64", "operator": "HealthOperator"},
+    "CronSchedule": {"pause_status": "PauseStatus"},
 }
-# What is nothing without these fields.
-_REQUIRED = {
-    "TaskDependency": ("task_key",),
-    "JobCluster": ("job_cluster_key",),
-    "JobParameter": ("name",),
-    "NotebookTask": ("notebook_path",),
-    "SparkPythonTask": ("python_file",),
-    # The reference does not say so of these two; without them there is nothing to run.
-    "SparkJarTask": ("main_class_name",),
-    "PipelineTask": ("pipeline_id",),
-    "RunJobTask": ("job_id",),
-    "ForEachTask": ("task",),
-    "Place": ("destination",),
-    "PackageLibrary": ("package",),
-    "MavenLibrary": ("coordinates",),
-    "Webhook": ("id",),
-    "CronSchedule": ("quartz_cron_expression", "timezone_id"),
+# Required besides what the reference calls required.
+_REQUIRED_TOO = {
+    "TaskDependency": ["task_key"],
+    "JobCluster": ["job_cluster_key"],
+    "JobParameter": ["name"],
+    "ForEachTask": ["task"],
+    # The reference does not say so of these; without them there is nothing to run or to write to.
+    "SparkJarTask": ["main_class_name"],
+    "PipelineTask": ["pipeline_id"],
+    "ABFSSStorageInfo": ["destination"],
+    "DbfsStorageInfo": ["destination"],
+    "FileStorageInfo": ["destination"],
+    "WorkspaceStorageInfo": ["destination"],
 }
 _VALUES = {
-    "AzureAvailability": ("SPOT_AZURE", "ON_DEMAND_AZURE", "SPOT_WITH_FALLBACK_AZURE"),
+    "AzureAvailability": tuple(_STRUCTURES["AzureAvailability"]["values"]),
     "HealthOperator": ("GREATER_THAN",),
     "PauseStatus": ("PAUSED", "UNPAUSED"),
+}
+
+
+def _settings() -> dict[str, str]:
+    """Return the fields of a job's or a one-time run's settings in version 2.0."""
+    fields = dict(_STRUCTURES["JobSettings"]["fields"])
+    for endpoint in _SETTINGS_ENDPOINTS:
+        fields |= _REFERENCE["endpoints"][endpoint]["request"]
+    return fields
+
+
+def _kind(name: str) -> str:
+    """Return the kind of a type of the reference: plain, a structure, or an array in brackets."""
+    array_of = name.removeprefix("array of ")
+    if array_of != name:
+        return f"[{_kind(array_of)}]"
+    if name == "SparkConfPair":
+        return "scalars"
+    if name.startswith("map of ") or "map" in _STRUCTURES.get(name, {}):
+        return "texts"
+    plain = {"STRING": "text", "BOOL": "flag", "INT32": "int32", "INT64": "int64"}
+    return {**plain, "DOUBLE": "double"}.get(name, name)
+
+
+_IN_2_0: Mapping[str, Mapping[str, str]] = {
+    "Settings": _settings(),
+    **{name: one["fields"] for name, one in _STRUCTURES.items() if "fields" in one},
+}
+
+
+def _fields(structure: str) -> dict[str, str]:
+    """Return the kinds of a structure's fields, in all versions."""
+    fields = {**_IN_2_0.get(structure, {}), **_READ_OTHERWISE.get(structure, {})}
+    if structure == "Task":
+        fields = {k: v for k, v in _IN_2_0["Settings"].items() if k not in _OF_THE_JOB}
+    fields.pop("idempotency_token", None)  # It is read where tokens are.
+    return {name: _kind(kind) for name, kind in fields.items()} | dict(_LATER.get(structure, {}))
+
+
+# A structure's fields: a plain type, another structure, or an array of either in brackets.
+_FIELDS: Mapping[str, Mapping[str, str]] = {
+    structure: _fields(structure) for structure in (*_IN_2_0, *_LATER)
 }
 
 
@@ -219,37 +159,49 @@ def later_field(where: str) -> ApiError:
     return invalid(f"{where} is not supported in version 2.0 of the Jobs API; use 2.1 or later")
 
 
-def refuse_later_fields(value: Mapping[str, Any], shape: str = "Settings", where: str = "") -> None:
+def refuse_later_fields(
+    value: Mapping[str, Any], structure: str = "Settings", where: str = ""
+) -> None:
     """Refuse the fields that version 2.0 does not take, at any depth."""
-    known, types = _IN_2_0.get(shape), _SHAPES[shape]
+    known = None if structure in _WITHOUT_VERSION else _IN_2_0.get(structure)
+    types = _FIELDS[structure]
     for name, given in value.items():
         if given is None:
             continue
         if known is not None and name not in known:
             raise later_field(at(where, name))
         kind = types.get(name, "").strip("[]")
-        if kind in _SHAPES:
+        if kind in _FIELDS:
             for index, one in enumerate(given if isinstance(given, list) else [given]):
                 if isinstance(one, dict):
                     number = f"[{index}]" if isinstance(given, list) else ""
                     refuse_later_fields(one, kind, at(where, name) + number)
 
 
-def read_structure(value: Any, shape: str, where: str = "") -> dict[str, Any]:
+def read_structure(value: Any, structure: str, where: str = "") -> dict[str, Any]:
     """Return a structure with its fields read: numbers and flags as such, null as absent."""
     if not isinstance(value, dict):
         raise wrong_type(where or "the request", "an object", value)
-    types = _SHAPES[shape]
+    types = _FIELDS[structure]
     read = {
         name: _read(given, types[name], at(where, name)) if name in types else given
         for name, given in value.items()
         if given is not None
     }
-    for name in _REQUIRED.get(shape, ()):
+    for name in _required(structure):
         # An empty path is told by the check of paths.
         if name not in read or (read[name] == "" and name != "notebook_path"):
             raise invalid(f"Missing required field: {at(where, name)}")
     return read
+
+
+def _required(structure: str) -> list[str]:
+    required = [
+        *_STRUCTURES.get(structure, {}).get("required", ()),
+        *_REQUIRED_TOO.get(structure, ()),
+    ]
+    # Not where a cluster policy or a pool sets it.
+    return [name for name in required if name != "spark_version"]
 
 
 def _read(value: Any, kind: str, where: str) -> Any:
@@ -257,7 +209,7 @@ def _read(value: Any, kind: str, where: str) -> Any:
         if not isinstance(value, list):
             raise wrong_type(where, "an array", value)
         return [_read(one, kind[1:-1], f"{where}[{index}]") for index, one in enumerate(value)]
-    if kind in _SHAPES:
+    if kind in _FIELDS:
         return read_structure(value, kind, where)
     if kind in _VALUES:
         if value not in _VALUES[kind]:

@@ -21,10 +21,13 @@ from airflow_jobs_provider.api.schema.structures import (
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.schema.validation import find_problems, structure_problems
 from airflow_jobs_provider.api.schema.version_selection import choose_api_version
+from airflow_jobs_provider.local.checks import field_types
 
 DATA = Path(__file__).parents[2] / "data"
 # The reference's structures, endpoints, fields and types, and its examples, as data.
-REFERENCE = json.loads((DATA / "reference.json").read_text())
+REFERENCE = json.loads(
+    (Path(field_types.__file__).with_name("reference_2_0.json")).read_text("utf-8")
+)
 EXAMPLES = json.loads((DATA / "examples.json").read_text())
 STRUCTURES = structures()
 NAMED = maps_and_enumerations()
