@@ -1,4 +1,4 @@
-"""Writes docs/reference.md (endpoints, structures, fields, rules) from the code that checks them.
+"""Write docs/reference.md: endpoints, structures, fields and rules, as the code defines them.
 
     python -m scripts.reference_docs
 
@@ -28,16 +28,16 @@ from airflow_jobs_provider.api.versions import API_VERSIONS, OLDEST_API_VERSION
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 
 HEAD = """\
-# What is typed and what is checked
+# Requests, fields and validation rules
 
 <!-- Written by scripts/reference_docs.py; change that, or the code it reads. -->
 
-Every endpoint, structure and field of the Jobs API 2.0, as
-`airflow_jobs_provider.api.schema.types` has them, and every rule that a request is checked against
-before it is sent. Names, types and section titles are those of the API's reference.
+This page lists every endpoint, structure and field of the Jobs API 2.0, as
+`airflow_jobs_provider.api.schema.types` defines them, and every rule that a request is validated
+against before it is sent. Names, types and section titles are those of the API's reference.
 
-A payload can be written as plain dicts; with a type it has completion in the editor, and a type
-checker sees a wrong field:
+A payload can be written as plain dicts. With a type the editor completes its fields, and a type
+checker finds a wrong field:
 
 ```python
 from airflow_jobs_provider.api.schema.types import NewCluster
@@ -49,34 +49,38 @@ SMALL: NewCluster = {
 }
 ```
 
-**When it is checked.** In an operator's constructor, if the request holds no template, no other
-task's output and no mapped value, so that a mistake is an import error of the DAG; else after
-rendering, before anything is sent. The hook checks each request before it sends it. All problems of
-a request are told together, each in one sentence: the field, the rule, what was found. Values are
-told by kind and size, since they may be secret.
+**When a request is validated.**
 
-**What is not checked.** Fields, endpoints, kinds of task, of library and of storage that are not
-listed here pass untouched, so what a later version of the API adds can be used at once; the request
-is then sent to that version. A null counts as not given. Whole numbers, and true and false, may be
-given as text, as a template renders them; numbers and booleans among parameters, tags, Spark
-settings and environment variables are sent as text. `validate=False` turns checking off for one
-operator or hook.
+- In an operator's constructor, if the request has no template, no other task's output and no mapped
+  value. An error in it is an import error of the DAG.
+- Otherwise after rendering, before anything is sent.
+- The hook validates each request before it sends it.
+
+All problems of a request are reported together. Each is one sentence with the field, the rule and
+what was found. Values are reported by type and size only, because they may be secret.
+
+**What is not validated.** Fields, endpoints, kinds of task, of library and of storage that are not
+listed here are sent unchanged. So a new field of the API can be used at once; the request is then
+sent to a later version. A null counts as not given. Whole numbers, and true and false, may be given
+as text, as a template renders them. Numbers and booleans in parameters, tags, Spark settings and
+environment variables are sent as text. `validate=False` turns validation off for one operator or
+hook.
 
 Outside Airflow, `airflow_jobs_provider.api.schema.validation.validate("runs/submit", request)`
-does the same, and raises `airflow_jobs_provider.api.errors.InvalidRequestError`.
+validates a request. It raises `airflow_jobs_provider.api.errors.InvalidRequestError`.
 """
 
 RULES_HEAD = f"""\
 ## Rules
 
-Besides the type of each field. A request has at most {MAX_REQUEST_BYTES:,} bytes as JSON
-(reference: "Jobs API 2.0").
+These rules apply in addition to the type of each field. A request has at most
+{MAX_REQUEST_BYTES:,} bytes as JSON (reference: "Jobs API 2.0").
 
-A rule binds the requests that are sent to its versions of the API. A rule of the 2.0 reference that
-the later versions' own documentation does not have binds 2.0 only: a request that breaks it is sent
-to 2.2, unless the connection's `api_version` is lower (see
-[connections.md](connections.md#which-version-of-the-api)). Azure's rules bind where the host of the
-connection is a workspace on Azure.
+A rule applies to requests that are sent to its versions of the API. A rule of the 2.0 reference
+that the documentation of the later versions does not have applies to 2.0 only. A request that
+breaks it is sent to 2.2, unless the connection's `api_version` is lower (see
+[connections.md](connections.md#api-version)). Azure's rules apply if the host of the connection is
+a workspace on Azure.
 
 | Rule | Versions | Applies to |
 | --- | --- | --- |
@@ -104,7 +108,7 @@ def page() -> str:
 
 def _endpoints() -> Iterator[str]:
     methods = _methods()
-    yield "| Section | Call | Hook method | Takes | Gives |"
+    yield "| Section | Call | Hook method | Request | Response |"
     yield "| --- | --- | --- | --- | --- |"
     for path, endpoint in ENDPOINTS.items():
         response = endpoint.response
@@ -115,8 +119,8 @@ def _endpoints() -> Iterator[str]:
 
 
 def _methods() -> dict[str, str]:
-    """Return the name of the call, which is the hook's method's, by path."""
-    found = {}
+    """Return the name of the hook's method by path: the first endpoint function of that path."""
+    found: dict[str, str] = {}
     for name in endpoints.__all__:
         function = getattr(endpoints, name)
         if inspect.isfunction(function):
@@ -126,7 +130,7 @@ def _methods() -> dict[str, str]:
             call = function(
                 *({} if p.name in ("request", "settings", "new_settings") else 1 for p in required)
             )
-            found[call.path] = name
+            found.setdefault(call.path, name)
     return found
 
 
@@ -149,7 +153,7 @@ def _structure(name: str, structure: Any) -> Iterator[str]:
     fields = fields_of(structure)
     if not fields:
         return
-    yield "| Field | Type | |"
+    yield "| Field | Type | Notes |"
     yield "| --- | --- | --- |"
     for field in fields.values():
         yield f"| `{field.name}` | {_type(field)} | {_marks(field)} |"
@@ -173,7 +177,7 @@ def _type(field: Field) -> str:
 
 
 def _named() -> Iterator[str]:
-    yield "| Name | What it is |"
+    yield "| Name | Content |"
     yield "| --- | --- |"
     for name, hint in sorted(maps_and_enumerations().items()):
         if values := values_of(hint):

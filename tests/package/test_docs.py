@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
@@ -12,22 +13,51 @@ from scripts.airflow_env import ROOT
 from scripts.reference_docs import PAGE, page
 from tests.helpers.snippets import IN_A_DAG, NOT_RUN, RUN_BY, SNIPPETS, Snippet
 
+DOCUMENTS = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "example_dags").rglob("*.md")]
+)
+
 
 def test_the_page_is_what_the_code_says() -> None:
     """docs/reference.md is stale unless `python -m scripts.reference_docs` would write the same."""
     assert PAGE.read_text() == page(), "run: python -m scripts.reference_docs"
 
 
-def test_every_link_leads_somewhere() -> None:
-    """Each structure, map and enumeration that a table names has its place on the page."""
-    text = page()
-    places = {
-        heading.lower().replace(" ", "-")
-        for heading in re.findall(r"^#+ (.*)$", text, re.MULTILINE)
-    }
-    places |= set(re.findall(r'<a id="(\w+)">', text))
-    assert set(re.findall(r"\(#([\w-]+)\)", text)) <= places
-    assert text.count("(reference: ") > len(RULES)
+def test_every_rule_names_its_section_of_the_reference() -> None:
+    """The page shows where each rule comes from."""
+    assert page().count("(reference: ") > len(RULES)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+    """Links to other sites are not followed."""
+    links = re.findall(r"\]\(([^)\s]+)\)", document.read_text())
+    for link in links:
+        if re.match(r"\w+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (document.parent / path).resolve() if path else document
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_file_that_a_document_names_exists(document: Path) -> None:
+    """A file that was renamed or moved is renamed in the documents too."""
+    names = re.findall(r"`([\w.]+/[\w./-]+)`", document.read_text())
+    tops = {path.name for path in ROOT.iterdir()}
+    for name in names:
+        if name.partition("/")[0] in tops:
+            assert (ROOT / name).exists(), name
+
+
+def anchors(document: Path) -> set[str]:
+    """Return the anchors of a Markdown file, as forges make them from its headings."""
+    text = document.read_text()
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return slugs | set(re.findall(r'<a id="(\w+)">', text))
 
 
 @pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda snippet: snippet.place)
