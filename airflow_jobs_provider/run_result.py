@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.text import visible, visible_lines
+from airflow_jobs_provider.api.workflows.follow import whole_run
 from airflow_jobs_provider.api.workflows.outputs import (
     OutputValue,
     TaskOutput,
@@ -16,13 +17,12 @@ from airflow_jobs_provider.api.workflows.outputs import (
     output_value,
     read_outputs,
 )
-from airflow_jobs_provider.api.workflows.steps import whole_run
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.xcom import RESERVED_KEYS
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.workflows.base import Workflow
     from airflow_jobs_provider.api.workflows.progress import Log
-    from airflow_jobs_provider.api.workflows.steps import Step
 
 __all__ = ["RunResult", "read_result", "result_or_raise"]
 
@@ -73,7 +73,7 @@ def read_result(
     want_output: bool = True,
     max_output_bytes: int | None = None,
     fail_on_partial_success: bool = True,
-) -> Generator[Step, Any, RunResult]:
+) -> Workflow[RunResult]:
     """Read a run's output; return it, or raise where the run did not succeed: a workflow.
 
     Output that cannot be read never spoils a verdict: it is a warning in the log.

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
@@ -28,7 +28,7 @@ from airflow_jobs_provider.api.errors import APIConnectionError, JobsAPIError
 from airflow_jobs_provider.api.pagination import Pages
 from airflow_jobs_provider.api.proxies import Route, choose_route, ssl_context
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
-from airflow_jobs_provider.api.workflows.steps import Exchange, Step, Wait
+from airflow_jobs_provider.api.workflows.base import Workflow, run_workflow_async
 
 if TYPE_CHECKING:
     import aiohttp
@@ -77,7 +77,7 @@ class AsyncJobsClient(BaseClient):
                     return cast("T", None)
                 raise
 
-        retrying = tenacity.AsyncRetrying(sleep=self._sleep, **self._retrying(call, retries))
+        retrying = tenacity.AsyncRetrying(sleep=self.sleep, **self._retrying(call, retries))
         try:
             result: T = await retrying(once)
         except JobsAPIError as error:
@@ -86,25 +86,20 @@ class AsyncJobsClient(BaseClient):
         tries.worked(retrying.statistics.get("idle_for", 0.0))
         return result
 
-    async def run(self, steps: Generator[Step, Any, T], *, without_deadline: bool = True) -> T:
-        """Carry out an exchange of :mod:`.steps` and return its result.
+    async def run(self, steps: Workflow[T], *, without_deadline: bool = True) -> T:
+        """Execute a workflow and return its result; see :mod:`.workflows.base`.
 
-        :param without_deadline: let reads wait out any outage, since what an exchange reads is
-            known to be there; default True.
+        :param steps: the workflow.
+        :param without_deadline: let reads wait out any outage, since a workflow reads what is known
+            to exist; default True.
+        :raises JobsAPIError: an error that the workflow does not handle.
         """
         reads = self._retries.without_deadline() if without_deadline else None
-        exchange = Exchange(steps)
-        while (step := exchange.step) is not None:
-            if isinstance(step, Wait):
-                exchange.answer(await self._sleep(step.seconds))
-                continue
-            try:
-                answer = await self.send(step, retries=reads if step.verb == "GET" else None)
-            except JobsAPIError as error:
-                exchange.fail(error)
-            else:
-                exchange.answer(answer)
-        return exchange.result
+
+        def send(call: Call[Any]) -> Awaitable[Any]:
+            return self.send(call, retries=reads if call.verb == "GET" else None)
+
+        return await run_workflow_async(steps, send=send, wait=self.sleep)
 
     async def iterate(self, call: Call[Page[T]]) -> AsyncIterator[T]:
         """Yield the items of a list, fetching a page only when the one before is used up."""

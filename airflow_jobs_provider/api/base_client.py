@@ -160,7 +160,8 @@ class BaseClient:
         self._max_answer_bytes = max_answer_bytes
         #: How the host has answered this client, in the words of :func:`.proxies.route_name`.
         self.reached_by: str | None = None
-        self._sleep = sleep or self._default_sleep
+        #: What waits between two tries, and in a workflow.
+        self.sleep = sleep or self._default_sleep
         self._renew_credentials = renew_credentials
         suffix = f" {user_agent_suffix}" if user_agent_suffix else ""
         self._user_agent = f"airflow-jobs-provider/{__version__}{suffix}"

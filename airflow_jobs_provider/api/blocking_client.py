@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
@@ -25,7 +25,7 @@ from airflow_jobs_provider.api.errors import APIConnectionError, JobsAPIError, i
 from airflow_jobs_provider.api.pagination import Pages
 from airflow_jobs_provider.api.proxies import Route, choose_route
 from airflow_jobs_provider.api.retry import RetryPolicy, blocking_sleep
-from airflow_jobs_provider.api.workflows.steps import Exchange, Step, Wait
+from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow
 
 if TYPE_CHECKING:
     import requests
@@ -37,7 +37,7 @@ OnTry = Callable[[Call[Any], JobsAPIError | None], None]
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d+) *([^'\")]*)")
 
 
-def _ignore(_call: Call[Any], _error: JobsAPIError | None) -> None:
+def _ignore(*_arguments: object) -> None:
     pass
 
 
@@ -74,7 +74,7 @@ class JobsClient(BaseClient):
                     return cast("T", None)
                 raise
 
-        retrying = tenacity.Retrying(sleep=self._sleep, **self._retrying(call, retries))
+        retrying = tenacity.Retrying(sleep=self.sleep, **self._retrying(call, retries))
         try:
             result: T = retrying(once)
         except JobsAPIError as error:
@@ -85,31 +85,34 @@ class JobsClient(BaseClient):
 
     def run(
         self,
-        steps: Generator[Step, Any, T],
+        steps: Workflow[T],
         *,
         without_deadline: bool = True,
         on_try: OnTry = _ignore,
+        on_event: OnEvent = _ignore,
+        before_step: Callable[[], None] = _ignore,
+        wait: Callable[[float], object] | None = None,
     ) -> T:
-        """Carry out an exchange of :mod:`.steps` and return its result.
+        """Execute a workflow and return its result; see :mod:`.workflows.base`.
 
-        :param without_deadline: let reads wait out any outage, since what an exchange reads is
-            known to be there; default True.
+        :param steps: the workflow.
+        :param without_deadline: let reads wait out any outage, since a workflow reads what is known
+            to exist; default True.
         :param on_try: as for :meth:`send`.
+        :param on_event: called with each event of the workflow.
+        :param before_step: called before each call and after each wait; what it raises ends the
+            workflow.
+        :param wait: lets so many seconds pass; default the client's own :attr:`sleep`.
+        :raises JobsAPIError: an error that the workflow does not handle.
         """
         reads = self._retries.without_deadline() if without_deadline else None
-        exchange = Exchange(steps)
-        while (step := exchange.step) is not None:
-            if isinstance(step, Wait):
-                exchange.answer(self._sleep(step.seconds))
-                continue
-            retries = reads if step.verb == "GET" else None
-            try:
-                answer = self.send(step, retries=retries, on_try=on_try)
-            except JobsAPIError as error:
-                exchange.fail(error)
-            else:
-                exchange.answer(answer)
-        return exchange.result
+
+        def send(call: Call[Any]) -> Any:
+            return self.send(call, retries=reads if call.verb == "GET" else None, on_try=on_try)
+
+        return run_workflow(
+            steps, send=send, wait=wait or self.sleep, on_event=on_event, before_step=before_step
+        )
 
     def iterate(self, call: Call[Page[T]]) -> Iterator[T]:
         """Yield the items of a list, fetching a page only when the one before is used up."""

@@ -16,13 +16,13 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.find import find_job_id
+from airflow_jobs_provider.api.workflows.follow import whole_run
 from airflow_jobs_provider.api.workflows.outputs import TaskOutput, read_outputs
 from airflow_jobs_provider.api.workflows.permissions import (
     create_with_permissions,
     reset_with_permissions,
     update_with_permissions,
 )
-from airflow_jobs_provider.api.workflows.steps import whole_run
 from airflow_jobs_provider.hooks.form import connection_form_widgets, ui_field_behaviour
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -46,7 +46,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.endpoints import Call
-    from airflow_jobs_provider.api.workflows.steps import Launched, Step
+    from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow
+    from airflow_jobs_provider.api.workflows.launch import Launched
 
 __all__ = ["LaunchRunOperator"]
 
@@ -340,13 +341,14 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
             return [uuid.uuid4().hex]
         return self._task_attempt.tokens()
 
-    def _before_launch(self, context: Context, call: Call[int]) -> Generator[Step, Any, None]:
+    def _before_launch(self, context: Context, call: Call[int]) -> Workflow[None]:
         """Do what is to be done before this try launches a run of its own; by default nothing."""
         yield from ()
 
     def _launch(self, context: Context, first_attempt_index: int) -> Launched:
         from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
-        from airflow_jobs_provider.api.workflows.steps import launch_once
+        from airflow_jobs_provider.api.workflows.base import Event, RunIdentified
+        from airflow_jobs_provider.api.workflows.launch import launch_once
 
         call = self.launch_call(context)
         client = self.hook.client
@@ -354,25 +356,20 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
         version = client.version_of(call)
         tokens = self._tokens(context, self.request().get("idempotency_token"))
 
-        def launch(token: str) -> Call[int]:
-            return self._run.prepare(call.with_parameters(idempotency_token=token))
-
-        def on_launched(run_id: int) -> None:
-            self._run.answered(run_id, launched_at=time.time())
-            self._push(context, run_id=run_id)
+        def on_event(event: Event) -> None:
+            self._run.record(event)
+            if isinstance(event, RunIdentified):
+                self._push(context, run_id=event.run_id)
 
         steps = launch_once(
-            launch,
+            call,
             tokens,
             first_attempt_index=min(first_attempt_index, len(tokens) - 1),
             polling_period_seconds=self.polling_period_seconds,
-            on_launched=on_launched,
             fail_on_partial_success=self.fail_on_partial_success,
-            before_launch=lambda: self._before_launch(context, call),
+            before_own_launch=self._before_launch(context, call),
         )
-        launched = self.hook.client.run(
-            self._until_killed(steps, after_any_kill=True), on_try=self._run.on_try
-        )
+        launched = self._run_workflow(steps, after_any_kill=True, on_event=on_event)
         run = launched.run
         self._run_page_url = run.get("run_page_url")
         self._push(context, job_id=run.get("job_id"), run_page_url=self._run_page_url)
@@ -393,42 +390,41 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
         is_own = attempt_index >= self._task_attempt.attempt_index
         return not is_own and RunState.from_run(run).status is RunStatus.CANCELED
 
-    def _until_killed(
-        self, steps: Generator[Step, Any, T], *, after_any_kill: bool = False
-    ) -> Generator[Step, Any, T]:
-        """Go on with an exchange until the try is to end; Airflow 3 lets its process go on.
+    def _run_workflow(
+        self,
+        steps: Workflow[T],
+        *,
+        after_any_kill: bool = False,
+        on_event: OnEvent | None = None,
+    ) -> T:
+        """Execute a workflow until the try is to end; Airflow 3 lets its process go on.
 
-        :param after_any_kill: end the exchange after any kill; default False, only if the next try
+        :param steps: the workflow.
+        :param after_any_kill: end the workflow after any kill; default False, only if the next try
             follows the run. Otherwise Airflow kills the process, or the run's end ends the try.
+        :param on_event: called with each event; by default it is recorded.
         """
-        from airflow_jobs_provider.api.errors import JobsAPIError
-        from airflow_jobs_provider.api.workflows.steps import Exchange, Wait
+        client = self.hook.client
 
-        self._end_if_killed(after_any_kill)
-        exchange = Exchange(steps)
-        while (step := exchange.step) is not None:
+        def check() -> None:
             self._end_if_killed(after_any_kill)
-            if isinstance(step, Wait):
-                yield from self._pause(step.seconds, after_any_kill)
-                exchange.answer(None)
-                continue
-            try:
-                answer = yield step
-            except JobsAPIError as error:
-                exchange.fail(error)
-            else:
-                exchange.answer(answer)
-        return exchange.result
 
-    def _pause(self, seconds: float, after_any_kill: bool) -> Generator[Step, Any, None]:
-        """Wait; on Airflow 3 in short sleeps, since a signal does not end a sleep there."""
-        from airflow_jobs_provider.api.workflows.steps import Wait
+        def wait(seconds: float) -> None:
+            check()
+            # A signal does not end a sleep on Airflow 3.
+            while seconds > _LONGEST_PAUSE_SECONDS and runs_under_supervisor():
+                client.sleep(_LONGEST_PAUSE_SECONDS)
+                check()
+                seconds -= _LONGEST_PAUSE_SECONDS
+            client.sleep(seconds)
 
-        while seconds > _LONGEST_PAUSE_SECONDS and runs_under_supervisor():
-            yield Wait(_LONGEST_PAUSE_SECONDS)
-            self._end_if_killed(after_any_kill)
-            seconds -= _LONGEST_PAUSE_SECONDS
-        yield Wait(seconds)
+        return client.run(
+            steps,
+            on_try=self._run.on_try,
+            on_event=on_event or self._run.record,
+            before_step=check,
+            wait=wait,
+        )
 
     def _end_if_killed(self, after_any_kill: bool) -> None:
         """End the try if Airflow will retry it, or after any kill; on Airflow 2, on_kill ends it.
@@ -457,12 +453,9 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
         return began + self.execution_timeout.total_seconds()
 
     def _wait(self, launched: Launched) -> dict[str, Any]:
+        from airflow_jobs_provider.api.workflows.follow import follow_run
         from airflow_jobs_provider.api.workflows.progress import RunProgress
-        from airflow_jobs_provider.api.workflows.steps import follow_run
         from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
-
-        def on_attempt(run_id: int) -> None:
-            self._run.answered(run_id, launched_at=time.time())
 
         steps = follow_run(
             launched.run_id,
@@ -473,9 +466,8 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
             queued_since=launched.queued_since,
             follow_attempts=self._service_may_retry,
             launched_at=launched.launched_at,
-            on_attempt=on_attempt,
         )
-        ended = self.hook.client.run(self._until_killed(steps))
+        ended = self._run_workflow(steps)
         if ended.queued_too_long:
             if self.cancel_on_kill:
                 self._cancel("it did not begin to run in time")

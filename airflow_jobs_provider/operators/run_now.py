@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.endpoints import Call
-    from airflow_jobs_provider.api.workflows.steps import Launched, Step
+    from airflow_jobs_provider.api.workflows.base import Workflow
+    from airflow_jobs_provider.api.workflows.launch import Launched
     from airflow_jobs_provider.operators.arguments import Id, ListOf, StructureOf, Text
 
 __all__ = ["DatabricksRunNowOperator"]
@@ -204,12 +205,12 @@ class DatabricksRunNowOperator(LaunchRunOperator):
 
         try:
             steps = self._cancel_previous_runs(job_id, run_id)
-            self.hook.client.run(self._until_killed(steps, after_any_kill=True))
+            self._run_workflow(steps, after_any_kill=True)
         except APIStatusError as error:
             # The run is at work all the same, and is to be followed.
             self.log.warning("Not all runs before run %s could be canceled: %s", run_id, error)
 
-    def _before_launch(self, context: Context, call: Call[int]) -> Generator[Step, Any, None]:
+    def _before_launch(self, context: Context, call: Call[int]) -> Workflow[None]:
         may_be_there = (
             self.request().get("idempotency_token") and self._task_attempt.attempt_index > 0
         )
@@ -219,7 +220,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
 
     def _cancel_previous_runs(
         self, job_id: int, before_run_id: int | None = None
-    ) -> Generator[Step, Any, None]:
+    ) -> Workflow[None]:
         from airflow_jobs_provider.api.workflows.cancel_previous import cancel_previous_runs
 
         canceled = yield from cancel_previous_runs(
@@ -243,12 +244,12 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         """Return the run, its failed tasks running again; None where it is not to be repaired."""
         from airflow_jobs_provider.api.errors import APIStatusError
         from airflow_jobs_provider.api.states import RunState
+        from airflow_jobs_provider.api.workflows.launch import Launched
         from airflow_jobs_provider.api.workflows.repair import (
             is_repairable,
             repair_once,
             repaired_at,
         )
-        from airflow_jobs_provider.api.workflows.steps import Launched
 
         if not is_repairable(run, fail_on_partial_success=self.fail_on_partial_success):
             return None
@@ -264,7 +265,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         self._run.answered(run_id)
         repaired = None
         try:
-            repaired = self.hook.client.run(self._until_killed(steps, after_any_kill=True))
+            repaired = self._run_workflow(steps, after_any_kill=True)
         except APIStatusError as error:
             self.log.warning("Run %s is not repaired: %s", run_id, error)
         except AirflowException:

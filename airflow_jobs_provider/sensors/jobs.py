@@ -38,8 +38,10 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import StartTriggerArgs
 
+    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.workflows.base import Event, WorkflowExecution
     from airflow_jobs_provider.api.workflows.find import Target
-    from airflow_jobs_provider.api.workflows.steps import Exchange, Run
+    from airflow_jobs_provider.api.workflows.follow import Run
 
 __all__ = ["DatabricksJobRunSensor"]
 
@@ -158,8 +160,10 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
         if self.deferrable:
             check_storable(self.databricks_retry_args)
         self._target: Target | None = None
-        self._waiting: Exchange[Run] | None = None
-        self._found: Run | None = None
+        # The wait under way; it stops where time has to pass, until the next poke.
+        self._execution: WorkflowExecution[Run] | None = None
+        # The run of a job, once it was found.
+        self._found_run_id: int | None = None
         # When this try began, where Airflow tells it wrongly.
         self._began: datetime | None = None
         if start_from_trigger:
@@ -273,8 +277,8 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
         from airflow_jobs_provider.triggers.sensor import DatabricksJobRunSensorTrigger
 
         arguments = self.trigger_arguments()
-        if self._found is not None:
-            arguments["run_id"] = self._found["run_id"]
+        if self._found_run_id is not None:
+            arguments["run_id"] = self._found_run_id
             arguments["job_id"] = arguments["job_name"] = None
             arguments["follow_attempts"] = True
         self.log.info("Deferring: the triggerer goes on waiting.")
@@ -298,8 +302,8 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
     def _look(self, began: float) -> Run | None:
         """Look at what is waited for; return it once it has ended."""
         from airflow_jobs_provider.api.errors import JobsAPIError
+        from airflow_jobs_provider.api.workflows.base import WorkflowExecution
         from airflow_jobs_provider.api.workflows.find import Target, wait_for_target
-        from airflow_jobs_provider.api.workflows.steps import Exchange
         from airflow_jobs_provider.exceptions import airflow_exceptions
 
         try:
@@ -312,19 +316,19 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
                     began=began,
                     task_key=self.task_key,
                 )
-            if self._waiting is None:
+            if self._execution is None:
                 steps = wait_for_target(
                     self._target,
                     polling_period=lambda: self.poke_interval,
                     log=self.log,
-                    on_found=self._find,
                     remembers=not self.reschedule,
                 )
-                self._waiting = Exchange(steps)
-            return self._go_on(self._waiting)
+                self._execution = WorkflowExecution(steps, on_event=self._record)
+            has_to_wait = self._execution.advance(self._send) is not None
+            return None if has_to_wait else self._execution.result
         except Exception as error:
             # It cannot go on; with silent_fail the sensor looks again, for the same run.
-            self._waiting = None
+            self._execution = None
             if isinstance(error, JobsAPIError):
                 with airflow_exceptions():
                     raise
@@ -332,27 +336,15 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
                 raise AirflowException(str(error)) from error
             raise
 
-    def _go_on(self, waiting: Exchange[Run]) -> Run | None:
-        """Carry out the wait up to where time has to pass."""
-        from airflow_jobs_provider.api.errors import JobsAPIError
-        from airflow_jobs_provider.api.workflows.steps import Wait
+    def _send(self, call: Call[Any]) -> Any:
+        # Any outage is waited out, until the sensor's timeout.
+        return self.hook.send(call, retries=self.hook.retry_policy().without_deadline())
 
-        without_deadline = self.hook.retry_policy().without_deadline()
-        if isinstance(waiting.step, Wait):
-            waiting.answer(None)
-        while (step := waiting.step) is not None:
-            if isinstance(step, Wait):
-                return None
-            try:
-                answer = self.hook.send(step, retries=without_deadline)
-            except JobsAPIError as error:
-                waiting.fail(error)
-            else:
-                waiting.answer(answer)
-        return waiting.result
+    def _record(self, event: Event) -> None:
+        from airflow_jobs_provider.api.workflows.base import RunIdentified
 
-    def _find(self, run: Run) -> None:
-        self._found = run
+        if isinstance(event, RunIdentified):
+            self._found_run_id = event.run_id
 
     def _result_or_raise(self, context: Context, run: Mapping[str, Any]) -> Any:
         self._push(context, run_id=run.get("run_id"), run_page_url=run.get("run_page_url"))

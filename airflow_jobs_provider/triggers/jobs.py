@@ -22,9 +22,10 @@ from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.proxies import note_reached
 from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
+from airflow_jobs_provider.api.workflows.base import Event, RunIdentified
+from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
 from airflow_jobs_provider.api.workflows.progress import RunProgress
-from airflow_jobs_provider.api.workflows.steps import follow_run
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.run_result import RunResult, read_result
 from airflow_jobs_provider.triggers.polling.registry import poller_of, run_unbatched
@@ -227,7 +228,6 @@ class DatabricksJobRunTrigger(BaseTrigger):
             queued_since=self.queued_since,
             launched_at=self.launched_at,
             follow_attempts=self.follow_attempts,
-            on_attempt=self._go_on_with,
         )
         timed_out = ""
         seconds = None if self.deadline is None else max(0.0, self.deadline - time.time())
@@ -239,6 +239,7 @@ class DatabricksJobRunTrigger(BaseTrigger):
                     period=self.polling_period_seconds,
                     life_cycle_state=self.life_cycle_state,
                     wake_each_time=self.queued_timeout_seconds is not None,
+                    on_event=self._record,
                 )
             seen = ended.run
             if ended.queued_too_long:
@@ -312,8 +313,9 @@ class DatabricksJobRunTrigger(BaseTrigger):
         except (JobsAPIError, TimeoutError):
             return None
 
-    def _go_on_with(self, run_id: int) -> None:
-        self._active_run_id = run_id
+    def _record(self, event: Event) -> None:
+        if isinstance(event, RunIdentified):
+            self._active_run_id = event.run_id
 
     async def _cancel_if_abandoned(self) -> None:
         try:

@@ -15,8 +15,8 @@ from airflow_jobs_provider.api.errors import BadRequestError, UnexpectedResponse
 from airflow_jobs_provider.api.pagination import MAX_PAGES_WITHOUT_ITEMS
 from airflow_jobs_provider.api.workflows.cancel_previous import cancel_previous_runs
 from airflow_jobs_provider.api.workflows.find import find_run
+from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.progress import RunProgress
-from airflow_jobs_provider.api.workflows.steps import follow_run
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
 from airflow_jobs_provider.triggers.polling import rate_limiter

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 from airflow_jobs_provider.api import retry
 from airflow_jobs_provider.api.errors import NotFoundError
 from airflow_jobs_provider.api.retry import no_waiting
-from airflow_jobs_provider.api.workflows import launched_run, steps
+from airflow_jobs_provider.api.workflows import base, follow, launched_run
 from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from tests.fakes.scripted_server import ScriptedServer, answer
@@ -56,7 +56,7 @@ def test_in_the_triggerer(
     context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, not_found: str
 ) -> None:
     """A task that has deferred soon after its launch goes on waiting."""
-    monkeypatch.setattr(steps, "LONGEST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(follow, "LONGEST_PAUSE_SECONDS", 0.01)
     server.will(LAUNCHED, NOT_FOUND[not_found], RUNNING)
     before = time.time()
     with pytest.raises(TaskDeferred) as deferred:
@@ -85,7 +85,7 @@ def test_a_clock_that_is_behind_prolongs_nothing(
     context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The triggerer's own waits count, too, where the worker's clock is an hour ahead."""
-    monkeypatch.setattr(steps, "JUST_LAUNCHED_SECONDS", 0.05)
+    monkeypatch.setattr(follow, "JUST_LAUNCHED_SECONDS", 0.05)
     server.will(*[NOT_THERE] * 1000)
     trigger = DatabricksJobRunTrigger(
         run_id=7, polling_period_seconds=0.01, launched_at=time.time() + 3600
@@ -209,11 +209,11 @@ def test_the_rule_itself(server: ScriptedServer) -> None:
     """Every NotFoundError within a minute, and none after it."""
     for age, pauses in ((0.0, 12), (30.0, 6), (59.9, 1), (60.0, 0), (3600.0, 0)):
         now = 1_000_000.0 + age
-        looks = steps.read_run(7, launched_at=1_000_000.0, clock=lambda: now)  # noqa: B023
+        looks = follow.read_run(7, launched_at=1_000_000.0, clock=lambda: now)  # noqa: B023
         next(looks)
         for _ in range(pauses):
             step = looks.throw(NotFoundError(status=404))
-            assert isinstance(step, steps.Wait)
+            assert isinstance(step, base.Wait)
             now += step.seconds
             looks.send(None)
         with pytest.raises(NotFoundError):

@@ -24,18 +24,14 @@ from airflow_jobs_provider.api.pagination import read_all
 from airflow_jobs_provider.api.responses import InvalidResponseError
 from airflow_jobs_provider.api.retry import Backoff, RetryPolicy
 from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.workflows.base import WorkflowExecution
 from airflow_jobs_provider.api.workflows.cancel_previous import cancel_previous_runs
 from airflow_jobs_provider.api.workflows.find import find_job_id, find_run, follow_task
+from airflow_jobs_provider.api.workflows.follow import follow_run, whole_run
+from airflow_jobs_provider.api.workflows.launch import launch_once
 from airflow_jobs_provider.api.workflows.outputs import output_value, read_outputs
 from airflow_jobs_provider.api.workflows.progress import RunProgress
 from airflow_jobs_provider.api.workflows.repair import repair_once, repaired_at, run_parameters
-from airflow_jobs_provider.api.workflows.steps import (
-    Exchange,
-    Wait,
-    follow_run,
-    launch_once,
-    whole_run,
-)
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.polling import rate_limiter
 from airflow_jobs_provider.triggers.polling.registry import poller_of
@@ -245,13 +241,10 @@ def followed() -> Generator[Any, Any, Any]:
     return output_value(read)
 
 
-EXCHANGES: dict[str, Callable[[], Generator[Any, Any, Any]]] = {
+WORKFLOWS: dict[str, Callable[[], Generator[Any, Any, Any]]] = {
     "follow": followed,
     "launch": lambda: launch_once(
-        lambda token: endpoints.run_now({"job_id": 1, "idempotency_token": token}),
-        ["a", "b"],
-        polling_period_seconds=1.0,
-        on_launched=lambda _run_id: None,
+        endpoints.run_now({"job_id": 1}), ["a", "b"], polling_period_seconds=1.0
     ),
     "read whole": lambda: whole_run(RUN_ID),
     "find job": lambda: find_job_id("name"),
@@ -264,29 +257,44 @@ EXCHANGES: dict[str, Callable[[], Generator[Any, Any, Any]]] = {
 STEPS = 25
 
 
-@pytest.mark.parametrize("name", EXCHANGES)
+class TooManySteps(Exception):  # noqa: N818 - no error
+    """The workflow has taken enough steps."""
+
+
+class Steps:
+    """Ends a workflow after so many steps."""
+
+    def __init__(self) -> None:
+        self.left = STEPS
+
+    def count(self) -> None:
+        """Count a step."""
+        self.left -= 1
+        if self.left < 0:
+            raise TooManySteps
+
+
+@pytest.mark.parametrize("name", WORKFLOWS)
 @examples(150)
 @given(data=st.data())
-def test_exchanges(name: str, data: st.DataObject) -> None:
+def test_workflows(name: str, data: st.DataObject) -> None:
     """What was checked once can be relied on: nothing that uses answers fails over one."""
     kinds = {"runs/get": runs, "runs/list": pages, "list": pages, "get": jobs}
     kinds["runs/get-output"], launches = outputs, like(run_id=ids, repair_id=ids)
+
+    def send(call: endpoints.Call[Any]) -> Any:
+        drawn = data.draw(kinds.get(call.path, launches))
+        try:
+            return call.read(json.loads(json.dumps(drawn)))
+        except InvalidResponseError as error:
+            raise UnexpectedResponseError(status=200, excerpt=error.problem) from None
+
+    execution = WorkflowExecution(WORKFLOWS[name](), before_step=Steps().count)
     try:
-        exchange = Exchange(EXCHANGES[name]())
-        for _ in range(STEPS):
-            step = exchange.step
-            if step is None:
-                break
-            if isinstance(step, Wait):
-                exchange.answer(None)
-                continue
-            drawn = data.draw(kinds.get(step.path, launches))
-            try:
-                read = step.read(json.loads(json.dumps(drawn)))
-            except InvalidResponseError as error:
-                exchange.fail(UnexpectedResponseError(status=200, excerpt=error.problem))
-            else:
-                exchange.answer(read)
+        while execution.advance(send) is not None:
+            pass
+    except TooManySteps:
+        pass
     except JobsAPIError:
         pass
     except ValueError as error:

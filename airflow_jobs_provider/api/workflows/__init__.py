@@ -1,1 +1,1 @@
-"""Exchanges of several requests with the Jobs API, each written once as a generator."""
+"""Workflows: exchanges of several requests with the Jobs API, each written once as a generator."""

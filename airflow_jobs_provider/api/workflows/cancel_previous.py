@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any
 
 from airflow_jobs_provider.api.endpoints import (
@@ -13,7 +12,7 @@ from airflow_jobs_provider.api.endpoints import (
 from airflow_jobs_provider.api.errors import NotFoundError
 from airflow_jobs_provider.api.pagination import read_all
 from airflow_jobs_provider.api.states import RunState
-from airflow_jobs_provider.api.workflows.steps import Step, Wait
+from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 
 __all__ = ["cancel_previous_runs"]
 
@@ -22,7 +21,7 @@ Run = dict[str, Any]
 
 def cancel_previous_runs(
     job_id: int, *, before_run_id: int | None = None, polling_period_seconds: float
-) -> Generator[Step, Any, list[int]]:
+) -> Workflow[list[int]]:
     """Cancel the active runs of a job and wait until they have ended; return their ids.
 
     Runs that start meanwhile are left alone, and not waited for.
@@ -58,7 +57,7 @@ def _start(run: Run) -> int:
     return int(run.get("start_time") or 0)
 
 
-def _active_runs(job_id: int) -> Generator[Step, Any, list[Run]]:
+def _active_runs(job_id: int) -> Workflow[list[Run]]:
     call = list_runs(job_id=job_id, active_only=True, limit=RUNS_PER_PAGE_IN_EVERY_VERSION)
     runs: list[Run] = yield from read_all(call)
     return [run for run in runs if not RunState.from_run(run).is_terminal]

@@ -9,7 +9,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,9 +26,10 @@ from airflow_jobs_provider.api.pagination import Pages, read_all
 from airflow_jobs_provider.api.problems import Problem, what_it_is
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
+from airflow_jobs_provider.api.workflows.base import RunIdentified, Wait, Workflow
+from airflow_jobs_provider.api.workflows.follow import Run, follow_run, whole_run
 from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.api.workflows.progress import Log, RunProgress
-from airflow_jobs_provider.api.workflows.steps import Run, Step, Wait, follow_run, whole_run
 
 __all__ = [
     "Target",
@@ -115,7 +116,7 @@ def _seconds(moment: datetime | str | None) -> float:
     return moment.timestamp()
 
 
-def find_job_id(job_name: str) -> Generator[Step, Any, int | None]:
+def find_job_id(job_name: str) -> Workflow[int | None]:
     """Find the id of the job of exactly this name; None if there is none.
 
     One request where the service filters by name, all pages of the list where it does not.
@@ -134,9 +135,7 @@ def find_job_id(job_name: str) -> Generator[Step, Any, int | None]:
     return ids[0] if ids else None
 
 
-def find_run(
-    job_id: int, *, started_since: float, began: float
-) -> Generator[Step, Any, Run | None]:
+def find_run(job_id: int, *, started_since: float, began: float) -> Workflow[Run | None]:
     """Find the run of a job that a wait is about; None where there is none yet.
 
     It is the newest run that had started when the wait began, or else the first one after that. So
@@ -163,9 +162,7 @@ def find_run(
     return found
 
 
-def wait_for_run(
-    target: Target, *, polling_period: Callable[[], float], log: Log
-) -> Generator[Step, Any, Run]:
+def wait_for_run(target: Target, *, polling_period: Callable[[], float], log: Log) -> Workflow[Run]:
     """Wait until a job has the run that is asked for; return it as the list shows it.
 
     :param target: names the job, and from when on its runs count.
@@ -192,7 +189,7 @@ def wait_for_run(
 
 def follow_task(
     run_id: int, task_key: str, *, polling_period: Callable[[], float], log: Log
-) -> Generator[Step, Any, Run]:
+) -> Workflow[Run]:
     """Wait until a task of a run has ended, at its latest attempt; return the task's own run.
 
     :param run_id: the run.
@@ -234,15 +231,13 @@ def wait_for_target(
     *,
     polling_period: Callable[[], float],
     log: Log,
-    on_found: Callable[[Run], None] = lambda _run: None,
     remembers: bool = True,
-) -> Generator[Step, Any, Run]:
+) -> Workflow[Run]:
     """Wait until what is waited for has ended; return it.
 
     :param target: what is waited for.
     :param polling_period: gives the seconds to the next look.
     :param log: told the way.
-    :param on_found: told the run, as soon as a job has it.
     :param remembers: whether the exchange is carried on where it stopped; False where it is begun
         anew for each look.
     """
@@ -251,7 +246,7 @@ def wait_for_target(
     if run_id is None:
         first_look = yield from wait_for_run(target, polling_period=polling_period, log=log)
         run_id = int(first_look["run_id"])
-        on_found(first_look)
+        yield RunIdentified(run_id)
     if target.task_key is not None:
         return (
             yield from follow_task(run_id, target.task_key, polling_period=polling_period, log=log)

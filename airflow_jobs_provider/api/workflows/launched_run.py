@@ -6,6 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.errors import APIStatusError
+from airflow_jobs_provider.api.workflows.base import Event, LaunchPrepared
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.endpoints import Call
@@ -69,12 +70,18 @@ class LaunchedRun:
         """Whether there may be a run that goes on."""
         return self.state in (LaunchState.UNANSWERED, LaunchState.ANSWERED)
 
-    def prepare(self, call: Call[int]) -> Call[int]:
-        """Begin anew with a launch that is about to be sent, and return it."""
+    def record(self, event: Event) -> None:
+        """Record an event of a workflow."""
+        if isinstance(event, LaunchPrepared):
+            self.prepare(event.call)
+        else:
+            self.answered(event.run_id, event.launched_at)
+
+    def prepare(self, call: Call[int]) -> None:
+        """Begin anew with a launch that is about to be sent."""
         self.state, self.call = LaunchState.NOT_SENT, call
         self.run_id = self.launched_at = None
         self.is_canceled = self._outcome_unknown = False
-        return call
 
     def on_try(self, call: Call[Any], error: JobsAPIError | None) -> None:
         """Take note of a try to send a call.

@@ -10,7 +10,7 @@ Reference: "Runs get output", "NotebookOutput".
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
@@ -27,7 +27,8 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.api.states import RunResultState, RunState, RunStatus
 from airflow_jobs_provider.api.text import visible
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
-from airflow_jobs_provider.api.workflows.steps import Step, whole_run
+from airflow_jobs_provider.api.workflows.base import Workflow
+from airflow_jobs_provider.api.workflows.follow import whole_run
 
 __all__ = [
     "MAX_FAILED_ITERATIONS_READ",
@@ -168,7 +169,7 @@ def read_outputs(
     *,
     of_failed_tasks_only: bool = False,
     on_unreadable: Callable[[Mapping[str, int], JobsAPIError], None] | None = None,
-) -> Generator[Step, Any, list[TaskOutput]]:
+) -> Workflow[list[TaskOutput]]:
     """Read the outputs of a run that has ended, one for each of its tasks: an exchange.
 
     At most :data:`MAX_FAILED_ITERATIONS_READ` failed iterations are asked for their errors.
@@ -322,7 +323,7 @@ class _Reading:
         left, self.waiting = list(self.waiting), deque()
         return left
 
-    def read(self, wanted: _Wanted) -> Generator[Step, Any, None]:
+    def read(self, wanted: _Wanted) -> Workflow[None]:
         """Read one output, or a for_each_task's list of iterations."""
         if _is_loop(wanted.entry):
             yield from self._read_iterations(wanted)
@@ -340,7 +341,7 @@ class _Reading:
             except JobsAPIError:
                 raise error from None
 
-    def _read_iterations(self, loop: _Wanted) -> Generator[Step, Any, None]:
+    def _read_iterations(self, loop: _Wanted) -> Workflow[None]:
         run = loop.entry
         if run.get("iterations") is None:
             run = yield from whole_run(loop.run_id, api_version=_ITERATIONS_API_VERSION)

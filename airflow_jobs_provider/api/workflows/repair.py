@@ -6,13 +6,14 @@ looks at the run knows how often it was repaired, and the service repairs no run
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from airflow_jobs_provider.api.endpoints import repair_run
 from airflow_jobs_provider.api.errors import BadRequestError
 from airflow_jobs_provider.api.states import RunState, RunStatus
-from airflow_jobs_provider.api.workflows.steps import Step, Wait, read_run
+from airflow_jobs_provider.api.workflows.base import Wait, Workflow
+from airflow_jobs_provider.api.workflows.follow import read_run
 
 __all__ = ["is_repairable", "repair_once", "repaired_at", "repairs_of", "run_parameters"]
 
@@ -31,7 +32,7 @@ def repair_once(
     polling_period_seconds: float,
     fail_on_partial_success: bool = True,
     launched_at: float | None = None,
-) -> Generator[Step, Any, Run | None]:
+) -> Workflow[Run | None]:
     """Run the failed tasks of a run again, with the parameters that the run was given.
 
     Returns the run, repaired and as it is then; also where somebody else is repairing it, or a
@@ -43,11 +44,11 @@ def repair_once(
     :param polling_period_seconds: between two looks for the repair.
     :param fail_on_partial_success: repair a run with the result SUCCESS_WITH_FAILURES, too.
     :param launched_at: when the run was launched, in seconds since the epoch; see
-        :func:`~.steps.read_run`.
+        :func:`~.follow.read_run`.
     :raises BadRequestError: the service does not repair the run.
     """
 
-    def read() -> Generator[Step, Any, Run]:
+    def read() -> Workflow[Run]:
         return read_run(
             run_id,
             launched_at=launched_at,

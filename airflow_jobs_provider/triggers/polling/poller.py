@@ -22,7 +22,7 @@ import logging
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -39,7 +39,7 @@ from airflow_jobs_provider.api.errors import (
 )
 from airflow_jobs_provider.api.responses import InvalidResponseError, read_run, read_states
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
-from airflow_jobs_provider.api.workflows.steps import Exchange, Step, Wait
+from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
 from airflow_jobs_provider.triggers.polling.outages import ServiceOutage, UnreadableRuns
 from airflow_jobs_provider.triggers.polling.rate_limiter import REQUESTS_AT_ONCE, RateLimiter
 from airflow_jobs_provider.triggers.polling.run_lists import (
@@ -100,7 +100,7 @@ class RunPoller:
         self._rate_limiter = RateLimiter()
         self._on_idle = on_idle
         self._waiters = Waiters()
-        # Exchanges and calls under way: who is between two looks still counts on this poller.
+        # Workflows and calls under way: who is between two looks still counts on this poller.
         self._users = 0
         self._broke: Exception | None = None
         self._joined = asyncio.Event()
@@ -161,59 +161,61 @@ class RunPoller:
 
     async def run(
         self,
-        steps: Generator[Step, Any, T],
+        steps: Workflow[T],
         *,
         period: float,
         life_cycle_state: str | None = None,
         wake_each_time: bool = False,
+        on_event: OnEvent = lambda _event: None,
     ) -> T:
-        """Carry out an exchange as a client does, but hear of its runs with everybody else's.
+        """Execute a workflow as a client does, but take its reads of runs from the poller's.
 
-        :param steps: the exchange, such as
-            :func:`~airflow_jobs_provider.api.workflows.steps.follow_run`.
+        :param steps: the workflow, such as
+            :func:`~airflow_jobs_provider.api.workflows.follow.follow_run`.
         :param period: seconds within which a run is to be read for the first time.
-        :param life_cycle_state: the first run's as it is known; None for not at all.
-        :param wake_each_time: give the exchange each reading, not only those that bring news.
+        :param life_cycle_state: the first run's, where it is known; default None.
+        :param wake_each_time: resume the workflow with each reading, not only with those that have
+            another state; default False.
+        :param on_event: called with each event of the workflow.
         """
         known: Run | None = None
         if life_cycle_state is not None:
             known = {"state": {"life_cycle_state": life_cycle_state}}
-        with self._in_use():
-            return await self._run_workflow(Exchange(steps), period, known, wake_each_time)
-
-    async def _run_workflow(
-        self, exchange: Exchange[T], period: float, known: Run | None, wake_each_time: bool
-    ) -> T:
         wait = 0.0
-        while (step := exchange.step) is not None:
-            if isinstance(step, Wait):
-                wait = step.seconds
-                exchange.answer(None)
-                continue
-            answer: Any
+
+        async def read(run_id: int) -> Run:
+            nonlocal known
+            if known is not None and known.get("run_id", run_id) != run_id:
+                known = None
+            run = await self.next_change(
+                run_id,
+                period=wait or period,
+                known=None if wake_each_time else known,
+                at_the_latest=SIGN_OF_LIFE_SECONDS,
+                first=not wait,
+            )
+            known = without_details(run)
+            return known
+
+        async def send(call: Call[Any]) -> Any:
+            nonlocal wait
             try:
-                if step.path == "runs/get" and step.parameters.keys() == {"run_id"}:
-                    run_id = int(step.parameters["run_id"])
-                    if known is not None and known.get("run_id", run_id) != run_id:
-                        known = None
-                    answer = known = without_details(
-                        await self.next_change(
-                            run_id,
-                            period=wait or period,
-                            known=None if wake_each_time else known,
-                            at_the_latest=SIGN_OF_LIFE_SECONDS,
-                            first=not wait,
-                        )
-                    )
-                else:
-                    await asyncio.sleep(wait)
-                    answer = await self.send(step)
-            except JobsAPIError as error:
-                exchange.fail(error)
-            else:
-                exchange.answer(answer)
-            wait = 0.0
-        return exchange.result
+                if call.path == "runs/get" and call.parameters.keys() == {"run_id"}:
+                    return await read(int(call.parameters["run_id"]))
+                await asyncio.sleep(wait)
+                return await self.send(call)
+            finally:
+                wait = 0.0
+
+        async def wait_before_next_call(seconds: float) -> None:
+            # A read of a run waits for the poller's next change instead of for the time.
+            nonlocal wait
+            wait = seconds
+
+        with self._in_use():
+            return await run_workflow_async(
+                steps, send=send, wait=wait_before_next_call, on_event=on_event
+            )
 
     async def send(
         self, call: Call[T], *, without_deadline: bool = True, retries: RetryPolicy | None = None

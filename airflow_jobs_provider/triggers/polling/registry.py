@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_jobs_provider.api.errors import JobsAPIError
-from airflow_jobs_provider.api.workflows.steps import Exchange, Step, Wait
+from airflow_jobs_provider.api.workflows.base import Workflow, run_workflow_async
 from airflow_jobs_provider.triggers.polling.poller import RunPoller
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.endpoints import Call
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
     from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 
@@ -51,27 +51,20 @@ def _forget_closed_loops() -> None:
 
 
 async def run_unbatched(
-    hook: DatabricksJobsHook, steps: Generator[Step, Any, T], *, without_deadline: bool = True
+    hook: DatabricksJobsHook, steps: Workflow[T], *, without_deadline: bool = True
 ) -> T:
-    """Carry out an exchange that lists of all runs cannot tell of, at the pace of all others.
+    """Execute a workflow whose reads cannot be taken from lists of runs, at the poller's rate.
 
-    Such lists are read for runs' states; they do not tell tasks, outputs, nor what is to start.
+    The poller reads lists for the states of runs. They do not have tasks, outputs, or runs that are
+    still to start.
 
     :param hook: hook of the connection.
-    :param steps: the exchange.
+    :param steps: the workflow.
     :param without_deadline: wait out any outage; default True.
     """
-    exchange = Exchange(steps)
-    while (step := exchange.step) is not None:
-        if isinstance(step, Wait):
-            await asyncio.sleep(step.seconds)
-            exchange.answer(None)
-            continue
-        try:
-            # A poller ends where nobody waits for a run by its id: there may be another one.
-            answer = await poller_of(hook).send(step, without_deadline=without_deadline)
-        except JobsAPIError as error:
-            exchange.fail(error)
-        else:
-            exchange.answer(answer)
-    return exchange.result
+
+    def send(call: Call[Any]) -> Awaitable[Any]:
+        # A poller ends where nobody waits for a run by its id: there may be another one.
+        return poller_of(hook).send(call, without_deadline=without_deadline)
+
+    return await run_workflow_async(steps, send=send, wait=asyncio.sleep)

@@ -16,10 +16,10 @@ from airflow_jobs_provider.api.errors import (
     ServerError,
     UnexpectedResponseError,
 )
+from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.outputs import TaskOutput, output_value, read_outputs
 from airflow_jobs_provider.api.workflows.progress import RunProgress
-from airflow_jobs_provider.api.workflows.steps import follow_run
-from tests.api.workflows.test_steps import Service
+from tests.api.workflows.test_workflows import Service
 
 
 def output(key: str | None, **answer: object) -> TaskOutput:
@@ -49,7 +49,7 @@ def test_several_tasks_give_a_dict_by_key() -> None:
 def read(run: dict[str, Any], *answers: Any, **how: Any) -> tuple[list[str], list[TaskOutput]]:
     """Read a run's outputs; return what was asked, and the outputs."""
     service = Service(*answers)
-    outputs = service.drive(read_outputs(run, **how))
+    outputs = service.execute(read_outputs(run, **how))
     assert service.answers == []
     return service.asked, outputs
 
@@ -265,4 +265,4 @@ def test_a_list_that_shows_only_the_first_tasks_is_not_taken_for_all() -> None:
         progress=RunProgress(7, logging.getLogger(__name__)),
         first_look=shown,
     )
-    assert service.drive(steps).run["tasks"] == tasks
+    assert service.execute(steps).run["tasks"] == tasks

@@ -21,7 +21,7 @@ from airflow_jobs_provider.api.errors import (
     UnexpectedResponseError,
 )
 from airflow_jobs_provider.api.retry import Backoff
-from airflow_jobs_provider.api.workflows.steps import Wait
+from airflow_jobs_provider.api.workflows.base import Wait
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from airflow_jobs_provider.triggers.polling import outages, rate_limiter, run_lists

@@ -1,15 +1,15 @@
-"""The exchanges of several calls, driven by hand: every answer is the test's."""
+"""The workflows and their two drivers, with no client: every answer is the test's."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Generator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.endpoints import Page, run_now
+from airflow_jobs_provider.api.endpoints import Call, Page, get_run, run_now
 from airflow_jobs_provider.api.errors import (
     APIStatusError,
     AuthenticationError,
@@ -19,43 +19,51 @@ from airflow_jobs_provider.api.errors import (
     ServerError,
     UnexpectedResponseError,
 )
-from airflow_jobs_provider.api.workflows.progress import RunProgress
-from airflow_jobs_provider.api.workflows.steps import (
-    Ended,
-    Exchange,
-    Launched,
+from airflow_jobs_provider.api.workflows.base import (
+    Event,
+    LaunchPrepared,
+    RunIdentified,
     Wait,
-    follow_run,
-    launch_once,
+    Workflow,
+    WorkflowExecution,
+    run_workflow,
+    run_workflow_async,
 )
+from airflow_jobs_provider.api.workflows.follow import Ended, follow_run
+from airflow_jobs_provider.api.workflows.launch import Launched, launch_once
+from airflow_jobs_provider.api.workflows.progress import RunProgress
 
 
 class Service:
-    """Answers calls as told; its clock runs only when a step waits."""
+    """Answers calls as told; its clock runs only when a workflow waits."""
 
     def __init__(self, *answers: Any) -> None:
         self.answers = list(answers)
         self.asked: list[str] = []
+        self.events: list[Event] = []
         self.now = 1_000_000.0
 
-    def drive(self, steps: Generator[Any, Any, Any]) -> Any:
-        """Carry out the steps and return their result."""
-        exchange = Exchange(steps)
-        while (step := exchange.step) is not None:
-            if isinstance(step, Wait):
-                self.now += step.seconds
-                exchange.answer(None)
-                continue
-            subject = step.parameters.get("idempotency_token") or next(
-                iter(step.parameters.values())
-            )
-            self.asked.append(f"{step.path} {subject}")
-            answer = self.answers.pop(0)
-            if isinstance(answer, Exception):
-                exchange.fail(answer)
-            else:
-                exchange.answer(answer)
-        return exchange.result
+    def execute(self, steps: Workflow[Any]) -> Any:
+        """Execute a workflow and return its result."""
+        return run_workflow(steps, send=self.send, wait=self.wait, on_event=self.events.append)
+
+    def send(self, call: Call[Any]) -> Any:
+        """Give the next answer."""
+        subject = call.parameters.get("idempotency_token") or next(iter(call.parameters.values()))
+        self.asked.append(f"{call.path} {subject}")
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+    @property
+    def identified(self) -> list[int]:
+        """The runs that the workflow was about."""
+        return [event.run_id for event in self.events if isinstance(event, RunIdentified)]
 
 
 def run(life: str, result: str | None = None, run_id: int = 7, **more: Any) -> dict[str, Any]:
@@ -71,18 +79,16 @@ GONE = NotFoundError(status=400, api_message="Run 7 does not exist.")
 
 def launch(service: Service, tokens: list[str], first: int = 0) -> Launched:
     """Launch with these tokens."""
-    known: list[int] = []
     steps = launch_once(
-        lambda token: run_now({"job_id": 1, "idempotency_token": token}),
+        run_now({"job_id": 1}),
         tokens,
         first_attempt_index=first,
         polling_period_seconds=5,
-        on_launched=known.append,
         clock=lambda: service.now,
     )
-    launched = service.drive(steps)
+    launched = service.execute(steps)
     assert isinstance(launched, Launched)
-    assert known[-1] == launched.run_id
+    assert service.identified[-1] == launched.run_id
     assert launched.launched_at is not None
     return replace(launched, launched_at=None)
 
@@ -159,7 +165,7 @@ def follow(service: Service, **options: Any) -> Ended:
         clock=lambda: service.now,
         **options,
     )
-    ended = service.drive(steps)
+    ended = service.execute(steps)
     assert isinstance(ended, Ended)
     return ended
 
@@ -222,9 +228,8 @@ def test_the_services_own_retries_are_followed() -> None:
         settings,
         page(third, second, first),
     )
-    attempts: list[int] = []
-    assert follow(service, on_attempt=attempts.append) == Ended(third)
-    assert attempts == [8, 9]
+    assert follow(service) == Ended(third)
+    assert service.identified == [8, 9]
 
 
 @pytest.mark.parametrize(
@@ -312,3 +317,134 @@ def test_attempts_can_be_left_alone() -> None:
     """Where the run itself is what counts."""
     last = attempt(0, "FAILED")
     assert follow(Service(last), follow_attempts=False) == Ended(last)
+
+
+# -- the drivers ----------------------------------------------------------------------------------
+
+RATE_LIMITED = RateLimitError(status=429)
+
+
+def every_kind_of_step() -> Workflow[list[Any]]:
+    """Yield calls, waits and events; return what the calls brought."""
+    yield LaunchPrepared(run_now({"job_id": 1}))
+    brought: list[Any] = [(yield run_now({"job_id": 1}))]
+    yield RunIdentified(7)
+    yield Wait(1)
+    yield Wait(2)
+    try:
+        yield get_run(7)
+    except RateLimitError as error:
+        brought.append(error)
+    yield RunIdentified(8)
+    brought.append((yield get_run(8)))
+    return brought
+
+
+class Recorder:
+    """Notes what a driver does, in order."""
+
+    def __init__(self) -> None:
+        self.done: list[Any] = []
+        self.answers = [7, RATE_LIMITED, RUNNING]
+
+    def send(self, call: Call[Any]) -> Any:
+        """Give the next answer."""
+        self.done.append(call.path)
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def on_event(self, event: Event) -> None:
+        """Note an event."""
+        self.done.append(type(event).__name__)
+
+    def before_step(self) -> None:
+        """Note that a step is next."""
+        self.done.append(".")
+
+
+EXPECTED_STEPS = [
+    *(".", "LaunchPrepared", ".", "run-now", "RunIdentified", 1, ".", 2, "."),
+    *(".", "runs/get", "RunIdentified", ".", "runs/get"),
+]
+
+
+def test_the_blocking_driver_takes_each_step_once_and_in_order() -> None:
+    """Calls are sent, waits waited, events told; errors come back into the workflow."""
+    recorder = Recorder()
+    result = run_workflow(
+        every_kind_of_step(),
+        send=recorder.send,
+        wait=recorder.done.append,
+        on_event=recorder.on_event,
+        before_step=recorder.before_step,
+    )
+    assert result == [7, RATE_LIMITED, RUNNING]
+    assert recorder.done == EXPECTED_STEPS
+
+
+def test_the_asyncio_driver_does_the_same() -> None:
+    """Both drivers take the same steps in the same order."""
+    recorder = Recorder()
+
+    async def send(call: Call[Any]) -> Any:
+        await asyncio.sleep(0)
+        return recorder.send(call)
+
+    async def wait(seconds: float) -> None:
+        await asyncio.sleep(0)
+        recorder.done.append(seconds)
+
+    result = asyncio.run(
+        run_workflow_async(
+            every_kind_of_step(),
+            send=send,
+            wait=wait,
+            on_event=recorder.on_event,
+            before_step=recorder.before_step,
+        )
+    )
+    assert result == [7, RATE_LIMITED, RUNNING]
+    assert recorder.done == EXPECTED_STEPS
+
+
+def test_an_execution_stops_at_a_wait_and_goes_on_later() -> None:
+    """So a sensor goes on at its next poke."""
+    recorder = Recorder()
+    execution = WorkflowExecution(every_kind_of_step())
+    assert execution.advance(recorder.send) == Wait(1)
+    assert recorder.done == ["run-now"]
+    assert execution.advance(recorder.send) == Wait(2)
+    assert execution.advance(recorder.send) is None
+    assert execution.result == [7, RATE_LIMITED, RUNNING]
+    assert recorder.done == ["run-now", "runs/get", "runs/get"]
+
+
+def test_what_is_raised_before_a_step_ends_the_workflow() -> None:
+    """The step is not taken: a killed task sends nothing more."""
+    recorder = Recorder()
+    steps_left = 2
+
+    def before_step() -> None:
+        nonlocal steps_left
+        steps_left -= 1
+        if steps_left < 0:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_workflow(
+            every_kind_of_step(),
+            send=recorder.send,
+            wait=recorder.done.append,
+            before_step=before_step,
+        )
+    assert recorder.done == ["run-now", 1]
+
+
+def test_an_error_that_the_workflow_does_not_handle_is_raised() -> None:
+    """Only the workflow knows which errors it can do with."""
+    recorder = Recorder()
+    recorder.answers = [ServerError(status=500)]
+    with pytest.raises(ServerError):
+        run_workflow(every_kind_of_step(), send=recorder.send, wait=recorder.done.append)

@@ -1,0 +1,115 @@
+"""Launching a run exactly once: :func:`launch_once` launches it, or finds an earlier try's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.errors import BadRequestError, NotFoundError
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
+from airflow_jobs_provider.api.workflows.base import (
+    LaunchPrepared,
+    RunIdentified,
+    Wait,
+    Workflow,
+)
+from airflow_jobs_provider.api.workflows.follow import Run, read_run
+
+__all__ = ["Launched", "launch_once"]
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """The run of this try, newly launched or found.
+
+    :ivar run_id: the run.
+    :ivar run: the run as first read.
+    :ivar attempt_index: index of its token among the tokens of the try.
+    :ivar queued_since: when it was queued, in seconds since the epoch, where that is not its
+        start_time: the run was repaired since. Default None.
+    :ivar launched_at: when the launch was answered, in seconds since the epoch; None if unknown.
+    """
+
+    run_id: int
+    run: Run
+    attempt_index: int
+    queued_since: float | None = None
+    launched_at: float | None = None
+
+
+def launch_once(
+    call: Call[int],
+    tokens: Sequence[str],
+    *,
+    first_attempt_index: int = 0,
+    polling_period_seconds: float,
+    fail_on_partial_success: bool = True,
+    before_own_launch: Workflow[Any] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Workflow[Launched]:
+    """Launch a run with the first token whose run did not end badly.
+
+    A launch with a token that was used before starts nothing and answers with that run. So each
+    token before the last one finds the run of an earlier try, or launches what that try did not get
+    to. A run that is found is taken if it is active or has succeeded. If it ended badly or was
+    deleted, the next token is used. The run of the last token is taken in any state.
+
+    Before each launch the workflow yields :class:`~.base.LaunchPrepared`, after its response
+    :class:`~.base.RunIdentified`.
+
+    :param call: the launch, without a token.
+    :param tokens: the tokens of this try, one for each try so far; the last one is its own.
+    :param first_attempt_index: index of the first token to use; default 0.
+    :param polling_period_seconds: seconds between two reads of a run that is being terminated.
+    :param fail_on_partial_success: count the result SUCCESS_WITH_FAILURES as a bad end; default
+        True.
+    :param before_own_launch: a workflow to execute before this try launches with its own token;
+        default none.
+    :param clock: returns the seconds since the epoch.
+    """
+    last = len(tokens) - 1
+    for attempt_index in range(first_attempt_index, last + 1):
+        is_last = attempt_index == last
+        if is_last and before_own_launch is not None:
+            yield from before_own_launch
+        launch = call.with_parameters(idempotency_token=tokens[attempt_index])
+        yield LaunchPrepared(launch)
+        # The next token may be used only where no run of this one is active.
+        try:
+            run_id: int = yield launch
+        except BadRequestError as error:
+            # A request that can never succeed is refused with each token. The last error is raised.
+            if is_last or error.outcome_unknown or not error.may_mean_deleted_run:
+                raise
+            continue
+        launched_at = clock()
+        yield RunIdentified(run_id, launched_at)
+        try:
+            run = yield from read_run(
+                run_id, launched_at=launched_at, period=polling_period_seconds, clock=clock
+            )
+            # It may be the run of a try that is being killed. Its result is not known yet.
+            while not is_last and _is_terminating(run):
+                yield Wait(polling_period_seconds)
+                run = yield from read_run(
+                    run_id, launched_at=launched_at, period=polling_period_seconds, clock=clock
+                )
+        except NotFoundError:
+            if is_last:
+                raise
+            continue
+        state = RunState.from_run(run)
+        succeeded = state.succeeded(fail_on_partial_success=fail_on_partial_success)
+        if is_last or succeeded or not state.is_terminal:
+            return Launched(run_id, run, attempt_index, launched_at=launched_at)
+    raise AssertionError("no token was given")
+
+
+def _is_terminating(run: Mapping[str, Any]) -> bool:
+    state = RunState.from_run(run)
+    return (
+        state.life_cycle_state == RunLifeCycleState.TERMINATING and state.result_state != "SUCCESS"
+    )
