@@ -1,4 +1,4 @@
-"""The service's error answers (reference and the service's own texts)."""
+"""Error responses with the service's codes and texts."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ def malformed(message: str) -> ApiError:
 
 
 def run_does_not_exist(run_id: int) -> ApiError:
-    """Return the answer about a run that is not there."""
+    """Return the error for a run that does not exist."""
     return invalid(f"Run {run_id} does not exist.")
 
 
 def job_does_not_exist(job_id: int) -> ApiError:
-    """Return the answer about a job that is not there."""
+    """Return the error for a job that does not exist."""
     return invalid(f"Job {job_id} does not exist.")

@@ -1,4 +1,4 @@
-"""How much a run may give out (reference: "NotebookTask", "NotebookOutput", "Runs get output").
+"""Limits of a run's output (reference: "NotebookTask", "NotebookOutput", "Runs get output").
 
 The kernel of a notebook uses this module too, so it imports the standard library only.
 """

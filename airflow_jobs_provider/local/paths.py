@@ -1,4 +1,4 @@
-"""From the paths of a workspace to files below its root, and never outside of it."""
+"""Maps workspace paths to files below the workspace's root, never outside of it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The workspace itself: its folder, its memory, its runs. What the endpoints and runners use."""
+"""The local workspace's service: store, scheduler, launcher and runners."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _TEMPORARY_PREFIX = "local-workspace-"
 
 
 class Service:
-    """A workspace at work.
+    """A running workspace.
 
     :param root: the folder that is the workspace's ``/``.
     :param state_dir: where jobs, runs and executed notebooks are kept.
@@ -65,7 +65,7 @@ class Service:
         self._runs_folder = state_dir / "runs"
         self._runs_folder.mkdir(parents=True, exist_ok=True)
         self._workspace_id = workspace_id(state_dir)
-        # Only one workspace at a time has the state folder: they belong to one that was killed.
+        # One workspace at a time has the state folder, so these are left of one that was killed.
         kill_marked(run_marker(self._workspace_id))
         self.temporary_folder = _temporary_folder(state_dir)
         self._callbacks: dict[int, str] = {}
@@ -88,7 +88,7 @@ class Service:
         await self.scheduler.stop()
 
     def close(self) -> None:
-        """Close the store, once nobody asks any more."""
+        """Close the store after the last request."""
         self.store.close()
         shutil.rmtree(self.temporary_folder, ignore_errors=True)
 
@@ -98,7 +98,7 @@ class Service:
             for suffix in (".ipynb", ".log"):
                 self.kept_file(run_id, suffix).unlink(missing_ok=True)
 
-    # What runners ask for
+    # Used by runners
 
     def kept_file(self, run_id: int, suffix: str) -> Path:
         """Return where a file of a run is kept."""
@@ -113,7 +113,7 @@ class Service:
         return self._callbacks.setdefault(run_id, secrets.token_urlsafe(32))
 
     def close_callback(self, run_id: int) -> None:
-        """Make the secret of a run worthless."""
+        """Revoke the secret of a run."""
         self._callbacks.pop(run_id, None)
 
     def run_of_callback(self, secret: bytes) -> Run | None:
@@ -148,18 +148,18 @@ class Service:
         self.scheduler.cancel(run_id)
 
     def retry_task(self, parent: Run, task: Mapping[str, Any], failed: Run) -> Run:
-        """Make the next attempt of one of a run's tasks, held back until it may begin."""
+        """Create the next attempt of a task, held back until it may start."""
         return self.launcher.retry_task(parent, task, failed)
 
     def start_held(self, run_id: int) -> None:
-        """Let a run begin that was created but held back."""
+        """Start a run that was held back."""
         self.scheduler.start_held(run_id)
 
     def skip_held(self, run_id: int, result_state: str, message: str) -> None:
-        """End a run that was held back without beginning it."""
+        """Skip a run that was held back."""
         self.scheduler.skip_held(run_id, result_state, message)
 
-    # What the scheduler asks for
+    # Used by the scheduler
 
     def _runner_of(self, run: Run) -> Runner:
         if run.is_of_tasks:

@@ -1,4 +1,4 @@
-"""Making runs: of a job, of a one-time submit, of another run; and never one token twice."""
+"""Launching runs: run-now, submit, retries. An idempotency token launches one run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from airflow_jobs_provider.local.errors import invalid
 
 __all__ = ["Launcher", "is_retried", "task_run"]
 
-# Ended by a user, or never begun.
+# Cancelled, or never started.
 _NEVER_RETRIED = frozenset(
     {
         RunResultState.CANCELED,
@@ -36,7 +36,7 @@ _NEVER_RETRIED = frozenset(
 
 
 class Launcher:
-    """Makes runs and hands them to the scheduler.
+    """Creates runs and passes them to the scheduler.
 
     :param quotas: refuses what there is no room for.
     :param user: the name that runs and jobs are created under.
@@ -51,7 +51,7 @@ class Launcher:
     def create_job(
         self, settings: dict[str, Any], access_control_list: list[dict[str, str]]
     ) -> Job:
-        """Keep a new job, and its permissions."""
+        """Store a new job and its permissions."""
         self._quotas.check_saving()
         self._quotas.check_creation()
         job = Job(self._store.new_id(), settings, now_millis(), self._user, access_control_list)
@@ -131,7 +131,7 @@ class Launcher:
         return self._launch(run, delay=max(0.0, (due - now_millis()) / 1000))
 
     def retry_task(self, parent: Run, task: Mapping[str, Any], failed: Run) -> Run:
-        """Make the next attempt of a task that did not succeed, held until it is let begin."""
+        """Create the next attempt of a failed task, held back until it may start."""
         child = self.next_attempt(parent, task, failed)
         if parent.history:
             parent.history[-1]["task_run_ids"].append(child.run_id)
@@ -142,7 +142,7 @@ class Launcher:
         return child
 
     def next_attempt(self, parent: Run, task: Mapping[str, Any], before: Run) -> Run:
-        """Return a new run of a task that has been run before; it is not kept yet."""
+        """Return a new run of a task that has run before; it is not stored yet."""
         parent.task_run_ids[task["task_key"]] = self._store.new_id()
         child = task_run(parent, task, RunLifeCycleState.BLOCKED)
         child.attempt_number = before.attempt_number + 1
@@ -208,7 +208,7 @@ class Launcher:
 
 
 def task_run(parent: Run, task: Mapping[str, Any], state: RunLifeCycleState) -> Run:
-    """Make the run of one task of a run of the ``tasks`` form."""
+    """Create the run of one task of a run in the ``tasks`` form."""
     run_id = parent.task_run_ids[task["task_key"]]
     return Run(
         run_id=run_id,
@@ -231,7 +231,7 @@ def task_run(parent: Run, task: Mapping[str, Any], state: RunLifeCycleState) -> 
 
 
 def is_retried(run: Run, settings: Mapping[str, Any], retries: int) -> bool:
-    """Return whether the settings of a job or a task have a run tried again that has ended so.
+    """Return whether the settings ask for a retry of a run that ended with this result.
 
     :param retries: how often it was tried again before.
     """

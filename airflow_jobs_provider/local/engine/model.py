@@ -1,4 +1,4 @@
-"""Jobs and runs as the local workspace keeps them."""
+"""Data model of the local workspace: jobs, runs and outputs."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _GOOD_RESULTS = frozenset({RunResultState.SUCCESS, RunResultState.SUCCESS_WITH_F
 
 
 class RunType(StrEnum):
-    """How a run came to be (reference: "Run", run_type)."""
+    """Type of a run (reference: "Run", run_type)."""
 
     JOB_RUN = "JOB_RUN"
     WORKFLOW_RUN = "WORKFLOW_RUN"
@@ -64,7 +64,7 @@ class RunType(StrEnum):
 
 
 class Trigger(StrEnum):
-    """What fired a run (reference: "TriggerType")."""
+    """Trigger of a run (reference: "TriggerType")."""
 
     ONE_TIME = "ONE_TIME"
     RETRY = "RETRY"
@@ -76,7 +76,7 @@ def now_millis() -> int:
 
 
 def task_of(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the part of a job's or a run's settings that says what to run ("JobTask")."""
+    """Return the task of a job's or a run's settings ("JobTask")."""
     # Also a kind of a later version, which is told apart from others only when it is to be run.
     return {
         name: value
@@ -87,7 +87,7 @@ def task_of(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a run left (reference: "NotebookOutput", and "Runs get output").
+    """Output of a run (reference: "NotebookOutput", and "Runs get output").
 
     :param result: the text given to ``dbutils.notebook.exit``; None if that was never called.
     :param truncated: whether the result, or the error of a notebook, is only the first part of it.
@@ -144,7 +144,7 @@ class Run:
     # With name, default and value each, as the API answers them
     job_parameters: list[dict[str, str]] = field(default_factory=list)
     timeout_seconds: int = 0
-    # Whether it waits where its job's other runs leave no room
+    # Whether it is queued at the job's concurrency limit
     queues: bool = False
     idempotency_token: str | None = None
     # The ``tasks`` form
@@ -153,7 +153,7 @@ class Run:
     parent_run_id: int | None = None
     task_key: str | None = None
     started_by_run_id: int | None = None
-    # How far it got
+    # Progress
     life_cycle_state: str = RunLifeCycleState.PENDING
     result_state: str | None = None
     state_message: str = ""
@@ -180,7 +180,7 @@ class Run:
 
     @property
     def succeeded(self) -> bool:
-        """Whether the run has ended well."""
+        """Whether the run succeeded."""
         return (
             self.life_cycle_state == RunLifeCycleState.TERMINATED
             and self.result_state in _GOOD_RESULTS
@@ -197,12 +197,12 @@ class Run:
 
 
 def task_key_of(run: Run) -> str:
-    """Return the key of the task that a run of a single task is seen to have later than 2.0."""
+    """Return the task key that later versions show for a run of a single task."""
     return run.task_key or key_of_name(run.run_name)
 
 
 def key_of_name(name: str) -> str:
-    """Return a task key for a task that was given none, as the service makes it from the name."""
+    """Return the task key that the service derives from a name."""
     stem = PurePosixPath(name).name or "task"
     kept = "".join(char if char.isalnum() or char in "-_" else "_" for char in stem)
     return kept[:_SINGLE_TASK_KEY_CHARS]

@@ -1,4 +1,4 @@
-"""What a run is given: base parameters, what run-now adds, and the values filled in for it."""
+"""Parameters of a run: base parameters, run-now's parameters, dynamic value references."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _OVERRIDE_OF = {
 def job_parameters_of(
     settings: Mapping[str, Any], overriding: Mapping[str, Any]
 ) -> list[dict[str, str]]:
-    """Return the parameters of a job's run: those of the job, and what the request gives.
+    """Return the parameters of a job's run: the job's, overridden by the request's.
 
     The ``parameters`` of a job, and ``job_parameters``, are of versions later than 2.0.
     """
@@ -77,5 +77,5 @@ def _values_of(run: Run) -> dict[str, Any]:
 
 
 def _filled(text: str, values: Mapping[str, Any]) -> str:
-    # A reference that is not known here stays as it is, for everyone to see.
+    # An unknown reference is left as it is, so that the user sees it.
     return _REFERENCE.sub(lambda match: str(values.get(match[1], match[0])), text)

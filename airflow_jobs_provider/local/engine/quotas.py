@@ -1,4 +1,4 @@
-"""How much one workspace takes ("Run now", "Runs submit": the limits of a workspace)."""
+"""Limits of a workspace ("Run now", "Runs submit": the limits of a workspace)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Quotas:
 
 
 class QuotaKeeper:
-    """Refuses what a workspace has no room for.
+    """Refuses requests beyond the limits.
 
     :param clock: seconds from any start, only ever growing.
     """
@@ -46,7 +46,7 @@ class QuotaKeeper:
         self._created: deque[float] = deque()
 
     def check_launch(self, task_runs: int) -> None:
-        """Refuse to launch so many task runs more than there is room for."""
+        """Refuse a launch that would exceed the limit of active task runs."""
         limit = self._quotas.active_task_runs
         if self._store.active_task_runs() + task_runs > limit:
             raise _too_many(f"The workspace is limited to {limit} concurrent task runs.")
@@ -62,7 +62,7 @@ class QuotaKeeper:
         self._created.append(now)
 
     def check_saving(self) -> None:
-        """Refuse to keep one more job."""
+        """Refuse one more stored job."""
         limit = self._quotas.saved_jobs
         if self._store.job_count() >= limit:
             raise ApiError(

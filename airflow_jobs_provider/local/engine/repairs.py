@@ -46,7 +46,7 @@ class Repairer:
         self._scheduler = scheduler
 
     def repair(self, run: Run, request: Mapping[str, Any], version: Version) -> int:
-        """Make a run that has ended active again, and return the id of the repair.
+        """Start a repair of a run that has ended; return the repair's id.
 
         :param request: the fields of ``runs/repair``.
         """
@@ -87,7 +87,7 @@ class Repairer:
         return repair_id
 
     def _open_history(self, run: Run, repair_id: int) -> None:
-        """Close the entry of what has ended, and open that of the repair."""
+        """End the history entry of the last attempt and start that of the repair."""
         if not run.history:
             run.history = [
                 {
@@ -120,7 +120,7 @@ class Repairer:
         return [child.run_id for child in self._store.task_runs([run.run_id])]
 
     def _take_current_settings(self, run: Run, job: Job | None, chosen: set[str]) -> None:
-        """Let tasks be run as their job has them now, where there is one that still has them.
+        """Use the job's present settings for the tasks that it still has.
 
         They wait only for tasks that the run has: one that the job got since then is no part of it.
         """
@@ -151,7 +151,7 @@ class Repairer:
 def tasks_to_rerun(
     tasks: list[dict[str, Any]], latest: Mapping[str, Run], request: Mapping[str, Any]
 ) -> set[str]:
-    """Return the keys of the tasks that a repair runs again.
+    """Return the keys of the tasks that a repair reruns.
 
     Those the request asks for; those below them that never began since something above had failed;
     and, with ``rerun_dependent_tasks``, all below them.
@@ -223,7 +223,7 @@ def _dependents(tasks: list[dict[str, Any]]) -> dict[str, list[str]]:
 
 
 def _laid_over(original: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return parameters with others over them: maps are merged, lists take each other's place."""
+    """Return parameters overridden by others: maps are merged, lists replaced."""
     merged = dict(original)
     for name, value in given.items():
         known = merged.get(name)

@@ -1,4 +1,4 @@
-"""Jobs, runs and outputs as the API answers them (reference: "Data structures")."""
+"""JSON of jobs, runs and outputs in the API's responses (reference: "Data structures")."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ def _durations(run: Run) -> dict[str, int]:
 
 
 def _total_duration(run: Run) -> int:
-    """Return how long a run of tasks took, with all its repairs but not the time between them."""
+    """Return the duration of a run of tasks with its repairs, without the time between them."""
     if not run.end_time:
         return 0
     closed = sum(item["end_time"] - item["start_time"] for item in run.history[:-1])
@@ -193,7 +193,7 @@ def _depends_on(run: Run, task_run: Run) -> list[Any]:
 
 
 def output_answer(run: Run, output: Output, metadata: Mapping[str, Any], version: Version) -> Any:
-    """Return what a run left ("Runs get output")."""
+    """Return a run's output ("Runs get output")."""
     answer: dict[str, Any] = {"metadata": metadata}
     if "notebook_task" in run.task and run.life_cycle_state in ENDED | {
         RunLifeCycleState.TERMINATING

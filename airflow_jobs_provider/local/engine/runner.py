@@ -1,4 +1,4 @@
-"""What a runner is: the one who does a run's work."""
+"""Interface of the runners, which execute the tasks of runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class CannotRunError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run's work ended."""
+    """Outcome of a run."""
 
     result_state: RunResultState = RunResultState.SUCCESS
     message: str = ""
@@ -29,7 +29,7 @@ class Outcome:
 
     @classmethod
     def failure(cls, error: str, trace: str | None = None, **output: Any) -> Outcome:
-        """Return the outcome of work that raised or returned badly."""
+        """Return the outcome of a failed task."""
         return cls(
             RunResultState.FAILED,
             FAILED_MESSAGE,
@@ -38,7 +38,7 @@ class Outcome:
 
 
 class Runner(Protocol):
-    """Does one run's work, in three steps that the run's states and durations follow.
+    """Executes one run in three steps, which set the run's states and durations.
 
     ``cleanup`` is always called, also when a step before it was interrupted by a cancellation; when
     it returns, nothing of the run is left running.
@@ -55,7 +55,7 @@ class Runner(Protocol):
 
 
 class Workspace(Protocol):
-    """What a runner may ask of the workspace."""
+    """What a runner uses of the workspace."""
 
     @property
     def root(self) -> Path:
@@ -67,7 +67,7 @@ class Workspace(Protocol):
 
     @property
     def base_url(self) -> str:
-        """Where the workspace answers."""
+        """The workspace's URL."""
 
     def kept_file(self, run_id: int, suffix: str) -> Path:
         """Return where a file of a run is kept."""
@@ -79,7 +79,7 @@ class Workspace(Protocol):
         """Return a secret with which this run may start others, until it is closed."""
 
     def close_callback(self, run_id: int) -> None:
-        """Make the secret of a run worthless."""
+        """Revoke the secret of a run."""
 
     def launch_job(
         self, job_id: int, parameters: Mapping[str, Any], *, started_by: Run
@@ -93,10 +93,10 @@ class Workspace(Protocol):
         """Cancel a run."""
 
     def retry_task(self, parent: Run, task: Mapping[str, Any], failed: Run) -> Run:
-        """Make the next attempt of one of a run's tasks, held back until it may begin."""
+        """Create the next attempt of a task, held back until it may start."""
 
     def start_held(self, run_id: int) -> None:
-        """Let a run begin that was created but held back."""
+        """Start a run that was held back."""
 
     def skip_held(self, run_id: int, result_state: str, message: str) -> None:
-        """End a run that was held back without beginning it."""
+        """Skip a run that was held back."""

@@ -1,4 +1,4 @@
-"""The life of runs: queued, prepared, executed, ended (reference: "RunLifeCycleState")."""
+"""Scheduler of runs: queue, prepare, execute, end (reference: "RunLifeCycleState")."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STOPPED_MESSAGE = "The local workspace stopped while the run was active."
 
 
 class _Stop(Enum):
-    """Why a run is made to end before its work is done."""
+    """Why a run is ended early."""
 
     CANCELED = auto()
     TIMED_OUT = auto()
@@ -48,7 +48,7 @@ class _Live:
 
 
 class Scheduler:
-    """Runs at most so many runs at once, in the order they came, and sees each to its end.
+    """Executes runs in their order of arrival, up to a number at once.
 
     :param slots: how many runs with work of their own are executed at once.
     :param runner_of: who does a run's work.
@@ -76,7 +76,7 @@ class Scheduler:
         self._is_stopping = False
 
     def admit(self, run: Run, *, delay: float = 0.0) -> None:
-        """Take a run that was just stored: begin it, or let it wait for its turn.
+        """Schedule a run that was just stored: start or queue it.
 
         A run with ``life_cycle_state`` BLOCKED is held until :meth:`start_held`.
         """
@@ -89,13 +89,13 @@ class Scheduler:
         self._enqueue(live)
 
     def start_held(self, run_id: int) -> None:
-        """Let a held run begin."""
+        """Start a held run."""
         live = self._live.get(run_id)
         if live is not None and live.work is None and live not in self._queue:
             self._enqueue(live)
 
     def skip_held(self, run_id: int, result_state: str, message: str) -> None:
-        """End a held run without beginning it."""
+        """Skip a held run."""
         live = self._live.get(run_id)
         if live is not None:
             self._end(live, RunLifeCycleState.TERMINATED, result_state, message)
@@ -112,7 +112,7 @@ class Scheduler:
         return run
 
     def cancel(self, run_id: int) -> None:
-        """Have a run end as cancelled; nothing happens if it has ended."""
+        """Cancel a run; does nothing if it has ended."""
         self._stop(run_id, _Stop.CANCELED)
 
     def set_timeout(self, run: Run, seconds: int) -> None:
@@ -125,7 +125,7 @@ class Scheduler:
                 self._set_timer(live)
 
     async def stop(self) -> None:
-        """End all live runs, and wait until nothing of them is left."""
+        """End all active runs; return when their processes are gone."""
         self._is_stopping = True
         lives = list(self._live.values())
         for live in lives:

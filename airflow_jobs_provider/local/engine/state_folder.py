@@ -1,4 +1,4 @@
-"""The folder in which the workspace keeps its jobs, its runs and their notebooks."""
+"""The workspace's state folder: jobs, runs and executed notebooks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class SharedFolderError(ValueError):
 
 
 def make_private(state_dir: Path, root: Path) -> None:
-    """Make the folder if it is not there, and take all rights on it from other users.
+    """Create the folder if needed; remove other users' permissions.
 
     So are the files in it, which an earlier workspace, or one who made the folder beforehand, may
     have left readable: executed notebooks and parameters may hold secrets.
@@ -45,7 +45,7 @@ def make_private(state_dir: Path, root: Path) -> None:
 
 
 def _content(folder: Path) -> Iterator[Path]:
-    """Yield the folders and files below a folder; not what links lead to."""
+    """Yield the folders and files below a folder without following links."""
     for path in folder.iterdir():
         if path.is_symlink():
             continue

@@ -1,4 +1,4 @@
-"""Jobs and runs in SQLite: they survive the workspace, however it ends."""
+"""Stores jobs and runs in SQLite, durable across crashes."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ CREATE INDEX IF NOT EXISTS runs_live ON runs (ended) WHERE ended = 0;
 
 
 class Store:
-    """The workspace's memory. Used from one thread; every call is short."""
+    """The store. Used from one thread; each call is short."""
 
     def __init__(self, file: Path) -> None:
         self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
@@ -60,7 +60,7 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """Keep what is written inside only if all of it could be written."""
+        """Run the statements inside in one transaction."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -70,7 +70,7 @@ class Store:
         self._db.execute("COMMIT")
 
     def new_id(self) -> int:
-        """Return a number that no job and no run has had.
+        """Return a new id, unique among jobs and runs.
 
         Jobs and runs draw from one sequence, so that taking one for the other never works.
         """
@@ -80,14 +80,14 @@ class Store:
     # Jobs
 
     def add_job(self, job: Job, *, hidden: bool = False) -> None:
-        """Keep a job; a hidden one is that of a one-time run, which no endpoint shows."""
+        """Store a job; the job of a one-time run is hidden from all endpoints."""
         self._db.execute(
             "INSERT INTO jobs (job_id, deleted, name, record) VALUES (?, ?, ?, ?)",
             (job.job_id, 2 if hidden else 0, *_job_columns(job)),
         )
 
     def save_job(self, job: Job) -> None:
-        """Keep a job's new settings and permissions."""
+        """Update a job's settings and permissions."""
         self._db.execute(
             "UPDATE jobs SET name = ?, record = ? WHERE job_id = ?",
             (*_job_columns(job), job.job_id),
@@ -101,7 +101,7 @@ class Store:
         return Job(**json.loads(row[0])) if row else None
 
     def was_job(self, job_id: int) -> bool:
-        """Return whether there has been a job of that id, which is deleted now."""
+        """Return whether a job of that id existed and was deleted."""
         query = "SELECT 1 FROM jobs WHERE job_id = ? AND deleted = 1"
         return self._db.execute(query, (job_id,)).fetchone() is not None
 
@@ -136,7 +136,7 @@ class Store:
     # Runs
 
     def add_runs(self, runs: Iterable[Run]) -> None:
-        """Keep new runs.
+        """Store new runs.
 
         :raises sqlite3.IntegrityError: if the idempotency token has been used.
         """
@@ -159,7 +159,7 @@ class Store:
         )
 
     def save_run(self, run: Run) -> None:
-        """Keep what has become of a run."""
+        """Update a run."""
         self._db.execute(
             "UPDATE runs SET ended = ?, start_time = ?, record = ? WHERE run_id = ?",
             (run.has_ended, run.start_time, _dump(run.as_record()), run.run_id),
@@ -223,7 +223,7 @@ class Store:
         return [_run(record) for (record,) in rows]
 
     def save_output(self, run_id: int, output: Output) -> None:
-        """Keep what a run left; apart from the run, since it may be large and is read seldom."""
+        """Store a run's output; apart from the run, since it may be large and is read seldom."""
         self._db.execute(
             "INSERT OR REPLACE INTO outputs (run_id, record) VALUES (?, ?)",
             (run_id, _dump(asdict(output))),

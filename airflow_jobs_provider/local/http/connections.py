@@ -1,4 +1,4 @@
-"""The workspace's network connections: how many there are, and how long each may take.
+"""Network connections of the local workspace: their number and their timeouts.
 
 asyncio's own servers accept without a limit, and log each failure to accept one: a process that has
 no file left for another connection would log without end. aiohttp does not limit the time in which
@@ -24,19 +24,19 @@ __all__ = ["Connection", "Connections", "Timeouts"]
 
 _log = logging.getLogger(__name__)
 _BACKLOG = 128
-# A limit that programs are used to; some close every file up to the limit when they start.
+# A common limit; some programs close every file up to the limit when they start.
 _WANTED_FILES = 8192
 _FILES_IF_UNKNOWN = 512
 _ACCEPT_AGAIN_SECONDS = 0.2
 _LOG_INTERVAL_SECONDS = 60.0
-# One that has waited for less may be about to send its request.
+# A connection that has been idle for less may be about to send its request.
 _MIN_WAIT_SECONDS = 1.0
 _OUT_OF_FILES = {errno.EMFILE, errno.ENFILE}
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """How long a client may take.
+    """Timeouts for clients.
 
     :param request_seconds: for the headers of a request, for its body, and between two parts of an
         answer that it reads; default 30.
@@ -49,7 +49,7 @@ class Timeouts:
 
 
 class Connections:
-    """Accepts connections, and closes those that take too long or for which there is no room.
+    """Accepts connections; closes those that exceed a timeout or the limit.
 
     At most half of the files that this process may open are connections; the rest is left to runs.
     Beyond that the connection that has waited longest for its client is closed for a new one. If
@@ -71,7 +71,7 @@ class Connections:
         self._logged: dict[str, float] = {}
 
     def start(self, host: str, port: int) -> int:
-        """Begin to listen, and return the port.
+        """Start listening; return the port.
 
         :param port: 0 for any that is free.
         :raises OSError: the port cannot be used.
@@ -82,7 +82,7 @@ class Connections:
         return int(self._listener.getsockname()[1])
 
     async def stop(self) -> None:
-        """Stop listening; connections that there are stay."""
+        """Stop listening; open connections stay open."""
         if self._accepting is not None:
             self._accepting.cancel()
             with suppress(asyncio.CancelledError):
@@ -114,7 +114,7 @@ class Connections:
         return Connection(self._make_protocol(), self)
 
     def _close_one(self) -> bool:
-        """Close the connection that has waited longest for its client, if there is one."""
+        """Close the connection that has been idle longest, if there is one."""
         now = time.monotonic()
         for connection, since in self._waiting.items():
             if now - since < _MIN_WAIT_SECONDS:
@@ -131,7 +131,7 @@ class Connections:
             self._logged[what] = now + _LOG_INTERVAL_SECONDS
             _log.warning("%s: %s. This is logged once a minute at most.", what, why)
 
-    # What connections tell
+    # Called by connections
 
     def add(self) -> None:
         """Count a connection that was made."""
@@ -143,14 +143,14 @@ class Connections:
         self._waiting.pop(connection, None)
 
     def set_waiting(self, connection: Connection, *, waits: bool) -> None:
-        """Note whether a connection waits for its client, or works on a request."""
+        """Record whether a connection is idle or has a request in progress."""
         self._waiting.pop(connection, None)
         if waits:
             self._waiting[connection] = time.monotonic()
 
 
 class Connection(asyncio.Protocol):
-    """One connection: hands everything on to the protocol that reads requests, and limits times.
+    """One connection: passes data to the HTTP protocol and enforces the timeouts.
 
     :param protocol: the protocol that reads requests.
     :param connections: all connections of the workspace.
@@ -167,7 +167,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def has_unsent(self) -> bool:
-        """Whether the client has not read all of the last answer."""
+        """Whether a part of the last response is not sent yet."""
         return self._transport is not None and self._transport.get_write_buffer_size() > 0
 
     def close(self) -> None:
@@ -177,13 +177,13 @@ class Connection(asyncio.Protocol):
             self._transport.abort()
 
     def request_began(self) -> None:
-        """Note that the headers of a request are complete."""
+        """Record that the headers of a request are complete."""
         self._is_idle = False
         self._connections.set_waiting(self, waits=False)
         self._set_timer(None)
 
     def request_ended(self) -> None:
-        """Note that a request is answered."""
+        """Record that a request has been answered."""
         self._is_idle = True
         self._unsent = 0
         self._wait(self._timeouts.idle_seconds)
@@ -204,13 +204,13 @@ class Connection(asyncio.Protocol):
         assert self._transport is not None
         unsent = self._transport.get_write_buffer_size()
         if unsent and (not self._unsent or unsent < self._unsent):
-            # It reads a large answer, if slowly.
+            # The client reads a large response slowly.
             self._unsent = unsent
             self._set_timer(self._timeouts.request_seconds)
             return
         self.close()
 
-    # What the event loop tells
+    # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to wait for the first request."""
@@ -234,20 +234,20 @@ class Connection(asyncio.Protocol):
         self._protocol.data_received(data)
 
     def eof_received(self) -> bool | None:
-        """Hand on that the client sends nothing more."""
+        """Pass on the end of the client's data."""
         return self._protocol.eof_received()
 
     def pause_writing(self) -> None:
-        """Hand on that the client reads too slowly."""
+        """Pass on that the write buffer is full."""
         self._protocol.pause_writing()
 
     def resume_writing(self) -> None:
-        """Hand on that the client has read."""
+        """Pass on that the write buffer has room again."""
         self._protocol.resume_writing()
 
 
 class _Refusal(asyncio.Protocol):
-    """Answers a connection for which there is no room."""
+    """Answers a connection beyond the limit."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Answer 503, and close."""
@@ -264,7 +264,7 @@ class _Refusal(asyncio.Protocol):
 
 
 def _raise_file_limit() -> int:
-    """Let this process open more files, as far as the system allows, and return how many."""
+    """Raise the limit of open files as far as the system allows; return the limit."""
     try:
         import resource
     except ImportError:  # pragma: no cover  (Windows)

@@ -1,4 +1,4 @@
-"""The endpoints of the Jobs API, each a function from a request's data to the answer's.
+"""The endpoints of the Jobs API, each a function from a request's data to the response's.
 
 They know nothing of HTTP: ``server.py`` reads requests, writes answers and checks who asks.
 Reference: the section that each function names.
@@ -35,7 +35,7 @@ _NOT_SETTINGS = {"idempotency_token", "access_control_list"}
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request that was let in: to which workspace, in which version, with what data."""
+    """An authorized request: its workspace, API version and data."""
 
     service: Service
     version: Version
@@ -74,7 +74,7 @@ Endpoint = Callable[[Call], Awaitable[dict[str, Any]]]
 
 
 async def create(call: Call) -> dict[str, Any]:
-    """Create: keep a new job."""
+    """Create: store a new job."""
     settings = _queueing(checks.check_settings(_settings(call.data), call.version), call.version)
     permissions = read_access_control_list(call.data.get("access_control_list"))
     return {"job_id": call.service.launcher.create_job(settings, permissions).job_id}
@@ -101,7 +101,7 @@ async def get(call: Call) -> dict[str, Any]:
 
 
 async def reset(call: Call) -> dict[str, Any]:
-    """Reset: other settings in place of a job's."""
+    """Reset: replace a job's settings."""
     new = checks.check_settings(_new_settings(call, required=True), call.version)
     _change(call, call.job(), _queueing(new, call.version))
     return {}
@@ -116,7 +116,7 @@ async def update(call: Call) -> dict[str, Any]:
     for name, value in new.items():
         key = {"tasks": "task_key", "job_clusters": "job_cluster_key"}.get(name)
         settings[name] = _merged(settings.get(name) or [], value, key) if key else value
-    # Another kind of task, or of cluster, takes the place of the one there was.
+    # Another kind of task or cluster replaces the present one.
     for group in ({*task_of(settings), "tasks"}, {"existing_cluster_id", "new_cluster"}):
         if group & new.keys():
             for name in group - new.keys():
@@ -134,7 +134,7 @@ async def update(call: Call) -> dict[str, Any]:
 
 
 async def delete(call: Call) -> dict[str, Any]:
-    """Delete: remove a job and its history; its active runs are ended a little later."""
+    """Delete: remove a job and its history; its active runs are ended shortly after."""
     service = call.service
     job_id = checks.required_integer(call.data, "job_id")
     if service.store.job(job_id) is None:
@@ -194,7 +194,7 @@ async def list_runs(call: Call) -> dict[str, Any]:
 
 
 async def get_run(call: Call) -> dict[str, Any]:
-    """Runs get: all about a run but its output."""
+    """Runs get: a run without its output."""
     run = call.run()
     first = 0
     if call.version.max_tasks is not None and call.data.get("page_token"):
@@ -225,20 +225,20 @@ async def export_run(call: Call) -> dict[str, Any]:
 
 
 async def cancel_run(call: Call) -> dict[str, Any]:
-    """Runs cancel: have a run end, a little later."""
+    """Runs cancel: cancel a run; it ends shortly after."""
     call.service.cancel(call.run().run_id)
     return {}
 
 
 async def cancel_all_runs(call: Call) -> dict[str, Any]:
-    """Runs cancel all: have all active runs of a job end."""
+    """Runs cancel all: cancel all active runs of a job."""
     for run in call.service.store.runs(limit=-1, job_id=call.job().job_id, ended=False):
         call.service.cancel(run.run_id)
     return {}
 
 
 async def get_run_output(call: Call) -> dict[str, Any]:
-    """Runs get output: what a run left."""
+    """Runs get output: a run's output."""
     run = call.run()
     if run.is_of_tasks:
         raise invalid(
@@ -327,7 +327,7 @@ def _change(call: Call, job: Job, settings: dict[str, Any]) -> None:
     call.service.store.save_job(job)
     timeout = settings.get("timeout_seconds") or 0
     if timeout != (was.get("timeout_seconds") or 0):
-        # The one change that active runs follow.
+        # The only change that affects active runs.
         for run in call.service.store.runs(limit=-1, job_id=job.job_id, ended=False):
             call.service.scheduler.set_timeout(run, timeout)
 

@@ -1,4 +1,4 @@
-"""What a person sees in a browser: the list of runs, a run's page, the executed notebook.
+"""HTML pages: the list of runs, a run's page, the executed notebook.
 
 A notebook may print anything, and its parameters may hold anything. So: every text is escaped by
 the template engine; the executed notebook is a document of its own in a sandbox without scripts;
@@ -100,7 +100,7 @@ def render_runs(runs: Sequence[Run]) -> str:
 
 
 def render_missing(run_id: str) -> str:
-    """Return the page about a run that is not there."""
+    """Return the page for a run that does not exist."""
     return _templates().get_template("missing.html").render(run_id=run_id)
 
 

@@ -1,4 +1,4 @@
-"""The permissions of a job: kept and answered, but not enforced, since there is one user.
+"""Permissions of a job. They are stored and returned, but not enforced: there is one user.
 
 Reference: the Permissions API, ``/api/2.0/permissions/jobs/<job_id>``. They can also be given when
 the job is created ("Create", ``access_control_list``).
@@ -24,7 +24,7 @@ _PRINCIPALS = ("user_name", "group_name", "service_principal_name")
 
 
 def read_access_control_list(data: Any, field: str = _FIELD) -> list[dict[str, str]]:
-    """Return the entries of an ``access_control_list``, found in order.
+    """Validate an ``access_control_list`` and return its entries.
 
     :param data: the list as it was sent; None for an empty one.
     :raises ApiError: an entry names nobody, several, or a level that is none.
@@ -70,7 +70,7 @@ def _merged(entries: list[dict[str, str]]) -> list[dict[str, str]]:
 def _answer(job: Job) -> dict[str, Any]:
     entries = job.access_control_list
     if all(entry["permission_level"] != _OWNER for entry in entries):
-        # Whoever created the job owns it until somebody else does.
+        # The creator owns the job until another owner is set.
         owner = {"user_name": job.creator_user_name, "permission_level": _OWNER}
         entries = _merged([*entries, owner])
     return {
@@ -94,12 +94,12 @@ async def get_permissions(call: Call) -> dict[str, Any]:
 
 
 async def set_permissions(call: Call) -> dict[str, Any]:
-    """Set: other permissions in place of those that a job has."""
+    """Set: replace a job's permissions."""
     return _store(call, keep=False)
 
 
 async def update_permissions(call: Call) -> dict[str, Any]:
-    """Update: add to a job's permissions; whoever is not named keeps theirs."""
+    """Update: add to a job's permissions; principals that are not named keep theirs."""
     return _store(call, keep=True)
 
 

@@ -1,4 +1,4 @@
-"""The workspace's HTTP side: who may ask, how requests are read and answers written."""
+"""The HTTP server of the local workspace: access, routes, requests and responses."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ class Server:
         self._timeouts = timeouts or Timeouts()
         self._runner: web.AppRunner | None = None
         self._connections: Connections | None = None
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._daily_cleanup: asyncio.Task[None] | None = None
 
     async def start(self) -> str:
-        """Begin to listen, and return the workspace's URL.
+        """Start listening; return the workspace's URL.
 
         :raises OSError: if the port is taken.
         """
@@ -79,20 +79,20 @@ class Server:
         app.router.add_get("/", self._runs_page)
         app.router.add_get("/runs/{run_id:[0-9]{1,18}}", self._run_page)
         app.router.add_get("/runs/{run_id:[0-9]{1,18}}/notebook", self._notebook_page)
-        # Runs are ended first; then no request is worth waiting for.
+        # Runs are ended first, so no request needs a longer shutdown.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
         assert self._runner.server is not None
         self._connections = Connections(self._runner.server, self._timeouts)
         self._port = self._connections.start(_LOOPBACK, self._port)
         self._service.base_url = f"http://{_LOOPBACK}:{self._port}"
-        self._housekeeping = asyncio.create_task(self._keep_house())
+        self._daily_cleanup = asyncio.create_task(self._remove_old_runs_daily())
         return self._service.base_url
 
     async def stop(self) -> None:
-        """Stop listening, and end all that runs."""
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
+        """Stop listening and end all runs."""
+        if self._daily_cleanup is not None:
+            self._daily_cleanup.cancel()
         await self._service.stop_runs()
         if self._connections is not None:
             await self._connections.stop()
@@ -100,14 +100,14 @@ class Server:
             await self._runner.cleanup()
         self._service.close()
 
-    async def _keep_house(self) -> None:
+    async def _remove_old_runs_daily(self) -> None:
         while True:
             await asyncio.sleep(_DAY_SECONDS)
             self._service.forget_old_runs()
 
     @web.middleware
     async def _within_time(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """Limit the time for a request's headers and body, but not that for its work."""
+        """Limit the time of a request's headers and body, not of its processing."""
         transport = request.transport
         connection = transport.get_protocol() if transport is not None else None
         assert connection is None or isinstance(connection, Connection)
@@ -119,12 +119,12 @@ class Server:
             if connection is not None:
                 connection.request_ended()
 
-    # Who may ask
+    # Access
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        # A page of the internet may point its own name at this machine (DNS rebinding): its
-        # requests arrive here, but with its own name as the host.
+        # DNS rebinding: a web page may resolve its own host name to this machine. Its requests
+        # arrive here with that name in the Host header.
         if not self._is_this_machine(request):
             return _error(
                 HTTPStatus.FORBIDDEN,
@@ -279,7 +279,7 @@ class Server:
 
 @web.middleware
 async def _answer_problems(request: web.Request, handler: _Handler) -> web.StreamResponse:
-    """Answer what cannot be done as the API does: JSON with an error code and a message."""
+    """Turn errors into the API's form: JSON with an error code and a message."""
     try:
         return await handler(request)
     except ApiError as problem:
@@ -290,7 +290,7 @@ async def _answer_problems(request: web.Request, handler: _Handler) -> web.Strea
             message = f"No API found for '{request.method} {path}'"
             return _error(HTTPStatus.NOT_FOUND, "ENDPOINT_NOT_FOUND", message)
         return _error(problem.status, "BAD_REQUEST", problem.reason)
-    except Exception:  # noqa: BLE001  (a fault of ours is an answer, too)
+    except Exception:  # noqa: BLE001  (an internal error is answered, too)
         _log.exception("Answering %s %s", request.method, request.path)
         return _error(
             HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -78,7 +78,7 @@ class NotebookRunner:
             await self._start_kernel(file)
 
     async def execute(self) -> Outcome:
-        """Run the cells one after the other, until one fails or leaves the notebook."""
+        """Run the cells in order until one fails or exits the notebook."""
         if self._missing is not None:
             return self._missing
         from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -103,7 +103,7 @@ class NotebookRunner:
         return Outcome()
 
     async def cleanup(self) -> None:
-        """Kill the kernel with all that it has started, and keep the notebook as it was run."""
+        """Kill the kernel and its descendants; save the executed notebook."""
         self._workspace.close_callback(self._run.run_id)
         manager = self._manager
         if manager is not None:
@@ -168,7 +168,7 @@ class NotebookRunner:
             raise CannotRunError(f"The notebook's kernel did not start: {reason}") from error
 
     def _excess(self) -> str:
-        """Return the words about output that is too large; empty where it is not."""
+        """Return the message about output that is too large, or an empty text."""
         mark = too_large_mark(self._exit_file)
         if mark.exists():
             return mark.read_text(encoding="utf-8")
@@ -220,14 +220,14 @@ def _notebook_of(cells: list[Cell]) -> Any:
 
 
 def _load_kernel_support() -> Any:
-    """Import Jupyter's part, and return what makes a kernel manager and its client."""
+    """Import jupyter_client; return the classes of the kernel manager and its client."""
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
     from nbclient import NotebookClient
     from nbclient.exceptions import CellExecutionComplete
 
     class Manager(AsyncKernelManager):
-        """Starts our kernel, whatever kernels the user has installed."""
+        """Starts the workspace's own kernel, not one that the user has installed."""
 
         @property
         def kernel_spec(self) -> KernelSpec:
@@ -235,7 +235,7 @@ def _load_kernel_support() -> Any:
             return KernelSpec(argv=command, display_name="Python 3", language="python")
 
     class Client(NotebookClient):
-        """Stops a kernel whose notebook gives out more than Databricks lets it.
+        """Stops a kernel whose notebook exceeds Databricks' output limits.
 
         A second look: the kernel ends itself before, except where processes that the notebook has
         forked print past the kernel's own count.

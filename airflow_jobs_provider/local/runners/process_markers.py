@@ -35,12 +35,12 @@ def workspace_id(state_dir: Path) -> str:
 
 
 def run_marker(workspace: str, run_id: int | None = None) -> str:
-    """Return the marker of a run's processes, or what the markers of all runs begin with."""
+    """Return the marker of a run's processes, or the prefix of all markers of the workspace."""
     return f"{workspace}:{'' if run_id is None else f'{run_id}:'}"
 
 
 def kill_marked(marker: str) -> int:
-    """Kill this user's processes whose marker begins so; return how many were found.
+    """Kill this user's processes whose marker has this prefix; return their number.
 
     Neither this process nor one of its ancestors is killed: a workspace may itself be the work of a
     run. psutil compares the time at which a process was created before it sends a signal, so that a

@@ -1,4 +1,4 @@
-"""Processes of runs: started so that they end with the workspace, and ended for certain."""
+"""Starts and ends the processes of runs; none outlives the workspace."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def start_process(
 
 
 async def stop_process(process: asyncio.subprocess.Process, marker: str) -> None:
-    """Ask a process to end, and soon make it, with all that it has started."""
+    """Terminate a process and its descendants; kill them if they do not end soon."""
     if process.returncode is None:
         with suppress(ProcessLookupError):
             process.send_signal(signal.SIGTERM)
@@ -100,7 +100,7 @@ def request_end(pid: int) -> None:
 
 
 async def end_process_tree(pid: int, return_code: Callable[[], int | None], marker: str) -> None:
-    """End a process and all that it has started, and wait until none of it is left.
+    """End a process and its descendants; return when all are gone.
 
     :param pid: the process that :func:`supervised` commands have started, not reaped yet unless
         ``return_code`` tells so.

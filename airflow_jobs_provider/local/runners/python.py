@@ -27,7 +27,7 @@ _TRACEBACK = "Traceback (most recent call last):"
 
 
 class ProcessRunner:
-    """Runs a command; what to run is its subclasses' to say."""
+    """Base of runners that run one command, which a subclass names."""
 
     def __init__(self, run: Run, workspace: Workspace) -> None:
         self._run = run
@@ -73,7 +73,7 @@ class ProcessRunner:
         return Outcome.failure(error, trace, logs=logs, logs_truncated=truncated)
 
     async def cleanup(self) -> None:
-        """End the process and whatever it has started."""
+        """End the process and its descendants."""
         if self._process is not None:
             await stop_process(self._process, self._marker)
 
@@ -95,7 +95,7 @@ class PythonRunner(ProcessRunner):
 
 
 def file_missing(uri: str, reason: str) -> Outcome:
-    """Return how a run ends whose file is not there."""
+    """Return the outcome of a run whose file does not exist."""
     message = f"Cannot read the file {uri}: {reason}."
     return Outcome(RunResultState.FAILED, message, Outcome.failure(message).output)
 

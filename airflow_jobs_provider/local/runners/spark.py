@@ -20,11 +20,11 @@ class SparkSubmitRunner(ProcessRunner):
     """Runs the parameters of a ``spark_submit_task``."""
 
     async def setup(self) -> None:
-        """See that there is a Spark to submit to."""
+        """Check that pyspark is installed."""
         self._spark_submit = _spark_submit(next(iter(self._run.task)))
 
     def command(self) -> tuple[list[str], Path] | Outcome:
-        """Return spark-submit with the task's parameters, DBFS paths found below the root."""
+        """Return the spark-submit command; DBFS paths are mapped to files below the root."""
         try:
             parameters = [
                 self._local(text) for text in list_parameters(self._run, "spark_submit_task")

@@ -1,4 +1,4 @@
-"""The parent process of a run's command: it ends the command's descendants too.
+"""Parent process of a run's command. It ends the command's descendants, too.
 
 A program: ``python supervisor.py WORKSPACE_PID COMMAND ...``. It imports the standard library only,
 so that it starts fast and needs no import path.
@@ -34,7 +34,7 @@ _RETRY_SECONDS = 0.005
 
 
 def supervise(workspace_pid: int, command: list[str]) -> NoReturn:
-    """Run the command, kill what it leaves behind, and end as it ended."""
+    """Run the command, kill its remaining descendants, exit as it did."""
     # Blocked signals are kept until sigwait() takes them; none is lost. Others, which the command
     # may send to its parent, do nothing.
     inherited_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

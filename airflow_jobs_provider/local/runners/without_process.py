@@ -1,4 +1,4 @@
-"""Runs that have no process of their own: they wait for other runs, or cannot be done here."""
+"""Runners without a process: several tasks, run-job tasks, dry runs, unsupported tasks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _CANCELED = frozenset({RunResultState.CANCELED, RunResultState.UPSTREAM_CANCELED
 
 
 class CannotRun:
-    """Says that a kind of task cannot be run on this machine."""
+    """Fails tasks of a type that cannot run on this machine."""
 
     def __init__(self, kind: str) -> None:
         self._kind = kind
@@ -33,7 +33,7 @@ class CannotRun:
         raise CannotRunError(f"The local workspace cannot run a {self._kind}.")
 
     async def execute(self) -> Outcome:
-        """Never comes to that."""
+        """Do nothing: prepare() has raised."""
         raise NotImplementedError
 
     async def cleanup(self) -> None:
@@ -41,7 +41,7 @@ class CannotRun:
 
 
 class DryRunner:
-    """Does nothing, and ends well; for tries of all but the work itself."""
+    """Succeeds at once without work (dry run)."""
 
     async def setup(self) -> None:
         """Nothing to prepare."""
@@ -145,7 +145,7 @@ def _is_fine(run: Run) -> bool:
 
 
 def _held_back(above: Mapping[str, Run], run_if: str) -> tuple[RunResultState, str] | None:
-    """Return the result of a task that is not run since those above it ended as they did."""
+    """Return the result state of a task that is skipped because of the tasks it depends on."""
     if not above:
         return None
     if all(run.result_state == RunResultState.EXCLUDED for run in above.values()):
@@ -169,7 +169,7 @@ def _held_back(above: Mapping[str, Run], run_if: str) -> tuple[RunResultState, s
 
 
 def _outcome(tasks: Sequence[Mapping[str, Any]], ended: Mapping[str, Run]) -> Outcome:
-    """Return how a run of tasks ended: as those did that no other depends on."""
+    """Return the outcome of a run of tasks: that of the tasks no other depends on."""
     failed = [key for key, run in ended.items() if not _is_fine(run)]
     if not failed:
         return Outcome()
