@@ -34,7 +34,9 @@ async def measure(address: str) -> list[dict[str, Any]]:
     os.environ["AIRFLOW_CONN_BENCH"] = json.dumps(connection)
 
     async def wait_for(run_id: int, period: float) -> None:
-        trigger = DatabricksJobRunTrigger(run_id, "bench", polling_period_seconds=period)
+        trigger = DatabricksJobRunTrigger(
+            run_id, databricks_conn_id="bench", polling_period_seconds=period
+        )
         async for _ in trigger.run():
             pass
 

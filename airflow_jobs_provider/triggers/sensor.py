@@ -1,8 +1,4 @@
-"""DatabricksJobRunSensorTrigger: wait for a run that is still to be found, or for one of its tasks.
-
-A sensor can also begin with it, with no worker before; then its arguments may be text that Airflow
-has rendered in the triggerer.
-"""
+"""DatabricksJobRunSensorTrigger: find a run and wait for it, or for one of its tasks."""
 
 from __future__ import annotations
 
@@ -12,61 +8,23 @@ from datetime import UTC
 from typing import Any
 
 from airflow_jobs_provider.api.workflows.find import Target, follow_task, wait_for_run
-from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger, excerpt
+from airflow_jobs_provider.triggers.arguments import SensorTriggerArguments
+from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
+from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.polling.registry import run_unbatched
 
 __all__ = ["DatabricksJobRunSensorTrigger"]
 
 
-class DatabricksJobRunSensorTrigger(DatabricksJobRunTrigger):
-    """Fire one event when what a sensor waits for has ended.
+class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTrigger):
+    """Fire one event when the run or task that a sensor waits for has ended.
 
-    :param run_id: the run; else the job tells.
-    :param job_id: the job; else its name tells.
-    :param job_name: the job's name.
-    :param started_since: when a run of the job must have started at the earliest; ISO 8601.
-    :param began: when the sensor began to wait, in seconds since the epoch; None where it begins
-        with the trigger.
-    :param task_key: a task of the run, in place of the whole run.
-    :param timeout_seconds: how long Airflow lets a task wait that begins with the trigger.
-    :param more: see :class:`~airflow_jobs_provider.triggers.jobs.DatabricksJobRunTrigger`.
+    The event is that of :class:`~airflow_jobs_provider.triggers.jobs.DatabricksJobRunTrigger`. The
+    arguments and their defaults are those of
+    :class:`~airflow_jobs_provider.triggers.arguments.SensorTriggerArguments`. A sensor may start
+    with this trigger, with no worker before; then Airflow renders templates among the arguments in
+    the triggerer.
     """
-
-    def __init__(
-        self,
-        run_id: int | str | None = None,
-        *,
-        job_id: int | str | None = None,
-        job_name: str | None = None,
-        started_since: str | None = None,
-        began: float | None = None,
-        task_key: str | None = None,
-        timeout_seconds: float | None = None,
-        **more: Any,
-    ) -> None:
-        super().__init__(run_id, **more)  # type: ignore[arg-type]
-        self.job_id = job_id
-        self.job_name = job_name
-        self.started_since = started_since
-        self.began = began
-        self.task_key = task_key
-        self.timeout_seconds = timeout_seconds
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        """Return the class path and the arguments that make this trigger again."""
-        _, arguments = super().serialize()
-        return (
-            "airflow_jobs_provider.triggers.sensor.DatabricksJobRunSensorTrigger",
-            {
-                **arguments,
-                "job_id": self.job_id,
-                "job_name": self.job_name,
-                "started_since": self.started_since,
-                "began": self.began,
-                "task_key": self.task_key,
-                "timeout_seconds": self.timeout_seconds,
-            },
-        )
 
     async def _wait(self) -> dict[str, Any]:
         target = Target.from_arguments(
@@ -79,22 +37,22 @@ class DatabricksJobRunSensorTrigger(DatabricksJobRunTrigger):
         )
         run_id = target.run_id
         if run_id is None:
-            steps = wait_for_run(target, polling_period=self._period, log=self.log)
+            steps = wait_for_run(target, polling_period=self._polling_period, log=self.log)
             run_id = int((await run_unbatched(self._hook, steps))["run_id"])
             self.follow_attempts = True
-        self.run_id = self._active_run_id = run_id
         if target.task_key is None:
-            return await super()._wait()
+            return await self._wait_for_run(run_id)
+        self._run_id = self._active_run_id = run_id
         task = await run_unbatched(
             self._hook,
-            follow_task(run_id, target.task_key, polling_period=self._period, log=self.log),
+            follow_task(run_id, target.task_key, polling_period=self._polling_period, log=self.log),
         )
-        return {"run": excerpt(task)}
+        return run_payload(task)
 
     def _wait_began(self) -> float:
-        """Return when the wait began; a triggerer that takes it over goes by the same time.
+        """Return when the wait began; it is the same in a triggerer that takes the trigger over.
 
-        Airflow 3 does not tell a trigger when its task started, but when it is to time out.
+        Airflow 3 does not tell a trigger when its task started, but when it will time out.
         """
         if self.began is not None:
             return self.began
@@ -108,14 +66,11 @@ class DatabricksJobRunSensorTrigger(DatabricksJobRunTrigger):
         return float(end.timestamp()) - self.timeout_seconds
 
     @property
-    def _begins_task(self) -> bool:
+    def _starts_task(self) -> bool:
         return self.began is None
 
-    def _more_xcoms(self, run: Mapping[str, Any]) -> dict[str, Any]:
+    def _run_xcoms(self, run: Mapping[str, Any]) -> dict[str, Any]:
         if not self.do_xcom_push:
             return {}
         values = {name: run.get(name) for name in ("run_id", "run_page_url")}
         return {name: value for name, value in values.items() if value is not None}
-
-    def _period(self) -> float:
-        return self.polling_period_seconds

@@ -19,7 +19,7 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
-from airflow_jobs_provider.triggers import jobs as triggers
+from airflow_jobs_provider.triggers import base as base_trigger
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from tests.fakes.scripted_server import ScriptedServer, answer
 from tests.operators.test_submit_run import (
@@ -142,7 +142,7 @@ def test_an_output_that_does_not_come_is_given_up(
     logged: Logged,
 ) -> None:
     """A service that answers everything but the output does not hold the task for ever."""
-    monkeypatch.setattr(triggers, "_OUTPUT_SECONDS", 0.2)
+    monkeypatch.setattr(base_trigger, "_OUTPUT_SECONDS", 0.2)
     server.will(SUCCEEDED, *[answer({}, 500)] * 1000)
     trigger = DatabricksJobRunTrigger(
         7, polling_period_seconds=0.01, end_from_trigger=True, retry_delay=0.01
@@ -159,7 +159,7 @@ def test_an_output_that_is_refused_is_a_warning_at_once(
     logged: Logged,
 ) -> None:
     """As on a worker: the run was followed to its end, so the credentials are good."""
-    monkeypatch.setattr(triggers, "_OUTPUT_SECONDS", 5)
+    monkeypatch.setattr(base_trigger, "_OUTPUT_SECONDS", 5)
     refusal = {"error_code": "PERMISSION_DENIED", "message": "not for you"}
     server.will(SUCCEEDED, answer(refusal, 403))
     assert xcoms_of(fired(ending_trigger())) is None

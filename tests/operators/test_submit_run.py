@@ -38,7 +38,9 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksSubmitRunOperator,
 )
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
+from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from airflow_jobs_provider.triggers.sensor import DatabricksJobRunSensorTrigger
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer, lose
 
 
@@ -107,7 +109,7 @@ def paths(server: ScriptedServer) -> list[str]:
     return [request.path.removeprefix("/api/2.0/jobs/") for request in server.requests]
 
 
-def events(trigger: DatabricksJobRunTrigger) -> list[Any]:
+def events(trigger: DatabricksJobsBaseTrigger) -> list[Any]:
     """Run a trigger, made again from its stored form, to its end."""
     name, arguments = trigger.serialize()
     kind = type(trigger)
@@ -944,7 +946,9 @@ def test_stored_triggers_survive_an_upgrade() -> None:
     for stored in (STORED, STORED_THEN, STORED_TODAY):
         again = DatabricksJobRunTrigger(**stored)  # type: ignore[arg-type]
         assert again.serialize()[1] == STORED_TODAY
-    assert DatabricksJobRunTrigger(run_id=7).serialize()[1] == {
+    path, arguments = DatabricksJobRunTrigger(run_id=7).serialize()
+    assert path == "airflow_jobs_provider.triggers.jobs.DatabricksJobRunTrigger"
+    assert arguments == {
         **STORED_TODAY,
         "caller": "DatabricksJobRunTrigger",
         "cancel_on_kill": False,
@@ -974,7 +978,7 @@ def test_sensor_deferrable(context: Any, server: ScriptedServer) -> None:
     assert deferred.value.timeout == timedelta(seconds=60)
     server.will(SUCCEEDED)
     trigger = deferred.value.trigger
-    assert isinstance(trigger, DatabricksJobRunTrigger)
+    assert isinstance(trigger, DatabricksJobRunSensorTrigger)
     assert trigger.polling_period_seconds == 0.01
     (event,) = events(trigger)
     server.will(OUTPUT)

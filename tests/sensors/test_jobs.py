@@ -678,12 +678,53 @@ def test_a_time_that_is_none(service: Service, context: Any) -> None:
         one.poke(context)
 
 
+# What Airflow's database may hold of the sensor's trigger. Never remove an argument here.
+STORED_SENSOR_TRIGGER: dict[str, Any] = {
+    "run_id": None,
+    "job_id": 3,
+    "job_name": None,
+    "started_since": "2026-01-01",
+    "began": 1.5,
+    "task_key": None,
+    "timeout_seconds": None,
+    "databricks_conn_id": "databricks_default",
+    "polling_period_seconds": 30,
+    "retry_limit": None,
+    "retry_delay": None,
+    "retry_args": None,
+    "caller": "DatabricksJobRunTrigger",
+    "cancel_on_kill": False,
+    "deadline": None,
+    "queued_timeout_seconds": None,
+    "queued_since": None,
+    "follow_attempts": False,
+    "life_cycle_state": None,
+    "end_from_trigger": False,
+    "do_xcom_push": True,
+    "max_output_bytes": None,
+    "launched_at": None,
+    "reached_by": None,
+    "fail_on_partial_success": False,
+    "multiple_outputs": False,
+}
+
+
 def test_the_triggers_stored_form() -> None:
-    """All of it is text and numbers, and makes the same trigger again."""
+    """All of it is text and numbers, and makes the same trigger again under the same path."""
     trigger = DatabricksJobRunSensorTrigger(job_id=3, started_since="2026-01-01", began=1.5)
-    _, arguments = trigger.serialize()
+    path, arguments = trigger.serialize()
+    assert path == "airflow_jobs_provider.triggers.sensor.DatabricksJobRunSensorTrigger"
+    assert arguments == STORED_SENSOR_TRIGGER
     assert json.loads(json.dumps(arguments)) == arguments
     assert DatabricksJobRunSensorTrigger(**arguments).serialize() == trigger.serialize()
+
+
+def test_a_trigger_stored_by_an_older_version() -> None:
+    """It names fewer arguments; the others have their defaults."""
+    stored = {"run_id": 7, "job_id": None, "job_name": None, "polling_period_seconds": 5}
+    trigger = DatabricksJobRunSensorTrigger(**stored)  # type: ignore[arg-type]
+    expected = {**STORED_SENSOR_TRIGGER, "started_since": None, "began": None, "job_id": None}
+    assert trigger.serialize()[1] == {**expected, "run_id": 7, "polling_period_seconds": 5}
 
 
 # Beginning in the triggerer.

@@ -21,7 +21,7 @@ from asgiref.sync import async_to_sync
 
 from airflow_jobs_provider.airflow_compat import deferred_tasks
 from airflow_jobs_provider.api.retry import no_waiting
-from airflow_jobs_provider.triggers import jobs
+from airflow_jobs_provider.triggers import background, base
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from airflow_jobs_provider.triggers.polling import rate_limiter
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
@@ -48,8 +48,8 @@ async def until_all_is_done() -> None:
     """Wait for what goes on after the triggers have ended."""
     supervisor = task_runner.SUPERVISOR_COMMS
     supervisor.triggers_have_ended = True
-    while jobs._background:
-        await asyncio.wait(jobs._background)
+    while background._tasks:
+        await asyncio.wait(background._tasks)
     supervisor.all_is_done = True
 
 
@@ -272,7 +272,7 @@ def test_an_answer_after_the_trigger_has_ended(
     cancelled: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow ends a trigger after 30 s; the run of its ended task is cancelled all the same."""
-    monkeypatch.setattr(jobs, "_ON_KILL_SECONDS", 0.05)
+    monkeypatch.setattr(base, "_ON_KILL_SECONDS", 0.05)
     row = Row("failed")
     supervisor = Supervisor(row, seconds=1)
     cancelled.ask(supervisor, row.trigger(7))

@@ -1,0 +1,286 @@
+"""DatabricksJobsBaseTrigger: what the triggers share, from the wait's end to the task's end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from airflow.providers.common.compat.sdk import AirflowException
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_jobs_provider.airflow_compat.completion_event import success_event
+from airflow_jobs_provider.airflow_compat.deferred_tasks import (
+    is_no_longer_deferred,
+    prepare_questions,
+)
+from airflow_jobs_provider.api import endpoints
+from airflow_jobs_provider.api.errors import JobsAPIError
+from airflow_jobs_provider.api.proxies import note_reached
+from airflow_jobs_provider.api.retry import RetryPolicy
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
+from airflow_jobs_provider.api.workflows.base import Event, RunIdentified
+from airflow_jobs_provider.api.workflows.follow import follow_run
+from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
+from airflow_jobs_provider.api.workflows.progress import RunProgress
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from airflow_jobs_provider.run_result import RunResult, read_result
+from airflow_jobs_provider.triggers.arguments import TriggerArguments
+from airflow_jobs_provider.triggers.background import start_in_background, wait_despite_cancels
+from airflow_jobs_provider.triggers.events import error_payload, run_payload
+from airflow_jobs_provider.triggers.polling.registry import poller_of, run_unbatched
+
+__all__ = ["DatabricksJobsBaseTrigger"]
+
+# Airflow gives on_kill 30 seconds, and does not start the trigger here again before its end.
+_ON_KILL_SECONDS = 25.0
+# How long the event of a run that took too long waits for the run's last state, or for its cancel.
+_LAST_READ_SECONDS = 19.0
+# Whatever the task's own retry arguments are: a hundred cancels at once may meet a rate limit.
+_CANCEL_RETRIES = RetryPolicy()
+# Longer than a cancel is retried: this bounds what comes before it, such as a secrets backend.
+_CANCEL_SECONDS = 900.0
+# Longer than a single output is retried, so that one task's failure does not lose what was read of
+# the others.
+_OUTPUT_SECONDS = 900.0
+
+
+class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
+    """Base class of the triggers that wait for a run and fire one event.
+
+    A subclass waits in :meth:`_wait`. All else is the same: what the event says, that it may end
+    the task, that a user who clears or marks the task cancels the run.
+    """
+
+    # One of the subclass's arguments.
+    run_id: Any
+
+    def __post_init__(self) -> None:
+        BaseTrigger.__init__(self)
+        # The run that the task waits for; None until it is known.
+        self._run_id: int | None = None
+        # The same, or the run by which the service retries it.
+        self._active_run_id: int | None = None
+        self._progress: RunProgress | None = None
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        """Return the class path and the arguments that make this trigger again."""
+        cls = type(self)
+        return f"{cls.__module__}.{cls.__qualname__}", self.as_kwargs()
+
+    @property
+    def _hook(self) -> DatabricksJobsHook:
+        return DatabricksJobsHook(
+            self.databricks_conn_id,
+            retry_limit=self.retry_limit,
+            retry_delay=self.retry_delay,
+            retry_args=self.retry_args,
+            caller=self.caller,
+        )
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        """Wait until the run has ended, then yield the one event."""
+        event: TriggerEvent | None = None
+        if self.reached_by:
+            note_reached(self.reached_by)
+        if self.cancel_on_kill:
+            prepare_questions(self)
+        try:
+            payload = await self._wait()
+            # Without an id the trigger is in no triggerer: dag.test() cannot end a task this way.
+            if self.end_from_trigger and self.trigger_id is not None and self._succeeded(payload):
+                event = await self._task_success_event(payload["run"])
+        except (JobsAPIError, AirflowException, ValueError, TimeoutError) as error:
+            payload = error_payload(self._run_id or self.run_id, error)
+        except asyncio.CancelledError:
+            # From 3.3 Airflow calls on_kill itself, and not when the triggerer stops.
+            if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
+                await self._cancel_on_kill()
+            raise
+        yield event or TriggerEvent(payload)
+
+    async def on_kill(self) -> None:
+        """Cancel the run after a user cleared or marked the task (Airflow 3.3 and later).
+
+        Airflow calls this also where another triggerer has taken the trigger over. Then the task is
+        still deferred, and the run is not cancelled; nor is it where Airflow does not tell the
+        task's state.
+        """
+        if self.cancel_on_kill:
+            await self._cancel_on_kill()
+
+    # -- the wait ------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def _wait(self) -> dict[str, Any]:
+        """Wait until the run has ended, or a time limit is over; return the event's payload."""
+
+    async def _wait_for_run(self, run_id: int) -> dict[str, Any]:
+        """Wait until a run has ended, or a time limit is over; return the event's payload."""
+        self._run_id = self._active_run_id = run_id
+        self._progress = RunProgress(run_id, self.log, known_life_cycle_state=self.life_cycle_state)
+        steps = follow_run(
+            run_id,
+            polling_period=self._polling_period,
+            progress=self._progress,
+            queued_timeout_seconds=self.queued_timeout_seconds,
+            queued_since=self.queued_since,
+            launched_at=self.launched_at,
+            follow_attempts=self.follow_attempts,
+        )
+        seconds = None if self.deadline is None else max(0.0, self.deadline - time.time())
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                ended = await poller_of(self._hook).run(
+                    steps,
+                    period=self.polling_period_seconds,
+                    life_cycle_state=self.life_cycle_state,
+                    wake_each_time=self.queued_timeout_seconds is not None,
+                    on_event=self._record,
+                )
+        except TimeoutError:
+            if not limit.expired():
+                raise  # another time limit, not the task's
+            # The run may have ended since it was read last.
+            run = await self._read_once_more(self._active_run_id or run_id)
+            if RunState.from_run(run).is_terminal:
+                return run_payload(run)
+            return await self._stop_waiting(run, "execution_timeout")
+        if ended.queued_too_long:
+            return await self._stop_waiting(ended.run, "queued_timeout_seconds")
+        return run_payload(ended.run)
+
+    def _polling_period(self) -> float:
+        return self.polling_period_seconds
+
+    def _record(self, event: Event) -> None:
+        if isinstance(event, RunIdentified):
+            self._active_run_id = event.run_id
+
+    async def _read_once_more(self, run_id: int) -> Mapping[str, Any]:
+        try:
+            async with asyncio.timeout(_LAST_READ_SECONDS):
+                return await poller_of(self._hook).send(endpoints.get_run(run_id))
+        except (JobsAPIError, TimeoutError):
+            return {"run_id": run_id}
+
+    async def _stop_waiting(self, run: Mapping[str, Any], timed_out: str) -> dict[str, Any]:
+        if self.cancel_on_kill:
+            cancel = start_in_background(self._cancel(f"it took longer than {timed_out} allows"))
+            await asyncio.wait({cancel}, timeout=_LAST_READ_SECONDS)
+        return run_payload(run, timed_out=timed_out)
+
+    # -- the end of the task -------------------------------------------------------------------
+
+    def _succeeded(self, payload: Mapping[str, Any]) -> bool:
+        if payload.get("timed_out"):
+            return False
+        state = RunState.from_run(payload["run"])
+        return state.succeeded(fail_on_partial_success=self.fail_on_partial_success)
+
+    async def _task_success_event(self, run: Mapping[str, Any]) -> TriggerEvent | None:
+        """Return the event that ends the task; None to let a worker end it."""
+        result = await self._read_result(run)
+        try:
+            xcoms = result.xcoms(self.log, multiple_outputs=self.multiple_outputs)
+            return await success_event(
+                self,
+                {**self._run_xcoms(run), **xcoms},
+                afresh=self._starts_task,
+                multiple_outputs=self.multiple_outputs,
+            )
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
+            why = str(error) or type(error).__name__
+            self.log.warning("A worker will end the task, since its XComs are not stored: %s", why)
+            return None
+
+    @property
+    def _starts_task(self) -> bool:
+        """Whether the task starts in the triggerer, with no worker before."""
+        return False
+
+    def _run_xcoms(self, run: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+        """Return the XComs about the run that no worker has pushed before, by key."""
+        return {}
+
+    async def _read_result(self, run: Mapping[str, Any]) -> RunResult:
+        steps = read_result(
+            run,
+            self.log,
+            want_output=self.do_xcom_push,
+            max_output_bytes=self.max_output_bytes,
+            fail_on_partial_success=self.fail_on_partial_success,
+        )
+        try:
+            async with asyncio.timeout(_OUTPUT_SECONDS):
+                # Within limits, as on a worker: the service may be unable to give an output.
+                return await run_unbatched(self._hook, steps, without_deadline=False)
+        except (JobsAPIError, AirflowException, ValueError, TimeoutError) as error:
+            # The run succeeded, so the task does, even if the connection was deleted meanwhile.
+            why = str(error) or f"no answer for {_OUTPUT_SECONDS:.0f} s"
+            self.log.warning("The output of run %s cannot be read: %s", run["run_id"], why)
+            return RunResult()
+
+    # -- cancelling the run --------------------------------------------------------------------
+
+    async def _cancel_on_kill(self) -> None:
+        await wait_despite_cancels(self._cancel_unless_deferred(), timeout_seconds=_ON_KILL_SECONDS)
+
+    async def _cancel_unless_deferred(self) -> None:
+        """Cancel the run if the task is no longer deferred with it."""
+        run_id = self._run_id
+        if run_id is None:
+            return  # it was not found yet
+        try:
+            cancel = await is_no_longer_deferred(self, run_id)
+        except asyncio.CancelledError:
+            self.log.warning(
+                "Run %s is not canceled, since the triggerer stops before the state of its task is "
+                "known",
+                run_id,
+            )
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
+            self.log.warning(
+                "Run %s is not canceled, since the state of its task is not known: %s",
+                run_id,
+                str(error) or type(error).__name__,
+            )
+            return
+        if not cancel:
+            self.log.info("Run %s is not canceled: its task still waits for it.", run_id)
+        elif not self._is_terminating():
+            await self._cancel("a user ended the task")
+
+    def _is_terminating(self) -> bool:
+        """Whether the run was last seen TERMINATING: another triggerer may have cancelled it."""
+        state = None if self._progress is None else self._progress.life_cycle_state
+        return state == RunLifeCycleState.TERMINATING
+
+    async def _cancel(self, reason: str) -> None:
+        """Cancel the run, and log whether that worked."""
+        run_id = self._active_run_id
+        assert run_id is not None
+        try:
+            async with asyncio.timeout(_CANCEL_SECONDS):
+                is_new = is_just_launched(self.launched_at, time.time())
+                retries = replace(_CANCEL_RETRIES, missing_passes=is_new)
+                # With the client, and within the rate limit, of all triggers of the connection.
+                await poller_of(self._hook).send(endpoints.cancel_run(run_id), retries=retries)
+        except asyncio.CancelledError:
+            self.log.error(
+                "Run %s could not be canceled and may still run: the triggerer stops", run_id
+            )
+            raise
+        except Exception as error:  # noqa: BLE001 - nobody else would log it
+            self.log.error(
+                "Run %s could not be canceled and may still run: %s",
+                run_id,
+                str(error) or "no answer in time",
+            )
+        else:
+            self.log.info("Run %s was canceled, because %s.", run_id, reason)
