@@ -1,13 +1,15 @@
-# What a user of this repository types. Needs make, git and Python 3.11, 3.12 or 3.13 (for Airflow 2.11
-# and 3.0: 3.11 or 3.12); everything else is installed into .venv*, at the versions in constraints/.
+# Needs make, git and Python 3.11, 3.12 or 3.13 (Airflow 2.11 and 3.0: 3.11 or 3.12). Everything else
+# is installed into .venv*, at the versions in constraints/.
 #
 #   make demo       a DAG runs a notebook and the next task gets its exit value
 #   make airflow    a whole Airflow with the examples, ready to click (AIRFLOW_PORT=8080)
 #   make test       the quick tests           make lint       ruff and mypy
-#   make test-all   all tests, on all three lines of Airflow: well over half an hour
+#   make test-all   all tests, on all lines of Airflow and of Python: well over half an hour
 #   make test-dag-runs   single DAG runs in an Airflow process, without a scheduler
-#   make test-airflow-2.11, make test-standalone-2.11, make test-airflow-3.0, make test-standalone-3.0,
-#   make test-standalone, make test-slow, make test-real-clients   parts of test-all
+#   make test-airflow-2.11, -3.0, -3.1, -3.2   the tests that depend on Airflow, on another line of it
+#   make test-python-3.12, -3.13   the quick tests on another Python
+#   make test-standalone, test-standalone-2.11, -3.0   whole Airflows; they are parts of test-all, like
+#   make test-slow, test-real-clients
 #   make test-distributed   Celery, PostgreSQL, Redis, two workers and triggerers; INSTALL=1 installs them
 #   make fuzz       random answers of the service, 2000 a test (FUZZ_EXAMPLES=2000)
 #   make bench      what docs/benchmarks.md tells, but for the cost of checking: 25 minutes
@@ -27,13 +29,23 @@ export PYTHON
 TEST_PROCESSES ?= 3
 IN_PARALLEL = -n $(TEST_PROCESSES) --dist loadfile
 QUICK = not slow and not standalone and not distributed and not real_clients
-# The tests of what Airflow, or the versions of its dependencies, have a say in.
-TESTS_WITH_AIRFLOW = $(addprefix tests/,airflow_compat api hooks operators package sensors triggers end_to_end)
+# The folders of the tests that Airflow's version can make a difference to.
+TESTS_WITH_AIRFLOW = $(addprefix tests/,airflow_compat hooks operators package sensors triggers end_to_end)
+# The lines besides 3.3, on which all other targets run.
+AIRFLOW_LINES = 2.11 3.0 3.1 3.2
+STANDALONE_LINES = 2.11 3.0
+# The Pythons on which the quick tests can be run beside the one that is found first.
+PYTHON_VERSIONS = 3.12 3.13
+# Older lines warn of what newer libraries deprecate, and nobody will change them for it.
 PYTEST_OLDER = -p no:cacheprovider \
 	-W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
+TEST_AIRFLOW = $(AIRFLOW_LINES:%=test-airflow-%)
+TEST_PYTHON = $(PYTHON_VERSIONS:%=test-python-%)
+TEST_STANDALONE = $(STANDALONE_LINES:%=test-standalone-%)
+
 .PHONY: help demo airflow test test-all bench fuzz test-dag-runs test-distributed test-slow test-standalone test-real-clients lint format constraints clean \
-	venv venv-dev test-airflow-2.11 test-airflow-3.0 test-standalone-2.11 test-standalone-3.0
+	venv venv-dev $(TEST_AIRFLOW) $(TEST_PYTHON) $(TEST_STANDALONE)
 
 help:
 	@sed -n 's/^#  *make/  make/p' Makefile
@@ -52,8 +64,7 @@ test-dag-runs: venv-dev
 
 test-all: venv-dev
 	.venv/bin/python -m pytest -m "not distributed" $(PYTEST_ARGS)
-	$(MAKE) test-airflow-2.11 test-airflow-3.0 test-standalone-2.11 test-standalone-3.0 \
-		test-distributed
+	$(MAKE) $(TEST_AIRFLOW) $(TEST_PYTHON) $(TEST_STANDALONE) test-distributed
 
 bench: venv-dev
 	.venv/bin/python -m pip install --quiet -c constraints/airflow-3.3.txt --editable '.[bench]'
@@ -72,14 +83,17 @@ test-slow: venv-dev
 test-real-clients: venv-dev
 	.venv/bin/python -m pytest -m real_clients tests $(PYTEST_ARGS)
 
-# The parts that Airflow has a say in, on the other lines of Airflow that are supported. These warn
-# of what newer libraries deprecate, and nobody will change them for it.
-test-airflow-2.11 test-airflow-3.0: test-airflow-%:
+$(TEST_AIRFLOW): test-airflow-%:
 	@sh scripts/venv.sh .venv-$* $* dev
 	.venv-$*/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" $(PYTEST_OLDER) \
 		$(TESTS_WITH_AIRFLOW) $(PYTEST_ARGS)
 
-test-standalone-2.11 test-standalone-3.0: test-standalone-%:
+$(TEST_PYTHON): test-python-%:
+	@sh scripts/venv.sh .venv-py$* 3.3 dev $*
+	.venv-py$*/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" -p no:cacheprovider \
+		--ignore=tests/end_to_end $(PYTEST_ARGS)
+
+$(TEST_STANDALONE): test-standalone-%:
 	@sh scripts/venv.sh .venv-$* $* dev
 	.venv-$*/bin/python -m pytest -m standalone $(PYTEST_OLDER) tests/end_to_end $(PYTEST_ARGS)
 
@@ -98,7 +112,7 @@ format: venv-dev
 	.venv/bin/python -m ruff format .
 
 constraints:
-	@"$$(sh scripts/find-python.sh 2.11)" scripts/constraints.py
+	@"$$(sh scripts/find-python.sh 3.3)" scripts/constraints.py
 
 venv:
 	@sh scripts/venv.sh .venv 3.3 local
@@ -107,4 +121,4 @@ venv-dev:
 	@sh scripts/venv.sh .venv 3.3 dev
 
 clean:
-	rm -rf .venv .venv-2.11 .venv-3.0 .venv-distributed .demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* .demo .mypy_cache .ruff_cache .pytest_cache

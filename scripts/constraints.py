@@ -1,18 +1,17 @@
 """Remake constraints/*.txt: the newest versions that install together, for each Airflow line.
 
-    python3.11 scripts/constraints.py                all of them
-    python3.11 scripts/constraints.py 3.3            one line
-    python3.11 scripts/constraints.py --keep         keep the pins there are, add what is missing
+    python3 scripts/constraints.py                all of them
+    python3 scripts/constraints.py 3.3            one line
+    python3 scripts/constraints.py --keep         keep the pins there are, add what is missing
 
 Each file pins every package of the extras ``dev`` (which includes ``local``) and ``distributed``,
-so that installing with it gives the same environment tomorrow. The Python that runs this sets the
-versions; any other supported Python found beside it adds what only it needs. Run the test-suite on
-all lines before committing what changed.
+so that installing with it gives the same environment tomorrow. The oldest Python that is found sets
+the versions; each other one that the line is tested with adds what only it needs. Run the
+test-suite on all lines before committing what changed.
 """
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,11 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN_NAME = "airflow-jobs-provider"
-PYTHONS = {
-    "3.3": ("3.11", "3.12", "3.13"),
-    "3.0": ("3.11", "3.12"),
-    "2.11": ("3.11", "3.12"),
-}
+LINES = ("3.3", "3.2", "3.1", "3.0", "2.11")
+PYTHONS = ("3.11", "3.12", "3.13")
 # soupsieve 3 wants Python 3.11.5, and Debian 12 has 3.11.2.
 HELD_EVERYWHERE = ("soupsieve<3",)
 # Airflow 3.0 names no upper bounds, but its execution API answers 422 to every task with the
@@ -52,14 +48,20 @@ def installed(python: str, line: str, known: dict[str, str]) -> dict[str, str]:
         pip = [f"{directory}/venv/bin/python", "-m", "pip"]
         held = [*HELD_EVERYWHERE, *HELD.get(line, ())]
         wanted = [f"apache-airflow=={line}.*", *held, f"{ROOT}[dev,distributed]"]
-        subprocess.run([*pip, "install", "-q", "-c", str(constraints), *wanted], check=True)
-        freeze = subprocess.run([*pip, "freeze"], check=True, capture_output=True, text=True)
+        install = [*pip, "install", "-q", "-c", str(constraints)]
+        subprocess.run([*install, "--upgrade", "pip"], check=True)
+        subprocess.run([*install, *wanted], check=True)
+        # "all" is what is installed and pip itself.
+        command = [*pip, "freeze", "--all", "--exclude", "setuptools", "--exclude", "wheel"]
+        freeze = subprocess.run(command, check=True, capture_output=True, text=True)
     return pins(freeze.stdout.splitlines())
 
 
-def works(python: str) -> bool:
-    """Tell whether this interpreter runs at all (a version manager may leave empty shims)."""
-    return subprocess.run([python, "-c", ""], check=False, capture_output=True).returncode == 0
+def find_python(line: str, version: str) -> str | None:
+    """Return the interpreter of this version, if there is one and the line is tested with it."""
+    finder = ["sh", f"{ROOT}/scripts/find-python.sh", line, version]
+    found = subprocess.run(finder, check=False, stdout=subprocess.PIPE, text=True)
+    return found.stdout.strip() or None
 
 
 def content(line: str, known: dict[str, str]) -> str:
@@ -74,14 +76,16 @@ def remake(line: str, *, keep: bool) -> None:
     """Write the constraints file of one Airflow line anew, or add to it."""
     target = ROOT / "constraints" / f"airflow-{line}.txt"
     known = pins(target.read_text().splitlines()) if keep else {}
-    others = [shutil.which(f"python{version}") for version in PYTHONS[line]]
-    for python in [sys.executable, *(other for other in others if other and works(other))]:
-        known = installed(python, line, known) | known
+    for version in PYTHONS:
+        if python := find_python(line, version):
+            known = installed(python, line, known) | known
+    if not known:
+        sys.exit(1)
     target.write_text(content(line, known))
     print(f"{target.relative_to(ROOT)}: {len(known)} packages")
 
 
 if __name__ == "__main__":
     arguments = [argument for argument in sys.argv[1:] if argument != "--keep"]
-    for chosen in arguments or PYTHONS:
+    for chosen in arguments or LINES:
         remake(chosen, keep="--keep" in sys.argv)

@@ -1,13 +1,14 @@
 #!/bin/sh
-# Make or renew a virtual environment: scripts/venv.sh DIR AIRFLOW EXTRA
+# Make or renew a virtual environment: scripts/venv.sh DIR AIRFLOW EXTRA [PYTHON_VERSION]
 #
-#   scripts/venv.sh .venv 3.3 local      this package, editable, with its extra "local"
+#   scripts/venv.sh .venv 3.3 local               this package, editable, with its extra "local"
+#   scripts/venv.sh .venv-py3.13 3.3 dev 3.13     the same with "dev", on Python 3.13 and no other
 #
 # Answers at once when nothing has changed: a stamp keeps the checksum of pyproject.toml and of the
 # constraints, and the place of this checkout. The extra "dev" includes "local".
 set -eu
 
-venv=$1 airflow=$2 extra=$3
+venv=$1 airflow=$2 extra=$3 version=${4:-}
 cd "$(dirname "$0")/.."
 constraints=constraints/airflow-$airflow.txt
 key="$(cat pyproject.toml "$constraints" | cksum) $(pwd)"
@@ -22,7 +23,7 @@ fi
 
 # A virtual environment cannot be moved, and its Python may have gone since.
 if [ "$(cat "$venv/.made-at" 2>/dev/null)" != "$(pwd)" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
-    python=$(sh scripts/find-python.sh "$airflow")
+    python=$(sh scripts/find-python.sh "$airflow" $version)
     echo "Making $venv with $("$python" --version) ($python)"
     "$python" -m venv --clear "$venv"
     pwd >"$venv/.made-at"
@@ -30,8 +31,13 @@ fi
 
 echo "Installing Airflow $airflow and this package [$extra] into $venv: a minute or two the first time"
 rm -f "$venv"/.installed-*
-if ! PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1 "$venv/bin/python" -m pip install \
-    --quiet --constraint "$constraints" "apache-airflow==$airflow.*" --editable ".[$extra]"; then
+export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
+# The pip that comes with Python takes twice the processor time.
+if ! {
+    "$venv/bin/python" -m pip install --quiet --constraint "$constraints" --upgrade pip &&
+        "$venv/bin/python" -m pip install --quiet --constraint "$constraints" \
+            "apache-airflow==$airflow.*" --editable ".[$extra]"
+}; then
     echo "Error: pip could not install what is needed; its own message is above." >&2
     exit 1
 fi
