@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.states import RunState
-from airflow_jobs_provider.api.text import visible, visible_lines
+from airflow_jobs_provider.api.text import printable, printable_lines
 from airflow_jobs_provider.api.workflows.follow import whole_run
 from airflow_jobs_provider.api.workflows.outputs import (
     OutputValue,
@@ -89,10 +89,10 @@ def read_result(
     def warn(tasks: Mapping[str, int], error: JobsAPIError) -> None:
         (key, run_id), *others = tasks.items()
         log.warning(
-            "The output of run %s (task %s) cannot be read: %s", run_id, visible(key), error
+            "The output of run %s (task %s) cannot be read: %s", run_id, printable(key), error
         )
         if others:
-            keys = visible(", ".join(key for key, _ in others))
+            keys = printable(", ".join(key for key, _ in others))
             log.warning("So the outputs of these tasks were not asked for, either: %s", keys)
 
     outputs: list[TaskOutput] = []
@@ -149,7 +149,9 @@ def result_or_raise(
         return RunResult(output_value(outputs), bool(truncated), by_task)
     for output in (one for several in outputs for one in several.each()):
         if output.error_trace and not output.state.is_successful:
-            log.error("The trace of run %s:\n%s", output.run_id, visible_lines(output.error_trace))
+            log.error(
+                "The trace of run %s:\n%s", output.run_id, printable_lines(output.error_trace)
+            )
     raise DatabricksRunFailedError(
         run_id=int(run["run_id"]),
         state=state,

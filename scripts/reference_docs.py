@@ -16,11 +16,11 @@ from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.schema.rules import MAX_REQUEST_BYTES, RULES, Rule
 from airflow_jobs_provider.api.schema.structures import (
     Field,
+    enum_values,
     fields_of,
-    is_open,
-    maps_and_enumerations,
+    is_open_enum,
+    named_types,
     structures,
-    values_of,
 )
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS, OLDEST_API_VERSION
@@ -161,11 +161,11 @@ def _structure(name: str, structure: Any) -> Iterator[str]:
 
 
 def _marks(field: Field) -> str:
-    later = field.later and field.min_version > OLDEST_API_VERSION
+    is_later = field.is_later and field.min_version > OLDEST_API_VERSION
     marks = (
         ("required", field.required),
-        ("later versions", later),
-        ("not in the reference", field.later and not later),
+        ("later versions", is_later),
+        ("not in the reference", field.is_later and not is_later),
     )
     return ", ".join(word for word, is_so in marks if is_so)
 
@@ -179,10 +179,10 @@ def _type(field: Field) -> str:
 def _named() -> Iterator[str]:
     yield "| Name | Content |"
     yield "| --- | --- |"
-    for name, hint in sorted(maps_and_enumerations().items()):
-        if values := values_of(hint):
+    for name, hint in sorted(named_types().items()):
+        if values := enum_values(hint):
             words = ", ".join(f"`{value}`" for value in values)
-            words += "; others may come" if is_open(hint) else ""
+            words += "; others may come" if is_open_enum(hint) else ""
         else:
             words = "map of text to text"
             if name == "SparkConfPair":

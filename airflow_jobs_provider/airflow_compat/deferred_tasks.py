@@ -22,7 +22,7 @@ from urllib.parse import quote
 import tenacity
 
 from airflow_jobs_provider.airflow_compat.task_state import airflow_has_task_sdk
-from airflow_jobs_provider.api.ids import read_id
+from airflow_jobs_provider.api.ids import parse_id
 from airflow_jobs_provider.api.retry import async_sleep
 
 if TYPE_CHECKING:
@@ -332,7 +332,7 @@ async def _launched_run_id(task: DeferredTask) -> int | None:
         value = await _answer(sync_to_async(XCom.deserialize_value)(answer))
     if value is None:
         return None
-    run_id = read_id(value)
+    run_id = parse_id(value)
     if run_id is None:
         raise ValueError(f"its XCom run_id is {value!r}, not the id of a run")
     return run_id

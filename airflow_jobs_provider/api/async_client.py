@@ -16,16 +16,16 @@ import tenacity
 
 from airflow_jobs_provider.api.base_client import (
     CONNECT_SECONDS,
-    LIBRARY_FAULTS,
+    LIBRARY_ERRORS,
     AttemptTracker,
     BaseClient,
     Request,
-    reason_of,
-    without_frames,
+    error_reason,
+    strip_traceback,
 )
 from airflow_jobs_provider.api.endpoints import Call, Page
 from airflow_jobs_provider.api.errors import APIConnectionError, JobsAPIError
-from airflow_jobs_provider.api.pagination import Pages
+from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.proxies import Route, choose_route, ssl_context
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.workflows.base import Workflow, run_workflow_async
@@ -46,14 +46,14 @@ class AsyncJobsClient(BaseClient):
 
     _session: aiohttp.ClientSession | None = None
     #: Size of the last answer's body, for who weighs one way of asking against another.
-    answered_bytes: int = 0
+    last_response_bytes: int = 0
 
     async def send(
         self,
         call: Call[T],
         *,
         retries: RetryPolicy | None = None,
-        turn: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext,
+        rate_limit: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext,
     ) -> T:
         """Send a call, again where that is safe and may help, and return what its answer says.
 
@@ -70,7 +70,7 @@ class AsyncJobsClient(BaseClient):
                 await self.renew_credentials()
             tries.begin()
             try:
-                async with turn():
+                async with rate_limit():
                     return await self._send_once(call, request)
             except JobsAPIError as error:
                 if tries.is_done(error):
@@ -103,8 +103,8 @@ class AsyncJobsClient(BaseClient):
 
     async def iterate(self, call: Call[Page[T]]) -> AsyncIterator[T]:
         """Yield the items of a list, fetching a page only when the one before is used up."""
-        pages = Pages(call)
-        while not pages.has_ended:
+        pages = Paginator(call)
+        while not pages.is_exhausted:
             for item in await self.run(pages.next_page(), without_deadline=False):
                 yield item
 
@@ -139,7 +139,7 @@ class AsyncJobsClient(BaseClient):
         route, trust = await self._choose_route()
         started = time.monotonic()
         progress = _Progress()
-        faults: tuple[type[Exception], ...] = (aiohttp.ClientError, *LIBRARY_FAULTS)
+        faults: tuple[type[Exception], ...] = (aiohttp.ClientError, *LIBRARY_ERRORS)
         fault: BaseException
         try:
             async with self._session_for(route).request(
@@ -157,15 +157,15 @@ class AsyncJobsClient(BaseClient):
             is_late = time.monotonic() - started >= self._answer_seconds and progress.is_connected
             fault = self._answer_too_slow() if is_late else self._fault(error, route, progress)
         except BaseException as error:  # noqa: BLE001 - such as the cancellation of the task
-            fault = without_frames(error)
+            fault = strip_traceback(error)
         else:
             answer = (response.status, response.headers, body)
             if len(body) <= READ_AT_ONCE_BYTES and not response.headers.get("Content-Encoding"):
-                result, self.answered_bytes = self._read(call, route, *answer)
+                result, self.last_response_bytes = self._read(call, route, *answer)
             else:
                 # In a thread: to unpack and read it would hold up the event loop.
                 read = functools.partial(self._read, call, route, *answer)
-                result, self.answered_bytes = await asyncio.to_thread(read)
+                result, self.last_response_bytes = await asyncio.to_thread(read)
             return result
         # Raised here, so that no frame of the library is shown with it: they hold the headers.
         raise fault
@@ -230,16 +230,16 @@ class AsyncJobsClient(BaseClient):
             if not is_services:
                 return self._proxy_failed(route, self._proxy_reason(error))
         if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
-            return self._insecure(reason_of(error))
+            return self._insecure(error_reason(error))
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             return self._host_not_found()
         if isinstance(error, aiohttp.ConnectionTimeoutError):
             return self._connection_failed(f"not established within {CONNECT_SECONDS:.0f} s")
         if isinstance(error, aiohttp.ClientConnectorError):
-            return self._connection_failed(reason_of(error))
+            return self._connection_failed(error_reason(error))
         if isinstance(error, TimeoutError):
             return self._answer_lost(f"nothing came for {self._timeout_seconds:.0f} s")
-        return self._answer_lost(reason_of(error))
+        return self._answer_lost(error_reason(error))
 
     def _proxy_reason(self, error: Exception) -> str:
         import aiohttp
@@ -248,7 +248,7 @@ class AsyncJobsClient(BaseClient):
             return "its host name does not resolve"
         if isinstance(error, TimeoutError):
             return f"not established within {CONNECT_SECONDS:.0f} s"
-        return reason_of(error)
+        return error_reason(error)
 
     def _is_of_service(self, error: aiohttp.ClientSSLError) -> bool:
         """Whether TLS failed with the service and not with its proxy."""

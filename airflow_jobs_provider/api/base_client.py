@@ -23,12 +23,12 @@ from airflow_jobs_provider import __version__
 from airflow_jobs_provider.api.auth import Credentials
 from airflow_jobs_provider.api.encoding import (
     ACCEPT_ENCODING,
+    BodyDecodeError,
     BodyTooLargeError,
-    BrokenBodyError,
-    decoded,
-    decoded_parts,
-    json_bytes,
-    query_text,
+    decode_body,
+    encode_json,
+    encode_query,
+    iter_decoded,
 )
 from airflow_jobs_provider.api.endpoints import Call
 from airflow_jobs_provider.api.error_mapping import error_from_response, invalid_response_error
@@ -51,21 +51,25 @@ from airflow_jobs_provider.api.proxies import (
     Proxies,
     Route,
     is_loopback,
-    note_reached,
+    record_reached,
     route_name,
     was_reached,
 )
-from airflow_jobs_provider.api.responses import InvalidResponseError, NotJSONError, json_object
+from airflow_jobs_provider.api.responses import (
+    InvalidResponseError,
+    NotJSONError,
+    parse_json_object,
+)
 from airflow_jobs_provider.api.retry import RetryPolicy
 
 __all__ = [
     "CONNECT_SECONDS",
-    "LIBRARY_FAULTS",
+    "LIBRARY_ERRORS",
     "AttemptTracker",
     "BaseClient",
     "Request",
-    "reason_of",
-    "without_frames",
+    "error_reason",
+    "strip_traceback",
 ]
 
 T = TypeVar("T")
@@ -111,8 +115,8 @@ class BaseClient:
         allow_http: bool = False,
         verify: bool | str = True,
         proxies: Proxies | None = None,
-        answer_seconds: float = ANSWER_SECONDS,
-        max_answer_bytes: int = MAX_ANSWER_BYTES,
+        response_timeout_seconds: float = ANSWER_SECONDS,
+        max_response_bytes: int = MAX_ANSWER_BYTES,
         user_agent_suffix: str = "",
         sleep: Callable[[float], Any] | None = None,
         renew_credentials: Callable[[], Any] | None = None,
@@ -130,8 +134,9 @@ class BaseClient:
         :param verify: check TLS certificates (default), or the path of a CA bundle; see
             :mod:`.proxies`.
         :param proxies: proxies that win over the environment's; see :mod:`.proxies`.
-        :param answer_seconds: longest time from a request to the end of its answer; default 180.
-        :param max_answer_bytes: size that a decoded answer may have; default 64 MiB. A call may
+        :param response_timeout_seconds: longest time from a request to the end of its
+            response; default 180.
+        :param max_response_bytes: size that a decoded answer may have; default 64 MiB. A call may
             allow more.
         :param user_agent_suffix: added to the User-Agent.
         :param sleep: what waits between tries, in seconds; the face's own by default. Give a test
@@ -156,8 +161,8 @@ class BaseClient:
         self._timeout_seconds = timeout_seconds
         self._verify = verify
         self._proxies = proxies or Proxies()
-        self._answer_seconds = answer_seconds
-        self._max_answer_bytes = max_answer_bytes
+        self._answer_seconds = response_timeout_seconds
+        self._max_answer_bytes = max_response_bytes
         #: How the host has answered this client, in the words of :func:`.proxies.route_name`.
         self.reached_by: str | None = None
         #: What waits between two tries, and in a workflow.
@@ -202,9 +207,9 @@ class BaseClient:
             f"/api/{self.version_of(call)}/{call.service}/{call.path}"
         )
         if call.verb == "GET":
-            query = query_text(call.name, call.parameters)
+            query = encode_query(call.name, call.parameters)
             return Request(call.verb, f"{url}?{query}" if query else url, None)
-        return Request(call.verb, url, json_bytes(call.name, call.parameters))
+        return Request(call.verb, url, encode_json(call.name, call.parameters))
 
     def _headers(self, request: Request) -> dict[str, str]:
         headers = {
@@ -221,7 +226,7 @@ class BaseClient:
         """Return the size that an answer may have."""
         if not is_success(status):
             return MAX_ERROR_BYTES
-        return max(self._max_answer_bytes, call.max_answer_bytes or 0)
+        return max(self._max_answer_bytes, call.max_response_bytes or 0)
 
     def _read(
         self, call: Call[T], route: Route, status: int, headers: Mapping[str, str], raw: bytes
@@ -239,17 +244,17 @@ class BaseClient:
         body = raw[:limit]
         fault: JobsAPIError | None = None
         try:
-            body = decoded(raw, headers.get("content-encoding") or "", limit)
+            body = decode_body(raw, headers.get("content-encoding") or "", limit)
         except BodyTooLargeError:
             fault = _too_large(status, limit)
-        except BrokenBodyError as error:
+        except BodyDecodeError as error:
             fault = self._answer_lost(error)
         if is_success(status) and fault is not None:
             raise fault
         # A page of a thousand runs is a megabyte; a good answer is parsed once.
         if is_success(status):
             try:
-                if (answer := json_object(body)) is not None:
+                if (answer := parse_json_object(body)) is not None:
                     return call.read(answer), len(body)
             except InvalidResponseError as error:
                 raise invalid_response_error(status, headers, body, error) from None
@@ -267,7 +272,7 @@ class BaseClient:
         begin = bytearray()  # for an error
 
         def parts() -> Iterator[bytes]:
-            for part in decoded_parts(raw, headers.get("content-encoding") or "", limit):
+            for part in iter_decoded(raw, headers.get("content-encoding") or "", limit):
                 begin.extend(part[: _BEGIN_BYTES - len(begin)])
                 yield part
 
@@ -276,7 +281,7 @@ class BaseClient:
             return call.read_stream(parts())
         except BodyTooLargeError:
             fault = _too_large(status, limit)
-        except BrokenBodyError as error:
+        except BodyDecodeError as error:
             fault = self._answer_lost(error)
         except NotJSONError:
             fault = error_from_response(status, headers, bytes(begin))
@@ -291,7 +296,7 @@ class BaseClient:
 
     def _answered(self, route: Route) -> None:
         self.reached_by = route_name(self.host, route.address)
-        note_reached(self.reached_by)
+        record_reached(self.reached_by)
 
     def _is_first_contact(self, proxy: str = "") -> bool:
         return not was_reached(route_name(self.host, proxy))
@@ -376,7 +381,7 @@ class AttemptTracker:
         """Say that trouble is over, if there was any."""
         if self.count > 1:
             log.info(
-                "%s works again, after %d tries in %.0f s.",
+                "%s succeeded after %d attempts in %.0f s.",
                 self.call.name,
                 self.count,
                 max(time.monotonic() - self._started, idle_seconds),
@@ -389,7 +394,7 @@ class AttemptTracker:
 
 
 # What HTTP libraries raise beside their own errors, such as for an answer that they cannot read.
-LIBRARY_FAULTS: tuple[type[Exception], ...] = (
+LIBRARY_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
     TypeError,
@@ -402,7 +407,7 @@ LIBRARY_FAULTS: tuple[type[Exception], ...] = (
 )
 
 
-def without_frames(error: BaseException) -> BaseException:
+def strip_traceback(error: BaseException) -> BaseException:
     """Return an exception without the frames that it came through, to be raised again.
 
     Those of an HTTP library hold the headers, and so the credential.
@@ -411,7 +416,7 @@ def without_frames(error: BaseException) -> BaseException:
     return error.with_traceback(None)
 
 
-def reason_of(error: object) -> str:
+def error_reason(error: object) -> str:
     """The bare reason inside the layers that HTTP libraries wrap it in; never a request."""
     error = getattr(error, "os_error", None) or error
     # urllib3 puts a sentence of its own before the cause.

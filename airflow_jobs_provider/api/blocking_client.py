@@ -13,16 +13,16 @@ import tenacity
 
 from airflow_jobs_provider.api.base_client import (
     CONNECT_SECONDS,
-    LIBRARY_FAULTS,
+    LIBRARY_ERRORS,
     AttemptTracker,
     BaseClient,
     Request,
-    reason_of,
-    without_frames,
+    error_reason,
+    strip_traceback,
 )
 from airflow_jobs_provider.api.endpoints import Call, Page
 from airflow_jobs_provider.api.errors import APIConnectionError, JobsAPIError, is_success
-from airflow_jobs_provider.api.pagination import Pages
+from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.proxies import Route, choose_route
 from airflow_jobs_provider.api.retry import RetryPolicy, blocking_sleep
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["JobsClient"]
 
 T = TypeVar("T")
-OnTry = Callable[[Call[Any], JobsAPIError | None], None]
+OnAttempt = Callable[[Call[Any], JobsAPIError | None], None]
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d+) *([^'\")]*)")
 
 
@@ -48,14 +48,14 @@ class JobsClient(BaseClient):
     _route: Route | None = None
 
     def send(
-        self, call: Call[T], *, retries: RetryPolicy | None = None, on_try: OnTry = _ignore
+        self, call: Call[T], *, retries: RetryPolicy | None = None, on_attempt: OnAttempt = _ignore
     ) -> T:
         """Send a call, again where that is safe and may help, and return what its answer says.
 
         :param call: what to ask, from :mod:`.endpoints`.
         :param retries: a policy for this call only.
-        :param on_try: called with the call and None before each try to send it, and with its error
-            after a try that did not work.
+        :param on_attempt: called with the call and None before each attempt, and with the call and
+            the error after a failed attempt.
         :raises JobsAPIError: what went wrong in the end; see :mod:`.errors`.
         """
         tries = AttemptTracker(call)
@@ -65,11 +65,11 @@ class JobsClient(BaseClient):
             if tries.refused:
                 self.renew_credentials()
             tries.begin()
-            on_try(call, None)
+            on_attempt(call, None)
             try:
                 return self._send_once(call, request)
             except JobsAPIError as error:
-                on_try(call, error)
+                on_attempt(call, error)
                 if tries.is_done(error):
                     return cast("T", None)
                 raise
@@ -88,7 +88,7 @@ class JobsClient(BaseClient):
         steps: Workflow[T],
         *,
         without_deadline: bool = True,
-        on_try: OnTry = _ignore,
+        on_attempt: OnAttempt = _ignore,
         on_event: OnEvent = _ignore,
         before_step: Callable[[], None] = _ignore,
         wait: Callable[[float], object] | None = None,
@@ -98,7 +98,7 @@ class JobsClient(BaseClient):
         :param steps: the workflow.
         :param without_deadline: let reads wait out any outage, since a workflow reads what is known
             to exist; default True.
-        :param on_try: as for :meth:`send`.
+        :param on_attempt: as for :meth:`send`.
         :param on_event: called with each event of the workflow.
         :param before_step: called before each call and after each wait; what it raises ends the
             workflow.
@@ -108,7 +108,9 @@ class JobsClient(BaseClient):
         reads = self._retries.without_deadline() if without_deadline else None
 
         def send(call: Call[Any]) -> Any:
-            return self.send(call, retries=reads if call.verb == "GET" else None, on_try=on_try)
+            return self.send(
+                call, retries=reads if call.verb == "GET" else None, on_attempt=on_attempt
+            )
 
         return run_workflow(
             steps, send=send, wait=wait or self.sleep, on_event=on_event, before_step=before_step
@@ -116,8 +118,8 @@ class JobsClient(BaseClient):
 
     def iterate(self, call: Call[Page[T]]) -> Iterator[T]:
         """Yield the items of a list, fetching a page only when the one before is used up."""
-        pages = Pages(call)
-        while not pages.has_ended:
+        pages = Paginator(call)
+        while not pages.is_exhausted:
             yield from self.run(pages.next_page(), without_deadline=False)
 
     def renew_credentials(self) -> None:
@@ -125,16 +127,16 @@ class JobsClient(BaseClient):
         if self._renew_credentials is not None:
             self._credentials = self._renew_credentials()
 
-    def twin(self) -> JobsClient:
+    def clone(self) -> JobsClient:
         """Return a client with the same settings and connections of its own.
 
         For a signal handler, which may have interrupted this one in the middle of a call. It does
         not renew its credentials, since that may ask whoever keeps them in the middle of an answer.
         """
-        twin = copy.copy(self)
-        twin._adapter = None  # noqa: SLF001 - its own class
-        twin._renew_credentials = None  # noqa: SLF001
-        return twin
+        clone = copy.copy(self)
+        clone._adapter = None  # noqa: SLF001 - its own class
+        clone._renew_credentials = None  # noqa: SLF001
+        return clone
 
     def close(self) -> None:
         """Close the connections."""
@@ -162,7 +164,7 @@ class JobsClient(BaseClient):
         route = self._choose_route()
         started = time.monotonic()
         faults: tuple[type[Exception], ...]
-        faults = (requests.RequestException, HTTPError, *LIBRARY_FAULTS)
+        faults = (requests.RequestException, HTTPError, *LIBRARY_ERRORS)
         fault: BaseException
         is_stream = False
         body = b""
@@ -189,7 +191,7 @@ class JobsClient(BaseClient):
         except faults as error:
             fault = self._named_fault(error, route, started)
         except BaseException as error:  # noqa: BLE001 - a signal's, such as a time-out of the task
-            fault = without_frames(error)
+            fault = strip_traceback(error)
         else:
             status, headers = response.status_code, response.headers
             if is_stream:
@@ -230,7 +232,7 @@ class JobsClient(BaseClient):
                 fault = self._named_fault(error, route, started)
                 break
             except BaseException as error:  # noqa: BLE001 - a signal's
-                fault = without_frames(error)
+                fault = strip_traceback(error)
                 break
             if part is None:
                 return
@@ -248,9 +250,9 @@ class JobsClient(BaseClient):
 
     def _sender(self) -> requests.adapters.BaseAdapter:
         if self._adapter is None:
-            from airflow_jobs_provider.api.http_adapter import BoundedAdapter
+            from airflow_jobs_provider.api.http_adapter import TotalTimeoutAdapter
 
-            self._adapter = BoundedAdapter(self._answer_seconds)
+            self._adapter = TotalTimeoutAdapter(self._answer_seconds)
         return self._adapter
 
     def _fault(self, error: Exception, route: Route) -> APIConnectionError:
@@ -258,14 +260,14 @@ class JobsClient(BaseClient):
         import requests
         import urllib3.exceptions as inner
 
-        from airflow_jobs_provider.api.http_adapter import is_before_request
+        from airflow_jobs_provider.api.http_adapter import failed_before_send
 
         cause: Any = error.args[0] if error.args else error
         cause = getattr(cause, "reason", None) or cause
         if isinstance(error, requests.exceptions.SSLError):
-            return self._insecure(reason_of(cause))
+            return self._insecure(error_reason(cause))
         took = f"not established within {CONNECT_SECONDS:.0f} s"
-        if route.proxy and is_before_request(error):
+        if route.proxy and failed_before_send(error):
             refused = _REFUSED_TUNNEL.search(str(cause))
             if refused:
                 return self._proxy_failed(route, refused[2], int(refused[1]))
@@ -275,16 +277,16 @@ class JobsClient(BaseClient):
             is_late = isinstance(inside, inner.TimeoutError) and not isinstance(
                 inside, inner.NewConnectionError
             )
-            return self._proxy_failed(route, took if is_late else reason_of(inside))
+            return self._proxy_failed(route, took if is_late else error_reason(inside))
         if isinstance(cause, inner.NameResolutionError):
             return self._host_not_found()
         if isinstance(error, requests.ConnectTimeout):
             return self._connection_failed(took)
         if isinstance(cause, inner.NewConnectionError):
-            return self._connection_failed(reason_of(cause))
+            return self._connection_failed(error_reason(cause))
         if isinstance(error, (requests.Timeout, inner.TimeoutError)):
             return self._answer_lost(f"nothing came for {self._timeout_seconds:.0f} s")
-        return self._answer_lost(reason_of(cause))
+        return self._answer_lost(error_reason(cause))
 
 
 def _keep_header(request: Any) -> Any:

@@ -9,16 +9,16 @@ from typing import Any
 from urllib.parse import urlencode
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
-from airflow_jobs_provider.api.problems import ENDLESS, Problem, not_json
+from airflow_jobs_provider.api.problems import TOO_DEEP, Problem, find_non_json
 
 __all__ = [
     "ACCEPT_ENCODING",
+    "BodyDecodeError",
     "BodyTooLargeError",
-    "BrokenBodyError",
-    "decoded",
-    "decoded_parts",
-    "json_bytes",
-    "query_text",
+    "decode_body",
+    "encode_json",
+    "encode_query",
+    "iter_decoded",
 ]
 
 # Nothing else is decoded, so nothing else is asked for.
@@ -32,11 +32,11 @@ class BodyTooLargeError(Exception):
     """The body is longer than its limit."""
 
 
-class BrokenBodyError(Exception):
+class BodyDecodeError(Exception):
     """The body is not what its Content-Encoding says, or that is one that nobody asked for."""
 
 
-def json_bytes(call: str, parameters: Mapping[str, Any]) -> bytes:
+def encode_json(call: str, parameters: Mapping[str, Any]) -> bytes:
     """Return a request's parameters as JSON.
 
     :param call: the endpoint, for the error.
@@ -48,14 +48,14 @@ def json_bytes(call: str, parameters: Mapping[str, Any]) -> bytes:
     try:
         return json.dumps(parameters, allow_nan=False).encode()
     except RecursionError:
-        problems = [ENDLESS]
+        problems = [TOO_DEEP]
     except (TypeError, ValueError):
-        problems = not_json(parameters) or [ENDLESS]
+        problems = find_non_json(parameters) or [TOO_DEEP]
     # Raised here, so that the error shows no frames of the json module.
     raise InvalidRequestError(call, problems)
 
 
-def query_text(call: str, parameters: Mapping[str, Any]) -> str:
+def encode_query(call: str, parameters: Mapping[str, Any]) -> str:
     """Return a request's parameters as the query of a URL.
 
     :param call: the endpoint, for the error.
@@ -74,14 +74,14 @@ def _as_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def decoded(body: bytes, encoding: str, limit: int) -> bytes:
+def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
     """Return an answer's body without its Content-Encoding.
 
     :param body: the bytes as received.
     :param encoding: the Content-Encoding header; empty for none.
     :param limit: bytes that the result may have; no more memory is used, whatever the body holds.
     :raises BodyTooLargeError: the result would be longer.
-    :raises BrokenBodyError: the body cannot be decoded.
+    :raises BodyDecodeError: the body cannot be decoded.
     """
     if _is_plain(encoding):
         if len(body) > limit:
@@ -89,12 +89,10 @@ def decoded(body: bytes, encoding: str, limit: int) -> bytes:
         return body
     view = memoryview(body)
     parts = (view[start : start + _PART_BYTES] for start in range(0, len(body), _PART_BYTES))
-    return b"".join(decoded_parts(parts, encoding, limit))
+    return b"".join(iter_decoded(parts, encoding, limit))
 
 
-def decoded_parts(
-    parts: Iterable[bytes | memoryview], encoding: str, limit: int
-) -> Iterator[bytes]:
+def iter_decoded(parts: Iterable[bytes | memoryview], encoding: str, limit: int) -> Iterator[bytes]:
     """Yield an answer's body without its Content-Encoding, as it arrives.
 
     :param parts: the bytes as received.
@@ -116,7 +114,7 @@ def _is_plain(encoding: str) -> bool:
 def _unpacked(parts: Iterable[bytes | memoryview], encoding: str) -> Iterator[bytes]:
     kind = encoding.strip().lower()
     if kind not in ("gzip", "x-gzip", "deflate"):
-        raise BrokenBodyError(f"it is encoded as {kind!r}")
+        raise BodyDecodeError(f"it is encoded as {kind!r}")
     unpacker: Any = None
     for part in parts:
         left = bytes(part)
@@ -129,7 +127,7 @@ def _unpacked(parts: Iterable[bytes | memoryview], encoding: str) -> Iterator[by
             try:
                 unpacked = unpacker.decompress(left, _UNPACKED_BYTES)
             except zlib.error:
-                raise BrokenBodyError(f"it is not {kind}") from None
+                raise BodyDecodeError(f"it is not {kind}") from None
             if unpacked:
                 yield unpacked
             left = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
@@ -137,4 +135,4 @@ def _unpacked(parts: Iterable[bytes | memoryview], encoding: str) -> Iterator[by
             if not left and len(unpacked) < _UNPACKED_BYTES:
                 break
     if unpacker is not None and not unpacker.eof:
-        raise BrokenBodyError(f"its {kind} is cut off")
+        raise BodyDecodeError(f"its {kind} is cut off")

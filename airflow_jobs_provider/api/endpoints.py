@@ -15,21 +15,21 @@ from typing import Any, Generic, Literal, TypeVar, cast
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.export_stream import ViewEvent, iter_views
-from airflow_jobs_provider.api.ids import id_argument, read_id
+from airflow_jobs_provider.api.ids import parse_id, require_id
 from airflow_jobs_provider.api.responses import (
-    read_identified,
-    read_items,
-    read_job,
-    read_output,
-    read_required_id,
-    read_run,
-    read_token,
-    read_views,
+    parse_items,
+    parse_items_with_id,
+    parse_job,
+    parse_output,
+    parse_page_token,
+    parse_required_id,
+    parse_run,
+    parse_views,
 )
-from airflow_jobs_provider.api.schema.parameters import parameters_as_text
+from airflow_jobs_provider.api.schema.parameters import stringify_parameters
 from airflow_jobs_provider.api.schema.version_selection import (
     choose_api_version,
-    too_low_version_problems,
+    find_version_problems,
 )
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VERSION
 
@@ -87,7 +87,7 @@ class Call(Generic[T]):
         whatever its parameters; by default they decide.
     :ivar service: first part of the path below the version; default ``jobs``. The connection's
         ``api_version`` pins the version of this service only.
-    :ivar max_answer_bytes: size that a good answer may have, where that is more than the client
+    :ivar max_response_bytes: size that a good answer may have, where that is more than the client
         allows; default None.
     :ivar read_stream: makes the result from the parts of the answer's body as they arrive, in place
         of ``read``; raises :class:`~.responses.InvalidResponseError` or
@@ -105,7 +105,7 @@ class Call(Generic[T]):
     min_api_version: str = OLDEST_API_VERSION
     default_api_version: str | None = None
     service: str = JOBS_SERVICE
-    max_answer_bytes: int | None = None
+    max_response_bytes: int | None = None
     read_stream: Callable[[Iterable[bytes]], T] | None = field(default=None, repr=False)
 
     @property
@@ -123,7 +123,7 @@ class Call(Generic[T]):
             return self.default_api_version or self.min_api_version
         if pinned is not None:
             parameters = {} if self.default_api_version is not None else self.parameters
-            problems = too_low_version_problems(self.path, parameters, pinned, self.min_api_version)
+            problems = find_version_problems(self.path, parameters, pinned, self.min_api_version)
             if problems:
                 raise InvalidRequestError(self.path, problems)
             return pinned
@@ -165,7 +165,7 @@ def _nothing(_answer: Answer) -> None:
 
 
 def _id(name: str) -> Callable[[Answer], int]:
-    return partial(read_required_id, name=name)
+    return partial(parse_required_id, name=name)
 
 
 def _given(**parameters: Any) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def list_jobs(
     :param name: exact name to filter by, where the service can.
     """
     parameters = _given(limit=limit, offset=offset, name=name)
-    items = partial(read_items, name="jobs", read=read_job)
+    items = partial(parse_items, name="jobs", read=parse_job)
     return _paged("list", parameters, items, "job_id")
 
 
@@ -206,7 +206,7 @@ def delete_job(job_id: int) -> Call[None]:
 
 def get_job(job_id: int) -> Call[Answer]:
     """Read one job with its settings (reference: "Get")."""
-    return Call("GET", "get", {"job_id": job_id}, True, partial(read_job, job_id=read_id(job_id)))
+    return Call("GET", "get", {"job_id": job_id}, True, partial(parse_job, job_id=parse_id(job_id)))
 
 
 def reset_job(job_id: int, new_settings: Mapping[str, Any]) -> Call[None]:
@@ -243,7 +243,7 @@ def update_job_permission(job_id: int, request: Mapping[str, Any]) -> Call[Answe
         ``permission_level``.
     :raises InvalidRequestError: the job_id, which is part of the path, is none.
     """
-    path = f"jobs/{id_argument('job_id', job_id)}"
+    path = f"jobs/{require_id('job_id', job_id)}"
     return Call("PATCH", path, dict(request), True, dict, service=PERMISSIONS_SERVICE)
 
 
@@ -295,9 +295,9 @@ def list_runs(
         run_type=run_type,
     )
     items = (
-        partial(read_items, name="runs", read=read_run)
+        partial(parse_items, name="runs", read=parse_run)
         if check_items
-        else partial(read_identified, name="runs", id_name="run_id")
+        else partial(parse_items_with_id, name="runs", id_name="run_id")
     )
     return _paged("runs/list", parameters, items, "run_id")
 
@@ -312,7 +312,7 @@ def get_run(
         that has more (API 2.2).
     """
     parameters = _given(run_id=run_id, include_history=include_history, page_token=page_token)
-    return Call("GET", "runs/get", parameters, True, partial(read_run, run_id=read_id(run_id)))
+    return Call("GET", "runs/get", parameters, True, partial(parse_run, run_id=parse_id(run_id)))
 
 
 def export_run(run_id: int, views_to_export: str | None = None) -> Call[list[Answer]]:
@@ -322,7 +322,7 @@ def export_run(run_id: int, views_to_export: str | None = None) -> Call[list[Ans
     """
     parameters = _given(run_id=run_id, views_to_export=views_to_export)
     return Call(
-        "GET", "runs/export", parameters, True, read_views, max_answer_bytes=MAX_EXPORT_BYTES
+        "GET", "runs/export", parameters, True, parse_views, max_response_bytes=MAX_EXPORT_BYTES
     )
 
 
@@ -354,7 +354,7 @@ def cancel_all_runs(job_id: int) -> Call[None]:
 
 def get_run_output(run_id: int) -> Call[Answer]:
     """Read the output of a task run, its error, and its metadata ("Runs get output")."""
-    return Call("GET", "runs/get-output", {"run_id": run_id}, True, read_output)
+    return Call("GET", "runs/get-output", {"run_id": run_id}, True, parse_output)
 
 
 def repair_run(request: Mapping[str, Any]) -> Call[int]:
@@ -376,7 +376,7 @@ def delete_run(run_id: int) -> Call[None]:
 
 def _as_text(request: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        return parameters_as_text(request)
+        return stringify_parameters(request)
     except RecursionError:
         return dict(request)  # the client refuses it: no JSON can express it
 
@@ -395,6 +395,6 @@ def _paged(
     id_name: str,
 ) -> Call[Page[Answer]]:
     def read(answer: Answer) -> Page[Answer]:
-        return Page(items(answer), *read_token(answer), id_name)
+        return Page(items(answer), *parse_page_token(answer), id_name)
 
     return Call("GET", path, parameters, True, read)

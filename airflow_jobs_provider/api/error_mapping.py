@@ -34,8 +34,8 @@ from airflow_jobs_provider.api.errors import (
     UnexpectedResponseError,
 )
 from airflow_jobs_provider.api.ids import MAX_ID
-from airflow_jobs_provider.api.responses import InvalidResponseError, json_object
-from airflow_jobs_provider.api.text import visible
+from airflow_jobs_provider.api.responses import InvalidResponseError, parse_json_object
+from airflow_jobs_provider.api.text import printable
 
 __all__ = ["error_from_response", "invalid_response_error"]
 
@@ -61,7 +61,7 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes) ->
     :param body: the answer's body, whole.
     """
     try:
-        payload = json_object(body)
+        payload = parse_json_object(body)
     except InvalidResponseError:
         payload = None
     facts: dict[str, Any] = {"status": status, "request_id": _request_id(headers)}
@@ -125,7 +125,7 @@ def _begin(body: bytes) -> str:
     """Return how an answer begins, on one line."""
     # No character takes more than four bytes.
     text = body.strip()[: 4 * _BODY_LENGTH + 4].decode("utf-8", errors="replace")
-    return visible(text, _BODY_LENGTH) or "nothing"
+    return printable(text, _BODY_LENGTH) or "nothing"
 
 
 def _request_id(headers: Mapping[str, str]) -> str:
@@ -137,7 +137,7 @@ def _excerpt(body: bytes) -> str:
     text = body[:_PAGE_BYTES].decode("utf-8", errors="replace")
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     words = " ".join((title.group(1) if title else re.sub(r"<[^>]*>", " ", text)).split())
-    return f"with no JSON object but '{visible(words, _PAGE_LENGTH)}'"
+    return f"with no JSON object but '{printable(words, _PAGE_LENGTH)}'"
 
 
 def _retry_after(value: str | None) -> float | None:

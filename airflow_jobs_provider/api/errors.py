@@ -43,7 +43,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from airflow_jobs_provider.api.problems import Problem
-from airflow_jobs_provider.api.text import visible
+from airflow_jobs_provider.api.text import printable
 
 __all__ = [
     "DOES_NOT_EXIST_CODES",
@@ -250,10 +250,10 @@ class APIStatusError(JobsAPIError):
         self.request_id = request_id
         # The code may be the status once more, as a number.
         code = "" if error_code == str(status) else error_code
-        said = visible(": ".join(filter(None, (code, api_message))), _MESSAGE_LENGTH) or excerpt
+        said = printable(": ".join(filter(None, (code, api_message))), _MESSAGE_LENGTH) or excerpt
         parts = [f"the service answered {status}" + (f" {said}" if said else "")]
         if request_id:
-            parts[0] += f" [request {visible(request_id, _REQUEST_ID_LENGTH)}]"
+            parts[0] += f" [request {printable(request_id, _REQUEST_ID_LENGTH)}]"
         if self.advice:
             parts.append(self.advice)
         super().__init__(". ".join(part.rstrip(".") for part in parts))

@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from airflow_jobs_provider.api.responses import InvalidResponseError, NotJSONError, read_view
+from airflow_jobs_provider.api.responses import InvalidResponseError, NotJSONError, parse_view
 
 __all__ = ["ViewEvent", "iter_views"]
 
@@ -194,7 +194,7 @@ def _view(text: _Text) -> Iterator[ViewEvent]:
             yield from text.text_in_parts()
         elif (value := text.value()) is not None:
             fields[key] = value
-    yield read_view(fields)
+    yield parse_view(fields)
 
 
 def _end(pattern: re.Pattern[str], text: str) -> int:

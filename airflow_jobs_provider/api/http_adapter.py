@@ -16,17 +16,17 @@ import requests.adapters
 import urllib3
 from urllib3.connection import HTTPConnection, HTTPSConnection
 
-__all__ = ["BoundedAdapter", "is_before_request"]
+__all__ = ["TotalTimeoutAdapter", "failed_before_send"]
 
 
-class BoundedAdapter(requests.adapters.HTTPAdapter):
+class TotalTimeoutAdapter(requests.adapters.HTTPAdapter):
     """Sends requests; an answer that is not whole in time is a time-out.
 
-    :param answer_seconds: longest time from a request to the end of its answer.
+    :param response_timeout_seconds: longest time from a request to the end of its answer.
     """
 
-    def __init__(self, answer_seconds: float) -> None:
-        self._pool_classes = _pool_classes(answer_seconds)
+    def __init__(self, response_timeout_seconds: float) -> None:
+        self._pool_classes = _pool_classes(response_timeout_seconds)
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
@@ -70,7 +70,7 @@ class _NotesWhatFails:
             raise
 
 
-def is_before_request(error: BaseException) -> bool:
+def failed_before_send(error: BaseException) -> bool:
     """Return whether an exception of a request came up before the request was sent."""
     to_see: list[BaseException | None] = [error]
     while to_see:

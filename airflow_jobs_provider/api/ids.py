@@ -6,15 +6,15 @@ import re
 from typing import Any
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
-from airflow_jobs_provider.api.problems import Problem, what_it_is
+from airflow_jobs_provider.api.problems import Problem, describe_value
 
-__all__ = ["MAX_ID", "exactly_one_of", "id_argument", "read_id"]
+__all__ = ["MAX_ID", "parse_id", "require_exactly_one", "require_id"]
 
 MAX_ID = 2**63 - 1
 _DIGITS = re.compile(r"[1-9][0-9]{0,18}")
 
 
-def read_id(value: object) -> int | None:
+def parse_id(value: object) -> int | None:
     """Return an id that is a whole number or its decimal text; None where it is neither.
 
     Not ids are booleans, fractions, signs, spaces, underscores, leading zeros, digits that are not
@@ -29,21 +29,21 @@ def read_id(value: object) -> int | None:
     return None
 
 
-def id_argument(name: str, value: Any) -> int:
+def require_id(name: str, value: Any) -> int:
     """Return an id that a user gave.
 
     :param name: name of the argument.
     :param value: the argument: a number, or text.
     :raises InvalidRequestError: it is no id.
     """
-    number = read_id(value)
+    number = parse_id(value)
     if number is None:
         rule = f"must be a whole number from 1 to {MAX_ID}, in decimal digits"
-        raise InvalidRequestError("", [Problem(name, rule, what_it_is(value))])
+        raise InvalidRequestError("", [Problem(name, rule, describe_value(value))])
     return number
 
 
-def exactly_one_of(**given: Any) -> None:
+def require_exactly_one(**given: Any) -> None:
     """Check that one of several arguments is given; None and empty text are not given.
 
     :raises InvalidRequestError: none is, or more than one.

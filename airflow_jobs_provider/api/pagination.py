@@ -29,7 +29,7 @@ from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.endpoints import Call, Page
 
-__all__ = ["Pages", "read_all", "read_until_items"]
+__all__ = ["Paginator", "read_all_items", "read_first_items"]
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ DEFAULT_LIMIT = 20
 MAX_PAGES_WITHOUT_ITEMS = 1000
 
 
-class Pages(Generic[T]):
+class Paginator(Generic[T]):
     """A list under way: what to ask next, and which of the items that came are new.
 
     :ivar offset: items before the next page, as far as is known.
@@ -53,7 +53,7 @@ class Pages(Generic[T]):
         self.offset = int(parameters.pop("offset", None) or 0)
         self.limit: int | None = parameters.pop("limit", None)
         self.token: str | None = parameters.pop("page_token", None)
-        self.has_ended = False
+        self.is_exhausted = False
         # All pages come from one version, whatever a page is asked for with.
         version = call.api_version()
         self._call = replace(call, parameters=parameters, default_api_version=version)
@@ -84,12 +84,12 @@ class Pages(Generic[T]):
             try:
                 page: Page[T] = yield self.call()
             except BadRequestError as error:
-                if not self.take_limit(error):
+                if not self.reduce_limit(error):
                     self._go_on_by_token(error)
             else:
-                return self.received(page)
+                return self.add_page(page)
 
-    def received(self, page: Page[T]) -> list[T]:
+    def add_page(self, page: Page[T]) -> list[T]:
         """Take the answer of :meth:`call` and return its items that are new.
 
         :raises UnexpectedResponseError: the list does not advance.
@@ -100,17 +100,17 @@ class Pages(Generic[T]):
             if item_id not in self._seen:
                 self._seen.add(item_id)
                 new.append(item)
-        self.has_ended = page.token is None and not page.has_more
-        if not self.has_ended:
+        self.is_exhausted = page.token is None and not page.has_more
+        if not self.is_exhausted:
             self._check_progress(ids, page, has_new=bool(new))
             self._advance(len(ids), page)
         return new
 
-    def go_to(self, offset: int) -> None:
+    def seek(self, offset: int) -> None:
         """Read on from this offset; for who knows better how far the last page reached."""
-        self.offset, self.has_ended = max(0, offset), False
+        self.offset, self.is_exhausted = max(0, offset), False
 
-    def take_limit(self, error: BadRequestError) -> bool:
+    def reduce_limit(self, error: BadRequestError) -> bool:
         """Take a smaller limit where one was refused; return whether there is one."""
         if isinstance(error, (NotFoundError, ConflictError)):
             return False
@@ -165,20 +165,20 @@ class Pages(Generic[T]):
         return error
 
 
-def read_all(call: Call[Page[T]]) -> Generator[Any, Any, list[T]]:
+def read_all_items(call: Call[Page[T]]) -> Generator[Any, Any, list[T]]:
     """Read a list to its end and return its items: an exchange.
 
     :param call: the call for the first page.
     :raises UnexpectedResponseError: the list does not advance.
     """
-    pages = Pages(call)
+    pages = Paginator(call)
     items: list[T] = []
-    while not pages.has_ended:
+    while not pages.is_exhausted:
         items += yield from pages.next_page()
     return items
 
 
-def read_until_items(call: Call[Page[T]]) -> Generator[Any, Any, list[T]]:
+def read_first_items(call: Call[Page[T]]) -> Generator[Any, Any, list[T]]:
     """Read a list as far as a page that holds items, and return them: an exchange.
 
     One request mostly, for who needs to know whether a list holds anything.
@@ -186,9 +186,9 @@ def read_until_items(call: Call[Page[T]]) -> Generator[Any, Any, list[T]]:
     :param call: the call for the first page.
     :raises UnexpectedResponseError: the list does not advance.
     """
-    pages = Pages(call)
+    pages = Paginator(call)
     items: list[T] = []
-    while not items and not pages.has_ended:
+    while not items and not pages.is_exhausted:
         items = yield from pages.next_page()
     return items
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["ENDLESS", "Problem", "field_path", "not_json", "what_it_is"]
+__all__ = ["TOO_DEEP", "Problem", "describe_value", "field_path", "find_non_json"]
 
 _LONG_NUMBER_BITS = 128
 
@@ -33,22 +33,22 @@ class Problem:
         return f"{self.field} {self.rule}; {self.found}"
 
 
-ENDLESS = Problem("the request", "must end somewhere", "it holds itself, or is nested too deep")
+TOO_DEEP = Problem("the request", "must end somewhere", "it holds itself, or is nested too deep")
 
 
-def not_json(value: Any) -> list[Problem]:
+def find_non_json(value: Any) -> list[Problem]:
     """Return what JSON cannot express in a request, each with its place; empty for none."""
     try:
         return list(_not_json(value, ()))
     except RecursionError:
-        return [ENDLESS]
+        return [TOO_DEEP]
 
 
 def _not_json(value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, (str, int, float, type(None))):
-                yield Problem(field_path(path), "must have text as keys", what_it_is(key))
+                yield Problem(field_path(path), "must have text as keys", describe_value(key))
             yield from _not_json(item, (*path, str(key)))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
@@ -58,7 +58,7 @@ def _not_json(value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
     elif not isinstance(value, (str, int, float, type(None))) or (
         isinstance(value, int) and value.bit_length() > _LONG_NUMBER_BITS
     ):
-        yield Problem(field_path(path), "must be something that JSON knows", what_it_is(value))
+        yield Problem(field_path(path), "must be something that JSON knows", describe_value(value))
 
 
 def field_path(parts: Iterable[str | int]) -> str:
@@ -74,7 +74,7 @@ def field_path(parts: Iterable[str | int]) -> str:
     return path
 
 
-def what_it_is(value: Any) -> str:
+def describe_value(value: Any) -> str:
     """Tell a value by kind and size; only numbers, true, false and null are quoted."""
     if value is None:
         return "it is null"
@@ -85,15 +85,15 @@ def what_it_is(value: Any) -> str:
         is_long = isinstance(value, int) and value.bit_length() > _LONG_NUMBER_BITS
         return "it is a very long number" if is_long else f"it is the number {value}"
     if isinstance(value, str):
-        return f"it is text of {counted(value, 'character')}"
+        return f"it is text of {pluralize(value, 'character')}"
     if isinstance(value, Mapping):
-        return f"it is a map of {counted(value, 'entry', 'entries')}"
+        return f"it is a map of {pluralize(value, 'entry', 'entries')}"
     if isinstance(value, (list, tuple)):
-        return f"it is a list of {counted(value, 'element')}"
+        return f"it is a list of {pluralize(value, 'element')}"
     return f"it is a {type(value).__name__}"
 
 
-def counted(value: Sized | int, one: str, many: str = "") -> str:
+def pluralize(value: Sized | int, one: str, many: str = "") -> str:
     """Count: ``1 element``, ``3 elements``."""
     number = value if isinstance(value, int) else len(value)
     return f"{number} {one if number == 1 else many or one + 's'}"

@@ -41,7 +41,7 @@ __all__ = [
     "Route",
     "choose_route",
     "is_loopback",
-    "note_reached",
+    "record_reached",
     "route_name",
     "ssl_context",
     "was_reached",
@@ -92,7 +92,7 @@ def route_name(host: str, address: str) -> str:
     return f"{host} by {address}" if address else host
 
 
-def note_reached(route: str) -> None:
+def record_reached(route: str) -> None:
     """Take note that a host has answered.
 
     :param route: how it was reached, as :func:`route_name` names it.

@@ -14,24 +14,24 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
-from airflow_jobs_provider.api.ids import MAX_ID, read_id
+from airflow_jobs_provider.api.ids import MAX_ID, parse_id
 from airflow_jobs_provider.api.problems import field_path
-from airflow_jobs_provider.api.text import web_address
+from airflow_jobs_provider.api.text import safe_url
 
 __all__ = [
     "InvalidResponseError",
     "NotJSONError",
-    "json_object",
-    "read_identified",
-    "read_items",
-    "read_job",
-    "read_output",
-    "read_required_id",
-    "read_run",
-    "read_states",
-    "read_token",
-    "read_view",
-    "read_views",
+    "parse_items",
+    "parse_items_with_id",
+    "parse_job",
+    "parse_json_object",
+    "parse_output",
+    "parse_page_token",
+    "parse_required_id",
+    "parse_run",
+    "parse_states",
+    "parse_view",
+    "parse_views",
 ]
 
 Answer: TypeAlias = "dict[str, Any]"
@@ -71,7 +71,7 @@ _IN_TURNS: dict[str, Any] = {
 }
 
 
-def json_object(body: bytes) -> Answer | None:
+def parse_json_object(body: bytes) -> Answer | None:
     """Parse a body that should be a JSON object; None where it is not JSON, but a page or a text.
 
     An empty body counts as an empty object: some endpoints answer success with no body.
@@ -106,7 +106,7 @@ def _text(value: Any) -> str:
 
 def _web_address(value: Any) -> str | None:
     # One that no browser should be sent to counts as missing, so that no log or link shows it.
-    return web_address(_text(value))
+    return safe_url(_text(value))
 
 
 def _flag(value: Any) -> bool:
@@ -125,7 +125,7 @@ def _whole(value: Any) -> int:
 
 
 def _id(value: Any) -> int:
-    if (read := read_id(value)) is None:
+    if (read := parse_id(value)) is None:
         raise InvalidResponseError("is not an id")
     return read
 
@@ -227,7 +227,7 @@ _OF_OUTPUT: dict[str, Reader] = {
 _OF_VIEW: dict[str, Reader] = {"content": _text, "name": _text, "type": _text}
 
 
-def read_required_id(answer: Answer, name: str) -> int:
+def parse_required_id(answer: Answer, name: str) -> int:
     """Return the id that an answer consists of.
 
     :param answer: the answer.
@@ -240,7 +240,7 @@ def read_required_id(answer: Answer, name: str) -> int:
     return int(answer[name])
 
 
-def read_run(run: Any, run_id: int | None = None) -> Answer:
+def parse_run(run: Any, run_id: int | None = None) -> Answer:
     """Check a run, as ``runs/get`` and ``runs/list`` answer it, and return it.
 
     :param run: what came.
@@ -262,7 +262,7 @@ def read_run(run: Any, run_id: int | None = None) -> Answer:
     return run
 
 
-def read_states(run: Answer) -> tuple[str | None, str | None]:
+def parse_states(run: Answer) -> tuple[str | None, str | None]:
     """Return a run's life cycle state and result state, None where there is none.
 
     Checks no more than these, for runs of long lists of which nothing else is used.
@@ -279,7 +279,7 @@ def read_states(run: Answer) -> tuple[str | None, str | None]:
     return state.get("life_cycle_state"), state.get("result_state")
 
 
-def read_job(job: Any, job_id: int | None = None) -> Answer:
+def parse_job(job: Any, job_id: int | None = None) -> Answer:
     """Check a job, as ``get`` and ``list`` answer it, and return it.
 
     :param job: what came.
@@ -299,7 +299,7 @@ def read_job(job: Any, job_id: int | None = None) -> Answer:
     return job
 
 
-def read_output(answer: Answer) -> Answer:
+def parse_output(answer: Answer) -> Answer:
     """Check the answer of ``runs/get-output`` and return it.
 
     :raises InvalidResponseError: a part of it has another type than the reference gives it.
@@ -308,7 +308,7 @@ def read_output(answer: Answer) -> Answer:
     return answer
 
 
-def read_view(view: Answer) -> Answer:
+def parse_view(view: Answer) -> Answer:
     """Check one view of ``runs/export`` and return it.
 
     :raises InvalidResponseError: a part of it has another type than the reference gives it.
@@ -317,7 +317,7 @@ def read_view(view: Answer) -> Answer:
     return view
 
 
-def read_views(answer: Answer) -> list[Answer]:
+def parse_views(answer: Answer) -> list[Answer]:
     """Return the views of ``runs/export``.
 
     :raises InvalidResponseError: they are not a list of objects, or a part of one has another type.
@@ -326,7 +326,7 @@ def read_views(answer: Answer) -> list[Answer]:
     return answer.get("views") or []
 
 
-def read_items(answer: Answer, name: str, read: Callable[[Any], Answer]) -> list[Answer]:
+def parse_items(answer: Answer, name: str, read: Callable[[Any], Answer]) -> list[Answer]:
     """Return the items on a page of a list.
 
     :param answer: the page.
@@ -338,7 +338,7 @@ def read_items(answer: Answer, name: str, read: Callable[[Any], Answer]) -> list
     return answer.get(name) or []
 
 
-def read_identified(answer: Answer, name: str, id_name: str) -> list[Answer]:
+def parse_items_with_id(answer: Answer, name: str, id_name: str) -> list[Answer]:
     """Return the items on a page of a list that have an id, and check nothing else of them.
 
     For long pages of which little is used: who uses an item checks it then.
@@ -353,13 +353,13 @@ def read_identified(answer: Answer, name: str, id_name: str) -> list[Answer]:
         raise InvalidResponseError("is not a list", (name,))
     identified = []
     for item in items:
-        if isinstance(item, dict) and (read := read_id(item.get(id_name))) is not None:
+        if isinstance(item, dict) and (read := parse_id(item.get(id_name))) is not None:
             item[id_name] = read
             identified.append(item)
     return identified
 
 
-def read_token(answer: Answer) -> tuple[str | None, bool]:
+def parse_page_token(answer: Answer) -> tuple[str | None, bool]:
     """Return a page's ``next_page_token``, None where there is none, and its ``has_more``.
 
     :raises InvalidResponseError: one of them has another type.

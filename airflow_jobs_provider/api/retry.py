@@ -1,43 +1,44 @@
-"""When a call is tried again, and how long to wait before: one policy for both faces.
+"""The retry policy of both clients: when a call is sent again, and the wait before.
 
 ============================  ==============  ============  ===========
-What went wrong               First wait      Growing to    Given up
+Error                         First wait      Longest wait  Given up
 ============================  ==============  ============  ===========
 5xx                           30 s            60 s          after 10 min
 429                           Retry-After,    60 s          after 10 min
                               else 1 s
-answer lost                   0.5 s           30 s          after 10 min
+response lost                 0.5 s           30 s          after 10 min
 connection failed             0.5 s           30 s          after 10 min
 host name or proxy unusable,  1 s             10 s          after 1 min
-no answer ever came
+no response ever came
 the same, proxy answers 5xx   0.5 s           30 s          after 10 min
 proxy refuses password (407)  30 s            60 s          after 15 min
 COULD_NOT_ACQUIRE_LOCK        1 s             30 s          after 10 min
-answer that does not fit      1 s             30 s          after 10 tries (about 3 min)
+response body invalid         1 s             30 s          after 10 attempts (about 3 min)
 401, 403 when polling         30 s            60 s          after 15 min
 redirect, page when polling   1 s             60 s          after 15 min
-anything else                 not tried again
+any other error               not retried
 ============================  ==============  ============  ===========
 
-While a run that is known to be there is polled (``without_deadline()``), any outage is waited out,
-however long. Bounds hold for what waiting is unlikely to mend: a refusal of the credentials, since
-maintenance has answered 403 for minutes but a revoked token stays revoked; an answer that does not
-fit, which is JSON without an id or with a field of another type; and, as long as no answer ever
-came through it, a host name that does not resolve or a proxy that cannot be used, which is an
-error at most a minute after the first try, and a proxy's 407 at once. After an answer the same is
-an outage like a lost connection. A launch whose answer has no run_id is sent again with the same
-token, which finds the run if there is one.
+The wait doubles with each attempt. A random jitter of up to a quarter is added, so that many tasks
+that met the same outage do not retry at the same moment. After a 5xx it is never shorter than the
+30 s that the reference asks for ("If you receive a 500-level error ...").
 
-An answer that is not the API's, such as a redirect or a page with 404, mostly means a wrong
-address; where the API has answered before (``answered_before()``) it is a gateway's trouble, and is
-given as much patience as a refusal.
+A call that is not idempotent (creating a job) is retried only if the service cannot have acted on
+it. A launch is idempotent by its token: a launch whose response has no run_id is sent again with
+the same token, and finds the run if there is one.
 
-Backoff double and carry a jitter of up to a quarter, added, so that many tasks hit by the same
-outage do not come back in step and 5xx never waits less than the 30 s that the reference asks
-for ("If you receive a 500-level error ..."). A call that may not be repeated (creating a job) is
-tried again only where the service cannot have acted on it.
+Polling a run that is known to exist uses :meth:`RetryPolicy.without_deadline`, which waits out any
+outage. Some errors are limited all the same, because waiting is unlikely to help:
 
-Tests need not wait for any of this: see :func:`no_waiting`.
+* 401 and 403. Maintenance has answered 403 for minutes, but a revoked token stays revoked.
+* An invalid response body: JSON without an id, or with a field of another type.
+* A host name that does not resolve or a proxy that cannot be used, as long as no response ever came
+  through it. A 407 of such a proxy is not retried at all. Once a response has come, the same error
+  counts as an outage, like a lost connection.
+* A redirect, or a page with a status such as 404. It mostly means a wrong address. If the API has
+  answered before (:meth:`RetryPolicy.with_known_host`), a gateway is the likely cause.
+
+:func:`no_waiting` switches all waits off, for tests.
 """
 
 from __future__ import annotations
@@ -72,8 +73,9 @@ from airflow_jobs_provider.api.errors import (
 )
 
 __all__ = [
+    "JITTER",
     "Backoff",
-    "FailuresInARow",
+    "ConsecutiveFailures",
     "RetryPolicy",
     "async_sleep",
     "blocking_sleep",
@@ -82,202 +84,230 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 
-MINUTE = 60.0
+_MINUTE = 60.0
+#: Largest part of a wait that is added at random.
 JITTER = 0.25
 
-
-_noted: list[float] | None = None
+# The waits that :func:`no_waiting` recorded; None while it is off.
+_recorded_waits: list[float] | None = None
 
 
 @contextmanager
 def no_waiting() -> Iterator[list[float]]:
-    """Let no client wait, for tests: a wait is noted in the list that this lends, and is over.
+    """Switch off all waits of all clients in this process, for tests.
 
-    ::
+    Each wait, between two attempts of a call or two polls of a run, ends at once. Its seconds are
+    appended to the list that the context manager returns. Leaving the block, also with an
+    exception, restores what was set before, so blocks may be nested::
 
         with no_waiting() as waits:
             operator.execute(context)  # the service answers 503 for ten minutes
         assert sum(waits) >= 600
+
+    The deadlines of the policy count the skipped waits as passed, so a call gives up as it would
+    in real time.
+
+    :return: the list of skipped waits, in seconds.
     """
-    global _noted  # noqa: PLW0603 - one switch for all clients of the process
-    before, _noted = _noted, []
+    global _recorded_waits  # noqa: PLW0603 - one switch for all clients of the process
+    previous, _recorded_waits = _recorded_waits, []
     try:
-        yield _noted
+        yield _recorded_waits
     finally:
-        _noted = before
+        _recorded_waits = previous
 
 
 def blocking_sleep(seconds: float) -> None:
-    """Wait so long."""
-    if _noted is None:
+    """Sleep, unless :func:`no_waiting` is on.
+
+    :param seconds: how long.
+    """
+    if _recorded_waits is None:
         time.sleep(seconds)
     else:
-        _noted.append(seconds)
+        _recorded_waits.append(seconds)
 
 
 async def async_sleep(seconds: float) -> None:
-    """Wait so long, from asyncio."""
-    if _noted is None:
+    """Sleep in asyncio, unless :func:`no_waiting` is on; other tasks run either way.
+
+    :param seconds: how long.
+    """
+    if _recorded_waits is None:
         await asyncio.sleep(seconds)
     else:
-        _noted.append(seconds)
+        _recorded_waits.append(seconds)
         await asyncio.sleep(0)
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How one kind of trouble is waited out.
+    """The waits after one kind of error.
 
-    :ivar first: seconds before the second try; each further wait is twice the one before.
-    :ivar longest: seconds that a wait grows to.
-    :ivar patience: seconds after the first try at which no further try is begun.
-    :ivar tries: tries that may fail in this way in a row; None for any number.
-    :ivar bounded: whether it is given up even while polling.
+    :ivar initial: seconds before the second attempt; each further wait is twice the one before.
+    :ivar maximum: longest wait in seconds.
+    :ivar timeout: seconds after the first attempt, after which no attempt begins; default 600.
+    :ivar max_attempts: failed attempts of this kind in a row; None (default) for no limit.
+    :ivar always_limited: whether both limits hold for a policy without a deadline; default False.
     """
 
-    first: float
-    longest: float
-    patience: float = 10 * MINUTE
-    tries: int | None = None
-    bounded: bool = False
+    initial: float
+    maximum: float
+    timeout: float = 10 * _MINUTE
+    max_attempts: int | None = None
+    always_limited: bool = False
 
 
-# The first line that fits counts, so a subclass stands before its base.
-_TROUBLE: tuple[tuple[type[JobsAPIError], Backoff | None], ...] = (
+# The first line that fits counts, so a subclass stands before its base. None: not retried.
+_BACKOFFS: tuple[tuple[type[JobsAPIError], Backoff | None], ...] = (
     (CertificateError, None),
     (InvalidProxyError, None),
-    (ProxyAuthenticationError, Backoff(30, 60, patience=15 * MINUTE, bounded=True)),
+    (ProxyAuthenticationError, Backoff(30, 60, timeout=15 * _MINUTE, always_limited=True)),
     (ConnectError, Backoff(0.5, 30)),
     (ResponseLostError, Backoff(0.5, 30)),
     (RateLimitError, Backoff(1, 60)),
     (ServerError, Backoff(30, 60)),
     (ConflictError, Backoff(1, 30)),
 )
-# A gateway's page with a status below 300 is the gateway's trouble, not a wrong address.
+# A page with a 2xx status comes from a gateway, and does not mean a wrong address.
 _GATEWAY_PAGE = Backoff(30, 60)
-_NOT_SHOWN_YET = Backoff(0.5, 5)
-_DOES_NOT_FIT = Backoff(1, 30, tries=10, bounded=True)
-_REFUSED_WHILE_POLLING = Backoff(30, 60, patience=15 * MINUTE, bounded=True)
-_ODD_WHILE_POLLING = Backoff(1, 60, patience=15 * MINUTE, bounded=True)
-# The last try may take CONNECT_SECONDS, so that it is over within a minute.
-_UNUSABLE_FROM_THE_FIRST_TRY = Backoff(1, 10, patience=50, bounded=True)
-# The proxy itself works; whether the host is wrong or has an outage, it cannot tell.
-_PROXY_CANNOT_CONNECT = Backoff(0.5, 30, bounded=True)
+_NOT_FOUND_YET = Backoff(0.5, 5)
+_INVALID_BODY = Backoff(1, 30, max_attempts=10, always_limited=True)
+_REFUSED_CREDENTIALS = Backoff(30, 60, timeout=15 * _MINUTE, always_limited=True)
+_UNEXPECTED_WHILE_POLLING = Backoff(1, 60, timeout=15 * _MINUTE, always_limited=True)
+# The last attempt may take CONNECT_SECONDS, so that it is over within a minute.
+_UNUSABLE_FROM_THE_START = Backoff(1, 10, timeout=50, always_limited=True)
+# The proxy works, and cannot tell a wrong host from an outage.
+_PROXY_CANNOT_CONNECT = Backoff(0.5, 30, always_limited=True)
 
 
 @dataclass(slots=True)
-class FailuresInARow:
-    """Failed tries without success between them, as far as there is a bound to them.
+class ConsecutiveFailures:
+    """Failed attempts with no success between them, as far as a limit applies to them.
 
-    :ivar since: when the first of them failed; None while the trouble is one without a bound, such
-        as an outage while a run is polled. What comes after it begins anew.
-    :ivar counted: those among them whose number is limited.
+    :ivar since: clock time of the first of them; None (default) if no limit applies to the latest,
+        such as an outage while a run is polled. The limits then start anew.
+    :ivar counted: how many of them have a kind whose number is limited; default 0.
     """
 
     since: float | None = None
     counted: int = 0
 
-    def note(self, now: float, waits: Backoff, *, is_bounded: bool) -> None:
-        """Note a failed try."""
-        if not is_bounded:
+    def record(self, now: float, backoff: Backoff, *, is_limited: bool) -> None:
+        """Record a failed attempt.
+
+        :param now: clock time in seconds.
+        :param backoff: the waits for its error.
+        :param is_limited: whether the limits of these waits apply.
+        """
+        if not is_limited:
             self.since, self.counted = None, 0
             return
         self.since = now if self.since is None else self.since
-        self.counted += waits.tries is not None
+        self.counted += backoff.max_attempts is not None
 
 
 @dataclass(frozen=True)
 class RetryPolicy:
-    """Decides after each failed try whether to try again, and when.
+    """Decides after each failed attempt whether to retry, and when.
 
-    :param limit: tries at the most; None (default) leaves it to the times of the table above.
-    :param delay: seconds before the second try, in place of the table's first waits, except that
-        a Retry-After is still honoured; None (default) for the table.
-    :param endless: wait out any outage, however long (for polling a run that is known to be
-        there: the caller's own time limit ends it). Default False.
-    :param address_is_good: take an answer that is not the API's for trouble that passes, with
-        ``endless``. Default False.
-    :param missing_passes: take "does not exist" for trouble that passes: the run was just launched.
-        Default False.
-    :param longest_retry_after: cap in seconds on what a Retry-After may ask for; default 5
-        minutes.
+    :param max_attempts: attempts at most; None (default) leaves it to the table of this module.
+    :param initial_wait: seconds before the second attempt, in place of the table's first waits; a
+        Retry-After is still honoured. None (default) for the table.
+    :param no_deadline: wait out any outage, however long; for polling a run that is known to
+        exist, where the caller has a timeout of its own. Default False.
+    :param is_host_known: with ``no_deadline``, retry a response that is not the API's, because the
+        host has answered before. Default False.
+    :param retry_not_found: retry "does not exist", because the run was just launched. Default
+        False.
+    :param max_retry_after: longest Retry-After in seconds that is honoured; default 300.
     :param tenacity_args: arguments for tenacity that replace the policy's own (``stop``,
         ``wait``, ``retry``, ``before_sleep``, ...), as ``databricks_retry_args`` gives them.
     :param random: source of jitter, 0 to 1.
-    :param clock: seconds from any start, only ever growing.
+    :param clock: monotonic clock in seconds.
     """
 
-    limit: int | None = None
-    delay: float | None = None
-    endless: bool = False
-    address_is_good: bool = False
-    missing_passes: bool = False
-    longest_retry_after: float = 5 * MINUTE
+    max_attempts: int | None = None
+    initial_wait: float | None = None
+    no_deadline: bool = False
+    is_host_known: bool = False
+    retry_not_found: bool = False
+    max_retry_after: float = 5 * _MINUTE
     tenacity_args: Mapping[str, Any] = field(default_factory=dict)
     random: Callable[[], float] = random.random
     clock: Callable[[], float] = time.monotonic
 
     def without_deadline(self) -> RetryPolicy:
-        """Return the same policy, waiting out any outage: for polling a known run."""
-        return replace(self, endless=True)
+        """Return the same policy with ``no_deadline``, for polling a run that is known to exist."""
+        return replace(self, no_deadline=True)
 
-    def answered_before(self) -> RetryPolicy:
-        """Return the same policy for who knows the address to be good: the API has answered."""
-        return self if self.address_is_good else replace(self, address_is_good=True)
+    def with_known_host(self) -> RetryPolicy:
+        """Return the same policy with ``is_host_known``, for a host that has answered."""
+        return self if self.is_host_known else replace(self, is_host_known=True)
 
-    def waits(self, error: BaseException, *, idempotent: bool) -> Backoff | None:
-        """Return how to wait out an error; None when the same call must not be tried again."""
-        waits: Backoff | None = None
+    def backoff_for(self, error: BaseException, *, idempotent: bool) -> Backoff | None:
+        """Return the waits after an error; None if the call must not be retried.
+
+        :param error: how the attempt failed.
+        :param idempotent: whether the call may be sent again if its response was lost.
+        """
+        backoff: Backoff | None = None
         if isinstance(error, (HostNotFoundError, ProxyError)) and error.first_contact:
-            waits = _at_first_contact(error)
-        elif self.endless and isinstance(error, AuthenticationError):
-            waits = _REFUSED_WHILE_POLLING
-        elif self.missing_passes and isinstance(error, NotFoundError):
-            waits = _NOT_SHOWN_YET
+            backoff = _backoff_at_first_contact(error)
+        elif self.no_deadline and isinstance(error, AuthenticationError):
+            backoff = _REFUSED_CREDENTIALS
+        elif self.retry_not_found and isinstance(error, NotFoundError):
+            backoff = _NOT_FOUND_YET
         elif isinstance(error, UnexpectedResponseError) and is_success(error.status):
-            waits = _DOES_NOT_FIT if error.does_not_fit else _GATEWAY_PAGE
-        elif self.endless and self.address_is_good and isinstance(error, UnexpectedResponseError):
-            waits = _ODD_WHILE_POLLING
+            backoff = _INVALID_BODY if error.does_not_fit else _GATEWAY_PAGE
+        elif self.no_deadline and self.is_host_known and isinstance(error, UnexpectedResponseError):
+            backoff = _UNEXPECTED_WHILE_POLLING
         else:
-            for kind, known in _TROUBLE:
+            for kind, known in _BACKOFFS:
                 if isinstance(error, kind):
-                    waits = known
+                    backoff = known
                     break
         may_have_acted = isinstance(error, JobsAPIError) and error.outcome_unknown
-        return None if may_have_acted and not idempotent else waits
+        return None if may_have_acted and not idempotent else backoff
 
-    def waits_on(
-        self, error: BaseException, failures: FailuresInARow, next_wait: float = 0.0
+    def should_retry(
+        self, error: BaseException, failures: ConsecutiveFailures, next_wait: float = 0.0
     ) -> bool:
-        """Return whether there is to be another try, for who sends each try by itself.
+        """Return whether to make another attempt, for a caller that has its own retry loop.
 
-        :param error: how the latest try failed.
-        :param failures: the tries that failed before it; this one is noted.
-        :param next_wait: seconds to wait before another try; default 0.
+        :param error: how the latest attempt failed.
+        :param failures: the failed attempts before it; this one is recorded there.
+        :param next_wait: seconds to wait before the next attempt; default 0.
         """
-        waits = self.waits(error, idempotent=True)
-        return waits is not None and self._goes_on(waits, failures, self.clock(), next_wait)
+        backoff = self.backoff_for(error, idempotent=True)
+        return backoff is not None and self._is_within_limits(
+            backoff, failures, self.clock(), next_wait
+        )
 
-    def _goes_on(
-        self, waits: Backoff, failures: FailuresInARow, now: float, next_wait: float = 0.0
+    def _is_within_limits(
+        self, backoff: Backoff, failures: ConsecutiveFailures, now: float, next_wait: float = 0.0
     ) -> bool:
-        failures.note(now, waits, is_bounded=not self.endless or waits.bounded)
+        failures.record(now, backoff, is_limited=not self.no_deadline or backoff.always_limited)
         if failures.since is None:
             return True
-        if waits.tries is not None and failures.counted >= waits.tries:
+        if backoff.max_attempts is not None and failures.counted >= backoff.max_attempts:
             return False
-        return now + next_wait - failures.since <= waits.patience
+        return now + next_wait - failures.since <= backoff.timeout
 
-    def wait_before_try(self, error: BaseException, tries: int) -> float:
-        """Seconds to wait after the given number of failed tries, the last one with this error."""
-        waits = self.waits(error, idempotent=True)
-        if waits is None:
+    def wait_seconds(self, error: BaseException, attempts: int) -> float:
+        """Return the seconds to wait before the next attempt.
+
+        :param error: how the latest attempt failed.
+        :param attempts: number of failed attempts so far.
+        """
+        backoff = self.backoff_for(error, idempotent=True)
+        if backoff is None:
             return 0.0
-        first = waits.first if self.delay is None else self.delay
-        # The exponent is bounded since an endless wait may come to thousands of tries.
-        seconds = min(first * 2.0 ** min(tries - 1, 20), max(waits.longest, first))
+        initial = backoff.initial if self.initial_wait is None else self.initial_wait
+        # The exponent is limited, since without a deadline there may be thousands of attempts.
+        seconds = min(initial * 2.0 ** min(attempts - 1, 20), max(backoff.maximum, initial))
         if isinstance(error, RateLimitError) and error.retry_after is not None:
-            seconds = min(error.retry_after, self.longest_retry_after)
+            seconds = min(error.retry_after, self.max_retry_after)
         return seconds * (1 + JITTER * self.random())
 
     def tenacity(
@@ -285,49 +315,50 @@ class RetryPolicy:
     ) -> dict[str, Any]:
         """Return the arguments of ``tenacity.Retrying`` and ``AsyncRetrying`` for one call.
 
-        :param call_name: what it is called in the log.
-        :param idempotent: whether the call may be sent again when its answer got lost.
-        :param forbidden_is_final: whether a 403 is an answer like others, and no trouble.
+        :param call_name: the call's name for the log.
+        :param idempotent: whether the call may be sent again if its response was lost.
+        :param forbidden_is_final: whether a 403 is an expected response, which is not retried;
+            default False.
         """
         started = self.clock()
-        # Where nothing is waited out without a bound, all time since the first try counts.
-        failures = FailuresInARow(None if self.endless else 0.0)
+        # With a deadline, all time since the first attempt counts.
+        failures = ConsecutiveFailures(None if self.no_deadline else 0.0)
 
         def error_of(state: tenacity.RetryCallState) -> BaseException | None:
             return state.outcome.exception() if state.outcome is not None else None
 
         def retry(state: tenacity.RetryCallState) -> bool:
             error = error_of(state)
-            # A 401 is never about what was asked for, but about the credentials.
+            # A 401 is about the credentials, never about what was asked for.
             if (
                 forbidden_is_final
                 and isinstance(error, AuthenticationError)
                 and error.status == 403
             ):
                 return False
-            return error is not None and self.waits(error, idempotent=idempotent) is not None
+            return error is not None and self.backoff_for(error, idempotent=idempotent) is not None
 
         def wait(state: tenacity.RetryCallState) -> float:
             error = error_of(state)
-            return 0.0 if error is None else self.wait_before_try(error, state.attempt_number)
+            return 0.0 if error is None else self.wait_seconds(error, state.attempt_number)
 
         def stop(state: tenacity.RetryCallState) -> bool:
             error = error_of(state)
-            waits = None if error is None else self.waits(error, idempotent=idempotent)
-            if waits is None:
+            backoff = None if error is None else self.backoff_for(error, idempotent=idempotent)
+            if backoff is None:
                 return True
-            if self.limit is not None and not self.endless:
-                return state.attempt_number >= self.limit
-            # idle_for: with faked sleeping the waits count although the clock stood still.
+            if self.max_attempts is not None and not self.no_deadline:
+                return state.attempt_number >= self.max_attempts
+            # idle_for: where sleeping is faked, the waits count although the clock stood still.
             now = max(self.clock() - started, state.idle_for)
-            return not self._goes_on(waits, failures, now, state.upcoming_sleep)
+            return not self._is_within_limits(backoff, failures, now, state.upcoming_sleep)
 
         def before_sleep(state: tenacity.RetryCallState) -> None:
-            # One line when trouble starts; the rest is for who looks closely.
+            # One warning for each outage; the further attempts at debug level.
             level = logging.WARNING if state.attempt_number == 1 else logging.DEBUG
             log.log(
                 level,
-                "%s did not work: %s. Next try in %.1f s.",
+                "%s failed: %s. Next attempt in %.1f s.",
                 call_name,
                 error_of(state),
                 state.upcoming_sleep,
@@ -342,10 +373,10 @@ class RetryPolicy:
         return {**arguments, **self.tenacity_args, "reraise": True}
 
 
-def _at_first_contact(error: HostNotFoundError | ProxyError) -> Backoff | None:
-    """Return how to wait out what may be a wrong setting: no answer ever came from the host."""
+def _backoff_at_first_contact(error: HostNotFoundError | ProxyError) -> Backoff | None:
+    """Return the waits for what may be a wrong setting: no response ever came from the host."""
     if isinstance(error, (InvalidProxyError, ProxyAuthenticationError)):
-        return None  # the same password again may lock the account
+        return None  # sending the same password again may lock the account
     if isinstance(error, ProxyError) and (error.status or 0) >= 500:
         return _PROXY_CANNOT_CONNECT
-    return _UNUSABLE_FROM_THE_FIRST_TRY
+    return _UNUSABLE_FROM_THE_START

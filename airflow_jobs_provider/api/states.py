@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from airflow_jobs_provider.api.text import visible
+from airflow_jobs_provider.api.text import printable
 
 __all__ = ["RunLifeCycleState", "RunResultState", "RunState", "RunStatus"]
 
@@ -71,7 +71,7 @@ _KNOWN_RESULT_STATES = frozenset(RunResultState)
 
 # How a run that reached TERMINATED ended. SUCCESS_WITH_FAILURES is the service's word for a run
 # whose last tasks succeeded although an earlier one did not.
-_VERDICT_OF_TERMINATED: Mapping[str, RunStatus] = {
+_STATUS_OF_TERMINATED: Mapping[str, RunStatus] = {
     RunResultState.SUCCESS: RunStatus.SUCCEEDED,
     RunResultState.SUCCESS_WITH_FAILURES: RunStatus.SUCCEEDED_WITH_FAILURES,
     RunResultState.FAILED: RunStatus.FAILED,
@@ -85,7 +85,7 @@ _VERDICT_OF_TERMINATED: Mapping[str, RunStatus] = {
 }
 # INTERNAL_ERROR is unsuccessful whatever its result ("Create", max_retries); the result only
 # tells a time-out and a cancellation apart from the rest.
-_VERDICT_OF_INTERNAL_ERROR: Mapping[str, RunStatus] = {
+_STATUS_OF_INTERNAL_ERROR: Mapping[str, RunStatus] = {
     RunResultState.TIMEDOUT: RunStatus.TIMED_OUT,
     RunResultState.CANCELED: RunStatus.CANCELED,
     RunResultState.UPSTREAM_CANCELED: RunStatus.CANCELED,
@@ -136,8 +136,8 @@ class RunState:
         if self.life_cycle_state == RunLifeCycleState.SKIPPED:
             return RunStatus.SKIPPED
         if self.life_cycle_state == RunLifeCycleState.INTERNAL_ERROR:
-            return _VERDICT_OF_INTERNAL_ERROR.get(self.result_state or "", RunStatus.FAILED)
-        return _VERDICT_OF_TERMINATED.get(self.result_state or "", RunStatus.FAILED)
+            return _STATUS_OF_INTERNAL_ERROR.get(self.result_state or "", RunStatus.FAILED)
+        return _STATUS_OF_TERMINATED.get(self.result_state or "", RunStatus.FAILED)
 
     @property
     def is_terminal(self) -> bool:
@@ -161,4 +161,4 @@ class RunState:
 
     def __str__(self) -> str:
         states = "/".join(filter(None, (self.life_cycle_state or "no state", self.result_state)))
-        return visible(f"{states}: {self.state_message}" if self.state_message else states)
+        return printable(f"{states}: {self.state_message}" if self.state_message else states)

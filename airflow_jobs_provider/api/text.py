@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-__all__ = ["visible", "visible_lines", "web_address"]
+__all__ = ["printable", "printable_lines", "safe_url"]
 
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
-def visible(text: object, limit: int | None = None) -> str:
+def printable(text: object, limit: int | None = None) -> str:
     r"""Return text on one line, with control characters and line breaks as escapes such as ``\n``.
 
     :param text: the text; anything else is converted with ``str``.
@@ -27,7 +27,7 @@ def visible(text: object, limit: int | None = None) -> str:
     return f"{shown}..." if is_cut else shown
 
 
-def visible_lines(text: str) -> str:
+def printable_lines(text: str) -> str:
     """Return text of several lines, such as a trace, indented, with control characters as escapes.
 
     No line of it can be taken for a line of the log. Colors, as notebooks' traces have them, are
@@ -36,10 +36,10 @@ def visible_lines(text: str) -> str:
     :param text: the text.
     """
     plain = _COLORS.sub("", text)
-    return "\n".join(f"    {visible(line)}" for line in re.split(r"\r\n|\n", plain))
+    return "\n".join(f"    {printable(line)}" for line in re.split(r"\r\n|\n", plain))
 
 
-def web_address(text: str) -> str | None:
+def safe_url(text: str) -> str | None:
     """Return text if it is an address that a browser may be sent to, else None.
 
     :param text: what the service gave as an address; only http and https are good.

@@ -155,7 +155,9 @@ class DatabricksJobsHook(BaseHook):
         from airflow_jobs_provider.api.retry import RetryPolicy
 
         return RetryPolicy(
-            limit=self.retry_limit, delay=self.retry_delay, tenacity_args=self.retry_args
+            max_attempts=self.retry_limit,
+            initial_wait=self.retry_delay,
+            tenacity_args=self.retry_args,
         )
 
     def _client_arguments(self, access: WorkspaceAccess) -> dict[str, Any]:
@@ -496,7 +498,7 @@ class DatabricksJobsHook(BaseHook):
 
         try:
             client = self.client
-            client.send(endpoints.list_runs(limit=1), retries=RetryPolicy(limit=1))
+            client.send(endpoints.list_runs(limit=1), retries=RetryPolicy(max_attempts=1))
         except (JobsAPIError, ValueError) as error:
             return False, str(error)
         return True, f"Connected to {client.base_url}: the Jobs API answers."

@@ -36,9 +36,9 @@ def check_id(name: str, value: Any) -> None:
     :raises InvalidRequestError: it is no id.
     """
     if value is not None and not has_unrendered(value):
-        from airflow_jobs_provider.api.ids import id_argument
+        from airflow_jobs_provider.api.ids import require_id
 
-        id_argument(name, value)
+        require_id(name, value)
 
 
 def check_flags(**flags: Any) -> None:
@@ -78,12 +78,12 @@ def check_token(value: Any) -> None:
     """
     if not isinstance(value, str):
         return
-    from airflow_jobs_provider.api.schema.rules.tasks import is_no_token, no_token
+    from airflow_jobs_provider.api.schema.rules.tasks import is_unset_token, unset_token_problem
 
-    if is_no_token(value):
+    if is_unset_token(value):
         from airflow_jobs_provider.api.errors import InvalidRequestError
 
-        raise InvalidRequestError("", [no_token("idempotency_token")])
+        raise InvalidRequestError("", [unset_token_problem("idempotency_token")])
 
 
 @overload
@@ -141,6 +141,6 @@ def check_storable(retry_args: Mapping[str, Any] | None) -> None:
 
 def _refuse(name: str, rule: str, value: Any) -> NoReturn:
     from airflow_jobs_provider.api.errors import InvalidRequestError
-    from airflow_jobs_provider.api.problems import Problem, what_it_is
+    from airflow_jobs_provider.api.problems import Problem, describe_value
 
-    raise InvalidRequestError("", [Problem(name, rule, what_it_is(value))])
+    raise InvalidRequestError("", [Problem(name, rule, describe_value(value))])

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.api.ids import exactly_one_of, id_argument
+from airflow_jobs_provider.api.ids import require_exactly_one, require_id
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_id, seconds
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
@@ -68,7 +68,7 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        exactly_one_of(run_id=run_id, job_id=job_id)
+        require_exactly_one(run_id=run_id, job_id=job_id)
         check_flags(wait_for_termination=wait_for_termination)
         self.run_id = run_id
         self.job_id = job_id
@@ -81,7 +81,7 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
             check_when_parsed(call_name, None, request, validate=self.validate)
 
     def _request(self) -> tuple[str, dict[str, Any]]:
-        exactly_one_of(run_id=self.run_id, job_id=self.job_id)
+        require_exactly_one(run_id=self.run_id, job_id=self.job_id)
         if self.job_id not in (None, ""):
             return "runs/cancel-all", {"job_id": self.job_id}
         return "runs/cancel", {"run_id": self.run_id}
@@ -91,7 +91,7 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
         with airflow_exceptions():
             call_name, request = self._request()
             ((name, value),) = request.items()
-            number = id_argument(name, value)
+            number = require_id(name, value)
             check_before_sending(call_name, {name: number}, validate=self.validate)
             if name == "job_id":
                 self.hook.cancel_all_runs(number)
@@ -111,12 +111,12 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
         An outage is waited out, however long.
         """
         from airflow_jobs_provider.api import endpoints
-        from airflow_jobs_provider.api.pagination import read_until_items
+        from airflow_jobs_provider.api.pagination import read_first_items
         from airflow_jobs_provider.api.states import RunState
 
         if name == "job_id":
             call = endpoints.list_runs(job_id=number, active_only=True)
-            runs = self.hook.client.run(read_until_items(call))
+            runs = self.hook.client.run(read_first_items(call))
         else:
             without_deadline = self.hook.retry_policy().without_deadline()
             runs = [self.hook.send(endpoints.get_run(number), retries=without_deadline)]

@@ -59,10 +59,10 @@ class DatabricksDeleteRunOperator(DatabricksJobsBaseOperator):
     def execute(self, context: Context) -> None:
         """Delete the run."""
         from airflow_jobs_provider.api.errors import NotFoundError
-        from airflow_jobs_provider.api.ids import id_argument
+        from airflow_jobs_provider.api.ids import require_id
 
         with airflow_exceptions():
-            run_id = id_argument("run_id", self.run_id)
+            run_id = require_id("run_id", self.run_id)
             check_before_sending("runs/delete", {"run_id": run_id}, validate=self.validate)
             try:
                 self.hook.delete_run(run_id)

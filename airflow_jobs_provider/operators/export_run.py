@@ -89,10 +89,10 @@ class DatabricksExportRunOperator(DatabricksJobsBaseOperator):
     def execute(self, context: Context) -> list[str]:
         """Fetch the views and write each to its file."""
         from airflow_jobs_provider.api.endpoints import export_run_as_stream
-        from airflow_jobs_provider.api.ids import id_argument
+        from airflow_jobs_provider.api.ids import require_id
 
         with airflow_exceptions():
-            run_id = id_argument("run_id", self.run_id)
+            run_id = require_id("run_id", self.run_id)
             _check_path(self.path)
             check_before_sending("runs/export", self._request(), validate=self.validate)
         base = str(self.path).rstrip("/")

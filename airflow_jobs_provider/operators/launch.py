@@ -261,16 +261,18 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
             return
         # A client of its own, since the kill may have interrupted the other one, or Airflow's
         # answer to a look-up; and quickly, since Airflow sends SIGKILL a few seconds after this.
-        quickly, is_new = RetryPolicy(limit=3, delay=0.5), True
+        quickly, is_new = RetryPolicy(max_attempts=3, initial_wait=0.5), True
         try:
-            with self.hook.client.twin() as client:
+            with self.hook.client.clone() as client:
                 if run.run_id is None:
                     # The answer is not there, or was lost. The same token brings the run's id.
                     assert run.call is not None
                     run.answered(client.send(run.call, retries=quickly), launched_at=time.time())
                 assert run.run_id is not None
                 is_new = is_just_launched(run.launched_at, time.time())
-                client.send(cancel_run(run.run_id), retries=replace(quickly, missing_passes=is_new))
+                client.send(
+                    cancel_run(run.run_id), retries=replace(quickly, retry_not_found=is_new)
+                )
         except JobsAPIError as error:
             if isinstance(error, NotFoundError) and run.run_id is not None and not is_new:
                 self.log.info("Run %s does not exist any more and is not canceled.", run.run_id)
@@ -420,7 +422,7 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
 
         return client.run(
             steps,
-            on_try=self._run.on_try,
+            on_attempt=self._run.on_attempt,
             on_event=on_event or self._run.record,
             before_step=check,
             wait=wait,

@@ -167,11 +167,11 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``run-now`` call, with the job's id where its name was given."""
         from airflow_jobs_provider.api.endpoints import run_now
-        from airflow_jobs_provider.api.ids import exactly_one_of, id_argument
+        from airflow_jobs_provider.api.ids import require_exactly_one, require_id
 
         request = self.request_with_dag_params(context)
         job_name = request.pop("job_name", None)
-        exactly_one_of(job_id=request.get("job_id"), job_name=job_name)
+        require_exactly_one(job_id=request.get("job_id"), job_name=job_name)
         if job_name not in (None, ""):
             check_text("job_name", job_name)
             try:
@@ -180,7 +180,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
                 raise AirflowException(str(error)) from error
             if request["job_id"] is None:
                 raise AirflowException(f"no job has the name {job_name!r}")
-        request["job_id"] = id_argument("job_id", request["job_id"])
+        request["job_id"] = require_id("job_id", request["job_id"])
         return run_now(request)
 
     def _launch(self, context: Context, first_attempt_index: int) -> Launched:

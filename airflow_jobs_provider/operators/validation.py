@@ -36,14 +36,14 @@ def fields_over_json(call_name: str, json: Any, fields: Mapping[str, Any]) -> di
     :param fields: the fields given by name.
     :raises InvalidRequestError: ``json`` is no map of fields, or a text cannot be read.
     """
-    from airflow_jobs_provider.api.schema.payload_text import read_payload, with_structures_read
+    from airflow_jobs_provider.api.schema.payload_text import parse_nested_text, read_payload
 
     given = {name: value for name, value in fields.items() if value is not None}
     merged = {**read_payload("json", json), **given}
     if isinstance(merged.get("timeout_seconds"), timedelta):
         # Rounded up: a timeout of 0 is none.
         merged["timeout_seconds"] = math.ceil(merged["timeout_seconds"].total_seconds())
-    return with_structures_read(call_name, merged)
+    return parse_nested_text(call_name, merged)
 
 
 def check_when_parsed(

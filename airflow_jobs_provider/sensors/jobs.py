@@ -24,7 +24,7 @@ from airflow_jobs_provider.airflow_compat.start_trigger import (
     refuse_what_cannot_start_there,
     wait_began,
 )
-from airflow_jobs_provider.api.ids import exactly_one_of
+from airflow_jobs_provider.api.ids import require_exactly_one
 from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
@@ -139,7 +139,7 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        exactly_one_of(run_id=run_id, job_id=job_id, job_name=job_name)
+        require_exactly_one(run_id=run_id, job_id=job_id, job_name=job_name)
         if started_since is not None and run_id is not None:
             raise ValueError("started_since is for job_id and job_name; a run_id names the run")
         if started_since is None and run_id is None:

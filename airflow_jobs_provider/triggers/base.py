@@ -19,7 +19,7 @@ from airflow_jobs_provider.airflow_compat.deferred_tasks import (
 )
 from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.errors import JobsAPIError
-from airflow_jobs_provider.api.proxies import note_reached
+from airflow_jobs_provider.api.proxies import record_reached
 from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.workflows.base import Event, RunIdentified
@@ -85,7 +85,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         """Wait until the run has ended, then yield the one event."""
         event: TriggerEvent | None = None
         if self.reached_by:
-            note_reached(self.reached_by)
+            record_reached(self.reached_by)
         if self.cancel_on_kill:
             prepare_questions(self)
         try:
@@ -268,7 +268,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
                 is_new = is_just_launched(self.launched_at, time.time())
-                retries = replace(_CANCEL_RETRIES, missing_passes=is_new)
+                retries = replace(_CANCEL_RETRIES, retry_not_found=is_new)
                 # With the client, and within the rate limit, of all triggers of the connection.
                 await poller_of(self._hook).send(endpoints.cancel_run(run_id), retries=retries)
         except asyncio.CancelledError:

@@ -417,8 +417,8 @@ TROUBLE: dict[str, tuple[Any, list[float], bool]] = {
 def test_passing_trouble_is_waited_out(name: str, face: Face, server: ScriptedServer) -> None:
     """After three failures the fourth try's answer counts, and the waits are the policy's."""
     step, waits, _ = TROUBLE[name]
-    endless = RetryPolicy(random=lambda: 0.0, endless=True)
-    face.connect(server.url, timeout_seconds=0.05, retries=endless)
+    no_deadline = RetryPolicy(random=lambda: 0.0, no_deadline=True)
+    face.connect(server.url, timeout_seconds=0.05, retries=no_deadline)
     server.will(step, step, step, answer({"run_id": 7}))
     # A launch, since aiohttp by itself repeats a lost GET once, at once.
     assert face.send(endpoints.submit_run({})) == 7
@@ -468,7 +468,8 @@ def test_a_limit_and_delay_of_the_users_own(connected: Face, server: ScriptedSer
     server.will(*[answer({}, 503)] * 9)
     with pytest.raises(errors.ServerError):
         connected.send(
-            endpoints.get_run(7), retries=RetryPolicy(limit=3, delay=2, random=lambda: 0.0)
+            endpoints.get_run(7),
+            retries=RetryPolicy(max_attempts=3, initial_wait=2, random=lambda: 0.0),
         )
     assert (len(server.requests), connected.waits) == (3, [2, 4])
 
@@ -489,7 +490,7 @@ def test_tenacity_arguments_of_the_users_own(connected: Face, server: ScriptedSe
 def test_nobody_listens(face: Face, server: ScriptedServer) -> None:
     """A refused connection is tried again, also for a creation, and the error names the host."""
     server.close()
-    face.connect(server.url, retries=RetryPolicy(limit=3, random=lambda: 0.0))
+    face.connect(server.url, retries=RetryPolicy(max_attempts=3, random=lambda: 0.0))
     with pytest.raises(errors.ConnectError, match="Connection refused") as caught:
         face.send(endpoints.create_job({}))
     assert caught.value.host == f"127.0.0.1:{server.port}"
@@ -624,5 +625,5 @@ def test_no_secret_in_the_log(
     caplog.set_level("DEBUG")
     server.will(answer({}, 503), answer({"run_id": 7}))
     connected.send(endpoints.get_run(7))
-    assert "runs/get did not work" in caplog.text
+    assert "runs/get failed" in caplog.text
     assert TOKEN not in caplog.text

@@ -14,8 +14,8 @@ from airflow_jobs_provider.api.export_stream import iter_views
 from airflow_jobs_provider.api.responses import (
     InvalidResponseError,
     NotJSONError,
-    json_object,
-    read_views,
+    parse_json_object,
+    parse_views,
 )
 
 
@@ -84,11 +84,11 @@ def test_the_same_views_in_parts_of_any_size(
 )
 def test_answers_that_fit(body: bytes) -> None:
     """What may be missing may be missing."""
-    answer = json_object(body)
+    answer = parse_json_object(body)
     assert answer is not None
     expected = [
         {"content": "", **{k: v for k, v in view.items() if v is not None}}
-        for view in read_views(answer)
+        for view in parse_views(answer)
     ]
     for size in range(1, 20):
         assert views(body, size) == expected
@@ -137,7 +137,7 @@ def test_answers_that_do_not_fit(body: bytes, problem: str) -> None:
 )
 def test_what_is_no_json(body: bytes) -> None:
     """Cut off, broken or a page."""
-    assert json_object(body) is None
+    assert parse_json_object(body) is None
     for size in (1, 5, 1000):
         with pytest.raises(NotJSONError):
             views(body, size)

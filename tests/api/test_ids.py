@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
-from airflow_jobs_provider.api.ids import MAX_ID, id_argument, read_id
+from airflow_jobs_provider.api.ids import MAX_ID, parse_id, require_id
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from airflow_jobs_provider.api.ids import MAX_ID, id_argument, read_id
 )
 def test_a_whole_number_or_its_decimal_text_is_an_id(value: Any, expected: int) -> None:
     """An int64 above 0, also as text."""
-    read = read_id(value)
+    read = parse_id(value)
     assert (read, type(read)) == (expected, int)
 
 
@@ -30,6 +30,6 @@ NO_IDS = [
 @pytest.mark.parametrize("value", NO_IDS, ids=lambda value: repr(value)[:20])
 def test_anything_else_is_no_id(value: Any) -> None:
     """Nothing is rounded, trimmed or guessed; the error about an argument does not quote it."""
-    assert read_id(value) is None
+    assert parse_id(value) is None
     with pytest.raises(InvalidRequestError, match=r"^job_id must be a whole number from 1 to 92"):
-        id_argument("job_id", value)
+        require_id("job_id", value)

@@ -301,7 +301,7 @@ def test_a_proxy_that_says_nothing(face: Face, monkeypatch: pytest.MonkeyPatch) 
         face.connect(f"https://{HOST}", proxies=Proxies({"https": silent.url}), timeout_seconds=30)
         began = time.monotonic()
         with pytest.raises(errors.ProxyError, match=silent.url):
-            face.send(endpoints.get_run(7), retries=RetryPolicy(limit=1))
+            face.send(endpoints.get_run(7), retries=RetryPolicy(max_attempts=1))
         assert time.monotonic() - began < 5
     finally:
         silent.close()
@@ -313,7 +313,7 @@ def test_a_proxy_that_hangs_up(face: Face) -> None:
     try:
         face.connect(f"https://{HOST}", proxies=Proxies({"https": server.url}))
         with pytest.raises(errors.ProxyError, match=server.url):
-            face.send(endpoints.create_job({}), retries=RetryPolicy(limit=3))
+            face.send(endpoints.create_job({}), retries=RetryPolicy(max_attempts=3))
         assert len(face.waits) == 2
     finally:
         server.close()
@@ -322,9 +322,9 @@ def test_a_proxy_that_hangs_up(face: Face) -> None:
 @pytest.fixture
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> float:
     """What is given up after 50 s is given up after half a second."""
-    short = dataclasses.replace(retry._UNUSABLE_FROM_THE_FIRST_TRY, patience=0.5)
-    monkeypatch.setattr(retry, "_UNUSABLE_FROM_THE_FIRST_TRY", short)
-    return short.patience
+    short = dataclasses.replace(retry._UNUSABLE_FROM_THE_START, timeout=0.5)
+    monkeypatch.setattr(retry, "_UNUSABLE_FROM_THE_START", short)
+    return short.timeout
 
 
 def connect(monkeypatch: pytest.MonkeyPatch, host: str, **extra: Any) -> None:

@@ -19,7 +19,7 @@ from airflow_jobs_provider.api.retry import RetryPolicy
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, Step, answer
 from tests.helpers.client_face import Face
 
-ONCE = RetryPolicy(limit=1)
+ONCE = RetryPolicy(max_attempts=1)
 MIB = 1024 * 1024
 
 
@@ -52,7 +52,7 @@ DRIPS = {
 def test_an_answer_that_comes_byte_by_byte(name: str, face: Face, server: ScriptedServer) -> None:
     """Each byte is in time, the whole is not: it is given up at the deadline, and asked again."""
     server.will(DRIPS[name], answer({"run_id": 7}))
-    face.connect(server.url, timeout_seconds=5, answer_seconds=0.5)
+    face.connect(server.url, timeout_seconds=5, response_timeout_seconds=0.5)
     began = time.monotonic()
     with pytest.raises(errors.ResponseLostError, match=r"not whole within 0\.5 s"):
         face.send(endpoints.get_run(7), retries=ONCE)
@@ -90,7 +90,7 @@ LARGE: dict[str, Step] = {
 def test_an_answer_that_is_too_large(name: str, face: Face, server: ScriptedServer) -> None:
     """It is left unread beyond the limit, whose size is that of the decoded answer."""
     server.will(LARGE[name])
-    face.connect(server.url, max_answer_bytes=MIB)
+    face.connect(server.url, max_response_bytes=MIB)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(errors.UnexpectedResponseError, match="more than 1 MiB"):
         face.send(endpoints.get_run(7), retries=ONCE)
@@ -111,10 +111,10 @@ def test_an_export_may_be_larger(face: Face, server: ScriptedServer) -> None:
     """An export has a limit of its own: 256 MiB where others have 64."""
     export = {"views": [{"name": "n", "content": "x" * (2 * MIB), "type": "NOTEBOOK"}]}
     server.will(answer(export), answer(export))
-    face.connect(server.url, max_answer_bytes=MIB)
+    face.connect(server.url, max_response_bytes=MIB)
     (view,) = face.send(endpoints.export_run(7))
     assert len(view["content"]) == 2 * MIB
-    assert endpoints.export_run(7).max_answer_bytes == 256 * MIB
+    assert endpoints.export_run(7).max_response_bytes == 256 * MIB
 
 
 def test_gzip_is_read(face: Face, server: ScriptedServer) -> None:

@@ -33,7 +33,7 @@ from tests.fakes.scripted_server import (
 from tests.helpers.client_face import Face
 from tests.helpers.tracebacks import shown_with_locals
 
-ONCE = RetryPolicy(limit=1)
+ONCE = RetryPolicy(max_attempts=1)
 PASSWORD = "the-password-of-somebody-1234"
 BASIC = "bWU6dGhlLXBhc3N3b3JkLW9mLXNvbWVib2R5LTEyMzQ="
 

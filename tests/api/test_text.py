@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_jobs_provider.api.text import visible, visible_lines, web_address
+from airflow_jobs_provider.api.text import printable, printable_lines, safe_url
 
 
 @pytest.mark.parametrize(
@@ -21,21 +21,21 @@ from airflow_jobs_provider.api.text import visible, visible_lines, web_address
 )
 def test_control_characters_are_made_visible(text: object, shown: str) -> None:
     """Text stays on one line and is printable; letters of every script stay as they are."""
-    assert visible(text) == shown
+    assert printable(text) == shown
     assert shown.isprintable()
 
 
 def test_long_text_is_cut() -> None:
     """The limit counts the characters of the text; three dots tell that there was more."""
-    assert visible("x" * 500, 500) == "x" * 500
-    assert visible("x" * 501, 500) == "x" * 500 + "..."
-    assert visible("\n" * 3, 2) == r"\n\n..."
+    assert printable("x" * 500, 500) == "x" * 500
+    assert printable("x" * 501, 500) == "x" * 500 + "..."
+    assert printable("\n" * 3, 2) == r"\n\n..."
 
 
 def test_a_trace_is_no_part_of_the_log() -> None:
     """Each line is indented and shows its control characters; colors are left out."""
     trace = "\x1b[0;31mValueError\x1b[0m: a\r\n2026-01-01 ERROR forged\x07\n  at x"
-    assert visible_lines(trace) == (
+    assert printable_lines(trace) == (
         "    ValueError: a\n    2026-01-01 ERROR forged\\x07\n      at x"
     )
 
@@ -45,7 +45,7 @@ def test_a_trace_is_no_part_of_the_log() -> None:
 )
 def test_an_address_of_the_web(text: str) -> None:
     """The schemes http and https, as the service gives them."""
-    assert web_address(text) == text
+    assert safe_url(text) == text
 
 
 @pytest.mark.parametrize(
@@ -67,4 +67,4 @@ def test_an_address_of_the_web(text: str) -> None:
 )
 def test_no_address_of_the_web(text: str) -> None:
     """Nothing that runs in a browser, and nothing that breaks a line of the log."""
-    assert web_address(text) is None
+    assert safe_url(text) is None

@@ -9,12 +9,12 @@ import pytest
 from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.endpoints import Call
 from airflow_jobs_provider.api.errors import InvalidRequestError
-from airflow_jobs_provider.api.pagination import Pages
+from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.schema.validation import find_problems
 from airflow_jobs_provider.api.schema.version_selection import (
     choose_api_version,
-    too_low_version_problems,
+    find_version_problems,
 )
 
 NOTEBOOK: dict[str, Any] = {"notebook_task": {"notebook_path": "/n"}}
@@ -120,7 +120,7 @@ def name(case: Any) -> str:
 def test_what_the_reference_knows_goes_to_2_0(call: str, request_: dict[str, Any]) -> None:
     """Nulls count as not given; no endpoint that works by an id needs a later version."""
     assert choose_api_version(call, request_) == "2.0"
-    assert too_low_version_problems(call, request_, "2.0") == []
+    assert find_version_problems(call, request_, "2.0") == []
 
 
 @pytest.mark.parametrize(("call", "request_", "field"), LATER, ids=name)
@@ -129,12 +129,12 @@ def test_a_field_that_the_reference_does_not_know(
 ) -> None:
     """At any depth it takes the request to 2.2; a lower pinned version is refused by the field."""
     assert choose_api_version(call, request_) == "2.2"
-    (problem,) = too_low_version_problems(call, request_, "2.0")
+    (problem,) = find_version_problems(call, request_, "2.0")
     assert problem.field == field
     assert "2.1" in problem.rule
     assert '"api_version": "2.2"' in problem.found
     assert problem in find_problems(call, request_, api_version="2.0")
-    assert too_low_version_problems(call, request_, "2.1") == []
+    assert find_version_problems(call, request_, "2.1") == []
     sent = Call(ENDPOINTS[call].verb, call, request_, True, lambda answer: answer)
     assert sent.api_version() == "2.2"
     assert sent.api_version("2.1") == "2.1"
@@ -173,7 +173,7 @@ def test_repair_needs_2_1() -> None:
 def test_all_fields_that_are_too_new_are_named() -> None:
     """The user changes one thing: the version. What is below such a field is not told again."""
     request = {"tasks": [TASK], "queue": {"enabled": True}, "git_source": {}}
-    fields = [p.field for p in too_low_version_problems("runs/submit", request, "2.0")]
+    fields = [p.field for p in find_version_problems("runs/submit", request, "2.0")]
     assert fields == ["tasks", "queue", "git_source"]
 
 
@@ -210,9 +210,9 @@ def test_the_pages_of_a_list_are_of_one_version(answer: dict[str, Any]) -> None:
         (endpoints.list_jobs(), "2.0"),
     ]
     for call, version in lists:
-        pages = Pages(call)
+        pages = Paginator(call)
         items = {"runs": [{"run_id": 1}]} if call.path == "runs/list" else {"jobs": [{"job_id": 1}]}
-        pages.received(call.read({**items, **answer}))
+        pages.add_page(call.read({**items, **answer}))
         following = pages.call()
         assert following.api_version() == call.api_version() == version
         assert following.api_version("2.0") == "2.0"

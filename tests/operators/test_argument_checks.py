@@ -38,8 +38,8 @@ TASKS: dict[Any, dict[str, Any]] = {
 }
 RUNS: tuple[Any, ...] = (DatabricksSubmitRunOperator, DatabricksRunNowOperator)
 WAITS: tuple[Any, ...] = (*RUNS, DatabricksJobRunSensor)
-ENDLESS: list[Any] = []
-ENDLESS.append(ENDLESS)
+RECURSIVE: list[Any] = []
+RECURSIVE.append(RECURSIVE)
 
 
 def make(kind: Any, **arguments: Any) -> Any:
@@ -154,7 +154,7 @@ def deferrable_by_default(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         {"reraise": True, "wait": tenacity.wait_fixed(1)},
         {"before_sleep": print},
         {"stop": float("nan")},
-        {"stop": ENDLESS},
+        {"stop": RECURSIVE},
         {"stop": timedelta(seconds=1)},
     ],
 )

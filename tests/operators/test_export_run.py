@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings(
 CONTEXT: Any = {"ti": SimpleNamespace(dag_id="d", task_id="t")}
 MIB = 1024 * 1024
 RUN = answer({"run_id": 7})
-ONCE = RetryPolicy(limit=1)
+ONCE = RetryPolicy(max_attempts=1)
 
 
 @pytest.fixture(autouse=True)

@@ -151,7 +151,7 @@ def test_a_kill_just_after_the_launch(
     context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A cancel that does not find the run is sent again; for an old run that is no trouble."""
-    monkeypatch.setattr(retry, "_NOT_SHOWN_YET", retry.Backoff(0.01, 0.01))
+    monkeypatch.setattr(retry, "_NOT_FOUND_YET", retry.Backoff(0.01, 0.01))
     operator = operator_of("runs/submit")
     server.will(LAUNCHED, RUNNING, answer({}, 400))
     with pytest.raises(AirflowException):

@@ -185,8 +185,12 @@ def _check_one_line(bench: Bench, endpoint: str, fault: str) -> None:
     assert re.search(_reason(fault), line), line
     assert "Error" not in line, line
     in_triggerer = "cannot be followed for now" in line
-    assert in_triggerer or line.startswith(f"{endpoint} did not work: "), line
-    ends = [one for one in bench.lines(logging.INFO) if re.search(r"(works|answers) again", one)]
+    assert in_triggerer or line.startswith(f"{endpoint} failed: "), line
+    ends = [
+        one
+        for one in bench.lines(logging.INFO)
+        if re.search(r"(succeeded after|answers again)", one)
+    ]
     assert len(ends) == 1, ends
 
 
@@ -341,7 +345,7 @@ def test_an_outage_without_end_at_get_output(bench: Bench, mode: str) -> None:
     bench.service.trouble("runs/get-output", FAULTS["503"], FOREVER)
     assert bench.run("runs/submit", mode) is None
     began, gave_up = bench.lines()
-    assert "runs/get-output did not work" in began
+    assert "runs/get-output failed" in began
     assert "The output of run 1001 cannot be read" in gave_up
 
 

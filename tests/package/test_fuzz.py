@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from airflow_jobs_provider.api import endpoints, retry
 from airflow_jobs_provider.api.errors import JobsAPIError, UnexpectedResponseError
-from airflow_jobs_provider.api.pagination import read_all
+from airflow_jobs_provider.api.pagination import read_all_items
 from airflow_jobs_provider.api.responses import InvalidResponseError
 from airflow_jobs_provider.api.retry import Backoff, RetryPolicy
 from airflow_jobs_provider.api.states import RunState
@@ -209,7 +209,7 @@ def test_the_client(
 
     server.steps.clear()
     server.will(*[step] * tries)
-    face.connect(server.url, retries=RetryPolicy(limit=tries))
+    face.connect(server.url, retries=RetryPolicy(max_attempts=tries))
     try:
         result = face.send(call)
     except JobsAPIError as error:
@@ -252,7 +252,7 @@ WORKFLOWS: dict[str, Callable[[], Generator[Any, Any, Any]]] = {
     "follow task": lambda: follow_task(RUN_ID, "a", polling_period=lambda: 1.0, log=NO_LOG),
     "cancel previous": lambda: cancel_previous_runs(3, polling_period_seconds=1.0),
     "repair": lambda: repair_once(RUN_ID, max_repairs=2, polling_period_seconds=1.0),
-    "list": lambda: read_all(endpoints.list_runs()),
+    "list": lambda: read_all_items(endpoints.list_runs()),
 }
 STEPS = 25
 
@@ -315,9 +315,9 @@ def test_the_poller(
 ) -> None:
     """One run's answers are its own waiter's trouble: the others get their runs."""
     monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
-    for name in ("_DOES_NOT_FIT", "_REFUSED_WHILE_POLLING", "_ODD_WHILE_POLLING"):
+    for name in ("_INVALID_BODY", "_REFUSED_CREDENTIALS", "_UNEXPECTED_WHILE_POLLING"):
         monkeypatch.setattr(
-            retry, name, Backoff(0.001, 0.002, patience=0.05, tries=4, bounded=True)
+            retry, name, Backoff(0.001, 0.002, timeout=0.05, max_attempts=4, always_limited=True)
         )
     asyncio.run(asyncio.wait_for(_poll(monkeypatch, odd, listed), 20))
 

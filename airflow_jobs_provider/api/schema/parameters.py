@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["parameters_as_text"]
+__all__ = ["stringify_parameters"]
 
 _OF_TEXT = frozenset(
     {
@@ -32,7 +32,7 @@ _OF_TEXT = frozenset(
 _HOLDERS = frozenset({"task", "new_cluster", "tasks", "job_clusters"})
 
 
-def parameters_as_text(request: Mapping[str, Any]) -> dict[str, Any]:
+def stringify_parameters(request: Mapping[str, Any]) -> dict[str, Any]:
     """Return a request or job settings with numbers and booleans as text, where only text is taken.
 
     That is in parameters, tags, Spark configuration and environment variables, at the top, in each
@@ -60,7 +60,7 @@ def parameters_as_text(request: Mapping[str, Any]) -> dict[str, Any]:
 
 def _holder_as_text(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return parameters_as_text(value)
+        return stringify_parameters(value)
     if isinstance(value, (list, tuple)):
         return [_holder_as_text(item) for item in value]
     return value

@@ -15,11 +15,11 @@ from functools import cache
 from typing import Any, get_args, get_origin
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
-from airflow_jobs_provider.api.problems import Problem, field_path, what_it_is
-from airflow_jobs_provider.api.schema.structures import Field, fields_of, maps_and_enumerations
+from airflow_jobs_provider.api.problems import Problem, describe_value, field_path
+from airflow_jobs_provider.api.schema.structures import Field, fields_of, named_types
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 
-__all__ = ["read_payload", "with_structures_read"]
+__all__ = ["parse_nested_text", "read_payload"]
 
 Path = tuple[str | int, ...]
 
@@ -39,7 +39,7 @@ _LATER_MAPS = frozenset(
         "trigger",
     }
 )
-_LATER_TEXTS = frozenset({"budget_policy_id", "description", "performance_target"})
+_LATER_STRINGS = frozenset({"budget_policy_id", "description", "performance_target"})
 _LATER_LISTS = frozenset({"access_control_list", "dbt_commands", "environments", "parameters"})
 
 _EXCERPT = 20
@@ -63,11 +63,11 @@ def read_payload(name: str, value: Any) -> Mapping[str, Any]:
     if isinstance(value, str):
         value = _read((name,), value)
     if not isinstance(value, Mapping):
-        raise _invalid((name,), "must be a map of fields", what_it_is(value))
+        raise _invalid((name,), "must be a map of fields", describe_value(value))
     return value
 
 
-def with_structures_read(call_name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
+def parse_nested_text(call_name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
     """Return a payload in which each structure, list and map that is given as text is read.
 
     :param call_name: the endpoint, such as ``runs/submit``.
@@ -86,15 +86,15 @@ def _with_read(value: Mapping[str, Any], structure: Any, path: Path) -> dict[str
 def _item(name: str, item: Any, field: Field | None, path: Path) -> Any:
     place = (*path, name)
     kind = _kind(name, field)
-    if field is None and name in _LATER_TEXTS and not isinstance(item, (str, type(None))):
-        raise _invalid(place, "must be text", what_it_is(item))
+    if field is None and name in _LATER_STRINGS and not isinstance(item, (str, type(None))):
+        raise _invalid(place, "must be text", describe_value(item))
     if kind is not None and item is not None:
         is_text = isinstance(item, str)
         if is_text:
             item = _read(place, item)
         # What has a type is checked with the rest of the request.
         if (is_text or field is None) and not isinstance(item, kind):
-            raise _invalid(place, _RULES[kind], what_it_is(item))
+            raise _invalid(place, _RULES[kind], describe_value(item))
     inner = field.structure if field is not None else None
     if inner is None:
         return item
@@ -128,9 +128,7 @@ def _kind(name: str, field: Field | None) -> Any:
 @cache
 def _map_names() -> frozenset[str]:
     return frozenset(
-        name
-        for name, held in maps_and_enumerations().items()
-        if get_origin(get_args(held)[0]) is dict
+        name for name, held in named_types().items() if get_origin(get_args(held)[0]) is dict
     )
 
 

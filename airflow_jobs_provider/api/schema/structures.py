@@ -16,16 +16,16 @@ from airflow_jobs_provider.api.schema import types
 
 __all__ = [
     "Field",
+    "belongs_to_clusters_api",
     "fields_of",
-    "is_of_another_service",
-    "maps_and_enumerations",
-    "nested",
+    "named_types",
+    "structure_fields",
     "structures",
 ]
 
 _PLAIN = {
-    types.Text: "STRING",
-    types.Flag: "BOOL",
+    types.String: "STRING",
+    types.Bool: "BOOL",
     types.Int32: "INT32",
     types.Int64: "INT64",
     types.Double: "DOUBLE",
@@ -48,7 +48,7 @@ class Field:
     name: str
     type_name: str
     required: bool
-    later: bool
+    is_later: bool
     min_version: str
     structure: Any
     is_list: bool
@@ -64,7 +64,7 @@ def fields_of(structure: Any) -> Mapping[str, Field]:
 
 
 @cache
-def nested(structure: Any) -> tuple[Field, ...]:
+def structure_fields(structure: Any) -> tuple[Field, ...]:
     """Return the fields of a structure that hold structures."""
     return tuple(field for field in fields_of(structure).values() if field.structure is not None)
 
@@ -89,7 +89,7 @@ _OF_OTHER_SERVICES = frozenset(
 )
 
 
-def is_of_another_service(structure: Any) -> bool:
+def belongs_to_clusters_api(structure: Any) -> bool:
     """Whether a structure belongs to clusters or libraries, whatever the Jobs API's version."""
     return structure in _OF_OTHER_SERVICES
 
@@ -103,25 +103,27 @@ def structures() -> dict[str, Any]:
     }
 
 
-def maps_and_enumerations() -> dict[str, Any]:
+def named_types() -> dict[str, Any]:
     """Return the maps and enumerations by the reference's name."""
     return {
-        named.name: value for value in vars(types).values() for named in _marks(value, types.Named)
+        named.name: value
+        for value in vars(types).values()
+        for named in _marks(value, types.ReferenceName)
     }
 
 
-def values_of(enumeration: Any) -> tuple[str, ...]:
+def enum_values(enumeration: Any) -> tuple[str, ...]:
     """Return the reference's values of an enumeration; none for a map."""
-    for named in _marks(enumeration, types.Named):
+    for named in _marks(enumeration, types.ReferenceName):
         if named.values:
             return tuple(named.values)
     inner = get_args(enumeration)[0]
     return get_args(inner) if get_origin(inner) is Literal else ()
 
 
-def is_open(enumeration: Any) -> bool:
+def is_open_enum(enumeration: Any) -> bool:
     """Whether the service may add to the values of an enumeration."""
-    return any(named.values for named in _marks(enumeration, types.Named))
+    return any(named.values for named in _marks(enumeration, types.ReferenceName))
 
 
 def _marks(hint: Any, kind: Any) -> Iterator[Any]:
@@ -133,10 +135,10 @@ def _field(name: str, hint: Any) -> Field:
     required = get_origin(hint) is Required
     if required:
         hint = get_args(hint)[0]
-    later = next(_marks(hint, types.Later), None)
-    if later is not None:
+    is_later = next(_marks(hint, types.NotIn20), None)
+    if is_later is not None:
         held, *marks = get_args(hint)
-        kept = [mark for mark in marks if not isinstance(mark, types.Later)]
+        kept = [mark for mark in marks if not isinstance(mark, types.NotIn20)]
         hint = Annotated[(held, *kept)] if kept else held
     inner, is_list = hint, get_origin(hint) is list
     if is_list:
@@ -146,8 +148,8 @@ def _field(name: str, hint: Any) -> Field:
         name=name,
         type_name=f"array of {type_name}" if is_list else type_name,
         required=required,
-        later=later is not None,
-        min_version="2.0" if later is None else later.min_version,
+        is_later=is_later is not None,
+        min_version="2.0" if is_later is None else is_later.min_version,
         structure=inner if is_typeddict(inner) else None,
         is_list=is_list,
     )
@@ -156,7 +158,7 @@ def _field(name: str, hint: Any) -> Field:
 def _type_name(hint: Any) -> str:
     if hint in _PLAIN:
         return _PLAIN[hint]
-    for named in _marks(hint, types.Named):
+    for named in _marks(hint, types.ReferenceName):
         return str(named.name)
     if get_origin(hint) is Literal:
         return "STRING"

@@ -137,7 +137,7 @@ class Check:
         return core_schema.no_info_plain_validator_function(check)
 
 
-class IsText(Check):
+class StringCheck(Check):
     """The value is text."""
 
     rule = "must be text"
@@ -153,7 +153,7 @@ class IsText(Check):
         return core_schema.str_schema(strict=True)
 
 
-class IsFlag(Check):
+class BooleanCheck(Check):
     """The value is true or false, as such or as a rendered template gives it."""
 
     rule = "must be true or false"
@@ -166,7 +166,7 @@ class IsFlag(Check):
 _DIGITS = re.compile(r"\s*[+-]?[0-9]{1,20}\s*", re.ASCII)
 
 
-class IsWhole(Check):
+class IntegerCheck(Check):
     """The value is a whole number within bounds, as such or as text.
 
     :param low: the least allowed.
@@ -190,7 +190,7 @@ class IsWhole(Check):
         )
 
 
-class IsNumber(Check):
+class NumberCheck(Check):
     """The value is a number, as such or as text."""
 
     rule = "must be a number"
@@ -206,7 +206,7 @@ class IsNumber(Check):
         return True
 
 
-class IsScalar(Check):
+class ScalarCheck(Check):
     """The value is text, a number, or true or false: what becomes text on the way."""
 
     rule = "must be text, a number, or true or false"
@@ -217,7 +217,7 @@ class IsScalar(Check):
 
 
 @dataclass(frozen=True)
-class Named:
+class ReferenceName:
     """The reference's name of a map or an enumeration.
 
     :ivar name: the name.
@@ -229,7 +229,7 @@ class Named:
 
 
 @dataclass(frozen=True)
-class Later:
+class NotIn20:
     """Marks a field that version 2.0's reference does not list.
 
     :ivar min_version: lowest version that is known to take it.
@@ -238,16 +238,16 @@ class Later:
     min_version: str = "2.1"
 
 
-LATER = Later()
+LATER = NotIn20()
 # The reference does not list it; a service of 2.0 takes it all the same.
-UNLISTED = Later("2.0")
+UNDOCUMENTED_IN_2_0 = NotIn20("2.0")
 _TWO_31, _TWO_63 = 2**31, 2**63
-Text = Annotated[str, IsText()]
-Flag = Annotated[bool, IsFlag()]
-Int32 = Annotated[int, IsWhole(-_TWO_31, _TWO_31 - 1)]
-Int64 = Annotated[int, IsWhole(-_TWO_63, _TWO_63 - 1)]
-Double = Annotated[float, IsNumber()]
-Scalar = Annotated[str | int | float | bool, IsScalar()]
+String = Annotated[str, StringCheck()]
+Bool = Annotated[bool, BooleanCheck()]
+Int32 = Annotated[int, IntegerCheck(-_TWO_31, _TWO_31 - 1)]
+Int64 = Annotated[int, IntegerCheck(-_TWO_63, _TWO_63 - 1)]
+Double = Annotated[float, NumberCheck()]
+Scalar = Annotated[str | int | float | bool, ScalarCheck()]
 
 
 class Structure(TypedDict, total=False):
@@ -260,10 +260,10 @@ class Structure(TypedDict, total=False):
 
 AzureAvailability = Annotated[
     Literal["SPOT_AZURE", "ON_DEMAND_AZURE", "SPOT_WITH_FALLBACK_AZURE"],
-    Named("AzureAvailability"),
+    ReferenceName("AzureAvailability"),
 ]
 PauseStatus = Literal["PAUSED", "UNPAUSED"]
-ViewsToExport = Annotated[Literal["CODE", "DASHBOARDS", "ALL"], Named("ViewsToExport")]
+ViewsToExport = Annotated[Literal["CODE", "DASHBOARDS", "ALL"], ReferenceName("ViewsToExport")]
 RunType = Literal["JOB_RUN", "WORKFLOW_RUN", "SUBMIT_RUN"]
 _LIFE_CYCLE_STATES = (
     "QUEUED",
@@ -274,20 +274,20 @@ _LIFE_CYCLE_STATES = (
     "SKIPPED",
     "INTERNAL_ERROR",
 )
-RunLifeCycleState = Annotated[Text, Named("RunLifeCycleState", _LIFE_CYCLE_STATES)]
+RunLifeCycleState = Annotated[String, ReferenceName("RunLifeCycleState", _LIFE_CYCLE_STATES)]
 RunResultState = Annotated[
-    Text, Named("RunResultState", ("SUCCESS", "FAILED", "TIMEDOUT", "CANCELED"))
+    String, ReferenceName("RunResultState", ("SUCCESS", "FAILED", "TIMEDOUT", "CANCELED"))
 ]
-TriggerType = Annotated[Text, Named("TriggerType", ("PERIODIC", "ONE_TIME", "RETRY"))]
-ViewType = Annotated[Text, Named("ViewType", ("NOTEBOOK", "DASHBOARD"))]
+TriggerType = Annotated[String, ReferenceName("TriggerType", ("PERIODIC", "ONE_TIME", "RETRY"))]
+ViewType = Annotated[String, ReferenceName("ViewType", ("NOTEBOOK", "DASHBOARD"))]
 
 # -- maps -----------------------------------------------------------------------------------------
 
-ParamPair = Annotated[dict[Text, Text], Named("ParamPair")]
-ClusterTag = Annotated[dict[Text, Text], Named("ClusterTag")]
+ParamPair = Annotated[dict[String, String], ReferenceName("ParamPair")]
+ClusterTag = Annotated[dict[String, String], ReferenceName("ClusterTag")]
 # The reference says STRING; its own example has a number and a boolean.
-SparkConfPair = Annotated[dict[Text, Scalar], Named("SparkConfPair")]
-SparkEnvPair = Annotated[dict[Text, Text], Named("SparkEnvPair")]
+SparkConfPair = Annotated[dict[String, Scalar], ReferenceName("SparkConfPair")]
+SparkEnvPair = Annotated[dict[String, String], ReferenceName("SparkEnvPair")]
 
 # -- clusters -------------------------------------------------------------------------------------
 
@@ -295,25 +295,25 @@ SparkEnvPair = Annotated[dict[Text, Text], Named("SparkEnvPair")]
 class WorkspaceStorageInfo(Structure, total=False):
     """A file in the workspace (reference: "WorkspaceStorageInfo")."""
 
-    destination: Required[Text]
+    destination: Required[String]
 
 
 class DbfsStorageInfo(Structure, total=False):
     """A place in DBFS (reference: "DbfsStorageInfo")."""
 
-    destination: Required[Text]
+    destination: Required[String]
 
 
 class FileStorageInfo(Structure, total=False):
     """A file on the cluster's machines, with container services (reference: "FileStorageInfo")."""
 
-    destination: Required[Text]
+    destination: Required[String]
 
 
 class ABFSSStorageInfo(Structure, total=False):
     """A place in Azure Data Lake Storage (reference: "ABFSSStorageInfo")."""
 
-    destination: Required[Text]
+    destination: Required[String]
 
 
 class InitScriptInfo(Structure, total=False):
@@ -351,49 +351,49 @@ class NewCluster(Structure, total=False):
 
     num_workers: Int32
     autoscale: AutoScale
-    spark_version: Text
+    spark_version: String
     spark_conf: SparkConfPair
-    node_type_id: Text
-    driver_node_type_id: Text
+    node_type_id: String
+    driver_node_type_id: String
     custom_tags: ClusterTag
     cluster_log_conf: ClusterLogConf
     init_scripts: list[InitScriptInfo]
     spark_env_vars: SparkEnvPair
-    enable_elastic_disk: Flag
-    driver_instance_pool_id: Text
-    instance_pool_id: Text
-    azure_attributes: Annotated[AzureAttributes, UNLISTED]
-    policy_id: Annotated[Text, UNLISTED]
+    enable_elastic_disk: Bool
+    driver_instance_pool_id: String
+    instance_pool_id: String
+    azure_attributes: Annotated[AzureAttributes, UNDOCUMENTED_IN_2_0]
+    policy_id: Annotated[String, UNDOCUMENTED_IN_2_0]
 
 
 class MavenLibrary(Structure, total=False):
     """A library from Maven (reference: "MavenLibrary")."""
 
-    coordinates: Required[Text]
-    repo: Text
-    exclusions: list[Text]
+    coordinates: Required[String]
+    repo: String
+    exclusions: list[String]
 
 
 class PythonPyPiLibrary(Structure, total=False):
     """A library from PyPI (reference: "PythonPyPiLibrary")."""
 
-    package: Required[Text]
-    repo: Text
+    package: Required[String]
+    repo: String
 
 
 class RCranLibrary(Structure, total=False):
     """A library from CRAN (reference: "RCranLibrary")."""
 
-    package: Required[Text]
-    repo: Text
+    package: Required[String]
+    repo: String
 
 
 class Library(Structure, total=False):
     """A library to install; exactly one kind (reference: "Library")."""
 
-    jar: Text
-    egg: Text
-    whl: Text
+    jar: String
+    egg: String
+    whl: String
     pypi: PythonPyPiLibrary
     maven: MavenLibrary
     cran: RCranLibrary
@@ -402,7 +402,7 @@ class Library(Structure, total=False):
 class ClusterSpec(Structure, total=False):
     """What a run runs on (reference: "ClusterSpec")."""
 
-    existing_cluster_id: Text
+    existing_cluster_id: String
     new_cluster: NewCluster
     libraries: list[Library]
 
@@ -410,8 +410,8 @@ class ClusterSpec(Structure, total=False):
 class ClusterInstance(Structure, total=False):
     """The cluster and Spark context that a run used (reference: "ClusterInstance")."""
 
-    cluster_id: Text
-    spark_context_id: Text
+    cluster_id: String
+    spark_context_id: String
 
 
 # -- tasks ----------------------------------------------------------------------------------------
@@ -420,7 +420,7 @@ class ClusterInstance(Structure, total=False):
 class NotebookTask(Structure, total=False):
     """A notebook and its parameters (reference: "NotebookTask")."""
 
-    notebook_path: Required[Text]
+    notebook_path: Required[String]
     revision_timestamp: Int64
     base_parameters: ParamPair
 
@@ -428,28 +428,28 @@ class NotebookTask(Structure, total=False):
 class SparkJarTask(Structure, total=False):
     """A JAR's main class (reference: "SparkJarTask")."""
 
-    jar_uri: Text
-    main_class_name: Text
-    parameters: list[Text]
+    jar_uri: String
+    main_class_name: String
+    parameters: list[String]
 
 
 class SparkPythonTask(Structure, total=False):
     """A Python file (reference: "SparkPythonTask")."""
 
-    python_file: Required[Text]
-    parameters: list[Text]
+    python_file: Required[String]
+    parameters: list[String]
 
 
 class SparkSubmitTask(Structure, total=False):
     """A spark-submit command line (reference: "SparkSubmitTask")."""
 
-    parameters: list[Text]
+    parameters: list[String]
 
 
 class PipelineTask(Structure, total=False):
     """A Delta Live Tables pipeline (reference: "PipelineTask")."""
 
-    pipeline_id: Text
+    pipeline_id: String
 
 
 class RunJobTask(Structure, total=False):
@@ -476,17 +476,17 @@ class JobTask(Structure, total=False):
 class JobEmailNotifications(Structure, total=False):
     """Whom to write to, and when (reference: "JobEmailNotifications")."""
 
-    on_start: list[Text]
-    on_success: list[Text]
-    on_failure: list[Text]
-    on_duration_warning_threshold_exceeded: list[Text]
-    no_alert_for_skipped_runs: Flag
+    on_start: list[String]
+    on_success: list[String]
+    on_failure: list[String]
+    on_duration_warning_threshold_exceeded: list[String]
+    no_alert_for_skipped_runs: Bool
 
 
 class Webhook(Structure, total=False):
     """A notification destination of the workspace (reference: "Webhook")."""
 
-    id: Required[Text]
+    id: Required[String]
 
 
 class WebhookNotifications(Structure, total=False):
@@ -501,9 +501,9 @@ class WebhookNotifications(Structure, total=False):
 class JobNotificationSettings(Structure, total=False):
     """When to stay silent (reference: "JobNotificationSettings")."""
 
-    no_alert_for_skipped_runs: Flag
-    no_alert_for_canceled_runs: Flag
-    alert_on_last_attempt: Flag
+    no_alert_for_skipped_runs: Bool
+    no_alert_for_canceled_runs: Bool
+    alert_on_last_attempt: Bool
 
 
 class JobsHealthRule(Structure, total=False):
@@ -512,7 +512,7 @@ class JobsHealthRule(Structure, total=False):
     Later versions measure bytes, which outgrow the INT32 named there.
     """
 
-    metric: Text
+    metric: String
     operator: Literal["GREATER_THAN"]
     value: Int64
 
@@ -526,8 +526,8 @@ class JobsHealthRules(Structure, total=False):
 class CronSchedule(Structure, total=False):
     """When a job runs by itself (reference: "CronSchedule")."""
 
-    quartz_cron_expression: Required[Text]
-    timezone_id: Required[Text]
+    quartz_cron_expression: Required[String]
+    timezone_id: Required[String]
     pause_status: PauseStatus
 
 
@@ -537,12 +537,12 @@ class CronSchedule(Structure, total=False):
 class TaskSettings(ClusterSpec, JobTask, total=False):
     """One of several tasks, in the form of API 2.1 and later."""
 
-    task_key: Annotated[Text, LATER]
-    job_cluster_key: Annotated[Text, LATER]
+    task_key: Annotated[String, LATER]
+    job_cluster_key: Annotated[String, LATER]
     timeout_seconds: Annotated[Int32, LATER]
     max_retries: Annotated[Int32, LATER]
     min_retry_interval_millis: Annotated[Int32, LATER]
-    retry_on_timeout: Annotated[Flag, LATER]
+    retry_on_timeout: Annotated[Bool, LATER]
     email_notifications: Annotated[JobEmailNotifications, LATER]
     webhook_notifications: Annotated[WebhookNotifications, LATER]
     health: Annotated[JobsHealthRules, LATER]
@@ -557,21 +557,21 @@ class ForEachTask(Structure, total=False):
 class JobCluster(Structure, total=False):
     """A cluster that several tasks share, in the form of API 2.1 and later."""
 
-    job_cluster_key: Annotated[Text, LATER]
+    job_cluster_key: Annotated[String, LATER]
     new_cluster: Annotated[NewCluster, LATER]
 
 
 class JobSettings(ClusterSpec, JobTask, total=False):
     """The settings of a job (reference: "JobSettings")."""
 
-    name: Text
+    name: String
     email_notifications: JobEmailNotifications
     webhook_notifications: WebhookNotifications
     notification_settings: JobNotificationSettings
     timeout_seconds: Int32
     max_retries: Int32
     min_retry_interval_millis: Int32
-    retry_on_timeout: Flag
+    retry_on_timeout: Bool
     schedule: CronSchedule
     max_concurrent_runs: Int32
     health: JobsHealthRules
@@ -583,8 +583,8 @@ class Job(Structure, total=False):
     """A job as the service knows it (reference: "Job")."""
 
     job_id: Int64
-    creator_user_name: Text
-    run_as: Text
+    creator_user_name: String
+    run_as: String
     settings: JobSettings
     created_time: Int64
 
@@ -595,10 +595,10 @@ class Job(Structure, total=False):
 class RunParameters(Structure, total=False):
     """The parameters of one run; one kind only (reference: "RunParameters")."""
 
-    jar_params: list[Text]
+    jar_params: list[String]
     notebook_params: ParamPair
-    python_params: list[Text]
-    spark_submit_params: list[Text]
+    python_params: list[String]
+    spark_submit_params: list[String]
 
 
 class RunState(Structure, total=False):
@@ -606,8 +606,8 @@ class RunState(Structure, total=False):
 
     life_cycle_state: RunLifeCycleState
     result_state: RunResultState
-    user_cancelled_or_timedout: Flag
-    state_message: Text
+    user_cancelled_or_timedout: Bool
+    state_message: String
 
 
 class Run(Structure, total=False):
@@ -615,7 +615,7 @@ class Run(Structure, total=False):
 
     job_id: Int64
     run_id: Int64
-    creator_user_name: Text
+    creator_user_name: String
     number_in_job: Int64
     original_attempt_run_id: Int64
     state: RunState
@@ -630,24 +630,24 @@ class Run(Structure, total=False):
     cleanup_duration: Int64
     end_time: Int64
     trigger: TriggerType
-    run_name: Text
-    run_page_url: Text
-    run_type: Text
+    run_name: String
+    run_page_url: String
+    run_type: String
     attempt_number: Int32
 
 
 class NotebookOutput(Structure, total=False):
     """What a notebook gave back (reference: "NotebookOutput")."""
 
-    result: Text
-    truncated: Flag
+    result: String
+    truncated: Bool
 
 
 class ViewItem(Structure, total=False):
     """One exported view of a run, as HTML (reference: "ViewItem")."""
 
-    content: Text
-    name: Text
+    content: String
+    name: String
     type: ViewType
 
 
@@ -669,8 +669,8 @@ class ListRequest(Structure, total=False):
 
     limit: Annotated[Int32, LATER]
     offset: Annotated[Int32, LATER]
-    name: Annotated[Text, LATER]
-    page_token: Annotated[Text, LATER]
+    name: Annotated[String, LATER]
+    page_token: Annotated[String, LATER]
 
 
 class ListResponse(Structure, total=False):
@@ -695,7 +695,7 @@ class GetResponse(Structure, total=False):
     """A job and its settings (reference: "Get")."""
 
     job_id: Int64
-    creator_user_name: Text
+    creator_user_name: String
     settings: JobSettings
     created_time: Int64
 
@@ -712,14 +712,14 @@ class UpdateRequest(Structure, total=False):
 
     job_id: Required[Int64]
     new_settings: JobSettings
-    fields_to_remove: list[Text]
+    fields_to_remove: list[String]
 
 
 class RunNowRequest(RunParameters, total=False):
     """Run a job now (reference: "Run now")."""
 
     job_id: Required[Int64]
-    idempotency_token: Text
+    idempotency_token: String
 
 
 class RunNowResponse(Structure, total=False):
@@ -732,11 +732,11 @@ class RunNowResponse(Structure, total=False):
 class RunsSubmitRequest(ClusterSpec, JobTask, total=False):
     """Submit a one-time run (reference: "Runs submit")."""
 
-    run_name: Text
+    run_name: String
     webhook_notifications: WebhookNotifications
     notification_settings: JobNotificationSettings
     timeout_seconds: Int32
-    idempotency_token: Text
+    idempotency_token: String
     email_notifications: Annotated[JobEmailNotifications, LATER]
     health: Annotated[JobsHealthRules, LATER]
     tasks: Annotated[list[TaskSettings], LATER]
@@ -752,21 +752,21 @@ class RunsSubmitResponse(Structure, total=False):
 class RunsListRequest(Structure, total=False):
     """List runs, latest start first (reference: "Runs list")."""
 
-    active_only: Flag
-    completed_only: Flag
+    active_only: Bool
+    completed_only: Bool
     job_id: Int64
     offset: Int32
     limit: Int32
     run_type: RunType
-    page_token: Annotated[Text, LATER]
+    page_token: Annotated[String, LATER]
 
 
 class RunsListResponse(Structure, total=False):
     """A page of runs (reference: "Runs list")."""
 
     runs: list[Run]
-    has_more: Flag
-    next_page_token: Annotated[Text, LATER]
+    has_more: Bool
+    next_page_token: Annotated[String, LATER]
 
 
 class RunsGetRequest(Structure, total=False):
@@ -816,7 +816,7 @@ class RunsGetOutputResponse(Structure, total=False):
     """Output or error of a run, and the run (reference: "Runs get output")."""
 
     notebook_output: NotebookOutput
-    error: Text
+    error: String
     metadata: Run
 
 

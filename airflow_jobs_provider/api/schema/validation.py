@@ -17,21 +17,27 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
-from airflow_jobs_provider.api.problems import ENDLESS, Problem, field_path, not_json, what_it_is
-from airflow_jobs_provider.api.schema.parameters import parameters_as_text
-from airflow_jobs_provider.api.schema.rules import broken_rules, request_size
+from airflow_jobs_provider.api.problems import (
+    TOO_DEEP,
+    Problem,
+    describe_value,
+    field_path,
+    find_non_json,
+)
+from airflow_jobs_provider.api.schema.parameters import stringify_parameters
+from airflow_jobs_provider.api.schema.rules import find_violations, request_size
 from airflow_jobs_provider.api.schema.structures import Field, fields_of
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.schema.version_selection import (
     choose_api_version,
-    too_low_version_problems,
+    find_version_problems,
 )
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["find_problems", "structure_problems", "validate"]
+__all__ = ["find_problems", "find_type_problems", "validate"]
 
 
 def validate(
@@ -66,24 +72,24 @@ def find_problems(
     """Return what :func:`validate` would raise for; empty for a good payload."""
     endpoint = ENDPOINTS.get(call_name)
     if endpoint is None:
-        return too_low_version_problems(call_name, {}, api_version or LATEST_API_VERSION)
+        return find_version_problems(call_name, {}, api_version or LATEST_API_VERSION)
     if not isinstance(payload, Mapping):
-        return [Problem("the request", "must be a map of fields", what_it_is(payload))]
+        return [Problem("the request", "must be a map of fields", describe_value(payload))]
     try:
         text = json.dumps(payload, allow_nan=False)
     except RecursionError:
-        return [ENDLESS]
+        return [TOO_DEEP]
     except (TypeError, ValueError):
         text = ""
-        no_json = not_json(payload)
-        if ENDLESS in no_json:
+        no_json = find_non_json(payload)
+        if TOO_DEEP in no_json:
             return no_json
     else:
         no_json = []
     sent = _as_sent(payload)
     found = [
         *request_size(sent, text),
-        *structure_problems(endpoint.request, sent),
+        *find_type_problems(endpoint.request, sent),
         *_version_problems(call_name, sent, api_version, is_azure=is_azure),
     ]
     # What is no JSON is told once, not again as what it should have been.
@@ -97,13 +103,15 @@ def _version_problems(
     """Yield what the version that a request is sent to does not know or take."""
     version = pinned or choose_api_version(call_name, sent)
     if pinned is not None:
-        yield from too_low_version_problems(call_name, sent, pinned)
-    broken = broken_rules(sent, ENDPOINTS[call_name].request)
+        yield from find_version_problems(call_name, sent, pinned)
+    broken = find_violations(sent, ENDPOINTS[call_name].request)
     lasting = {
-        problem.field for rule, problem in broken if rule.binds(LATEST_API_VERSION, is_azure=True)
+        problem.field
+        for rule, problem in broken
+        if rule.applies_to(LATEST_API_VERSION, is_azure=True)
     }
     for rule, problem in broken:
-        if rule.binds(version, is_azure=is_azure):
+        if rule.applies_to(version, is_azure=is_azure):
             yield (
                 problem
                 if problem.field in lasting
@@ -117,7 +125,7 @@ _LATER_ALLOWS_IT = (
 )
 
 
-def structure_problems(structure: Any, value: Any) -> list[Problem]:
+def find_type_problems(structure: Any, value: Any) -> list[Problem]:
     """Return where a value does not have the types of a structure of :mod:`.types`."""
     from pydantic import ValidationError
 
@@ -140,9 +148,9 @@ def _adapter(structure: Any) -> TypeAdapter[Any]:
 
 
 def _as_sent(payload: Mapping[str, Any]) -> dict[str, Any]:
-    sent = parameters_as_text(payload)
+    sent = stringify_parameters(payload)
     if isinstance(sent.get("new_settings"), Mapping):
-        sent["new_settings"] = parameters_as_text(sent["new_settings"])
+        sent["new_settings"] = stringify_parameters(sent["new_settings"])
     return sent
 
 
@@ -163,7 +171,7 @@ def _problem(structure: Any, fault: Mapping[str, Any]) -> Problem:
         return Problem(
             field_path(path[:-2]),
             "must have text as keys",
-            what_it_is(value).replace("it is", "one is", 1),
+            describe_value(value).replace("it is", "one is", 1),
         )
     if kind == "missing" or (value is None and _field(structure, path) is not None):
         return Problem(field_path(path), "must be given", "it is missing")
@@ -171,7 +179,7 @@ def _problem(structure: Any, fault: Mapping[str, Any]) -> Problem:
         rule = f"must be {fault['ctx']['expected']}".replace("'", "")
     else:
         rule = _SAID.get(kind, fault["msg"])
-    return Problem(field_path(path), rule, what_it_is(value))
+    return Problem(field_path(path), rule, describe_value(value))
 
 
 def _is_an_absent_field(structure: Any, fault: Mapping[str, Any]) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 from airflow_jobs_provider.api.problems import Problem, field_path
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VERSION
 
-__all__ = ["choose_api_version", "too_low_version_problems"]
+__all__ = ["choose_api_version", "find_version_problems"]
 
 # A field that is not listed in :mod:`.types` came with it, or after it.
 _AFTER_2_0 = "2.1"
@@ -55,12 +55,12 @@ def choose_api_version(call_name: str, parameters: Mapping[str, Any]) -> str:
     endpoint = ENDPOINTS.get(call_name)
     if endpoint is None:
         return OLDEST_API_VERSION
-    from airflow_jobs_provider.api.schema.rules import broken_rules
+    from airflow_jobs_provider.api.schema.rules import find_violations
 
     try:
         if next(_later_fields(parameters, endpoint.request, ()), None) is not None:
             return LATEST_API_VERSION
-        for rule, _ in broken_rules(parameters, endpoint.request):
+        for rule, _ in find_violations(parameters, endpoint.request):
             if OLDEST_API_VERSION in rule.versions and LATEST_API_VERSION not in rule.versions:
                 return LATEST_API_VERSION
     except RecursionError:
@@ -68,7 +68,7 @@ def choose_api_version(call_name: str, parameters: Mapping[str, Any]) -> str:
     return OLDEST_API_VERSION
 
 
-def too_low_version_problems(
+def find_version_problems(
     call_name: str,
     parameters: Mapping[str, Any],
     api_version: str,
@@ -111,7 +111,7 @@ def _later_fields(
     node: Mapping[Any, Any], structure: Any, path: tuple[str | int, ...]
 ) -> Iterator[_LaterField]:
     """Yield the fields that the reference of 2.0 does not list; not what is below one of them."""
-    from airflow_jobs_provider.api.schema.structures import fields_of, is_of_another_service
+    from airflow_jobs_provider.api.schema.structures import belongs_to_clusters_api, fields_of
 
     fields = fields_of(structure)
     for name, value in node.items():
@@ -119,10 +119,10 @@ def _later_fields(
             continue
         field = fields.get(name)
         if field is None:
-            taken_by_2_0 = is_of_another_service(structure)
+            taken_by_2_0 = belongs_to_clusters_api(structure)
             version = OLDEST_API_VERSION if taken_by_2_0 else _AFTER_2_0
             yield _LaterField((*path, str(name)), version)
-        elif field.later:
+        elif field.is_later:
             yield _LaterField((*path, name), field.min_version)
         elif field.structure is None:
             continue

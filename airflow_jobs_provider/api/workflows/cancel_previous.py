@@ -10,7 +10,7 @@ from airflow_jobs_provider.api.endpoints import (
     list_runs,
 )
 from airflow_jobs_provider.api.errors import NotFoundError
-from airflow_jobs_provider.api.pagination import read_all
+from airflow_jobs_provider.api.pagination import read_all_items
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 
@@ -59,5 +59,5 @@ def _start(run: Run) -> int:
 
 def _active_runs(job_id: int) -> Workflow[list[Run]]:
     call = list_runs(job_id=job_id, active_only=True, limit=RUNS_PER_PAGE_IN_EVERY_VERSION)
-    runs: list[Run] = yield from read_all(call)
+    runs: list[Run] = yield from read_all_items(call)
     return [run for run in runs if not RunState.from_run(run).is_terminal]

@@ -21,9 +21,9 @@ from airflow_jobs_provider.api.endpoints import (
     list_runs,
 )
 from airflow_jobs_provider.api.errors import InvalidRequestError
-from airflow_jobs_provider.api.ids import exactly_one_of, id_argument
-from airflow_jobs_provider.api.pagination import Pages, read_all
-from airflow_jobs_provider.api.problems import Problem, what_it_is
+from airflow_jobs_provider.api.ids import require_exactly_one, require_id
+from airflow_jobs_provider.api.pagination import Paginator, read_all_items
+from airflow_jobs_provider.api.problems import Problem, describe_value
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import RunIdentified, Wait, Workflow
@@ -77,14 +77,14 @@ class Target:
         :raises InvalidRequestError: it is not exactly one of run, job and name, or one cannot be
             read.
         """
-        exactly_one_of(run_id=run_id, job_id=job_id, job_name=job_name)
+        require_exactly_one(run_id=run_id, job_id=job_id, job_name=job_name)
         for name, text in (("job_name", job_name or None), ("task_key", task_key)):
             if text is not None and not (isinstance(text, str) and text):
-                raise _invalid(name, "must be text that is not empty", what_it_is(text))
+                raise _invalid(name, "must be text that is not empty", describe_value(text))
         since = 0.0 if run_id not in (None, "") else _seconds(started_since)
         return cls(
-            run_id=id_argument("run_id", run_id) if run_id not in (None, "") else None,
-            job_id=id_argument("job_id", job_id) if job_id not in (None, "") else None,
+            run_id=require_id("run_id", run_id) if run_id not in (None, "") else None,
+            job_id=require_id("job_id", job_id) if job_id not in (None, "") else None,
             job_name=job_name or None,
             started_since=since,
             began=time.time() if began is None else began,
@@ -109,7 +109,7 @@ def _seconds(moment: datetime | str | None) -> float:
         with suppress(ValueError):
             moment = datetime.fromisoformat(moment)
     if not isinstance(moment, datetime):
-        found = f"it is {moment[:50]!r}" if isinstance(moment, str) else what_it_is(moment)
+        found = f"it is {moment[:50]!r}" if isinstance(moment, str) else describe_value(moment)
         raise _invalid("started_since", "must be a time in ISO 8601", found)
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
@@ -123,7 +123,7 @@ def find_job_id(job_name: str) -> Workflow[int | None]:
 
     :raises ValueError: several jobs have the name; the message has their ids.
     """
-    jobs: list[dict[str, Any]] = yield from read_all(list_jobs(name=job_name))
+    jobs: list[dict[str, Any]] = yield from read_all_items(list_jobs(name=job_name))
     ids: list[int] = [
         job["job_id"] for job in jobs if (job.get("settings") or {}).get("name") == job_name
     ]
@@ -148,8 +148,8 @@ def find_run(job_id: int, *, started_since: float, began: float) -> Workflow[Run
     :param began: when the wait began, likewise.
     """
     found: Run | None = None
-    pages = Pages(list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION))
-    while not pages.has_ended:
+    pages = Paginator(list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION))
+    while not pages.is_exhausted:
         for run in (yield from pages.next_page()):
             started = float(run.get("start_time") or 0) / 1000
             if started and started < started_since:

@@ -24,7 +24,7 @@ from airflow_jobs_provider.api.errors import (
     NotFoundError,
     UnexpectedResponseError,
 )
-from airflow_jobs_provider.api.pagination import Pages
+from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, RunStatus
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import RunIdentified, Wait, Workflow
@@ -254,8 +254,8 @@ def _says_forbidden(error: APIStatusError) -> bool:
 def _find_attempt(run: Run, job_id: int, *, after: int) -> Workflow[Run | None]:
     original = run.get("original_attempt_run_id") or run["run_id"]
     started = run.get("start_time") or 0
-    pages = Pages(list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION))
-    while not pages.has_ended:
+    pages = Paginator(list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION))
+    while not pages.is_exhausted:
         for other in (yield from pages.next_page()):
             if (
                 other.get("original_attempt_run_id") == original

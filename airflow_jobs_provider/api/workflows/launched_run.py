@@ -83,7 +83,7 @@ class LaunchedRun:
         self.run_id = self.launched_at = None
         self.is_canceled = self._outcome_unknown = False
 
-    def on_try(self, call: Call[Any], error: JobsAPIError | None) -> None:
+    def on_attempt(self, call: Call[Any], error: JobsAPIError | None) -> None:
         """Take note of a try to send a call.
 
         :param call: what is sent; only the launch counts.

@@ -25,7 +25,7 @@ from airflow_jobs_provider.api.errors import (
     UnexpectedResponseError,
 )
 from airflow_jobs_provider.api.states import RunResultState, RunState, RunStatus
-from airflow_jobs_provider.api.text import visible
+from airflow_jobs_provider.api.text import printable
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Workflow
 from airflow_jobs_provider.api.workflows.follow import whole_run
@@ -130,14 +130,14 @@ class TaskOutput:
     def failure_lines(self) -> list[str]:
         """Return why the task failed, as lines for people: one, and one for each iteration."""
         name = "" if self.task_key is None else f"Task {self.task_key!r}"
-        lines = [": ".join(filter(None, (name, visible(self.error) or str(self.state))))]
+        lines = [": ".join(filter(None, (name, printable(self.error) or str(self.state))))]
         failed = [
             (index, one)
             for index, one in enumerate(self.iterations or ())
             if one is not None and _failed_itself(one.state)
         ]
         lines += [
-            f"{name}, iteration {index} (run {one.run_id}): {visible(one.error) or one.state}"
+            f"{name}, iteration {index} (run {one.run_id}): {printable(one.error) or one.state}"
             for index, one in failed
             if one.is_read
         ]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from airflow_jobs_provider.api.states import RunState
-from airflow_jobs_provider.api.text import visible
+from airflow_jobs_provider.api.text import printable
 
 __all__ = ["Log", "RunProgress"]
 
@@ -79,7 +79,7 @@ class RunProgress:
         now = self._clock()
         if states != self._states:
             before = (
-                f" after {_duration(now - self._since)} {visible(self._states[0])}"
+                f" after {_duration(now - self._since)} {printable(self._states[0])}"
                 if self._states
                 else ""
             )

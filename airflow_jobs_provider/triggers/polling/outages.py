@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.errors import JobsAPIError, RateLimitError
-from airflow_jobs_provider.api.retry import FailuresInARow
+from airflow_jobs_provider.api.retry import ConsecutiveFailures
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.retry import RetryPolicy
@@ -35,7 +35,7 @@ class ServiceOutage:
 
     def __init__(self) -> None:
         self.failures = 0
-        self.in_a_row = FailuresInARow()
+        self.in_a_row = ConsecutiveFailures()
         self._since: float | None = None
         self._was_told = False
         self._limit_told_at = float("-inf")
@@ -67,14 +67,14 @@ class ServiceOutage:
             )
         self._since = None
         self.failures = 0
-        self.in_a_row = FailuresInARow()
+        self.in_a_row = ConsecutiveFailures()
 
 
 @dataclass(slots=True)
 class _Trouble:
     since: float
     failures: int = 0
-    in_a_row: FailuresInARow = field(default_factory=FailuresInARow)
+    in_a_row: ConsecutiveFailures = field(default_factory=ConsecutiveFailures)
     again_at: float = 0.0
 
 
@@ -101,10 +101,10 @@ class UnreadableRuns:
         for run_id, error in failed.items():
             trouble = self._of.setdefault(run_id, _Trouble(now))
             trouble.failures += 1
-            if not retries.waits_on(error, trouble.in_a_row):
+            if not retries.should_retry(error, trouble.in_a_row):
                 given_up[run_id] = error
                 continue
-            trouble.again_at = now + retries.wait_before_try(error, trouble.failures)
+            trouble.again_at = now + retries.wait_seconds(error, trouble.failures)
             if trouble.failures == 1:
                 new.append(run_id)
         if new:

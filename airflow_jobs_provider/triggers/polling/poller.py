@@ -37,7 +37,7 @@ from airflow_jobs_provider.api.errors import (
     ServerError,
     UnexpectedResponseError,
 )
-from airflow_jobs_provider.api.responses import InvalidResponseError, read_run, read_states
+from airflow_jobs_provider.api.responses import InvalidResponseError, parse_run, parse_states
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
 from airflow_jobs_provider.triggers.polling.outages import ServiceOutage, UnreadableRuns
@@ -79,7 +79,7 @@ SECOND_TRY_SECONDS = 1.0
 # What may be wrong with one run, or one list, while all others can be read.
 _ODD = (AuthenticationError, UnexpectedResponseError)
 _OF_ONE_THING = (*_ODD, ResponseLostError, ServerError, ConflictError)
-_ONE_TRY = RetryPolicy(limit=1)
+_ONE_TRY = RetryPolicy(max_attempts=1)
 
 
 class RunPoller:
@@ -147,7 +147,7 @@ class RunPoller:
             # Not all at the same moment: runs deferred together would be read together.
             due=now + period * (random.uniform(0.8, 1.0) if first else 1.0),  # noqa: S311
             wake_at=float("inf") if at_the_latest is None else now + at_the_latest,
-            known=None if known is None else read_states(dict(known)),
+            known=None if known is None else parse_states(dict(known)),
             future=asyncio.get_running_loop().create_future(),
         )
         self._waiters.join(waiter)
@@ -232,7 +232,7 @@ class RunPoller:
             # A turn for each try: whoever held one while waiting would hold up all others.
             if retries is None and without_deadline:
                 retries = self._retries
-            return await client.send(call, retries=retries, turn=self._turn)
+            return await client.send(call, retries=retries, rate_limit=self._turn)
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -349,8 +349,8 @@ class RunPoller:
         """Wait before the next try, for all waiters together; False where waiting will not help."""
         now = time.monotonic()
         self._outage.record_failure(error, len(self._waiters))
-        seconds = self._retries.wait_before_try(error, self._outage.failures)
-        if not self._retries.waits_on(error, self._outage.in_a_row, seconds):
+        seconds = self._retries.wait_seconds(error, self._outage.failures)
+        if not self._retries.should_retry(error, self._outage.in_a_row, seconds):
             return False
         await async_sleep(seconds)
         if not isinstance(error, RateLimitError):
@@ -361,9 +361,11 @@ class RunPoller:
 
     # -- reading -------------------------------------------------------------------------------
 
-    async def _ask(self, client: AsyncJobsClient, call: Call[T], turn: Turn | None = None) -> T:
+    async def _ask(
+        self, client: AsyncJobsClient, call: Call[T], rate_limit: Turn | None = None
+    ) -> T:
         """Send a call when it is its turn, once."""
-        return await client.send(call, retries=_ONE_TRY, turn=turn or self._turn)
+        return await client.send(call, retries=_ONE_TRY, rate_limit=rate_limit or self._turn)
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -373,7 +375,7 @@ class RunPoller:
             async with self._rate_limiter.acquire() as began:
                 yield
         except RateLimitError as error:
-            seconds = self._retries.wait_before_try(error, self._outage.failures + 1)
+            seconds = self._retries.wait_seconds(error, self._outage.failures + 1)
             self._rate_limiter.slow_down(seconds, asked_at=began)
             raise
 
@@ -400,7 +402,7 @@ class RunPoller:
                 if isinstance(error, AuthenticationError):
                     await client.renew_credentials()
             except JobsAPIError as error:
-                passes = self._retries.waits(error, idempotent=True) is not None and (
+                passes = self._retries.backoff_for(error, idempotent=True) is not None and (
                     isinstance(error, RateLimitError)
                     or self._outage.seconds < PASSING_TROUBLE_SECONDS
                 )
@@ -440,11 +442,11 @@ class RunPoller:
             run = await self._ask(client, get_run(run_id))
             self._note_reading(run_id)
             # By the id that was asked for, whatever the run says.
-            now, states = time.monotonic(), read_states(run)
+            now, states = time.monotonic(), parse_states(run)
             self._waiters.give(run_id, run, states, now, lambda period: period)
         except BadRequestError as error:
             # Of this run only: deleted, or older than the service remembers.
-            if self._retries.waits(error, idempotent=True) is not None:
+            if self._retries.backoff_for(error, idempotent=True) is not None:
                 raise
             self._waiters.fail(run_id, error)
         return True
@@ -482,7 +484,7 @@ class RunPoller:
             # long is not asked the more often for it.
             return max(period * part - self._cycle_seconds, period * 0.7)
 
-        self._retries = self._retries.answered_before()
+        self._retries = self._retries.with_known_host()
         told: set[int] = set()
         woken = 0
         for run in runs:
@@ -490,9 +492,9 @@ class RunPoller:
             if run_id not in self._waiters:
                 continue
             try:
-                states = read_states(run)
+                states = parse_states(run)
                 # All of it is checked only where somebody gets it: pages have a thousand runs.
-                if self._waiters.want(run_id, states, now) and not is_whole(read_run(run)):
+                if self._waiters.want(run_id, states, now) and not is_whole(parse_run(run)):
                     continue
             except InvalidResponseError:
                 continue
@@ -505,7 +507,7 @@ class RunPoller:
         return told
 
     def _note_reading(self, run_id: int) -> None:
-        self._retries = self._retries.answered_before()
+        self._retries = self._retries.with_known_host()
         self._latest_read.append(run_id)
         self._unreadable_runs.record_success(run_id)
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_jobs_provider.api.endpoints import list_runs
 from airflow_jobs_provider.api.errors import BadRequestError, ConflictError, ResponseLostError
-from airflow_jobs_provider.api.pagination import Pages
+from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
 
@@ -181,17 +181,17 @@ class RunLists:
 
         :param limit: runs on the first page; each further one may have twice as many as the last.
         """
-        pages = Pages(self._call(which))
+        pages = Paginator(self._call(which))
         before: set[int] = set()
         overlap = 0
-        while not pages.has_ended:
+        while not pages.is_exhausted:
             limit = min(limit, self._limit(which))
             position = pages.offset
             page = await self._page(which, pages, limit)
             if page is None:
                 return
             ids = page.ids
-            pages.received(page)
+            pages.add_page(page)
             limit *= 2
             yield page.items
             # A page is not kept while the next one is read.
@@ -205,17 +205,17 @@ class RunLists:
                 if not touching and overlap < most:
                     position += overlap
                     overlap = self._overlap = min(4 * overlap, most)
-                    pages.go_to(position - overlap)
+                    pages.seek(position - overlap)
                     continue
                 moved = overlap - touching
                 self._overlap = max(LEAST_OVERLAP, 2 * moved, self._overlap * 9 // 10)
-            if pages.has_ended or pages.token is not None:
+            if pages.is_exhausted or pages.token is not None:
                 continue
             if position >= LAST_OFFSET:
                 return
             # Of the list of ended runs nothing is drawn forward: what ends comes in.
             overlap = min(self._overlap, len(ids) // 2) if which == "active" else 0
-            pages.go_to(min(pages.offset - overlap, LAST_OFFSET))
+            pages.seek(min(pages.offset - overlap, LAST_OFFSET))
             before = set(ids)
 
     def _call(self, which: str) -> Call[Page[Run]]:
@@ -229,7 +229,7 @@ class RunLists:
             call = call.with_parameters(expand_tasks=True)
         return call
 
-    async def _page(self, which: str, pages: Pages[Run], limit: int) -> Page[Run] | None:
+    async def _page(self, which: str, pages: Paginator[Run], limit: int) -> Page[Run] | None:
         """Read one page; None where a list that was begun cannot be read on."""
         pages.limit = limit
         while True:
@@ -239,14 +239,14 @@ class RunLists:
             except ConflictError:
                 raise
             except BadRequestError as error:
-                if pages.take_limit(error):
+                if pages.reduce_limit(error):
                     self._largest_page = pages.limit
                     continue
                 if pages.offset or pages.token is not None:
                     return None  # beyond the list's reach, or a token that has grown old
                 raise
         if page.items:
-            size = self._client.answered_bytes / len(page.items)
+            size = self._client.last_response_bytes / len(page.items)
             # Larger runs are believed at once, smaller ones by and by.
             self._measured[which] = max(size, (size + self._measured.get(which, size)) / 2)
         return page

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
-from airflow_jobs_provider.api.schema.payload_text import read_payload, with_structures_read
+from airflow_jobs_provider.api.schema.payload_text import parse_nested_text, read_payload
 from airflow_jobs_provider.api.schema.structures import fields_of
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
@@ -101,7 +101,7 @@ def test_structures_within() -> None:
         "task_key": "a",
         "for_each_task": {"inputs": "[1, 2]", "task": "{'task_key': 'b'}"},
     }
-    read = with_structures_read(
+    read = parse_nested_text(
         "runs/submit",
         {
             "run_name": '{"a": 1}',
@@ -137,14 +137,14 @@ def test_structures_within() -> None:
 def test_text_of_another_kind(field: str, text: str, message: str) -> None:
     """A list is no map; what another task did not push is not left out without a word."""
     with pytest.raises(InvalidRequestError, match=f"^{message}"):
-        with_structures_read("runs/submit", {field: text})
+        parse_nested_text("runs/submit", {field: text})
 
 
 @pytest.mark.parametrize("name", [1, None, True])
 def test_names_that_are_no_text(name: Any) -> None:
     """A Python literal may have them; they are refused like all that is wrong with a request."""
     payload = read_payload("json", repr({"job_id": 3, name: 2}))
-    assert with_structures_read("run-now", payload) == payload
+    assert parse_nested_text("run-now", payload) == payload
     with pytest.raises(InvalidRequestError, match="must have text as keys"):
         DatabricksRunNowOperator(task_id="t", json=repr(payload))
 
@@ -158,9 +158,9 @@ def test_every_argument_is_known_as_text_or_structure(kind: Any) -> None:
     known = fields_of(ENDPOINTS[kind.call_name].request)
     for name in kind.request_fields:
         if name in PLAIN:
-            assert with_structures_read(kind.call_name, {name: "{}"}) == {name: "{}"}
+            assert parse_nested_text(kind.call_name, {name: "{}"}) == {name: "{}"}
         else:
             text = "[]" if name in known and known[name].is_list else "{}"
             if name in ("access_control_list", "environments", "dbt_commands"):
                 text = "[]"
-            assert with_structures_read(kind.call_name, {name: text}) == {name: json.loads(text)}
+            assert parse_nested_text(kind.call_name, {name: text}) == {name: json.loads(text)}

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.problems import Problem, field_path, what_it_is
+from airflow_jobs_provider.api.problems import Problem, describe_value, field_path
 from airflow_jobs_provider.api.schema import rules
 from airflow_jobs_provider.api.schema.rules import RULES
 from airflow_jobs_provider.api.schema.validation import find_problems
@@ -54,7 +54,7 @@ def test_what_just_breaks(case: Case) -> None:
             problems = find_problems(call, request, api_version=version, is_azure=True)
             assert problems, (case, request)
             assert all(case.field in problem.field for problem in problems), problems
-            told = {(p.rule, p.found) for p in case.of_rule.find(part, rules.Place())}
+            told = {(p.rule, p.found) for p in case.of_rule.check(part, rules.Location())}
             assert {(p.rule, p.found.partition(". Version 2.2")[0]) for p in problems} == told
 
 
@@ -212,7 +212,7 @@ def test_a_problem_is_a_sentence() -> None:
 )
 def test_what_was_found(value: Any, words: str) -> None:
     """A value is told by kind and size; text, which may be secret, is not quoted."""
-    assert what_it_is(value) == words
+    assert describe_value(value) == words
 
 
 def test_paths() -> None:

@@ -12,14 +12,14 @@ import pytest
 from airflow_jobs_provider.api import endpoints, states
 from airflow_jobs_provider.api.schema import types
 from airflow_jobs_provider.api.schema.structures import (
+    enum_values,
     fields_of,
-    is_open,
-    maps_and_enumerations,
+    is_open_enum,
+    named_types,
     structures,
-    values_of,
 )
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
-from airflow_jobs_provider.api.schema.validation import find_problems, structure_problems
+from airflow_jobs_provider.api.schema.validation import find_problems, find_type_problems
 from airflow_jobs_provider.api.schema.version_selection import choose_api_version
 from airflow_jobs_provider.local.checks import field_types
 
@@ -30,7 +30,7 @@ REFERENCE = json.loads(
 )
 EXAMPLES = json.loads((DATA / "examples.json").read_text())
 STRUCTURES = structures()
-NAMED = maps_and_enumerations()
+NAMED = named_types()
 # Where the service has outgrown the reference's type.
 WIDER = {("RunJobTask", "job_id"): "INT64", ("JobsHealthRule", "value"): "INT64"}
 # A place to keep files is nothing without its destination ("Destination must be provided").
@@ -53,10 +53,10 @@ def same_fields(name: str, ours: Any, theirs: dict[str, str], required: set[str]
         field = fields[field_name]
         wanted = WIDER.get((name, field_name), type_name).replace("map of ", "")
         assert field.type_name == wanted, f"{name}.{field_name}"
-        assert not field.later, f"{name}.{field_name} is in the reference"
+        assert not field.is_later, f"{name}.{field_name} is in the reference"
     by_rule = {field for structure, field in BY_RULE if structure == name}
     assert {f.name for f in fields.values() if f.required} == required - by_rule, name
-    beyond = {f.name for f in fields.values() if not f.later} - theirs.keys()
+    beyond = {f.name for f in fields.values() if not f.is_later} - theirs.keys()
     assert not beyond, f"{name}: not marked as later"
 
 
@@ -65,7 +65,7 @@ def test_each_structure_of_the_reference_is_typed(name: str) -> None:
     """Each structure has the reference's fields with the reference's types, and no unmarked one."""
     entry = REFERENCE["structures"][name]
     if "values" in entry:
-        assert values_of(NAMED[name]) == tuple(entry["values"])
+        assert enum_values(NAMED[name]) == tuple(entry["values"])
     elif "map" in entry:
         assert name in NAMED
     else:
@@ -118,8 +118,8 @@ def test_the_states_are_the_references() -> None:
     """The table of states knows each state of the reference, and enumerations of it stay open."""
     known = {"RunLifeCycleState": states.RunLifeCycleState, "RunResultState": states.RunResultState}
     for name, enumeration in known.items():
-        assert set(values_of(NAMED[name])) <= {str(state) for state in enumeration}
-        assert is_open(NAMED[name])
+        assert set(enum_values(NAMED[name])) <= {str(state) for state in enumeration}
+        assert is_open_enum(NAMED[name])
 
 
 def test_everything_public_is_exported() -> None:
@@ -144,18 +144,18 @@ def test_each_example_request_is_accepted(example: dict[str, Any]) -> None:
 @pytest.mark.parametrize("example", RESPONSES, ids=lambda e: e["section"])
 def test_each_example_response_is_read(example: dict[str, Any]) -> None:
     """What the reference shows of an answer has the structure's types."""
-    assert structure_problems(BY_SECTION[example["section"]].response, example["payload"]) == []
+    assert find_type_problems(BY_SECTION[example["section"]].response, example["payload"]) == []
 
 
 @pytest.mark.parametrize("example", PARTS, ids=lambda e: e["section"])
 def test_each_example_of_a_part_is_accepted(example: dict[str, Any]) -> None:
     """What the reference shows beside a field has the structure's types."""
-    assert structure_problems(STRUCTURES[example["section"]], example["payload"]) == []
+    assert find_type_problems(STRUCTURES[example["section"]], example["payload"]) == []
 
 
 def test_a_number_that_no_float_can_hold() -> None:
     """It is refused like any other that is none, and not with an error of Python's."""
     attributes = {"spot_bid_max_price": 10**400}
-    (problem,) = structure_problems(types.AzureAttributes, attributes)
+    (problem,) = find_type_problems(types.AzureAttributes, attributes)
     assert problem.rule == "must be a number"
     assert choose_api_version("runs/submit", {"new_cluster": {"azure_attributes": attributes}})

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_jobs_provider.api.errors import InvalidRequestError, JobsAPIError
 from airflow_jobs_provider.api.schema.structures import fields_of, structures
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
-from airflow_jobs_provider.api.schema.validation import find_problems, structure_problems, validate
+from airflow_jobs_provider.api.schema.validation import find_problems, find_type_problems, validate
 from tests.helpers.random_payloads import CALL_OF, Payloads
 from tests.helpers.rule_cases import CASES
 
@@ -107,7 +107,7 @@ def test_each_field_has_its_type(name: str) -> None:
         for wrong in WRONG.get(kind, WRONG["STRING"]):
             if is_map_of_anything and wrong == {"a": []}:
                 continue
-            problems = structure_problems(STRUCTURES[name], {field.name: wrong})
+            problems = find_type_problems(STRUCTURES[name], {field.name: wrong})
             told = [problem.field for problem in problems]
             assert any(t == field.name or t.startswith(f"{field.name}.") for t in told), (
                 field,
@@ -115,7 +115,7 @@ def test_each_field_has_its_type(name: str) -> None:
             )
         if kind in RIGHT:
             for right in RIGHT[kind]:
-                problems = structure_problems(STRUCTURES[name], {field.name: right})
+                problems = find_type_problems(STRUCTURES[name], {field.name: right})
                 assert field.name not in [problem.field for problem in problems], (field, right)
 
 
@@ -123,7 +123,7 @@ def test_each_field_has_its_type(name: str) -> None:
 def test_null_counts_as_absent(name: str) -> None:
     """A null is no problem where the field may be missing, and a missing field where it may not."""
     fields = fields_of(STRUCTURES[name])
-    problems = structure_problems(STRUCTURES[name], dict.fromkeys(fields))
+    problems = find_type_problems(STRUCTURES[name], dict.fromkeys(fields))
     assert {(p.field, p.found) for p in problems} == {
         (f.name, "it is missing") for f in fields.values() if f.required
     }

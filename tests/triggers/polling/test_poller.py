@@ -623,7 +623,7 @@ async def test_a_run_that_is_refused_is_its_own_waiters_trouble(
 ) -> None:
     """It gets its patience and then fails; all others keep their period, be it short or long."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(retry, "_REFUSED_WHILE_POLLING", Backoff(0.5, 0.5, 1.0, bounded=True))
+    monkeypatch.setattr(retry, "_REFUSED_CREDENTIALS", Backoff(0.5, 0.5, 1.0, always_limited=True))
     service.lists_refused = True
     forbidden, *run_ids = service.add(3)
     service.refused = {forbidden}
@@ -711,7 +711,9 @@ async def test_odd_answers_to_everything(
 ) -> None:
     """Where runs could be read before it is no wrong address: waited out, but not for ever."""
     monkeypatch.setattr(poller_module, "SECOND_TRY_SECONDS", 0.01)
-    monkeypatch.setattr(retry, "_ODD_WHILE_POLLING", Backoff(0.1, 0.1, 1.0, bounded=True))
+    monkeypatch.setattr(
+        retry, "_UNEXPECTED_WHILE_POLLING", Backoff(0.1, 0.1, 1.0, always_limited=True)
+    )
     run_ids = service.add(5)
     tasks = starts(poller(retry_delay=None), run_ids)
     async with asyncio.timeout(10):
@@ -745,7 +747,9 @@ async def test_an_odd_answer_is_its_own_runs_trouble(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
     """It is asked for again within bounds, then its waiter fails with the answer; no other does."""
-    monkeypatch.setattr(retry, "_DOES_NOT_FIT", Backoff(0.01, 0.05, tries=5, bounded=True))
+    monkeypatch.setattr(
+        retry, "_INVALID_BODY", Backoff(0.01, 0.05, max_attempts=5, always_limited=True)
+    )
     body, status, headers = ODD_ANSWERS[name]
     odd, *run_ids = service.add(5)
     service.lists_refused = True

@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_jobs_provider.api.problems import Problem, field_path
 from airflow_jobs_provider.api.schema import types
-from airflow_jobs_provider.api.schema.structures import nested
+from airflow_jobs_provider.api.schema.structures import structure_fields
 from airflow_jobs_provider.api.versions import API_VERSIONS
 
 __all__ = [
@@ -17,27 +17,27 @@ __all__ = [
     "RULES",
     "SETTINGS",
     "SINCE_2_1",
+    "Location",
     "Node",
-    "Place",
     "Problems",
     "Rule",
-    "ascii_list",
-    "ascii_map",
-    "at_most",
-    "between",
-    "broken_rules",
-    "exclude_each_other",
-    "forbidden_options",
-    "given_of",
+    "check_ascii_list",
+    "check_ascii_map",
+    "check_exactly_one",
+    "check_forbidden_options",
+    "check_mutually_exclusive",
+    "check_range",
+    "check_size",
+    "find_violations",
+    "get_integer",
+    "get_list",
+    "get_mapping",
+    "get_number",
+    "get_string",
     "is_true",
-    "list_of",
-    "map_of",
-    "number_of",
-    "one_of",
+    "join_names",
+    "present_fields",
     "rule",
-    "text_of",
-    "whole_of",
-    "words",
 ]
 
 Node = Mapping[Any, Any]
@@ -50,7 +50,7 @@ SETTINGS = ("JobSettings", "CreateRequest", "RunsSubmitRequest")
 
 
 @dataclass(slots=True)
-class Place:
+class Location:
     """Where in a payload a part stands.
 
     :ivar path: how to get there from the top, as names and indices.
@@ -62,11 +62,11 @@ class Place:
     settings: Node | None = None
     partial: bool = False
 
-    def below(self, *parts: str | int) -> Place:
+    def child(self, *parts: str | int) -> Location:
         """Return the place of something below."""
-        return Place((*self.path, *parts), self.settings, self.partial)
+        return Location((*self.path, *parts), self.settings, self.partial)
 
-    def at(self, *parts: str | int) -> str:
+    def field(self, *parts: str | int) -> str:
         """Write the path of something below."""
         return field_path((*self.path, *parts))
 
@@ -84,11 +84,11 @@ class Rule:
 
     name: str
     structures: tuple[str, ...]
-    find: Callable[[Node, Place], Problems]
+    check: Callable[[Node, Location], Problems]
     versions: tuple[str, ...] = API_VERSIONS
     only_azure: bool = False
 
-    def binds(self, api_version: str, *, is_azure: bool) -> bool:
+    def applies_to(self, api_version: str, *, is_azure: bool) -> bool:
         """Whether the rule binds a request.
 
         :param api_version: version of the API that the request is sent to.
@@ -99,7 +99,7 @@ class Rule:
     @property
     def text(self) -> str:
         """The rule in words, with the reference's section."""
-        return " ".join((self.find.__doc__ or "").partition("\n\n")[0].split())
+        return " ".join((self.check.__doc__ or "").partition("\n\n")[0].split())
 
 
 RULES: list[Rule] = []
@@ -108,7 +108,7 @@ _BY_STRUCTURE: dict[str, list[Rule]] = {}
 
 def rule(
     *structures: str, versions: tuple[str, ...] = API_VERSIONS, only_azure: bool = False
-) -> Callable[[Callable[[Node, Place], Problems]], Callable[[Node, Place], Problems]]:
+) -> Callable[[Callable[[Node, Location], Problems]], Callable[[Node, Location], Problems]]:
     """Register the decorated function as a rule.
 
     :param structures: names of the structures that it is about.
@@ -117,18 +117,18 @@ def rule(
     """
 
     def register(
-        find: Callable[[Node, Place], Problems],
-    ) -> Callable[[Node, Place], Problems]:
-        registered = Rule(find.__name__, structures, find, versions, only_azure)
+        check: Callable[[Node, Location], Problems],
+    ) -> Callable[[Node, Location], Problems]:
+        registered = Rule(check.__name__, structures, check, versions, only_azure)
         RULES.append(registered)
         for structure in structures:
             _BY_STRUCTURE.setdefault(structure, []).append(registered)
-        return find
+        return check
 
     return register
 
 
-def broken_rules(node: Node, structure: Any) -> list[tuple[Rule, Problem]]:
+def find_violations(node: Node, structure: Any) -> list[tuple[Rule, Problem]]:
     """Return the problems of a payload, all the way down, each with the rule that it breaks.
 
     All rules are applied, whatever version they bind: see :meth:`Rule.binds`.
@@ -137,71 +137,73 @@ def broken_rules(node: Node, structure: Any) -> list[tuple[Rule, Problem]]:
     :param structure: its structure, of :mod:`.types`.
     """
     broken: list[tuple[Rule, Problem]] = []
-    _walk(node, structure, Place(), broken)
+    _walk(node, structure, Location(), broken)
     return broken
 
 
-def _walk(node: Node, structure: Any, place: Place, broken: list[tuple[Rule, Problem]]) -> None:
+def _walk(
+    node: Node, structure: Any, location: Location, broken: list[tuple[Rule, Problem]]
+) -> None:
     name = structure.__name__
     if name in SETTINGS:
-        place = replace(place, settings=node)
+        location = replace(location, settings=node)
     elif name == "UpdateRequest":
-        place = replace(place, partial=True)
+        location = replace(location, partial=True)
     for one in _BY_STRUCTURE.get(name, ()):
-        if found := list(one.find(node, place)):
+        if found := list(one.check(node, location)):
             broken += [(one, problem) for problem in found]
-    for field in nested(structure):
+    for field in structure_fields(structure):
         value = node.get(field.name)
         if value is None:
             continue
         if not field.is_list:
             if isinstance(value, Mapping):
-                _walk(value, field.structure, place.below(field.name), broken)
+                _walk(value, field.structure, location.child(field.name), broken)
         elif isinstance(value, (list, tuple)):
             for index, item in enumerate(value):
                 if isinstance(item, Mapping):
-                    _walk(item, field.structure, place.below(field.name, index), broken)
+                    _walk(item, field.structure, location.child(field.name, index), broken)
 
 
 # -- reading a part of any type -------------------------------------------------------------------
 
 
-def given_of(node: Node, *names: str) -> list[str]:
+def present_fields(node: Node, *names: str) -> list[str]:
     """Return those of the names whose field is given."""
     return [name for name in names if node.get(name) is not None]
 
 
-def map_of(node: Node, name: str) -> Node:
+def get_mapping(node: Node, name: str) -> Node:
     """Return a field that is a map; an empty one if it is none."""
     value = node.get(name)
     return value if isinstance(value, Mapping) else {}
 
 
-def list_of(node: Node, name: str) -> list[Any] | tuple[Any, ...]:
+def get_list(node: Node, name: str) -> list[Any] | tuple[Any, ...]:
     """Return a field that is a list; an empty one if it is none."""
     value = node.get(name)
     return value if isinstance(value, (list, tuple)) else ()
 
 
-def text_of(node: Node, name: str) -> str | None:
+def get_string(node: Node, name: str) -> str | None:
     """Return a field that is text; None if it is none."""
     value = node.get(name)
     return value if isinstance(value, str) else None
 
 
-_NUMBER = types.IsNumber()
+_NUMBER = types.NumberCheck()
 
 
-def number_of(node: Node, name: str) -> float | None:
+def get_number(node: Node, name: str) -> float | None:
     """Return a field that is a number; None if it is none."""
     value = node.get(name)
     return float(value) if value is not None and _NUMBER.allows(value) else None
 
 
-_WHOLE = types.IsWhole(-(2**63), 2**63 - 1)
+_WHOLE = types.IntegerCheck(-(2**63), 2**63 - 1)
 
 
-def whole_of(node: Node, name: str) -> int | None:
+def get_integer(node: Node, name: str) -> int | None:
     """Return a field that is a whole number; None if it is none."""
     value = node.get(name)
     return int(value) if value is not None and _WHOLE.allows(value) else None
@@ -221,59 +223,59 @@ def _not_ascii(texts: Any) -> str | None:
     return None
 
 
-def ascii_map(node: Node, name: str, place: Place) -> Problems:
+def check_ascii_map(node: Node, name: str, location: Location) -> Problems:
     """Find keys and values of a map that are not ASCII."""
-    for key, value in map_of(node, name).items():
+    for key, value in get_mapping(node, name).items():
         if found := _not_ascii((key, value)):
-            yield Problem(place.at(name, str(key)), "must be ASCII only", found)
+            yield Problem(location.field(name, str(key)), "must be ASCII only", found)
 
 
-def ascii_list(node: Node, name: str, place: Place) -> Problems:
+def check_ascii_list(node: Node, name: str, location: Location) -> Problems:
     """Find elements of a list that are not ASCII."""
-    for index, item in enumerate(list_of(node, name)):
+    for index, item in enumerate(get_list(node, name)):
         if found := _not_ascii((item,)):
-            yield Problem(place.at(name, index), "must be ASCII only", found)
+            yield Problem(location.field(name, index), "must be ASCII only", found)
 
 
-def at_most(limit: int, what: str, size: int, place: Place, *parts: str | int) -> Problems:
+def check_size(limit: int, what: str, size: int, location: Location, *parts: str | int) -> Problems:
     """Find a size over a limit."""
     if size > limit:
         must = f"must have at most {limit:,} {what}"
-        yield Problem(place.at(*parts), must, f"it has {size:,}")
+        yield Problem(location.field(*parts), must, f"it has {size:,}")
 
 
-def between(node: Node, name: str, place: Place, low: int, high: int) -> Problems:
+def check_range(node: Node, name: str, location: Location, low: int, high: int) -> Problems:
     """Find a whole number out of bounds."""
-    number = whole_of(node, name)
+    number = get_integer(node, name)
     if number is not None and not low <= number <= high:
         bounds = f"at least {low}" if high >= MAX_INT32 else f"from {low} to {high}"
-        yield Problem(place.at(name), f"must be {bounds}", f"it is {number}")
+        yield Problem(location.field(name), f"must be {bounds}", f"it is {number}")
 
 
-def words(names: Any, last: str = "and") -> str:
+def join_names(names: Any, last: str = "and") -> str:
     """Write names as a list in a sentence."""
     names = list(names)
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
 
 
-def exclude_each_other(given: Sequence[str], place: Place) -> Problems:
+def check_mutually_exclusive(given: Sequence[str], location: Location) -> Problems:
     """Find several fields of which only one may be given."""
     if len(given) > 1:
         yield Problem(
-            words(place.at(name) for name in given),
+            join_names(location.field(name) for name in given),
             "exclude each other",
             "both are given" if len(given) == 2 else f"{len(given)} of them are given",
         )
 
 
-def one_of(node: Node, place: Place, known: tuple[str, ...]) -> Problems:
+def check_exactly_one(node: Node, location: Location, known: tuple[str, ...]) -> Problems:
     """Exactly one of some fields; a field that is not known here counts as one, too."""
-    given = given_of(node, *known)
-    yield from exclude_each_other(given, place)
-    if not given and not given_of(node, *(set(node) - set(known))):
+    given = present_fields(node, *known)
+    yield from check_mutually_exclusive(given, location)
+    if not given and not present_fields(node, *(set(node) - set(known))):
         yield Problem(
-            place.at() or words(known, "or"),
-            f"must have one of {words(known, 'or')}",
+            location.field() or join_names(known, "or"),
+            f"must have one of {join_names(known, 'or')}",
             "it has none of them",
         )
 
@@ -284,14 +286,14 @@ _WITHOUT_VALUE = frozenset(
 )
 
 
-def forbidden_options(node: Node, name: str, place: Place) -> Problems:
+def check_forbidden_options(node: Node, name: str, location: Location) -> Problems:
     """Find options that the service sets itself, before the program's own file."""
-    index, given = 0, list_of(node, name)
+    index, given = 0, get_list(node, name)
     while index < len(given) and isinstance(given[index], str) and given[index].startswith("-"):
         option, assigned, _ = given[index].partition("=")
         if option in _SET_BY_SERVICE:
             yield Problem(
-                place.at(name, index),
+                location.field(name, index),
                 f"must not be {option}, which the service sets itself",
                 f"it is {option}",
             )
