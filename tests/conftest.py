@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import atexit
+import json
 import os
 import shutil
 import ssl
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trustme
 
-from tests.fakes.scripted_server import ScriptedServer
+from tests.fakes.scripted_server import TOKEN, ScriptedServer
 from tests.helpers.client_face import Face
 
 _HOME = tempfile.mkdtemp(prefix="airflow-jobs-provider-tests-")
@@ -61,3 +63,43 @@ def connected(face: Face, server: ScriptedServer) -> Face:
     """A face connected to the scripted server, with a short read time-out."""
     face.connect(server.url, timeout_seconds=0.3)
     return face
+
+
+@pytest.fixture
+def context(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A task's context, and the connection to the scripted server."""
+    from tests.helpers.tasks import TaskInstance
+
+    connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+    return {"ti": TaskInstance(), "params": {}, "dag_run": None, "task": None}
+
+
+@pytest.fixture
+def logged(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> Callable[[], str]:
+    """Give what was logged; each version of Airflow logs in its own way."""
+    return lambda: caplog.text + capsys.readouterr().out
+
+
+@pytest.fixture
+def triggerer_keeps_dags(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test depend on what Airflow 3.0 cannot do but the one that is about it."""
+    from airflow_jobs_provider.airflow_compat import completion
+
+    monkeypatch.setattr(completion, "_airflow_loses_dags", lambda: False)
+
+
+@pytest.fixture
+def bench(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> Iterator[Any]:
+    """A ``Bench``: a service, a connection to it, and the context of a task's only try."""
+    from tests.helpers.fault_bench import running_bench
+
+    parameters = request.node.callspec.params if hasattr(request.node, "callspec") else {}
+    with running_bench(monkeypatch, caplog, parameters.get("fault", "")) as one:
+        yield one

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, TaskDeferred
+from airflow.providers.common.compat.sdk import DAG
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_jobs_provider.airflow_compat import completion
@@ -22,7 +20,7 @@ from airflow_jobs_provider.operators.jobs import (
 from airflow_jobs_provider.triggers import base as base_trigger
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from tests.fakes.scripted_server import ScriptedServer, answer
-from tests.operators.test_submit_run import (
+from tests.helpers.responses import (
     FAILED,
     FAILED_OUTPUT,
     GONE,
@@ -30,60 +28,25 @@ from tests.operators.test_submit_run import (
     OUTPUT,
     RUNNING,
     SUCCEEDED,
-    events,
-    paths,
     run,
+)
+from tests.helpers.tasks import (
+    InTriggerer,
+    Logged,
+    deferred_by,
+    ending_trigger,
+    events,
+    fired,
+    nothing,
+    paths,
     run_now,
     sensor,
+    stored_by_the_sdk,
     submit,
+    xcoms_of,
 )
-from tests.operators.test_submit_run import context as context  # noqa: PLC0414 - a fixture
 
-Logged = Callable[[], str]
-
-
-@pytest.fixture
-def logged(caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]) -> Logged:
-    """Give what was logged; each version of Airflow logs in its own way."""
-    return lambda: caplog.text + capsys.readouterr().out
-
-
-def fired(trigger: Any, task_instance: Any = None, **set_by_airflow: Any) -> TriggerEvent:
-    """Run a trigger, made again from its stored form, to its one event."""
-    again = type(trigger)(**json.loads(json.dumps(trigger.serialize()[1])))
-    again.task_instance, again.trigger_id = task_instance, 5
-    vars(again).update(set_by_airflow)
-
-    async def collect() -> list[TriggerEvent]:
-        return [event async for event in again.run()]
-
-    (event,) = asyncio.run(collect())
-    return event
-
-
-@pytest.fixture(autouse=True)
-def any_airflow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test depend on what Airflow 3.0 cannot do but the one that is about it."""
-    monkeypatch.setattr(completion, "_airflow_loses_dags", lambda: False)
-
-
-def ending_trigger(**arguments: Any) -> DatabricksJobRunTrigger:
-    """Make a trigger that polls fast and ends its task."""
-    arguments = {"polling_period_seconds": 0.01, "end_from_trigger": True, **arguments}
-    return DatabricksJobRunTrigger(7, **arguments)
-
-
-def deferred_by(operator: Any, context: Any) -> TaskDeferred:
-    """Execute an operator until it defers."""
-    with pytest.raises(TaskDeferred) as deferred:
-        operator.execute(context)
-    return deferred.value
-
-
-def xcoms_of(event: TriggerEvent) -> dict[str, Any] | None:
-    """Return what a trigger pushes as it ends its task."""
-    assert isinstance(event, TaskSuccessEvent)
-    return event.xcoms
+pytestmark = pytest.mark.usefixtures("triggerer_keeps_dags")
 
 
 @pytest.mark.parametrize("kind", ["submit", "run now", "sensor"])
@@ -264,10 +227,6 @@ class WithPostExecute(DatabricksSubmitRunOperator):
         """Do it."""
 
 
-def nothing(*_: Any) -> None:
-    """Do nothing."""
-
-
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
@@ -314,26 +273,6 @@ def test_a_task_that_others_expand_over_comes_back() -> None:
         "tasks that expand over its output"
     ]
     assert completion.worker_completion_reasons(used) == []
-
-
-class InTriggerer:
-    """A task instance as a triggerer of Airflow 3 has it."""
-
-    dag_id, task_id, run_id, map_index = "sales", "etl", "scheduled__2026-01-01", 3
-
-
-def stored_by_the_sdk(monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None) -> list[Any]:
-    """Let the task SDK note what it is told to store, or fail."""
-    xcom = pytest.importorskip("airflow.sdk.execution_time.xcom", reason="Airflow 3 has it")
-    stored: list[Any] = []
-
-    def store(*arguments: Any, **more: Any) -> None:
-        if fault is not None:
-            raise fault
-        stored.append((*arguments, *more.values()))
-
-    monkeypatch.setattr(xcom.XCom, "set", store)
-    return stored
 
 
 def test_airflow_3_gets_the_xcoms_as_from_a_worker(

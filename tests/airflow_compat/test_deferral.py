@@ -16,8 +16,8 @@ import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
-from tests.airflow_compat.test_handover import TaskInstance
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
+from tests.helpers.tasks import TaskInstanceWithId
 
 task_runner: Any = pytest.importorskip(
     "airflow.sdk.execution_time.task_runner", reason="Airflow 2 refuses no deferral"
@@ -90,7 +90,7 @@ def supervised_by(*states: str | None) -> pytest.MarkDecorator:
 
 def defer(operator: Any) -> Any:
     """Execute the task until it defers; return its task instance."""
-    ti = TaskInstance(1, 0)
+    ti = TaskInstanceWithId(1, 0)
     with pytest.raises(TaskDeferred):
         operator.execute({"ti": ti, "dag_run": None, "task": operator})
     return ti

@@ -13,7 +13,6 @@ import signal
 import socket
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from threading import Event
 from types import SimpleNamespace
@@ -31,6 +30,7 @@ from airflow_jobs_provider.airflow_compat import handover
 from airflow_jobs_provider.airflow_compat.task_state import airflow_version
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, Step, answer
+from tests.helpers.tasks import TaskInstanceWithId
 
 task_runner: Any = pytest.importorskip(
     "airflow.sdk.execution_time.task_runner", reason="Airflow 2 asks its database"
@@ -50,23 +50,6 @@ SHARED_IDS = airflow_version() < (3, 3)
 Kill = Callable[..., bool]
 
 
-class TaskInstance:
-    """A try of a task, with retries left or not."""
-
-    dag_id, task_id, run_id = "sales", "etl", "a_run"
-    map_index = -1
-
-    def __init__(self, try_number: int, max_tries: int) -> None:
-        self.id = uuid.uuid4()
-        self.try_number = try_number
-        self.max_tries = max_tries
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        """Remember."""
-        self.xcoms[key] = value
-
-
 class Supervisor:
     """Answers what a task's process asks about its task.
 
@@ -79,7 +62,7 @@ class Supervisor:
 
     def __init__(
         self,
-        ti: TaskInstance,
+        ti: TaskInstanceWithId,
         state: str | None,
         status: int,
         followed_by: int | None,
@@ -170,7 +153,7 @@ def waiting(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Callable
             **arguments,
         )
         context: Any = {
-            "ti": TaskInstance(try_number, max_tries),
+            "ti": TaskInstanceWithId(try_number, max_tries),
             "dag_run": SimpleNamespace(start_date=None, clear_number=3),
             "task": operator,
         }
@@ -342,7 +325,7 @@ def supervisors_end(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
         yield there
 
 
-class Asking(TaskInstance):
+class Asking(TaskInstanceWithId):
     """Asks Airflow when the run's id is pushed, as pushing does."""
 
     def xcom_push(self, key: str, value: Any) -> None:
@@ -418,7 +401,7 @@ def operator(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     return operator
 
 
-def context_of(operator: Any, ti: TaskInstance) -> Any:
+def context_of(operator: Any, ti: TaskInstanceWithId) -> Any:
     """Make the context of a task of a DAG run whose tasks were cleared three times."""
     dag_run = SimpleNamespace(start_date=None, clear_number=3)
     return {"ti": ti, "dag_run": dag_run, "task": operator}
@@ -457,7 +440,7 @@ def test_the_try_ends_soon_and_is_retried(
     moment: str,
 ) -> None:
     """A signal from outside, with a retry left: the process ends, and the run goes on."""
-    context = context_of(operator, TaskInstance(1, 1))
+    context = context_of(operator, TaskInstanceWithId(1, 1))
     supervisor = Supervisor(context["ti"], "running", OWN, None, 0)
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
     if moment == "while the run goes on":

@@ -22,17 +22,16 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, 
 from airflow_jobs_provider.airflow_compat.task_state import airflow_version
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from tests.fakes.fake_service import Fault, Plan, Seen
-from tests.operators.test_submit_run import fail_for_good
-from tests.package.test_fault_matrix import (
+from tests.helpers.fault_bench import (
     FOREVER,
     Bench,
     KilledError,
     RunNow,
     Submit,
-    _event,
     killed_by_signal,
+    task_event,
 )
-from tests.package.test_fault_matrix import bench as bench  # noqa: PLC0414 - a fixture
+from tests.helpers.tasks import fail_for_good
 
 in_threads = pytest.mark.skipif(
     airflow_version() < (3, 0), reason="Airflow 2 executes no operator in another thread"
@@ -391,7 +390,7 @@ def test_the_count_goes_on_after_a_deferral(bench: Bench, stored: str) -> None:
     if stored == "before":
         del kwargs["execution"]
     resumed = make()
-    event = _event(deferred.value.trigger)
+    event = task_event(deferred.value.trigger)
     outputs = resumed.execute_complete(begin(bench, resumed), event, **kwargs)
     assert outputs == ["result of 1001", "result of 1002"]
     assert len(set(tokens(bench))) == 2

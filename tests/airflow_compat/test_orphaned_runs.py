@@ -22,18 +22,9 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
-from tests.airflow_compat.test_completion import Logged
-from tests.airflow_compat.test_completion import logged as logged  # noqa: PLC0414 - a fixture
 from tests.fakes.scripted_server import ScriptedServer
-from tests.operators.test_submit_run import (
-    FAILED,
-    FAILED_OUTPUT,
-    LAUNCHED,
-    RUNNING,
-    cancelled_after,
-    fail_for_good,
-)
-from tests.operators.test_submit_run import context as context  # noqa: PLC0414 - a fixture
+from tests.helpers.responses import FAILED, FAILED_OUTPUT, LAUNCHED, RUNNING
+from tests.helpers.tasks import Logged, cancelled_after, fail_for_good
 
 NOTEBOOKS = [{"notebook_path": "/1"}, {"notebook_path": "/2"}]
 CLUSTER: Any = {"existing_cluster_id": "1201-my-cluster", "polling_period_seconds": 0.01}

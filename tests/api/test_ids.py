@@ -8,6 +8,7 @@ import pytest
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.ids import MAX_ID, parse_id, require_id
+from tests.helpers.invalid_ids import NO_IDS
 
 
 @pytest.mark.parametrize(
@@ -18,13 +19,6 @@ def test_a_whole_number_or_its_decimal_text_is_an_id(value: Any, expected: int) 
     """An int64 above 0, also as text."""
     read = parse_id(value)
     assert (read, type(read)) == (expected, int)
-
-
-NO_IDS = [
-    *(None, True, False, 0, -7, 1.0, 1.5, float("nan"), float("inf"), MAX_ID + 1, 10**400),
-    *("", "0", "-7", "+7", " 7", "7\n", "007", "1_000", "12abc", "1.0", "1e3", str(MAX_ID + 1)),
-    *("\uff11\uff12", "\u0661", "9" * 5000, "None", b"7", [1], {"run_id": 1}, (1,)),
-]
 
 
 @pytest.mark.parametrize("value", NO_IDS, ids=lambda value: repr(value)[:20])

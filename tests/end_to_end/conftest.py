@@ -7,40 +7,17 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts.airflow_env import ROOT, airflow_environment
+from tests.end_to_end.dag_run import DagRun, RunDag
 from tests.end_to_end.services import PostgresServer, RedisServer
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
-STARTS = re.compile(r"\[DAG TEST\] starting task_id=(\S+)")
-
-
-@dataclass(frozen=True)
-class DagRun:
-    """What became of a DAG run: its log, its tasks' states and XComs."""
-
-    exit_code: int
-    log: str
-    home: Path
-    state: str = "unknown"
-    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def log_of(self, task_id: str) -> str:
-        """Return what was logged and printed while a task was at work."""
-        parts = STARTS.split(self.log)
-        # A part with a task's id is followed by the part of its log.
-        return "".join(
-            log for name, log in zip(parts[1::2], parts[2::2], strict=True) if name == task_id
-        )
-
-
-RunDag = Callable[..., DagRun]
 
 
 @pytest.fixture(scope="session")

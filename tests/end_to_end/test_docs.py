@@ -11,7 +11,7 @@ import pytest
 
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import ROOT, airflow_environment, connection_to
-from tests.end_to_end.conftest import RunDag
+from tests.end_to_end.dag_run import RunDag
 from tests.helpers.snippets import PROGRAM, SNIPPETS, Snippet
 
 pytestmark = pytest.mark.skipif(

@@ -10,7 +10,7 @@ import pytest
 
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import EXAMPLE_DAGS, ROOT, airflow_environment, connection_to
-from tests.end_to_end.conftest import DagRun, RunDag
+from tests.end_to_end.dag_run import DagRun, RunDag
 
 DAG_FILES = sorted(EXAMPLE_DAGS.glob("*.py"))
 

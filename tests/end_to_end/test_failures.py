@@ -9,7 +9,7 @@ import pytest
 
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import connection_to
-from tests.end_to_end.conftest import DagRun, RunDag
+from tests.end_to_end.dag_run import DagRun, RunDag
 
 HERE = Path(__file__).parent
 TOKEN = "the-token-of-the-workspace-4711"

@@ -15,7 +15,7 @@ from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import connection_to
-from tests.end_to_end.conftest import DagRun, RunDag
+from tests.end_to_end.dag_run import DagRun, RunDag
 from tests.fakes.fake_service import FakeService, Plan, Seen
 
 HERE = Path(__file__).parent

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from scripts.airflow_env import ROOT
-from tests.api.test_secrets_in_tracebacks import ANSWERS
-from tests.end_to_end.conftest import DagRun, RunDag
+from tests.end_to_end.dag_run import DagRun, RunDag
 from tests.fakes.fake_service import FAULTS, LAUNCHES, FakeService, Plan, Seen
 from tests.fakes.scripted_server import ScriptedServer
+from tests.helpers.broken_responses import ANSWERS
 
 HERE = Path(__file__).parent
 USER = "somebody@example.com"

@@ -14,7 +14,7 @@ from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.api.endpoints import get_run
 from airflow_jobs_provider.api.workflows.repair import repairs_of
 from airflow_jobs_provider.local.workspace import LocalWorkspace
-from tests.end_to_end.conftest import DagRun, RunDag
+from tests.end_to_end.dag_run import DagRun, RunDag
 
 HERE = Path(__file__).parent
 

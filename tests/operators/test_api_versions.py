@@ -21,7 +21,8 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksSubmitRunOperator,
 )
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
-from tests.operators.test_submit_run import LAUNCHED, OUTPUT, SUCCEEDED, TaskInstance
+from tests.helpers.responses import LAUNCHED, OUTPUT, SUCCEEDED
+from tests.helpers.tasks import TaskInstance
 
 NOTEBOOK: dict[str, Any] = {"notebook_task": {"notebook_path": "/n"}}
 ON_CLUSTER: dict[str, Any] = {**NOTEBOOK, "existing_cluster_id": "c"}

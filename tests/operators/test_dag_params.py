@@ -14,16 +14,8 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksSubmitRunOperator,
 )
 from tests.fakes.scripted_server import ScriptedServer, answer
-from tests.operators.test_submit_run import (
-    LAUNCHED,
-    OUTPUT,
-    RUNNING,
-    SUCCEEDED,
-    TaskInstance,
-    context,
-)
-
-__all__ = ["context"]  # the fixture
+from tests.helpers.responses import LAUNCHED, OUTPUT, RUNNING, SUCCEEDED
+from tests.helpers.tasks import TaskInstance
 
 PARAMS = {"day": "2026-01-01", "n": 3, "full": True, "none": None, "deep": {"a": [1, "ä"]}}
 # As they are sent: text; what is neither text, number nor boolean as JSON; None not at all.

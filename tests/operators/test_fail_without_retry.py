@@ -23,19 +23,8 @@ from airflow_jobs_provider.operators.jobs import (
 )
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from tests.fakes.scripted_server import ScriptedServer, answer
-from tests.operators.test_lost_launch_responses import operator_of
-from tests.operators.test_submit_run import (
-    LAUNCHED,
-    OUTPUT,
-    RUNNING,
-    SUCCEEDED,
-    TaskInstance,
-    events,
-    paths,
-    retrying,
-    submit,
-)
-from tests.operators.test_submit_run import context as context  # noqa: PLC0414 - a fixture
+from tests.helpers.responses import LAUNCHED, OUTPUT, RUNNING, SUCCEEDED
+from tests.helpers.tasks import TaskInstance, events, operator_of, paths, retrying, submit
 
 # Status, error_code, message.
 FINAL = [

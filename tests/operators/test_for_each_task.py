@@ -9,13 +9,11 @@ from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
-from tests.airflow_compat.test_completion import Logged, deferred_by, fired
-from tests.airflow_compat.test_completion import any_airflow as any_airflow  # noqa: PLC0414 - a fixture
-from tests.airflow_compat.test_completion import logged as logged  # noqa: PLC0414 - a fixture
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
-from tests.operators.test_run_now import connect
-from tests.operators.test_submit_run import LAUNCHED, RUNNING, run, submit
-from tests.operators.test_submit_run import context as context  # noqa: PLC0414 - a fixture
+from tests.helpers.responses import LAUNCHED, RUNNING, each, good, iterations, run, whole
+from tests.helpers.tasks import Logged, connect, deferred_by, fired, submit
+
+pytestmark = pytest.mark.usefixtures("triggerer_keeps_dags")
 
 REFUSED = answer(
     {
@@ -27,36 +25,9 @@ REFUSED = answer(
 WHERE = ["worker", "deferred", "triggerer"]
 
 
-def each(result: str, message: str = "", **more: Any) -> dict[str, Any]:
-    """Make the loop, run 72, as the whole run lists it."""
-    nested = {"notebook_task": {"notebook_path": "/one"}, "task_key": "one"}
-    loop = {"inputs": "[1, 2, 3]", "concurrency": 2, "task": nested}
-    ended = run("TERMINATED", result, message, run_page_url="http://w/72")
-    return {**ended, "run_id": 72, "task_key": "each", "for_each_task": loop, **more}
-
-
 def load() -> dict[str, Any]:
     """Make another task of the run."""
     return {**run("TERMINATED", "SUCCESS"), "run_id": 71, "task_key": "load", "notebook_task": {}}
-
-
-def whole(result: str, *tasks: dict[str, Any], **more: Any) -> Step:
-    """Answer the whole run."""
-    return answer({**run("TERMINATED", result), "tasks": list(tasks), **more})
-
-
-def iterations(*results: str, first: int = 0, **more: Any) -> Step:
-    """Answer the loop's own run."""
-    listed = [
-        {**run("TERMINATED", result), "run_id": 800 + n, "task_key": "one", "attempt_number": 0}
-        for n, result in enumerate(results, first)
-    ]
-    return answer({**each("SUCCESS"), "tasks": [each("SUCCESS")], "iterations": listed, **more})
-
-
-def good(text: str) -> Step:
-    """Answer the output of a task or iteration that succeeded."""
-    return answer({"metadata": run("TERMINATED", "SUCCESS"), "notebook_output": {"result": text}})
 
 
 def bad(error: str) -> Step:

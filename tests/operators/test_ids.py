@@ -16,11 +16,9 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
 )
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
-from tests.api.test_ids import NO_IDS
 from tests.fakes.scripted_server import ScriptedServer
-from tests.operators.test_submit_run import context, events
-
-__all__ = ["context"]  # the fixture
+from tests.helpers.invalid_ids import NO_IDS
+from tests.helpers.tasks import events
 
 TASKS: list[tuple[type[Any], str, dict[str, Any]]] = [
     (DatabricksRunNowOperator, "job_id", {}),

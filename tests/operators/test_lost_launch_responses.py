@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import socket
@@ -12,10 +11,6 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.api.retry import no_waiting
-from airflow_jobs_provider.operators.jobs import (
-    DatabricksRunNowOperator,
-    DatabricksSubmitRunOperator,
-)
 from tests.fakes.scripted_server import (
     ScriptedServer,
     answer,
@@ -24,9 +19,9 @@ from tests.fakes.scripted_server import (
     never_answer,
     reset,
 )
-from tests.operators.test_submit_run import LAUNCHED, RUNNING, fail_for_good, paths, retrying
-from tests.operators.test_submit_run import context as context  # noqa: PLC0414 - a fixture
-from tests.package.test_fault_matrix import KilledError, killed_by_signal
+from tests.helpers.fault_bench import KilledError, killed_by_signal
+from tests.helpers.responses import LAUNCHED, RUNNING
+from tests.helpers.tasks import fail_for_good, operator_of, paths, retrying
 
 PAGE = "<html><title>Bad Gateway</title></html>"
 # The service has answered that it launches nothing.
@@ -52,18 +47,6 @@ LOST: dict[str, Any] = {
     "200 without a run_id": answer({}),
 }
 KINDS = ["runs/submit", "run-now"]
-
-
-def operator_of(kind: str, **arguments: Any) -> Any:
-    """Make an operator that tries once and has a readable log."""
-    log = logging.getLogger("task")
-    arguments = {"task_id": "etl", "polling_period_seconds": 0.01, **arguments}
-    if kind == "run-now":
-        made: Any = type("RunNow", (DatabricksRunNowOperator,), {"log": log})
-        return made(job_id=3, **arguments)
-    made = type("Submit", (DatabricksSubmitRunOperator,), {"log": log})
-    notebook = {"notebook_path": "/etl"}
-    return made(existing_cluster_id="1201-my-cluster", notebook_task=notebook, **arguments)
 
 
 @pytest.fixture

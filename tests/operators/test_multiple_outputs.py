@@ -12,29 +12,31 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
-from tests.airflow_compat.test_completion import (
-    InTriggerer,
-    Logged,
-    deferred_by,
-    fired,
-    stored_by_the_sdk,
-)
-from tests.airflow_compat.test_completion import any_airflow as any_airflow  # noqa: PLC0414 - a fixture
-from tests.airflow_compat.test_completion import logged as logged  # noqa: PLC0414 - a fixture
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
-from tests.operators.test_for_each_task import each, good, iterations, whole
-from tests.operators.test_submit_run import (
+from tests.helpers.responses import (
     LAUNCHED,
     OUTPUT,
     RUNNING,
     SUCCEEDED,
-    XCOMS,
+    each,
+    good,
+    iterations,
     run,
+    whole,
+)
+from tests.helpers.tasks import (
+    XCOMS,
+    InTriggerer,
+    Logged,
+    deferred_by,
+    fired,
     run_now,
     sensor,
+    stored_by_the_sdk,
     submit,
 )
-from tests.operators.test_submit_run import context as context  # noqa: PLC0414 - a fixture
+
+pytestmark = pytest.mark.usefixtures("triggerer_keeps_dags")
 
 WHERE = ["worker", "deferred", "triggerer"]
 KINDS = ["submit", "run now", "sensor"]

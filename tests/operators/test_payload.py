@@ -15,9 +15,7 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksSubmitRunOperator,
 )
 from tests.fakes.scripted_server import ScriptedServer, answer
-from tests.operators.test_submit_run import LAUNCHED, OUTPUT, RUNNING, SUCCEEDED, context
-
-__all__ = ["context"]  # the fixture
+from tests.helpers.responses import LAUNCHED, OUTPUT, RUNNING, SUCCEEDED
 
 TASK = {"notebook_path": "/etl", "base_parameters": {"it's": 'a "b"', "n": "1"}}
 REQUEST = {"existing_cluster_id": "1201-my-cluster", "run_name": "r", "notebook_task": TASK}

@@ -15,20 +15,8 @@ from airflow_jobs_provider.api.workflows import base, follow, launched_run
 from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from tests.fakes.scripted_server import ScriptedServer, answer
-from tests.operators.test_lost_launch_responses import operator_of
-from tests.operators.test_submit_run import (
-    LAUNCHED,
-    OUTPUT,
-    RUNNING,
-    SUCCEEDED,
-    events,
-    fail_for_good,
-    paths,
-    retrying,
-    run,
-    submit,
-)
-from tests.operators.test_submit_run import context as context  # noqa: PLC0414 - a fixture
+from tests.helpers.responses import LAUNCHED, OUTPUT, RUNNING, SUCCEEDED, run
+from tests.helpers.tasks import events, fail_for_good, operator_of, paths, retrying, submit
 
 MISSING = "Run 7 does not exist."
 NOT_FOUND: dict[str, Any] = {

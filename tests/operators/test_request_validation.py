@@ -22,8 +22,9 @@ from airflow_jobs_provider.operators.jobs import (
 )
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
 from tests.helpers.random_payloads import Payloads
+from tests.helpers.responses import LAUNCHED, OUTPUT, SUCCEEDED
 from tests.helpers.rule_cases import CASES
-from tests.operators.test_submit_run import LAUNCHED, OUTPUT, SUCCEEDED, TaskInstance
+from tests.helpers.tasks import TaskInstance
 
 EXAMPLES = json.loads((Path(__file__).parents[1] / "data/examples.json").read_text())
 REQUESTS = [example for example in EXAMPLES if example["kind"] == "request"]

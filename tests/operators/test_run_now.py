@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -18,19 +17,19 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from tests.fakes.scripted_server import TOKEN, ScriptedServer, Step, answer, lose
-from tests.operators.test_submit_run import (
+from tests.fakes.scripted_server import ScriptedServer, Step, answer, lose
+from tests.helpers.responses import (
     FAILED,
     FAILED_OUTPUT,
-    FAILED_RUN,
     LAUNCHED,
     OUTPUT,
     RUNNING,
     SUCCEEDED,
-    TaskInstance,
-    events,
+    failed,
+    history,
     run,
 )
+from tests.helpers.tasks import TaskInstance, asked, connect, events
 
 # The service is asked whether it retries a failed run by itself, as the job may say.
 FAILS = (FAILED, answer({"job_id": 3, "settings": {}}))
@@ -47,17 +46,6 @@ def context(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     return {"ti": ti, "params": {}, "dag_run": None, "task": None}
 
 
-def connect(monkeypatch: pytest.MonkeyPatch, server: ScriptedServer, version: str) -> None:
-    """Make an Airflow connection to the scripted server."""
-    connection = {
-        "conn_type": "databricks_jobs",
-        "host": server.url,
-        "password": TOKEN,
-        "extra": {"api_version": version},
-    }
-    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
-
-
 def second_try(context: Any) -> None:
     """Make it the task's second try."""
     context["ti"].try_number, context["ti"].max_tries = 2, 1
@@ -69,32 +57,6 @@ def run_now(**arguments: Any) -> DatabricksRunNowOperator:
     arguments.setdefault("job_id", 3)
     arguments.setdefault("polling_period_seconds", 0.01)
     return DatabricksRunNowOperator(task_id="etl", **arguments)
-
-
-def asked(server: ScriptedServer) -> list[str]:
-    """Return what was asked, in order, each with the run it was about."""
-    return [
-        " ".join(
-            filter(
-                None,
-                (
-                    request.path.removeprefix("/api/2.2/jobs/"),
-                    str((request.query or request.body).get("run_id", "")),
-                ),
-            )
-        )
-        for request in server.requests
-    ]
-
-
-def history(*repairs: int, ended: bool = True) -> dict[str, Any]:
-    """Make the part of a run that tells of its repairs."""
-    state = {"life_cycle_state": "TERMINATED", "result_state": "FAILED"}
-    items: list[dict[str, Any]] = [{"type": "ORIGINAL", "state": state}]
-    items += [{"type": "REPAIR", "id": repair, "state": state} for repair in repairs]
-    if not ended:
-        items[-1]["state"] = {"life_cycle_state": "RUNNING"}
-    return {"repair_history": items}
 
 
 # -- the version ---------------------------------------------------------------------------------
@@ -209,11 +171,6 @@ def test_a_retry_with_a_token_of_the_users_own_does_not_cancel_its_own_run(
 
 
 # -- repair --------------------------------------------------------------------------------------
-
-
-def failed(*repairs: int, **more: Any) -> Any:
-    """Answer a failed run that has had these repairs."""
-    return answer({**FAILED_RUN, **history(*repairs), **more})
 
 
 REPAIRING = answer({**run("RUNNING"), **history(21, ended=False)})

@@ -6,7 +6,6 @@ task instance is a note pad, so that each answer of the service can be chosen.
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 import os
@@ -27,8 +26,6 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_jobs_provider.airflow_compat.handover import xcoms_at_start
-from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
 from airflow_jobs_provider.api.errors import ResponseLostError
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError, DatabricksRunTimeoutError
@@ -37,89 +34,31 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
-from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
-from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from airflow_jobs_provider.triggers.sensor import DatabricksJobRunSensorTrigger
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer, lose
-
-
-class TaskInstance:
-    """What the operators ask of a task instance; remembers what was pushed."""
-
-    dag_id, task_id, run_id = "sales", "etl", "scheduled__2026-01-01"
-    try_number, map_index, max_tries = 2, -1, 1
-    start_date = datetime(2026, 1, 1, tzinfo=UTC)
-
-    def __init__(self) -> None:
-        self.xcoms: dict[str, Any] = {}
-
-    def xcom_push(self, key: str, value: Any) -> None:
-        """Remember."""
-        self.xcoms[key] = value
-
-    def xcom_pull(self, task_ids: str, key: str, map_indexes: int) -> Any:
-        """Tell what was remembered."""
-        assert (task_ids, map_indexes) == (self.task_id, self.map_index)
-        return self.xcoms.get(key)
-
-
-@pytest.fixture
-def context(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """A task's context, and the connection to the scripted server."""
-    connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
-    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
-    return {"ti": TaskInstance(), "params": {}, "dag_run": None, "task": None}
-
-
-def run(life: str, result: str | None = None, message: str = "", **more: Any) -> dict[str, Any]:
-    """Make a run as runs/get answers it."""
-    state = {"life_cycle_state": life, "state_message": message}
-    if result:
-        state["result_state"] = result
-    return {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7", "state": state, **more}
-
-
-# What is pushed for run 7, and what a second try pushes beside.
-XCOMS = {"run_id": 7, "job_id": 3, "run_page_url": "http://w/7"} | xcoms_at_start(
-    TaskAttempt.from_context({"ti": TaskInstance()})  # type: ignore[typeddict-item]
+from tests.helpers.responses import (
+    FAILED,
+    FAILED_OUTPUT,
+    FAILED_RUN,
+    GONE,
+    LAUNCHED,
+    OUTPUT,
+    RUNNING,
+    SUCCEEDED,
+    run,
 )
-LAUNCHED = answer({"run_id": 7})
-RUNNING = answer(run("RUNNING"))
-SUCCEEDED = answer(run("TERMINATED", "SUCCESS"))
-OUTPUT = answer({"metadata": run("TERMINATED", "SUCCESS"), "notebook_output": {"result": "42"}})
-FAILED_RUN = run("INTERNAL_ERROR", "FAILED", "Workload failed, see run output for details")
-FAILED = answer(FAILED_RUN)
-FAILED_OUTPUT = answer(
-    {"metadata": FAILED_RUN, "error": "ValueError: no rows", "error_trace": "Traceback: line 1"}
+from tests.helpers.tasks import (
+    XCOMS,
+    cancelled_after,
+    events,
+    fail_for_good,
+    paths,
+    retrying,
+    run_now,
+    sensor,
+    submit,
 )
-GONE = answer({"error_code": "INVALID_PARAMETER_VALUE", "message": "Run 7 does not exist."}, 400)
-
-
-def submit(**arguments: Any) -> DatabricksSubmitRunOperator:
-    """Make a submit operator that polls fast."""
-    arguments.setdefault("notebook_task", {"notebook_path": "/etl"})
-    arguments.setdefault("existing_cluster_id", "1201-my-cluster")
-    arguments.setdefault("polling_period_seconds", 0.01)
-    return DatabricksSubmitRunOperator(task_id="etl", **arguments)
-
-
-def paths(server: ScriptedServer) -> list[str]:
-    """Return what was asked, in order."""
-    return [request.path.removeprefix("/api/2.0/jobs/") for request in server.requests]
-
-
-def events(trigger: DatabricksJobsBaseTrigger) -> list[Any]:
-    """Run a trigger, made again from its stored form, to its end."""
-    name, arguments = trigger.serialize()
-    kind = type(trigger)
-    assert name == f"{kind.__module__}.{kind.__name__}"
-    again = kind(**json.loads(json.dumps(arguments)))
-
-    async def collect() -> list[Any]:
-        return [event.payload async for event in again.run()]
-
-    return asyncio.run(collect())
 
 
 def test_blocking(context: Any, server: ScriptedServer) -> None:
@@ -384,11 +323,6 @@ def test_what_is_sent(context: Any, server: ScriptedServer) -> None:
     }
 
 
-def run_now(**arguments: Any) -> DatabricksRunNowOperator:
-    """Make a run-now operator that polls fast."""
-    return DatabricksRunNowOperator(task_id="etl", polling_period_seconds=0.01, **arguments)
-
-
 def test_run_now(context: Any, server: ScriptedServer) -> None:
     """An id from a template is text; the API gets a number, and no run_name."""
     server.will(LAUNCHED, SUCCEEDED, OUTPUT)
@@ -624,12 +558,6 @@ def test_execution_timeout_bounds_the_run_too(context: Any, server: ScriptedServ
     assert sent == [91, 60]
 
 
-def retrying(context: Any) -> None:
-    """Make the context that of the second try of two."""
-    context["ti"].try_number, context["ti"].max_tries = 2, 1
-    context["task"] = SimpleNamespace(retries=1)
-
-
 def test_a_retry_follows_the_run_of_the_try_before(context: Any, server: ScriptedServer) -> None:
     """The token of the first try finds its run; the exit value is that run's."""
     retrying(context)
@@ -746,20 +674,6 @@ def test_a_kill_that_cancels_nothing(context: Any, server: ScriptedServer) -> No
         operator.execute(context)
     operator.on_kill()
     assert "runs/cancel" not in paths(server)
-
-
-def fail_for_good(operator: Any, context: Any) -> None:
-    """Do what Airflow does when a task has failed and no retry is left."""
-    context["task"] = operator
-    for callback in operator.on_failure_callback:
-        callback(context)
-
-
-def cancelled_after(requests: int, server: ScriptedServer) -> list[Any]:
-    """Return the runs that were cancelled after so many requests."""
-    later = server.requests[requests:]
-    assert all(request.path.endswith("/runs/cancel") for request in later)
-    return [request.body["run_id"] for request in later]
 
 
 def test_a_task_that_died_without_a_word_leaves_no_run(
@@ -953,11 +867,6 @@ def test_stored_triggers_survive_an_upgrade() -> None:
         "caller": "DatabricksJobRunTrigger",
         "cancel_on_kill": False,
     }
-
-
-def sensor(**arguments: Any) -> DatabricksJobRunSensor:
-    """Make a sensor that polls fast."""
-    return DatabricksJobRunSensor(task_id="wait", run_id="7", poke_interval=0.01, **arguments)
 
 
 def test_sensor_poke(context: Any, server: ScriptedServer) -> None:

@@ -15,30 +15,25 @@ from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.api.endpoints import submit_run
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from tests.airflow_compat.test_completion import (
-    Logged,
-    deferred_by,
-    ending_trigger,
-    fired,
-    xcoms_of,
-)
-from tests.airflow_compat.test_completion import any_airflow as any_airflow  # noqa: PLC0414 - a fixture
-from tests.airflow_compat.test_completion import logged as logged  # noqa: PLC0414 - a fixture
 from tests.fakes.fake_service import FakeService, Plan
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, Step, answer
-from tests.operators.test_run_now import asked, connect, failed, history
-from tests.operators.test_submit_run import (
-    LAUNCHED,
-    RUNNING,
-    SUCCEEDED,
+from tests.helpers.responses import LAUNCHED, RUNNING, SUCCEEDED, failed, history, run
+from tests.helpers.tasks import (
+    Logged,
+    asked,
+    connect,
+    deferred_by,
+    ending_trigger,
     events,
+    fired,
     paths,
-    run,
     run_now,
     sensor,
     submit,
+    xcoms_of,
 )
-from tests.operators.test_submit_run import context as context  # noqa: PLC0414 - a fixture
+
+pytestmark = pytest.mark.usefixtures("triggerer_keeps_dags")
 
 PARTIAL_RUN = run("TERMINATED", "SUCCESS_WITH_FAILURES", "1 of 3 tasks failed")
 TASKS = [

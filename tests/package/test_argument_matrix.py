@@ -26,9 +26,7 @@ from airflow_jobs_provider.operators.jobs import (
 )
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
-from tests.operators.test_submit_run import context, run
-
-__all__ = ["context"]  # the fixture
+from tests.helpers.responses import run
 
 NOTEBOOK: dict[str, Any] = {
     "existing_cluster_id": "1201-my-cluster",

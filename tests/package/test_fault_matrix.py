@@ -6,165 +6,29 @@ and their clients are the real ones. What they would wait is noted, not waited.
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 import os
 import re
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_jobs_provider.api.errors import ServerError
-from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
-from airflow_jobs_provider.operators.jobs import (
-    DatabricksRunNowOperator,
-    DatabricksSubmitRunOperator,
+from tests.fakes.fake_service import FAULTS, Plan, Seen
+from tests.helpers.fault_bench import (
+    FOREVER,
+    Bench,
+    KilledError,
 )
-from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from airflow_jobs_provider.triggers.polling import rate_limiter
-from tests.fakes.fake_service import FAULTS, FakeService, Plan, Seen
 
 # How often each goes wrong in a row; minutes of 503 are many times.
 TIMES = {"503": 6, "403": 2}
 MINUTES_OF_503 = 4.5
-FOREVER = 10_000
 LAUNCHES = ["runs/submit", "run-now"]
 MODES = ["blocking", "deferrable"]
-
-
-class KilledError(BaseException):
-    """What Airflow's signal handler ends a killed task with."""
-
-
-class Submit(DatabricksSubmitRunOperator):
-    """The operator, with a log that can be read here on every Airflow."""
-
-    log = logging.getLogger("task")  # type: ignore[assignment]
-
-
-class RunNow(DatabricksRunNowOperator):
-    """Likewise."""
-
-    log = logging.getLogger("task")  # type: ignore[assignment]
-
-
-@dataclass
-class Bench:
-    """What a test needs: the service, the task's context, the waits noted, the lines logged."""
-
-    service: FakeService
-    waits: list[float]
-    caplog: pytest.LogCaptureFixture
-    xcoms: dict[str, Any]
-    context: Any
-
-    def lines(self, level: int = logging.WARNING) -> list[str]:
-        """Return what this package logged at a level, or above."""
-        return [
-            record.getMessage()
-            for record in self.caplog.records
-            if record.levelno >= level
-            and record.name.startswith(("airflow_jobs_provider", "task"))
-            # Airflow's own, since there is no task runner here.
-            and "cannot be called outside" not in record.getMessage()
-        ]
-
-    def run(self, endpoint: str, mode: str, **arguments: Any) -> Any:
-        """Run a task to its end, as worker and triggerer do; return its output."""
-        arguments |= {"deferrable": mode == "deferrable", "polling_period_seconds": 0.01}
-        operator: Submit | RunNow
-        if endpoint == "run-now":
-            operator = RunNow(task_id="work", job_id=11, **arguments)
-        else:
-            operator = Submit(
-                task_id="work",
-                existing_cluster_id="cluster",
-                notebook_task={"notebook_path": "/work"},
-                **arguments,
-            )
-        with killed_by_signal(operator):
-            try:
-                return operator.execute(self.context)
-            except TaskDeferred as deferral:
-                event = _event(deferral.trigger)
-                resume = getattr(operator, deferral.method_name)
-                return resume(self.context, event, **(deferral.kwargs or {}))
-
-
-@contextmanager
-def killed_by_signal(operator: Any) -> Iterator[None]:
-    """Kill the task at SIGUSR1 in the way in which Airflow does at SIGTERM."""
-
-    def kill(*_: object) -> None:
-        operator.on_kill()
-        raise KilledError
-
-    before = signal.signal(signal.SIGUSR1, kill)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGUSR1, before)
-
-
-def _event(trigger: Any) -> Any:
-    _, arguments = trigger.serialize()
-    again = DatabricksJobRunTrigger(**json.loads(json.dumps(arguments)))
-    again._log = logging.getLogger("task")  # type: ignore[assignment, unused-ignore]
-
-    async def first() -> Any:
-        return [event.payload async for event in again.run()]
-
-    (event,) = asyncio.run(first())
-    return json.loads(json.dumps(event))
-
-
-@pytest.fixture
-def bench(
-    request: pytest.FixtureRequest,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> Iterator[Bench]:
-    """A service, a connection to it, and the context of a task's only try."""
-    caplog.set_level("INFO")
-    fault = getattr(request.node, "callspec", SimpleNamespace(params={})).params.get("fault", "")
-    # Short where a test waits for it; else a busy machine would be taken for a second fault.
-    timeout_seconds = 0.25 if "time-out" in fault else 10
-    # The pace is for a service that others use, too.
-    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
-    xcoms: dict[str, Any] = {}
-
-    def xcom_push(key: str, value: Any) -> None:
-        xcoms[key] = value
-
-    ti = SimpleNamespace(
-        dag_id="sales",
-        task_id="work",
-        run_id="scheduled__2026-01-01",
-        map_index=-1,
-        try_number=1,
-        max_tries=0,
-        start_date=datetime.now(UTC),
-        xcom_push=xcom_push,
-    )
-    context = {"ti": ti, "dag_run": None, "task": SimpleNamespace(retries=0)}
-    with FakeService() as service, no_waiting() as waits:
-        connection = {
-            "conn_type": "databricks_jobs",
-            "host": service.url,
-            "password": "a-token",
-            "extra": json.dumps({"timeout_seconds": timeout_seconds}),
-        }
-        monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
-        yield Bench(service, waits, caplog, xcoms, context)
 
 
 def _reason(fault: str) -> str:

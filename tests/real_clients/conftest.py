@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
 import subprocess
 import sys
 import threading
 import venv
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 import requests
 
 from airflow_jobs_provider.local.workspace import LocalWorkspace
+from tests.real_clients.client import Client
 
 _CACHE = Path(__file__).parents[2] / ".venvs"
 _NOTEBOOKS = {
@@ -26,40 +23,6 @@ _NOTEBOOKS = {
     "fail": "raise ValueError('the text')",
     "sleep": "import time; time.sleep(600)",
 }
-
-
-@dataclass(frozen=True)
-class Client:
-    """A client's environment, and where it is to go."""
-
-    folder: Path
-    workspace: LocalWorkspace
-    home: Path
-    proxy_url: str | None = None
-
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Run a program of the environment, with nothing of ours but the connection."""
-        program = self.folder / "bin" / command[0]
-        return subprocess.run(
-            [str(program), *command[1:]],
-            env={
-                "PATH": os.environ["PATH"],
-                "HOME": str(self.home),
-                "DATABRICKS_HOST": self.workspace.url,
-                "DATABRICKS_TOKEN": self.workspace.token,
-                **({"http_proxy": self.proxy_url} if self.proxy_url else {}),
-            },
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-
-    def json(self, *command: str) -> Any:
-        """Run a program that prints JSON, and return that."""
-        done = self.run(*command)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return json.loads(done.stdout)
 
 
 @pytest.fixture(scope="session")

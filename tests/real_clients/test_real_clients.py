@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.real_clients.conftest import Client
+from tests.real_clients.client import Client
 
 pytestmark = pytest.mark.real_clients
 ClientOf = Callable[[str, str], Client]

@@ -33,10 +33,10 @@ from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from airflow_jobs_provider.triggers.sensor import DatabricksJobRunSensorTrigger
-from tests.airflow_compat.test_completion import InTriggerer, fired, nothing, xcoms_of
-from tests.airflow_compat.test_completion import any_airflow as any_airflow  # noqa: PLC0414 - a fixture
 from tests.fakes.scripted_server import TOKEN
-from tests.operators.test_submit_run import TaskInstance, submit
+from tests.helpers.tasks import InTriggerer, TaskInstance, fired, nothing, submit, xcoms_of
+
+pytestmark = pytest.mark.usefixtures("triggerer_keeps_dags")
 
 HOUR = 3600.0
 SECOND_ATTEMPT: dict[str, Any] = {"original_attempt_run_id": 7, "attempt_number": 1}

@@ -19,7 +19,7 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.outputs import TaskOutput, output_value, read_outputs
 from airflow_jobs_provider.api.workflows.progress import RunProgress
-from tests.api.workflows.test_workflows import Service
+from tests.helpers.workflow_driver import WorkflowDriver
 
 
 def output(key: str | None, **answer: object) -> TaskOutput:
@@ -48,7 +48,7 @@ def test_several_tasks_give_a_dict_by_key() -> None:
 
 def read(run: dict[str, Any], *answers: Any, **how: Any) -> tuple[list[str], list[TaskOutput]]:
     """Read a run's outputs; return what was asked, and the outputs."""
-    service = Service(*answers)
+    service = WorkflowDriver(*answers)
     outputs = service.execute(read_outputs(run, **how))
     assert service.answers == []
     return service.asked, outputs
@@ -258,7 +258,7 @@ def test_a_list_that_shows_only_the_first_tasks_is_not_taken_for_all() -> None:
     tasks = [ended("SUCCESS", task_key=key, run_id=8 + n) for n, key in enumerate("abc")]
     shown = ended("SUCCESS", run_id=7, tasks=tasks[:1], has_more=True)
     first = ended("SUCCESS", run_id=7, tasks=tasks[:2], next_page_token="t")
-    service = Service(first, {"tasks": tasks[2:]})
+    service = WorkflowDriver(first, {"tasks": tasks[2:]})
     steps = follow_run(
         7,
         polling_period=lambda: 1,

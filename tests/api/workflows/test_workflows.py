@@ -32,38 +32,7 @@ from airflow_jobs_provider.api.workflows.base import (
 from airflow_jobs_provider.api.workflows.follow import Ended, follow_run
 from airflow_jobs_provider.api.workflows.launch import Launched, launch_once
 from airflow_jobs_provider.api.workflows.progress import RunProgress
-
-
-class Service:
-    """Answers calls as told; its clock runs only when a workflow waits."""
-
-    def __init__(self, *answers: Any) -> None:
-        self.answers = list(answers)
-        self.asked: list[str] = []
-        self.events: list[Event] = []
-        self.now = 1_000_000.0
-
-    def execute(self, steps: Workflow[Any]) -> Any:
-        """Execute a workflow and return its result."""
-        return run_workflow(steps, send=self.send, wait=self.wait, on_event=self.events.append)
-
-    def send(self, call: Call[Any]) -> Any:
-        """Give the next answer."""
-        subject = call.parameters.get("idempotency_token") or next(iter(call.parameters.values()))
-        self.asked.append(f"{call.path} {subject}")
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    def wait(self, seconds: float) -> None:
-        """Let time pass."""
-        self.now += seconds
-
-    @property
-    def identified(self) -> list[int]:
-        """The runs that the workflow was about."""
-        return [event.run_id for event in self.events if isinstance(event, RunIdentified)]
+from tests.helpers.workflow_driver import WorkflowDriver
 
 
 def run(life: str, result: str | None = None, run_id: int = 7, **more: Any) -> dict[str, Any]:
@@ -77,7 +46,7 @@ TERMINATING = run("TERMINATING")
 GONE = NotFoundError(status=400, api_message="Run 7 does not exist.")
 
 
-def launch(service: Service, tokens: list[str], first: int = 0) -> Launched:
+def launch(service: WorkflowDriver, tokens: list[str], first: int = 0) -> Launched:
     """Launch with these tokens."""
     steps = launch_once(
         run_now({"job_id": 1}),
@@ -96,7 +65,7 @@ def launch(service: Service, tokens: list[str], first: int = 0) -> Launched:
 @pytest.mark.parametrize("found", [RUNNING, SUCCEEDED, FAILED, CANCELED, TERMINATING])
 def test_the_first_try_takes_what_it_gets(found: dict[str, Any]) -> None:
     """One launch, one look, whatever the state."""
-    service = Service(7, found)
+    service = WorkflowDriver(7, found)
     assert launch(service, ["a"]) == Launched(7, found, 0)
     assert service.asked == ["run-now a", "runs/get 7"]
 
@@ -106,7 +75,7 @@ def test_a_retry_takes_an_earlier_tries_run_that_is_active_or_succeeded(
     found: dict[str, Any],
 ) -> None:
     """The worker died, the run did not: nothing is launched again."""
-    service = Service(7, found)
+    service = WorkflowDriver(7, found)
     assert launch(service, ["a", "b", "c"]) == Launched(7, found, 0)
     assert service.asked == ["run-now a", "runs/get 7"]
 
@@ -115,7 +84,7 @@ def test_a_retry_takes_an_earlier_tries_run_that_is_active_or_succeeded(
 def test_a_retry_launches_anew_after_a_bad_end(bad: dict[str, Any]) -> None:
     """One new run for each retry of Airflow's."""
     new = run("PENDING", run_id=8)
-    service = Service(7, bad, 8, new)
+    service = WorkflowDriver(7, bad, 8, new)
     assert launch(service, ["a", "b"]) == Launched(8, new, 1)
     assert service.asked == ["run-now a", "runs/get 7", "run-now b", "runs/get 8"]
 
@@ -124,22 +93,24 @@ def test_a_deleted_run_counts_as_badly_ended() -> None:
     """Its token is an error from then on; so is its id."""
     for answers in ((GONE,), (7, *[GONE] * 13)):
         new = run("PENDING", run_id=8)
-        assert launch(Service(*answers, 8, new), ["a", "b"]) == Launched(8, new, 1)
+        assert launch(WorkflowDriver(*answers, 8, new), ["a", "b"]) == Launched(8, new, 1)
 
 
 def test_a_run_that_is_being_terminated_is_waited_for() -> None:
     """The next try must know how it ends before it launches."""
     new = run("PENDING", run_id=8)
-    service = Service(7, TERMINATING, TERMINATING, CANCELED, 8, new)
+    service = WorkflowDriver(7, TERMINATING, TERMINATING, CANCELED, 8, new)
     assert launch(service, ["a", "b"]) == Launched(8, new, 1)
     assert service.now == 1_000_010
-    assert launch(Service(7, TERMINATING, SUCCEEDED), ["a", "b"]) == Launched(7, SUCCEEDED, 0)
+    assert launch(WorkflowDriver(7, TERMINATING, SUCCEEDED), ["a", "b"]) == Launched(
+        7, SUCCEEDED, 0
+    )
 
 
 def test_the_walk_can_go_on() -> None:
     """After an adopted run was cancelled, the tokens after its own have their turn."""
     new = run("PENDING", run_id=9)
-    service = Service(8, CANCELED, 9, new)
+    service = WorkflowDriver(8, CANCELED, 9, new)
     assert launch(service, ["a", "b", "c"], first=1) == Launched(9, new, 2)
     assert service.asked[0] == "run-now b"
 
@@ -149,14 +120,14 @@ def test_a_refusal_comes_through() -> None:
     code = "INVALID_PARAMETER_VALUE"
     refused = [BadRequestError(status=400, error_code=code, api_message=f"no {n}") for n in (1, 2)]
     with pytest.raises(BadRequestError, match="no 2"):
-        launch(Service(*refused), ["a", "b"])
+        launch(WorkflowDriver(*refused), ["a", "b"])
     with pytest.raises(AuthenticationError):
-        launch(Service(AuthenticationError(status=403)), ["a", "b"])
+        launch(WorkflowDriver(AuthenticationError(status=403)), ["a", "b"])
     with pytest.raises(BadRequestError, match="QUOTA_EXCEEDED"):
-        launch(Service(BadRequestError(status=400, error_code="QUOTA_EXCEEDED")), ["a", "b"])
+        launch(WorkflowDriver(BadRequestError(status=400, error_code="QUOTA_EXCEEDED")), ["a", "b"])
 
 
-def follow(service: Service, **options: Any) -> Ended:
+def follow(service: WorkflowDriver, **options: Any) -> Ended:
     """Follow run 7, polling every 10 seconds."""
     steps = follow_run(
         7,
@@ -172,22 +143,22 @@ def follow(service: Service, **options: Any) -> Ended:
 
 def test_a_run_is_followed_to_its_end() -> None:
     """Look, wait, look; a look already taken is not taken again."""
-    service = Service(RUNNING, run("A_NEW_STATE"), SUCCEEDED)
+    service = WorkflowDriver(RUNNING, run("A_NEW_STATE"), SUCCEEDED)
     assert follow(service) == Ended(SUCCEEDED)
     assert service.now == 1_000_020
-    service = Service(SUCCEEDED)
+    service = WorkflowDriver(SUCCEEDED)
     assert follow(service, first_look=RUNNING) == Ended(SUCCEEDED)
 
 
 def test_a_run_that_does_not_begin_is_given_up() -> None:
     """Queued and pending time counts from the run's start_time; running time does not count."""
     since: dict[str, Any] = {"start_time": (1_000_000 - 95) * 1000}
-    service = Service(*[run("PENDING", **since)] * 9)
+    service = WorkflowDriver(*[run("PENDING", **since)] * 9)
     assert follow(service, queued_timeout_seconds=100).queued_too_long
     assert service.now == 1_000_010
-    service = Service(*[run("RUNNING", **since)] * 50, SUCCEEDED)
+    service = WorkflowDriver(*[run("RUNNING", **since)] * 50, SUCCEEDED)
     assert follow(service, queued_timeout_seconds=100) == Ended(SUCCEEDED)
-    service = Service(*[run("QUEUED")] * 50)
+    service = WorkflowDriver(*[run("QUEUED")] * 50)
     assert follow(service, queued_timeout_seconds=100).queued_too_long
     assert service.now == 1_000_100
 
@@ -220,7 +191,7 @@ def test_the_services_own_retries_are_followed() -> None:
     """The run that run-now gave stays FAILED; the last attempt is what counts."""
     first, second, third = attempt(0, "FAILED"), attempt(1, "FAILED", 8), attempt(2, "SUCCESS", 9)
     settings = job(max_retries=3, min_retry_interval_millis=15_000)
-    service = Service(
+    service = WorkflowDriver(
         first,
         settings,
         page(first),  # not there yet
@@ -246,7 +217,7 @@ def test_the_services_own_retries_are_followed() -> None:
 )
 def test_where_the_service_does_not_retry(last: dict[str, Any], settings: Any) -> None:
     """No retries left, none on time-outs, or a job that cannot be read: the run is the last."""
-    service = Service(last, settings)
+    service = WorkflowDriver(last, settings)
     assert follow(service) == Ended(last)
     assert service.asked == ["runs/get 7", "get 3"]
 
@@ -263,7 +234,7 @@ def test_where_the_service_does_not_retry(last: dict[str, Any], settings: Any) -
 )
 def test_where_nothing_is_to_be_retried(last: dict[str, Any]) -> None:
     """The job is not even asked for."""
-    service = Service(last)
+    service = WorkflowDriver(last)
     assert follow(service) == Ended(last)
     assert service.asked == ["runs/get 7"]
 
@@ -271,14 +242,14 @@ def test_where_nothing_is_to_be_retried(last: dict[str, Any]) -> None:
 def test_a_retry_on_timeout() -> None:
     """A job that says so is retried after a time-out, too; -1 is without end."""
     first, second = attempt(0, "TIMEDOUT"), attempt(1, "SUCCESS", 8)
-    service = Service(first, job(max_retries=-1, retry_on_timeout=True), page(second, first))
+    service = WorkflowDriver(first, job(max_retries=-1, retry_on_timeout=True), page(second, first))
     assert follow(service) == Ended(second)
 
 
 def test_a_retry_that_never_comes() -> None:
     """After its interval and a minute of grace, the run that failed is the last."""
     last = attempt(0, "FAILED")
-    service = Service(
+    service = WorkflowDriver(
         last, job(max_retries=1, min_retry_interval_millis=30_000), *[page(last)] * 50
     )
     assert follow(service) == Ended(last)
@@ -299,16 +270,16 @@ def test_an_error_does_not_mean_that_nothing_is_retried(error: APIStatusError) -
     """What the job's settings or its runs cannot be read for is told, be it so after all tries."""
     last = attempt(0, "FAILED")
     with pytest.raises(type(error)):
-        follow(Service(last, error))
+        follow(WorkflowDriver(last, error))
     with pytest.raises(type(error)):
-        follow(Service(last, job(max_retries=1), *[error] * 50))
+        follow(WorkflowDriver(last, job(max_retries=1), *[error] * 50))
 
 
 def test_an_odd_list_of_attempts_is_read_again() -> None:
     """The next attempt is found as soon as the list is what it should be."""
     first, second = attempt(0, "FAILED"), attempt(1, "SUCCESS", 8)
     stuck = Page([first], "a"), Page([first], "a")
-    service = Service(first, job(max_retries=1), *stuck, page(second, first))
+    service = WorkflowDriver(first, job(max_retries=1), *stuck, page(second, first))
     assert follow(service) == Ended(second)
     assert service.now == 1_000_010
 
@@ -316,7 +287,7 @@ def test_an_odd_list_of_attempts_is_read_again() -> None:
 def test_attempts_can_be_left_alone() -> None:
     """Where the run itself is what counts."""
     last = attempt(0, "FAILED")
-    assert follow(Service(last), follow_attempts=False) == Ended(last)
+    assert follow(WorkflowDriver(last), follow_attempts=False) == Ended(last)
 
 
 # -- the drivers ----------------------------------------------------------------------------------

@@ -1,0 +1,33 @@
+"""What became of a DAG run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+STARTS = re.compile(r"\[DAG TEST\] starting task_id=(\S+)")
+
+
+@dataclass(frozen=True)
+class DagRun:
+    """What became of a DAG run: its log, its tasks' states and XComs."""
+
+    exit_code: int
+    log: str
+    home: Path
+    state: str = "unknown"
+    tasks: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def log_of(self, task_id: str) -> str:
+        """Return what was logged and printed while a task was at work."""
+        parts = STARTS.split(self.log)
+        # A part with a task's id is followed by the part of its log.
+        return "".join(
+            log for name, log in zip(parts[1::2], parts[2::2], strict=True) if name == task_id
+        )
+
+
+RunDag = Callable[..., DagRun]

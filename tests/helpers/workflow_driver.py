@@ -1,0 +1,45 @@
+"""Executes a workflow without a network: the test gives each response."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.workflows.base import (
+    Event,
+    RunIdentified,
+    Workflow,
+    run_workflow,
+)
+
+
+class WorkflowDriver:
+    """Answers calls as told; its clock runs only when a workflow waits."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+        self.events: list[Event] = []
+        self.now = 1_000_000.0
+
+    def execute(self, steps: Workflow[Any]) -> Any:
+        """Execute a workflow and return its result."""
+        return run_workflow(steps, send=self.send, wait=self.wait, on_event=self.events.append)
+
+    def send(self, call: Call[Any]) -> Any:
+        """Give the next answer."""
+        subject = call.parameters.get("idempotency_token") or next(iter(call.parameters.values()))
+        self.asked.append(f"{call.path} {subject}")
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+    @property
+    def identified(self) -> list[int]:
+        """The runs that the workflow was about."""
+        return [event.run_id for event in self.events if isinstance(event, RunIdentified)]

@@ -1,0 +1,46 @@
+"""A client of the Jobs API in an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from airflow_jobs_provider.local.workspace import LocalWorkspace
+
+
+@dataclass(frozen=True)
+class Client:
+    """A client's environment, and where it is to go."""
+
+    folder: Path
+    workspace: LocalWorkspace
+    home: Path
+    proxy_url: str | None = None
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        """Run a program of the environment, with nothing of ours but the connection."""
+        program = self.folder / "bin" / command[0]
+        return subprocess.run(
+            [str(program), *command[1:]],
+            env={
+                "PATH": os.environ["PATH"],
+                "HOME": str(self.home),
+                "DATABRICKS_HOST": self.workspace.url,
+                "DATABRICKS_TOKEN": self.workspace.token,
+                **({"http_proxy": self.proxy_url} if self.proxy_url else {}),
+            },
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+
+    def json(self, *command: str) -> Any:
+        """Run a program that prints JSON, and return that."""
+        done = self.run(*command)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return json.loads(done.stdout)
