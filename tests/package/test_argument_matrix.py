@@ -1,21 +1,34 @@
 """Every argument of every operator and of the sensor, given what nobody should give.
 
 Either a clear error comes before anything is sent, or what is sent is right: nothing given is lost,
-and no run is left. The arguments are those of the signatures, so that a new one is in the matrix.
+and no run is left, neither at the task's end nor where it is killed. The arguments are those of the
+signatures, so that a new one is in the matrix.
 """
 
 from __future__ import annotations
 
 import inspect
 import json
+import math
+import os
+import signal
+import socket
 import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib import import_module
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
+from airflow.triggers.base import BaseTrigger
 
+from airflow_jobs_provider.airflow_compat import deferred_tasks
 from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.operators.jobs import (
     DatabricksCancelRunsOperator,
     DatabricksCreateJobsOperator,
@@ -25,6 +38,7 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksSubmitRunOperator,
 )
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
+from airflow_jobs_provider.triggers.polling import rate_limiter
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
 from tests.helpers.responses import run
 
@@ -41,6 +55,7 @@ TASKS: dict[Any, dict[str, Any]] = {
     DatabricksExportRunOperator: {"run_id": 7, "path": "p"},
     DatabricksJobRunSensor: {"run_id": 7},
 }
+LAUNCH = (DatabricksSubmitRunOperator, DatabricksRunNowOperator)
 DEFERS = (DatabricksSubmitRunOperator, DatabricksRunNowOperator, DatabricksJobRunSensor)
 # As the module of a value may tell that Airflow resolves it.
 NO_TYPE: Any = {object()}
@@ -60,6 +75,10 @@ NO_PERMISSIONS: tuple[Any, str, list[Any]] = (
     "access_control_list",
     [],
 )
+FIRST_RUN_ID = 101
+LOOK_OF_THE_KILL, MOST_LOOKS = 2, 10
+# So many of a matrix' cases must get as far as a wait, or a test of kills proves little.
+FEWEST_LAUNCHES = 20
 LAUNCHES = ("run-now", "runs/submit", "create", "reset", "runs/delete", "runs/cancel")
 
 
@@ -79,6 +98,7 @@ class Answers(list[Step]):
     def __init__(self, server: ScriptedServer) -> None:
         super().__init__()
         self._server = server
+        server.steps = self
 
     def __bool__(self) -> bool:
         return True
@@ -103,24 +123,160 @@ class Answers(list[Step]):
         )
 
 
+@dataclass
+class Life:
+    """A run that goes on until it is cancelled.
+
+    :ivar most_looks: it also ends when its state was asked for so often.
+    :ivar looks: how often that was.
+    :ivar cancels: how often it was cancelled.
+    """
+
+    most_looks: float
+    looks: int = 0
+    cancels: int = 0
+
+    @property
+    def state(self) -> tuple[str, ...]:
+        """Its life cycle state and its result."""
+        if self.cancels:
+            return "TERMINATED", "CANCELED"
+        return ("RUNNING",) if self.looks < self.most_looks else ("TERMINATED", "SUCCESS")
+
+
+class GoingOn(Answers):
+    """What a service answers in which runs go on.
+
+    :param on_look: called when a run was looked at for the second time. With it each run ends after
+        some more looks, for the process goes on after a kill.
+    :ivar runs: what was launched, by id.
+    """
+
+    def __init__(self, server: ScriptedServer, on_look: Callable[[], None] | None = None) -> None:
+        super().__init__(server)
+        self._on_look = on_look
+        self.runs: dict[int, Life] = {}
+
+    @property
+    def next_run_id(self) -> int:
+        """The id of the run that is launched next."""
+        return FIRST_RUN_ID + len(self.runs)
+
+    def pop(self, _place: Any = -1) -> Step:
+        """Answer the request that came last."""
+        request = self._server.requests[-1]
+        path = request.path.rpartition("/jobs/")[2]
+        if path in ("run-now", "runs/submit"):
+            run_id = self.next_run_id
+            self._life(run_id)
+            return answer({"run_id": run_id})
+        if path == "runs/get":
+            life = self._life(int(request.query["run_id"]))
+            life.looks += 1
+            step = answer(run(*life.state) | {"run_id": int(request.query["run_id"])})
+            return self._then_call(step) if life.looks == LOOK_OF_THE_KILL else step
+        if path == "runs/list":
+            found = run(*self._life(7).state, start_time=int(time.time() * 1000))
+            return answer({"runs": [found]})
+        if path == "runs/cancel":
+            self.runs[request.body["run_id"]].cancels += 1
+        return super().pop()
+
+    def _life(self, run_id: int) -> Life:
+        most_looks = math.inf if self._on_look is None else MOST_LOOKS
+        return self.runs.setdefault(run_id, Life(most_looks))
+
+    def _then_call(self, step: Step) -> Step:
+        def take(connection: socket.socket) -> None:
+            step(connection)
+            if self._on_look is not None:
+                self._on_look()
+
+        return take
+
+
+@dataclass
+class Signalled:
+    """What a signal to this process kills."""
+
+    task: Any = None
+    kills: int = 0
+
+    def aim(self, task: Any) -> None:
+        """Choose the task that the next signal kills."""
+        self.task = task
+
+    def signal(self) -> None:
+        """Send the signal."""
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    def handle(self, *_signal: Any) -> None:
+        """Do as Airflow 3 does: the process goes on after this."""
+        self.kills += 1
+        self.task.on_kill()
+
+
+@pytest.fixture
+def signalled() -> Iterator[Signalled]:
+    """A signal kills the task, as Airflow does."""
+    target = Signalled()
+    before = signal.signal(signal.SIGUSR1, target.handle)
+    yield target
+    signal.signal(signal.SIGUSR1, before)
+
+
 @pytest.fixture(autouse=True)
 def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a path that is no good lead nowhere."""
     monkeypatch.chdir(tmp_path)
 
 
-def outcome(make: Any, context: Any, rendered: dict[str, Any] | None = None) -> str | None:
-    """Make a task and execute it; return its error, None where it went well."""
+@dataclass(frozen=True)
+class Case:
+    """A task with one argument that nobody should give.
+
+    :ivar name: the argument.
+    :ivar what: its value, in words.
+    :ivar as_sent: its value, as a request may have it.
+    :ivar make: makes the task.
+    :ivar rendered: what templates see; None for a task without templates.
+    """
+
+    name: str
+    what: str
+    as_sent: Any
+    make: Callable[[], Any]
+    rendered: dict[str, Any] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}, {self.what}"
+
+
+def outcome(
+    case: Case,
+    context: Any,
+    *,
+    begun: Callable[[Any], None] = lambda _task: None,
+    deferred_to: Callable[[Any], None] = lambda _trigger: None,
+) -> str | None:
+    """Make a task and execute it; return its error, None where it went well.
+
+    :param begun: is given the task before it is executed.
+    :param deferred_to: is given the trigger that it defers to, as a triggerer makes it again.
+    """
     try:
-        task = make()
+        task = case.make()
     except (InvalidRequestError, ValueError, TypeError) as error:
         return str(error)
+    begun(task)
     try:
-        if rendered is not None:
-            task.render_template_fields(rendered)
+        if case.rendered is not None:
+            task.render_template_fields({**case.rendered, **context})
         task.execute(context)
     except TaskDeferred as deferred:
-        json.dumps(deferred.trigger.serialize(), allow_nan=False)
+        path, stored = json.loads(json.dumps(deferred.trigger.serialize(), allow_nan=False))
+        module, _, name = path.rpartition(".")
+        deferred_to(getattr(import_module(module), name)(**stored))
     except AirflowException as error:
         return str(error)
     return None
@@ -149,28 +305,58 @@ def is_right(kind: Any, name: str, value: Any, fields: dict[str, Any]) -> bool:
     return bool(fields.get(name) == value)
 
 
+def given_in_the_dag_file(kind: Any, **more: Any) -> Iterator[Case]:
+    """Yield a case for each argument and each value."""
+    for name in arguments(kind):
+        for what, value in VALUES.items():
+            given = {**TASKS[kind], **more, name: value}
+            yield Case(name, what, value, partial(kind, task_id="t", **given))
+
+
+def given_by_templates(kind: Any, *, native: bool, **more: Any) -> Iterator[Case]:
+    """Yield a case for each templated field and each value that its template renders to."""
+    for name in kind.template_fields:
+        for what, value in RENDERED.items():
+            given = {**TASKS[kind], name: "{{ x }}"}
+            alone = kind in (DatabricksCancelRunsOperator, DatabricksJobRunSensor)
+            if name in ("job_id", "job_name", "run_id") and (
+                alone or kind is DatabricksRunNowOperator
+            ):
+                given = {name: "{{ x }}"}
+            if kind is DatabricksJobRunSensor and name == "started_since":
+                given = {"job_id": 3, name: "{{ x }}"}
+            elif kind is DatabricksJobRunSensor and name in ("job_id", "job_name"):
+                given["started_since"] = "2026-01-01"
+            dag = DAG("d", schedule=None, render_template_as_native_obj=native)
+            make = partial(kind, task_id="t", dag=dag, **given, **more)
+            yield Case(name, what, value if native else str(value), make, {"x": value})
+
+
+def faults(context: Any, server: ScriptedServer, kind: Any, cases: Iterable[Case]) -> list[str]:
+    """Carry out each case; return what is wrong."""
+    wrong: list[str] = []
+    for case in cases:
+        server.requests.clear()
+        error = outcome(case, context)
+        fields = sent(server)
+        if error is not None and fields:
+            wrong.append(f"{case}: sent, then failed: {error[:200]}")
+        elif error is None and not is_right(kind, case.name, case.as_sent, fields):
+            wrong.append(f"{case}: not in what was sent: {str(fields)[:200]}")
+        elif error is not None and not error.strip():
+            wrong.append(f"{case}: an error without words")
+    return wrong
+
+
 @pytest.mark.parametrize("deferrable", [False, True])
 @pytest.mark.parametrize("kind", TASKS)
 def test_wrong_values(context: Any, server: ScriptedServer, kind: Any, deferrable: bool) -> None:
     """Given in the DAG file."""
     if deferrable and kind not in DEFERS:
         pytest.skip("it does not defer")
-    server.steps = Answers(server)
-    wrong: list[str] = []
-    for name in arguments(kind):
-        for what, value in VALUES.items():
-            server.requests.clear()
-            more = {"deferrable": True} if deferrable else {}
-            given = {**TASKS[kind], **more, name: value}
-            error = outcome(lambda given=given: kind(task_id="t", **given), context)
-            fields = sent(server)
-            if error is not None and fields:
-                wrong.append(f"{name}, {what}: sent, then failed: {error[:200]}")
-            elif error is None and not is_right(kind, name, value, fields):
-                wrong.append(f"{name}, {what}: not in what was sent: {str(fields)[:200]}")
-            elif error is not None and not error.strip():
-                wrong.append(f"{name}, {what}: an error without words")
-    assert wrong == []
+    Answers(server)
+    more = {"deferrable": True} if deferrable else {}
+    assert faults(context, server, kind, given_in_the_dag_file(kind, **more)) == []
 
 
 @pytest.mark.parametrize("native", [False, True])
@@ -179,31 +365,91 @@ def test_what_templates_render_to(
     context: Any, server: ScriptedServer, kind: Any, native: bool
 ) -> None:
     """With native rendering a template may give any object, else text."""
-    server.steps = Answers(server)
-    wrong: list[str] = []
-    for name in kind.template_fields:
-        for what, value in RENDERED.items():
-            server.requests.clear()
-            with DAG("d", schedule=None, render_template_as_native_obj=native) as dag:
-                given = {**TASKS[kind], name: "{{ x }}"}
-                alone = kind in (DatabricksCancelRunsOperator, DatabricksJobRunSensor)
-                if name in ("job_id", "job_name", "run_id") and (
-                    alone or kind is DatabricksRunNowOperator
-                ):
-                    given = {name: "{{ x }}"}
-                if kind is DatabricksJobRunSensor and name == "started_since":
-                    given = {"job_id": 3, name: "{{ x }}"}
-                elif kind is DatabricksJobRunSensor and name in ("job_id", "job_name"):
-                    given["started_since"] = "2026-01-01"
-            error = outcome(
-                lambda given=given, dag=dag: kind(task_id="t", dag=dag, **given),
-                context,
-                {"x": value, **context},
-            )
-            fields = sent(server)
-            as_sent = value if native else str(value)
-            if error is not None and fields:
-                wrong.append(f"{name}, {what}: sent, then failed: {error[:200]}")
-            elif error is None and not is_right(kind, name, as_sent, fields):
-                wrong.append(f"{name}, {what}: not in what was sent: {str(fields)[:200]}")
-    assert wrong == []
+    Answers(server)
+    assert faults(context, server, kind, given_by_templates(kind, native=native)) == []
+
+
+# -- kills ---------------------------------------------------------------------------------------
+
+
+def all_cases(kind: Any, *, deferrable: bool, **more: Any) -> Iterator[Case]:
+    """Yield all cases of a task that waits in one of the two ways."""
+    for case in given_in_the_dag_file(kind, deferrable=deferrable, **more):
+        if case.name != "deferrable":
+            yield case
+    for native in (False, True):
+        yield from given_by_templates(kind, native=native, deferrable=deferrable, **more)
+
+
+def left_running(runs: dict[int, Life], of_case: dict[int, Case]) -> list[str]:
+    """Return the cases whose run was not cancelled, or more than once."""
+    return [f"{of_case[n]}: {run.cancels} cancels" for n, run in runs.items() if run.cancels != 1]
+
+
+@pytest.mark.parametrize("kind", LAUNCH)
+def test_killed_on_a_worker(
+    context: Any, server: ScriptedServer, kind: Any, signalled: Signalled
+) -> None:
+    """Whatever was given, the run that was launched is cancelled, once."""
+    service, of_case = GoingOn(server, signalled.signal), {}
+    with no_waiting():
+        for case in all_cases(kind, deferrable=False):
+            of_case[service.next_run_id] = case
+            outcome(case, context, begun=signalled.aim)
+    assert len(service.runs) >= FEWEST_LAUNCHES
+    assert signalled.kills == len(service.runs)
+    assert left_running(service.runs, of_case) == []
+
+
+@pytest.mark.parametrize("kind", LAUNCH)
+def test_killed_while_deferred(
+    context: Any, server: ScriptedServer, kind: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same in the triggerer, once a user has marked all tasks failed."""
+    service, of_case = GoingOn(server), {}
+    triggers: list[Any] = []
+    for case in all_cases(kind, deferrable=True):
+        of_case[service.next_run_id] = case
+        outcome(case, context, deferred_to=triggers.append)
+    assert len(triggers) == len(service.runs) >= FEWEST_LAUNCHES
+    mark_failed(triggers, monkeypatch)
+    assert left_running(service.runs, of_case) == []
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_sensor_killed(
+    context: Any,
+    server: ScriptedServer,
+    signalled: Signalled,
+    monkeypatch: pytest.MonkeyPatch,
+    deferrable: bool,
+) -> None:
+    """The run that a sensor waits for is not its own: nobody cancels it."""
+    service = GoingOn(server, None if deferrable else signalled.signal)
+    triggers: list[Any] = []
+    with no_waiting():
+        for case in all_cases(DatabricksJobRunSensor, deferrable=deferrable, poke_interval=0.01):
+            service.runs.clear()
+            outcome(case, context, begun=signalled.aim, deferred_to=triggers.append)
+    if deferrable:
+        mark_failed(triggers, monkeypatch)
+    assert len(triggers) + signalled.kills >= FEWEST_LAUNCHES
+    assert not any(request.path.endswith("/runs/cancel") for request in server.requests)
+
+
+def mark_failed(triggers: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """End triggers as a triggerer does whose tasks a user has marked failed."""
+    # Not on Airflow 2, which has a database in the place of what answers here.
+    from tests.triggers import test_cancellation as cancellation
+
+    rows = [cancellation.Row("failed", task_id=f"t{number}") for number in range(len(triggers))]
+    for row, trigger in zip(rows, triggers, strict=True):
+        trigger.task_instance = SimpleNamespace(
+            dag_id=row.dag_id, run_id=row.run_id, task_id=row.task_id, map_index=row.map_index
+        )
+    supervisor = cancellation.Supervisor(*rows)
+    monkeypatch.setattr(cancellation.task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+    monkeypatch.setattr(deferred_tasks, "COLLECT_SECONDS", 0.01)
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
+    end = cancellation.on_kill if hasattr(BaseTrigger, "on_kill") else cancellation.cancel
+    end(*triggers)
