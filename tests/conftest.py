@@ -86,9 +86,9 @@ def logged(
 @pytest.fixture
 def triggerer_keeps_dags(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no test depend on what Airflow 3.0 cannot do but the one that is about it."""
-    from airflow_jobs_provider.airflow_compat import completion
+    from airflow_jobs_provider.airflow_compat.lines import airflow_line
 
-    monkeypatch.setattr(completion, "_airflow_loses_dags", lambda: False)
+    monkeypatch.setattr(airflow_line(), "completion_fault", None)
 
 
 @pytest.fixture

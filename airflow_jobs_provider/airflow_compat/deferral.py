@@ -1,14 +1,14 @@
-"""The run of a task whose deferral Airflow refuses, since a user has ended the task meanwhile.
+"""Cancels the run of a task whose deferral Airflow refuses, since a user has ended the task.
 
 A user may mark a task, or its DAG run, after the task has launched its run and before it defers. If
 the deferral comes before Airflow's signal, Airflow 3 refuses it. Then there is no trigger, no
-``on_kill`` and no error that the task could see, so the process looks at its end:
+``on_kill`` and no error that the task could see. The process finds out at its end:
 
 * Airflow 3.3 logs the refusal and finishes the process in order. It asks for the operator's links,
-  and while it does so, the task's state can be asked for. That is one request for each deferral; it
-  stands in place of the request by which the link's URL was read.
-* Airflow 3.0 ends the process with the refusal as the error, which tells the state. Airflow can
-  not be asked any more, but nothing needs to be asked.
+  and meanwhile the task's state can be asked for. That is one request for each deferral, instead
+  of the one by which the link's URL was read.
+* Airflow 3.0 ends the process with the refusal as the error, which tells the state. Airflow cannot
+  be asked any more, but nothing needs to be asked.
 
 Airflow 2 refuses no deferral: it overwrites what the user has marked.
 """
@@ -16,17 +16,18 @@ Airflow 2 refuses no deferral: it overwrites what the user has marked.
 from __future__ import annotations
 
 import atexit
+import logging
 import sys
 from collections.abc import Callable
 
-from airflow_jobs_provider.airflow_compat.handover import (
-    ended_by_user,
-    is_refused_after_user_action,
-    runs_under_supervisor,
-)
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.lines.base import is_ended_by_user
 from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.task_state import task_state
 
 __all__ = ["Deferral"]
+
+log = logging.getLogger(__name__)
 
 
 class Deferral:
@@ -39,24 +40,31 @@ class Deferral:
     def __init__(self, attempt: TaskAttempt, cancel: Callable[[], None]) -> None:
         self._attempt = attempt
         self._cancel = cancel
-        self._is_over = not runs_under_supervisor()
-        if not self._is_over:
-            # Airflow lets go of what was registered before it made the task's process.
+        self._is_decided = not airflow_line().runs_under_supervisor()
+        if not self._is_decided:
+            # Airflow drops what was registered before it made the task's process.
             atexit.register(self._at_exit)
 
     def finish(self) -> None:
         """Ask whether a user has ended the task; cancel its run if so. Later calls do nothing."""
-        if not self._is_over:
-            self._is_over = True
-            if ended_by_user(self._attempt):
+        if not self._is_decided:
+            self._is_decided = True
+            if self._is_ended_by_user():
                 self._cancel()
 
+    def _is_ended_by_user(self) -> bool:
+        try:
+            return is_ended_by_user(task_state(self._attempt))
+        except Exception as error:  # noqa: BLE001 - whatever Airflow answers
+            log.debug("Airflow did not tell the state of the deferred task: %r", error)
+            return False
+
     def _at_exit(self) -> None:
-        if self._is_over:
+        if self._is_decided:
             return
         error: BaseException | None = sys.exception()
         while error is not None:
-            if is_refused_after_user_action(error):
+            if airflow_line().is_refused_after_user_action(error):
                 self._cancel()
                 return
             error = error.__context__

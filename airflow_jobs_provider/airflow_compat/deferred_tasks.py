@@ -1,32 +1,34 @@
-"""Whether the tasks of cancelled triggers are still deferred: asked for many tasks at once.
+"""Are the tasks of cancelled triggers still deferred? Asked for many tasks at once.
 
 Airflow cancels a trigger where a user has cleared or marked its task, and also where another
-triggerer has taken the trigger over. So Airflow is asked for the task's state. A task that was
-cleared may be deferred again already, with another run.
+triggerer has taken over the trigger. So the trigger asks Airflow for the task's state. A task that
+was cleared may be deferred again already, with another run.
 
 Hundreds of triggers may be cancelled at the same moment, and the triggerer answers their questions
-in the one thread that also sends its heartbeat. So the questions of all triggers are collected and
-sent together. An error, or no answer, is no state: Airflow is asked again.
+in the thread that also sends its heartbeat. So the questions of all triggers are collected and sent
+together. An error, or no answer, is no state: Airflow is asked again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import tenacity
 
-from airflow_jobs_provider.airflow_compat.task_state import airflow_has_task_sdk
-from airflow_jobs_provider.api.ids import parse_id
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.lines.base import DeferredTask
 from airflow_jobs_provider.api.retry import async_sleep
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
+
+T = TypeVar("T")
 
 __all__ = ["is_no_longer_deferred", "prepare_questions"]
 
@@ -40,37 +42,6 @@ QUERY_LENGTH = 30_000
 ROWS = 1_000
 # XComs asked for at the same time: the triggerer answers them all before its next heartbeat.
 XCOMS_AT_ONCE = 4
-_DEFERRED = "deferred"
-
-
-@dataclass(frozen=True, slots=True)
-class DeferredTask:
-    """The task instance that a trigger belongs to."""
-
-    dag_id: str
-    run_id: str
-    task_id: str
-    map_index: int
-    trigger_id: int | None
-
-    @classmethod
-    def from_trigger(cls, trigger: BaseTrigger) -> Self | None:
-        """Return the task instance of a trigger; None where it has none."""
-        task_instance: Any = trigger.task_instance
-        if task_instance is None:
-            return None
-        return cls(
-            dag_id=task_instance.dag_id,
-            run_id=task_instance.run_id,
-            task_id=task_instance.task_id,
-            map_index=-1 if task_instance.map_index is None else task_instance.map_index,
-            trigger_id=getattr(trigger, "trigger_id", None),
-        )
-
-    @property
-    def key(self) -> str:
-        """Its key in Airflow's answers."""
-        return self.task_id if self.map_index < 0 else f"{self.task_id}_{self.map_index}"
 
 
 async def is_no_longer_deferred(trigger: BaseTrigger, run_id: int) -> bool:
@@ -81,7 +52,7 @@ async def is_no_longer_deferred(trigger: BaseTrigger, run_id: int) -> bool:
     :raises Exception: Airflow gave no usable answer for 10 minutes.
     """
     task = DeferredTask.from_trigger(trigger)
-    if task is None or (task.trigger_id is None and not airflow_has_task_sdk()):
+    if task is None:
         return False  # not in a triggerer
     questions = _questions()
     retrying = tenacity.AsyncRetrying(
@@ -103,7 +74,9 @@ def prepare_questions(trigger: BaseTrigger) -> None:
     question. That takes seconds, in which a cleared task's next run would begin beside the first.
     """
     task = DeferredTask.from_trigger(trigger)
-    if task is not None and task.trigger_id is not None and airflow_has_task_sdk():
+    if task is None or task.trigger_id is None:
+        return  # not in a triggerer
+    if airflow_line().builds_api_in_triggerer:
         _questions().prepare(task)
 
 
@@ -119,11 +92,9 @@ class _Questions:
     async def is_no_longer_deferred(self, task: DeferredTask, run_id: int) -> bool:
         if not await self._is_deferred(task):
             return True
-        if not airflow_has_task_sdk():
-            return False  # deferred with this very trigger
         async with self._xcoms:
-            launched = await _launched_run_id(task)
-        # None: the task pushes no XComs, so its state is all there is to go by.
+            launched = await _answer(airflow_line().launched_run_id(task))
+        # None: the state says enough, or is all there is, since the task pushes no XComs.
         return launched is not None and launched != run_id
 
     def prepare(self, task: DeferredTask) -> None:
@@ -150,7 +121,7 @@ class _Questions:
             try:
                 for tasks in _portions(collected):
                     try:
-                        deferred = await _answer(_deferred_of(tasks))
+                        deferred = await _answer(airflow_line().deferred_tasks(tasks))
                     except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
                         _fail((collected[task] for task in tasks), error)
                     else:
@@ -184,7 +155,7 @@ def _fail(futures: Iterable[asyncio.Future[bool]], error: Exception) -> None:
             future.exception()  # whoever asked may have gone
 
 
-async def _answer(question: Awaitable[Any]) -> Any:
+async def _answer(question: Coroutine[Any, Any, T]) -> T:
     """Return the answer to a question that is sent now.
 
     :raises TimeoutError: there is none for a minute.
@@ -260,79 +231,3 @@ def _is_ambiguous(task: DeferredTask, task_ids: set[str]) -> bool:
     others = task_ids - {task.task_id}
     name, _, index = key.rpartition("_")
     return key in others or (index.isdigit() and name in others)
-
-
-async def _deferred_of(tasks: list[DeferredTask]) -> set[DeferredTask]:
-    """Return those of the tasks, of one DAG, that are deferred."""
-    if not airflow_has_task_sdk():
-        from asgiref.sync import sync_to_async
-
-        return await sync_to_async(_deferred_in_database)(tasks)
-    from airflow.sdk.execution_time import task_runner
-    from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
-
-    map_indexes = {task.map_index for task in tasks}
-    map_index = map_indexes.pop() if len(map_indexes) == 1 else -1
-    answer = await task_runner.SUPERVISOR_COMMS.asend(
-        GetTaskStates(
-            dag_id=tasks[0].dag_id,
-            run_ids=sorted({task.run_id for task in tasks}),
-            task_ids=sorted({task.task_id for task in tasks}),
-            map_index=None if map_index < 0 else map_index,
-        )
-    )
-    if not isinstance(answer, TaskStatesResult):
-        raise TypeError(f"an answer of another kind: {answer!r}")
-    states = answer.task_states
-    return {task for task in tasks if states.get(task.run_id, {}).get(task.key) == _DEFERRED}
-
-
-def _deferred_in_database(tasks: list[DeferredTask]) -> set[DeferredTask]:
-    """Airflow 2: a task instance's row tells its state and the trigger that it waits for."""
-    from airflow.models.taskinstance import TaskInstance
-    from airflow.utils.session import create_session
-
-    with create_session() as session:
-        rows = session.query(TaskInstance.trigger_id).filter(
-            TaskInstance.trigger_id.in_([task.trigger_id for task in tasks]),
-            TaskInstance.state == _DEFERRED,
-        )
-        trigger_ids = {trigger_id for (trigger_id,) in rows}
-    return {task for task in tasks if task.trigger_id in trigger_ids}
-
-
-async def _launched_run_id(task: DeferredTask) -> int | None:
-    """Return the run that the task launched last, as its XCom says; None without that XCom.
-
-    :raises ValueError: the XCom is no run's id.
-    """
-    from airflow.sdk.execution_time import task_runner
-    from airflow.sdk.execution_time.comms import GetXCom, XComResult
-
-    answer = await _answer(
-        task_runner.SUPERVISOR_COMMS.asend(
-            GetXCom(
-                key="run_id",
-                dag_id=task.dag_id,
-                run_id=task.run_id,
-                task_id=task.task_id,
-                map_index=task.map_index,
-            )
-        )
-    )
-    if not isinstance(answer, XComResult):
-        raise TypeError(f"an answer of another kind: {answer!r}")
-    value: Any = answer.value
-    if value is not None and not isinstance(value, int):
-        # An XCom backend may block. In asgiref's thread, since Airflow's way back to the event loop
-        # goes through it.
-        from airflow.sdk.execution_time.xcom import XCom
-        from asgiref.sync import sync_to_async
-
-        value = await _answer(sync_to_async(XCom.deserialize_value)(answer))
-    if value is None:
-        return None
-    run_id = parse_id(value)
-    if run_id is None:
-        raise ValueError(f"its XCom run_id is {value!r}, not the id of a run")
-    return run_id

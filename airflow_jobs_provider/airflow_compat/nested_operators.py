@@ -20,11 +20,11 @@ from airflow.providers.common.compat.sdk import AirflowException, BaseOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["TryExecutions", "executions_of", "is_nested"]
+__all__ = ["AttemptExecutions", "executions_of", "is_nested", "task_operator"]
 
 # By the id of the task instance's object, of which a process has one for each try that it executes,
 # and the try's number.
-_executions: dict[tuple[int, int], TryExecutions] = {}
+_executions: dict[tuple[int, int], AttemptExecutions] = {}
 # A task may execute operators in several threads. No signal handler takes it.
 _lock = threading.Lock()
 
@@ -43,7 +43,7 @@ class ExecutedOperator(Protocol):
         """Cancel the run that it has left, after the task has failed for good."""
 
 
-class TryExecutions:
+class AttemptExecutions:
     """The executions of operators in one try of a task.
 
     :param outer: the task's own operator, as Airflow executes it; None where it is not known.
@@ -122,13 +122,13 @@ class TryExecutions:
         self._outer.on_failure_callback = [self.cancel_orphaned_run, *theirs]
 
 
-def executions_of(context: Context) -> TryExecutions:
+def executions_of(context: Context) -> AttemptExecutions:
     """Return the executions of the try that a context belongs to."""
     ti: Any = context["ti"]
     key = (id(ti), ti.try_number)
     with _lock:
         if key not in _executions:
-            executions = TryExecutions(_outer(context))
+            executions = AttemptExecutions(_outer(context))
             try:
                 weakref.finalize(ti, _executions.pop, key, None).atexit = False
             except TypeError:
@@ -143,7 +143,12 @@ def is_nested(operator: Any, context: Context) -> bool:
     return outer is not None and outer is not operator
 
 
-def _outer(context: Context) -> Any:
+def task_operator(context: Context) -> Any:
+    """Return the task's own operator: on a worker, the object that Airflow executes."""
     # The context of Airflow 3.0 has what the executed operator was copied from.
-    outer: Any = getattr(context["ti"], "task", None) or context.get("task")
+    return getattr(context["ti"], "task", None) or context.get("task")
+
+
+def _outer(context: Context) -> Any:
+    outer = task_operator(context)
     return outer if isinstance(outer, BaseOperator) else None

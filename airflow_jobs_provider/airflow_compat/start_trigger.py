@@ -1,47 +1,57 @@
-"""How a sensor begins: in the triggerer where it may, and when it began where it is rescheduled."""
+"""Can a sensor start in the triggerer, with what arguments, and when did its wait begin?"""
 
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, overload
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Protocol, overload
+
+from airflow_jobs_provider.airflow_compat.completion import worker_start_reasons
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperator, Context
     from airflow.triggers.base import StartTriggerArgs
 
-    from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
+__all__ = ["StartTriggerArguments", "as_template", "check_start_in_triggerer", "wait_start"]
 
-__all__ = ["StartTriggerArguments", "as_template", "refuse_what_cannot_start_there", "wait_began"]
+
+class StartsInTriggerer(Protocol):
+    """A task that may start in the triggerer."""
+
+    start_from_trigger: bool
+
+    def make_start_trigger_args(self) -> StartTriggerArgs:
+        """Return the arguments that Airflow starts the task with."""
 
 
 class StartTriggerArguments:
     """An operator's ``start_trigger_args``, made when Airflow asks for them.
 
     By then the DAG is complete, and with it what else the task has: outlets, callbacks, tasks that
-    expand over its output. The class itself has none: Airflow would begin mapped tasks with them.
+    expand over its output. The class itself has none: Airflow would start mapped tasks with them.
     """
 
     @overload
     def __get__(self, task: None, kind: type) -> None: ...
 
     @overload
-    def __get__(self, task: DatabricksJobRunSensor, kind: type) -> StartTriggerArgs | None: ...
+    def __get__(self, task: StartsInTriggerer, kind: type) -> StartTriggerArgs | None: ...
 
-    def __get__(self, task: DatabricksJobRunSensor | None, kind: type) -> StartTriggerArgs | None:
-        """Return a task's arguments; None for the class, or where a worker begins the task."""
+    def __get__(self, task: StartsInTriggerer | None, kind: type) -> StartTriggerArgs | None:
+        """Return a task's arguments; None for the class, or where a worker starts the task."""
         if task is None or not task.start_from_trigger:
             return None
-        return task._start_trigger_args()  # noqa: SLF001
+        return task.make_start_trigger_args()
 
 
-def refuse_what_cannot_start_there(task: DatabricksJobRunSensor) -> None:
-    """Refuse to begin a task in the triggerer with what only a worker does.
+def check_start_in_triggerer(task: BaseOperator, unrendered: Sequence[str]) -> None:
+    """Refuse to start a task in the triggerer with what only a worker does.
 
-    :raises ValueError: the task has such things.
+    :param task: the task, whose constructor runs.
+    :param unrendered: names of its arguments that are only known when it runs.
+    :raises ValueError: the task has callbacks or arguments that need a worker.
     """
-    from airflow_jobs_provider.airflow_compat.completion import worker_start_reasons
-    from airflow_jobs_provider.operators.templates import has_unrendered
-
     if getattr(task, "_BaseOperator__from_mapped", False):
         return  # a worker is about to execute it
     reasons = worker_start_reasons(task)
@@ -49,8 +59,7 @@ def refuse_what_cannot_start_there(task: DatabricksJobRunSensor) -> None:
         raise ValueError(
             f"start_from_trigger would leave out {', '.join(reasons)}: no worker begins the task"
         )
-    unrendered = [name for name in task.template_fields if has_unrendered(getattr(task, name))]
-    if unrendered and not _triggerer_renders():
+    if unrendered and not airflow_line().renders_in_triggerer:
         from airflow import __version__
 
         raise ValueError(
@@ -67,6 +76,8 @@ def as_template(name: str, value: Any) -> Any:
     Airflow 3.3 pulls XComs there by map index only: it never answers to the usual ``xcom_pull``,
     and the task would wait for ever.
 
+    :param name: the argument's name.
+    :param value: its value.
     :raises ValueError: the triggerer cannot render it.
     """
     if isinstance(value, str):
@@ -94,34 +105,11 @@ def as_template(name: str, value: Any) -> Any:
     return f"{{{{ ti.xcom_pull({arguments}) }}}}"
 
 
-def _triggerer_renders() -> bool:
-    from airflow.triggers.base import BaseTrigger
+def wait_start(context: Context, *, is_rescheduled: bool) -> float:
+    """Return when this attempt began to wait, in seconds since the epoch.
 
-    return hasattr(BaseTrigger, "render_template_fields")
-
-
-def wait_began(task: DatabricksJobRunSensor, context: Context) -> float:
-    """Return when this try began to wait, in seconds since the epoch.
-
-    A sensor in mode ``reschedule`` is a new process at each poke, and only Airflow remembers.
+    :param context: the task's.
+    :param is_rescheduled: whether each poke is a new process, so that only Airflow knows.
     """
-    began: Any = _first_poke(context["ti"]) if task.reschedule else None
-    return time.time() if began is None else float(began.timestamp())
-
-
-def _first_poke(ti: Any) -> Any:
-    try:
-        from airflow.sdk.execution_time.comms import GetTaskRescheduleStartDate
-        from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
-    except ImportError:
-        from airflow.sensors.base import (  # type: ignore[import-not-found]
-            _orig_start_date,
-        )
-
-        # Airflow 2 notes when the first poke began, so its start counts for the first one, too: by
-        # a later time that poke might wait for a newer run than all others.
-        first = _orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)
-        return first or ti.start_date
-    # Airflow 3 gives each try an id of its own, so its first reschedule is the first of all.
-    answer = SUPERVISOR_COMMS.send(GetTaskRescheduleStartDate(ti_id=ti.id, try_number=1))
-    return getattr(answer, "start_date", None)
+    first = airflow_line().first_poke(context["ti"]) if is_rescheduled else None
+    return time.time() if first is None else first.timestamp()

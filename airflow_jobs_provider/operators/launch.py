@@ -19,12 +19,11 @@ from airflow_jobs_provider.airflow_compat.handover import (
     runs_under_supervisor,
     xcoms_at_start,
 )
-from airflow_jobs_provider.airflow_compat.nested_operators import TryExecutions, executions_of
+from airflow_jobs_provider.airflow_compat.nested_operators import AttemptExecutions, executions_of
 from airflow_jobs_provider.airflow_compat.orphaned_runs import (
-    PartialWithCallback,
     cancels_orphans,
     recorded_run_id,
-    with_callback,
+    with_orphan_callback,
 )
 from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
 from airflow_jobs_provider.api.workflows.launched_run import LaunchedRun, is_just_launched
@@ -32,6 +31,7 @@ from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
+    check_retry_args,
     check_storable,
     check_token,
     seconds,
@@ -68,9 +68,6 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
     # Whether the service may retry the run by itself, as a job's max_retries asks.
     _service_may_retry: ClassVar[bool] = False
 
-    if not TYPE_CHECKING:  # It has the type that Airflow gives it.
-        partial = PartialWithCallback()
-
     def __init__(
         self,
         *,
@@ -99,17 +96,36 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
         self._killed = self._is_undecided = False
         # Of the process that executes the task, which is not the only one to get here.
         self._attempt: TaskAttempt | None = None
-        self._executions: TryExecutions | None = None
+        self._executions: AttemptExecutions | None = None
         # What a kill needs to know of the run; and who follows it after a kill.
         self._run = LaunchedRun()
         self._successor: Successor | None = None
         self._deferral: Deferral | None = None
         self._run_page_url: str | None = None
         if cancels_orphans(vars(self)):
-            self.on_failure_callback = with_callback(self.on_failure_callback)
+            self.on_failure_callback = with_orphan_callback(self.on_failure_callback)
         # When this try began, where Airflow tells it wrongly, and what its deadline was before.
         self._began: float | None = None
         self._known_deadline: float | None = None
+
+    if not TYPE_CHECKING:  # It has the type that Airflow gives it.
+
+        @classmethod
+        def partial(cls, **kwargs: Any) -> Any:
+            """Begin a mapped task, which cancels its orphaned run as well.
+
+            The DAG processor does not call the constructor of a mapped task, which adds the
+            callback to others, and Airflow checks the arguments on the worker only.
+            """
+            if kwargs.get("deferrable") is True and kwargs.get("wait_for_termination", True):
+                check_retry_args(kwargs.get("databricks_retry_args"))
+                check_storable(kwargs.get("databricks_retry_args"))
+            partial = super().partial(**kwargs)
+            if cancels_orphans(partial.kwargs):
+                partial.kwargs["on_failure_callback"] = with_orphan_callback(
+                    partial.kwargs.get("on_failure_callback")
+                )
+            return partial
 
     def launch_call(self, context: Context) -> Call[int]:
         """Return the call that launches the run, but for its token."""
@@ -127,7 +143,7 @@ class LaunchRunOperator(PayloadOperator, WaitForRunOperator):
         """Whether there may be a run that this task has launched and that goes on."""
         return self._run.may_be_live
 
-    def _begin(self, context: Context, resumed: int | None = None) -> TryExecutions:
+    def _begin(self, context: Context, resumed: int | None = None) -> AttemptExecutions:
         """Begin an execution, or go on with one that was deferred."""
         executions = executions_of(context)
         if self._executions is executions and self._run.may_be_live:

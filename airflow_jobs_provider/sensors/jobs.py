@@ -21,9 +21,10 @@ from airflow.providers.common.compat.sdk import (
 from airflow_jobs_provider.airflow_compat.start_trigger import (
     StartTriggerArguments,
     as_template,
-    refuse_what_cannot_start_there,
-    wait_began,
+    check_start_in_triggerer,
+    wait_start,
 )
+from airflow_jobs_provider.airflow_compat.trigger_timeout import is_timed_out
 from airflow_jobs_provider.api.ids import require_exactly_one
 from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.argument_checks import (
@@ -32,6 +33,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_storable,
     check_text,
 )
+from airflow_jobs_provider.operators.templates import has_unrendered
 from airflow_jobs_provider.operators.wait import WaitForRunOperator
 
 if TYPE_CHECKING:
@@ -47,10 +49,6 @@ __all__ = ["DatabricksJobRunSensor"]
 
 # A DAG run that was triggered by hand or by an asset may have no data interval in Airflow 3.
 INTERVAL_BEGAN = "{{ dag_run.data_interval_start or dag_run.run_after or dag_run.start_date }}"
-
-# How Airflow resumes a task whose trigger failed, and what it says where that took too long.
-_TRIGGER_FAILED = "__fail__"
-_TRIGGER_TIMEOUTS = ("Trigger timeout", "Trigger/execution timeout")
 
 
 class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
@@ -167,7 +165,8 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
         # When this try began, where Airflow tells it wrongly.
         self._began: datetime | None = None
         if start_from_trigger:
-            refuse_what_cannot_start_there(self)
+            unrendered = [n for n in self.template_fields if has_unrendered(getattr(self, n))]
+            check_start_in_triggerer(self, unrendered)
         self.start_from_trigger = start_from_trigger
 
     def execute(self, context: Context) -> Any:
@@ -188,7 +187,7 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         """Look once; done with the run's output as the sensor's XCom when it ended well."""
-        run = self._look(wait_began(self, context))
+        run = self._look(wait_start(context, is_rescheduled=self.reschedule))
         if run is None:
             return False
         return PokeReturnValue(is_done=True, xcom_value=self._result_or_raise(context, run))
@@ -215,12 +214,11 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
         For BaseSensorOperator any error is soft here, and never_fail is nothing before Airflow 3.3.
         """
         if self.start_from_trigger:
-            from airflow_jobs_provider.airflow_compat.completion_event import forget_output
+            from airflow_jobs_provider.airflow_compat.completion_event import delete_output
 
-            forget_output(context["ti"], multiple_outputs=self.multiple_outputs)
+            delete_output(context["ti"], multiple_outputs=self.multiple_outputs)
         with self._failing_softly():
-            reason = (next_kwargs or {}).get("error") if next_method == _TRIGGER_FAILED else None
-            if reason in _TRIGGER_TIMEOUTS:
+            if is_timed_out(next_method, next_kwargs):
                 raise self._timeout_error()
             return super(BaseSensorOperator, self).resume_execution(
                 next_method, next_kwargs, context
@@ -351,7 +349,8 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
         with self._failing_softly():
             return super()._result_or_raise(context, run)
 
-    def _start_trigger_args(self) -> StartTriggerArgs:
+    def make_start_trigger_args(self) -> StartTriggerArgs:
+        """Return the arguments with which Airflow starts the task in the triggerer."""
         from airflow.triggers.base import StartTriggerArgs
 
         # Airflow heeds execution_timeout here by itself, and lets the trigger know the earlier end.

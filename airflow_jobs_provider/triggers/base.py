@@ -17,6 +17,7 @@ from airflow_jobs_provider.airflow_compat.deferred_tasks import (
     is_no_longer_deferred,
     prepare_questions,
 )
+from airflow_jobs_provider.airflow_compat.trigger_cancellation import calls_on_kill
 from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.proxies import record_reached
@@ -97,7 +98,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             payload = error_payload(self._run_id or self.run_id, error)
         except asyncio.CancelledError:
             # From 3.3 Airflow calls on_kill itself, and not when the triggerer stops.
-            if self.cancel_on_kill and not hasattr(BaseTrigger, "on_kill"):
+            if self.cancel_on_kill and not calls_on_kill():
                 await self._cancel_on_kill()
             raise
         yield event or TriggerEvent(payload)
@@ -190,7 +191,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             return await success_event(
                 self,
                 {**self._run_xcoms(run), **xcoms},
-                afresh=self._starts_task,
+                starts_task=self._starts_task,
                 multiple_outputs=self.multiple_outputs,
             )
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
+from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_timeout
 from airflow_jobs_provider.api.workflows.find import Target, follow_task, wait_for_run
 from airflow_jobs_provider.triggers.arguments import SensorTriggerArguments
 from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
@@ -56,14 +57,12 @@ class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTr
         """
         if self.began is not None:
             return self.began
-        end: Any = getattr(self, "timeout_after", None) or getattr(
-            self.task_instance, "trigger_timeout", None
-        )
+        end = trigger_timeout(self)
         if end is None or self.timeout_seconds is None:
             return time.time()
         if end.tzinfo is None:
             end = end.replace(tzinfo=UTC)
-        return float(end.timestamp()) - self.timeout_seconds
+        return end.timestamp() - self.timeout_seconds
 
     @property
     def _starts_task(self) -> bool:

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_jobs_provider.airflow_compat import completion
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import (
@@ -306,6 +307,7 @@ def test_airflow_3_0_brings_the_task_back(
     """It takes all DAGs of a file for gone a minute after a trigger has ended one of its tasks."""
     monkeypatch.undo()
     monkeypatch.setattr("airflow.__version__", version)
+    monkeypatch.setattr(completion, "airflow_line", airflow_line.__wrapped__)
     assert completion.worker_completion_reasons(submit()) == reasons
 
 

@@ -27,7 +27,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_jobs_provider.airflow_compat import handover
-from airflow_jobs_provider.airflow_compat.task_state import airflow_version
+from airflow_jobs_provider.airflow_compat.lines import airflow_3_0, airflow_version
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, Step, answer
 from tests.helpers.tasks import TaskInstanceWithId
@@ -175,7 +175,7 @@ def kill(
     server: ScriptedServer, waiting: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> Kill:
     """Kill a task that waits for its run; tell whether the service saw a cancel."""
-    monkeypatch.setattr(handover, "_SECONDS_UNTIL_XCOM", 0.1)
+    monkeypatch.setattr(airflow_3_0, "SECONDS_UNTIL_XCOM", 0.1)
 
     def kill(
         state: str | None,
@@ -388,7 +388,7 @@ def test_killed_in_the_middle_of_a_question(
 @pytest.fixture
 def operator(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
     """An operator that looks at its run once a minute."""
-    monkeypatch.setattr(handover, "_SECONDS_UNTIL_XCOM", 0.1)
+    monkeypatch.setattr(airflow_3_0, "SECONDS_UNTIL_XCOM", 0.1)
     connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
     monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
     operator = DatabricksSubmitRunOperator(

@@ -18,8 +18,8 @@ from airflow.models.taskinstance import TaskInstance
 from sqlalchemy.orm import scoped_session, sessionmaker
 
 from airflow_jobs_provider.airflow_compat.handover import Successor, find_successor
+from airflow_jobs_provider.airflow_compat.lines import airflow_version
 from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
-from airflow_jobs_provider.airflow_compat.task_state import airflow_version
 
 if airflow_version() >= (3, 0):
     pytest.skip("Airflow 3 asks its API", allow_module_level=True)

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, BaseOperator, TaskDeferred
 
-from airflow_jobs_provider.airflow_compat.task_state import airflow_version
+from airflow_jobs_provider.airflow_compat.lines import airflow_version
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from tests.fakes.fake_service import Fault, Plan, Seen
 from tests.helpers.fault_bench import (

@@ -26,6 +26,8 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.lines.airflow_3_0 import Airflow30
 from airflow_jobs_provider.api.errors import ResponseLostError
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError, DatabricksRunTimeoutError
@@ -703,6 +705,7 @@ def test_no_xcom_is_asked_for_where_that_would_end_airflows_processor(
 ) -> None:
     """That of Airflow 3.0: it speaks to its manager, but not about XComs."""
     context["ti"].xcoms["run_id"] = 7
+    monkeypatch.setattr(airflow_line(), "can_read_xcoms", Airflow30().can_read_xcoms)
     processor = SimpleNamespace(ToManager=object)
     monkeypatch.setitem(sys.modules, "airflow.dag_processing.processor", processor)
     fail_for_good(submit(), context)

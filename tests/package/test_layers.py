@@ -21,7 +21,7 @@ MAY_IMPORT = {
     "connection_form": set(),
     "__init__": {"connection_form"},
     "hooks": {"hooks", "connection_form", "api"},
-    "airflow_compat": {"airflow_compat", "operators", "sensors", "xcom", "api"},
+    "airflow_compat": {"airflow_compat", "xcom", "api"},
     "triggers": {"triggers", "airflow_compat", "run_result", "xcom", "hooks", "api"},
     "operators": {
         "operators",

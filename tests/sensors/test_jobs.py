@@ -27,7 +27,11 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
 
-from airflow_jobs_provider.airflow_compat import start_trigger
+from airflow_jobs_provider.airflow_compat import start_trigger, trigger_timeout
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.lines.airflow_2_11 import Airflow211
+from airflow_jobs_provider.airflow_compat.lines.airflow_3_0 import Airflow30
+from airflow_jobs_provider.airflow_compat.lines.base import AirflowLine
 from airflow_jobs_provider.api.workflows.find import Target
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
@@ -179,7 +183,7 @@ def sense(request: pytest.FixtureRequest, context: Any, monkeypatch: pytest.Monk
     def reschedule(**arguments: Any) -> Any:
         # Airflow remembers when it rescheduled first, and makes a sensor anew for each poke.
         first: list[datetime] = []
-        monkeypatch.setattr(start_trigger, "_first_poke", lambda _ti: first[0] if first else None)
+        monkeypatch.setattr(airflow_line(), "first_poke", lambda _ti: first[0] if first else None)
         while True:
             outcome = sensor(mode="reschedule", **arguments).poke(context)
             first.append(datetime.now(UTC))
@@ -395,7 +399,7 @@ def test_soft_fail_and_never_fail_are_the_same_in_all_ways(
     if mode == "reschedule":
         # Airflow remembers when the first poke was.
         long_ago = datetime.now(UTC) - timedelta(minutes=1)
-        monkeypatch.setattr(start_trigger, "_first_poke", lambda _ti: long_ago)
+        monkeypatch.setattr(airflow_line(), "first_poke", lambda _ti: long_ago)
         monkeypatch.setattr(
             context["ti"], "get_first_reschedule_date", lambda _context: long_ago, raising=False
         )
@@ -427,7 +431,7 @@ def test_a_retry_that_never_comes(
     service: Service, context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is given up in time even by a sensor that begins anew at each look."""
-    monkeypatch.setattr(start_trigger, "_first_poke", lambda _ti: None)
+    monkeypatch.setattr(airflow_line(), "first_poke", lambda _ti: None)
     service.jobs[3]["max_retries"] = 1
     service.start(7, ago=500)
     service.end(7, "FAILED")
@@ -753,7 +757,10 @@ def test_a_sensor_that_begins_in_the_triggerer(service: Service) -> None:
 @pytest.mark.parametrize("told_by", ["Airflow 2", "Airflow 3"])
 @pytest.mark.parametrize("execution_timeout", [None, timedelta(seconds=40)])
 def test_a_sensor_that_another_triggerer_takes_over(
-    told_by: str, execution_timeout: timedelta | None, service: Service
+    told_by: str,
+    execution_timeout: timedelta | None,
+    service: Service,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It waits for the run that was there when the task began, though a newer one has started."""
     one = sensor(job_id=3, start_from_trigger=True, timeout=60, execution_timeout=execution_timeout)
@@ -765,6 +772,8 @@ def test_a_sensor_that_another_triggerer_takes_over(
     service.at("runs/get", 2, lambda: service.end(7))
     # The task began 20 s ago, so this is when Airflow will have it time out.
     end = datetime.now(UTC) + timedelta(seconds=20 if execution_timeout else 40)
+    line: AirflowLine = Airflow211() if told_by == "Airflow 2" else Airflow30()
+    monkeypatch.setattr(trigger_timeout, "airflow_line", lambda: line)
     if told_by == "Airflow 2":
         task_instance: Any = InTriggerer()
         task_instance.trigger_timeout = end.replace(tzinfo=None)

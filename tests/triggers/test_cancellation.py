@@ -16,10 +16,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from airflow.triggers.base import BaseTrigger
 from asgiref.sync import async_to_sync
 
 from airflow_jobs_provider.airflow_compat import deferred_tasks
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.trigger_cancellation import calls_on_kill
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.triggers import background, base
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
@@ -82,11 +83,11 @@ def cancel(*triggers: DatabricksJobRunTrigger) -> None:
     asyncio.run(run())
 
 
-@pytest.fixture(params=[*([on_kill] if hasattr(BaseTrigger, "on_kill") else []), cancel])
+@pytest.fixture(params=[*([on_kill] if calls_on_kill() else []), cancel])
 def end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> End:
     """Both ways for a trigger to end."""
     if request.param is cancel:
-        monkeypatch.delattr(BaseTrigger, "on_kill", raising=False)
+        monkeypatch.setattr(airflow_line(), "calls_on_kill", False)
     chosen: End = request.param
     return chosen
 

@@ -13,7 +13,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG, get_parsing_context, task
 from airflow.triggers.base import BaseTrigger
 
-from airflow_jobs_provider.airflow_compat.start_trigger import wait_began
+from airflow_jobs_provider.airflow_compat.start_trigger import wait_start
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 
@@ -125,7 +125,7 @@ class Noting(DatabricksJobRunSensor):
         """Note it, and look."""
         note = Path(os.environ["AIRFLOW_HOME"], f"{context['dag_run'].run_id}.began")
         with note.open("a") as file:
-            file.write(f"{wait_began(self, context)}\n")
+            file.write(f"{wait_start(context, is_rescheduled=self.reschedule)}\n")
         return super().poke(context)
 
 

@@ -1,0 +1,185 @@
+"""Airflow 2.11: workers and triggerer read Airflow's database."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from airflow_jobs_provider.airflow_compat.lines.base import (
+    BEFORE_RUNNING,
+    BEFORE_SCHEDULING,
+    DEFERRED,
+    DELETED,
+    RUNNING,
+    AirflowLine,
+    DeferredTask,
+    Successor,
+    successor_after_failure,
+)
+from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
+
+__all__ = ["LINE", "Airflow211"]
+
+
+class Airflow211(AirflowLine):
+    """Airflow 2.11."""
+
+    calls_on_kill = False
+    renders_in_triggerer = False
+    builds_api_in_triggerer = False
+    completion_fault = None
+
+    def task_state(self, attempt: TaskAttempt) -> str | None:
+        """Return the state in the task instance's row."""
+        row = _row(attempt)
+        if row is None:
+            return DELETED
+        state: str | None = row.state
+        return state
+
+    async def deferred_tasks(self, tasks: Sequence[DeferredTask]) -> set[DeferredTask]:
+        """Return those that are deferred with the very trigger that asks."""
+        from asgiref.sync import sync_to_async
+
+        # Without a trigger_id a task is in no triggerer, and no row tells its state.
+        in_triggerer = [task for task in tasks if task.trigger_id is not None]
+        deferred = set(tasks) - set(in_triggerer)
+        if in_triggerer:
+            deferred |= await sync_to_async(_deferred)(in_triggerer)
+        return deferred
+
+    async def launched_run_id(self, task: DeferredTask) -> int | None:  # noqa: ARG002
+        """Return None: the row names the trigger, and so the run."""
+        return None
+
+    def runs_under_supervisor(self) -> bool:
+        """Return False: there are no supervisors."""
+        return False
+
+    def is_request_in_progress(self) -> bool:
+        """Return False: there are no supervisors."""
+        return False
+
+    def is_scheduled(self, attempt: TaskAttempt) -> bool:
+        """Return False in ``airflow tasks test``; ``dag.test()`` never sets the task running."""
+        return not attempt.is_test
+
+    def find_successor(self, attempt: TaskAttempt) -> Successor:
+        """Decide by the task instance's row, which has state and number of the latest attempt.
+
+        Airflow takes the end of this process for a failure of the next attempt. So the run is left
+        to an attempt only if Airflow begins one after such a failure, too.
+        """
+        row = _row(attempt)
+        if row is None or row.max_tries != attempt.max_tries:  # Deleted, or cleared once more.
+            return Successor.NONE
+        if row.state == DEFERRED:
+            return Successor.EXISTING
+        if row.state not in (*BEFORE_RUNNING, RUNNING):
+            return Successor.NONE
+        if row.state == RUNNING and row.try_number == attempt.try_number:
+            return successor_after_failure(attempt)
+        number = row.try_number + (row.state in BEFORE_SCHEDULING)
+        has_successor = attempt.try_number < number <= attempt.max_tries
+        return Successor.EXISTING if has_successor else Successor.NONE
+
+    def xcoms_at_start(self, attempt: TaskAttempt) -> dict[str, int]:  # noqa: ARG002
+        """Return none: the row has the attempt's number."""
+        return {}
+
+    def refusal_status(self, error: BaseException) -> int | None:  # noqa: ARG002
+        """Return None: there is no API between a task and the database."""
+        return None
+
+    def is_refused_after_user_action(self, error: BaseException) -> bool:  # noqa: ARG002
+        """Return False: a deferral overwrites what the user has marked."""
+        return False
+
+    def can_read_xcoms(self) -> bool:
+        """Return True: every process reads the database."""
+        return True
+
+    def unmap(self, task: Any, context: Context) -> Any:
+        """Return the operator, with what the database has of its mapped arguments."""
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            return task.unmap((context, session))
+
+    def trigger_timeout(self, trigger: BaseTrigger) -> datetime | None:
+        """Return the time that stands in the task instance."""
+        timeout: datetime | None = getattr(trigger.task_instance, "trigger_timeout", None)
+        return timeout
+
+    def first_poke(self, ti: Any) -> datetime | None:
+        """Return the start of the first poke, which Airflow has stored at the first reschedule.
+
+        Before that it is this process's start: by a later time the first poke might wait for a
+        newer run than all others.
+        """
+        from airflow.sensors.base import (  # type: ignore[import-not-found]
+            _orig_start_date,
+        )
+
+        stored = _orig_start_date(ti.dag_id, ti.task_id, ti.run_id, ti.map_index, ti.try_number)
+        first: datetime | None = stored or ti.start_date
+        return first
+
+    def store_xcoms(
+        self,
+        task_instance: Any,  # noqa: ARG002
+        xcoms: Mapping[str, Any],
+    ) -> Mapping[str, Any]:
+        """Return all: Airflow stores those of the event as they are."""
+        return xcoms
+
+    def delete_output(self, task_instance: Any, *, multiple_outputs: bool) -> None:  # noqa: ARG002
+        """Delete all XComs of the task, as a worker does."""
+        from airflow.models.xcom import XCom
+
+        XCom.clear(
+            dag_id=task_instance.dag_id,
+            task_id=task_instance.task_id,
+            run_id=task_instance.run_id,
+            map_index=task_instance.map_index,
+        )
+
+
+LINE = Airflow211()
+
+
+def _row(attempt: TaskAttempt) -> Any:
+    """Return state, try_number and max_tries of a task instance; None if it was deleted."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    columns = (TaskInstance.state, TaskInstance.try_number, TaskInstance.max_tries)
+    with create_session() as session:
+        return (
+            session.query(*columns)
+            .filter_by(
+                dag_id=attempt.dag_id,
+                run_id=attempt.run_id,
+                task_id=attempt.task_id,
+                map_index=attempt.map_index,
+            )
+            .one_or_none()
+        )
+
+
+def _deferred(tasks: Sequence[DeferredTask]) -> set[DeferredTask]:
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+
+    with create_session() as session:
+        rows = session.query(TaskInstance.trigger_id).filter(
+            TaskInstance.trigger_id.in_([task.trigger_id for task in tasks]),
+            TaskInstance.state == DEFERRED,
+        )
+        trigger_ids = {trigger_id for (trigger_id,) in rows}
+    return {task for task in tasks if task.trigger_id in trigger_ids}

@@ -1,0 +1,278 @@
+"""Airflow 3.0 and, where later modules do not say otherwise, all later lines.
+
+A task's process and the triggerer ask Airflow's API, through their supervisors. A task instance has
+an id. A retry that follows an orphaned attempt keeps the id of that one before Airflow 3.3.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from airflow_jobs_provider.airflow_compat.lines.base import (
+    DEFERRED,
+    DELETED,
+    RUNNING,
+    UP_FOR_RETRY,
+    AirflowLine,
+    DeferredTask,
+    Successor,
+    is_ended_by_user,
+    successor_after_failure,
+)
+from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.api.ids import parse_id
+from airflow_jobs_provider.xcom import LATEST_TRY_NUMBER_KEY, OUTPUT_KEYS, RESERVED_KEYS
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
+
+__all__ = ["LINE", "Airflow30"]
+
+# A later attempt has to parse its DAG file before it pushes its number.
+SECONDS_UNTIL_XCOM = 2.0
+_NOT_FOUND = (404, 410)
+_CONFLICT = 409
+
+
+class Airflow30(AirflowLine):
+    """Airflow 3.0."""
+
+    calls_on_kill = False
+    renders_in_triggerer = False
+    builds_api_in_triggerer = True
+    completion_fault: str | None = "Airflow 3.0 (apache/airflow#55315)"
+
+    # -- tasks -------------------------------------------------------------------------------------
+
+    def task_state(self, attempt: TaskAttempt) -> str | None:
+        """Return the state that Airflow's API knows; it does not tell of which attempt."""
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        states = RuntimeTaskInstance.get_task_states(
+            dag_id=attempt.dag_id,
+            task_ids=[attempt.task_id],
+            run_ids=[attempt.run_id],
+            map_index=attempt.map_index,
+        )
+        # The key of a mapped task is task_id_index; only one task was asked for.
+        found = list(states.get(attempt.run_id, {}).values())
+        return found[0] if found else DELETED
+
+    async def deferred_tasks(self, tasks: Sequence[DeferredTask]) -> set[DeferredTask]:
+        """Return those that are deferred, with whatever trigger, by one question to the API."""
+        from airflow.sdk.execution_time import task_runner
+        from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
+
+        map_indexes = {task.map_index for task in tasks}
+        map_index = map_indexes.pop() if len(map_indexes) == 1 else -1
+        answer = await task_runner.SUPERVISOR_COMMS.asend(
+            GetTaskStates(
+                dag_id=tasks[0].dag_id,
+                run_ids=sorted({task.run_id for task in tasks}),
+                task_ids=sorted({task.task_id for task in tasks}),
+                map_index=None if map_index < 0 else map_index,
+            )
+        )
+        if not isinstance(answer, TaskStatesResult):
+            raise TypeError(f"an answer of another kind: {answer!r}")
+        states = answer.task_states
+        return {task for task in tasks if states.get(task.run_id, {}).get(task.key) == DEFERRED}
+
+    async def launched_run_id(self, task: DeferredTask) -> int | None:
+        """Return the run that the task launched last by its XCom; None where it pushes none."""
+        from airflow.sdk.execution_time import task_runner
+        from airflow.sdk.execution_time.comms import GetXCom, XComResult
+
+        answer = await task_runner.SUPERVISOR_COMMS.asend(
+            GetXCom(
+                key="run_id",
+                dag_id=task.dag_id,
+                run_id=task.run_id,
+                task_id=task.task_id,
+                map_index=task.map_index,
+            )
+        )
+        if not isinstance(answer, XComResult):
+            raise TypeError(f"an answer of another kind: {answer!r}")
+        value: Any = answer.value
+        if value is not None and not isinstance(value, int):
+            # An XCom backend may block. In asgiref's thread, since Airflow's way back to the event
+            # loop goes through it.
+            from airflow.sdk.execution_time.xcom import XCom
+            from asgiref.sync import sync_to_async
+
+            value = await sync_to_async(XCom.deserialize_value)(answer)
+        if value is None:
+            return None
+        run_id = parse_id(value)
+        if run_id is None:
+            raise ValueError(f"its XCom run_id is {value!r}, not the id of a run")
+        return run_id
+
+    # -- hand-over ---------------------------------------------------------------------------------
+
+    def runs_under_supervisor(self) -> bool:
+        """Return whether the supervisor is another process: not in ``dag.test()``."""
+        task_runner = sys.modules.get("airflow.sdk.execution_time.task_runner")
+        supervisor = getattr(task_runner, "SUPERVISOR_COMMS", None)
+        return type(supervisor).__name__ not in ("NoneType", "InProcessSupervisorComms")
+
+    def is_request_in_progress(self) -> bool:
+        """Return whether the module that speaks to the supervisor is on this thread's stack."""
+        frame: FrameType | None = sys._getframe()  # noqa: SLF001
+        while frame is not None:
+            if frame.f_globals.get("__name__") == "airflow.sdk.execution_time.comms":
+                return True
+            frame = frame.f_back
+        return False
+
+    def is_scheduled(self, attempt: TaskAttempt) -> bool:
+        """Return False in ``dag.test()`` and ``airflow tasks test``."""
+        return not attempt.is_test and self.runs_under_supervisor()
+
+    def find_successor(self, attempt: TaskAttempt) -> Successor:
+        """Decide by the task's state and by what tells attempts apart."""
+        state = self.task_state(attempt)
+        if is_ended_by_user(state):
+            return Successor.NONE
+        return self._find_later_attempt(attempt, state)
+
+    def _find_later_attempt(self, attempt: TaskAttempt, state: str | None) -> Successor:
+        """Find the successor of an attempt that no user has ended, as the state tells.
+
+        A new id comes of a failure or a user here, not of the death of a scheduler.
+        """
+        if state == UP_FOR_RETRY:
+            return Successor.EXISTING
+        if self._has_new_id(attempt):
+            return Successor.NONE
+        if state != RUNNING or self._has_later_number(attempt):
+            return Successor.EXISTING
+        return successor_after_failure(attempt)
+
+    def _has_new_id(self, attempt: TaskAttempt) -> bool:
+        """Return whether the task instance's id is not the attempt's any more."""
+        from airflow.sdk.exceptions import AirflowRuntimeError
+        from airflow.sdk.execution_time import task_runner
+        from airflow.sdk.execution_time.comms import ValidateInletsAndOutlets
+
+        try:
+            # Of the questions about a task instance by its id, the one that changes nothing.
+            task_runner.SUPERVISOR_COMMS.send(ValidateInletsAndOutlets(ti_id=attempt.ti_id))
+        except AirflowRuntimeError as error:
+            if self.refusal_status(error) in _NOT_FOUND:
+                return True
+            raise
+        return False
+
+    def _has_later_number(self, attempt: TaskAttempt) -> bool:
+        """Return whether a later attempt with the same id has pushed its number; wait for it."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        deadline = time.monotonic() + SECONDS_UNTIL_XCOM
+        while True:
+            number = XCom.get_one(
+                key=LATEST_TRY_NUMBER_KEY,
+                dag_id=attempt.dag_id,
+                task_id=attempt.task_id,
+                run_id=attempt.run_id,
+                map_index=attempt.map_index,
+            )
+            if number is not None and int(number) > attempt.try_number:
+                return True
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.2)
+
+    def xcoms_at_start(self, attempt: TaskAttempt) -> dict[str, int]:
+        """Return the number of a second or later attempt, which may have the id of the first."""
+        return {LATEST_TRY_NUMBER_KEY: attempt.try_number} if attempt.try_number > 1 else {}
+
+    def refusal_status(self, error: BaseException) -> int | None:
+        """Read the status from the error that the supervisor has passed on."""
+        status: int | None = _detail(error).get("status_code")
+        return status
+
+    def is_refused_after_user_action(self, error: BaseException) -> bool:
+        """Return whether the task is gone, or was in a state that a user has set."""
+        status = self.refusal_status(error)
+        if status in _NOT_FOUND:
+            return True
+        refusal: Any = (_detail(error).get("detail") or {}).get("detail") or {}
+        return status == _CONFLICT and is_ended_by_user(refusal.get("previous_state", RUNNING))
+
+    # -- orphaned runs -----------------------------------------------------------------------------
+
+    def can_read_xcoms(self) -> bool:
+        """Return False in a DAG processor that does not know the question, and would end."""
+        processor = sys.modules.get("airflow.dag_processing.processor")
+        speaks_to_manager = hasattr(processor, "ToManager")
+        return not speaks_to_manager or hasattr(processor, "GetXCom")
+
+    def unmap(self, task: Any, context: Context) -> Any:
+        """Return the operator, with what Airflow's API tells of its mapped arguments."""
+        arguments, _ = task.expand_input.resolve(context)
+        return task.unmap(arguments)
+
+    # -- start and completion in the triggerer -----------------------------------------------------
+
+    def trigger_timeout(self, trigger: BaseTrigger) -> datetime | None:
+        """Return the time that the triggerer sets on the trigger."""
+        timeout: datetime | None = getattr(trigger, "timeout_after", None)
+        return timeout
+
+    def first_poke(self, ti: Any) -> datetime | None:
+        """Return the start of the first poke; None in that poke.
+
+        Each attempt has an id of its own here, so its first reschedule is the first of all.
+        """
+        from airflow.sdk.execution_time.comms import GetTaskRescheduleStartDate
+        from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
+
+        answer = SUPERVISOR_COMMS.send(GetTaskRescheduleStartDate(ti_id=ti.id, try_number=1))
+        return getattr(answer, "start_date", None)
+
+    def store_xcoms(self, task_instance: Any, xcoms: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Store all, as a worker does.
+
+        Airflow would write those of the event as JSON twice over, so that the next task gets
+        ``'"42"'`` for ``"42"`` and text for a dict (seen with 3.0.6 and 3.3.2), and would write
+        them past the XCom backend.
+        """
+        from airflow.sdk.execution_time.xcom import XCom
+
+        place = _place(task_instance)
+        for key, value in xcoms.items():
+            XCom.set(key, value, **place)
+        return {}
+
+    def delete_output(self, task_instance: Any, *, multiple_outputs: bool) -> None:
+        """Delete the XComs of the output by their keys."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        place = _place(task_instance)
+        keys = list(OUTPUT_KEYS)
+        if multiple_outputs:
+            before = XCom.get_one(key="return_value", **place)
+            keys += sorted(set(before) - RESERVED_KEYS) if isinstance(before, Mapping) else []
+        for key in keys:
+            XCom.delete(key=key, **place)
+
+
+LINE = Airflow30()
+
+
+def _place(task_instance: Any) -> dict[str, Any]:
+    """Return what tells a task's XComs from others."""
+    names = ("dag_id", "task_id", "run_id", "map_index")
+    return {name: getattr(task_instance, name) for name in names}
+
+
+def _detail(error: BaseException) -> dict[str, Any]:
+    return getattr(getattr(error, "error", None), "detail", None) or {}

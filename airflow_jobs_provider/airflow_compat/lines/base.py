@@ -1,0 +1,168 @@
+"""The interface of an Airflow line, with the types and the task states that it shares."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
+
+__all__ = [
+    "BEFORE_RUNNING",
+    "BEFORE_SCHEDULING",
+    "DEFERRED",
+    "DELETED",
+    "RUNNING",
+    "UP_FOR_RETRY",
+    "AirflowLine",
+    "DeferredTask",
+    "Successor",
+    "is_ended_by_user",
+    "successor_after_failure",
+]
+
+RUNNING = "running"
+DEFERRED = "deferred"
+UP_FOR_RETRY = "up_for_retry"
+# A task that a user has cleared while it ran is not in these states, but "restarting".
+BEFORE_SCHEDULING = (None, UP_FOR_RETRY)
+BEFORE_RUNNING = (*BEFORE_SCHEDULING, "scheduled", "queued")
+# No state of Airflow: the task instance does not exist any more.
+DELETED = "deleted"
+
+
+class Successor(Enum):
+    """Who goes on with the run of a process that is told to end."""
+
+    #: Nobody: the run is to be canceled.
+    NONE = "none"
+    #: The retry that Airflow begins once this attempt has failed. It reattaches to the run.
+    RETRY = "retry"
+    #: An attempt that Airflow has begun or will begin in any case, or the trigger.
+    EXISTING = "existing"
+
+
+@dataclass(frozen=True, slots=True)
+class DeferredTask:
+    """The task instance that a trigger belongs to.
+
+    :ivar dag_id: DAG.
+    :ivar run_id: DAG run.
+    :ivar task_id: task.
+    :ivar map_index: index of a mapped task, else -1.
+    :ivar trigger_id: the trigger's id; None outside a triggerer, as in ``dag.test()``.
+    """
+
+    dag_id: str
+    run_id: str
+    task_id: str
+    map_index: int
+    trigger_id: int | None
+
+    @classmethod
+    def from_trigger(cls, trigger: BaseTrigger) -> Self | None:
+        """Return the task instance of a trigger; None where it has none."""
+        task_instance: Any = trigger.task_instance
+        if task_instance is None:
+            return None
+        return cls(
+            dag_id=task_instance.dag_id,
+            run_id=task_instance.run_id,
+            task_id=task_instance.task_id,
+            map_index=-1 if task_instance.map_index is None else task_instance.map_index,
+            trigger_id=getattr(trigger, "trigger_id", None),
+        )
+
+    @property
+    def key(self) -> str:
+        """Its key in the answers of Airflow's API."""
+        return self.task_id if self.map_index < 0 else f"{self.task_id}_{self.map_index}"
+
+
+def is_ended_by_user(state: str | None) -> bool:
+    """Return whether a task that a worker has executed is in this state because of a user."""
+    return state not in (*BEFORE_RUNNING, RUNNING, DEFERRED)
+
+
+def successor_after_failure(attempt: TaskAttempt) -> Successor:
+    """Return who goes on with the run if this attempt fails."""
+    return Successor.RETRY if attempt.has_retry_left else Successor.NONE
+
+
+class AirflowLine(Protocol):
+    """What is particular to a line of Airflow. The modules of the package above ask for it."""
+
+    #: Whether Airflow calls a trigger's ``on_kill``.
+    calls_on_kill: bool
+    #: Whether the triggerer renders the templates of a task that starts there.
+    renders_in_triggerer: bool
+    #: Whether the triggerer builds Airflow's API in its own process at the first question.
+    builds_api_in_triggerer: bool
+    #: Why a task must not be ended by its trigger; None where it may.
+    completion_fault: str | None
+
+    # -- tasks -------------------------------------------------------------------------------------
+
+    def task_state(self, attempt: TaskAttempt) -> str | None:
+        """Return a task's state; None while it is to be scheduled, ``DELETED`` if it is gone."""
+
+    async def deferred_tasks(self, tasks: Sequence[DeferredTask]) -> set[DeferredTask]:
+        """Return which of these tasks, all of one DAG, are deferred."""
+
+    async def launched_run_id(self, task: DeferredTask) -> int | None:
+        """Return the run that a deferred task waits for by its XCom; None where that is known.
+
+        :raises ValueError: the XCom is no run's id.
+        """
+
+    # -- hand-over ---------------------------------------------------------------------------------
+
+    def runs_under_supervisor(self) -> bool:
+        """Return whether this process executes a task for a supervisor (Airflow 3)."""
+
+    def is_request_in_progress(self) -> bool:
+        """Return whether this thread waits for an answer of its supervisor (Airflow 3)."""
+
+    def is_scheduled(self, attempt: TaskAttempt) -> bool:
+        """Return whether a scheduler knows of the attempt; not in ``dag.test()``."""
+
+    def find_successor(self, attempt: TaskAttempt) -> Successor:
+        """Return who goes on with the run of an attempt whose process is told to end."""
+
+    def xcoms_at_start(self, attempt: TaskAttempt) -> dict[str, int]:
+        """Return the XComs that an attempt pushes for the process of an earlier attempt to see."""
+
+    def refusal_status(self, error: BaseException) -> int | None:
+        """Return the HTTP status with which Airflow's API refused a request; else None."""
+
+    def is_refused_after_user_action(self, error: BaseException) -> bool:
+        """Return whether Airflow refused a deferral since a user has ended the task."""
+
+    # -- orphaned runs -----------------------------------------------------------------------------
+
+    def can_read_xcoms(self) -> bool:
+        """Return whether this process may read XComs."""
+
+    def unmap(self, task: Any, context: Context) -> Any:
+        """Return the operator that a worker executes for a mapped task."""
+
+    # -- start and completion in the triggerer -----------------------------------------------------
+
+    def trigger_timeout(self, trigger: BaseTrigger) -> datetime | None:
+        """Return when Airflow fails the trigger's task; None for never."""
+
+    def first_poke(self, ti: Any) -> datetime | None:
+        """Return when a rescheduled sensor's attempt poked first; None before that."""
+
+    def store_xcoms(self, task_instance: Any, xcoms: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Store a task's XComs from its trigger; return those that the event has to carry."""
+
+    def delete_output(self, task_instance: Any, *, multiple_outputs: bool) -> None:
+        """Delete the output that a task pushed before it was cleared."""
