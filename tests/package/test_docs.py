@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -50,6 +51,22 @@ def test_every_file_that_a_document_names_exists(document: Path) -> None:
     for name in names:
         if name.partition("/")[0] in tops:
             assert (ROOT / name).exists(), name
+
+
+def test_every_log_line_to_monitor_is_written_by_the_code() -> None:
+    """docs/deployment.md has log lines with "..." for what varies."""
+    section = (ROOT / "docs" / "deployment.md").read_text().partition("| Log line |")[2]
+    lines = re.findall(r"^\| `(.*?)` \|", section.partition("\n\n")[0], re.MULTILINE)
+    assert lines
+    texts = [
+        node.value
+        for path in (ROOT / "airflow_jobs_provider").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    for line in lines:
+        parts = line.split("...")
+        assert any(all(part in text for part in parts) for text in texts), line
 
 
 def anchors(document: Path) -> set[str]:
