@@ -91,7 +91,7 @@ def measure(python: str, provider: str, repeats: int = 7) -> dict[str, Any]:
 def table(rows: list[dict[str, Any]]) -> str:
     """Write the measures as a Markdown table."""
     lines = [
-        "| provider | import of the operators after Airflow's own | installed over Airflow's own |",
+        "| provider | import of the operators, after Airflow | installed size, without Airflow |",
         "| --- | --- | --- |",
     ]
     lines += [

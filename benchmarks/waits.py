@@ -43,7 +43,7 @@ COLUMNS = {
     "peak_kb_per_run": "kB a run",
     "longest_block_ms": "longest block ms",
     "longest_without_collections_ms": "(without garbage collection)",
-    "late_median": "noticed after s (median)",
+    "late_median": "event delay s (median)",
     "late_p99": "(99 %)",
     "late_worst": "(worst)",
     "events": "events",
