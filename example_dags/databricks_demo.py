@@ -1,8 +1,11 @@
-"""A notebook finds out how heavy penguins are; the next task gets its exit value and prints it.
+"""Run a notebook and pass its exit value to the next task.
 
-Runs as it is on the local workspace (``make demo``, ``make airflow``) and on Databricks. There it
-needs the folder ``workspace/Shared/penguins`` under ``/Shared`` and the id of a cluster in the
-Airflow variable ``databricks_cluster_id``; the local workspace runs on no cluster.
+The notebook computes the mean body mass of penguins. The next task prints the result.
+
+The DAG runs on the local workspace (``make demo``, ``make airflow``) and on Databricks without a
+change. On Databricks it needs the folder ``workspace/Shared/penguins`` as ``/Shared/penguins``, and
+the id of a cluster in the Airflow variable ``databricks_cluster_id``. The local workspace needs no
+cluster.
 """
 
 from __future__ import annotations

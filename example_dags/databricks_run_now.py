@@ -1,8 +1,9 @@
-"""Create a job unless it is there, run it with parameters, and wait for the run with a sensor.
+"""Create or reset a job with the hook, run it with parameters, and wait for the run with a sensor.
 
-Runs as it is on the local workspace (``make airflow``) and on Databricks. There it needs the folder
-``workspace/Shared/penguins`` under ``/Shared``, and the Airflow variable ``databricks_cluster``
-with what the job runs on, as JSON: ``{"existing_cluster_id": "..."}`` or ``{"new_cluster": ...}``.
+The DAG runs on the local workspace (``make airflow``) and on Databricks without a change. On
+Databricks it needs the folder ``workspace/Shared/penguins`` as ``/Shared/penguins``, and the
+cluster of the job in the Airflow variable ``databricks_cluster``, as JSON:
+``{"existing_cluster_id": "..."}`` or ``{"new_cluster": ...}``.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ with DAG(
 ):
 
     @task
-    def have_job() -> int:
+    def create_or_reset_job() -> int:
         cluster = Variable.get("databricks_cluster", CLUSTER, deserialize_json=True)
         hook = DatabricksJobsHook()
         job_id = hook.find_job_id_by_name(JOB["name"])
@@ -52,7 +53,7 @@ with DAG(
 
     launch = DatabricksRunNowOperator(
         task_id="launch",
-        job_id=have_job(),
+        job_id=create_or_reset_job(),
         notebook_params={"measure": "{{ params.measure }}"},
         wait_for_termination=False,
     )

@@ -1,12 +1,13 @@
-"""Wait for the latest run of a job that is known by its name only, then use what it gave back.
+"""Wait for a run of a job by the job's name, and pass the run's output to the next task.
 
-Here the first tasks make the job and start it; a job that runs on a schedule of its own, in
-Databricks, is waited for in the same way: the run counts that started since the data interval
-began. The triggerer ends the sensor where Airflow can: no second worker process starts for it.
+The first two tasks create the job and run it. The sensor waits for the run that started since the
+data interval began. It waits in the same way for a job that Databricks runs on its own schedule.
+With ``end_from_trigger`` the triggerer ends the sensor, without a second worker process (not on
+Airflow 3.0).
 
-Runs as it is on the local workspace (``make airflow``) and on Databricks. There it needs the folder
-``workspace/Shared/penguins`` under ``/Shared`` and the id of a cluster in the Airflow variable
-``databricks_cluster_id``; the local workspace runs on no cluster.
+The DAG runs on the local workspace (``make airflow``) and on Databricks without a change. On
+Databricks it needs the folder ``workspace/Shared/penguins`` as ``/Shared/penguins``, and the id of
+a cluster in the Airflow variable ``databricks_cluster_id``. The local workspace needs no cluster.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ with DAG(
     tags=["databricks", "example"],
     doc_md=__doc__,
 ):
-    have_job = DatabricksCreateJobsOperator(task_id="have_job", json=JOB)
+    create_job = DatabricksCreateJobsOperator(task_id="create_job", json=JOB)
     run_job = DatabricksRunNowOperator(
         task_id="run_job",
-        job_id=have_job.output,
+        job_id=create_job.output,
         wait_for_termination=False,
     )
     wait = DatabricksJobRunSensor(

@@ -76,7 +76,7 @@ def test_run_now_creates_the_job_once(workspace: LocalWorkspace, run_dag: RunDag
         for measure in ("body_mass_g", "bill_depth_mm")
     )
     assert (first.state, second.state) == ("success", "success"), first.log + second.log
-    jobs = {run.tasks["have_job"]["xcoms"]["return_value"] for run in (first, second)}
+    jobs = {run.tasks["create_or_reset_job"]["xcoms"]["return_value"] for run in (first, second)}
     assert len(jobs) == 1
     launched = [run.tasks["launch"]["xcoms"] for run in (first, second)]
     assert {xcoms["job_id"] for xcoms in launched} == jobs
