@@ -7,15 +7,21 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from scripts.airflow_env import ROOT, airflow_environment
+from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.dag_run import DagRun, RunDag
+from tests.end_to_end.deployment import Deployment
+from tests.end_to_end.scenarios import Begin, Scenario
 from tests.end_to_end.services import PostgresServer, RedisServer
+from tests.fakes.counting_workspace import CountingWorkspace
+
+HERE = Path(__file__).parent
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -73,6 +79,68 @@ def run_dag(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
         return DagRun(done.returncode, log, home, **outcome)
 
     return run
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[CountingWorkspace]:
+    """A workspace that counts the launches, looks and cancels."""
+    with CountingWorkspace() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def dags() -> Path:
+    """The folder of the DAG files of a whole Airflow; a module may have its own."""
+    return HERE / "cluster_dags"
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, str]:
+    """Settings of a whole Airflow beside the usual ones; a module may have its own."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def connections(workspace: CountingWorkspace) -> dict[str, str]:
+    """Connections of a whole Airflow, as environment variables; a module may have more."""
+    return {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    dags: Path,
+    connections: dict[str, str],
+    settings: dict[str, str],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[AirflowCluster]:
+    """A whole Airflow for all tests of a module."""
+    home = tmp_path_factory.mktemp("cluster")
+    with AirflowCluster(home, dags, connections, settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def deployment(
+    dags: Path,
+    connections: dict[str, str],
+    postgres: PostgresServer,
+    redis: RedisServer,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Deployment]:
+    """A distributed Airflow for all tests of a module."""
+    home = tmp_path_factory.mktemp("cluster")
+    with Deployment(home, dags, connections, postgres, redis) as running:
+        yield running
+
+
+@pytest.fixture
+def begin(
+    cluster: AirflowCluster,
+    workspace: CountingWorkspace,
+    record_property: Callable[[str, object], None],
+) -> Begin:
+    """Begin a DAG run; the test report has the runs and cancels that were seen."""
+    return lambda dag_id: Scenario(cluster.trigger(dag_id), workspace, record_property)
 
 
 @pytest.fixture(scope="module")

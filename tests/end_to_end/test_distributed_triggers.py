@@ -22,7 +22,6 @@ from tests.end_to_end.many_triggers import (
     left_alone,
     runs_of,
 )
-from tests.end_to_end.services import PostgresServer, RedisServer
 from tests.fakes.counting_workspace import CountingWorkspace
 
 pytestmark = pytest.mark.distributed
@@ -43,17 +42,15 @@ def workspace() -> Iterator[CountingWorkspace]:
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    workspace: CountingWorkspace,
-    postgres: PostgresServer,
-    redis: RedisServer,
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[Deployment]:
-    """One Airflow for all tests of this module."""
-    connections = {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}
-    home = tmp_path_factory.mktemp("cluster")
-    with Deployment(home, HERE / "many_dags", connections, postgres, redis) as running:
-        yield running
+def dags() -> Path:
+    """The DAGs of this module."""
+    return HERE / "many_dags"
+
+
+@pytest.fixture(scope="module")
+def cluster(deployment: Deployment) -> Deployment:
+    """The Airflow of all tests of this module."""
+    return deployment
 
 
 def test_frozen_with_a_share_and_thawed(

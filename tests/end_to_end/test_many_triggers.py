@@ -25,7 +25,7 @@ from tests.end_to_end.many_triggers import (
     runs_of,
     started,
 )
-from tests.end_to_end.scenes import Scene
+from tests.end_to_end.scenarios import Scenario
 from tests.fakes.counting_workspace import CountingWorkspace
 
 pytestmark = pytest.mark.standalone
@@ -46,14 +46,9 @@ def workspace() -> Iterator[CountingWorkspace]:
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    workspace: CountingWorkspace, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AirflowCluster]:
-    """One Airflow for all tests of this module."""
-    connections = {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}
-    home = tmp_path_factory.mktemp("cluster")
-    with AirflowCluster(home, HERE / "many_dags", connections) as running:
-        yield running
+def dags() -> Path:
+    """The DAGs of this module."""
+    return HERE / "many_dags"
 
 
 @contextmanager
@@ -89,11 +84,11 @@ def test_cleared_beside_a_hundred(
     with silences(cluster, triggerer) as at_first:
         begin(cluster, 0, triggerer)
     record_property("longest silence at first, s", round(max(at_first), 1))
-    scene = Scene(cluster.trigger("one"), workspace, record_property)
-    first = scene.deferred()
+    scenario = Scenario(cluster.trigger("one"), workspace, record_property)
+    first = scenario.deferred()
     with silences(cluster, triggerer) as later:
-        scene.dag_run.clear()
-        second = scene.deferred(2)
+        scenario.dag_run.clear()
+        second = scenario.deferred(2)
         eventually(lambda: not first.is_active, "the first run has ended")
     assert first.cancelled_at is not None
     overlap = first.cancelled_at - second.launched_at
@@ -101,8 +96,8 @@ def test_cleared_beside_a_hundred(
     record_property("longest silence later, s", round(max(later), 1))
     assert overlap < OVERLAP_SECONDS
     assert max(later) < SILENCE_SECONDS
-    scene.succeed()
-    scene.saw(runs=2, cancels=1)
+    scenario.succeed()
+    scenario.saw(runs=2, cancels=1)
     assert cancels(workspace) == [0] * DAGS
 
 

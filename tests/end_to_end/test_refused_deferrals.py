@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -14,14 +14,14 @@ from tests.end_to_end.airflow_cluster import (
     AirflowCluster,
     eventually,
 )
-from tests.end_to_end.scenes import Begin, Scene
+from tests.end_to_end.scenarios import Begin, Scenario
 from tests.fakes.counting_workspace import CountingWorkspace
 
 pytestmark = pytest.mark.standalone
 
 HERE = Path(__file__).parent
 TASKS = 12
-# So that hardly a supervisor sees the user's act, and kills the task, before the task defers.
+# So that hardly a supervisor sees what the user did, and kills the task, before it defers.
 SETTINGS = {"AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "15"}
 # Airflow 3.0 begins no more tasks for minutes after it has refused deferrals.
 SCOPE: Literal["function", "module"] = "function" if AIRFLOW_3_0 else "module"
@@ -46,47 +46,37 @@ def cluster(
 
 
 @pytest.fixture
-def begin(
-    cluster: AirflowCluster,
-    workspace: CountingWorkspace,
-    record_property: Callable[[str, object], None],
-) -> Begin:
-    """Begin a scene when its time has come."""
-    return lambda dag_id: Scene(cluster.trigger(dag_id), workspace, record_property)
-
-
-@pytest.fixture
-def held(begin: Begin, cluster: AirflowCluster) -> tuple[Scene, Path]:
+def held(begin: Begin, cluster: AirflowCluster) -> tuple[Scenario, Path]:
     """Tasks that have launched their runs, and the note that keeps them from deferring."""
-    scene = begin("held_before_deferring")
-    note = cluster.home / f"{scene.dag_run.run_id}.held"
+    scenario = begin("held_before_deferring")
+    note = cluster.home / f"{scenario.dag_run.run_id}.held"
     eventually(
         lambda: note.exists() and len(note.read_text().splitlines()) == TASKS, "all are held"
     )
-    scene.running(TASKS)
-    return scene, note
+    scenario.running(TASKS)
+    return scenario, note
 
 
 @pytest.mark.skipif(AIRFLOW_2, reason="it defers such a task nevertheless")
 @pytest.mark.parametrize("state", ["failed", "success"])
-def test_dag_run_marked_before_its_tasks_defer(held: tuple[Scene, Path], state: str) -> None:
+def test_dag_run_marked_before_its_tasks_defer(held: tuple[Scenario, Path], state: str) -> None:
     """Airflow refuses the deferrals: no trigger will wait for the runs, so they are cancelled."""
-    scene, note = held
-    scene.dag_run.mark_all(state)
+    scenario, note = held
+    scenario.dag_run.mark_all(state)
     note.unlink()
-    scene.all_stopped()
-    scene.saw(runs=TASKS, cancels=TASKS)
+    scenario.all_stopped()
+    scenario.saw(runs=TASKS, cancels=TASKS)
 
 
-def test_tasks_defer(held: tuple[Scene, Path]) -> None:
+def test_tasks_defer(held: tuple[Scenario, Path]) -> None:
     """Airflow takes the deferrals: nothing is cancelled, and all end well."""
-    scene, note = held
+    scenario, note = held
     note.unlink()
-    scene.dag_run.until_settled(times=TASKS)
-    scene.dag_run.until_watched(times=TASKS)
-    for run in scene.runs:
-        scene.workspace.end(run)
-    scene.dag_run.until_over()
+    scenario.dag_run.until_settled(times=TASKS)
+    scenario.dag_run.until_watched(times=TASKS)
+    for run in scenario.runs:
+        scenario.workspace.end(run)
+    scenario.dag_run.until_over()
     for map_index in range(TASKS):
-        scene.dag_run.until("success", map_index=map_index)
-    scene.saw(runs=TASKS, cancels=0)
+        scenario.dag_run.until("success", map_index=map_index)
+    scenario.saw(runs=TASKS, cancels=0)

@@ -6,7 +6,7 @@ Every process that begins a task, or resumes it, notes itself; see start_dags/st
 from __future__ import annotations
 
 from ast import literal_eval
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,25 +30,18 @@ BACK_ON_A_WORKER = 1 if AIRFLOW_3_0 else 0
 
 
 @pytest.fixture(scope="module")
-def workspace() -> Iterator[CountingWorkspace]:
-    """A workspace that counts."""
-    with CountingWorkspace() as running:
-        yield running
+def dags() -> Path:
+    """The DAGs of this module."""
+    return HERE / "start_dags"
 
 
 @pytest.fixture(scope="module")
-def cluster(
-    workspace: CountingWorkspace, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AirflowCluster]:
-    """One Airflow for all tests of this module."""
-    connections = {
-        "AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection,
+def connections(connections: dict[str, str], workspace: CountingWorkspace) -> dict[str, str]:
+    """The ids of two runs as well, for the DAGs."""
+    return connections | {
         "SENSED_GOOD_RUN": str(launch(workspace, "the sensed job").run_id),
         "SENSED_BAD_RUN": str(launch(workspace, "a bad run").run_id),
     }
-    home = tmp_path_factory.mktemp("starts")
-    with AirflowCluster(home, HERE / "start_dags", connections) as running:
-        yield running
 
 
 Starts = Callable[[DagRun], int]

@@ -9,14 +9,13 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.end_to_end.airflow_cluster import AIRFLOW_2, AIRFLOW_3_0, AirflowCluster, eventually
-from tests.end_to_end.scenes import Begin, Scene
+from tests.end_to_end.scenarios import Begin, Scenario, concluded
 from tests.fakes.counting_workspace import CountingWorkspace
 
 pytestmark = pytest.mark.standalone
@@ -47,59 +46,30 @@ OUTAGE_SECONDS = 8
 
 
 @pytest.fixture(scope="module")
-def workspace() -> Iterator[CountingWorkspace]:
-    """A workspace that counts."""
-    with CountingWorkspace() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def cluster(
-    workspace: CountingWorkspace, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[AirflowCluster]:
-    """One Airflow for all tests of this module, which sees soon that something is dead."""
-    connections = {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}
-    home = tmp_path_factory.mktemp("cluster")
-    with AirflowCluster(home, HERE / "cluster_dags", connections, SETTINGS) as running:
-        yield running
+def settings() -> dict[str, str]:
+    """An Airflow that soon takes a silent process for dead."""
+    return SETTINGS
 
 
 @pytest.fixture
-def begin(
-    cluster: AirflowCluster,
-    workspace: CountingWorkspace,
-    record_property: Callable[[str, object], None],
-) -> Begin:
-    """Begin a scene when its time has come."""
-    return lambda dag_id: Scene(cluster.trigger(dag_id), workspace, record_property)
-
-
-@pytest.fixture
-def blocking(begin: Begin) -> Scene:
+def blocking(begin: Begin) -> Scenario:
     """A task that waits on a worker."""
     return begin("blocking_steady")
 
 
 @pytest.fixture
-def deferred(begin: Begin) -> Scene:
+def deferred(begin: Begin) -> Scenario:
     """A task that waits in the triggerer."""
     return begin("deferred_steady")
 
 
-def noted(scene: Scene) -> None:
-    """Wait until each task of a scene has noted its run as an XCom; what it logs comes after."""
-    lines = [f"Launched run {run.run_id}, " for run in scene.runs]
-    eventually(lambda: all(line in scene.dag_run.logs() for line in lines), f"{lines}")
+def noted(scenario: Scenario) -> None:
+    """Wait until each task of a scenario has noted its run as an XCom; what it logs comes after."""
+    lines = [f"Launched run {run.run_id}, " for run in scenario.runs]
+    eventually(lambda: all(line in scenario.dag_run.logs() for line in lines), f"{lines}")
 
 
-def concluded(*scenes: Scene) -> None:
-    """The one run of each ends well and its task with it; nobody cancelled anything."""
-    for scene in scenes:
-        scene.succeed()
-        scene.saw(runs=1, cancels=0)
-
-
-def test_worker_killed(blocking: Scene, cluster: AirflowCluster) -> None:
+def test_worker_killed(blocking: Scenario, cluster: AirflowCluster) -> None:
     """The executor's worker, supervisor and task die together; the next try follows the run."""
     blocking.running()
     cluster.kill_worker(blocking.dag_run.pid())
@@ -109,42 +79,42 @@ def test_worker_killed(blocking: Scene, cluster: AirflowCluster) -> None:
 
 def test_worker_killed_with_no_retry_left(begin: Begin, cluster: AirflowCluster) -> None:
     """The task fails, and its run is cancelled: nobody will follow it any more."""
-    scene = begin("blocking")
-    scene.running()
-    noted(scene)
-    cluster.kill_worker(scene.dag_run.pid())
-    scene.dag_run.until("failed")
+    scenario = begin("blocking")
+    scenario.running()
+    noted(scenario)
+    cluster.kill_worker(scenario.dag_run.pid())
+    scenario.dag_run.until("failed")
     if AIRFLOW_3_0:
         # Its DAG processor cannot tell which run it was, a known limit.
-        scene.saw(runs=1, cancels=0)
+        scenario.saw(runs=1, cancels=0)
         return
-    scene.all_stopped()
+    scenario.all_stopped()
     # Airflow 3.3 may call back twice: once for the silence, once for the executor's news.
-    assert scene.seen() in ((1, 1), (1, 2))
+    assert scenario.seen() in ((1, 1), (1, 2))
 
 
 def test_worker_killed_with_no_retry_left_for_a_mapped_task(
     begin: Begin, cluster: AirflowCluster
 ) -> None:
     """Its run is cancelled as well; the other one of the mapped tasks goes on."""
-    scene = begin("blocking_mapped")
-    scene.running(2)
-    noted(scene)
-    cluster.kill_worker(scene.dag_run.pid(map_index=1))
-    scene.dag_run.until("failed", map_index=1)
+    scenario = begin("blocking_mapped")
+    scenario.running(2)
+    noted(scenario)
+    cluster.kill_worker(scenario.dag_run.pid(map_index=1))
+    scenario.dag_run.until("failed", map_index=1)
     if AIRFLOW_3_0:
-        scene.saw(runs=2, cancels=0)
+        scenario.saw(runs=2, cancels=0)
         return
-    (its_run,) = (run for run in scene.runs if "wait[1]" in run.task)
+    (its_run,) = (run for run in scenario.runs if "wait[1]" in run.task)
     eventually(lambda: not its_run.is_active, "its run has ended")
-    (others,) = (run for run in scene.runs if run is not its_run)
-    scene.workspace.end(others)
-    scene.dag_run.until("success", map_index=0)
+    (others,) = (run for run in scenario.runs if run is not its_run)
+    scenario.workspace.end(others)
+    scenario.dag_run.until("success", map_index=0)
     assert others.cancels == 0
-    assert scene.seen() in ((2, 1), (2, 2))
+    assert scenario.seen() in ((2, 1), (2, 2))
 
 
-def test_supervisor_killed(blocking: Scene, cluster: AirflowCluster) -> None:
+def test_supervisor_killed(blocking: Scenario, cluster: AirflowCluster) -> None:
     """The worker and its supervisor die, the task's process lives on; still there is one run."""
     blocking.running()
     cluster.kill_worker(blocking.dag_run.pid(), supervisor_only=True)
@@ -153,7 +123,7 @@ def test_supervisor_killed(blocking: Scene, cluster: AirflowCluster) -> None:
 
 
 def test_scheduler_killed_with_its_workers(
-    blocking: Scene, deferred: Scene, cluster: AirflowCluster
+    blocking: Scenario, deferred: Scenario, cluster: AirflowCluster
 ) -> None:
     """The next scheduler's try follows the run; the deferred one never noticed."""
     blocking.running()
@@ -164,7 +134,9 @@ def test_scheduler_killed_with_its_workers(
     concluded(blocking, deferred)
 
 
-def test_scheduler_killed_alone(blocking: Scene, deferred: Scene, cluster: AirflowCluster) -> None:
+def test_scheduler_killed_alone(
+    blocking: Scenario, deferred: Scenario, cluster: AirflowCluster
+) -> None:
     """Its executor's workers live on, until Airflow hands their task to the next try.
 
     It kills the process at work as it does when a user clears the task, but the next try follows
@@ -185,16 +157,16 @@ def test_scheduler_killed_alone(blocking: Scene, deferred: Scene, cluster: Airfl
 @pytest.mark.skipif(AIRFLOW_2, reason="it fails the task then")
 def test_scheduler_killed_alone_with_no_retry_left(begin: Begin, cluster: AirflowCluster) -> None:
     """Airflow 3 begins another try nevertheless, which follows the run."""
-    scene = begin("blocking")
-    scene.running()
+    scenario = begin("blocking")
+    scenario.running()
     cluster.kill_alone("scheduler")
     cluster.restart("scheduler")
-    scene.followed()
-    concluded(scene)
+    scenario.followed()
+    concluded(scenario)
 
 
 @pytest.mark.skipif(AIRFLOW_2, reason="its tasks ask the database")
-def test_api_server_killed(blocking: Scene, deferred: Scene, cluster: AirflowCluster) -> None:
+def test_api_server_killed(blocking: Scenario, deferred: Scenario, cluster: AirflowCluster) -> None:
     """A supervisor that cannot reach it kills its task; the run goes on for the next try.
 
     That of Airflow 3.0 breaks down, and its task goes on: then both follow the run.
@@ -212,7 +184,7 @@ def test_api_server_killed(blocking: Scene, deferred: Scene, cluster: AirflowClu
     concluded(blocking, deferred)
 
 
-def test_everything_killed(blocking: Scene, deferred: Scene, cluster: AirflowCluster) -> None:
+def test_everything_killed(blocking: Scenario, deferred: Scenario, cluster: AirflowCluster) -> None:
     """All of Airflow dies at once and is started anew."""
     blocking.running()
     deferred.deferred()
@@ -225,7 +197,7 @@ def test_everything_killed(blocking: Scene, deferred: Scene, cluster: AirflowClu
 
 
 def test_sigterm_to_the_process_group(
-    blocking: Scene, deferred: Scene, cluster: AirflowCluster
+    blocking: Scenario, deferred: Scenario, cluster: AirflowCluster
 ) -> None:
     """A rolling deploy: the scheduler ends with its workers, and the next try follows the run."""
     blocking.running()
@@ -240,19 +212,19 @@ def test_sigterm_to_the_process_group_with_no_retry_left(
     begin: Begin, cluster: AirflowCluster
 ) -> None:
     """The task fails, and its run is cancelled."""
-    scene = begin("blocking")
-    scene.running()
-    noted(scene)
+    scenario = begin("blocking")
+    scenario.running()
+    noted(scenario)
     cluster.terminate_group("scheduler")
     cluster.restart("scheduler")
-    scene.dag_run.until("failed")
-    scene.all_stopped()
-    scene.saw(runs=1, cancels=1)
+    scenario.dag_run.until("failed")
+    scenario.all_stopped()
+    scenario.saw(runs=1, cancels=1)
 
 
 @pytest.mark.parametrize("fault", ["refusing", "silent"])
 def test_network_gone(
-    blocking: Scene, deferred: Scene, begin: Begin, workspace: CountingWorkspace, fault: str
+    blocking: Scenario, deferred: Scenario, begin: Begin, workspace: CountingWorkspace, fault: str
 ) -> None:
     """The service cannot be reached for a while: nobody gives up, or launches a second run."""
     blocking.running()
@@ -268,8 +240,8 @@ def test_network_gone(
 def test_sigterm_in_the_middle_of_the_launch(begin: Begin, workspace: CountingWorkspace) -> None:
     """The answer is not there yet: the next try finds the run by its token."""
     with workspace.silent():
-        scene = begin("blocking_steady")
-        scene.running()
-        os.kill(scene.dag_run.pid(), signal.SIGTERM)
-    scene.followed()
-    concluded(scene)
+        scenario = begin("blocking_steady")
+        scenario.running()
+        os.kill(scenario.dag_run.pid(), signal.SIGTERM)
+    scenario.followed()
+    concluded(scenario)

@@ -1,4 +1,4 @@
-"""A trigger that is cancelled: a user's act, or a triggerer that stops or hands over?
+"""A trigger that is cancelled: a user's action, or a triggerer that stops or hands over?
 
 Airflow's answers are chosen here, at the connection between a trigger and its supervisor. Airflow 2
 has a database in its place; there, and for all of it together, see tests/end_to_end.

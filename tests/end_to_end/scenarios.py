@@ -7,10 +7,10 @@ from collections.abc import Callable
 from tests.end_to_end.airflow_cluster import DagRun, eventually
 from tests.fakes.counting_workspace import CountedRun, CountingWorkspace
 
-__all__ = ["Begin", "Scene"]
+__all__ = ["Begin", "Scenario", "concluded", "failed_and_cancelled"]
 
 
-class Scene:
+class Scenario:
     """A DAG run, and what the workspace knows of it."""
 
     def __init__(
@@ -88,4 +88,19 @@ class Scene:
         assert self.seen() == (runs, cancels), self.dag_run.logs()
 
 
-Begin = Callable[[str], Scene]
+Begin = Callable[[str], Scenario]
+
+
+def concluded(*scenarios: Scenario) -> None:
+    """Let the one run of each end well, and its task with it; nobody has cancelled anything."""
+    for scenario in scenarios:
+        scenario.succeed()
+        scenario.saw(runs=1, cancels=0)
+
+
+def failed_and_cancelled(scenario: Scenario) -> None:
+    """Wait until the task has failed for good, and its one run was cancelled."""
+    scenario.dag_run.until("failed")
+    scenario.all_stopped()
+    runs, cancels = scenario.seen()
+    assert (runs, cancels > 0) == (1, True), scenario.dag_run.logs()

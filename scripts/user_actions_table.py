@@ -1,6 +1,6 @@
 """Print tables of docs/guarantees.md from what the tests in a whole Airflow recorded.
 
-python -m scripts.acts_table 2.11=acts-2.11.xml 3.0=acts-3.0.xml 3.3=acts-3.3.xml
+python -m scripts.user_actions_table 2.11=user-actions-2.11.xml 3.3=user-actions-3.3.xml
 
 Each file comes from pytest with ``-o junit_family=xunit1 --junitxml=FILE``.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import xml.etree.ElementTree as ET
 
-MODULES = (".test_user_acts", ".test_refused_deferrals", ".test_whole_processes")
+MODULES = (".test_user_actions", ".test_refused_deferrals", ".test_whole_processes")
 
 
 def scenario(test: str) -> str:
