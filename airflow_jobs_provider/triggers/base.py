@@ -32,7 +32,7 @@ from airflow_jobs_provider.run_result import RunResult, read_result
 from airflow_jobs_provider.triggers.arguments import TriggerArguments
 from airflow_jobs_provider.triggers.background import start_in_background, wait_despite_cancels
 from airflow_jobs_provider.triggers.events import error_payload, run_payload
-from airflow_jobs_provider.triggers.polling.registry import poller_of, run_unbatched
+from airflow_jobs_provider.triggers.polling.registry import get_poller, run_workflow_unpolled
 
 __all__ = ["DatabricksJobsBaseTrigger"]
 
@@ -136,11 +136,11 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         limit = asyncio.timeout(seconds)
         try:
             async with limit:
-                ended = await poller_of(self._hook).run(
+                ended = await get_poller(self._hook).run_workflow(
                     steps,
                     period=self.polling_period_seconds,
                     life_cycle_state=self.life_cycle_state,
-                    wake_each_time=self.queued_timeout_seconds is not None,
+                    every_read=self.queued_timeout_seconds is not None,
                     on_event=self._record,
                 )
         except TimeoutError:
@@ -165,7 +165,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
     async def _read_once_more(self, run_id: int) -> Mapping[str, Any]:
         try:
             async with asyncio.timeout(_LAST_READ_SECONDS):
-                return await poller_of(self._hook).send(endpoints.get_run(run_id))
+                return await get_poller(self._hook).send(endpoints.get_run(run_id))
         except (JobsAPIError, TimeoutError):
             return {"run_id": run_id}
 
@@ -219,7 +219,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         try:
             async with asyncio.timeout(_OUTPUT_SECONDS):
                 # Within limits, as on a worker: the service may be unable to give an output.
-                return await run_unbatched(self._hook, steps, without_deadline=False)
+                return await run_workflow_unpolled(self._hook, steps, without_deadline=False)
         except (JobsAPIError, AirflowException, ValueError, TimeoutError) as error:
             # The run succeeded, so the task does, even if the connection was deleted meanwhile.
             why = str(error) or f"no answer for {_OUTPUT_SECONDS:.0f} s"
@@ -271,7 +271,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
                 is_new = is_just_launched(self.launched_at, time.time())
                 retries = replace(_CANCEL_RETRIES, retry_not_found=is_new)
                 # With the client, and within the rate limit, of all triggers of the connection.
-                await poller_of(self._hook).send(endpoints.cancel_run(run_id), retries=retries)
+                await get_poller(self._hook).send(endpoints.cancel_run(run_id), retries=retries)
         except asyncio.CancelledError:
             self.log.error(
                 "Run %s could not be canceled and may still run: the triggerer stops", run_id

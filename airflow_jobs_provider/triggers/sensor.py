@@ -12,7 +12,7 @@ from airflow_jobs_provider.api.workflows.find import Target, follow_task, wait_f
 from airflow_jobs_provider.triggers.arguments import SensorTriggerArguments
 from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 from airflow_jobs_provider.triggers.events import run_payload
-from airflow_jobs_provider.triggers.polling.registry import run_unbatched
+from airflow_jobs_provider.triggers.polling.registry import run_workflow_unpolled
 
 __all__ = ["DatabricksJobRunSensorTrigger"]
 
@@ -39,12 +39,12 @@ class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTr
         run_id = target.run_id
         if run_id is None:
             steps = wait_for_run(target, polling_period=self._polling_period, log=self.log)
-            run_id = int((await run_unbatched(self._hook, steps))["run_id"])
+            run_id = int((await run_workflow_unpolled(self._hook, steps))["run_id"])
             self.follow_attempts = True
         if target.task_key is None:
             return await self._wait_for_run(run_id)
         self._run_id = self._active_run_id = run_id
-        task = await run_unbatched(
+        task = await run_workflow_unpolled(
             self._hook,
             follow_task(run_id, target.task_key, polling_period=self._polling_period, log=self.log),
         )

@@ -20,7 +20,7 @@ from airflow_jobs_provider.api.workflows.progress import RunProgress
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
 from airflow_jobs_provider.triggers.polling import rate_limiter
-from airflow_jobs_provider.triggers.polling.registry import poller_of
+from airflow_jobs_provider.triggers.polling.registry import get_poller
 from tests.fakes.fake_service import FakeService, Plan, Run
 from tests.fakes.scripted_server import ScriptedServer, answer
 from tests.helpers.client_face import Face
@@ -200,9 +200,9 @@ def test_the_poller_sees_all_runs(
     known = {"state": {"life_cycle_state": "RUNNING"}}
 
     async def follow() -> list[dict[str, Any]]:
-        poller = poller_of(hook)
+        poller = get_poller(hook)
         waits = [
-            asyncio.create_task(poller.next_change(run_id, period=0.5, known=known))
+            asyncio.create_task(poller.wait_for_change(run_id, period=0.5, known=known))
             for run_id in active
         ]
         # The service has no event for it.

@@ -21,7 +21,7 @@ from airflow_jobs_provider.api.proxies import Proxies
 from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from airflow_jobs_provider.triggers.polling.registry import poller_of
+from airflow_jobs_provider.triggers.polling.registry import get_poller
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer, lose, never_answer
 from tests.helpers.client_face import Face
 from tests.helpers.proxy import Proxy
@@ -340,8 +340,8 @@ async def test_a_wait_does_not_last_for_ever(
     """All that wait through a proxy that never worked, or for a host that never was, hear of it."""
     proxy = f"http://me:{PASSWORD}@127.0.0.1:{closed_port()}"
     connect(monkeypatch, f"https://{HOST}", proxies={"https": proxy} if kind == "proxy" else {})
-    poller = poller_of(DatabricksJobsHook(retry_delay=0.05))
-    waits = [poller.next_change(run_id, period=0.1) for run_id in (7, 8)]
+    poller = get_poller(DatabricksJobsHook(retry_delay=0.05))
+    waits = [poller.wait_for_change(run_id, period=0.1) for run_id in (7, 8)]
     async with asyncio.timeout(20):
         results = await asyncio.gather(*waits, return_exceptions=True)
     wanted = errors.ProxyError if kind == "proxy" else errors.HostNotFoundError
@@ -359,10 +359,10 @@ async def test_a_wait_outlasts_a_proxy_that_worked_before(
     with Proxy(workspace.port) as proxy:
         extra = {"verify": ca_file, "proxies": {"https": proxy.url}}
         connect(monkeypatch, f"https://{HOST}", **extra)
-        poller = poller_of(DatabricksJobsHook(retry_delay=0.05))
+        poller = get_poller(DatabricksJobsHook(retry_delay=0.05))
         async with asyncio.timeout(20):
-            run = await poller.next_change(7, period=0.1)
-        wait = asyncio.create_task(poller.next_change(7, period=0.1, known=run))
+            run = await poller.wait_for_change(7, period=0.1)
+        wait = asyncio.create_task(poller.wait_for_change(7, period=0.1, known=run))
     await asyncio.sleep(4 * short_patience)
     assert not wait.done()
     with Proxy(workspace.port, port=proxy.port):

@@ -34,7 +34,7 @@ from airflow_jobs_provider.api.workflows.progress import RunProgress
 from airflow_jobs_provider.api.workflows.repair import repair_once, repaired_at, run_parameters
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.polling import rate_limiter
-from airflow_jobs_provider.triggers.polling.registry import poller_of
+from airflow_jobs_provider.triggers.polling.registry import get_poller
 from tests.fakes.many_runs import ManyRuns
 from tests.fakes.scripted_server import ScriptedServer
 from tests.helpers.client_face import Face
@@ -350,11 +350,11 @@ async def _poll(
     service.odd[alone] = answer
     if listed is not None:
         service.list_runs = list_page
-    poller = poller_of(DatabricksJobsHook(retry_delay=0.001))
+    poller = get_poller(DatabricksJobsHook(retry_delay=0.001))
     known = {"state": {"life_cycle_state": "RUNNING"}}
-    of_odd_run = asyncio.create_task(poller.next_change(alone, period=0.01, known=known))
+    of_odd_run = asyncio.create_task(poller.wait_for_change(alone, period=0.01, known=known))
     others = [
-        asyncio.create_task(poller.next_change(run_id, period=0.01, known=known))
+        asyncio.create_task(poller.wait_for_change(run_id, period=0.01, known=known))
         for run_id in run_ids
     ]
     try:

@@ -1,7 +1,7 @@
-"""What goes wrong while runs are followed, and how often it is told: once at its start and its end.
+"""Outages: of the whole service, or of single runs that cannot be read while others can.
 
-Either the service is in trouble, which concerns all waiters, or one run cannot be read while others
-can, which concerns its own. How long anything is waited out is the retry policy's to say.
+Each is logged once when it begins and once when it ends. How long it is waited out is decided by
+the retry policy.
 """
 
 from __future__ import annotations
@@ -22,90 +22,106 @@ __all__ = ["ServiceOutage", "UnreadableRuns"]
 
 log = logging.getLogger(__name__)
 
-# A service's limit that is met again and again is told no oftener.
-LIMIT_IS_NEWS_AFTER_SECONDS = 600.0
+# A rate limit that is met again and again is logged at most this often.
+LOG_RATE_LIMIT_EVERY_SECONDS = 600.0
 
 
 class ServiceOutage:
-    """Whether the service answers, for all that is asked of it.
+    """Whether the service answers, for all requests of a poller together.
 
-    :ivar failures: tries in a row that did not work.
-    :ivar in_a_row: the same, for the retry policy.
+    :ivar failures: failed tries in a row.
+    :ivar consecutive: the same, for the retry policy.
     """
 
     def __init__(self) -> None:
         self.failures = 0
-        self.in_a_row = ConsecutiveFailures()
+        self.consecutive = ConsecutiveFailures()
         self._since: float | None = None
-        self._was_told = False
-        self._limit_told_at = float("-inf")
+        self._was_logged = False
+        self._rate_limit_logged_at = float("-inf")
 
     @property
     def seconds(self) -> float:
-        """How long it has lasted."""
+        """How long the outage has lasted; 0 if there is none."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
     def record_failure(self, error: JobsAPIError, runs: int) -> None:
-        """Note that something did not work, for so many runs that are waited for."""
+        """Record a failed try.
+
+        :param error: why it failed.
+        :param runs: the number of runs that are waited for.
+        """
         now = time.monotonic()
         self.failures += 1
         if self._since is not None:
             return
         self._since = now
-        self._was_told = True
+        self._was_logged = True
         if isinstance(error, RateLimitError):
-            self._was_told = now - self._limit_told_at >= LIMIT_IS_NEWS_AFTER_SECONDS
-            self._limit_told_at = now if self._was_told else self._limit_told_at
-        if self._was_told:
+            self._was_logged = now - self._rate_limit_logged_at >= LOG_RATE_LIMIT_EVERY_SECONDS
+            self._rate_limit_logged_at = now if self._was_logged else self._rate_limit_logged_at
+        if self._was_logged:
             log.warning("%d runs cannot be followed for now: %s", runs, error)
 
     def record_success(self) -> None:
-        """Note that the service answers, again or still."""
-        if self._since is not None and self._was_told:
+        """Record that the service answers: an outage, if there is one, has ended."""
+        if self._since is not None and self._was_logged:
             log.info(
                 "The service answers again, after %.0f s; all runs are followed.", self.seconds
             )
         self._since = None
         self.failures = 0
-        self.in_a_row = ConsecutiveFailures()
+        self.consecutive = ConsecutiveFailures()
 
 
 @dataclass(slots=True)
-class _Trouble:
+class _RunOutage:
+    """Failed reads in a row of one run.
+
+    :ivar since: when the first one failed (monotonic clock).
+    :ivar failures: how many failed.
+    :ivar consecutive: the same, for the retry policy.
+    :ivar retry_at: when the run is to be read again (monotonic clock).
+    """
+
     since: float
     failures: int = 0
-    in_a_row: ConsecutiveFailures = field(default_factory=ConsecutiveFailures)
-    again_at: float = 0.0
+    consecutive: ConsecutiveFailures = field(default_factory=ConsecutiveFailures)
+    retry_at: float = 0.0
 
 
 class UnreadableRuns:
-    """Which runs cannot be read while others can."""
+    """The runs that cannot be read while others can."""
 
     def __init__(self) -> None:
-        self._of: dict[int, _Trouble] = {}
+        self._by_run: dict[int, _RunOutage] = {}
 
     def __contains__(self, run_id: int) -> bool:
-        return run_id in self._of
+        return run_id in self._by_run
 
-    def again_at(self) -> dict[int, float]:
-        """Return when each run that is in trouble is to be asked for again (monotonic clock)."""
-        return {run_id: trouble.again_at for run_id, trouble in self._of.items()}
+    def not_before(self) -> dict[int, float]:
+        """Return when each unreadable run is to be read again (monotonic clock)."""
+        return {run_id: outage.retry_at for run_id, outage in self._by_run.items()}
 
     def record_failure(
         self, failed: Mapping[int, JobsAPIError], retries: RetryPolicy
     ) -> dict[int, JobsAPIError]:
-        """Note that runs could not be read; return those that are not to be waited for any more."""
+        """Record that runs could not be read; return those that are given up, with their errors.
+
+        :param failed: the error of each run.
+        :param retries: decides whether and when a run is read again.
+        """
         now = time.monotonic()
         new: list[int] = []
         given_up: dict[int, JobsAPIError] = {}
         for run_id, error in failed.items():
-            trouble = self._of.setdefault(run_id, _Trouble(now))
-            trouble.failures += 1
-            if not retries.should_retry(error, trouble.in_a_row):
+            outage = self._by_run.setdefault(run_id, _RunOutage(now))
+            outage.failures += 1
+            if not retries.should_retry(error, outage.consecutive):
                 given_up[run_id] = error
                 continue
-            trouble.again_at = now + retries.wait_seconds(error, trouble.failures)
-            if trouble.failures == 1:
+            outage.retry_at = now + retries.wait_seconds(error, outage.failures)
+            if outage.failures == 1:
                 new.append(run_id)
         if new:
             log.warning(
@@ -117,11 +133,11 @@ class UnreadableRuns:
         return given_up
 
     def record_success(self, run_id: int) -> None:
-        """Note that a run was read, after trouble or without any."""
-        if (trouble := self._of.pop(run_id, None)) is not None:
-            seconds = time.monotonic() - trouble.since
+        """Record that a run was read: its outage, if there is one, has ended."""
+        if (outage := self._by_run.pop(run_id, None)) is not None:
+            seconds = time.monotonic() - outage.since
             log.info("Run %s can be read again, after %.0f s.", run_id, seconds)
 
     def forget(self, run_id: int) -> None:
-        """Forget a run that nobody waits for any more."""
-        self._of.pop(run_id, None)
+        """Forget a run that has no waiter any more."""
+        self._by_run.pop(run_id, None)

@@ -1,4 +1,7 @@
-"""The pace at which a host is asked, by all pollers of an event loop together."""
+"""The rate limit for requests to one host, shared by all pollers of an event loop.
+
+To change the pollers' pace, change :data:`REQUESTS_PER_SECOND` and :data:`REQUESTS_AT_ONCE` here.
+"""
 
 from __future__ import annotations
 
@@ -9,52 +12,62 @@ from contextlib import asynccontextmanager
 
 __all__ = ["REQUESTS_AT_ONCE", "REQUESTS_PER_SECOND", "RateLimiter"]
 
-# Requests a second and under way at once for a host. The published limits are higher, but others
-# use the workspace, too. A 429 halves the rate.
+# Requests per second, and requests in flight, to one host. The published limits are higher, but
+# others use the workspace, too.
 REQUESTS_PER_SECOND = 20.0
 REQUESTS_AT_ONCE = 8
-LOWEST_RATE = 1.0
-# How long a rate takes to grow from nothing to the full one: slowly, since on the way there it
-# meets the service's limit again.
+# A 429 halves the rate, down to this many requests per second.
+LOWEST_REQUESTS_PER_SECOND = 1.0
+# How long the rate takes to grow from nothing to the full one. On the way it may meet the service's
+# limit again, so it grows slowly.
 RECOVERY_SECONDS = 600.0
 
 
 class RateLimiter:
-    """Keeps the requests to one host apart, and stops them all after a 429."""
+    """Limits the rate of the requests to one host, and pauses them all after a 429."""
 
     def __init__(self) -> None:
-        self._next = self._slowed_at = self._grown_at = 0.0
+        self._next_request_at = self._slowed_down_at = self._recovered_at = 0.0
         self._rate = REQUESTS_PER_SECOND
-        self._at_once = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        self._in_flight = asyncio.Semaphore(REQUESTS_AT_ONCE)
+
+    @property
+    def requests_per_second(self) -> float:
+        """The rate at present."""
+        return self._rate
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[float]:
-        """Wait for a turn to ask, and hold it while asking; the moment at which it began."""
-        async with self._at_once:
+        """Wait until a request may be sent, and count it as in flight within the context.
+
+        Yields the time at which it was allowed (monotonic clock).
+        """
+        async with self._in_flight:
             while True:
                 now = time.monotonic()
-                if now >= self._next:
-                    self._next = now + 1 / self._rate
+                if now >= self._next_request_at:
+                    self._next_request_at = now + 1 / self._rate
                     break
-                await asyncio.sleep(self._next - now)
+                await asyncio.sleep(self._next_request_at - now)
             yield now
-            self._grow()
+            self._recover()
 
-    def slow_down(self, seconds: float, asked_at: float) -> None:
-        """Let nobody ask for so long, and then less often.
+    def slow_down(self, seconds: float, sent_at: float) -> None:
+        """Pause all requests, and halve the rate after that.
 
-        :param asked_at: when the request began that was too much. One that began before the pace
-            was slowed down last says nothing new.
+        :param seconds: length of the pause.
+        :param sent_at: when the refused request was sent (monotonic clock). The rate stays as it is
+            if that was before it was halved last: the request tells nothing about the new rate.
         """
         now = time.monotonic()
-        self._next = max(self._next, now + seconds)
-        if asked_at >= self._slowed_at:
-            self._rate = max(LOWEST_RATE, self._rate / 2)
-            self._slowed_at = self._grown_at = now
+        self._next_request_at = max(self._next_request_at, now + seconds)
+        if sent_at >= self._slowed_down_at:
+            self._rate = max(LOWEST_REQUESTS_PER_SECOND, self._rate / 2)
+            self._slowed_down_at = self._recovered_at = now
 
-    def _grow(self) -> None:
+    def _recover(self) -> None:
         now = time.monotonic()
         if self._rate < REQUESTS_PER_SECOND:
-            grown = REQUESTS_PER_SECOND * (now - self._grown_at) / RECOVERY_SECONDS
-            self._rate = min(REQUESTS_PER_SECOND, self._rate + grown)
-        self._grown_at = now
+            growth = REQUESTS_PER_SECOND * (now - self._recovered_at) / RECOVERY_SECONDS
+            self._rate = min(REQUESTS_PER_SECOND, self._rate + growth)
+        self._recovered_at = now

@@ -14,49 +14,52 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
     from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 
-__all__ = ["poller_of", "run_unbatched"]
+__all__ = ["get_poller", "run_workflow_unpolled"]
 
 T = TypeVar("T")
 
-# By event loop, so that a loop of another thread, or a test's, has its own.
+# By event loop: the loop of another thread, or of another test, has its own.
 _pollers: dict[tuple[asyncio.AbstractEventLoop, str], RunPoller] = {}
-_paces: dict[asyncio.AbstractEventLoop, dict[str, RateLimiter]] = {}
+# By event loop, then by host.
+_rate_limiters: dict[asyncio.AbstractEventLoop, dict[str, RateLimiter]] = {}
 
 
-def poller_of(hook: DatabricksJobsHook) -> RunPoller:
+def get_poller(hook: DatabricksJobsHook) -> RunPoller:
     """Return the poller of the hook's connection in the running event loop.
 
-    Hooks of one connection share a poller unless they were given other retry arguments.
+    Hooks of one connection share a poller unless they have different retry arguments.
+
+    :param hook: hook of the connection.
     """
     loop = asyncio.get_running_loop()
-    _forget_closed_loops()
+    _remove_closed_loops()
     arguments = (hook.databricks_conn_id, hook.retry_limit, hook.retry_delay, hook.retry_args)
     key = (loop, repr(arguments))
     if key in _pollers:
         return _pollers[key]
 
-    def forget() -> None:
+    def remove() -> None:
         if _pollers.get(key) is poller:
             del _pollers[key]
 
-    poller = _pollers[key] = RunPoller(hook, _paces.setdefault(loop, {}), on_idle=forget)
+    limiters = _rate_limiters.setdefault(loop, {})
+    poller = _pollers[key] = RunPoller(hook, limiters, on_close=remove)
     return poller
 
 
-def _forget_closed_loops() -> None:
+def _remove_closed_loops() -> None:
     for key in [key for key in _pollers if key[0].is_closed()]:
         del _pollers[key]
-    for loop in [loop for loop in _paces if loop.is_closed()]:
-        del _paces[loop]
+    for loop in [loop for loop in _rate_limiters if loop.is_closed()]:
+        del _rate_limiters[loop]
 
 
-async def run_unbatched(
+async def run_workflow_unpolled(
     hook: DatabricksJobsHook, steps: Workflow[T], *, without_deadline: bool = True
 ) -> T:
-    """Execute a workflow whose reads cannot be taken from lists of runs, at the poller's rate.
+    """Execute a workflow that sends each of its requests itself, within the pollers' rate limit.
 
-    The poller reads lists for the states of runs. They do not have tasks, outputs, or runs that are
-    still to start.
+    For what the poller's lists of runs do not have: tasks, outputs, runs that are still to start.
 
     :param hook: hook of the connection.
     :param steps: the workflow.
@@ -64,7 +67,7 @@ async def run_unbatched(
     """
 
     def send(call: Call[Any]) -> Awaitable[Any]:
-        # A poller ends where nobody waits for a run by its id: there may be another one.
-        return poller_of(hook).send(call, without_deadline=without_deadline)
+        # For each call: a poller closes when nobody waits for a run, and there may be another one.
+        return get_poller(hook).send(call, without_deadline=without_deadline)
 
     return await run_workflow_async(steps, send=send, wait=asyncio.sleep)

@@ -1,28 +1,25 @@
-"""Reading many runs at once, from lists, and knowing what that costs.
+"""Reading many runs at once from lists, with an estimate of what that costs.
 
-The service lists runs by pages, latest start first, the active ones and those that have ended
-apart. A page of offset and limit is a window on a list that moves: each active run that ends
-between two pages draws what follows one place forward, out of the next page. So the next page
-begins some runs before the end of the last one, the more the further the list was seen to move;
-where the two pages do not touch, the page is read again from further back. Pages by token begin
-where the last one ended, whatever moves.
+The service lists runs by pages, latest start first; active runs and ended runs are separate lists.
+A page of offset and limit is a window on a list that moves: each active run that ends between two
+pages moves what follows one place forward, out of the next page. So the next page begins some runs
+before the end of the last one, and the more the list was seen to move, the earlier. Where two pages
+do not overlap, the page is read again from further back. Pages by token begin where the last one
+ended, whatever moves.
 
-What is missing from the lists is told to whoever asked: it means nothing but that.
+A run that is in none of the lists is returned to the caller. Nothing is concluded from that.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from airflow_jobs_provider.api.endpoints import list_runs
-from airflow_jobs_provider.api.errors import BadRequestError, ConflictError, ResponseLostError
+from airflow_jobs_provider.api.errors import BadRequestError, ConflictError
 from airflow_jobs_provider.api.pagination import Paginator
-from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
 
 if TYPE_CHECKING:
@@ -30,193 +27,215 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.endpoints import Call, Page
     from airflow_jobs_provider.api.errors import JobsAPIError
 
-__all__ = ["PageTimeoutError", "RunLists", "is_whole", "page_deadline"]
+__all__ = ["RunLists"]
 
 Run: TypeAlias = "dict[str, Any]"
-Tell: TypeAlias = "Callable[[Iterable[Run]], Awaitable[set[int]]]"
+Publish: TypeAlias = "Callable[[Iterable[Run]], Awaitable[set[int]]]"
 log = logging.getLogger(__name__)
 
-# A page of so many bytes costs as much as one more request: its reading is work here and there.
-BYTES_LIKE_A_REQUEST = 1_000_000
-# A page larger than this would keep the event loop from everybody else for too long.
-PAGE_BYTES = 3_000_000
-# A page that takes longer is given up: all runs wait for it, and each can be read by itself.
-PAGE_SECONDS = 30.0
-LARGEST_PAGE = 1000
-LARGEST_PAGE_SINCE_2_1 = 25
-SMALLEST_PAGE = 25
-# Before anything was measured.
+# The unit of cost is one request. A page of this size costs one more, for the work of reading it.
+BYTES_PER_UNIT_OF_COST = 1_000_000
+# Parsing a larger page would block the event loop for too long.
+MAX_PAGE_BYTES = 3_000_000
+# Runs per page, at most, in version 2.0 and in later versions.
+MAX_PAGE_RUNS = 1000
+MAX_PAGE_RUNS_SINCE_2_1 = 25
+MIN_PAGE_RUNS = 25
+# Before a page was measured: bytes of a run, and runs of the first page.
 ASSUMED_RUN_BYTES = 1_500.0
-FIRST_PAGE = 100
-# Runs of the last page that are read again at the least, where pages go by offset.
-LEAST_OVERLAP = 10
-# The service lists no further than this (an offset over it is an error).
-LAST_OFFSET = 10_000
-# What a search in the list of ended runs may cost in vain, as a part of what asking for each of the
-# due runs would.
-SEARCH = 0.1
-# How long lists are left alone after the service refused one, and at first where one did not work
-# though the runs themselves could be read: twice as long each time.
+FIRST_PAGE_RUNS = 100
+# Runs of the last page that are read again, at least, where pages go by offset.
+MIN_OVERLAP_RUNS = 10
+# The service answers a larger offset with an error.
+MAX_OFFSET = 10_000
+# What may be spent in vain on the list of ended runs, as a fraction of the cost of reading each of
+# the due runs by its id.
+SEARCH_COST_FRACTION = 0.1
+# How long no list is read after the service has refused one.
 REFUSED_SECONDS = 600.0
-DOES_NOT_WORK_SECONDS = 60.0
+# The same after a list could not be read although runs could. It doubles each time, up to
+# REFUSED_SECONDS.
+SUSPEND_SECONDS = 60.0
 
 
 class RunLists:
-    """Reads the lists of active and of ended runs, in as few and as small pages as will do.
+    """Reads the lists of active and of ended runs, with as few and as small pages as will do.
 
-    :param client: of the workspace.
-    :param ask: sends a call for a page, at the workspace's rate_limiter.
+    :param client: client of the workspace.
+    :param read_page: sends a call for a page.
     """
 
     def __init__(
         self,
         client: AsyncJobsClient,
-        ask: Callable[[Call[Page[Run]]], Awaitable[Page[Run]]],
+        read_page: Callable[[Call[Page[Run]]], Awaitable[Page[Run]]],
     ) -> None:
         self._client = client
-        self._ask = ask
+        self._read_page = read_page
         self._since_2_1 = client.version_of(list_runs()) != OLDEST_API_VERSION
-        self._largest_page = LARGEST_PAGE_SINCE_2_1 if self._since_2_1 else LARGEST_PAGE
-        self._measured: dict[str, float] = {}
-        self._listed_active = 0.0
-        self._overlap = LEAST_OVERLAP
-        self._refused_until = 0.0
-        self._leave_alone_seconds = DOES_NOT_WORK_SECONDS
+        self._max_page_runs = MAX_PAGE_RUNS_SINCE_2_1 if self._since_2_1 else MAX_PAGE_RUNS
+        # Bytes of a run, by list, as measured.
+        self._run_bytes: dict[str, float] = {}
+        # Length of the list of active runs, as far as it was read last.
+        self._active_runs = 0.0
+        self._overlap = MIN_OVERLAP_RUNS
+        self._suspended_until = 0.0
+        self._suspend_seconds = SUSPEND_SECONDS
 
-    def are_cheaper_than(self, readings: int) -> bool:
-        """Whether the list of active runs, as last read, costs less than so many readings."""
-        if time.monotonic() < self._refused_until:
+    def are_cheaper_than(self, reads: int) -> bool:
+        """Whether reading the list of active runs costs less than reading runs by their ids.
+
+        :param reads: how many runs would be read by their ids.
+        """
+        if time.monotonic() < self._suspended_until:
             return False
-        listed = max(int(self._listed_active), readings)
-        pages = -(-listed // self._limit("active"))
-        if pages + listed * self._bytes("active") / BYTES_LIKE_A_REQUEST < readings:
+        listed = max(int(self._active_runs), reads)
+        pages = -(-listed // self._page_limit("active"))
+        if pages + listed * self._bytes_per_run("active") / BYTES_PER_UNIT_OF_COST < reads:
             return True
-        # Others' runs end, so what was measured is trusted less and less.
-        self._listed_active *= 0.95
+        # The list grows shorter as runs end, so its measured length counts less each time.
+        self._active_runs *= 0.95
         return False
 
-    async def read(self, due: set[int], waited_for: Collection[int], tell: Tell) -> set[int]:
-        """Read the active runs, then the latest that ended; return the due ones in neither.
+    async def read(self, due: set[int], waited_for: Collection[int], publish: Publish) -> set[int]:
+        """Read the active runs, then the latest that ended; return the due ones in neither list.
 
         :param due: ids of the runs that are to be read now.
-        :param waited_for: ids of all runs that somebody waits for.
-        :param tell: takes the runs of a page and returns the ids of those that are waited for.
+        :param waited_for: ids of all runs with a waiter.
+        :param publish: takes the runs of a page; returns the ids of those with a waiter.
+        :raises JobsAPIError: a page cannot be read, though lists are not refused.
         """
         seen: set[int] = set()
         try:
-            to_its_end = await self._read_active(len(due), seen, tell)
-            # What is in no list of active runs has ended, or is beyond its reach, or was deleted:
-            # also what is not due yet, and would be missing again in a moment.
-            missing = (set(waited_for) if to_its_end else due) - seen
+            is_complete = await self._read_active(len(due), seen, publish)
+            # A run that is not in the complete list of active runs has ended, was deleted, or is
+            # beyond the list's reach. That holds as well for runs that are not due yet: they would
+            # be missing from the list again in a moment.
+            missing = (set(waited_for) if is_complete else due) - seen
             if due - seen and len(missing) > self._cost("ended", len(missing)):
-                await self._read_ended(missing, seen, tell, SEARCH * len(due - seen))
-            self._leave_alone_seconds = DOES_NOT_WORK_SECONDS
+                max_waste = SEARCH_COST_FRACTION * len(due - seen)
+                await self._read_ended(missing, seen, publish, max_waste)
+            self._suspend_seconds = SUSPEND_SECONDS
         except ConflictError:
             raise
         except BadRequestError as error:
-            # Not allowed, or not in the way it was asked: the runs themselves can be read.
-            self._refused_until = time.monotonic() + REFUSED_SECONDS
+            # Lists are not allowed, or not with these parameters. The runs can still be read.
+            self._suspended_until = time.monotonic() + REFUSED_SECONDS
             log.info("Runs are read one by one, since listing them is refused: %s", error)
         return due - seen
 
-    def do_not_work(self, error: JobsAPIError) -> None:
-        """Leave lists alone for a while, since one did not work although runs can be read."""
-        seconds = self._leave_alone_seconds
-        if seconds == DOES_NOT_WORK_SECONDS:
+    def suspend(self, error: JobsAPIError) -> None:
+        """Read no lists for a while, since one could not be read although runs can.
+
+        :param error: why it could not be read.
+        """
+        seconds = self._suspend_seconds
+        if seconds == SUSPEND_SECONDS:
             log.info(
                 "Runs are read one by one for now, since listing them does not work: %s", error
             )
-        self._refused_until = time.monotonic() + seconds
-        self._leave_alone_seconds = min(2 * seconds, REFUSED_SECONDS)
+        self._suspended_until = time.monotonic() + seconds
+        self._suspend_seconds = min(2 * seconds, REFUSED_SECONDS)
 
-    async def _read_active(self, worth: int, seen: set[int], tell: Tell) -> bool:
-        """Read the active runs; False where it was given up since it costs more than its worth."""
+    async def _read_active(self, max_cost: int, seen: set[int], publish: Publish) -> bool:
+        """Read the active runs; False if that was stopped because it costs too much."""
         listed, cost = 0, 0.0
-        async for page in self._pages("active", LARGEST_PAGE):
+        async for page in self._pages("active", MAX_PAGE_RUNS):
             listed += len(page)
-            seen |= await tell(page)
+            seen |= await publish(page)
             cost += self._cost("active", len(page))
-            if cost > worth:
-                # There is at least one more page, it seems.
-                self._listed_active = listed + self._limit("active")
+            if cost > max_cost:
+                # It is assumed that there is at least one more page.
+                self._active_runs = listed + self._page_limit("active")
                 return False
-        self._listed_active = listed
+        self._active_runs = listed
         return True
 
     async def _read_ended(
-        self, missing: set[int], seen: set[int], tell: Tell, spare: float
+        self, missing: set[int], seen: set[int], publish: Publish, max_waste: float
     ) -> None:
-        """Read the runs that ended as long as that finds missing ones.
+        """Read the ended runs, as long as that finds missing ones.
 
-        :param spare: what reading may cost in vain: the latest to end need not be the latest to
-            start, so pages that find little do not end the search at once.
+        :param missing: ids of the runs to find.
+        :param seen: is given the ids that were found.
+        :param publish: takes the runs of a page.
+        :param max_waste: the cost that pages may have beyond what they find. The list is in order
+            of start, not of end, so a page that finds little does not end the search at once.
         """
-        limit, density = max(SMALLEST_PAGE, 2 * len(missing)), 1.0
+        limit, density = max(MIN_PAGE_RUNS, 2 * len(missing)), 1.0
         async for page in self._pages("ended", limit):
-            read = len(page)
-            told = await tell(page)
-            found = len(missing & told)
-            missing = missing - told
-            seen |= told
-            spare -= max(0.0, self._cost("ended", read) - found)
-            density = (density + (found / read if read else 0.0)) / 2
-            limit = min(2 * limit, self._limit("ended"))
+            listed = len(page)
+            published = await publish(page)
+            found = len(missing & published)
+            missing = missing - published
+            seen |= published
+            max_waste -= max(0.0, self._cost("ended", listed) - found)
+            density = (density + (found / listed if listed else 0.0)) / 2
+            limit = min(2 * limit, self._page_limit("ended"))
             cost = self._cost("ended", limit)
-            if len(missing) <= cost or (density * limit <= cost and spare < cost):
+            if len(missing) <= cost or (density * limit <= cost and max_waste < cost):
                 break
 
-    def _bytes(self, which: str) -> float:
-        """Size of a run in a list, as measured."""
-        return max(1.0, self._measured.get(which, ASSUMED_RUN_BYTES))
+    # -- costs ---------------------------------------------------------------------------------
 
-    def _limit(self, which: str) -> int:
-        limit = int(PAGE_BYTES / self._bytes(which)) if which in self._measured else FIRST_PAGE
-        return min(self._largest_page, max(SMALLEST_PAGE, limit))
+    def _bytes_per_run(self, which: str) -> float:
+        return max(1.0, self._run_bytes.get(which, ASSUMED_RUN_BYTES))
+
+    def _page_limit(self, which: str) -> int:
+        """Return the largest number of runs to read with one page."""
+        limit = FIRST_PAGE_RUNS
+        if which in self._run_bytes:
+            limit = int(MAX_PAGE_BYTES / self._bytes_per_run(which))
+        return min(self._max_page_runs, max(MIN_PAGE_RUNS, limit))
 
     def _cost(self, which: str, runs: int) -> float:
-        return 1 + runs * self._bytes(which) / BYTES_LIKE_A_REQUEST
+        """Return the cost of a page with so many runs, in requests."""
+        return 1 + runs * self._bytes_per_run(which) / BYTES_PER_UNIT_OF_COST
+
+    # -- pages ---------------------------------------------------------------------------------
 
     async def _pages(self, which: str, limit: int) -> AsyncIterator[list[Run]]:
-        """Read a list page by page, so that no run slips through between two pages.
+        """Read a list page by page, so that no run is missed between two pages.
 
-        :param limit: runs on the first page; each further one may have twice as many as the last.
+        :param which: ``active`` or ``ended``.
+        :param limit: runs of the first page, at most. The limit doubles with each further page.
         """
         pages = Paginator(self._call(which))
-        before: set[int] = set()
+        previous_ids: set[int] = set()
         overlap = 0
         while not pages.is_exhausted:
-            limit = min(limit, self._limit(which))
+            limit = min(limit, self._page_limit(which))
             position = pages.offset
-            page = await self._page(which, pages, limit)
+            page = await self._next_page(which, pages, limit)
             if page is None:
                 return
             ids = page.ids
             pages.add_page(page)
             limit *= 2
             yield page.items
-            # A page is not kept while the next one is read.
+            # To keep no page in memory while the next one is read.
             page.items.clear()
             if overlap:
-                # How far down the new page the last one reaches.
-                touching = max(
-                    (n for n, run_id in enumerate(ids, 1) if run_id in before), default=0
+                # How many of its first runs the previous page had, too.
+                shared = max(
+                    (n for n, run_id in enumerate(ids, 1) if run_id in previous_ids), default=0
                 )
-                most = min(len(before), len(ids)) // 2
-                if not touching and overlap < most:
+                max_overlap = min(len(previous_ids), len(ids)) // 2
+                if not shared and overlap < max_overlap:
                     position += overlap
-                    overlap = self._overlap = min(4 * overlap, most)
+                    overlap = self._overlap = min(4 * overlap, max_overlap)
                     pages.seek(position - overlap)
                     continue
-                moved = overlap - touching
-                self._overlap = max(LEAST_OVERLAP, 2 * moved, self._overlap * 9 // 10)
+                moved = overlap - shared
+                self._overlap = max(MIN_OVERLAP_RUNS, 2 * moved, self._overlap * 9 // 10)
             if pages.is_exhausted or pages.token is not None:
                 continue
-            if position >= LAST_OFFSET:
+            if position >= MAX_OFFSET:
                 return
-            # Of the list of ended runs nothing is drawn forward: what ends comes in.
+            # The list of ended runs never moves forward: runs are only added to it.
             overlap = min(self._overlap, len(ids) // 2) if which == "active" else 0
-            pages.seek(min(pages.offset - overlap, LAST_OFFSET))
-            before = set(ids)
+            pages.seek(min(pages.offset - overlap, MAX_OFFSET))
+            previous_ids = set(ids)
 
     def _call(self, which: str) -> Call[Page[Run]]:
         call = list_runs(
@@ -225,52 +244,28 @@ class RunLists:
             check_items=False,
         )
         if self._since_2_1 and which == "ended":
-            # Else the runs would come without their tasks, whose output is to be read.
+            # Without this the runs have no tasks, whose output will be read.
             call = call.with_parameters(expand_tasks=True)
         return call
 
-    async def _page(self, which: str, pages: Paginator[Run], limit: int) -> Page[Run] | None:
-        """Read one page; None where a list that was begun cannot be read on."""
+    async def _next_page(self, which: str, pages: Paginator[Run], limit: int) -> Page[Run] | None:
+        """Read one page; None if the rest of the list cannot be read."""
         pages.limit = limit
         while True:
             try:
-                page = await self._ask(pages.call())
+                page = await self._read_page(pages.call())
                 break
             except ConflictError:
                 raise
             except BadRequestError as error:
                 if pages.reduce_limit(error):
-                    self._largest_page = pages.limit
+                    self._max_page_runs = pages.limit
                     continue
                 if pages.offset or pages.token is not None:
-                    return None  # beyond the list's reach, or a token that has grown old
+                    return None  # beyond the largest offset, or the token has expired
                 raise
         if page.items:
             size = self._client.last_response_bytes / len(page.items)
-            # Larger runs are believed at once, smaller ones by and by.
-            self._measured[which] = max(size, (size + self._measured.get(which, size)) / 2)
+            # A larger size counts at once, a smaller one by and by.
+            self._run_bytes[which] = max(size, (size + self._run_bytes.get(which, size)) / 2)
         return page
-
-
-class PageTimeoutError(ResponseLostError):
-    """A page of a list did not come within :data:`PAGE_SECONDS`."""
-
-
-@asynccontextmanager
-async def page_deadline() -> AsyncIterator[None]:
-    """Bound the time of one request for a page, and of its answer.
-
-    :raises PageTimeoutError: it took too long.
-    """
-    try:
-        async with asyncio.timeout(PAGE_SECONDS):
-            yield
-    except TimeoutError:
-        raise PageTimeoutError(f"a page did not come within {PAGE_SECONDS:g} s") from None
-
-
-def is_whole(run: Run) -> bool:
-    """Whether a listed run has all that will be asked of it: lists may leave out tasks."""
-    if run.get("format") != "MULTI_TASK" or not RunState.from_run(run).is_terminal:
-        return True
-    return bool(run.get("tasks")) and not run.get("has_more")

@@ -1,4 +1,8 @@
-"""Who waits for which run: when each wants it read, and what each has seen of it."""
+"""The waits for runs: when each run is due to be read, and who gets it.
+
+A waiter gets a run when the run has changed, which means: when its life cycle state or result state
+is another than the waiter has seen.
+"""
 
 from __future__ import annotations
 
@@ -18,70 +22,70 @@ States: TypeAlias = "tuple[str | None, str | None]"
 
 @dataclass(slots=True, eq=False)
 class Waiter:
-    """Somebody who waits for news of a run.
+    """One wait for a change of a run.
 
     :ivar run_id: the run.
-    :ivar period: seconds within which the run is to be read, again and again.
-    :ivar due: when it is to be read next (monotonic clock).
-    :ivar wake_at: when a reading is to be given though nothing changed (monotonic clock).
+    :ivar period: seconds between two reads of the run, at most.
+    :ivar due: when the run is to be read next (monotonic clock, seconds).
+    :ivar report_at: when to publish the run although it has not changed (monotonic clock, seconds).
     :ivar known: the run's states as last seen; None for none.
-    :ivar future: takes the run.
+    :ivar future: is resolved with the run.
     """
 
     run_id: int
     period: float
     due: float
-    wake_at: float
+    report_at: float
     known: States | None
     future: asyncio.Future[Run]
 
-    def is_news(self, states: States, now: float) -> bool:
-        """Whether the run is to be given: its states changed, or a sign of life is wanted."""
-        return states != self.known or now >= self.wake_at
+    def is_waiting_for(self, states: States, now: float) -> bool:
+        """Whether the run is to be published: its states have changed, or a report is due."""
+        return states != self.known or now >= self.report_at
 
 
 class Waiters:
-    """All who wait for runs with one poller."""
+    """All waits of one poller, by run."""
 
     def __init__(self) -> None:
-        self._of: dict[int, list[Waiter]] = {}
+        self._by_run: dict[int, list[Waiter]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._of)
+        return bool(self._by_run)
 
     def __len__(self) -> int:
-        return len(self._of)
+        return len(self._by_run)
 
     def __contains__(self, run_id: int) -> bool:
-        return run_id in self._of
+        return run_id in self._by_run
 
     def run_ids(self) -> KeysView[int]:
         """Return the runs that are waited for."""
-        return self._of.keys()
+        return self._by_run.keys()
 
-    def join(self, waiter: Waiter) -> None:
-        """Add one."""
-        self._of.setdefault(waiter.run_id, []).append(waiter)
+    def add(self, waiter: Waiter) -> None:
+        """Add a waiter."""
+        self._by_run.setdefault(waiter.run_id, []).append(waiter)
 
-    def leave(self, waiter: Waiter) -> bool:
-        """Take one away; return whether somebody else waits for its run."""
-        waiters = self._of.get(waiter.run_id, [])
+    def remove(self, waiter: Waiter) -> bool:
+        """Remove a waiter; return whether its run has other waiters."""
+        waiters = self._by_run.get(waiter.run_id, [])
         if waiter in waiters:
             waiters.remove(waiter)
         if not waiters:
-            self._of.pop(waiter.run_id, None)
+            self._by_run.pop(waiter.run_id, None)
         return bool(waiters)
 
     def next_due(self) -> float:
-        """Return when the next run is due."""
+        """Return when the next run is due (monotonic clock)."""
         return min(waiter.due for waiter in self._all())
 
-    def due_of(self, run_id: int) -> float:
-        """Return when a run is due; 0 where nobody waits for it."""
-        return min((waiter.due for waiter in self._of.get(run_id, ())), default=0.0)
+    def due_time(self, run_id: int) -> float:
+        """Return when a run is due (monotonic clock); 0 if it has no waiter."""
+        return min((waiter.due for waiter in self._by_run.get(run_id, ())), default=0.0)
 
     def shortest_period(self) -> float:
-        """Return the shortest polling period."""
+        """Return the shortest polling period, in seconds."""
         return min(waiter.period for waiter in self._all())
 
     def due_runs(
@@ -89,55 +93,62 @@ class Waiters:
     ) -> set[int]:
         """Return the runs that are to be read now.
 
-        :param early: the part of its period by which a run may be read early.
+        :param now: the time (monotonic clock).
+        :param early: the fraction of its period by which a run may be read early.
         :param not_before: for some runs, the earliest time at which they may be read.
         """
         for run_id, earliest in not_before.items():
-            for waiter in self._of.get(run_id, ()):
+            for waiter in self._by_run.get(run_id, ()):
                 waiter.due = max(waiter.due, earliest)
         due = {w.run_id for w in self._all() if w.due - w.period * early <= now}
         return {run_id for run_id in due if not_before.get(run_id, now) <= now}
 
-    def want(self, run_id: int, states: States, now: float) -> bool:
-        """Whether a run with these states is news to somebody."""
-        return any(waiter.is_news(states, now) for waiter in self._of.get(run_id, ()))
+    def any_waiting_for(self, run_id: int, states: States, now: float) -> bool:
+        """Whether a run with these states is to be published to at least one waiter."""
+        return any(w.is_waiting_for(states, now) for w in self._by_run.get(run_id, ()))
 
-    def give(
-        self, run_id: int, run: Run, states: States, now: float, wait: Callable[[float], float]
+    def publish(
+        self, run_id: int, run: Run, states: States, now: float, next_read: Callable[[float], float]
     ) -> int:
-        """Give a run that was read to those to whom it is news; return how many they are.
+        """Give a run to the waiters for which it has changed; return how many they are.
 
-        :param states: the run's.
-        :param wait: makes of a waiter's period the seconds until the run is to be read again.
+        :param run_id: the run's id.
+        :param run: the run as it was read.
+        :param states: its states.
+        :param now: the time (monotonic clock).
+        :param next_read: returns the seconds to the next read of the run from a waiter's period.
         """
-        woken = 0
-        for waiter in self._of.get(run_id, ()):
-            waiter.due = now + wait(waiter.period)
-            if not waiter.future.done() and waiter.is_news(states, now):
+        count = 0
+        for waiter in self._by_run.get(run_id, ()):
+            waiter.due = now + next_read(waiter.period)
+            if not waiter.future.done() and waiter.is_waiting_for(states, now):
                 waiter.future.set_result(run)
-                woken += 1
-        return woken
+                count += 1
+        return count
 
     def fail(self, run_id: int, error: Exception) -> None:
-        """Fail the waits for a run."""
-        for waiter in self._of.get(run_id, ()):
+        """Raise an error in all waits for a run."""
+        for waiter in self._by_run.get(run_id, ()):
             if not waiter.future.done():
                 waiter.future.set_exception(error)
 
     async def fail_all(self, error: Exception) -> None:
-        """Fail all waits, and return when those who waited have left."""
-        for run_id in list(self._of):
+        """Raise an error in all waits, and return when they have ended."""
+        for run_id in list(self._by_run):
             self.fail(run_id, error)
-        # The waiters leave, before anything is asked for them again.
+        # The waiters are removed in the meantime, so that nothing is read for them again.
         await asyncio.sleep(0)
         await asyncio.sleep(0)
 
     def _all(self) -> Iterator[Waiter]:
-        return (waiter for waiters in self._of.values() for waiter in waiters)
+        return (waiter for waiters in self._by_run.values() for waiter in waiters)
 
 
 def without_details(run: Run) -> Run:
-    """Return a run without its details while it is active: it is kept until there is news of it."""
+    """Return an active run without its objects and lists; one that has ended as it is.
+
+    A waiter keeps an active run until its next change.
+    """
     if RunState.from_run(run).is_terminal:
         return run
     plain = {name: value for name, value in run.items() if not isinstance(value, (dict, list))}

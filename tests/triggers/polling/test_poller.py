@@ -24,10 +24,16 @@ from airflow_jobs_provider.api.retry import Backoff
 from airflow_jobs_provider.api.workflows.base import Wait
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from airflow_jobs_provider.triggers.polling import outages, rate_limiter, run_lists
+from airflow_jobs_provider.triggers.polling import (
+    list_pages,
+    outages,
+    rate_limiter,
+    reader,
+    run_lists,
+)
 from airflow_jobs_provider.triggers.polling import poller as poller_module
 from airflow_jobs_provider.triggers.polling.poller import RunPoller
-from airflow_jobs_provider.triggers.polling.registry import poller_of
+from airflow_jobs_provider.triggers.polling.registry import get_poller
 from tests.fakes.many_runs import ManyRuns
 
 PERIOD = 0.2
@@ -61,19 +67,19 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ManyRuns]:
 def poller(**arguments: Any) -> RunPoller:
     """Return the poller of the default connection; trouble is waited out at once."""
     arguments.setdefault("retry_delay", 0.01)
-    return poller_of(DatabricksJobsHook(**arguments))
+    return get_poller(DatabricksJobsHook(**arguments))
 
 
 def poller_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     """Return what was logged of following runs, but for how they are listed."""
-    loggers = (poller_module.__name__, outages.__name__)
+    loggers = (reader.__name__, outages.__name__)
     return [r.getMessage() for r in caplog.records if r.name in loggers]
 
 
 async def ended(one: RunPoller, run_id: int, period: float = PERIOD) -> dict[str, Any]:
     """Wait until a run is not RUNNING."""
     known: dict[str, Any] = {"state": {"life_cycle_state": "RUNNING"}}
-    return await one.next_change(run_id, period=period, known=known)
+    return await one.wait_for_change(run_id, period=period, known=known)
 
 
 def starts(one: RunPoller, run_ids: list[int], period: float = PERIOD) -> list[asyncio.Task[Any]]:
@@ -311,7 +317,7 @@ async def test_a_sign_of_life(service: ManyRuns) -> None:
     """Who asks for it gets a reading although nothing changed."""
     (run_id,) = service.add(1)
     known = service.runs[run_id].as_json(time.time())
-    run = await poller().next_change(run_id, period=0.05, known=known, at_the_latest=0.1)
+    run = await poller().wait_for_change(run_id, period=0.05, known=known, report_after=0.1)
     assert run["state"]["life_cycle_state"] == "RUNNING"
 
 
@@ -390,7 +396,7 @@ async def test_a_page_size_that_is_refused(
 ) -> None:
     """A service that takes no pages so large is asked for smaller ones; lists are not given up."""
     # All runs are due together, however long the machine takes to start three hundred waits.
-    monkeypatch.setattr(poller_module, "EARLY", 1.0)
+    monkeypatch.setattr(reader, "EARLY_FRACTION", 1.0)
     service.max_page = 100
     limits: list[int] = []
 
@@ -416,7 +422,7 @@ async def test_listed_runs_keep_their_tasks(
 ) -> None:
     """A run of several tasks is told with them all, though lists leave out some, or all of them."""
     # All runs are due together, so that lists are read however slow the machine is.
-    monkeypatch.setattr(poller_module, "EARLY", 1.0)
+    monkeypatch.setattr(reader, "EARLY_FRACTION", 1.0)
     run_ids = service.add(60)
     for run_id in run_ids:
         service.runs[run_id].tasks = 120 if run_id == run_ids[0] else 2
@@ -503,7 +509,7 @@ async def test_what_a_waiter_keeps(service: ManyRuns) -> None:
         yield Wait(PERIOD)
         seen.append((yield get_run(run_id)))
 
-    await poller().run(steps(), period=PERIOD)
+    await poller().run_workflow(steps(), period=PERIOD)
     active, done = seen
     assert active["run_id"] == run_id
     assert active["state"]["life_cycle_state"] == "RUNNING"
@@ -532,7 +538,7 @@ async def test_large_runs_make_small_pages(service: ManyRuns) -> None:
         task.cancel()
     first, *others = pages
     assert first <= 0.5 * 1200 * 20_000
-    assert max(others) <= 1.01 * run_lists.PAGE_BYTES
+    assert max(others) <= 1.01 * run_lists.MAX_PAGE_BYTES
 
 
 async def test_who_waited_longest_comes_first(
@@ -573,7 +579,7 @@ async def test_a_poller_stays_while_an_exchange_is_between_two_looks(
         return (yield get_run(run_id))
 
     async with asyncio.timeout(10):
-        run = await poller().run(steps(), period=0.01)
+        run = await poller().run_workflow(steps(), period=0.01)
     assert run["run_id"] == run_id
 
 
@@ -671,8 +677,8 @@ async def test_a_list_that_does_not_work(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     """Whatever is answered in its place: while the runs themselves can be read, nobody fails."""
-    monkeypatch.setattr(poller_module, "SECOND_TRY_SECONDS", 0.01)
-    monkeypatch.setattr(poller_module, "PASSING_TROUBLE_SECONDS", 0.1)
+    monkeypatch.setattr(list_pages, "SECOND_TRY_SECONDS", 0.01)
+    monkeypatch.setattr(list_pages, "SHORT_OUTAGE_SECONDS", 0.1)
 
     async def broken(_request: web.Request) -> web.Response:
         return web.Response(status=status, text="<html><title>Oh</title></html>")
@@ -693,7 +699,7 @@ async def test_one_odd_answer_in_place_of_a_list(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     """The list is read in the end; five hundred runs are not asked for one by one for it."""
-    monkeypatch.setattr(poller_module, "SECOND_TRY_SECONDS", 0.01)
+    monkeypatch.setattr(list_pages, "SECOND_TRY_SECONDS", 0.01)
     run_ids = service.add(500)
     tasks = starts(poller(), run_ids)
     service.trouble.append(status)
@@ -710,7 +716,7 @@ async def test_odd_answers_to_everything(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch, passes: bool
 ) -> None:
     """Where runs could be read before it is no wrong address: waited out, but not for ever."""
-    monkeypatch.setattr(poller_module, "SECOND_TRY_SECONDS", 0.01)
+    monkeypatch.setattr(list_pages, "SECOND_TRY_SECONDS", 0.01)
     monkeypatch.setattr(
         retry, "_UNEXPECTED_WHILE_POLLING", Backoff(0.1, 0.1, 1.0, always_limited=True)
     )

@@ -12,9 +12,9 @@ import pytest
 from aiohttp import web
 
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.triggers.polling import outages, run_lists, slow_reads
+from airflow_jobs_provider.triggers.polling import list_pages, outages, run_lists, slow_reads
 from airflow_jobs_provider.triggers.polling.poller import RunPoller
-from airflow_jobs_provider.triggers.polling.registry import poller_of
+from airflow_jobs_provider.triggers.polling.registry import get_poller
 
 SLOW = 1
 RUNNING = {"life_cycle_state": "RUNNING"}
@@ -70,7 +70,7 @@ class Service:
 async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
     """The service and the connection to it; a read is slow after a fifth of a second."""
     monkeypatch.setattr(slow_reads, "SLOW_AFTER_SECONDS", 0.2)
-    monkeypatch.setattr(slow_reads, "LOOK_AGAIN_AFTER_SECONDS", 0.1)
+    monkeypatch.setattr(slow_reads, "CHECK_AGAIN_AFTER_SECONDS", 0.1)
     one = Service()
     app = web.Application()
     app.router.add_get("/api/2.0/jobs/runs/get", one.get)
@@ -93,12 +93,12 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
 def wait_for(poller: RunPoller, run_id: int) -> asyncio.Task[dict[str, Any]]:
     """Wait until a run is not RUNNING."""
     known = {"state": RUNNING}
-    return asyncio.create_task(poller.next_change(run_id, period=0.1, known=known))
+    return asyncio.create_task(poller.wait_for_change(run_id, period=0.1, known=known))
 
 
 async def test_one_slow_answer_holds_up_nobody(service: Service) -> None:
     """All others are read on while its bytes trickle in; it is asked for once, and given."""
-    poller = poller_of(DatabricksJobsHook(retry_delay=0.05))
+    poller = get_poller(DatabricksJobsHook(retry_delay=0.05))
     slow, *others = (wait_for(poller, run_id) for run_id in (SLOW, 2, 3))
     async with asyncio.timeout(20):
         await service.dripping.wait()
@@ -116,7 +116,7 @@ async def test_all_answers_are_slow(service: Service) -> None:
     """Where nobody is answered in time, each gets its answer when it comes, and nothing spins."""
     service.slow = {1, 2, 3}
     service.state = ENDED
-    poller = poller_of(DatabricksJobsHook(retry_delay=0.05))
+    poller = get_poller(DatabricksJobsHook(retry_delay=0.05))
     waits = [wait_for(poller, run_id) for run_id in (1, 2, 3)]
     async with asyncio.timeout(20):
         while sum(service.asked.values()) < 3:  # noqa: ASYNC110 - the service has no event for it
@@ -132,9 +132,9 @@ async def test_a_slow_list_holds_up_nobody_for_long(
 ) -> None:
     """After its own deadline, far below that of other answers, the runs are read one by one."""
     caplog.set_level("INFO")
-    monkeypatch.setattr(run_lists, "PAGE_SECONDS", 0.3)
+    monkeypatch.setattr(list_pages, "PAGE_SECONDS", 0.3)
     service.slow, service.slow_lists = set(), True
-    poller = poller_of(DatabricksJobsHook())
+    poller = get_poller(DatabricksJobsHook())
     run_ids = list(range(1, 41))
     waits = [wait_for(poller, run_id) for run_id in run_ids]
     async with asyncio.timeout(30):

@@ -1,0 +1,107 @@
+"""Publishing the runs that were read: each waiter gets its run when the run has changed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from airflow_jobs_provider.api.responses import InvalidResponseError, parse_run, parse_states
+from airflow_jobs_provider.api.states import RunState
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.triggers.polling.outages import UnreadableRuns
+    from airflow_jobs_provider.triggers.polling.sender import Sender
+    from airflow_jobs_provider.triggers.polling.waiters import Waiters
+
+__all__ = ["Publisher"]
+
+Run: TypeAlias = "dict[str, Any]"
+
+# After so many waiters the event loop runs their tasks before the next ones get their runs.
+PUBLISH_AT_ONCE = 50
+
+
+class Publisher:
+    """Publishes runs to the waiters of a poller.
+
+    :param waiters: the waiters.
+    :param sender: is told that the API answers.
+    :param unreadable_runs: is told which runs could be read.
+
+    :ivar poll_seconds: how long the last poll of all due runs took.
+    """
+
+    def __init__(self, waiters: Waiters, sender: Sender, unreadable_runs: UnreadableRuns) -> None:
+        self.poll_seconds = 0.0
+        self._waiters = waiters
+        self._sender = sender
+        self._unreadable_runs = unreadable_runs
+        self._latest: deque[int] = deque(maxlen=20)
+
+    def latest_run_ids(self) -> Iterator[int]:
+        """Return the runs that were read lately, the latest first."""
+        return reversed(self._latest)
+
+    def publish_run(self, run_id: int, run: Run) -> None:
+        """Publish a run that was read by its id.
+
+        :param run_id: the id that was sent, whatever id the run has.
+        :param run: the run.
+        """
+        self._record_read(run_id)
+        states = parse_states(run)
+        self._waiters.publish(run_id, run, states, time.monotonic(), lambda period: period)
+
+    async def publish_page(self, runs: Iterable[Run]) -> set[int]:
+        """Publish the runs of a list; return the ids of those that need not be read by their ids.
+
+        A run that lacks something its waiter needs, or that is not valid, is not published.
+        """
+        now = time.monotonic()
+        # Random, so that pollers of several triggerers that started together drift apart.
+        fraction = random.uniform(0.85, 0.97)  # noqa: S311
+
+        def next_read(period: float) -> float:
+            # Early enough for a run that is read last in a poll. A service that takes long is not
+            # asked more often for it.
+            return max(period * fraction - self.poll_seconds, period * 0.7)
+
+        self._sender.record_answer()
+        read_ids: set[int] = set()
+        published = 0
+        for run in runs:
+            run_id = run["run_id"]
+            if run_id not in self._waiters:
+                continue
+            try:
+                states = parse_states(run)
+                # The whole run is checked only if it is published: a page has a thousand runs.
+                if self._waiters.any_waiting_for(run_id, states, now) and not _is_complete(
+                    parse_run(run)
+                ):
+                    continue
+            except InvalidResponseError:
+                continue
+            read_ids.add(run_id)
+            self._record_read(run_id)
+            published += self._waiters.publish(run_id, run, states, now, next_read)
+            if published >= PUBLISH_AT_ONCE:
+                published = 0
+                await asyncio.sleep(0)
+        return read_ids
+
+    def _record_read(self, run_id: int) -> None:
+        self._sender.record_answer()
+        self._latest.append(run_id)
+        self._unreadable_runs.record_success(run_id)
+
+
+def _is_complete(run: Run) -> bool:
+    """Whether a listed run has its tasks, if they will be needed: lists may leave them out."""
+    if run.get("format") != "MULTI_TASK" or not RunState.from_run(run).is_terminal:
+        return True
+    return bool(run.get("tasks")) and not run.get("has_more")

@@ -1,0 +1,173 @@
+"""Reading the runs that are due: from lists where that costs less, else each by its id."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
+
+from airflow_jobs_provider.api.endpoints import get_run
+from airflow_jobs_provider.api.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    JobsAPIError,
+    ResponseLostError,
+    ServerError,
+    UnexpectedResponseError,
+)
+from airflow_jobs_provider.triggers.polling.list_pages import ListPageReader
+from airflow_jobs_provider.triggers.polling.publisher import Publisher
+from airflow_jobs_provider.triggers.polling.rate_limiter import REQUESTS_AT_ONCE
+from airflow_jobs_provider.triggers.polling.run_lists import RunLists
+from airflow_jobs_provider.triggers.polling.slow_reads import SlowReads
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.triggers.polling.outages import UnreadableRuns
+    from airflow_jobs_provider.triggers.polling.sender import Sender
+    from airflow_jobs_provider.triggers.polling.waiters import Waiters
+
+__all__ = ["RunReader"]
+
+log = logging.getLogger(__name__)
+
+# Where lists are read, a run that is due this soon, as a fraction of its period, is read with them.
+EARLY_FRACTION = 0.25
+# Errors that may concern one run, or one list, while all others can be read.
+_MAY_CONCERN_ONE = (
+    AuthenticationError,
+    UnexpectedResponseError,
+    ResponseLostError,
+    ServerError,
+    ConflictError,
+)
+
+
+class RunReader:
+    """Reads the due runs of a poller and publishes them.
+
+    :param waiters: the waiters for runs.
+    :param sender: sends the requests.
+    :param unreadable_runs: the runs that cannot be read while others can.
+    """
+
+    def __init__(self, waiters: Waiters, sender: Sender, unreadable_runs: UnreadableRuns) -> None:
+        self._waiters = waiters
+        self._sender = sender
+        self._unreadable_runs = unreadable_runs
+        self._publisher = Publisher(waiters, sender, unreadable_runs)
+        self._slow_reads = SlowReads()
+        pages = ListPageReader(sender, waiting_runs=lambda: len(waiters))
+        self._lists = RunLists(sender.client, pages.read)
+        self._warned_of_late_reads = False
+
+    def cancel(self) -> None:
+        """Cancel the reads that are in progress."""
+        self._slow_reads.cancel()
+
+    async def poll(self) -> None:
+        """Read the runs that are due, and publish those that have changed."""
+        now = time.monotonic()
+        due = self._due_runs(now, early=EARLY_FRACTION)
+        if not due:
+            return
+        self._sender.outage_seconds = 0.0
+        list_error: JobsAPIError | None = None
+        try:
+            if self._lists.are_cheaper_than(len(due)):
+                try:
+                    due = await self._lists.read(
+                        due, self._waiters.run_ids(), self._publisher.publish_page
+                    )
+                except _MAY_CONCERN_ONE as error:
+                    list_error = error
+                    due = self._due_runs(now)
+            else:
+                # By their ids there is no gain in reading runs early.
+                due = self._due_runs(now)
+            await self._read_by_id(due)
+            if list_error is not None and due:
+                self._lists.suspend(list_error)
+        except JobsAPIError as error:
+            if not await self._sender.wait_out(error, len(self._waiters)):
+                await self._waiters.fail_all(error)
+        else:
+            if not due or self._slow_reads.any_finished:
+                self._sender.outage.record_success()
+            seconds = time.monotonic() - now - self._sender.outage_seconds
+            self._publisher.poll_seconds = seconds
+            self._warn_of_late_reads(seconds)
+
+    def _due_runs(self, now: float, *, early: float = 0.0) -> set[int]:
+        """Return the runs to be read now, or early by this fraction of their period."""
+        not_before = self._unreadable_runs.not_before() | self._slow_reads.not_before()
+        return self._waiters.due_runs(now, early=early, not_before=not_before)
+
+    def _warn_of_late_reads(self, seconds: float) -> None:
+        """Log once that the polling periods cannot be kept, if they cannot."""
+        if self._warned_of_late_reads or not self._waiters:
+            return
+        shortest = self._waiters.shortest_period()
+        if seconds > max(shortest, 1.0):
+            self._warned_of_late_reads = True
+            log.warning(
+                "Reading the %d runs that are waited for took %.0f s, as fast as the service's "
+                "pages and limits allow: longer than the shortest polling period, %g s. "
+                "The runs are read one after the other, as often as that can be done.",
+                len(self._waiters),
+                seconds,
+                shortest,
+            )
+
+    async def _read_by_id(self, run_ids: Iterable[int]) -> None:
+        # In portions, so that an outage stops the rest. The runs that are due longest come first.
+        pending = sorted(run_ids, key=self._waiters.due_time)
+        for start in range(0, len(pending), REQUESTS_AT_ONCE):
+            portion = pending[start : start + REQUESTS_AT_ONCE]
+            results = await self._slow_reads.read(portion, self._read_run)
+            failed: dict[int, JobsAPIError] = {}
+            for run_id, result in results.items():
+                if isinstance(result, _MAY_CONCERN_ONE):
+                    failed[run_id] = result
+                elif isinstance(result, BaseException):
+                    raise result
+            if failed:
+                # An answer in JSON, be it an invalid one, shows that there is no outage.
+                answered = True in results.values() or any(map(_is_invalid, failed.values()))
+                if not answered and not await self._can_read_another(failed):
+                    raise next(iter(failed.values()))
+                given_up = self._unreadable_runs.record_failure(failed, self._sender.retries)
+                for run_id, error in given_up.items():
+                    self._waiters.fail(run_id, error)
+
+    async def _read_run(self, run_id: int) -> bool:
+        """Read a run and publish it; return whether the service answered for it."""
+        if run_id not in self._waiters:
+            return False
+        try:
+            self._publisher.publish_run(run_id, await self._sender.send_once(get_run(run_id)))
+        except BadRequestError as error:
+            # This run only: it was deleted, or is older than the service keeps runs.
+            if self._sender.retries.backoff_for(error, idempotent=True) is not None:
+                raise
+            self._waiters.fail(run_id, error)
+        return True
+
+    async def _can_read_another(self, failed: Mapping[int, JobsAPIError]) -> bool:
+        """Read one of the other runs, to tell an outage from runs that cannot be read."""
+        others = [
+            run_id
+            for run_id in (*self._publisher.latest_run_ids(), *self._waiters.run_ids())
+            if run_id in self._waiters
+            and run_id not in failed
+            and run_id not in self._unreadable_runs
+        ]
+        try:
+            return bool(others) and await self._read_run(others[0])
+        except _MAY_CONCERN_ONE:
+            return False
+
+
+def _is_invalid(error: JobsAPIError) -> bool:
+    return isinstance(error, UnexpectedResponseError) and error.does_not_fit
