@@ -1,4 +1,4 @@
-"""The asyncio client, on ``aiohttp``; import it from :mod:`.client`."""
+"""The asyncio client, on ``aiohttp``; :mod:`.client` exports it."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ __all__ = ["AsyncJobsClient"]
 
 T = TypeVar("T")
 
-# An answer up to this size is read in the event loop, a larger one in a thread.
-READ_AT_ONCE_BYTES = 128 * 1024
+# A response up to this size is parsed in the event loop, a larger one in a thread.
+PARSE_IN_LOOP_BYTES = 128 * 1024
 
 
 class AsyncJobsClient(BaseClient):
-    """The asyncio face, on one pooled ``aiohttp`` session. Use it as an async context manager."""
+    """The asyncio client, on one pooled ``aiohttp`` session. It is an async context manager."""
 
     _session: aiohttp.ClientSession | None = None
-    #: Size of the last answer's body, for who weighs one way of asking against another.
+    #: Decoded size in bytes of the last response.
     last_response_bytes: int = 0
 
     async def send(
@@ -55,35 +55,36 @@ class AsyncJobsClient(BaseClient):
         retries: RetryPolicy | None = None,
         rate_limit: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext,
     ) -> T:
-        """Send a call, again where that is safe and may help, and return what its answer says.
+        """Send a call, with retries, and return its result.
 
-        :param call: what to ask, from :mod:`.endpoints`.
-        :param retries: a policy for this call only.
-        :param turn: what each try is made within, and no wait between two: a pace; default none.
-        :raises JobsAPIError: what went wrong in the end; see :mod:`.errors`.
+        :param call: the call, from :mod:`.endpoints`.
+        :param retries: retry policy for this call; default that of the client.
+        :param rate_limit: returns an async context manager; each attempt is made inside it, the
+            waits between two are not. Default: no limit.
+        :raises JobsAPIError: how the last attempt failed; see :mod:`.errors`.
         """
-        tries = AttemptTracker(call)
+        attempts = AttemptTracker(call)
         request = self._request(call)
 
-        async def once() -> T:
-            if tries.refused:
+        async def attempt() -> T:
+            if attempts.was_refused:
                 await self.renew_credentials()
-            tries.begin()
+            attempts.start()
             try:
                 async with rate_limit():
                     return await self._send_once(call, request)
             except JobsAPIError as error:
-                if tries.is_done(error):
+                if attempts.is_already_done(error):
                     return cast("T", None)
                 raise
 
         retrying = tenacity.AsyncRetrying(sleep=self.sleep, **self._retrying(call, retries))
         try:
-            result: T = await retrying(once)
+            result: T = await retrying(attempt)
         except JobsAPIError as error:
-            tries.gave_up(error, retrying.statistics.get("idle_for", 0.0))
+            attempts.record_attempts(error, retrying.statistics.get("idle_for", 0.0))
             raise
-        tries.worked(retrying.statistics.get("idle_for", 0.0))
+        attempts.log_recovery(retrying.statistics.get("idle_for", 0.0))
         return result
 
     async def run(self, steps: Workflow[T], *, without_deadline: bool = True) -> T:
@@ -102,14 +103,19 @@ class AsyncJobsClient(BaseClient):
         return await run_workflow_async(steps, send=send, wait=self.sleep)
 
     async def iterate(self, call: Call[Page[T]]) -> AsyncIterator[T]:
-        """Yield the items of a list, fetching a page only when the one before is used up."""
+        """Yield the items of a list. A page is read when the items of the page before are used up.
+
+        :param call: the call for the first page.
+        :raises JobsAPIError: a page cannot be read.
+        """
         pages = Paginator(call)
         while not pages.is_exhausted:
             for item in await self.run(pages.next_page(), without_deadline=False):
                 yield item
 
     async def renew_credentials(self) -> None:
-        """Take fresh credentials, where the client was told how to get some."""
+        """Drop cached credentials, and replace them if the client has ``renew_credentials``."""
+        self._credentials.invalidate()
         if self._renew_credentials is not None:
             self._credentials = await self._renew_credentials()
 
@@ -136,42 +142,49 @@ class AsyncJobsClient(BaseClient):
         import aiohttp
         import yarl
 
-        route, trust = await self._choose_route()
+        route, ssl_setting = await self._choose_route()
         started = time.monotonic()
-        progress = _Progress()
-        faults: tuple[type[Exception], ...] = (aiohttp.ClientError, *LIBRARY_ERRORS)
-        fault: BaseException
+        progress = _ConnectionProgress()
+        library_errors: tuple[type[Exception], ...] = (aiohttp.ClientError, *LIBRARY_ERRORS)
+        failure: BaseException
         try:
             async with self._session_for(route).request(
                 request.verb,
                 yarl.URL(request.url, encoded=True),
                 data=request.body,
-                headers=self._headers(request),
+                headers=self._headers(request, await self._authorization()),
                 proxy=route.proxy,
-                ssl=trust,
+                ssl=ssl_setting,
                 allow_redirects=False,
                 trace_request_ctx=progress,
             ) as response:
                 body = await self._body(call, response)
-        except faults as error:
-            is_late = time.monotonic() - started >= self._answer_seconds and progress.is_connected
-            fault = self._answer_too_slow() if is_late else self._fault(error, route, progress)
+        except library_errors as error:
+            is_late = (
+                time.monotonic() - started >= self._response_timeout_seconds
+                and progress.is_connected
+            )
+            failure = (
+                self._response_too_slow()
+                if is_late
+                else self._translate_error(error, route, progress)
+            )
         except BaseException as error:  # noqa: BLE001 - such as the cancellation of the task
-            fault = strip_traceback(error)
+            failure = strip_traceback(error)
         else:
-            answer = (response.status, response.headers, body)
-            if len(body) <= READ_AT_ONCE_BYTES and not response.headers.get("Content-Encoding"):
-                result, self.last_response_bytes = self._read(call, route, *answer)
+            received = (response.status, response.headers, body)
+            if len(body) <= PARSE_IN_LOOP_BYTES and not response.headers.get("Content-Encoding"):
+                result, self.last_response_bytes = self._parse_response(call, route, *received)
             else:
-                # In a thread: to unpack and read it would hold up the event loop.
-                read = functools.partial(self._read, call, route, *answer)
-                result, self.last_response_bytes = await asyncio.to_thread(read)
+                # In a thread, since it takes long enough to block the event loop.
+                parse = functools.partial(self._parse_response, call, route, *received)
+                result, self.last_response_bytes = await asyncio.to_thread(parse)
             return result
-        # Raised here, so that no frame of the library is shown with it: they hold the headers.
-        raise fault
+        # Raised here, so that the traceback has no frame of the library, which holds the headers.
+        raise failure
 
     async def _body(self, call: Call[Any], response: aiohttp.ClientResponse) -> bytes:
-        """Read an answer's body, or so much of it as shows that it is too large."""
+        """Read the body of a response; stop once it is too large."""
         limit = self._max_bytes(call, response.status)
         parts: list[bytes] = []
         size = 0
@@ -188,14 +201,14 @@ class AsyncJobsClient(BaseClient):
             import aiohttp
 
             traces = aiohttp.TraceConfig()
-            traces.on_connection_create_end.append(_note_connection)
-            traces.on_connection_reuseconn.append(_note_connection)
+            traces.on_connection_create_end.append(_record_connection)
+            traces.on_connection_reuseconn.append(_record_connection)
             self._session = aiohttp.ClientSession(
                 auto_decompress=False,
                 cookie_jar=aiohttp.DummyCookieJar(),
                 timeout=aiohttp.ClientTimeout(
-                    total=self._answer_seconds,
-                    # The proxy's answer to CONNECT is waited for as long as the blocking face does.
+                    total=self._response_timeout_seconds,
+                    # For the proxy's response to CONNECT, as in the blocking client.
                     connect=CONNECT_SECONDS if route.proxy else None,
                     sock_connect=CONNECT_SECONDS,
                     sock_read=self._timeout_seconds,
@@ -204,14 +217,23 @@ class AsyncJobsClient(BaseClient):
             )
         return self._session
 
+    async def _authorization(self) -> str:
+        try:
+            return await self._credentials.a_authorization()
+        except JobsAPIError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever an authentication library raises
+            failure = self._credentials_error(error)
+        raise failure
+
     async def _choose_route(self) -> tuple[Route, ssl.SSLContext | bool]:
         if self._route is None or (self._route.done() and self._route.exception() is not None):
-            # In a thread: to read all certificates of a bundle would hold up the event loop.
-            self._route = asyncio.ensure_future(asyncio.to_thread(self._route_and_trust))
-        # For all requests that are waiting for it, whichever of them is cancelled.
+            # In a thread: reading the certificates of a bundle would block the event loop.
+            self._route = asyncio.ensure_future(asyncio.to_thread(self._route_and_ssl))
+        # Shielded, since other requests wait for it too.
         return await asyncio.shield(self._route)
 
-    def _route_and_trust(self) -> tuple[Route, ssl.SSLContext | bool]:
+    def _route_and_ssl(self) -> tuple[Route, ssl.SSLContext | bool]:
         route = choose_route(self.base_url, self._proxies, self._verify)
         if self.base_url.startswith("https:") or route.address.startswith("https:"):
             return route, ssl_context(route.verify, self.host)
@@ -219,8 +241,10 @@ class AsyncJobsClient(BaseClient):
 
     _route: asyncio.Future[tuple[Route, ssl.SSLContext | bool]] | None = None
 
-    def _fault(self, error: Exception, route: Route, progress: _Progress) -> APIConnectionError:
-        """Name a fault of aiohttp."""
+    def _translate_error(
+        self, error: Exception, route: Route, progress: _ConnectionProgress
+    ) -> APIConnectionError:
+        """Return the package's exception for one of aiohttp."""
         import aiohttp
 
         if route.proxy and not progress.is_connected:
@@ -230,7 +254,7 @@ class AsyncJobsClient(BaseClient):
             if not is_services:
                 return self._proxy_failed(route, self._proxy_reason(error))
         if isinstance(error, (aiohttp.ClientSSLError, aiohttp.ServerFingerprintMismatch)):
-            return self._insecure(error_reason(error))
+            return self._certificate_error(error_reason(error))
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             return self._host_not_found()
         if isinstance(error, aiohttp.ConnectionTimeoutError):
@@ -238,8 +262,8 @@ class AsyncJobsClient(BaseClient):
         if isinstance(error, aiohttp.ClientConnectorError):
             return self._connection_failed(error_reason(error))
         if isinstance(error, TimeoutError):
-            return self._answer_lost(f"nothing came for {self._timeout_seconds:.0f} s")
-        return self._answer_lost(error_reason(error))
+            return self._response_lost(f"nothing came for {self._timeout_seconds:.0f} s")
+        return self._response_lost(error_reason(error))
 
     def _proxy_reason(self, error: Exception) -> str:
         import aiohttp
@@ -251,16 +275,16 @@ class AsyncJobsClient(BaseClient):
         return error_reason(error)
 
     def _is_of_service(self, error: aiohttp.ClientSSLError) -> bool:
-        """Whether TLS failed with the service and not with its proxy."""
+        """Whether TLS failed between client and service, not between client and proxy."""
         parts = urlsplit(self.base_url)
         return (error.host, error.port) == (parts.hostname, parts.port or 443)
 
 
-class _Progress:
-    """How far a request has come."""
+class _ConnectionProgress:
+    """Whether a request has a connection: set by the trace of the session."""
 
     is_connected = False
 
 
-async def _note_connection(_session: Any, context: Any, _parameters: Any) -> None:
+async def _record_connection(_session: Any, context: Any, _parameters: Any) -> None:
     context.trace_request_ctx.is_connected = True

@@ -1,7 +1,6 @@
-"""What both faces of the client share: everything but sending, receiving and sleeping.
+"""What the blocking and the asyncio client share: everything but sending and receiving.
 
-The address, the headers, what an answer means, how often a call was tried, and what the faults of
-the HTTP libraries are called here.
+It builds requests, parses responses, counts attempts, and names the errors of the HTTP libraries.
 """
 
 from __future__ import annotations
@@ -77,20 +76,22 @@ log = logging.getLogger(__name__)
 
 _AZURE_DOMAINS = (".azuredatabricks.net", ".databricks.azure.cn", ".databricks.azure.us")
 CONNECT_SECONDS = 10.0
-ANSWER_SECONDS = 180.0
-MAX_ANSWER_BYTES = 64 * 1024 * 1024
-# More of a page that is not the API's tells nobody anything.
+RESPONSE_TIMEOUT_SECONDS = 180.0
+MAX_RESPONSE_BYTES = 64 * 1024 * 1024
+# An error body beyond this size says nothing more.
 MAX_ERROR_BYTES = 1024 * 1024
-# Of an answer that is read as it arrives, for the error where it does not fit.
-_BEGIN_BYTES = 4_096
+# What is kept of a streamed response, for the error message if it is invalid.
+_EXCERPT_BYTES = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A call as HTTP, but for its headers: a traceback with local variables shows no credential.
+    """A call as an HTTP request without headers.
+
+    A traceback that shows local variables therefore shows no credential.
 
     :ivar verb: HTTP verb.
-    :ivar url: address, with the query.
+    :ivar url: URL with the query.
     :ivar body: the body as sent; None for none.
     """
 
@@ -100,7 +101,7 @@ class Request:
 
 
 class BaseClient:
-    """What both faces share: everything but sending, receiving and sleeping."""
+    """Base of :class:`~.client.JobsClient` and :class:`~.client.AsyncJobsClient`."""
 
     _default_sleep: ClassVar[Any]
 
@@ -115,39 +116,40 @@ class BaseClient:
         allow_http: bool = False,
         verify: bool | str = True,
         proxies: Proxies | None = None,
-        response_timeout_seconds: float = ANSWER_SECONDS,
-        max_response_bytes: int = MAX_ANSWER_BYTES,
+        response_timeout_seconds: float = RESPONSE_TIMEOUT_SECONDS,
+        max_response_bytes: int = MAX_RESPONSE_BYTES,
         user_agent_suffix: str = "",
         sleep: Callable[[float], Any] | None = None,
         renew_credentials: Callable[[], Any] | None = None,
     ) -> None:
-        """Prepare a client; nothing is sent yet.
+        """Make a client; nothing is sent yet.
 
-        :param base_url: the workspace's address, such as ``https://adb-1.2.azuredatabricks.net``;
-            a path is kept.
-        :param credentials: what to authenticate with.
-        :param retries: when to try again; the policy of :mod:`.retry` by default.
-        :param timeout_seconds: longest wait for the next bytes of an answer; default 60.
+        :param base_url: the workspace's URL, such as ``https://adb-1.2.azuredatabricks.net``; a
+            path is kept.
+        :param credentials: the credentials; see :mod:`.auth`.
+        :param retries: the retry policy; default that of :mod:`.retry`.
+        :param timeout_seconds: longest wait in seconds for the next bytes of a response; default
+            60.
         :param api_version: version of the Jobs API for all calls, ``2.0``, ``2.1`` or ``2.2``; by
             default each call is sent to the version that it needs.
         :param allow_http: send credentials over plain http to another machine; default False.
-        :param verify: check TLS certificates (default), or the path of a CA bundle; see
-            :mod:`.proxies`.
-        :param proxies: proxies that win over the environment's; see :mod:`.proxies`.
-        :param response_timeout_seconds: longest time from a request to the end of its
+        :param verify: whether to check TLS certificates, or the path of a CA bundle; default True.
+            See :mod:`.proxies`.
+        :param proxies: proxies that take precedence over the environment's; see :mod:`.proxies`.
+        :param response_timeout_seconds: longest time in seconds from a request to the end of its
             response; default 180.
-        :param max_response_bytes: size that a decoded answer may have; default 64 MiB. A call may
-            allow more.
-        :param user_agent_suffix: added to the User-Agent.
-        :param sleep: what waits between tries, in seconds; the face's own by default. Give a test
-            one that does not wait.
-        :param renew_credentials: gives fresh credentials after a 401 or 403, before the next try;
-            awaited by the asyncio face.
-        :raises CredentialsError: the address is plain http to another machine.
+        :param max_response_bytes: largest decoded response; default 64 MiB. A call may allow more.
+        :param user_agent_suffix: appended to the User-Agent; default empty.
+        :param sleep: called with the seconds to wait between two attempts, and awaited by the
+            asyncio client; default :func:`~.retry.blocking_sleep` or :func:`~.retry.async_sleep`.
+        :param renew_credentials: returns new credentials after a 401 or 403, before the next
+            attempt; awaited by the asyncio client. Default None: the credentials stay.
+        :raises ValueError: ``base_url`` is not an http or https URL.
+        :raises CredentialsError: it is plain http to another machine, without ``allow_http``.
         """
         parts = urlsplit(base_url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"base_url is not an http or https address: {base_url!r}")
+            raise ValueError(f"base_url is not an http or https URL: {base_url!r}")
         if parts.scheme == "http" and not is_loopback(parts.hostname) and not allow_http:
             raise CredentialsError(
                 f"credentials are not sent to {parts.hostname} over plain http. Use https, or "
@@ -161,11 +163,11 @@ class BaseClient:
         self._timeout_seconds = timeout_seconds
         self._verify = verify
         self._proxies = proxies or Proxies()
-        self._answer_seconds = response_timeout_seconds
-        self._max_answer_bytes = max_response_bytes
-        #: How the host has answered this client, in the words of :func:`.proxies.route_name`.
+        self._response_timeout_seconds = response_timeout_seconds
+        self._max_response_bytes = max_response_bytes
+        #: The route by which the host has answered, from :func:`.proxies.route_name`; None before.
         self.reached_by: str | None = None
-        #: What waits between two tries, and in a workflow.
+        #: Waits between two attempts, and in a workflow.
         self.sleep = sleep or self._default_sleep
         self._renew_credentials = renew_credentials
         suffix = f" {user_agent_suffix}" if user_agent_suffix else ""
@@ -194,14 +196,14 @@ class BaseClient:
     def version_of(self, call: Call[Any]) -> str:
         """Return the version of the API that this client sends a call to.
 
-        :raises InvalidRequestError: the client's ``api_version`` does not know what the call asks
-            for.
+        :param call: the call.
+        :raises InvalidRequestError: the client's ``api_version`` lacks the endpoint or a field.
         """
         return call.api_version(self.api_version)
 
     def _request(self, call: Call[Any]) -> Request:
         parts = urlsplit(self.base_url)
-        # Without user and password, which an HTTP library would send in place of the credentials.
+        # Without user and password: an HTTP library would send them instead of the credentials.
         url = (
             f"{parts.scheme}://{self.host}{parts.path}"
             f"/api/{self.version_of(call)}/{call.service}/{call.path}"
@@ -211,9 +213,9 @@ class BaseClient:
             return Request(call.verb, f"{url}?{query}" if query else url, None)
         return Request(call.verb, url, encode_json(call.name, call.parameters))
 
-    def _headers(self, request: Request) -> dict[str, str]:
+    def _headers(self, request: Request, authorization: str) -> dict[str, str]:
         headers = {
-            "Authorization": self._credentials.authorization(),
+            "Authorization": authorization,
             "User-Agent": self._user_agent,
             "Accept": "*/*",
             "Accept-Encoding": ACCEPT_ENCODING,
@@ -223,78 +225,82 @@ class BaseClient:
         return headers
 
     def _max_bytes(self, call: Call[Any], status: int) -> int:
-        """Return the size that an answer may have."""
+        """Return the largest size of a response."""
         if not is_success(status):
             return MAX_ERROR_BYTES
-        return max(self._max_answer_bytes, call.max_response_bytes or 0)
+        return max(self._max_response_bytes, call.max_response_bytes or 0)
 
-    def _read(
+    def _parse_response(
         self, call: Call[T], route: Route, status: int, headers: Mapping[str, str], raw: bytes
     ) -> tuple[T, int]:
-        """Return what an answer says, and its decoded size.
+        """Return the call's result from its response, and the decoded size of the body.
 
-        :param raw: the body as received; as far as it was read, where it is too large.
+        :param raw: the body as received; truncated if it is too large.
         """
         if status == 407 and route.proxy:
             raise self._proxy_failed(route, "Proxy Authentication Required", status)
-        self._answered(route)
-        if call.read_stream is not None and is_success(status):
-            return self._read_stream(call, status, headers, (raw,)), len(raw)
+        self._record_response(route)
+        if call.parse_stream is not None and is_success(status):
+            return self._parse_stream(call, status, headers, (raw,)), len(raw)
         limit = self._max_bytes(call, status)
         body = raw[:limit]
-        fault: JobsAPIError | None = None
+        failure: JobsAPIError | None = None
         try:
             body = decode_body(raw, headers.get("content-encoding") or "", limit)
         except BodyTooLargeError:
-            fault = _too_large(status, limit)
+            failure = _too_large(status, limit)
         except BodyDecodeError as error:
-            fault = self._answer_lost(error)
-        if is_success(status) and fault is not None:
-            raise fault
-        # A page of a thousand runs is a megabyte; a good answer is parsed once.
+            failure = self._response_lost(error)
+        if is_success(status) and failure is not None:
+            raise failure
+        # A page of a thousand runs is a megabyte, so a response is parsed once.
         if is_success(status):
             try:
-                if (answer := parse_json_object(body)) is not None:
-                    return call.read(answer), len(body)
+                if (response_values := parse_json_object(body)) is not None:
+                    return call.parse(response_values), len(body)
             except InvalidResponseError as error:
                 raise invalid_response_error(status, headers, body, error) from None
         raise error_from_response(status, headers, body)
 
-    def _read_stream(
+    def _parse_stream(
         self, call: Call[T], status: int, headers: Mapping[str, str], raw: Iterable[bytes]
     ) -> T:
-        """Return what a good answer says, read as it arrives.
+        """Return the call's result from a successful response that is parsed while it arrives.
 
-        :param raw: the parts of the body as received.
+        :param raw: the chunks of the body as received.
         """
-        assert call.read_stream is not None
+        assert call.parse_stream is not None
         limit = self._max_bytes(call, status)
-        begin = bytearray()  # for an error
+        excerpt = bytearray()
 
         def parts() -> Iterator[bytes]:
             for part in iter_decoded(raw, headers.get("content-encoding") or "", limit):
-                begin.extend(part[: _BEGIN_BYTES - len(begin)])
+                excerpt.extend(part[: _EXCERPT_BYTES - len(excerpt)])
                 yield part
 
-        fault: JobsAPIError
+        failure: JobsAPIError
         try:
-            return call.read_stream(parts())
+            return call.parse_stream(parts())
         except BodyTooLargeError:
-            fault = _too_large(status, limit)
+            failure = _too_large(status, limit)
         except BodyDecodeError as error:
-            fault = self._answer_lost(error)
+            failure = self._response_lost(error)
         except NotJSONError:
-            fault = error_from_response(status, headers, bytes(begin))
+            failure = error_from_response(status, headers, bytes(excerpt))
         except InvalidResponseError as error:
-            fault = invalid_response_error(status, headers, bytes(begin), error)
-        raise fault
+            failure = invalid_response_error(status, headers, bytes(excerpt), error)
+        raise failure
 
     def _retrying(self, call: Call[Any], retries: RetryPolicy | None) -> dict[str, Any]:
         return (retries or self._retries).tenacity(
             call.name, idempotent=call.idempotent, forbidden_is_final=call.forbidden_is_final
         )
 
-    def _answered(self, route: Route) -> None:
+    def _credentials_error(self, error: Exception) -> CredentialsError:
+        # The message of an unknown exception may quote a secret.
+        return CredentialsError(f"the credentials cannot be read ({type(error).__name__})")
+
+    def _record_response(self, route: Route) -> None:
         self.reached_by = route_name(self.host, route.address)
         record_reached(self.reached_by)
 
@@ -336,20 +342,22 @@ class BaseClient:
             first_contact=self._is_first_contact(route.address),
         )
 
-    def _insecure(self, reason: object) -> CertificateError:
+    def _certificate_error(self, reason: object) -> CertificateError:
         return CertificateError(
             f"the TLS certificate of {self.host} is not trusted ({reason}). Check the "
             'connection\'s host, or name your CA bundle as "verify" in its extra',
             host=self.host,
         )
 
-    def _answer_lost(self, reason: object) -> ResponseLostError:
+    def _response_lost(self, reason: object) -> ResponseLostError:
         return ResponseLostError(
-            f"no whole answer came from {self.host} ({reason})", host=self.host
+            f"no complete response came from {self.host} ({reason})", host=self.host
         )
 
-    def _answer_too_slow(self) -> ResponseLostError:
-        return self._answer_lost(f"it was not whole within {self._answer_seconds:g} s")
+    def _response_too_slow(self) -> ResponseLostError:
+        return self._response_lost(
+            f"it was not complete within {self._response_timeout_seconds:g} s"
+        )
 
 
 def _too_large(status: int, limit: int) -> UnexpectedResponseError:
@@ -357,28 +365,42 @@ def _too_large(status: int, limit: int) -> UnexpectedResponseError:
 
 
 class AttemptTracker:
-    """Keeps count of one call's tries, and settles how the call ends."""
+    """Counts the attempts of one call, and records what is known of their outcome.
+
+    :ivar call: the call.
+    :ivar count: attempts so far.
+    :ivar outcome_unknown: whether the service may have acted on an attempt that failed.
+    :ivar was_refused: whether the latest attempt ended with a 401 or 403.
+    """
 
     def __init__(self, call: Call[Any]) -> None:
         self.call = call
         self.count = 0
         self.outcome_unknown = False
-        self.refused = False
+        self.was_refused = False
         self._started = time.monotonic()
 
-    def begin(self) -> None:
-        """Count a try."""
+    def start(self) -> None:
+        """Count an attempt."""
         self.count += 1
 
-    def is_done(self, error: JobsAPIError) -> bool:
-        """Whether the error says that an earlier try did what the call asks for."""
-        self.refused = isinstance(error, AuthenticationError)
+    def is_already_done(self, error: JobsAPIError) -> bool:
+        """Record an error; return whether it shows that an earlier attempt did the work.
+
+        So it is if a call that deletes is repeated and answered with "does not exist".
+
+        :param error: how the latest attempt failed.
+        """
+        self.was_refused = isinstance(error, AuthenticationError)
         self.outcome_unknown = self.outcome_unknown or error.outcome_unknown
         is_gone = isinstance(error, NotFoundError)
         return is_gone and self.call.missing_ok and self.outcome_unknown
 
-    def worked(self, idle_seconds: float) -> None:
-        """Say that trouble is over, if there was any."""
+    def log_recovery(self, idle_seconds: float) -> None:
+        """Log that the call succeeded, if an attempt before failed.
+
+        :param idle_seconds: sum of the waits.
+        """
         if self.count > 1:
             log.info(
                 "%s succeeded after %d attempts in %.0f s.",
@@ -387,13 +409,19 @@ class AttemptTracker:
                 max(time.monotonic() - self._started, idle_seconds),
             )
 
-    def gave_up(self, error: JobsAPIError, idle_seconds: float) -> None:
-        """Put what was tried into the last error."""
+    def record_attempts(self, error: JobsAPIError, idle_seconds: float) -> None:
+        """Store the number and the time of the attempts in the last error.
+
+        :param error: how the latest attempt failed.
+        :param idle_seconds: sum of the waits.
+        """
         elapsed = max(time.monotonic() - self._started, idle_seconds)
-        error.gave_up(self.call.name, self.count, elapsed, outcome_unknown=self.outcome_unknown)
+        error.record_attempts(
+            self.call.name, self.count, elapsed, outcome_unknown=self.outcome_unknown
+        )
 
 
-# What HTTP libraries raise beside their own errors, such as for an answer that they cannot read.
+# What HTTP libraries raise beside their own errors, such as for a response that they cannot parse.
 LIBRARY_ERRORS: tuple[type[Exception], ...] = (
     OSError,
     ValueError,
@@ -408,16 +436,21 @@ LIBRARY_ERRORS: tuple[type[Exception], ...] = (
 
 
 def strip_traceback(error: BaseException) -> BaseException:
-    """Return an exception without the frames that it came through, to be raised again.
+    """Return an exception without traceback and context, to be raised again.
 
-    Those of an HTTP library hold the headers, and so the credential.
+    The frames of an HTTP library hold the headers, and so the credential.
+
+    :param error: the exception; changed in place.
     """
     error.__context__ = None
     return error.with_traceback(None)
 
 
 def error_reason(error: object) -> str:
-    """The bare reason inside the layers that HTTP libraries wrap it in; never a request."""
+    """Return the reason of a failed request without what HTTP libraries wrap it in.
+
+    :param error: the exception of the library.
+    """
     error = getattr(error, "os_error", None) or error
     # urllib3 puts a sentence of its own before the cause.
     parts: Sequence[object] = getattr(error, "args", ())

@@ -1,4 +1,4 @@
-"""The blocking client, on ``requests``; import it from :mod:`.client`."""
+"""The blocking client, on ``requests``; :mod:`.client` exports it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,13 @@ def _ignore(*_arguments: object) -> None:
 
 
 class JobsClient(BaseClient):
-    """The blocking face, on pooled connections of ``requests``. Use it as a context manager."""
+    """The blocking client, on pooled connections of ``requests``. It is a context manager.
+
+    ::
+
+        with JobsClient("https://example.cloud.databricks.com", Token("...")) as client:
+            run = client.send(endpoints.get_run(7))
+    """
 
     _adapter: requests.adapters.BaseAdapter | None = None
     _route: Route | None = None
@@ -50,37 +56,37 @@ class JobsClient(BaseClient):
     def send(
         self, call: Call[T], *, retries: RetryPolicy | None = None, on_attempt: OnAttempt = _ignore
     ) -> T:
-        """Send a call, again where that is safe and may help, and return what its answer says.
+        """Send a call, with retries, and return its result.
 
-        :param call: what to ask, from :mod:`.endpoints`.
-        :param retries: a policy for this call only.
+        :param call: the call, from :mod:`.endpoints`.
+        :param retries: retry policy for this call; default that of the client.
         :param on_attempt: called with the call and None before each attempt, and with the call and
             the error after a failed attempt.
-        :raises JobsAPIError: what went wrong in the end; see :mod:`.errors`.
+        :raises JobsAPIError: how the last attempt failed; see :mod:`.errors`.
         """
-        tries = AttemptTracker(call)
+        attempts = AttemptTracker(call)
         request = self._request(call)
 
-        def once() -> T:
-            if tries.refused:
+        def attempt() -> T:
+            if attempts.was_refused:
                 self.renew_credentials()
-            tries.begin()
+            attempts.start()
             on_attempt(call, None)
             try:
                 return self._send_once(call, request)
             except JobsAPIError as error:
                 on_attempt(call, error)
-                if tries.is_done(error):
+                if attempts.is_already_done(error):
                     return cast("T", None)
                 raise
 
         retrying = tenacity.Retrying(sleep=self.sleep, **self._retrying(call, retries))
         try:
-            result: T = retrying(once)
+            result: T = retrying(attempt)
         except JobsAPIError as error:
-            tries.gave_up(error, retrying.statistics.get("idle_for", 0.0))
+            attempts.record_attempts(error, retrying.statistics.get("idle_for", 0.0))
             raise
-        tries.worked(retrying.statistics.get("idle_for", 0.0))
+        attempts.log_recovery(retrying.statistics.get("idle_for", 0.0))
         return result
 
     def run(
@@ -117,21 +123,27 @@ class JobsClient(BaseClient):
         )
 
     def iterate(self, call: Call[Page[T]]) -> Iterator[T]:
-        """Yield the items of a list, fetching a page only when the one before is used up."""
+        """Yield the items of a list. A page is read when the items of the page before are used up.
+
+        :param call: the call for the first page.
+        :raises JobsAPIError: a page cannot be read.
+        """
         pages = Paginator(call)
         while not pages.is_exhausted:
             yield from self.run(pages.next_page(), without_deadline=False)
 
     def renew_credentials(self) -> None:
-        """Take fresh credentials, where the client was told how to get some."""
+        """Drop cached credentials, and replace them if the client has ``renew_credentials``."""
+        self._credentials.invalidate()
         if self._renew_credentials is not None:
             self._credentials = self._renew_credentials()
 
     def clone(self) -> JobsClient:
         """Return a client with the same settings and connections of its own.
 
-        For a signal handler, which may have interrupted this one in the middle of a call. It does
-        not renew its credentials, since that may ask whoever keeps them in the middle of an answer.
+        For a signal handler, which may have interrupted this client in the middle of a call. The
+        clone does not call ``renew_credentials``: that may ask Airflow, whose channel the signal
+        may have interrupted, too.
         """
         clone = copy.copy(self)
         clone._adapter = None  # noqa: SLF001 - its own class
@@ -163,20 +175,20 @@ class JobsClient(BaseClient):
 
         route = self._choose_route()
         started = time.monotonic()
-        faults: tuple[type[Exception], ...]
-        faults = (requests.RequestException, HTTPError, *LIBRARY_ERRORS)
-        fault: BaseException
+        library_errors: tuple[type[Exception], ...]
+        library_errors = (requests.RequestException, HTTPError, *LIBRARY_ERRORS)
+        failure: BaseException
         is_stream = False
         body = b""
         try:
             prepared = requests.Request(
                 request.verb,
                 request.url,
-                headers=self._headers(request),
+                headers=self._headers(request, self._authorization()),
                 data=request.body,
                 auth=_keep_header,
             ).prepare()
-            # Not through a session: one looks at cookies and at where a redirect leads.
+            # Not through a session, which handles cookies and redirects.
             response = self._sender().send(
                 prepared,
                 stream=True,
@@ -184,27 +196,27 @@ class JobsClient(BaseClient):
                 verify=route.verify,
                 proxies={"all": route.proxy} if route.proxy else {},
             )
-            is_stream = call.read_stream is not None and is_success(response.status_code)
+            is_stream = call.parse_stream is not None and is_success(response.status_code)
             if not is_stream:
                 with response:
                     body = self._body(call, response)
-        except faults as error:
-            fault = self._named_fault(error, route, started)
-        except BaseException as error:  # noqa: BLE001 - a signal's, such as a time-out of the task
-            fault = strip_traceback(error)
+        except library_errors as error:
+            failure = self._translate(error, route, started)
+        except BaseException as error:  # noqa: BLE001 - of a signal handler, such as the task's time-out
+            failure = strip_traceback(error)
         else:
             status, headers = response.status_code, response.headers
             if is_stream:
                 with response:
-                    parts = self._parts(response, faults, route, started)
-                    self._answered(route)
-                    return self._read_stream(call, status, headers, parts)
-            return self._read(call, route, status, headers, body)[0]
-        # Raised here, so that no frame of the library is shown with it: they hold the headers.
-        raise fault
+                    parts = self._parts(response, library_errors, route, started)
+                    self._record_response(route)
+                    return self._parse_stream(call, status, headers, parts)
+            return self._parse_response(call, route, status, headers, body)[0]
+        # Raised here, so that the traceback has no frame of the library, which holds the headers.
+        raise failure
 
     def _body(self, call: Call[Any], response: requests.Response) -> bytes:
-        """Read an answer's body, or so much of it as shows that it is too large."""
+        """Read the body of a response; stop once it is too large."""
         limit = self._max_bytes(call, response.status_code)
         parts: list[bytes] = []
         size = 0
@@ -218,30 +230,39 @@ class JobsClient(BaseClient):
     def _parts(
         self,
         response: requests.Response,
-        faults: tuple[type[Exception], ...],
+        library_errors: tuple[type[Exception], ...],
         route: Route,
         started: float,
     ) -> Iterator[bytes]:
-        """Yield an answer's body as it arrives, undecoded."""
+        """Yield the chunks of a body as they arrive, undecoded."""
         parts = response.raw.stream(64 * 1024, decode_content=False)
-        fault: BaseException
+        failure: BaseException
         while True:
             try:
                 part: bytes | None = next(parts, None)
-            except faults as error:
-                fault = self._named_fault(error, route, started)
+            except library_errors as error:
+                failure = self._translate(error, route, started)
                 break
-            except BaseException as error:  # noqa: BLE001 - a signal's
-                fault = strip_traceback(error)
+            except BaseException as error:  # noqa: BLE001 - of a signal handler
+                failure = strip_traceback(error)
                 break
             if part is None:
                 return
             yield part
-        raise fault
+        raise failure
 
-    def _named_fault(self, error: Exception, route: Route, started: float) -> APIConnectionError:
-        is_late = time.monotonic() - started >= self._answer_seconds
-        return self._answer_too_slow() if is_late else self._fault(error, route)
+    def _translate(self, error: Exception, route: Route, started: float) -> APIConnectionError:
+        is_late = time.monotonic() - started >= self._response_timeout_seconds
+        return self._response_too_slow() if is_late else self._translate_error(error, route)
+
+    def _authorization(self) -> str:
+        try:
+            return self._credentials.authorization()
+        except JobsAPIError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever an authentication library raises
+            failure = self._credentials_error(error)
+        raise failure
 
     def _choose_route(self) -> Route:
         if self._route is None:
@@ -252,11 +273,14 @@ class JobsClient(BaseClient):
         if self._adapter is None:
             from airflow_jobs_provider.api.http_adapter import TotalTimeoutAdapter
 
-            self._adapter = TotalTimeoutAdapter(self._answer_seconds)
+            self._adapter = TotalTimeoutAdapter(self._response_timeout_seconds)
         return self._adapter
 
-    def _fault(self, error: Exception, route: Route) -> APIConnectionError:
-        """Name a fault of requests; urllib3's own error, inside, tells sent from not sent."""
+    def _translate_error(self, error: Exception, route: Route) -> APIConnectionError:
+        """Return the package's exception for one of requests.
+
+        The exception of urllib3 inside it shows whether the request was sent.
+        """
         import requests
         import urllib3.exceptions as inner
 
@@ -265,12 +289,12 @@ class JobsClient(BaseClient):
         cause: Any = error.args[0] if error.args else error
         cause = getattr(cause, "reason", None) or cause
         if isinstance(error, requests.exceptions.SSLError):
-            return self._insecure(error_reason(cause))
+            return self._certificate_error(error_reason(cause))
         took = f"not established within {CONNECT_SECONDS:.0f} s"
         if route.proxy and failed_before_send(error):
-            refused = _REFUSED_TUNNEL.search(str(cause))
-            if refused:
-                return self._proxy_failed(route, refused[2], int(refused[1]))
+            was_refused = _REFUSED_TUNNEL.search(str(cause))
+            if was_refused:
+                return self._proxy_failed(route, was_refused[2], int(was_refused[1]))
             inside = getattr(cause, "original_error", cause)
             if isinstance(inside, inner.NameResolutionError):
                 return self._proxy_failed(route, "its host name does not resolve")
@@ -285,10 +309,10 @@ class JobsClient(BaseClient):
         if isinstance(cause, inner.NewConnectionError):
             return self._connection_failed(error_reason(cause))
         if isinstance(error, (requests.Timeout, inner.TimeoutError)):
-            return self._answer_lost(f"nothing came for {self._timeout_seconds:.0f} s")
-        return self._answer_lost(error_reason(cause))
+            return self._response_lost(f"nothing came for {self._timeout_seconds:.0f} s")
+        return self._response_lost(error_reason(cause))
 
 
 def _keep_header(request: Any) -> Any:
-    """Tell requests that the Authorization header is set, else a .netrc entry would replace it."""
+    """Keep the Authorization header; without this, requests replaces it by a .netrc entry."""
     return request

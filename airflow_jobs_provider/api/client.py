@@ -1,8 +1,8 @@
-"""Two thin faces over the same calls: :class:`JobsClient` (blocking), :class:`AsyncJobsClient`.
+"""The two clients of the API: :class:`JobsClient` (blocking) and :class:`AsyncJobsClient`.
 
-All that is decided is decided in :mod:`.base_client`, :mod:`.errors` and :mod:`.retry`. A face only
-sends, receives and sleeps, and names its HTTP library's faults. Neither library is imported before
-the first request.
+They share :mod:`.base_client`, :mod:`.errors` and :mod:`.retry`. Each client only sends and
+receives, and translates the exceptions of its HTTP library. The library is imported at the first
+request.
 """
 
 from __future__ import annotations

@@ -99,14 +99,14 @@ class Call(Generic[T]):
     path: str
     parameters: Mapping[str, Any]
     idempotent: bool
-    read: Callable[[Answer], T] = field(repr=False)
+    parse: Callable[[Answer], T] = field(repr=False)
     missing_ok: bool = False
     forbidden_is_final: bool = False
     min_api_version: str = OLDEST_API_VERSION
     default_api_version: str | None = None
     service: str = JOBS_SERVICE
     max_response_bytes: int | None = None
-    read_stream: Callable[[Iterable[bytes]], T] | None = field(default=None, repr=False)
+    parse_stream: Callable[[Iterable[bytes]], T] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:
@@ -195,7 +195,7 @@ def list_jobs(
     :param name: exact name to filter by, where the service can.
     """
     parameters = _given(limit=limit, offset=offset, name=name)
-    items = partial(parse_items, name="jobs", read=parse_job)
+    items = partial(parse_items, name="jobs", parse=parse_job)
     return _paged("list", parameters, items, "job_id")
 
 
@@ -295,7 +295,7 @@ def list_runs(
         run_type=run_type,
     )
     items = (
-        partial(parse_items, name="runs", read=parse_run)
+        partial(parse_items, name="runs", parse=parse_run)
         if check_items
         else partial(parse_items_with_id, name="runs", id_name="run_id")
     )
@@ -338,7 +338,7 @@ def export_run_as_stream(
     """
     return replace(
         cast("Call[T]", export_run(run_id, views_to_export)),
-        read_stream=lambda parts: receive(iter_views(parts)),
+        parse_stream=lambda parts: receive(iter_views(parts)),
     )
 
 
@@ -394,7 +394,7 @@ def _paged(
     items: Callable[[Answer], list[Answer]],
     id_name: str,
 ) -> Call[Page[Answer]]:
-    def read(answer: Answer) -> Page[Answer]:
+    def parse(answer: Answer) -> Page[Answer]:
         return Page(items(answer), *parse_page_token(answer), id_name)
 
-    return Call("GET", path, parameters, True, read)
+    return Call("GET", path, parameters, True, parse)

@@ -115,7 +115,7 @@ class JobsAPIError(Exception):
         self.attempts = 0
         self.elapsed_seconds = 0.0
 
-    def gave_up(
+    def record_attempts(
         self, call: str, attempts: int, elapsed_seconds: float, *, outcome_unknown: bool
     ) -> None:
         """Record what was tried; the client calls this before it lets the error through."""

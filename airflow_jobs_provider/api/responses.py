@@ -326,15 +326,15 @@ def parse_views(answer: Answer) -> list[Answer]:
     return answer.get("views") or []
 
 
-def parse_items(answer: Answer, name: str, read: Callable[[Any], Answer]) -> list[Answer]:
+def parse_items(answer: Answer, name: str, parse: Callable[[Any], Answer]) -> list[Answer]:
     """Return the items on a page of a list.
 
     :param answer: the page.
     :param name: the field that holds the items.
-    :param read: checks one of them.
+    :param parse: checks one of them.
     :raises InvalidResponseError: they are not a list, or one of them does not fit.
     """
-    _check(answer, {name: _list(read)})
+    _check(answer, {name: _list(parse)})
     return answer.get(name) or []
 
 

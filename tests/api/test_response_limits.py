@@ -54,7 +54,7 @@ def test_an_answer_that_comes_byte_by_byte(name: str, face: Face, server: Script
     server.will(DRIPS[name], answer({"run_id": 7}))
     face.connect(server.url, timeout_seconds=5, response_timeout_seconds=0.5)
     began = time.monotonic()
-    with pytest.raises(errors.ResponseLostError, match=r"not whole within 0\.5 s"):
+    with pytest.raises(errors.ResponseLostError, match=r"not complete within 0\.5 s"):
         face.send(endpoints.get_run(7), retries=ONCE)
     assert 0.4 < time.monotonic() - began < 3
 

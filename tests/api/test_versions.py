@@ -212,7 +212,7 @@ def test_the_pages_of_a_list_are_of_one_version(answer: dict[str, Any]) -> None:
     for call, version in lists:
         pages = Paginator(call)
         items = {"runs": [{"run_id": 1}]} if call.path == "runs/list" else {"jobs": [{"job_id": 1}]}
-        pages.add_page(call.read({**items, **answer}))
+        pages.add_page(call.parse({**items, **answer}))
         following = pages.call()
         assert following.api_version() == call.api_version() == version
         assert following.api_version("2.0") == "2.0"

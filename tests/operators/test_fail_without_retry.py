@@ -227,7 +227,7 @@ def test_every_error_of_the_api_reaches_user_code_as_both_kinds() -> None:
         errors.BadRequestError(**facts),
     ]
     for error in samples:
-        error.gave_up("runs/get", 3, 4.0, outcome_unknown=True)
+        error.record_attempts("runs/get", 3, 4.0, outcome_unknown=True)
         with pytest.raises(AirflowException) as caught, airflow_exceptions():
             raise error
         both: Any = caught.value

@@ -40,8 +40,11 @@ def _reason(fault: str) -> str:
         "429": "429 REQUEST_LIMIT_EXCEEDED",
         "403": "answered 403 Invalid access token",
         "200 not JSON": "200 with no JSON object but 'Bad Gateway'",
-        "time-out": "no whole answer came from 127.0.0.1.*nothing came for",
-    }.get(re.sub(r" (before|after) handling| with Retry-After", "", fault), "no whole answer came")
+        "time-out": "no complete response came from 127.0.0.1.*nothing came for",
+    }.get(
+        re.sub(r" (before|after) handling| with Retry-After", "", fault),
+        "no complete response came",
+    )
 
 
 def _check_one_line(bench: Bench, endpoint: str, fault: str) -> None:

@@ -285,7 +285,7 @@ def test_workflows(name: str, data: st.DataObject) -> None:
     def send(call: endpoints.Call[Any]) -> Any:
         drawn = data.draw(kinds.get(call.path, launches))
         try:
-            return call.read(json.loads(json.dumps(drawn)))
+            return call.parse(json.loads(json.dumps(drawn)))
         except InvalidResponseError as error:
             raise UnexpectedResponseError(status=200, excerpt=error.problem) from None
 

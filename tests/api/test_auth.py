@@ -1,0 +1,243 @@
+"""Credentials at the wire: one fetch for many requests, new tokens in time, no secret shown."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from airflow_jobs_provider.api import endpoints
+from airflow_jobs_provider.api.auth import AccessToken, Basic, CachedCredentials, Credentials, Token
+from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
+from airflow_jobs_provider.api.errors import CredentialsError, JobsAPIError, ServerError
+from airflow_jobs_provider.api.retry import RetryPolicy
+from tests.fakes.scripted_server import ScriptedServer, answer
+from tests.helpers.client_face import Face
+from tests.helpers.tracebacks import shown_with_locals
+
+POLLING = RetryPolicy(random=lambda: 0.0).without_deadline()
+LIFETIME = 3600.0
+
+
+class CountingCredentials(CachedCredentials):
+    """Tokens ``t1``, ``t2``, ... that live for an hour of the clock that is passed in."""
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = lambda: 0.0,
+        before_fetch: Callable[[], object] = lambda: None,
+    ) -> None:
+        super().__init__(clock=clock)
+        self.fetched = 0
+        self.threads: list[int] = []
+        self._clock = clock
+        self._before_fetch = before_fetch
+
+    def fetch_token(self) -> AccessToken:
+        """Return the next token."""
+        self.threads.append(threading.get_ident())
+        self._before_fetch()
+        self.fetched += 1
+        return AccessToken(f"t{self.fetched}", self._clock() + LIFETIME)
+
+
+def sent(server: ScriptedServer) -> list[str]:
+    """Return the tokens that the server received, in order."""
+    return [request.headers["authorization"].removeprefix("Bearer ") for request in server.requests]
+
+
+def test_a_token_is_fetched_once_and_reused(face: Face, server: ScriptedServer) -> None:
+    """Each request carries the token; only the first one fetches it."""
+    credentials = CountingCredentials()
+    face.connect(server.url, credentials)
+    for _ in range(3):
+        face.send(endpoints.get_run(7))
+    assert (credentials.fetched, sent(server)) == (1, ["t1"] * 3)
+
+
+@pytest.mark.parametrize(("seconds", "token"), [(0, "t1"), (3299, "t1"), (3300, "t2")])
+def test_a_token_is_replaced_before_it_expires(
+    seconds: float, token: str, face: Face, server: ScriptedServer
+) -> None:
+    """A token of an hour is used for 55 minutes."""
+    now = [1000.0]
+    face.connect(server.url, CountingCredentials(lambda: now[0]))
+    face.send(endpoints.get_run(7))
+    now[0] += seconds
+    face.send(endpoints.get_run(7))
+    assert sent(server) == ["t1", token]
+
+
+def test_a_token_without_an_end_is_kept(face: Face, server: ScriptedServer) -> None:
+    """Whatever the time, a token that does not expire is not fetched again."""
+
+    class Endless(CountingCredentials):
+        def fetch_token(self) -> AccessToken:
+            return AccessToken(super().fetch_token().value)
+
+    now = [0.0]
+    face.connect(server.url, Endless(lambda: now[0]))
+    face.send(endpoints.get_run(7))
+    now[0] = 1e12
+    face.send(endpoints.get_run(7))
+    assert sent(server) == ["t1", "t1"]
+
+
+def test_a_refused_token_is_replaced(face: Face, server: ScriptedServer) -> None:
+    """While a run is polled, the attempt after a 401 carries a new token."""
+    face.connect(server.url, CountingCredentials(lambda: sum(face.waits)))
+    server.will(answer({}, 401))
+    face.send(endpoints.get_run(7), retries=POLLING)
+    assert (sent(server), face.waits) == (["t1", "t2"], [30])
+
+
+def test_requests_that_are_refused_together_fetch_one_token(server: ScriptedServer) -> None:
+    """Ten refusals of one token lead to one new token."""
+    now = [1000.0]
+    credentials = CountingCredentials(lambda: now[0])
+    server.will(*(answer({}, 401) for _ in range(10)))
+
+    async def sleep(seconds: float) -> None:
+        now[0] = 1000.0 + seconds
+        await asyncio.sleep(0)
+
+    async def send_all() -> None:
+        async with AsyncJobsClient(server.url, credentials, sleep=sleep, retries=POLLING) as client:
+            await asyncio.gather(*(client.send(endpoints.get_run(n)) for n in range(1, 11)))
+
+    asyncio.run(send_all())
+    assert sorted(sent(server)) == ["t1"] * 10 + ["t2"] * 10
+    assert credentials.fetched == 2
+
+
+def test_coroutines_share_one_fetch_and_the_loop_goes_on(server: ScriptedServer) -> None:
+    """While the token is fetched in a thread the event loop runs; nobody fetches it again."""
+    go_on = threading.Event()
+    tell_loop: list[Callable[[], object]] = []
+
+    def wait_for_the_loop() -> None:
+        tell_loop[0]()
+        assert go_on.wait(10), "the event loop was blocked"
+
+    credentials = CountingCredentials(before_fetch=wait_for_the_loop)
+
+    async def send_all() -> None:
+        is_fetching = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        tell_loop.append(lambda: loop.call_soon_threadsafe(is_fetching.set))
+        async with AsyncJobsClient(server.url, credentials) as client:
+            tasks = [asyncio.create_task(client.send(endpoints.get_run(n))) for n in range(1, 21)]
+            await is_fetching.wait()
+            # One that gives up does not end the fetch for the others.
+            tasks[0].cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await tasks[0]
+            go_on.set()
+            await asyncio.gather(*tasks[1:])
+
+    asyncio.run(send_all())
+    assert sent(server) == ["t1"] * 19
+    assert (credentials.fetched, len(credentials.threads)) == (1, 1)
+    assert credentials.threads[0] != threading.get_ident()
+
+
+def test_threads_share_one_fetch(server: ScriptedServer) -> None:
+    """Clients of several threads with the same credentials fetch one token."""
+    barrier = threading.Barrier(4)
+    credentials = CountingCredentials()
+
+    def send() -> None:
+        with JobsClient(server.url, credentials) as client:
+            barrier.wait(10)
+            client.send(endpoints.get_run(7))
+
+    with ThreadPoolExecutor(4) as pool:
+        for future in [pool.submit(send) for _ in range(4)]:
+            future.result(30)
+    assert (credentials.fetched, sent(server)) == (1, ["t1"] * 4)
+
+
+def test_credentials_serve_one_event_loop_after_another(server: ScriptedServer) -> None:
+    """What was fetched in a loop that has ended is no obstacle in the next one."""
+    now = [0.0]
+    credentials = CountingCredentials(lambda: now[0])
+
+    async def send() -> None:
+        async with AsyncJobsClient(server.url, credentials) as client:
+            await client.send(endpoints.get_run(7))
+
+    asyncio.run(send())
+    now[0] += LIFETIME
+    asyncio.run(send())
+    assert sent(server) == ["t1", "t2"]
+
+
+def test_a_fetch_that_fails_for_now_is_retried(face: Face, server: ScriptedServer) -> None:
+    """The retry policy decides, as for a response of the workspace; nothing is sent before."""
+    failures: list[JobsAPIError] = [ServerError(status=503)]
+
+    def fail_once() -> None:
+        if failures:
+            raise failures.pop()
+
+    face.connect(server.url, CountingCredentials(before_fetch=fail_once))
+    face.send(endpoints.get_run(7))
+    assert (sent(server), face.waits) == (["t1"], [30])
+
+
+def test_a_fetch_that_cannot_work_is_an_error_at_once(face: Face, server: ScriptedServer) -> None:
+    """Credentials that do not exist are not waited for."""
+
+    def fail() -> None:
+        raise CredentialsError("there is no such principal")
+
+    face.connect(server.url, CountingCredentials(before_fetch=fail))
+    with pytest.raises(CredentialsError, match="no such principal"):
+        face.send(endpoints.get_run(7))
+    assert (server.requests, face.waits) == ([], [])
+
+
+def test_an_unknown_exception_shows_no_secret(face: Face, server: ScriptedServer) -> None:
+    """What an authentication library raises is named by its class; its message may be secret."""
+
+    class Failing(Credentials):
+        def authorization(self) -> str:
+            raise OSError("client_secret=hush")
+
+    face.connect(server.url, Failing())
+    with pytest.raises(CredentialsError, match="OSError") as caught:
+        face.send(endpoints.get_run(7))
+    assert "hush" not in shown_with_locals(caught.value)
+    assert (server.requests, face.waits) == ([], [])
+
+
+@pytest.mark.parametrize("value", ["", " ", "a b", "a\nb", "tökeн"])
+def test_a_token_that_no_header_can_hold(value: str, face: Face, server: ScriptedServer) -> None:
+    """A fetched token is checked like one of a connection; it is not kept."""
+
+    class Odd(CachedCredentials):
+        def fetch_token(self) -> AccessToken:
+            return AccessToken(value)
+
+    face.connect(server.url, Odd())
+    for _ in range(2):
+        with pytest.raises(CredentialsError, match="the token"):
+            face.send(endpoints.get_run(7))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("credentials", [Token("t"), Basic("me", "p")])
+def test_static_credentials_need_no_thread(credentials: Credentials) -> None:
+    """From asyncio they answer at once, without a turn of the event loop."""
+    with pytest.raises(StopIteration) as returned:
+        credentials.a_authorization().__await__().__next__()
+    assert returned.value.value == credentials.authorization()
+
+
+def test_no_repr_shows_a_secret() -> None:
+    """Credentials and tokens can be logged."""
+    shown = repr((Token("hush"), Basic("me", "hush"), AccessToken("hush", 1.0)))
+    assert "hush" not in shown
