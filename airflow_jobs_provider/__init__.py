@@ -1,19 +1,19 @@
 """Airflow provider for the Databricks Jobs API.
 
-Importing this package costs nothing: Airflow reads ``get_provider_info`` at every start, so nothing
-but the form's plain data is imported, and that only there.
+Airflow calls ``get_provider_info`` at every start, so this module and what the function imports
+need nothing but the standard library.
 """
 
 from __future__ import annotations
 
-__all__ = ["__version__", "get_provider_info"]
+from airflow_jobs_provider._version import __version__
 
-__version__ = "0.1.0"
+__all__ = ["__version__", "get_provider_info"]
 
 
 def get_provider_info() -> dict[str, object]:
     """Tell Airflow what this distribution brings (the ``apache_airflow_provider`` entry point)."""
-    from airflow_jobs_provider import connection_form
+    from airflow_jobs_provider.hooks import form
 
     return {
         "package-name": "airflow-jobs-provider",
@@ -25,11 +25,11 @@ def get_provider_info() -> dict[str, object]:
                 "connection-type": "databricks_jobs",
                 "hook-class-name": "airflow_jobs_provider.hooks.jobs.DatabricksJobsHook",
                 "hook-name": "Databricks Jobs",
-                "conn-fields": connection_form.conn_fields(),
+                "conn-fields": form.conn_fields(),
                 "ui-field-behaviour": {
-                    "hidden-fields": connection_form.HIDDEN_FIELDS,
-                    "relabeling": connection_form.RELABELING,
-                    "placeholders": connection_form.PLACEHOLDERS,
+                    "hidden-fields": form.HIDDEN_FIELDS,
+                    "relabeling": form.RELABELING,
+                    "placeholders": form.PLACEHOLDERS,
                 },
             }
         ],

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
-from airflow_jobs_provider import __version__
+from airflow_jobs_provider._version import __version__
 from airflow_jobs_provider.api.auth import Credentials
 from airflow_jobs_provider.api.encoding import (
     ACCEPT_ENCODING,

@@ -1,77 +1,216 @@
-"""Who imports whom, and what an import costs."""
+"""Which module imports which, what of Airflow they name, and what an import loads."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "airflow_jobs_provider"
-# What a part may import of this package; imports run downwards only.
-MAY_IMPORT = {
-    "api": {"api"},
-    "local": {"local", "api"},
-    "exceptions": {"api"},
-    "xcom": set(),
-    "links": set(),
-    "run_result": {"exceptions", "xcom", "api"},
-    "connection_form": set(),
-    "__init__": {"connection_form"},
-    "hooks": {"hooks", "connection_form", "api"},
-    "airflow_compat": {"airflow_compat", "xcom", "api"},
-    "triggers": {"triggers", "airflow_compat", "run_result", "xcom", "hooks", "api"},
-    "operators": {
-        "operators",
-        "triggers",
-        "airflow_compat",
-        "run_result",
-        "exceptions",
-        "links",
-        "hooks",
-        "api",
-    },
-    "sensors": {
-        "sensors",
-        "operators",
-        "triggers",
-        "airflow_compat",
-        "exceptions",
-        "links",
-        "hooks",
-        "api",
-    },
-}
+NAME = "airflow_jobs_provider"
+PACKAGE = Path(__file__).parents[2] / NAME
+# From the bottom to the top. A module belongs to the longest of these names that its own begins
+# with, and imports modules of that one and of lower layers only.
+LAYERS = (
+    ("_version",),
+    ("api",),
+    ("api.endpoints",),
+    ("api.pagination", "api.base_client", "api.workflows.base"),
+    ("api.async_client", "api.blocking_client", "api.workflows"),
+    ("api.client",),
+    ("local",),
+    ("xcom", "exceptions"),
+    ("links", "run_result", "airflow_compat", "hooks"),
+    ("triggers",),
+    ("operators",),
+    ("sensors",),
+    ("testing",),
+    ("",),
+)
+# What those modules import of Airflow that are not in airflow_compat: public in all its lines.
+PUBLIC_AIRFLOW = (
+    "airflow.providers.common.compat.connection",
+    "airflow.providers.common.compat.sdk",
+    "airflow.triggers.base",
+)
+# Likewise, for type annotations: Airflow 2 does not have it.
+TYPES_OF_AIRFLOW = "airflow.sdk"
 
 
-def imports(file: Path) -> set[str]:
-    """Return the modules that a file imports anywhere, also inside functions."""
+def module_name(file: Path) -> str:
+    """Return a module's name below the package; empty for the package itself."""
+    parts = file.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+FILES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
+TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Return what a module imports anywhere: also in functions and under TYPE_CHECKING."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{file}: relative import"
+            assert node.level == 0, "a relative import"
             found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
+def own_imports(name: str) -> set[str]:
+    """Return the modules of this package that a module imports, by their names below it."""
+    found: set[str] = set()
+    for imported in imports(TREES[name]):
+        package, _, below = imported.partition(".")
+        if package == NAME:
+            # What is imported from a module is no module.
+            found.add(below if below in FILES else below.rpartition(".")[0])
+    return found
+
+
+def is_in(name: str, part: str) -> bool:
+    """Return whether a module is a part, or in it."""
+    return not part or name == part or name.startswith(f"{part}.")
+
+
+def place(name: str) -> tuple[int, str]:
+    """Return a module's layer, and which part of it the module is in."""
+    _, layer, part = max(
+        (len(part), layer, part)
+        for layer, parts in enumerate(LAYERS)
+        for part in parts
+        if is_in(name, part)
+    )
+    return layer, part
+
+
+def test_every_module_has_a_layer() -> None:
+    """The topmost one is for the package itself only, and no part is a leftover."""
+    assert [name for name in FILES if place(name)[1] == ""] == [""]
+    parts = {part for parts in LAYERS for part in parts}
+    assert parts - {place(name)[1] for name in FILES} <= {"testing"}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_run_downwards(name: str) -> None:
+    """A module imports its own part and lower layers."""
+    layer, part = place(name)
+    for imported in own_imports(name):
+        other_layer, other_part = place(imported)
+        assert other_part == part or other_layer < layer, f"{name} imports {imported}"
+
+
+def test_no_imports_are_circular() -> None:
+    """Not even those in functions, or for types only. A cycle raises CycleError with its names."""
+    graph = {name: own_imports(name) - {name} for name in FILES}
+    assert len(list(TopologicalSorter(graph).static_order())) == len(FILES)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_only_tests_import_the_local_workspace(name: str) -> None:
+    """What runs in Airflow knows nothing of it."""
+    if place(name)[1] not in ("local", "testing"):
+        assert not [other for other in own_imports(name) if is_in(other, "local")]
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if place(name)[0] <= place("local")[0]])
+def test_the_api_and_the_local_workspace_know_no_airflow(name: str) -> None:
+    """Both work where it is not installed."""
+    assert not [other for other in imports(TREES[name]) if other.partition(".")[0] == "airflow"]
+
+
+def private_uses(source: ast.AST) -> list[str]:
+    """Return what in a module depends on Airflow's version or internals."""
+    typing_only: set[ast.AST] = set()
+    from_airflow: set[str] = set()
+    found: list[str] = []
+    for node in ast.walk(source):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            typing_only |= {inner for statement in node.body for inner in ast.walk(statement)}
+    for node in ast.walk(source):
+        if isinstance(node, (ast.Import, ast.ImportFrom)):
+            for imported in imports(node):
+                if imported.partition(".")[0] != "airflow":
+                    continue
+                from_airflow.add(imported.rpartition(".")[2])
+                public = (*PUBLIC_AIRFLOW, *([TYPES_OF_AIRFLOW] if node in typing_only else []))
+                if not any(is_in(imported, part) for part in public):
+                    found.append(imported)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            # As in import_module("airflow.models"), or an attribute of a private name.
+            is_module = re.fullmatch(r"airflow(\.\w+)+", node.value)
+            if (is_module and node.value not in PUBLIC_AIRFLOW) or re.match(
+                r"_[A-Z]\w+__\w", node.value
+            ):
+                found.append(node.value)
+        elif isinstance(node, (ast.Name, ast.Attribute)):
+            word = node.id if isinstance(node, ast.Name) else node.attr
+            if word in ("SUPERVISOR_COMMS", "_getframe", "airflow_line", "airflow_version"):
+                found.append(word)
+            elif word == "modules" and ast.unparse(node) == "sys.modules":
+                found.append("sys.modules")
+    for node in ast.walk(source):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("hasattr", "getattr"):
+            if ast.unparse(node.args[0]) in from_airflow:
+                found.append(ast.unparse(node))
+        elif isinstance(node, ast.Try) and "ImportError" in "".join(
+            ast.unparse(handler.type) for handler in node.handlers if handler.type
+        ):
+            found += [name for name in imports(node) if name.partition(".")[0] == "airflow"]
+    return found
+
+
 @pytest.mark.parametrize(
-    "file", sorted(PACKAGE.rglob("*.py")), ids=lambda f: str(f.relative_to(PACKAGE))
+    "name",
+    [name for name in FILES if place(name)[1] != "airflow_compat" and not is_in(name, "local")],
 )
-def test_imports_run_downwards(file: Path) -> None:
-    """A part imports only parts below it; api and local never import Airflow."""
-    part = file.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    for name in imports(file):
-        first, _, rest = name.partition(".")
-        if first == "airflow":
-            assert part not in ("api", "local"), f"{file} imports {name}"
-        elif first == "airflow_jobs_provider":
-            imported = rest.split(".")[0]
-            if imported != "__version__":
-                assert imported in MAY_IMPORT[part], f"{file} imports {name}"
+def test_only_airflow_compat_knows_airflows_versions_and_internals(name: str) -> None:
+    """A new version of Airflow is a change there, and nowhere else."""
+    assert private_uses(TREES[name]) == []
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from airflow import __version__",
+        "import airflow.models",
+        "def f():\n    from airflow.sdk.execution_time.comms import GetTaskStates",
+        "from airflow.sdk import Context",
+        "if TYPE_CHECKING:\n    from airflow.models import TaskInstance",
+        "import_module('airflow.sdk.execution_time.comms')",
+        "from airflow.triggers.base import BaseTrigger\nhasattr(BaseTrigger, 'on_kill')",
+        "try:\n    from airflow.triggers.base import TaskFailedEvent\nexcept ImportError: ...",
+        "task_runner.SUPERVISOR_COMMS.send(1)",
+        "sys._getframe()",
+        "sys.modules.get('x')",
+        "airflow_version() >= (3, 0)",
+        "getattr(task, '_BaseOperator__from_mapped', False)",
+    ],
+)
+def test_a_version_check_and_a_private_import_are_found(code: str) -> None:
+    """The test above is not blind."""
+    assert private_uses(ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from airflow.providers.common.compat.sdk import BaseOperator",
+        "from airflow.triggers.base import BaseTrigger",
+        "if TYPE_CHECKING:\n    from airflow.sdk import Context",
+        "hasattr(value, 'resolve')",
+        "try:\n    import resource\nexcept ImportError: ...",
+    ],
+)
+def test_public_names_are_no_private_use(code: str) -> None:
+    """All lines of Airflow have them."""
+    assert private_uses(ast.parse(code)) == []
 
 
 def loaded_by(statement: str, after: str = "") -> set[str]:
@@ -106,8 +245,13 @@ def test_parsing_a_dag_loads_nothing_heavy(module: str) -> None:
 def test_the_package_itself_loads_nothing_else() -> None:
     """Airflow imports the package at every start, to ask what it brings."""
     loaded = loaded_by("import airflow_jobs_provider; airflow_jobs_provider.get_provider_info()")
-    ours = {"airflow_jobs_provider", "airflow_jobs_provider.connection_form"}
-    assert loaded - {"__future__"} == ours
+    assert {name for name in loaded if name.partition(".")[0] == NAME} == {
+        NAME,
+        f"{NAME}._version",
+        f"{NAME}.hooks",
+        f"{NAME}.hooks.form",
+    }
+    assert {name.partition(".")[0] for name in loaded} <= {NAME, *sys.stdlib_module_names}
 
 
 def test_the_api_works_without_airflow() -> None:

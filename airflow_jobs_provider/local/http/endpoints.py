@@ -7,70 +7,28 @@ Reference: the section that each function names.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
 from airflow_jobs_provider.local import checks
-from airflow_jobs_provider.local.engine.model import Job, Run, RunType, task_of
-from airflow_jobs_provider.local.engine.responses import job_answer, output_answer, run_answer
+from airflow_jobs_provider.local.engine.model import Job, RunType, task_of
+from airflow_jobs_provider.local.engine.responses import job_answer, output_answer
 from airflow_jobs_provider.local.errors import (
     ApiError,
     invalid,
     job_does_not_exist,
-    run_does_not_exist,
 )
+from airflow_jobs_provider.local.http.call import Call, Endpoint
 from airflow_jobs_provider.local.http.pages import export_notebook
 from airflow_jobs_provider.local.http.permissions import read_access_control_list
-from airflow_jobs_provider.local.service import Service
 from airflow_jobs_provider.local.versions import LATEST, Version, page_token, position_of
 
-__all__ = ["ENDPOINTS", "Call", "Endpoint", "endpoints_of"]
+__all__ = ["ENDPOINTS", "endpoints_of"]
 
 _DEFAULT_PAGE = 20
 _MAX_OFFSET = 10_000
 _NOT_SETTINGS = {"idempotency_token", "access_control_list"}
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """An authorized request: its workspace, API version and data."""
-
-    service: Service
-    version: Version
-    data: Mapping[str, Any]
-
-    def job(self, name: str = "job_id") -> Job:
-        """Return the job that the request names."""
-        job_id = checks.required_integer(self.data, name)
-        job = self.service.store.job(job_id)
-        if job is None:
-            raise job_does_not_exist(job_id)
-        return job
-
-    def run(self) -> Run:
-        """Return the run that the request names."""
-        run_id = checks.required_integer(self.data, "run_id")
-        run = self.service.store.run(run_id)
-        if run is None:
-            raise run_does_not_exist(run_id)
-        return run
-
-    def answer(self, run: Run, *, with_tasks: bool = True, first_task: int = 0) -> dict[str, Any]:
-        """Return a run as this version answers it."""
-        store = self.service.store
-        return run_answer(
-            run,
-            self.version,
-            self.service.base_url,
-            lambda parent: store.task_runs([parent.run_id]),
-            with_tasks=with_tasks,
-            first_task=first_task,
-        )
-
-
-Endpoint = Callable[[Call], Awaitable[dict[str, Any]]]
 
 
 async def create(call: Call) -> dict[str, Any]:

@@ -6,14 +6,12 @@ the job is created ("Create", ``access_control_list``).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow_jobs_provider.local.checks.request_fields import wrong_type
 from airflow_jobs_provider.local.engine.model import Job
 from airflow_jobs_provider.local.errors import invalid
-
-if TYPE_CHECKING:
-    from airflow_jobs_provider.local.http.endpoints import Call, Endpoint
+from airflow_jobs_provider.local.http.call import Call, Endpoint
 
 __all__ = ["PERMISSION_ENDPOINTS", "read_access_control_list"]
 

@@ -20,8 +20,9 @@ from airflow_jobs_provider.local.engine.model import Run, RunType
 from airflow_jobs_provider.local.engine.parameters import list_parameters, notebook_parameters
 from airflow_jobs_provider.local.errors import ApiError, invalid, malformed
 from airflow_jobs_provider.local.http import pages
+from airflow_jobs_provider.local.http.call import Call, Endpoint
 from airflow_jobs_provider.local.http.connections import Connection, Connections, Timeouts
-from airflow_jobs_provider.local.http.endpoints import Call, Endpoint, endpoints_of
+from airflow_jobs_provider.local.http.endpoints import endpoints_of
 from airflow_jobs_provider.local.http.permissions import PERMISSION_ENDPOINTS
 from airflow_jobs_provider.local.service import Service
 from airflow_jobs_provider.local.versions import LATEST, VERSIONS, Version
