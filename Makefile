@@ -12,6 +12,7 @@
 #   make test-slow, test-real-clients
 #   make test-distributed   Celery, PostgreSQL, Redis, two workers and triggerers; INSTALL=1 installs them
 #   make fuzz       random answers of the service, 2000 a test (FUZZ_EXAMPLES=2000)
+#   make mutants    how many changes of the code the tests notice (MUTANTS=api/retry.py for one module)
 #   make bench      what docs/benchmarks.md tells, but for the cost of checking: 25 minutes
 #
 # PYTHON=/path/to/python3 chooses another Python.
@@ -21,6 +22,7 @@ AIRFLOW_PORT ?= 8080
 PYTEST_ARGS ?=
 INSTALL ?=
 FUZZ_EXAMPLES ?= 2000
+MUTANTS ?=
 # "distributed and not thorough" is what the whole check runs.
 DISTRIBUTED ?= distributed
 export PYTHON
@@ -44,7 +46,7 @@ TEST_AIRFLOW = $(AIRFLOW_LINES:%=test-airflow-%)
 TEST_PYTHON = $(PYTHON_VERSIONS:%=test-python-%)
 TEST_STANDALONE = $(STANDALONE_LINES:%=test-standalone-%)
 
-.PHONY: help demo airflow test test-all bench fuzz test-dag-runs test-distributed test-slow test-standalone test-real-clients lint format constraints clean \
+.PHONY: help demo airflow test test-all bench fuzz mutants test-dag-runs test-distributed test-slow test-standalone test-real-clients lint format constraints clean \
 	venv venv-dev $(TEST_AIRFLOW) $(TEST_PYTHON) $(TEST_STANDALONE)
 
 help:
@@ -76,6 +78,10 @@ test-standalone: venv-dev
 # The quick tests have these with a fixed seed.
 fuzz: venv-dev
 	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) .venv/bin/python -m pytest $(IN_PARALLEL) tests/package/test_fuzz.py $(PYTEST_ARGS)
+
+mutants: venv-dev
+	.venv/bin/python -m pip install --quiet -c constraints/airflow-3.3.txt --editable '.[mutants]'
+	nice -n 10 .venv/bin/python -m scripts.mutants $(MUTANTS)
 
 test-slow: venv-dev
 	.venv/bin/python -m pytest -m slow tests $(PYTEST_ARGS)
