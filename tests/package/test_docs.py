@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_jobs_provider.api.schema.rules import RULES
+from scripts import architecture_diagrams
 from scripts.airflow_env import ROOT
 from scripts.reference_docs import PAGE, page
 from tests.helpers.snippets import IN_A_DAG, NOT_RUN, RUN_BY, SNIPPETS, Snippet
@@ -22,6 +24,28 @@ DOCUMENTS = sorted(
 def test_the_page_is_what_the_code_says() -> None:
     """docs/reference.md is stale unless `python -m scripts.reference_docs` would write the same."""
     assert PAGE.read_text() == page(), "run: python -m scripts.reference_docs"
+
+
+@pytest.mark.parametrize(
+    ("picture", "draw"),
+    [
+        (architecture_diagrams.LAYERS_PICTURE, architecture_diagrams.layers),
+        (architecture_diagrams.RUN_PICTURE, architecture_diagrams.one_run),
+    ],
+)
+def test_the_pictures_are_what_the_script_draws(picture: Path, draw: Callable[[], str]) -> None:
+    """A picture is stale unless the script would draw the same."""
+    assert picture.read_text() == draw(), "run: python -m scripts.architecture_diagrams"
+
+
+def test_the_picture_of_the_layers_has_every_part() -> None:
+    """Each module and package of the package is in one box."""
+    drawn = {name.strip("/") for row in architecture_diagrams.LAYERS for name, _ in row}
+    package = ROOT / "airflow_jobs_provider"
+    parts = {path.stem for path in package.iterdir() if path.suffix == ".py"} | {
+        path.parent.name for path in package.glob("*/__init__.py")
+    }
+    assert drawn == parts - {"__init__", "_version", "api", "local"}
 
 
 def test_every_rule_names_its_section_of_the_reference() -> None:
