@@ -1,0 +1,112 @@
+"""What an operator knows of its execution, of the run that it launched, and of a kill."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from airflow_jobs_provider.airflow_compat.handover import Successor
+from airflow_jobs_provider.api.workflows.launched_run import LaunchedRun
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.airflow_compat.deferral import Deferral
+    from airflow_jobs_provider.airflow_compat.nested_operators import TryExecutions
+    from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+
+__all__ = ["ExecutionState", "KillState"]
+
+
+class KillState(StrEnum):
+    """Whether the task was killed, and what that means for its run.
+
+    * NOT_KILLED: the task was not killed.
+    * NO_RUN: it was killed while no run could be active.
+    * UNDECIDED: it was killed during a request to Airflow, when no other request can be sent. The
+      decision is made before the next step.
+    * CANCEL: nothing follows the run. It is cancelled, unless ``cancel_on_kill`` is False.
+    * LEFT_TO_RETRY: the run goes on. The retry that Airflow starts after this try follows it.
+    * LEFT_TO_SUCCESSOR: the run goes on. A try that Airflow has started, or the trigger, follows it.
+    """
+
+    NOT_KILLED = "not killed"
+    NO_RUN = "no run"
+    UNDECIDED = "undecided"
+    CANCEL = "cancel"
+    LEFT_TO_RETRY = "left to retry"
+    LEFT_TO_SUCCESSOR = "left to successor"
+
+    @classmethod
+    def from_successor(cls, successor: Successor) -> KillState:
+        """Return the decision that follows from the run's successor."""
+        return _BY_SUCCESSOR[successor]
+
+
+_BY_SUCCESSOR = {
+    Successor.NONE: KillState.CANCEL,
+    Successor.RETRY: KillState.LEFT_TO_RETRY,
+    Successor.EXISTING: KillState.LEFT_TO_SUCCESSOR,
+}
+
+
+@dataclass(slots=True)
+class ExecutionState:
+    """The state of one execution of an operator that launches a run.
+
+    ==========================  ================================================================
+    What happens                What changes
+    ==========================  ================================================================
+    The operator is made        Nothing is known.
+    The execution starts, or    :meth:`next_execution` makes a new state. ``kill`` and
+    resumes after a deferral    ``started_at`` are kept.
+    A request is sent           ``run``; see :class:`~.launched_run.LaunchedRun`.
+    The run was read            ``run_page_url``.
+    The task is killed          ``kill``.
+    The task is about to defer  ``deferral``.
+    ==========================  ================================================================
+
+    Airflow copies operators, and the copies share the state. So an execution never changes the
+    state of another one: it begins with a state of its own.
+
+    :ivar attempt: the task's attempt; None where this object has executed nothing, as in Airflow's
+        DAG processor.
+    :ivar executions: all executions of operators in that attempt.
+    :ivar run: the launch and its run.
+    :ivar kill: whether the task was killed, and what that means for the run.
+    :ivar deferral: a deferral that Airflow has not accepted yet.
+    :ivar run_page_url: page of the run.
+    :ivar started_at: when the try started, in seconds since the epoch, where Airflow tells a wrong
+        time; else None.
+    :ivar deadline: when ``execution_timeout`` is over, in seconds since the epoch, where a deferral
+        has stored it; else None.
+    """
+
+    attempt: TaskAttempt | None = None
+    executions: TryExecutions | None = None
+    run: LaunchedRun = field(default_factory=LaunchedRun)
+    kill: KillState = KillState.NOT_KILLED
+    deferral: Deferral | None = None
+    run_page_url: str | None = None
+    started_at: float | None = None
+    deadline: float | None = None
+
+    def next_execution(
+        self, attempt: TaskAttempt, executions: TryExecutions, deadline: float | None
+    ) -> ExecutionState:
+        """Return the state with which another execution begins.
+
+        :param attempt: the task's attempt.
+        :param executions: all executions of operators in that attempt.
+        :param deadline: see :attr:`deadline`.
+        """
+        return ExecutionState(
+            attempt=attempt,
+            executions=executions,
+            kill=self.kill,
+            started_at=self.started_at,
+            deadline=deadline,
+        )
+
+    def with_kill(self, kill: KillState) -> ExecutionState:
+        """Return the same state with another :attr:`kill`."""
+        return replace(self, kill=kill)
