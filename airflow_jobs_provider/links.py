@@ -31,7 +31,7 @@ class DatabricksJobRunLink(BaseOperatorLink):
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
         """Return the URL; empty as long as the task has pushed none."""
         # At the end of a task's process Airflow 3 asks the object that executed the task.
-        at_the_end = getattr(operator, "page_url_at_the_end", None)
-        if at_the_end is not None and (url := at_the_end()):
+        page_url = getattr(operator, "page_url_at_process_end", None)
+        if page_url is not None and (url := page_url()):
             return str(url)
         return XCom.get_value(key=RUN_PAGE_URL_KEY, ti_key=ti_key) or ""

@@ -9,11 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypedDict, TypeVar
 
 from airflow.providers.common.compat.sdk import XComArg
 
-__all__ = ["Flag", "Id", "ListOf", "Number", "Seconds", "StructureOf", "Text"]
+__all__ = [
+    "CompletionArguments",
+    "Flag",
+    "HookArguments",
+    "Id",
+    "ListOf",
+    "Number",
+    "Seconds",
+    "StructureOf",
+    "Text",
+]
 
 T = TypeVar("T")
 
@@ -25,3 +35,22 @@ Number: TypeAlias = int | str | XComArg
 Seconds: TypeAlias = Number | timedelta
 Flag: TypeAlias = bool | str | XComArg
 Id: TypeAlias = int | str | XComArg
+
+
+class HookArguments(TypedDict):
+    """What an operator passes on to the hook, on the worker and in the triggerer."""
+
+    retry_limit: int | None
+    retry_delay: float | None
+    retry_args: dict[str, Any] | None
+    caller: str
+
+
+class CompletionArguments(TypedDict):
+    """What an operator passes on to a trigger that may end the task."""
+
+    end_from_trigger: bool
+    do_xcom_push: bool
+    max_output_bytes: int | None
+    fail_on_partial_success: bool
+    multiple_outputs: bool

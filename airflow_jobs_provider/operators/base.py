@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+    from airflow_jobs_provider.operators.arguments import HookArguments
 
 __all__ = ["DatabricksJobsBaseOperator"]
 
@@ -68,11 +69,10 @@ class DatabricksJobsBaseOperator(BaseOperator):
 
         check_text("databricks_conn_id", self.databricks_conn_id)
         return DatabricksJobsHook(
-            self.databricks_conn_id, validate=self.validate, **self._hook_arguments
+            self.databricks_conn_id, validate=self.validate, **self._hook_arguments()
         )
 
-    @property
-    def _hook_arguments(self) -> dict[str, Any]:
+    def _hook_arguments(self) -> HookArguments:
         return {
             "retry_limit": self.databricks_retry_limit,
             "retry_delay": self.databricks_retry_delay,

@@ -11,7 +11,7 @@ from airflow_jobs_provider.api.workflows.launched_run import LaunchedRun
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.airflow_compat.deferral import Deferral
-    from airflow_jobs_provider.airflow_compat.nested_operators import TryExecutions
+    from airflow_jobs_provider.airflow_compat.nested_operators import AttemptExecutions
     from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
 
 __all__ = ["ExecutionState", "KillState"]
@@ -21,16 +21,17 @@ class KillState(StrEnum):
     """Whether the task was killed, and what that means for its run.
 
     * NOT_KILLED: the task was not killed.
-    * NO_RUN: it was killed while no run could be active.
+    * KILLED: it was killed. No run could be active, or the decision is being made.
     * UNDECIDED: it was killed during a request to Airflow, when no other request can be sent. The
       decision is made before the next step.
     * CANCEL: nothing follows the run. It is cancelled, unless ``cancel_on_kill`` is False.
     * LEFT_TO_RETRY: the run goes on. The retry that Airflow starts after this try follows it.
-    * LEFT_TO_SUCCESSOR: the run goes on. A try that Airflow has started, or the trigger, follows it.
+    * LEFT_TO_SUCCESSOR: the run goes on. Another try that Airflow has started, or the trigger,
+      follows it.
     """
 
     NOT_KILLED = "not killed"
-    NO_RUN = "no run"
+    KILLED = "killed"
     UNDECIDED = "undecided"
     CANCEL = "cancel"
     LEFT_TO_RETRY = "left to retry"
@@ -82,7 +83,7 @@ class ExecutionState:
     """
 
     attempt: TaskAttempt | None = None
-    executions: TryExecutions | None = None
+    executions: AttemptExecutions | None = None
     run: LaunchedRun = field(default_factory=LaunchedRun)
     kill: KillState = KillState.NOT_KILLED
     deferral: Deferral | None = None
@@ -91,7 +92,7 @@ class ExecutionState:
     deadline: float | None = None
 
     def next_execution(
-        self, attempt: TaskAttempt, executions: TryExecutions, deadline: float | None
+        self, attempt: TaskAttempt, executions: AttemptExecutions, deadline: float | None
     ) -> ExecutionState:
         """Return the state with which another execution begins.
 
@@ -110,3 +111,7 @@ class ExecutionState:
     def with_kill(self, kill: KillState) -> ExecutionState:
         """Return the same state with another :attr:`kill`."""
         return replace(self, kill=kill)
+
+    def with_start(self, started_at: float) -> ExecutionState:
+        """Return the same state with another :attr:`started_at`."""
+        return replace(self, started_at=started_at)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from airflow_jobs_provider.api.endpoints import Call
     from airflow_jobs_provider.api.workflows.base import Workflow
+    from airflow_jobs_provider.api.workflows.follow import Run
     from airflow_jobs_provider.api.workflows.launch import Launched
     from airflow_jobs_provider.operators.arguments import Id, ListOf, StructureOf, Text
 
@@ -148,7 +149,6 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         self.cancel_previous_runs = cancel_previous_runs
         self.repair_run = repair_run
         self.max_repairs = max_repairs
-        self._made_way = False
         self._check_when_parsed()
 
     def _fields_when_parsed(self) -> dict[str, Any]:
@@ -187,36 +187,36 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         if self.repair_run:
             from airflow_jobs_provider.api.endpoints import repair_run
 
-            # Before anything is launched: the connection may pin a version without repairs.
+            # Raises where the connection pins a version without repairs, before a run is launched.
             self.hook.client.version_of(repair_run({}))
-        self._made_way = False
         launched = super()._launch(context, first_attempt_index)
         job_id = launched.run.get("job_id")
-        if self.cancel_previous_runs and not self._made_way and job_id:
+        waited = launched.is_own and not self._own_run_may_exist()
+        if self.cancel_previous_runs and not waited and job_id:
             self._cancel_runs_before(launched.run_id, job_id)
-        if self.repair_run and launched.attempt_index < self._task_attempt.attempt_index:
+        if self.repair_run and launched.attempt_index < self._attempt.attempt_index:
             # It may be under repair, and a repaired run keeps its start_time.
             return replace(launched, queued_since=time.time())
         return launched
 
     def _cancel_runs_before(self, run_id: int, job_id: int) -> None:
-        """Make way for the run of an earlier try, which may have died before it had done so."""
+        """Cancel the runs before the run of an earlier try, which may have died before that."""
         from airflow_jobs_provider.api.errors import APIStatusError
 
         try:
-            steps = self._cancel_previous_runs(job_id, run_id)
-            self._run_workflow(steps, after_any_kill=True)
+            self._run_workflow(self._cancel_previous_runs(job_id, run_id), stop_after_any_kill=True)
         except APIStatusError as error:
-            # The run is at work all the same, and is to be followed.
+            # The run is active all the same, and has to be followed.
             self.log.warning("Not all runs before run %s could be canceled: %s", run_id, error)
 
-    def _before_launch(self, context: Context, call: Call[int]) -> Workflow[None]:
-        may_be_there = (
-            self.request().get("idempotency_token") and self._task_attempt.attempt_index > 0
-        )
-        if self.cancel_previous_runs and not may_be_there:
-            yield from self._cancel_previous_runs(call.parameters["job_id"])
-            self._made_way = True
+    def _own_run_may_exist(self) -> bool:
+        """Whether an earlier try may have launched a run with the token of this one."""
+        return self._attempt.attempt_index > 0 and self._user_token() is not None
+
+    def _before_own_launch(self, call: Call[int]) -> Workflow[None] | None:
+        if self.cancel_previous_runs and not self._own_run_may_exist():
+            return self._cancel_previous_runs(call.parameters["job_id"])
+        return None
 
     def _cancel_previous_runs(
         self, job_id: int, before_run_id: int | None = None
@@ -232,16 +232,14 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             ids = ", ".join(map(str, canceled))
             self.log.info("Canceled the previous runs of job %s: %s.", job_id, ids)
 
-    def _following(
-        self, context: Context, run: Mapping[str, Any], attempt_index: int | None
-    ) -> Launched | None:
-        following = super()._following(context, run, attempt_index)
-        if following is None and self.repair_run:
-            return self._repaired(run, attempt_index or 0)
-        return following
+    def _next_run(self, context: Context, run: Run, attempt_index: int | None) -> Launched | None:
+        next_run = super()._next_run(context, run, attempt_index)
+        if next_run is None and self.repair_run:
+            return self._repair(run, attempt_index or 0)
+        return next_run
 
-    def _repaired(self, run: Mapping[str, Any], attempt_index: int) -> Launched | None:
-        """Return the run, its failed tasks running again; None where it is not to be repaired."""
+    def _repair(self, run: Run, attempt_index: int) -> Launched | None:
+        """Repair a run that has failed, and return it; None where it is not to be repaired."""
         from airflow_jobs_provider.api.errors import APIStatusError
         from airflow_jobs_provider.api.states import RunState
         from airflow_jobs_provider.api.workflows.launch import Launched
@@ -261,19 +259,19 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             fail_on_partial_success=self.fail_on_partial_success,
             launched_at=None if started is None else float(started) / 1000,
         )
-        # Before the service is asked: who is killed meanwhile must cancel it.
-        self._run.answered(run_id)
+        # Before the first request: a kill during the repair must cancel the run.
+        self._state.run.answered(run_id)
         repaired = None
         try:
-            repaired = self._run_workflow(steps, after_any_kill=True)
+            repaired = self._run_workflow(steps, stop_after_any_kill=True)
         except APIStatusError as error:
             self.log.warning("Run %s is not repaired: %s", run_id, error)
         except AirflowException:
-            # The kill came while the service was asked, perhaps before it had begun.
+            # The kill came during the request, perhaps before the repair had started.
             self._cancel_for_kill()
             raise
         if repaired is None:
-            self._run.ended()
+            self._state.run.ended()
             return None
         self.log.info(
             "Run %s ended %s. Its failed tasks run again.", run_id, RunState.from_run(run)

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
+    from airflow_jobs_provider.operators.arguments import CompletionArguments
+
 __all__ = ["WaitForRunOperator"]
 
 
@@ -76,31 +78,6 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             return False
         return True
 
-    def _defer_until_ended(
-        self,
-        run: Mapping[str, Any],
-        *,
-        polling_period_seconds: float,
-        kwargs: dict[str, Any],
-        **trigger_arguments: Any,
-    ) -> NoReturn:
-        from airflow_jobs_provider.api.states import RunState
-        from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-
-        run_id, state = int(run["run_id"]), RunState.from_run(run)
-        self.log.info("Deferring: the triggerer waits for run %s, which is %s.", run_id, state)
-        trigger = DatabricksJobRunTrigger(
-            run_id=run_id,
-            databricks_conn_id=self.databricks_conn_id,
-            polling_period_seconds=polling_period_seconds,
-            life_cycle_state=state.life_cycle_state or None,
-            reached_by=self.hook.client.reached_by,
-            **self._end_arguments(),
-            **self._hook_arguments,
-            **trigger_arguments,
-        )
-        self._defer_to(trigger, kwargs)
-
     def _defer_to(
         self, trigger: BaseTrigger, kwargs: dict[str, Any], timeout: timedelta | None = None
     ) -> NoReturn:
@@ -113,7 +90,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             )
         self.defer(trigger=trigger, method_name="execute_complete", kwargs=kwargs, timeout=timeout)
 
-    def _end_arguments(self) -> dict[str, Any]:
+    def _completion_arguments(self) -> CompletionArguments:
         """Return the trigger's arguments for ending the task."""
         return {
             "end_from_trigger": self.end_from_trigger and not self._worker_completion_reasons(),

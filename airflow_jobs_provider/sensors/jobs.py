@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
 
     from airflow_jobs_provider.api.endpoints import Call
-    from airflow_jobs_provider.api.workflows.base import Event, WorkflowExecution
+    from airflow_jobs_provider.api.workflows.base import WorkflowExecution
+    from airflow_jobs_provider.api.workflows.events import Event
     from airflow_jobs_provider.api.workflows.find import Target
     from airflow_jobs_provider.api.workflows.follow import Run
 
@@ -267,8 +268,8 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
             "task_key": self.task_key,
             "databricks_conn_id": self.databricks_conn_id,
             "polling_period_seconds": self.poke_interval,
-            **self._end_arguments(),
-            **self._hook_arguments,
+            **self._completion_arguments(),
+            **self._hook_arguments(),
         }
 
     def _defer(self, context: Context, began: float) -> NoReturn:
@@ -339,7 +340,7 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
         return self.hook.send(call, retries=self.hook.retry_policy().without_deadline())
 
     def _record(self, event: Event) -> None:
-        from airflow_jobs_provider.api.workflows.base import RunIdentified
+        from airflow_jobs_provider.api.workflows.events import RunIdentified
 
         if isinstance(event, RunIdentified):
             self._found_run_id = event.run_id

@@ -23,7 +23,7 @@ from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.proxies import record_reached
 from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
-from airflow_jobs_provider.api.workflows.base import Event, RunIdentified
+from airflow_jobs_provider.api.workflows.events import Event, RunIdentified
 from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
 from airflow_jobs_provider.api.workflows.progress import RunProgress

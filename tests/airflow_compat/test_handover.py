@@ -28,6 +28,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_jobs_provider.airflow_compat import handover
 from airflow_jobs_provider.airflow_compat.lines import airflow_3_0, airflow_version
+from airflow_jobs_provider.operators.execution_state import KillState
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, Step, answer
 from tests.helpers.tasks import TaskInstanceWithId
@@ -197,7 +198,7 @@ def kill(
         # What Airflow does in a task's process that fails for good. That is no retry's process.
         for callback in operator.on_failure_callback:
             callback(context)
-        waits_for_retry = operator._successor is handover.Successor.RETRY
+        waits_for_retry = operator._state.kill is KillState.LEFT_TO_RETRY
         assert cancelled(server) == ([*seen, 7] if waits_for_retry else seen)
         return bool(seen[before:])
 

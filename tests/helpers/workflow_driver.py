@@ -5,12 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from airflow_jobs_provider.api.endpoints import Call
-from airflow_jobs_provider.api.workflows.base import (
-    Event,
-    RunIdentified,
-    Workflow,
-    run_workflow,
-)
+from airflow_jobs_provider.api.workflows.base import Workflow, run_workflow
+from airflow_jobs_provider.api.workflows.events import Event, RunIdentified
 
 
 class WorkflowDriver:

@@ -19,6 +19,7 @@ LAYERS = (
     ("_version",),
     ("api",),
     ("api.endpoints",),
+    ("api.workflows.events",),
     ("api.pagination", "api.base_client", "api.workflows.base"),
     ("api.async_client", "api.blocking_client", "api.workflows"),
     ("api.client",),

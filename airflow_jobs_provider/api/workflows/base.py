@@ -5,8 +5,8 @@ A workflow is a generator. It yields steps and returns its result:
 * a :class:`~airflow_jobs_provider.api.endpoints.Call` is sent. The workflow is resumed with the
   response, or with the error where it failed;
 * a :class:`Wait` lets time pass;
-* an event says what has happened: a launch is about to be sent (:class:`LaunchPrepared`), or the id
-  of the run is known (:class:`RunIdentified`).
+* an event says what has happened: a launch is about to be sent, or the id of the run
+  is known; see :mod:`.events`.
 
 A workflow sends nothing and never sleeps. The two drivers do: :func:`run_workflow` blocks,
 :func:`run_workflow_async` is for asyncio. What differs between their users is passed in as
@@ -21,12 +21,10 @@ from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from airflow_jobs_provider.api.endpoints import Call
 from airflow_jobs_provider.api.errors import JobsAPIError
+from airflow_jobs_provider.api.workflows.events import Event, LaunchPrepared, RunIdentified
 
 __all__ = [
-    "Event",
-    "LaunchPrepared",
     "OnEvent",
-    "RunIdentified",
     "Step",
     "Wait",
     "Workflow",
@@ -48,32 +46,6 @@ class Wait:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchPrepared:
-    """A launch is the next call of the workflow.
-
-    :ivar call: the launch, with its idempotency token.
-    """
-
-    call: Call[int]
-
-
-@dataclass(frozen=True, slots=True)
-class RunIdentified:
-    """The run that the workflow is about from now on.
-
-    It was launched, found by the launch of an earlier try, found in a list, or is the next attempt
-    with which the service retries a run.
-
-    :ivar run_id: the run.
-    :ivar launched_at: when the launch was answered, in seconds since the epoch; None if unknown.
-    """
-
-    run_id: int
-    launched_at: float | None = None
-
-
-Event: TypeAlias = LaunchPrepared | RunIdentified
 Step: TypeAlias = "Call[Any] | Wait | Event"
 Workflow: TypeAlias = Generator[Step, Any, T]
 OnEvent: TypeAlias = Callable[[Event], None]

@@ -26,7 +26,8 @@ from airflow_jobs_provider.api.pagination import Paginator, read_all_items
 from airflow_jobs_provider.api.problems import Problem, describe_value
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
-from airflow_jobs_provider.api.workflows.base import RunIdentified, Wait, Workflow
+from airflow_jobs_provider.api.workflows.base import Wait, Workflow
+from airflow_jobs_provider.api.workflows.events import RunIdentified
 from airflow_jobs_provider.api.workflows.follow import Run, follow_run, whole_run
 from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.api.workflows.progress import Log, RunProgress

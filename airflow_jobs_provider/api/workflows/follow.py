@@ -27,7 +27,8 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, RunStatus
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
-from airflow_jobs_provider.api.workflows.base import RunIdentified, Wait, Workflow
+from airflow_jobs_provider.api.workflows.base import Wait, Workflow
+from airflow_jobs_provider.api.workflows.events import RunIdentified
 from airflow_jobs_provider.api.workflows.launched_run import JUST_LAUNCHED_SECONDS, is_just_launched
 from airflow_jobs_provider.api.workflows.progress import RunProgress
 
@@ -114,7 +115,7 @@ def follow_run(
 
     A job with ``max_retries`` starts each retry as a run of its own. The wait goes on with that
     run, to the last attempt (reference: "Run", ``attempt_number``). Each further attempt is an
-    event, :class:`~.base.RunIdentified`.
+    event, :class:`~.events.RunIdentified`.
 
     :param run_id: the run.
     :param polling_period: returns the seconds to the next read.

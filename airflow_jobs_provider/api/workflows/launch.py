@@ -10,12 +10,8 @@ from typing import Any
 from airflow_jobs_provider.api.endpoints import Call
 from airflow_jobs_provider.api.errors import BadRequestError, NotFoundError
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
-from airflow_jobs_provider.api.workflows.base import (
-    LaunchPrepared,
-    RunIdentified,
-    Wait,
-    Workflow,
-)
+from airflow_jobs_provider.api.workflows.base import Wait, Workflow
+from airflow_jobs_provider.api.workflows.events import LaunchPrepared, RunIdentified
 from airflow_jobs_provider.api.workflows.follow import Run, read_run
 
 __all__ = ["Launched", "launch_once"]
@@ -31,6 +27,7 @@ class Launched:
     :ivar queued_since: when it was queued, in seconds since the epoch, where that is not its
         start_time: the run was repaired since. Default None.
     :ivar launched_at: when the launch was answered, in seconds since the epoch; None if unknown.
+    :ivar is_own: whether its token is this try's own; False for the token of an earlier try.
     """
 
     run_id: int
@@ -38,6 +35,7 @@ class Launched:
     attempt_index: int
     queued_since: float | None = None
     launched_at: float | None = None
+    is_own: bool = True
 
 
 def launch_once(
@@ -57,8 +55,8 @@ def launch_once(
     to. A run that is found is taken if it is active or has succeeded. If it ended badly or was
     deleted, the next token is used. The run of the last token is taken in any state.
 
-    Before each launch the workflow yields :class:`~.base.LaunchPrepared`, after its response
-    :class:`~.base.RunIdentified`.
+    Before each launch the workflow yields :class:`~.events.LaunchPrepared`, after its response
+    :class:`~.events.RunIdentified`.
 
     :param call: the launch, without a token.
     :param tokens: the tokens of this try, one for each try so far; the last one is its own.
@@ -104,7 +102,7 @@ def launch_once(
         state = RunState.from_run(run)
         succeeded = state.succeeded(fail_on_partial_success=fail_on_partial_success)
         if is_last or succeeded or not state.is_terminal:
-            return Launched(run_id, run, attempt_index, launched_at=launched_at)
+            return Launched(run_id, run, attempt_index, launched_at=launched_at, is_own=is_last)
     raise AssertionError("no token was given")
 
 

@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.errors import APIStatusError
-from airflow_jobs_provider.api.workflows.base import Event, LaunchPrepared
+from airflow_jobs_provider.api.workflows.events import Event, LaunchPrepared
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.endpoints import Call

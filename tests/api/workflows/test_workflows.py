@@ -20,15 +20,13 @@ from airflow_jobs_provider.api.errors import (
     UnexpectedResponseError,
 )
 from airflow_jobs_provider.api.workflows.base import (
-    Event,
-    LaunchPrepared,
-    RunIdentified,
     Wait,
     Workflow,
     WorkflowExecution,
     run_workflow,
     run_workflow_async,
 )
+from airflow_jobs_provider.api.workflows.events import Event, LaunchPrepared, RunIdentified
 from airflow_jobs_provider.api.workflows.follow import Ended, follow_run
 from airflow_jobs_provider.api.workflows.launch import Launched, launch_once
 from airflow_jobs_provider.api.workflows.progress import RunProgress
@@ -59,7 +57,8 @@ def launch(service: WorkflowDriver, tokens: list[str], first: int = 0) -> Launch
     assert isinstance(launched, Launched)
     assert service.identified[-1] == launched.run_id
     assert launched.launched_at is not None
-    return replace(launched, launched_at=None)
+    assert launched.is_own == (launched.attempt_index == len(tokens) - 1)
+    return replace(launched, launched_at=None, is_own=True)
 
 
 @pytest.mark.parametrize("found", [RUNNING, SUCCEEDED, FAILED, CANCELED, TERMINATING])
