@@ -3,7 +3,7 @@
 #
 #   make demo       a DAG runs a notebook and the next task gets its exit value
 #   make airflow    a whole Airflow with the examples, ready to click (AIRFLOW_PORT=8080)
-#   make test       the quick tests           make lint       ruff and mypy
+#   make test       the quick tests           make lint       ruff, mypy and codespell
 #   make test-all   all tests, on all lines of Airflow and of Python: well over half an hour
 #   make test-dag-runs   single DAG runs in an Airflow process, without a scheduler
 #   make test-airflow-2.11, -3.0, -3.1, -3.2   the tests that depend on Airflow, on another line of it
@@ -112,6 +112,7 @@ lint: venv-dev
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
 	.venv/bin/python -m mypy airflow_jobs_provider tests benchmarks scripts
+	.venv/bin/codespell
 
 format: venv-dev
 	.venv/bin/python -m ruff check --fix .
