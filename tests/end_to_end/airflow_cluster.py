@@ -19,6 +19,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
@@ -525,15 +526,27 @@ class DagRun:
             body["dry_run"] = False
         self.cluster.ask("PATCH", self._task_path(map_index), body)
 
-    def until_over(self) -> None:
+    def state(self) -> str:
+        """Return the state of the whole DAG run."""
+        return str(self.cluster.ask("GET", self._path)["state"])
+
+    def states(self) -> dict[str, int]:
+        """Return how many of its task instances are in each state."""
+        found: Counter[str] = Counter()
+        while True:
+            path = f"{self._path}/taskInstances?limit=100&offset={found.total()}"
+            answer = self.cluster.ask("GET", path)
+            found.update(str(task["state"]) for task in answer["task_instances"])
+            if found.total() >= answer["total_entries"]:
+                return dict(found)
+
+    def until_over(self, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until the whole DAG run has ended.
 
         Cleared in the moment before, it ends nevertheless, and its cleared task never begins.
         """
         ended = ("success", "failed")
-        eventually(
-            lambda: self.cluster.ask("GET", self._path)["state"] in ended, f"{self.run_id} is over"
-        )
+        eventually(lambda: self.state() in ended, f"{self.run_id} is over", seconds)
 
     def mark_all(self, state: str) -> None:
         """Mark the whole DAG run failed or success."""

@@ -102,6 +102,15 @@ class Deployment(AirflowCluster):
                 return WorkerOfTask(name, above[ids.index(main.pid) - 1], task)
         raise AssertionError(f"no worker executes process {pid}")
 
+    @property
+    def workers(self) -> list[str]:
+        """The names of the workers that are running."""
+        return [name for name in self._processes if name.startswith("worker")]
+
+    def workloads_of(self, name: str) -> int:
+        """Return how many workloads a worker has begun to execute."""
+        return self.log_of(name).count("Executing workload in Celery")
+
     def main_process(self, name: str) -> psutil.Process:
         """Return the main process of a component."""
         return psutil.Process(self._processes[name].pid)

@@ -92,11 +92,17 @@ def test_worker_killed_with_no_retry_left(begin: Begin, cluster: Deployment) -> 
     failed_and_cancelled(scenario)
 
 
-def test_killed_while_resuming(
-    begin: Begin, cluster: Deployment, workspace: CountingWorkspace
+KILLS_WHILE_RESUMING = [
+    "pool and task process",
+    pytest.param("main process", marks=pytest.mark.thorough),
+    pytest.param("all processes of the worker", marks=pytest.mark.thorough),
+]
+
+
+def kill_while_resuming(
+    scenario: Scenario, cluster: Deployment, workspace: CountingWorkspace, victim: str
 ) -> None:
-    """SIGKILL to the worker that reads the output after a deferral: the next try reads it."""
-    scenario = begin("deferred_steady")
+    """Let the run of a deferred task end, and send SIGKILL while a worker reads the output."""
     run = scenario.deferred()
     first = scenario.dag_run.pid()
     with workspace.holding("runs/get-output") as asked:
@@ -104,10 +110,40 @@ def test_killed_while_resuming(
         assert asked.wait(PATIENCE_SECONDS), "a worker reads the output"
         assert scenario.dag_run.pid() != first
         worker = cluster.worker_of(scenario.dag_run.pid())
-        worker.pool.kill()
-        worker.task.kill()
+        if victim == "pool and task process":
+            worker.pool.kill()
+            worker.task.kill()
+        elif victim == "main process":
+            cluster.kill_alone(worker.name)
+            eventually(lambda: not is_alive(worker.pool), "the pool process ends with it")
+        else:
+            cluster.kill_whole(worker.name)
+
+
+@pytest.mark.parametrize("victim", KILLS_WHILE_RESUMING)
+def test_killed_while_resuming(
+    begin: Begin, cluster: Deployment, workspace: CountingWorkspace, victim: str
+) -> None:
+    """SIGKILL to the worker that reads the output after a deferral: the next try reads it."""
+    scenario = begin("deferred_steady")
+    kill_while_resuming(scenario, cluster, workspace, victim)
     scenario.dag_run.until("success")
+    assert scenario.dag_run.xcom("return_value") == f"output of {scenario.runs[0].run_id}"
     scenario.saw(runs=1, cancels=0)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("victim", KILLS_WHILE_RESUMING)
+def test_killed_while_resuming_with_no_retry_left(
+    begin: Begin, cluster: Deployment, workspace: CountingWorkspace, victim: str
+) -> None:
+    """The same at the last try: the task fails, although its run has ended well."""
+    scenario = begin("deferred")
+    kill_while_resuming(scenario, cluster, workspace, victim)
+    scenario.dag_run.until("failed")
+    assert scenario.runs[0].result == "SUCCESS"
+    scenario.seen()
+    assert len(scenario.runs) == 1
 
 
 # A worker is asked to stop.

@@ -22,6 +22,7 @@ from tests.end_to_end.many_triggers import (
     left_alone,
     runs_of,
 )
+from tests.end_to_end.scenarios import Scenario
 from tests.fakes.counting_workspace import CountingWorkspace
 
 pytestmark = pytest.mark.distributed
@@ -30,6 +31,8 @@ HERE = Path(__file__).parent
 # So many triggers the frozen triggerer must have at the least, or the test proves little.
 FEWEST = TRIGGERS // 5
 SECONDS_TO_CANCEL = 60
+# For 600 worker processes, which take half a second of CPU each and more.
+MINUTES = 20
 Record = Callable[[str, object], None]
 
 
@@ -88,3 +91,30 @@ def test_one_dag_run_of_three_is_marked(
     for triggerer in cluster.triggerers:
         cluster.until_beaten(triggerer, since=time.time())
     assert cancels(workspace) == [TASKS, *[0] * (DAGS - 1)]
+
+
+@pytest.mark.thorough
+def test_hundreds_launch_and_end(
+    cluster: Deployment, workspace: CountingWorkspace, record_property: Record
+) -> None:
+    """300 tasks launch a run each, defer, and end on two workers when their runs end at once."""
+    scenario = Scenario(cluster.trigger("launching"), workspace, record_property)
+    began = time.monotonic()
+    eventually(lambda: len(scenario.runs) == TRIGGERS, "all have launched a run", MINUTES * 60)
+    scenario.dag_run.until_settled(times=TRIGGERS)
+    scenario.dag_run.until_watched(times=TRIGGERS)
+    record_property("until all were deferred, s", round(time.monotonic() - began))
+    executed = {name: cluster.workloads_of(name) for name in cluster.workers}
+    ended = time.monotonic()
+    for run in scenario.runs:
+        workspace.end(run)
+    scenario.dag_run.until_over(MINUTES * 60)
+    record_property("until all had ended, s", round(time.monotonic() - ended))
+    assert scenario.dag_run.state() == "success", scenario.dag_run.states()
+    assert scenario.dag_run.states() == {"success": TRIGGERS}
+    resumed = [cluster.workloads_of(name) - executed[name] for name in cluster.workers]
+    record_property("resumed by each worker", resumed)
+    assert sum(resumed) == TRIGGERS
+    assert all(resumed)
+    assert {run.launches for run in scenario.runs} == {1}
+    scenario.saw(runs=TRIGGERS, cancels=0)

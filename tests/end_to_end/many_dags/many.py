@@ -1,7 +1,9 @@
-"""DAGs of many deferred tasks, which need no worker: Airflow starts them in the triggerer.
+"""DAGs of many deferred tasks.
 
-The runs that they wait for are there before: task ``n`` of DAG ``many_d`` waits for run
-``4001 + 100 * d + n``. DAG ``one`` has a task that launches its run, on a worker.
+Those of the DAGs ``many_d`` need no worker: Airflow starts them in the triggerer. The runs that
+they wait for are there before: task ``n`` of DAG ``many_d`` waits for run ``4001 + 100 * d + n``.
+DAG ``one`` has a task that launches its run on a worker; DAG ``launching`` has as many such mapped
+tasks as the others have together.
 """
 
 from __future__ import annotations
@@ -44,6 +46,15 @@ with DAG("one", schedule=None, catchup=False) as one:
         polling_period_seconds=1,
         retries=0,
     )
+
+with DAG("launching", schedule=None, catchup=False) as launching:
+    DatabricksSubmitRunOperator.partial(
+        task_id="wait",
+        existing_cluster_id="c",
+        deferrable=True,
+        polling_period_seconds=5,
+        retries=0,
+    ).expand(notebook_task=[{"notebook_path": f"/Shared/{n}"} for n in range(DAGS * TASKS)])
 
 for number in range(DAGS):
     with DAG(f"many_{number}", schedule=None, catchup=False) as dag:
