@@ -97,7 +97,7 @@ def measure(runs: int, seconds: float, rounds: int) -> dict[str, list[dict[str, 
 
 def one(cluster: Any, workspace: Any, name: str, runs: int, seconds: float) -> dict[str, float]:
     """Measure one round of one provider, or of no trigger at all."""
-    from tests.end_to_end.airflow_cluster import eventually
+    from tests.end_to_end.eventually import eventually
 
     dag_run = None
     if name != "none":

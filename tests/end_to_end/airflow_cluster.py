@@ -19,53 +19,36 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from itertools import count
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import psutil
 import sqlalchemy
-from airflow import __version__ as airflow_version
 
 import airflow_jobs_provider
 from scripts.airflow_env import airflow_environment
 from tests.end_to_end import end_with_tests
+from tests.end_to_end.airflow_versions import AIRFLOW_2
+from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.end_with_tests import processes_in
+from tests.end_to_end.eventually import PATIENCE_SECONDS, eventually
 from tests.end_to_end.processes import is_alive, send
 
-__all__ = ["AIRFLOW_2", "AIRFLOW_3_0", "AirflowCluster", "DagRun", "eventually"]
+__all__ = ["START_SECONDS", "AirflowCluster"]
 
-T = TypeVar("T")
-
-AIRFLOW_3_0 = airflow_version.startswith("3.0.")
-AIRFLOW_2 = airflow_version.startswith("2.")
 API = "/api/v1" if AIRFLOW_2 else "/api/v2"
 DATABASE_SERVER = os.environ.get("TEST_DATABASE_SERVER", "")
 START_SECONDS = 300
-# For anything that Airflow is waited for; on a busy machine a task takes a while to start.
-PATIENCE_SECONDS = 240
 # How long a triggerer may be silent before another one takes its triggers.
 TRIGGERER_SILENCE_SECONDS = 12
 OPEN = build_opener(ProxyHandler({})).open
-
-
-def eventually(look: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
-    """Look until there is something true to see, and return it."""
-    deadline = time.monotonic() + seconds
-    while True:
-        seen = look()
-        if seen:
-            return seen
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:.0f} s"
-        time.sleep(0.2)
 
 
 class AirflowCluster:
@@ -122,13 +105,13 @@ class AirflowCluster:
 
     # What a user does.
 
-    def trigger(self, dag_id: str) -> DagRun:
+    def trigger(self, dag_id: str) -> ClusterDagRun:
         """Begin a run of a DAG."""
         number = next(self._numbers)
         date = (datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=number)).isoformat()
         body = {"dag_run_id": f"{dag_id}_{number}", "logical_date": date}
         self.ask("POST", f"/dags/{dag_id}/dagRuns", body)
-        return DagRun(self, dag_id, body["dag_run_id"], date)
+        return ClusterDagRun(self, dag_id, body["dag_run_id"], date)
 
     def command(self, *arguments: str) -> None:
         """Run an Airflow command to its end."""
@@ -418,160 +401,6 @@ class AirflowCluster:
         for process in self._processes.values():
             process.wait(10)
         self._watchdog.communicate(timeout=30)
-
-
-@dataclass
-class DagRun:
-    """A DAG run whose one task is ``wait``."""
-
-    cluster: AirflowCluster
-    dag_id: str
-    run_id: str
-    date: str
-    task_id: str = "wait"
-    _path: str = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._path = f"/dags/{self.dag_id}/dagRuns/{self.run_id}"
-
-    def task(self, map_index: int = -1) -> dict[str, Any]:
-        """Return the task's state, try and triggerer."""
-        return self.cluster.ask("GET", self._task_path(map_index))
-
-    def until(self, state: str, *, map_index: int = -1, try_number: int | None = None) -> None:
-        """Wait until the task is in a state."""
-
-        def is_so() -> bool:
-            task = self.task(map_index)
-            seen.append(f"{task['state']} at try {task['try_number']}")
-            return task["state"] == state and try_number in (None, task["try_number"])
-
-        seen: list[str] = []
-        try:
-            eventually(is_so, f"{self.run_id} is {state}")
-        except AssertionError as error:
-            raise AssertionError(f"{error}, but {seen[-1]}\n{self.logs()}") from None
-
-    def until_watched(self, *, times: int = 1) -> None:
-        """Wait until so many triggers have begun for the task, the mapped ones included."""
-
-        def is_so() -> bool:
-            folder = self.cluster.home if AIRFLOW_2 else self._log_folder()
-            files = folder.glob("triggerer-*.log" if AIRFLOW_2 else "**/*.trigger.*.log")
-            begun = re.compile(rf"trigger {self.dag_id}/{self.run_id}/.* starting")
-            texts = (file.read_text(errors="replace") for file in files)
-            return sum(len(begun.findall(text)) for text in texts) >= times
-
-        try:
-            eventually(is_so, f"{self.run_id} is watched")
-        except AssertionError as error:
-            raise AssertionError(f"{error}\n{self.logs()}") from None
-
-    def until_settled(self, *, times: int = 1) -> None:
-        """Wait until the scheduler knows that the task has left the worker so many times.
-
-        Airflow takes late news of that for the end of the next try, if there is one by then, and
-        fails the task.
-        """
-
-        def is_so() -> bool:
-            # A try that resumed, and failed, may be told late, when the next one is deferred.
-            tries = {
-                tuple(re.findall(r" (?:map_index|try_number)=(-?\d+)", line))
-                for line in self.cluster.log_of("scheduler").splitlines()
-                if "TaskInstance Finished" in line
-                and f"run_id={self.run_id}," in line
-                and "state=deferred" in line
-            }
-            return len(tries) >= times
-
-        eventually(is_so, f"{self.run_id} has left the worker")
-
-    def xcom(self, key: str) -> str:
-        """Wait for an XCom of the task and return it."""
-        eventually(lambda: key in self.xcom_keys(), f"{self.run_id} has pushed {key}")
-        path = f"{self._task_path(-1)}/xcomEntries/{key}"
-        return str(self.cluster.ask("GET", path)["value"])
-
-    def xcom_keys(self) -> set[str]:
-        """Return the keys of the task's XComs."""
-        try:
-            answer = self.cluster.ask("GET", f"{self._task_path(-1)}/xcomEntries")
-        except AssertionError:  # Airflow 2 says so where there is none yet.
-            return set()
-        return {entry["key"] for entry in answer["xcom_entries"]}
-
-    def clear(self, *, only_failed: bool = False) -> None:
-        """Clear the task."""
-        if AIRFLOW_2:
-            # Its API does not clear a task that is at work on a worker; its UI and its command do.
-            options = ["--yes", "--task-regex", f"^{self.task_id}$"]
-            options += ["--start-date", self.date, "--end-date", self.date]
-            options += ["--only-failed"] if only_failed else []
-            self.cluster.command("tasks", "clear", *options, self.dag_id)
-            return
-        body = {
-            "dry_run": False,
-            "dag_run_id": self.run_id,
-            "task_ids": [self.task_id],
-            "only_failed": only_failed,
-            "reset_dag_runs": True,
-        }
-        self.cluster.ask("POST", f"/dags/{self.dag_id}/clearTaskInstances", body)
-
-    def mark(self, state: str, *, map_index: int = -1) -> None:
-        """Mark the task failed or success."""
-        body: dict[str, Any] = {"new_state": state}
-        if AIRFLOW_2:
-            body["dry_run"] = False
-        self.cluster.ask("PATCH", self._task_path(map_index), body)
-
-    def state(self) -> str:
-        """Return the state of the whole DAG run."""
-        return str(self.cluster.ask("GET", self._path)["state"])
-
-    def states(self) -> dict[str, int]:
-        """Return how many of its task instances are in each state."""
-        found: Counter[str] = Counter()
-        while True:
-            path = f"{self._path}/taskInstances?limit=100&offset={found.total()}"
-            answer = self.cluster.ask("GET", path)
-            found.update(str(task["state"]) for task in answer["task_instances"])
-            if found.total() >= answer["total_entries"]:
-                return dict(found)
-
-    def until_over(self, seconds: float = PATIENCE_SECONDS) -> None:
-        """Wait until the whole DAG run has ended.
-
-        Cleared in the moment before, it ends nevertheless, and its cleared task never begins.
-        """
-        ended = ("success", "failed")
-        eventually(lambda: self.state() in ended, f"{self.run_id} is over", seconds)
-
-    def mark_all(self, state: str) -> None:
-        """Mark the whole DAG run failed or success."""
-        self.cluster.ask("PATCH", self._path, {"state": state})
-
-    def delete(self) -> None:
-        """Delete the DAG run."""
-        self.cluster.ask("DELETE", self._path)
-
-    def pid(self, *, map_index: int = -1) -> int:
-        """Return the process that executes the task, as it noted itself."""
-        mapped = f"_{map_index}" if map_index >= 0 else ""
-        return int((self.cluster.home / f"{self.run_id}{mapped}.pid").read_text())
-
-    def logs(self) -> str:
-        """Return all that the tries of the task logged."""
-        files = sorted(self._log_folder().glob("**/*.log"))
-        return "\n".join(f"== {file}\n{file.read_text(errors='replace')}" for file in files)
-
-    def _log_folder(self) -> Path:
-        return self.cluster.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"
-
-    def _task_path(self, map_index: int) -> str:
-        mapped = f"/{map_index}" if map_index >= 0 else ""
-        return f"{self._path}/taskInstances/{self.task_id}{mapped}"
 
 
 COMPONENTS = ["scheduler", *(["webserver"] if AIRFLOW_2 else ["dagprocessor", "apiserver"])]

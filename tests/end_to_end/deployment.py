@@ -10,13 +10,9 @@ from typing import Self
 
 import psutil
 
-from tests.end_to_end.airflow_cluster import (
-    PATIENCE_SECONDS,
-    START_SECONDS,
-    AirflowCluster,
-    DagRun,
-    eventually,
-)
+from tests.end_to_end.airflow_cluster import START_SECONDS, AirflowCluster
+from tests.end_to_end.cluster_dag_run import ClusterDagRun
+from tests.end_to_end.eventually import PATIENCE_SECONDS, eventually
 from tests.end_to_end.services import PostgresServer, RedisServer
 
 __all__ = ["Deployment", "WorkerOfTask"]
@@ -141,7 +137,7 @@ class Deployment(AirflowCluster):
         except AssertionError:  # One more has ended meanwhile.
             return False
 
-    def triggerer_of(self, dag_run: DagRun) -> str:
+    def triggerer_of(self, dag_run: ClusterDagRun) -> str:
         """Return the triggerer that waits for a DAG run's task."""
         number = dag_run.task()["triggerer_job"]["id"]
         return next(name for name, one in self._triggerer_ids.items() if one == number)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
-from tests.end_to_end.airflow_cluster import AIRFLOW_2, AirflowCluster, DagRun, eventually
+from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.airflow_versions import AIRFLOW_2
+from tests.end_to_end.cluster_dag_run import ClusterDagRun
+from tests.end_to_end.eventually import eventually
 from tests.end_to_end.many_dags.many import DAGS, FIRST_RUN_ID, TASKS
 from tests.fakes.counting_workspace import TOKEN, CountedRun, CountingWorkspace
 
@@ -31,7 +34,7 @@ def launch_runs(workspace: CountingWorkspace) -> None:
     client.close()
 
 
-def begin(cluster: AirflowCluster, number: int, *triggerers: str) -> DagRun:
+def begin(cluster: AirflowCluster, number: int, *triggerers: str) -> ClusterDagRun:
     """Begin a DAG run, and wait until triggerers have started the triggers of all its tasks."""
     run = cluster.trigger(f"many_{number}")
     eventually(

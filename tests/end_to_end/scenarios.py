@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.end_to_end.airflow_cluster import DagRun, eventually
+from tests.end_to_end.cluster_dag_run import ClusterDagRun
+from tests.end_to_end.eventually import eventually
 from tests.fakes.counting_workspace import CountedRun, CountingWorkspace
 
 __all__ = ["Begin", "Scenario", "concluded", "failed_and_cancelled"]
@@ -15,7 +16,7 @@ class Scenario:
 
     def __init__(
         self,
-        dag_run: DagRun,
+        dag_run: ClusterDagRun,
         workspace: CountingWorkspace,
         record: Callable[[str, object], None],
     ) -> None:

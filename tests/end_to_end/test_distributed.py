@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.airflow_cluster import PATIENCE_SECONDS, eventually
 from tests.end_to_end.deployment import Deployment, WorkerOfTask
+from tests.end_to_end.eventually import PATIENCE_SECONDS, eventually
 from tests.end_to_end.processes import has_pending, is_alive, stopped
 from tests.end_to_end.scenarios import Begin, Scenario, concluded, failed_and_cancelled
 from tests.end_to_end.services import PostgresServer, RedisServer

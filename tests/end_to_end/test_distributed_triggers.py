@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.airflow_cluster import eventually
 from tests.end_to_end.deployment import Deployment
+from tests.end_to_end.eventually import eventually
 from tests.end_to_end.many_dags.many import DAGS, TASKS
 from tests.end_to_end.many_triggers import (
     TRIGGERS,

@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.end_to_end.airflow_cluster import AIRFLOW_2, AIRFLOW_3_0, eventually
+from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
+from tests.end_to_end.eventually import eventually
 from tests.end_to_end.processes import is_alive, send
 from tests.end_to_end.scenarios import Begin, Scenario, concluded, failed_and_cancelled
 

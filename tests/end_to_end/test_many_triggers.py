@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.airflow_cluster import AirflowCluster, eventually
+from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.eventually import eventually
 from tests.end_to_end.many_dags.many import DAGS, TASKS
 from tests.end_to_end.many_triggers import (
     TRIGGERS,

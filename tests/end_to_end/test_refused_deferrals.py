@@ -8,12 +8,9 @@ from typing import Literal
 
 import pytest
 
-from tests.end_to_end.airflow_cluster import (
-    AIRFLOW_2,
-    AIRFLOW_3_0,
-    AirflowCluster,
-    eventually,
-)
+from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
+from tests.end_to_end.eventually import eventually
 from tests.end_to_end.scenarios import Begin, Scenario
 from tests.fakes.counting_workspace import CountingWorkspace
 

@@ -17,7 +17,10 @@ from airflow.triggers.base import BaseTrigger
 from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
-from tests.end_to_end.airflow_cluster import AIRFLOW_3_0, AirflowCluster, DagRun, eventually
+from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.airflow_versions import AIRFLOW_3_0
+from tests.end_to_end.cluster_dag_run import ClusterDagRun
+from tests.end_to_end.eventually import eventually
 from tests.fakes.counting_workspace import CountedRun, CountingWorkspace
 
 pytestmark = pytest.mark.standalone
@@ -44,16 +47,16 @@ def connections(connections: dict[str, str], workspace: CountingWorkspace) -> di
     }
 
 
-Starts = Callable[[DagRun], int]
+Starts = Callable[[ClusterDagRun], int]
 
 
 @pytest.fixture
 def starts(
     cluster: AirflowCluster, record_property: Callable[[str, object], None]
-) -> Callable[[DagRun], int]:
+) -> Callable[[ClusterDagRun], int]:
     """Count the processes that were started for a task."""
 
-    def count(dag_run: DagRun) -> int:
+    def count(dag_run: ClusterDagRun) -> int:
         note = cluster.home / f"{dag_run.dag_id}.{dag_run.task_id}.starts"
         lines = note.read_text().splitlines() if note.exists() else []
         parents = dict(line.split() for line in lines)
@@ -75,7 +78,7 @@ def launch(workspace: CountingWorkspace, name: str) -> CountedRun:
     return workspace.run(run_id)
 
 
-def launched(workspace: CountingWorkspace, dag_run: DagRun, number: int = 1) -> CountedRun:
+def launched(workspace: CountingWorkspace, dag_run: ClusterDagRun, number: int = 1) -> CountedRun:
     """Wait until the DAG run has launched so many runs and its task is deferred."""
     try:
         runs = eventually(
@@ -89,7 +92,7 @@ def launched(workspace: CountingWorkspace, dag_run: DagRun, number: int = 1) -> 
     return runs[-1]
 
 
-def seen_by_the_next_task(dag_run: DagRun) -> tuple[Any, ...]:
+def seen_by_the_next_task(dag_run: ClusterDagRun) -> tuple[Any, ...]:
     """Return what the next task got: output, run_id and flag."""
     seen: tuple[Any, ...] = literal_eval(replace(dag_run, task_id="see").xcom("return_value"))
     return seen
@@ -192,7 +195,7 @@ def test_a_callback_on_success_brings_the_task_back(
 
 
 @pytest.fixture(scope="module")
-def sensed(cluster: AirflowCluster, workspace: CountingWorkspace) -> dict[str, DagRun]:
+def sensed(cluster: AirflowCluster, workspace: CountingWorkspace) -> dict[str, ClusterDagRun]:
     """DAG runs whose sensors all waited for one run, which has ended well now."""
     dag_ids = (
         "sensed",
@@ -213,13 +216,13 @@ def sensed(cluster: AirflowCluster, workspace: CountingWorkspace) -> dict[str, D
     return dag_runs
 
 
-def noted(dag_run: DagRun) -> list[float]:
+def noted(dag_run: ClusterDagRun) -> list[float]:
     """Return when a sensor's wait began, as it knew at each poke."""
     note = dag_run.cluster.home / f"{dag_run.run_id}.began"
     return [float(line) for line in note.read_text().splitlines()] if note.exists() else []
 
 
-def test_a_rescheduled_sensor_knows_when_its_wait_began(sensed: dict[str, DagRun]) -> None:
+def test_a_rescheduled_sensor_knows_when_its_wait_began(sensed: dict[str, ClusterDagRun]) -> None:
     """It is a new process at each poke; Airflow remembers, from the first reschedule on."""
     dag_run = sensed["rescheduled"]
     dag_run.until("success")
@@ -241,7 +244,7 @@ def test_a_rescheduled_sensor_knows_when_its_wait_began(sensed: dict[str, DagRun
     ],
 )
 def test_a_sensor_takes_two_or_one_or_none(
-    dag_id: str, processes: int, sensed: dict[str, DagRun], starts: Starts
+    dag_id: str, processes: int, sensed: dict[str, ClusterDagRun], starts: Starts
 ) -> None:
     """Where both its beginning and its end are the triggerer's, no process starts for it."""
     dag_run = sensed[dag_id]
@@ -256,7 +259,7 @@ def test_a_sensor_that_is_cleared_leaves_no_old_output(
     dag_id: str,
     cluster: AirflowCluster,
     workspace: CountingWorkspace,
-    sensed: dict[str, DagRun],
+    sensed: dict[str, ClusterDagRun],
 ) -> None:
     """Airflow deletes XComs only where a worker begins a task, be it ended on a worker or not."""
     dag_run = sensed[dag_id]
@@ -274,7 +277,7 @@ def test_a_sensor_that_is_cleared_leaves_no_old_output(
 
 
 def test_mapped_sensors_begin_on_a_worker(
-    cluster: AirflowCluster, sensed: dict[str, DagRun], starts: Starts
+    cluster: AirflowCluster, sensed: dict[str, ClusterDagRun], starts: Starts
 ) -> None:
     """No version of Airflow here begins them in the triggerer; they wait all the same."""
     dag_run = cluster.trigger("sensed_by_mapped")

@@ -19,13 +19,10 @@ from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import connection_to
-from tests.end_to_end.airflow_cluster import (
-    AIRFLOW_2,
-    AIRFLOW_3_0,
-    AirflowCluster,
-    DagRun,
-    eventually,
-)
+from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
+from tests.end_to_end.cluster_dag_run import ClusterDagRun
+from tests.end_to_end.eventually import eventually
 from tests.end_to_end.scenarios import Begin, Scenario
 from tests.fakes.counting_workspace import CountingWorkspace
 
@@ -49,7 +46,7 @@ def connections(connections: dict[str, str], local_workspace: LocalWorkspace) ->
 
 
 @pytest.fixture(scope="module")
-def begun(cluster: AirflowCluster, request: pytest.FixtureRequest) -> dict[str, DagRun]:
+def begun(cluster: AirflowCluster, request: pytest.FixtureRequest) -> dict[str, ClusterDagRun]:
     """The DAG runs of all tests that name theirs, begun at once: Airflow takes its time."""
     return {
         item.name: cluster.trigger(str(item.callspec.params["scenario"]))
@@ -63,7 +60,7 @@ def begun(cluster: AirflowCluster, request: pytest.FixtureRequest) -> dict[str, 
 
 @pytest.fixture
 def scenario(
-    begun: dict[str, DagRun],
+    begun: dict[str, ClusterDagRun],
     workspace: CountingWorkspace,
     request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],

@@ -14,7 +14,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.end_to_end.airflow_cluster import AIRFLOW_2, AIRFLOW_3_0, AirflowCluster, eventually
+from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
+from tests.end_to_end.eventually import eventually
 from tests.end_to_end.scenarios import Begin, Scenario, concluded
 from tests.fakes.counting_workspace import CountingWorkspace
 
