@@ -79,6 +79,7 @@ class AirflowCluster:
         self._settings = settings or {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._triggerer_ids: dict[str, int] = {}
+        self._prepared: set[int] = set()
         self._numbers = count(1)
         self._database_server = database_server
         self._on_sqlite = not database_server
@@ -190,6 +191,22 @@ class AirflowCluster:
         """Wait until a triggerer has gone round for some seconds since a time."""
         number = self._triggerer_ids[name]
         eventually(lambda: self._triggerers()[number] > since + seconds, f"{name} goes on")
+
+    def until_prepared(self, dag_run: ClusterDagRun) -> None:
+        """Wait until the triggerer that waits for a task has built what it answers questions from.
+
+        It does that at its first trigger, once, and sends no heartbeat meanwhile: on a busy machine
+        for so long that another one takes its triggers over.
+        """
+        since = time.time()
+
+        def is_prepared() -> bool:
+            number = int((dag_run.task().get("triggerer_job") or {}).get("id", -1))
+            if number not in self._prepared and self._triggerers().get(number, 0) > since:
+                self._prepared.add(number)
+            return number in self._prepared
+
+        eventually(is_prepared, f"the triggerer of {dag_run.run_id} sends heartbeats")
 
     def heartbeat_of(self, name: str) -> float:
         """Return when a triggerer last sent a heartbeat, in seconds since the epoch."""

@@ -51,6 +51,7 @@ class Scenario:
         self.dag_run.until_watched(times=count if watched is None else watched)
         looks = run.looks
         eventually(lambda: run.looks > looks, "the trigger looks at the run")
+        self.dag_run.cluster.until_prepared(self.dag_run)
         return run
 
     def followed(self) -> None:
