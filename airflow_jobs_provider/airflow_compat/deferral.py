@@ -4,11 +4,11 @@ A user may mark a task, or its DAG run, after the task has launched its run and 
 the deferral comes before Airflow's signal, Airflow 3 refuses it. Then there is no trigger, no
 ``on_kill`` and no error that the task could see. The process finds out at its end:
 
-* Airflow 3.3 logs the refusal and finishes the process in order. It asks for the operator's links,
-  and meanwhile the task's state can be asked for. That is one request for each deferral, instead
-  of the one by which the link's URL was read.
-* Airflow 3.0 ends the process with the refusal as the error, which tells the state. Airflow cannot
-  be asked any more, but nothing needs to be asked.
+* Airflow 3.2 and later log the refusal and finish the process in order. They ask for the operator's
+  links, and meanwhile the task's state can be asked for. That is one request for each deferral,
+  instead of the one by which the link's URL was read.
+* Airflow 3.0 and 3.1 end the process with the refusal as the error, which tells the state. Airflow
+  cannot be asked any more, but nothing needs to be asked.
 
 Airflow 2 refuses no deferral: it overwrites what the user has marked.
 """

@@ -46,7 +46,8 @@ OWN, GONE, MOVED = 200, 404, 410
 BEFORE_A_TRY = [None, "scheduled", "queued", "up_for_retry"]
 ENDED = ["failed", "success", "skipped", "removed", "upstream_failed", "restarting", DELETED]
 _LATEST_TRY_NUMBER = "latest_try_number"
-SHARED_IDS = airflow_version() < (3, 3)
+# Whether Airflow tells attempts apart by ids and counts clears.
+KNOWS_CLEARS = airflow_version() >= (3, 2)
 
 Kill = Callable[..., bool]
 
@@ -214,17 +215,17 @@ def test_the_next_try_is_to_begin(kill: Kill, state: str | None) -> None:
 def test_the_next_try_follows_a_failure(kill: Kill) -> None:
     """Airflow takes the task for dead, and will begin another try."""
     assert not kill("up_for_retry", GONE)
-    assert kill("up_for_retry", GONE, clears=2) is not SHARED_IDS
+    assert kill("up_for_retry", GONE, clears=2) is KNOWS_CLEARS
 
 
 @pytest.mark.parametrize("status", [GONE, MOVED])
 @pytest.mark.parametrize("state", [None, "scheduled", "queued", "running"])
 def test_another_try_has_an_id_of_its_own(kill: Kill, state: str | None, status: int) -> None:
-    """From Airflow 3.3 on it is known not to be there because of a user."""
-    assert kill(state, status) is SHARED_IDS
+    """From Airflow 3.2 on it is known not to be there because of a user."""
+    assert kill(state, status) is not KNOWS_CLEARS
 
 
-@pytest.mark.skipif(not SHARED_IDS, reason="before Airflow 3.3")
+@pytest.mark.skipif(KNOWS_CLEARS, reason="before Airflow 3.2")
 def test_the_next_try_has_begun_with_the_same_id(kill: Kill) -> None:
     """It has told its number; earlier tries have told theirs, too."""
     assert not kill("running", OWN, followed_by=2)
@@ -234,7 +235,7 @@ def test_the_next_try_has_begun_with_the_same_id(kill: Kill) -> None:
 def test_the_task_has_deferred(kill: Kill) -> None:
     """The trigger waits for the run, and cancels it if need be."""
     assert not kill("deferred", OWN)
-    assert kill("deferred", GONE) is SHARED_IDS
+    assert kill("deferred", GONE) is not KNOWS_CLEARS
 
 
 @pytest.mark.parametrize("status", [OWN, GONE])
@@ -462,4 +463,4 @@ def test_a_try_tells_its_number(waiting: Callable[..., Any]) -> None:
     for number in (1, 2):
         _, context = waiting(try_number=number)
         told = context["ti"].xcoms.get("latest_try_number")
-        assert told == (number if SHARED_IDS and number > 1 else None)
+        assert told == (number if not KNOWS_CLEARS and number > 1 else None)

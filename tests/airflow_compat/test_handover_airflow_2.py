@@ -20,6 +20,7 @@ from sqlalchemy.orm import scoped_session, sessionmaker
 from airflow_jobs_provider.airflow_compat.handover import Successor, find_successor
 from airflow_jobs_provider.airflow_compat.lines import airflow_version
 from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.task_state import DELETED, task_state
 
 if airflow_version() >= (3, 0):
     pytest.skip("Airflow 3 asks its API", allow_module_level=True)
@@ -142,6 +143,14 @@ def test_no_scheduler_knows_of_the_try(found: Found) -> None:
     """As in ``airflow tasks test``."""
     found(None, 1)
     assert find_successor(dataclasses.replace(FIRST, is_test=True)) is Successor.NONE
+
+
+@pytest.mark.parametrize("state", [None, "running"])
+def test_the_state_of_a_task(found: Found, state: str | None) -> None:
+    """It stands in the row; without a row the task is deleted."""
+    assert task_state(FIRST) == DELETED
+    found(state, 1)
+    assert task_state(FIRST) == state
 
 
 def test_the_database_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from airflow_jobs_provider.airflow_compat.lines import airflow_line
         ("2.11.2", "Airflow211"),
         ("3.0.6", "Airflow30"),
         ("3.1.0", "Airflow31"),
-        ("3.2.1", "Airflow31"),
+        ("3.2.2", "Airflow32"),
         ("3.3.2", "Airflow33"),
         ("3.10.0rc1", "Airflow33"),
         ("4.0.0", "Airflow33"),

@@ -1,8 +1,8 @@
 """What differs between Airflow's lines (minor versions): one module for each that differs.
 
-A module is named after the first line that it is for, and is used up to the next one: with modules
-for 3.0, 3.1 and 3.3, Airflow 3.2 gets that of 3.1. A new line whose internals have moved is a new
-module here, found by its name, with a subclass of the newest line before it.
+A module is named after the first line that it is for, and is used up to the next one: without a
+module for 3.4, Airflow 3.4 gets that of 3.3. A new line whose internals have moved is a new module
+here, found by its name, with a subclass of the line before it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Airflow 3.0 and, where later modules do not say otherwise, all later lines.
 
 A task's process and the triggerer ask Airflow's API, through their supervisors. A task instance has
-an id. A retry that follows an orphaned attempt keeps the id of that one before Airflow 3.3.
+an id. In 3.0 an attempt that follows an orphaned one keeps the id of that one.
 """
 
 from __future__ import annotations

@@ -1,47 +1,17 @@
-"""Airflow 3.3: every attempt has an id of its own, and a trigger is told when a user acts."""
+"""Airflow 3.3: a trigger is told when a user acts, and the triggerer renders templates."""
 
 from __future__ import annotations
 
-from typing import Any
-
-from airflow_jobs_provider.airflow_compat.lines.airflow_3_1 import Airflow31
-from airflow_jobs_provider.airflow_compat.lines.base import (
-    RUNNING,
-    Successor,
-    successor_after_failure,
-)
-from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.lines.airflow_3_2 import Airflow32
 
 __all__ = ["LINE", "Airflow33"]
 
 
-class Airflow33(Airflow31):
+class Airflow33(Airflow32):
     """Airflow 3.3."""
 
     calls_on_kill = True
     renders_in_triggerer = True
-
-    def xcoms_at_start(self, attempt: TaskAttempt) -> dict[str, int]:  # noqa: ARG002
-        """Return none: ids tell attempts apart."""
-        return {}
-
-    def _find_later_attempt(self, attempt: TaskAttempt, state: str | None) -> Successor:
-        """Find the successor by the id, which another attempt does not share."""
-        if state == RUNNING and not self._has_new_id(attempt):
-            return successor_after_failure(attempt)
-        return Successor.NONE if self._tasks_were_cleared(attempt) else Successor.EXISTING
-
-    def _tasks_were_cleared(self, attempt: TaskAttempt) -> bool:
-        """Return whether a user has cleared tasks of the DAG run since this attempt began.
-
-        It may be this one: a task that is cleared twice does not stay in the state that tells of
-        the first time.
-        """
-        from airflow.sdk.execution_time import comms, task_runner
-
-        supervisor: Any = task_runner.SUPERVISOR_COMMS
-        now = supervisor.send(comms.GetDagRun(dag_id=attempt.dag_id, run_id=attempt.run_id))
-        return bool(now.clear_number != attempt.clear_number)
 
 
 LINE = Airflow33()
