@@ -13,6 +13,7 @@
 #   make test-distributed   Celery, PostgreSQL, Redis, two workers and triggerers; INSTALL=1 installs them
 #   make fuzz       random answers of the service, 2000 a test (FUZZ_EXAMPLES=2000)
 #   make mutants    how many changes of the code the tests notice (MUTANTS=api/retry.py for one module)
+#   make dist       the distributions, and the tests of the wheel
 #   make bench      what docs/benchmarks.md tells, but for the cost of checking: 25 minutes
 #
 # PYTHON=/path/to/python3 chooses another Python.
@@ -46,7 +47,7 @@ TEST_AIRFLOW = $(AIRFLOW_LINES:%=test-airflow-%)
 TEST_PYTHON = $(PYTHON_VERSIONS:%=test-python-%)
 TEST_STANDALONE = $(STANDALONE_LINES:%=test-standalone-%)
 
-.PHONY: help demo airflow test test-all bench fuzz mutants test-dag-runs test-distributed test-slow test-standalone test-real-clients lint format constraints clean \
+.PHONY: help demo airflow test test-all bench fuzz mutants test-dag-runs test-distributed test-slow test-standalone test-real-clients lint dist format constraints clean \
 	venv venv-dev $(TEST_AIRFLOW) $(TEST_PYTHON) $(TEST_STANDALONE)
 
 help:
@@ -114,6 +115,12 @@ lint: venv-dev
 	.venv/bin/python -m mypy airflow_jobs_provider tests benchmarks scripts
 	.venv/bin/codespell
 
+# The distributions in dist/, and the tests of this wheel in an empty environment.
+dist: venv-dev
+	rm -rf dist
+	.venv/bin/python -m build --no-isolation --outdir dist
+	TEST_WHEEL=$$(ls dist/*.whl) .venv/bin/python -m pytest tests/packaging $(PYTEST_ARGS)
+
 format: venv-dev
 	.venv/bin/python -m ruff check --fix .
 	.venv/bin/python -m ruff format .
@@ -128,4 +135,4 @@ venv-dev:
 	@sh scripts/venv.sh .venv 3.3 dev
 
 clean:
-	rm -rf .venv .venv-* .demo .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* .demo dist .mypy_cache .ruff_cache .pytest_cache
