@@ -18,7 +18,7 @@ from airflow_jobs_provider.api.workflows.outputs import (
     read_outputs,
 )
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
-from airflow_jobs_provider.xcom import RESERVED_KEYS
+from airflow_jobs_provider.xcom import OUTPUT_TRUNCATED_KEY, RESERVED_KEYS, RETURN_VALUE_KEY
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.workflows.base import Workflow
@@ -60,9 +60,9 @@ class RunResult:
             if self.value is not None and not self.by_task:
                 log.info("multiple_outputs: the run tells no task keys; see return_value.")
         if self.value is not None:
-            xcoms["return_value"] = self.value
+            xcoms[RETURN_VALUE_KEY] = self.value
         if self.truncated:
-            xcoms["output_truncated"] = True
+            xcoms[OUTPUT_TRUNCATED_KEY] = True
         return xcoms
 
 

@@ -1,15 +1,55 @@
-"""The keys of the XComs that a task of this package pushes."""
+"""The XComs that a task of this package pushes: their keys, and how they are pushed."""
 
 from __future__ import annotations
 
-__all__ = ["LATEST_TRY_NUMBER_KEY", "OUTPUT_KEYS", "RESERVED_KEYS"]
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
-# What a run that ended well gave back.
-OUTPUT_KEYS = ("return_value", "output_truncated")
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+__all__ = [
+    "JOB_ID_KEY",
+    "LATEST_TRY_NUMBER_KEY",
+    "OUTPUT_KEYS",
+    "OUTPUT_TRUNCATED_KEY",
+    "RESERVED_KEYS",
+    "RETURN_VALUE_KEY",
+    "RUN_ID_KEY",
+    "RUN_PAGE_URL_KEY",
+    "push_xcoms",
+]
+
+# The output of a run that succeeded, under Airflow's own key for what a task returns.
+RETURN_VALUE_KEY = "return_value"
+# True where a part of the output is missing.
+OUTPUT_TRUNCATED_KEY = "output_truncated"
+OUTPUT_KEYS = (RETURN_VALUE_KEY, OUTPUT_TRUNCATED_KEY)
+# The run that the task launched or waited for, its job, and its page in the workspace.
+RUN_ID_KEY = "run_id"
+JOB_ID_KEY = "job_id"
+RUN_PAGE_URL_KEY = "run_page_url"
 # The number of a retry, by which Airflow 3.0 and 3.1 tell it from the attempt before.
 LATEST_TRY_NUMBER_KEY = "latest_try_number"
-# What no task of a run is pushed under with multiple_outputs, whatever its key: the keys above,
-# those of the run itself, a retry's number, and Airflow's own for what a task has skipped.
+# With multiple_outputs, the output of a run's task is pushed under the task's key, unless it is one
+# of these: the keys above, and Airflow's own for the tasks that a task has skipped.
 RESERVED_KEYS = frozenset(
-    {*OUTPUT_KEYS, "run_id", "job_id", "run_page_url", LATEST_TRY_NUMBER_KEY, "skipmixin_key"}
+    {
+        *OUTPUT_KEYS,
+        RUN_ID_KEY,
+        JOB_ID_KEY,
+        RUN_PAGE_URL_KEY,
+        LATEST_TRY_NUMBER_KEY,
+        "skipmixin_key",
+    }
 )
+
+
+def push_xcoms(context: Context, values: Mapping[str, Any]) -> None:
+    """Push each value under its key.
+
+    :param context: the task's context.
+    :param values: the values by key.
+    """
+    for key, value in values.items():
+        context["ti"].xcom_push(key=key, value=value)

@@ -15,6 +15,7 @@ from airflow.providers.common.compat.sdk import MappedOperator
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.nested_operators import task_operator
+from airflow_jobs_provider.xcom import RUN_ID_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -64,5 +65,5 @@ def recorded_run_id(task: Any, context: Context) -> int | None:
         task.log.warning("The run of this task may still run: its id cannot be read here.")
         return None
     ti: Any = context["ti"]
-    recorded = ti.xcom_pull(task_ids=ti.task_id, key="run_id", map_indexes=ti.map_index)
+    recorded = ti.xcom_pull(task_ids=ti.task_id, key=RUN_ID_KEY, map_indexes=ti.map_index)
     return None if recorded is None else int(recorded)

@@ -27,6 +27,7 @@ from airflow_jobs_provider.operators.argument_checks import (
 from airflow_jobs_provider.operators.cancel_on_kill import CancelOnKillOperator
 from airflow_jobs_provider.operators.payload import PayloadOperator
 from airflow_jobs_provider.operators.validation import check_before_sending
+from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -105,7 +106,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""
         executions = self._begin(context)
-        self._push(context, **xcoms_at_start(self._attempt))
+        self._push(context, xcoms_at_start(self._attempt))
         with airflow_exceptions(), executions.watching(self):
             launched = self._launch(context, first_attempt_index=0)
             if self.wait_for_termination:
@@ -197,7 +198,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
         def on_event(event: Event) -> None:
             self._state.run.record(event)
             if isinstance(event, RunIdentified):
-                self._push(context, run_id=event.run_id)
+                self._push(context, {RUN_ID_KEY: event.run_id})
 
         steps = launch_once(
             call,
@@ -210,7 +211,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
         launched = self._run_workflow(steps, stop_after_any_kill=True, on_event=on_event)
         run = launched.run
         page_url = self._state.run_page_url = run.get("run_page_url")
-        self._push(context, job_id=run.get("job_id"), run_page_url=page_url)
+        self._push(context, {JOB_ID_KEY: run.get("job_id"), RUN_PAGE_URL_KEY: page_url})
         self.log.info(
             "%s run %s%s, see %s",
             "Launched" if launched.is_own else "Following",

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_whole
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
+from airflow_jobs_provider.xcom import RETURN_VALUE_KEY, push_xcoms
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -117,22 +118,21 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             fail_on_partial_success=self.fail_on_partial_success,
         )
         # Within limits: a run's output may be what the service cannot give.
-        outcome = self.hook.client.run(steps, without_deadline=False)
+        result = self.hook.client.run(steps, without_deadline=False)
         if self.do_xcom_push:
-            xcoms = outcome.xcoms(self.log, multiple_outputs=self._push_each_output)
-            for key, value in xcoms.items():
-                if key != "return_value":
-                    context["ti"].xcom_push(key=key, value=value)
-        # Airflow pushes what is returned, and with this flag each key of it: a task's output over
-        # the XCom run_id, and a run of one task, whose output is no dict, would fail.
+            xcoms = result.xcoms(self.log, multiple_outputs=self._push_each_output)
+            # Airflow itself pushes what is returned.
+            xcoms.pop(RETURN_VALUE_KEY, None)
+            push_xcoms(context, xcoms)
+        # Airflow pushes what is returned, and with this flag each key of it: a task's output would
+        # replace the XCom run_id, and a run of one task, whose output is no dict, would fail.
         self.multiple_outputs = False
-        return outcome.value
+        return result.value
 
-    def _push(self, context: Context, **values: Any) -> None:
+    def _push(self, context: Context, values: Mapping[str, Any]) -> None:
+        """Push XComs by key, unless the task is not to push any; None is left out."""
         if self.do_xcom_push:
-            for key, value in values.items():
-                if value is not None:
-                    context["ti"].xcom_push(key=key, value=value)
+            push_xcoms(context, {key: one for key, one in values.items() if one is not None})
 
     @staticmethod
     def _run_of(event: Mapping[str, Any]) -> dict[str, Any]:

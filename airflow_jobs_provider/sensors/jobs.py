@@ -35,6 +35,7 @@ from airflow_jobs_provider.operators.argument_checks import (
 )
 from airflow_jobs_provider.operators.templates import has_unrendered
 from airflow_jobs_provider.operators.wait import WaitForRunOperator
+from airflow_jobs_provider.xcom import RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -346,7 +347,10 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
             self._found_run_id = event.run_id
 
     def _result_or_raise(self, context: Context, run: Mapping[str, Any]) -> Any:
-        self._push(context, run_id=run.get("run_id"), run_page_url=run.get("run_page_url"))
+        self._push(
+            context,
+            {RUN_ID_KEY: run.get("run_id"), RUN_PAGE_URL_KEY: run.get("run_page_url")},
+        )
         with self._failing_softly():
             return super()._result_or_raise(context, run)
 

@@ -13,6 +13,7 @@ from airflow_jobs_provider.triggers.arguments import SensorTriggerArguments
 from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.polling.registry import run_workflow_unpolled
+from airflow_jobs_provider.xcom import RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 __all__ = ["DatabricksJobRunSensorTrigger"]
 
@@ -71,5 +72,5 @@ class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTr
     def _run_xcoms(self, run: Mapping[str, Any]) -> dict[str, Any]:
         if not self.do_xcom_push:
             return {}
-        values = {name: run.get(name) for name in ("run_id", "run_page_url")}
+        values = {name: run.get(name) for name in (RUN_ID_KEY, RUN_PAGE_URL_KEY)}
         return {name: value for name, value in values.items() if value is not None}

@@ -26,7 +26,13 @@ from airflow_jobs_provider.airflow_compat.lines.base import (
 )
 from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
 from airflow_jobs_provider.api.ids import parse_id
-from airflow_jobs_provider.xcom import LATEST_TRY_NUMBER_KEY, OUTPUT_KEYS, RESERVED_KEYS
+from airflow_jobs_provider.xcom import (
+    LATEST_TRY_NUMBER_KEY,
+    OUTPUT_KEYS,
+    RESERVED_KEYS,
+    RETURN_VALUE_KEY,
+    RUN_ID_KEY,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -91,7 +97,7 @@ class Airflow30(AirflowLine):
 
         answer = await task_runner.SUPERVISOR_COMMS.asend(
             GetXCom(
-                key="run_id",
+                key=RUN_ID_KEY,
                 dag_id=task.dag_id,
                 run_id=task.run_id,
                 task_id=task.task_id,
@@ -259,7 +265,7 @@ class Airflow30(AirflowLine):
         place = _place(task_instance)
         keys = list(OUTPUT_KEYS)
         if multiple_outputs:
-            before = XCom.get_one(key="return_value", **place)
+            before = XCom.get_one(key=RETURN_VALUE_KEY, **place)
             keys += sorted(set(before) - RESERVED_KEYS) if isinstance(before, Mapping) else []
         for key in keys:
             XCom.delete(key=key, **place)

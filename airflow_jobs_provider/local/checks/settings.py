@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_jobs_provider.api.schema.task_kinds import TASK_KINDS
 from airflow_jobs_provider.local.checks.clusters import check_cluster, check_library
 from airflow_jobs_provider.local.checks.field_types import (
     at,
@@ -17,7 +18,7 @@ from airflow_jobs_provider.local.checks.notifications import check_notices, chec
 from airflow_jobs_provider.local.checks.parameters import check_ascii
 from airflow_jobs_provider.local.checks.spark_submit import check_spark_submit
 from airflow_jobs_provider.local.checks.tasks import check_tasks
-from airflow_jobs_provider.local.engine.model import TASK_KINDS, task_of
+from airflow_jobs_provider.local.engine.model import task_of
 from airflow_jobs_provider.local.errors import invalid
 from airflow_jobs_provider.local.versions import Version
 

@@ -15,7 +15,6 @@ __all__ = [
     "CLUSTER_FIELDS",
     "ENDED",
     "RUN_IF",
-    "TASK_KINDS",
     "Job",
     "Output",
     "Run",
@@ -30,14 +29,6 @@ __all__ = [
 CLUSTER_FIELDS = ("existing_cluster_id", "new_cluster", "libraries")
 _SINGLE_TASK_KEY_CHARS = 100
 
-TASK_KINDS = (
-    "notebook_task",
-    "spark_jar_task",
-    "spark_python_task",
-    "spark_submit_task",
-    "pipeline_task",
-    "run_job_task",
-)
 # When a task runs, given how those ended that it depends on (``run_if`` of later versions)
 RUN_IF = (
     "ALL_SUCCESS",

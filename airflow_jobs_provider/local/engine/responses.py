@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from airflow_jobs_provider.api.schema.task_kinds import TASK_KINDS
 from airflow_jobs_provider.api.states import RunLifeCycleState
 from airflow_jobs_provider.local.engine.model import (
     CLUSTER_FIELDS,
     ENDED,
-    TASK_KINDS,
     Job,
     Output,
     Run,

@@ -12,12 +12,11 @@ are Azure's and bind on a workspace that is known to be there.
 
 from airflow_jobs_provider.api.schema.rules import clusters, jobs, parameters  # noqa: F401 - their rules
 from airflow_jobs_provider.api.schema.rules.base import RULES, Location, Rule, find_violations
-from airflow_jobs_provider.api.schema.rules.tasks import MAX_REQUEST_BYTES, TASK_KINDS, request_size
+from airflow_jobs_provider.api.schema.rules.tasks import MAX_REQUEST_BYTES, request_size
 
 __all__ = [
     "MAX_REQUEST_BYTES",
     "RULES",
-    "TASK_KINDS",
     "Location",
     "Rule",
     "find_violations",

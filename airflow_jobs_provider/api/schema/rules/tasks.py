@@ -21,10 +21,10 @@ from airflow_jobs_provider.api.schema.rules.base import (
     present_fields,
     rule,
 )
+from airflow_jobs_provider.api.schema.task_kinds import TASK_KINDS
 
 __all__ = [
     "MAX_REQUEST_BYTES",
-    "TASK_KINDS",
     "is_unset_token",
     "request_size",
     "unset_token_problem",
@@ -35,14 +35,6 @@ MAX_TOKEN_CHARACTERS = 64
 MAX_NAME_BYTES = 4096
 MAX_TASKS = 100
 MAX_TASKS_IN_2_2 = 1000
-TASK_KINDS = (
-    "notebook_task",
-    "spark_jar_task",
-    "spark_python_task",
-    "spark_submit_task",
-    "pipeline_task",
-    "run_job_task",
-)
 
 
 def request_size(payload: Node, text: str) -> Problems:
