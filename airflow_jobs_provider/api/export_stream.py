@@ -11,7 +11,7 @@ import codecs
 import json
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import Any, cast
 
 from airflow_jobs_provider.api.responses import InvalidResponseError, NotJSONError, parse_view
 
@@ -174,7 +174,7 @@ def _views(text: _Text) -> Iterator[ViewEvent]:
         try:
             yield from _view(text)
         except InvalidResponseError as error:
-            raise error.within(place).within("views") from None
+            raise error.inside(place).inside("views") from None
         if text.take(",", "]") == "]":
             return
         place += 1
@@ -194,7 +194,7 @@ def _view(text: _Text) -> Iterator[ViewEvent]:
             yield from text.text_in_parts()
         elif (value := text.value()) is not None:
             fields[key] = value
-    yield parse_view(fields)
+    yield cast("dict[str, Any]", parse_view(fields))
 
 
 def _end(pattern: re.Pattern[str], text: str) -> int:

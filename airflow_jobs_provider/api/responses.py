@@ -1,10 +1,10 @@
-"""What an answer must be: checked once, when it is read, so that all who use it can rely on it.
+"""Parses responses of the API, and checks the types of the fields that this package uses.
 
-Ids, numbers, texts, objects and lists that this package uses must have the type that the reference
-gives them. A missing field, or a null, is no error, and a field that is not listed here is kept as
-it came. Whole numbers may come as decimal text; the answer then holds the number. What does not fit
-raises :class:`InvalidResponseError`, which the client turns into
-:class:`~airflow_jobs_provider.api.errors.UnexpectedResponseError`.
+* A missing field, or null, is no error.
+* A field that is not listed here is kept as it came.
+* A whole number may come as decimal text; it is replaced by the number.
+* A field of another type than the reference's raises :class:`InvalidResponseError`. The client
+  turns that into :class:`~airflow_jobs_provider.api.errors.UnexpectedResponseError`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,19 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from airflow_jobs_provider.api.ids import MAX_ID, parse_id
 from airflow_jobs_provider.api.problems import field_path
 from airflow_jobs_provider.api.text import safe_url
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.schema.types import (
+        Job,
+        Run,
+        RunsGetOutputResponse,
+        ViewItem,
+    )
 
 __all__ = [
     "InvalidResponseError",
@@ -34,16 +42,17 @@ __all__ = [
     "parse_views",
 ]
 
-Answer: TypeAlias = "dict[str, Any]"
+JSONObject: TypeAlias = "dict[str, Any]"
 Reader: TypeAlias = "Callable[[Any], Any]"
+T = TypeVar("T")
 
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
 class InvalidResponseError(ValueError):
-    """An answer lacks what the API promises, or has it with another type.
+    """A response lacks a required field, or has a field of another type than the reference's.
 
-    :ivar problem: what is wrong with it, such as ``tasks[3].state is not an object``.
+    :ivar problem: what is wrong, such as ``tasks[3].state is not an object``.
     """
 
     def __init__(self, what: str, path: tuple[str | int, ...] = ()) -> None:
@@ -52,43 +61,47 @@ class InvalidResponseError(ValueError):
         self.problem = f"{field_path(path)} {what}" if path else what
         super().__init__(self.problem)
 
-    def within(self, part: str | int) -> InvalidResponseError:
-        """Return the same problem, seen from the object or list that holds the faulty part."""
+    def inside(self, part: str | int) -> InvalidResponseError:
+        """Return the same error with a longer path.
+
+        :param part: name or index of the invalid value in the object or list that holds it.
+        """
         return InvalidResponseError(self._what, (part, *self._path))
 
 
 class NotJSONError(ValueError):
-    """An answer is not JSON: a page or a text of somebody else's."""
+    """A response is not JSON, but a page or plain text, as of a gateway."""
 
 
-# Calls into Python, between which other threads have their turn: the event loop's among them, where
-# a large answer is parsed beside it. Without them the json module keeps the interpreter to itself.
-_IN_TURNS_FROM_BYTES = 128 * 1024
-_IN_TURNS: dict[str, Any] = {
+# Calls into Python, between which the interpreter can switch threads. Without them the json module
+# holds the GIL while it parses a large response, and the event loop stands still.
+_YIELDING_FROM_BYTES = 128 * 1024
+_YIELDING_HOOKS: dict[str, Any] = {
     "object_hook": lambda value: value,
     "parse_int": lambda text: int(text),  # noqa: PLW0108 - int itself would not be such a call
     "parse_float": lambda text: float(text),  # noqa: PLW0108
 }
 
 
-def parse_json_object(body: bytes) -> Answer | None:
-    """Parse a body that should be a JSON object; None where it is not JSON, but a page or a text.
+def parse_json_object(body: bytes) -> JSONObject | None:
+    """Parse a body as a JSON object; return None if it is not JSON.
 
     An empty body counts as an empty object: some endpoints answer success with no body.
 
-    :raises InvalidResponseError: it is JSON, but not an object, or nested or long beyond what can
-        be read.
+    :param body: the whole body.
+    :raises InvalidResponseError: it is JSON but no object, is nested too deeply, or has a number
+        that is too long.
     """
     if not body.strip():
         return {}
     try:
-        value = json.loads(body, **(_IN_TURNS if len(body) > _IN_TURNS_FROM_BYTES else {}))
+        value = json.loads(body, **(_YIELDING_HOOKS if len(body) > _YIELDING_FROM_BYTES else {}))
     except (json.JSONDecodeError, UnicodeDecodeError):
         return None
     except RecursionError:
         raise InvalidResponseError("the JSON is nested too deeply") from None
     except ValueError:
-        # Python does not convert numbers of thousands of digits.
+        # Python does not convert a number of thousands of digits.
         raise InvalidResponseError("a number has too many digits") from None
     if not isinstance(value, dict):
         raise InvalidResponseError("the JSON is not an object")
@@ -105,7 +118,7 @@ def _text(value: Any) -> str:
 
 
 def _web_address(value: Any) -> str | None:
-    # One that no browser should be sent to counts as missing, so that no log or link shows it.
+    # An unsafe URL counts as missing, so that no log or link shows it.
     return safe_url(_text(value))
 
 
@@ -131,7 +144,7 @@ def _id(value: Any) -> int:
 
 
 def _id_or_zero(value: Any) -> int:
-    # Where there is none, a service may say so with a 0.
+    # A service may write 0 for "none".
     return 0 if value == 0 and type(value) is int else _id(value)
 
 
@@ -153,23 +166,23 @@ def _list(reader: Reader) -> Reader:
             try:
                 reader(item)
             except InvalidResponseError as error:
-                raise error.within(place) from None
+                raise error.inside(place) from None
         return value
 
     return read
 
 
-def _check(answer: Answer, fields: Mapping[str, Reader]) -> None:
-    """Check the fields that an object has; a number given as text is replaced by the number."""
+def _check(response: JSONObject, fields: Mapping[str, Reader]) -> None:
+    """Check the fields of an object; replace a number that is text by the number."""
     for name, reader in fields.items():
-        if (value := answer.get(name)) is None:
+        if (value := response.get(name)) is None:
             continue
         try:
             read = reader(value)
         except InvalidResponseError as error:
-            raise error.within(name) from None
+            raise error.inside(name) from None
         if read is not value:
-            answer[name] = read
+            response[name] = read
 
 
 # -- the structures ------------------------------------------------------------------------------
@@ -227,26 +240,26 @@ _OF_OUTPUT: dict[str, Reader] = {
 _OF_VIEW: dict[str, Reader] = {"content": _text, "name": _text, "type": _text}
 
 
-def parse_required_id(answer: Answer, name: str) -> int:
-    """Return the id that an answer consists of.
+def parse_required_id(response: JSONObject, name: str) -> int:
+    """Return the id that a response consists of.
 
-    :param answer: the answer.
+    :param response: the response.
     :param name: the field, such as ``run_id``.
-    :raises InvalidResponseError: it is missing, or not an id.
+    :raises InvalidResponseError: the field is missing or no id.
     """
-    if answer.get(name) is None:
+    if response.get(name) is None:
         raise InvalidResponseError(f"there is no {name}")
-    _check(answer, {name: _id})
-    return int(answer[name])
+    _check(response, {name: _id})
+    return int(response[name])
 
 
-def parse_run(run: Any, run_id: int | None = None) -> Answer:
-    """Check a run, as ``runs/get`` and ``runs/list`` answer it, and return it.
+def parse_run(run: Any, run_id: int | None = None) -> Run:
+    """Check a run of ``runs/get`` or ``runs/list`` and return it (reference: "Run").
 
-    :param run: what came.
-    :param run_id: the run that was asked for; None where any may come. It is put in where the
-        answer leaves it out.
-    :raises InvalidResponseError: it is not a run, or not the one that was asked for.
+    :param run: the JSON value.
+    :param run_id: the requested run; None (default) if any run may come. It is filled in if the
+        response leaves it out.
+    :raises InvalidResponseError: the value is not a run, or is another run than requested.
     """
     if not isinstance(run, dict):
         raise InvalidResponseError("is not an object")
@@ -255,18 +268,19 @@ def parse_run(run: Any, run_id: int | None = None) -> Answer:
             raise InvalidResponseError("there is no run_id")
         run["run_id"] = run_id
     _check(run, _OF_RUN)
-    # Asked for the run of a task, a service may show the run that the task belongs to.
+    # For the run of a task, a service may return the run that the task belongs to.
     shown = (run["run_id"], *(task.get("run_id") for task in run.get("tasks") or ()))
     if run_id is not None and run_id not in shown:
         raise InvalidResponseError(f"run_id is not {run_id}, the run that was asked for")
-    return run
+    return cast("Run", run)
 
 
-def parse_states(run: Answer) -> tuple[str | None, str | None]:
-    """Return a run's life cycle state and result state, None where there is none.
+def parse_states(run: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Return a run's life cycle state and result state; None for a missing one.
 
-    Checks no more than these, for runs of long lists of which nothing else is used.
+    Nothing else of the run is checked, which saves time in long lists.
 
+    :param run: the run.
     :raises InvalidResponseError: one of them is not text.
     """
     state = run.get("state")
@@ -274,18 +288,18 @@ def parse_states(run: Answer) -> tuple[str | None, str | None]:
         states = (state.get("life_cycle_state"), state.get("result_state"))
         if type(states[0]) is str and (states[1] is None or type(states[1]) is str):
             return states
-    _check(run, {"state": _STATE})
+    _check(dict(run), {"state": _STATE})
     state = state or {}
     return state.get("life_cycle_state"), state.get("result_state")
 
 
-def parse_job(job: Any, job_id: int | None = None) -> Answer:
-    """Check a job, as ``get`` and ``list`` answer it, and return it.
+def parse_job(job: Any, job_id: int | None = None) -> Job:
+    """Check a job of ``get`` or ``list`` and return it (reference: "Job").
 
-    :param job: what came.
-    :param job_id: the job that was asked for; None where any may come. It is put in where the
-        answer leaves it out.
-    :raises InvalidResponseError: it is not a job, or not the one that was asked for.
+    :param job: the JSON value.
+    :param job_id: the requested job; None (default) if any job may come. It is filled in if the
+        response leaves it out.
+    :raises InvalidResponseError: the value is not a job, or is another job than requested.
     """
     if not isinstance(job, dict):
         raise InvalidResponseError("is not an object")
@@ -296,59 +310,62 @@ def parse_job(job: Any, job_id: int | None = None) -> Answer:
     _check(job, _OF_JOB)
     if job_id is not None and job["job_id"] != job_id:
         raise InvalidResponseError(f"job_id is not {job_id}, the job that was asked for")
-    return job
+    return cast("Job", job)
 
 
-def parse_output(answer: Answer) -> Answer:
-    """Check the answer of ``runs/get-output`` and return it.
+def parse_output(response: JSONObject) -> RunsGetOutputResponse:
+    """Check the response of ``runs/get-output`` and return it (reference: "Runs get output").
 
+    :param response: the response.
     :raises InvalidResponseError: a part of it has another type than the reference gives it.
     """
-    _check(answer, _OF_OUTPUT)
-    return answer
+    _check(response, _OF_OUTPUT)
+    return cast("RunsGetOutputResponse", response)
 
 
-def parse_view(view: Answer) -> Answer:
-    """Check one view of ``runs/export`` and return it.
+def parse_view(view: JSONObject) -> ViewItem:
+    """Check one view of ``runs/export`` and return it (reference: "ViewItem").
 
+    :param view: the JSON object.
     :raises InvalidResponseError: a part of it has another type than the reference gives it.
     """
     _check(view, _OF_VIEW)
-    return view
+    return cast("ViewItem", view)
 
 
-def parse_views(answer: Answer) -> list[Answer]:
-    """Return the views of ``runs/export``.
+def parse_views(response: JSONObject) -> list[ViewItem]:
+    """Return the views of ``runs/export`` (reference: "Runs export").
 
+    :param response: the response.
     :raises InvalidResponseError: they are not a list of objects, or a part of one has another type.
     """
-    _check(answer, {"views": _list(_object(_OF_VIEW))})
-    return answer.get("views") or []
+    _check(response, {"views": _list(_object(_OF_VIEW))})
+    return response.get("views") or []
 
 
-def parse_items(answer: Answer, name: str, parse: Callable[[Any], Answer]) -> list[Answer]:
+def parse_items(response: JSONObject, name: str, parse: Callable[[Any], T]) -> list[T]:
     """Return the items on a page of a list.
 
-    :param answer: the page.
+    :param response: the page.
     :param name: the field that holds the items.
-    :param parse: checks one of them.
-    :raises InvalidResponseError: they are not a list, or one of them does not fit.
+    :param parse: checks one item.
+    :raises InvalidResponseError: the field is no list, or an item is invalid.
     """
-    _check(answer, {name: _list(parse)})
-    return answer.get(name) or []
+    _check(response, {name: _list(parse)})
+    return response.get(name) or []
 
 
-def parse_items_with_id(answer: Answer, name: str, id_name: str) -> list[Answer]:
-    """Return the items on a page of a list that have an id, and check nothing else of them.
+def parse_items_with_id(response: JSONObject, name: str, id_name: str) -> list[JSONObject]:
+    """Return the items on a page of a list that have an id; check nothing else of them.
 
-    For long pages of which little is used: who uses an item checks it then.
+    For long pages of which few items are used. The caller checks those.
 
-    :param answer: the page.
+    :param response: the page.
     :param name: the field that holds the items.
     :param id_name: the field of an item that holds its id.
-    :raises InvalidResponseError: they are not a list.
+    :raises InvalidResponseError: the field is no list.
     """
-    items = answer.get(name) or []
+    items = response.get(name) or []
     if not isinstance(items, list):
         raise InvalidResponseError("is not a list", (name,))
     identified = []
@@ -359,10 +376,11 @@ def parse_items_with_id(answer: Answer, name: str, id_name: str) -> list[Answer]
     return identified
 
 
-def parse_page_token(answer: Answer) -> tuple[str | None, bool]:
-    """Return a page's ``next_page_token``, None where there is none, and its ``has_more``.
+def parse_page_token(response: JSONObject) -> tuple[str | None, bool]:
+    """Return a page's ``next_page_token`` (None if there is none) and its ``has_more``.
 
+    :param response: the page.
     :raises InvalidResponseError: one of them has another type.
     """
-    _check(answer, {"next_page_token": _text, "has_more": _flag})
-    return answer.get("next_page_token") or None, bool(answer.get("has_more"))
+    _check(response, {"next_page_token": _text, "has_more": _flag})
+    return response.get("next_page_token") or None, bool(response.get("has_more"))

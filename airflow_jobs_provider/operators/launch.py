@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 
     from airflow_jobs_provider.airflow_compat.nested_operators import AttemptExecutions
     from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.api.workflows.base import Workflow
     from airflow_jobs_provider.api.workflows.events import Event
-    from airflow_jobs_provider.api.workflows.follow import Run
     from airflow_jobs_provider.api.workflows.launch import Launched
 
 __all__ = ["LaunchRunOperator"]

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.api.workflows.base import Workflow
-    from airflow_jobs_provider.api.workflows.follow import Run
     from airflow_jobs_provider.api.workflows.launch import Launched
     from airflow_jobs_provider.operators.arguments import Id, ListOf, StructureOf, Text
 

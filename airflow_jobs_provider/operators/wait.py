@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
+    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.operators.arguments import CompletionArguments
 
 __all__ = ["WaitForRunOperator"]
@@ -135,7 +136,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             push_xcoms(context, {key: one for key, one in values.items() if one is not None})
 
     @staticmethod
-    def _run_of(event: Mapping[str, Any]) -> dict[str, Any]:
+    def _run_of(event: Mapping[str, Any]) -> Run:
         """Return the run that a trigger's event brings; raise where it brings none."""
         from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 
@@ -143,7 +144,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             subject = "The run" if event.get("run_id") is None else f"Run {event['run_id']}"
             kind = AirflowFailException if event.get("is_final") else AirflowException
             raise kind(f"{subject} cannot be followed: {event['error']}")
-        run = dict(event["run"])
+        run = cast("Run", dict(event["run"]))
         if event.get("timed_out"):
             raise DatabricksRunTimeoutError(
                 run["run_id"], event["timed_out"], run.get("run_page_url") or ""

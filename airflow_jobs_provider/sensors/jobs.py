@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from airflow.triggers.base import StartTriggerArgs
 
     from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.api.workflows.base import WorkflowExecution
     from airflow_jobs_provider.api.workflows.events import Event
     from airflow_jobs_provider.api.workflows.find import Target
-    from airflow_jobs_provider.api.workflows.follow import Run
 
 __all__ = ["DatabricksJobRunSensor"]
 

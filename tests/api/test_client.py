@@ -537,7 +537,8 @@ def test_a_ca_bundle_is_not_read_in_the_event_loop(
     async def two_at_once() -> list[Any]:
         bundle = str(tls_server.ca_file)
         async with AsyncJobsClient(tls_server.url, Basic("me", "secret"), verify=bundle) as client:
-            return await asyncio.gather(*(client.send(endpoints.get_run(7)) for _ in range(2)))
+            both = (client.send(endpoints.get_run(7)) for _ in range(2))
+            return list(await asyncio.gather(*both))
 
     assert asyncio.run(two_at_once()) == [{"run_id": 7}] * 2
     (thread,) = read_in

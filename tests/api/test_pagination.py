@@ -199,7 +199,7 @@ def test_the_poller_sees_all_runs(
     active = visible(service, lambda run: not run.ended)
     known = {"state": {"life_cycle_state": "RUNNING"}}
 
-    async def follow() -> list[dict[str, Any]]:
+    async def follow() -> list[Any]:
         poller = get_poller(hook)
         waits = [
             asyncio.create_task(poller.wait_for_change(run_id, period=0.5, known=known))
@@ -212,7 +212,7 @@ def test_the_poller_sees_all_runs(
         for run_id in active:
             service.runs[run_id].plan = Plan(looks=0)
         assert asked_for == 0
-        return await asyncio.gather(*waits)
+        return list(await asyncio.gather(*waits))
 
     runs = asyncio.run(asyncio.wait_for(follow(), 30))
     assert [run["run_id"] for run in runs] == active
@@ -229,7 +229,7 @@ def test_an_offset_that_is_refused(
     service.lists.last_offset = 100
     hook = connect(service, pinned, monkeypatch)
     # Version 2.0 is where pages go by offset.
-    monkeypatch.setattr(endpoints, "_paged", _from_2_0(endpoints._paged))
+    monkeypatch.setattr(endpoints, "_list_call", _from_2_0(endpoints._list_call))
     if pinned is None:
         assert listed(hook, asynchronous=False, limit=25) == visible(service)
         assert {seen.version for seen in service.seen} == {"2.0", "2.2"}

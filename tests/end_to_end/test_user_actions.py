@@ -338,8 +338,7 @@ def test_a_notebook_at_work_is_stopped(scenario: Scenario, local_workspace: Loca
     try:
 
         def result() -> str | None:
-            state: dict[str, str] = client.send(endpoints.get_run(run_id))["state"]
-            return state.get("result_state")
+            return client.send(endpoints.get_run(run_id))["state"].get("result_state")
 
         assert eventually(result, "the run has ended") == "CANCELED"
         launched = list(client.iterate(endpoints.list_runs()))

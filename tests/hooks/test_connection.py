@@ -1,9 +1,8 @@
-"""The hook without a network: its two faces, its form, and how it reads a connection."""
+"""How the hook reads a connection, and its connection form."""
 
 from __future__ import annotations
 
 import importlib.util
-import inspect
 import json
 import subprocess
 import sys
@@ -18,34 +17,6 @@ from airflow.providers.common.compat.sdk import Connection
 from airflow_jobs_provider.api.auth import Basic, Token
 from airflow_jobs_provider.api.errors import CredentialsError
 from airflow_jobs_provider.hooks.connection import WorkspaceAccess
-from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-
-ENDPOINTS = [
-    "create_job",
-    "list_jobs",
-    "get_job",
-    "reset_job",
-    "update_job",
-    "delete_job",
-    "run_now",
-    "submit_run",
-    "list_runs",
-    "get_run",
-    "export_run",
-    "cancel_run",
-    "cancel_all_runs",
-    "get_run_output",
-    "delete_run",
-]
-BEYOND = ["update_job_permission", "get_run_state", "get_run_page_url", "find_job_id_by_name"]
-
-
-@pytest.mark.parametrize("name", ENDPOINTS + BEYOND)
-def test_every_method_has_its_asyncio_twin(name: str) -> None:
-    """Same name with a_, same parameters, same defaults."""
-    blocking = inspect.signature(getattr(DatabricksJobsHook, name))
-    twin = inspect.signature(getattr(DatabricksJobsHook, f"a_{name}"))
-    assert list(blocking.parameters.values()) == list(twin.parameters.values())
 
 
 def access(**fields: Any) -> WorkspaceAccess:

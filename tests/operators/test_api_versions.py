@@ -184,7 +184,7 @@ def test_a_job_that_is_created_queues(workspace: LocalWorkspace) -> None:
         ).execute(CONTEXT)
         with DatabricksJobsHook().client as client:
             assert client.base_url == workspace.url
-        settings = DatabricksJobsHook().get_job(job_id)["settings"]
+        settings: Any = DatabricksJobsHook().get_job(job_id)["settings"]
         assert settings["queue"] == {"enabled": True}
 
 

@@ -46,7 +46,9 @@ __all__ = [
     "DbfsStorageInfo",
     "DeleteRequest",
     "FileStorageInfo",
+    "ForEachStats",
     "ForEachTask",
+    "ForEachTaskRunStats",
     "GetRequest",
     "GetResponse",
     "InitScriptInfo",
@@ -54,6 +56,7 @@ __all__ = [
     "JobCluster",
     "JobEmailNotifications",
     "JobNotificationSettings",
+    "JobParameter",
     "JobSettings",
     "JobTask",
     "JobsHealthRule",
@@ -69,6 +72,7 @@ __all__ = [
     "PipelineTask",
     "PythonPyPiLibrary",
     "RCranLibrary",
+    "RepairHistoryItem",
     "ResetRequest",
     "Run",
     "RunJobTask",
@@ -78,6 +82,7 @@ __all__ = [
     "RunParameters",
     "RunResultState",
     "RunState",
+    "RunTask",
     "RunType",
     "RunsCancelAllRequest",
     "RunsCancelRequest",
@@ -548,10 +553,23 @@ class TaskSettings(ClusterSpec, JobTask, total=False):
     health: Annotated[JobsHealthRules, LATER]
 
 
+class ForEachTaskRunStats(Structure, total=False):
+    """How many iterations a for-each task has, in the form of API 2.1 and later."""
+
+    total_iterations: Annotated[Int32, LATER]
+
+
+class ForEachStats(Structure, total=False):
+    """The counts of a for-each task, in the form of API 2.1 and later."""
+
+    task_run_stats: Annotated[ForEachTaskRunStats, LATER]
+
+
 class ForEachTask(Structure, total=False):
     """A task run once for each input, in the form of API 2.1 and later."""
 
     task: Annotated[TaskSettings, LATER]
+    stats: Annotated[ForEachStats, LATER]
 
 
 class JobCluster(Structure, total=False):
@@ -610,6 +628,37 @@ class RunState(Structure, total=False):
     state_message: String
 
 
+class RunTask(ClusterSpec, JobTask, total=False):
+    """A task of a run, or an iteration of a for-each task, in the form of API 2.1 and later."""
+
+    run_id: Annotated[Int64, LATER]
+    task_key: Annotated[String, LATER]
+    state: Annotated[RunState, LATER]
+    start_time: Annotated[Int64, LATER]
+    end_time: Annotated[Int64, LATER]
+    attempt_number: Annotated[Int32, LATER]
+    original_attempt_run_id: Annotated[Int64, LATER]
+    run_page_url: Annotated[String, LATER]
+
+
+class RepairHistoryItem(Structure, total=False):
+    """The original run or a repair of it, in the form of API 2.1 and later."""
+
+    id: Annotated[Int64, LATER]
+    type: Annotated[String, LATER]
+    state: Annotated[RunState, LATER]
+    start_time: Annotated[Int64, LATER]
+    end_time: Annotated[Int64, LATER]
+
+
+class JobParameter(Structure, total=False):
+    """A parameter of a job and its value in a run, in the form of API 2.1 and later."""
+
+    name: Annotated[String, LATER]
+    default: Annotated[String, LATER]
+    value: Annotated[String, LATER]
+
+
 class Run(Structure, total=False):
     """A run, all but its output (reference: "Run")."""
 
@@ -634,6 +683,15 @@ class Run(Structure, total=False):
     run_page_url: String
     run_type: String
     attempt_number: Int32
+    format: Annotated[String, LATER]
+    task_key: Annotated[String, LATER]
+    tasks: Annotated[list[RunTask], LATER]
+    for_each_task: Annotated[ForEachTask, LATER]
+    iterations: Annotated[list[RunTask], LATER]
+    repair_history: Annotated[list[RepairHistoryItem], LATER]
+    job_parameters: Annotated[list[JobParameter], LATER]
+    has_more: Annotated[Bool, LATER]
+    next_page_token: Annotated[String, LATER]
 
 
 class NotebookOutput(Structure, total=False):
@@ -817,6 +875,7 @@ class RunsGetOutputResponse(Structure, total=False):
 
     notebook_output: NotebookOutput
     error: String
+    error_trace: Annotated[String, LATER]
     metadata: Run
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.endpoints import (
     RUNS_PER_PAGE_IN_EVERY_VERSION,
@@ -14,9 +14,10 @@ from airflow_jobs_provider.api.pagination import read_all_items
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 
-__all__ = ["cancel_previous_runs"]
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.schema.types import Run
 
-Run = dict[str, Any]
+__all__ = ["cancel_previous_runs"]
 
 
 def cancel_previous_runs(

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_jobs_provider.api.endpoints import (
     RUNS_PER_PAGE_IN_EVERY_VERSION,
@@ -28,9 +28,12 @@ from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 from airflow_jobs_provider.api.workflows.events import RunIdentified
-from airflow_jobs_provider.api.workflows.follow import Run, follow_run, whole_run
+from airflow_jobs_provider.api.workflows.follow import follow_run, whole_run
 from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.api.workflows.progress import Log, RunProgress
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.schema.types import Job, Run
 
 __all__ = [
     "Target",
@@ -124,7 +127,7 @@ def find_job_id(job_name: str) -> Workflow[int | None]:
 
     :raises ValueError: several jobs have the name; the message has their ids.
     """
-    jobs: list[dict[str, Any]] = yield from read_all_items(list_jobs(name=job_name))
+    jobs: list[Job] = yield from read_all_items(list_jobs(name=job_name))
     ids: list[int] = [
         job["job_id"] for job in jobs if (job.get("settings") or {}).get("name") == job_name
     ]
@@ -219,8 +222,8 @@ def follow_task(
             if ended or run_has_ended:
                 state = (task if ended else run).get("state")
                 page = task.get("run_page_url") or run.get("run_page_url")
-                whole = {**task, "run_id": task_run_id, "state": state, "run_page_url": page}
-                return {**whole, "job_id": run.get("job_id")}
+                known = {"run_id": task_run_id, "state": state, "run_page_url": page}
+                return cast("Run", {**task, **known, "job_id": run.get("job_id")})
         elif tasks or run_has_ended:
             keys = ", ".join(map(repr, tasks)) or "none"
             raise ValueError(f"run {run_id} has no task {task_key!r}; its tasks: {keys}")

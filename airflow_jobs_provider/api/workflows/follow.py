@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from airflow_jobs_provider.api.endpoints import (
     RUNS_PER_PAGE_IN_EVERY_VERSION,
@@ -32,9 +32,11 @@ from airflow_jobs_provider.api.workflows.events import RunIdentified
 from airflow_jobs_provider.api.workflows.launched_run import JUST_LAUNCHED_SECONDS, is_just_launched
 from airflow_jobs_provider.api.workflows.progress import RunProgress
 
-__all__ = ["Ended", "Run", "follow_run", "read_run", "whole_run"]
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.schema.types import Job, Run
 
-Run = dict[str, Any]
+__all__ = ["Ended", "follow_run", "read_run", "whole_run"]
+
 
 # How long the next attempt of a job with max_retries may take to show up after its
 # min_retry_interval_millis is over.
@@ -185,19 +187,20 @@ def _with_all_tasks(run: Run) -> Workflow[Run]:
         run = yield replace(get_run(int(run["run_id"])), default_api_version=LATEST_API_VERSION)
     token, tokens = run.get("next_page_token"), set[str]()
     # On each page, the run of a for_each_task lists itself as its only task.
-    arrays = {name: run.get(name) for name in ("iterations", "tasks")}
+    arrays: dict[str, Any] = {name: run.get(name) for name in ("iterations", "tasks")}
     while token:
         if token in tokens:
             raise UnexpectedResponseError(status=200, excerpt=f"with the page {token!r} once more")
         tokens.add(token)
         call = get_run(int(run["run_id"]), page_token=token)
-        page: Run = yield replace(call, default_api_version=LATEST_API_VERSION)
+        page: dict[str, Any] = yield replace(call, default_api_version=LATEST_API_VERSION)
         for name, items in arrays.items():
             if page.get(name) and not (name == "tasks" and arrays["iterations"]):
                 arrays[name] = [*(items or ()), *page[name]]
         token = page.get("next_page_token")
     whole = {name: value for name, value in run.items() if name != "next_page_token"}
-    return whole | {name: items for name, items in arrays.items() if items is not None}
+    whole |= {name: items for name, items in arrays.items() if items is not None}
+    return cast("Run", whole)
 
 
 def _next_attempt(
@@ -220,7 +223,7 @@ def _next_attempt(
     attempt = int(run.get("attempt_number") or 0)
     try:
         # Somebody who may read a run is not always allowed to read its job.
-        job: dict[str, Any] = yield replace(get_job(int(job_id)), forbidden_is_final=True)
+        job: Job = yield replace(get_job(int(job_id)), forbidden_is_final=True)
         settings = job.get("settings") or {}
         retries = int(settings.get("max_retries") or 0)
         if retries == 0 or 0 < retries <= attempt:
@@ -262,7 +265,7 @@ def _find_attempt(run: Run, job_id: int, *, after: int) -> Workflow[Run | None]:
                 other.get("original_attempt_run_id") == original
                 and int(other.get("attempt_number") or 0) > after
             ):
-                return dict(other)
+                return cast("Run", dict(other))
             # The list has the latest start first. An older run is no retry of this one.
             if (other.get("start_time") or started) < started:
                 return None

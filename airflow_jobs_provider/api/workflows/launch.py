@@ -5,14 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.endpoints import Call
 from airflow_jobs_provider.api.errors import BadRequestError, NotFoundError
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 from airflow_jobs_provider.api.workflows.events import LaunchPrepared, RunIdentified
-from airflow_jobs_provider.api.workflows.follow import Run, read_run
+from airflow_jobs_provider.api.workflows.follow import read_run
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.schema.types import Run
 
 __all__ = ["Launched", "launch_once"]
 

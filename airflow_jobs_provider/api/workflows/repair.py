@@ -7,7 +7,7 @@ looks at the run knows how often it was repaired, and the service repairs no run
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.endpoints import repair_run
 from airflow_jobs_provider.api.errors import BadRequestError
@@ -15,9 +15,11 @@ from airflow_jobs_provider.api.states import RunState, RunStatus
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 from airflow_jobs_provider.api.workflows.follow import read_run
 
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.schema.types import Run
+
 __all__ = ["is_repairable", "repair_once", "repaired_at", "repairs_of", "run_parameters"]
 
-Run = dict[str, Any]
 
 # A run that succeeded with failures has failed tasks to run again, where it counts as failed.
 _REPAIRABLE = (RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.SUCCEEDED_WITH_FAILURES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.errors import (
     AuthenticationError,
@@ -18,11 +18,11 @@ from airflow_jobs_provider.api.retry import async_sleep
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.endpoints import Call, Page
+    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.triggers.polling.sender import Sender
 
 __all__ = ["ListPageReader", "PageTimeoutError"]
 
-Run: TypeAlias = "dict[str, Any]"
 
 # A page that takes longer is given up: all runs wait for it, and each can be read by its id.
 PAGE_SECONDS = 30.0

@@ -35,7 +35,7 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_jobs_provider.api.responses import parse_states
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
@@ -48,11 +48,11 @@ from airflow_jobs_provider.triggers.polling.waiters import Waiter, Waiters, with
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.endpoints import Call
     from airflow_jobs_provider.api.retry import RetryPolicy
+    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
 __all__ = ["RunPoller"]
 
-Run: TypeAlias = "dict[str, Any]"
 T = TypeVar("T")
 
 # How long a poller without waiters keeps its connections.

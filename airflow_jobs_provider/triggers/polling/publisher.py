@@ -7,19 +7,19 @@ import random
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.responses import InvalidResponseError, parse_run, parse_states
 from airflow_jobs_provider.api.states import RunState
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.triggers.polling.outages import UnreadableRuns
     from airflow_jobs_provider.triggers.polling.sender import Sender
     from airflow_jobs_provider.triggers.polling.waiters import Waiters
 
 __all__ = ["Publisher"]
 
-Run: TypeAlias = "dict[str, Any]"
 
 # After so many waiters the event loop runs their tasks before the next ones get their runs.
 PUBLISH_AT_ONCE = 50

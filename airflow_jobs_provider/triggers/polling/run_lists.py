@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from airflow_jobs_provider.api.endpoints import list_runs
 from airflow_jobs_provider.api.errors import BadRequestError, ConflictError
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.api.endpoints import Call, Page
     from airflow_jobs_provider.api.errors import JobsAPIError
+    from airflow_jobs_provider.api.schema.types import Run
 
 __all__ = ["RunLists"]
 
-Run: TypeAlias = "dict[str, Any]"
 Publish: TypeAlias = "Callable[[Iterable[Run]], Awaitable[set[int]]]"
 log = logging.getLogger(__name__)
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, KeysView, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 from airflow_jobs_provider.api.states import RunState
 
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.schema.types import Run
+
 __all__ = ["States", "Waiter", "Waiters", "without_details"]
 
-Run: TypeAlias = "dict[str, Any]"
 #: Life cycle state and result state.
 States: TypeAlias = "tuple[str | None, str | None]"
 
@@ -152,4 +154,4 @@ def without_details(run: Run) -> Run:
     if RunState.from_run(run).is_terminal:
         return run
     plain = {name: value for name, value in run.items() if not isinstance(value, (dict, list))}
-    return {**plain, "state": run.get("state")}
+    return cast("Run", {**plain, "state": run.get("state")})

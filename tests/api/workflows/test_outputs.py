@@ -256,7 +256,7 @@ def test_what_ails_one_iteration() -> None:
 def test_a_list_that_shows_only_the_first_tasks_is_not_taken_for_all() -> None:
     """Version 2.2 shows a hundred of them in a list, and says so."""
     tasks = [ended("SUCCESS", task_key=key, run_id=8 + n) for n, key in enumerate("abc")]
-    shown = ended("SUCCESS", run_id=7, tasks=tasks[:1], has_more=True)
+    shown: Any = ended("SUCCESS", run_id=7, tasks=tasks[:1], has_more=True)
     first = ended("SUCCESS", run_id=7, tasks=tasks[:2], next_page_token="t")
     service = WorkflowDriver(first, {"tasks": tasks[2:]})
     steps = follow_run(

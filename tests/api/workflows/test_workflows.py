@@ -33,7 +33,7 @@ from airflow_jobs_provider.api.workflows.progress import RunProgress
 from tests.helpers.workflow_driver import WorkflowDriver
 
 
-def run(life: str, result: str | None = None, run_id: int = 7, **more: Any) -> dict[str, Any]:
+def run(life: str, result: str | None = None, run_id: int = 7, **more: Any) -> Any:
     """Make a run."""
     return {"run_id": run_id, "state": {"life_cycle_state": life, "result_state": result}, **more}
 
@@ -62,7 +62,7 @@ def launch(service: WorkflowDriver, tokens: list[str], first: int = 0) -> Launch
 
 
 @pytest.mark.parametrize("found", [RUNNING, SUCCEEDED, FAILED, CANCELED, TERMINATING])
-def test_the_first_try_takes_what_it_gets(found: dict[str, Any]) -> None:
+def test_the_first_try_takes_what_it_gets(found: Any) -> None:
     """One launch, one look, whatever the state."""
     service = WorkflowDriver(7, found)
     assert launch(service, ["a"]) == Launched(7, found, 0)
@@ -71,7 +71,7 @@ def test_the_first_try_takes_what_it_gets(found: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("found", [RUNNING, SUCCEEDED, run("QUEUED"), run("A_NEW_STATE")])
 def test_a_retry_takes_an_earlier_tries_run_that_is_active_or_succeeded(
-    found: dict[str, Any],
+    found: Any,
 ) -> None:
     """The worker died, the run did not: nothing is launched again."""
     service = WorkflowDriver(7, found)
@@ -162,7 +162,7 @@ def test_a_run_that_does_not_begin_is_given_up() -> None:
     assert service.now == 1_000_100
 
 
-def attempt(number: int, result: str, run_id: int = 7) -> dict[str, Any]:
+def attempt(number: int, result: str, run_id: int = 7) -> Any:
     """Make an attempt of a job's run as API 2.0 shows it."""
     return run(
         "TERMINATED",
@@ -214,7 +214,7 @@ def test_the_services_own_retries_are_followed() -> None:
         (attempt(0, "FAILED"), BadRequestError(status=400, error_code="PERMISSION_DENIED")),
     ],
 )
-def test_where_the_service_does_not_retry(last: dict[str, Any], settings: Any) -> None:
+def test_where_the_service_does_not_retry(last: Any, settings: Any) -> None:
     """No retries left, none on time-outs, or a job that cannot be read: the run is the last."""
     service = WorkflowDriver(last, settings)
     assert follow(service) == Ended(last)
@@ -231,7 +231,7 @@ def test_where_the_service_does_not_retry(last: dict[str, Any], settings: Any) -
         {**attempt(0, "FAILED"), "job_id": None},
     ],
 )
-def test_where_nothing_is_to_be_retried(last: dict[str, Any]) -> None:
+def test_where_nothing_is_to_be_retried(last: Any) -> None:
     """The job is not even asked for."""
     service = WorkflowDriver(last)
     assert follow(service) == Ended(last)

@@ -76,7 +76,7 @@ def poller_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [r.getMessage() for r in caplog.records if r.name in loggers]
 
 
-async def ended(one: RunPoller, run_id: int, period: float = PERIOD) -> dict[str, Any]:
+async def ended(one: RunPoller, run_id: int, period: float = PERIOD) -> Any:
     """Wait until a run is not RUNNING."""
     known: dict[str, Any] = {"state": {"life_cycle_state": "RUNNING"}}
     return await one.wait_for_change(run_id, period=period, known=known)

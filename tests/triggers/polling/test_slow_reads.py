@@ -90,7 +90,7 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
     await runner.cleanup()
 
 
-def wait_for(poller: RunPoller, run_id: int) -> asyncio.Task[dict[str, Any]]:
+def wait_for(poller: RunPoller, run_id: int) -> asyncio.Task[Any]:
     """Wait until a run is not RUNNING."""
     known = {"state": RUNNING}
     return asyncio.create_task(poller.wait_for_change(run_id, period=0.1, known=known))

@@ -1,0 +1,194 @@
+"""The base of the hook: its arguments, its clients, and how it sends a call."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+
+from airflow.providers.common.compat.sdk import BaseHook
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.auth import Credentials
+    from airflow_jobs_provider.api.base_client import BaseClient
+    from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
+    from airflow_jobs_provider.api.endpoints import Call, Page
+    from airflow_jobs_provider.api.proxies import Proxies
+    from airflow_jobs_provider.api.retry import RetryPolicy
+    from airflow_jobs_provider.hooks.connection import WorkspaceAccess
+
+__all__ = ["DatabricksJobsBaseHook"]
+
+T = TypeVar("T")
+_DEFAULT_TIMEOUT_SECONDS = 60.0
+
+
+class _ClientArguments(TypedDict):
+    base_url: str
+    credentials: Credentials
+    allow_http: bool
+    verify: bool | str
+    proxies: Proxies
+    api_version: str | None
+    timeout_seconds: float
+    retries: RetryPolicy
+    user_agent_suffix: str
+
+
+class DatabricksJobsBaseHook(BaseHook):
+    """Turns an Airflow connection into clients of the Jobs API.
+
+    Making a hook reads no connection and touches no network.
+
+    The arguments are those of :class:`~airflow_jobs_provider.hooks.jobs.DatabricksJobsHook`.
+    """
+
+    conn_name_attr = "databricks_conn_id"
+    default_conn_name = "databricks_default"
+    conn_type = "databricks_jobs"
+    hook_name = "Databricks Jobs"
+
+    def __init__(
+        self,
+        databricks_conn_id: str = default_conn_name,
+        timeout_seconds: float | None = None,
+        retry_limit: int | None = None,
+        retry_delay: float | None = None,
+        retry_args: Mapping[str, Any] | None = None,
+        caller: str = "",
+        validate: bool = True,
+    ) -> None:
+        super().__init__()
+        self.databricks_conn_id = databricks_conn_id
+        self.timeout_seconds = timeout_seconds
+        self.retry_limit = retry_limit
+        self.retry_delay = retry_delay
+        self.retry_args = dict(retry_args or {})
+        self.caller = caller
+        self.validate = validate
+        self._blocking_client: JobsClient | None = None
+
+    @property
+    def client(self) -> JobsClient:
+        """The blocking client of the connection's workspace; made at first use."""
+        if self._blocking_client is None:
+            from airflow_jobs_provider.api.client import JobsClient
+            from airflow_jobs_provider.hooks.connection import WorkspaceAccess
+
+            def read_connection() -> WorkspaceAccess:
+                return WorkspaceAccess.from_connection(self.get_connection(self.databricks_conn_id))
+
+            self._blocking_client = JobsClient(
+                **self._client_arguments(read_connection()),
+                renew_credentials=lambda: read_connection().credentials,
+            )
+        return self._blocking_client
+
+    @asynccontextmanager
+    async def async_client(self) -> AsyncIterator[AsyncJobsClient]:
+        """Return an asyncio client of the connection's workspace, as an async context manager.
+
+        The connection is read without blocking the event loop, on every Airflow version.
+        """
+        import asyncio
+
+        # In a thread: the first import of an HTTP library would block the event loop.
+        await asyncio.to_thread(_import_async_dependencies)
+        from airflow.providers.common.compat.connection import get_async_connection
+        from asgiref.sync import sync_to_async
+
+        from airflow_jobs_provider.api.client import AsyncJobsClient
+        from airflow_jobs_provider.hooks.connection import WorkspaceAccess
+
+        async def read_connection() -> WorkspaceAccess:
+            connection = await get_async_connection(self.databricks_conn_id)
+            # In a thread: reading the extra masks its secrets, for which Airflow may block. In a
+            # thread of asgiref's, which Airflow's calls back into the event loop need.
+            return await sync_to_async(WorkspaceAccess.from_connection)(connection)
+
+        async def renew_credentials() -> Credentials:
+            return (await read_connection()).credentials
+
+        arguments = self._client_arguments(await read_connection())
+        async with AsyncJobsClient(**arguments, renew_credentials=renew_credentials) as client:
+            yield client
+
+    def retry_policy(self) -> RetryPolicy:
+        """Return the retry policy of this hook's calls."""
+        from airflow_jobs_provider.api.retry import RetryPolicy
+
+        return RetryPolicy(
+            max_attempts=self.retry_limit,
+            initial_wait=self.retry_delay,
+            tenacity_args=self.retry_args,
+        )
+
+    def _client_arguments(self, access: WorkspaceAccess) -> _ClientArguments:
+        return {
+            "base_url": access.base_url,
+            "credentials": access.credentials,
+            "allow_http": access.allow_http,
+            "verify": access.verify,
+            "proxies": access.proxies,
+            "api_version": access.api_version,
+            "timeout_seconds": (
+                self.timeout_seconds or access.timeout_seconds or _DEFAULT_TIMEOUT_SECONDS
+            ),
+            "retries": self.retry_policy(),
+            "user_agent_suffix": self.caller,
+        }
+
+    def send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
+        """Send any call of :mod:`airflow_jobs_provider.api.endpoints` and return its result.
+
+        :param call: the call.
+        :param retries: retry policy for this call; default :meth:`retry_policy`.
+        :raises JobsAPIError: the call failed, after retries.
+        """
+        client = self.client
+        return client.send(self._checked(call, client), retries=retries)
+
+    async def a_send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
+        """Do what :meth:`send` does, from asyncio."""
+        async with self.async_client() as client:
+            return await client.send(self._checked(call, client), retries=retries)
+
+    def _checked(self, call: Call[T], client: BaseClient) -> Call[T]:
+        if self.validate:
+            client.validate(call.name, call.parameters)
+        return call
+
+    def _all_checked(self, calls: Iterable[Call[T]], client: BaseClient) -> list[Call[T]]:
+        """Check calls that belong together, before the first of them is sent."""
+        checked = [self._checked(call, client) for call in calls]
+        for call in checked:
+            client.version_of(call)
+        return checked
+
+    def _iterate(self, call: Call[Page[T]]) -> Iterator[T]:
+        client = self.client
+        return client.iterate(self._checked(call, client))
+
+    async def _a_iterate(self, call: Call[Page[T]]) -> AsyncIterator[T]:
+        async with self.async_client() as client:
+            async for item in client.iterate(self._checked(call, client)):
+                yield item
+
+    def close(self) -> None:
+        """Close the hook's connections to the workspace; the next call opens new ones."""
+        if self._blocking_client is not None:
+            self._blocking_client.close()
+            self._blocking_client = None
+
+
+def _import_async_dependencies() -> None:
+    from importlib import import_module
+
+    for module in (
+        "aiohttp",
+        "asgiref.sync",
+        "airflow.providers.common.compat.connection",
+        "airflow_jobs_provider.api.client",
+        "airflow_jobs_provider.hooks.connection",
+    ):
+        import_module(module)
