@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-__all__ = ["is_no_longer_deferred", "prepare_questions"]
+__all__ = ["is_no_longer_deferred", "warm_up"]
 
-# Questions are collected for so long before they are sent.
+# For so long questions are collected before they are sent.
 COLLECT_SECONDS = 0.2
 # From the moment at which a question is sent. A triggerer's first answer may take 20 seconds.
 ANSWER_SECONDS = 60.0
@@ -60,18 +60,20 @@ async def is_no_longer_deferred(trigger: BaseTrigger, run_id: int) -> bool:
         stop=lambda state: max(state.seconds_since_start or 0, state.idle_for) > GIVE_UP_SECONDS,
         wait=tenacity.wait_random_exponential(multiplier=1, min=1, max=30),
         sleep=async_sleep,
-        # Asking again makes no number of an XCom that is none.
+        # An XCom that is no number does not become one.
         retry=tenacity.retry_if_not_exception_type(ValueError),
         reraise=True,
     )
     return await retrying(questions.is_no_longer_deferred, task, run_id)
 
 
-def prepare_questions(trigger: BaseTrigger) -> None:
-    """Let the triggerer build what it answers questions from, before one matters.
+def warm_up(trigger: BaseTrigger) -> None:
+    """Send a first question, so that later ones are answered soon.
 
     From Airflow 3.0 on, a triggerer builds the Execution API in its own process at its first
-    question. That takes seconds, in which a cleared task's next run would begin beside the first.
+    question. That takes seconds. Meanwhile a cleared task would begin a second run.
+
+    :param trigger: a trigger that starts.
     """
     task = DeferredTask.from_trigger(trigger)
     if task is None or task.trigger_id is None:
@@ -119,7 +121,7 @@ class _Questions:
         while self._open:
             collected, self._open = self._open, {}
             try:
-                for tasks in _portions(collected):
+                for tasks in _batches(collected):
                     try:
                         deferred = await _answer(airflow_line().deferred_tasks(tasks))
                     except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
@@ -133,7 +135,7 @@ class _Questions:
 
 
 _loops: dict[asyncio.AbstractEventLoop, _Questions] = {}
-# Airflow 3.0 loses its place in its answers where a question is cancelled, so none ever is.
+# Airflow 3.0 mixes up its answers after a question was cancelled. So none is cancelled.
 _sent: set[asyncio.Future[Any]] = set()
 
 
@@ -144,7 +146,7 @@ def _questions() -> _Questions:
 
 
 def _new_task(work: Any) -> asyncio.Task[None]:
-    """Start work for many triggers, in a context of its own: no single trigger's log is its own."""
+    """Start a task that serves many triggers, in a context of its own: it has no trigger's log."""
     return asyncio.get_running_loop().create_task(work, context=contextvars.Context())
 
 
@@ -152,7 +154,7 @@ def _fail(futures: Iterable[asyncio.Future[bool]], error: Exception) -> None:
     for future in futures:
         if not future.done():
             future.set_exception(error)
-            future.exception()  # whoever asked may have gone
+            future.exception()  # the trigger that asked may have ended
 
 
 async def _answer(question: Coroutine[Any, Any, T]) -> T:
@@ -177,27 +179,27 @@ def _received(sent: asyncio.Future[Any]) -> None:
         sent.exception()
 
 
-def _portions(tasks: Iterable[DeferredTask]) -> Iterator[list[DeferredTask]]:
-    """Divide tasks into those that one question asks for."""
+def _batches(tasks: Iterable[DeferredTask]) -> Iterator[list[DeferredTask]]:
+    """Divide tasks into batches, each for one question."""
     by_dag: dict[str, list[DeferredTask]] = {}
     for task in sorted(tasks, key=lambda task: (task.run_id, task.task_id, task.map_index)):
         by_dag.setdefault(task.dag_id, []).append(task)
     for of_dag in by_dag.values():
         task_ids = {task.task_id for task in of_dag}
-        portion = _Portion()
+        batch = _Batch()
         for task in of_dag:
             if _is_ambiguous(task, task_ids):
                 yield [task]
-            elif not portion.add(task):
-                yield portion.tasks
-                portion = _Portion()
-                portion.add(task)
-        if portion.tasks:
-            yield portion.tasks
+            elif not batch.add(task):
+                yield batch.tasks
+                batch = _Batch()
+                batch.add(task)
+        if batch.tasks:
+            yield batch.tasks
 
 
 @dataclass(slots=True)
-class _Portion:
+class _Batch:
     """Tasks of one DAG, as many as one question may ask for."""
 
     tasks: list[DeferredTask] = field(default_factory=list)

@@ -1,9 +1,9 @@
-"""What one try of a task executes: which operators, how often, and which may have left a run.
+"""Which operators does an attempt execute, how often, and which may have left a live run?
 
 A task may execute more than one operator: a Python function or an operator calls ``execute`` of
-others, a subclass calls ``super().execute()`` twice. Airflow knows the task's own operator only. So
-the others are counted here, for the tokens of their launches, and are told when the task is killed
-or fails.
+others, a subclass calls ``super().execute()`` twice. Airflow knows only the task's own operator. So
+this module counts the executions, for the tokens of their launches, and calls the nested operators
+when the task is killed or has failed for good.
 """
 
 from __future__ import annotations
@@ -22,39 +22,40 @@ if TYPE_CHECKING:
 
 __all__ = ["AttemptExecutions", "executions_of", "is_nested", "task_operator"]
 
-# By the id of the task instance's object, of which a process has one for each try that it executes,
-# and the try's number.
+# By the id of the task instance's object, of which a process has one for each attempt that it
+# executes, and the try_number.
 _executions: dict[tuple[int, int], AttemptExecutions] = {}
-# A task may execute operators in several threads. No signal handler takes it.
+# A task may execute operators in several threads. No signal handler takes the lock.
 _lock = threading.Lock()
 
 
 class ExecutedOperator(Protocol):
-    """What is asked of an operator that may have left a run."""
+    """An operator that may have launched a run."""
 
     @property
     def run_may_be_live(self) -> bool:
-        """Whether there may be a run that it has launched and that goes on."""
+        """Whether a run that it has launched may be live."""
 
     def on_kill(self) -> None:
-        """Take note that the task is killed."""
+        """React to the kill of the task."""
 
     def cancel_orphaned_run(self, context: Context) -> None:
-        """Cancel the run that it has left, after the task has failed for good."""
+        """Cancel its run after the task has failed for good."""
 
 
 class AttemptExecutions:
-    """The executions of operators in one try of a task.
+    """The executions of operators in one attempt of a task.
 
-    :param outer: the task's own operator, as Airflow executes it; None where it is not known.
+    :param own_operator: the task's own operator, as Airflow executes it; None where it is not
+        known.
     """
 
-    def __init__(self, outer: Any) -> None:
-        self._outer = outer
+    def __init__(self, own_operator: Any) -> None:
+        self._own_operator = own_operator
         self._numbers: dict[str, Iterator[int]] = {}
         # By id: operators of one task_id are equal for Airflow.
         self._watched: dict[int, ExecutedOperator] = {}
-        self._is_outer_hooked = self._is_killed = False
+        self._is_wrapped = self._is_killed = False
         # A task instance without weak references is kept, so that its id is not used again.
         self.task_instance: Any = None
 
@@ -66,28 +67,32 @@ class AttemptExecutions:
         return next(self._numbers.setdefault(task_id, itertools.count()))
 
     def resume(self, task_id: str, number: int) -> int:
-        """Go on counting in the process that resumes a deferred task."""
+        """Continue the count in the process that resumes a deferred task.
+
+        :param task_id: the operator's own.
+        :param number: number of executions before the one that was deferred.
+        """
         self._numbers[task_id] = itertools.count(number + 1)
         return number
 
     def watch(self, operator: ExecutedOperator) -> None:
-        """Let the operator know when the task is killed or has failed for good.
+        """Call the operator when the task is killed or has failed for good.
 
-        :param operator: one that Airflow does not know.
-        :raises AirflowException: the task was killed; Airflow 3 lets its process go on.
+        :param operator: a nested operator.
+        :raises AirflowException: the task was killed. (In Airflow 3 its process goes on.)
         """
         if self._is_killed:
             raise AirflowException("the task was killed")
         self._watched[id(operator)] = operator
         with _lock:
-            if not self._is_outer_hooked and self._outer is not None:
-                self._is_outer_hooked = True
-                self._hook_outer()
+            if not self._is_wrapped and self._own_operator is not None:
+                self._is_wrapped = True
+                self._wrap_own_operator()
 
     @contextmanager
     def watching(self, operator: ExecutedOperator) -> Iterator[None]:
-        """Watch an operator while it is executed, and after that as long as its run may be live."""
-        if operator is self._outer or self._outer is None:
+        """Watch a nested operator during its execution, then as long as its run may be live."""
+        if operator is self._own_operator or self._own_operator is None:
             yield
             return
         self.watch(operator)
@@ -98,13 +103,13 @@ class AttemptExecutions:
                 self._watched.pop(id(operator), None)
 
     def cancel_orphaned_run(self, context: Context) -> None:
-        """Cancel the runs that the operators have left: a failure callback."""
+        """Cancel the runs of nested operators: a failure callback."""
         for operator in list(self._watched.values()):
             operator.cancel_orphaned_run(context)
 
-    def _hook_outer(self) -> None:
-        """Call the watched operators from where Airflow calls the task's own, of this try only."""
-        on_kill, callbacks = self._outer.on_kill, self._outer.on_failure_callback
+    def _wrap_own_operator(self) -> None:
+        """Let Airflow's calls to the own operator of this attempt reach the nested ones."""
+        on_kill, callbacks = self._own_operator.on_kill, self._own_operator.on_failure_callback
 
         def on_kill_of_all() -> None:
             self._is_killed = True
@@ -115,20 +120,20 @@ class AttemptExecutions:
                     # Not the attribute, which this function may be.
                     type(operator).on_kill(operator)
 
-        self._outer.on_kill = on_kill_of_all
+        self._own_operator.on_kill = on_kill_of_all
         if callbacks is None:
             callbacks = []
         theirs = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
-        self._outer.on_failure_callback = [self.cancel_orphaned_run, *theirs]
+        self._own_operator.on_failure_callback = [self.cancel_orphaned_run, *theirs]
 
 
 def executions_of(context: Context) -> AttemptExecutions:
-    """Return the executions of the try that a context belongs to."""
+    """Return the executions of the attempt that a context belongs to."""
     ti: Any = context["ti"]
     key = (id(ti), ti.try_number)
     with _lock:
         if key not in _executions:
-            executions = AttemptExecutions(_outer(context))
+            executions = AttemptExecutions(_own_operator(context))
             try:
                 weakref.finalize(ti, _executions.pop, key, None).atexit = False
             except TypeError:
@@ -138,9 +143,9 @@ def executions_of(context: Context) -> AttemptExecutions:
 
 
 def is_nested(operator: Any, context: Context) -> bool:
-    """Whether another operator is the task that Airflow executes."""
-    outer = _outer(context)
-    return outer is not None and outer is not operator
+    """Return whether another operator executes this one, and is the task's own."""
+    own = _own_operator(context)
+    return own is not None and own is not operator
 
 
 def task_operator(context: Context) -> Any:
@@ -149,6 +154,6 @@ def task_operator(context: Context) -> Any:
     return getattr(context["ti"], "task", None) or context.get("task")
 
 
-def _outer(context: Context) -> Any:
-    outer = task_operator(context)
-    return outer if isinstance(outer, BaseOperator) else None
+def _own_operator(context: Context) -> Any:
+    operator = task_operator(context)
+    return operator if isinstance(operator, BaseOperator) else None

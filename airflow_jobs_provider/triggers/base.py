@@ -15,7 +15,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_jobs_provider.airflow_compat.completion_event import success_event
 from airflow_jobs_provider.airflow_compat.deferred_tasks import (
     is_no_longer_deferred,
-    prepare_questions,
+    warm_up,
 )
 from airflow_jobs_provider.airflow_compat.trigger_cancellation import calls_on_kill
 from airflow_jobs_provider.api import endpoints
@@ -88,7 +88,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         if self.reached_by:
             record_reached(self.reached_by)
         if self.cancel_on_kill:
-            prepare_questions(self)
+            warm_up(self)
         try:
             payload = await self._wait()
             # Without an id the trigger is in no triggerer: dag.test() cannot end a task this way.
