@@ -54,12 +54,12 @@ def measure(runs: int, seconds: float, rounds: int) -> dict[str, list[dict[str, 
 
     from tests.end_to_end.airflow_cluster import AirflowCluster
     from tests.end_to_end.services import PostgresServer, RedisServer
-    from tests.fakes.counting_workspace import CountingWorkspace
+    from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in ("none", *PROVIDERS)}
     with (
         tempfile.TemporaryDirectory() as home,
-        CountingWorkspace() as workspace,
+        FakeService(UNTIL_ENDED) as workspace,
         PostgresServer() as postgres,
         RedisServer() as redis,
     ):
@@ -127,7 +127,7 @@ def one(cluster: Any, workspace: Any, name: str, runs: int, seconds: float) -> d
         dag_run.mark_all("failed")
         quiet = seconds_without_requests(workspace)
         assert quiet, f"the triggers of {name} go on after their DAG run has ended"
-        for number in range(4001, 4001 + runs):
+        for number in range(1001, 1001 + runs):
             # A trigger may have cancelled its run with the DAG run.
             workspace.run(number).cancelled_at = None
     return row
@@ -148,7 +148,7 @@ def launch(url: str, runs: int) -> None:
     from airflow_jobs_provider.api import endpoints
     from airflow_jobs_provider.api.auth import Token
     from airflow_jobs_provider.api.client import JobsClient
-    from tests.fakes.counting_workspace import TOKEN
+    from tests.fakes.fake_service import TOKEN
 
     request = {"existing_cluster_id": "c", "notebook_task": {"notebook_path": "/Shared/long"}}
     with JobsClient(url, Token(TOKEN)) as client:

@@ -173,12 +173,22 @@ def mutants_of(source: str) -> list[Mutant]:
         *_of_our_own(source, tree, unchanged),
     ):
         with contextlib.suppress(SyntaxError):
-            if ast.dump(ast.parse(mutated)) == ast.dump(tree):
+            changed = ast.parse(mutated)
+            if ast.dump(changed) == ast.dump(tree) or _signatures(changed) != _signatures(tree):
                 continue
             old, new = source.splitlines(), mutated.splitlines()
             first = next(n for n, (a, b) in enumerate(zip(old, new, strict=False)) if a != b)
             found.setdefault(mutated, Mutant(line, old[first].strip(), new[first].strip(), mutated))
     return sorted(found.values(), key=lambda mutant: (mutant.line, mutant.after))
+
+
+def _signatures(tree: ast.Module) -> list[tuple[int, int]]:
+    """Return what a ``*`` between arguments makes of them; cosmic-ray takes it for a product."""
+    return [
+        (len(node.posonlyargs), len(node.kwonlyargs))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.arguments)
+    ]
 
 
 def _of_cosmic_ray(source: str, unchanged: Unchanged) -> Iterator[tuple[int, str]]:

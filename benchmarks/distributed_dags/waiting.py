@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator
 from airflow.triggers.base import StartTriggerArgs
 
 RUNS = int(os.environ.get("BENCHMARK_RUNS", "300"))
-FIRST_RUN_ID = 4001
+FIRST_RUN_ID = 1001
 TRIGGERS = {
     "this_one": "airflow_jobs_provider.triggers.jobs.DatabricksJobRunTrigger",
     "official": "airflow.providers.databricks.triggers.databricks.DatabricksExecutionTrigger",

@@ -117,7 +117,7 @@ def test_three_operators_in_a_loop(bench: Bench, make: Any, names: list[str]) ->
     """Three runs with tokens and outputs of their own, whatever the operators' task_ids are."""
     outer = Outer(does=lambda context: [make(name).execute(context) for name in names])
     outputs = outer.execute(begin(bench, outer))
-    assert outputs == ["result of 1001", "result of 1002", "result of 1003"]
+    assert outputs == ["output of 1001", "output of 1002", "output of 1003"]
     assert len(set(tokens(bench))) == 3
 
 
@@ -138,7 +138,7 @@ def test_super_execute_twice(bench: Bench) -> None:
         for _ in range(2)
     )
     outputs = first.execute(begin(bench, first, retries=1))
-    assert outputs == ["result of 1001", "result of 1002"]
+    assert outputs == ["output of 1001", "output of 1002"]
     assert second.execute(begin(bench, second, try_number=2, retries=1)) == outputs
     assert len(bench.service.runs) == 2
     assert len(set(tokens(bench))) == 2
@@ -152,7 +152,7 @@ def test_the_next_try_finds_each_run(bench: Bench, names: list[str]) -> None:
     with pytest.raises(AirflowException, match="Run 1002 ended failed"):
         outer.execute(begin(bench, outer, retries=1))
     again = outer.execute(begin(bench, outer, try_number=2, retries=1))
-    assert again == ["result of 1001", "result of 1003", "result of 1004"]
+    assert again == ["output of 1001", "output of 1003", "output of 1004"]
     assert len(bench.service.runs) == 4
     assert bench.service.most_at_once == 1
 
@@ -166,7 +166,7 @@ def test_a_try_that_died_in_the_middle_leaves_nothing_behind(bench: Bench) -> No
         outer.execute(begin(bench, outer, retries=1))
     bench.service.hook = None
     outputs = outer.execute(begin(bench, outer, try_number=2, retries=1))
-    assert outputs == ["result of 1001", "result of 1002"]
+    assert outputs == ["output of 1001", "output of 1002"]
     assert len(bench.service.runs) == 2
     assert bench.service.count("runs/cancel") == 0
 
@@ -212,7 +212,7 @@ def test_other_tasks_and_map_indexes_share_no_token(bench: Bench) -> None:
 def test_it_waits_on_the_worker(bench: Bench, make: Any) -> None:
     """A deferral would resume the task's own operator, which knows nothing of the run."""
     outer = Outer(does=lambda context: make(deferrable=True).execute(context))
-    assert outer.execute(begin(bench, outer)) == "result of 1001"
+    assert outer.execute(begin(bench, outer)) == "output of 1001"
     assert "Waiting on the worker in spite of deferrable" in "\n".join(bench.lines(logging.INFO))
     own = make("work", deferrable=True)
     with pytest.raises(TaskDeferred):
@@ -234,7 +234,7 @@ def test_sensors(bench: Bench, deferrable: bool) -> None:
         ]
 
     outer = Outer(does=launch_and_wait)
-    assert outer.execute(begin(bench, outer)) == ["result of 1001", "result of 1002"]
+    assert outer.execute(begin(bench, outer)) == ["output of 1001", "output of 1002"]
 
 
 def kill_at_look(bench: Bench, number: int) -> None:
@@ -392,7 +392,7 @@ def test_the_count_goes_on_after_a_deferral(bench: Bench, stored: str) -> None:
     resumed = make()
     event = task_event(deferred.value.trigger)
     outputs = resumed.execute_complete(begin(bench, resumed), event, **kwargs)
-    assert outputs == ["result of 1001", "result of 1002"]
+    assert outputs == ["output of 1001", "output of 1002"]
     assert len(set(tokens(bench))) == 2
 
 
@@ -421,4 +421,4 @@ def test_a_run_now_that_cancels_previous_runs(bench: Bench) -> None:
     outer = Outer(
         does=lambda context: [run_now(cancel_previous_runs=True).execute(context) for _ in range(2)]
     )
-    assert outer.execute(begin(bench, outer)) == ["result of 1001", "result of 1002"]
+    assert outer.execute(begin(bench, outer)) == ["output of 1001", "output of 1002"]

@@ -19,7 +19,7 @@ from tests.end_to_end.dag_run import DagRun, RunDag
 from tests.end_to_end.deployment import Deployment
 from tests.end_to_end.scenarios import Begin, Scenario
 from tests.end_to_end.services import PostgresServer, RedisServer
-from tests.fakes.counting_workspace import CountingWorkspace
+from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 
 HERE = Path(__file__).parent
 
@@ -82,9 +82,9 @@ def run_dag(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
 
 
 @pytest.fixture(scope="module")
-def workspace() -> Iterator[CountingWorkspace]:
+def workspace() -> Iterator[FakeService]:
     """A workspace that counts the launches, looks and cancels."""
-    with CountingWorkspace() as running:
+    with FakeService(UNTIL_ENDED) as running:
         yield running
 
 
@@ -101,7 +101,7 @@ def settings() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def connections(workspace: CountingWorkspace) -> dict[str, str]:
+def connections(workspace: FakeService) -> dict[str, str]:
     """Connections of a whole Airflow, as environment variables; a module may have more."""
     return {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}
 
@@ -136,7 +136,7 @@ def deployment(
 @pytest.fixture
 def begin(
     cluster: AirflowCluster,
-    workspace: CountingWorkspace,
+    workspace: FakeService,
     record_property: Callable[[str, object], None],
 ) -> Begin:
     """Begin a DAG run; the test report has the runs and cancels that were seen."""

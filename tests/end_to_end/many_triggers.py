@@ -10,7 +10,7 @@ from tests.end_to_end.airflow_versions import AIRFLOW_2
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
 from tests.end_to_end.many_dags.many import DAGS, FIRST_RUN_ID, TASKS
-from tests.fakes.counting_workspace import TOKEN, CountedRun, CountingWorkspace
+from tests.fakes.fake_service import TOKEN, FakeService, Run
 
 __all__ = [
     "TRIGGERS",
@@ -25,7 +25,7 @@ __all__ = [
 TRIGGERS = DAGS * TASKS
 
 
-def launch_runs(workspace: CountingWorkspace) -> None:
+def launch_runs(workspace: FakeService) -> None:
     """Launch a run for each task."""
     client = JobsClient(workspace.url, Token(TOKEN))
     request = {"existing_cluster_id": "c", "notebook_task": {"notebook_path": "/Shared/long"}}
@@ -68,12 +68,12 @@ def left_alone(cluster: AirflowCluster, triggerer: str) -> int:
     return len(cluster.logged_by_triggers(triggerer, pattern))
 
 
-def runs_of(workspace: CountingWorkspace, number: int) -> list[CountedRun]:
+def runs_of(workspace: FakeService, number: int) -> list[Run]:
     """Return the runs that the tasks of a DAG wait for."""
     first = FIRST_RUN_ID + TASKS * number
     return [workspace.run(run_id) for run_id in range(first, first + TASKS)]
 
 
-def cancels(workspace: CountingWorkspace) -> list[int]:
+def cancels(workspace: FakeService) -> list[int]:
     """Return how many cancels were seen for the runs of each DAG."""
     return [sum(run.cancels for run in runs_of(workspace, number)) for number in range(DAGS)]

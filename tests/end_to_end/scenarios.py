@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
-from tests.fakes.counting_workspace import CountedRun, CountingWorkspace
+from tests.fakes.fake_service import FakeService, Run
 
 __all__ = ["Begin", "Scenario", "concluded", "failed_and_cancelled"]
 
@@ -17,7 +17,7 @@ class Scenario:
     def __init__(
         self,
         dag_run: ClusterDagRun,
-        workspace: CountingWorkspace,
+        workspace: FakeService,
         record: Callable[[str, object], None],
     ) -> None:
         self.dag_run = dag_run
@@ -25,11 +25,11 @@ class Scenario:
         self._record = record
 
     @property
-    def runs(self) -> list[CountedRun]:
+    def runs(self) -> list[Run]:
         """The runs that were launched for the DAG run."""
         return self.workspace.runs_of(self.dag_run.run_id)
 
-    def running(self, count: int = 1) -> CountedRun:
+    def running(self, count: int = 1) -> Run:
         """Wait until so many runs were launched in all and the last one goes on; return it."""
         what = f"{self.dag_run.run_id} has launched {count} runs"
         try:
@@ -39,7 +39,7 @@ class Scenario:
         assert runs[-1].is_active
         return runs[-1]
 
-    def deferred(self, count: int = 1, *, watched: int | None = None) -> CountedRun:
+    def deferred(self, count: int = 1, *, watched: int | None = None) -> Run:
         """Wait until the task is deferred with its run of that number, and a trigger looks at it.
 
         :param count: runs launched in all.

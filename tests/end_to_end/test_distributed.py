@@ -20,7 +20,7 @@ from tests.end_to_end.eventually import PATIENCE_SECONDS, eventually
 from tests.end_to_end.processes import has_pending, is_alive, stopped
 from tests.end_to_end.scenarios import Begin, Scenario, concluded, failed_and_cancelled
 from tests.end_to_end.services import PostgresServer, RedisServer
-from tests.fakes.counting_workspace import CountedRun, CountingWorkspace
+from tests.fakes.fake_service import FakeService, Run
 
 pytestmark = pytest.mark.distributed
 
@@ -41,7 +41,7 @@ def whole(cluster: Deployment) -> Iterator[None]:
     cluster.restart_what_ended()
 
 
-def executed(scenario: Scenario, cluster: Deployment) -> tuple[CountedRun, WorkerOfTask]:
+def executed(scenario: Scenario, cluster: Deployment) -> tuple[Run, WorkerOfTask]:
     """Wait until a blocking task waits for its run; return the run and what executes the task."""
     run = scenario.running()
     scenario.dag_run.xcom("run_page_url")
@@ -100,7 +100,7 @@ KILLS_WHILE_RESUMING = [
 
 
 def kill_while_resuming(
-    scenario: Scenario, cluster: Deployment, workspace: CountingWorkspace, victim: str
+    scenario: Scenario, cluster: Deployment, workspace: FakeService, victim: str
 ) -> None:
     """Let the run of a deferred task end, and send SIGKILL while a worker reads the output."""
     run = scenario.deferred()
@@ -122,7 +122,7 @@ def kill_while_resuming(
 
 @pytest.mark.parametrize("victim", KILLS_WHILE_RESUMING)
 def test_killed_while_resuming(
-    begin: Begin, cluster: Deployment, workspace: CountingWorkspace, victim: str
+    begin: Begin, cluster: Deployment, workspace: FakeService, victim: str
 ) -> None:
     """SIGKILL to the worker that reads the output after a deferral: the next try reads it."""
     scenario = begin("deferred_steady")
@@ -135,7 +135,7 @@ def test_killed_while_resuming(
 @pytest.mark.thorough
 @pytest.mark.parametrize("victim", KILLS_WHILE_RESUMING)
 def test_killed_while_resuming_with_no_retry_left(
-    begin: Begin, cluster: Deployment, workspace: CountingWorkspace, victim: str
+    begin: Begin, cluster: Deployment, workspace: FakeService, victim: str
 ) -> None:
     """The same at the last try: the task fails, although its run has ended well."""
     scenario = begin("deferred")
@@ -260,7 +260,7 @@ def test_redis_killed_and_back_empty(begin: Begin, cluster: Deployment, redis: R
 
 
 def test_postgres_gone_while_runs_end(
-    begin: Begin, cluster: Deployment, workspace: CountingWorkspace, postgres: PostgresServer
+    begin: Begin, cluster: Deployment, workspace: FakeService, postgres: PostgresServer
 ) -> None:
     """The metadata database is gone for 20 s, in which the runs end."""
     blocking, deferred = begin("blocking_steady"), begin("deferred_steady")

@@ -23,7 +23,7 @@ from tests.end_to_end.many_triggers import (
     runs_of,
 )
 from tests.end_to_end.scenarios import Scenario
-from tests.fakes.counting_workspace import CountingWorkspace
+from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 
 pytestmark = pytest.mark.distributed
 
@@ -37,9 +37,9 @@ Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
-def workspace() -> Iterator[CountingWorkspace]:
+def workspace() -> Iterator[FakeService]:
     """A workspace with a run for each task."""
-    with CountingWorkspace() as running:
+    with FakeService(UNTIL_ENDED) as running:
         launch_runs(running)
         yield running
 
@@ -57,7 +57,7 @@ def cluster(deployment: Deployment) -> Deployment:
 
 
 def test_frozen_with_a_share_and_thawed(
-    cluster: Deployment, workspace: CountingWorkspace, record_property: Record
+    cluster: Deployment, workspace: FakeService, record_property: Record
 ) -> None:
     """The other triggerer takes its share over; when it wakes up it cancels nothing."""
     triggerers = cluster.triggerers
@@ -80,7 +80,7 @@ def test_frozen_with_a_share_and_thawed(
 
 
 def test_one_dag_run_of_three_is_marked(
-    cluster: Deployment, workspace: CountingWorkspace, record_property: Record
+    cluster: Deployment, workspace: FakeService, record_property: Record
 ) -> None:
     """The runs of its hundred tasks are cancelled within a minute, and no others."""
     marked = time.monotonic()
@@ -95,7 +95,7 @@ def test_one_dag_run_of_three_is_marked(
 
 @pytest.mark.thorough
 def test_hundreds_launch_and_end(
-    cluster: Deployment, workspace: CountingWorkspace, record_property: Record
+    cluster: Deployment, workspace: FakeService, record_property: Record
 ) -> None:
     """300 tasks launch a run each, defer, and end on two workers when their runs end at once."""
     scenario = Scenario(cluster.trigger("launching"), workspace, record_property)

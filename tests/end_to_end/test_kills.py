@@ -33,7 +33,7 @@ def check(account: Account, failures: int = 0) -> None:
     assert account.launched == failures + 1, account
     (run_id,) = account.succeeded
     assert account.xcoms["run_id"] == run_id, account
-    assert account.xcoms["return_value"] == f"result of {run_id}", account
+    assert account.xcoms["return_value"] == f"output of {run_id}", account
 
 
 @pytest.mark.parametrize("point", POINTS, ids=str)

@@ -27,7 +27,7 @@ from tests.end_to_end.many_triggers import (
     started,
 )
 from tests.end_to_end.scenarios import Scenario
-from tests.fakes.counting_workspace import CountingWorkspace
+from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 
 pytestmark = pytest.mark.standalone
 
@@ -39,9 +39,9 @@ Record = Callable[[str, object], None]
 
 
 @pytest.fixture(scope="module")
-def workspace() -> Iterator[CountingWorkspace]:
+def workspace() -> Iterator[FakeService]:
     """A workspace with a run for each task."""
-    with CountingWorkspace() as running:
+    with FakeService(UNTIL_ENDED) as running:
         launch_runs(running)
         yield running
 
@@ -78,7 +78,7 @@ def silences(cluster: AirflowCluster, triggerer: str) -> Iterator[list[float]]:
 
 
 def test_cleared_beside_a_hundred(
-    cluster: AirflowCluster, workspace: CountingWorkspace, record_property: Record
+    cluster: AirflowCluster, workspace: FakeService, record_property: Record
 ) -> None:
     """The triggerer is silent for one build at the most; then it is quick to cancel."""
     (triggerer,) = cluster.triggerers
@@ -120,7 +120,7 @@ def taken_over(cluster: AirflowCluster) -> tuple[str, str]:
 def test_hundreds_are_taken_over(
     taken_over: tuple[str, str],
     cluster: AirflowCluster,
-    workspace: CountingWorkspace,
+    workspace: FakeService,
     record_property: Record,
 ) -> None:
     """The triggerer that wakes up without its triggers cancels no run, and knows why."""
@@ -134,7 +134,7 @@ def test_hundreds_are_taken_over(
 def test_one_dag_run_of_several_is_marked(
     taken_over: tuple[str, str],
     cluster: AirflowCluster,
-    workspace: CountingWorkspace,
+    workspace: FakeService,
     record_property: Record,
 ) -> None:
     """The runs of its hundred tasks are cancelled within a minute, and no others."""

@@ -12,7 +12,7 @@ from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.eventually import eventually
 from tests.end_to_end.scenarios import Begin, Scenario
-from tests.fakes.counting_workspace import CountingWorkspace
+from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 
 pytestmark = pytest.mark.standalone
 
@@ -25,15 +25,15 @@ SCOPE: Literal["function", "module"] = "function" if AIRFLOW_3_0 else "module"
 
 
 @pytest.fixture(scope=SCOPE)
-def workspace() -> Iterator[CountingWorkspace]:
+def workspace() -> Iterator[FakeService]:
     """A workspace that counts."""
-    with CountingWorkspace() as running:
+    with FakeService(UNTIL_ENDED) as running:
         yield running
 
 
 @pytest.fixture(scope=SCOPE)
 def cluster(
-    workspace: CountingWorkspace, tmp_path_factory: pytest.TempPathFactory
+    workspace: FakeService, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[AirflowCluster]:
     """An Airflow whose tasks can be held before they defer."""
     connections = {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}

@@ -21,7 +21,7 @@ from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_3_0
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
-from tests.fakes.counting_workspace import CountedRun, CountingWorkspace
+from tests.fakes.fake_service import FakeService, Run
 
 pytestmark = pytest.mark.standalone
 
@@ -39,7 +39,7 @@ def dags() -> Path:
 
 
 @pytest.fixture(scope="module")
-def connections(connections: dict[str, str], workspace: CountingWorkspace) -> dict[str, str]:
+def connections(connections: dict[str, str], workspace: FakeService) -> dict[str, str]:
     """The ids of two runs as well, for the DAGs."""
     return connections | {
         "SENSED_GOOD_RUN": str(launch(workspace, "the sensed job").run_id),
@@ -68,7 +68,7 @@ def starts(
     return count
 
 
-def launch(workspace: CountingWorkspace, name: str) -> CountedRun:
+def launch(workspace: FakeService, name: str) -> Run:
     """Launch a run that is no task's."""
     client = JobsClient(workspace.url, Token("any"))
     try:
@@ -78,7 +78,7 @@ def launch(workspace: CountingWorkspace, name: str) -> CountedRun:
     return workspace.run(run_id)
 
 
-def launched(workspace: CountingWorkspace, dag_run: ClusterDagRun, number: int = 1) -> CountedRun:
+def launched(workspace: FakeService, dag_run: ClusterDagRun, number: int = 1) -> Run:
     """Wait until the DAG run has launched so many runs and its task is deferred."""
     try:
         runs = eventually(
@@ -99,7 +99,7 @@ def seen_by_the_next_task(dag_run: ClusterDagRun) -> tuple[Any, ...]:
 
 
 def test_an_ordinary_task_takes_two(
-    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
 ) -> None:
     """One process launches, another one reads the output: what the others are measured by."""
     dag_run = cluster.trigger("ordinary")
@@ -112,7 +112,7 @@ def test_an_ordinary_task_takes_two(
 
 
 def test_a_task_that_its_trigger_ends_takes_one(
-    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
 ) -> None:
     """The XComs are all there; cleared, the task starts afresh."""
     dag_run = cluster.trigger("ending")
@@ -137,7 +137,7 @@ def test_a_task_that_its_trigger_ends_takes_one(
 
 
 def test_the_trigger_pushes_the_flag(
-    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
 ) -> None:
     """An output over max_output_bytes is cut, and output_truncated says so."""
     dag_run = cluster.trigger("ending_capped")
@@ -149,7 +149,7 @@ def test_the_trigger_pushes_the_flag(
 
 
 def test_the_trigger_pushes_the_output_of_each_task(
-    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
 ) -> None:
     """With multiple_outputs, and never over the XCom run_id; no worker is needed for it."""
     dag_run = cluster.trigger("ending_each")
@@ -167,7 +167,7 @@ def test_the_trigger_pushes_the_output_of_each_task(
 
 
 def test_a_failed_run_still_fails_its_task_with_reason_and_retries(
-    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
 ) -> None:
     """Each try launches a run, and resumes on a worker to tell why it failed."""
     dag_run = cluster.trigger("ending_retried")
@@ -182,7 +182,7 @@ def test_a_failed_run_still_fails_its_task_with_reason_and_retries(
 
 
 def test_a_callback_on_success_brings_the_task_back(
-    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
 ) -> None:
     """Airflow 3 would not call it for a task that its trigger ended."""
     dag_run = cluster.trigger("ending_with_callback")
@@ -195,7 +195,7 @@ def test_a_callback_on_success_brings_the_task_back(
 
 
 @pytest.fixture(scope="module")
-def sensed(cluster: AirflowCluster, workspace: CountingWorkspace) -> dict[str, ClusterDagRun]:
+def sensed(cluster: AirflowCluster, workspace: FakeService) -> dict[str, ClusterDagRun]:
     """DAG runs whose sensors all waited for one run, which has ended well now."""
     dag_ids = (
         "sensed",
@@ -258,7 +258,7 @@ def test_a_sensor_takes_two_or_one_or_none(
 def test_a_sensor_that_is_cleared_leaves_no_old_output(
     dag_id: str,
     cluster: AirflowCluster,
-    workspace: CountingWorkspace,
+    workspace: FakeService,
     sensed: dict[str, ClusterDagRun],
 ) -> None:
     """Airflow deletes XComs only where a worker begins a task, be it ended on a worker or not."""
@@ -266,13 +266,13 @@ def test_a_sensor_that_is_cleared_leaves_no_old_output(
     dag_run.until("success")
     assert "return_value" in dag_run.xcom_keys()
     run = workspace.run(int(cluster.env["SENSED_GOOD_RUN"]))
-    run.exits = False
+    run.has_output = False
     dag_run.until_over()
     try:
         dag_run.clear()
         dag_run.until("success")
     finally:
-        run.exits = True
+        run.has_output = True
     assert dag_run.xcom_keys() == {"run_id", "run_page_url"}
 
 
@@ -286,7 +286,7 @@ def test_mapped_sensors_begin_on_a_worker(
 
 
 def test_a_sensor_that_begins_and_ends_in_the_triggerer_fails_with_reason_and_retries(
-    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
 ) -> None:
     """A worker resumes at each try, to tell why."""
     dag_run = cluster.trigger("sensed_failing")
@@ -300,7 +300,7 @@ def test_a_sensor_that_begins_and_ends_in_the_triggerer_fails_with_reason_and_re
 
 
 def test_a_sensor_of_what_another_task_launched(
-    cluster: AirflowCluster, workspace: CountingWorkspace, starts: Starts
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
 ) -> None:
     """Its XComArg is rendered in the triggerer, where Airflow can."""
     dag_run = cluster.trigger("rendered")

@@ -24,7 +24,7 @@ from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
 from tests.end_to_end.scenarios import Begin, Scenario
-from tests.fakes.counting_workspace import CountingWorkspace
+from tests.fakes.fake_service import FakeService
 
 pytestmark = pytest.mark.standalone
 
@@ -61,7 +61,7 @@ def begun(cluster: AirflowCluster, request: pytest.FixtureRequest) -> dict[str, 
 @pytest.fixture
 def scenario(
     begun: dict[str, ClusterDagRun],
-    workspace: CountingWorkspace,
+    workspace: FakeService,
     request: pytest.FixtureRequest,
     record_property: Callable[[str, object], None],
 ) -> Scenario:

@@ -18,7 +18,7 @@ from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.eventually import eventually
 from tests.end_to_end.scenarios import Begin, Scenario, concluded
-from tests.fakes.counting_workspace import CountingWorkspace
+from tests.fakes.fake_service import FakeService
 
 pytestmark = pytest.mark.standalone
 
@@ -226,7 +226,7 @@ def test_sigterm_to_the_process_group_with_no_retry_left(
 
 @pytest.mark.parametrize("fault", ["refusing", "silent"])
 def test_network_gone(
-    blocking: Scenario, deferred: Scenario, begin: Begin, workspace: CountingWorkspace, fault: str
+    blocking: Scenario, deferred: Scenario, begin: Begin, workspace: FakeService, fault: str
 ) -> None:
     """The service cannot be reached for a while: nobody gives up, or launches a second run."""
     blocking.running()
@@ -239,7 +239,7 @@ def test_network_gone(
     concluded(blocking, deferred, launching)
 
 
-def test_sigterm_in_the_middle_of_the_launch(begin: Begin, workspace: CountingWorkspace) -> None:
+def test_sigterm_in_the_middle_of_the_launch(begin: Begin, workspace: FakeService) -> None:
     """The answer is not there yet: the next try finds the run by its token."""
     with workspace.silent():
         scenario = begin("blocking_steady")

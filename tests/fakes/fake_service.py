@@ -1,14 +1,15 @@
-"""A Jobs API over real HTTP that keeps count: what was asked, what runs there were, which at once.
+"""A Jobs API over real HTTP that executes nothing: it keeps runs, and counts what it is asked.
 
-Nothing runs in it. A run ends when its time is over and it was looked at often enough, as its plan
-says. Idempotency tokens are honoured as the reference promises. Faults and hooks can be put at any
-endpoint. It knows neither Airflow nor the package under test.
+A run ends when its plan says so, or when the test ends it. As in the real service, a launch with an
+idempotency token that was used before starts nothing. Faults and hooks can be put at any endpoint,
+and the network to it can be cut. It knows neither Airflow nor the package under test.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 import socket
 import struct
@@ -16,15 +17,18 @@ import sys
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-__all__ = ["FAULTS", "FakeService", "Fault", "Lists", "Plan", "Run", "Seen"]
+__all__ = ["FAULTS", "UNTIL_ENDED", "FakeService", "Fault", "Lists", "Plan", "Run", "Seen"]
 
 LAUNCHES = ("runs/submit", "run-now")
+FIRST_RUN_ID = 1001
+TOKEN = "the-token-of-the-fake-service"
 TRACE = "Traceback (most recent call last): line 1"
 MAX_HANG_SECONDS = 20
 
@@ -36,17 +40,33 @@ class Plan:
     :ivar result: its result state.
     :ivar seconds: how long it takes at least.
     :ivar looks: how often it is shown running at least.
+    :ivar terminating_seconds: how long it is TERMINATING after a cancel.
     """
 
     result: str = "SUCCESS"
     seconds: float = 0.0
     looks: int = 1
+    terminating_seconds: float = 0.0
+
+
+# A run that goes on until the test ends it, or a client cancels it.
+UNTIL_ENDED = Plan(seconds=math.inf, terminating_seconds=1.0)
 
 
 @dataclass
 class Run:
-    """A run on the service.
+    """A run on the service, and what was asked of it.
 
+    :ivar request: what it was launched with.
+    :ivar started: when it started, in seconds since the epoch; ``launched_at`` on the monotonic
+        clock.
+    :ivar life_cycle_state: its state until it ends.
+    :ivar launches: launching requests that were answered with it.
+    :ivar looks: how often it was shown; ``cancels``: cancelling requests for it.
+    :ivar cancelled_at: when it was first cancelled while it went on, on the monotonic clock.
+    :ivar beside: runs of the same task that were active when it was launched.
+    :ivar has_output: whether its notebook gives an exit value.
+    :ivar end_was_told: whether a client was told of its end.
     :ivar more: further fields of its answer.
     """
 
@@ -55,42 +75,96 @@ class Run:
     kind: str
     token: str | None
     plan: Plan
+    request: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
+    launched_at: float = field(default_factory=time.monotonic)
+    life_cycle_state: str = "RUNNING"
+    launches: int = 1
     looks: int = 0
     cancels: int = 0
+    cancelled_at: float | None = None
+    beside: int = 0
+    has_output: bool = True
     end_was_told: bool = False
     more: dict[str, Any] = field(default_factory=dict)
+    _ended_as: str | None = None
+    _ended_at: float | None = None
+
+    @property
+    def name(self) -> str:
+        """The name that the operator gave it: DAG, task, DAG run and try."""
+        return str(self.request.get("run_name", ""))
+
+    @property
+    def task(self) -> str:
+        """What all tries of a task have in common in the names of their runs."""
+        return self.name.rpartition(" try ")[0]
 
     @property
     def ended(self) -> bool:
         """Whether it has ended."""
-        if self.cancels:
+        if self._ended_as is not None:
             return True
+        if self.cancelled_at is not None:
+            return time.monotonic() - self.cancelled_at >= self.plan.terminating_seconds
         return self.looks >= self.plan.looks and time.time() >= self.started + self.plan.seconds
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it goes on."""
+        return not self.ended
 
     @property
     def result(self) -> str | None:
         """Its result state, once it has ended."""
         if not self.ended:
             return None
-        return "CANCELED" if self.cancels else self.plan.result
+        return self._ended_as or ("CANCELED" if self.cancelled_at else self.plan.result)
+
+    def end(self, result: str, at: float) -> None:
+        """End it, at a time in seconds since the epoch."""
+        self._ended_as, self._ended_at = result, at
+
+    def state(self) -> dict[str, Any]:
+        """Return its state as ``runs/get`` answers it."""
+        result = self.result
+        if result is None:
+            if self.cancelled_at is not None:
+                return {"life_cycle_state": "TERMINATING", "state_message": "Cancelling"}
+            return {"life_cycle_state": self.life_cycle_state, "state_message": "In run"}
+        state = {"life_cycle_state": "TERMINATED", "result_state": result, "state_message": ""}
+        if result == "CANCELED":
+            return state | {"state_message": "Run cancelled.", "user_cancelled_or_timedout": True}
+        return state
+
+    def tasks(self) -> list[dict[str, Any]]:
+        """Return its tasks: those it was given, or those it was submitted with, in its state."""
+        if "tasks" in self.more:
+            return list(self.more["tasks"])
+        return [
+            {"run_id": self.run_id * 100 + n, "task_key": task["task_key"], "state": self.state()}
+            for n, task in enumerate(self.request.get("tasks") or ())
+        ]
 
     def as_answer(self) -> dict[str, Any]:
-        """The run as ``runs/get`` tells it."""
-        state: dict[str, Any] = {"life_cycle_state": "RUNNING", "state_message": "In run"}
-        if self.ended:
-            state = {"life_cycle_state": "TERMINATED", "state_message": ""}
-            state["result_state"] = self.result
+        """Return the run as ``runs/get`` answers it."""
         answer: dict[str, Any] = {
             "run_id": self.run_id,
             "job_id": self.job_id,
             "run_type": self.kind,
             "run_page_url": f"http://workspace.invalid/#job/{self.job_id}/run/{self.run_id}",
             "start_time": int(self.started * 1000),
-            "state": state,
+            "state": self.state(),
         }
+        if self.name:
+            answer["run_name"] = self.name
+        if tasks := self.tasks():
+            answer["tasks"] = tasks
         if self.ended:
-            answer["end_time"] = int((self.started + self.plan.seconds) * 1000)
+            end = self._ended_at
+            if end is None:
+                end = time.time() if self.cancelled_at else self.started + self.plan.seconds
+            answer["end_time"] = int(end * 1000)
         return answer | self.more
 
 
@@ -225,6 +299,14 @@ FAULTS: dict[str, Fault] = {
 Hook = Callable[[Seen, str], bool]
 
 
+@dataclass
+class _Hold:
+    """The answers of one endpoint, held back."""
+
+    asked: threading.Event = field(default_factory=threading.Event)
+    released: threading.Event = field(default_factory=threading.Event)
+
+
 class FakeService:
     """The service. Use it as a context manager.
 
@@ -247,32 +329,138 @@ class FakeService:
         self.seen: list[Seen] = []
         self.most_at_once = 0
         self.hook: Hook | None = None
-        self._troubles: dict[str, deque[Fault]] = defaultdict(deque)
+        self._faults: dict[str, deque[Fault]] = defaultdict(deque)
+        self._happenings: dict[tuple[str, int], list[Callable[[], object]]] = defaultdict(list)
         self._by_token: dict[str, int] = {}
+        self._held: dict[str, _Hold] = {}
         self._lock = threading.RLock()
+        self._connections: set[socket.socket] = set()
+        self._answers = threading.Event()
+        self._answers.set()
         self._server = _Server(("127.0.0.1", 0), Handler)
-        self._server.service = self
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
-        )
+        self.port: int = self._server.server_address[1]
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        self._listen()
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+
+    def _listen(self) -> None:
+        self._server.service = self
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
+        )
+        self._thread.start()
+
+    def _close(self) -> None:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(10)
 
+    @contextmanager
+    def refusing(self) -> Iterator[None]:
+        """Be gone for a while: connections are broken off, new ones refused."""
+        self._close()
+        self._break_off()
+        try:
+            yield
+        finally:
+            self._server = _Server(("127.0.0.1", self.port), Handler)
+            self._listen()
+
+    @contextmanager
+    def silent(self) -> Iterator[None]:
+        """Do what is asked for a while but answer nothing; then break off these connections."""
+        self._answers.clear()
+        try:
+            yield
+        finally:
+            self._break_off()
+            self._answers.set()
+
+    @contextmanager
+    def holding(self, endpoint: str) -> Iterator[threading.Event]:
+        """Hold back the answers of one endpoint; the event tells that a request has come."""
+        hold = self._held[endpoint] = _Hold()
+        try:
+            yield hold.asked
+        finally:
+            del self._held[endpoint]
+            hold.released.set()
+
+    def _break_off(self) -> None:
+        for connection in list(self._connections):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+
+    @property
+    def connection(self) -> str:
+        """What AIRFLOW_CONN_DATABRICKS_DEFAULT shall say."""
+        return json.dumps({"conn_type": "databricks_jobs", "host": self.url, "password": TOKEN})
+
+    @property
+    def requests(self) -> int:
+        """How many requests have come in."""
+        return len(self.seen)
+
     def trouble(self, endpoint: str, fault: Fault, times: int = 1) -> None:
         """Let the next requests of an endpoint go wrong."""
-        self._troubles[endpoint].extend([fault] * times)
+        self._faults[endpoint].extend([fault] * times)
+
+    def at(self, endpoint: str, number: int, happening: Callable[[], object]) -> None:
+        """Let something happen just before the request of that number is answered."""
+        self._happenings[endpoint, number].append(happening)
 
     def count(self, endpoint: str) -> int:
         """Return how many requests of an endpoint came in."""
         return sum(request.endpoint == endpoint for request in self.seen)
+
+    def asked(self, endpoint: str) -> list[dict[str, Any]]:
+        """Return the parameters of the requests of an endpoint, in order."""
+        return [request.parameters for request in self.seen if request.endpoint == endpoint]
+
+    def run(self, run_id: int) -> Run:
+        """Return the run with this id."""
+        with self._lock:
+            return self.runs[run_id]
+
+    def runs_of(self, dag_run_id: str) -> list[Run]:
+        """Return the runs that a DAG run launched, in order."""
+        with self._lock:
+            return [run for run in self.runs.values() if dag_run_id in run.name.split()]
+
+    def start(
+        self,
+        run_id: int,
+        *,
+        job_id: int = 3,
+        ago: float = 0.0,
+        life_cycle_state: str = "RUNNING",
+        **more: Any,
+    ) -> None:
+        """Start a run of a job so many seconds ago; the test ends it."""
+        first_attempt = {"original_attempt_run_id": run_id, "attempt_number": 0}
+        page = {"run_page_url": f"http://w/{run_id}"}
+        with self._lock:
+            self.runs[run_id] = Run(
+                run_id,
+                job_id,
+                kind="JOB_RUN",
+                token=None,
+                plan=UNTIL_ENDED,
+                started=time.time() - ago,
+                life_cycle_state=life_cycle_state,
+                more={**first_attempt, **page, **more},
+            )
+
+    def end(self, run: Run | int, result: str = "SUCCESS", *, ago: float = 0.0) -> None:
+        """End a run, so many seconds ago."""
+        with self._lock:
+            one = run if isinstance(run, Run) else self.runs[run]
+            one.end(result, time.time() - ago)
 
     @property
     def live(self) -> list[Run]:
@@ -280,16 +468,19 @@ class FakeService:
         return [run for run in self.runs.values() if not run.ended]
 
     def forget(self) -> None:
-        """Start anew: no runs, no jobs, no requests, no troubles."""
+        """Start anew: no runs, no jobs, no requests, no faults."""
         with self._lock:
             self.jobs.clear()
             self.lists = Lists()
-            for store in (self.plans, self.runs, self.seen, self._troubles, self._by_token):
+            for store in (self.plans, self.runs, self.seen, self._faults, self._by_token):
                 store.clear()
             self.most_at_once = 0
             self.hook = None
 
     def _answer(self, seen: Seen) -> tuple[int, dict[str, Any]]:
+        if hold := self._held.get(seen.endpoint):
+            hold.asked.set()
+            hold.released.wait()
         with self._lock:
             parameters = seen.parameters
             if self.accepts is not None and seen.authorization not in self.accepts:
@@ -304,25 +495,23 @@ class FakeService:
                 job_id = int(parameters["job_id"])
                 settings = self.jobs.get(job_id, {"name": f"job {job_id}"})
                 return 200, {"job_id": job_id, "settings": settings}
-            run = self.runs.get(int(parameters.get("run_id", 0)))
+            run_id = int(parameters.get("run_id", 0))
+            if seen.endpoint == "runs/get-output" and (task := self._task(run_id)):
+                return 200, _output(task, task["task_key"], task["state"].get("result_state"))
+            run = self.runs.get(run_id)
             if run is None:
-                message = f"Run {parameters.get('run_id')} does not exist."
-                return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": message}
+                return _refusal(f"Run {parameters.get('run_id')} does not exist.")
             if seen.endpoint == "runs/get":
                 answer = run.as_answer()
                 run.looks += 1
                 return 200, answer
             if seen.endpoint == "runs/cancel":
-                if not run.ended:
-                    run.cancels += 1
+                run.cancels += 1
+                if run.is_active and run.cancelled_at is None:
+                    run.cancelled_at = time.monotonic()
                 return 200, {}
             if seen.endpoint == "runs/get-output":
-                output: dict[str, Any] = {"metadata": run.as_answer()}
-                if run.result == "SUCCESS":
-                    output["notebook_output"] = {"result": f"result of {run.run_id}"}
-                else:
-                    output |= {"error": f"error of {run.run_id}", "error_trace": TRACE}
-                return 200, output
+                return 200, _output(run.as_answer(), run_id, run.result, full=run.has_output)
             message = f"No API found for {seen.endpoint}"
             return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": message}
 
@@ -330,24 +519,35 @@ class FakeService:
         token = seen.parameters.get("idempotency_token")
         run_id = self._by_token.get(token or "")
         if run_id is None:
-            run_id = 1001 + len(self.runs)
+            run_id = FIRST_RUN_ID + len(self.runs)
             job_id = int(seen.parameters.get("job_id") or 11)
-            self.runs[run_id] = Run(
+            run = Run(
                 run_id=run_id,
                 job_id=job_id,
                 kind="SUBMIT_RUN" if seen.endpoint == "runs/submit" else "JOB_RUN",
                 token=token,
                 plan=self._plan(job_id),
+                request=seen.parameters,
             )
+            run.beside = sum(one.is_active and one.task == run.task for one in self.runs.values())
+            self.runs[run_id] = run
             if token:
                 self._by_token[token] = run_id
             self.most_at_once = max(self.most_at_once, len(self.live))
+        else:
+            self.runs[run_id].launches += 1
         return {"run_id": run_id, "number_in_job": run_id}
 
     def _plan(self, job_id: int) -> Plan:
         if job_id in self.plans_of_jobs:
             return self.plans_of_jobs[job_id]
         return self.plans.popleft() if self.plans else self.plan
+
+    def _task(self, run_id: int) -> dict[str, Any] | None:
+        if run_id in self.runs:
+            return None
+        tasks = (task for run in self.runs.values() for task in run.tasks())
+        return next((task for task in tasks if task["run_id"] == run_id), None)
 
     def _list(self, seen: Seen) -> tuple[int, dict[str, Any]]:
         parameters = seen.parameters
@@ -357,7 +557,7 @@ class FakeService:
         )
         kind, job_id = parameters.get("run_type"), int(parameters.get("job_id") or 0)
 
-        def cancels_orphans(answer: dict[str, Any]) -> bool:
+        def is_listed(answer: dict[str, Any]) -> bool:
             run = self.runs[answer["run_id"]]
             return (
                 run.run_id not in self.lists.hidden
@@ -367,27 +567,41 @@ class FakeService:
                 and job_id in (0, run.job_id)
             )
 
-        runs = sorted(self.runs.values(), key=lambda run: -run.run_id)
-        answer = self.lists.page("runs", [run.as_answer() for run in runs], cancels_orphans, seen)
+        runs = sorted(self.runs.values(), key=lambda run: (-run.started, -run.run_id))
+        answers = [run.as_answer() for run in runs]
+        for answer in answers:
+            answer.pop("tasks", None)
+        page = self.lists.page("runs", answers, is_listed, seen)
         for run in runs:
             run.looks += 1
-        return answer
+        return page
 
     def _list_jobs(self, seen: Seen) -> tuple[int, dict[str, Any]]:
         name = seen.parameters.get("name")
 
-        def cancels_orphans(job: dict[str, Any]) -> bool:
+        def is_listed(job: dict[str, Any]) -> bool:
             is_hidden = job["job_id"] in self.lists.hidden
             return not is_hidden and name in (None, job["settings"].get("name"))
 
         jobs = [{"job_id": job_id, "settings": one} for job_id, one in self.jobs.items()]
-        return self.lists.page("jobs", jobs, cancels_orphans, seen)
+        return self.lists.page("jobs", jobs, is_listed, seen)
 
     def _told(self, answer: dict[str, Any]) -> None:
         """Note which runs' ends somebody has been told of."""
         for one in (answer, *answer.get("runs", ())):
             if one.get("state", {}).get("result_state"):
                 self.runs[one["run_id"]].end_was_told = True
+
+
+def _output(
+    run: dict[str, Any], name: object, result: str | None, *, full: bool = True
+) -> dict[str, Any]:
+    if result == "SUCCESS":
+        return {
+            "metadata": run,
+            "notebook_output": {"result": f"output of {name}"} if full else {},
+        }
+    return {"metadata": run, "error": f"error of {name}", "error_trace": TRACE}
 
 
 class _Server(ThreadingHTTPServer):
@@ -408,6 +622,16 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True
     server: _Server
 
+    def setup(self) -> None:
+        """Note the connection."""
+        super().setup()
+        self.server.service._connections.add(self.connection)
+
+    def finish(self) -> None:
+        """Forget the connection."""
+        self.server.service._connections.discard(self.connection)
+        super().finish()
+
     def do_GET(self) -> None:
         """Answer a reading request; some clients put what they ask for into its body."""
         self._serve(dict(parse_qsl(urlsplit(self.path).query)) | self._body())
@@ -418,6 +642,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def say(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         """Send a whole answer."""
+        self.server.service._answers.wait()
         self.send_response(status)
         head = {"Content-Type": "application/json", "Content-Length": str(len(body))}
         for name, value in (head | (headers or {})).items():
@@ -443,8 +668,10 @@ class Handler(BaseHTTPRequestHandler):
         seen = Seen(endpoint, parameters, self.headers.get("Authorization", ""), version)
         with service._lock:
             service.seen.append(seen)
-            waiting = service._troubles[endpoint]
+            waiting = service._faults[endpoint]
             fault = waiting.popleft() if waiting else None
+            for happening in service._happenings.pop((endpoint, service.count(endpoint)), ()):
+                happening()
         if self._hook(seen, "received"):
             return
         if fault is not None:

@@ -68,7 +68,7 @@ def test_at_launch(bench: Bench, fault: str, endpoint: str, mode: str) -> None:
     """One run is launched and followed to its end; one line says what the trouble was."""
     times = TIMES.get(fault, 1)
     bench.service.trouble(endpoint, FAULTS[fault], times)
-    assert bench.run(endpoint, mode) == "result of 1001"
+    assert bench.run(endpoint, mode) == "output of 1001"
     assert len(bench.service.runs) == 1
     assert bench.service.count(endpoint) == times + 1
     assert bench.xcoms["run_id"] == 1001
@@ -106,7 +106,7 @@ def test_at_runs_get(bench: Bench, fault: str, first: bool, mode: str) -> None:
             return False
 
         bench.service.hook = once_it_runs
-    assert bench.run("runs/submit", mode) == "result of 1001"
+    assert bench.run("runs/submit", mode) == "output of 1001"
     assert len(bench.service.runs) == 1
     assert bench.service.count("runs/submit") == 1
     if mode == "deferrable" and not first and re.match("lost|reset", fault):
@@ -124,7 +124,7 @@ def test_at_runs_get(bench: Bench, fault: str, first: bool, mode: str) -> None:
 def test_at_get_output(bench: Bench, fault: str, mode: str) -> None:
     """The output is read once the trouble is over."""
     bench.service.trouble("runs/get-output", FAULTS[fault], TIMES.get(fault, 1))
-    assert bench.run("runs/submit", mode) == "result of 1001"
+    assert bench.run("runs/submit", mode) == "output of 1001"
     assert len(bench.service.runs) == 1
     _check_one_line(bench, "runs/get-output", fault)
 
@@ -220,7 +220,7 @@ def test_an_outage_without_end_at_get_output(bench: Bench, mode: str) -> None:
 def test_an_hour_of_outage_while_polling(bench: Bench, mode: str) -> None:
     """However long it takes, the run is found again; there is still one line."""
     bench.service.trouble("runs/get", FAULTS["503"], 70)
-    assert bench.run("runs/submit", mode) == "result of 1001"
+    assert bench.run("runs/submit", mode) == "output of 1001"
     assert sum(bench.waits) >= 3600
     _check_one_line(bench, "runs/get", "503")
 

@@ -1,7 +1,7 @@
 """DAGs of many deferred tasks.
 
 Those of the DAGs ``many_d`` need no worker: Airflow starts them in the triggerer. The runs that
-they wait for are there before: task ``n`` of DAG ``many_d`` waits for run ``4001 + 100 * d + n``.
+they wait for are there before: task ``n`` of DAG ``many_d`` waits for run ``1001 + 100 * d + n``.
 DAG ``one`` has a task that launches its run on a worker; DAG ``launching`` has as many such mapped
 tasks as the others have together.
 """
@@ -17,7 +17,7 @@ from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 
 DAGS = 3
 TASKS = 100
-FIRST_RUN_ID = 4001
+FIRST_RUN_ID = 1001
 
 
 class WaitInTriggerer(BaseOperator):
