@@ -440,16 +440,16 @@ def test_sensor_killed(
 def mark_failed(triggers: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """End triggers as a triggerer does whose tasks a user has marked failed."""
     # Not on Airflow 2, which has a database in the place of what answers here.
-    from tests.triggers import test_cancellation as cancellation
+    from tests.helpers.trigger_supervisor import Row, Supervisor, cancel, on_kill, task_runner
 
-    rows = [cancellation.Row("failed", task_id=f"t{number}") for number in range(len(triggers))]
+    rows = [Row("failed", task_id=f"t{number}") for number in range(len(triggers))]
     for row, trigger in zip(rows, triggers, strict=True):
         trigger.task_instance = SimpleNamespace(
             dag_id=row.dag_id, run_id=row.run_id, task_id=row.task_id, map_index=row.map_index
         )
-    supervisor = cancellation.Supervisor(*rows)
-    monkeypatch.setattr(cancellation.task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+    supervisor = Supervisor(*rows)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
     monkeypatch.setattr(deferred_tasks, "COLLECT_SECONDS", 0.01)
     monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
-    end = cancellation.on_kill if hasattr(BaseTrigger, "on_kill") else cancellation.cancel
+    end = on_kill if hasattr(BaseTrigger, "on_kill") else cancel
     end(*triggers)
