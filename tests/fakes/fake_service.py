@@ -288,7 +288,8 @@ FAULTS: dict[str, Fault] = {
     "502 HTML": Fault(False, _says(502, _PAGE, _HTML)),
     "503": Fault(False, _says(503, _DOWN)),
     "429": Fault(False, _says(429, _SLOWER)),
-    "429 with Retry-After": Fault(False, _says(429, _SLOWER, {"Retry-After": "1"})),
+    # Not the first wait of the retry policy, so that a test sees which of the two it was.
+    "429 with Retry-After": Fault(False, _says(429, _SLOWER, {"Retry-After": "2"})),
     "403": Fault(False, _says(403, _error(403, "Invalid access token."))),
     "200 not JSON": Fault(False, _says(200, _PAGE, _HTML)),
     "200 not JSON after handling": Fault(True, _says(200, _PAGE, _HTML)),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -24,7 +23,6 @@ from airflow.providers.common.compat.sdk import (
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
 
 from airflow_jobs_provider.airflow_compat import start_trigger, trigger_timeout
-from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.lines.airflow_2_11 import Airflow211
 from airflow_jobs_provider.airflow_compat.lines.airflow_3_0 import Airflow30
 from airflow_jobs_provider.airflow_compat.lines.base import AirflowLine
@@ -34,11 +32,14 @@ from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from airflow_jobs_provider.triggers.sensor import DatabricksJobRunSensorTrigger
 from tests.fakes.fake_service import FAULTS, FakeService, Fault
+from tests.helpers.reschedules import Reschedules
 from tests.helpers.tasks import InTriggerer, TaskInstance, fired, nothing, submit, xcoms_of
 
 pytestmark = pytest.mark.usefixtures("triggerer_keeps_dags")
 
 HOUR = 3600.0
+# More than any test needs.
+MOST_POKES = 100
 SECOND_ATTEMPT: dict[str, Any] = {"original_attempt_run_id": 7, "attempt_number": 1}
 Happening = Callable[[], None]
 
@@ -75,22 +76,24 @@ def sense(request: pytest.FixtureRequest, context: Any, monkeypatch: pytest.Monk
 
     def poke(**arguments: Any) -> Any:
         one = sensor(**arguments)
-        while True:
+        for _ in range(MOST_POKES):
             outcome = one.poke(context)
             if isinstance(outcome, PokeReturnValue):
                 return outcome.xcom_value
             time.sleep(0.01)
+        pytest.fail("the sensor found no end")
 
     def reschedule(**arguments: Any) -> Any:
-        # Airflow remembers when it rescheduled first, and makes a sensor anew for each poke.
-        first: list[datetime] = []
-        monkeypatch.setattr(airflow_line(), "first_poke", lambda _ti: first[0] if first else None)
-        while True:
+        # Airflow starts a process for each poke, and stores when it rescheduled first.
+        reschedules = Reschedules(monkeypatch, context["ti"])
+        for _ in range(MOST_POKES):
+            reschedules.start_poke()
             outcome = sensor(mode="reschedule", **arguments).poke(context)
-            first.append(datetime.now(UTC))
             if isinstance(outcome, PokeReturnValue):
                 return outcome.xcom_value
+            reschedules.end_poke()
             time.sleep(0.01)
+        pytest.fail("the sensor found no end")
 
     def deferrable(**arguments: Any) -> Any:
         one = sensor(deferrable=True, **arguments)
@@ -304,12 +307,10 @@ def test_soft_fail_and_never_fail_are_the_same_in_all_ways(
     if mode == "reschedule":
         # Airflow remembers when the first poke was.
         long_ago = datetime.now(UTC) - timedelta(minutes=1)
-        monkeypatch.setattr(airflow_line(), "first_poke", lambda _ti: long_ago)
+        Reschedules(monkeypatch, context["ti"]).first = long_ago
         monkeypatch.setattr(
             context["ti"], "get_first_reschedule_date", lambda _context: long_ago, raising=False
         )
-        with contextlib.suppress(ImportError, AttributeError):
-            monkeypatch.setattr("airflow.sensors.base._orig_start_date", lambda **_: long_ago)
     with pytest.raises(error) as caught:
         happens(service, context, **arguments)
     assert not isinstance(caught.value, AirflowSkipException)
@@ -336,7 +337,7 @@ def test_a_retry_that_never_comes(
     service: FakeService, context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is given up in time even by a sensor that begins anew at each look."""
-    monkeypatch.setattr(airflow_line(), "first_poke", lambda _ti: None)
+    Reschedules(monkeypatch, context["ti"]).start_poke()
     service.jobs[3]["max_retries"] = 1
     service.start(7, ago=500)
     service.end(7, "FAILED")
