@@ -68,7 +68,7 @@ def test_the_trigger_ends_the_task(kind: str, context: Any, server: ScriptedServ
     assert paths(server)[-2:] == ["runs/get", "runs/get-output"]
 
 
-def test_a_run_that_failed_goes_back_to_a_worker(context: Any, server: ScriptedServer) -> None:
+def test_a_failed_run_resumes_the_task_on_a_worker(context: Any, server: ScriptedServer) -> None:
     """The ordinary event, so that the task fails with its reason and uses its retries."""
     server.will(LAUNCHED, RUNNING)
     deferred = deferred_by(submit(deferrable=True, end_from_trigger=True), context)
@@ -80,7 +80,7 @@ def test_a_run_that_failed_goes_back_to_a_worker(context: Any, server: ScriptedS
         submit().execute_complete(context, event.payload, **deferred.kwargs or {})
 
 
-def test_other_news_goes_back_to_a_worker(context: Any, server: ScriptedServer) -> None:
+def test_other_events_resume_the_task_on_a_worker(context: Any, server: ScriptedServer) -> None:
     """A run that is gone, or that was given up, is no success."""
     trigger = ending_trigger()
     server.will(RUNNING, GONE)
@@ -90,7 +90,7 @@ def test_other_news_goes_back_to_a_worker(context: Any, server: ScriptedServer) 
     assert fired(trigger).payload["timed_out"] == "queued_timeout_seconds"
 
 
-def test_output_that_cannot_be_read_is_no_failure_there_either(
+def test_unreadable_output_is_no_failure_in_the_triggerer(
     context: Any, server: ScriptedServer, logged: Logged
 ) -> None:
     """The run succeeded, so the task does; the log has a warning."""
@@ -99,7 +99,7 @@ def test_output_that_cannot_be_read_is_no_failure_there_either(
     assert "The output of run 7 cannot be read" in logged()
 
 
-def test_an_output_that_does_not_come_is_given_up(
+def test_reading_the_output_times_out(
     context: Any,
     server: ScriptedServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -116,7 +116,7 @@ def test_an_output_that_does_not_come_is_given_up(
     assert paths(server).count("runs/get-output") > 1
 
 
-def test_an_output_that_is_refused_is_a_warning_at_once(
+def test_refused_output_is_a_warning_without_a_retry(
     context: Any,
     server: ScriptedServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -131,7 +131,7 @@ def test_an_output_that_is_refused_is_a_warning_at_once(
     assert paths(server).count("runs/get-output") == 1
 
 
-def test_a_connection_that_is_gone_by_the_end_is_no_failure(
+def test_a_connection_deleted_meanwhile_is_no_failure(
     context: Any,
     server: ScriptedServer,
     monkeypatch: pytest.MonkeyPatch,
@@ -163,7 +163,7 @@ def test_outside_a_triggerer_a_worker_ends_the_task(context: Any, server: Script
     assert submit().execute_complete(context, event) == "42"
 
 
-def test_the_cap_and_the_flag_hold_there(context: Any, server: ScriptedServer) -> None:
+def test_max_output_bytes_in_the_triggerer(context: Any, server: ScriptedServer) -> None:
     """max_output_bytes cuts the XCom at a whole character, and output_truncated says so."""
     server.will(LAUNCHED, RUNNING)
     operator = submit(deferrable=True, end_from_trigger=True, max_output_bytes=2)
@@ -172,14 +172,18 @@ def test_the_cap_and_the_flag_hold_there(context: Any, server: ScriptedServer) -
     assert xcoms_of(fired(trigger)) == {"return_value": "h", "output_truncated": True}
 
 
-def test_the_sensor_has_the_cap_and_the_flag(context: Any, server: ScriptedServer) -> None:
+def test_max_output_bytes_of_the_sensor_in_the_triggerer(
+    context: Any, server: ScriptedServer
+) -> None:
     """On a worker, too."""
     server.will(SUCCEEDED, answer({"notebook_output": {"result": "häuser"}}))
     assert sensor(deferrable=True, max_output_bytes=2).execute(context) == "h"
     assert context["ti"].xcoms["output_truncated"] is True
 
 
-def test_several_tasks_give_a_dict_there(context: Any, server: ScriptedServer) -> None:
+def test_outputs_of_several_tasks_are_a_dict_in_the_triggerer(
+    context: Any, server: ScriptedServer
+) -> None:
     """Each task's output is read, by key."""
     good = run("TERMINATED", "SUCCESS")
     tasks = [{**good, "task_key": key, "run_id": 8 + n} for n, key in enumerate("ab")]
@@ -190,7 +194,7 @@ def test_several_tasks_give_a_dict_there(context: Any, server: ScriptedServer) -
 
 
 @pytest.mark.parametrize("where", ["worker", "triggerer"])
-def test_one_tasks_output_that_cannot_be_read_leaves_the_others(
+def test_unreadable_output_of_one_task_keeps_the_others(
     where: str, context: Any, server: ScriptedServer, logged: Logged
 ) -> None:
     """Be it refused or not to be had: what was read is returned, and the log names the task."""
@@ -211,7 +215,7 @@ def test_one_tasks_output_that_cannot_be_read_leaves_the_others(
     assert "The output of run 74 (task d) cannot be read" in lines
 
 
-def test_no_xcoms_there_where_none_are_wanted(context: Any, server: ScriptedServer) -> None:
+def test_no_xcoms_without_do_xcom_push(context: Any, server: ScriptedServer) -> None:
     """do_xcom_push=False: nothing is read, nothing pushed."""
     server.will(LAUNCHED, RUNNING)
     operator = submit(deferrable=True, end_from_trigger=True, do_xcom_push=False)
@@ -236,7 +240,7 @@ class WithPostExecute(DatabricksSubmitRunOperator):
         ({"map_index_template": "{{ x }}"}, "map_index_template"),
     ],
 )
-def test_what_only_a_worker_does_brings_the_task_back(
+def test_a_worker_ends_a_task_with_callbacks_or_hooks(
     arguments: dict[str, Any],
     what: str,
     context: Any,
@@ -252,7 +256,7 @@ def test_what_only_a_worker_does_brings_the_task_back(
     assert f"because of: {what}" in logged()
 
 
-def test_outlets_and_hooks_of_a_subclass_bring_the_task_back() -> None:
+def test_a_worker_ends_a_task_with_outlets_or_overridden_hooks() -> None:
     """An asset's event and an overridden post_execute are a worker's business."""
     operator = submit(deferrable=True, end_from_trigger=True)
     assert completion.worker_completion_reasons(operator) == []
@@ -262,7 +266,7 @@ def test_outlets_and_hooks_of_a_subclass_bring_the_task_back() -> None:
     assert completion.worker_completion_reasons(custom) == ["post_execute"]
 
 
-def test_a_task_that_others_expand_over_comes_back() -> None:
+def test_a_worker_ends_a_task_that_others_expand_over() -> None:
     """Airflow expands them to as many as a worker counted."""
     with DAG("expanding", schedule=None):
         expanded_over = submit()
@@ -276,7 +280,7 @@ def test_a_task_that_others_expand_over_comes_back() -> None:
     assert completion.worker_completion_reasons(used) == []
 
 
-def test_airflow_3_gets_the_xcoms_as_from_a_worker(
+def test_xcoms_are_stored_as_by_a_worker_on_airflow_3(
     context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its event would write them as JSON twice over, and past the XCom backend."""
@@ -286,7 +290,7 @@ def test_airflow_3_gets_the_xcoms_as_from_a_worker(
     assert stored == [("return_value", "42", "sales", "etl", "scheduled__2026-01-01", 3)]
 
 
-def test_xcoms_that_cannot_be_stored_bring_the_task_back(
+def test_a_worker_ends_a_task_whose_xcoms_are_not_stored(
     context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """A worker tries it once more, and fails the task where that does not work either."""
@@ -301,7 +305,7 @@ def test_xcoms_that_cannot_be_stored_bring_the_task_back(
     ("version", "reasons"),
     [("2.11.2", []), ("3.0.6", ["Airflow 3.0 (apache/airflow#55315)"]), ("3.1.0", [])],
 )
-def test_airflow_3_0_brings_the_task_back(
+def test_a_worker_ends_every_task_on_airflow_3_0(
     version: str, reasons: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes all DAGs of a file for gone a minute after a trigger has ended one of its tasks."""
@@ -311,7 +315,9 @@ def test_airflow_3_0_brings_the_task_back(
     assert completion.worker_completion_reasons(submit()) == reasons
 
 
-def test_listeners_bring_the_task_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_worker_ends_a_task_where_listeners_are_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Airflow tells them nothing of a task that its trigger ended."""
     from airflow.listeners import listener
 

@@ -121,7 +121,7 @@ def test_a_user_has_ended_the_task(
 
 
 @supervised_by(*WAITED_FOR, "no answer")
-def test_the_run_is_waited_for(
+def test_an_accepted_deferral_cancels_nothing(
     server: ScriptedServer, operator: Any, supervised: Supervisor
 ) -> None:
     """The trigger waits for it, or another try; in doubt it goes on."""
@@ -132,7 +132,7 @@ def test_the_run_is_waited_for(
 
 @supervised_by("failed")
 @pytest.mark.usefixtures("supervised")
-def test_a_run_that_is_not_to_be_cancelled(server: ScriptedServer, operator: Any) -> None:
+def test_cancel_on_kill_false_cancels_nothing(server: ScriptedServer, operator: Any) -> None:
     """With cancel_on_kill=False it goes on."""
     operator.cancel_on_kill = False
     assert finish(operator, defer(operator)) == [PAGE]
@@ -141,7 +141,7 @@ def test_a_run_that_is_not_to_be_cancelled(server: ScriptedServer, operator: Any
 
 @supervised_by("failed")
 @pytest.mark.usefixtures("supervised")
-def test_a_run_that_on_kill_has_cancelled(server: ScriptedServer, operator: Any) -> None:
+def test_a_run_canceled_by_on_kill_is_canceled_once(server: ScriptedServer, operator: Any) -> None:
     """It is cancelled once."""
     ti = defer(operator)
     operator.on_kill()
@@ -186,7 +186,7 @@ def end_with(operator: Any, status: int, state: str | None) -> None:
     + [(409, state, []) for state in WAITED_FOR]
     + [(404, None, [7]), (410, None, [7]), (500, None, [])],
 )
-def test_the_process_ends_with_the_refusal(
+def test_the_refusal_at_exit_cancels_the_run(
     server: ScriptedServer, operator: Any, status: int, state: str | None, runs: list[int]
 ) -> None:
     """Airflow 3.0 does not get as far as to the links."""
@@ -194,7 +194,7 @@ def test_the_process_ends_with_the_refusal(
     assert cancelled(server) == runs
 
 
-def test_no_supervisor(server: ScriptedServer, operator: Any) -> None:
+def test_nothing_is_asked_without_a_supervisor(server: ScriptedServer, operator: Any) -> None:
     """As in ``dag.test()``: nobody is asked."""
     assert finish(operator, defer(operator)) == [PAGE]
     assert cancelled(server) == []

@@ -207,12 +207,12 @@ def kill(
 
 
 @pytest.mark.parametrize("state", BEFORE_A_TRY)
-def test_the_next_try_is_to_begin(kill: Kill, state: str | None) -> None:
+def test_a_scheduled_attempt_is_the_successor(kill: Kill, state: str | None) -> None:
     """No process is at work in these states: the next one will be another, and follows the run."""
     assert not kill(state, OWN)
 
 
-def test_the_next_try_follows_a_failure(kill: Kill) -> None:
+def test_a_retry_after_a_failure_is_the_successor(kill: Kill) -> None:
     """Airflow takes the task for dead, and will begin another try."""
     assert not kill("up_for_retry", GONE)
     assert kill("up_for_retry", GONE, clears=2) is KNOWS_CLEARS
@@ -220,19 +220,21 @@ def test_the_next_try_follows_a_failure(kill: Kill) -> None:
 
 @pytest.mark.parametrize("status", [GONE, MOVED])
 @pytest.mark.parametrize("state", [None, "scheduled", "queued", "running"])
-def test_another_try_has_an_id_of_its_own(kill: Kill, state: str | None, status: int) -> None:
+def test_a_new_id_is_another_attempt_from_airflow_3_2_on(
+    kill: Kill, state: str | None, status: int
+) -> None:
     """From Airflow 3.2 on it is known not to be there because of a user."""
     assert kill(state, status) is not KNOWS_CLEARS
 
 
 @pytest.mark.skipif(KNOWS_CLEARS, reason="before Airflow 3.2")
-def test_the_next_try_has_begun_with_the_same_id(kill: Kill) -> None:
+def test_a_running_attempt_with_the_same_id_is_the_successor(kill: Kill) -> None:
     """It has told its number; earlier tries have told theirs, too."""
     assert not kill("running", OWN, followed_by=2)
     assert kill("running", OWN, followed_by=2, try_number=2)
 
 
-def test_the_task_has_deferred(kill: Kill) -> None:
+def test_the_trigger_of_a_deferred_task_is_the_successor(kill: Kill) -> None:
     """The trigger waits for the run, and cancels it if need be."""
     assert not kill("deferred", OWN)
     assert kill("deferred", GONE) is not KNOWS_CLEARS
@@ -263,19 +265,19 @@ def test_a_user_has_cleared_the_task_twice(kill: Kill, state: str | None) -> Non
     assert kill(state, GONE, clears=2)
 
 
-def test_a_run_that_no_other_try_would_find(kill: Kill) -> None:
+def test_without_reattach_there_is_no_successor(kill: Kill) -> None:
     """Without reattach each try has a run of its own, unless the user gave the token."""
     assert kill("queued", OWN, reattach=False)
 
 
-def test_a_run_that_is_found_by_the_users_token(kill: Kill) -> None:
+def test_a_users_token_reattaches_without_reattach(kill: Kill) -> None:
     """The next try sends the same one, so it finds the run."""
     assert not kill("queued", OWN, reattach=False, idempotency_token="mine")
 
 
 @pytest.mark.parametrize("supervised_by", [Dead, Silent])
 @pytest.mark.parametrize("retries_left", [0, 1])
-def test_airflow_does_not_answer(
+def test_no_answer_leaves_the_run_to_a_retry_that_is_left(
     kill: Kill,
     monkeypatch: pytest.MonkeyPatch,
     supervised_by: type[Supervisor],
@@ -291,19 +293,21 @@ def test_airflow_does_not_answer(
 
 @pytest.mark.parametrize("status", [500, 503])
 @pytest.mark.parametrize("retries_left", [0, 1])
-def test_the_api_server_fails(kill: Kill, status: int, retries_left: int) -> None:
+def test_a_5xx_of_the_api_server_is_no_answer(kill: Kill, status: int, retries_left: int) -> None:
     """That is no answer either."""
     is_cancelled = kill("running", status, supervised_by=Refusing, max_tries=retries_left)
     assert is_cancelled is (retries_left == 0)
 
 
 @pytest.mark.parametrize("status", [400, 403])
-def test_the_api_server_does_not_tell(kill: Kill, status: int) -> None:
+def test_a_4xx_of_the_api_server_means_no_successor(kill: Kill, status: int) -> None:
     """It is there, so a user may have told it anything."""
     assert kill("queued", status, supervised_by=Refusing)
 
 
-def test_a_passed_execution_timeout(server: ScriptedServer, waiting: Callable[..., Any]) -> None:
+def test_execution_timeout_asks_nothing_and_cancels(
+    server: ScriptedServer, waiting: Callable[..., Any]
+) -> None:
     """The process knows by itself why it is to end, and asks nobody."""
     operator, _ = waiting()
 
@@ -348,7 +352,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
     ("state", "max_tries", "is_cancelled"),
     [("running", 1, False), ("running", 0, True), ("failed", 1, True)],
 )
-def test_killed_in_the_middle_of_a_question(
+def test_a_kill_during_a_request_to_airflow_is_decided_after_it(
     server: ScriptedServer,
     operator: DatabricksSubmitRunOperator,
     supervisors_end: socket.socket,
@@ -434,7 +438,7 @@ def then_signal(step: Step) -> Step:
 
 
 @pytest.mark.parametrize("moment", ["before the launch is answered", "while the run goes on"])
-def test_the_try_ends_soon_and_is_retried(
+def test_a_signal_ends_the_attempt_within_seconds(
     server: ScriptedServer,
     operator: Any,
     signalled: Event,
@@ -458,7 +462,7 @@ def test_the_try_ends_soon_and_is_retried(
     assert cancelled(server) == []
 
 
-def test_a_try_tells_its_number(waiting: Callable[..., Any]) -> None:
+def test_a_retry_pushes_its_number_before_airflow_3_2(waiting: Callable[..., Any]) -> None:
     """Where Airflow tells it apart by nothing else, and only if another one may be there."""
     for number in (1, 2):
         _, context = waiting(try_number=number)

@@ -82,7 +82,9 @@ def found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Found:
         ("deferred", 2),
     ],
 )
-def test_the_next_try_takes_over(found: Found, state: str | None, try_number: int) -> None:
+def test_another_attempt_or_the_trigger_is_the_successor(
+    found: Found, state: str | None, try_number: int
+) -> None:
     """Airflow has begun it or will, or the trigger waits for the run."""
     found(state, try_number)
     assert find_successor(FIRST) is Successor.EXISTING
@@ -118,7 +120,9 @@ def test_a_signal_from_outside(found: Found, try_number: int, successor: Success
 @pytest.mark.parametrize(
     ("state", "try_number"), [(None, 2), ("queued", 3), ("running", 3), ("up_for_retry", 2)]
 )
-def test_the_next_try_is_one_too_many(found: Found, state: str | None, try_number: int) -> None:
+def test_an_attempt_after_the_last_retry_is_no_successor(
+    found: Found, state: str | None, try_number: int
+) -> None:
     """Airflow 2 takes the end of the killed process for its failure, and begins none after it."""
     found(state, try_number)
     assert find_successor(dataclasses.replace(FIRST, try_number=2)) is Successor.NONE
@@ -134,12 +138,12 @@ def test_a_user_has_cleared_the_task_twice(found: Found, state: str | None) -> N
 
 
 @pytest.mark.usefixtures("found")
-def test_the_task_was_deleted() -> None:
+def test_a_deleted_task_has_no_successor() -> None:
     """Nobody will follow its run."""
     assert find_successor(FIRST) is Successor.NONE
 
 
-def test_no_scheduler_knows_of_the_try(found: Found) -> None:
+def test_a_test_run_has_no_successor(found: Found) -> None:
     """As in ``airflow tasks test``."""
     found(None, 1)
     assert find_successor(dataclasses.replace(FIRST, is_test=True)) is Successor.NONE
@@ -153,7 +157,9 @@ def test_the_state_of_a_task(found: Found, state: str | None) -> None:
     assert task_state(FIRST) == state
 
 
-def test_the_database_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_database_leaves_the_run_to_a_retry_that_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Airflow will miss the task and begin the next try, if one is left."""
     nowhere = sqlalchemy.create_engine(f"sqlite:///{tmp_path}/no/such/folder.db")
     monkeypatch.setattr(settings, "Session", scoped_session(sessionmaker(bind=nowhere)))
@@ -161,7 +167,7 @@ def test_the_database_does_not_answer(tmp_path: Path, monkeypatch: pytest.Monkey
     assert find_successor(LAST) is Successor.NONE
 
 
-def test_what_a_context_tells() -> None:
+def test_the_attempt_is_read_from_the_context() -> None:
     """Airflow 2 knows neither ids nor clear numbers."""
     ti: Any = SimpleNamespace(
         dag_id="sales", run_id="a_run", task_id="etl", map_index=-1, try_number=1, max_tries=2

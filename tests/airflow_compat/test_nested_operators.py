@@ -145,7 +145,7 @@ def test_super_execute_twice(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("names", [["a", "b", "c"], ["part"] * 3], ids=str)
-def test_the_next_try_finds_each_run(bench: Bench, names: list[str]) -> None:
+def test_a_retry_reattaches_to_each_run(bench: Bench, names: list[str]) -> None:
     """What succeeded is not done again, what failed is launched once more, the rest comes anew."""
     bench.service.plans.extend([Plan(), FAILING])
     outer = Outer(does=lambda context: [submit(name).execute(context) for name in names])
@@ -157,7 +157,7 @@ def test_the_next_try_finds_each_run(bench: Bench, names: list[str]) -> None:
     assert bench.service.most_at_once == 1
 
 
-def test_a_try_that_died_in_the_middle_leaves_nothing_behind(bench: Bench) -> None:
+def test_a_retry_after_a_dead_process_reattaches_to_its_runs(bench: Bench) -> None:
     """The second run is live when the process dies; the next try follows it."""
     bench.service.plans.extend([Plan(), Plan(looks=8)])
     outer = Outer(does=lambda context: [submit(name).execute(context) for name in "ab"])
@@ -209,7 +209,7 @@ def test_other_tasks_and_map_indexes_share_no_token(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("make", [submit, run_now])
-def test_it_waits_on_the_worker(bench: Bench, make: Any) -> None:
+def test_a_nested_operator_waits_on_the_worker(bench: Bench, make: Any) -> None:
     """A deferral would resume the task's own operator, which knows nothing of the run."""
     outer = Outer(does=lambda context: make(deferrable=True).execute(context))
     assert outer.execute(begin(bench, outer)) == "output of 1001"
@@ -220,7 +220,7 @@ def test_it_waits_on_the_worker(bench: Bench, make: Any) -> None:
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_sensors(bench: Bench, deferrable: bool) -> None:
+def test_nested_sensors(bench: Bench, deferrable: bool) -> None:
     """Each waits for its run on the worker, and returns its output."""
 
     def launch_and_wait(context: Any) -> list[Any]:
@@ -325,7 +325,7 @@ def test_a_task_that_fails_for_good_leaves_no_run(bench: Bench, callback: str | 
     assert len(called) == {None: 0, "one": 1, "several": 2}[callback]
 
 
-def test_an_error_that_the_task_catches_leaves_no_run_to_a_kill(bench: Bench) -> None:
+def test_a_kill_after_a_caught_error_cancels_its_run(bench: Bench) -> None:
     """A run that could not be followed is live while the same operator waits for another one."""
     bench.service.plan = Plan(looks=FOREVER)
     bench.service.trouble("runs/get", REFUSED, 1)
@@ -349,7 +349,7 @@ def test_an_error_that_the_task_catches_leaves_no_run_to_a_kill(bench: Bench) ->
     assert [run.result for run in bench.service.runs.values()] == ["CANCELED", "CANCELED"]
 
 
-def test_nothing_of_a_try_is_left_in_the_task(bench: Bench) -> None:
+def test_an_attempt_leaves_no_state_in_the_operator(bench: Bench) -> None:
     """Airflow executes a copy; what is hooked there is not in the DAG's own operator."""
     outer = Outer(does=lambda context: submit().execute(context))
     executed = copy.copy(outer)
@@ -370,7 +370,7 @@ class InTwoSteps(Submit):
 
 
 @pytest.mark.parametrize("stored", ["today", "before"])
-def test_the_count_goes_on_after_a_deferral(bench: Bench, stored: str) -> None:
+def test_executions_are_counted_on_after_a_deferral(bench: Bench, stored: str) -> None:
     """The process that resumes has executed nothing yet, and yet the second launch is another."""
 
     def make() -> InTwoSteps:
@@ -396,7 +396,7 @@ def test_the_count_goes_on_after_a_deferral(bench: Bench, stored: str) -> None:
     assert len(set(tokens(bench))) == 2
 
 
-def test_plain_operators_keep_their_tokens() -> None:
+def test_an_operator_executed_once_keeps_its_tokens() -> None:
     """An upgrade of this package while a task waits between two tries changes no token."""
     from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
 

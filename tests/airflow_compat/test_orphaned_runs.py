@@ -70,9 +70,7 @@ def other(monkeypatch: pytest.MonkeyPatch, context: Any) -> str:
     return "other"
 
 
-def test_a_mapped_task_that_died_without_a_word_leaves_no_run(
-    second: Any, server: ScriptedServer
-) -> None:
+def test_the_run_of_a_dead_mapped_task_is_canceled(second: Any, server: ScriptedServer) -> None:
     """The run that the XCom of this map index names is cancelled, and the task stays as it was."""
     task = mapped()
     fail_for_good(task, second)
@@ -82,7 +80,7 @@ def test_a_mapped_task_that_died_without_a_word_leaves_no_run(
 
 @pytest.mark.parametrize("conn_id", ["other", "{{ name }}"])
 @pytest.mark.parametrize("given_by", ["partial", "the DAG's default_args", "expand"])
-def test_it_is_cancelled_through_its_own_connection(
+def test_the_mapped_connection_cancels_it(
     second: Any, server: ScriptedServer, other: str, given_by: str, conn_id: str
 ) -> None:
     """Wherever that comes from; in another workspace the same id is another run's."""
@@ -97,7 +95,7 @@ def test_it_is_cancelled_through_its_own_connection(
 
 
 @pytest.mark.parametrize("name", ["cancel_on_kill", "wait_for_termination"])
-def test_a_mapped_task_that_is_to_leave_its_run(
+def test_cancel_on_kill_false_keeps_the_run_of_a_mapped_task(
     second: Any, server: ScriptedServer, name: str
 ) -> None:
     """It does, whether it says so for all map indexes or for this one."""
@@ -111,7 +109,7 @@ def test_a_mapped_task_that_is_to_leave_its_run(
     assert cancelled_after(0, server) == [7]
 
 
-def test_a_mapped_task_that_died_before_its_launch(
+def test_a_mapped_task_without_a_launched_run_cancels_nothing(
     second: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Without the XCom there is nothing to cancel, and so nothing to be unmapped."""
@@ -122,7 +120,7 @@ def test_a_mapped_task_that_died_before_its_launch(
     assert server.requests == []
 
 
-def test_no_xcom_of_a_mapped_task_is_asked_for_where_that_would_end_airflows_processor(
+def test_the_dag_processor_of_airflow_3_0_is_not_asked_for_an_xcom(
     second: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """That of Airflow 3.0, which would survive the mapped arguments no better: a warning."""
@@ -136,7 +134,7 @@ def test_no_xcom_of_a_mapped_task_is_asked_for_where_that_would_end_airflows_pro
     assert "may still run: its id cannot be read here" in logged()
 
 
-def test_a_mapped_task_whose_run_has_ended(second: Any, server: ScriptedServer) -> None:
+def test_an_ended_run_of_a_mapped_task_is_no_error(second: Any, server: ScriptedServer) -> None:
     """On a worker the executed task is asked, which knows that."""
     server.will(LAUNCHED, RUNNING, FAILED, FAILED_OUTPUT)
     task = mapped()
@@ -148,7 +146,7 @@ def test_a_mapped_task_whose_run_has_ended(second: Any, server: ScriptedServer) 
     assert cancelled_after(asked, server) == []
 
 
-def test_the_callback_is_there_once_and_the_users_own_is_kept() -> None:
+def test_the_callback_is_added_once_before_the_users_own() -> None:
     """Both before and after a task is unmapped, and also where it is the DAG's default."""
 
     def theirs(context: Any) -> None: ...
@@ -170,7 +168,7 @@ class OfACompany(DatabricksRunNowOperator):
         return super().partial(pool="company", **arguments)
 
 
-def test_subclasses_are_mapped_as_before() -> None:
+def test_partial_of_subclasses() -> None:
     """Each to its own class, with or without a partial of its own."""
 
     class Plain(DatabricksRunNowOperator): ...
@@ -188,7 +186,7 @@ def test_partial_refuses_unknown_arguments() -> None:
         DatabricksRunNowOperator.partial(task_id="each", jobid=1)
 
 
-def test_a_dag_with_mapped_tasks_is_stored_alike_each_time() -> None:
+def test_a_dag_with_mapped_tasks_is_serialized_alike_each_time() -> None:
     """Airflow's scheduler works with the stored form, and takes another one for a new version."""
     module: Any = serialized_objects
     kind = module.DagSerialization if hasattr(module, "DagSerialization") else module.SerializedDAG

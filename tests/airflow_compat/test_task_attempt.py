@@ -39,7 +39,7 @@ def tokens(**changes: Any) -> list[str]:
     return TaskAttempt.from_context(context(**changes)).tokens()
 
 
-def test_each_try_knows_the_tokens_of_those_before_it() -> None:
+def test_a_retry_has_the_tokens_of_the_attempts_before_it() -> None:
     """The first try has one token, the second that one and its own, and so on."""
     first, second, third = (tokens(try_number=n) for n in (1, 2, 3))
     assert [len(first), len(second), len(third)] == [1, 2, 3]
@@ -48,7 +48,7 @@ def test_each_try_knows_the_tokens_of_those_before_it() -> None:
     assert len(set(third)) == 3
 
 
-def test_a_cleared_task_starts_afresh() -> None:
+def test_a_cleared_task_has_new_tokens() -> None:
     """Clearing raises max_tries to the tries so far plus the retries: new tokens, one of them."""
     before = tokens(try_number=2)
     after = tokens(try_number=3, max_tries=4)
@@ -74,14 +74,14 @@ def test_other_tasks_have_other_tokens(change: dict[str, Any]) -> None:
     assert tokens(**change) != tokens()
 
 
-def test_what_does_not_tell_tasks_apart() -> None:
+def test_time_zone_and_missing_map_index_change_no_token() -> None:
     """The same moment in another time zone is the same; no map index is -1."""
     elsewhere = START.astimezone(timezone(timedelta(hours=5)))
     assert tokens(start=elsewhere) == tokens()
     assert tokens(map_index=None) == tokens()
 
 
-def test_names_are_not_just_joined() -> None:
+def test_names_that_read_alike_when_joined_have_other_tokens() -> None:
     """Two tasks whose names read the same when joined have different tokens."""
     assert tokens(dag_id="a", run_id="bc") != tokens(dag_id="ab", run_id="c")
 
@@ -93,7 +93,7 @@ def test_a_token_fits_the_api() -> None:
     assert token == "d8c801ddc12617a7f04e16b3a9b2b9f3439b5794aa67aa4f3eb820ba617de0a0"
 
 
-def test_fewer_retries_than_tries() -> None:
+def test_a_change_of_retries_between_attempts() -> None:
     """A DAG whose retries were changed in between still yields a token of its own."""
     assert len(tokens(try_number=1, max_tries=5, retries=2)) == 1
     assert (
