@@ -1,28 +1,39 @@
-"""What the arguments of the operators may be, for the editor and the type checker only.
+"""The arguments that the operators and the sensor share, for editors and type checkers.
 
-A structure of the reference, so that the editor completes its fields; any other mapping, since a
-field that the reference does not know is passed on; text of one, such as a template; or what
-another task returns.
+Each argument is described once, here. An operator lists its own arguments and takes the others as
+``**kwargs`` of one of these types, so that an editor completes them.
+
+An argument that takes a structure of the reference takes also any other mapping, since a field that
+the reference does not know is sent unchanged; text of one, such as a template; and what another
+task returns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from datetime import timedelta
-from typing import Any, TypeAlias, TypedDict, TypeVar
+from collections.abc import Mapping, MutableMapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Required, TypeAlias, TypedDict, TypeVar
 
 from airflow.providers.common.compat.sdk import XComArg
 
 __all__ = [
+    "AirflowArguments",
+    "AirflowSensorArguments",
     "CompletionArguments",
+    "ConnectionArguments",
     "Flag",
     "HookArguments",
     "Id",
+    "LaunchArguments",
     "ListOf",
     "Number",
+    "OperatorArguments",
+    "PayloadArguments",
     "Seconds",
+    "SensorArguments",
     "StructureOf",
     "Text",
+    "WaitArguments",
 ]
 
 T = TypeVar("T")
@@ -35,6 +46,183 @@ Number: TypeAlias = int | str | XComArg
 Seconds: TypeAlias = Number | timedelta
 Flag: TypeAlias = bool | str | XComArg
 Id: TypeAlias = int | str | XComArg
+
+
+class AirflowArguments(TypedDict, total=False):
+    """The arguments of Airflow's ``BaseOperator``, in all lines of Airflow that are supported."""
+
+    task_id: Required[str]
+    allow_nested_operators: bool
+    dag: Any
+    default_args: dict[str, Any] | None
+    depends_on_past: bool
+    do_xcom_push: bool
+    doc: str | None
+    doc_json: str | None
+    doc_md: str | None
+    doc_rst: str | None
+    doc_yaml: str | None
+    email: str | Sequence[str] | None
+    email_on_failure: bool
+    email_on_retry: bool
+    end_date: datetime | None
+    execution_timeout: timedelta | None
+    executor: str | None
+    executor_config: dict[str, Any] | None
+    ignore_first_depends_on_past: bool
+    inlets: Any
+    logger_name: str | None
+    map_index_template: str | None
+    max_active_tis_per_dag: int | None
+    max_active_tis_per_dagrun: int | None
+    max_retry_delay: timedelta | float | None
+    multiple_outputs: bool
+    on_execute_callback: Any
+    on_failure_callback: Any
+    on_retry_callback: Any
+    on_skipped_callback: Any
+    on_success_callback: Any
+    outlets: Any
+    owner: str
+    params: MutableMapping[str, Any] | None
+    pool: str | None
+    pool_slots: int
+    post_execute: Any
+    pre_execute: Any
+    priority_weight: int
+    queue: str
+    render_template_as_native_obj: bool | None
+    resources: dict[str, Any] | None
+    retries: int | None
+    retry_delay: timedelta | float
+    retry_exponential_backoff: float
+    retry_policy: Any
+    run_as_user: str | None
+    sla: timedelta | None
+    start_date: datetime | None
+    task_concurrency: int | None
+    task_display_name: str | None
+    task_group: Any
+    trigger_rule: str
+    wait_for_downstream: bool
+    wait_for_past_depends_before_skipping: bool
+    weight_rule: Any
+
+
+class AirflowSensorArguments(AirflowArguments, total=False):
+    """The arguments of Airflow's ``BaseSensorOperator``."""
+
+    exponential_backoff: bool
+    max_wait: timedelta | float | None
+    mode: str
+    never_fail: bool
+    poke_interval: timedelta | float
+    silent_fail: bool
+    soft_fail: bool
+    timeout: timedelta | float | None
+
+
+class ConnectionArguments(TypedDict, total=False):
+    """How the workspace is reached.
+
+    :param databricks_conn_id: Airflow connection; default ``databricks_default``; templated.
+    :param databricks_retry_limit: attempts of a request at the most; default no limit: the time
+        decides, see :mod:`airflow_jobs_provider.api.retry`.
+    :param databricks_retry_delay: seconds, or a timedelta, before the second attempt; by default it
+        depends on the error.
+    :param databricks_retry_args: arguments for tenacity in place of the policy's own; default none.
+        With ``deferrable`` they must be JSON, since Airflow stores them.
+    :param validate: validate each request before it is sent, and when the DAG is parsed if it holds
+        no template; default True.
+    """
+
+    databricks_conn_id: str
+    databricks_retry_limit: int | None
+    databricks_retry_delay: float | timedelta | None
+    databricks_retry_args: dict[str, Any] | None
+    validate: bool
+
+
+class WaitArguments(TypedDict, total=False):
+    """How a run is waited for, and what becomes of its output.
+
+    :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
+        ``[operators] default_deferrable``.
+    :param end_from_trigger: with ``deferrable``: let the triggerer read the output and end the task
+        of a run that succeeded, so that no second worker process starts; default False. A run that
+        failed goes back to a worker, where the task fails with its reason. So does a task with
+        outlets, ``on_success_callback``, ``post_execute``, ``map_index_template`` or tasks that
+        expand over its output, since Airflow would leave those out, and every task on Airflow 3.0,
+        which would take the DAG for deleted. Airflow refuses the DAG where plugins have listeners.
+    :param do_xcom_push: push the XComs; default True. (Airflow's argument.)
+    :param multiple_outputs: push the output of each task of the run under its task key as well, so
+        that ``etl.output["load"]`` is the output of the task ``load``; default False. A task whose
+        key is that of another XCom (``run_id``, ``job_id``, ``run_page_url``, ``return_value``,
+        ``output_truncated``) is found in ``return_value`` only.
+    :param max_output_bytes: cut off the output after so many bytes; the XCom ``output_truncated``
+        is then True; default no limit.
+    :param fail_on_partial_success: fail the task where the run ended ``SUCCESS_WITH_FAILURES``: its
+        last tasks succeeded, an earlier one did not; default True, as the official operator does.
+        With False the task succeeds with a warning that names the failed tasks, and a retry of the
+        task follows such a run instead of launching a new one.
+    """
+
+    deferrable: bool | None
+    end_from_trigger: bool
+    max_output_bytes: int | None
+    fail_on_partial_success: bool
+
+
+class OperatorArguments(AirflowArguments, ConnectionArguments, total=False):
+    """What every operator takes: those of Airflow's ``BaseOperator``, and how to connect."""
+
+
+class PayloadArguments(OperatorArguments, total=False):
+    """What the operators take that send a request which the user gives.
+
+    :param json: the fields of the request as one dict; or as text, JSON or a Python literal, such
+        as a template or a file ``...json-tpl`` gives. So can every structure, list and map be
+        given. A field that is given by its own name wins. Default none; templated.
+    :param forward_dag_params: send the DAG's ``params`` as parameters where the request has none;
+        default True. A param that is None is left out.
+    """
+
+    json: Any
+    forward_dag_params: bool
+
+
+class LaunchArguments(PayloadArguments, WaitArguments, total=False):
+    """What the operators take that launch a run.
+
+    :param polling_period_seconds: seconds, or a timedelta, between two reads of the run; default
+        10.
+    :param wait_for_termination: wait for the run's end; default True.
+    :param reattach: let a retry of the task follow the run that an earlier try launched, where that
+        is active or has succeeded; default True. False launches a new run at every try.
+    :param cancel_on_kill: cancel the run when the task is cleared, marked or timed out, on the
+        worker or while deferred, and where it fails for good while the run is active, as when its
+        worker died and no retry is left (not on Airflow 3.0); default True. With
+        ``wait_for_termination`` an ``on_failure_callback`` is added for that. Where the task's
+        process is told to end by anything but a user, as at the shutdown of its machine, the run
+        is left to Airflow's retry, and cancelled if no retry is left.
+    :param queued_timeout_seconds: seconds, or a timedelta, after which the task fails if the run
+        has not started; the run is then cancelled, unless ``cancel_on_kill`` is False; default no
+        limit.
+    """
+
+    polling_period_seconds: float | timedelta
+    wait_for_termination: bool
+    reattach: bool
+    cancel_on_kill: bool
+    queued_timeout_seconds: float | timedelta | None
+
+
+class SensorArguments(AirflowSensorArguments, ConnectionArguments, WaitArguments, total=False):
+    """What the sensor takes beside its own arguments.
+
+    ``poke_interval`` and ``timeout`` (both in seconds) count in the triggerer, too. ``mode`` is for
+    the worker: ``poke`` or ``reschedule``.
+    """
 
 
 class HookArguments(TypedDict):

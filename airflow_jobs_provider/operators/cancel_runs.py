@@ -1,10 +1,10 @@
-"""DatabricksCancelRunsOperator: a run, or all runs of a job, stopped."""
+"""DatabricksCancelRunsOperator: cancels a run, or all runs of a job."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_jobs_provider.api.ids import require_exactly_one, require_id
 from airflow_jobs_provider.exceptions import airflow_exceptions
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.operators.arguments import Id
+    from airflow_jobs_provider.operators.arguments import Id, OperatorArguments
 
 __all__ = ["DatabricksCancelRunsOperator"]
 
@@ -31,27 +31,24 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
 
     ::
 
-        DatabricksCancelRunsOperator(task_id="clear_the_way", job_id=42)
+        DatabricksCancelRunsOperator(task_id="cancel", job_id=42)
 
-    Cancelling works a little later; the task ends when it has. A run that has ended is left alone.
-    Canceling all runs of a job does not keep new ones from starting: one that starts meanwhile is
-    waited for, not canceled. Reference: "Runs cancel", "Runs cancel all".
+    The service cancels a run some time after the request. A run that has ended is not changed.
+    Cancelling all runs of a job does not keep new ones from starting: one that starts meanwhile is
+    waited for, not cancelled. Reference: "Runs cancel", "Runs cancel all".
 
-    :param run_id: the run to cancel.
-    :param job_id: the job whose runs to cancel; exactly one of ``run_id`` and ``job_id``.
-    :param wait_for_termination: wait until none is active; default True.
-    :param polling_period_seconds: seconds, or a timedelta, between two looks; default 5.
-    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
-    :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
-        depends on what went wrong.
-    :param databricks_retry_args: arguments for tenacity in place of the policy's own.
-    :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
-        template; default True.
+    :param run_id: the run to cancel; templated.
+    :param job_id: the job whose runs to cancel; templated. Exactly one of ``run_id`` and ``job_id``
+        is given.
+    :param wait_for_termination: wait until no run is active; default True.
+    :param polling_period_seconds: seconds, or a timedelta, between two reads; default 5.
+    :param kwargs: the shared arguments; see
+        :class:`~airflow_jobs_provider.operators.arguments.OperatorArguments`.
     :raises InvalidRequestError: when the DAG is parsed: neither run nor job was given, or both, or
-        the request cannot succeed.
-    :raises AirflowFailException: the same after rendering.
-    :raises AirflowException: the service refused, such as for a run or job that does not exist.
+        one is no id.
+    :raises AirflowFailException: the same after rendering. Airflow does not retry.
+    :raises AirflowException: the service refused the request, such as for a run or job that does
+        not exist. The DAG's ``retries`` decide.
     """
 
     template_fields: Sequence[str] = ("run_id", "job_id", "databricks_conn_id")
@@ -65,7 +62,7 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
         job_id: Id | None = None,
         wait_for_termination: bool = True,
         polling_period_seconds: float | timedelta = 5,
-        **kwargs: Any,
+        **kwargs: Unpack[OperatorArguments],
     ) -> None:
         super().__init__(**kwargs)
         require_exactly_one(run_id=run_id, job_id=job_id)
@@ -87,7 +84,7 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
         return "runs/cancel", {"run_id": self.run_id}
 
     def execute(self, context: Context) -> None:
-        """Cancel, and wait unless told otherwise."""
+        """Cancel the runs, and wait unless told otherwise."""
         with airflow_exceptions():
             call_name, request = self._request()
             ((name, value),) = request.items()
@@ -106,10 +103,7 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
             self.log.info("No run of %s is active.", what)
 
     def _active(self, name: str, number: int) -> list[int]:
-        """Return runs that are still active, of a job some of them; empty where none is.
-
-        An outage is waited out, however long.
-        """
+        """Return the active runs; of a job at least one of them. Any outage is waited out."""
         from airflow_jobs_provider.api import endpoints
         from airflow_jobs_provider.api.pagination import read_first_items
         from airflow_jobs_provider.api.states import RunState

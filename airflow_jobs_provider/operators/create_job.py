@@ -1,9 +1,9 @@
-"""DatabricksCreateJobsOperator: a job of this name, with these settings."""
+"""DatabricksCreateJobsOperator: creates a job, or resets it to these settings."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         Flag,
         ListOf,
         Number,
+        PayloadArguments,
         Seconds,
         StructureOf,
         Text,
@@ -55,58 +56,52 @@ class DatabricksCreateJobsOperator(PayloadOperator):
             notebook_task={"notebook_path": "/Shared/train"},
         )
 
-    XCom ``return_value`` is the job_id. A name must be given, since it is what the job is found by:
-    running the task again changes the same job. Creating is not repeated when its answer got lost;
-    the task's next try finds the job.
+    XCom ``return_value`` is the job_id. The job is found by its name, so a name must be given;
+    running the task again changes the same job. Creating is not repeated when its response was
+    lost; the task's next try finds the job.
 
-    Every setting can be given by its own name or in ``json``; the own name wins. All are templated
-    and take XComArgs. Reference: "Create", "Reset", "JobSettings".
+    Every setting can be given by its own name or in ``json``, also those of later API versions that
+    have no argument here; the own name wins. All are templated, take XComArgs, and are not sent by
+    default. Reference: "Create", "Reset", "JobSettings".
 
-    :param json: the settings as one dict or as text, JSON or a Python literal; also those of later
-        API versions that have no parameter here.
     :param name: name of the job.
-    :param description: what the job is for, in later API versions.
+    :param description: description of the job, in later API versions.
     :param tags: tags of the job, in later API versions.
     :param notebook_task: a notebook and its parameters (reference: "NotebookTask").
-    :param spark_jar_task: a JAR's main class (reference: "SparkJarTask").
+    :param spark_jar_task: the main class of a JAR (reference: "SparkJarTask").
     :param spark_python_task: a Python file (reference: "SparkPythonTask").
     :param spark_submit_task: a spark-submit command line (reference: "SparkSubmitTask").
     :param pipeline_task: a Delta Live Tables pipeline (reference: "PipelineTask").
     :param run_job_task: another job (reference: "RunJobTask").
-    :param tasks: tasks in the form of later API versions.
+    :param tasks: several tasks, in the form of later API versions.
     :param job_clusters: clusters that tasks share, in later API versions.
     :param existing_cluster_id: cluster to run on.
-    :param new_cluster: cluster to make for each run (reference: "NewCluster").
+    :param new_cluster: cluster to create for each run (reference: "NewCluster").
     :param libraries: libraries to install on the cluster (reference: "Library").
-    :param email_notifications: whom to tell (reference: "JobEmailNotifications").
-    :param webhook_notifications: destinations to tell (reference: "WebhookNotifications").
-    :param notification_settings: when to stay silent (reference: "JobNotificationSettings").
-    :param timeout_seconds: seconds, or a timedelta, after which the service stops a run; default
-        none.
-    :param max_retries: retries of a run by the service, -1 for no end; default none.
-    :param min_retry_interval_millis: milliseconds between two tries; default none.
-    :param retry_on_timeout: whether a run that timed out is retried; default not.
-    :param schedule: when the job runs by itself (reference: "CronSchedule").
+    :param email_notifications: who is notified by e-mail (reference: "JobEmailNotifications").
+    :param webhook_notifications: webhooks that are notified (reference: "WebhookNotifications").
+    :param notification_settings: which notifications are left out (reference:
+        "JobNotificationSettings").
+    :param timeout_seconds: seconds, or a timedelta, after which the service stops a run; default no
+        limit.
+    :param max_retries: retries of a run by the service, -1 for no limit; default 0.
+    :param min_retry_interval_millis: milliseconds between two attempts of a run; default 0.
+    :param retry_on_timeout: retry a run that timed out; default False.
+    :param schedule: when the service runs the job (reference: "CronSchedule").
     :param max_concurrent_runs: runs at a time, 0 to 1000; default 1.
     :param health: health rules (reference: "JobsHealthRules").
     :param git_source: repository of the code, in later API versions.
     :param access_control_list: permissions on the job. A new job is created with them. To those of
-        an existing job they are added before it is reset: who is not in the list keeps what
-        permissions there are. An empty list changes nothing.
-    :param forward_dag_params: keep the DAG's ``params`` as the job's ``parameters``, with the DAG
-        run's values as defaults, if the settings have no ``parameters``; default True. A param that
-        is None is left out.
-    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
-    :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
-        depends on what went wrong.
-    :param databricks_retry_args: arguments for tenacity in place of the policy's own.
-    :param validate: check the settings before they are sent, and when the DAG is parsed if they
-        hold no template; default True.
+        an existing job they are added before it is reset: somebody who is not in the list keeps
+        the permissions. An empty list changes nothing.
+    :param kwargs: the shared arguments; see
+        :class:`~airflow_jobs_provider.operators.arguments.PayloadArguments`. The DAG's ``params``
+        become the job's ``parameters``, with the DAG run's values as defaults.
     :raises InvalidRequestError: when the DAG is parsed: the reference forbids the settings.
-    :raises AirflowFailException: the same after rendering; the service says that the settings are
-        wrong; or no name was given.
-    :raises AirflowException: the service refused for another reason, or several jobs have the name.
+    :raises AirflowFailException: the reference forbids the rendered settings, the service says that
+        they are wrong, or no name was given. Airflow does not retry.
+    :raises AirflowException: the service refused the request for another reason, or several jobs
+        have the name. The DAG's ``retries`` decide.
     """
 
     call_name: ClassVar[str] = "create"
@@ -172,7 +167,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         health: StructureOf[JobsHealthRules] | None = None,
         git_source: StructureOf[Mapping[str, Any]] | None = None,
         access_control_list: ListOf[Mapping[str, Any]] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[PayloadArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.name = name
@@ -212,7 +207,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
             name = settings.get("name")
             if not name:
                 raise AirflowFailException("name must be given: it is what the job is found by")
-            # The hook checks permissions with the request that they go into.
+            # The hook checks the permissions with the request that they are sent in.
             check_before_sending(
                 "create",
                 without_permissions(settings),

@@ -1,9 +1,9 @@
-"""DatabricksDeleteRunOperator: a run that has ended, forgotten."""
+"""DatabricksDeleteRunOperator: deletes a run that has ended."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Unpack
 
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.argument_checks import check_id
@@ -16,41 +16,37 @@ from airflow_jobs_provider.operators.validation import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.operators.arguments import Id
+    from airflow_jobs_provider.operators.arguments import Id, OperatorArguments
 
 __all__ = ["DatabricksDeleteRunOperator"]
 
 
 class DatabricksDeleteRunOperator(DatabricksJobsBaseOperator):
-    """Delete a run that has ended; one that is not there any more is as good as deleted.
+    """Delete a run that has ended. A run that does not exist any more counts as deleted.
 
     ::
 
         DatabricksDeleteRunOperator(
-            task_id="forget", run_id="{{ ti.xcom_pull('etl', key='run_id') }}"
+            task_id="delete", run_id="{{ ti.xcom_pull('etl', key='run_id') }}"
         )
 
     The service refuses to delete an active run: the task fails, and Airflow's retries try again.
     Reference: "Runs delete".
 
-    :param run_id: the run.
-    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
-    :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
-        depends on what went wrong.
-    :param databricks_retry_args: arguments for tenacity in place of the policy's own.
-    :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
-        template; default True.
+    :param run_id: the run; templated.
+    :param kwargs: the shared arguments; see
+        :class:`~airflow_jobs_provider.operators.arguments.OperatorArguments`.
     :raises InvalidRequestError: when the DAG is parsed: the id is no number.
-    :raises AirflowFailException: the same after rendering.
-    :raises AirflowException: the service refused, such as for an active run.
+    :raises AirflowFailException: the same after rendering. Airflow does not retry.
+    :raises AirflowException: the service refused the request, such as for an active run. The DAG's
+        ``retries`` decide.
     """
 
     template_fields: Sequence[str] = ("run_id", "databricks_conn_id")
     ui_color = "#1cb1c2"
     ui_fgcolor = "#fff"
 
-    def __init__(self, *, run_id: Id, **kwargs: Any) -> None:
+    def __init__(self, *, run_id: Id, **kwargs: Unpack[OperatorArguments]) -> None:
         super().__init__(**kwargs)
         self.run_id = run_id
         check_id("run_id", run_id)
@@ -67,6 +63,6 @@ class DatabricksDeleteRunOperator(DatabricksJobsBaseOperator):
             try:
                 self.hook.delete_run(run_id)
             except NotFoundError:
-                self.log.warning("Run %s is not there: nothing to delete.", self.run_id)
+                self.log.warning("Run %s does not exist any more: nothing to delete.", self.run_id)
             else:
                 self.log.info("Deleted run %s.", self.run_id)

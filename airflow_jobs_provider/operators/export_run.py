@@ -1,4 +1,4 @@
-"""DatabricksExportRunOperator: a notebook run's pages, kept as HTML files."""
+"""DatabricksExportRunOperator: writes the views of a notebook run to HTML files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.argument_checks import check_id, check_text
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.export_stream import ViewEvent
-    from airflow_jobs_provider.operators.arguments import Id
+    from airflow_jobs_provider.operators.arguments import Id, OperatorArguments
 
 Json = dict[str, Any]
 __all__ = ["DatabricksExportRunOperator"]
 
-# File systems take 255 bytes, which must do for the view's type, a number and the extension, too.
+# A file name has at most 255 bytes, with the view's type, a number and the extension.
 _MAX_NAME_BYTES = 200
 _MAX_TYPE_BYTES = 30
 _UNSAFE = re.compile(r"[^\w.()\[\] -]+")
@@ -39,33 +39,30 @@ class DatabricksExportRunOperator(DatabricksJobsBaseOperator):
     ::
 
         DatabricksExportRunOperator(
-            task_id="keep",
+            task_id="export",
             run_id="{{ ti.xcom_pull('etl', key='run_id') }}",
             path="s3://my_aws@reports/{{ ds }}",
         )
 
-    The service forgets a run after 60 days; the files stay. A file is named after its view, as
-    ``my-notebook.html`` or ``my-dashboard.dashboard.html``; running the task again writes the same
-    files. An export of up to 256 MiB is written as it arrives, under temporary names: the files get
-    their names when all have come, and where the task fails before, none is left. Of a run of
-    several tasks each notebook is written to a folder named after its task. XCom ``return_value``
-    is the list of the files' paths. Reference: "Runs export", "ViewItem".
+    The service deletes a run after 60 days; the files stay. A file is named after its view, as
+    ``my-notebook.html`` or ``my-dashboard.dashboard.html``. Running the task again writes the same
+    files. An export of up to 256 MiB is written as it arrives, under temporary names. The files are
+    renamed when all have arrived; where the task fails before, none is left. If the run has several
+    tasks, each notebook is written to a folder named after its task. XCom ``return_value`` is the
+    list of the files' paths. Reference: "Runs export", "ViewItem".
 
-    :param run_id: the run.
-    :param path: folder to write to, made if it is not there: a local path, or object storage as
-        Airflow's ``ObjectStoragePath`` takes it, such as ``s3://conn_id@bucket/folder``.
-    :param views_to_export: ``CODE`` (default), ``DASHBOARDS`` or ``ALL``.
-    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
-    :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
-        depends on what went wrong.
-    :param databricks_retry_args: arguments for tenacity in place of the policy's own.
-    :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
-        template; default True.
+    :param run_id: the run; templated.
+    :param path: folder to write to, created if it does not exist; templated. A local path, or
+        object storage as Airflow's ``ObjectStoragePath`` takes it, such as
+        ``s3://conn_id@bucket/folder``.
+    :param views_to_export: ``CODE`` (default), ``DASHBOARDS`` or ``ALL``; templated.
+    :param kwargs: the shared arguments; see
+        :class:`~airflow_jobs_provider.operators.arguments.OperatorArguments`.
     :raises InvalidRequestError: when the DAG is parsed: the request cannot succeed.
     :raises AirflowFailException: the same after rendering, or the service says that the request is
-        wrong: the run is no notebook run.
-    :raises AirflowException: the service refused for another reason: the run does not exist.
+        wrong: the run is no notebook run. Airflow does not retry.
+    :raises AirflowException: the service refused the request for another reason, such as a run that
+        does not exist. The DAG's ``retries`` decide.
     """
 
     template_fields: Sequence[str] = ("run_id", "path", "views_to_export", "databricks_conn_id")
@@ -73,7 +70,12 @@ class DatabricksExportRunOperator(DatabricksJobsBaseOperator):
     ui_fgcolor = "#fff"
 
     def __init__(
-        self, *, run_id: Id, path: str, views_to_export: str = "CODE", **kwargs: Any
+        self,
+        *,
+        run_id: Id,
+        path: str,
+        views_to_export: str = "CODE",
+        **kwargs: Unpack[OperatorArguments],
     ) -> None:
         super().__init__(**kwargs)
         _check_path(path)
@@ -87,7 +89,7 @@ class DatabricksExportRunOperator(DatabricksJobsBaseOperator):
         return {"run_id": self.run_id, "views_to_export": self.views_to_export}
 
     def execute(self, context: Context) -> list[str]:
-        """Fetch the views and write each to its file."""
+        """Export the views and write each to its file."""
         from airflow_jobs_provider.api.endpoints import export_run_as_stream
         from airflow_jobs_provider.api.ids import require_id
 
@@ -109,7 +111,7 @@ class DatabricksExportRunOperator(DatabricksJobsBaseOperator):
                     for file, view in self.hook.send(call):
                         unfinished.callback(file.discard)
                         received.append((folder, file, view))
-            # Not before all have come: a failure leaves no file, and no older one replaced.
+            # Not before all have arrived: a failure leaves no file, and replaces none.
             for folder, file, view in received:
                 name = _file_name(view, taken=[n for f, n in written if f == folder])
                 written[folder, name] = file.finish(name)
@@ -118,7 +120,7 @@ class DatabricksExportRunOperator(DatabricksJobsBaseOperator):
         return paths
 
     def _exported(self, run_id: int) -> list[tuple[str, int]]:
-        """Return the run, or those of the notebooks among its tasks, each with its folder."""
+        """Return the run, or the runs of the notebooks among its tasks, each with its folder."""
         from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 
         tasks = {
@@ -136,9 +138,9 @@ class DatabricksExportRunOperator(DatabricksJobsBaseOperator):
 
 
 class _UnfinishedFile:
-    """A file under a temporary name, beside the one that it becomes.
+    """A file under a temporary name, in the folder of its final name.
 
-    :param place: the folder, made if it is not there.
+    :param place: the folder, created if it does not exist.
     """
 
     def __init__(self, place: str) -> None:
@@ -156,14 +158,14 @@ class _UnfinishedFile:
         self._stream.close()
 
     def finish(self, name: str) -> str:
-        """Give the file its name; return its path."""
+        """Rename the file to its final name; return its path."""
         path = f"{self._place}/{name}"
         self._path.fs.mv(self._path.path, _storage_path(path).path)
         self._path = None
         return path
 
     def discard(self) -> None:
-        """Remove the file, unless it has its name; whatever happens, nothing is raised."""
+        """Remove the file, unless it has its final name. Errors are ignored."""
         if self._path is not None:
             with suppress(Exception):
                 self._stream.close()
@@ -197,12 +199,12 @@ def _receive(place: str, events: Iterable[ViewEvent]) -> list[tuple[_UnfinishedF
 
 
 def _check_path(path: Any) -> None:
-    """Refuse what Python would make a name of, such as None."""
+    """Check the path: it is not empty, and no other value such as None."""
     check_text("path", str(path) if isinstance(path, PurePath) else path)
 
 
 def _safe(name: str, most_bytes: int = _MAX_NAME_BYTES) -> str:
-    """Make a file's name of any name: no slash, no leading dot, not too long."""
+    """Return a name that is safe as a file's name: no slash, no leading dot, not too long."""
     safe = _UNSAFE.sub("_", name).lstrip(".") or "_"
     return safe.encode()[:most_bytes].decode(errors="ignore")
 

@@ -1,11 +1,11 @@
-"""DatabricksRunNowOperator: a run of a job that is there, and what it gave back."""
+"""DatabricksRunNowOperator: runs an existing job and returns its output."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow.providers.common.compat.sdk import AirflowException
 
@@ -25,12 +25,18 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.api.workflows.base import Workflow
     from airflow_jobs_provider.api.workflows.launch import Launched
-    from airflow_jobs_provider.operators.arguments import Id, ListOf, StructureOf, Text
+    from airflow_jobs_provider.operators.arguments import (
+        Id,
+        LaunchArguments,
+        ListOf,
+        StructureOf,
+        Text,
+    )
 
 __all__ = ["DatabricksRunNowOperator"]
 
-# Seconds between two looks whether previous runs have ended; cancelling takes some.
-LONGEST_WAIT_FOR_CANCELS = 5.0
+# Longest time between two reads of the previous runs, until they have ended.
+LONGEST_CANCEL_POLLING_SECONDS = 5.0
 
 
 class DatabricksRunNowOperator(LaunchRunOperator):
@@ -42,10 +48,10 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             task_id="train", job_name="Nightly model training", notebook_params={"day": "{{ ds }}"}
         )
 
-    XComs, launching, waiting and ``json`` are those of :class:`.DatabricksSubmitRunOperator`.
-    Reference: "Run now".
+    XComs, launching and waiting are those of :class:`.DatabricksSubmitRunOperator`. Every field of
+    the request can be given by its own name or in ``json``; the own name wins. All are templated,
+    take XComArgs, and are not sent by default. Reference: "Run now".
 
-    :param json: the request's fields as one dict, or as text: JSON, or a Python literal.
     :param job_id: the job to run.
     :param job_name: the job's name, in place of its id; exactly one job must have it.
     :param notebook_params: parameters of a notebook job, merged over its base parameters.
@@ -54,47 +60,30 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     :param spark_submit_params: parameters of a spark-submit job, in place of the job's own.
     :param python_named_params: parameters of a wheel job, in later API versions.
     :param job_parameters: parameters of the job, in later API versions.
-    :param idempotency_token: token of at most 64 characters; the same token launches nothing new.
-        Let it be the same for all tries of the task, or a try may leave a run that no other finds.
+    :param idempotency_token: as for :class:`.DatabricksSubmitRunOperator`.
     :param cancel_previous_runs: cancel the active runs of the job and wait until they have ended,
-        before a run is launched; default False. A retry that finds the run of an earlier try leaves
-        that one alone. A run that another task launched with the same ``idempotency_token`` is a
-        previous one, too.
-    :param repair_run: where the run fails, run its failed tasks again, in the same run and with the
-        same parameters; default False. Needs ``wait_for_termination``. The task succeeds if a
-        repair does.
+        before a run is launched; default False. A retry that finds the run of an earlier try does
+        not cancel that run. A run that another task launched with the same ``idempotency_token`` is
+        cancelled.
+    :param repair_run: repair a run that failed: its failed tasks run again, in the same run and
+        with the same parameters; default False. Needs ``wait_for_termination``. The task succeeds
+        if a repair succeeds. A run that ended ``SUCCESS_WITH_FAILURES`` is repaired unless
+        ``fail_on_partial_success`` is False.
     :param max_repairs: repairs of a run at the most; default 1.
-    :param forward_dag_params: send the DAG's ``params`` as ``job_parameters``, if the request has
-        neither those nor another kind of parameters; default True. A param that is None is left
-        out. Such a request goes to API 2.2.
-    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
-    :param polling_period_seconds: seconds between two looks at the run; default 10.
-    :param databricks_retry_limit: as for :class:`.DatabricksSubmitRunOperator`.
-    :param databricks_retry_delay: likewise.
-    :param databricks_retry_args: likewise.
-    :param do_xcom_push: likewise.
-    :param wait_for_termination: likewise.
-    :param reattach: likewise.
-    :param cancel_on_kill: likewise.
-    :param queued_timeout_seconds: likewise.
-    :param max_output_bytes: likewise.
-    :param fail_on_partial_success: likewise; ``repair_run`` repairs such a run where it is a
-        failure.
-    :param multiple_outputs: likewise.
-    :param deferrable: likewise.
-    :param end_from_trigger: let the triggerer end the task when the run has ended well; default
-        False; see :class:`~airflow_jobs_provider.operators.jobs.DatabricksSubmitRunOperator`.
-    :param validate: likewise.
+    :param kwargs: the shared arguments; see
+        :class:`~airflow_jobs_provider.operators.arguments.LaunchArguments`. The DAG's ``params``
+        become ``job_parameters``, if the request has neither those nor another kind of parameters.
+        Such a request goes to API 2.2.
     :raises InvalidRequestError: when the DAG is parsed: the reference forbids the request.
     :raises ValueError: when the DAG is parsed: ``repair_run`` without ``wait_for_termination``.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
-    :raises DatabricksRunTimeoutError: ``queued_timeout_seconds`` were over, or while deferred
-        ``execution_timeout``.
+    :raises DatabricksRunTimeoutError: ``queued_timeout_seconds`` passed, or ``execution_timeout``
+        while deferred.
     :raises AirflowFailException: the reference forbids the rendered request, the service says that
-        it is wrong, not exactly one of ``job_id`` and ``job_name`` was given, or ``repair_run``
-        meets a connection whose ``api_version`` is 2.0.
-    :raises AirflowException: the service refused for another reason, no job or several have the
-        name.
+        it is wrong, not exactly one of ``job_id`` and ``job_name`` was given, or ``repair_run`` is
+        used with a connection whose ``api_version`` is 2.0. Airflow does not retry.
+    :raises AirflowException: the service refused the request for another reason, or no job or
+        several jobs have the name. The DAG's ``retries`` decide.
     """
 
     call_name: ClassVar[str] = "run-now"
@@ -130,11 +119,13 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         cancel_previous_runs: bool = False,
         repair_run: bool = False,
         max_repairs: int = 1,
-        **kwargs: Any,
+        **kwargs: Unpack[LaunchArguments],
     ) -> None:
         super().__init__(**kwargs)
         if repair_run and not self.wait_for_termination:
-            raise ValueError("repair_run needs wait_for_termination: what fails later is not seen")
+            raise ValueError(
+                "repair_run needs wait_for_termination: a later failure is not noticed"
+            )
         check_flags(cancel_previous_runs=cancel_previous_runs, repair_run=repair_run)
         check_whole("max_repairs", max_repairs, least=0)
         self.job_id = job_id
@@ -161,7 +152,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         job_id = in_json.get("job_id") if self.job_id is None else self.job_id
         check_id("job_id", job_id)
         if fields.pop("job_name") is not None or in_json.get("job_name") is not None:
-            fields["job_id"] = fields["job_id"] or 0  # not known yet, but there
+            fields["job_id"] = fields["job_id"] or 0  # it is known after the name was looked up
         return fields
 
     def launch_call(self, context: Context) -> Call[int]:
@@ -226,7 +217,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         canceled = yield from cancel_previous_runs(
             job_id,
             before_run_id=before_run_id,
-            polling_period_seconds=min(self.polling_period_seconds, LONGEST_WAIT_FOR_CANCELS),
+            polling_period_seconds=min(self.polling_period_seconds, LONGEST_CANCEL_POLLING_SECONDS),
         )
         if canceled:
             ids = ", ".join(map(str, canceled))

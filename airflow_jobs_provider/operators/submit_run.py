@@ -1,10 +1,10 @@
-"""DatabricksSubmitRunOperator: a one-time run, and what it gave back."""
+"""DatabricksSubmitRunOperator: submits a one-time run and returns its output."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
 
@@ -26,7 +26,13 @@ if TYPE_CHECKING:
         SparkSubmitTask,
         WebhookNotifications,
     )
-    from airflow_jobs_provider.operators.arguments import ListOf, Seconds, StructureOf, Text
+    from airflow_jobs_provider.operators.arguments import (
+        LaunchArguments,
+        ListOf,
+        Seconds,
+        StructureOf,
+        Text,
+    )
 
 __all__ = ["DatabricksSubmitRunOperator"]
 
@@ -45,88 +51,48 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
             deferrable=True,
         )
 
-    XComs: ``return_value`` is the text given to ``dbutils.notebook.exit()`` (a dict by task key for
-    a run of several tasks, None where there is none); ``run_id``, ``job_id`` and ``run_page_url``
-    are there as soon as the run is launched. Numbers and booleans among the parameters are sent as
-    text. The run is launched once, however often the request is sent.
+    XComs: ``return_value`` is the text given to ``dbutils.notebook.exit()``: a dict by task key for
+    a run of several tasks, None where there is none. ``run_id``, ``job_id`` and ``run_page_url``
+    are pushed as soon as the run is launched. The run is launched once, however often the request
+    is sent.
 
     Every field of the request can be given by its own name or in ``json``; the own name wins. All
-    are templated and take XComArgs. Reference: "Runs submit".
+    are templated, take XComArgs, and are not sent by default. Numbers and booleans among the
+    parameters are sent as text. Reference: "Runs submit".
 
-    :param json: the request's fields as one dict; or as text, JSON or a Python literal, such as a
-        template or a file ``...json-tpl`` gives. So can every structure, list and map be given.
     :param notebook_task: a notebook and its parameters (reference: "NotebookTask").
-    :param spark_jar_task: a JAR's main class (reference: "SparkJarTask").
+    :param spark_jar_task: the main class of a JAR (reference: "SparkJarTask").
     :param spark_python_task: a Python file (reference: "SparkPythonTask").
     :param spark_submit_task: a spark-submit command line (reference: "SparkSubmitTask").
     :param pipeline_task: a Delta Live Tables pipeline (reference: "PipelineTask").
     :param run_job_task: another job (reference: "RunJobTask").
-    :param tasks: tasks in the form of later API versions.
+    :param tasks: several tasks, in the form of later API versions.
     :param existing_cluster_id: cluster to run on.
-    :param new_cluster: cluster to make for the run (reference: "NewCluster").
+    :param new_cluster: cluster to create for the run (reference: "NewCluster").
     :param libraries: libraries to install on the cluster (reference: "Library").
-    :param run_name: name of the run; by default it tells DAG, task, DAG run and try.
-    :param timeout_seconds: seconds, or a timedelta, after which the service stops the run; by
-        default the task's ``execution_timeout``, if it has one.
-    :param idempotency_token: token of at most 64 characters; the same token launches nothing new.
-        Let it be the same for all tries of the task, or a try may leave a run that no other finds.
-    :param email_notifications: whom to tell (reference: "JobEmailNotifications").
-    :param webhook_notifications: destinations to tell (reference: "WebhookNotifications").
-    :param notification_settings: when to stay silent (reference: "JobNotificationSettings").
+    :param run_name: name of the run; default DAG, task, DAG run and try.
+    :param timeout_seconds: seconds, or a timedelta, after which the service stops the run; default
+        the task's ``execution_timeout``, if it has one.
+    :param idempotency_token: token of at most 64 characters. The same token launches no second run.
+        Use the same for all tries of the task; otherwise a retry does not find the run of the try
+        before. Default a token made from the task's identity.
+    :param email_notifications: who is notified by e-mail (reference: "JobEmailNotifications").
+    :param webhook_notifications: webhooks that are notified (reference: "WebhookNotifications").
+    :param notification_settings: which notifications are left out (reference:
+        "JobNotificationSettings").
     :param access_control_list: permissions on the run, in later API versions.
     :param git_source: repository of the code, in later API versions.
-    :param forward_dag_params: send the DAG's ``params`` as the parameters of each notebook, Python
-        wheel, SQL and run-job task that has none of its own; default True. A param that is None is
-        left out.
-    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
-    :param polling_period_seconds: seconds, or a timedelta, between two looks at the run; default
-        10.
-    :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
-        depends on what went wrong.
-    :param databricks_retry_args: arguments for tenacity in place of the policy's own; with
-        ``deferrable`` they must be JSON, since Airflow stores them.
-    :param do_xcom_push: push the XComs above; default True.
-    :param wait_for_termination: wait for the run's end; default True.
-    :param reattach: let a retry of the task follow the run that an earlier try launched, where that
-        is active or has succeeded; default True. False launches a fresh run at every try.
-    :param cancel_on_kill: cancel the run when the task is cleared, marked or timed out, on the
-        worker or while deferred, and where it fails for good while the run goes on, as when its
-        worker died and no retry is left (not on Airflow 3.0); default True. With
-        ``wait_for_termination`` an ``on_failure_callback`` is added for that. Where the task's
-        process is told to end by anything but a user, as at the shutdown of its machine, the run
-        is left to Airflow's retry, and cancelled if no retry is left.
-    :param queued_timeout_seconds: seconds, or a timedelta, after which the task fails if the run
-        has not begun to run; the run is then cancelled, unless ``cancel_on_kill`` is False; default
-        none.
-    :param max_output_bytes: cut the output off after so many bytes; the XCom ``output_truncated``
-        then says so; default none.
-    :param fail_on_partial_success: let the task fail where the run ended ``SUCCESS_WITH_FAILURES``:
-        its last tasks succeeded, an earlier one did not; default True, as the official operator
-        does. With False the task succeeds with a warning that names the failed tasks, and a retry
-        of the task follows such a run instead of launching a new one.
-    :param multiple_outputs: push the output of each task of the run under its task key as well, so
-        that ``etl.output["load"]`` is the output of the task ``load``; default False. A task whose
-        key is that of another XCom (``run_id``, ``job_id``, ``run_page_url``, ``return_value``,
-        ``output_truncated``) is found in ``return_value`` only.
-    :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
-        ``[operators] default_deferrable``.
-    :param end_from_trigger: with ``deferrable``: let the triggerer read the output and end the task
-        when the run has ended well, so that no second worker process starts; default False. A run
-        that ended badly goes back to a worker, where the task fails with its reason. So does a
-        task with outlets, ``on_success_callback``, ``post_execute``, ``map_index_template`` or
-        tasks that expand over its output, since Airflow would leave those out, and every task on
-        Airflow 3.0, which would lose sight of its DAG file. Airflow refuses
-        the DAG where plugins have listeners.
-    :param validate: check the request before it is sent, and when the DAG is parsed if it holds no
-        template; default True.
+    :param kwargs: the shared arguments; see
+        :class:`~airflow_jobs_provider.operators.arguments.LaunchArguments`. The DAG's ``params``
+        become the parameters of each notebook, Python wheel, SQL and run-job task that has none.
     :raises InvalidRequestError: when the DAG is parsed: the reference forbids the request.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
-    :raises DatabricksRunTimeoutError: ``queued_timeout_seconds`` were over, or while deferred
-        ``execution_timeout``.
+    :raises DatabricksRunTimeoutError: ``queued_timeout_seconds`` passed, or ``execution_timeout``
+        while deferred.
     :raises AirflowFailException: the reference forbids the rendered request, or the service says
-        that it is wrong; Airflow does not retry.
-    :raises AirflowException: the service refused for another reason; the DAG's ``retries`` decide.
+        that it is wrong. Airflow does not retry.
+    :raises AirflowException: the service refused the request for another reason. The DAG's
+        ``retries`` decide.
     """
 
     call_name: ClassVar[str] = "runs/submit"
@@ -176,7 +142,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         notification_settings: StructureOf[JobNotificationSettings] | None = None,
         access_control_list: ListOf[Mapping[str, Any]] | None = None,
         git_source: StructureOf[Mapping[str, Any]] | None = None,
-        **kwargs: Any,
+        **kwargs: Unpack[LaunchArguments],
     ) -> None:
         super().__init__(**kwargs)
         self.notebook_task = notebook_task
@@ -207,13 +173,16 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         if not request.get("run_name"):
             request["run_name"] = default_run_name(context)
         if request.get("timeout_seconds") is None and self.execution_timeout is not None:
-            # Should this task be gone by then, the service stops the run all the same.
+            # The service stops the run even if this task does not exist any more by then.
             request["timeout_seconds"] = math.ceil(self.execution_timeout.total_seconds())
         return submit_run(request)
 
 
 def default_run_name(context: Context) -> str:
-    """Name a run after the DAG, task, DAG run and try that it comes from."""
+    """Return a run's name: the DAG, task, DAG run and try that launch it.
+
+    :param context: the task's context.
+    """
     ti = context["ti"]
     mapped = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
     name = f"{ti.dag_id}.{ti.task_id}{mapped} {ti.run_id} try {ti.try_number}"

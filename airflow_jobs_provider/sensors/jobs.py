@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 from airflow.providers.common.compat.sdk import (
     AirflowException,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.workflows.base import WorkflowExecution
     from airflow_jobs_provider.api.workflows.events import Event
     from airflow_jobs_provider.api.workflows.find import Target
+    from airflow_jobs_provider.operators.arguments import SensorArguments
 
 __all__ = ["DatabricksJobRunSensor"]
 
@@ -81,31 +82,14 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
         text in ISO 8601 (UTC where it names no zone); templated. Default the start of the DAG run's
         data interval, or the DAG run's own time where it has none.
     :param task_key: wait for this task of the run only, at its latest attempt; templated.
-    :param databricks_conn_id: Airflow connection; default ``databricks_default``; templated.
-    :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
-        depends on what went wrong.
-    :param databricks_retry_args: arguments for tenacity in place of the policy's own.
-    :param max_output_bytes: cut the output off after so many bytes; the XCom ``output_truncated``
-        then says so; default none.
-    :param fail_on_partial_success: let the task fail where the run ended ``SUCCESS_WITH_FAILURES``:
-        its last tasks succeeded, an earlier one did not; default True. With False the task succeeds
-        with a warning that names the failed tasks.
-    :param multiple_outputs: push the output of each task of the run under its task key as well, so
-        that ``wait.output["load"]`` is the output of the task ``load``; default False.
-    :param deferrable: wait in the triggerer, without a worker; default False, or Airflow's
-        ``[operators] default_deferrable``. ``poke_interval`` and ``timeout`` (both in seconds)
-        count there, too; ``mode`` is for the worker: ``poke`` or ``reschedule``.
-    :param end_from_trigger: let the triggerer end the task when the run has ended well, so that no
-        second worker process starts; default False. See
-        :class:`~airflow_jobs_provider.operators.jobs.DatabricksSubmitRunOperator`.
     :param start_from_trigger: begin in the triggerer, so that no worker process starts before the
         run has ended; implies ``deferrable``; default False. Templates and other tasks' outputs are
         then rendered in the triggerer, which Airflow can from 3.3 on, but for ``xcom_pull``; before
         that they are refused, so a job's sensor needs a fixed ``started_since``. Airflow begins
         mapped tasks on a worker all the same. Together with ``end_from_trigger`` no worker process
         starts for a good run.
-    :param validate: check each request on the worker before it is sent; default True.
+    :param kwargs: the shared arguments; see
+        :class:`~airflow_jobs_provider.operators.arguments.SensorArguments`.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped; with
         ``soft_fail`` or ``never_fail`` the task is skipped instead. In all ways to wait
         ``soft_fail`` is for failures and timeouts, ``never_fail`` also for errors, such as a task
@@ -136,7 +120,7 @@ class DatabricksJobRunSensor(WaitForRunOperator, BaseSensorOperator):
         started_since: datetime | str | None = None,
         task_key: str | None = None,
         start_from_trigger: bool = False,
-        **kwargs: Any,
+        **kwargs: Unpack[SensorArguments],
     ) -> None:
         super().__init__(**kwargs)
         require_exactly_one(run_id=run_id, job_id=job_id, job_name=job_name)

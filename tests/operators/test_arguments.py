@@ -1,17 +1,73 @@
-"""What the operators' arguments may be; mypy, which checks the tests, too, has its say here."""
+"""The types of the operators' arguments, which mypy checks in this module, and their docs."""
 
 from __future__ import annotations
 
+import inspect
+import re
+from typing import Any
+
 import pytest
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, BaseSensorOperator
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.schema.types import NewCluster, NotebookTask
+from airflow_jobs_provider.operators import arguments, jobs
 from airflow_jobs_provider.operators.jobs import (
     DatabricksCancelRunsOperator,
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
+from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
+
+CLASSES: list[Any] = [getattr(jobs, name) for name in jobs.__all__] + [DatabricksJobRunSensor]
+SHARED: dict[Any, Any] = {
+    arguments.OperatorArguments: [arguments.ConnectionArguments],
+    arguments.PayloadArguments: [arguments.ConnectionArguments, arguments.PayloadArguments],
+    arguments.LaunchArguments: [
+        arguments.ConnectionArguments,
+        arguments.PayloadArguments,
+        arguments.WaitArguments,
+        arguments.LaunchArguments,
+    ],
+    arguments.SensorArguments: [arguments.ConnectionArguments, arguments.WaitArguments],
+}
+
+
+def parameters_of(kind: Any) -> set[str]:
+    """Return the names of the arguments that a class's own constructor lists."""
+    return set(inspect.signature(kind.__init__).parameters) - {"self", "args", "kwargs"}
+
+
+def documented(kind: Any) -> set[str]:
+    """Return the names of the arguments that a class's docstring describes."""
+    return set(re.findall(r"^ *:param (\w+):", kind.__doc__, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("base", "listed"),
+    [
+        (BaseOperator, arguments.AirflowArguments),
+        (BaseSensorOperator, arguments.AirflowSensorArguments),
+    ],
+)
+def test_an_editor_completes_every_argument_of_airflow(base: Any, listed: Any) -> None:
+    """Whatever this line of Airflow takes is accepted by a type checker, too."""
+    assert parameters_of(base) <= listed.__annotations__.keys()
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_argument_is_described_once(kind: Any) -> None:
+    """By the class that lists it, or by the type of the shared arguments that the class names."""
+    assert documented(kind) == parameters_of(kind) | {"kwargs"}
+    name = kind.__init__.__annotations__["kwargs"].removeprefix("Unpack[").removesuffix("]")
+    assert f"operators.arguments.{name}`" in kind.__doc__
+    parts = SHARED[getattr(arguments, name)]
+    described = [word for part in parts for word in documented(part)]
+    assert sorted(described) == sorted(set(described))
+    own = getattr(arguments, name).__annotations__.keys()
+    # Two of Airflow's arguments are described, too, since they say more here.
+    airflows = arguments.AirflowSensorArguments.__annotations__.keys()
+    assert own - airflows == set(described) - {"do_xcom_push", "multiple_outputs"}
 
 
 def test_every_argument_takes_what_another_task_returns() -> None:

@@ -822,5 +822,8 @@ def test_mapped_sensors_begin_on_a_worker() -> None:
     )
     assert mapped.expand(run_id=[7, 8]).start_trigger_args is None
     DatabricksJobRunSensor(
-        task_id="wait", run_id="{{ x }}", start_from_trigger=True, _airflow_from_mapped=True
+        task_id="wait",
+        run_id="{{ x }}",
+        start_from_trigger=True,
+        _airflow_from_mapped=True,  # type: ignore[call-arg]
     )
