@@ -402,7 +402,14 @@ def repair_run(request: Mapping[str, Any]) -> Call[int]:
     :param request: ``run_id``, ``rerun_all_failed_tasks`` or ``rerun_tasks``, the parameters, and
         ``latest_repair_id`` if the run was repaired before.
     """
-    return Call("POST", "runs/repair", _stringified(request), True, _parse_id("repair_id"))
+    return Call(
+        "POST",
+        "runs/repair",
+        _stringified(request),
+        True,
+        _parse_id("repair_id"),
+        min_api_version="2.1",
+    )
 
 
 def delete_run(run_id: int) -> Call[None]:

@@ -1,9 +1,13 @@
-"""The states of a run, and the one table that says what they mean.
+"""The states of a run and their meaning.
 
-The API reports a life cycle state (where the run is) and, once there is one, a result state
-(how it ended). The service grows new values from time to time. A life cycle state that is not
-listed here counts as still active, so that a new one never kills a task that is doing well; a run
-that has ended with a result that is not listed here has not verifiably succeeded, so it does not.
+A run has a life cycle state and, once it has ended, a result state. The service adds values from
+time to time:
+
+* An unknown life cycle state counts as active, so that it never fails a task whose run goes on.
+* An unknown result state counts as failed, since success is not proved.
+
+To add a life cycle state, add it to :class:`RunLifeCycleState`, and to ``_TERMINAL`` if a run in it
+has ended.
 
 Reference: "RunLifeCycleState", "RunResultState", "RunState".
 """
@@ -21,7 +25,7 @@ __all__ = ["RunLifeCycleState", "RunResultState", "RunState", "RunStatus"]
 
 
 class RunLifeCycleState(StrEnum):
-    """Where a run is in its life."""
+    """The life cycle states (reference: "RunLifeCycleState")."""
 
     QUEUED = "QUEUED"
     PENDING = "PENDING"
@@ -30,19 +34,19 @@ class RunLifeCycleState(StrEnum):
     TERMINATED = "TERMINATED"
     SKIPPED = "SKIPPED"
     INTERNAL_ERROR = "INTERNAL_ERROR"
-    # Answered by the service, though its 2.0 reference does not list them.
+    # The service returns these, although its 2.0 reference does not list them.
     BLOCKED = "BLOCKED"
     WAITING_FOR_RETRY = "WAITING_FOR_RETRY"
 
 
 class RunResultState(StrEnum):
-    """How a run ended."""
+    """The result states of a run that has ended (reference: "RunResultState")."""
 
     SUCCESS = "SUCCESS"
     FAILED = "FAILED"
     TIMEDOUT = "TIMEDOUT"
     CANCELED = "CANCELED"
-    # Answered by the service, though its 2.0 reference does not list them.
+    # The service returns these, although its 2.0 reference does not list them.
     MAXIMUM_CONCURRENT_RUNS_REACHED = "MAXIMUM_CONCURRENT_RUNS_REACHED"
     EXCLUDED = "EXCLUDED"
     SUCCESS_WITH_FAILURES = "SUCCESS_WITH_FAILURES"
@@ -52,7 +56,7 @@ class RunResultState(StrEnum):
 
 
 class RunStatus(StrEnum):
-    """What a state means for whoever waits for the run."""
+    """The meaning of both states for a task that waits for the run."""
 
     ACTIVE = "active"
     SUCCEEDED = "succeeded"
@@ -69,8 +73,8 @@ _TERMINAL = frozenset(
 _KNOWN_LIFE_CYCLE_STATES = frozenset(RunLifeCycleState)
 _KNOWN_RESULT_STATES = frozenset(RunResultState)
 
-# How a run that reached TERMINATED ended. SUCCESS_WITH_FAILURES is the service's word for a run
-# whose last tasks succeeded although an earlier one did not.
+# The status of a run in TERMINATED. The result is SUCCESS_WITH_FAILURES if the last tasks succeeded
+# although an earlier one did not.
 _STATUS_OF_TERMINATED: Mapping[str, RunStatus] = {
     RunResultState.SUCCESS: RunStatus.SUCCEEDED,
     RunResultState.SUCCESS_WITH_FAILURES: RunStatus.SUCCEEDED_WITH_FAILURES,
@@ -83,8 +87,8 @@ _STATUS_OF_TERMINATED: Mapping[str, RunStatus] = {
     RunResultState.UPSTREAM_FAILED: RunStatus.FAILED,
     RunResultState.UPSTREAM_CANCELED: RunStatus.CANCELED,
 }
-# INTERNAL_ERROR is unsuccessful whatever its result ("Create", max_retries); the result only
-# tells a time-out and a cancellation apart from the rest.
+# INTERNAL_ERROR is unsuccessful whatever the result (reference: "Create", max_retries). The result
+# only shows a time-out or a cancellation.
 _STATUS_OF_INTERNAL_ERROR: Mapping[str, RunStatus] = {
     RunResultState.TIMEDOUT: RunStatus.TIMED_OUT,
     RunResultState.CANCELED: RunStatus.CANCELED,
@@ -94,12 +98,12 @@ _STATUS_OF_INTERNAL_ERROR: Mapping[str, RunStatus] = {
 
 @dataclass(frozen=True, slots=True)
 class RunState:
-    """The state of a run as the API answered it (reference: "RunState").
+    """The state of a run (reference: "RunState").
 
-    :param life_cycle_state: where the run is; kept as text, so that a new one survives.
-    :param result_state: how it ended; None until the service says so.
-    :param state_message: the service's words on it, unstructured.
-    :param user_cancelled_or_timedout: True where a user or a time-out stopped the run.
+    :param life_cycle_state: the life cycle state; text, since it may be unknown. Empty if missing.
+    :param result_state: the result state, likewise; None (default) if there is none.
+    :param state_message: the service's description; default empty.
+    :param user_cancelled_or_timedout: whether a user or a time-out stopped the run; default False.
     """
 
     life_cycle_state: str
@@ -109,9 +113,11 @@ class RunState:
 
     @classmethod
     def from_run(cls, run: Mapping[str, Any]) -> RunState:
-        """Read the state of a run as ``runs/get`` or ``runs/list`` answered it.
+        """Return the state of a run of ``runs/get`` or ``runs/list``.
 
-        A missing or empty field is no error: without a life cycle state the run counts as active.
+        A missing field is no error. Without a life cycle state the run counts as active.
+
+        :param run: the run.
         """
         state = run.get("state") or {}
         return cls(
@@ -123,14 +129,14 @@ class RunState:
 
     @property
     def is_known(self) -> bool:
-        """Whether this version knows both states."""
+        """Whether both states are known."""
         return self.life_cycle_state in _KNOWN_LIFE_CYCLE_STATES and (
             self.result_state is None or self.result_state in _KNOWN_RESULT_STATES
         )
 
     @property
     def status(self) -> RunStatus:
-        """What the pair of states means: the one rule that all waiting in this package follows."""
+        """The meaning of the two states; everything in this package that waits uses it."""
         if self.life_cycle_state not in _TERMINAL:
             return RunStatus.ACTIVE
         if self.life_cycle_state == RunLifeCycleState.SKIPPED:
@@ -141,23 +147,23 @@ class RunState:
 
     @property
     def is_terminal(self) -> bool:
-        """Whether the run has ended, well or badly."""
+        """Whether the run has ended, with success or without."""
         return self.status is not RunStatus.ACTIVE
 
     @property
     def is_successful(self) -> bool:
-        """Whether the run has ended well, with no failed task."""
+        """Whether the run has succeeded, with no failed task."""
         return self.succeeded()
 
     def succeeded(self, *, fail_on_partial_success: bool = True) -> bool:
-        """Whether the run has ended well.
+        """Return whether the run has succeeded.
 
-        :param fail_on_partial_success: count a run with the result SUCCESS_WITH_FAILURES as failed;
+        :param fail_on_partial_success: whether the result SUCCESS_WITH_FAILURES counts as failed;
             default True.
         """
-        verdict = self.status
-        is_partial = verdict is RunStatus.SUCCEEDED_WITH_FAILURES
-        return verdict is RunStatus.SUCCEEDED or (is_partial and not fail_on_partial_success)
+        status = self.status
+        is_partial = status is RunStatus.SUCCEEDED_WITH_FAILURES
+        return status is RunStatus.SUCCEEDED or (is_partial and not fail_on_partial_success)
 
     def __str__(self) -> str:
         states = "/".join(filter(None, (self.life_cycle_state or "no state", self.result_state)))

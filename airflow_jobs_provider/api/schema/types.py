@@ -1,7 +1,7 @@
-"""Every data structure of the Jobs API, for the editor, the type checker and the run-time check.
+"""The data structures of the Jobs API as typed dicts, for editors, type checkers and validation.
 
-Each structure of the reference is a typed dict of the reference's name with the reference's
-fields, so a payload can be written with completion and checked before it runs::
+Names and fields are those of the reference. Editors complete the fields of a payload, and type
+checkers check it::
 
     from airflow_jobs_provider.api.schema.types import RunsSubmitRequest
 
@@ -10,16 +10,14 @@ fields, so a payload can be written with completion and checked before it runs::
         "notebook_task": {"notebook_path": "/Shared/etl"},
     }
 
-The same definitions are what :mod:`.validation` checks a payload against; the rules that span
-several fields stand in :mod:`.rules`. A field that is not listed here passes untouched, so what a
-later version of the API adds needs no new release. Fields marked ``LATER`` are not in the reference
-of version 2.0; a request that has one, or one that is not listed here, is sent to a later version
-(see :mod:`.versions`). The classes whose names end in ``Request`` and ``Response`` are what an
-endpoint takes and gives.
+:mod:`.validation` checks a payload against these types, and against the rules of :mod:`.rules`.
 
-Whole numbers, and true and false, may also be given as text, as a rendered template gives them.
-Values that a later version may add to are plain text here; only an enumeration that is closed in
-all versions is a ``Literal``.
+* A field that is not listed here passes unchecked, so a new field of the service needs no release.
+* A field marked ``LATER`` is not in the 2.0 reference. A request with such a field, or with one
+  that is not listed here, is sent to a later version (:mod:`.version_selection`).
+* ``...Request`` and ``...Response`` are what an endpoint takes and returns.
+* Whole numbers and booleans may be text, as a template renders them.
+* An enumeration is a ``Literal`` if it is closed in all versions. Otherwise any text is accepted.
 """
 
 # No "from __future__ import annotations": Required[...] is read when a class is made.
@@ -30,6 +28,8 @@ from typing import Annotated, Any, Literal, Required
 
 # Python before 3.12 has a TypedDict that pydantic cannot read.
 from typing_extensions import TypedDict
+
+from airflow_jobs_provider.api import states
 
 __all__ = [
     "ABFSSStorageInfo",
@@ -114,19 +114,19 @@ __all__ = [
 ]
 
 
-# -- what a single value must be ------------------------------------------------------------------
+# -- checks of single values ----------------------------------------------------------------------
 
 
 class Check:
-    """A constraint on one value: says in words what is wrong, for pydantic and for people.
+    """A check of one value, as pydantic metadata.
 
-    A subclass gives ``rule``, such as ``must be text``, and ``allows``.
+    A subclass sets ``rule``, the message such as ``must be text``, and implements :meth:`allows`.
     """
 
     rule = ""
 
     def allows(self, value: Any) -> bool:
-        """Whether the value obeys the rule."""
+        """Return whether a value is valid."""
         raise NotImplementedError
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> Any:
@@ -148,23 +148,23 @@ class StringCheck(Check):
     rule = "must be text"
 
     def allows(self, value: Any) -> bool:
-        """Whether it is text."""
+        """Return whether a value is text."""
         return isinstance(value, str)
 
     def __get_pydantic_core_schema__(self, _source: Any, _handler: Any) -> Any:
-        # Pydantic's own check of text does the same, and a payload is mostly text.
+        # Pydantic's own check is equal and faster, and a payload is mostly text.
         from pydantic_core import core_schema
 
         return core_schema.str_schema(strict=True)
 
 
 class BooleanCheck(Check):
-    """The value is true or false, as such or as a rendered template gives it."""
+    """The value is true or false, or that as text."""
 
     rule = "must be true or false"
 
     def allows(self, value: Any) -> bool:
-        """Whether it is one of the two."""
+        """Return whether a value is true or false."""
         return isinstance(value, bool) or value in ("true", "false", "True", "False")
 
 
@@ -172,10 +172,10 @@ _DIGITS = re.compile(r"\s*[+-]?[0-9]{1,20}\s*", re.ASCII)
 
 
 class IntegerCheck(Check):
-    """The value is a whole number within bounds, as such or as text.
+    """The value is a whole number in a range, or that as text.
 
-    :param low: the least allowed.
-    :param high: the greatest allowed.
+    :param low: lowest number.
+    :param high: highest number.
     """
 
     def __init__(self, low: int, high: int) -> None:
@@ -183,7 +183,7 @@ class IntegerCheck(Check):
         self.rule = f"must be a whole number from {low} to {high}"
 
     def allows(self, value: Any) -> bool:
-        """Whether it is such a number; a boolean is none."""
+        """Return whether a value is such a number; a boolean is not."""
         if isinstance(value, str):
             return bool(_DIGITS.fullmatch(value)) and self.low <= int(value) <= self.high
         if isinstance(value, float):
@@ -196,12 +196,12 @@ class IntegerCheck(Check):
 
 
 class NumberCheck(Check):
-    """The value is a number, as such or as text."""
+    """The value is a number, or that as text."""
 
     rule = "must be a number"
 
     def allows(self, value: Any) -> bool:
-        """Whether it is a number; a boolean is none."""
+        """Return whether a value is a number; a boolean is not."""
         if isinstance(value, bool) or not isinstance(value, (int, float, str)):
             return False
         try:
@@ -212,12 +212,12 @@ class NumberCheck(Check):
 
 
 class ScalarCheck(Check):
-    """The value is text, a number, or true or false: what becomes text on the way."""
+    """The value is text, a number or a boolean, which is sent as text."""
 
     rule = "must be text, a number, or true or false"
 
     def allows(self, value: Any) -> bool:
-        """Whether it is a single value."""
+        """Return whether a value is text, a number or a boolean."""
         return isinstance(value, (str, int, float))
 
 
@@ -226,7 +226,8 @@ class ReferenceName:
     """The reference's name of a map or an enumeration.
 
     :ivar name: the name.
-    :ivar values: the reference's values, where the service may add to them and any text is taken.
+    :ivar values: the known values of an open enumeration, which accepts any text because the
+        service may add values; empty (default) for a map or a closed enumeration.
     """
 
     name: str
@@ -235,16 +236,16 @@ class ReferenceName:
 
 @dataclass(frozen=True)
 class NotIn20:
-    """Marks a field that version 2.0's reference does not list.
+    """Marks a field that the 2.0 reference does not list.
 
-    :ivar min_version: lowest version that is known to take it.
+    :ivar min_version: lowest version that is known to take it; default 2.1.
     """
 
     min_version: str = "2.1"
 
 
 LATER = NotIn20()
-# The reference does not list it; a service of 2.0 takes it all the same.
+# The reference does not list the field, but version 2.0 takes it.
 UNDOCUMENTED_IN_2_0 = NotIn20("2.0")
 _TWO_31, _TWO_63 = 2**31, 2**63
 String = Annotated[str, StringCheck()]
@@ -256,7 +257,7 @@ Scalar = Annotated[str | int | float | bool, ScalarCheck()]
 
 
 class Structure(TypedDict, total=False):
-    """Base of all structures: what is not listed passes untouched."""
+    """Base of all structures; fields that are not listed pass unchecked."""
 
     __pydantic_config__ = {"extra": "allow"}  # type: ignore[misc]  # noqa: RUF012
 
@@ -270,18 +271,11 @@ AzureAvailability = Annotated[
 PauseStatus = Literal["PAUSED", "UNPAUSED"]
 ViewsToExport = Annotated[Literal["CODE", "DASHBOARDS", "ALL"], ReferenceName("ViewsToExport")]
 RunType = Literal["JOB_RUN", "WORKFLOW_RUN", "SUBMIT_RUN"]
-_LIFE_CYCLE_STATES = (
-    "QUEUED",
-    "PENDING",
-    "RUNNING",
-    "TERMINATING",
-    "TERMINATED",
-    "SKIPPED",
-    "INTERNAL_ERROR",
-)
-RunLifeCycleState = Annotated[String, ReferenceName("RunLifeCycleState", _LIFE_CYCLE_STATES)]
+RunLifeCycleState = Annotated[
+    String, ReferenceName("RunLifeCycleState", tuple(map(str, states.RunLifeCycleState)))
+]
 RunResultState = Annotated[
-    String, ReferenceName("RunResultState", ("SUCCESS", "FAILED", "TIMEDOUT", "CANCELED"))
+    String, ReferenceName("RunResultState", tuple(map(str, states.RunResultState)))
 ]
 TriggerType = Annotated[String, ReferenceName("TriggerType", ("PERIODIC", "ONE_TIME", "RETRY"))]
 ViewType = Annotated[String, ReferenceName("ViewType", ("NOTEBOOK", "DASHBOARD"))]
@@ -337,14 +331,14 @@ class ClusterLogConf(Structure, total=False):
 
 
 class AutoScale(Structure, total=False):
-    """The least and the greatest number of workers (reference: "AutoScale")."""
+    """Minimum and maximum number of workers (reference: "AutoScale")."""
 
     min_workers: Int32
     max_workers: Int32
 
 
 class AzureAttributes(Structure, total=False):
-    """What machines of Azure a cluster is made of (reference: "AzureAttributes")."""
+    """Azure attributes of a cluster (reference: "AzureAttributes")."""
 
     first_on_demand: Int32
     availability: AzureAvailability
@@ -352,7 +346,7 @@ class AzureAttributes(Structure, total=False):
 
 
 class NewCluster(Structure, total=False):
-    """A cluster to be made for a run (reference: "NewCluster")."""
+    """A cluster that is created for a run (reference: "NewCluster")."""
 
     num_workers: Int32
     autoscale: AutoScale
@@ -405,7 +399,7 @@ class Library(Structure, total=False):
 
 
 class ClusterSpec(Structure, total=False):
-    """What a run runs on (reference: "ClusterSpec")."""
+    """The cluster and libraries of a run (reference: "ClusterSpec")."""
 
     existing_cluster_id: String
     new_cluster: NewCluster
@@ -464,7 +458,7 @@ class RunJobTask(Structure, total=False):
 
 
 class JobTask(Structure, total=False):
-    """What is run; exactly one kind (reference: "JobTask")."""
+    """A task; exactly one kind (reference: "JobTask")."""
 
     notebook_task: NotebookTask
     spark_jar_task: SparkJarTask
@@ -479,7 +473,7 @@ class JobTask(Structure, total=False):
 
 
 class JobEmailNotifications(Structure, total=False):
-    """Whom to write to, and when (reference: "JobEmailNotifications")."""
+    """Email addresses by event (reference: "JobEmailNotifications")."""
 
     on_start: list[String]
     on_success: list[String]
@@ -495,7 +489,7 @@ class Webhook(Structure, total=False):
 
 
 class WebhookNotifications(Structure, total=False):
-    """Which destinations to tell, and when (reference: "WebhookNotifications")."""
+    """Notification destinations by event (reference: "WebhookNotifications")."""
 
     on_start: list[Webhook]
     on_success: list[Webhook]
@@ -504,7 +498,7 @@ class WebhookNotifications(Structure, total=False):
 
 
 class JobNotificationSettings(Structure, total=False):
-    """When to stay silent (reference: "JobNotificationSettings")."""
+    """Settings of the notifications (reference: "JobNotificationSettings")."""
 
     no_alert_for_skipped_runs: Bool
     no_alert_for_canceled_runs: Bool
@@ -512,7 +506,7 @@ class JobNotificationSettings(Structure, total=False):
 
 
 class JobsHealthRule(Structure, total=False):
-    """A measure of a run's health and its threshold (reference: "JobsHealthRule").
+    """A metric of a run's health and its threshold (reference: "JobsHealthRule").
 
     Later versions measure bytes, which outgrow the INT32 named there.
     """
@@ -529,7 +523,7 @@ class JobsHealthRules(Structure, total=False):
 
 
 class CronSchedule(Structure, total=False):
-    """When a job runs by itself (reference: "CronSchedule")."""
+    """The schedule of a job (reference: "CronSchedule")."""
 
     quartz_cron_expression: Required[String]
     timezone_id: Required[String]
@@ -598,7 +592,7 @@ class JobSettings(ClusterSpec, JobTask, total=False):
 
 
 class Job(Structure, total=False):
-    """A job as the service knows it (reference: "Job")."""
+    """A job with its settings (reference: "Job")."""
 
     job_id: Int64
     creator_user_name: String
@@ -620,7 +614,7 @@ class RunParameters(Structure, total=False):
 
 
 class RunState(Structure, total=False):
-    """Where a run is, and how it ended (reference: "RunState")."""
+    """The state and result of a run (reference: "RunState")."""
 
     life_cycle_state: RunLifeCycleState
     result_state: RunResultState
@@ -660,7 +654,7 @@ class JobParameter(Structure, total=False):
 
 
 class Run(Structure, total=False):
-    """A run, all but its output (reference: "Run")."""
+    """A run without its output (reference: "Run")."""
 
     job_id: Int64
     run_id: Int64
@@ -695,7 +689,7 @@ class Run(Structure, total=False):
 
 
 class NotebookOutput(Structure, total=False):
-    """What a notebook gave back (reference: "NotebookOutput")."""
+    """The exit value of a notebook (reference: "NotebookOutput")."""
 
     result: String
     truncated: Bool
@@ -709,7 +703,7 @@ class ViewItem(Structure, total=False):
     type: ViewType
 
 
-# -- what each endpoint takes and gives -----------------------------------------------------------
+# -- requests and responses -----------------------------------------------------------------------
 
 
 class CreateRequest(JobSettings, total=False):
@@ -887,13 +881,13 @@ class RunsDeleteRequest(Structure, total=False):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """One endpoint: what it takes and gives.
+    """One endpoint of the reference.
 
-    :ivar section: the reference's heading.
+    :ivar section: heading in the reference.
     :ivar verb: HTTP verb.
     :ivar path: path below ``/api/2.0/jobs/``; the name of the call.
-    :ivar request: the structure that it takes.
-    :ivar response: the structure that it gives; None where that is an empty object.
+    :ivar request: structure of the request.
+    :ivar response: structure of the response; None (default) for an empty object.
     """
 
     section: str

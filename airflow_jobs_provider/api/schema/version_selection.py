@@ -1,15 +1,17 @@
-"""The versions of the Jobs API, and which one a request is sent to.
+"""Selects the version of the Jobs API that a request is sent to.
 
-Without ``api_version`` in the connection a request goes to 2.0 if the reference of 2.0 can express
-it, else to 2.2:
+Without ``api_version`` in the connection a request is sent to 2.0 if the 2.0 reference can express
+it, else to 2.2. Sent to 2.2 are:
 
-* a field that the reference does not list, at any depth, goes to 2.2;
-* so does what only a rule of the reference forbids, and an endpoint that came later;
-* so do a job's creation and reset: 2.2 turns queueing on unless ``queue`` says otherwise, through
-  2.0 it would be off, and runs would be skipped.
+* a request with a field that the 2.0 reference does not list, at any depth;
+* a request that only a rule of the 2.0 reference forbids;
+* an endpoint that came later (``min_api_version`` of the call);
+* a job's creation and reset. 2.2 turns queueing on unless ``queue`` says otherwise. Through 2.0 it
+  would be off, and runs would be skipped.
 
-``api_version`` sends all requests to one version. One that is too low is an
-:class:`~.errors.InvalidRequestError` before anything is sent.
+A connection's ``api_version`` sends all requests to that version. If it lacks a field or the
+endpoint, an :class:`~airflow_jobs_provider.api.errors.InvalidRequestError` is raised, and nothing
+is sent.
 """
 
 from __future__ import annotations
@@ -23,10 +25,8 @@ from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VE
 
 __all__ = ["choose_api_version", "find_version_problems"]
 
-# A field that is not listed in :mod:`.types` came with it, or after it.
+# A field that :mod:`.types` does not list came with this version or later.
 _AFTER_2_0 = "2.1"
-# Endpoints that the reference of 2.0 does not have.
-_LATER_ENDPOINTS = {"runs/repair": "2.1"}
 _WITH_QUEUE_SETTING = ("create", "reset")
 
 
@@ -34,8 +34,8 @@ _WITH_QUEUE_SETTING = ("create", "reset")
 class _LaterField:
     """A field that the reference of 2.0 does not list.
 
-    :ivar path: where in the request it is.
-    :ivar min_version: lowest version that takes it; 2.0 where that is known to, all the same.
+    :ivar path: its path in the request.
+    :ivar min_version: lowest version that takes it; 2.0 if that is known to take it all the same.
     """
 
     path: tuple[str | int, ...]
@@ -43,12 +43,12 @@ class _LaterField:
 
 
 def choose_api_version(call_name: str, parameters: Mapping[str, Any]) -> str:
-    """Return the version that a request is sent to where the connection pins none.
+    """Return the version for a request of a connection without ``api_version``.
 
-    :param call_name: the endpoint, as :attr:`.endpoints.Call.path` names it: ``runs/submit``.
-    :param parameters: what is sent: the body of a POST, the query of a GET.
+    :param call_name: the endpoint, such as ``runs/submit``.
+    :param parameters: the body of a POST, or the query of a GET.
     """
-    if call_name in _WITH_QUEUE_SETTING or call_name in _LATER_ENDPOINTS:
+    if call_name in _WITH_QUEUE_SETTING:
         return LATEST_API_VERSION
     from airflow_jobs_provider.api.schema.types import ENDPOINTS
 
@@ -64,7 +64,7 @@ def choose_api_version(call_name: str, parameters: Mapping[str, Any]) -> str:
             if OLDEST_API_VERSION in rule.versions and LATEST_API_VERSION not in rule.versions:
                 return LATEST_API_VERSION
     except RecursionError:
-        pass  # the request holds itself, and is never sent
+        pass  # a recursive request is never sent
     return OLDEST_API_VERSION
 
 
@@ -74,14 +74,13 @@ def find_version_problems(
     api_version: str,
     min_api_version: str = OLDEST_API_VERSION,
 ) -> list[Problem]:
-    """Return what of a request a version does not know: the fields, or the whole endpoint.
+    """Return the fields that a version lacks, or the endpoint if it lacks that.
 
-    :param call_name: the endpoint.
-    :param parameters: what is sent.
-    :param api_version: the version that the connection pins.
-    :param min_api_version: lowest version that the call itself asks for; default 2.0.
+    :param call_name: the endpoint, such as ``runs/submit``.
+    :param parameters: the body of a POST, or the query of a GET.
+    :param api_version: the connection's ``api_version``.
+    :param min_api_version: lowest version that has the endpoint; default 2.0.
     """
-    min_api_version = max(min_api_version, _LATER_ENDPOINTS.get(call_name, OLDEST_API_VERSION))
     if min_api_version > api_version:
         return [_too_low(call_name, min_api_version, api_version)]
     if api_version == LATEST_API_VERSION:
@@ -110,7 +109,7 @@ def _too_low(what: str, min_version: str, api_version: str) -> Problem:
 def _later_fields(
     node: Mapping[Any, Any], structure: Any, path: tuple[str | int, ...]
 ) -> Iterator[_LaterField]:
-    """Yield the fields that the reference of 2.0 does not list; not what is below one of them."""
+    """Yield the fields that the 2.0 reference does not list, and nothing below them."""
     from airflow_jobs_provider.api.schema.structures import belongs_to_clusters_api, fields_of
 
     fields = fields_of(structure)
