@@ -1,7 +1,7 @@
-"""A problem of a payload, told in one sentence: the field, the rule, and what was found.
+"""Problems of a payload, as one sentence each: the field, the rule, and what was found.
 
-What was found is told by kind and size, not quoted, unless it can be no secret: parameters,
-environment variables and the like often are.
+A value that was found is described by type and size, not quoted, since parameters and environment
+variables may be secret.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _LONG_NUMBER_BITS = 128
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that the reference forbids.
+    """A field that breaks a rule.
 
-    :ivar field: the field's path, such as ``tasks[3].new_cluster.autoscale``.
-    :ivar rule: what it must or must not be.
-    :ivar found: what it is.
+    :ivar field: path of the field, such as ``tasks[3].new_cluster.autoscale``.
+    :ivar rule: what it must be, such as ``must be text``.
+    :ivar found: what it is, such as ``it is null``.
     """
 
     field: str
@@ -33,36 +33,45 @@ class Problem:
         return f"{self.field} {self.rule}; {self.found}"
 
 
-TOO_DEEP = Problem("the request", "must end somewhere", "it holds itself, or is nested too deep")
+TOO_DEEP = Problem(
+    "the request", "must not be nested too deeply", "it contains itself, or is nested too deeply"
+)
+"""The problem of a recursive payload."""
 
 
 def find_non_json(value: Any) -> list[Problem]:
-    """Return what JSON cannot express in a request, each with its place; empty for none."""
+    """Return a problem for each value that JSON cannot express.
+
+    :param value: the request.
+    """
     try:
-        return list(_not_json(value, ()))
+        return list(_find_non_json(value, ()))
     except RecursionError:
         return [TOO_DEEP]
 
 
-def _not_json(value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
+def _find_non_json(value: Any, path: tuple[str | int, ...]) -> Iterator[Problem]:
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, (str, int, float, type(None))):
                 yield Problem(field_path(path), "must have text as keys", describe_value(key))
-            yield from _not_json(item, (*path, str(key)))
+            yield from _find_non_json(item, (*path, str(key)))
     elif isinstance(value, (list, tuple)):
         for index, item in enumerate(value):
-            yield from _not_json(item, (*path, index))
+            yield from _find_non_json(item, (*path, index))
     elif isinstance(value, float) and not math.isfinite(value):
-        yield Problem(field_path(path), "must be a number that JSON knows", f"it is {value}")
+        yield Problem(field_path(path), "must be a finite number", f"it is {value}")
     elif not isinstance(value, (str, int, float, type(None))) or (
         isinstance(value, int) and value.bit_length() > _LONG_NUMBER_BITS
     ):
-        yield Problem(field_path(path), "must be something that JSON knows", describe_value(value))
+        yield Problem(field_path(path), "must be a JSON value", describe_value(value))
 
 
 def field_path(parts: Iterable[str | int]) -> str:
-    """Write a path as Python and JSON users do: ``tasks[3].custom_tags['cost center']``."""
+    """Return a path as text: ``tasks[3].custom_tags['cost center']``.
+
+    :param parts: names and indices.
+    """
     path = ""
     for part in parts:
         if isinstance(part, int):
@@ -75,13 +84,16 @@ def field_path(parts: Iterable[str | int]) -> str:
 
 
 def describe_value(value: Any) -> str:
-    """Tell a value by kind and size; only numbers, true, false and null are quoted."""
+    """Describe a value by type and size; only numbers, true, false and null are quoted.
+
+    :param value: the value.
+    """
     if value is None:
         return "it is null"
     if isinstance(value, bool):
         return f"it is {str(value).lower()}"
     if isinstance(value, (int, float)):
-        # Not written out where Python itself would refuse to.
+        # Python refuses to convert a very long number to text.
         is_long = isinstance(value, int) and value.bit_length() > _LONG_NUMBER_BITS
         return "it is a very long number" if is_long else f"it is the number {value}"
     if isinstance(value, str):
@@ -94,6 +106,6 @@ def describe_value(value: Any) -> str:
 
 
 def pluralize(value: Sized | int, one: str, many: str = "") -> str:
-    """Count: ``1 element``, ``3 elements``."""
+    """Return a count with its noun: ``1 element``, ``3 elements``."""
     number = value if isinstance(value, int) else len(value)
     return f"{number} {one if number == 1 else many or one + 's'}"

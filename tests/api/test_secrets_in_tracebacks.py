@@ -50,13 +50,13 @@ def deep(levels: int = 100_000) -> dict[str, Any]:
 
 
 PAYLOADS: dict[str, tuple[dict[str, Any], str]] = {
-    "set": ({"libraries": [{"jar": "a"}, {1, 2}]}, r"libraries\[1\] must be something.*a set"),
-    "bytes": ({"run_name": b"r"}, "run_name must be something.*bytes"),
-    "NaN": ({"timeout_seconds": float("nan")}, "timeout_seconds must be a number.*nan"),
-    "infinity": ({"a": {"b": [float("-inf")]}}, r"a\.b\[0\] must be a number.*-inf"),
-    "object": ({"new_cluster": object()}, "new_cluster must be something.*object"),
+    "set": ({"libraries": [{"jar": "a"}, {1, 2}]}, r"libraries\[1\] must be a JSON value.*a set"),
+    "bytes": ({"run_name": b"r"}, "run_name must be a JSON value.*bytes"),
+    "NaN": ({"timeout_seconds": float("nan")}, "timeout_seconds must be a finite number.*nan"),
+    "infinity": ({"a": {"b": [float("-inf")]}}, r"a\.b\[0\] must be a finite number.*-inf"),
+    "object": ({"new_cluster": object()}, "new_cluster must be a JSON value.*object"),
     "tuple as a name": ({"a": {(1, 2): 3}}, "a must have text as keys"),
-    "circular": (circular(), "holds itself"),
+    "circular": (circular(), "contains itself"),
     "deep": (deep(), "nested too deep"),
 }
 

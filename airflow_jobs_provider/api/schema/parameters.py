@@ -1,7 +1,7 @@
-"""Parameters, tags and the like as the API takes them: as text.
+"""Converts numbers and booleans in parameters, tags and environment variables to text.
 
-Users write numbers and booleans; the API refuses them ("ParamPair", "RunParameters", "ClusterTag",
-"SparkEnvPair": text only).
+The API takes only text there (reference: "ParamPair", "RunParameters", "ClusterTag",
+"SparkEnvPair").
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 __all__ = ["stringify_parameters"]
 
-_OF_TEXT = frozenset(
+_TEXT_FIELDS = frozenset(
     {
         "notebook_params",
         "jar_params",
@@ -28,51 +28,52 @@ _OF_TEXT = frozenset(
         "spark_env_vars",
     }
 )
-# What may hold such fields, as single objects and as lists of objects; and each ``..._task``.
-_HOLDERS = frozenset({"task", "new_cluster", "tasks", "job_clusters"})
+# Fields that contain such fields, as an object or a list of objects; likewise each ``..._task``.
+_CONTAINERS = frozenset({"task", "new_cluster", "tasks", "job_clusters"})
 
 
 def stringify_parameters(request: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a request or job settings with numbers and booleans as text, where only text is taken.
+    """Return a request with numbers and booleans as text where the API takes only text.
 
-    That is in parameters, tags, Spark configuration and environment variables, at the top, in each
-    task, also that of a for-each task, and in each cluster. A boolean becomes ``true`` or
-    ``false``, as in JSON; in Spark configuration it stays one, as in the reference's own example.
-    All else stays as it is.
+    That is in parameters, tags, Spark configuration and environment variables: at the top, in each
+    task (also that of a for-each task) and in each cluster. A boolean becomes ``true`` or
+    ``false``. In Spark configuration it stays a boolean, as in the reference's example.
+
+    :param request: the request, or the settings of a job; it is not changed.
     """
     result: dict[str, Any] = {}
     for name, value in request.items():
-        if name in _OF_TEXT:
-            result[name] = _as_text(value)
+        if name in _TEXT_FIELDS:
+            result[name] = _stringify(value)
         elif name == "spark_conf" and isinstance(value, Mapping):
             result[name] = {
-                key: item if isinstance(item, bool) else _as_text(item)
+                key: item if isinstance(item, bool) else _stringify(item)
                 for key, item in value.items()
             }
         elif isinstance(value, (Mapping, list, tuple)) and (
-            name in _HOLDERS or str(name).endswith("_task")
+            name in _CONTAINERS or str(name).endswith("_task")
         ):
-            result[name] = _holder_as_text(value)
+            result[name] = _stringify_container(value)
         else:
             result[name] = value
     return result
 
 
-def _holder_as_text(value: Any) -> Any:
+def _stringify_container(value: Any) -> Any:
     if isinstance(value, Mapping):
         return stringify_parameters(value)
     if isinstance(value, (list, tuple)):
-        return [_holder_as_text(item) for item in value]
+        return [_stringify_container(item) for item in value]
     return value
 
 
-def _as_text(value: Any) -> Any:
+def _stringify(value: Any) -> Any:
     if isinstance(value, str):
         return value
     if isinstance(value, Mapping):
-        return {name: _as_text(item) for name, item in value.items()}
+        return {name: _stringify(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_as_text(item) for item in value]
+        return [_stringify(item) for item in value]
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, (int, float)):

@@ -1,7 +1,6 @@
-"""Reads a payload, or a structure in it, that is given as text: as JSON, else as a Python literal.
+"""Parses a payload, or a field of it, that is text: as JSON, else as a Python literal.
 
-A template renders to text, and so does a dict that a template gets from another task: as Python
-writes it.
+A template renders to text. A dict from another task's XCom renders to a Python literal.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ __all__ = ["parse_nested_text", "read_payload"]
 
 Path = tuple[str | int, ...]
 
-# What fields of later API versions hold that are not typed.
+# The types of fields of later API versions that :mod:`.types` does not list.
 _LATER_MAPS = frozenset(
     {
         "continuous",
@@ -44,19 +43,19 @@ _LATER_LISTS = frozenset({"access_control_list", "dbt_commands", "environments",
 
 _EXCERPT = 20
 _HERE = "\0"
-# A quoted text, also one that does not end. A name is one before a colon.
+# A quoted text, also without its closing quote. Before a colon it is a name.
 _QUOTED = re.compile(r"""(["'])((?:\\.|(?!\1)[^\\])*)(?:\1(\s*:)?|\\?$)""", re.DOTALL)
-# A long word may be a credential that is not quoted.
+# A long word may be a credential without quotes.
 _LONG_WORD = re.compile(r"[\w+/=~-]{13,}")
 
 
 def read_payload(name: str, value: Any) -> Mapping[str, Any]:
-    """Return the payload that an argument gives: a map of fields, or text of one.
+    """Return an argument as a payload.
 
     :param name: name of the argument.
-    :param value: a map, text, or None; empty text is no fields.
-    :raises InvalidRequestError: it is something else, or text that is neither JSON nor a Python
-        literal.
+    :param value: a dict, text, or None; None and empty text give an empty payload.
+    :raises InvalidRequestError: the argument has another type, or is text that is neither JSON nor
+        a Python literal.
     """
     if value is None or (isinstance(value, str) and not value.strip()):
         return {}
@@ -68,11 +67,11 @@ def read_payload(name: str, value: Any) -> Mapping[str, Any]:
 
 
 def parse_nested_text(call_name: str, payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a payload in which each structure, list and map that is given as text is read.
+    """Return a payload in which structures, lists and maps that are text are parsed.
 
     :param call_name: the endpoint, such as ``runs/submit``.
-    :param payload: the fields; they are not changed.
-    :raises InvalidRequestError: a text is neither JSON nor a Python literal, or of another kind.
+    :param payload: the payload; it is not changed.
+    :raises InvalidRequestError: a text is neither JSON nor a Python literal, or has another type.
     """
     endpoint = ENDPOINTS.get(call_name)
     return _with_read(payload, endpoint.request if endpoint else None, ())
@@ -92,7 +91,7 @@ def _item(name: str, item: Any, field: Field | None, path: Path) -> Any:
         is_text = isinstance(item, str)
         if is_text:
             item = _read(place, item)
-        # What has a type is checked with the rest of the request.
+        # The types of listed fields are checked with the whole request.
         if (is_text or field is None) and not isinstance(item, kind):
             raise _invalid(place, _RULES[kind], describe_value(item))
     inner = field.structure if field is not None else None
@@ -112,7 +111,7 @@ _RULES: dict[Any, str] = {Mapping: "must be a map of fields", (list, tuple): "mu
 
 
 def _kind(name: str, field: Field | None) -> Any:
-    """Return the types of what a field holds; None for text, numbers and what is not known."""
+    """Return the Python types of a field that is a list or map; None for any other field."""
     if field is not None:
         if field.is_list:
             return (list, tuple)
@@ -120,7 +119,7 @@ def _kind(name: str, field: Field | None) -> Any:
     else:
         if name in _LATER_LISTS:
             return (list, tuple)
-        # A Python literal may have other keys than text; the check of the request tells them.
+        # Keys that are not text are found by the check of the whole request.
         is_map = name in _LATER_MAPS or str(name).endswith("_task")
     return Mapping if is_map else None
 
@@ -133,13 +132,13 @@ def _map_names() -> frozenset[str]:
 
 
 def _read(path: Path, text: str) -> Any:
-    """Read text as JSON, else as a Python literal."""
+    """Parse text as JSON, else as a Python literal."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         fault, position = error.msg, error.pos
     except RecursionError:
-        raise _invalid(path, "must end somewhere", "it is nested too deep") from None
+        raise _invalid(path, "must not be nested too deeply", "it is") from None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # of what is in the user's text
         tree: ast.AST | None = None
@@ -151,10 +150,10 @@ def _read(path: Path, text: str) -> Any:
             python_position = _position(text, error.lineno, (error.offset or 1) - 1)
         except (ValueError, TypeError):
             python_fault = "not a literal"
-            # Without a tree: a text that Python cannot even read, such as one with a null byte.
+            # There is no tree for a text that Python cannot read, such as one with a null byte.
             python_position = 0 if tree is None else next(_not_literal(tree, text), 0)
         except (MemoryError, RecursionError):
-            raise _invalid(path, "must end somewhere", "it is nested too deep") from None
+            raise _invalid(path, "must not be nested too deeply", "it is") from None
     if python_position > position:
         fault, position = python_fault, python_position
     found = f"it breaks at character {position + 1}, {_excerpt(text, position)}: {fault}"
@@ -162,7 +161,7 @@ def _read(path: Path, text: str) -> Any:
 
 
 def _not_literal(tree: ast.AST, text: str) -> Iterator[int]:
-    """Yield where a Python expression has something that is no literal."""
+    """Yield the positions in an expression that are not literals."""
     allowed = (
         *(ast.Expression, ast.Dict, ast.List, ast.Tuple, ast.Set, ast.Constant, ast.Load),
         *(ast.UnaryOp, ast.UAdd, ast.USub, ast.BinOp, ast.Add, ast.Sub),
@@ -175,7 +174,7 @@ def _not_literal(tree: ast.AST, text: str) -> Iterator[int]:
 
 
 def _position(text: str, line: int | None, column: int, *, is_bytes: bool = False) -> int:
-    """Return the position in a text of a place that Python names by line and column."""
+    """Return the position in a text of a line and column as Python counts them."""
     start = len(text) - len(text.lstrip())
     lines = text.strip().splitlines(keepends=True)
     before = lines[: max(0, (line or 1) - 1)]
@@ -185,7 +184,7 @@ def _position(text: str, line: int | None, column: int, *, is_bytes: bool = Fals
 
 
 def _excerpt(text: str, position: int) -> str:
-    """Quote what stands around a position: names and marks, and no values that are quoted."""
+    """Quote the text around a position, without the quoted values in it."""
     masked = _QUOTED.sub(_without_value, f"{text[:position]}{_HERE}{text[position:]}")
     before, _, after = masked.partition(_HERE)
     return f"between {_shortened(before)[-_EXCERPT:]!r} and {_shortened(after)[:_EXCERPT]!r}"

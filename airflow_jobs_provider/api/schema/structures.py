@@ -1,7 +1,4 @@
-"""The structures of :mod:`.types` as data: their fields, and what each field holds.
-
-For whatever walks along a payload with its structure at hand: the rules, the docs, the tests.
-"""
+"""The structures of :mod:`.types` as data: their fields and the types of the fields."""
 
 from __future__ import annotations
 
@@ -17,7 +14,9 @@ from airflow_jobs_provider.api.schema import types
 __all__ = [
     "Field",
     "belongs_to_clusters_api",
+    "enum_values",
     "fields_of",
+    "is_open_enum",
     "named_types",
     "structure_fields",
     "structures",
@@ -36,13 +35,13 @@ _PLAIN = {
 class Field:
     """One field of a structure.
 
-    :ivar name: its name.
-    :ivar type_name: what it holds, in the reference's words: ``STRING``, ``array of Library``.
-    :ivar required: whether the structure is nothing without it.
-    :ivar later: whether version 2.0's reference does not list it.
+    :ivar name: name of the field.
+    :ivar type_name: the reference's name of its type: ``STRING``, ``array of Library``.
+    :ivar required: whether the field is required.
+    :ivar is_later: whether the 2.0 reference does not list it.
     :ivar min_version: lowest version of the API that is known to take it.
-    :ivar structure: the structure that it holds, or a list of; None where it holds none.
-    :ivar is_list: whether it holds a list.
+    :ivar structure: structure of the value, or of the elements of a list; None for plain values.
+    :ivar is_list: whether the value is a list.
     """
 
     name: str
@@ -56,7 +55,10 @@ class Field:
 
 @cache
 def fields_of(structure: Any) -> Mapping[str, Field]:
-    """Return the fields of a structure by name."""
+    """Return the fields of a structure by name.
+
+    :param structure: a typed dict of :mod:`.types`.
+    """
     return {
         name: _field(name, hint)
         for name, hint in get_type_hints(structure, include_extras=True).items()
@@ -65,11 +67,14 @@ def fields_of(structure: Any) -> Mapping[str, Field]:
 
 @cache
 def structure_fields(structure: Any) -> tuple[Field, ...]:
-    """Return the fields of a structure that hold structures."""
+    """Return the fields of a structure whose values are structures, or lists of them.
+
+    :param structure: a typed dict of :mod:`.types`.
+    """
     return tuple(field for field in fields_of(structure).values() if field.structure is not None)
 
 
-# What the Jobs API passes on to the APIs of clusters and libraries; it is the same in all versions.
+# The Jobs API passes these on to the Clusters and Libraries APIs, in all versions.
 _OF_OTHER_SERVICES = frozenset(
     {
         types.NewCluster,
@@ -90,7 +95,12 @@ _OF_OTHER_SERVICES = frozenset(
 
 
 def belongs_to_clusters_api(structure: Any) -> bool:
-    """Whether a structure belongs to clusters or libraries, whatever the Jobs API's version."""
+    """Whether a structure belongs to the Clusters or Libraries API.
+
+    Such a structure does not depend on the version of the Jobs API.
+
+    :param structure: a typed dict of :mod:`.types`.
+    """
     return structure in _OF_OTHER_SERVICES
 
 
@@ -104,7 +114,7 @@ def structures() -> dict[str, Any]:
 
 
 def named_types() -> dict[str, Any]:
-    """Return the maps and enumerations by the reference's name."""
+    """Return the maps and enumerations of :mod:`.types` by the reference's name."""
     return {
         named.name: value
         for value in vars(types).values()
@@ -113,7 +123,10 @@ def named_types() -> dict[str, Any]:
 
 
 def enum_values(enumeration: Any) -> tuple[str, ...]:
-    """Return the reference's values of an enumeration; none for a map."""
+    """Return the known values of an enumeration; empty for a map.
+
+    :param enumeration: an annotated type of :mod:`.types`.
+    """
     for named in _marks(enumeration, types.ReferenceName):
         if named.values:
             return tuple(named.values)
@@ -122,7 +135,10 @@ def enum_values(enumeration: Any) -> tuple[str, ...]:
 
 
 def is_open_enum(enumeration: Any) -> bool:
-    """Whether the service may add to the values of an enumeration."""
+    """Whether an enumeration accepts other values than the known ones.
+
+    :param enumeration: an annotated type of :mod:`.types`.
+    """
     return any(named.values for named in _marks(enumeration, types.ReferenceName))
 
 

@@ -1,11 +1,11 @@
-"""Checks a payload before it is sent: types, then rules, all problems together.
+"""Validates a payload before it is sent: types and rules, with all problems in one error.
 
 ::
 
     validate("runs/submit", {"notebook_task": {"notebook_path": "etl"}})
 
-raises :class:`~airflow_jobs_provider.api.errors.InvalidRequestError`, whose text has one sentence
-for each problem. Pydantic is imported, and its checkers are made, when they are first needed.
+raises :class:`~airflow_jobs_provider.api.errors.InvalidRequestError`, whose message has a sentence
+for each problem. Pydantic is imported, and its validators are built, at first use.
 """
 
 from __future__ import annotations
@@ -47,19 +47,18 @@ def validate(
     api_version: str | None = None,
     is_azure: bool = False,
 ) -> None:
-    """Raise unless the payload obeys all rules of the version of the API that it is sent to.
+    """Check a payload against the rules of the API version that it is sent to.
 
-    Numbers and booleans among the parameters count as the text that they are sent as. Fields and
-    endpoints that the reference does not know are not checked.
+    Numbers and booleans in parameters count as text, as they are sent. Fields and endpoints that
+    the reference does not list are not checked.
 
-    :param call_name: the endpoint, as :attr:`.endpoints.Call.path` names it: ``runs/submit``.
-    :param payload: what is to be sent: the body of a POST, the query of a GET.
-    :param api_version: version that the connection pins; None, the default, lets the request choose
-        (see :mod:`.versions`), so that only what no version takes is refused.
-    :param is_azure: whether the workspace is known to be on Azure, whose rules for tags are
-        stricter; default False.
-    :raises InvalidRequestError: with all problems, each naming the field, the rule and what was
-        found.
+    :param call_name: the endpoint, such as ``runs/submit``.
+    :param payload: the body of a POST, or the query of a GET.
+    :param api_version: the connection's ``api_version``; None (default): the payload selects the
+        version, so that only what no version takes is refused.
+    :param is_azure: whether the workspace is known to be on Azure, which has stricter rules for
+        tags; default False.
+    :raises InvalidRequestError: the payload breaks rules; the error lists all problems.
     """
     problems = find_problems(call_name, payload, api_version=api_version, is_azure=is_azure)
     if problems:
@@ -69,7 +68,7 @@ def validate(
 def find_problems(
     call_name: str, payload: Any, *, api_version: str | None = None, is_azure: bool = False
 ) -> list[Problem]:
-    """Return what :func:`validate` would raise for; empty for a good payload."""
+    """Return all problems of a payload; the arguments are those of :func:`validate`."""
     endpoint = ENDPOINTS.get(call_name)
     if endpoint is None:
         return find_version_problems(call_name, {}, api_version or LATEST_API_VERSION)
@@ -92,7 +91,7 @@ def find_problems(
         *find_type_problems(endpoint.request, sent),
         *_version_problems(call_name, sent, api_version, is_azure=is_azure),
     ]
-    # What is no JSON is told once, not again as what it should have been.
+    # A field that JSON cannot express is reported once, not again for its type.
     told = {problem.field for problem in no_json}
     return no_json + list(dict.fromkeys(problem for problem in found if problem.field not in told))
 
@@ -100,7 +99,7 @@ def find_problems(
 def _version_problems(
     call_name: str, sent: Mapping[str, Any], pinned: str | None, *, is_azure: bool
 ) -> Iterator[Problem]:
-    """Yield what the version that a request is sent to does not know or take."""
+    """Yield the problems with the version that a request is sent to."""
     version = pinned or choose_api_version(call_name, sent)
     if pinned is not None:
         yield from find_version_problems(call_name, sent, pinned)
@@ -126,7 +125,11 @@ _LATER_ALLOWS_IT = (
 
 
 def find_type_problems(structure: Any, value: Any) -> list[Problem]:
-    """Return where a value does not have the types of a structure of :mod:`.types`."""
+    """Return the fields of a value that do not have the types of a structure.
+
+    :param structure: the structure, of :mod:`.types`.
+    :param value: the value.
+    """
     from pydantic import ValidationError
 
     try:
@@ -154,8 +157,8 @@ def _as_sent(payload: Mapping[str, Any]) -> dict[str, Any]:
     return sent
 
 
-# Pydantic's names of what can be wrong with a structure, in our words.
-_SAID = {
+# Messages by pydantic's error types.
+_MESSAGES = {
     "missing": "must be given",
     "dict_type": "must be a map of fields",
     "list_type": "must be a list",
@@ -178,12 +181,12 @@ def _problem(structure: Any, fault: Mapping[str, Any]) -> Problem:
     if kind == "literal_error":
         rule = f"must be {fault['ctx']['expected']}".replace("'", "")
     else:
-        rule = _SAID.get(kind, fault["msg"])
+        rule = _MESSAGES.get(kind, fault["msg"])
     return Problem(field_path(path), rule, describe_value(value))
 
 
 def _is_an_absent_field(structure: Any, fault: Mapping[str, Any]) -> bool:
-    """Whether the fault is only that an optional field is null, which is to be absent."""
+    """Whether the error is only that an optional field is null, which counts as absent."""
     if fault["input"] is not None or fault["type"] == "missing":
         return False
     field = _field(structure, fault["loc"])
@@ -191,7 +194,7 @@ def _is_an_absent_field(structure: Any, fault: Mapping[str, Any]) -> bool:
 
 
 def _field(structure: Any, path: tuple[str | int, ...]) -> Field | None:
-    """Return the field of a structure at the end of a path; None for an element or map entry."""
+    """Return the field at the end of a path; None for a list element or map entry."""
     field: Field | None = None
     for part in path:
         field = fields_of(structure).get(str(part)) if structure is not None else None

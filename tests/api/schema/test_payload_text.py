@@ -43,7 +43,7 @@ def test_nothing_is_no_fields(nothing: Any) -> None:
         ("None", "must be a map of fields; it is null"),
         ("null", "must be a map of fields; it is null"),
         ([1], "must be a map of fields; it is a list of 1 element"),
-        ("[" * 100_000, "must end somewhere; it is nested too deep"),
+        ("[" * 100_000, "must not be nested too deeply; it is"),
     ],
 )
 def test_what_is_no_map(value: Any, message: str) -> None:

@@ -65,10 +65,10 @@ def test_each_structure_of_the_reference_is_typed(name: str) -> None:
     """Each structure has the reference's fields with the reference's types, and no unmarked one."""
     entry = REFERENCE["structures"][name]
     if "values" in entry:
-        values, theirs = enum_values(NAMED[name]), tuple(entry["values"])
+        values, listed = enum_values(NAMED[name]), tuple(entry["values"])
         # An open enumeration has the values, too, that the service is known to add.
-        assert values[: len(theirs)] == theirs
-        assert is_open_enum(NAMED[name]) or values == theirs
+        assert values[: len(listed)] == listed
+        assert is_open_enum(NAMED[name]) or values == listed
     elif "map" in entry:
         assert name in NAMED
     else:

@@ -255,7 +255,7 @@ def test_a_payload_that_holds_itself() -> None:
     request: dict[str, Any] = {}
     request["again"] = request
     (problem,) = find_problems("create", request)
-    assert "holds itself" in problem.found
+    assert "contains itself" in problem.found
     (problem,) = find_problems("create", ["no map"])
     assert problem.found == "it is a list of 1 element"
 

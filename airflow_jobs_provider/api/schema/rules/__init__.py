@@ -1,13 +1,13 @@
-"""What the reference forbids beyond the type of a field, each rule once.
+"""The rules of the reference beyond the types of fields.
 
-A rule is a small function that gets a part of a payload of a known structure, and where it stands,
-and yields the problems it finds. Its first line says what it asks for, and which section of the
-reference says so; the docs' table is made from it. A rule looks only at what has the right type:
-the rest is told by the types. ``None`` counts as not given, as JSON's null does for the service.
+A rule is a function that gets one structure of a payload and its location, and yields problems. The
+first paragraph of its docstring states the rule and the section of the reference; the table in the
+docs is made from it. A rule ignores values of a wrong type, which :mod:`..validation` reports.
+``None`` counts as absent.
 
-Each rule says which versions of the API it binds. A rule of the 2.0 reference binds later versions
-only where their own documentation says the same; in doubt the service decides. The rules for tags
-are Azure's and bind on a workspace that is known to be there.
+A rule has the versions of the API that it applies to. A rule of the 2.0 reference applies to later
+versions only if their documentation says the same; in doubt the service decides. The rules for tags
+are Azure's. They apply if the workspace is known to be on Azure.
 """
 
 from airflow_jobs_provider.api.schema.rules import clusters, jobs, parameters  # noqa: F401 - their rules

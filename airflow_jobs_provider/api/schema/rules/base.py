@@ -1,4 +1,4 @@
-"""What a rule is, how the rules are applied to a payload, and what several of them share."""
+"""The registry of rules, their application to a payload, and checks that rules share."""
 
 from __future__ import annotations
 
@@ -51,11 +51,12 @@ SETTINGS = ("JobSettings", "CreateRequest", "RunsSubmitRequest")
 
 @dataclass(slots=True)
 class Location:
-    """Where in a payload a part stands.
+    """The location of a structure in a payload.
 
-    :ivar path: how to get there from the top, as names and indices.
-    :ivar settings: the settings of the job or run that the part belongs to.
-    :ivar partial: whether they change a job's settings, so that nothing need be there.
+    :ivar path: names and indices from the top of the payload; default the top.
+    :ivar settings: the settings of the job or run that the structure belongs to; default None.
+    :ivar partial: whether the payload updates a job's settings, so that any field may be absent;
+        default False.
     """
 
     path: tuple[str | int, ...] = ()
@@ -63,23 +64,23 @@ class Location:
     partial: bool = False
 
     def child(self, *parts: str | int) -> Location:
-        """Return the place of something below."""
+        """Return the location of a value inside."""
         return Location((*self.path, *parts), self.settings, self.partial)
 
     def field(self, *parts: str | int) -> str:
-        """Write the path of something below."""
+        """Return the path of a field inside, as text."""
         return field_path((*self.path, *parts))
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule, the structures that it is about, and where it binds.
+    """One rule.
 
-    :ivar name: the function's name.
-    :ivar structures: names of the structures.
-    :ivar find: what finds the problems.
-    :ivar versions: versions of the API whose requests it binds.
-    :ivar only_azure: whether it binds on Azure only.
+    :ivar name: name of the function.
+    :ivar structures: names of the structures that it checks.
+    :ivar check: the function; yields the problems of one structure.
+    :ivar versions: versions of the API that it applies to; default all.
+    :ivar only_azure: whether it applies on Azure only; default False.
     """
 
     name: str
@@ -89,7 +90,7 @@ class Rule:
     only_azure: bool = False
 
     def applies_to(self, api_version: str, *, is_azure: bool) -> bool:
-        """Whether the rule binds a request.
+        """Return whether the rule applies to a request.
 
         :param api_version: version of the API that the request is sent to.
         :param is_azure: whether the workspace is known to be on Azure.
@@ -98,7 +99,7 @@ class Rule:
 
     @property
     def text(self) -> str:
-        """The rule in words, with the reference's section."""
+        """The rule and its section of the reference, as text."""
         return " ".join((self.check.__doc__ or "").partition("\n\n")[0].split())
 
 
@@ -111,9 +112,9 @@ def rule(
 ) -> Callable[[Callable[[Node, Location], Problems]], Callable[[Node, Location], Problems]]:
     """Register the decorated function as a rule.
 
-    :param structures: names of the structures that it is about.
-    :param versions: versions of the API that it binds; default all.
-    :param only_azure: whether it binds on Azure only; default False.
+    :param structures: names of the structures that it checks.
+    :param versions: versions of the API that it applies to; default all.
+    :param only_azure: whether it applies on Azure only; default False.
     """
 
     def register(
@@ -129,9 +130,9 @@ def rule(
 
 
 def find_violations(node: Node, structure: Any) -> list[tuple[Rule, Problem]]:
-    """Return the problems of a payload, all the way down, each with the rule that it breaks.
+    """Return all problems of a payload at any depth, each with its rule.
 
-    All rules are applied, whatever version they bind: see :meth:`Rule.binds`.
+    The rules of all versions are applied; see :meth:`Rule.applies_to`.
 
     :param node: the payload.
     :param structure: its structure, of :mod:`.types`.
@@ -165,28 +166,28 @@ def _walk(
                     _walk(item, field.structure, location.child(field.name, index), broken)
 
 
-# -- reading a part of any type -------------------------------------------------------------------
+# -- fields of a structure ------------------------------------------------------------------------
 
 
 def present_fields(node: Node, *names: str) -> list[str]:
-    """Return those of the names whose field is given."""
+    """Return the names of the fields that are present."""
     return [name for name in names if node.get(name) is not None]
 
 
 def get_mapping(node: Node, name: str) -> Node:
-    """Return a field that is a map; an empty one if it is none."""
+    """Return a field that is a map; an empty map if it is not."""
     value = node.get(name)
     return value if isinstance(value, Mapping) else {}
 
 
 def get_list(node: Node, name: str) -> list[Any] | tuple[Any, ...]:
-    """Return a field that is a list; an empty one if it is none."""
+    """Return a field that is a list; an empty list if it is not."""
     value = node.get(name)
     return value if isinstance(value, (list, tuple)) else ()
 
 
 def get_string(node: Node, name: str) -> str | None:
-    """Return a field that is text; None if it is none."""
+    """Return a field that is text; None if it is not."""
     value = node.get(name)
     return value if isinstance(value, str) else None
 
@@ -195,7 +196,7 @@ _NUMBER = types.NumberCheck()
 
 
 def get_number(node: Node, name: str) -> float | None:
-    """Return a field that is a number; None if it is none."""
+    """Return a field that is a number; None if it is not."""
     value = node.get(name)
     return float(value) if value is not None and _NUMBER.allows(value) else None
 
@@ -204,18 +205,18 @@ _WHOLE = types.IntegerCheck(-(2**63), 2**63 - 1)
 
 
 def get_integer(node: Node, name: str) -> int | None:
-    """Return a field that is a whole number; None if it is none."""
+    """Return a field that is a whole number; None if it is not."""
     value = node.get(name)
     return int(value) if value is not None and _WHOLE.allows(value) else None
 
 
 def is_true(value: Any) -> bool:
-    """Whether a flag is set."""
+    """Return whether a boolean, or its text, is true."""
     return value is True or value in ("true", "True")
 
 
 def _not_ascii(texts: Any) -> str | None:
-    """Tell the first character that is not ASCII; None if all are."""
+    """Describe the first character that is not ASCII; None if all are."""
     for text in texts:
         if isinstance(text, str) and not text.isascii():
             position = next(i for i, character in enumerate(text) if not character.isascii())
@@ -224,28 +225,28 @@ def _not_ascii(texts: Any) -> str | None:
 
 
 def check_ascii_map(node: Node, name: str, location: Location) -> Problems:
-    """Find keys and values of a map that are not ASCII."""
+    """Yield a problem for each entry of a map that is not ASCII."""
     for key, value in get_mapping(node, name).items():
         if found := _not_ascii((key, value)):
             yield Problem(location.field(name, str(key)), "must be ASCII only", found)
 
 
 def check_ascii_list(node: Node, name: str, location: Location) -> Problems:
-    """Find elements of a list that are not ASCII."""
+    """Yield a problem for each element of a list that is not ASCII."""
     for index, item in enumerate(get_list(node, name)):
         if found := _not_ascii((item,)):
             yield Problem(location.field(name, index), "must be ASCII only", found)
 
 
 def check_size(limit: int, what: str, size: int, location: Location, *parts: str | int) -> Problems:
-    """Find a size over a limit."""
+    """Yield a problem if a size exceeds a limit."""
     if size > limit:
         must = f"must have at most {limit:,} {what}"
         yield Problem(location.field(*parts), must, f"it has {size:,}")
 
 
 def check_range(node: Node, name: str, location: Location, low: int, high: int) -> Problems:
-    """Find a whole number out of bounds."""
+    """Yield a problem if a whole number is out of range."""
     number = get_integer(node, name)
     if number is not None and not low <= number <= high:
         bounds = f"at least {low}" if high >= MAX_INT32 else f"from {low} to {high}"
@@ -253,13 +254,13 @@ def check_range(node: Node, name: str, location: Location, low: int, high: int) 
 
 
 def join_names(names: Any, last: str = "and") -> str:
-    """Write names as a list in a sentence."""
+    """Join names for a sentence: ``a, b and c``."""
     names = list(names)
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} {last} {names[-1]}"
 
 
 def check_mutually_exclusive(given: Sequence[str], location: Location) -> Problems:
-    """Find several fields of which only one may be given."""
+    """Yield a problem if more than one of these fields is present."""
     if len(given) > 1:
         yield Problem(
             join_names(location.field(name) for name in given),
@@ -269,7 +270,7 @@ def check_mutually_exclusive(given: Sequence[str], location: Location) -> Proble
 
 
 def check_exactly_one(node: Node, location: Location, known: tuple[str, ...]) -> Problems:
-    """Exactly one of some fields; a field that is not known here counts as one, too."""
+    """Yield a problem unless exactly one field is present; an unknown field counts, too."""
     given = present_fields(node, *known)
     yield from check_mutually_exclusive(given, location)
     if not given and not present_fields(node, *(set(node) - set(known))):
@@ -287,7 +288,7 @@ _WITHOUT_VALUE = frozenset(
 
 
 def check_forbidden_options(node: Node, name: str, location: Location) -> Problems:
-    """Find options that the service sets itself, before the program's own file."""
+    """Yield a problem for each spark-submit option that the service sets itself."""
     index, given = 0, get_list(node, name)
     while index < len(given) and isinstance(given[index], str) and given[index].startswith("-"):
         option, assigned, _ = given[index].partition("=")

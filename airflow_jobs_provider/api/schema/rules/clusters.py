@@ -29,8 +29,8 @@ MAX_CUSTOM_TAGS = 45
 MAX_TAG_KEY_CHARACTERS = 512
 MAX_TAG_VALUE_CHARACTERS = 256
 
-# What says in a later version that the rest of a cluster is settled elsewhere.
-_SETTLED_ELSEWHERE = ("policy_id", "is_single_node", "kind")
+# Fields of later versions that make other fields of a cluster optional.
+_MAKE_OTHERS_OPTIONAL = ("policy_id", "is_single_node", "kind")
 
 
 @rule("AutoScale")
@@ -50,7 +50,7 @@ def workers(node: Node, location: Location) -> Problems:
     """A new cluster has either ``num_workers`` or ``autoscale`` (reference: "NewCluster")."""
     given = present_fields(node, "num_workers", "autoscale")
     yield from check_mutually_exclusive(given, location)
-    if not given and not present_fields(node, *_SETTLED_ELSEWHERE):
+    if not given and not present_fields(node, *_MAKE_OTHERS_OPTIONAL):
         field = join_names((location.field("num_workers"), location.field("autoscale")), "or")
         yield Problem(field, "must be given", "neither is")
 
@@ -67,7 +67,7 @@ def node_type(node: Node, location: Location) -> Problems:
     """A new cluster has a ``node_type_id``, an ``instance_pool_id``, or a policy that sets one
     (reference: "NewCluster").
     """
-    if not present_fields(node, "node_type_id", "instance_pool_id", *_SETTLED_ELSEWHERE):
+    if not present_fields(node, "node_type_id", "instance_pool_id", *_MAKE_OTHERS_OPTIONAL):
         field = join_names(
             (location.field("node_type_id"), location.field("instance_pool_id")), "or"
         )
@@ -78,7 +78,7 @@ def node_type(node: Node, location: Location) -> Problems:
 def driver_pool(node: Node, location: Location) -> Problems:
     """``driver_instance_pool_id`` comes with ``instance_pool_id`` (reference: "NewCluster")."""
     if present_fields(node, "driver_instance_pool_id") and not present_fields(
-        node, "instance_pool_id", *_SETTLED_ELSEWHERE
+        node, "instance_pool_id", *_MAKE_OTHERS_OPTIONAL
     ):
         yield Problem(
             location.field("instance_pool_id"),

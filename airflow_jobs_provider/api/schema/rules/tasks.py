@@ -50,18 +50,23 @@ def request_size(payload: Node, text: str) -> Problems:
 
 
 def is_unset_token(token: str) -> bool:
-    """Whether an idempotency token is what a template without a value renders to.
+    """Return whether an idempotency token is what an empty template renders to.
 
     All launches with such a token would share one run.
+
+    :param token: the token.
     """
     return token.strip().lower() in ("", "none", "null")
 
 
 def unset_token_problem(field: str) -> Problem:
-    """Return the problem of such a token."""
+    """Return the problem of a token that is unset.
+
+    :param field: path of the field.
+    """
     return Problem(
         field,
-        "must tell launches apart",
+        "must be different for each launch",
         "it is empty, or the None or null of a template without a value",
     )
 
@@ -146,7 +151,7 @@ def one_cluster(node: Node, location: Location) -> Problems:
     )
 
 
-# What says in a later version that a task runs on compute named elsewhere.
+# Fields of later versions that select other compute than a cluster.
 _COMPUTE_ELSEWHERE = ("job_cluster_key", "environment_key", "environments", "compute")
 
 
