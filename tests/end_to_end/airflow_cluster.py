@@ -20,12 +20,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from itertools import count
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
@@ -37,7 +38,6 @@ from scripts.airflow_env import airflow_environment
 from tests.end_to_end import end_with_tests
 from tests.end_to_end.airflow_versions import AIRFLOW_2
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
-from tests.end_to_end.end_with_tests import processes_in
 from tests.end_to_end.eventually import PATIENCE_SECONDS, eventually
 from tests.end_to_end.processes import is_alive, send
 
@@ -373,7 +373,17 @@ class AirflowCluster:
             with server.connect() as database:
                 name = self._database.rpartition("/")[2]
                 database.execute(sqlalchemy.text(f"create database {name}"))
-        # First alone: it writes airflow.cfg, whose secrets all components share.
+        self._migrate()
+        for name in self._components:
+            self.start(name)
+        self.start_triggerer()
+        eventually(self._is_ready, "Airflow is ready", START_SECONDS)
+
+    def _migrate(self) -> None:
+        """Make the database, and airflow.cfg, whose secrets all components share."""
+        if self._on_sqlite and _Migrated.first is not None:
+            _Migrated.first.copy_to(self.home)
+            return
         with (self.home / "db.log").open("wb") as log:
             subprocess.run(
                 [sys.executable, "-m", "airflow", "db", "migrate"],
@@ -388,10 +398,7 @@ class AirflowCluster:
                 # Stays with the file: readers no longer wait for writers.
                 database.execute("PRAGMA journal_mode=WAL")
                 _number_triggers_once(database)
-        for name in self._components:
-            self.start(name)
-        self.start_triggerer()
-        eventually(self._is_ready, "Airflow is ready", START_SECONDS)
+            _Migrated.first = _Migrated.of(self.home)
 
     def _is_ready(self) -> bool:
         for name, process in self._processes.items():
@@ -405,19 +412,33 @@ class AirflowCluster:
             return False
 
     def _stop(self) -> None:
-        for process in self._processes.values():
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        deadline = time.monotonic() + 10
-        for process in self._processes.values():
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(max(0.1, deadline - time.monotonic()))
-        for left in processes_in(str(self.home)):
-            with suppress(psutil.Error):
-                left.kill()
+        # Whoever needs an orderly end has asked for it before.
+        self._watchdog.communicate(timeout=60)
         for process in self._processes.values():
             process.wait(10)
-        self._watchdog.communicate(timeout=30)
+
+
+@dataclass(frozen=True)
+class _Migrated:
+    """A home as ``airflow db migrate`` leaves it; copied, since that takes many seconds."""
+
+    first: ClassVar[_Migrated | None] = None
+
+    home: Path
+    database: bytes
+    configuration: str
+
+    @classmethod
+    def of(cls, home: Path) -> _Migrated:
+        """Read a home in which no component has started."""
+        files = home / "airflow.db", home / "airflow.cfg"
+        return cls(home, files[0].read_bytes(), files[1].read_text())
+
+    def copy_to(self, home: Path) -> None:
+        """Fill an empty home."""
+        (home / "airflow.db").write_bytes(self.database)
+        configuration = self.configuration.replace(str(self.home), str(home))
+        (home / "airflow.cfg").write_text(configuration)
 
 
 COMPONENTS = ["scheduler", *(["webserver"] if AIRFLOW_2 else ["dagprocessor", "apiserver"])]
