@@ -76,9 +76,10 @@ bench: venv-dev
 test-standalone: venv-dev
 	.venv/bin/python -m pytest -m standalone tests/end_to_end $(PYTEST_ARGS)
 
-# The quick tests have these with a fixed seed.
+# The quick tests have these with a fixed seed. All are in one file: it is divided among the processes.
 fuzz: venv-dev
-	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) .venv/bin/python -m pytest $(IN_PARALLEL) tests/package/test_fuzz.py $(PYTEST_ARGS)
+	FUZZ_EXAMPLES=$(FUZZ_EXAMPLES) .venv/bin/python -m pytest -n $(TEST_PROCESSES) --dist worksteal \
+		tests/package/test_fuzz.py $(PYTEST_ARGS)
 
 mutants: venv-dev
 	.venv/bin/python -m pip install --quiet -c constraints/airflow-3.3.txt --editable '.[mutants]'
