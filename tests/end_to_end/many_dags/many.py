@@ -47,7 +47,8 @@ with DAG("one", schedule=None, catchup=False) as one:
         retries=0,
     )
 
-with DAG("launching", schedule=None, catchup=False) as launching:
+# No more at once than the two workers execute: Airflow fails a task that is queued for too long.
+with DAG("launching", schedule=None, catchup=False, max_active_tasks=12) as launching:
     DatabricksSubmitRunOperator.partial(
         task_id="wait",
         existing_cluster_id="c",
