@@ -105,3 +105,55 @@ def test_the_attempt_index_is_no_part_of_the_identity() -> None:
     """A token depends on the attempt index, not on which try asks."""
     one = TaskAttempt.from_context(context())
     assert replace(one, attempt_index=7).token(0) == one.token(0)
+
+
+def test_all_facts_of_the_context_are_read() -> None:
+    """Airflow 3 has an id of the task instance and a number of clears; both are kept."""
+    given = context(try_number=2, map_index=4)
+    given["ti"].id, given["dag_run"].clear_number, given["test_mode"] = "an-id", 3, True
+    assert TaskAttempt.from_context(given, operator_task_id="inner", execution=5) == TaskAttempt(
+        dag_id="d",
+        run_id="r",
+        dag_run_start=f"{START.timestamp():.6f}",
+        task_id="t",
+        map_index=4,
+        try_number=2,
+        max_tries=2,
+        attempt_index=1,
+        operator_task_id="inner",
+        execution=5,
+        ti_id="an-id",
+        clear_number=3,
+        is_test=True,
+    )
+
+
+def test_facts_that_the_context_does_not_have() -> None:
+    """No DAG run and no task object: no start, no retries, no further facts."""
+    ti = context(try_number=1, max_tries=0)["ti"]
+    attempt = TaskAttempt.from_context({"ti": ti})
+    assert attempt == TaskAttempt("d", "r", "", "t", -1, 1, 0, 0, "t")
+    assert (attempt.execution, attempt.is_test) == (0, False)
+    assert (attempt.ti_id, attempt.clear_number) == (None, None)
+    ti.try_number = 3
+    attempt = TaskAttempt.from_context({"ti": ti, "task": SimpleNamespace(retries=None)})  # type: ignore[typeddict-item]
+    assert attempt.attempt_index == 2
+
+
+@pytest.mark.parametrize(("try_number", "is_left"), [(1, True), (2, True), (3, False)])
+def test_a_retry_is_left_up_to_max_tries(try_number: int, is_left: bool) -> None:
+    """Airflow retries while try_number <= max_tries."""
+    assert TaskAttempt.from_context(context(try_number=try_number)).has_retry_left is is_left
+
+
+def test_nested_operators_have_tokens_of_their_own() -> None:
+    """Each operator of a task and each of its executions; the task's own first one keeps its."""
+    made = [
+        TaskAttempt.from_context(context(), operator_task_id=task_id, execution=execution)
+        for task_id in (None, "a", "b")
+        for execution in (0, 1, 2)
+    ]
+    assert len({attempt.token(0) for attempt in made}) == 9
+    assert made[0].token(0) == tokens()[0]
+    named = TaskAttempt.from_context(context(), operator_task_id="t")
+    assert named.token(0) == tokens()[0]

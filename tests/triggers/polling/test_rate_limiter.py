@@ -1,108 +1,139 @@
-"""The rate limiter: spacing, requests in flight, the pause and the slower rate after a 429."""
+"""The rate limit for requests to one host."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import time
+from types import SimpleNamespace
 
 import pytest
 
 from airflow_jobs_provider.triggers.polling import rate_limiter
-from airflow_jobs_provider.triggers.polling.rate_limiter import (
-    LOWEST_REQUESTS_PER_SECOND,
-    REQUESTS_AT_ONCE,
-    RateLimiter,
-)
+from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 
 
-async def request(limiter: RateLimiter) -> float:
-    """Send nothing, within the limit; return when it was allowed."""
-    async with limiter.acquire() as sent_at:
-        return sent_at
+class Clock:
+    """A clock that runs only while somebody sleeps."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 1_000.0
+        faked_asyncio = SimpleNamespace(sleep=self.sleep, Semaphore=asyncio.Semaphore)
+        monkeypatch.setattr(rate_limiter, "time", SimpleNamespace(monotonic=lambda: self.now))
+        monkeypatch.setattr(rate_limiter, "asyncio", faked_asyncio)
+
+    async def sleep(self, seconds: float) -> None:
+        """Let the time pass."""
+        assert seconds > 0
+        self.now += seconds
 
 
-async def test_requests_are_spaced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each one is allowed a period after the one before."""
-    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 50.0)
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """A clock in place of the real one."""
+    return Clock(monkeypatch)
+
+
+async def sent_at(limiter: RateLimiter, count: int) -> list[float]:
+    """Return when so many requests, one after the other, may be sent."""
+    times = []
+    for _ in range(count):
+        async with limiter.acquire() as now:
+            times.append(now)
+    return times
+
+
+def test_the_limits_are_below_the_published_ones() -> None:
+    """20 requests per second and 8 in flight; a rate that was halved comes back in 10 minutes."""
+    assert (rate_limiter.REQUESTS_PER_SECOND, rate_limiter.REQUESTS_AT_ONCE) == (20, 8)
+    assert (rate_limiter.LOWEST_REQUESTS_PER_SECOND, rate_limiter.RECOVERY_SECONDS) == (1, 600)
+
+
+async def test_requests_are_spread_evenly(clock: Clock) -> None:
+    """The first one is sent at once, each further one a twentieth of a second later."""
     limiter = RateLimiter()
-    sent = sorted(await asyncio.gather(*(request(limiter) for _ in range(6))))
-    assert all(later - earlier >= 0.02 for earlier, later in itertools.pairwise(sent))
+    assert limiter.requests_per_second == 20
+    assert await sent_at(limiter, 3) == pytest.approx([1000.0, 1000.05, 1000.1])
+    clock.now = 2_000.0
+    assert await sent_at(limiter, 2) == pytest.approx([2000.0, 2000.05])
 
 
-async def test_requests_in_flight_are_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One more than are allowed waits until another one has ended."""
-    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 100_000.0)
+async def test_a_429_pauses_and_halves_the_rate(clock: Clock) -> None:
+    """Nothing is sent during the pause; after it requests are twice as far apart."""
     limiter = RateLimiter()
-    answer, in_flight = asyncio.Event(), 0
+    limiter.slow_down(3, sent_at=clock.now)
+    assert limiter.requests_per_second == 10
+    first, second = await sent_at(limiter, 2)
+    assert first == 1003.0
+    assert second - first == pytest.approx(0.1, rel=0.05)
 
-    async def slow_request() -> None:
-        nonlocal in_flight
+
+async def test_a_shorter_pause_does_not_replace_a_longer_one(clock: Clock) -> None:
+    """The later end of both counts."""
+    limiter = RateLimiter()
+    limiter.slow_down(60, sent_at=clock.now)
+    limiter.slow_down(1, sent_at=clock.now)
+    assert await sent_at(limiter, 1) == [1060.0]
+
+
+def test_a_request_of_before_the_halving_tells_nothing_of_the_new_rate(clock: Clock) -> None:
+    """Eight requests in flight that are all refused halve the rate once."""
+    limiter = RateLimiter()
+    sent = clock.now
+    clock.now += 1
+    for _ in range(8):
+        limiter.slow_down(1, sent_at=sent)
+    assert limiter.requests_per_second == 10
+    limiter.slow_down(1, sent_at=clock.now)
+    assert limiter.requests_per_second == 5
+    clock.now += 1
+    limiter.slow_down(1, sent_at=clock.now - 0.5)
+    assert limiter.requests_per_second == 2.5
+
+
+def test_the_rate_has_a_lower_bound(clock: Clock) -> None:
+    """One request per second."""
+    limiter = RateLimiter()
+    for _ in range(9):
+        limiter.slow_down(0, sent_at=clock.now)
+    assert limiter.requests_per_second == 1
+
+
+async def test_the_rate_recovers_with_time(clock: Clock) -> None:
+    """By a thirtieth of a request per second each second, and never above the full rate."""
+    limiter = RateLimiter()
+    clock.now += 500
+    limiter.slow_down(0, sent_at=clock.now)
+    clock.now += 60
+    await sent_at(limiter, 1)
+    assert limiter.requests_per_second == pytest.approx(12)
+    clock.now += 60
+    await sent_at(limiter, 1)
+    assert limiter.requests_per_second == pytest.approx(14)
+    clock.now += 600
+    await sent_at(limiter, 1)
+    assert limiter.requests_per_second == 20
+    clock.now += 600
+    await sent_at(limiter, 1)
+    clock.now += 60
+    limiter.slow_down(0, sent_at=clock.now)
+    assert limiter.requests_per_second == 10
+
+
+async def test_eight_requests_are_in_flight_at_most() -> None:
+    """The ninth waits until one of them is answered."""
+    limiter = RateLimiter()
+    limiter._rate = 1_000_000.0
+    in_flight, answered, most = 0, asyncio.Event(), 0
+
+    async def send() -> None:
+        nonlocal in_flight, most
         async with limiter.acquire():
             in_flight += 1
-            await answer.wait()
+            most = max(most, in_flight)
+            if in_flight == 8:
+                answered.set()
+            await answered.wait()
             in_flight -= 1
 
-    requests = [asyncio.create_task(slow_request()) for _ in range(REQUESTS_AT_ONCE + 1)]
-    await asyncio.wait(requests, timeout=0.1)
-    assert in_flight == REQUESTS_AT_ONCE
-    answer.set()
-    await asyncio.gather(*requests)
-
-
-async def test_slowing_down_pauses_all_requests() -> None:
-    """Nobody may send before the pause is over, whoever got the 429."""
-    limiter = RateLimiter()
-    refused_at = await request(limiter)
-    began = time.monotonic()
-    limiter.slow_down(0.3, sent_at=refused_at)
-    sent = await asyncio.gather(*(request(limiter) for _ in range(2)))
-    assert min(sent) - began >= 0.3
-
-
-async def test_a_shorter_pause_does_not_end_a_longer_one() -> None:
-    """Two requests were refused; the later one asked for less."""
-    limiter = RateLimiter()
-    began = time.monotonic()
-    limiter.slow_down(0.3, sent_at=began)
-    limiter.slow_down(0.0, sent_at=began)
-    assert await request(limiter) - began >= 0.3
-
-
-async def test_slowing_down_halves_the_rate() -> None:
-    """Once for all requests that were sent at the old rate, down to a floor."""
-    limiter = RateLimiter()
-    full = limiter.requests_per_second
-    sent_at = await request(limiter)
-    limiter.slow_down(0.0, sent_at=sent_at)
-    assert limiter.requests_per_second == full / 2
-    limiter.slow_down(0.0, sent_at=sent_at)
-    assert limiter.requests_per_second == full / 2
-    for _ in range(20):
-        limiter.slow_down(0.0, sent_at=time.monotonic())
-    assert limiter.requests_per_second == LOWEST_REQUESTS_PER_SECOND
-
-
-async def test_the_halved_rate_spaces_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They come at half the rate after a 429."""
-    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 20.0)
-    limiter = RateLimiter()
-    limiter.slow_down(0.0, sent_at=time.monotonic())
-    first, second = await request(limiter), await request(limiter)
-    assert second - first >= 0.099
-
-
-async def test_the_rate_recovers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It grows with the time, up to the full one and no further."""
-    monkeypatch.setattr(rate_limiter, "RECOVERY_SECONDS", 3.0)
-    limiter = RateLimiter()
-    full = limiter.requests_per_second
-    limiter.slow_down(0.0, sent_at=time.monotonic())
-    limiter.slow_down(0.1, sent_at=time.monotonic())
-    assert limiter.requests_per_second == full / 4
-    await request(limiter)
-    assert full / 4 < limiter.requests_per_second < full
-    while limiter.requests_per_second < full:
-        await request(limiter)
-    await request(limiter)
-    assert limiter.requests_per_second == full
+    async with asyncio.timeout(10):
+        await asyncio.gather(*(send() for _ in range(20)))
+    assert most == 8
