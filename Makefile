@@ -27,6 +27,8 @@ MUTANTS ?=
 # "distributed and not thorough" is what the whole check runs.
 DISTRIBUTED ?= distributed
 export PYTHON
+# Tests start hundreds of processes: each would compile this package anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Tests wait more than they compute, so there is one process more than a small machine has cores.
 TEST_PROCESSES ?= 3

@@ -1,7 +1,7 @@
 """Remake constraints/*.txt: the newest versions that install together, for each Airflow line.
 
-    python3 scripts/constraints.py                all of them
-    python3 scripts/constraints.py 3.3            one line
+    python3 scripts/constraints.py                all that there are
+    python3 scripts/constraints.py 3.3            one line, also a new one
     python3 scripts/constraints.py --keep         keep the pins there are, add what is missing
 
 Each file pins every package of the extras ``dev`` (which includes ``local``) and ``distributed``,
@@ -20,7 +20,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN_NAME = "airflow-jobs-provider"
-LINES = ("3.3", "3.2", "3.1", "3.0", "2.11")
 PYTHONS = ("3.11", "3.12", "3.13")
 # soupsieve 3 wants Python 3.11.5, and Debian 12 has 3.11.2.
 HELD_EVERYWHERE = ("soupsieve<3",)
@@ -87,5 +86,6 @@ def remake(line: str, *, keep: bool) -> None:
 
 if __name__ == "__main__":
     arguments = [argument for argument in sys.argv[1:] if argument != "--keep"]
-    for chosen in arguments or LINES:
+    there_are = [path.stem.removeprefix("airflow-") for path in ROOT.glob("constraints/*.txt")]
+    for chosen in arguments or sorted(there_are):
         remake(chosen, keep="--keep" in sys.argv)
