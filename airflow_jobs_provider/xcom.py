@@ -18,6 +18,7 @@ __all__ = [
     "RUN_ID_KEY",
     "RUN_PAGE_URL_KEY",
     "push_xcoms",
+    "run_xcoms",
 ]
 
 # The output of a run that succeeded, under Airflow's own key for what a task returns.
@@ -53,3 +54,12 @@ def push_xcoms(context: Context, values: Mapping[str, Any]) -> None:
     """
     for key, value in values.items():
         context["ti"].xcom_push(key=key, value=value)
+
+
+def run_xcoms(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the XComs by which a sensor says what run it waited for; none for a missing field.
+
+    :param run: the run, or the task's own run.
+    """
+    values = {RUN_ID_KEY: run.get("run_id"), RUN_PAGE_URL_KEY: run.get("run_page_url")}
+    return {key: value for key, value in values.items() if value is not None}

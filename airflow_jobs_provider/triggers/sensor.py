@@ -13,7 +13,7 @@ from airflow_jobs_provider.triggers.arguments import SensorTriggerArguments
 from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.polling.registry import run_workflow_unpolled
-from airflow_jobs_provider.xcom import RUN_ID_KEY, RUN_PAGE_URL_KEY
+from airflow_jobs_provider.xcom import run_xcoms
 
 __all__ = ["DatabricksJobRunSensorTrigger"]
 
@@ -70,7 +70,4 @@ class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTr
         return self.began is None
 
     def _run_xcoms(self, run: Mapping[str, Any]) -> dict[str, Any]:
-        if not self.do_xcom_push:
-            return {}
-        values = {name: run.get(name) for name in (RUN_ID_KEY, RUN_PAGE_URL_KEY)}
-        return {name: value for name, value in values.items() if value is not None}
+        return run_xcoms(run) if self.do_xcom_push else {}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -827,3 +829,19 @@ def test_mapped_sensors_begin_on_a_worker() -> None:
         start_from_trigger=True,
         _airflow_from_mapped=True,  # type: ignore[call-arg]
     )
+
+
+def test_importing_the_sensor_loads_no_operator() -> None:
+    """A DAG file with a sensor loads what the operators share, and none of their classes."""
+    code = (
+        "import sys, airflow_jobs_provider.sensors.jobs\n"
+        "print(*[name for name in sys.modules if name.startswith('airflow_jobs_provider')])"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], check=True, capture_output=True, text=True
+    )
+    modules = set(printed.stdout.splitlines()[-1].split())
+    assert "airflow_jobs_provider.sensors.jobs" in modules
+    for name in ("jobs", "launch", "submit_run", "run_now", "create_job", "payload"):
+        assert f"airflow_jobs_provider.operators.{name}" not in modules
+    assert "airflow_jobs_provider.triggers.sensor" not in modules
