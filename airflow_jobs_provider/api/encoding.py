@@ -1,4 +1,4 @@
-"""Bodies on the wire: a request's parameters as JSON, an answer's bytes within a limit."""
+"""Encodes the parameters of requests, and decodes the bodies of responses within a limit."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ __all__ = [
     "iter_decoded",
 ]
 
-# Nothing else is decoded, so nothing else is asked for.
+# The only encoding that is requested, since few others are decoded.
 ACCEPT_ENCODING = "gzip"
-# Bytes that are unpacked at once, and that come of it at the most: what is left over is copied.
+# Compressed bytes that are decompressed at once, and the largest result of that.
 _PART_BYTES = 64 * 1024
 _UNPACKED_BYTES = 1024 * 1024
 
 
 class BodyTooLargeError(Exception):
-    """The body is longer than its limit."""
+    """The decoded body exceeds its limit."""
 
 
 class BodyDecodeError(Exception):
-    """The body is not what its Content-Encoding says, or that is one that nobody asked for."""
+    """The body does not have its Content-Encoding, or that encoding is not supported."""
 
 
 def encode_json(call: str, parameters: Mapping[str, Any]) -> bytes:
-    """Return a request's parameters as JSON.
+    """Return the parameters of a request as JSON.
 
     :param call: the endpoint, for the error.
-    :param parameters: what is sent.
-    :raises InvalidRequestError: JSON cannot express them: NaN, a set, bytes, a value that holds
-        itself.
+    :param parameters: the parameters.
+    :raises InvalidRequestError: JSON cannot express them, such as NaN, a set, or a value that
+        contains itself.
     """
     problems: list[Problem]
     try:
@@ -51,16 +51,16 @@ def encode_json(call: str, parameters: Mapping[str, Any]) -> bytes:
         problems = [TOO_DEEP]
     except (TypeError, ValueError):
         problems = find_non_json(parameters) or [TOO_DEEP]
-    # Raised here, so that the error shows no frames of the json module.
+    # Raised here, so that the traceback has no frames of the json module.
     raise InvalidRequestError(call, problems)
 
 
 def encode_query(call: str, parameters: Mapping[str, Any]) -> str:
-    """Return a request's parameters as the query of a URL.
+    """Return the parameters of a request as the query of a URL.
 
     :param call: the endpoint, for the error.
-    :param parameters: what is sent.
-    :raises InvalidRequestError: a value is no Unicode text.
+    :param parameters: the parameters.
+    :raises InvalidRequestError: a value is not valid Unicode.
     """
     try:
         return urlencode({name: _as_text(value) for name, value in parameters.items()})
@@ -75,12 +75,12 @@ def _as_text(value: Any) -> str:
 
 
 def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
-    """Return an answer's body without its Content-Encoding.
+    """Return the body of a response without its Content-Encoding.
 
     :param body: the bytes as received.
-    :param encoding: the Content-Encoding header; empty for none.
-    :param limit: bytes that the result may have; no more memory is used, whatever the body holds.
-    :raises BodyTooLargeError: the result would be longer.
+    :param encoding: the Content-Encoding header; empty if there is none.
+    :param limit: largest result in bytes; the function uses no more memory.
+    :raises BodyTooLargeError: the result exceeds the limit.
     :raises BodyDecodeError: the body cannot be decoded.
     """
     if _is_plain(encoding):
@@ -93,14 +93,16 @@ def decode_body(body: bytes, encoding: str, limit: int) -> bytes:
 
 
 def iter_decoded(parts: Iterable[bytes | memoryview], encoding: str, limit: int) -> Iterator[bytes]:
-    """Yield an answer's body without its Content-Encoding, as it arrives.
+    """Yield the body of a response without its Content-Encoding, chunk by chunk.
 
-    :param parts: the bytes as received.
-    :param encoding: as for :func:`decoded`, likewise the limit and what is raised.
-    :param limit: bytes that all of it may have.
+    :param parts: the chunks as received.
+    :param encoding: the Content-Encoding header; empty if there is none.
+    :param limit: largest result in bytes.
+    :raises BodyTooLargeError: the result exceeds the limit.
+    :raises BodyDecodeError: the body cannot be decoded.
     """
     size = 0
-    for part in parts if _is_plain(encoding) else _unpacked(parts, encoding):
+    for part in parts if _is_plain(encoding) else _decompressed(parts, encoding):
         size += len(part)
         if size > limit:
             raise BodyTooLargeError
@@ -111,28 +113,28 @@ def _is_plain(encoding: str) -> bool:
     return encoding.strip().lower() in ("", "identity")
 
 
-def _unpacked(parts: Iterable[bytes | memoryview], encoding: str) -> Iterator[bytes]:
+def _decompressed(parts: Iterable[bytes | memoryview], encoding: str) -> Iterator[bytes]:
     kind = encoding.strip().lower()
     if kind not in ("gzip", "x-gzip", "deflate"):
         raise BodyDecodeError(f"it is encoded as {kind!r}")
-    unpacker: Any = None
+    decompressor: Any = None
     for part in parts:
         left = bytes(part)
         while True:
-            if unpacker is None or unpacker.eof:
+            if decompressor is None or decompressor.eof:
                 if not left:
                     break
-                # gzip or zlib, by its first bytes
-                unpacker = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
+                # Detects gzip or zlib by the first bytes.
+                decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)
             try:
-                unpacked = unpacker.decompress(left, _UNPACKED_BYTES)
+                unpacked = decompressor.decompress(left, _UNPACKED_BYTES)
             except zlib.error:
                 raise BodyDecodeError(f"it is not {kind}") from None
             if unpacked:
                 yield unpacked
-            left = unpacker.unused_data if unpacker.eof else unpacker.unconsumed_tail
-            # More may be held back by the limit alone.
+            left = decompressor.unused_data if decompressor.eof else decompressor.unconsumed_tail
+            # A full chunk may mean that more is left inside the decompressor.
             if not left and len(unpacked) < _UNPACKED_BYTES:
                 break
-    if unpacker is not None and not unpacker.eof:
+    if decompressor is not None and not decompressor.eof:
         raise BodyDecodeError(f"its {kind} is cut off")

@@ -46,19 +46,18 @@ _PAGE_LENGTH = 200
 _PAGE_BYTES = 4_000
 _SEARCHED_LENGTH = 1_000
 _REQUEST_ID_HEADERS = ("x-databricks-request-id", "x-request-id")
-# As seen: "Run 7 does not exist." and "Run: 7 in job: 3 doesn't exist", likewise for a job.
+# Seen: "Run 7 does not exist." and "Run: 7 in job: 3 doesn't exist", likewise for a job.
 _DOES_NOT_EXIST = re.compile(r"\b(run|job)\b.*\b(does not|doesn't) exist", re.IGNORECASE)
 _WHOLE_SECONDS = re.compile(r"[0-9]{1,15}")
 _EXPIRED = re.compile(r"\b(token|credential)s?\b.*\bexpired?\b", re.IGNORECASE)
 
 
 def error_from_response(status: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
-    """Map an answer that is not a JSON object at 2xx to the exception it means. Total.
+    """Return the exception for a response that is not a JSON object with a 2xx status.
 
-    :param status: HTTP status.
-    :param headers: answer headers, looked up without regard to case by the HTTP libraries' own
-        mappings.
-    :param body: the answer's body, whole.
+    :param status: HTTP status; any number.
+    :param headers: headers of the response, as the case-insensitive mapping of the HTTP library.
+    :param body: the decoded body.
     """
     try:
         payload = parse_json_object(body)
@@ -92,7 +91,7 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes) ->
     if _EXPIRED.search(message):
         return AuthenticationError(**facts)
     if status == 404 and not error_code:
-        # Not the API's own 404: the address is wrong, not the id.
+        # Not the API's own 404, so the URL is wrong, not the id.
         return UnexpectedResponseError(**facts)
     return NotFoundError(**facts) if status == 404 else BadRequestError(**facts)
 
@@ -100,11 +99,11 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes) ->
 def invalid_response_error(
     status: int, headers: Mapping[str, str], body: bytes, error: InvalidResponseError
 ) -> UnexpectedResponseError:
-    """Return the exception for an answer of success that does not fit, with how it begins.
+    """Return the exception for a successful response that does not fit the endpoint.
 
     :param status: HTTP status.
-    :param headers: answer headers.
-    :param body: the answer's body, whole.
+    :param headers: headers of the response.
+    :param body: the decoded body, or its beginning.
     :param error: what does not fit.
     """
     return UnexpectedResponseError(
@@ -115,15 +114,15 @@ def invalid_response_error(
 
 
 def _scalar(value: object) -> str:
-    """Return a text or number of an answer as text; empty where it is something else."""
-    # Python does not convert numbers of thousands of digits.
+    """Return a JSON string or number as text; empty for any other value."""
+    # Python does not convert a number of thousands of digits.
     is_number = isinstance(value, (int, float)) and abs(value) <= MAX_ID
     return str(value) if value and (is_number or isinstance(value, str)) else ""
 
 
 def _begin(body: bytes) -> str:
-    """Return how an answer begins, on one line."""
-    # No character takes more than four bytes.
+    """Return the beginning of a body, on one line."""
+    # A character has at most four bytes.
     text = body.strip()[: 4 * _BODY_LENGTH + 4].decode("utf-8", errors="replace")
     return printable(text, _BODY_LENGTH) or "nothing"
 
@@ -133,7 +132,7 @@ def _request_id(headers: Mapping[str, str]) -> str:
 
 
 def _excerpt(body: bytes) -> str:
-    """What a person needs of a page that is not the API's: its title, or how it begins."""
+    """Describe a body that is not the API's by its title, or by its beginning."""
     text = body[:_PAGE_BYTES].decode("utf-8", errors="replace")
     title = re.search(r"<title[^>]*>(.*?)</title>", text, re.IGNORECASE | re.DOTALL)
     words = " ".join((title.group(1) if title else re.sub(r"<[^>]*>", " ", text)).split())
@@ -141,10 +140,10 @@ def _excerpt(body: bytes) -> str:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Return the seconds that a Retry-After header asks for; None where it asks for no whole one.
+    """Return the seconds of a Retry-After header; None if they are less than one or invalid.
 
-    It is a whole number of seconds or an HTTP date. What is less than a second away or cannot be
-    read counts as absent: the waits of the retry policy grow, those of such a header would not.
+    The header is a whole number of seconds or an HTTP date. An invalid one counts as absent, so
+    that the growing waits of the retry policy apply.
     """
     text = (value or "").strip()
     if _WHOLE_SECONDS.fullmatch(text):

@@ -13,7 +13,7 @@
     │   │       ├── InvalidProxyError         its address is unusable, or of an unsupported kind
     │   │       └── ProxyAuthenticationError  it does not accept user and password (407)
     │   └── ResponseLostError       the request may have reached the service
-    └── APIStatusError              the service, or a gateway before it, answered
+    └── APIStatusError              the service, or a gateway before it, responded
         │                           (status, error_code, message, request_id)
         ├── BadRequestError         400 and other 4xx
         │   ├── NotFoundError       the run or job does not exist (400 or 404)
@@ -21,17 +21,17 @@
         ├── AuthenticationError     401 or 403
         ├── RateLimitError          429 (retry_after)
         ├── ServerError             5xx
-        └── UnexpectedResponseError  not what the API answers: a redirect, HTML, or JSON
-                                    that does not fit (is_page, does_not_fit)
+        └── UnexpectedResponseError  no response of the API: a redirect, HTML, or JSON that
+                                    does not fit (is_page, does_not_fit)
 
-Every exception carries its facts as attributes, and ``call``, ``attempts`` and
-``elapsed_seconds`` once a client has given up on a call. The text tells what to do next. None ever
-holds a credential. :mod:`.error_mapping` makes them from responses.
+The facts are attributes of the exception. A client adds ``call``, ``attempts`` and
+``elapsed_seconds`` when it gives up. The message says what to do. No exception holds a credential.
+ :mod:`.error_mapping` makes them from responses.
 
-Two properties decide what may follow an error, for all of this package:
+All of this package decides by two properties what to do after an error:
 
 * ``is_final``: the same request can never succeed. True for ``InvalidRequestError``, and for a 400
-  whose code is one of ``FINAL_ERROR_CODES``, unless its message says that something does not exist.
+  with one of ``FINAL_ERROR_CODES``, unless its message says that something does not exist.
 * ``outcome_unknown``: the service may have acted on the request. True for ``ResponseLostError``,
   ``ServerError``, and ``UnexpectedResponseError`` with a 2xx status.
 """
@@ -70,12 +70,12 @@ __all__ = [
     "is_success",
 ]
 
-# Codes of a 400 that say that the request itself is wrong. Every other code (quota, state, lock,
-# permission, a feature that is switched off, codes that are not known) may be about the moment.
+# Codes of a 400 that mean that the request itself is wrong. Any other code (quota, state, lock,
+# permission, a feature that is off, an unknown code) may be temporary.
 FINAL_ERROR_CODES = frozenset({"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST"})
 
 
-# The same of anything else, such as a cluster.
+# "... does not exist" of anything, such as a cluster.
 _MISSING = re.compile(r"\b(do|does)(n't| not) exist\b|\bnot found\b", re.IGNORECASE)
 _MISSING_RUN = re.compile(r"\brun\b.*?(exist|found)\b", re.IGNORECASE)
 _DELETED_RUN = re.compile(r"\b(run|token)\b.*\bdeleted\b", re.IGNORECASE)
@@ -87,25 +87,28 @@ _REQUEST_ID_LENGTH = 100
 
 
 def is_success(status: int) -> bool:
-    """Whether an HTTP status is one of success."""
+    """Return whether an HTTP status is 2xx.
+
+    :param status: HTTP status.
+    """
     return 200 <= status < 300
 
 
 class JobsAPIError(Exception):
-    """Anything that went wrong between a call and its answer.
+    """Base of all errors of a call.
 
     :ivar call: the endpoint, such as ``runs/submit``; empty before a client has sent the call.
-    :ivar attempts: how often the call was sent before the client gave up.
-    :ivar elapsed_seconds: how long the client tried, waits included.
-    :ivar outcome_unknown: whether the service may have acted on the call: its answer to this
-        attempt, or to one before, was lost.
+    :ivar attempts: number of attempts before the client gave up.
+    :ivar elapsed_seconds: time of all attempts and waits.
+    :ivar outcome_unknown: whether the service may have acted on the call, because the response to
+        one of the attempts was lost.
     """
 
     outcome_unknown = False
 
     @property
     def is_final(self) -> bool:
-        """Whether the same request can never succeed, so that repeating it is of no use."""
+        """Whether the same request can never succeed."""
         return False
 
     def __init__(self, message: str) -> None:
@@ -118,7 +121,13 @@ class JobsAPIError(Exception):
     def record_attempts(
         self, call: str, attempts: int, elapsed_seconds: float, *, outcome_unknown: bool
     ) -> None:
-        """Record what was tried; the client calls this before it lets the error through."""
+        """Record the attempts; the client calls this before it raises the error.
+
+        :param call: the endpoint.
+        :param attempts: number of attempts.
+        :param elapsed_seconds: time of all attempts and waits.
+        :param outcome_unknown: whether the service may have acted on one of them.
+        """
         self.call = call
         self.attempts = attempts
         self.elapsed_seconds = elapsed_seconds
@@ -127,19 +136,18 @@ class JobsAPIError(Exception):
     def __str__(self) -> str:
         text = f"{self.call}: {self.message}" if self.call else self.message
         if self.attempts > 1:
-            text += f" (tried {self.attempts} times in {self.elapsed_seconds:.0f} s)"
+            text += f" ({self.attempts} attempts in {self.elapsed_seconds:.0f} s)"
         return text
 
 
 class CredentialsError(JobsAPIError):
-    """No credentials were found, or the ones there are may not be sent to this address."""
+    """There are no usable credentials, or they may not be sent to this host."""
 
 
 class InvalidRequestError(JobsAPIError, ValueError):
-    """The request was not sent, because the reference says that it cannot succeed.
+    """The request was not sent, because it cannot succeed according to the reference.
 
-    :ivar problems: each thing wrong with it; as text one sentence that names the field, the rule
-        and what was found.
+    :ivar problems: all problems; each as text is a sentence with field, rule and what was found.
     """
 
     def __init__(self, call: str, problems: Sequence[Problem]) -> None:
@@ -154,14 +162,14 @@ class InvalidRequestError(JobsAPIError, ValueError):
 
     @property
     def is_final(self) -> bool:
-        """Always."""
+        """Always true."""
         return True
 
 
 class APIConnectionError(JobsAPIError):
-    """The service gave no answer.
+    """No response came.
 
-    :ivar host: host, and port if any, that was asked.
+    :ivar host: host of the service, and port if any.
     """
 
     def __init__(self, message: str, *, host: str = "") -> None:
@@ -170,10 +178,10 @@ class APIConnectionError(JobsAPIError):
 
 
 class ConnectError(APIConnectionError):
-    """The request never reached the service, so whatever it asked for did not happen.
+    """The request never reached the service, so it had no effect.
 
-    :ivar first_contact: whether the client has never had an answer from this host. A wrong host
-        name or proxy is then more likely than an outage.
+    :ivar first_contact: whether no response has ever come from this host. A wrong host name or
+        proxy is then more likely than an outage.
     """
 
     def __init__(self, message: str, *, host: str = "", first_contact: bool = False) -> None:
@@ -186,14 +194,14 @@ class HostNotFoundError(ConnectError):
 
 
 class CertificateError(ConnectError):
-    """The service's TLS certificate is not to be trusted."""
+    """The service's TLS certificate is not trusted."""
 
 
 class ProxyError(ConnectError):
-    """The proxy does not answer, or does not connect to the service.
+    """The proxy does not respond, or does not connect to the service.
 
     :ivar proxy: URL of the proxy, without user and password.
-    :ivar status: HTTP status with which it refused to connect; None where it gave none.
+    :ivar status: HTTP status of its refusal; None if there is none.
     """
 
     def __init__(
@@ -211,26 +219,26 @@ class ProxyError(ConnectError):
 
 
 class InvalidProxyError(ProxyError):
-    """The proxy's URL cannot be used, or names a kind of proxy that is not supported (SOCKS)."""
+    """The proxy's URL is invalid, or its scheme is not supported (SOCKS)."""
 
 
 class ProxyAuthenticationError(ProxyError):
-    """The proxy does not accept the user and password of its URL, or wants some (407)."""
+    """The proxy refuses the user and password of its URL, or requires them (407)."""
 
 
 class ResponseLostError(APIConnectionError):
-    """The request may have reached the service, but its answer did not arrive whole or in time."""
+    """The request may have reached the service, but no complete response came in time."""
 
     outcome_unknown = True
 
 
 class APIStatusError(JobsAPIError):
-    """The service, or a gateway before it, answered with an error.
+    """The service, or a gateway before it, responded with an error.
 
     :ivar status: HTTP status.
-    :ivar error_code: the API's own code, such as ``INVALID_PARAMETER_VALUE``; empty without one.
-    :ivar api_message: the API's own words; empty where the answer is not the API's.
-    :ivar request_id: the service's id of the request, for a support case; empty without one.
+    :ivar error_code: error code of the API, such as ``INVALID_PARAMETER_VALUE``; empty if none.
+    :ivar api_message: message of the API; empty if the response is not the API's.
+    :ivar request_id: the service's id of the request, for a support case; empty if none.
     """
 
     advice = ""
@@ -248,7 +256,7 @@ class APIStatusError(JobsAPIError):
         self.error_code = error_code
         self.api_message = api_message
         self.request_id = request_id
-        # The code may be the status once more, as a number.
+        # The error code may be the status as a number.
         code = "" if error_code == str(status) else error_code
         said = printable(": ".join(filter(None, (code, api_message))), _MESSAGE_LENGTH) or excerpt
         parts = [f"the service answered {status}" + (f" {said}" if said else "")]
@@ -264,7 +272,7 @@ class BadRequestError(APIStatusError):
 
     @property
     def is_final(self) -> bool:
-        """Whether the answer says that the request itself is wrong."""
+        """Whether the response means that the request itself is wrong."""
         return (
             self.status == 400
             and self.error_code in FINAL_ERROR_CODES
@@ -273,15 +281,15 @@ class BadRequestError(APIStatusError):
 
     @property
     def names_something_missing(self) -> bool:
-        """Whether the message says that something does not exist; it may exist later."""
+        """Whether the message says that something does not exist, which may change."""
         return _MISSING.search(self.api_message) is not None
 
     @property
     def may_mean_deleted_run(self) -> bool:
-        """Whether a launch may be refused so because the run of its token was deleted.
+        """Whether a launch may be refused because the run of its idempotency token was deleted.
 
-        The reference promises an error for that, and does not say which. What is about a job, a
-        cluster, permissions or the state of the service says nothing about the token's run.
+        The reference promises an error for that, and does not say which. Errors about a job, a
+        cluster, permissions or the state of the service do not count.
         """
         if _DELETED_RUN.search(self.api_message):
             return True
@@ -291,11 +299,11 @@ class BadRequestError(APIStatusError):
 
 
 class NotFoundError(BadRequestError):
-    """The run or job asked for does not exist, any more or at all."""
+    """The run or job does not exist."""
 
     @property
     def is_final(self) -> bool:
-        """Never: it may be there later."""
+        """Never true, since it may exist later."""
         return False
 
     advice = (
@@ -305,11 +313,11 @@ class NotFoundError(BadRequestError):
 
 
 class ConflictError(BadRequestError):
-    """The service is busy with the same job just now; later the request may pass."""
+    """The service holds a lock on the job; the request may succeed later."""
 
 
 class AuthenticationError(APIStatusError):
-    """The service does not accept the credentials (401), or not for this (403)."""
+    """The credentials are not accepted (401), or do not permit the request (403)."""
 
     advice = (
         "Check the token (or user and password) of the Airflow connection, "
@@ -320,7 +328,7 @@ class AuthenticationError(APIStatusError):
 class RateLimitError(APIStatusError):
     """Too many requests (429).
 
-    :ivar retry_after: seconds that the service asks to wait, 1 or more; None where it does not ask.
+    :ivar retry_after: seconds of the Retry-After header, 1 or more; None if there is none.
     """
 
     def __init__(self, *, retry_after: float | None = None, **facts: Any) -> None:
@@ -329,15 +337,15 @@ class RateLimitError(APIStatusError):
 
 
 class ServerError(APIStatusError):
-    """The service or a gateway before it is in trouble (5xx)."""
+    """The service, or a gateway before it, failed (5xx)."""
 
     outcome_unknown = True
 
 
 class UnexpectedResponseError(APIStatusError):
-    """An answer that the Jobs API does not give: a redirect, HTML, or JSON that does not fit.
+    """The response is not one of the Jobs API: a redirect, HTML, or JSON that does not fit.
 
-    :ivar is_page: whether it is a page or text of somebody else's, and not JSON.
+    :ivar is_page: whether it is not JSON, as a gateway's page.
     """
 
     def __init__(self, *, is_page: bool = False, **facts: Any) -> None:
@@ -352,5 +360,5 @@ class UnexpectedResponseError(APIStatusError):
 
     @property
     def does_not_fit(self) -> bool:
-        """Whether the API itself answered success, but with something else than was asked for."""
+        """Whether it is a successful JSON response that lacks what the endpoint returns."""
         return is_success(self.status) and not self.is_page

@@ -1,8 +1,8 @@
-"""The answer of ``runs/export``, read as it arrives: notebooks' pages may be large.
+"""Incremental parser for the response of ``runs/export``, since exported notebooks may be large.
 
-The answer has one shape, ``{"views": [{"content": "...", "name": "...", "type": "..."}]}``, whose
-size is that of the contents. A content is given in parts; everything else is small and is parsed
-whole by the json module. (A general incremental parser gives a text only when it is whole.)
+The response is ``{"views": [{"content": "...", "name": "...", "type": "..."}]}``. A content is
+yielded in parts. All other values are small, and the json module parses them. General incremental
+JSON parsers yield a text only when it is complete.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ __all__ = ["ViewEvent", "iter_views"]
 #: A part of a view's content, or, after the last part, the view's other fields.
 ViewEvent = str | dict[str, Any]
 
-# A text as far as it consists of whole characters: no escape is cut, nor a pair of them that stands
-# for one character.
-_WHOLE_CHARACTERS = re.compile(
+# The part of a text that ends with a complete character: neither inside an escape nor between the
+# two escapes of a surrogate pair.
+_COMPLETE_CHARACTERS = re.compile(
     r"""[^"\\]*+(?:\\(?:
         [^u]
         | u(?![dD][89abAB])[0-9a-fA-F]{4}
@@ -32,12 +32,12 @@ _WHOLE_CHARACTERS = re.compile(
 )
 _LONGEST_ESCAPE = len(r"\ud83d\ude00")
 _SPACE = re.compile(r"[ \t\n\r]*+")
-# Characters of a value that is parsed whole, such as a name.
+# Longest value in characters that the json module parses, such as a name.
 _LONGEST_VALUE = 1024 * 1024
 
 
-class _Text:
-    """The characters of an answer that have not been read yet, as many as were needed so far."""
+class _JSONReader:
+    """Reads JSON tokens from chunks of bytes; ``buffer`` is the text that is not consumed yet."""
 
     def __init__(self, parts: Iterable[bytes]) -> None:
         self._parts = iter(parts)
@@ -47,7 +47,7 @@ class _Text:
         self.buffer = ""
 
     def read_more(self) -> bool:
-        """Take another part of the answer; False at its end."""
+        """Append the next chunk to the buffer; return False at the end."""
         while not self._has_ended:
             part = next(self._parts, None)
             self._has_ended = part is None
@@ -60,26 +60,26 @@ class _Text:
                 return True
         return False
 
-    def drop(self, length: int) -> str:
-        """Return so many characters, and forget them."""
-        dropped, self.buffer = self.buffer[:length], self.buffer[length:]
-        return dropped
+    def consume(self, length: int) -> str:
+        """Remove characters from the buffer and return them."""
+        consumed, self.buffer = self.buffer[:length], self.buffer[length:]
+        return consumed
 
     def next_character(self) -> str:
-        """Return the next character that is no white space, without reading it; "" at the end."""
+        """Return the next character except white space without consuming it; "" at the end."""
         while True:
-            self.drop(_end(_SPACE, self.buffer))
+            self.consume(_end(_SPACE, self.buffer))
             if self.buffer or not self.read_more():
                 return self.buffer[:1]
 
-    def take(self, *expected: str) -> str:
-        """Read the next character that is no white space, one of these."""
+    def expect(self, *expected: str) -> str:
+        """Consume the next character except white space, which must be one of these."""
         if (found := self.next_character()) not in expected or not found:
             raise NotJSONError
-        return self.drop(1)
+        return self.consume(1)
 
     def value(self) -> Any:
-        """Read a value, whole."""
+        """Consume a complete value."""
         self.next_character()
         while True:
             try:
@@ -91,9 +91,9 @@ class _Text:
             except ValueError:
                 raise InvalidResponseError("a number has too many digits") from None
             else:
-                # A number may go on with what has not arrived yet.
+                # A number may continue in the next chunk.
                 if self.buffer[end:].lstrip("0123456789+-.eE") or not self.read_more():
-                    self.drop(end)
+                    self.consume(end)
                     return value
                 continue
             if end > _LONGEST_VALUE:
@@ -102,102 +102,102 @@ class _Text:
                 raise NotJSONError
 
     def text_in_parts(self) -> Iterator[str]:
-        """Read a text, and yield it part by part."""
-        self.take('"')
+        """Consume a text and yield it in parts."""
+        self.expect('"')
         while True:
-            end = _end(_WHOLE_CHARACTERS, self.buffer)
+            end = _end(_COMPLETE_CHARACTERS, self.buffer)
             is_last = self.buffer[end : end + 1] == '"'
             if end:
                 try:
                     yield json.loads(f'"{self.buffer[:end]}"')
                 except json.JSONDecodeError:
                     raise NotJSONError from None
-                self.drop(end)
+                self.consume(end)
             if is_last:
-                self.drop(1)
+                self.consume(1)
                 return
             if len(self.buffer) >= _LONGEST_ESCAPE or not self.read_more():
                 raise NotJSONError
 
     def object_keys(self) -> Iterator[str]:
-        """Read an object: yield each key, whose value the caller reads then."""
-        self.take("{")
+        """Consume an object: yield each key; the caller consumes the value."""
+        self.expect("{")
         if self.next_character() == "}":
-            self.drop(1)
+            self.consume(1)
             return
         while True:
             if self.next_character() != '"':
                 raise NotJSONError
             key: str = self.value()
-            self.take(":")
+            self.expect(":")
             yield key
-            if self.take(",", "}") == "}":
+            if self.expect(",", "}") == "}":
                 return
 
 
 def iter_views(parts: Iterable[bytes]) -> Iterator[ViewEvent]:
-    """Read the views of ``runs/export``: parts of a content, then the view's other fields.
+    """Yield the views of ``runs/export``: the parts of a content, then the view's other fields.
 
-    A field that is null is left out; a view without content has no parts.
+    A field that is null is left out. A view without content has no parts.
 
-    :param parts: the answer's body, decoded.
-    :raises NotJSONError: it is not JSON.
-    :raises InvalidResponseError: it is JSON, but not an object, or a part of it has another type
-        than the reference gives it.
+    :param parts: the chunks of the decoded body.
+    :raises NotJSONError: the body is not JSON.
+    :raises InvalidResponseError: the body is not an object, or a field has another type than the
+        reference's.
     """
-    text = _Text(parts)
-    if not text.next_character():
-        return  # as of other endpoints: success without a body
-    if text.next_character() != "{":
-        text.value()
+    reader = _JSONReader(parts)
+    if not reader.next_character():
+        return  # an empty body is a success without views
+    if reader.next_character() != "{":
+        reader.value()
         raise InvalidResponseError("the JSON is not an object")
-    for key in text.object_keys():
+    for key in reader.object_keys():
         if key == "views":
-            yield from _views(text)
+            yield from _views(reader)
         else:
-            text.value()
-    if text.next_character():
+            reader.value()
+    if reader.next_character():
         raise NotJSONError
 
 
-def _views(text: _Text) -> Iterator[ViewEvent]:
-    if text.next_character() != "[":
-        if text.value() is not None:
+def _views(reader: _JSONReader) -> Iterator[ViewEvent]:
+    if reader.next_character() != "[":
+        if reader.value() is not None:
             raise InvalidResponseError("is not a list", ("views",))
         return
-    text.take("[")
-    if text.next_character() == "]":
-        text.drop(1)
+    reader.expect("[")
+    if reader.next_character() == "]":
+        reader.consume(1)
         return
     place = 0
     while True:
         try:
-            yield from _view(text)
+            yield from _view(reader)
         except InvalidResponseError as error:
             raise error.inside(place).inside("views") from None
-        if text.take(",", "]") == "]":
+        if reader.expect(",", "]") == "]":
             return
         place += 1
 
 
-def _view(text: _Text) -> Iterator[ViewEvent]:
-    if text.next_character() != "{":
-        text.value()
+def _view(reader: _JSONReader) -> Iterator[ViewEvent]:
+    if reader.next_character() != "{":
+        reader.value()
         raise InvalidResponseError("is not an object")
     fields: dict[str, Any] = {}
     has_content = False
-    for key in text.object_keys():
-        if key == "content" and text.next_character() == '"':
+    for key in reader.object_keys():
+        if key == "content" and reader.next_character() == '"':
             if has_content:
                 raise InvalidResponseError("comes twice", ("content",))
             has_content = True
-            yield from text.text_in_parts()
-        elif (value := text.value()) is not None:
+            yield from reader.text_in_parts()
+        elif (value := reader.value()) is not None:
             fields[key] = value
     yield cast("dict[str, Any]", parse_view(fields))
 
 
 def _end(pattern: re.Pattern[str], text: str) -> int:
-    """Return how far a pattern that always fits reaches."""
+    """Return the end of a match at the beginning of a text; 0 if there is none."""
     match = pattern.match(text)
     return match.end() if match else 0

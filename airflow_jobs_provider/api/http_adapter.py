@@ -1,7 +1,7 @@
-"""The adapter of ``requests`` that the blocking client sends with: it bounds an answer's time.
+"""The transport adapter of the blocking client: limits the total time of a response.
 
-``requests`` knows a time-out for each single wait. An answer that comes byte by byte never exceeds
-it, so the time of the whole answer, headers included, is bounded here.
+The time-out of ``requests`` limits each wait for bytes. A response that comes byte by byte never
+exceeds it. This adapter limits the time of the whole response, headers included.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ __all__ = ["TotalTimeoutAdapter", "failed_before_send"]
 
 
 class TotalTimeoutAdapter(requests.adapters.HTTPAdapter):
-    """Sends requests; an answer that is not whole in time is a time-out.
+    """Adapter of ``requests`` with a time-out for the whole response.
 
-    :param response_timeout_seconds: longest time from a request to the end of its answer.
+    :param response_timeout_seconds: longest time in seconds from a request to the end of its
+        response.
     """
 
     def __init__(self, response_timeout_seconds: float) -> None:
@@ -30,24 +31,24 @@ class TotalTimeoutAdapter(requests.adapters.HTTPAdapter):
         super().__init__()
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        """Make the pools of direct connections."""
+        """Create the pools of direct connections."""
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = self._pool_classes
 
     def proxy_manager_for(self, proxy: str, **proxy_kwargs: Any) -> Any:
-        """Make the pools of connections through a proxy."""
+        """Create the pools of connections through a proxy."""
         manager = super().proxy_manager_for(proxy, **proxy_kwargs)
         manager.pool_classes_by_scheme = self._pool_classes
         return manager
 
 
 def _pool_classes(seconds: float) -> dict[str, Any]:
-    response: Any = staticmethod(functools.partial(_BoundedResponse, seconds=seconds))
+    response: Any = staticmethod(functools.partial(_DeadlineResponse, seconds=seconds))
 
-    class Connection(_NotesWhatFails, HTTPConnection):
+    class Connection(_MarksConnectErrors, HTTPConnection):
         response_class = response
 
-    class TlsConnection(_NotesWhatFails, HTTPSConnection):
+    class TlsConnection(_MarksConnectErrors, HTTPSConnection):
         response_class = response
 
     class Pool(urllib3.HTTPConnectionPool):
@@ -59,8 +60,8 @@ def _pool_classes(seconds: float) -> dict[str, Any]:
     return {"http": Pool, "https": TlsPool}
 
 
-class _NotesWhatFails:
-    """Marks what goes wrong before the request is sent, be it on the way through a proxy."""
+class _MarksConnectErrors:
+    """Marks exceptions that occur before the request is sent, also on the way through a proxy."""
 
     def connect(self) -> None:
         try:
@@ -71,28 +72,31 @@ class _NotesWhatFails:
 
 
 def failed_before_send(error: BaseException) -> bool:
-    """Return whether an exception of a request came up before the request was sent."""
-    to_see: list[BaseException | None] = [error]
-    while to_see:
-        cause = to_see.pop()
+    """Return whether an exception occurred before the request was sent.
+
+    :param error: the exception of ``requests``.
+    """
+    pending: list[BaseException | None] = [error]
+    while pending:
+        cause = pending.pop()
         if cause is not None:
             if "_is_before_request" in cause.__dict__:
                 return True
-            to_see += [cause.__cause__, cause.__context__]
+            pending += [cause.__cause__, cause.__context__]
     return False
 
 
-class _BoundedResponse(http.client.HTTPResponse):
-    """An answer, a proxy's to CONNECT included, with a deadline."""
+class _DeadlineResponse(http.client.HTTPResponse):
+    """A response with a deadline; also that of a proxy to CONNECT."""
 
     def __init__(self, sock: Any, *args: Any, seconds: float, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         self.fp.close()
         raw = sock.makefile("rb", buffering=0)
-        self.fp = io.BufferedReader(_BoundedReader(sock, raw, time.monotonic() + seconds))
+        self.fp = io.BufferedReader(_DeadlineReader(sock, raw, time.monotonic() + seconds))
 
 
-class _BoundedReader(io.RawIOBase):
+class _DeadlineReader(io.RawIOBase):
     def __init__(self, sock: Any, raw: io.RawIOBase, deadline: float) -> None:
         self._sock, self._raw, self._deadline = sock, raw, deadline
 
@@ -102,7 +106,7 @@ class _BoundedReader(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         left = self._deadline - time.monotonic()
         if left <= 0:
-            raise TimeoutError("the answer takes too long")
+            raise TimeoutError("the response takes too long")
         usual = self._sock.gettimeout()
         if usual is not None and usual <= left:
             return self._raw.readinto(buffer)

@@ -1,4 +1,4 @@
-"""Ids of jobs, runs and repairs: 64-bit whole numbers above 0 (reference: "job_id", "run_id")."""
+"""Ids of jobs, runs and repairs: positive 64-bit integers (reference: "job_id", "run_id")."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _DIGITS = re.compile(r"[1-9][0-9]{0,18}")
 
 
 def parse_id(value: object) -> int | None:
-    """Return an id that is a whole number or its decimal text; None where it is neither.
+    """Return an integer or decimal text as an id; None if it is not one.
 
-    Not ids are booleans, fractions, signs, spaces, underscores, leading zeros, digits that are not
-    ASCII, 0 and what is beyond 64 bits.
+    Booleans, fractions, signs, spaces, underscores, leading zeros, digits other than ASCII, 0 and
+    numbers of more than 64 bits are not ids.
 
-    :param value: what an answer holds, or what a template rendered.
+    :param value: a value of a response, or of a rendered template.
     """
     if isinstance(value, str) and _DIGITS.fullmatch(value):
         value = int(value)
@@ -30,11 +30,11 @@ def parse_id(value: object) -> int | None:
 
 
 def require_id(name: str, value: Any) -> int:
-    """Return an id that a user gave.
+    """Return an argument as an id.
 
     :param name: name of the argument.
-    :param value: the argument: a number, or text.
-    :raises InvalidRequestError: it is no id.
+    :param value: the argument, an integer or decimal text.
+    :raises InvalidRequestError: it is not an id.
     """
     number = parse_id(value)
     if number is None:
@@ -44,9 +44,10 @@ def require_id(name: str, value: Any) -> int:
 
 
 def require_exactly_one(**given: Any) -> None:
-    """Check that one of several arguments is given; None and empty text are not given.
+    """Check that exactly one of several arguments is given; None and empty text do not count.
 
-    :raises InvalidRequestError: none is, or more than one.
+    :param given: the arguments by name.
+    :raises InvalidRequestError: none or several are given.
     """
     count = sum(value not in (None, "") for value in given.values())
     if count != 1:

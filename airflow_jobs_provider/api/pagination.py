@@ -1,14 +1,14 @@
-"""Lists that come page by page: the one rule by which they are read to their end.
+"""Reads lists page by page.
 
-The service cuts a page and then leaves out what the caller may not see, or did not ask for. So a
-page may hold fewer items than its limit, or none, while more follow: ``next_page_token`` and
-``has_more`` alone tell the end. The next page begins at the token; without one, as many items
-further as were received, or by the limit where none were, so that two pages may overlap but never
-leave a gap. Items that came before are dropped by their id.
-
-The largest limit differs between services and versions. One that is refused is replaced by the
-largest that the refusal names. An offset that is refused is replaced by the page tokens of a later
-version, where the connection leaves the version open.
+* The service filters items after it has cut a page. So a page may hold fewer items than its limit,
+  or none, although more follow. Only ``next_page_token`` and ``has_more`` show the end.
+* The next page begins at the token. Without a token it begins after as many items as were received,
+  or after the limit if none were. Pages may overlap, but leave no gap. Repeated items are dropped
+  by their id.
+* The largest limit depends on service and version. A refused limit is replaced by the largest one
+  that the error names.
+* A refused offset is replaced by the page tokens of a later version, unless the connection has an
+  ``api_version``.
 """
 
 from __future__ import annotations
@@ -33,19 +33,21 @@ __all__ = ["Paginator", "read_all_items", "read_first_items"]
 
 T = TypeVar("T")
 
-# Items on a page where the call names no limit, or 0 (reference: "Runs list", limit).
+# Items on a page if the call has no limit, or 0 (reference: "Runs list", limit).
 DEFAULT_LIMIT = 20
-# Pages in a row that may bring nothing new: a list of 10,000 items, of which none is to be seen.
+# Consecutive pages without new items, as in a list of 10,000 items that the caller may not see.
 MAX_PAGES_WITHOUT_ITEMS = 1000
 
 
 class Paginator(Generic[T]):
-    """A list under way: what to ask next, and which of the items that came are new.
+    """Produces the calls for the pages of a list, and drops repeated items.
 
-    :ivar offset: items before the next page, as far as is known.
-    :ivar limit: items on a page at the most; None for the service's default.
-    :ivar token: the next page's token; None where pages go by offset.
-    :ivar has_ended: whether the last page was read.
+    :param call: the call for the first page.
+
+    :ivar offset: number of items before the next page.
+    :ivar limit: items on a page at most; None for the service's default.
+    :ivar token: token of the next page; None if pages go by offset.
+    :ivar is_exhausted: whether the last page was read.
     """
 
     def __init__(self, call: Call[Page[T]]) -> None:
@@ -54,12 +56,12 @@ class Paginator(Generic[T]):
         self.limit: int | None = parameters.pop("limit", None)
         self.token: str | None = parameters.pop("page_token", None)
         self.is_exhausted = False
-        # All pages come from one version, whatever a page is asked for with.
+        # All pages come from one version, also those with a page_token.
         version = call.api_version()
         self._call = replace(call, parameters=parameters, default_api_version=version)
         self._seen: set[int] = set()
         self._tokens: set[str] = set()
-        # Where each page was seen first, by the ids on it.
+        # The first offset of each page, by the ids on it.
         self._places: dict[tuple[int, ...], int] = {}
         self._pages_without_items = 0
         self._refused_offset: BadRequestError | None = None
@@ -76,7 +78,7 @@ class Paginator(Generic[T]):
         return self._call.with_parameters(**place)
 
     def next_page(self) -> Generator[Any, Any, list[T]]:
-        """Read the next page and return its items that are new: an exchange.
+        """Read the next page and return its new items; a workflow.
 
         :raises UnexpectedResponseError: the list does not advance.
         """
@@ -85,13 +87,14 @@ class Paginator(Generic[T]):
                 page: Page[T] = yield self.call()
             except BadRequestError as error:
                 if not self.reduce_limit(error):
-                    self._go_on_by_token(error)
+                    self._restart_with_tokens(error)
             else:
                 return self.add_page(page)
 
     def add_page(self, page: Page[T]) -> list[T]:
-        """Take the answer of :meth:`call` and return its items that are new.
+        """Take the result of :meth:`call` and return its new items.
 
+        :param page: the page.
         :raises UnexpectedResponseError: the list does not advance.
         """
         ids = tuple(page.ids)
@@ -107,11 +110,17 @@ class Paginator(Generic[T]):
         return new
 
     def seek(self, offset: int) -> None:
-        """Read on from this offset; for who knows better how far the last page reached."""
+        """Continue from an offset, for a caller that knows better how far the last page reached.
+
+        :param offset: number of items before the next page.
+        """
         self.offset, self.is_exhausted = max(0, offset), False
 
     def reduce_limit(self, error: BadRequestError) -> bool:
-        """Take a smaller limit where one was refused; return whether there is one."""
+        """Reduce the limit if an error is about it; return whether it was reduced.
+
+        :param error: the error of :meth:`call`.
+        """
         if isinstance(error, (NotFoundError, ConflictError)):
             return False
         smaller = _smaller_limit(error.api_message, self.limit)
@@ -119,8 +128,8 @@ class Paginator(Generic[T]):
             self.limit = smaller
         return smaller is not None
 
-    def _go_on_by_token(self, error: BadRequestError) -> None:
-        """Begin again with page tokens where an offset was refused; else raise the error."""
+    def _restart_with_tokens(self, error: BadRequestError) -> None:
+        """Start again with page tokens if an offset was refused; else raise the error."""
         is_about_offset = re.search(r"\boffset\b", error.api_message, re.IGNORECASE)
         if not self.offset or self.token is not None or not is_about_offset:
             raise error
@@ -140,7 +149,7 @@ class Paginator(Generic[T]):
         place = self._places.setdefault(ids, self.offset)
         if has_new or not ids:
             return
-        # Pages by offset may overlap, and a list may grow meanwhile, but hardly by two whole pages.
+        # Pages by offset may overlap, and a list may grow, but hardly by two whole pages.
         least = 1 if self.token is not None else 2 * self._page_size
         if self.offset - place >= least:
             raise self._does_not_advance("the same page came once more")
@@ -159,14 +168,14 @@ class Paginator(Generic[T]):
 
     def _does_not_advance(self, why: str) -> UnexpectedResponseError:
         error = UnexpectedResponseError(
-            status=200, excerpt=f"but the list does not advance: {why}, though more are to follow"
+            status=200, excerpt=f"but the list does not advance: {why}, although more should follow"
         )
         error.call = self._call.name
         return error
 
 
 def read_all_items(call: Call[Page[T]]) -> Generator[Any, Any, list[T]]:
-    """Read a list to its end and return its items: an exchange.
+    """Read a list to its end and return its items; a workflow.
 
     :param call: the call for the first page.
     :raises UnexpectedResponseError: the list does not advance.
@@ -179,9 +188,9 @@ def read_all_items(call: Call[Page[T]]) -> Generator[Any, Any, list[T]]:
 
 
 def read_first_items(call: Call[Page[T]]) -> Generator[Any, Any, list[T]]:
-    """Read a list as far as a page that holds items, and return them: an exchange.
+    """Read a list up to the first page with items, and return these; a workflow.
 
-    One request mostly, for who needs to know whether a list holds anything.
+    It mostly takes one request to know whether a list is empty.
 
     :param call: the call for the first page.
     :raises UnexpectedResponseError: the list does not advance.
@@ -194,7 +203,7 @@ def read_first_items(call: Call[Page[T]]) -> Generator[Any, Any, list[T]]:
 
 
 def _smaller_limit(message: str, limit: int | None) -> int | None:
-    """Return the largest limit that a refusal allows; None where it is not about the limit."""
+    """Return the largest limit that an error allows; None if it is not about the limit."""
     if not re.search(r"\blimit\b", message, re.IGNORECASE):
         return None
     named = [int(number) for number in re.findall(r"\b[0-9]{1,6}\b", message)]

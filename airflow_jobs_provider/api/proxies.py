@@ -1,23 +1,23 @@
-"""Which proxy a client uses, and which certificates it trusts: the one rule of both faces.
+"""Selects the proxy and the trusted certificates of both clients.
 
-The choice is that of ``requests``, made by its own functions:
+The rules are those of ``requests``, applied by its own functions:
 
 ======================================  ==========================================================
 Setting                                 Effect
 ======================================  ==========================================================
 Host is a loopback address              never a proxy (``requests`` would use one)
-``proxies`` of the connection           wins over the environment; keys as ``requests`` takes them:
+``proxies`` of the connection           precedes the environment; keys as ``requests`` takes them:
                                         ``https://host``, ``https``, ``all://host``, ``all``; null
                                         for no proxy
-``HTTPS_PROXY``, ``HTTP_PROXY``         for an https or http workspace; lower case wins
-``ALL_PROXY``                           where neither is set
+``HTTPS_PROXY``, ``HTTP_PROXY``         for an https or http workspace; lower case first
+``ALL_PROXY``                           if neither is set
 ``NO_PROXY``                            hosts, domains, ``host:port``, IPv4 networks as CIDR
-Address of the proxy                    ``http://`` if it has no scheme; ``https://`` speaks TLS to
-                                        the proxy; user and password may stand in it
+URL of the proxy                        ``http://`` if it has no scheme; ``https://`` is TLS to the
+                                        proxy; it may have user and password
 SOCKS                                   refused with :class:`~.errors.InvalidProxyError`
 ``verify`` of the connection            ``false``, or the path of a CA bundle: a file or a directory
-``REQUESTS_CA_BUNDLE``                  where ``verify`` is not set
-``CURL_CA_BUNDLE``                      where neither is set
+``REQUESTS_CA_BUNDLE``                  if ``verify`` is not set
+``CURL_CA_BUNDLE``                      if neither is set
 none of these                           the bundle of ``certifi``
 ======================================  ==========================================================
 """
@@ -37,6 +37,7 @@ from urllib.parse import unquote, urlsplit
 from airflow_jobs_provider.api.errors import CertificateError, InvalidProxyError
 
 __all__ = [
+    "WHERE_PROXIES_ARE_SET",
     "Proxies",
     "Route",
     "choose_route",
@@ -55,10 +56,10 @@ WHERE_PROXIES_ARE_SET = (
 
 @dataclass(frozen=True, slots=True)
 class Proxies:
-    """Proxies as ``requests`` takes them. The repr shows none: their URLs may hold a password.
+    """Proxies of a connection. The repr does not show them, since a URL may hold a password.
 
-    :param by_scheme: URL of a proxy by ``http``, ``https``, ``all`` or ``https://host``; None for
-        no proxy.
+    :param by_scheme: URL of a proxy by ``http``, ``https``, ``all`` or ``https://host``, as for
+        ``requests``; None for no proxy. Default: those of the environment.
     """
 
     by_scheme: Mapping[str, str | None] = field(repr=False, default_factory=dict)
@@ -66,10 +67,10 @@ class Proxies:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How a host is reached. The repr shows no password.
+    """The proxy and the certificates for a host. The repr shows no password.
 
-    :ivar proxy: URL of the proxy, with its credentials; None to connect directly.
-    :ivar address: URL of the proxy without its credentials; empty without a proxy.
+    :ivar proxy: URL of the proxy with user and password; None for a direct connection.
+    :ivar address: URL of the proxy without user and password; empty for a direct connection.
     :ivar verify: whether TLS certificates are checked, or the path of the CA bundle.
     """
 
@@ -78,45 +79,48 @@ class Route:
     verify: bool | str
 
 
-# How hosts have answered this process. Of the process, since each task and each poller has a client
-# of its own, and a wrong setting must be told from an outage by all of them.
+# Routes by which a host has responded. For the whole process, since each task and each poller has
+# its own client, and all of them must distinguish a wrong setting from an outage.
 _reached: set[str] = set()
 
 
 def route_name(host: str, address: str) -> str:
-    """Name how a host is reached.
+    """Return the name of a route.
 
     :param host: the host, with its port if any.
-    :param address: URL of the proxy without its credentials; empty without a proxy.
+    :param address: URL of the proxy without user and password; empty for a direct connection.
     """
     return f"{host} by {address}" if address else host
 
 
 def record_reached(route: str) -> None:
-    """Take note that a host has answered.
+    """Record that a host has responded.
 
-    :param route: how it was reached, as :func:`route_name` names it.
+    :param route: the route, from :func:`route_name`.
     """
     _reached.add(route)
 
 
 def was_reached(route: str) -> bool:
-    """Whether a host has answered by this route, so that a failure is an outage."""
+    """Return whether a host has responded by this route, so that a failure is an outage.
+
+    :param route: the route, from :func:`route_name`.
+    """
     return route in _reached
 
 
 def choose_route(url: str, proxies: Proxies, verify: bool | str) -> Route:
-    """Choose proxy and trust for an address.
+    """Return the proxy and the certificates for a URL.
 
-    :param url: the workspace's address.
+    :param url: the workspace's URL.
     :param proxies: proxies of the connection.
-    :param verify: check TLS certificates, or the path of a CA bundle.
-    :raises InvalidProxyError: the proxy's URL is not usable, or of a kind that is not supported.
-    :raises CertificateError: the CA bundle is not there.
+    :param verify: whether to check TLS certificates, or the path of a CA bundle.
+    :raises InvalidProxyError: the proxy's URL is invalid, or its scheme is not supported.
+    :raises CertificateError: the CA bundle does not exist.
     """
     route = _choose(url, proxies, verify)
     if isinstance(route, Exception):
-        # Raised here, where no local variable holds the proxy's password.
+        # Raised here, since no local variable of this frame holds the proxy's password.
         raise route
     return route
 
@@ -128,7 +132,7 @@ def _choose(
 
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    # None switches the environment's proxy off; the types of requests do not say so.
+    # None disables the environment's proxy, although the type hints of requests lack it.
     given: dict[str, Any] = dict(proxies.by_scheme)
     with requests.Session() as session:
         settings = session.merge_environment_settings(url, given, None, verify, None)
@@ -148,7 +152,7 @@ def _choose(
 
 
 def _with_proxy(proxy: str, host: str, verify: bool | str) -> Route | InvalidProxyError:
-    # As requests, which stumbles over user and password there.
+    # As requests does; it fails if there are user and password.
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     try:
         parts = urlsplit(proxy)
@@ -157,9 +161,9 @@ def _with_proxy(proxy: str, host: str, verify: bool | str) -> Route | InvalidPro
         parts, port = urlsplit(""), None
     scheme, hostname = parts.scheme.lower(), parts.hostname or ""
     if not hostname:
-        # Not quoted: what stands in the wrong place may be a password.
+        # Not quoted, since it may contain a password.
         return InvalidProxyError(
-            f"the proxy for {host} is not an address such as http://proxy.example.com:3128. "
+            f"the proxy for {host} is not a URL such as http://proxy.example.com:3128. "
             f"{WHERE_PROXIES_ARE_SET}",
             host=host,
         )
@@ -182,12 +186,12 @@ def _with_proxy(proxy: str, host: str, verify: bool | str) -> Route | InvalidPro
 
 
 def _fits_a_header(text: str) -> bool:
-    """Whether the text can be sent as user or password: ISO 8859-1, no control characters."""
+    """Return whether a user or password can be sent: ISO 8859-1, no control characters."""
     return all(character.isprintable() and ord(character) < 256 for character in text)
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host is this machine, as name or address in any notation.
+    """Return whether a host is this machine; any notation of name or address counts.
 
     :param host: host name or address, without brackets and port.
     """
@@ -198,7 +202,7 @@ def is_loopback(host: str) -> bool:
         address = ipaddress.ip_address(name)
     except ValueError:
         try:
-            # The short forms that the system's own look-up takes, such as 127.1.
+            # The short forms that the system's resolver accepts, such as 127.1.
             address = ipaddress.ip_address(socket.inet_aton(name))
         except (OSError, UnicodeError):
             return False
@@ -207,10 +211,10 @@ def is_loopback(host: str) -> bool:
 
 
 def ssl_context(verify: bool | str, host: str) -> ssl.SSLContext | bool:
-    """Return what checks certificates as ``requests`` does, for aiohttp; reads files, so blocks.
+    """Return the ``ssl`` argument for aiohttp; blocks, since it reads files.
 
-    :param verify: as :attr:`Route.verify` has it.
-    :param host: named in the error.
+    :param verify: :attr:`Route.verify`.
+    :param host: the host, for the error.
     :raises CertificateError: the CA bundle cannot be read.
     """
     from requests.certs import where  # type: ignore[attr-defined]
@@ -227,7 +231,7 @@ def ssl_context(verify: bool | str, host: str) -> ssl.SSLContext | bool:
 
 @functools.lru_cache(maxsize=8)
 def _context(bundle: str, _changed: int) -> ssl.SSLContext:
-    """Read a bundle once for all clients of the process, again when it has changed."""
+    """Read a CA bundle once for all clients of the process, and again when it has changed."""
     if Path(bundle).is_dir():
         return ssl.create_default_context(capath=bundle)
     return ssl.create_default_context(cafile=bundle)

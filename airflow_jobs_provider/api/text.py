@@ -1,4 +1,4 @@
-"""Text from the service, made safe for a log line or an error message."""
+"""Makes text of the service safe for log lines, error messages and links."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 def printable(text: object, limit: int | None = None) -> str:
     r"""Return text on one line, with control characters and line breaks as escapes such as ``\n``.
 
-    :param text: the text; anything else is converted with ``str``.
-    :param limit: characters of the text to keep, followed by ``...`` where more were given; None
-        (default) for all.
+    :param text: the text; any other value is converted with ``str``.
+    :param limit: longest text in characters, after which ``...`` stands; None (default) for all.
     """
     shown = str(text)
     is_cut = limit is not None and len(shown) > limit
@@ -28,10 +27,9 @@ def printable(text: object, limit: int | None = None) -> str:
 
 
 def printable_lines(text: str) -> str:
-    """Return text of several lines, such as a trace, indented, with control characters as escapes.
+    """Return text of several lines, such as a traceback, with control characters as escapes.
 
-    No line of it can be taken for a line of the log. Colors, as notebooks' traces have them, are
-    left out.
+    Lines are indented, so that none can pass for a line of the log. Colors are removed.
 
     :param text: the text.
     """
@@ -40,9 +38,9 @@ def printable_lines(text: str) -> str:
 
 
 def safe_url(text: str) -> str | None:
-    """Return text if it is an address that a browser may be sent to, else None.
+    """Return a URL if it is safe as a link; else None.
 
-    :param text: what the service gave as an address; only http and https are good.
+    :param text: the URL; only http and https are safe.
     """
     try:
         parts = urlsplit(text)

@@ -1,27 +1,31 @@
-"""An Airflow connection, read once: the workspace's address, the credentials, the options.
+"""Reads an Airflow connection: the workspace's URL, the credentials and the options.
 
-Takes a connection of type ``databricks_jobs``, and one of type ``databricks`` as it is:
+The connection has the type ``databricks_jobs``, or ``databricks`` as the official provider uses it:
 
 ========================  =========================================================================
 Field                     Meaning
 ========================  =========================================================================
 Host                      with or without scheme, port and path; ``https`` unless it says otherwise
-Schema                    ``http`` or ``https``, where the host has no scheme; else not used
-Port                      where the host has none
+Schema                    ``http`` or ``https``, if the host has no scheme; else not used
+Port                      if the host has none
 Password                  a token, if there is no login or the login is ``token``
 Login and Password        user and password
-Extra ``token``           a token; wins over login and password
-Extra ``host``            where the field is empty
+Extra ``token``           a token; precedes login and password
+Extra ``host``            if the field Host is empty
 Extra ``allow_http``      ``true`` sends credentials over plain http to another machine
 Extra ``verify``          ``false`` checks no TLS certificate; a path names a CA bundle
 Extra ``proxies``         proxies as ``requests`` takes them, such as ``{"https": "http://..."}``;
                           see :mod:`airflow_jobs_provider.api.proxies`
-Extra ``timeout_seconds`` longest wait for the next bytes of an answer
+Extra ``timeout_seconds`` longest wait in seconds for the next bytes of a response; default 60
 Extra ``api_version``     version of the Jobs API for all calls: ``2.0``, ``2.1`` or ``2.2``; if
                           empty, each request is sent to the version that it needs
 ========================  =========================================================================
 
-Without token, user and password, the ``.netrc`` file is asked (``NETRC`` names another one).
+Without token, user and password, the credentials are read from ``.netrc``, or from the file that
+the environment variable ``NETRC`` names.
+
+To add an authentication method, add a module to :mod:`airflow_jobs_provider.api.auth`, and choose
+it in ``_credentials`` by the fields of the connection.
 """
 
 from __future__ import annotations
@@ -45,8 +49,8 @@ if TYPE_CHECKING:
 __all__ = ["WorkspaceAccess"]
 
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+")  # a name, or an IPv6 address
-# Ways to authenticate that the official provider's connections may ask for and this one lacks.
-_OTHER_WAYS = (
+# Extra fields for authentication methods of the official provider that are not supported here.
+_UNSUPPORTED_METHODS = (
     "azure_tenant_id",
     "use_azure_managed_identity",
     "use_default_azure_credential",
@@ -59,7 +63,19 @@ _OTHER_WAYS = (
 
 @dataclass(frozen=True, slots=True)
 class WorkspaceAccess:
-    """What a client needs to know to talk to a workspace. Its repr shows no secret."""
+    """The settings of a client for a workspace. The repr shows no secret.
+
+    :ivar base_url: URL of the workspace.
+    :ivar credentials: the credentials.
+    :ivar allow_http: whether credentials may be sent over plain http to another machine; default
+        False.
+    :ivar verify: whether TLS certificates are checked, or the path of a CA bundle; default True.
+    :ivar proxies: proxies; default those of the environment.
+    :ivar timeout_seconds: longest wait in seconds for the next bytes of a response; None (default)
+        if the connection does not say.
+    :ivar api_version: version of the Jobs API for all calls; None (default): each request selects
+        it.
+    """
 
     base_url: str
     credentials: Credentials
@@ -73,14 +89,15 @@ class WorkspaceAccess:
     def from_connection(cls, connection: Connection) -> WorkspaceAccess:
         """Read a connection.
 
-        :raises ValueError: the connection names no usable host, or no version that there is.
-        :raises CredentialsError: it has no usable credentials.
+        :param connection: the Airflow connection.
+        :raises ValueError: the host, the proxies or the ``api_version`` are invalid.
+        :raises CredentialsError: there are no usable credentials.
         """
         try:
             return cls._from_connection(connection)
         except (ValueError, CredentialsError) as error:
-            # Without the frames below: a traceback with local variables, as Airflow 3.0 logs it,
-            # would show what stands in the connection. Nor with the connection itself.
+            # Without the connection and the frames below: Airflow 3.0 logs tracebacks with local
+            # variables, which would show the connection's secrets.
             del connection
             raise error.with_traceback(None) from None
 
@@ -90,7 +107,7 @@ class WorkspaceAccess:
         name = connection.conn_id or ""
         base_url = _base_url(connection, extra)
         verify = extra.get("verify")
-        if verify in (None, ""):  # a form's empty field is no wish to check nothing
+        if verify in (None, ""):  # an empty field of the form
             verify = True
         timeout = extra.get("timeout_seconds")
         return cls(
@@ -105,7 +122,7 @@ class WorkspaceAccess:
 
 
 def _api_version(value: object, name: str) -> str | None:
-    version = str(value or "").strip()  # in JSON, 2.1 may be a number
+    version = str(value or "").strip()  # may be a number in JSON
     if not version:
         return None
     if version not in API_VERSIONS:
@@ -117,7 +134,7 @@ def _api_version(value: object, name: str) -> str | None:
 
 
 def _proxies(value: object, name: str) -> Proxies:
-    if isinstance(value, str) and value.strip():  # a form's field brings text
+    if isinstance(value, str) and value.strip():  # from the connection form
         try:
             value = json.loads(value)
         except ValueError:
@@ -127,7 +144,7 @@ def _proxies(value: object, name: str) -> Proxies:
         scheme and isinstance(scheme, str) and isinstance(url, (str, type(None)))
         for scheme, url in proxies.items()
     ):
-        # Not quoted: a proxy's URL may hold a password.
+        # Not quoted, since a proxy's URL may hold a password.
         raise ValueError(
             f"the proxies in the extra of connection {name!r} are not a JSON object such as "
             '{"https": "http://proxy.example.com:3128"}'
@@ -139,7 +156,7 @@ def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:
     host = str(connection.host or extra.get("host") or "").strip()
     if not host:
         raise ValueError(
-            f"connection {connection.conn_id!r} has no host. Put the workspace's address there, "
+            f"connection {connection.conn_id!r} has no host. Set it to the workspace's URL, "
             "such as https://adb-1234567890123456.7.azuredatabricks.net"
         )
     if "://" not in host:
@@ -155,9 +172,9 @@ def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:
         or not _HOST.fullmatch(parts.hostname or "")
         or port == -1
     ):
-        # Not quoted: what stands in the wrong field may be a token.
+        # Not quoted, since a token may be in the wrong field.
         raise ValueError(
-            f"the host of connection {connection.conn_id!r} is not the address of a workspace. It "
+            f"the host of connection {connection.conn_id!r} is not the URL of a workspace. It "
             "should look like https://adb-1234567890123456.7.azuredatabricks.net"
         )
     netloc = parts.netloc.rpartition("@")[2]
@@ -174,11 +191,11 @@ def _credentials(
     login, password = connection.login, connection.password
     if extra.get("token"):
         return auth.Token(str(extra["token"]))
-    for way in _OTHER_WAYS:
-        if extra.get(way):
+    for field_name in _UNSUPPORTED_METHODS:
+        if extra.get(field_name):
             raise CredentialsError(
-                f"connection {name!r} asks for {way!r}, which is not supported. Give it a token in "
-                "the password, or user and password"
+                f"connection {name!r} asks for {field_name!r}, which is not supported. Give it a "
+                "token in the password, or user and password"
             )
     if password and login in (None, "", "token"):
         return auth.Token(password)
@@ -194,7 +211,7 @@ def _is_bool(text: str) -> bool:
 
 
 def _is_true(value: object) -> bool:
-    """A form of the Airflow UI may bring a boolean as text."""
+    """Return whether a value is true; the connection form may store a boolean as text."""
     if isinstance(value, str):
         return value.strip().lower() in ("true", "1", "yes")
     return bool(value)
