@@ -25,6 +25,8 @@ MAX_LIMIT_SINCE_2_1 = 25
 LISTED_TASKS = 100
 LAST_OFFSET = 10_000
 
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 
 @dataclass(eq=False)
 class Run:
@@ -103,6 +105,7 @@ class ManyRuns:
     :ivar requests_per_second: above it the answer is 429; None for no limit.
     :ivar retry_after: the Retry-After header of a 429.
     :ivar list_runs: answers lists in place of the service's own way.
+    :ivar get_run: answers ``runs/get`` in place of the service's own way.
     :ivar odd: what ``runs/get`` answers for some runs, in place of the run.
     :ivar found_active: how often ``runs/get`` showed a run that had not ended.
     :ivar latest: runs that ``runs/get`` showed lately, in this order.
@@ -124,7 +127,8 @@ class ManyRuns:
     throttled: int = 0
     found_active: int = 0
     latest: deque[int] = field(default_factory=lambda: deque(maxlen=1000))
-    list_runs: Callable[[web.Request], Awaitable[web.Response]] | None = None
+    list_runs: Answer | None = None
+    get_run: Answer | None = None
     _recent: deque[float] = field(default_factory=deque)
 
     def add(self, count: int, *, lasting: float = 3600, first_id: int | None = None) -> list[int]:
@@ -146,7 +150,7 @@ class ManyRuns:
         app = web.Application(middlewares=[self._count])
         for version in ("2.0", "2.1", "2.2"):
             base = f"/api/{version}/jobs/runs"
-            app.router.add_get(f"{base}/get", self._get)
+            app.router.add_get(f"{base}/get", self._get_as_told)
             app.router.add_get(f"{base}/list", self._list_as_told)
             app.router.add_get(f"{base}/get-output", self._output)
         app.router.add_post("/set-up", self._set_up)
@@ -177,6 +181,9 @@ class ManyRuns:
         answer: web.StreamResponse = await handler(request)
         return answer
 
+    async def _get_as_told(self, request: web.Request) -> web.StreamResponse:
+        return await (self.get_run or self._get)(request)
+
     async def _get(self, request: web.Request) -> web.Response:
         # The official provider's triggers send what they ask for in the body of the GET.
         asked = request.query or await request.json()
@@ -199,7 +206,7 @@ class ManyRuns:
         output = {"result": str(run.run_id)}
         return web.json_response({"metadata": run.as_json(time.time()), "notebook_output": output})
 
-    async def _list_as_told(self, request: web.Request) -> web.Response:
+    async def _list_as_told(self, request: web.Request) -> web.StreamResponse:
         return await (self.list_runs or self._list)(request)
 
     async def _list(self, request: web.Request) -> web.Response:

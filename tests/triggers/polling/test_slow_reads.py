@@ -15,14 +15,15 @@ from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.polling import list_pages, outages, run_lists, slow_reads
 from airflow_jobs_provider.triggers.polling.poller import RunPoller
 from airflow_jobs_provider.triggers.polling.registry import get_poller
+from tests.fakes.many_runs import ManyRuns
 
 SLOW = 1
 RUNNING = {"life_cycle_state": "RUNNING"}
 ENDED = {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}
 
 
-class Service:
-    """A service that answers for some runs byte by byte, until it is told to go on."""
+class SlowResponses:
+    """Answers for some runs byte by byte, until it is told to go on."""
 
     def __init__(self) -> None:
         self.slow = {SLOW}
@@ -53,7 +54,7 @@ class Service:
         """Answer ``runs/list``: byte by byte where lists are slow, else they may not be read."""
         self.asked_lists += 1
         if not self.slow_lists:
-            return await self.refuse(request)
+            return web.json_response({"error_code": "PERMISSION_DENIED"}, status=403)
         response = web.StreamResponse()
         await response.prepare(request)
         while not self.go_on.is_set():
@@ -61,21 +62,14 @@ class Service:
             await asyncio.sleep(0.02)
         return response
 
-    async def refuse(self, _request: web.Request) -> web.Response:
-        """Answer everything else: lists may not be read."""
-        return web.json_response({"error_code": "PERMISSION_DENIED"}, status=403)
-
 
 @pytest.fixture
-async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Service]:
+async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlowResponses]:
     """The service and the connection to it; a read is slow after a fifth of a second."""
     monkeypatch.setattr(slow_reads, "SLOW_AFTER_SECONDS", 0.2)
     monkeypatch.setattr(slow_reads, "CHECK_AGAIN_AFTER_SECONDS", 0.1)
-    one = Service()
-    app = web.Application()
-    app.router.add_get("/api/2.0/jobs/runs/get", one.get)
-    app.router.add_get("/api/2.0/jobs/runs/list", one.list)
-    app.router.add_route("*", "/{any:.*}", one.refuse)
+    one = SlowResponses()
+    app = ManyRuns(get_run=one.get, list_runs=one.list).app()
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
@@ -96,7 +90,7 @@ def wait_for(poller: RunPoller, run_id: int) -> asyncio.Task[Any]:
     return asyncio.create_task(poller.wait_for_change(run_id, period=0.1, known=known))
 
 
-async def test_one_slow_answer_holds_up_nobody(service: Service) -> None:
+async def test_one_slow_answer_holds_up_nobody(service: SlowResponses) -> None:
     """All others are read on while its bytes trickle in; it is asked for once, and given."""
     poller = get_poller(DatabricksJobsHook(retry_delay=0.05))
     slow, *others = (wait_for(poller, run_id) for run_id in (SLOW, 2, 3))
@@ -112,7 +106,7 @@ async def test_one_slow_answer_holds_up_nobody(service: Service) -> None:
     assert service.asked[SLOW] <= 2
 
 
-async def test_all_answers_are_slow(service: Service) -> None:
+async def test_all_answers_are_slow(service: SlowResponses) -> None:
     """Where nobody is answered in time, each gets its answer when it comes, and nothing spins."""
     service.slow = {1, 2, 3}
     service.state = ENDED
@@ -128,7 +122,7 @@ async def test_all_answers_are_slow(service: Service) -> None:
 
 
 async def test_a_slow_list_holds_up_nobody_for_long(
-    service: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    service: SlowResponses, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After its own deadline, far below that of other answers, the runs are read one by one."""
     caplog.set_level("INFO")
