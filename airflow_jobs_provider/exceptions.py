@@ -1,4 +1,4 @@
-"""What the operators and the sensor raise: a run that did not end well, or an error of the API."""
+"""The exceptions of operators and sensor: a run that did not succeed, or an error of the API."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["DatabricksRunFailedError", "DatabricksRunTimeoutError", "airflow_exc
 
 
 class DatabricksRunFailedError(AirflowException):
-    """A run ended, but not well: it failed, timed out, was canceled or skipped.
+    """A run ended without success: it failed, timed out, was canceled or skipped.
 
     :ivar run_id: the run.
     :ivar state: its state.
-    :ivar run_page_url: its page in the workspace.
-    :ivar outputs: its own, or that of each task that failed, their errors and traces included.
-    :ivar task_key: the task, where it is the run of one task of another run; else None.
+    :ivar run_page_url: its page in the workspace; empty if unknown.
+    :ivar outputs: its output, or that of each failed task, with errors and stack traces.
+    :ivar task_key: the task, if it is the run of one task of another run; else None.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class DatabricksRunFailedError(AirflowException):
         lines = [f"{subject} ended {meaning} ({self.state})"]
         failed = [output for output in self.outputs if not output.state.is_successful]
         for output in failed:
-            # Where the only error is the state message, it has been told.
+            # The state message is in the first line already.
             is_told = output.error in ("", self.state.state_message) and len(failed) == 1
             if output.task_key or not is_told:
                 lines += output.failure_lines()
@@ -63,7 +63,7 @@ class DatabricksRunFailedError(AirflowException):
 
 
 class DatabricksRunTimeoutError(AirflowException):
-    """The task's own patience ended before the run did; with ``cancel_on_kill`` it was canceled.
+    """The task timed out before the run ended. With ``cancel_on_kill`` the run was canceled.
 
     :ivar run_id: the run.
     :ivar limit: the argument that set the limit: ``execution_timeout`` or
@@ -81,12 +81,12 @@ class DatabricksRunTimeoutError(AirflowException):
 def airflow_exceptions() -> Iterator[None]:
     """Raise errors of the Jobs API as exceptions of Airflow; ``is_final`` decides on retries.
 
-    What is raised is an exception of both kinds: it is caught as the error's own class, such as
-    :class:`~airflow_jobs_provider.api.errors.ServerError`, and keeps its attributes; and it is
-    caught as an AirflowException, or as an AirflowFailException where the error is final.
+    The exception has two base classes. It is caught as the error's own class, such as
+    :class:`~airflow_jobs_provider.api.errors.ServerError`, and keeps its attributes. It is also
+    caught as an AirflowException, or as an AirflowFailException if the error is final.
 
-    :raises AirflowFailException: the same request can never succeed: Airflow does not retry.
-    :raises AirflowException: any other error of the API: the DAG's ``retries`` decide.
+    :raises AirflowFailException: the same request can never succeed. Airflow does not retry.
+    :raises AirflowException: any other error of the API. The DAG's ``retries`` decide.
     """
     from airflow_jobs_provider.api.errors import JobsAPIError
 
@@ -95,7 +95,7 @@ def airflow_exceptions() -> Iterator[None]:
     except JobsAPIError as error:
         if isinstance(error, AirflowException):
             raise
-        # Its words are told; its trace, printed above them, would only tell them twice.
+        # "from None": a chained trace would only repeat the message.
         raise _as_airflow_exception(error) from None
 
 
@@ -109,6 +109,6 @@ def _as_airflow_exception(error: JobsAPIError) -> AirflowException:
 
 @cache
 def _class_of_both(kind: Any, of_airflow: Any) -> Any:
-    """Return the class of an error that is both, under the name that it has without Airflow."""
+    """Return a class with both bases, under the name of the API's error."""
     facts = {"__module__": kind.__module__, "__doc__": kind.__doc__}
     return type(kind.__name__, (kind, of_airflow), facts)

@@ -1,4 +1,4 @@
-"""How a run that has ended becomes the end of an Airflow task: on a worker or in the triggerer."""
+"""The result of a task from its ended run: the output or an exception, on worker and triggerer."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.xcom import OUTPUT_TRUNCATED_KEY, RESERVED_KEYS, RETURN_VALUE_KEY
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.api.workflows.base import Workflow
     from airflow_jobs_provider.api.workflows.progress import Log
 
@@ -29,12 +30,12 @@ __all__ = ["RunResult", "read_result", "result_or_raise"]
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a run that ended well gave back.
+    """The output of a run that succeeded.
 
-    :ivar value: the text given to ``dbutils.notebook.exit()`` or None; a list of such for a
-        ``for_each_task``; a dict of such by task key for a run of several tasks.
+    :ivar value: the text given to ``dbutils.notebook.exit()``, or None; a list of them for a
+        ``for_each_task``; a dict of them by task key for a run of several tasks.
     :ivar truncated: whether a part of it is missing.
-    :ivar by_task: what each task gave back by its key, where the run tells tasks, be it only one.
+    :ivar by_task: the output of each task by its key, if the run lists tasks.
     """
 
     value: OutputValue | dict[str, OutputValue] = None
@@ -42,11 +43,11 @@ class RunResult:
     by_task: Mapping[str, OutputValue] = field(default_factory=dict)
 
     def xcoms(self, log: Log, *, multiple_outputs: bool = False) -> dict[str, Any]:
-        """Return what a task pushes of it by key; no ``return_value`` for None.
+        """Return the task's XComs by key; no ``return_value`` if it is None.
 
-        :param log: told which tasks' outputs have no XCom of their own.
-        :param multiple_outputs: push each task's output under the task's key as well, None too, as
-            Airflow does; but under none of :data:`.xcom.RESERVED_KEYS`.
+        :param log: the task's logger.
+        :param multiple_outputs: push each task's output under the task's key as well, also None, as
+            Airflow does, but under none of :data:`.xcom.RESERVED_KEYS`; default False.
         """
         xcoms: dict[str, Any] = {}
         if multiple_outputs:
@@ -67,21 +68,22 @@ class RunResult:
 
 
 def read_result(
-    run: Mapping[str, Any],
+    run: Run,
     log: Log,
     *,
     want_output: bool = True,
     max_output_bytes: int | None = None,
     fail_on_partial_success: bool = True,
 ) -> Workflow[RunResult]:
-    """Read a run's output; return it, or raise where the run did not succeed: a workflow.
+    """Read a run's output and return it, or raise where the run did not succeed: a workflow.
 
-    Output that cannot be read never spoils a verdict: it is a warning in the log.
+    Output that cannot be read does not change the result; it is a warning in the log.
 
-    :param run: the run, ended, as ``runs/get`` answers it.
-    :param log: the task's log.
-    :param want_output: read a good run's output; the errors of a bad one are always read.
-    :param max_output_bytes: cut each text off after so many bytes of UTF-8; None for no limit.
+    :param run: the run, ended, as ``runs/get`` returned it.
+    :param log: the task's logger.
+    :param want_output: read the output of a run that succeeded; default True. The errors of a run
+        that failed are always read.
+    :param max_output_bytes: cut off each text after so many bytes of UTF-8; default no limit.
     :param fail_on_partial_success: count the result SUCCESS_WITH_FAILURES as failed; default True.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     """
@@ -99,7 +101,7 @@ def read_result(
     state = RunState.from_run(run)
     is_successful = state.succeeded(fail_on_partial_success=fail_on_partial_success)
     if is_successful and not state.is_successful and not run.get("tasks"):
-        # A list does not tell a run's tasks; those that failed are to be named.
+        # runs/list does not list the tasks; the failed ones are named in the log.
         try:
             run = yield from whole_run(int(run["run_id"]))
         except JobsAPIError as error:
@@ -121,19 +123,19 @@ def read_result(
 
 
 def result_or_raise(
-    run: Mapping[str, Any],
+    run: Run,
     outputs: Sequence[TaskOutput],
     log: Log,
     *,
     max_output_bytes: int | None = None,
     fail_on_partial_success: bool = True,
 ) -> RunResult:
-    """Return what a run that ended well gave back; raise where it did not end well.
+    """Return the output of a run that succeeded; raise where it did not succeed.
 
     :param run: the run, ended.
-    :param outputs: what could be read of its outputs.
-    :param log: the task's log.
-    :param max_output_bytes: cut each text off after so many bytes of UTF-8; None for no limit.
+    :param outputs: its outputs, as far as they could be read.
+    :param log: the task's logger.
+    :param max_output_bytes: cut off each text after so many bytes of UTF-8; default no limit.
     :param fail_on_partial_success: count the result SUCCESS_WITH_FAILURES as failed; default True.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     """
@@ -161,7 +163,7 @@ def result_or_raise(
     )
 
 
-def _warn_of_failed_tasks(run: Mapping[str, Any], outputs: Sequence[TaskOutput], log: Log) -> None:
+def _warn_of_failed_tasks(run: Run, outputs: Sequence[TaskOutput], log: Log) -> None:
     read = {output.task_key: output for output in outputs}
     lines = [
         f"Run {run['run_id']} succeeded with failures, as is accepted ({RunState.from_run(run)})"

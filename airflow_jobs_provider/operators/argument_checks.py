@@ -1,6 +1,6 @@
 """Checks of the arguments of the operators and the sensor, in their constructors.
 
-What is templated is checked there if it is known, else when the task runs.
+A templated argument is checked there if it is known, else when the task runs.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from airflow_jobs_provider.operators.templates import has_unrendered
 __all__ = [
     "check_flags",
     "check_id",
+    "check_json_serializable",
     "check_retry_args",
-    "check_storable",
     "check_text",
     "check_token",
-    "check_whole",
-    "seconds",
+    "check_whole_number",
+    "to_seconds",
 ]
 
-# Longer than any wait, and what every clock and timer can count.
+# Longer than any wait, and in the range of every clock and timer.
 MAX_SECONDS = 10**9
 MAX_WHOLE = 2**63 - 1
 
 
 def check_id(name: str, value: Any) -> None:
-    """Check the id of a run or job, if it is given and known before the task runs.
+    """Check the id of a run or job, if it is given and known.
 
     :param name: name of the argument.
     :param value: the argument.
@@ -44,6 +44,7 @@ def check_id(name: str, value: Any) -> None:
 def check_flags(**flags: Any) -> None:
     """Check arguments that must be True or False.
 
+    :param flags: the arguments by name.
     :raises InvalidRequestError: one is something else, such as the text ``"False"``, which is true.
     """
     for name, value in flags.items():
@@ -51,10 +52,13 @@ def check_flags(**flags: Any) -> None:
             _refuse(name, "must be True or False", value)
 
 
-def check_whole(name: str, value: Any, *, least: int) -> None:
+def check_whole_number(name: str, value: Any, *, least: int) -> None:
     """Check an argument that must be a whole number, if it is given.
 
-    :raises InvalidRequestError: it is none, or less than the least.
+    :param name: name of the argument.
+    :param value: the argument.
+    :param least: its minimum.
+    :raises InvalidRequestError: it is no whole number, or too small or too large.
     """
     if value is None:
         return
@@ -65,6 +69,8 @@ def check_whole(name: str, value: Any, *, least: int) -> None:
 def check_text(name: str, value: Any) -> None:
     """Check an argument that must be text that is not empty, if it is known.
 
+    :param name: name of the argument.
+    :param value: the argument.
     :raises InvalidRequestError: it is something else.
     """
     if not has_unrendered(value) and not (isinstance(value, str) and value):
@@ -72,8 +78,9 @@ def check_text(name: str, value: Any) -> None:
 
 
 def check_token(value: Any) -> None:
-    """Check an ``idempotency_token`` once it is rendered, if it is given.
+    """Check a rendered ``idempotency_token``, if it is given.
 
+    :param value: the token.
     :raises InvalidRequestError: it is what a template without a value renders to.
     """
     if not isinstance(value, str):
@@ -87,22 +94,24 @@ def check_token(value: Any) -> None:
 
 
 @overload
-def seconds(name: str, value: None, *, zero: bool = False, optional: bool) -> None: ...
+def to_seconds(name: str, value: None, *, zero: bool = False, optional: bool) -> None: ...
 
 
 @overload
-def seconds(
+def to_seconds(
     name: str, value: float | timedelta, *, zero: bool = False, optional: bool = False
 ) -> float: ...
 
 
-def seconds(name: str, value: Any, *, zero: bool = False, optional: bool = False) -> float | None:
+def to_seconds(
+    name: str, value: Any, *, zero: bool = False, optional: bool = False
+) -> float | None:
     """Return an argument that is a number of seconds or a timedelta as seconds.
 
     :param name: name of the argument.
     :param value: the argument.
-    :param zero: whether it may be 0.
-    :param optional: whether it may be None.
+    :param zero: whether it may be 0; default False.
+    :param optional: whether it may be None; default False.
     :raises InvalidRequestError: it is something else, or out of bounds.
     """
     if value is None and optional:
@@ -118,6 +127,7 @@ def seconds(name: str, value: Any, *, zero: bool = False, optional: bool = False
 def check_retry_args(value: Any) -> None:
     """Check ``databricks_retry_args``: arguments for tenacity by name, or None.
 
+    :param value: the argument.
     :raises InvalidRequestError: it is something else.
     """
     if value is not None and not (
@@ -126,10 +136,11 @@ def check_retry_args(value: Any) -> None:
         _refuse("databricks_retry_args", "must be a dict of tenacity's arguments by name", value)
 
 
-def check_storable(retry_args: Mapping[str, Any] | None) -> None:
+def check_json_serializable(retry_args: Mapping[str, Any] | None) -> None:
     """Check the ``databricks_retry_args`` of a task that may defer: Airflow stores them as JSON.
 
-    :raises InvalidRequestError: they hold what JSON does not know, such as an object of tenacity.
+    :param retry_args: the argument.
+    :raises InvalidRequestError: a value is no JSON, such as an object of tenacity.
     """
     for name, value in (retry_args or {}).items():
         try:

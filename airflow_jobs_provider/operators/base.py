@@ -1,4 +1,4 @@
-"""What every task of this package shares: the connection and its hook."""
+"""The base class of all operators and the sensor: the connection and its hook."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
     check_retry_args,
     check_text,
-    check_whole,
-    seconds,
+    check_whole_number,
+    to_seconds,
 )
 
 if TYPE_CHECKING:
@@ -25,15 +25,9 @@ __all__ = ["DatabricksJobsBaseOperator"]
 
 
 class DatabricksJobsBaseOperator(BaseOperator):
-    """Base of the tasks that talk to a workspace.
+    """Base class of all operators and the sensor.
 
-    :param databricks_conn_id: Airflow connection; default ``databricks_default``.
-    :param databricks_retry_limit: tries of a request at the most; by default time decides.
-    :param databricks_retry_delay: seconds, or a timedelta, before the second try; by default it
-        depends on what went wrong.
-    :param databricks_retry_args: arguments for tenacity in place of the policy's own.
-    :param validate: check what is sent against the API's reference before it is sent, and already
-        when the DAG is parsed if it holds no template; default True.
+    Its arguments are those of :class:`~.arguments.ConnectionArguments`.
     """
 
     def __init__(
@@ -48,12 +42,12 @@ class DatabricksJobsBaseOperator(BaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         check_text("databricks_conn_id", databricks_conn_id)
-        check_whole("databricks_retry_limit", databricks_retry_limit, least=1)
+        check_whole_number("databricks_retry_limit", databricks_retry_limit, least=1)
         check_retry_args(databricks_retry_args)
         check_flags(validate=validate)
         self.databricks_conn_id = databricks_conn_id
         self.databricks_retry_limit = databricks_retry_limit
-        self.databricks_retry_delay = seconds(
+        self.databricks_retry_delay = to_seconds(
             "databricks_retry_delay", databricks_retry_delay, zero=True, optional=True
         )
         self.databricks_retry_args = databricks_retry_args
@@ -61,7 +55,7 @@ class DatabricksJobsBaseOperator(BaseOperator):
 
     @cached_property
     def hook(self) -> DatabricksJobsHook:
-        """The hook of this task's connection."""
+        """The hook of the task's connection."""
         return self._new_hook()
 
     def _new_hook(self) -> DatabricksJobsHook:

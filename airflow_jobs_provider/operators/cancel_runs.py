@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from airflow_jobs_provider.api.ids import require_exactly_one, require_id
 from airflow_jobs_provider.exceptions import airflow_exceptions
-from airflow_jobs_provider.operators.argument_checks import check_flags, check_id, seconds
+from airflow_jobs_provider.operators.argument_checks import check_flags, check_id, to_seconds
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
 from airflow_jobs_provider.operators.validation import (
     check_before_sending,
@@ -70,7 +70,7 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
         self.run_id = run_id
         self.job_id = job_id
         self.wait_for_termination = wait_for_termination
-        self.polling_period_seconds = seconds("polling_period_seconds", polling_period_seconds)
+        self.polling_period_seconds = to_seconds("polling_period_seconds", polling_period_seconds)
         check_id("run_id", run_id)
         check_id("job_id", job_id)
         if not has_unrendered((run_id, job_id)):

@@ -1,7 +1,7 @@
 """Forwards a DAG's ``params`` with a request, as the official provider's operators do.
 
-Where a request takes parameters and has none of its own, it gets the DAG's ``params``. None has no
-place in a request and is left out.
+A request that takes parameters and has none gets the DAG's ``params``. A param that is None is left
+out.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 __all__ = ["forwardable_params", "with_dag_params"]
 
-# The parameters of a task that are a map. Positional ones, such as those of a Python file, cannot
-# be made of names and values.
+# The parameters of a task that are a map. Positional parameters, such as those of a Python file,
+# have no names.
 _MAP_OF_TASK = {
     "notebook_task": "base_parameters",
     "python_wheel_task": "named_parameters",
@@ -37,13 +37,16 @@ _NOT_WITH_JOB_PARAMETERS = (
 def forwardable_params(operator: BaseOperator, context: Context) -> dict[str, str]:
     """Return the ``params`` of the DAG and the task as text, without those that are None.
 
-    The values are those of the DAG run: its ``conf`` has overridden the defaults, where
-    ``[core] dag_run_conf_overrides_params`` says so. Names that only ``conf`` has are no ``params``
-    of the DAG and are left out. Airflow 2 cannot tell them apart.
+    The values are those of the DAG run: its ``conf`` overrides the defaults if ``[core]
+    dag_run_conf_overrides_params`` is set. Names that only ``conf`` has are left out: they are not
+    ``params`` of the DAG.
+
+    :param operator: the operator.
+    :param context: the task's context.
     """
     executing = getattr(context.get("task"), "task_id", operator.task_id)
     if executing != operator.task_id:
-        # Another operator's task executes this operator, and the context has that one's params.
+        # Another operator's task executes this operator. The context has the params of that task.
         resolved = dict(operator.params)
     else:
         conf = getattr(context.get("dag_run"), "conf", None) or {}
@@ -56,11 +59,11 @@ def forwardable_params(operator: BaseOperator, context: Context) -> dict[str, st
 def with_dag_params(
     call_name: str, request: Mapping[str, Any], params: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Return a request with these parameters wherever it takes some and has none.
+    """Return a request with these parameters, where it takes parameters and has none.
 
     :param call_name: ``create``, ``run-now`` or ``runs/submit``.
     :param request: the request's fields; it is not changed.
-    :param params: what :func:`forwardable_params` returned.
+    :param params: the result of :func:`forwardable_params`.
     """
     result = dict(request)
     if not params:
@@ -94,5 +97,5 @@ def _with_params_of_task(task: Mapping[str, Any], params: Mapping[str, str]) -> 
 
 
 def _as_text(value: Any) -> str:
-    """Return a value as the API takes parameters: text as it is, all else as JSON."""
+    """Return a value as the API takes parameters: text unchanged, anything else as JSON."""
     return value if isinstance(value, str) else json.dumps(value, default=str)

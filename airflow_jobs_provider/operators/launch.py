@@ -19,10 +19,10 @@ from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
+    check_json_serializable,
     check_retry_args,
-    check_storable,
     check_token,
-    seconds,
+    to_seconds,
 )
 from airflow_jobs_provider.operators.cancel_on_kill import CancelOnKillOperator
 from airflow_jobs_provider.operators.payload import PayloadOperator
@@ -73,10 +73,10 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
         super().__init__(**kwargs)
         check_flags(reattach=reattach)
         if self.deferrable and self.wait_for_termination:
-            check_storable(self.databricks_retry_args)
-        self.polling_period_seconds = seconds("polling_period_seconds", polling_period_seconds)
+            check_json_serializable(self.databricks_retry_args)
+        self.polling_period_seconds = to_seconds("polling_period_seconds", polling_period_seconds)
         self.reattach = reattach
-        self.queued_timeout_seconds = seconds(
+        self.queued_timeout_seconds = to_seconds(
             "queued_timeout_seconds", queued_timeout_seconds, optional=True
         )
 
@@ -91,7 +91,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
             """
             if kwargs.get("deferrable") is True and kwargs.get("wait_for_termination", True):
                 check_retry_args(kwargs.get("databricks_retry_args"))
-                check_storable(kwargs.get("databricks_retry_args"))
+                check_json_serializable(kwargs.get("databricks_retry_args"))
             partial = super().partial(**kwargs)
             if cancels_orphans(partial.kwargs):
                 partial.kwargs["on_failure_callback"] = with_orphan_callback(
@@ -147,7 +147,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
         if "run" in event:
             self._state.run.ended()
             self._state.run_page_url = event["run"].get("run_page_url")
-        run = self._run_of(event)
+        run = self._run_from_event(event)
         with airflow_exceptions(), executions.watching(self):
             next_run = self._next_run(context, run, attempt_index)
             if next_run is None:

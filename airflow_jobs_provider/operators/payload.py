@@ -1,4 +1,4 @@
-"""What the operators share whose request is given as ``json`` or field by field."""
+"""The base class of the operators that send a request which the user gives."""
 
 from __future__ import annotations
 
@@ -17,14 +17,11 @@ __all__ = ["PayloadOperator"]
 
 
 class PayloadOperator(DatabricksJobsBaseOperator):
-    """Base of the operators that send a request which the user gives.
+    """Base class of the operators that send a request which the user gives.
 
     A subclass names its endpoint in ``call_name`` and the endpoint's fields in ``request_fields``,
-    and keeps each field as an attribute of the same name.
-
-    :param json: the request's fields as one dict, or as text: JSON, or a Python literal.
-    :param forward_dag_params: send the DAG's ``params`` where the request takes parameters and has
-        none; default True.
+    and keeps each field as an attribute of the same name. Its arguments are those of
+    :class:`~.arguments.PayloadArguments`.
     """
 
     call_name: ClassVar[str] = ""
@@ -42,15 +39,18 @@ class PayloadOperator(DatabricksJobsBaseOperator):
         check_flags(forward_dag_params=forward_dag_params)
         self.json = json
         self.forward_dag_params = forward_dag_params
-        # Names of what was given: a template may render it to None.
+        # Names of the given fields: a template may render one to None.
         self._given: tuple[str, ...] = ()
 
     def request(self) -> dict[str, Any]:
-        """Return what is sent: ``json``, overridden by the fields that were given."""
+        """Return the request: ``json``, overridden by the fields that were given."""
         return fields_over_json(self.call_name, self.json, self._fields())
 
     def request_with_dag_params(self, context: Context) -> dict[str, Any]:
-        """Return what is sent, with the DAG's ``params`` unless told otherwise."""
+        """Return the request, with the DAG's ``params`` unless told otherwise.
+
+        :param context: the task's context.
+        """
         for name in self._given:
             if getattr(self, name) is None:
                 self.log.warning("%s rendered to None and counts as not given.", name)
@@ -72,7 +72,7 @@ class PayloadOperator(DatabricksJobsBaseOperator):
         return {name: getattr(self, name) for name in self.request_fields}
 
     def _check_when_parsed(self) -> None:
-        """Check the request at the end of the constructor, if all of it is known by then."""
+        """Validate the request at the end of the constructor, if all of it is known."""
         self._given = tuple(
             name for name in ("json", *self.request_fields) if getattr(self, name) is not None
         )

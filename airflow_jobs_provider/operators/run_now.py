@@ -13,7 +13,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
     check_id,
     check_text,
-    check_whole,
+    check_whole_number,
 )
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.validation import has_unrendered
@@ -127,7 +127,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
                 "repair_run needs wait_for_termination: a later failure is not noticed"
             )
         check_flags(cancel_previous_runs=cancel_previous_runs, repair_run=repair_run)
-        check_whole("max_repairs", max_repairs, least=0)
+        check_whole_number("max_repairs", max_repairs, least=0)
         self.job_id = job_id
         self.job_name = job_name
         self.notebook_params = notebook_params

@@ -1,4 +1,4 @@
-"""What is only known when a task runs."""
+"""Detects values that are known only when a task runs."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ TEMPLATE_FILES = (".json-tpl",)
 
 
 def has_unrendered(value: Any) -> bool:
-    """Whether a value holds something that is only known when the task runs.
+    """Whether a value contains something that is known only when the task runs.
 
-    That is text with a Jinja marker or the name of a template file, and whatever Airflow resolves:
-    an XComArg, a mapped argument, a DAG's param, a callable, a value set during execution.
+    That is text with a Jinja marker or the name of a template file, and what Airflow resolves: an
+    XComArg, a mapped argument, a DAG's param, a callable, a value set during execution.
     """
     if isinstance(value, str):
         return value.endswith(TEMPLATE_FILES) or any(mark in value for mark in TEMPLATE_MARKERS)

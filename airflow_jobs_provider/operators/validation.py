@@ -1,7 +1,8 @@
-"""When a payload is checked: as soon as it is complete, at the latest before it is sent.
+"""Validation of a request: when the DAG is parsed if possible, else before it is sent.
 
-Complete it is when the DAG is parsed, if it holds no template, no other task's output and no mapped
-value; else after rendering. Checking imports pydantic, which Airflow has imported before.
+It is validated when the DAG is parsed if it has no template, no other task's output and no mapped
+value. Otherwise it is validated after rendering. Validation imports pydantic, which Airflow has
+imported before.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ __all__ = [
 def fields_over_json(call_name: str, json: Any, fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``json``, overridden by the fields that were given; None counts as not given.
 
-    What is text where the API wants a structure, a list or a map is read as JSON, else as a Python
+    Where the API takes a structure, a list or a map, text is read as JSON, else as a Python
     literal: ``json`` itself, a field, or a field of a structure. A timedelta in ``timeout_seconds``
-    becomes seconds.
+    is converted to seconds.
 
     :param call_name: the endpoint, such as ``runs/submit``.
     :param json: the fields as one dict or as text, or None.
     :param fields: the fields given by name.
-    :raises InvalidRequestError: ``json`` is no map of fields, or a text cannot be read.
+    :raises InvalidRequestError: ``json`` is no map of fields, or text cannot be read.
     """
     from airflow_jobs_provider.api.schema.payload_text import parse_nested_text, read_payload
 
@@ -49,16 +50,16 @@ def fields_over_json(call_name: str, json: Any, fields: Mapping[str, Any]) -> di
 def check_when_parsed(
     call_name: str, json: Any, fields: Mapping[str, Any], *, validate: bool = True
 ) -> None:
-    """Check a request in an operator's constructor, if all of it is known by then.
+    """Validate a request in an operator's constructor, if all of it is known.
 
-    Nothing is checked where nothing is given: a subclass may still set the fields. The connection
-    is not known yet, so only what no version of the API takes is refused.
+    An empty request is not validated: a subclass may set the fields later. The connection is not
+    known, so only what no version of the API takes is refused.
 
     :param call_name: the endpoint, such as ``runs/submit``.
     :param json: the fields as one dict, or None.
     :param fields: the fields given by name.
-    :param validate: what the user said of checking.
-    :raises InvalidRequestError: the request cannot succeed; all problems are told.
+    :param validate: the operator's argument; with False nothing is validated.
+    :raises InvalidRequestError: the request cannot succeed; all problems are listed.
     """
     if not validate or has_unrendered(json) or has_unrendered(fields):
         return
@@ -74,12 +75,15 @@ def check_before_sending(
     validate: bool = True,
     client: BaseClient | None = None,
 ) -> None:
-    """Check a rendered request, unless the user said not to.
+    """Validate a rendered request.
 
-    :param client: what it will be sent with, which knows the connection's ``api_version`` and
-        whether the workspace is on Azure. Without it, only what no version of the API and no
+    :param call_name: the endpoint, such as ``runs/submit``.
+    :param request: the request.
+    :param validate: the operator's argument; with False nothing is validated.
+    :param client: the client that will send it. It knows the connection's ``api_version`` and
+        whether the workspace is on Azure. Default None: only what no version of the API and no
         workspace takes is refused.
-    :raises InvalidRequestError: the request cannot succeed; all problems are told.
+    :raises InvalidRequestError: the request cannot succeed; all problems are listed.
     """
     if validate:
         from airflow_jobs_provider.api.schema import validation

@@ -1,8 +1,4 @@
-"""What a task that waits for a run shares, be it an operator or the sensor.
-
-The look at the run, the wait in the triggerer, and the way from the trigger's event back to the
-run.
-"""
+"""The base class of the operators and the sensor that wait for a run."""
 
 from __future__ import annotations
 
@@ -12,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
-from airflow_jobs_provider.operators.argument_checks import check_flags, check_whole
+from airflow_jobs_provider.operators.argument_checks import check_flags, check_whole_number
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
 from airflow_jobs_provider.xcom import RETURN_VALUE_KEY, push_xcoms
 
@@ -29,15 +25,8 @@ __all__ = ["WaitForRunOperator"]
 class WaitForRunOperator(DatabricksJobsBaseOperator):
     """Base class of the operators and the sensor that wait for a run.
 
-    :param deferrable: wait in the triggerer; default False, or Airflow's
-        ``[operators] default_deferrable``.
-    :param end_from_trigger: let the triggerer end the task of a run that ended well, so that no
-        second worker process starts; default False.
-    :param max_output_bytes: cut the output off after so many bytes; default none.
-    :param fail_on_partial_success: let the task fail where the run ended ``SUCCESS_WITH_FAILURES``;
-        default True. With False it succeeds, with a warning that names the failed tasks.
-    :param multiple_outputs: push the output of each task of the run under its task key as well;
-        default False.
+    It has what they share: the deferral, reading the trigger's event, and the run's result. Its
+    arguments are those of :class:`~.arguments.WaitArguments`.
     """
 
     def __init__(
@@ -57,17 +46,17 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             end_from_trigger=end_from_trigger,
             fail_on_partial_success=fail_on_partial_success,
         )
-        check_whole("max_output_bytes", max_output_bytes, least=1)
+        check_whole_number("max_output_bytes", max_output_bytes, least=1)
         self.deferrable = deferrable
-        # Under this name Airflow finds it when it parses a DAG, and refuses it beside listeners.
+        # Airflow reads this attribute when it parses a DAG, and refuses it with listeners.
         self.end_from_trigger = end_from_trigger
         self.max_output_bytes = max_output_bytes
         self.fail_on_partial_success = fail_on_partial_success
-        # The attribute itself does not outlast the end of a run: see _result_or_raise.
-        self._push_each_output = self.multiple_outputs
+        # _result_or_raise changes the attribute itself.
+        self._push_task_outputs = self.multiple_outputs
 
     def _may_defer(self, context: Context) -> bool:
-        """Whether the task is to wait in the triggerer."""
+        """Whether the task waits in the triggerer."""
         if not self.deferrable:
             return False
         from airflow_jobs_provider.airflow_compat.nested_operators import is_nested
@@ -83,7 +72,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
     def _defer_to(
         self, trigger: BaseTrigger, kwargs: dict[str, Any], timeout: timedelta | None = None
     ) -> NoReturn:
-        """Defer; the log tells where a worker ends the task against the user's wish."""
+        """Defer. The log tells why a worker will end the task in spite of end_from_trigger."""
         reasons = self._worker_completion_reasons() if self.end_from_trigger else []
         if reasons:
             self.log.info(
@@ -99,7 +88,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             "do_xcom_push": self.do_xcom_push,
             "max_output_bytes": self.max_output_bytes,
             "fail_on_partial_success": self.fail_on_partial_success,
-            "multiple_outputs": self._push_each_output,
+            "multiple_outputs": self._push_task_outputs,
         }
 
     def _worker_completion_reasons(self) -> list[str]:
@@ -107,8 +96,8 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
 
         return worker_completion_reasons(self)
 
-    def _result_or_raise(self, context: Context, run: Mapping[str, Any]) -> Any:
-        """Return the output of a run that ended well; raise where it did not end well."""
+    def _result_or_raise(self, context: Context, run: Run) -> Any:
+        """Return the output of a run that succeeded; raise where it did not succeed."""
         from airflow_jobs_provider.run_result import read_result
 
         steps = read_result(
@@ -118,10 +107,10 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             max_output_bytes=self.max_output_bytes,
             fail_on_partial_success=self.fail_on_partial_success,
         )
-        # Within limits: a run's output may be what the service cannot give.
+        # Not without a deadline: the service may be unable to return a run's output.
         result = self.hook.client.run(steps, without_deadline=False)
         if self.do_xcom_push:
-            xcoms = result.xcoms(self.log, multiple_outputs=self._push_each_output)
+            xcoms = result.xcoms(self.log, multiple_outputs=self._push_task_outputs)
             # Airflow itself pushes what is returned.
             xcoms.pop(RETURN_VALUE_KEY, None)
             push_xcoms(context, xcoms)
@@ -136,8 +125,8 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             push_xcoms(context, {key: one for key, one in values.items() if one is not None})
 
     @staticmethod
-    def _run_of(event: Mapping[str, Any]) -> Run:
-        """Return the run that a trigger's event brings; raise where it brings none."""
+    def _run_from_event(event: Mapping[str, Any]) -> Run:
+        """Return the run of a trigger's event; raise where the event has no ended run."""
         from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 
         if event.get("error"):

@@ -15,7 +15,7 @@ from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
     check_id,
-    check_storable,
+    check_json_serializable,
     check_text,
 )
 from airflow_jobs_provider.operators.templates import has_unrendered
@@ -118,7 +118,7 @@ class DatabricksJobRunSensor(RunSensorModes):
         self.task_key = task_key
         self.deferrable = self.deferrable or start_from_trigger
         if self.deferrable:
-            check_storable(self.databricks_retry_args)
+            check_json_serializable(self.databricks_retry_args)
         if start_from_trigger:
             unrendered = [n for n in self.template_fields if has_unrendered(getattr(self, n))]
             check_start_in_triggerer(self, unrendered)

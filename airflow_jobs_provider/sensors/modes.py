@@ -18,7 +18,6 @@ To add a mode, add its argument to :mod:`.jobs` and its methods here.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -145,7 +144,7 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
             # Airflow 3.0 starts a retry with the event and the start time of the try before.
             self._attempt_start = datetime.now(UTC)
             return self.execute(context)
-        return self._result_or_raise(context, self._run_of(event))
+        return self._result_or_raise(context, self._run_from_event(event))
 
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
@@ -232,7 +231,7 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
                     self._target,
                     polling_period=lambda: self.poke_interval,
                     log=self.log,
-                    remembers=not self.reschedule,
+                    keeps_state=not self.reschedule,
                 )
                 self._execution = WorkflowExecution(steps, on_event=self._record)
             has_to_wait = self._execution.advance(self._send) is not None
@@ -258,7 +257,7 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
         if isinstance(event, RunIdentified):
             self._found_run_id = event.run_id
 
-    def _result_or_raise(self, context: Context, run: Mapping[str, Any]) -> Any:
+    def _result_or_raise(self, context: Context, run: Run) -> Any:
         self._push(context, run_xcoms(run))
         with self._skip_on_failure():
             return super()._result_or_raise(context, run)

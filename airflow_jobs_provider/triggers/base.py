@@ -7,7 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -33,6 +33,9 @@ from airflow_jobs_provider.triggers.arguments import TriggerArguments
 from airflow_jobs_provider.triggers.background import start_in_background, wait_despite_cancels
 from airflow_jobs_provider.triggers.events import error_payload, run_payload
 from airflow_jobs_provider.triggers.polling.registry import get_poller, run_workflow_unpolled
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.schema.types import Run
 
 __all__ = ["DatabricksJobsBaseTrigger"]
 
@@ -183,7 +186,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         state = RunState.from_run(payload["run"])
         return state.succeeded(fail_on_partial_success=self.fail_on_partial_success)
 
-    async def _task_success_event(self, run: Mapping[str, Any]) -> TriggerEvent | None:
+    async def _task_success_event(self, run: Run) -> TriggerEvent | None:
         """Return the event that ends the task; None to let a worker end it."""
         result = await self._read_result(run)
         try:
@@ -204,11 +207,11 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         """Whether the task starts in the triggerer, with no worker before."""
         return False
 
-    def _run_xcoms(self, run: Mapping[str, Any]) -> dict[str, Any]:  # noqa: ARG002
+    def _run_xcoms(self, run: Run) -> dict[str, Any]:  # noqa: ARG002
         """Return the XComs about the run that no worker has pushed before, by key."""
         return {}
 
-    async def _read_result(self, run: Mapping[str, Any]) -> RunResult:
+    async def _read_result(self, run: Run) -> RunResult:
         steps = read_result(
             run,
             self.log,

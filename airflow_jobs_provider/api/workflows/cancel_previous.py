@@ -1,4 +1,4 @@
-"""Cancelling a job's runs that are active, to make way for one's own."""
+"""Cancelling a job's active runs before another one is launched."""
 
 from __future__ import annotations
 
@@ -28,8 +28,9 @@ def cancel_previous_runs(
     Runs that start meanwhile are left alone, and not waited for.
 
     :param job_id: the job.
-    :param before_run_id: cancel only what started before this run, while this one is active.
-    :param polling_period_seconds: between two looks.
+    :param before_run_id: cancel only the runs that started before this one, and only while this one
+        is active; default None: all active runs.
+    :param polling_period_seconds: seconds between two reads.
     """
     canceled: list[int] = []
     latest_start: int | None = None

@@ -1,9 +1,10 @@
-"""What a sensor waits for: a run by its id, a run of a job, a task of either. All exchanges.
+"""Finding and following what a sensor waits for: a run, a run of a job, or a task of either.
 
 * :func:`find_job_id` finds a job by its name.
-* :func:`find_run` finds the run of a job that a wait is about; :func:`wait_for_run` waits for one.
+* :func:`find_run` finds the run of a job that a sensor waits for; :func:`wait_for_run` waits until
+  there is one.
 * :func:`follow_task` waits for the end of a task of a run.
-* :func:`wait_for_target` is all of it, for a face that needs no rest in between.
+* :func:`wait_for_target` does all of it.
 """
 
 from __future__ import annotations
@@ -47,15 +48,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What is waited for.
+    """What a sensor waits for.
 
-    :ivar run_id: a run; else the job tells.
-    :ivar job_id: a job; else its name tells.
-    :ivar job_name: a job's exact name.
-    :ivar started_since: a run of the job counts if it started at this time, in seconds since the
-        epoch, or later.
-    :ivar began: when the wait began, likewise; see :func:`find_run`.
-    :ivar task_key: a task of the run, in place of the whole run.
+    :ivar run_id: the run; None for a run of a job.
+    :ivar job_id: the job; None if the job is given by its name.
+    :ivar job_name: the exact name of the job; None if the job is given by its id.
+    :ivar started_since: earliest start of the job's run, in seconds since the epoch.
+    :ivar began: when the sensor began to wait, in seconds since the epoch; see :func:`find_run`.
+    :ivar task_key: a task of the run; None for the whole run.
     """
 
     run_id: int | None
@@ -76,10 +76,10 @@ class Target:
         began: float | None = None,
         task_key: str | None = None,
     ) -> Target:
-        """Read the arguments of a sensor, rendered: numbers and times may be text.
+        """Make a target from a sensor's rendered arguments. Numbers and times may be text.
 
-        :raises InvalidRequestError: it is not exactly one of run, job and name, or one cannot be
-            read.
+        :raises InvalidRequestError: not exactly one of run, job and name is given, or one is
+            invalid.
         """
         require_exactly_one(run_id=run_id, job_id=job_id, job_name=job_name)
         for name, text in (("job_name", job_name or None), ("task_key", task_key)):
@@ -96,7 +96,7 @@ class Target:
         )
 
     def __str__(self) -> str:
-        """Name it as a log does."""
+        """Return the target as text for the log."""
         if self.run_id is not None:
             return f"run {self.run_id}"
         job = f"job {self.job_id}" if self.job_id is not None else f"job {self.job_name!r}"
@@ -140,16 +140,16 @@ def find_job_id(job_name: str) -> Workflow[int | None]:
 
 
 def find_run(job_id: int, *, started_since: float, began: float) -> Workflow[Run | None]:
-    """Find the run of a job that a wait is about; None where there is none yet.
+    """Find the run of a job that a sensor waits for; None if there is none yet.
 
-    It is the newest run that had started when the wait began, or else the first one after that. So
-    it is the same run at every look, even for a sensor that is rescheduled or moved and remembers
-    nothing: going over to each newer run might never come to an end. A run that the service skipped
-    has not started and does not count.
+    It is the newest run that had started when the sensor began to wait, or else the first one after
+    that. So it is the same run at every poll, also of a sensor that is rescheduled and keeps no
+    state. With the newest run of all, the wait might never end. A run that the service skipped has
+    not started and does not count.
 
     :param job_id: the job.
-    :param started_since: seconds since the epoch; runs that started earlier do not count.
-    :param began: when the wait began, likewise.
+    :param started_since: earliest start of the run, in seconds since the epoch.
+    :param began: when the sensor began to wait, in seconds since the epoch.
     """
     found: Run | None = None
     pages = Paginator(list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION))
@@ -167,11 +167,11 @@ def find_run(job_id: int, *, started_since: float, began: float) -> Workflow[Run
 
 
 def wait_for_run(target: Target, *, polling_period: Callable[[], float], log: Log) -> Workflow[Run]:
-    """Wait until a job has the run that is asked for; return it as the list shows it.
+    """Wait until a job has a run as :func:`find_run` finds it; return it as it is listed.
 
-    :param target: names the job, and from when on its runs count.
-    :param polling_period: gives the seconds to the next look.
-    :param log: told what is waited for, and what was found.
+    :param target: the job, and the earliest start of its run.
+    :param polling_period: returns the seconds to the next poll.
+    :param log: the task's logger.
     :raises ValueError: no job or several jobs have the name.
     """
     job_id = target.job_id
@@ -198,8 +198,8 @@ def follow_task(
 
     :param run_id: the run.
     :param task_key: the task.
-    :param polling_period: gives the seconds to the next look.
-    :param log: told the task's way.
+    :param polling_period: returns the seconds to the next poll.
+    :param log: the task's logger.
     :raises ValueError: the run has no such task.
     """
     progress: RunProgress | None = None
@@ -217,7 +217,7 @@ def follow_task(
             elif task_run_id != seen:
                 progress.next_attempt(task_run_id)
             seen = task_run_id
-            # A task that is not told to have ended has ended with its run at the latest.
+            # A task has ended at the latest with its run.
             ended = progress.observe(task).is_terminal
             if ended or run_has_ended:
                 state = (task if ended else run).get("state")
@@ -235,15 +235,17 @@ def wait_for_target(
     *,
     polling_period: Callable[[], float],
     log: Log,
-    remembers: bool = True,
+    keeps_state: bool = True,
 ) -> Workflow[Run]:
-    """Wait until what is waited for has ended; return it.
+    """Wait until a target has ended; return its run.
 
-    :param target: what is waited for.
-    :param polling_period: gives the seconds to the next look.
-    :param log: told the way.
-    :param remembers: whether the exchange is carried on where it stopped; False where it is begun
-        anew for each look.
+    The run of a job is an event, :class:`~.events.RunIdentified`, once it is found.
+
+    :param target: what to wait for.
+    :param polling_period: returns the seconds to the next poll.
+    :param log: the task's logger.
+    :param keeps_state: whether one execution of the workflow goes on from poll to poll; False where
+        a new one starts at each poll. Default True.
     """
     first_look: Run | None = None
     run_id = target.run_id
@@ -260,6 +262,6 @@ def wait_for_target(
         polling_period=polling_period,
         progress=RunProgress(run_id, log),
         follow_attempts=target.run_id is None,
-        attempts_from_end=not remembers,
+        attempts_from_end=not keeps_state,
     )
     return ended.run

@@ -1,4 +1,4 @@
-"""What is known of a run that is being launched: whether it may be live, and its id."""
+"""What is known of a run that is being launched: whether it may be active, and its id."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 __all__ = ["JUST_LAUNCHED_SECONDS", "LaunchState", "LaunchedRun", "is_just_launched"]
 
-# For so long after the answer to a launch the service may not show the run yet.
+# The service may not show a run yet for so long after it has answered the launch.
 JUST_LAUNCHED_SECONDS = 60.0
 
 
 def is_just_launched(launched_at: float | None, now: float) -> bool:
-    """Whether a run was launched so lately that "does not exist" is no verdict.
+    """Whether a run was launched so recently that the service may not show it yet.
 
     :param launched_at: when the launch was answered, in seconds since the epoch; None if unknown.
-    :param now: likewise.
+    :param now: the time, in seconds since the epoch.
     """
     return launched_at is not None and now - launched_at < JUST_LAUNCHED_SECONDS
 
@@ -40,21 +40,21 @@ class LaunchState(StrEnum):
 class LaunchedRun:
     """What is known of the run that a task launches and waits for.
 
-    A kill may come at any moment. So this is kept up to date before and after each try to send the
+    A kill may come at any moment. So the state is updated before and after each attempt to send the
     launch.
 
     * NOT_SENT: the launch has not reached the service. No run.
-    * UNANSWERED: it was sent, and its answer is not there yet or may be lost. There may be a run;
-      the launch sent once more brings its id.
-    * REFUSED: the service has answered that it does not launch the run. No run.
-    * ANSWERED: the run's id is known. The run may be live.
-    * ENDED: the run is known to have ended, or is not waited for.
+    * UNANSWERED: it was sent, and its response has not arrived or may be lost. There may be a run.
+      Sending the launch again brings its id.
+    * REFUSED: the service has refused to launch the run. No run.
+    * ANSWERED: the run's id is known. The run may be active.
+    * ENDED: the run has ended, or is not waited for.
 
     :ivar state: how far the launch has come.
-    :ivar call: the launch with its token. Sent once more it starts no second run.
+    :ivar call: the launch with its token. Sending it again starts no second run.
     :ivar run_id: the run, in the states ANSWERED and ENDED.
     :ivar launched_at: when the launch was answered, in seconds since the epoch.
-    :ivar is_canceled: whether a cancel of the run was answered.
+    :ivar is_canceled: whether the service has accepted a cancel of the run.
     """
 
     def __init__(self) -> None:
@@ -67,7 +67,7 @@ class LaunchedRun:
 
     @property
     def may_be_live(self) -> bool:
-        """Whether there may be a run that goes on."""
+        """Whether there may be an active run."""
         return self.state in (LaunchState.UNANSWERED, LaunchState.ANSWERED)
 
     def record(self, event: Event) -> None:
@@ -84,10 +84,10 @@ class LaunchedRun:
         self.is_canceled = self._outcome_unknown = False
 
     def on_attempt(self, call: Call[Any], error: JobsAPIError | None) -> None:
-        """Take note of a try to send a call.
+        """Record an attempt to send a call.
 
-        :param call: what is sent; only the launch counts.
-        :param error: None before the try, else why it did not work.
+        :param call: the call; all but the launch are ignored.
+        :param error: None before the attempt, else why it failed.
         """
         if call is not self.call or self.run_id is not None:
             return
@@ -101,15 +101,15 @@ class LaunchedRun:
             self.state = LaunchState.NOT_SENT
 
     def answered(self, run_id: int, launched_at: float | None = None) -> None:
-        """Take note of the run's id; also of a further attempt of the run."""
+        """Record the run's id, or that of a further attempt of the run."""
         self.state, self.run_id = LaunchState.ANSWERED, run_id
         self.launched_at = launched_at
         self.is_canceled = False
 
     def canceled(self) -> None:
-        """Take note that a cancel of the run was answered; it works a little later."""
+        """Record that the service has accepted a cancel; the run ends later."""
         self.is_canceled = True
 
     def ended(self) -> None:
-        """Take note that the run has ended, or is not waited for."""
+        """Record that the run has ended, or is not waited for."""
         self.state = LaunchState.ENDED

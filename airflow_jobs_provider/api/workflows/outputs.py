@@ -1,8 +1,8 @@
-"""What a run gave back: which calls bring its output, and how their answers are read.
+"""Reading the output of a run.
 
-The API gives the output of one task at a time. A run of one task is asked by its own id; a run
-that lists ``tasks`` is asked for each of them, at its latest attempt. A ``for_each_task`` has no
-output of its own: its run lists ``iterations``, each a run with an output.
+The API returns the output of one task at a time. The output of a run of one task is read by the
+run's own id. If a run lists ``tasks``, the output of each is read, at its latest attempt. A
+``for_each_task`` has no output of its own: its run lists ``iterations``, each a run with an output.
 
 Reference: "Runs get output", "NotebookOutput".
 """
@@ -40,7 +40,7 @@ __all__ = [
     "read_outputs",
 ]
 
-# How many failed iterations of a run are asked for their own errors, one request each.
+# For how many failed iterations of a run the error is read, with one request each.
 MAX_FAILED_ITERATIONS_READ = 100
 _BECAUSE_OF_OTHERS = (RunResultState.UPSTREAM_FAILED, RunResultState.UPSTREAM_CANCELED)
 # Iterations are listed from this version on.
@@ -48,7 +48,7 @@ _ITERATIONS_API_VERSION = LATEST_API_VERSION
 _FOR_EACH = "for_each_task"
 
 Entry: TypeAlias = Mapping[str, Any]
-# What a task gave back: a text, None, or a list of them for a for_each_task.
+# The output of a task: a text, None, or a list of them for a for_each_task.
 OutputValue: TypeAlias = str | list[str | None] | None
 
 
@@ -63,9 +63,9 @@ class TaskOutput:
     :ivar error: the task's own error; empty if it has none.
     :ivar error_trace: the error's stack trace, where the service gives one.
     :ivar state: the task run's state.
-    :ivar is_read: whether the service gave the output; False where it was not asked for it, or
-        refused it.
-    :ivar iterations: of a ``for_each_task`` the outputs of its iterations in the order of its
+    :ivar is_read: whether the service returned the output; False where it was not requested, or
+        the service refused it.
+    :ivar iterations: for a ``for_each_task``, the outputs of its iterations in the order of its
         inputs, None for those that did not start; None for any other task.
     """
 
@@ -98,12 +98,12 @@ class TaskOutput:
 
     @classmethod
     def unread(cls, task_key: str | None, run_id: int, task: Entry) -> TaskOutput:
-        """Make the output of a task run of which only the state is known."""
+        """Return the output of a task run of which only the state is known."""
         return replace(cls.from_answer(task_key, run_id, {"metadata": task}), is_read=False)
 
     @property
     def value(self) -> OutputValue:
-        """What the task gave back: a text or None, or a list of them for a ``for_each_task``."""
+        """The output: a text or None, or a list of them for a ``for_each_task``."""
         if self.iterations is None:
             return self.result
         return [None if one is None else one.result for one in self.iterations]
@@ -128,7 +128,7 @@ class TaskOutput:
         return replace(self, result=kept, truncated=True)
 
     def failure_lines(self) -> list[str]:
-        """Return why the task failed, as lines for people: one, and one for each iteration."""
+        """Return why the task failed, as lines of text: one, and one for each iteration."""
         name = "" if self.task_key is None else f"Task {self.task_key!r}"
         lines = [": ".join(filter(None, (name, printable(self.error) or str(self.state))))]
         failed = [
@@ -156,9 +156,9 @@ def latest_attempts(run: Entry) -> dict[str, Entry]:
 
 
 def failed_tasks(run: Entry) -> dict[str, Entry]:
-    """Return the task runs that failed themselves, by task key, at their latest attempt.
+    """Return the task runs that failed, by task key, at their latest attempt.
 
-    Not those that were skipped, or did not run because of others.
+    Tasks that were skipped, or did not run because of other tasks, are left out.
     """
     tasks = latest_attempts(run)
     return {key: task for key, task in tasks.items() if _failed_itself(RunState.from_run(task))}
@@ -170,17 +170,17 @@ def read_outputs(
     of_failed_tasks_only: bool = False,
     on_unreadable: Callable[[Mapping[str, int], JobsAPIError], None] | None = None,
 ) -> Workflow[list[TaskOutput]]:
-    """Read the outputs of a run that has ended, one for each of its tasks: an exchange.
+    """Read the outputs of a run that has ended, one for each of its tasks.
 
-    At most :data:`MAX_FAILED_ITERATIONS_READ` failed iterations are asked for their errors.
+    The errors of at most :data:`MAX_FAILED_ITERATIONS_READ` failed iterations are read.
 
     :param run: the run as ``runs/get`` or ``runs/list`` answered it.
-    :param of_failed_tasks_only: leave out the tasks, and the iterations, of a run of several that
-        succeeded, or did not run because of others.
-    :param on_unreadable: told of tasks of a run of several whose output cannot be read, as run ids
-        by task key (``key[3]`` for an iteration); their output is then empty. Trouble that is not
-        one task's own takes the tasks that were not yet asked for with it. None raises what went
-        wrong.
+    :param of_failed_tasks_only: in a run of several tasks, leave out the tasks and iterations that
+        succeeded, or did not run because of other tasks; default False.
+    :param on_unreadable: called with the tasks whose output cannot be read, as run ids by task key
+        (``key[3]`` for an iteration), and the error; only for a run of several tasks. Their output
+        is then empty. After an error that is not one task's own, the outputs of the remaining tasks
+        are not read either. Default None: the error is raised.
     :raises JobsAPIError: the output cannot be read.
     """
     if not run.get("tasks") and not _is_loop(run):
@@ -190,7 +190,7 @@ def read_outputs(
         except NotFoundError:
             raise
         except BadRequestError:
-            # A list does not tell a run's tasks, and a run of several has no output of its own.
+            # runs/list does not list the tasks, and a run of several tasks has no own output.
             run = yield from whole_run(run_id, api_version=_ITERATIONS_API_VERSION)
             if not run.get("tasks"):
                 raise
@@ -199,26 +199,26 @@ def read_outputs(
     if not run.get("tasks"):
         run = {"tasks": [run]}
     elif run.get("iterations") is not None:
-        # The run of a for_each_task lists itself as its one task.
+        # The run of a for_each_task lists itself as its only task.
         run = {"tasks": [{**task, "iterations": run["iterations"]} for task in run["tasks"]]}
     tasks = failed_tasks(run) if of_failed_tasks_only else latest_attempts(run)
-    reading = _Reading(
+    reading = _OutputReader(
         of_failed_tasks_only,
         [
-            _Wanted(key, int(task["run_id"]), task)
+            _TaskRun(key, int(task["run_id"]), task)
             for key, task in tasks.items()
             if task.get("run_id") is not None
         ],
     )
-    while (wanted := reading.next()) is not None:
+    while (task_run := reading.next()) is not None:
         try:
-            yield from reading.read(wanted)
+            yield from reading.read(task_run)
         except InvalidRequestError:
             raise
         except JobsAPIError as error:
             if on_unreadable is None:
                 raise
-            lost = [wanted]
+            lost = [task_run]
             if not _is_of_one_task(error):
                 lost += reading.give_up()
             on_unreadable({one.name: one.run_id for one in lost}, error)
@@ -233,36 +233,36 @@ class _IterationsNotListedError(JobsAPIError):
 
 
 @dataclass(eq=False, slots=True)
-class _Wanted:
-    """The run of a task, or of an iteration of one, whose output is wanted.
+class _TaskRun:
+    """The run of a task, or of an iteration of one, whose output is to be read.
 
     :ivar name: the task's key; ``key[3]`` for an iteration, by its place in the service's list.
     :ivar entry: the run as it is listed.
-    :ivar loop: of an iteration the task that it belongs to.
-    :ivar answer: what ``runs/get-output`` answered.
-    :ivar iterations: of a ``for_each_task`` all its iterations as they are listed, once known.
-    :ivar total: of a ``for_each_task`` the number of its inputs, where it is told.
-    :ivar attempts: of a ``for_each_task`` the latest attempt that is known of each iteration, by
-        the run id of the first.
+    :ivar loop: for an iteration, the task that it belongs to.
+    :ivar answer: the response of ``runs/get-output``.
+    :ivar iterations: for a ``for_each_task``, all its iterations as they are listed, once known.
+    :ivar total: for a ``for_each_task``, the number of its inputs, if known.
+    :ivar attempts: for a ``for_each_task``, the latest known attempt of each iteration, by the run
+        id of the first attempt.
     """
 
     name: str
     run_id: int
     entry: Entry
-    loop: _Wanted | None = None
+    loop: _TaskRun | None = None
     answer: Mapping[str, Any] | None = None
-    iterations: list[_Wanted] | None = None
+    iterations: list[_TaskRun] | None = None
     total: int = 0
     attempts: dict[int, int] = field(default_factory=dict)
 
     @property
     def attempt(self) -> int:
-        """How many attempts there were before it."""
+        """Number of attempts before this one."""
         return _attempt(self.entry)
 
     @property
     def first_attempt_id(self) -> int | None:
-        """The run id of the first attempt; None where it is not told."""
+        """The run id of the first attempt; None if unknown."""
         told = self.entry.get("original_attempt_run_id")
         if not told and self.answer is not None:
             told = (self.answer.get("metadata") or {}).get("original_attempt_run_id")
@@ -270,13 +270,13 @@ class _Wanted:
             told = self.run_id
         return int(told) if told else None
 
-    def note_attempt(self, one: _Wanted) -> None:
-        """Note of a for_each_task which attempt an iteration is."""
+    def note_attempt(self, one: _TaskRun) -> None:
+        """Record the attempt of an iteration of this for_each_task."""
         first = one.first_attempt_id
         if first is not None:
             self.attempts[first] = max(one.attempt, self.attempts.get(first, 0))
 
-    def is_replaced(self, one: _Wanted) -> bool:
+    def is_replaced(self, one: _TaskRun) -> bool:
         """Whether a later attempt at the same iteration is known."""
         first = one.first_attempt_id
         return first is not None and one.attempt < self.attempts.get(first, 0)
@@ -287,10 +287,10 @@ class _Wanted:
         output = TaskOutput.unread(self.name, self.run_id, self.entry)
         if self.iterations is None:
             return output
-        latest: dict[int, _Wanted] = {}
+        latest: dict[int, _TaskRun] = {}
         for one in self.iterations:
             first = one.first_attempt_id or one.run_id
-            # What is replaced keeps the place for the attempt that counts.
+            # The later attempt takes the position of the one that it replaces.
             if first not in latest or not self.is_replaced(one):
                 latest[first] = one
         outputs = [one.output() for one in latest.values()]
@@ -299,49 +299,49 @@ class _Wanted:
 
 
 @dataclass(eq=False, slots=True)
-class _Reading:
-    """What is still to be read of a run, task by task; a for_each_task makes way for iterations."""
+class _OutputReader:
+    """Reads outputs task by task; a for_each_task is replaced by its iterations."""
 
     of_failed_only: bool
-    tasks: list[_Wanted]
+    tasks: list[_TaskRun]
     errors_left: int = MAX_FAILED_ITERATIONS_READ
-    waiting: deque[_Wanted] = field(default_factory=deque)
+    waiting: deque[_TaskRun] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
         self.waiting.extend(self.tasks)
 
-    def next(self) -> _Wanted | None:
-        """Return what is to be read next; None at the end."""
+    def next(self) -> _TaskRun | None:
+        """Return the task run to read next; None at the end."""
         while self.waiting:
-            wanted = self.waiting.popleft()
-            if wanted.loop is None or self._is_to_be_read(wanted, wanted.loop):
-                return wanted
+            task_run = self.waiting.popleft()
+            if task_run.loop is None or self._is_to_be_read(task_run, task_run.loop):
+                return task_run
         return None
 
-    def give_up(self) -> list[_Wanted]:
-        """Read nothing more; return what is left out."""
+    def give_up(self) -> list[_TaskRun]:
+        """Read nothing more; return the task runs that were not read."""
         left, self.waiting = list(self.waiting), deque()
         return left
 
-    def read(self, wanted: _Wanted) -> Workflow[None]:
+    def read(self, task_run: _TaskRun) -> Workflow[None]:
         """Read one output, or a for_each_task's list of iterations."""
-        if _is_loop(wanted.entry):
-            yield from self._read_iterations(wanted)
+        if _is_loop(task_run.entry):
+            yield from self._read_iterations(task_run)
             return
         try:
-            wanted.answer = yield get_run_output(wanted.run_id)
-            if wanted.loop is not None:
-                wanted.loop.note_attempt(wanted)
+            task_run.answer = yield get_run_output(task_run.run_id)
+            if task_run.loop is not None:
+                task_run.loop.note_attempt(task_run)
         except BadRequestError as error:
-            # Version 2.0 does not tell that it is a for_each_task, whose output is refused.
-            if not _may_be_loop(wanted) or isinstance(error, (NotFoundError, ConflictError)):
+            # It may be a for_each_task, whose output is refused. Version 2.0 does not tell.
+            if not _may_be_loop(task_run) or isinstance(error, (NotFoundError, ConflictError)):
                 raise
             try:
-                yield from self._read_iterations(wanted)
+                yield from self._read_iterations(task_run)
             except JobsAPIError:
                 raise error from None
 
-    def _read_iterations(self, loop: _Wanted) -> Workflow[None]:
+    def _read_iterations(self, loop: _TaskRun) -> Workflow[None]:
         run = loop.entry
         if run.get("iterations") is None:
             run = yield from whole_run(loop.run_id, api_version=_ITERATIONS_API_VERSION)
@@ -353,21 +353,21 @@ class _Reading:
         if run.get("iterations") is None and (loop.total or all(one is None for one in stats)):
             raise _IterationsNotListedError
         loop.iterations = [
-            _Wanted(f"{loop.name}[{place}]", int(entry["run_id"]), entry, loop)
+            _TaskRun(f"{loop.name}[{place}]", int(entry["run_id"]), entry, loop)
             for place, entry in enumerate(run.get("iterations") or ())
             if entry.get("run_id") is not None
         ]
         for one in loop.iterations:
             loop.note_attempt(one)
-        # The latest attempts first: their outputs tell which ones they replace.
+        # The latest attempts first: their outputs name the attempts that they replace.
         ordered = sorted(loop.iterations, key=lambda one: -one.attempt)
         self.waiting.extendleft(reversed(ordered))
 
-    def _is_to_be_read(self, wanted: _Wanted, loop: _Wanted) -> bool:
-        if loop.is_replaced(wanted):
+    def _is_to_be_read(self, task_run: _TaskRun, loop: _TaskRun) -> bool:
+        if loop.is_replaced(task_run):
             return False
-        failed = _failed_itself(RunState.from_run(wanted.entry))
-        if self.of_failed_only and not failed and wanted.first_attempt_id is not None:
+        failed = _failed_itself(RunState.from_run(task_run.entry))
+        if self.of_failed_only and not failed and task_run.first_attempt_id is not None:
             return False
         if failed or self.of_failed_only:
             self.errors_left -= 1
@@ -383,13 +383,13 @@ def _is_loop(entry: Entry) -> bool:
     return entry.get(_FOR_EACH) is not None
 
 
-def _may_be_loop(wanted: _Wanted) -> bool:
-    told = any(name.endswith("_task") and kind is not None for name, kind in wanted.entry.items())
-    return wanted.loop is None and not told
+def _may_be_loop(task_run: _TaskRun) -> bool:
+    told = any(name.endswith("_task") and kind is not None for name, kind in task_run.entry.items())
+    return task_run.loop is None and not told
 
 
 def _is_of_one_task(error: JobsAPIError) -> bool:
-    """Whether the next task may fare better; else it would be waited for as long, and in vain."""
+    """Whether the error is one task's own, so that the next task's output may be readable."""
     refused = isinstance(error, (BadRequestError, AuthenticationError, _IterationsNotListedError))
     does_not_fit = isinstance(error, UnexpectedResponseError) and error.does_not_fit
     return does_not_fit or (refused and not isinstance(error, ConflictError))
@@ -402,7 +402,7 @@ def _failed_itself(state: RunState) -> bool:
 
 
 def output_value(outputs: Sequence[TaskOutput]) -> OutputValue | dict[str, OutputValue]:
-    """Return what a run gave back: what its one task did, or a dict by task key for several."""
+    """Return the output of a run: that of its one task, or a dict by task key for several."""
     if len(outputs) == 1:
         return outputs[0].value
     return {str(output.task_key): output.value for output in outputs} or None

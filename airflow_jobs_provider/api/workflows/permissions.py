@@ -1,4 +1,4 @@
-"""Permissions of a job, which are part of creating it, and of no other change of its settings."""
+"""Permissions of a job. A create sends them with the settings, a reset or update cannot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FIELD = "access_control_list"
 
 
 def create_with_permissions(settings: Mapping[str, Any]) -> Call[int]:
-    """Return the call that creates a job with its permissions; an empty list is left out.
+    """Return the call that creates a job with its permissions. An empty list is left out.
 
     :param settings: the job's settings, and its ``access_control_list``.
     """
@@ -32,10 +32,9 @@ def create_with_permissions(settings: Mapping[str, Any]) -> Call[int]:
 
 
 def reset_with_permissions(job_id: int, settings: Mapping[str, Any]) -> list[Call[Any]]:
-    """Return the calls, in their order, that give a job its permissions and then its settings.
+    """Return the calls, in order, that add a job's permissions and then reset its settings.
 
-    The service takes no permissions among the settings of a job that it has. An empty list changes
-    nothing.
+    ``jobs/reset`` does not take permissions. An empty list changes nothing.
 
     :param job_id: the job.
     :param settings: the settings, and the job's ``access_control_list``.
@@ -51,7 +50,7 @@ def update_with_permissions(
     settings: Mapping[str, Any] | None = None,
     fields_to_remove: Iterable[str] | None = None,
 ) -> list[Call[Any]]:
-    """Return the calls, in their order, that add to a job's permissions and change its settings.
+    """Return the calls, in order, that add a job's permissions and then update its settings.
 
     :param job_id: the job.
     :param settings: the settings to replace, and the job's ``access_control_list``.

@@ -1,7 +1,8 @@
-"""What there is to say about a run while it is waited for.
+"""The log lines of a run that is waited for.
 
-One line when the state changes, with the time that the run spent in the state before, and a sign
-of life now and then; never a line for each poll. An unknown state is named once.
+There is a line when the state changes, with the time that the run spent in the state before, and
+one every ten minutes while it does not change. Polls are not logged. An unknown state is logged
+once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ __all__ = ["Log", "RunProgress"]
 
 
 class Log(Protocol):
-    """What is asked of a logger; those of ``logging`` and of Airflow's structured logs have it."""
+    """The methods that a logger needs; loggers of ``logging`` and of Airflow have them."""
 
     def info(self, msg: str, /, *args: Any) -> Any:
         """Log at level INFO."""
@@ -33,13 +34,14 @@ class Log(Protocol):
 
 
 class RunProgress:
-    """Logs the way of one run, whoever polls it.
+    """Logs the states of one run.
 
     :param run_id: the run.
-    :param log: where to; a task's logger, so that the lines are in the task's log.
-    :param known_life_cycle_state: what the log has already; None for nothing.
-    :param sign_of_life_seconds: time without a line after which there is one; default 10 minutes.
-    :param clock: seconds from any start, only ever growing.
+    :param log: the task's logger.
+    :param known_life_cycle_state: the state that was logged already; default None: none was.
+    :param repeat_seconds: seconds without a line after which the state is logged again; default
+        600.
+    :param clock: returns the seconds of a monotonic clock.
     """
 
     def __init__(
@@ -48,12 +50,12 @@ class RunProgress:
         log: Log,
         *,
         known_life_cycle_state: str | None = None,
-        sign_of_life_seconds: float = 600.0,
+        repeat_seconds: float = 600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run_id = run_id
         self._log = log
-        self._sign_of_life_seconds = sign_of_life_seconds
+        self._repeat_seconds = repeat_seconds
         self._clock = clock
         self._states: tuple[str, str | None] | None = None
         if known_life_cycle_state is not None:
@@ -63,17 +65,17 @@ class RunProgress:
 
     @property
     def life_cycle_state(self) -> str | None:
-        """The run's life cycle state as last seen; None before the first look."""
+        """The run's life cycle state as last read; None before the first read."""
         return None if self._states is None else self._states[0]
 
     def next_attempt(self, run_id: int) -> None:
-        """Say that the service tries again with a run of its own, and go on with that one."""
+        """Log that the service retries the run with another one, and go on with that one."""
         self._log.info("Run %s is retried by the service as run %s", self._run_id, run_id)
         self._run_id = run_id
         self._states = None
 
     def observe(self, run: Mapping[str, Any]) -> RunState:
-        """Note a run as the service answered it, say what is new, and return its state."""
+        """Log what is new in a run or task, as the service returned it, and return its state."""
         state = RunState.from_run(run)
         states = (state.life_cycle_state, state.result_state)
         now = self._clock()
@@ -85,7 +87,7 @@ class RunProgress:
             )
             self._log.info("Run %s is %s%s", self._run_id, state, before)
             self._states, self._since, self._last_line = states, now, now
-        elif now - self._last_line >= self._sign_of_life_seconds:
+        elif now - self._last_line >= self._repeat_seconds:
             self._log.info(
                 "Run %s is still %s, for %s", self._run_id, state, _duration(now - self._since)
             )
@@ -102,7 +104,7 @@ class RunProgress:
 
 
 def _duration(seconds: float) -> str:
-    """Write a duration as a person would: 4 s, 3 min 20 s, 2 h 5 min."""
+    """Return a duration as text: 4 s, 3 min 20 s, 2 h 5 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

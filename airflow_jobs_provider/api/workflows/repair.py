@@ -1,7 +1,7 @@
 """Repairing a run: its failed tasks run again under the same run_id (API 2.1 and later).
 
-The service keeps count of a run's repairs, so nothing has to be remembered here: whichever process
-looks at the run knows how often it was repaired, and the service repairs no run that is active.
+The service lists a run's repairs. So no state is stored here: any process that reads the run knows
+how often it was repaired. The service refuses to repair an active run.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 __all__ = ["is_repairable", "repair_once", "repaired_at", "repairs_of", "run_parameters"]
 
 
-# A run that succeeded with failures has failed tasks to run again, where it counts as failed.
+# A run that succeeded with failures has failed tasks, which are repaired if it counts as failed.
 _REPAIRABLE = (RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.SUCCEEDED_WITH_FAILURES)
-# Looks at the run until the service shows the repair that it has accepted.
-_LOOKS_FOR_THE_REPAIR = 10
+# Reads of the run until the service shows the repair that it has accepted.
+_READS_AFTER_REPAIR = 10
 
 
 def repair_once(
@@ -35,18 +35,19 @@ def repair_once(
     fail_on_partial_success: bool = True,
     launched_at: float | None = None,
 ) -> Workflow[Run | None]:
-    """Run the failed tasks of a run again, with the parameters that the run was given.
+    """Run the failed tasks of a run again, with the parameters that the run was launched with.
 
-    Returns the run, repaired and as it is then; also where somebody else is repairing it, or a
-    request of ours whose answer got lost has. None where it is not to be repaired: it was canceled
-    or skipped, or has been repaired often enough.
+    Returns the run as it is after the repair has started. So it does where another user has started
+    the repair, or a request whose response was lost. Returns None where the run cannot be repaired:
+    it was canceled or skipped, or was repaired ``max_repairs`` times.
 
-    :param run_id: a run that has ended badly.
-    :param max_repairs: repairs of the run at the most, whoever asked for them.
-    :param polling_period_seconds: between two looks for the repair.
-    :param fail_on_partial_success: repair a run with the result SUCCESS_WITH_FAILURES, too.
+    :param run_id: a run that failed.
+    :param max_repairs: repairs of the run at the most, including those by other users.
+    :param polling_period_seconds: seconds between two reads until the repair is shown.
+    :param fail_on_partial_success: repair a run with the result SUCCESS_WITH_FAILURES, too; default
+        True.
     :param launched_at: when the run was launched, in seconds since the epoch; see
-        :func:`~.follow.read_run`.
+        :func:`~.follow.read_run`. Default None.
     :raises BadRequestError: the service does not repair the run.
     """
 
@@ -79,8 +80,8 @@ def repair_once(
         if RunState.from_run(run).status is RunStatus.ACTIVE or len(repairs_of(run)) > len(repairs):
             return run
         raise
-    # The old end of the run may be seen for a moment yet; it is not the repair's.
-    for _ in range(_LOOKS_FOR_THE_REPAIR):
+    # The service may show the state before the repair for a moment.
+    for _ in range(_READS_AFTER_REPAIR):
         run = yield from read()
         if not RunState.from_run(run).is_terminal or any(
             repair.get("id") == repair_id and RunState.from_run(repair).is_terminal
@@ -91,33 +92,33 @@ def repair_once(
     return run
 
 
-def is_repairable(run: Mapping[str, Any], *, fail_on_partial_success: bool = True) -> bool:
-    """Whether a run has ended in a way that running its failed tasks again may mend."""
+def is_repairable(run: Run, *, fail_on_partial_success: bool = True) -> bool:
+    """Whether a run has ended in a way that a repair may help."""
     state = RunState.from_run(run)
     succeeded = state.succeeded(fail_on_partial_success=fail_on_partial_success)
     return state.status in _REPAIRABLE and not succeeded
 
 
-def repaired_at(run: Mapping[str, Any]) -> float | None:
+def repaired_at(run: Run) -> float | None:
     """Return when the latest repair of a run began, in seconds since the epoch; None without one.
 
-    A repaired run waits for its turn again, but keeps its start_time.
+    A repaired run is queued again, but keeps its start_time.
     """
     repairs = repairs_of(run)
     started = repairs[-1].get("start_time") if repairs else None
     return None if started is None else float(started) / 1000
 
 
-def repairs_of(run: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the repairs that a run has had, the oldest first."""
+def repairs_of(run: Run) -> list[Mapping[str, Any]]:
+    """Return the repairs of a run, oldest first."""
     history = run.get("repair_history") or ()
     return [item for item in history if item.get("type") != "ORIGINAL" and item.get("id")]
 
 
-def run_parameters(run: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters with which a run was launched, in the form of a request.
+def run_parameters(run: Run) -> dict[str, Any]:
+    """Return the parameters with which a run was launched, as fields of a request.
 
-    They are to be given again: the service repairs a run with the parameters of the job otherwise.
+    A repair has to send them again. Otherwise the service uses the job's parameters.
     """
     parameters = dict(run.get("overriding_parameters") or {})
     given = {
