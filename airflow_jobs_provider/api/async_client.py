@@ -33,7 +33,7 @@ from airflow_jobs_provider.api.workflows.base import Workflow, run_workflow_asyn
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["AsyncJobsClient"]
+__all__ = ["PARSE_IN_LOOP_BYTES", "AsyncJobsClient"]
 
 T = TypeVar("T")
 

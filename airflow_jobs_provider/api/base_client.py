@@ -64,6 +64,9 @@ from airflow_jobs_provider.api.retry import RetryPolicy
 __all__ = [
     "CONNECT_SECONDS",
     "LIBRARY_ERRORS",
+    "MAX_ERROR_BYTES",
+    "MAX_RESPONSE_BYTES",
+    "RESPONSE_TIMEOUT_SECONDS",
     "AttemptTracker",
     "BaseClient",
     "Request",

@@ -30,7 +30,7 @@ from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_work
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["JobsClient"]
+__all__ = ["JobsClient", "OnAttempt"]
 
 T = TypeVar("T")
 OnAttempt = Callable[[Call[Any], JobsAPIError | None], None]

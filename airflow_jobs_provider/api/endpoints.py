@@ -37,8 +37,12 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Job, Run, RunsGetOutputResponse, ViewItem
 
 __all__ = [
+    "JOBS_SERVICE",
+    "MAX_EXPORT_BYTES",
+    "PERMISSIONS_SERVICE",
     "RUNS_PER_PAGE_IN_EVERY_VERSION",
     "Call",
+    "JSONObject",
     "Page",
     "Verb",
     "cancel_all_runs",

@@ -29,7 +29,13 @@ from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.endpoints import Call, Page
 
-__all__ = ["Paginator", "read_all_items", "read_first_items"]
+__all__ = [
+    "DEFAULT_LIMIT",
+    "MAX_PAGES_WITHOUT_ITEMS",
+    "Paginator",
+    "read_all_items",
+    "read_first_items",
+]
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["TOO_DEEP", "Problem", "describe_value", "field_path", "find_non_json"]
+__all__ = ["TOO_DEEP", "Problem", "describe_value", "field_path", "find_non_json", "pluralize"]
 
 _LONG_NUMBER_BITS = 128
 

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "InvalidResponseError",
+    "JSONObject",
     "NotJSONError",
+    "Reader",
     "parse_items",
     "parse_items_with_id",
     "parse_job",

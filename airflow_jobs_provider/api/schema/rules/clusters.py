@@ -25,6 +25,8 @@ from airflow_jobs_provider.api.schema.rules.base import (
     rule,
 )
 
+__all__: list[str] = []  # each rule registers itself
+
 MAX_CUSTOM_TAGS = 45
 MAX_TAG_KEY_CHARACTERS = 512
 MAX_TAG_VALUE_CHARACTERS = 256

@@ -21,6 +21,8 @@ from airflow_jobs_provider.api.schema.rules.base import (
     rule,
 )
 
+__all__: list[str] = []  # each rule registers itself
+
 MAX_CONCURRENT_RUNS = 1000
 MAX_DESTINATIONS = 3
 MAX_RUNS_ON_A_PAGE = 1000

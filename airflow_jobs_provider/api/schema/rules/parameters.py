@@ -18,6 +18,8 @@ from airflow_jobs_provider.api.schema.rules.base import (
     rule,
 )
 
+__all__: list[str] = []  # each rule registers itself
+
 MAX_PARAMETER_BYTES = 10_000
 PARAMETER_KINDS = ("notebook_params", "jar_params", "python_params", "spark_submit_params")
 _PARAMETERS = ("RunParameters", "RunNowRequest")
