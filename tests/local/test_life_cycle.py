@@ -185,15 +185,15 @@ def test_notebook_that_runs_itself(api: Api) -> None:
     assert "10 deep at most" in api.output(run_id)["error"]
 
 
-def test_hundred_at_once(api: Api) -> None:
-    """A hundred runs submitted at once are all answered soon, and all end well."""
+def test_forty_at_once(api: Api) -> None:
+    """Forty runs submitted at once, ten times what may run, are answered soon and all end well."""
     path = api.python("print(1)")
     begun = time.monotonic()
     with ThreadPoolExecutor(10) as pool:
         task = {"python_file": path}
-        ids = list(pool.map(lambda _: api.submit(spark_python_task=task), range(100)))
+        ids = list(pool.map(lambda _: api.submit(spark_python_task=task), range(40)))
     assert time.monotonic() - begun < 10
-    assert len(set(ids)) == 100
+    assert len(set(ids)) == 40
     for run_id in ids:
         assert api.wait(run_id, seconds=60)["state"]["result_state"] == "SUCCESS"
 

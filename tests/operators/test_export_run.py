@@ -17,6 +17,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.api import endpoints, errors
+from airflow_jobs_provider.api.base_client import MAX_RESPONSE_BYTES
 from airflow_jobs_provider.api.export_stream import ViewEvent
 from airflow_jobs_provider.api.retry import RetryPolicy, no_waiting
 from airflow_jobs_provider.operators.export_run import DatabricksExportRunOperator
@@ -88,13 +89,22 @@ def test_an_export_that_is_cut_off_begins_anew(server: ScriptedServer, tmp_path:
     assert Path(path).read_text(encoding="utf-8") == "c"
 
 
+LIMIT = MAX_RESPONSE_BYTES
+
+
+@pytest.fixture
+def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lower the limit of an export's size to that of other responses, the lowest there is."""
+    monkeypatch.setattr(endpoints, "MAX_EXPORT_BYTES", LIMIT)
+
+
 BAD: dict[str, Step] = {
     "cut off": cut_off(exported("new" * MIB)[:MIB]),
     "a page": answer(b"<html><title>Sign in</title></html>"),
     "a view that does not fit": answer(exported("new")[:-2] + b', {"content": 7}]}'),
     "no JSON behind a view": answer(exported("new")[:-2] + b", <html>"),
     "too large": answer(
-        gzip.compress(exported("x" * (257 * MIB)), 1), headers={"Content-Encoding": "gzip"}
+        gzip.compress(exported("x" * (LIMIT + MIB)), 1), headers={"Content-Encoding": "gzip"}
     ),
     "broken gzip": answer(
         gzip.compress(exported("new" * MIB))[:-9], headers={"Content-Encoding": "gzip"}
@@ -102,6 +112,7 @@ BAD: dict[str, Step] = {
 }
 
 
+@pytest.mark.usefixtures("low_limit")
 @pytest.mark.parametrize("name", BAD)
 def test_a_failure_leaves_what_was_there(server: ScriptedServer, tmp_path: Path, name: str) -> None:
     """No file half written or renamed, the older one as it was, though other tasks' views came."""
@@ -118,6 +129,7 @@ def test_a_failure_leaves_what_was_there(server: ScriptedServer, tmp_path: Path,
     assert old.read_text(encoding="utf-8") == "old"
 
 
+@pytest.mark.usefixtures("low_limit")
 def test_what_is_wrong_is_told_alike(face: Face, server: ScriptedServer) -> None:
     """The errors are those of an export that is read whole, on both faces."""
     told: list[list[str]] = []
@@ -184,15 +196,15 @@ print("RESULT", os.path.getsize(path), peak_kib() - before)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_bounded(server: ScriptedServer, tmp_path: Path) -> None:
-    """An export of 200 MB takes less than 50 MB more than a small one, at its peak."""
-    size = 200_000_000
+    """An export of 100 MB takes less than 50 MB more than a small one, at its peak."""
+    size = 100_000_000
 
     def large(connection: socket.socket) -> None:
         head, tail = b'{"views": [{"content": "', b'", "name": "n"}]}'
         length = len(head) + size + len(tail)
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % length + head)
-        for _ in range(200):
-            connection.sendall(b"<p>x</p>" * (size // 200 // 8))
+        for _ in range(100):
+            connection.sendall(b"<p>x</p>" * (size // 100 // 8))
         connection.sendall(tail)
 
     server.will(RUN, answer(exported("x")), RUN, large)
