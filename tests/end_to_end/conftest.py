@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -29,15 +31,24 @@ COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 @pytest.fixture(scope="session")
 def migrated_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An AIRFLOW_HOME with an empty metadata database, to be copied."""
-    home = tmp_path_factory.mktemp("migrated")
-    subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"],
-        env=airflow_environment(home, home, connection=None),
-        check=True,
-        capture_output=True,
-    )
-    # Airflow writes its own paths into it; without it there is nothing but the environment.
-    (home / "airflow.cfg").unlink(missing_ok=True)
+    base = tmp_path_factory.getbasetemp()
+    # The processes of pytest-xdist share one migration, which takes many seconds.
+    shared = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "migrated"
+    with shared.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not shared.exists():
+            unfinished = tmp_path_factory.mktemp("migrating")
+            subprocess.run(
+                [sys.executable, "-m", "airflow", "db", "migrate"],
+                env=airflow_environment(unfinished, unfinished, connection=None),
+                check=True,
+                capture_output=True,
+            )
+            # Airflow writes its own paths into it; without it there is nothing but the environment.
+            (unfinished / "airflow.cfg").unlink(missing_ok=True)
+            unfinished.rename(shared)
+    home = tmp_path_factory.mktemp("migrated") / "home"
+    shutil.copytree(shared, home)
     return home
 
 

@@ -137,13 +137,16 @@ def test_killed_while_resuming(
 def test_killed_while_resuming_with_no_retry_left(
     begin: Begin, cluster: Deployment, workspace: FakeService, victim: str
 ) -> None:
-    """The same at the last try: the task fails, although its run has ended well."""
+    """The same at the last try: the task fails, although its run has ended well.
+
+    Airflow may have the run cancelled, once it is over: that changes nothing.
+    """
     scenario = begin("deferred")
     kill_while_resuming(scenario, cluster, workspace, victim)
     scenario.dag_run.until("failed")
-    assert scenario.runs[0].result == "SUCCESS"
     scenario.seen()
-    assert len(scenario.runs) == 1
+    (run,) = scenario.runs
+    assert (run.result, run.cancelled_at) == ("SUCCESS", None)
 
 
 # A worker is asked to stop.
