@@ -1,0 +1,175 @@
+"""Publishing the runs that were read: which ones, when they are read next, what is recorded."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_jobs_provider.api.errors import ServerError
+from airflow_jobs_provider.api.retry import RetryPolicy
+from airflow_jobs_provider.triggers.polling import publisher as publisher_module
+from airflow_jobs_provider.triggers.polling.outages import UnreadableRuns
+from airflow_jobs_provider.triggers.polling.publisher import PUBLISH_AT_ONCE, Publisher
+from airflow_jobs_provider.triggers.polling.waiters import Waiter, Waiters
+
+NOW = 1_000.0
+ENDED = {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}
+RUNNING = {"life_cycle_state": "RUNNING"}
+
+
+class Bench:
+    """A publisher, its waiters, and how often it told that the API answers."""
+
+    def __init__(self) -> None:
+        self.waiters, self.unreadable, self.answers = Waiters(), UnreadableRuns(), 0
+        sender: Any = SimpleNamespace(record_answer=self._record_answer)
+        self.publisher = Publisher(self.waiters, sender, self.unreadable)
+
+    def _record_answer(self) -> None:
+        self.answers += 1
+
+    def wait(self, *run_ids: int, period: float = 100) -> list[Waiter]:
+        """Wait for changes of runs that are RUNNING."""
+        made = []
+        for run_id in run_ids:
+            future = asyncio.get_running_loop().create_future()
+            one = Waiter(run_id, period, NOW, float("inf"), ("RUNNING", None), future)
+            self.waiters.add(one)
+            made.append(one)
+        return made
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """A publisher at a fixed time, with no chance in it."""
+    monkeypatch.setattr(publisher_module, "time", SimpleNamespace(monotonic=lambda: NOW))
+    uniform = {"uniform": lambda least, most: (least + most) / 2}
+    monkeypatch.setattr(publisher_module, "random", SimpleNamespace(**uniform))
+    return Bench()
+
+
+def run(run_id: int, state: Any = RUNNING, **more: Any) -> Any:
+    """Make a run as a list shows it."""
+    return {"run_id": run_id, "state": state, **more}
+
+
+async def test_a_run_that_was_read_by_its_id_is_published(bench: Bench) -> None:
+    """To the waiter of the id that was sent; it is read again after the whole period."""
+    (waiter,) = bench.wait(7)
+    bench.unreadable.record_failure({7: ServerError(status=503)}, RetryPolicy(no_deadline=True))
+    bench.publisher.publish_run(7, run(7))
+    assert not waiter.future.done()
+    assert waiter.due == NOW + 100
+    assert 7 not in bench.unreadable
+    ended = run(7, ENDED)
+    bench.publisher.publish_run(7, ended)
+    assert await waiter.future is ended
+    assert bench.answers == 2
+    assert list(bench.publisher.latest_run_ids()) == [7, 7]
+
+
+async def test_the_latest_runs_come_first(bench: Bench) -> None:
+    """Twenty are remembered."""
+    for run_id in range(1, 26):
+        bench.publisher.publish_run(run_id, run(run_id))
+    assert list(bench.publisher.latest_run_ids()) == list(range(25, 5, -1))
+
+
+async def test_the_runs_of_a_page_are_published_to_their_waiters(bench: Bench) -> None:
+    """Runs that nobody waits for are passed over, also as the latest."""
+    first, second = bench.wait(7, 8)
+    bench.unreadable.record_failure({7: ServerError(status=503)}, RetryPolicy(no_deadline=True))
+    page = [run(9, ENDED), run(8), run(7, ENDED)]
+    assert await bench.publisher.publish_page(page) == {7, 8}
+    assert first.future.result() is page[2]
+    assert not second.future.done()
+    assert list(bench.publisher.latest_run_ids()) == [7, 8]
+    assert 7 not in bench.unreadable
+    assert bench.answers == 3
+
+
+async def test_a_page_without_a_waited_run_is_an_answer_all_the_same(bench: Bench) -> None:
+    """The API answers."""
+    assert await bench.publisher.publish_page([]) == set()
+    assert bench.answers == 1
+
+
+@pytest.mark.parametrize(("poll_seconds", "next_read"), [(0, 91), (11, 80), (21, 70), (60, 70)])
+async def test_a_listed_run_is_read_early_by_what_a_poll_takes(
+    bench: Bench, poll_seconds: float, next_read: float
+) -> None:
+    """But not after less than 70 % of its period."""
+    (waiter,) = bench.wait(7)
+    bench.publisher.poll_seconds = poll_seconds
+    await bench.publisher.publish_page([run(7)])
+    assert waiter.due == pytest.approx(NOW + next_read)
+
+
+async def test_pollers_drift_apart(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The part of the period is chosen from 85 % to 97 %, once for a page."""
+    asked = []
+
+    def uniform(least: float, most: float) -> float:
+        asked.append((least, most))
+        return least
+
+    monkeypatch.setattr(publisher_module, "random", SimpleNamespace(uniform=uniform))
+    bench.wait(7, 8)
+    await bench.publisher.publish_page([run(7), run(8)])
+    assert asked == [(0.85, 0.97)]
+
+
+@pytest.mark.parametrize(
+    ("more", "is_published"),
+    [
+        ({}, True),
+        ({"format": "SINGLE_TASK"}, True),
+        ({"format": "MULTI_TASK"}, False),
+        ({"format": "MULTI_TASK", "tasks": []}, False),
+        ({"format": "MULTI_TASK", "tasks": [{"run_id": 71, "task_key": "a"}]}, True),
+        (
+            {
+                "format": "MULTI_TASK",
+                "tasks": [{"run_id": 71, "task_key": "a"}],
+                "has_more": True,
+            },
+            False,
+        ),
+    ],
+)
+async def test_a_run_that_ended_is_published_with_its_tasks_only(
+    bench: Bench, more: dict[str, Any], is_published: bool
+) -> None:
+    """A list may leave tasks out: such a run is read by its id."""
+    (waiter,) = bench.wait(7)
+    read = await bench.publisher.publish_page([run(7, ENDED, **more)])
+    assert (read == {7}, waiter.future.done()) == (is_published, is_published)
+    assert await bench.publisher.publish_page([run(7, {"life_cycle_state": "PENDING"}, **more)])
+
+
+@pytest.mark.parametrize("odd", [{"state": "RUNNING"}, {"state": ENDED, "tasks": 5}])
+async def test_a_run_that_is_not_valid_is_read_by_its_id(bench: Bench, odd: Any) -> None:
+    """The others of the page are published."""
+    bench.wait(7, 8)
+    page: list[Any] = [{"run_id": 7, **odd}, run(8, ENDED)]
+    assert await bench.publisher.publish_page(page) == {8}
+
+
+async def test_other_tasks_run_between_many_waiters(bench: Bench) -> None:
+    """After every fifty that got their run."""
+    assert PUBLISH_AT_ONCE == 50
+    waiters = bench.wait(*range(1, 121))
+    done_at_each_turn = []
+
+    async def look() -> None:
+        while not waiters[-1].future.done():
+            done_at_each_turn.append(sum(one.future.done() for one in waiters))
+            await asyncio.sleep(0)
+
+    looking = asyncio.create_task(look())
+    await bench.publisher.publish_page([run(run_id, ENDED) for run_id in range(1, 121)])
+    await looking
+    assert done_at_each_turn == [50, 100]
