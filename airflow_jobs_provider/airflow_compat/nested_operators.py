@@ -33,7 +33,7 @@ class ExecutedOperator(Protocol):
     """An operator that may have launched a run."""
 
     @property
-    def run_may_be_live(self) -> bool:
+    def run_may_be_active(self) -> bool:
         """Whether a run that it has launched may be live."""
 
     def on_kill(self) -> None:
@@ -99,7 +99,7 @@ class AttemptExecutions:
         try:
             yield
         finally:
-            if not operator.run_may_be_live:
+            if not operator.run_may_be_active:
                 self._watched.pop(id(operator), None)
 
     def cancel_orphaned_run(self, context: Context) -> None:

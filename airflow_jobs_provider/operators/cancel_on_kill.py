@@ -65,16 +65,16 @@ class CancelOnKillOperator(WaitForRunOperator):
         raise NotImplementedError
 
     @property
-    def run_may_be_live(self) -> bool:
+    def run_may_be_active(self) -> bool:
         """Whether the task has launched, or may have launched, a run that may be active."""
-        return self._state.run.may_be_live
+        return self._state.run.may_be_active
 
     def on_kill(self) -> None:
         """Cancel the run that the task was launching or waiting for, if nothing follows it.
 
         On Airflow 3 the process goes on after this.
         """
-        if not self._state.run.may_be_live:
+        if not self._state.run.may_be_active:
             if self._state.kill is KillState.NOT_KILLED:
                 self._state = self._state.with_kill(KillState.KILLED)
         elif is_request_in_progress():
@@ -150,7 +150,7 @@ class CancelOnKillOperator(WaitForRunOperator):
         from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
 
         run = self._state.run
-        if not run.may_be_live:
+        if not run.may_be_active:
             return
         # Few retries: Airflow sends SIGKILL a few seconds after the first signal.
         retries, is_new = RetryPolicy(max_attempts=3, initial_wait=0.5), True

@@ -159,7 +159,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
     ) -> AttemptExecutions:
         """Begin an execution, or go on with one that was deferred."""
         executions = executions_of(context)
-        if self._state.executions is executions and self._state.run.may_be_live:
+        if self._state.executions is executions and self._state.run.may_be_active:
             # Executed again in the same try, after an error that the task has caught.
             executions.watch(copy.copy(self))
         if resumed is None:

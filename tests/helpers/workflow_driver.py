@@ -1,10 +1,11 @@
-"""Executes a workflow without a network: the test gives each response."""
+"""Executes a workflow without a network: the test gives each response. And runs to answer with."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.errors import NotFoundError
 from airflow_jobs_provider.api.workflows.base import Workflow, run_workflow
 from airflow_jobs_provider.api.workflows.events import Event, RunIdentified
 
@@ -39,3 +40,14 @@ class WorkflowDriver:
     def identified(self) -> list[int]:
         """The runs that the workflow was about."""
         return [event.run_id for event in self.events if isinstance(event, RunIdentified)]
+
+
+def run(life: str, result: str | None = None, run_id: int = 7, **more: Any) -> Any:
+    """Make a run."""
+    return {"run_id": run_id, "state": {"life_cycle_state": life, "result_state": result}, **more}
+
+
+RUNNING, SUCCEEDED = run("RUNNING"), run("TERMINATED", "SUCCESS")
+FAILED, CANCELED = run("TERMINATED", "FAILED"), run("TERMINATED", "CANCELED")
+TERMINATING = run("TERMINATING")
+GONE = NotFoundError(status=400, api_message="Run 7 does not exist.")

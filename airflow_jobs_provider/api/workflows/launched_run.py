@@ -66,7 +66,7 @@ class LaunchedRun:
         self._outcome_unknown = False
 
     @property
-    def may_be_live(self) -> bool:
+    def may_be_active(self) -> bool:
         """Whether there may be an active run."""
         return self.state in (LaunchState.UNANSWERED, LaunchState.ANSWERED)
 

@@ -1,6 +1,6 @@
 """Launching a run once: its defaults, its events, and what comes before the launch.
 
-What is launched after which run is in test_workflows.py.
+Which token launches, and which run is followed, is in test_launch_tokens.py.
 """
 
 from __future__ import annotations
