@@ -285,7 +285,7 @@ class RetryPolicy:
         )
 
     def _is_within_limits(
-        self, backoff: Backoff, failures: ConsecutiveFailures, now: float, next_wait: float = 0.0
+        self, backoff: Backoff, failures: ConsecutiveFailures, now: float, next_wait: float
     ) -> bool:
         failures.record(now, backoff, is_limited=not self.no_deadline or backoff.always_limited)
         if failures.since is None:
