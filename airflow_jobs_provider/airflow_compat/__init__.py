@@ -63,7 +63,7 @@ The connection form is in   the hook                                       provi
 ==========================  ==============  ==================  =========  ================  =======
 
 The facts were seen with 2.11.2, 3.0.6 and 3.3.2. Those of 3.1 and 3.2 were read in the sources of
-3.1.8 and 3.2.2.
+3.1.8 and 3.2.2. Numbers such as #55315 are issues of apache/airflow.
 
 Some facts need no module of ``lines``, since one rule serves all lines. Airflow 3.0 resumes a retry
 with the event that ended the attempt before, so an operator compares ``try_number``. It has in
