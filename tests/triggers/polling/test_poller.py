@@ -1,4 +1,4 @@
-"""The poller over real HTTP: many waits, few requests, no run taken for what it is not."""
+"""The poller over real HTTP: how many requests many waits cost, and what each waiter gets."""
 
 from __future__ import annotations
 
@@ -65,31 +65,33 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ManyRuns]:
 
 
 def poller(**arguments: Any) -> RunPoller:
-    """Return the poller of the default connection; trouble is waited out at once."""
+    """Return the poller of the default connection, with short waits between retries."""
     arguments.setdefault("retry_delay", 0.01)
     return get_poller(DatabricksJobsHook(**arguments))
 
 
 def poller_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return what was logged of following runs, but for how they are listed."""
+    """Return the log lines of the poller, except those about lists."""
     loggers = (reader.__name__, outages.__name__)
     return [r.getMessage() for r in caplog.records if r.name in loggers]
 
 
-async def ended(one: RunPoller, run_id: int, period: float = PERIOD) -> Any:
+async def wait_for_end(one: RunPoller, run_id: int, period: float = PERIOD) -> Any:
     """Wait until a run is not RUNNING."""
     known: dict[str, Any] = {"state": {"life_cycle_state": "RUNNING"}}
     return await one.wait_for_change(run_id, period=period, known=known)
 
 
-def starts(one: RunPoller, run_ids: list[int], period: float = PERIOD) -> list[asyncio.Task[Any]]:
+def start_waits(
+    one: RunPoller, run_ids: list[int], period: float = PERIOD
+) -> list[asyncio.Task[Any]]:
     """Wait for all of these runs."""
-    return [asyncio.create_task(ended(one, run_id, period)) for run_id in run_ids]
+    return [asyncio.create_task(wait_for_end(one, run_id, period)) for run_id in run_ids]
 
 
-async def until(it_is_so: Callable[[], bool]) -> None:
-    """Wait until something is so in the service, which is in this loop."""
-    while not it_is_so():  # noqa: ASYNC110 - it has no event for everything
+async def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until a condition holds in the service, which runs in this event loop."""
+    while not condition():  # noqa: ASYNC110 - it has no event for everything
         await asyncio.sleep(0.01)
 
 
@@ -99,9 +101,9 @@ async def result_states(tasks: list[asyncio.Task[Any]]) -> list[str]:
 
 
 async def test_one_run_is_read_by_its_id(service: ManyRuns) -> None:
-    """One run costs what it would cost without a poller, and no list is read."""
+    """One run costs the same requests as without a poller, and no list is read."""
     (run_id,) = service.add(1)
-    tasks = starts(poller(), [run_id])
+    tasks = start_waits(poller(), [run_id])
     await asyncio.sleep(2.5 * PERIOD)
     service.end(run_id, "FAILED")
     assert await result_states(tasks) == ["FAILED"]
@@ -113,7 +115,7 @@ async def test_many_runs_are_read_from_lists(service: ManyRuns) -> None:
     """Five hundred waits over several polls cost a handful of requests, and all get their run."""
     run_ids = service.add(500)
     began = time.monotonic()
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     for run_id in run_ids:
         await asyncio.sleep(0.002)
         service.end(run_id, "SUCCESS" if run_id % 2 else "FAILED")
@@ -124,11 +126,11 @@ async def test_many_runs_are_read_from_lists(service: ManyRuns) -> None:
     assert len(service.connections) <= rate_limiter.REQUESTS_AT_ONCE
 
 
-async def test_missing_from_a_list_means_nothing(service: ManyRuns) -> None:
-    """Active runs that no list shows are asked for by id, and go on being waited for."""
+async def test_a_run_missing_from_a_list_is_read_by_its_id(service: ManyRuns) -> None:
+    """Active runs that no list has are read by their ids, and their waits go on."""
     run_ids = service.add(100)
     hidden = run_ids[:3]
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     full = service.runs
     listed = {k: v for k, v in full.items() if k not in hidden}
     original = service._list
@@ -143,7 +145,7 @@ async def test_missing_from_a_list_means_nothing(service: ManyRuns) -> None:
     # The fake service's own list, cut as a busy service's can be.
     service.list_runs = without_hidden
     async with asyncio.timeout(30):
-        await until(lambda: set(hidden) <= set(service.latest))
+        await wait_until(lambda: set(hidden) <= set(service.latest))
     await asyncio.sleep(PERIOD)
     assert not any(task.done() for task in tasks)
     for run_id in run_ids:
@@ -151,10 +153,10 @@ async def test_missing_from_a_list_means_nothing(service: ManyRuns) -> None:
     assert set(await result_states(tasks)) == {"SUCCESS"}
 
 
-async def test_a_deleted_run_fails_its_own_waiter_only(service: ManyRuns) -> None:
-    """The others are not troubled."""
+async def test_a_deleted_run_fails_its_waiter_only(service: ManyRuns) -> None:
+    """The other waits go on."""
     run_ids = service.add(50)
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     service.deleted.add(run_ids[7])
     with pytest.raises(NotFoundError, match=f"Run {run_ids[7]} "):
         await tasks.pop(7)
@@ -168,20 +170,20 @@ async def test_a_list_that_is_refused(service: ManyRuns) -> None:
     """A user who may not list runs has them read one by one."""
     service.lists_refused = True
     run_ids = service.add(30)
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     async with asyncio.timeout(30):
-        await until(lambda: service.asked["runs/get"] >= 3 * len(run_ids))
+        await wait_until(lambda: service.asked["runs/get"] >= 3 * len(run_ids))
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
     assert service.asked["runs/list active_only"] == 1
 
 
-async def test_other_peoples_runs(service: ManyRuns) -> None:
-    """Three waits in a workspace of thousands of runs: the lists are left alone once measured."""
+async def test_lists_with_many_runs_of_others_are_not_read(service: ManyRuns) -> None:
+    """Three waits in a workspace with thousands of runs: once measured, lists are not read."""
     service.add(3000)
     run_ids = service.add(3)
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     await asyncio.sleep(4 * PERIOD)
     for run_id in run_ids:
         service.end(run_id)
@@ -189,19 +191,19 @@ async def test_other_peoples_runs(service: ManyRuns) -> None:
     assert service.asked["runs/list active_only"] <= 3
 
 
-async def test_runs_beyond_the_lists_reach(service: ManyRuns) -> None:
-    """Runs older than ten thousand others cannot be listed, but read."""
+async def test_runs_beyond_the_largest_offset(service: ManyRuns) -> None:
+    """Runs older than ten thousand others are in no list, and are read by their ids."""
     run_ids = service.add(40)
     service.add(10_500)
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     await asyncio.sleep(2 * PERIOD)
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
 
 
-async def test_lists_of_25(service: ManyRuns) -> None:
-    """Page tokens and small pages, as later API versions have; hardly a run is asked alone."""
+async def test_lists_with_pages_of_25_runs(service: ManyRuns) -> None:
+    """Page tokens and small pages, as in later API versions: few runs are read by their ids."""
     run_ids = service.add(300)
 
     async def then_all_end(request: web.Request) -> web.Response:
@@ -212,20 +214,22 @@ async def test_lists_of_25(service: ManyRuns) -> None:
         return answer
 
     service.list_runs = then_all_end
-    tasks = starts(poller(databricks_conn_id="databricks_later"), run_ids)
+    tasks = start_waits(poller(databricks_conn_id="databricks_later"), run_ids)
     assert set(await result_states(tasks)) == {"SUCCESS"}
     # None, but where the machine is so busy that a list takes longer than the period.
     assert service.asked["runs/get"] < len(run_ids) / 2
 
 
-async def test_trouble_is_one_line(service: ManyRuns, caplog: pytest.LogCaptureFixture) -> None:
-    """An outage of several polls, two hundred waiters: a line at its start, a line at its end."""
+async def test_an_outage_is_logged_at_its_start_and_end(
+    service: ManyRuns, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An outage over several polls with two hundred waiters is two lines in the log."""
     caplog.set_level("INFO")
     run_ids = service.add(200)
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     service.trouble.extend([503] * 6)
     async with asyncio.timeout(10):
-        await until(lambda: not service.trouble)
+        await wait_until(lambda: not service.trouble)
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
@@ -240,13 +244,13 @@ async def test_trouble_is_one_line(service: ManyRuns, caplog: pytest.LogCaptureF
     ]
 
 
-async def test_a_429_slows_all_down(service: ManyRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_429_halves_the_rate(service: ManyRuns, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each 429 halves the rate of the requests, so a few of them are enough; all get their run."""
     monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 40.0)
     service.requests_per_second = 5
     service.lists_refused = True
     run_ids = service.add(20)
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
@@ -257,14 +261,14 @@ async def test_a_429_slows_all_down(service: ManyRuns, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(
     "retry_after", ["0", "-1", "nan", "0.001", "Wed, 21 Oct 2015 07:28:00 GMT"]
 )
-async def test_a_retry_after_that_asks_for_no_wait(service: ManyRuns, retry_after: str) -> None:
-    """It counts as absent: the poller's own waits begin at a second."""
+async def test_an_unusable_retry_after(service: ManyRuns, retry_after: str) -> None:
+    """It is ignored: the first wait is the policy's, one second or more."""
     service.requests_per_second = 0
     service.retry_after = retry_after
     with retry.no_waiting() as waits:
-        (task,) = starts(poller(retry_delay=None), service.add(1), 0.01)
+        (task,) = start_waits(poller(retry_delay=None), service.add(1), 0.01)
         async with asyncio.timeout(10):
-            await until(lambda: bool(waits))
+            await wait_until(lambda: bool(waits))
         task.cancel()
     assert waits[0] >= 1
 
@@ -275,7 +279,7 @@ async def test_a_poller_for_each_connection(service: ManyRuns) -> None:
     other = poller(databricks_conn_id="databricks_other")
     assert other is not poller()
     run_ids = service.add(2)
-    tasks = [*starts(poller(), run_ids[:1]), *starts(other, run_ids[1:])]
+    tasks = [*start_waits(poller(), run_ids[:1]), *start_waits(other, run_ids[1:])]
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
@@ -284,19 +288,19 @@ async def test_a_poller_for_each_connection(service: ManyRuns) -> None:
 async def test_each_waiters_period_is_kept(service: ManyRuns) -> None:
     """Each run is polled at its own waiter's period."""
     quick, slow = service.add(2)
-    tasks = [*starts(poller(), [quick], 0.1), *starts(poller(), [slow], 60)]
+    tasks = [*start_waits(poller(), [quick], 0.1), *start_waits(poller(), [slow], 60)]
     async with asyncio.timeout(30):
-        await until(lambda: service.latest.count(quick) >= 5)
+        await wait_until(lambda: service.latest.count(quick) >= 5)
         service.end(quick)
         await tasks[0]
     tasks[1].cancel()
     assert slow not in service.latest
 
 
-async def test_a_waiter_that_leaves(service: ManyRuns) -> None:
-    """A cancelled wait is forgotten: nothing is read for it any more."""
+async def test_a_cancelled_wait_is_removed(service: ManyRuns) -> None:
+    """Nothing is read for it any more."""
     (run_id,) = service.add(1)
-    (task,) = starts(poller(), [run_id])
+    (task,) = start_waits(poller(), [run_id])
     await asyncio.sleep(2 * PERIOD)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
@@ -306,28 +310,28 @@ async def test_a_waiter_that_leaves(service: ManyRuns) -> None:
     assert service.asked == before
 
 
-async def test_two_wait_for_one_run(service: ManyRuns) -> None:
-    """Both get it, for one reading."""
+async def test_two_waiters_for_one_run(service: ManyRuns) -> None:
+    """Both get the run, and it is read once."""
     (run_id,) = service.add(1)
-    tasks = starts(poller(), [run_id, run_id])
+    tasks = start_waits(poller(), [run_id, run_id])
     service.end(run_id)
     assert await result_states(tasks) == ["SUCCESS", "SUCCESS"]
     assert sum(service.asked.values()) == 1
 
 
-async def test_a_sign_of_life(service: ManyRuns) -> None:
-    """Who asks for it gets a reading although nothing changed."""
+async def test_report_after(service: ManyRuns) -> None:
+    """With report_after the waiter gets the run although it has not changed."""
     (run_id,) = service.add(1)
     known = service.runs[run_id].as_json(time.time())
     run = await poller().wait_for_change(run_id, period=0.05, known=known, report_after=0.1)
     assert run["state"]["life_cycle_state"] == "RUNNING"
 
 
-async def test_a_connection_that_is_not_there(service: ManyRuns) -> None:
-    """Everybody who waits hears of it, and a later wait tries again."""
+async def test_an_unknown_connection(service: ManyRuns) -> None:
+    """All waits raise the error, and a later wait gets a new poller."""
     one = poller(databricks_conn_id="no_such_connection")
     with pytest.raises(Exception, match="no_such_connection"):
-        await ended(one, 7)
+        await wait_for_end(one, 7)
     await asyncio.sleep(0)
     assert poller(databricks_conn_id="no_such_connection") is not one
 
@@ -354,15 +358,15 @@ async def test_triggers_share_the_poller(service: ManyRuns) -> None:
 
 
 async def test_errors_are_typed(service: ManyRuns) -> None:
-    """A refusal that waiting does not mend reaches every waiter."""
+    """An error that is not retried is raised in every wait."""
     service.trouble.extend([404] * 50)
-    tasks = starts(poller(), service.add(3))
+    tasks = start_waits(poller(), service.add(3))
     for task in tasks:
         with pytest.raises(JobsAPIError):
             await task
 
 
-class Clockwork:
+class EndingRuns:
     """A service's runs that end as its lists are read: a number of them at each page.
 
     Time plays no part in it, so the lists move under the reader the same way on any machine.
@@ -383,11 +387,11 @@ class Clockwork:
 
 @pytest.mark.parametrize("ends_at_each_page", [20, 60])
 async def test_runs_that_end_between_pages(service: ManyRuns, ends_at_each_page: int) -> None:
-    """However far the rest of a list moves at each page, no run slips through between two."""
+    """However far the list moves between two pages, no run is missed."""
     service.max_page = 400
     run_ids = service.add(2000)
-    Clockwork(service, run_ids, ends_at_each_page)
-    tasks = starts(poller(), run_ids)
+    EndingRuns(service, run_ids, ends_at_each_page)
+    tasks = start_waits(poller(), run_ids)
     async with asyncio.timeout(60):
         assert set(await result_states(tasks)) == {"SUCCESS"}
     assert service.found_active == 0
@@ -396,7 +400,7 @@ async def test_runs_that_end_between_pages(service: ManyRuns, ends_at_each_page:
 async def test_a_page_size_that_is_refused(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A service that takes no pages so large is asked for smaller ones; lists are not given up."""
+    """After a page size is refused, smaller pages are read, and lists are still used."""
     # All runs are due together, however long the machine takes to start three hundred waits.
     monkeypatch.setattr(reader, "EARLY_FRACTION", 1.0)
     service.max_page = 100
@@ -408,9 +412,9 @@ async def test_a_page_size_that_is_refused(
 
     service.list_runs = note_limit
     run_ids = service.add(300)
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     async with asyncio.timeout(30):
-        await until(lambda: service.asked["runs/list active_only"] >= 12)
+        await wait_until(lambda: service.asked["runs/list active_only"] >= 12)
         for run_id in run_ids:
             service.end(run_id)
         assert set(await result_states(tasks)) == {"SUCCESS"}
@@ -422,13 +426,13 @@ async def test_a_page_size_that_is_refused(
 async def test_listed_runs_keep_their_tasks(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch, connection: str
 ) -> None:
-    """A run of several tasks is told with them all, though lists leave out some, or all of them."""
+    """A waiter gets a run with all its tasks, though lists leave out some or all of them."""
     # All runs are due together, so that lists are read however slow the machine is.
     monkeypatch.setattr(reader, "EARLY_FRACTION", 1.0)
     run_ids = service.add(60)
     for run_id in run_ids:
         service.runs[run_id].tasks = 120 if run_id == run_ids[0] else 2
-    tasks = starts(poller(databricks_conn_id=connection), run_ids)
+    tasks = start_waits(poller(databricks_conn_id=connection), run_ids)
     await asyncio.sleep(2 * PERIOD)
     for run_id in run_ids:
         service.end(run_id)
@@ -439,8 +443,8 @@ async def test_listed_runs_keep_their_tasks(
         assert service.asked["runs/get"] < 10
 
 
-async def test_trouble_between_pages(service: ManyRuns) -> None:
-    """A page that goes wrong is asked for again; those before it are not."""
+async def test_an_error_between_pages(service: ManyRuns) -> None:
+    """A page that fails is read again; the pages before it are not."""
     service.max_page = 25
     run_ids = service.add(250)
     list_runs, asked = service._list, []
@@ -452,9 +456,9 @@ async def test_trouble_between_pages(service: ManyRuns) -> None:
         return await list_runs(request)
 
     service.list_runs = every_third_fails
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     async with asyncio.timeout(20):
-        await until(lambda: len(set(asked)) >= 8)
+        await wait_until(lambda: len(set(asked)) >= 8)
     service.list_runs = None
 
     assert asked == sorted(asked, key=int)
@@ -464,10 +468,10 @@ async def test_trouble_between_pages(service: ManyRuns) -> None:
 
 
 @pytest.mark.parametrize("queued_timeout_seconds", [None, 100])
-async def test_no_more_requests_than_one_by_one(
+async def test_one_run_is_read_once_per_period(
     service: ManyRuns, queued_timeout_seconds: float | None
 ) -> None:
-    """One run is read no more often than a trigger of its own does: at once, then each period."""
+    """One run costs no more requests than a trigger that polls by itself."""
     (run_id,) = service.add(1)
     began = time.monotonic()
     trigger = DatabricksJobRunTrigger(
@@ -482,12 +486,12 @@ async def test_no_more_requests_than_one_by_one(
 async def test_periods_that_cannot_be_kept(
     service: ManyRuns, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the service's pages are too small for a period, that is one line, and all are read."""
+    """If the pages are too small for the period, one line says so, and all runs are read."""
     monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 25.0)
     run_ids = service.add(800)
-    tasks = starts(poller(databricks_conn_id="databricks_later"), run_ids)
+    tasks = start_waits(poller(databricks_conn_id="databricks_later"), run_ids)
     async with asyncio.timeout(30):
-        await until(lambda: service.asked["runs/list active_only"] >= 70)
+        await wait_until(lambda: service.asked["runs/list active_only"] >= 70)
     for run_id in run_ids:
         service.end(run_id)
     assert set(await result_states(tasks)) == {"SUCCESS"}
@@ -500,8 +504,8 @@ async def test_periods_that_cannot_be_kept(
     assert "longer than the shortest polling period, 0.2 s" in lines[0]
 
 
-async def test_what_a_waiter_keeps(service: ManyRuns) -> None:
-    """An active run is kept without its details, one that has ended is given whole."""
+async def test_an_active_run_is_kept_without_details(service: ManyRuns) -> None:
+    """A run that has ended is returned with all its fields."""
     (run_id,) = service.add(1)
     seen: list[dict[str, Any]] = []
 
@@ -520,7 +524,7 @@ async def test_what_a_waiter_keeps(service: ManyRuns) -> None:
 
 
 async def test_large_runs_make_small_pages(service: ManyRuns) -> None:
-    """No page is so large that parsing it would keep the event loop from others for long."""
+    """Parsing a page does not block the event loop for long."""
     pages: list[int] = []
 
     async def large(request: web.Request) -> web.Response:
@@ -533,9 +537,9 @@ async def test_large_runs_make_small_pages(service: ManyRuns) -> None:
 
     service.list_runs = large
     run_ids = service.add(1200)
-    tasks = starts(poller(), run_ids, 1.0)
+    tasks = start_waits(poller(), run_ids, 1.0)
     async with asyncio.timeout(20):
-        await until(lambda: len(pages) >= 3)
+        await wait_until(lambda: len(pages) >= 3)
     for task in tasks:
         task.cancel()
     first, *others = pages
@@ -543,10 +547,10 @@ async def test_large_runs_make_small_pages(service: ManyRuns) -> None:
     assert max(others) <= 1.01 * run_lists.MAX_PAGE_BYTES
 
 
-async def test_who_waited_longest_comes_first(
+async def test_runs_are_read_in_order_of_their_due_times(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where lists show none of them, the runs are asked for in the order in which they are due."""
+    """Runs that no list has are read by their ids, the longest due first."""
     run_ids = service.add(64)
     parts = iter([1.0 - n / 1000 for n in range(len(run_ids))])
     monkeypatch.setattr(random, "uniform", lambda *_: next(parts, 1.0))
@@ -555,9 +559,9 @@ async def test_who_waited_longest_comes_first(
         return web.json_response({"runs": []})
 
     service.list_runs = nothing
-    tasks = starts(poller(), run_ids, 1.0)
+    tasks = start_waits(poller(), run_ids, 1.0)
     async with asyncio.timeout(20):
-        await until(lambda: len(service.latest) >= len(run_ids))
+        await wait_until(lambda: len(service.latest) >= len(run_ids))
     for task in tasks:
         task.cancel()
     at_once = rate_limiter.REQUESTS_AT_ONCE
@@ -566,10 +570,10 @@ async def test_who_waited_longest_comes_first(
     assert portions == sorted(portions, reverse=True)
 
 
-async def test_a_poller_stays_while_an_exchange_is_between_two_looks(
+async def test_a_poller_stays_open_while_a_workflow_runs(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A job's next attempt may be minutes away: nobody waits for a run by then, but will again."""
+    """Between two reads, as before a job's next attempt, it has no waiter and is still needed."""
     monkeypatch.setattr(poller_module, "LINGER_SECONDS", 0.02)
     (run_id,) = service.add(1)
 
@@ -585,37 +589,37 @@ async def test_a_poller_stays_while_an_exchange_is_between_two_looks(
     assert run["run_id"] == run_id
 
 
-async def test_who_comes_to_a_broken_poller_hears_of_it(service: ManyRuns) -> None:
-    """At once, as those heard who were there when it broke."""
+async def test_a_failed_poller_fails_later_waits(service: ManyRuns) -> None:
+    """They raise its error at once, as the waits did that it had then."""
     one = poller(databricks_conn_id="not_there")
     async with asyncio.timeout(10):
         for _ in range(2):
             with pytest.raises(Exception, match="not_there"):
-                await ended(one, 7)
+                await wait_for_end(one, 7)
 
 
-async def test_who_waits_between_two_tries_holds_up_nobody(service: ManyRuns) -> None:
-    """As many outputs as there may be requests at once, all refused for now: runs are followed."""
+async def test_waiting_between_retries_blocks_no_other_request(service: ManyRuns) -> None:
+    """As many reads of outputs as may be in flight wait for a retry: runs are still polled."""
     one = poller(retry_delay=60)
     (run_id,) = service.add(1)
     service.refused = set(service.add(rate_limiter.REQUESTS_AT_ONCE))
     refused = [asyncio.create_task(one.send(get_run_output(other))) for other in service.refused]
     async with asyncio.timeout(10):
-        await until(lambda: service.asked["runs/get-output"] == len(refused))
-        tasks = starts(one, [run_id])
+        await wait_until(lambda: service.asked["runs/get-output"] == len(refused))
+        tasks = start_waits(one, [run_id])
         service.end(run_id)
         assert await result_states(tasks) == ["SUCCESS"]
     assert not any(task.done() for task in refused)
 
 
-async def test_any_calls_429_slows_all_down(service: ManyRuns) -> None:
-    """Not only that of who reads runs: nobody asks until the wait is over."""
+async def test_a_429_pauses_all_requests(service: ManyRuns) -> None:
+    """Whoever got the 429, no request is sent until the wait is over."""
     one = poller(retry_delay=0.5)
     run_ids = service.add(2)
     service.trouble.append(429)
     began = time.monotonic()
     first = asyncio.create_task(one.send(get_run(run_ids[0])))
-    await until(lambda: not service.trouble)
+    await wait_until(lambda: not service.trouble)
     await asyncio.sleep(0.1)
     await one.send(get_run(run_ids[1]))
     assert time.monotonic() - began >= 0.5
@@ -623,21 +627,21 @@ async def test_any_calls_429_slows_all_down(service: ManyRuns) -> None:
 
 
 @pytest.mark.parametrize("others_period", [PERIOD, 30.0])
-async def test_a_run_that_is_refused_is_its_own_waiters_trouble(
+async def test_a_forbidden_run_fails_its_waiter_only(
     service: ManyRuns,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     others_period: float,
 ) -> None:
-    """It gets its patience and then fails; all others keep their period, be it short or long."""
+    """It fails after its retries; all others keep their period, be it short or long."""
     caplog.set_level("INFO")
     monkeypatch.setattr(retry, "_REFUSED_CREDENTIALS", Backoff(0.5, 0.5, 1.0, always_limited=True))
     service.lists_refused = True
     forbidden, *run_ids = service.add(3)
     service.refused = {forbidden}
     one = poller(retry_delay=None)
-    tasks = starts(one, run_ids, others_period)
-    (alone,) = starts(one, [forbidden])
+    tasks = start_waits(one, run_ids, others_period)
+    (alone,) = start_waits(one, [forbidden])
     began = time.monotonic()
     async with asyncio.timeout(10):
         with pytest.raises(AuthenticationError):
@@ -659,14 +663,14 @@ async def test_a_run_that_is_refused_is_its_own_waiters_trouble(
 async def test_a_run_that_can_be_read_again(
     service: ManyRuns, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its waiter gets it, and the log says so."""
+    """Its waiter gets the run, and the log says so."""
     caplog.set_level("INFO")
     service.lists_refused = True
     run_ids = service.add(3)
     service.refused = set(run_ids[:1])
-    tasks = starts(poller(retry_delay=0.1), run_ids)
+    tasks = start_waits(poller(retry_delay=0.1), run_ids)
     async with asyncio.timeout(10):
-        await until(lambda: bool(poller_lines(caplog)))
+        await wait_until(lambda: bool(poller_lines(caplog)))
         service.refused = set()
         for run_id in run_ids:
             service.end(run_id)
@@ -675,10 +679,10 @@ async def test_a_run_that_can_be_read_again(
 
 
 @pytest.mark.parametrize("status", [302, 404, 403, 500])
-async def test_a_list_that_does_not_work(
+async def test_a_list_that_cannot_be_read(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    """Whatever is answered in its place: while the runs themselves can be read, nobody fails."""
+    """While the runs themselves can be read, no wait fails."""
     monkeypatch.setattr(list_pages, "SECOND_TRY_SECONDS", 0.01)
     monkeypatch.setattr(list_pages, "SHORT_OUTAGE_SECONDS", 0.1)
 
@@ -687,9 +691,9 @@ async def test_a_list_that_does_not_work(
 
     service.list_runs = broken
     run_ids = service.add(30)
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     async with asyncio.timeout(10):
-        await until(lambda: service.asked["runs/get"] >= 60)
+        await wait_until(lambda: service.asked["runs/get"] >= 60)
         for run_id in run_ids:
             service.end(run_id)
         assert set(await result_states(tasks)) == {"SUCCESS"}
@@ -697,16 +701,16 @@ async def test_a_list_that_does_not_work(
 
 
 @pytest.mark.parametrize("status", [302, 404, 403])
-async def test_one_odd_answer_in_place_of_a_list(
+async def test_one_unexpected_response_for_a_list(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
-    """The list is read in the end; five hundred runs are not asked for one by one for it."""
+    """The list is read again; five hundred runs are not read by their ids instead."""
     monkeypatch.setattr(list_pages, "SECOND_TRY_SECONDS", 0.01)
     run_ids = service.add(500)
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     service.trouble.append(status)
     async with asyncio.timeout(10):
-        await until(lambda: service.asked["runs/list active_only"] >= 4)
+        await wait_until(lambda: service.asked["runs/list active_only"] >= 4)
         for run_id in run_ids:
             service.end(run_id)
         assert set(await result_states(tasks)) == {"SUCCESS"}
@@ -714,18 +718,18 @@ async def test_one_odd_answer_in_place_of_a_list(
 
 
 @pytest.mark.parametrize("passes", [True, False])
-async def test_odd_answers_to_everything(
+async def test_unexpected_responses_for_all_requests(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch, passes: bool
 ) -> None:
-    """Where runs could be read before it is no wrong address: waited out, but not for ever."""
+    """After runs were read it is an outage, not a wrong address, with a limit of its own."""
     monkeypatch.setattr(list_pages, "SECOND_TRY_SECONDS", 0.01)
     monkeypatch.setattr(
         retry, "_UNEXPECTED_WHILE_POLLING", Backoff(0.1, 0.1, 1.0, always_limited=True)
     )
     run_ids = service.add(5)
-    tasks = starts(poller(retry_delay=None), run_ids)
+    tasks = start_waits(poller(retry_delay=None), run_ids)
     async with asyncio.timeout(10):
-        await until(lambda: sum(service.asked.values()) >= 2)
+        await wait_until(lambda: sum(service.asked.values()) >= 2)
         service.trouble.extend([404] * (10 if passes else 10_000))
         for run_id in run_ids:
             service.end(run_id)
@@ -751,10 +755,10 @@ ODD_ANSWERS: dict[str, tuple[bytes, int, dict[str, str]]] = {
 
 
 @pytest.mark.parametrize("name", ODD_ANSWERS)
-async def test_an_odd_answer_is_its_own_runs_trouble(
+async def test_an_invalid_response_fails_its_waiter_only(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
 ) -> None:
-    """It is asked for again within bounds, then its waiter fails with the answer; no other does."""
+    """Its run is read again within limits; then its wait raises the response, and no other does."""
     monkeypatch.setattr(
         retry, "_INVALID_BODY", Backoff(0.01, 0.05, max_attempts=5, always_limited=True)
     )
@@ -763,7 +767,7 @@ async def test_an_odd_answer_is_its_own_runs_trouble(
     service.lists_refused = True
     service.odd[odd] = lambda: web.Response(body=body, status=status, headers=headers)
     one = poller(retry_delay=None)
-    (alone,), tasks = starts(one, [odd]), starts(one, run_ids)
+    (alone,), tasks = start_waits(one, [odd]), start_waits(one, run_ids)
     async with asyncio.timeout(10):
         with pytest.raises(UnexpectedResponseError, match="does not fit") as caught:
             await alone
@@ -778,7 +782,7 @@ async def test_an_odd_answer_is_its_own_runs_trouble(
 
 
 async def test_a_run_id_given_as_text(service: ManyRuns) -> None:
-    """The run is matched all the same, and read no more often than at its period."""
+    """The waiter gets the run, and it is read no more often than its period says."""
     (run_id,) = service.add(1)
 
     def as_text() -> web.Response:
@@ -787,18 +791,18 @@ async def test_a_run_id_given_as_text(service: ManyRuns) -> None:
         )
 
     service.odd[run_id] = as_text
-    tasks = starts(poller(), [run_id])
+    tasks = start_waits(poller(), [run_id])
     began = time.monotonic()
     async with asyncio.timeout(10):
-        await until(lambda: service.asked["runs/get"] >= 3)
+        await wait_until(lambda: service.asked["runs/get"] >= 3)
         service.end(run_id)
         (run,) = await asyncio.gather(*tasks)
     assert run["run_id"] == run_id
     assert service.asked["runs/get"] <= 2 + (time.monotonic() - began) / (0.8 * PERIOD)
 
 
-async def test_odd_items_in_a_list(service: ManyRuns) -> None:
-    """The other runs of the page are given, and the odd ones are asked for by their ids."""
+async def test_invalid_items_in_a_list(service: ManyRuns) -> None:
+    """The other runs of the page are published; the invalid ones are read by their ids."""
     run_ids = service.add(100)
     odd = dict(zip(run_ids, (7, {"run_id": 2, "state": "RUNNING"}, {"run_id": None}), strict=False))
 
@@ -808,9 +812,9 @@ async def test_odd_items_in_a_list(service: ManyRuns) -> None:
         return web.json_response(answer)
 
     service.list_runs = with_odd_items
-    tasks = starts(poller(), run_ids)
+    tasks = start_waits(poller(), run_ids)
     async with asyncio.timeout(10):
-        await until(lambda: service.asked["runs/list active_only"] >= 3)
+        await wait_until(lambda: service.asked["runs/list active_only"] >= 3)
         for run_id in run_ids:
             service.end(run_id)
         assert set(await result_states(tasks)) == {"SUCCESS"}

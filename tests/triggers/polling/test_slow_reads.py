@@ -1,4 +1,4 @@
-"""A run whose answer takes long holds up no other run's wait."""
+"""A read that takes long delays no other run's wait."""
 
 from __future__ import annotations
 
@@ -90,8 +90,8 @@ def wait_for(poller: RunPoller, run_id: int) -> asyncio.Task[Any]:
     return asyncio.create_task(poller.wait_for_change(run_id, period=0.1, known=known))
 
 
-async def test_one_slow_answer_holds_up_nobody(service: SlowResponses) -> None:
-    """All others are read on while its bytes trickle in; it is asked for once, and given."""
+async def test_one_slow_read_delays_no_other(service: SlowResponses) -> None:
+    """The others are polled meanwhile; the slow run is read once, and its waiter gets it."""
     poller = get_poller(DatabricksJobsHook(retry_delay=0.05))
     slow, *others = (wait_for(poller, run_id) for run_id in (SLOW, 2, 3))
     async with asyncio.timeout(20):
@@ -106,8 +106,8 @@ async def test_one_slow_answer_holds_up_nobody(service: SlowResponses) -> None:
     assert service.asked[SLOW] <= 2
 
 
-async def test_all_answers_are_slow(service: SlowResponses) -> None:
-    """Where nobody is answered in time, each gets its answer when it comes, and nothing spins."""
+async def test_all_reads_are_slow(service: SlowResponses) -> None:
+    """Each waiter gets its run when the response is complete; no request is repeated meanwhile."""
     service.slow = {1, 2, 3}
     service.state = ENDED
     poller = get_poller(DatabricksJobsHook(retry_delay=0.05))
@@ -121,10 +121,10 @@ async def test_all_answers_are_slow(service: SlowResponses) -> None:
         assert [(await wait)["run_id"] for wait in waits] == [1, 2, 3]
 
 
-async def test_a_slow_list_holds_up_nobody_for_long(
+async def test_a_slow_list_times_out(
     service: SlowResponses, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After its own deadline, far below that of other answers, the runs are read one by one."""
+    """After the time limit of a page, which is short, the runs are read by their ids."""
     caplog.set_level("INFO")
     monkeypatch.setattr(list_pages, "PAGE_SECONDS", 0.3)
     service.slow, service.slow_lists = set(), True
