@@ -31,45 +31,44 @@ INTERVAL_BEGAN = "{{ dag_run.data_interval_start or dag_run.run_after or dag_run
 
 
 class DatabricksJobRunSensor(RunSensorModes):
-    """Wait until a run, or a task of it, has ended, and return what its notebook gave back.
+    """Wait until a run, or a task of it, has ended, and return its output.
 
     ::
 
         DatabricksJobRunSensor(task_id="wait", run_id=launch.output["run_id"], deferrable=True)
         DatabricksJobRunSensor(task_id="wait", job_name="Nightly load", deferrable=True)
 
-    The run is given by its id, or as one of a job: the newest that started at ``started_since`` or
-    later when the sensor began to wait, or else the first that starts after that. A newer one that
-    starts meanwhile does not count, or the wait might never come to an end; a retry of the sensor
-    looks afresh. Runs that the service skipped do not count either. Where the job has
-    ``max_retries``, the last attempt of its run decides; with ``run_id`` or ``task_key`` only the
-    one run counts.
+    The run is given by its id or by its job. Of a job's runs, the newest counts that has started
+    since ``started_since`` when the sensor begins to wait; if there is none, the first that starts
+    after that. A run that starts later does not replace it. A run that the service skipped does not
+    count. A retry of the sensor chooses again. If the job has ``max_retries``, the last attempt of
+    its run decides; with ``run_id`` or ``task_key`` the given run or task alone decides.
 
     XComs: ``return_value`` is the text given to ``dbutils.notebook.exit()`` (a dict by task key for
-    a run of several tasks, None where there is none); ``run_id`` and ``run_page_url`` are those of
-    the run, or of the task's own run, that was waited for. The run is watched, not owned: a sensor
-    that is killed or times out cancels nothing.
+    a run of several tasks; None if there is none). ``run_id`` and ``run_page_url`` are those of the
+    run, or of the task's own run, that was waited for.
 
-    :param run_id: the run to wait for. Give exactly one of this and the next two; all are
-        templated and take XComArgs.
+    The sensor cancels no run, also when it is killed or times out. The modes are described in
+    :mod:`airflow_jobs_provider.sensors.modes`.
+
+    :param run_id: the run to wait for. Give exactly one of ``run_id``, ``job_id`` and ``job_name``.
+        All are templated and take XComArgs.
     :param job_id: the job of the run.
     :param job_name: the exact name of that job, in place of its id.
-    :param started_since: when a run of the job must have started at the earliest: a datetime, or
-        text in ISO 8601 (UTC where it names no zone); templated. Default the start of the DAG run's
-        data interval, or the DAG run's own time where it has none.
+    :param started_since: the earliest start of a job's run that counts: a datetime, or text in ISO
+        8601 (UTC if it names no zone); templated. Default: the start of the DAG run's data
+        interval, or the DAG run's own time if it has none.
     :param task_key: wait for this task of the run only, at its latest attempt; templated.
-    :param start_from_trigger: begin in the triggerer, so that no worker process starts before the
-        run has ended; implies ``deferrable``; default False. Templates and other tasks' outputs are
-        then rendered in the triggerer, which Airflow can from 3.3 on, but for ``xcom_pull``; before
-        that they are refused, so a job's sensor needs a fixed ``started_since``. Airflow begins
-        mapped tasks on a worker all the same. Together with ``end_from_trigger`` no worker process
-        starts for a good run.
+    :param start_from_trigger: start in the triggerer, so that no worker process starts before the
+        run has ended; implies ``deferrable``; default False. Airflow 3.3 and later render templates
+        and other tasks' outputs there, except ``xcom_pull``; before 3.3 they are refused, so a
+        job's sensor needs a fixed ``started_since``. Airflow starts mapped tasks on a worker. With
+        ``end_from_trigger`` as well, no worker process starts if the run succeeds.
     :param kwargs: the shared arguments; see
         :class:`~airflow_jobs_provider.operators.arguments.SensorArguments`.
-    :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped; with
-        ``soft_fail`` or ``never_fail`` the task is skipped instead. In all ways to wait
-        ``soft_fail`` is for failures and timeouts, ``never_fail`` also for errors, such as a task
-        that the run does not have.
+    :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped. In every
+        mode, ``soft_fail`` skips the task after a failure or a timeout, and ``never_fail`` also
+        after an error, such as a task that the run does not have.
     :raises ValueError: when the DAG is parsed: the arguments do not fit together.
     """
 

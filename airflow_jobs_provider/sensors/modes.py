@@ -115,7 +115,7 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
                 job_name=None,
                 follow_attempts=True,
             )
-        self.log.info("Deferring: the triggerer goes on waiting.")
+        self.log.info("Deferring: the triggerer continues the wait.")
         self._defer_to(
             DatabricksJobRunSensorTrigger(**arguments.as_kwargs()),
             {"try_number": context["ti"].try_number},

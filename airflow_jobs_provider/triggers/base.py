@@ -256,7 +256,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             )
             return
         if not cancel:
-            self.log.info("Run %s is not canceled: its task still waits for it.", run_id)
+            self.log.info("Run %s is not canceled: its task is still deferred.", run_id)
         elif not self._is_terminating():
             await self._cancel("a user ended the task")
 

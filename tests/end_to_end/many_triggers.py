@@ -64,7 +64,7 @@ def _started(cluster: AirflowCluster, triggerer: str, number: int | None = None)
 
 def left_alone(cluster: AirflowCluster, triggerer: str) -> int:
     """Return of how many triggers that it lost a triggerer knows that their tasks still wait."""
-    pattern = r"Run (\d+) is not canceled: its task still waits for it"
+    pattern = r"Run (\d+) is not canceled: its task is still deferred"
     return len(cluster.logged_by_triggers(triggerer, pattern))
 
 

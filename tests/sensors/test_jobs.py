@@ -1,4 +1,4 @@
-"""The sensor by run, job and task, in each of its three ways to wait, over real HTTP."""
+"""The sensor by run, job and task, in each of its modes, over real HTTP."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def sense(request: pytest.FixtureRequest, context: Any, monkeypatch: pytest.Monk
 
 
 def test_a_run_by_its_id(sense: Sense, service: FakeService, context: Any) -> None:
-    """It is looked at until it has ended; output, id and page are pushed."""
+    """It is read until it has ended; output, id and page are pushed."""
     service.start(7)
     service.at("runs/get", 3, lambda: service.end(7))
     assert sense(run_id="7") == "output of 7"
@@ -119,7 +119,7 @@ def test_a_run_by_its_id(sense: Sense, service: FakeService, context: Any) -> No
 
 
 def test_a_job_that_has_no_run_yet(sense: Sense, service: FakeService, context: Any) -> None:
-    """Older runs do not count; the first that starts does. One page tells: it is in time order."""
+    """Older runs do not count; the first that starts does. One page of the list is enough."""
     for run_id in range(100, 160):
         service.start(run_id, ago=2 * HOUR + run_id)
         service.end(run_id)
@@ -141,7 +141,7 @@ def test_a_job_that_has_run_already(sense: Sense, service: FakeService) -> None:
 
 
 def test_a_newer_run_that_starts_meanwhile(sense: Sense, service: FakeService) -> None:
-    """The run that was found first is kept to, else the wait might never end."""
+    """The sensor goes on with the run that it found first."""
     service.start(7, ago=500)
     service.at("runs/get", 2, lambda: service.start(8))
     service.at("runs/get", 4, lambda: service.end(7))
@@ -171,7 +171,7 @@ def test_many_runs_that_start_meanwhile(sense: Sense, service: FakeService) -> N
 
 
 def test_a_skipped_run_has_not_started(sense: Sense, service: FakeService) -> None:
-    """The service gave it up for another run that was active."""
+    """The service skipped it, so it does not count."""
     service.start(8, ago=100, life_cycle_state="SKIPPED")
     service.start(7, ago=500)
     service.end(7)
@@ -190,16 +190,16 @@ def test_a_job_by_its_name(sense: Sense, service: FakeService) -> None:
     ("name", "message"),
     [("weekly", "no job has the name 'weekly'"), ("twice", r"2 jobs have the name .* 5, 6")],
 )
-def test_a_name_that_is_no_jobs(
+def test_a_job_name_without_a_single_job(
     name: str, message: str, sense: Sense, service: FakeService
 ) -> None:
-    """The sensor fails and says so."""
+    """The sensor fails and names the job."""
     service.jobs |= {5: {"name": "twice"}, 6: {"name": "twice"}}
     with pytest.raises(AirflowException, match=message):
         sense(job_name=name)
 
 
-def test_a_run_that_failed(sense: Sense, service: FakeService, context: Any) -> None:
+def test_a_failed_run(sense: Sense, service: FakeService, context: Any) -> None:
     """The sensor fails with the run's reason; which run it was is pushed all the same."""
     service.start(7, ago=500)
     service.at("runs/get", 2, lambda: service.end(7, "FAILED"))
@@ -208,7 +208,7 @@ def test_a_run_that_failed(sense: Sense, service: FakeService, context: Any) -> 
     assert context["ti"].xcoms["run_id"] == 7
 
 
-def test_a_run_that_failed_softly(sense: Sense, service: FakeService) -> None:
+def test_a_failed_run_with_soft_fail(sense: Sense, service: FakeService) -> None:
     """With soft_fail the task is skipped."""
     service.start(7, ago=500)
     service.end(7, "FAILED")
@@ -294,7 +294,7 @@ def trigger_crashed(_service: FakeService, context: Any, **arguments: Any) -> An
         (trigger_crashed, AirflowException, False),
     ],
 )
-def test_soft_fail_and_never_fail_are_the_same_in_all_ways(
+def test_soft_fail_and_never_fail_in_all_modes(
     happens: Callable[..., Any],
     error: type[BaseException],
     *,
@@ -335,10 +335,10 @@ def test_the_services_own_retries(sense: Sense, service: FakeService, context: A
     assert context["ti"].xcoms["run_id"] == 8
 
 
-def test_a_retry_that_never_comes(
+def test_a_missing_retry_of_the_service(
     service: FakeService, context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is given up in time even by a sensor that begins anew at each look."""
+    """The sensor stops waiting for it in time, also with a new process for each poke."""
     Reschedules(monkeypatch, context["ti"]).start_poke()
     service.jobs[3]["max_retries"] = 1
     service.start(7, ago=500)
@@ -352,7 +352,7 @@ def test_a_retry_that_never_comes(
 def test_the_services_own_retries_of_a_run_that_a_trigger_found(
     service: FakeService, context: Any
 ) -> None:
-    """The same as where the worker has found it."""
+    """They are followed as for a run that the worker found."""
     service.jobs[3]["max_retries"] = 2
     one = sensor(job_id=3, start_from_trigger=True)
     assert one.start_trigger_args is not None
@@ -380,7 +380,7 @@ def tasks(*states: tuple[str, int, int, str | None]) -> list[dict[str, Any]]:
 
 
 def test_a_task_of_a_run(sense: Sense, service: FakeService, context: Any) -> None:
-    """Its own end counts, the run goes on; only runs/get tells tasks, so lists are left alone."""
+    """The task's own end counts, while the run goes on. Lists have no tasks."""
     service.start(7, tasks=tasks(("load", 71, 0, None), ("train", 72, 0, None)))
 
     def load_ends() -> None:
@@ -405,8 +405,8 @@ def test_a_task_at_its_latest_attempt(sense: Sense, service: FakeService) -> Non
     assert sense(run_id=7, task_key="load") == "output of load"
 
 
-def test_a_task_that_failed(sense: Sense, service: FakeService) -> None:
-    """The failure names the task, and tells its error."""
+def test_a_failed_task(sense: Sense, service: FakeService) -> None:
+    """The exception has the task's key and its error."""
     service.start(7, tasks=tasks(("load", 71, 0, "FAILED"), ("train", 72, 0, None)))
     with pytest.raises(DatabricksRunFailedError) as caught:
         sense(run_id=7, task_key="load")
@@ -418,15 +418,15 @@ def test_a_task_that_failed(sense: Sense, service: FakeService) -> None:
     assert caught.value.task_key == "load"
 
 
-def test_a_task_that_is_not_there(sense: Sense, service: FakeService) -> None:
-    """The sensor fails and names those that are."""
+def test_an_unknown_task(sense: Sense, service: FakeService) -> None:
+    """The sensor fails and names the tasks that the run has."""
     service.start(7, tasks=tasks(("load", 71, 0, None)))
     with pytest.raises(AirflowException, match="run 7 has no task 'laod'; its tasks: 'load'"):
         sense(run_id=7, task_key="laod")
 
 
-def test_a_run_without_tasks_has_none(sense: Sense, service: FakeService) -> None:
-    """Its tasks may still come as long as it goes on; not after its end."""
+def test_a_run_without_tasks(sense: Sense, service: FakeService) -> None:
+    """The sensor waits for its tasks until the run has ended."""
     service.start(7)
     service.at("runs/get", 3, lambda: service.end(7))
     with pytest.raises(AirflowException, match="run 7 has no task 'load'; its tasks: none"):
@@ -434,8 +434,8 @@ def test_a_run_without_tasks_has_none(sense: Sense, service: FakeService) -> Non
     assert service.count("runs/get") == 3
 
 
-def test_a_task_that_never_says_that_it_has_ended(sense: Sense, service: FakeService) -> None:
-    """It has ended with its run, and as that did."""
+def test_a_task_that_never_ends(sense: Sense, service: FakeService) -> None:
+    """It ended with its run, and with the run's result."""
     service.start(7, tasks=tasks(("load", 71, 0, None)))
     service.end(7, "CANCELED")
     with pytest.raises(DatabricksRunFailedError, match="ended canceled"):
@@ -448,8 +448,8 @@ def test_a_task_of_a_jobs_run(sense: Sense, service: FakeService) -> None:
     assert sense(job_id=3, task_key="load") == "output of load"
 
 
-def test_a_retry_looks_afresh(service: FakeService, context: Any) -> None:
-    """Airflow 3.0 begins one with the event that ended the try before."""
+def test_a_retry_finds_its_own_run(service: FakeService, context: Any) -> None:
+    """Airflow 3.0 starts a retry with the event that ended the try before."""
     service.start(8, ago=100)
     service.end(8)
     event = {"run": {"run_id": 7, "state": {"life_cycle_state": "INTERNAL_ERROR"}}}
@@ -457,10 +457,10 @@ def test_a_retry_looks_afresh(service: FakeService, context: Any) -> None:
     assert one.execute_complete(context, event, try_number=1) == "output of 8"
 
 
-def test_a_rescheduled_sensor_never_goes_back_to_an_older_run(
+def test_the_first_poke_of_a_rescheduled_sensor(
     service: FakeService, context: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow 2 tells all pokes but the first when the first one began; that one counts alike."""
+    """Airflow 2 does not tell the first poke when it began; its run counts as for later pokes."""
     base = pytest.importorskip("airflow.sensors.base")
     if not hasattr(base, "_orig_start_date"):
         pytest.skip("Airflow 3 notes the end of the first poke")
@@ -479,8 +479,8 @@ def test_a_rescheduled_sensor_never_goes_back_to_an_older_run(
     assert {query["run_id"] for query in service.asked("runs/get")} == {"7"}
 
 
-def test_a_sensor_that_fails_silently_goes_on(service: FakeService, context: Any) -> None:
-    """With silent_fail an error costs one look, and the next ones look for the same run."""
+def test_silent_fail(service: FakeService, context: Any) -> None:
+    """After an error the next pokes look for the same run."""
 
     def refuse(handler: Any) -> None:
         service.start(8)
@@ -497,7 +497,7 @@ def test_a_sensor_that_fails_silently_goes_on(service: FakeService, context: Any
     ("timeout", "execution_timeout", "least", "most"),
     [(HOUR, None, HOUR, HOUR), (HOUR, 600, 480, 500), (60, 600, 60, 60), (HOUR, 50, 0, 0)],
 )
-def test_execution_timeout_holds_in_the_triggerer_too(
+def test_execution_timeout_in_the_triggerer(
     timeout: float,
     execution_timeout: float | None,
     least: float,
@@ -523,7 +523,7 @@ def test_execution_timeout_holds_in_the_triggerer_too(
         assert expected - 20 <= retried.value.timeout.total_seconds() <= expected
 
 
-def test_an_outage_while_the_run_is_looked_for(service: FakeService, context: Any) -> None:
+def test_an_outage_before_the_run_is_found(service: FakeService, context: Any) -> None:
     """It is waited out in the triggerer."""
     one = sensor(job_id=3, deferrable=True, databricks_retry_delay=0.01)
     with pytest.raises(TaskDeferred) as deferred:
@@ -547,7 +547,7 @@ JANUARY, FEBRUARY, MARCH = (datetime(2026, month, 1, tzinfo=UTC) for month in (1
         ({"data_interval_start": None, "run_after": None, "start_date": MARCH}, MARCH),
     ],
 )
-def test_when_a_run_counts_from_by_default(dag_run: dict[str, Any], since: datetime) -> None:
+def test_the_default_of_started_since(dag_run: dict[str, Any], since: datetime) -> None:
     """From the start of the data interval; a DAG run without one has a time of its own."""
     one = DatabricksJobRunSensor(task_id="wait", job_id=3)
     one.render_template_fields({"dag_run": SimpleNamespace(**dag_run)})
@@ -570,7 +570,7 @@ def test_arguments_that_do_not_fit_together(given: dict[str, Any], message: str)
         DatabricksJobRunSensor(task_id="wait", **given)
 
 
-def test_a_time_that_is_none(service: FakeService, context: Any) -> None:
+def test_an_invalid_started_since(service: FakeService, context: Any) -> None:
     """A template may render to anything."""
     with pytest.raises(AirflowFailException, match="a time in ISO 8601; it is 'yesterday'"):
         sensor(job_id=3, started_since="yesterday").poke(context)
@@ -622,7 +622,7 @@ def test_the_triggers_stored_form() -> None:
 
 
 def test_a_trigger_stored_by_an_older_version() -> None:
-    """It names fewer arguments; the others have their defaults."""
+    """It has fewer arguments; the others get their defaults."""
     stored = {"run_id": 7, "job_id": None, "job_name": None, "polling_period_seconds": 5}
     trigger = DatabricksJobRunSensorTrigger(**stored)  # type: ignore[arg-type]
     expected = {**STORED_SENSOR_TRIGGER, "started_since": None, "began": None, "job_id": None}
@@ -632,7 +632,7 @@ def test_a_trigger_stored_by_an_older_version() -> None:
 # Beginning in the triggerer.
 
 
-def test_a_sensor_that_begins_in_the_triggerer(service: FakeService) -> None:
+def test_start_from_trigger(service: FakeService) -> None:
     """What Airflow stores of it makes a trigger that ends the task, with no worker at all."""
     one = sensor(job_id=3, start_from_trigger=True, end_from_trigger=True, timeout=60)
     assert one.deferrable
@@ -654,7 +654,7 @@ def test_a_sensor_that_begins_in_the_triggerer(service: FakeService) -> None:
 
 @pytest.mark.parametrize("told_by", ["Airflow 2", "Airflow 3"])
 @pytest.mark.parametrize("execution_timeout", [None, timedelta(seconds=40)])
-def test_a_sensor_that_another_triggerer_takes_over(
+def test_start_from_trigger_after_a_takeover(
     told_by: str,
     execution_timeout: timedelta | None,
     service: FakeService,
@@ -703,10 +703,10 @@ def forgotten(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("ends_in", ["the triggerer", "a worker"])
-def test_a_cleared_task_leaves_no_old_output(
+def test_a_cleared_task_has_no_old_output(
     ends_in: str, service: FakeService, context: Any, forgotten: list[str]
 ) -> None:
-    """Where no worker begins a task, Airflow leaves the XComs of the time before."""
+    """Where no worker starts a task, Airflow keeps its XComs from before it was cleared."""
     service.start(7)
     service.end(7)
     one = sensor(run_id=7, start_from_trigger=True, end_from_trigger=ends_in == "the triggerer")
@@ -722,7 +722,7 @@ def test_a_cleared_task_leaves_no_old_output(
 
 
 @pytest.mark.parametrize("ends_in", ["the triggerer", "a worker"])
-def test_a_cleared_task_leaves_no_output_of_a_task_that_is_gone(
+def test_a_cleared_task_has_no_old_outputs_of_tasks(
     ends_in: str,
     service: FakeService,
     context: Any,
@@ -747,7 +747,7 @@ def test_a_cleared_task_leaves_no_output_of_a_task_that_is_gone(
     assert forgotten in (["return_value", "output_truncated", "load"], ["all"])
 
 
-def test_a_task_that_a_worker_began_forgets_nothing_more(
+def test_a_task_that_a_worker_started_deletes_no_output(
     service: FakeService, context: Any, forgotten: list[str]
 ) -> None:
     """Airflow has deleted its XComs."""
@@ -763,14 +763,14 @@ def test_a_task_that_a_worker_began_forgets_nothing_more(
     assert forgotten == []
 
 
-def test_a_sensor_that_does_not_begin_there() -> None:
-    """Airflow asks the class for mapped tasks, too; a worker begins those."""
+def test_no_start_trigger_args_by_default() -> None:
+    """Nor has the class any, which Airflow asks for mapped tasks; a worker starts those."""
     assert sensor(run_id=7, deferrable=True).start_trigger_args is None
     assert DatabricksJobRunSensor.start_trigger_args is None
 
 
-def test_outlets_are_left_to_a_worker_there_too() -> None:
-    """However late they are added."""
+def test_a_worker_ends_a_task_with_outlets() -> None:
+    """Outlets may be added after the sensor was made."""
     one = sensor(run_id=7, start_from_trigger=True, end_from_trigger=True)
     for outlets in ([], ["something"]):
         one.outlets = outlets
@@ -781,13 +781,13 @@ def test_outlets_are_left_to_a_worker_there_too() -> None:
 
 
 @pytest.mark.parametrize("name", ["pre_execute", "on_execute_callback"])
-def test_what_only_a_worker_does_is_refused_there(name: str) -> None:
-    """Airflow would leave it out without a word."""
+def test_start_from_trigger_refuses_what_needs_a_worker(name: str) -> None:
+    """Airflow would ignore it."""
     with pytest.raises(ValueError, match=f"start_from_trigger would leave out {name}"):
         sensor(run_id=7, start_from_trigger=True, **{name: nothing})
 
 
-def test_templates_are_refused_where_only_a_worker_renders_them() -> None:
+def test_start_from_trigger_with_templates() -> None:
     """Airflow 3.3 renders them in the triggerer."""
     arguments: dict[str, Any] = {"run_id": "{{ var.value.run_id }}", "start_from_trigger": True}
     if hasattr(BaseTrigger, "render_template_fields"):
@@ -801,7 +801,7 @@ def test_templates_are_refused_where_only_a_worker_renders_them() -> None:
         DatabricksJobRunSensor(task_id="wait", job_id=3, start_from_trigger=True)
 
 
-def test_what_the_triggerer_renders() -> None:
+def test_as_template() -> None:
     """The output of a task that is not mapped, by its map index, since else no answer comes."""
     with DAG("d", schedule=None):
         launch: Any = submit(wait_for_termination=False)
@@ -817,8 +817,8 @@ def test_what_the_triggerer_renders() -> None:
         start_trigger.as_template("run_id", "{{ ti.xcom_pull('etl') }}")
 
 
-def test_mapped_sensors_begin_on_a_worker() -> None:
-    """So nothing is refused of them."""
+def test_mapped_sensors_start_on_a_worker() -> None:
+    """So they may have templates."""
     mapped: Any = DatabricksJobRunSensor.partial(
         task_id="wait", start_from_trigger=True, databricks_conn_id="{{ x }}"
     )

@@ -33,7 +33,7 @@ End = Callable[..., None]
 
 @pytest.fixture(params=[*([on_kill] if calls_on_kill() else []), cancel])
 def end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> End:
-    """Both ways for a trigger to end."""
+    """Both ways in which Airflow ends a trigger."""
     if request.param is cancel:
         monkeypatch.setattr(airflow_line(), "calls_on_kill", False)
     chosen: End = request.param
@@ -41,7 +41,7 @@ def end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> End:
 
 
 class Look:
-    """Ends triggers, and tells which runs were cancelled.
+    """Ends triggers, and returns which runs were cancelled.
 
     :ivar supervisor: the last one that was asked.
     """
@@ -85,24 +85,24 @@ def cancelled(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, end: End)
 
 
 @pytest.mark.parametrize("state", ["failed", "success", "queued", "running", "None"])
-def test_a_task_that_waits_no_more(cancelled: Look, state: str) -> None:
-    """Marked, cleared, or on its next try already: the run is cancelled."""
+def test_a_task_that_is_no_longer_deferred(cancelled: Look, state: str) -> None:
+    """The task was marked or cleared, or its next try has started: the run is cancelled."""
     assert cancelled(state)
 
 
-def test_a_task_that_waits_for_another_run(cancelled: Look) -> None:
-    """It was cleared and is deferred again: the earlier run is cancelled."""
+def test_a_task_that_is_deferred_with_another_run(cancelled: Look) -> None:
+    """The task was cleared and is deferred again: the earlier run is cancelled."""
     assert cancelled("deferred", launched=8)
 
 
 @pytest.mark.parametrize("launched", [7, None])
-def test_a_task_that_still_waits(cancelled: Look, launched: int | None) -> None:
-    """The triggerer stops, or another one has taken over: the run is left alone."""
+def test_a_task_that_is_still_deferred(cancelled: Look, launched: int | None) -> None:
+    """The triggerer stops, or another one has taken over: the run is not cancelled."""
     assert not cancelled("deferred", launched=launched)
 
 
-def test_a_run_that_shall_live(cancelled: Look) -> None:
-    """cancel_on_kill=False leaves the run alone, whatever a user does; nobody is asked."""
+def test_cancel_on_kill_is_off(cancelled: Look) -> None:
+    """The run is not cancelled, whatever a user does, and Airflow is not asked."""
     trigger = Row("failed").trigger(7)
     trigger.cancel_on_kill = False
     cancelled.ask(Supervisor(Row("failed")), trigger)
@@ -112,7 +112,7 @@ def test_a_run_that_shall_live(cancelled: Look) -> None:
 
 @pytest.mark.parametrize(("state", "cancels"), [("failed", [7]), ("deferred", [])])
 def test_airflow_is_asked_again(cancelled: Look, state: str, cancels: list[int]) -> None:
-    """An error is no state, so it decides nothing."""
+    """After an error the task's state is not known, so Airflow is asked again."""
     row = Row(state)
     with no_waiting() as waits:
         cancelled.ask(Supervisor(row, errors=5), row.trigger(7))
@@ -146,7 +146,7 @@ def test_an_answer_after_the_trigger_has_ended(
 def test_a_task_whose_state_is_never_known(
     cancelled: Look, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After ten minutes the run is left alone, and a warning names it."""
+    """After ten minutes the run is not cancelled, and a warning names it."""
     row = Row("failed")
     trigger = row.trigger(7)
     trigger._log = logging.getLogger("task")  # type: ignore[assignment, unused-ignore]
@@ -160,13 +160,13 @@ def test_a_task_whose_state_is_never_known(
     )
 
 
-def test_an_xcom_that_is_no_run(cancelled: Look) -> None:
-    """Somebody else has written it: it tells nothing, so the run is left alone."""
+def test_an_xcom_that_is_no_run_id(cancelled: Look) -> None:
+    """The run is not cancelled, since the XCom does not tell which run the task waits for."""
     assert not cancelled("deferred", launched="none of ours")
 
 
-def test_a_run_that_is_on_its_way_out(cancelled: Look, end: End) -> None:
-    """It is not cancelled once more, where the trigger has seen it: another one was as quick."""
+def test_a_terminating_run_is_not_cancelled_again(cancelled: Look, end: End) -> None:
+    """The trigger has read the state TERMINATING: another triggerer may have cancelled the run."""
     assert cancelled("failed", life_cycle_state="TERMINATING") is (end is on_kill)
 
 
@@ -174,7 +174,7 @@ def test_a_run_that_is_on_its_way_out(cancelled: Look, end: End) -> None:
 
 
 def test_three_hundred_triggers_are_taken_over(cancelled: Look) -> None:
-    """All their tasks still wait: few questions tell so, and no run is cancelled."""
+    """All their tasks are still deferred: a few questions are asked, and no run is cancelled."""
     rows = [
         Row("deferred", launched=100 * run + number, run_id=f"run_{run}", task_id=f"etl_{number}")
         for run in range(3)
@@ -189,7 +189,7 @@ def test_three_hundred_triggers_are_taken_over(cancelled: Look) -> None:
 
 
 def test_a_hundred_of_two_hundred_are_marked(cancelled: Look) -> None:
-    """Their runs are cancelled, once, and no others."""
+    """Each of their runs is cancelled once, and no other run is."""
     rows = [
         Row(
             "failed" if run else "deferred", 100 * run + number, "sales", f"run_{run}", f"t{number}"
@@ -204,7 +204,7 @@ def test_a_hundred_of_two_hundred_are_marked(cancelled: Look) -> None:
 
 
 def test_a_limit_of_requests_at_the_cancels(cancelled: Look, server: ScriptedServer) -> None:
-    """Each run is cancelled all the same, whatever the task's own retries are."""
+    """Each run is cancelled, whatever the task's own retry arguments are."""
     rows = [Row("failed", number, run_id=f"run_{number}") for number in range(30)]
     slower = {"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "Slow down"}
     server.will(*[answer(slower, 429, {"Retry-After": "1"})] * 5)
@@ -215,7 +215,7 @@ def test_a_limit_of_requests_at_the_cancels(cancelled: Look, server: ScriptedSer
     assert set(cancelled.cancelled) == set(range(30))
 
 
-def test_tasks_that_are_named_alike(cancelled: Look) -> None:
+def test_tasks_with_ambiguous_keys(cancelled: Look) -> None:
     """Airflow's key of the first of mapped tasks may be another task's name: each is told apart."""
     rows = [
         Row("deferred", 1, task_id="etl", map_index=0),
