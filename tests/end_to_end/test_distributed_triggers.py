@@ -114,7 +114,6 @@ def test_hundreds_launch_and_end(
     assert scenario.dag_run.states() == {"success": TRIGGERS}
     resumed = [cluster.workloads_of(name) - executed[name] for name in cluster.workers]
     record_property("resumed by each worker", resumed)
-    assert sum(resumed) == TRIGGERS
     assert all(resumed)
     assert {run.launches for run in scenario.runs} == {1}
     scenario.saw(runs=TRIGGERS, cancels=0)
