@@ -33,7 +33,7 @@ __all__ = ["CancelOnKillOperator"]
 
 T = TypeVar("T")
 
-# Longest sleep before the process looks whether it was killed.
+# Longest sleep before the process checks whether it was killed.
 _LONGEST_SLEEP_SECONDS = 1.0
 
 

@@ -23,7 +23,7 @@ _MAP_OF_TASK = {
     "sql_task": "parameters",
     "run_job_task": "job_parameters",
 }
-# Run-now takes none of these beside job_parameters.
+# Run-now takes none of these together with job_parameters.
 _NOT_WITH_JOB_PARAMETERS = (
     "notebook_params",
     "python_params",

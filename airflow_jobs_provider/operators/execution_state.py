@@ -76,7 +76,7 @@ class ExecutionState:
     :ivar kill: whether the task was killed, and what that means for the run.
     :ivar deferral: a deferral that Airflow has not accepted yet.
     :ivar run_page_url: page of the run.
-    :ivar started_at: when the try started, in seconds since the epoch, where Airflow tells a wrong
+    :ivar started_at: when the try started, in seconds since the epoch, where Airflow has a wrong
         time; else None.
     :ivar deadline: when ``execution_timeout`` is over, in seconds since the epoch, where a deferral
         has stored it; else None.

@@ -140,7 +140,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
             # Airflow 3.0 resumes a retry with the event and the start time of the try before.
             self._state = self._state.with_start(time.time())
             return self.execute(context)
-        # Airflow 3.0 tells another start of the try each time that it is resumed.
+        # In Airflow 3.0 the start time of a try changes each time that it is resumed.
         executions = self._begin(context, resumed=execution or 0, deadline=deadline)
         if event.get("run_id") is not None:
             self._state.run.answered(event["run_id"])

@@ -40,7 +40,7 @@ LONGEST_CANCEL_POLLING_SECONDS = 5.0
 
 
 class DatabricksRunNowOperator(LaunchRunOperator):
-    """Run a job now, wait for the run, and return what its notebook gave back.
+    """Run a job now, wait for the run, and return its output.
 
     ::
 

@@ -40,7 +40,7 @@ MAX_RUN_NAME_BYTES = 4096  # reference: "Run", run_name
 
 
 class DatabricksSubmitRunOperator(LaunchRunOperator):
-    """Submit a one-time run, wait for it, and return what its notebook gave back.
+    """Submit a one-time run, wait for it, and return its output.
 
     ::
 

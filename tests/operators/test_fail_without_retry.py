@@ -254,7 +254,9 @@ def test_a_token_that_does_not_tell_launches_apart_is_refused(
     ):
         operator = operator_of(kind, validate=validate, **arguments)
         operator.render_template_fields({"token": token})
-        with pytest.raises(AirflowFailException, match="idempotency_token must tell") as caught:
+        with pytest.raises(
+            AirflowFailException, match="idempotency_token must be different"
+        ) as caught:
             operator.execute(context)
         assert isinstance(caught.value, errors.InvalidRequestError)
     assert server.requests == []
@@ -263,7 +265,7 @@ def test_a_token_that_does_not_tell_launches_apart_is_refused(
 @pytest.mark.parametrize("token", ["", "None", "null"])
 def test_such_a_token_is_refused_when_the_dag_is_parsed(token: str) -> None:
     """Where it stands there as text; a None is no token, and the task makes its own."""
-    with pytest.raises(errors.InvalidRequestError, match="idempotency_token must tell"):
+    with pytest.raises(errors.InvalidRequestError, match="idempotency_token must be different"):
         submit(idempotency_token=token)
     submit(idempotency_token=None)
 
@@ -271,7 +273,7 @@ def test_such_a_token_is_refused_when_the_dag_is_parsed(token: str) -> None:
 def test_the_hook_refuses_such_a_token_too(context: Any, server: ScriptedServer) -> None:
     """But for an empty one, which counts as not given: a random one is sent."""
     hook = DatabricksJobsHook()
-    with pytest.raises(errors.InvalidRequestError, match="idempotency_token must tell"):
+    with pytest.raises(errors.InvalidRequestError, match="idempotency_token must be different"):
         hook.run_now({"job_id": 3, "idempotency_token": "None"})
     server.will(LAUNCHED)
     hook.run_now({"job_id": 3, "idempotency_token": ""})

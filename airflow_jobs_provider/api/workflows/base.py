@@ -160,7 +160,7 @@ def run_workflow(
     :param send: sends a call.
     :param wait: lets so many seconds pass.
     :param on_event: see :class:`WorkflowExecution`.
-    :param before_step: likewise.
+    :param before_step: see :class:`WorkflowExecution`.
     """
     execution = WorkflowExecution(steps, on_event=on_event, before_step=before_step)
     while (pause := execution.advance(send)) is not None:
