@@ -199,7 +199,7 @@ def test_invalid_bodies_are_given_up_after_ten_attempts() -> None:
     assert all(polling.should_retry(INVALID_BODY, failures) for _ in range(9))
     assert polling.should_retry(FORBIDDEN, failures)
     assert failures.counted == 9
-    assert not polling.should_retry(INVALID_BODY, failures)
+    assert polling.should_retry(INVALID_BODY, failures) is False
 
 
 def test_without_deadline_outages_are_waited_out() -> None:
@@ -313,6 +313,19 @@ def test_arguments_for_tenacity_replace_the_policys() -> None:
     assert arguments["stop"] is stop
     assert arguments["reraise"] is True
     assert attempts_of(policy, *[RATE_LIMITED] * 9)[0] == 2
+
+
+def test_a_users_own_condition_keeps_the_policys_stop_and_wait() -> None:
+    """What the table does not retry is sent once; a response is asked for again without a wait."""
+    of_any_error = {"retry": tenacity.retry_if_exception_type(Exception)}
+    assert attempts_of(RetryPolicy(tenacity_args=of_any_error), BAD_REQUEST) == (1, [])
+    of_nothing = {
+        "retry": tenacity.retry_if_result(lambda result: result is None),
+        "stop": tenacity.stop_after_attempt(3),
+        "before_sleep": None,
+        "retry_error_callback": lambda _: None,
+    }
+    assert attempts_of(RetryPolicy(tenacity_args=of_nothing)) == (3, [0, 0])
 
 
 def test_waits_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
