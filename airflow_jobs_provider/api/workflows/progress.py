@@ -14,7 +14,10 @@ from typing import Any, Protocol
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.text import printable
 
-__all__ = ["Log", "RunProgress"]
+__all__ = ["REPEAT_SECONDS", "Log", "RunProgress"]
+
+# Seconds without a line after which the state of a run is logged again.
+REPEAT_SECONDS = 600.0
 
 
 class Log(Protocol):
@@ -40,7 +43,7 @@ class RunProgress:
     :param log: the task's logger.
     :param known_life_cycle_state: the state that was logged already; default None: none was.
     :param repeat_seconds: seconds without a line after which the state is logged again; default
-        600.
+        :data:`REPEAT_SECONDS`.
     :param clock: returns the seconds of a monotonic clock.
     """
 
@@ -50,7 +53,7 @@ class RunProgress:
         log: Log,
         *,
         known_life_cycle_state: str | None = None,
-        repeat_seconds: float = 600.0,
+        repeat_seconds: float = REPEAT_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run_id = run_id

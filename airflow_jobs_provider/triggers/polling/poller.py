@@ -49,7 +49,8 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.endpoints import Call
     from airflow_jobs_provider.api.retry import RetryPolicy
     from airflow_jobs_provider.api.schema.types import Run
-    from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from airflow_jobs_provider.api.workflows.progress import REPEAT_SECONDS
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
 __all__ = ["RunPoller"]
 
@@ -57,9 +58,6 @@ T = TypeVar("T")
 
 # How long a poller without waiters keeps its connections.
 LINGER_SECONDS = 30.0
-# How often a workflow gets a run that does not change, so that the task's log shows that it is
-# still waited for.
-REPORT_EVERY_SECONDS = 600.0
 
 
 class RunPoller:
@@ -166,7 +164,7 @@ class RunPoller:
                 run_id,
                 period=wait or period,
                 known=None if every_read else known,
-                report_after=REPORT_EVERY_SECONDS,
+                report_after=REPEAT_SECONDS,
                 first=not wait,
             )
             known = without_details(run)
