@@ -153,16 +153,13 @@ def test_slow_readers(impatient: Api) -> None:
     assert json.loads(received.partition(b"\r\n\r\n")[2])["job_id"] == job_id
     with connect(impatient.workspace.url, receive_bytes=65536) as silent:
         silent.sendall(request)
-        [served] = [
-            one
-            for one in Process().net_connections("tcp")
-            if one.raddr and one.raddr.port == silent.getsockname()[1]
-        ]
+        port = silent.getsockname()[1]
 
-        def given_up() -> bool:
-            return all(one.raddr != served.raddr for one in Process().net_connections("tcp"))
+        def is_served() -> bool:
+            return any(c.raddr and c.raddr.port == port for c in Process().net_connections("tcp"))
 
-        until(given_up, "the connection to be closed")
+        until(is_served, "the connection to be accepted")
+        until(lambda: not is_served(), "the connection to be closed")
 
 
 class LimitedProgram:
