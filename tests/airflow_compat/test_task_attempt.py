@@ -136,6 +136,7 @@ def test_facts_that_the_context_does_not_have() -> None:
     assert (attempt.execution, attempt.is_test) == (0, False)
     assert (attempt.ti_id, attempt.clear_number) == (None, None)
     ti.try_number = 3
+    assert TaskAttempt.from_context({"ti": ti}).attempt_index == 2
     attempt = TaskAttempt.from_context({"ti": ti, "task": SimpleNamespace(retries=None)})  # type: ignore[typeddict-item]
     assert attempt.attempt_index == 2
 

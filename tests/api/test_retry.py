@@ -285,6 +285,9 @@ def test_max_attempts_replaces_the_timeouts() -> None:
 def test_a_forbidden_response_can_be_final() -> None:
     """A 403 is then not retried, a 401 and other errors are."""
     assert attempts_of(POLLING, FORBIDDEN, forbidden_is_final=True)[0] == 1
+    arguments = POLLING.tenacity("runs/get", idempotent=True, forbidden_is_final=True)
+    state = SimpleNamespace(outcome=SimpleNamespace(exception=lambda: FORBIDDEN))
+    assert arguments["retry"](state) is False
     assert attempts_of(POLLING, UNAUTHORIZED, forbidden_is_final=True)[0] == 2
     assert attempts_of(POLLING, SERVER_ERROR, forbidden_is_final=True)[0] == 2
     assert attempts_of(POLLING, FORBIDDEN)[0] == 2

@@ -140,7 +140,6 @@ class Waiters:
             self.fail(run_id, error)
         # The waiters are removed in the meantime, so that nothing is read for them again.
         await asyncio.sleep(0)
-        await asyncio.sleep(0)
 
     def _all(self) -> Iterator[Waiter]:
         return (waiter for waiters in self._by_run.values() for waiter in waiters)

@@ -17,9 +17,10 @@ from airflow_jobs_provider.api.errors import (
     ServerError,
     UnexpectedResponseError,
 )
-from airflow_jobs_provider.api.workflows.follow import Ended, follow_run
+from airflow_jobs_provider.api.workflows.follow import Ended, follow_run, read_run, whole_run
+from airflow_jobs_provider.api.workflows.launched_run import JUST_LAUNCHED_SECONDS
 from airflow_jobs_provider.api.workflows.progress import RunProgress
-from tests.helpers.workflow_driver import RUNNING, SUCCEEDED, WorkflowDriver, run
+from tests.helpers.workflow_driver import GONE, RUNNING, SUCCEEDED, WorkflowDriver, run
 
 
 def follow(driver: WorkflowDriver, **options: Any) -> Ended:
@@ -103,6 +104,7 @@ def test_the_drivers_own_retries_are_followed() -> None:
     [
         (attempt(0, "FAILED"), job()),
         (attempt(0, "FAILED"), job(max_retries=0)),
+        (attempt(1, "FAILED"), job(max_retries=1)),
         (attempt(2, "FAILED"), job(max_retries=2)),
         (attempt(0, "TIMEDOUT"), job(max_retries=2)),
         (attempt(0, "FAILED"), NotFoundError(status=400)),
@@ -151,6 +153,16 @@ def test_a_missing_attempt_is_waited_for_one_minute() -> None:
     assert driver.now == 1_000_090
 
 
+@pytest.mark.parametrize(("interval_millis", "seconds"), [(0, 60), (500, 70), (20_000_000, 20_060)])
+def test_the_minute_begins_after_the_jobs_interval(interval_millis: int, seconds: int) -> None:
+    """The list is read every ten seconds."""
+    last = attempt(0, "FAILED")
+    settings = job(max_retries=1, min_retry_interval_millis=interval_millis)
+    driver = WorkflowDriver(last, settings, *[page(last)] * 3000)
+    assert follow(driver) == Ended(last)
+    assert driver.now == 1_000_000 + seconds
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -183,3 +195,258 @@ def test_attempts_are_not_followed_if_not_wanted() -> None:
     """Where the run itself is what counts."""
     last = attempt(0, "FAILED")
     assert follow(WorkflowDriver(last), follow_attempts=False) == Ended(last)
+
+
+GONE_IN_2_1 = APIStatusError(status=404)
+
+
+def reading(driver: WorkflowDriver, **options: Any) -> Any:
+    """Read run 7."""
+    return driver.execute(read_run(7, clock=lambda: driver.now, **options))
+
+
+def test_a_run_is_read() -> None:
+    """With its repairs only if they are asked for."""
+    calls: list[Any] = []
+
+    class Driver(WorkflowDriver):
+        def send(self, call: Any) -> Any:
+            calls.append(call.parameters)
+            return super().send(call)
+
+    assert reading(Driver(RUNNING)) is RUNNING
+    assert reading(Driver(RUNNING), include_history=True) is RUNNING
+    assert calls == [{"run_id": 7}, {"run_id": 7, "include_history": True}]
+
+
+@pytest.mark.parametrize("error", [GONE, GONE_IN_2_1])
+@pytest.mark.parametrize(("options", "pause"), [({}, 5), ({"period": 2}, 2), ({"period": 60}, 5)])
+def test_a_run_that_was_just_launched_may_not_be_shown_yet(
+    error: APIStatusError, options: dict[str, Any], pause: float
+) -> None:
+    """It is read again after the period, or after five seconds, whichever is less."""
+    driver = WorkflowDriver(error, error, RUNNING)
+    assert reading(driver, launched_at=driver.now, **options) is RUNNING
+    assert driver.now == 1_000_000 + 2 * pause
+
+
+def test_a_run_that_stays_away_is_not_there() -> None:
+    """After a minute by this clock, or of waits where the launch was timed by another one."""
+    driver = WorkflowDriver(*[GONE] * 99)
+    with pytest.raises(NotFoundError):
+        reading(driver, launched_at=driver.now - JUST_LAUNCHED_SECONDS + 1)
+    assert driver.now == 1_000_005
+    driver = WorkflowDriver(*[GONE] * 99)
+    with pytest.raises(NotFoundError):
+        reading(driver, launched_at=driver.now + 10_000, period=1)
+    assert driver.now == 1_000_000 + JUST_LAUNCHED_SECONDS
+
+
+@pytest.mark.parametrize("launched_at", [None, 900_000.0])
+def test_a_run_that_was_launched_long_ago_is_not_there(launched_at: float | None) -> None:
+    """It is not read again."""
+    driver = WorkflowDriver(GONE)
+    with pytest.raises(NotFoundError):
+        reading(driver, launched_at=launched_at)
+    assert driver.now == 1_000_000
+
+
+def test_another_error_of_a_run_that_was_just_launched_is_raised() -> None:
+    """Only "does not exist" may change by itself."""
+    driver = WorkflowDriver(AuthenticationError(status=403))
+    with pytest.raises(AuthenticationError):
+        reading(driver, launched_at=driver.now)
+
+
+def test_a_run_that_was_just_launched_is_followed() -> None:
+    """Also where it is not shown at first, or once more between two reads."""
+    driver = WorkflowDriver(GONE, RUNNING, GONE, SUCCEEDED)
+    assert follow(driver, launched_at=driver.now) == Ended(SUCCEEDED)
+    assert driver.now == 1_000_020
+
+
+def test_queued_time_can_count_from_another_time() -> None:
+    """Such as that of a repair, which keeps the run's start_time."""
+    pending = run("PENDING", start_time=1000)
+    driver = WorkflowDriver(*[pending] * 9)
+    ended = follow(driver, queued_timeout_seconds=100, queued_since=999_950)
+    assert ended == Ended(pending, queued_too_long=True)
+    assert driver.now == 1_000_050
+    assert Ended(pending).queued_too_long is False
+
+
+@pytest.mark.parametrize("life", ["QUEUED", "PENDING", "BLOCKED"])
+def test_the_states_of_a_run_that_has_not_started(life: str) -> None:
+    """Each counts as queued."""
+    driver = WorkflowDriver(run(life), run(life))
+    assert follow(driver, queued_timeout_seconds=10).queued_too_long
+
+
+def test_the_next_attempt_is_queued_from_when_it_was_found() -> None:
+    """Neither the first attempt's time nor a given one counts for it."""
+    first, second = attempt(0, "FAILED"), {**attempt(1, "SUCCESS", 8), **run("PENDING", None, 8)}
+    del second["start_time"]
+    driver = WorkflowDriver(first, job(max_retries=1), page(second, first), *[second] * 20)
+    ended = follow(driver, queued_timeout_seconds=50, queued_since=1_000)
+    assert ended == Ended(second, queued_too_long=True)
+    assert driver.now == 1_000_050
+
+
+def test_the_next_attempt_may_not_be_shown_yet() -> None:
+    """It was just launched; the run that is followed may be long known."""
+    first, second = attempt(0, "FAILED"), {**attempt(1, "SUCCESS", 8), **run("RUNNING", None, 8)}
+    driver = WorkflowDriver(
+        first, job(max_retries=1), page(second, first), GONE, run("TERMINATED", "SUCCESS", 8)
+    )
+    assert follow(driver).run["run_id"] == 8
+    assert driver.asked[-2:] == ["runs/get 8", "runs/get 8"]
+    assert [event.launched_at for event in driver.events] == [1_000_000.0]  # type: ignore[union-attr]
+
+
+def test_the_log_names_the_attempt_that_is_followed(caplog: pytest.LogCaptureFixture) -> None:
+    """And that the service retries the run."""
+    caplog.set_level("INFO")
+    first, second = attempt(0, "FAILED"), attempt(1, "SUCCESS", 8)
+    follow(WorkflowDriver(first, job(max_retries=1), page(second, first)))
+    assert caplog.messages == [
+        "Run 7 is TERMINATED/FAILED",
+        "Run 7 is retried by the service as run 8",
+        "Run 8 is TERMINATED/SUCCESS",
+    ]
+
+
+def test_the_wait_for_an_attempt_can_count_from_the_runs_end() -> None:
+    """For a workflow that starts anew at each poll."""
+    last = {**attempt(0, "FAILED"), "end_time": (1_000_000 - 45) * 1000}
+    driver = WorkflowDriver(last, job(max_retries=1), *[page(last)] * 50)
+    assert follow(driver, attempts_from_end=True) == Ended(last)
+    assert driver.now == 1_000_020
+    for end_time, seconds in ((None, 60), (999_940_000, 0), (999_940_001, 10)):
+        last["end_time"] = end_time
+        driver = WorkflowDriver(last, job(max_retries=1), *[page(last)] * 50)
+        assert follow(driver, attempts_from_end=True) == Ended(last)
+        assert driver.now == 1_000_000 + seconds
+    driver = WorkflowDriver(last, job(max_retries=1), *[page(last)] * 50)
+    assert follow(driver) == Ended(last)
+    assert driver.now == 1_000_060
+
+
+def test_a_list_that_stays_stuck_is_an_error_after_the_grace() -> None:
+    """One minute."""
+    first = attempt(0, "FAILED")
+    stuck = [Page([first], "a"), Page([first], "a")] * 50
+    driver = WorkflowDriver(first, job(max_retries=1), *stuck)
+    with pytest.raises(UnexpectedResponseError):
+        follow(driver)
+    assert driver.now == 1_000_060
+
+
+def test_runs_of_others_are_no_attempts() -> None:
+    """Nor is an earlier attempt, nor what stands below this run in the list."""
+    first = attempt(1, "FAILED")
+    other = {**attempt(2, "SUCCESS", 9), "original_attempt_run_id": 5}
+    before = {**attempt(0, "FAILED", 6), "start_time": 1001}
+    older = {**other, "run_id": 10, "start_time": 900}
+    second = attempt(2, "SUCCESS", 8)
+    driver = WorkflowDriver(first, job(max_retries=3), page(other, first, before, second))
+    assert follow(driver) == Ended(second)
+    driver = WorkflowDriver(first, job(max_retries=3), *[page(other, first, older, second)] * 50)
+    assert follow(driver) == Ended(first)
+
+
+def test_an_attempt_without_the_fields_of_attempts_has_itself_as_original() -> None:
+    """And is the first one."""
+    first = run("TERMINATED", "FAILED", job_id=3)
+    second = run("TERMINATED", "SUCCESS", 8, original_attempt_run_id=7, attempt_number=1)
+    driver = WorkflowDriver(first, job(max_retries=1), page({"run_id": 9}, first, second))
+    assert follow(driver) == Ended(second)
+
+
+def test_the_attempts_are_looked_for_on_all_pages() -> None:
+    """Up to the run itself."""
+    first, second = attempt(0, "FAILED"), attempt(1, "SUCCESS", 8)
+    others = [{**attempt(0, "SUCCESS", n), "original_attempt_run_id": n} for n in (20, 21)]
+    driver = WorkflowDriver(
+        first, job(max_retries=1), Page(others[:1], "a"), Page([*others[1:], second, first])
+    )
+    assert follow(driver) == Ended(second)
+
+
+class Versions(WorkflowDriver):
+    """Notes the version and the page token of each call, and whether a 403 is retried."""
+
+    def __init__(self, *answers: Any) -> None:
+        super().__init__(*answers)
+        self.calls: list[tuple[str, str | None]] = []
+        self.final: list[str] = []
+
+    def send(self, call: Any) -> Any:
+        """Give the next answer."""
+        self.calls.append((call.api_version(), call.parameters.get("page_token")))
+        self.final += [call.path] if call.forbidden_is_final else []
+        return super().send(call)
+
+
+def test_a_job_that_may_not_be_read_is_not_asked_for_again() -> None:
+    """Its 403 is an answer; that of its runs may pass."""
+    first, second = attempt(0, "FAILED"), attempt(1, "SUCCESS", 8)
+    driver = Versions(first, job(max_retries=1), page(second, first))
+    assert follow(driver) == Ended(second)
+    assert driver.final == ["get"]
+
+
+def test_a_whole_run_has_the_tasks_of_all_pages() -> None:
+    """Read from the version that has pages of tasks; the token is not kept."""
+    first = {**SUCCEEDED, "tasks": [1], "next_page_token": "a"}
+    driver = Versions(first, {"tasks": [2], "next_page_token": "b"}, {"tasks": [3]})
+    assert driver.execute(whole_run(7)) == {**SUCCEEDED, "tasks": [1, 2, 3]}
+    assert driver.calls == [("2.0", None), ("2.2", "a"), ("2.2", "b")]
+
+
+def test_a_whole_run_has_all_its_iterations() -> None:
+    """It names itself as its only task on each page."""
+    first = {**SUCCEEDED, "tasks": [1], "iterations": [4], "next_page_token": "a"}
+    driver = Versions(first, {"tasks": [1], "iterations": [5]})
+    whole = driver.execute(whole_run(7, api_version="2.2"))
+    assert whole == {**SUCCEEDED, "tasks": [1], "iterations": [4, 5]}
+    assert driver.calls == [("2.2", None), ("2.2", "a")]
+
+
+def test_a_page_without_anything_does_no_harm() -> None:
+    """What is known is kept; what no page has is not made up."""
+    driver = Versions({**SUCCEEDED, "tasks": [1], "next_page_token": "a"}, {})
+    assert driver.execute(whole_run(7)) == {**SUCCEEDED, "tasks": [1]}
+    driver = Versions({**SUCCEEDED, "next_page_token": "a"}, {"tasks": [2]})
+    assert driver.execute(whole_run(7)) == {**SUCCEEDED, "tasks": [2]}
+    assert Versions(SUCCEEDED).execute(whole_run(7)) == SUCCEEDED
+
+
+def test_a_page_token_that_comes_again_is_an_error() -> None:
+    """The tasks would never end."""
+    driver = Versions(*[{**SUCCEEDED, "tasks": [1], "next_page_token": "a"}] * 9)
+    with pytest.raises(UnexpectedResponseError, match="with the page 'a' once more") as caught:
+        driver.execute(whole_run(7))
+    assert caught.value.status == 200
+    assert len(driver.calls) == 2
+
+
+def test_tasks_that_the_oldest_version_leaves_out_are_read_from_the_latest() -> None:
+    """Unless a version was asked for, or the run has no tasks."""
+    several = {**SUCCEEDED, "format": "MULTI_TASK"}
+    driver = Versions(several, {**several, "tasks": [1]})
+    assert driver.execute(whole_run(7)) == {**several, "tasks": [1]}
+    assert driver.calls == [("2.0", None), ("2.2", None)]
+    assert len(Versions({**several, "tasks": [1]}).execute(whole_run(7))["tasks"]) == 1
+    assert Versions(several).execute(whole_run(7, api_version="2.2")) == several
+    assert Versions({**SUCCEEDED, "format": "SINGLE_TASK"}).execute(whole_run(7))["run_id"] == 7
+
+
+def test_a_run_of_a_list_with_more_tasks_is_read_whole() -> None:
+    """A list shows the first hundred tasks of a run, and no page token."""
+    listed = {**SUCCEEDED, "tasks": [1], "has_more": True}
+    first = {**SUCCEEDED, "tasks": [1], "next_page_token": "a"}
+    driver = Versions(first, {"tasks": [2]})
+    assert follow(driver, first_look=listed, follow_attempts=False).run["tasks"] == [1, 2]
+    assert driver.calls == [("2.2", None), ("2.2", "a")]
+    driver = Versions({"tasks": [2]})
+    assert follow(driver, first_look={**listed, "next_page_token": "a"}).run["tasks"] == [1, 2]

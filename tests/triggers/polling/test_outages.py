@@ -76,6 +76,16 @@ def test_an_outage_is_logged_once_when_it_begins_and_ends(
     assert lines(caplog) == []
 
 
+def test_a_service_that_never_answered_has_its_failures_counted(clock: Clock) -> None:
+    """From the first failure on, also where no request succeeded before."""
+    outage = ServiceOutage()
+    assert (outage.failures, outage.consecutive) == (0, ConsecutiveFailures())
+    outage.record_failure(DOWN, 1)
+    assert outage.failures == 1
+    outage.record_failure(DOWN, 1)
+    assert outage.failures == 2
+
+
 def test_a_rate_limit_is_logged_every_ten_minutes(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -140,6 +150,8 @@ def test_a_run_is_given_up_as_the_policy_says(
     unreadable, refused = UnreadableRuns(), BadRequestError(status=400)
     given_up = unreadable.record_failure({7: refused, 8: FORBIDDEN}, retries)
     assert given_up == {7: refused}
+    # Another waiter of the run that was given up need not wait.
+    assert unreadable.not_before() == {7: 0.0, 8: clock.now + 30}
     assert [text for _, text in lines(caplog)] == [
         f"Run 8 cannot be read for now, while others can: {FORBIDDEN}"
     ]

@@ -18,6 +18,7 @@ from airflow_jobs_provider.triggers.polling.waiters import Waiter, Waiters
 NOW = 1_000.0
 ENDED = {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}
 RUNNING = {"life_cycle_state": "RUNNING"}
+LACKING = {"format": "MULTI_TASK"}
 
 
 class Bench:
@@ -108,6 +109,13 @@ async def test_a_listed_run_is_read_early_by_what_a_poll_takes(
     assert waiter.due == pytest.approx(NOW + next_read)
 
 
+async def test_before_the_first_poll_has_ended_no_time_is_taken_off(bench: Bench) -> None:
+    """How long one takes is not known yet."""
+    (waiter,) = bench.wait(7)
+    await bench.publisher.publish_page([run(7)])
+    assert waiter.due == pytest.approx(NOW + 91)
+
+
 async def test_pollers_drift_apart(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """The part of the period is chosen from 85 % to 97 %, once for a page."""
     asked = []
@@ -150,8 +158,12 @@ async def test_a_run_that_ended_is_published_with_its_tasks_only(
     assert await bench.publisher.publish_page([run(7, {"life_cycle_state": "PENDING"}, **more)])
 
 
-@pytest.mark.parametrize("odd", [{"state": "RUNNING"}, {"state": ENDED, "tasks": 5}])
-async def test_a_run_that_is_not_valid_is_read_by_its_id(bench: Bench, odd: Any) -> None:
+@pytest.mark.parametrize(
+    "odd", [{"state": "RUNNING"}, {"state": ENDED, "tasks": 5}, {"state": ENDED, **LACKING}]
+)
+async def test_a_run_that_is_not_valid_or_complete_is_read_by_its_id(
+    bench: Bench, odd: Any
+) -> None:
     """The others of the page are published."""
     bench.wait(7, 8)
     page: list[Any] = [{"run_id": 7, **odd}, run(8, ENDED)]

@@ -56,6 +56,17 @@ async def test_requests_are_spread_evenly(clock: Clock) -> None:
     assert await sent_at(limiter, 2) == pytest.approx([2000.0, 2000.05])
 
 
+async def test_the_first_request_is_sent_at_once_on_a_machine_that_has_just_started(
+    clock: Clock,
+) -> None:
+    """The monotonic clock of such a machine begins at 0."""
+    clock.now = 0.0
+    assert await sent_at(RateLimiter(), 1) == [0.0]
+    limiter = RateLimiter()
+    limiter.slow_down(0, sent_at=0.0)
+    assert limiter.requests_per_second == 10
+
+
 async def test_a_429_pauses_and_halves_the_rate(clock: Clock) -> None:
     """Nothing is sent during the pause; after it requests are twice as far apart."""
     limiter = RateLimiter()

@@ -126,7 +126,8 @@ async def test_an_error_of_all_waits_lets_them_end_first() -> None:
 
     tasks = [asyncio.create_task(wait(one)) for one in both]
     await asyncio.sleep(0)
-    await waiters.fail_all(ValueError("gone"))
+    async with asyncio.timeout(0.5):
+        await waiters.fail_all(ValueError("gone"))
     assert not waiters
     assert all(isinstance(task.exception(), ValueError) for task in tasks)
 
