@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.polling import list_pages, outages, run_lists, slow_reads
 from airflow_jobs_provider.triggers.polling.poller import RunPoller
 from airflow_jobs_provider.triggers.polling.registry import get_poller
+from airflow_jobs_provider.triggers.polling.slow_reads import SlowReads
 from tests.fakes.many_runs import ManyRuns
 
 SLOW = 1
@@ -140,3 +142,108 @@ async def test_a_slow_list_times_out(
     (line,) = [r.getMessage() for r in caplog.records if r.name == run_lists.__name__]
     assert line.endswith("a page did not come within 0.3 s")
     assert not [r for r in caplog.records if r.name == outages.__name__]
+
+
+class Reads:
+    """Reads of runs that end when the test says so.
+
+    :ivar results: the result, or the error, of each run's read.
+    """
+
+    def __init__(self, *run_ids: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.results: dict[int, asyncio.Future[bool]] = {n: loop.create_future() for n in run_ids}
+        self.begun: list[int] = []
+        self.cancelled: list[int] = []
+
+    async def read(self, run_id: int) -> bool:
+        """Read a run."""
+        self.begun.append(run_id)
+        try:
+            return await asyncio.shield(self.results[run_id])
+        except asyncio.CancelledError:
+            self.cancelled.append(run_id)
+            raise
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read is slow at once."""
+    monkeypatch.setattr(slow_reads, "SLOW_AFTER_SECONDS", 0.01)
+
+
+async def settled() -> None:
+    """Let the tasks that can go on do so."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def test_when_a_read_is_slow() -> None:
+    """After five seconds; it is looked at again each second."""
+    assert (slow_reads.SLOW_AFTER_SECONDS, slow_reads.CHECK_AGAIN_AFTER_SECONDS) == (5, 1)
+
+
+async def test_results_and_errors_of_finished_reads_are_returned(quick: None) -> None:
+    """False is a result, too."""
+    reads, slow = Reads(1, 2, 3), SlowReads()
+    assert slow.any_finished is False
+    reads.results[1].set_result(True)
+    reads.results[2].set_result(False)
+    error = ValueError("gone")
+    reads.results[3].set_exception(error)
+    assert await slow.read([1, 2, 3], reads.read) == {1: True, 2: False, 3: error}
+    assert slow.any_finished is True
+    assert slow.not_before() == {}
+
+
+async def test_a_slow_read_is_in_progress_until_it_has_finished(
+    quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not begun again; its error is returned at the next call, and once only."""
+    monkeypatch.setattr(slow_reads, "time", SimpleNamespace(monotonic=lambda: 100.0))
+    reads, slow = Reads(1, 2), SlowReads()
+    assert await slow.read([1, 2], reads.read) == {}
+    assert slow.any_finished is False
+    assert slow.not_before() == {1: 101.0, 2: 101.0}
+    assert await slow.read([1], reads.read) == {}
+    assert reads.begun == [1, 2]
+    error = ValueError("gone")
+    reads.results[1].set_exception(error)
+    await settled()
+    assert slow.not_before() == {2: 101.0}
+    assert await slow.read([1], reads.read) == {1: error}
+    assert slow.any_finished is True
+    reads.results[1] = asyncio.get_running_loop().create_future()
+    reads.results[1].set_result(True)
+    assert await slow.read([1], reads.read) == {1: True}
+    assert reads.begun == [1, 2, 1]
+    slow.cancel()
+    await settled()
+
+
+async def test_a_slow_read_that_succeeded_is_done(quick: None) -> None:
+    """The run was published by then, so the next call reads it anew."""
+    reads, slow = Reads(1), SlowReads()
+    assert await slow.read([1], reads.read) == {}
+    reads.results[1].set_result(True)
+    await settled()
+    assert slow.not_before() == {}
+    assert await slow.read([1], reads.read) == {1: True}
+    assert reads.begun == [1, 1]
+
+
+async def test_reads_in_progress_are_cancelled(quick: None) -> None:
+    """Slow ones by cancel(), all of a call with it; a cancelled one is begun anew."""
+    reads, slow = Reads(1, 2), SlowReads()
+    assert await slow.read([1], reads.read) == {}
+    slow.cancel()
+    await settled()
+    assert reads.cancelled == [1]
+    call = asyncio.create_task(slow.read([1, 2], reads.read))
+    await settled()
+    assert reads.begun == [1, 1, 2]
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    await settled()
+    assert sorted(reads.cancelled) == [1, 1, 2]
