@@ -77,7 +77,7 @@ def test_an_empty_text_is_an_output() -> None:
 def test_tasks_have_xcoms_of_their_own_if_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     """Also None; not under the keys of other XComs."""
     caplog.set_level("INFO")
-    value = {"b": "1", "a": None, "run_id": "2", "job_id": "3"}
+    value: Any = {"b": "1", "a": None, "run_id": "2", "job_id": "3"}
     result = RunResult(value, by_task=value)
     assert result.xcoms(LOG) == {"return_value": value}
     assert caplog.messages == []

@@ -284,7 +284,8 @@ def test_the_states_of_a_run_that_has_not_started(life: str) -> None:
 
 def test_the_next_attempt_is_queued_from_when_it_was_found() -> None:
     """Neither the first attempt's time nor a given one counts for it."""
-    first, second = attempt(0, "FAILED"), {**attempt(1, "SUCCESS", 8), **run("PENDING", None, 8)}
+    first = attempt(0, "FAILED")
+    second: Any = {**attempt(1, "SUCCESS", 8), **run("PENDING", None, 8)}
     del second["start_time"]
     driver = WorkflowDriver(first, job(max_retries=1), page(second, first), *[second] * 20)
     ended = follow(driver, queued_timeout_seconds=50, queued_since=1_000)
@@ -317,7 +318,7 @@ def test_the_log_names_the_attempt_that_is_followed(caplog: pytest.LogCaptureFix
 
 def test_the_wait_for_an_attempt_can_count_from_the_runs_end() -> None:
     """For a workflow that starts anew at each poll."""
-    last = {**attempt(0, "FAILED"), "end_time": (1_000_000 - 45) * 1000}
+    last: Any = {**attempt(0, "FAILED"), "end_time": (1_000_000 - 45) * 1000}
     driver = WorkflowDriver(last, job(max_retries=1), *[page(last)] * 50)
     assert follow(driver, attempts_from_end=True) == Ended(last)
     assert driver.now == 1_000_020
@@ -446,7 +447,9 @@ def test_a_run_of_a_list_with_more_tasks_is_read_whole() -> None:
     listed = {**SUCCEEDED, "tasks": [1], "has_more": True}
     first = {**SUCCEEDED, "tasks": [1], "next_page_token": "a"}
     driver = Versions(first, {"tasks": [2]})
-    assert follow(driver, first_look=listed, follow_attempts=False).run["tasks"] == [1, 2]
+    whole: Any = follow(driver, first_look=listed, follow_attempts=False).run
+    assert whole["tasks"] == [1, 2]
     assert driver.calls == [("2.2", None), ("2.2", "a")]
     driver = Versions({"tasks": [2]})
-    assert follow(driver, first_look={**listed, "next_page_token": "a"}).run["tasks"] == [1, 2]
+    whole = follow(driver, first_look={**listed, "next_page_token": "a"}).run
+    assert whole["tasks"] == [1, 2]

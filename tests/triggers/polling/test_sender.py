@@ -22,7 +22,7 @@ from airflow_jobs_provider.api.retry import RetryPolicy, no_waiting
 from airflow_jobs_provider.triggers.polling import sender as sender_module
 from airflow_jobs_provider.triggers.polling.sender import Sender
 
-CALL = get_run(7)
+CALL: Any = get_run(7)
 DOWN, SLOWER = ServerError(status=503), RateLimitError(status=429)
 FORBIDDEN = AuthenticationError(status=403)
 
