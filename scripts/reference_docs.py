@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.api import endpoints
-from airflow_jobs_provider.api.schema.rules import MAX_REQUEST_BYTES, RULES, Rule
-from airflow_jobs_provider.api.schema.structures import (
+from airflow_jobs_provider.api.schema.introspection import (
     Field,
     enum_values,
     fields_of,
@@ -22,6 +21,7 @@ from airflow_jobs_provider.api.schema.structures import (
     named_types,
     structures,
 )
+from airflow_jobs_provider.api.schema.rules import MAX_REQUEST_BYTES, RULES, Rule
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS, OLDEST_API_VERSION
 

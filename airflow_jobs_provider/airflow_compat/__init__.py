@@ -5,18 +5,18 @@ A module for each question:
 =========================  =========================================================================
 Module                     Question
 =========================  =========================================================================
-``task_attempt``           Who is this attempt of the task, and what are its idempotency tokens?
+``task_identity``          Who is this attempt of the task, and what are its idempotency tokens?
 ``nested_operators``       Which operators does the attempt execute, and how often?
 ``task_state``             What is the state of the task now?
-``handover``               Who goes on with the run of a process that is told to end?
-``deferral``               Has Airflow refused the deferral, since a user has ended the task?
+``run_successor``          Who goes on with the run of a process that is told to end?
+``refused_deferral``       Has Airflow refused the deferral, since a user has ended the task?
 ``deferred_tasks``         Are the tasks of cancelled triggers still deferred?
 ``trigger_cancellation``   Does Airflow tell a trigger that a user has acted?
 ``trigger_timeout``        When does Airflow fail a deferred task, and has it?
 ``orphaned_runs``          Which run has a task left that failed for good?
-``completion``             Must a worker start or end the task?
+``completion_reasons``     Must a worker start or end the task?
 ``completion_event``       How does a trigger end its task, and where do its XComs go?
-``start_trigger``          Can a sensor start in the triggerer, and when did its wait begin?
+``start_in_triggerer``     Can a sensor start in the triggerer, and when did its wait begin?
 =========================  =========================================================================
 
 What differs between the lines of Airflow. Each column stands for a module of ``lines``; an empty

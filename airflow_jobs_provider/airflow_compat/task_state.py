@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.lines.base import DELETED
-from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
 __all__ = ["DELETED", "task_state"]
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
-from airflow_jobs_provider.airflow_compat.handover import (
-    Successor,
-    find_successor,
-    is_request_in_progress,
-    runs_under_supervisor,
-)
 from airflow_jobs_provider.airflow_compat.orphaned_runs import (
     cancels_orphans,
     recorded_run_id,
     with_orphan_callback,
+)
+from airflow_jobs_provider.airflow_compat.run_successor import (
+    Successor,
+    find_successor,
+    is_request_in_progress,
+    runs_under_supervisor,
 )
 from airflow_jobs_provider.operators.argument_checks import check_flags
 from airflow_jobs_provider.operators.execution_state import ExecutionState, KillState
@@ -42,7 +42,7 @@ class CancelOnKillOperator(WaitForRunOperator):
 
     A kill may come at any moment, so the state of the execution is always up to date; see
     :class:`~.execution_state.ExecutionState`. Which process follows the run after a kill is decided
-    in :mod:`airflow_jobs_provider.airflow_compat.handover`.
+    in :mod:`airflow_jobs_provider.airflow_compat.run_successor`.
 
     :param wait_for_termination: wait for the run's end; default True.
     :param cancel_on_kill: cancel the run when the task is cleared, marked or timed out, or has

@@ -10,7 +10,7 @@ from airflow_jobs_provider.api.ids import require_exactly_one, require_id
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_id, to_seconds
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
-from airflow_jobs_provider.operators.validation import (
+from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
     check_when_parsed,
     has_unrendered,

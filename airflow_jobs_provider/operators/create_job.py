@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.payload import PayloadOperator
-from airflow_jobs_provider.operators.validation import check_before_sending
+from airflow_jobs_provider.operators.payload_validation import check_before_sending
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

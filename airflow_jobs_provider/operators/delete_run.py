@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.argument_checks import check_id
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
-from airflow_jobs_provider.operators.validation import (
+from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
     check_when_parsed,
 )

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-from airflow_jobs_provider.airflow_compat.handover import Successor
+from airflow_jobs_provider.airflow_compat.run_successor import Successor
 from airflow_jobs_provider.api.workflows.launched_run import LaunchedRun
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.airflow_compat.deferral import Deferral
     from airflow_jobs_provider.airflow_compat.nested_operators import AttemptExecutions
-    from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+    from airflow_jobs_provider.airflow_compat.refused_deferral import Deferral
+    from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
 __all__ = ["ExecutionState", "KillState"]
 

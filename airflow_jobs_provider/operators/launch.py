@@ -7,14 +7,14 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_jobs_provider.airflow_compat.deferral import Deferral
-from airflow_jobs_provider.airflow_compat.handover import xcoms_at_start
 from airflow_jobs_provider.airflow_compat.nested_operators import executions_of
 from airflow_jobs_provider.airflow_compat.orphaned_runs import (
     cancels_orphans,
     with_orphan_callback,
 )
-from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.refused_deferral import Deferral
+from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.argument_checks import (
@@ -26,7 +26,7 @@ from airflow_jobs_provider.operators.argument_checks import (
 )
 from airflow_jobs_provider.operators.cancel_on_kill import CancelOnKillOperator
 from airflow_jobs_provider.operators.payload import PayloadOperator
-from airflow_jobs_provider.operators.validation import check_before_sending
+from airflow_jobs_provider.operators.payload_validation import check_before_sending
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 if TYPE_CHECKING:

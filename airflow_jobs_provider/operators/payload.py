@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_jobs_provider.operators.argument_checks import check_flags
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
 from airflow_jobs_provider.operators.dag_params import forwardable_params, with_dag_params
-from airflow_jobs_provider.operators.validation import check_when_parsed, fields_over_json
+from airflow_jobs_provider.operators.payload_validation import check_when_parsed, fields_over_json
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

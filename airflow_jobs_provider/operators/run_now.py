@@ -16,7 +16,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_whole_number,
 )
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
-from airflow_jobs_provider.operators.validation import has_unrendered
+from airflow_jobs_provider.operators.payload_validation import has_unrendered
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

@@ -92,7 +92,9 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         }
 
     def _worker_completion_reasons(self) -> list[str]:
-        from airflow_jobs_provider.airflow_compat.completion import worker_completion_reasons
+        from airflow_jobs_provider.airflow_compat.completion_reasons import (
+            worker_completion_reasons,
+        )
 
         return worker_completion_reasons(self)
 

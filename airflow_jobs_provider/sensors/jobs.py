@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Unpack
 
-from airflow_jobs_provider.airflow_compat.start_trigger import (
+from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
     StartTriggerArguments,
     check_start_in_triggerer,
 )

@@ -32,7 +32,7 @@ from airflow.providers.common.compat.sdk import (
     PokeReturnValue,
 )
 
-from airflow_jobs_provider.airflow_compat.start_trigger import as_template, wait_start
+from airflow_jobs_provider.airflow_compat.start_in_triggerer import as_template, wait_start
 from airflow_jobs_provider.airflow_compat.trigger_timeout import is_timed_out
 from airflow_jobs_provider.operators.wait import WaitForRunOperator
 from airflow_jobs_provider.sensors.soft_fail import skip_on_failure

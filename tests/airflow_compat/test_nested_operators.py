@@ -398,7 +398,7 @@ def test_executions_are_counted_on_after_a_deferral(bench: Bench, stored: str) -
 
 def test_an_operator_executed_once_keeps_its_tokens() -> None:
     """An upgrade of this package while a task waits between two tries changes no token."""
-    from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+    from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
     ti = SimpleNamespace(
         dag_id="d", run_id="r", task_id="g.t", map_index=3, try_number=1, max_tries=0

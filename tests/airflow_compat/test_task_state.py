@@ -1,4 +1,4 @@
-"""The state of a task, as Airflow 3 tells it. For Airflow 2 see ``test_handover_airflow_2.py``."""
+"""The state of a task, as Airflow 3 tells it (Airflow 2: ``test_run_successor_airflow_2.py``)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.airflow_compat.task_state import DELETED, task_state
 
 task_runner: Any = pytest.importorskip(

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from airflow_jobs_provider.api.schema.introspection import Field, fields_of, structures
 from airflow_jobs_provider.api.schema.rules import RULES, Rule
-from airflow_jobs_provider.api.schema.structures import Field, fields_of, structures
 from airflow_jobs_provider.api.schema.task_kinds import TASK_KINDS
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 

@@ -17,8 +17,8 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
-from airflow_jobs_provider.airflow_compat.handover import xcoms_at_start
-from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,

@@ -16,7 +16,7 @@ import pytest
 
 from airflow_jobs_provider.api.endpoints import Call
 from airflow_jobs_provider.api.errors import BadRequestError, InvalidRequestError
-from airflow_jobs_provider.api.schema.structures import fields_of
+from airflow_jobs_provider.api.schema.introspection import fields_of
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook

@@ -24,7 +24,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import BaseTrigger, TaskSuccessEvent
 
-from airflow_jobs_provider.airflow_compat import start_trigger, trigger_timeout
+from airflow_jobs_provider.airflow_compat import start_in_triggerer, trigger_timeout
 from airflow_jobs_provider.airflow_compat.lines.airflow_2_11 import Airflow211
 from airflow_jobs_provider.airflow_compat.lines.airflow_3_0 import Airflow30
 from airflow_jobs_provider.airflow_compat.lines.base import AirflowLine
@@ -807,14 +807,14 @@ def test_as_template() -> None:
         launch: Any = submit(wait_for_termination=False)
         mapped: Any = DatabricksRunNowOperator.partial(task_id="each").expand(job_id=[1, 2])
     assert (
-        start_trigger.as_template("run_id", launch.output["run_id"])
+        start_in_triggerer.as_template("run_id", launch.output["run_id"])
         == "{{ ti.xcom_pull(task_ids='etl', key='run_id', map_indexes=-1) }}"
     )
     for value in (mapped.output, launch.output.map(str)):
         with pytest.raises(ValueError, match="in run_id: the triggerer can read the output"):
-            start_trigger.as_template("run_id", value)
+            start_in_triggerer.as_template("run_id", value)
     with pytest.raises(ValueError, match="xcom_pull in run_id: the triggerer gets no answer"):
-        start_trigger.as_template("run_id", "{{ ti.xcom_pull('etl') }}")
+        start_in_triggerer.as_template("run_id", "{{ ti.xcom_pull('etl') }}")
 
 
 def test_mapped_sensors_start_on_a_worker() -> None:

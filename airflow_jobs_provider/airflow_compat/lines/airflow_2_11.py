@@ -17,7 +17,7 @@ from airflow_jobs_provider.airflow_compat.lines.base import (
     Successor,
     successor_after_failure,
 )
-from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
 if TYPE_CHECKING:
     from airflow.sdk import Context

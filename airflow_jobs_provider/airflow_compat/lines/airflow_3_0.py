@@ -24,7 +24,7 @@ from airflow_jobs_provider.airflow_compat.lines.base import (
     is_ended_by_user,
     successor_after_failure,
 )
-from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.api.ids import parse_id
 from airflow_jobs_provider.xcom import (
     LATEST_TRY_NUMBER_KEY,
@@ -121,7 +121,7 @@ class Airflow30(AirflowLine):
             raise ValueError(f"its XCom run_id is {value!r}, not the id of a run")
         return run_id
 
-    # -- hand-over ---------------------------------------------------------------------------------
+    # -- successor --------------------------------------------------------------------------------
 
     def runs_under_supervisor(self) -> bool:
         """Return whether the supervisor is another process: not in ``dag.test()``."""

@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -122,7 +122,7 @@ class AirflowLine(Protocol):
         :raises ValueError: the XCom is no run's id.
         """
 
-    # -- hand-over ---------------------------------------------------------------------------------
+    # -- successor --------------------------------------------------------------------------------
 
     def runs_under_supervisor(self) -> bool:
         """Return whether this process executes a task for a supervisor (Airflow 3)."""

@@ -24,9 +24,9 @@ from airflow_jobs_provider.api.problems import (
     field_path,
     find_non_json,
 )
+from airflow_jobs_provider.api.schema.introspection import Field, fields_of
 from airflow_jobs_provider.api.schema.parameters import stringify_parameters
 from airflow_jobs_provider.api.schema.rules import find_violations, request_size
-from airflow_jobs_provider.api.schema.structures import Field, fields_of
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.schema.version_selection import (
     choose_api_version,

@@ -110,7 +110,7 @@ def _later_fields(
     node: Mapping[Any, Any], structure: Any, path: tuple[str | int, ...]
 ) -> Iterator[_LaterField]:
     """Yield the fields that the 2.0 reference does not list, and nothing below them."""
-    from airflow_jobs_provider.api.schema.structures import belongs_to_clusters_api, fields_of
+    from airflow_jobs_provider.api.schema.introspection import belongs_to_clusters_api, fields_of
 
     fields = fields_of(structure)
     for name, value in node.items():

@@ -22,7 +22,7 @@ def main() -> None:
     from airflow_jobs_provider.local.kernel import magics
     from airflow_jobs_provider.local.kernel.context import KernelContext
     from airflow_jobs_provider.local.kernel.namespace import names_for
-    from airflow_jobs_provider.local.kernel.output_limit import limit_output
+    from airflow_jobs_provider.local.kernel.output_monitor import limit_output
 
     sys.path.remove(_PACKAGE_PARENT)
     context = KernelContext.from_environment()

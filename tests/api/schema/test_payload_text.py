@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.api.schema.introspection import fields_of
 from airflow_jobs_provider.api.schema.payload_text import parse_nested_text, read_payload
-from airflow_jobs_provider.api.schema.structures import fields_of
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
 from airflow_jobs_provider.operators.run_now import DatabricksRunNowOperator

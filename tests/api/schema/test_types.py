@@ -11,7 +11,7 @@ import pytest
 
 from airflow_jobs_provider.api import endpoints, states
 from airflow_jobs_provider.api.schema import types
-from airflow_jobs_provider.api.schema.structures import (
+from airflow_jobs_provider.api.schema.introspection import (
     enum_values,
     fields_of,
     is_open_enum,

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_jobs_provider.api.errors import InvalidRequestError, JobsAPIError
-from airflow_jobs_provider.api.schema.structures import fields_of, structures
+from airflow_jobs_provider.api.schema.introspection import fields_of, structures
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.schema.validation import find_problems, find_type_problems, validate
 from tests.helpers.random_payloads import CALL_OF, Payloads

@@ -13,7 +13,7 @@ from typing import Any
 from airflow.providers.common.compat.sdk import DAG, get_parsing_context, task
 from airflow.triggers.base import BaseTrigger
 
-from airflow_jobs_provider.airflow_compat.start_trigger import wait_start
+from airflow_jobs_provider.airflow_compat.start_in_triggerer import wait_start
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 

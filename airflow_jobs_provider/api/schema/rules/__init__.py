@@ -10,7 +10,7 @@ versions only if their documentation says the same; in doubt the service decides
 are Azure's. They apply if the workspace is known to be on Azure.
 """
 
-from airflow_jobs_provider.api.schema.rules import clusters, jobs, parameters  # noqa: F401 - their rules
+from airflow_jobs_provider.api.schema.rules import jobs, new_clusters, parameters  # noqa: F401 - their rules
 from airflow_jobs_provider.api.schema.rules.base import RULES, Location, Rule, find_violations
 from airflow_jobs_provider.api.schema.rules.tasks import MAX_REQUEST_BYTES, request_size
 

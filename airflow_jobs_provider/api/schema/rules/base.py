@@ -8,7 +8,7 @@ from typing import Any
 
 from airflow_jobs_provider.api.problems import Problem, field_path
 from airflow_jobs_provider.api.schema import types
-from airflow_jobs_provider.api.schema.structures import structure_fields
+from airflow_jobs_provider.api.schema.introspection import structure_fields
 from airflow_jobs_provider.api.versions import API_VERSIONS
 
 __all__ = [

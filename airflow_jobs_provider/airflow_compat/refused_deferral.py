@@ -22,7 +22,7 @@ from collections.abc import Callable
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.lines.base import is_ended_by_user
-from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.airflow_compat.task_state import task_state
 
 __all__ = ["Deferral"]

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from airflow_jobs_provider.airflow_compat.completion import worker_start_reasons
+from airflow_jobs_provider.airflow_compat.completion_reasons import worker_start_reasons
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOper
 from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
 from airflow_jobs_provider.operators.delete_run import DatabricksDeleteRunOperator
 from airflow_jobs_provider.operators.export_run import DatabricksExportRunOperator
-from airflow_jobs_provider.operators.validation import (
+from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
     check_when_parsed,
     fields_over_json,

@@ -1,6 +1,6 @@
 """Who follows a killed task's run, as Airflow 2 tells by a row of its database.
 
-What Airflow 3 tells is in tests/airflow_compat/test_handover.py.
+What Airflow 3 tells is in tests/airflow_compat/test_run_successor.py.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from airflow import models, settings
 from airflow.models.taskinstance import TaskInstance
 from sqlalchemy.orm import scoped_session, sessionmaker
 
-from airflow_jobs_provider.airflow_compat.handover import Successor, find_successor
 from airflow_jobs_provider.airflow_compat.lines import airflow_version
-from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.run_successor import Successor, find_successor
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.airflow_compat.task_state import DELETED, task_state
 
 if airflow_version() >= (3, 0):

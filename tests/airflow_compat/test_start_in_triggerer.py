@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.airflow_compat.start_trigger import wait_start
+from airflow_jobs_provider.airflow_compat.start_in_triggerer import wait_start
 
 FIRST = datetime(2026, 1, 1, 12, 0, tzinfo=UTC)
 TASK_INSTANCE_ID = "0199a1f0-0000-7000-8000-000000000001"

@@ -1,7 +1,7 @@
 """A task's process that is killed: has a user ended the task, or does its next try take over?
 
 Airflow's answers are chosen here, at the connection between a task and its supervisor. Airflow 2
-has a database in its place, see test_handover_airflow_2.py; for all of it together, see
+has a database in its place, see test_run_successor_airflow_2.py; for all of it together, see
 tests/end_to_end.
 """
 
@@ -26,7 +26,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowTaskTimeout,
 )
 
-from airflow_jobs_provider.airflow_compat import handover
+from airflow_jobs_provider.airflow_compat import run_successor
 from airflow_jobs_provider.airflow_compat.lines import airflow_3_0, airflow_version
 from airflow_jobs_provider.operators.execution_state import KillState
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
@@ -284,7 +284,7 @@ def test_no_answer_leaves_the_run_to_a_retry_that_is_left(
     retries_left: int,
 ) -> None:
     """It will miss the task and begin the next try, which follows the run, if one is left."""
-    monkeypatch.setattr(handover, "_LOOK_UP_SECONDS", 0.1)
+    monkeypatch.setattr(run_successor, "_LOOK_UP_SECONDS", 0.1)
     Silent.over.clear()
     is_cancelled = kill("running", OWN, supervised_by=supervised_by, max_tries=retries_left)
     Silent.over.set()

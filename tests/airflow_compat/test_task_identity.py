@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.airflow_compat.task_attempt import TaskAttempt
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
 START = datetime(2026, 1, 1, 12, 0, 0, 123456, tzinfo=UTC)
 

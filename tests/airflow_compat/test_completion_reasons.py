@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
-from airflow_jobs_provider.airflow_compat import completion
+from airflow_jobs_provider.airflow_compat import completion_reasons
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
@@ -259,11 +259,11 @@ def test_a_worker_ends_a_task_with_callbacks_or_hooks(
 def test_a_worker_ends_a_task_with_outlets_or_overridden_hooks() -> None:
     """An asset's event and an overridden post_execute are a worker's business."""
     operator = submit(deferrable=True, end_from_trigger=True)
-    assert completion.worker_completion_reasons(operator) == []
+    assert completion_reasons.worker_completion_reasons(operator) == []
     operator.outlets = ["something"]
-    assert completion.worker_completion_reasons(operator) == ["outlets"]
+    assert completion_reasons.worker_completion_reasons(operator) == ["outlets"]
     custom = WithPostExecute(task_id="etl", json={"run_name": "{{ x }}"})
-    assert completion.worker_completion_reasons(custom) == ["post_execute"]
+    assert completion_reasons.worker_completion_reasons(custom) == ["post_execute"]
 
 
 def test_a_worker_ends_a_task_that_others_expand_over() -> None:
@@ -274,10 +274,10 @@ def test_a_worker_ends_a_task_that_others_expand_over() -> None:
     with DAG("not_expanding", schedule=None):
         used = submit()
         DatabricksRunNowOperator(task_id="one", job_id=used.output)
-    assert completion.worker_completion_reasons(expanded_over) == [
+    assert completion_reasons.worker_completion_reasons(expanded_over) == [
         "tasks that expand over its output"
     ]
-    assert completion.worker_completion_reasons(used) == []
+    assert completion_reasons.worker_completion_reasons(used) == []
 
 
 def test_xcoms_are_stored_as_by_a_worker_on_airflow_3(
@@ -311,8 +311,8 @@ def test_a_worker_ends_every_task_on_airflow_3_0(
     """It takes all DAGs of a file for gone a minute after a trigger has ended one of its tasks."""
     monkeypatch.undo()
     monkeypatch.setattr("airflow.__version__", version)
-    monkeypatch.setattr(completion, "airflow_line", airflow_line.__wrapped__)
-    assert completion.worker_completion_reasons(submit()) == reasons
+    monkeypatch.setattr(completion_reasons, "airflow_line", airflow_line.__wrapped__)
+    assert completion_reasons.worker_completion_reasons(submit()) == reasons
 
 
 def test_a_worker_ends_a_task_where_listeners_are_installed(
@@ -323,4 +323,4 @@ def test_a_worker_ends_a_task_where_listeners_are_installed(
 
     manager = SimpleNamespace(has_listeners=True)
     monkeypatch.setattr(listener, "get_listener_manager", lambda: manager)
-    assert completion.worker_completion_reasons(submit()) == ["listeners"]
+    assert completion_reasons.worker_completion_reasons(submit()) == ["listeners"]
