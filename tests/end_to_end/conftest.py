@@ -131,16 +131,23 @@ def cluster(
 
 
 @pytest.fixture(scope="module")
+def airflow_settings() -> dict[str, str]:
+    """Environment variables of a module's distributed Airflow, besides those of Deployment."""
+    return {}
+
+
+@pytest.fixture(scope="module")
 def deployment(
     dags: Path,
     connections: dict[str, str],
+    airflow_settings: dict[str, str],
     postgres: PostgresServer,
     redis: RedisServer,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployment]:
     """A distributed Airflow for all tests of a module."""
     home = tmp_path_factory.mktemp("cluster")
-    with Deployment(home, dags, connections, postgres, redis) as running:
+    with Deployment(home, dags, connections, postgres, redis, airflow_settings) as running:
         yield running
 
 

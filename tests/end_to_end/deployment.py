@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 import psutil
@@ -48,6 +50,7 @@ class Deployment(AirflowCluster):
     :param connections: environment variables with the Airflow connections.
     :param postgres: the server of Airflow's metadata and Celery's results.
     :param redis: the broker.
+    :param settings: further environment variables of Airflow; default none.
     """
 
     def __init__(
@@ -57,8 +60,9 @@ class Deployment(AirflowCluster):
         connections: dict[str, str],
         postgres: PostgresServer,
         redis: RedisServer,
+        settings: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
-        settings = SETTINGS | {
+        services = {
             "AIRFLOW__CELERY__BROKER_URL": redis.url,
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{postgres.url}/postgres",
         }
@@ -66,7 +70,7 @@ class Deployment(AirflowCluster):
             home,
             dags,
             connections,
-            settings,
+            {**SETTINGS, **services, **settings},
             database_server=postgres.url,
             components=COMPONENTS,
         )

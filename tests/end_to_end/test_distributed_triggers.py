@@ -51,6 +51,12 @@ def dags() -> Path:
 
 
 @pytest.fixture(scope="module")
+def airflow_settings() -> dict[str, str]:
+    """A task that is queued behind hundreds of others is not to be queued anew."""
+    return {"AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "600"}
+
+
+@pytest.fixture(scope="module")
 def cluster(deployment: Deployment) -> Deployment:
     """The Airflow of all tests of this module."""
     return deployment
