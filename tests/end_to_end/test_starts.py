@@ -69,10 +69,12 @@ def starts(
 
 
 def launch(workspace: FakeService, name: str) -> Run:
-    """Launch a run that is no task's."""
+    """Launch a run, which no task launched, of a new job with this name."""
+    job_id = 501 + len(workspace.jobs)
+    workspace.jobs[job_id] = {"name": name}
     client = JobsClient(workspace.url, Token("any"))
     try:
-        run_id = client.send(endpoints.submit_run({"run_name": name}))
+        run_id = client.send(endpoints.run_now({"job_id": job_id}))
     finally:
         client.close()
     return workspace.run(run_id)
