@@ -45,6 +45,8 @@ _ON_KILL_SECONDS = 25.0
 _LAST_READ_SECONDS = 19.0
 # Whatever the task's own retry arguments are: a hundred cancels at once may meet a rate limit.
 _CANCEL_RETRIES = RetryPolicy()
+# If the service does not answer, the cancel is what is to be retried.
+_ONE_ATTEMPT = RetryPolicy(max_attempts=1)
 # Longer than a cancel is retried: this bounds what comes before it, such as a secrets backend.
 _CANCEL_SECONDS = 900.0
 # Longer than a single output is retried, so that one task's failure does not lose what was read of
@@ -257,8 +259,26 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             return
         if not cancel:
             self.log.info("Run %s is not canceled: its task is still deferred.", run_id)
-        elif not self._is_terminating():
+        elif not self._is_terminating() and not await self._has_ended():
             await self._cancel("a user ended the task")
+
+    async def _has_ended(self) -> bool:
+        """Read whether the run has ended.
+
+        After a silence of this triggerer, another one may have resumed the task with the ended run.
+        Airflow's answer is then the same as for a task that a user has cleared.
+        """
+        run_id = self._active_run_id
+        assert run_id is not None
+        try:
+            run = await get_poller(self._hook).send(endpoints.get_run(run_id), retries=_ONE_ATTEMPT)
+        except Exception as error:  # noqa: BLE001 - a run that cannot be read may be active
+            self.log.info("Run %s cannot be read before it is canceled: %s", run_id, error)
+            return False
+        if not RunState.from_run(run).is_terminal:
+            return False
+        self.log.info("Run %s is not canceled: it has ended.", run_id)
+        return True
 
     def _is_terminating(self) -> bool:
         """Whether the run was last seen TERMINATING: another triggerer may have cancelled it."""

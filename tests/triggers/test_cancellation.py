@@ -170,6 +170,32 @@ def test_a_terminating_run_is_not_cancelled_again(cancelled: Look, end: End) -> 
     assert cancelled("failed", life_cycle_state="TERMINATING") is (end is on_kill)
 
 
+@pytest.mark.parametrize("result_state", ["SUCCESS", "FAILED"])
+def test_a_run_that_has_ended_is_not_cancelled(
+    cancelled: Look, end: End, server: ScriptedServer, result_state: str
+) -> None:
+    """Another triggerer, which took the trigger over, has resumed the task with the ended run."""
+    state = {"life_cycle_state": "TERMINATED", "result_state": result_state}
+    server.will(answer({"run_id": 7, "state": state}))
+    row = Row("queued")
+    if end is on_kill:
+        cancelled.ask(Supervisor(row), row.trigger(7))
+        assert cancelled.cancelled == []
+
+
+@pytest.mark.parametrize("status", [400, 503])
+def test_a_run_that_cannot_be_read_is_cancelled(
+    cancelled: Look, end: End, server: ScriptedServer, status: int
+) -> None:
+    """One failed read is not repeated: the cancel is sent next."""
+    server.will(answer({"error_code": "INVALID_STATE", "message": "not now"}, status))
+    row = Row("queued")
+    if end is on_kill:
+        cancelled.ask(Supervisor(row), row.trigger(7))
+        assert cancelled.cancelled == [7]
+        assert len(server.requests) == 2
+
+
 # Many at once.
 
 
