@@ -74,12 +74,14 @@ class RunReader:
             return
         self._sender.outage_seconds = 0.0
         list_error: JobsAPIError | None = None
+        lists_read = False
         try:
             if self._lists.are_cheaper_than(len(due)):
                 try:
                     due = await self._lists.read(
                         due, self._waiters.run_ids(), self._publisher.publish_page
                     )
+                    lists_read = True
                 except _MAY_CONCERN_ONE as error:
                     list_error = error
                     due = self._due_runs(now)
@@ -93,7 +95,7 @@ class RunReader:
             if not await self._sender.wait_out(error, len(self._waiters)):
                 await self._waiters.fail_all(error)
         else:
-            if not due or self._slow_reads.any_finished:
+            if (lists_read and not due) or self._slow_reads.any_finished:
                 self._sender.outage.record_success()
             seconds = time.monotonic() - now - self._sender.outage_seconds
             self._publisher.poll_seconds = seconds

@@ -151,6 +151,14 @@ async def test_a_run_that_is_due_is_read_by_its_id(bench: Bench) -> None:
     assert waiter.future.result() == {"run_id": 7, "state": ENDED}
 
 
+async def test_a_poll_without_a_request_ends_no_outage(bench: Bench) -> None:
+    """No request was sent, so it is not known that the service responds again."""
+    bench.wait(7, due=NOW + 20)
+    bench.sender.outage.record_failure(DOWN, 1)
+    assert await bench.poll() == []
+    assert bench.sender.outage.failures == 1
+
+
 async def test_several_runs_are_read_from_a_list_somewhat_early(bench: Bench) -> None:
     """By a quarter of their period; those that it has not are read by their ids."""
     bench.wait(7, 8, due=NOW + 25)
