@@ -41,7 +41,8 @@ __all__ = ["DatabricksJobsBaseTrigger"]
 
 # Airflow gives on_kill 30 seconds, and does not start the trigger here again before its end.
 _ON_KILL_SECONDS = 25.0
-# How long the event of a run that took too long waits for the run's last state, or for its cancel.
+# How long the event of a run that took too long waits for the run's last state, or for its cancel;
+# and how long a cancel waits to know whether the run has ended.
 _LAST_READ_SECONDS = 19.0
 # Whatever the task's own retry arguments are: a hundred cancels at once may meet a rate limit.
 _CANCEL_RETRIES = RetryPolicy()
@@ -271,9 +272,13 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         run_id = self._active_run_id
         assert run_id is not None
         try:
-            run = await get_poller(self._hook).send(endpoints.get_run(run_id), retries=_ONE_ATTEMPT)
+            async with asyncio.timeout(_LAST_READ_SECONDS):
+                run = await get_poller(self._hook).send(
+                    endpoints.get_run(run_id), retries=_ONE_ATTEMPT
+                )
         except Exception as error:  # noqa: BLE001 - a run that cannot be read may be active
-            self.log.info("Run %s cannot be read before it is canceled: %s", run_id, error)
+            why = str(error) or type(error).__name__
+            self.log.info("Run %s cannot be read before it is canceled: %s", run_id, why)
             return False
         if not RunState.from_run(run).is_terminal:
             return False
