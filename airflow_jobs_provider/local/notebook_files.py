@@ -10,14 +10,22 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["Cell", "NotNotebookError", "read_notebook"]
+__all__ = [
+    "SOURCE_HEADER",
+    "Cell",
+    "NotNotebookError",
+    "as_jupyter",
+    "as_source",
+    "read_notebook",
+]
 
-_SOURCE_HEADER = "# Databricks notebook source"
+SOURCE_HEADER = "# Databricks notebook source"
+_SEPARATOR = "# COMMAND ----------"
 _CELL_SEPARATOR = re.compile(r"^# COMMAND -+[ \t]*$", re.MULTILINE)
 _MAGIC_LINE = re.compile(r"^# MAGIC ?")
 _LEADING_MAGIC = re.compile(r"\A\s*%(md-sandbox|md|sql|python|sh|scala|r|fs)\b[ \t]*")
@@ -47,6 +55,38 @@ def read_notebook(path: Path) -> list[Cell]:
     return list(_cells_of_jupyter(path, text) if path.suffix == ".ipynb" else _cells_of_py(text))
 
 
+def as_source(cells: Sequence[Cell]) -> str:
+    """Return the cells in Databricks' source form."""
+    chunks = [_chunk_of(cell) for cell in cells]
+    return f"{SOURCE_HEADER}\n" + f"\n\n{_SEPARATOR}\n\n".join(chunks) + "\n"
+
+
+def _chunk_of(cell: Cell) -> str:
+    source = cell.source
+    if cell.kind == "markdown":
+        source = "%md\n" + source.lstrip("\n")
+    if not source.startswith("%"):
+        return source
+    # A cell of another language, as read from either form, begins with two signs for Jupyter.
+    lines = source.removeprefix("%" if source.startswith("%%") else "").splitlines()
+    return "\n".join(f"# MAGIC {line}".rstrip() for line in lines)
+
+
+def as_jupyter(cells: Sequence[Cell]) -> str:
+    """Return the cells as a Jupyter notebook of format 4."""
+    made: list[dict[str, Any]] = [
+        {
+            "cell_type": cell.kind,
+            "metadata": {},
+            "source": cell.source,
+            **({"execution_count": None, "outputs": []} if cell.kind == "code" else {}),
+        }
+        for cell in cells
+    ]
+    metadata = {"language_info": {"name": "python"}}
+    return json.dumps({"cells": made, "metadata": metadata, "nbformat": 4, "nbformat_minor": 4})
+
+
 def _cells_of_jupyter(path: Path, text: str) -> Iterator[Cell]:
     try:
         document = json.loads(text)
@@ -65,7 +105,7 @@ def _cells_of_jupyter(path: Path, text: str) -> Iterator[Cell]:
 
 
 def _cells_of_py(text: str) -> Iterator[Cell]:
-    body = text.removeprefix("\ufeff").removeprefix(_SOURCE_HEADER)
+    body = text.removeprefix("\ufeff").removeprefix(SOURCE_HEADER)
     for chunk in _CELL_SEPARATOR.split(body):
         source = chunk.strip("\n")
         if source.strip():

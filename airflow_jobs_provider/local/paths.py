@@ -7,6 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 __all__ = [
+    "NOTEBOOK_SUFFIXES",
     "STATE_FOLDER",
     "PathRefusedError",
     "data_file_in_root",
@@ -15,7 +16,7 @@ __all__ = [
 ]
 
 STATE_FOLDER = ".workspace"
-_NOTEBOOK_SUFFIXES = (".ipynb", ".py")
+NOTEBOOK_SUFFIXES = (".ipynb", ".py")
 _SHOWN_CHARS = 300
 
 
@@ -53,12 +54,12 @@ def notebook_in_root(root: Path, workspace_path: str) -> Path | None:
     # A link may have the extension or lack it, and so may what it leads to.
     target = _checked(real_root, path)
     for stem in dict.fromkeys((path, target)):
-        for suffix in _NOTEBOOK_SUFFIXES:
+        for suffix in NOTEBOOK_SUFFIXES:
             with suppress(_CannotOpenError):  # too long with the extension
                 file = _checked(real_root, stem.parent / f"{stem.name}{suffix}")
                 if file.is_file():
                     return file
-    return target if target.suffix in _NOTEBOOK_SUFFIXES and target.is_file() else None
+    return target if target.suffix in NOTEBOOK_SUFFIXES and target.is_file() else None
 
 
 def _path_in(real_root: Path, workspace_path: str) -> Path:

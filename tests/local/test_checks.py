@@ -283,7 +283,11 @@ def test_good_tasks(dry: Api, version: str) -> None:
             "run_if": "ALL_DONE",
         },
     ]
-    body = {"tasks": tasks, "job_clusters": [{"job_cluster_key": "c", "new_cluster": NEW}]}
+    body = {
+        "tasks": tasks,
+        "job_clusters": [{"job_cluster_key": "c", "new_cluster": NEW}],
+        "environments": [{"environment_key": "e", "spec": {"client": "1"}}],
+    }
     run_id = dry.post("runs/submit", body, version=version).json()["run_id"]
     assert dry.wait(run_id)["state"]["result_state"] == "SUCCESS"
     run = dry.run(run_id, version=version)

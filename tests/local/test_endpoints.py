@@ -310,6 +310,44 @@ def test_unknown_endpoint(api: Api) -> None:
     for answer in (api.get("nothing"), api.get("create"), api.get("list", version="1.0")):
         assert answer.status_code == 404
         assert answer.json()["error_code"] == "ENDPOINT_NOT_FOUND"
+        message = answer.json()["message"]
+        assert message.startswith("No API found for")
+        assert "local workspace" in message
+        assert "workspace/" in message
+
+
+def test_get_with_its_parameters_in_the_body(api: Api) -> None:
+    """The parameters of a GET are taken from a JSON body, too; those of the query win."""
+    run_id = api.submit_python("print(1)")
+    url = f"{api.workspace.url}/api/2.2/jobs/runs/get"
+    assert api.session.get(url, json={"run_id": run_id}, timeout=30).json()["run_id"] == run_id
+    query = {"run_id": run_id}
+    answer = api.session.get(url, json={"run_id": 1}, params=query, timeout=30)
+    assert answer.json()["run_id"] == run_id
+
+
+def test_current_user(api: Api) -> None:
+    """The workspace's user is the creator of its jobs."""
+    job_id = api.create(notebook_task={"notebook_path": "/n"})
+    url = f"{api.workspace.url}/api/2.0/preview/scim/v2/Me"
+    me = api.session.get(url, timeout=30).json()
+    assert me["userName"] == api.get("get", job_id=job_id).json()["creator_user_name"]
+    assert me["active"] is True
+    assert requests.get(url, timeout=30).status_code == 401
+
+
+def test_cancel_of_all_queued_runs(narrow: Api) -> None:
+    """``all_queued_runs`` cancels the runs that wait, and no run that works."""
+    working = narrow.submit_python("import time; time.sleep(600)")
+    narrow.wait(working, "RUNNING")
+    waiting = [narrow.submit_python("print(1)") for _ in range(2)]
+    for run_id in waiting:
+        narrow.wait(run_id, "QUEUED")
+    body = {"all_queued_runs": True}
+    assert narrow.post("runs/cancel-all", body, version="2.2").json() == {}
+    for run_id in waiting:
+        assert narrow.wait(run_id)["state"]["result_state"] == "CANCELED"
+    assert narrow.run(working)["state"]["life_cycle_state"] == "RUNNING"
 
 
 def test_token_is_asked_for(api: Api) -> None:

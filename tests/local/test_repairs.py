@@ -346,6 +346,7 @@ def test_repair_of_a_run_of_the_single_form(api: Api) -> None:
         ({"rerun_all_failed_tasks": False}, "rerun_tasks"),
         ({"rerun_tasks": ["t"], "rerun_all_failed_tasks": True}, "Only one of rerun_tasks"),
         ({"rerun_tasks": ["nowhere"]}, "'nowhere'"),
+        ({"rerun_tasks": ["t", "t"]}, "rerun_tasks cannot contain duplicate task keys"),
         ({"rerun_tasks": "t"}, "rerun_tasks must be an array"),
         ({"rerun_tasks": [1]}, "rerun_tasks must be an array"),
         ({"rerun_all_failed_tasks": True}, "no failed task"),

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from airflow_jobs_provider.local.engine.store import Store
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.local.api import CLUSTER, Api
 
@@ -248,6 +249,84 @@ def test_what_depends_on_excluded_tasks_only(api: Api) -> None:
     assert api.wait(run_id)["state"]["result_state"] == "SUCCESS"
     states = [task["state"]["result_state"] for task in api.run(run_id)["tasks"]]
     assert states == ["SUCCESS", "EXCLUDED", "EXCLUDED"]
+
+
+def test_answer_of_a_task(api: Api) -> None:
+    """From 2.1 on a run shows its job clusters, and each task its compute, condition and status."""
+    good, bad = api.python("print(1)"), api.python("raise KeyError('k')")
+    own = {"new_cluster": {"spark_version": "15.4.x", "node_type_id": "n", "num_workers": 1}}
+    clusters = [{"job_cluster_key": "small", **own}]
+    python = {"spark_python_task": {"python_file": good}}
+    body = {
+        "job_clusters": clusters,
+        "environments": [{"environment_key": "env", "spec": {"client": "1"}}],
+        "tasks": [
+            {"task_key": "on_cluster", **python, "job_cluster_key": "small"},
+            {"task_key": "serverless", **python, "environment_key": "env"},
+            _python_task("bad", bad),
+            _python_task("after", good, "bad", run_if="ALL_DONE", description="d"),
+            _python_task("never", good, "bad"),
+        ],
+    }
+    job_id = api.post("create", body, version="2.2").json()["job_id"]
+    run_id = api.run_now(job_id)
+    api.wait(run_id)
+    run = api.run(run_id, version="2.2")
+    assert run["job_clusters"] == clusters
+    assert run["status"]["state"] == "TERMINATED"
+    tasks = {task["task_key"]: task for task in run["tasks"]}
+    assert tasks["on_cluster"]["job_cluster_key"] == "small"
+    assert tasks["serverless"]["environment_key"] == "env"
+    assert tasks["bad"]["run_if"] == "ALL_SUCCESS"
+    assert (tasks["after"]["run_if"], tasks["after"]["description"]) == ("ALL_DONE", "d")
+    codes = {
+        key: (details["code"], details["type"])
+        for key, task in tasks.items()
+        if (details := task["status"]["termination_details"])
+    }
+    assert codes == {
+        "on_cluster": ("SUCCESS", "SUCCESS"),
+        "serverless": ("SUCCESS", "SUCCESS"),
+        "bad": ("RUN_EXECUTION_ERROR", "CLIENT_ERROR"),
+        "after": ("SUCCESS", "SUCCESS"),
+        "never": ("SKIPPED", "CLIENT_ERROR"),
+    }
+    assert "status" not in api.run(run_id)
+    missing = {"tasks": [{"task_key": "t", **python, "environment_key": "other"}]}
+    refused = api.post("create", missing, version="2.2")
+    assert (refused.status_code, "'other'" in refused.json()["message"]) == (400, True)
+
+
+def test_only_some_tasks(api: Api) -> None:
+    """``only`` runs the tasks that it names; they do not wait for the others."""
+    good = api.python("print(1)")
+    tasks = [
+        _python_task("first", good),
+        _python_task("second", good, "first"),
+        _python_task("third", good, "second"),
+    ]
+    job_id = api.post("create", {"tasks": tasks}, version="2.2").json()["job_id"]
+    body = {"job_id": job_id, "only": ["second", "third"]}
+    run_id = api.post("run-now", body, version="2.2").json()["run_id"]
+    assert api.wait(run_id)["state"]["result_state"] == "SUCCESS"
+    run = api.run(run_id, version="2.2")
+    assert [(task["task_key"], task.get("depends_on")) for task in run["tasks"]] == [
+        ("second", None),
+        ("third", [{"task_key": "second"}]),
+    ]
+    refused = api.post("run-now", {**body, "only": ["fourth"]}, version="2.2")
+    assert (refused.status_code, "'fourth'" in refused.json()["message"]) == (400, True)
+    assert api.post("run-now", {**body, "only": "second"}, version="2.2").status_code == 400
+
+
+def test_runs_of_tasks_are_found_by_an_index(tmp_path: Path) -> None:
+    """The runs of tasks are not looked for among all runs."""
+    store = Store(tmp_path / "store.sqlite")
+    plan = store._db.execute(
+        "EXPLAIN QUERY PLAN SELECT record FROM runs WHERE parent_run_id IN (1, 2) ORDER BY run_id"
+    ).fetchall()
+    store.close()
+    assert "USING INDEX runs_by_parent" in plan[0][3]
 
 
 @pytest.mark.parametrize(("version", "pages"), [("2.0", [103]), ("2.1", [103]), ("2.2", [100, 3])])

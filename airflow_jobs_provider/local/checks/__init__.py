@@ -11,6 +11,7 @@ from airflow_jobs_provider.local.checks.request_fields import (
     read_body,
     read_flag,
     read_integer,
+    read_task_keys,
     required_integer,
     too_large,
 )
@@ -30,6 +31,7 @@ __all__ = [
     "read_flag",
     "read_integer",
     "read_queue",
+    "read_task_keys",
     "required_integer",
     "too_large",
 ]

@@ -54,6 +54,7 @@ _LATER: Mapping[str, Mapping[str, str]] = {
         "tasks": "[Task]",
         "job_clusters": "[JobCluster]",
         "parameters": "[JobParameter]",
+        "environments": "[JobEnvironment]",
         "git_source": "object",
         "tags": "texts",
     },
@@ -68,6 +69,7 @@ _LATER: Mapping[str, Mapping[str, str]] = {
     "TaskDependency": {"task_key": "text", "outcome": "text"},
     "JobCluster": {"job_cluster_key": "text", "new_cluster": "NewCluster"},
     "JobParameter": {"name": "text", "default": "text"},
+    "JobEnvironment": {"environment_key": "text", "spec": "object"},
     "QueueSettings": {"enabled": "flag"},
     "ForEachTask": {"task": "Task"},
     "NotebookTask": {"source": "text"},
@@ -86,6 +88,7 @@ _REQUIRED_TOO = {
     "TaskDependency": ["task_key"],
     "JobCluster": ["job_cluster_key"],
     "JobParameter": ["name"],
+    "JobEnvironment": ["environment_key"],
     "ForEachTask": ["task"],
     # The reference does not say so of these; without them there is nothing to run or to write to.
     "SparkJarTask": ["main_class_name"],

@@ -20,6 +20,7 @@ __all__ = [
     "read_body",
     "read_flag",
     "read_integer",
+    "read_task_keys",
     "required_integer",
     "too_large",
     "wrong_type",
@@ -147,6 +148,16 @@ def read_flag(data: Mapping[str, Any], name: str) -> bool:
     """Return a field that is true or false; false if it is not there."""
     value = data.get(name)
     return False if value is None else as_flag(value, name)
+
+
+def read_task_keys(data: Mapping[str, Any], name: str) -> list[str] | None:
+    """Return a field that is an array of task keys, or None if it is not there."""
+    value = data.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, list) or not all(isinstance(key, str) for key in value):
+        raise invalid(f"{name} must be an array of text")
+    return value
 
 
 def as_flag(value: Any, place: str) -> bool:

@@ -30,7 +30,7 @@ _ON_CLUSTERS = ("notebook_task", "spark_jar_task", "spark_python_task", "spark_s
 _COMPUTE = ("existing_cluster_id", "new_cluster")
 # What names compute elsewhere, in later versions.
 _LATER_COMPUTE = ("job_cluster_key", "environment_key", "environments", "compute")
-_WITH_ENTRIES = ("tasks", "job_clusters")
+_WITH_ENTRIES = ("tasks", "job_clusters", "environments")
 
 
 def check_settings(

@@ -28,6 +28,7 @@ def check_tasks(
     if len(tasks) > max_tasks:
         raise invalid(f"tasks must have at most {max_tasks} elements; it has {len(tasks)}")
     clusters = {cluster["job_cluster_key"] for cluster in settings.get("job_clusters") or []}
+    environments = {one["environment_key"] for one in settings.get("environments") or []}
     for index, task in enumerate(tasks):
         where = f"tasks[{index}]"
         if not task.get("task_key"):
@@ -35,6 +36,9 @@ def check_tasks(
         if task.get("run_if", "ALL_SUCCESS") not in RUN_IF:
             raise invalid(f"{where}.run_if must be one of {', '.join(RUN_IF)}")
         check_one(task, where)
+        environment = task.get("environment_key")
+        if environment is not None and environment not in environments and not partial:
+            raise invalid(f"{where}.environment_key {environment!r} is not defined in environments")
         cluster = task.get("job_cluster_key")
         if cluster is not None and cluster not in clusters and not partial:
             raise invalid(f"{where}.job_cluster_key {cluster!r} is not defined in job_clusters")

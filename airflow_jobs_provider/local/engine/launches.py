@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
@@ -13,7 +13,9 @@ from airflow_jobs_provider.local.engine.model import (
     Run,
     RunType,
     Trigger,
+    key_of_name,
     now_millis,
+    shown_settings,
     task_of,
 )
 from airflow_jobs_provider.local.engine.parameters import job_parameters_of
@@ -89,9 +91,12 @@ class Launcher:
         queues: bool | None = None,
         token: str | None = None,
         started_by: Run | None = None,
+        only: Sequence[str] | None = None,
     ) -> Run:
         """Start a run of a job (reference: "Run now").
 
+        :param only: keys of the tasks to run; all if not given. What they depend on beside them
+            counts as done.
         :param queues: whether the run waits where there is no room for it; as the job says if not
             given.
         """
@@ -100,9 +105,10 @@ class Launcher:
             return known
         if queues is None:
             queues = (job.settings.get("queue") or {}).get("enabled") is True
+        settings = _only_tasks(job.settings, only) if only else job.settings
         if started_by is None:
-            self._check_room(job.settings, queues=queues)
-        run = self._new_run(job, job.settings, run_type=RunType.JOB_RUN, token=token)
+            self._check_room(settings, queues=queues)
+        run = self._new_run(job, settings, run_type=RunType.JOB_RUN, token=token)
         run.overriding_parameters = dict(overriding)
         run.queues = queues
         run.job_parameters = job_parameters_of(job.settings, overriding)
@@ -167,6 +173,7 @@ class Launcher:
             original_attempt_run_id=run_id,
             start_time=now_millis(),
             timeout_seconds=settings.get("timeout_seconds") or 0,
+            shown_settings=shown_settings(settings, of_task=False),
             idempotency_token=token,
             tasks=tasks,
             task_run_ids={task["task_key"]: self._store.new_id() for task in tasks},
@@ -207,6 +214,29 @@ class Launcher:
         return run
 
 
+def _only_tasks(settings: Mapping[str, Any], only: Sequence[str]) -> dict[str, Any]:
+    """Return a job's settings with the named tasks only.
+
+    :raises ApiError: the job has no task of a name.
+    """
+    tasks: list[dict[str, Any]] = settings.get("tasks") or []
+    known = {task["task_key"] for task in tasks} or {
+        key_of_name(settings.get("name") or "Untitled")
+    }
+    for key in only:
+        if key not in known:
+            raise invalid(f"only has a task that the job does not have: {key[:100]!r}")
+    chosen = [
+        {
+            **task,
+            "depends_on": [one for one in task.get("depends_on") or [] if one["task_key"] in only],
+        }
+        for task in tasks
+        if task["task_key"] in only
+    ]
+    return {**settings, "tasks": chosen} if tasks else dict(settings)
+
+
 def task_run(parent: Run, task: Mapping[str, Any], state: RunLifeCycleState) -> Run:
     """Create the run of one task of a run in the ``tasks`` form."""
     run_id = parent.task_run_ids[task["task_key"]]
@@ -224,6 +254,7 @@ def task_run(parent: Run, task: Mapping[str, Any], state: RunLifeCycleState) -> 
         overriding_parameters=parent.overriding_parameters,
         job_parameters=parent.job_parameters,
         timeout_seconds=task.get("timeout_seconds") or 0,
+        shown_settings=shown_settings(task, of_task=True),
         parent_run_id=parent.run_id,
         task_key=task["task_key"],
         life_cycle_state=state,

@@ -22,12 +22,25 @@ __all__ = [
     "Trigger",
     "key_of_name",
     "now_millis",
+    "shown_settings",
     "task_key_of",
     "task_of",
 ]
 
 CLUSTER_FIELDS = ("existing_cluster_id", "new_cluster", "libraries")
 _SINGLE_TASK_KEY_CHARS = 100
+# Fields of a task, and of a run's settings, that its run is answered with as they were given.
+_SHOWN_OF_TASK = (
+    "description",
+    "run_if",
+    "job_cluster_key",
+    "environment_key",
+    "timeout_seconds",
+    "email_notifications",
+    "webhook_notifications",
+    "notification_settings",
+)
+_SHOWN_OF_RUN = ("description", "job_clusters", "git_source")
 
 # When a task runs, given how those ended that it depends on (``run_if`` of later versions)
 RUN_IF = (
@@ -74,6 +87,19 @@ def task_of(settings: Mapping[str, Any]) -> dict[str, Any]:
         for name, value in settings.items()
         if name.endswith("_task") and value is not None
     }
+
+
+def shown_settings(settings: Mapping[str, Any], *, of_task: bool) -> dict[str, Any]:
+    """Return the settings that later versions show in a run's answer beside its task and cluster.
+
+    :param settings: those of a job, a one-time run or a task.
+    :param of_task: whether they are a task's.
+    """
+    names = _SHOWN_OF_TASK if of_task else _SHOWN_OF_RUN
+    shown = {name: settings[name] for name in names if settings.get(name) is not None}
+    if of_task:
+        shown.setdefault("run_if", RUN_IF[0])
+    return shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +161,8 @@ class Run:
     # With name, default and value each, as the API answers them
     job_parameters: list[dict[str, str]] = field(default_factory=list)
     timeout_seconds: int = 0
+    # Other settings that later versions show in its answer
+    shown_settings: dict[str, Any] = field(default_factory=dict)
     # Whether it is queued at the job's concurrency limit
     queues: bool = False
     idempotency_token: str | None = None

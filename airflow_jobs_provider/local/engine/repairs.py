@@ -19,7 +19,9 @@ from airflow_jobs_provider.local.engine.model import (
     Job,
     Output,
     Run,
+    RunType,
     now_millis,
+    shown_settings,
     task_key_of,
     task_of,
 )
@@ -135,6 +137,8 @@ class Repairer:
             }
             for task in (job.settings.get("tasks") or [] if job else [])
         }
+        if job is not None and run.run_type == RunType.JOB_RUN:
+            run.shown_settings = shown_settings(job.settings, of_task=False)
         run.tasks = [
             current.get(task["task_key"], task) if task["task_key"] in chosen else task
             for task in run.tasks
@@ -158,11 +162,7 @@ def tasks_to_rerun(
 
     :param latest: the latest run of each task.
     """
-    named = request.get("rerun_tasks")
-    if named is not None and (
-        not isinstance(named, list) or not all(isinstance(key, str) for key in named)
-    ):
-        raise invalid("rerun_tasks must be an array of text")
+    named = checks.read_task_keys(request, "rerun_tasks")
     all_failed = checks.read_flag(request, "rerun_all_failed_tasks")
     all_below = checks.read_flag(request, "rerun_dependent_tasks")
     if named and all_failed:
@@ -173,6 +173,8 @@ def tasks_to_rerun(
         if key not in latest:
             raise invalid(f"rerun_tasks has a task that the run does not have: {key[:100]!r}")
     chosen = set(named or ())
+    if len(set(named or ())) < len(named or ()):
+        raise invalid("rerun_tasks cannot contain duplicate task keys")
     if all_failed:
         chosen = {key for key, run in latest.items() if _has_failed(run)}
         if not chosen:

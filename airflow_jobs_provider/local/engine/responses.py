@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from airflow_jobs_provider.api.schema.task_kinds import TASK_KINDS
-from airflow_jobs_provider.api.states import RunLifeCycleState
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
 from airflow_jobs_provider.local.engine.model import (
     CLUSTER_FIELDS,
     ENDED,
+    RUN_IF,
     Job,
     Output,
     Run,
@@ -18,10 +19,29 @@ from airflow_jobs_provider.local.engine.model import (
 )
 from airflow_jobs_provider.local.versions import Version, page_token
 
-__all__ = ["job_answer", "output_answer", "run_answer", "run_page_url", "state_answer"]
+__all__ = [
+    "job_answer",
+    "output_answer",
+    "run_answer",
+    "run_page_url",
+    "state_answer",
+    "status_answer",
+]
 
 # From 2.1 on these are a task's, not a job's.
 _OF_TASK = (*TASK_KINDS, *CLUSTER_FIELDS)
+# Code and type of ``status.termination_details`` by result state. A run without a result state,
+# such as one of a task that cannot run here, has an internal error.
+_TERMINATION: Mapping[str | None, tuple[str, str]] = {
+    RunResultState.SUCCESS: ("SUCCESS", "SUCCESS"),
+    RunResultState.SUCCESS_WITH_FAILURES: ("SUCCESS_WITH_FAILURES", "SUCCESS"),
+    RunResultState.CANCELED: ("USER_CANCELED", "CLIENT_ERROR"),
+    RunResultState.UPSTREAM_CANCELED: ("SKIPPED", "CLIENT_ERROR"),
+    RunResultState.UPSTREAM_FAILED: ("SKIPPED", "CLIENT_ERROR"),
+    RunResultState.EXCLUDED: ("SKIPPED", "CLIENT_ERROR"),
+    RunResultState.TIMEDOUT: ("CANCELED", "CLIENT_ERROR"),
+    RunResultState.FAILED: ("RUN_EXECUTION_ERROR", "CLIENT_ERROR"),
+}
 
 
 def run_page_url(base_url: str, run: Run) -> str:
@@ -94,6 +114,8 @@ def run_answer(
         answer["overriding_parameters"] = run.overriding_parameters
     if run.job_parameters and version.has_tasks:
         answer["job_parameters"] = run.job_parameters
+    if version.has_tasks:
+        answer |= {**run.shown_settings, "status": status_answer(run)}
     instance = _cluster_instance(run)
     if instance:
         answer["cluster_instance"] = instance
@@ -105,7 +127,7 @@ def run_answer(
                 end = first_task + version.max_tasks
                 tasks, more = tasks[first_task:end], len(tasks) > end
             answer["tasks"] = [
-                _task_answer(task, base_url, _depends_on(run, task)) for task in tasks
+                _task_answer(task, version, base_url, _depends_on(run, task)) for task in tasks
             ]
             if more:
                 answer["next_page_token"] = page_token("tasks", end)
@@ -113,14 +135,16 @@ def run_answer(
         # A run of one task seen through a later version: the task's run is the run itself.
         answer["format"] = "SINGLE_TASK"
         if with_tasks:
-            answer["tasks"] = [_task_answer(run, base_url, [])]
+            answer["tasks"] = [_task_answer(run, version, base_url, [])]
     if run.parent_run_id is not None:
         answer["parent_run_id"] = answer["job_run_id"] = run.parent_run_id
         answer["task_key"] = run.task_key
     return answer
 
 
-def _task_answer(run: Run, base_url: str, depends_on: list[Any]) -> dict[str, Any]:
+def _task_answer(
+    run: Run, version: Version, base_url: str, depends_on: list[Any]
+) -> dict[str, Any]:
     answer: dict[str, Any] = {
         "run_id": run.run_id,
         "task_key": task_key_of(run),
@@ -134,6 +158,12 @@ def _task_answer(run: Run, base_url: str, depends_on: list[Any]) -> dict[str, An
         "attempt_number": run.attempt_number + max(0, len(run.history) - 1),
         **{name: value for name, value in _durations(run).items() if name != "run_duration"},
     }
+    if version.has_tasks:
+        answer |= {
+            "run_if": RUN_IF[0],
+            **(run.shown_settings if run.parent_run_id is not None else {}),
+            "status": status_answer(run),
+        }
     instance = _cluster_instance(run)
     if instance:
         answer["cluster_instance"] = instance
@@ -152,6 +182,18 @@ def state_answer(run: Run) -> dict[str, Any]:
     state["user_cancelled_or_timedout"] = run.user_cancelled_or_timedout
     state["state_message"] = run.state_message
     return state
+
+
+def status_answer(run: Run) -> dict[str, Any]:
+    """Return the status of a run ("RunStatus"), which later versions give beside its state."""
+    if not run.has_ended:
+        return {"state": str(run.life_cycle_state)}
+    if run.life_cycle_state == RunLifeCycleState.SKIPPED:
+        code, kind = "MAX_CONCURRENT_RUNS_EXCEEDED", "CLIENT_ERROR"
+    else:
+        code, kind = _TERMINATION.get(run.result_state, ("INTERNAL_ERROR", "INTERNAL_ERROR"))
+    details = {"code": code, "type": kind, "message": run.state_message}
+    return {"state": str(RunLifeCycleState.TERMINATED), "termination_details": details}
 
 
 def _durations(run: Run) -> dict[str, int]:

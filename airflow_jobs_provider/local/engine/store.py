@@ -40,6 +40,8 @@ CREATE TABLE IF NOT EXISTS outputs (run_id INTEGER PRIMARY KEY, record TEXT NOT 
 CREATE UNIQUE INDEX IF NOT EXISTS runs_by_token ON runs (idempotency_token)
     WHERE idempotency_token IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_by_job ON runs (job_id);
+CREATE INDEX IF NOT EXISTS runs_by_parent ON runs (parent_run_id, run_id)
+    WHERE parent_run_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_live ON runs (ended) WHERE ended = 0;
 """
 

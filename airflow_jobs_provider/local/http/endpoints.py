@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
+from airflow_jobs_provider.api.states import RunLifeCycleState
 from airflow_jobs_provider.local import checks
 from airflow_jobs_provider.local.engine.model import Job, RunType, task_of
 from airflow_jobs_provider.local.engine.responses import job_answer, output_answer
@@ -28,6 +29,12 @@ __all__ = ["ENDPOINTS", "endpoints_of"]
 
 _DEFAULT_PAGE = 20
 _MAX_OFFSET = 10_000
+# Settings that are arrays, whose entries an update changes one by one
+_KEYS_OF_ENTRIES = {
+    "tasks": "task_key",
+    "job_clusters": "job_cluster_key",
+    "environments": "environment_key",
+}
 _NOT_SETTINGS = {"idempotency_token", "access_control_list"}
 
 
@@ -72,7 +79,7 @@ async def update(call: Call) -> dict[str, Any]:
     job = call.job()
     settings = dict(job.settings)
     for name, value in new.items():
-        key = {"tasks": "task_key", "job_clusters": "job_cluster_key"}.get(name)
+        key = _KEYS_OF_ENTRIES.get(name)
         settings[name] = _merged(settings.get(name) or [], value, key) if key else value
     # Another kind of task or cluster replaces the present one.
     for group in ({*task_of(settings), "tasks"}, {"existing_cluster_id", "new_cluster"}):
@@ -82,8 +89,8 @@ async def update(call: Call) -> dict[str, Any]:
     for field in removed:
         name, _, entry = field.partition("/")
         if entry and isinstance(settings.get(name), list):
-            keys = {"tasks": "task_key", "job_clusters": "job_cluster_key"}
-            settings[name] = [one for one in settings[name] if one.get(keys.get(name)) != entry]
+            key = _KEYS_OF_ENTRIES.get(name)
+            settings[name] = [one for one in settings[name] if one.get(key) != entry]
         else:
             settings.pop(name, None)
     # The job may have been made through a later version.
@@ -111,7 +118,10 @@ async def run_now(call: Call) -> dict[str, Any]:
     token = checks.check_token(call.data)
     overriding = checks.check_overriding(call.data, call.version)
     queue = checks.read_queue(call.data)
-    run = call.service.launcher.run_now(call.job(), overriding, queues=queue, token=token)
+    only = checks.read_task_keys(call.data, "only")
+    run = call.service.launcher.run_now(
+        call.job(), overriding, queues=queue, token=token, only=only
+    )
     return {"run_id": run.run_id, "number_in_job": run.number_in_job}
 
 
@@ -189,9 +199,13 @@ async def cancel_run(call: Call) -> dict[str, Any]:
 
 
 async def cancel_all_runs(call: Call) -> dict[str, Any]:
-    """Runs cancel all: cancel all active runs of a job."""
-    for run in call.service.store.runs(limit=-1, job_id=call.job().job_id, ended=False):
-        call.service.cancel(run.run_id)
+    """Runs cancel all: cancel all active runs of a job, or all queued runs ("all_queued_runs")."""
+    queued = call.version.has_tasks and checks.read_flag(call.data, "all_queued_runs")
+    # With both, the queued runs of the job.
+    job_id = None if queued and call.data.get("job_id") is None else call.job().job_id
+    for run in call.service.store.runs(limit=-1, job_id=job_id, ended=False):
+        if not queued or run.life_cycle_state == RunLifeCycleState.QUEUED:
+            call.service.cancel(run.run_id)
     return {}
 
 

@@ -24,6 +24,8 @@ from airflow_jobs_provider.local.http.call import Call, Endpoint
 from airflow_jobs_provider.local.http.connections import Connection, Connections, Timeouts
 from airflow_jobs_provider.local.http.endpoints import endpoints_of
 from airflow_jobs_provider.local.http.permissions import PERMISSION_ENDPOINTS
+from airflow_jobs_provider.local.http.users import current_user
+from airflow_jobs_provider.local.http.workspace_objects import WORKSPACE_ENDPOINTS
 from airflow_jobs_provider.local.service import Service
 from airflow_jobs_provider.local.versions import LATEST, VERSIONS, Version
 
@@ -37,6 +39,11 @@ _HOSTS = {"127.0.0.1", "localhost", "::1"}
 _LIST_KINDS = ("spark_python_task", "spark_submit_task", "spark_jar_task")
 # A notebook that runs itself would fill the machine with kernels.
 _MAX_NESTING = 10
+_SERVED = (
+    "This is a local workspace, not Databricks: it serves the Jobs API 2.0, 2.1 and 2.2 "
+    "(jobs/...), permissions/jobs/..., workspace/ import, export, list, get-status, mkdirs and "
+    "delete, and preview/scim/v2/Me."
+)
 _DAY_SECONDS = 24 * 3600
 _LARGE_BODY_BYTES = 64 * 1024
 
@@ -76,6 +83,12 @@ class Server:
         for verb, endpoint in PERMISSION_ENDPOINTS.items():
             handler = self._api_handler(VERSIONS["2.0"], endpoint)
             app.router.add_route(verb, "/api/2.0/permissions/jobs/{job_id}", handler)
+        for (verb, path), endpoint in WORKSPACE_ENDPOINTS.items():
+            handler = self._api_handler(VERSIONS["2.0"], endpoint)
+            app.router.add_route(verb, f"/api/2.0/workspace/{path}", handler)
+        app.router.add_get(
+            "/api/2.0/preview/scim/v2/Me", self._api_handler(VERSIONS["2.0"], current_user)
+        )
         app.router.add_post("/local/notebook-run", self._notebook_run)
         app.router.add_get("/", self._runs_page)
         app.router.add_get("/runs/{run_id:[0-9]{1,18}}", self._run_page)
@@ -176,11 +189,14 @@ class Server:
 
     def _api_handler(self, version: Version, endpoint: Endpoint) -> _Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            data: Mapping[str, Any]
-            if request.method == "GET":
-                data = dict(request.query)
-            else:
+            data: Mapping[str, Any] = {}
+            if request.content_type == "multipart/form-data":
+                data = await self._form(request)
+            elif request.can_read_body:
+                # Also of a GET: the service takes its parameters from there, too.
                 data = await self._json_body(request)
+            if request.method == "GET":
+                data = {**data, **request.query}
             data = {**data, **request.match_info}
             return web.json_response(await endpoint(Call(self._service, version, data)))
 
@@ -220,6 +236,20 @@ class Server:
                 "run_page_url": f"{self._service.base_url}/runs/{ended.run_id}",
             }
         )
+
+    async def _form(self, request: web.Request) -> dict[str, Any]:
+        """Return the fields of a form, with which clients upload files to the workspace."""
+        try:
+            async with asyncio.timeout(self._timeouts.request_seconds):
+                form = await request.post()
+        except web.HTTPRequestEntityTooLarge:
+            raise checks.too_large() from None
+        except (TimeoutError, ValueError, ConnectionError, web.RequestPayloadError):
+            raise malformed("The form in the body of the request cannot be read") from None
+        return {
+            name: value.file.read() if isinstance(value, web.FileField) else value
+            for name, value in form.items()
+        }
 
     async def _json_body(self, request: web.Request) -> dict[str, Any]:
         try:
@@ -288,7 +318,7 @@ async def _answer_problems(request: web.Request, handler: _Handler) -> web.Strea
     except web.HTTPException as problem:
         if problem.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
             path = request.path.removeprefix("/api")
-            message = f"No API found for '{request.method} {path}'"
+            message = f"No API found for '{request.method} {path}'. {_SERVED}"
             return _error(HTTPStatus.NOT_FOUND, "ENDPOINT_NOT_FOUND", message)
         return _error(problem.status, "BAD_REQUEST", problem.reason)
     except Exception:  # noqa: BLE001  (an internal error is answered, too)
