@@ -15,13 +15,14 @@ from typing import Any
 import pytest
 import trustme
 
+from tests.fakes.identity.server import Certificates
 from tests.fakes.scripted_server import TOKEN, ScriptedServer
 from tests.helpers.client_face import Face
 
 _HOME = tempfile.mkdtemp(prefix="airflow-jobs-provider-tests-")
 atexit.register(shutil.rmtree, _HOME, ignore_errors=True)
 for name in list(os.environ):
-    if name.startswith(("AIRFLOW_", "DATABRICKS_")) or name == "NETRC":
+    if name.startswith(("AIRFLOW_", "ARM_", "AZURE_", "DATABRICKS_")) or name == "NETRC":
         del os.environ[name]
 os.environ["AIRFLOW_HOME"] = _HOME
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
@@ -48,6 +49,12 @@ def tls_server(tmp_path: Path) -> Iterator[ScriptedServer]:
     scripted = ScriptedServer(tls=context, ca_file=ca_file)
     yield scripted
     scripted.close()
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
+    """A certificate for the names of all identity services, and the CA to trust."""
+    return Certificates(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture(params=["blocking", "asyncio"])

@@ -12,6 +12,7 @@ import json
 import math
 import re
 import socket
+import ssl
 import struct
 import sys
 import threading
@@ -23,6 +24,10 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
+
+from tests.fakes.identity.base import Request
+from tests.fakes.identity.server import Identity
+from tests.fakes.identity.workspace import bearer_refusal
 
 __all__ = ["FAULTS", "UNTIL_ENDED", "FakeService", "Fault", "Lists", "Plan", "Run", "Seen"]
 
@@ -176,6 +181,7 @@ class Seen:
     parameters: dict[str, Any]
     authorization: str
     version: str = "2.0"
+    headers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -312,15 +318,27 @@ class FakeService:
     """The service. Use it as a context manager.
 
     :param plan: how runs go that ``plans`` says nothing about.
+    :param identity: identity endpoints that it serves, too; it then takes only tokens that they
+        issued. None for none.
+    :param tls: its certificate; None for http.
     :ivar plans: how the next runs go.
     :ivar plans_of_jobs: how the runs of some jobs go, by job id.
     :ivar jobs: the jobs that can be listed: their settings by job id.
     :ivar lists: how lists are cut into pages.
     :ivar accepts: the Authorization headers that are not refused; all of them if None.
+    :ivar expired_status: how an expired token is refused: ``400``, ``401`` or ``403``.
     """
 
-    def __init__(self, plan: Plan | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan | None = None,
+        identity: Identity | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         self.plan = plan or Plan()
+        self.identity = identity
+        self.expired_status = "403"
+        self._tls = tls
         self.plans: deque[Plan] = deque()
         self.plans_of_jobs: dict[int, Plan] = {}
         self.jobs: dict[int, dict[str, Any]] = {}
@@ -340,7 +358,9 @@ class FakeService:
         self._answers.set()
         self._server = _Server(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
-        self.url = f"http://127.0.0.1:{self.port}"
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
+        if identity is not None:
+            identity.base_url = self.url
 
     def __enter__(self) -> Self:
         self._listen()
@@ -351,6 +371,11 @@ class FakeService:
 
     def _listen(self) -> None:
         self._server.service = self
+        if self._tls is not None:
+            # The handshake is done by the connection's own thread, when it first reads.
+            self._server.socket = self._tls.wrap_socket(
+                self._server.socket, server_side=True, do_handshake_on_connect=False
+            )
         self._thread = threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         )
@@ -486,6 +511,11 @@ class FakeService:
             parameters = seen.parameters
             if self.accepts is not None and seen.authorization not in self.accepts:
                 return 403, {"error_code": 403, "message": "Invalid access token."}
+            if self.identity is not None:
+                request = Request.read("POST", seen.endpoint, seen.headers, b"")
+                refusal = bearer_refusal(self.identity.issuer, request, self.expired_status)
+                if refusal is not None:
+                    return refusal.status or 500, refusal.body
             if seen.endpoint in LAUNCHES:
                 return 200, self._launch(seen)
             if seen.endpoint == "runs/list":
@@ -635,11 +665,27 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer a reading request; some clients put what they ask for into its body."""
-        self._serve(dict(parse_qsl(urlsplit(self.path).query)) | self._body())
+        if not self._is_for_identity():
+            self._serve(dict(parse_qsl(urlsplit(self.path).query)) | self._body())
 
     def do_POST(self) -> None:
         """Answer a request that changes something."""
-        self._serve(self._body())
+        if not self._is_for_identity():
+            self._serve(self._body())
+
+    def _is_for_identity(self) -> bool:
+        """Answer a request that the identity endpoints serve."""
+        identity = self.server.service.identity
+        if identity is None or "/jobs/" in self.path:
+            return False
+        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = dict(self.headers.items())
+        response = identity.answer(Request.read(self.command, self.path, headers, body))
+        if response.status is None:
+            self.hang_up()
+        else:
+            self.say(response.status, response.data, dict(response.headers))
+        return True
 
     def say(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         """Send a whole answer."""
@@ -666,7 +712,9 @@ class Handler(BaseHTTPRequestHandler):
         service = self.server.service
         endpoint = re.sub(r"^/api/2\.\d/jobs/", "", urlsplit(self.path).path)
         version = urlsplit(self.path).path.split("/")[2]
-        seen = Seen(endpoint, parameters, self.headers.get("Authorization", ""), version)
+        headers = dict(self.headers.items())
+        authorization = headers.get("Authorization", "")
+        seen = Seen(endpoint, parameters, authorization, version, headers)
         with service._lock:
             service.seen.append(seen)
             waiting = service._faults[endpoint]
