@@ -32,6 +32,7 @@ __all__ = [
     "Seconds",
     "SensorArguments",
     "StructureOf",
+    "TaskArguments",
     "Text",
     "WaitArguments",
 ]
@@ -191,8 +192,8 @@ class PayloadArguments(OperatorArguments, total=False):
     forward_dag_params: bool
 
 
-class LaunchArguments(PayloadArguments, WaitArguments, total=False):
-    """What the operators take that launch a run.
+class RunArguments(WaitArguments, total=False):
+    """How a launched run is followed and cancelled.
 
     :param polling_period_seconds: seconds, or a timedelta, between two reads of the run; default
         10.
@@ -215,6 +216,40 @@ class LaunchArguments(PayloadArguments, WaitArguments, total=False):
     reattach: bool
     cancel_on_kill: bool
     queued_timeout_seconds: float | timedelta | None
+
+
+class LaunchArguments(PayloadArguments, RunArguments, total=False):
+    """What the operators take that launch a run from a request which the user gives."""
+
+
+class TaskArguments(OperatorArguments, RunArguments, total=False):
+    """What the operators for one Databricks task take.
+
+    ``polling_period_seconds`` is 5 by default. ``reattach`` and ``queued_timeout_seconds`` have no
+    effect in a group.
+
+    :param databricks_task_key: key of the task in Databricks, up to 100 characters; default a hash
+        of DAG and task.
+    :param existing_cluster_id: cluster to run on; default none; templated.
+    :param new_cluster: cluster to create for the run (reference: "NewCluster"); default none;
+        templated. Without any cluster the task is serverless, in later API versions.
+    :param job_cluster_key: in a group: key of one of the group's ``job_clusters``; default none;
+        templated.
+    :param max_retries: retries of the task by the service, -1 for no limit; default 0; templated.
+    :param min_retry_interval_millis: milliseconds between two attempts; default 0; templated.
+    :param retry_on_timeout: retry the task if it timed out; default False; templated.
+    :param workflow_run_metadata: in a group: what the group's launching task returned. The group
+        sets it.
+    """
+
+    databricks_task_key: str
+    existing_cluster_id: Text
+    new_cluster: StructureOf[Any] | None
+    job_cluster_key: Text
+    max_retries: Number | None
+    min_retry_interval_millis: Number | None
+    retry_on_timeout: Flag | None
+    workflow_run_metadata: Any
 
 
 class SensorArguments(AirflowSensorArguments, ConnectionArguments, WaitArguments, total=False):

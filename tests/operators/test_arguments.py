@@ -27,7 +27,13 @@ SHARED: dict[Any, Any] = {
         arguments.ConnectionArguments,
         arguments.PayloadArguments,
         arguments.WaitArguments,
-        arguments.LaunchArguments,
+        arguments.RunArguments,
+    ],
+    arguments.TaskArguments: [
+        arguments.ConnectionArguments,
+        arguments.WaitArguments,
+        arguments.RunArguments,
+        arguments.TaskArguments,
     ],
     arguments.SensorArguments: [arguments.ConnectionArguments, arguments.WaitArguments],
 }

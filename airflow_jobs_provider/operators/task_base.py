@@ -1,0 +1,191 @@
+"""DatabricksTaskBaseOperator: what the operators for one Databricks task share.
+
+Alone, the task is submitted as a one-time run. In a
+:class:`~airflow_jobs_provider.operators.workflow.DatabricksWorkflowTaskGroup` it is a task of the
+group's job, and the operator follows that task's run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+from airflow_jobs_provider.operators.argument_checks import check_text
+from airflow_jobs_provider.operators.launch import LaunchRunOperator
+from airflow_jobs_provider.operators.payload_validation import (
+    check_before_sending,
+    fields_over_json,
+    has_unrendered,
+)
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from airflow.sdk import Context
+
+    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.schema.types import NewCluster
+    from airflow_jobs_provider.operators.arguments import Flag, Number, StructureOf, Text
+
+__all__ = ["DatabricksTaskBaseOperator", "default_task_key", "without_empty"]
+
+MAX_TASK_KEY_LENGTH = 100
+_TRUE_TEXTS = ("true", "1", "yes")
+
+
+def default_task_key(dag_id: str, task_id: str) -> str:
+    """Return the key of a task that has none of its own, as the official provider makes it.
+
+    :param dag_id: the DAG.
+    :param task_id: the task's id in the DAG.
+    """
+    return hashlib.md5(f"{dag_id}__{task_id}".encode(), usedforsecurity=False).hexdigest()
+
+
+class DatabricksTaskBaseOperator(LaunchRunOperator):
+    """Base class of the operators for one Databricks task.
+
+    A subclass defines the task in :meth:`task_definition`. The arguments are those of
+    :class:`~.arguments.TaskArguments`.
+    """
+
+    call_name: ClassVar[str] = "runs/submit"
+    template_fields: Sequence[str] = (
+        "databricks_conn_id",
+        "existing_cluster_id",
+        "new_cluster",
+        "job_cluster_key",
+        "max_retries",
+        "min_retry_interval_millis",
+        "retry_on_timeout",
+        "workflow_run_metadata",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"new_cluster": "json"}
+    # The fields of the task's definition, for the checks when the DAG is parsed.
+    definition_fields: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(
+        self,
+        *,
+        databricks_task_key: str = "",
+        existing_cluster_id: Text = "",
+        new_cluster: StructureOf[NewCluster] | None = None,
+        job_cluster_key: Text = "",
+        max_retries: Number | None = None,
+        min_retry_interval_millis: Number | None = None,
+        retry_on_timeout: Flag | None = None,
+        workflow_run_metadata: Any = None,
+        polling_period_seconds: float | timedelta = 5,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(polling_period_seconds=polling_period_seconds, **kwargs)
+        self.existing_cluster_id = existing_cluster_id
+        self.new_cluster = new_cluster
+        self.job_cluster_key = job_cluster_key
+        self.max_retries = max_retries
+        self.min_retry_interval_millis = min_retry_interval_millis
+        self.retry_on_timeout = retry_on_timeout
+        self.workflow_run_metadata = workflow_run_metadata
+        self._task_key = databricks_task_key
+
+    @property
+    def databricks_task_key(self) -> str:
+        """Key of the task in Databricks."""
+        if self._task_key and len(self._task_key) <= MAX_TASK_KEY_LENGTH:
+            return self._task_key
+        return default_task_key(self.dag_id, self.task_id)
+
+    def task_definition(self) -> dict[str, Any]:
+        """Return the task: its kind, libraries and time limit, without key, cluster and retries."""
+        raise NotImplementedError
+
+    # -- the request ---------------------------------------------------------------------------
+
+    def request(self) -> dict[str, Any]:
+        """Return the one-time run, without its name."""
+        task = {**without_empty(self.task_definition()), **self._cluster()}
+        retries = self.retry_settings()
+        has_cluster = any(task.get(name) for name in ("existing_cluster_id", "new_cluster"))
+        if retries or not has_cluster:
+            # Retries are a task's. Without a cluster it is serverless, which 2.0 does not have.
+            task = {"tasks": [{**task, "task_key": self.databricks_task_key, **retries}]}
+        return fields_over_json(self.call_name, None, task)
+
+    def launch_call(self, context: Context) -> Call[int]:
+        """Return the ``runs/submit`` call, named after the task."""
+        from airflow_jobs_provider.api.endpoints import submit_run
+        from airflow_jobs_provider.operators.submit_run import default_run_name
+
+        name = self._task_key or default_run_name(context)
+        return submit_run({"run_name": name, **self.request()})
+
+    def retry_settings(self) -> dict[str, Any]:
+        """Return the settings for the service's own retries of the task, as far as given."""
+        retry_on_timeout = self.retry_on_timeout
+        if isinstance(retry_on_timeout, str):
+            retry_on_timeout = retry_on_timeout.strip().lower() in _TRUE_TEXTS
+        settings = {
+            "max_retries": _whole("max_retries", self.max_retries),
+            "min_retry_interval_millis": _whole(
+                "min_retry_interval_millis", self.min_retry_interval_millis
+            ),
+            "retry_on_timeout": retry_on_timeout,
+        }
+        return {name: value for name, value in settings.items() if value is not None}
+
+    def timeout_seconds(self) -> int | None:
+        """Return the task's ``execution_timeout`` in seconds; None without one."""
+        if self.execution_timeout is None:
+            return None
+        # The service stops the run even if this task does not exist any more by then.
+        return math.ceil(self.execution_timeout.total_seconds())
+
+    def _cluster(self) -> dict[str, Any]:
+        cluster = {
+            "existing_cluster_id": self.existing_cluster_id,
+            "new_cluster": self.new_cluster,
+        }
+        return without_empty(cluster)
+
+    def _check_when_parsed(self) -> None:
+        """Check the request at the end of the constructor, as far as it is known."""
+        if self.existing_cluster_id and self.new_cluster:
+            _refuse(
+                "new_cluster",
+                "must not be given together with existing_cluster_id",
+                self.new_cluster,
+            )
+        if self.execution_timeout is not None and self.timeout_seconds() == 0:
+            _refuse("execution_timeout", "must not be 0; None is no limit", 0)
+        if self._task_key:
+            check_text("databricks_task_key", self._task_key)
+        known = [getattr(self, name) for name in (*self.template_fields, *self.definition_fields)]
+        if not self.validate or has_unrendered(known):
+            return
+        check_before_sending(self.call_name, {"run_name": self.task_id, **self.request()})
+
+
+def _whole(name: str, value: Any) -> int | None:
+    if value is None or value == "":
+        return None
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        _refuse(name, "must be a whole number", value)
+
+
+def without_empty(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings without those that are not given: None, empty text, lists and maps.
+
+    :param settings: the settings by name.
+    """
+    return {name: value for name, value in settings.items() if value not in (None, "", [], {}, ())}
+
+
+def _refuse(field: str, rule: str, found: Any) -> NoReturn:
+    from airflow_jobs_provider.api.errors import InvalidRequestError
+    from airflow_jobs_provider.api.problems import Problem, describe_value
+
+    raise InvalidRequestError("", [Problem(field, rule, describe_value(found))])
