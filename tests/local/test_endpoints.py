@@ -386,3 +386,25 @@ def test_this_machines_names_are_let_in(api: Api) -> None:
     for host in (f"localhost:{port}", f"[::1]:{port}", f"127.0.0.1:{port}"):
         url = f"{api.workspace.url}/api/2.0/jobs/list"
         assert api.session.get(url, headers={"Host": host}, timeout=10).status_code == 200
+
+
+@pytest.mark.parametrize("version", ["2.0", "2.1", "2.2"])
+def test_parameters_of_a_get_in_its_body(api: Api, version: str) -> None:
+    """They count as those of the query, which win; the official provider's triggers send them."""
+    ids = [api.submit(**TASK) for _ in range(2)]
+    for run_id in ids:
+        api.wait(run_id)
+
+    def get(path: str, body: Any, **query: Any) -> requests.Response:
+        url = f"{api.workspace.url}/api/{version}/jobs/{path}"
+        return api.session.get(url, json=body, params=query, timeout=30)
+
+    assert get("runs/get", {"run_id": ids[0]}).json()["run_id"] == ids[0]
+    assert get("runs/get", {"run_id": str(ids[0]), "include_history": None}).status_code == 200
+    assert get("runs/get", {"run_id": ids[0]}, run_id=ids[1]).json()["run_id"] == ids[1]
+    listed = get("runs/list", {"limit": 1, "completed_only": True, "active_only": False}).json()
+    assert len(listed["runs"]) == 1
+    for wrong in ({"run_id": [ids[0]]}, [ids[0]], {"run_id": {}}):
+        answer = get("runs/get", wrong)
+        assert (answer.status_code, answer.json()["error_code"]) == (400, "MALFORMED_REQUEST")
+    assert get("runs/list", {"run_type": 7}).status_code == 400

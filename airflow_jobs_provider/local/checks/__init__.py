@@ -7,6 +7,7 @@ mistake in either shows. All refusals are answered with 400 and a message that n
 from airflow_jobs_provider.local.checks.parameters import check_overriding
 from airflow_jobs_provider.local.checks.request_fields import (
     MAX_BODY_BYTES,
+    as_query,
     check_token,
     read_body,
     read_flag,
@@ -23,6 +24,7 @@ from airflow_jobs_provider.local.checks.settings import (
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "as_query",
     "check_fields_to_remove",
     "check_overriding",
     "check_settings",

@@ -16,6 +16,7 @@ __all__ = [
     "MAX_BODY_BYTES",
     "as_flag",
     "as_integer",
+    "as_query",
     "check_token",
     "read_body",
     "read_flag",
@@ -67,6 +68,17 @@ def read_body(data: bytes) -> dict[str, Any]:
     if not isinstance(body, dict):
         raise malformed(f"The body of the request must be a JSON object, not {_kind(body)}")
     return body
+
+
+def as_query(body: Mapping[str, Any]) -> dict[str, str]:
+    """Return the parameters of a GET that came in its body, as text like those of a query."""
+    query = {}
+    for name, value in body.items():
+        if isinstance(value, (list, dict)):
+            raise malformed(f"{name} must be text, a number or a boolean, not {_kind(value)}")
+        if value is not None:
+            query[name] = value if isinstance(value, str) else json.dumps(value)
+    return query
 
 
 def _check_structure(text: str) -> None:

@@ -196,7 +196,7 @@ class Server:
                 # Also of a GET: the service takes its parameters from there, too.
                 data = await self._json_body(request)
             if request.method == "GET":
-                data = {**data, **request.query}
+                data = {**checks.as_query(data), **request.query}
             data = {**data, **request.match_info}
             return web.json_response(await endpoint(Call(self._service, version, data)))
 
