@@ -3,6 +3,7 @@
 #
 #   make demo       a DAG runs a notebook and the next task gets its exit value
 #   make airflow    a whole Airflow with the examples, ready to click (AIRFLOW_PORT=8080)
+#   make migrate DAGS=dir   the imports of DAGs written for the official provider; WRITE=1 changes them
 #   make test       the quick tests           make lint       ruff, mypy and codespell
 #   make test-all   all tests, on all lines of Airflow and of Python: well over half an hour
 #   make test-dag-runs   single DAG runs in an Airflow process, without a scheduler
@@ -23,6 +24,8 @@ AIRFLOW_PORT ?= 8080
 PYTEST_ARGS ?=
 INSTALL ?=
 FUZZ_EXAMPLES ?= 2000
+DAGS ?=
+WRITE ?=
 MUTANTS ?=
 # "distributed and not thorough" is what the whole check runs.
 DISTRIBUTED ?= distributed
@@ -49,7 +52,7 @@ TEST_AIRFLOW = $(AIRFLOW_LINES:%=test-airflow-%)
 TEST_PYTHON = $(PYTHON_VERSIONS:%=test-python-%)
 TEST_STANDALONE = $(STANDALONE_LINES:%=test-standalone-%)
 
-.PHONY: help demo airflow test test-all bench fuzz mutants test-dag-runs test-distributed test-slow test-standalone test-real-clients lint dist format constraints clean \
+.PHONY: help demo airflow migrate test test-all bench fuzz mutants test-dag-runs test-distributed test-slow test-standalone test-real-clients lint dist format constraints clean \
 	venv venv-dev $(TEST_AIRFLOW) $(TEST_PYTHON) $(TEST_STANDALONE)
 
 help:
@@ -60,6 +63,11 @@ demo: venv
 
 airflow: venv
 	@.venv/bin/python -m scripts.standalone --port $(AIRFLOW_PORT)
+
+migrate:
+	@test -n "$(DAGS)" || { echo "Error: name a folder: make migrate DAGS=dir" >&2; exit 2; }
+	@sh scripts/venv.sh .venv 3.3 migrate
+	@.venv/bin/python -m airflow_jobs_provider.migrate $(if $(WRITE),--write) $(DAGS)
 
 test: venv-dev
 	.venv/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" --ignore=tests/end_to_end $(PYTEST_ARGS)

@@ -19,7 +19,10 @@ FONT = 'font-family="DejaVu Sans, Verdana, sans-serif"'
 LINE, GREY, BLUE, GREEN, ORANGE = "#555555", "#f2f2f2", "#dce9f7", "#e0f0df", "#fbe9d3"
 # Rows of parts from the top to the bottom: a part imports parts of the rows below it.
 LAYERS = (
-    (("sensors/", "wait for a run that something else launched"),),
+    (
+        ("sensors/", "wait for a run that something else launched"),
+        ("migrate/", "changes DAG files of the official provider"),
+    ),
     (("operators/", "launch a run, wait for it, push XComs"),),
     (("triggers/", "wait in the triggerer; triggers/polling/: one poller for all runs"),),
     (

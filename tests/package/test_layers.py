@@ -30,6 +30,7 @@ LAYERS = (
     ("operators",),
     ("sensors",),
     ("testing",),
+    ("migrate",),
     ("",),
 )
 # What those modules import of Airflow that are not in airflow_compat: public in all its lines.
@@ -113,6 +114,12 @@ def test_no_imports_are_circular() -> None:
     assert len(list(TopologicalSorter(graph).static_order())) == len(FILES)
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if is_in(name, "migrate")])
+def test_migrate_stands_alone(name: str) -> None:
+    """It reads DAG files as text: nothing of the provider itself is loaded."""
+    assert all(is_in(other, "migrate") for other in own_imports(name))
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_only_tests_import_the_local_workspace(name: str) -> None:
     """What runs in Airflow knows nothing of it."""
@@ -120,9 +127,12 @@ def test_only_tests_import_the_local_workspace(name: str) -> None:
         assert not [other for other in own_imports(name) if is_in(other, "local")]
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if place(name)[0] <= place("local")[0]])
-def test_the_api_and_the_local_workspace_know_no_airflow(name: str) -> None:
-    """Both work where it is not installed."""
+@pytest.mark.parametrize(
+    "name",
+    [name for name in FILES if place(name)[0] <= place("local")[0] or is_in(name, "migrate")],
+)
+def test_the_api_the_local_workspace_and_migrate_know_no_airflow(name: str) -> None:
+    """They work where it is not installed."""
     assert not [other for other in imports(TREES[name]) if other.partition(".")[0] == "airflow"]
 
 
@@ -169,7 +179,7 @@ def private_uses(source: ast.AST) -> list[str]:
 
 @pytest.mark.parametrize(
     "name",
-    [name for name in FILES if place(name)[1] != "airflow_compat" and not is_in(name, "local")],
+    [name for name in FILES if place(name)[1] not in ("airflow_compat", "local", "migrate")],
 )
 def test_only_airflow_compat_knows_airflows_versions_and_internals(name: str) -> None:
     """A new version of Airflow is a change there, and nowhere else."""
