@@ -8,6 +8,7 @@ __all__ = [
     "HOOK_METHODS_THAT_STAY",
     "MODULES_THAT_STAY",
     "MOVED",
+    "NAMES_THAT_STAY",
     "OFFICIAL",
     "reason_to_stay",
 ]
@@ -70,7 +71,7 @@ MODULES_THAT_STAY: Mapping[str, str] = {
     f"{OFFICIAL}.sensors.databricks_sql": _SQL,
 }
 # Single names that need more than another import: what to do.
-_NAMES_THAT_STAY: Mapping[tuple[str, str], str] = {
+NAMES_THAT_STAY: Mapping[tuple[str, str], str] = {
     (_OPERATORS, "DatabricksSQLStatementsOperator"): _SQL,
     (_SENSORS, "DatabricksSQLStatementsSensor"): _SQL,
     (_TRIGGERS, "DatabricksSQLStatementExecutionTrigger"): _SQL,
@@ -94,6 +95,6 @@ def reason_to_stay(module: str, name: str) -> str:
     """Return why a name stays with the official provider."""
     return (
         MODULES_THAT_STAY.get(module)
-        or _NAMES_THAT_STAY.get((module, name))
+        or NAMES_THAT_STAY.get((module, name))
         or "this package has no such name"
     )
