@@ -404,7 +404,8 @@ def test_parameters_of_a_get_in_its_body(api: Api, version: str) -> None:
     assert get("runs/get", {"run_id": ids[0]}, run_id=ids[1]).json()["run_id"] == ids[1]
     listed = get("runs/list", {"limit": 1, "completed_only": True, "active_only": False}).json()
     assert len(listed["runs"]) == 1
-    for wrong in ({"run_id": [ids[0]]}, [ids[0]], {"run_id": {}}):
+    refused: tuple[Any, ...] = ({"run_id": [ids[0]]}, [ids[0]], {"run_id": {}})
+    for wrong in refused:
         answer = get("runs/get", wrong)
         assert (answer.status_code, answer.json()["error_code"]) == (400, "MALFORMED_REQUEST")
     assert get("runs/list", {"run_type": 7}).status_code == 400
