@@ -12,9 +12,14 @@ import shlex
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from airflow_jobs_provider.local.paths import STATE_FOLDER
-from airflow_jobs_provider.local.workspace import CannotStartError, serve
+from airflow_jobs_provider.local.workspace import (
+    DEFAULT_TOKEN_LIFETIME_SECONDS,
+    CannotStartError,
+    serve,
+)
 
 _log = logging.getLogger(__name__)
 _DEFAULT_PORT = 8421
@@ -63,6 +68,19 @@ def main(arguments: list[str] | None = None) -> int:
         action="store_true",
         help="let each run end well at once, without doing anything",
     )
+    parser.add_argument(
+        "--oauth",
+        action="store_true",
+        help="accept OAuth tokens only, and print a connection with client id and client secret; "
+        "the secret is the access token",
+    )
+    parser.add_argument(
+        "--token-lifetime",
+        type=_positive,
+        metavar="SECONDS",
+        default=DEFAULT_TOKEN_LIFETIME_SECONDS,
+        help=f"how long an OAuth token is valid (default: {DEFAULT_TOKEN_LIFETIME_SECONDS})",
+    )
     chosen = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
@@ -85,9 +103,16 @@ async def _serve(chosen: argparse.Namespace) -> None:
     state_dir: Path = (chosen.state_dir or root / STATE_FOLDER).resolve()
     token = _token(chosen)
     async with serve(
-        root, chosen.port, token, state_dir, chosen.max_concurrent_runs, dry_run=chosen.dry_run
+        root,
+        chosen.port,
+        token,
+        state_dir,
+        chosen.max_concurrent_runs,
+        dry_run=chosen.dry_run,
+        oauth=chosen.oauth,
+        token_lifetime_seconds=chosen.token_lifetime,
     ) as url:
-        connection = json.dumps({"conn_type": "databricks_jobs", "host": url, "password": token})
+        connection = json.dumps(_connection(url, token, oauth=chosen.oauth))
         _say(
             f"The local workspace answers at {url}",
             f"Its notebooks lie in {root}, its jobs and runs in {state_dir}",
@@ -97,6 +122,15 @@ async def _serve(chosen: argparse.Namespace) -> None:
         )
         await interrupted.wait()
         _say("Stopping: active runs are ended.")
+
+
+def _connection(url: str, token: str, *, oauth: bool) -> dict[str, Any]:
+    connection = {"conn_type": "databricks_jobs", "host": url, "password": token}
+    if not oauth:
+        return connection
+    from airflow_jobs_provider.local.http.oauth import CLIENT_ID
+
+    return {**connection, "login": CLIENT_ID, "extra": {"service_principal_oauth": True}}
 
 
 def _token(chosen: argparse.Namespace) -> str:

@@ -20,8 +20,16 @@ from airflow_jobs_provider.local.engine.state_folder import SharedFolderError, m
 from airflow_jobs_provider.local.http.connections import Timeouts
 from airflow_jobs_provider.local.paths import STATE_FOLDER
 
-__all__ = ["CannotStartError", "LocalWorkspace", "Quotas", "Timeouts", "serve"]
+__all__ = [
+    "DEFAULT_TOKEN_LIFETIME_SECONDS",
+    "CannotStartError",
+    "LocalWorkspace",
+    "Quotas",
+    "Timeouts",
+    "serve",
+]
 
+DEFAULT_TOKEN_LIFETIME_SECONDS = 3600
 _EXTRA_MODULES = ("ipykernel", "nbclient", "nbconvert", "nbformat", "psutil")
 _TOKEN = re.compile(r"[!-~]+")
 
@@ -41,7 +49,8 @@ class LocalWorkspace:
 
     :param root: the folder that is the workspace's ``/``.
     :param port: the port to listen on, on loopback; 0 for any that is free.
-    :param token: the access token; one is made if none is given.
+    :param token: the access token; one is made if none is given. It is the secret of the service
+        principal :attr:`client_id`, too.
     :param state_dir: where jobs, runs and executed notebooks are kept; ``ROOT/.workspace`` if not
         given.
     :param max_concurrent_runs: how many runs work at once, the others being queued; the number of
@@ -49,6 +58,9 @@ class LocalWorkspace:
     :param dry_run: whether each run ends well at once, without doing anything.
     :param quotas: other limits than the service's own, to see what happens at them.
     :param timeouts: other times for clients than 30 s for a request and 75 s between two of them.
+    :param oauth: whether API requests need an OAuth token, so that the access token itself is
+        refused; default False: both are accepted.
+    :param token_lifetime_seconds: how long an OAuth token is valid; default 3600.
     """
 
     def __init__(
@@ -62,6 +74,8 @@ class LocalWorkspace:
         dry_run: bool = False,
         quotas: Quotas | None = None,
         timeouts: Timeouts | None = None,
+        oauth: bool = False,
+        token_lifetime_seconds: int = DEFAULT_TOKEN_LIFETIME_SECONDS,
     ) -> None:
         self.root = Path(root).resolve()
         self.token = token or secrets.token_urlsafe(24)
@@ -71,6 +85,8 @@ class LocalWorkspace:
         self._dry_run = dry_run
         self._quotas = quotas
         self._timeouts = timeouts
+        self._oauth = oauth
+        self._token_lifetime_seconds = token_lifetime_seconds
         self._url: str | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -82,6 +98,13 @@ class LocalWorkspace:
         if self._url is None:
             raise RuntimeError("The workspace has not been started")
         return self._url
+
+    @property
+    def client_id(self) -> str:
+        """The client id of the workspace's service principal; :attr:`token` is its secret."""
+        from airflow_jobs_provider.local.http.oauth import CLIENT_ID
+
+        return CLIENT_ID
 
     def start(self) -> Self:
         """Start to serve; returns when requests are answered.
@@ -133,6 +156,8 @@ class LocalWorkspace:
                 dry_run=self._dry_run,
                 quotas=self._quotas,
                 timeouts=self._timeouts,
+                oauth=self._oauth,
+                token_lifetime_seconds=self._token_lifetime_seconds,
             ) as url:
                 started.set_result(url)
                 await self._stopped.wait()
@@ -153,6 +178,8 @@ async def serve(
     dry_run: bool = False,
     quotas: Quotas | None = None,
     timeouts: Timeouts | None = None,
+    oauth: bool = False,
+    token_lifetime_seconds: int = DEFAULT_TOKEN_LIFETIME_SECONDS,
 ) -> AsyncIterator[str]:
     """Serve a workspace in the running event loop for as long as the block lasts.
 
@@ -164,7 +191,14 @@ async def serve(
 
     with _only_one(state_dir):
         service = Service(root, state_dir, max_concurrent_runs, dry_run=dry_run, quotas=quotas)
-        server = Server(service, port=port, token=token, timeouts=timeouts)
+        server = Server(
+            service,
+            port=port,
+            token=token,
+            oauth=oauth,
+            token_lifetime_seconds=token_lifetime_seconds,
+            timeouts=timeouts,
+        )
         try:
             url = await server.start()
         except OSError as error:

@@ -23,6 +23,7 @@ from airflow_jobs_provider.local.http import pages
 from airflow_jobs_provider.local.http.call import Call, Endpoint
 from airflow_jobs_provider.local.http.connections import Connection, Connections, Timeouts
 from airflow_jobs_provider.local.http.endpoints import endpoints_of
+from airflow_jobs_provider.local.http.oauth import CLIENT_ID, ExpiredTokenError, OAuth
 from airflow_jobs_provider.local.http.permissions import PERMISSION_ENDPOINTS
 from airflow_jobs_provider.local.http.users import current_user
 from airflow_jobs_provider.local.http.workspace_objects import WORKSPACE_ENDPOINTS
@@ -52,17 +53,28 @@ class Server:
     """Serves a workspace on loopback.
 
     :param port: the port to listen on; 0 for any that is free.
-    :param token: what a request must carry.
+    :param token: the access token, which is the service principal's client secret, too.
+    :param oauth: whether the access token itself is refused, and only OAuth tokens are accepted.
+    :param token_lifetime_seconds: how long an OAuth token is valid.
     :param timeouts: how long a client may take.
     """
 
     def __init__(
-        self, service: Service, *, port: int, token: str, timeouts: Timeouts | None = None
+        self,
+        service: Service,
+        *,
+        port: int,
+        token: str,
+        oauth: bool,
+        token_lifetime_seconds: int,
+        timeouts: Timeouts | None = None,
     ) -> None:
         self._service = service
         self._port = port
         self._token = token.encode()
         self._timeouts = timeouts or Timeouts()
+        self._oauth_only = oauth
+        self._oauth = OAuth(self._token, token_lifetime_seconds, self._timeouts.request_seconds)
         self._runner: web.AppRunner | None = None
         self._connections: Connections | None = None
         self._daily_cleanup: asyncio.Task[None] | None = None
@@ -86,9 +98,8 @@ class Server:
         for (verb, path), endpoint in WORKSPACE_ENDPOINTS.items():
             handler = self._api_handler(VERSIONS["2.0"], endpoint)
             app.router.add_route(verb, f"/api/2.0/workspace/{path}", handler)
-        app.router.add_get(
-            "/api/2.0/preview/scim/v2/Me", self._api_handler(VERSIONS["2.0"], current_user)
-        )
+        self._oauth.add_routes(app, lambda: self._service.base_url)
+        app.router.add_get("/api/2.0/preview/scim/v2/Me", self._me)
         app.router.add_post("/local/notebook-run", self._notebook_run)
         app.router.add_get("/", self._runs_page)
         app.router.add_get("/runs/{run_id:[0-9]{1,18}}", self._run_page)
@@ -163,17 +174,7 @@ class Server:
             return False
 
     def _refusal(self, request: web.Request) -> web.Response | None:
-        header = request.headers.get("Authorization", "")
-        scheme, _, credential = header.partition(" ")
-        secret: bytes | None = None
-        if scheme.lower() == "bearer":
-            secret = _bytes_of(credential.strip())
-        elif scheme.lower() == "basic":
-            # User "token" and the token as password, or any other user: the password counts.
-            try:
-                secret = base64.b64decode(credential, validate=True).partition(b":")[2]
-            except ValueError:  # not base64, or not ASCII
-                secret = None
+        secret = _credential(request)
         if secret is None:
             return _error(
                 HTTPStatus.UNAUTHORIZED,
@@ -181,7 +182,12 @@ class Server:
                 "Credential was not sent or was of an unsupported type for this API.",
                 {"WWW-Authenticate": "Bearer"},
             )
-        if not hmac.compare_digest(secret, self._token):
+        try:
+            if self._oauth.issued(secret):
+                return None
+        except ExpiredTokenError:
+            return _error(HTTPStatus.FORBIDDEN, HTTPStatus.FORBIDDEN.value, "JWT has expired")
+        if self._oauth_only or not hmac.compare_digest(secret, self._token):
             return _error(HTTPStatus.FORBIDDEN, HTTPStatus.FORBIDDEN.value, "Invalid access token.")
         return None
 
@@ -201,6 +207,11 @@ class Server:
             return web.json_response(await endpoint(Call(self._service, version, data)))
 
         return handle
+
+    async def _me(self, request: web.Request) -> web.Response:
+        """Return who the caller is: the user, or with an OAuth token the service principal."""
+        is_oauth = self._oauth.issued(_credential(request) or b"")
+        return web.json_response(current_user(CLIENT_ID if is_oauth else self._service.user))
 
     async def _notebook_run(self, request: web.Request) -> web.StreamResponse:
         """Run a notebook for ``dbutils.notebook.run``, and answer when it has ended."""
@@ -328,6 +339,20 @@ async def _answer_problems(request: web.Request, handler: _Handler) -> web.Strea
             "INTERNAL_ERROR",
             "The local workspace failed to answer; its log says why.",
         )
+
+
+def _credential(request: web.Request) -> bytes | None:
+    """Return the token of a request, or the password of any user; None if it has neither."""
+    header = request.headers.get("Authorization", "")
+    scheme, _, credential = header.partition(" ")
+    if scheme.lower() == "bearer":
+        return _bytes_of(credential.strip())
+    if scheme.lower() == "basic":
+        try:
+            return base64.b64decode(credential, validate=True).partition(b":")[2]
+        except ValueError:  # not base64, or not ASCII
+            return None
+    return None
 
 
 def _bytes_of(header: str) -> bytes:
