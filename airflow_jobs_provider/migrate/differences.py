@@ -1,46 +1,40 @@
-"""What differs from the official provider, for each class and argument: a table of data.
+"""What differs from the official provider: the rows of docs/migrating.md.
 
-docs/migrating.md shows these tables; a test compares them.
+``differences.json`` is made from that page by ``scripts/migration_differences.py``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+import re
+from functools import cache
+from importlib.resources import files
 
-__all__ = ["DIFFERENCES", "Difference"]
+__all__ = ["argument_differences", "name_difference"]
 
-
-@dataclass(frozen=True)
-class Difference:
-    """Something that differs.
-
-    :ivar names: the classes.
-    :ivar argument: the constructor's argument; None for the class as a whole.
-    :ivar how: what differs.
-    :ivar why: the reason.
-    :ivar action: what a user does about it.
-    """
-
-    names: tuple[str, ...]
-    argument: str | None
-    how: str
-    why: str
-    action: str
-
-    @property
-    def note(self) -> str:
-        """What the migrate tool says about it."""
-        return f"{self.how}. {self.action}."
+# As "DatabricksRunNowOperator(polling_period_seconds=30)" or "DatabricksHook.list_jobs(offset)".
+_ARGUMENT = re.compile(r"(\w+)\((\w+)")
 
 
-_RUNS = ("DatabricksSubmitRunOperator", "DatabricksRunNowOperator")
+def argument_differences(name: str) -> dict[str, str]:
+    """Return what differs for arguments of a class, by the argument."""
+    return _rows()[1].get(name, {})
 
-DIFFERENCES: tuple[Difference, ...] = (
-    Difference(
-        _RUNS,
-        None,
-        "XCom return_value is the run's output",
-        "the next task can use the notebook's exit value",
-        "Nothing, unless a task reads return_value of this one, which was None",
-    ),
-)
+
+def name_difference(name: str) -> str | None:
+    """Return what differs for a class or another name as a whole, or what it is for."""
+    return _rows()[0].get(name)
+
+
+@cache
+def _rows() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    names: dict[str, str] = {}
+    arguments: dict[str, dict[str, str]] = {}
+    content = files("airflow_jobs_provider.migrate").joinpath("differences.json").read_text("utf-8")
+    for row in json.loads(content):
+        for name in row["names"]:
+            if found := _ARGUMENT.fullmatch(name.partition("=")[0].rstrip(")")):
+                arguments.setdefault(found[1], {})[found[2]] = row["text"]
+            else:
+                names[name] = row["text"]
+    return names, arguments

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from airflow_jobs_provider.migrate.differences import name_difference
+
 __all__ = [
     "HOOK_METHODS_THAT_STAY",
     "MODULES_THAT_STAY",
     "MOVED",
-    "NAMES_THAT_STAY",
     "OFFICIAL",
     "reason_to_stay",
 ]
 
 OFFICIAL = "airflow.providers.databricks"
-_HOOKS = f"{OFFICIAL}.hooks.databricks"
 _OPERATORS = f"{OFFICIAL}.operators.databricks"
-_WORKFLOW = f"{OFFICIAL}.operators.databricks_workflow"
-_SENSORS = f"{OFFICIAL}.sensors.databricks"
-_TRIGGERS = f"{OFFICIAL}.triggers.databricks"
 _OUR_OPERATORS = "airflow_jobs_provider.operators.jobs"
 
 # Official module -> name -> the module of this package that has the name.
@@ -59,42 +56,32 @@ HOOK_METHODS_THAT_STAY = frozenset(
     }
 )
 
-_SQL = "SQL is outside this package"
-# Modules of which nothing is here: the reason.
-MODULES_THAT_STAY: Mapping[str, str] = {
-    f"{OFFICIAL}.assets.databricks": "assets of Unity Catalog are outside this package",
-    f"{OFFICIAL}.hooks.databricks_sql": _SQL,
-    f"{OFFICIAL}.operators.databricks_repos": "repos are outside this package",
-    f"{OFFICIAL}.operators.databricks_sql": _SQL,
-    f"{OFFICIAL}.operators.warehouse": _SQL,
-    f"{OFFICIAL}.sensors.databricks_partition": _SQL,
-    f"{OFFICIAL}.sensors.databricks_sql": _SQL,
-}
-# Single names that need more than another import: what to do.
-NAMES_THAT_STAY: Mapping[tuple[str, str], str] = {
-    (_OPERATORS, "DatabricksSQLStatementsOperator"): _SQL,
-    (_SENSORS, "DatabricksSQLStatementsSensor"): _SQL,
-    (_TRIGGERS, "DatabricksSQLStatementExecutionTrigger"): _SQL,
-    (_TRIGGERS, "DatabricksWarehouseStateTrigger"): _SQL,
-    (_TRIGGERS, "DatabricksExecutionTrigger"): (
-        "airflow_jobs_provider.triggers.jobs.DatabricksJobRunTrigger has other arguments"
-    ),
-    (_OPERATORS, "XCOM_RUN_ID_KEY"): 'write the key "run_id"',
-    (_OPERATORS, "XCOM_JOB_ID_KEY"): 'write the key "job_id"',
-    (_OPERATORS, "XCOM_RUN_PAGE_URL_KEY"): 'write the key "run_page_url"',
-    (_HOOKS, "ClusterState"): "clusters are outside this package",
-    (_HOOKS, "SQLStatementState"): _SQL,
-    (_HOOKS, "WarehouseState"): _SQL,
-    (f"{OFFICIAL}.exceptions", "DatabricksApiError"): (
-        "the operators here raise the exceptions of airflow_jobs_provider.api.errors"
-    ),
-}
-
-
-def reason_to_stay(module: str, name: str) -> str:
-    """Return why a name stays with the official provider."""
-    return (
-        MODULES_THAT_STAY.get(module)
-        or NAMES_THAT_STAY.get((module, name))
-        or "this package has no such name"
+# Modules of which nothing is here.
+MODULES_THAT_STAY = frozenset(
+    f"{OFFICIAL}.{name}"
+    for name in (
+        "assets.databricks",
+        "hooks.databricks_base",
+        "hooks.databricks_sql",
+        "operators.databricks_repos",
+        "operators.databricks_sql",
+        "operators.warehouse",
+        "plugins.databricks_workflow",
+        "sensors.databricks",
+        "sensors.databricks_partition",
+        "sensors.databricks_sql",
+        "triggers.databricks",
     )
+)
+_XCOM_KEYS = {
+    "XCOM_JOB_ID_KEY": "job_id",
+    "XCOM_RUN_ID_KEY": "run_id",
+    "XCOM_RUN_PAGE_URL_KEY": "run_page_url",
+}
+
+
+def reason_to_stay(name: str) -> str:
+    """Return why a name stays with the official provider, or what to use here."""
+    if name in _XCOM_KEYS:
+        return f'write "{_XCOM_KEYS[name]}" instead'
+    return name_difference(name) or "this package has no such name"

@@ -29,7 +29,7 @@ from airflow_jobs_provider.migrate.uses import Uses, find_uses
 __all__ = ["rewrite"]
 
 _PROVIDERS = OFFICIAL.rpartition(".")[0]
-_MODULES = {*MOVED, *MODULES_THAT_STAY}
+_MODULES = MOVED.keys() | MODULES_THAT_STAY
 S = TypeVar("S", cst.Import, cst.ImportFrom)
 
 
@@ -121,10 +121,10 @@ class _Plan(cst.CSTVisitor):
             return None
         return MOVED.get(module, {}).get(name)
 
-    def _reason(self, module: str, name: str) -> str:
+    def _reason(self, name: str) -> str:
         if name == "DatabricksHook" and self._keeps_hook:
             return "the file calls methods for clusters, libraries, SQL or repos"
-        return reason_to_stay(module, name)
+        return reason_to_stay(name)
 
     # Statements such as: from M import A, B as C
 
@@ -161,7 +161,7 @@ class _Plan(cst.CSTVisitor):
                 text = f"{module}.{name} is imported as a package: import its classes instead"
                 self._report(node, Kind.CHECK, text)
             elif module != _PROVIDERS:
-                self._report(alias, Kind.STAYS, f"{module}.{name}: {self._reason(module, name)}")
+                self._report(alias, Kind.STAYS, f"{module}.{name}: {self._reason(name)}")
         if targets or added:
             self.statements[node] = split_import(node, targets, renamed, added)
 
@@ -200,7 +200,7 @@ class _Plan(cst.CSTVisitor):
         :param bound: what the file calls it; with dots if ``import a.b`` has no ``as``.
         """
         if module in MODULES_THAT_STAY:
-            self._report(node, Kind.STAYS, f"{module}: {MODULES_THAT_STAY[module]}")
+            self._report(node, Kind.STAYS, f"{module}: nothing of it is in this package")
             return _ModuleMove()
         moving: list[tuple[cst.Attribute, str]] = []
         is_needed = False
@@ -214,7 +214,7 @@ class _Plan(cst.CSTVisitor):
             target = self._target(module, member)
             if target is None:
                 is_needed = True
-                self._report(use, Kind.STAYS, f"{module}.{member}: {self._reason(module, member)}")
+                self._report(use, Kind.STAYS, f"{module}.{member}: {self._reason(member)}")
                 continue
             moving.append((use, target))
             self._report(use, Kind.MOVES, f"{member} to {target}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import libcst as cst
 from libcst.metadata import MetadataWrapper, ParentNodeProvider, PositionProvider
 
-from airflow_jobs_provider.migrate.differences import DIFFERENCES, Difference
+from airflow_jobs_provider.migrate.differences import argument_differences
 from airflow_jobs_provider.migrate.findings import Finding, Kind
 from airflow_jobs_provider.migrate.names import OFFICIAL
 
@@ -46,13 +46,10 @@ def find_uses(wrapper: MetadataWrapper, uses: Uses) -> Iterator[Finding]:
                 for argument in call.args
                 if argument.keyword is not None
             }
-            for difference in _differences(name):
-                if difference.argument is None:
-                    yield Finding(line(parent), Kind.DIFFERS, f"{name}: {difference.note}")
-                elif difference.argument in given:
-                    where = line(given[difference.argument])
-                    text = f"{name}({difference.argument}=): {difference.note}"
-                    yield Finding(where, Kind.DIFFERS, text)
+            for argument, text in argument_differences(name).items():
+                if argument in given:
+                    where = line(given[argument])
+                    yield Finding(where, Kind.DIFFERS, f"{name}({argument}=): {text}")
         elif isinstance(parent, cst.Arg) and isinstance(
             definition := parents.get(parent), cst.ClassDef
         ):
@@ -73,10 +70,6 @@ def _calls(call: cst.Call, parents: Mapping[cst.CSTNode, cst.CSTNode]) -> Iterat
         following = parents.get(attribute)
         if isinstance(following, cst.Call) and following.func is attribute:
             yield from _calls(following, parents)
-
-
-def _differences(name: str) -> Iterator[Difference]:
-    return (one for one in DIFFERENCES if name in one.names)
 
 
 class _Texts(cst.CSTVisitor):
