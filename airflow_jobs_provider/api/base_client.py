@@ -208,8 +208,7 @@ class BaseClient:
         parts = urlsplit(self.base_url)
         # Without user and password: an HTTP library would send them instead of the credentials.
         url = (
-            f"{parts.scheme}://{self.host}{parts.path}"
-            f"/api/{self.version_of(call)}/{call.service}/{call.path}"
+            f"{parts.scheme}://{self.host}{parts.path}/api/{self.version_of(call)}/{call.full_path}"
         )
         if call.verb == "GET":
             query = encode_query(call.name, call.parameters)

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cas
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.export_stream import ViewEvent, iter_views
 from airflow_jobs_provider.api.ids import parse_id, require_id
+from airflow_jobs_provider.api.problems import Problem
 from airflow_jobs_provider.api.responses import (
     parse_items,
     parse_items_with_id,
     parse_job,
     parse_output,
     parse_page_token,
+    parse_pipeline,
     parse_required_id,
     parse_run,
     parse_views,
@@ -34,12 +36,19 @@ from airflow_jobs_provider.api.schema.version_selection import (
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VERSION
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.schema.types import Job, Run, RunsGetOutputResponse, ViewItem
+    from airflow_jobs_provider.api.schema.types import (
+        Job,
+        PipelineStateInfo,
+        Run,
+        RunsGetOutputResponse,
+        ViewItem,
+    )
 
 __all__ = [
     "JOBS_SERVICE",
     "MAX_EXPORT_BYTES",
     "PERMISSIONS_SERVICE",
+    "PIPELINES_SERVICE",
     "RUNS_PER_PAGE_IN_EVERY_VERSION",
     "Call",
     "JSONObject",
@@ -53,9 +62,11 @@ __all__ = [
     "export_run",
     "export_run_as_stream",
     "get_job",
+    "get_job_id_of_run",
     "get_run",
     "get_run_output",
     "list_jobs",
+    "list_pipelines",
     "list_runs",
     "repair_run",
     "reset_job",
@@ -70,6 +81,7 @@ JSONObject: TypeAlias = "dict[str, Any]"
 Verb = Literal["GET", "POST", "PUT", "PATCH"]
 JOBS_SERVICE = "jobs"
 PERMISSIONS_SERVICE = "permissions"
+PIPELINES_SERVICE = "pipelines"
 # The limit of versions 2.1 and 2.2; that of 2.0 is larger.
 RUNS_PER_PAGE_IN_EVERY_VERSION = 25
 MAX_EXPORT_BYTES = 256 * 1024 * 1024
@@ -80,7 +92,7 @@ class Call(Generic[T]):
     """One request to the Jobs API, or to another service of the workspace.
 
     :ivar verb: HTTP verb.
-    :ivar path: path below ``/api/<version>/<service>/``.
+    :ivar path: path below ``/api/<version>/<service>/``; may be empty.
     :ivar parameters: the query of a GET, or the JSON body of any other verb.
     :ivar idempotent: whether the call may be sent again if its response was lost.
     :ivar parse: returns the result from the JSON object of the response; raises
@@ -119,7 +131,12 @@ class Call(Generic[T]):
     @property
     def name(self) -> str:
         """Name in logs and errors, such as ``runs/get`` or ``permissions/jobs/7``."""
-        return self.path if self.service == JOBS_SERVICE else f"{self.service}/{self.path}"
+        return self.path if self.service == JOBS_SERVICE else self.full_path
+
+    @property
+    def full_path(self) -> str:
+        """Path below ``/api/<version>/``, such as ``jobs/runs/get`` or ``pipelines``."""
+        return "/".join(filter(None, (self.service, self.path)))
 
     def api_version(self, pinned: str | None = None) -> str:
         """Return the version of the API that the call is sent to.
@@ -157,6 +174,8 @@ class Page(Generic[T]):
     :ivar token: ``next_page_token``; None (default) if there is none.
     :ivar has_more: whether more pages follow; default False.
     :ivar id_name: name of the field with the id of an item; default ``run_id``.
+
+    An id is an integer, that of a pipeline is text.
     """
 
     items: list[T]
@@ -165,7 +184,7 @@ class Page(Generic[T]):
     id_name: str = "run_id"
 
     @property
-    def ids(self) -> list[int]:
+    def ids(self) -> list[Any]:
         """The ids of the items."""
         items: list[Any] = self.items
         return [item[self.id_name] for item in items]
@@ -196,17 +215,34 @@ def create_job(settings: Mapping[str, Any]) -> Call[int]:
 
 
 def list_jobs(
-    *, limit: int | None = None, offset: int | None = None, name: str | None = None
+    *,
+    limit: int | None = None,
+    offset: int | None = None,
+    name: str | None = None,
+    expand_tasks: bool = False,
+    include_user_names: bool = False,
+    page_token: str | None = None,
 ) -> Call[Page[Job]]:
     """List all jobs (reference: "List").
 
-    The reference's version returns all jobs at once, later versions return pages.
+    The reference's version returns all jobs at once, later versions return pages. It has none of
+    the parameters, so a request with one of them needs API 2.1 or later.
 
     :param limit: jobs on a page; default that of the service.
     :param offset: jobs to skip; default 0.
-    :param name: only jobs with this name (API 2.1 and later; others ignore it); default all.
+    :param name: only jobs with this name; default all.
+    :param expand_tasks: whether the tasks and clusters of each job are included; default False.
+    :param include_user_names: whether names of users are included; default False.
+    :param page_token: ``next_page_token`` of an earlier response; default the first page.
     """
-    parameters = _without_none(limit=limit, offset=offset, name=name)
+    parameters = _without_none(
+        limit=limit,
+        offset=offset,
+        name=name,
+        expand_tasks=expand_tasks or None,
+        include_user_names=include_user_names or None,
+        page_token=page_token or None,
+    )
     items = partial(parse_items, name="jobs", parse=parse_job)
     return _list_call("list", parameters, items, "job_id")
 
@@ -342,6 +378,14 @@ def get_run(
     return Call("GET", "runs/get", parameters, True, partial(parse_run, run_id=parse_id(run_id)))
 
 
+def get_job_id_of_run(run_id: int) -> Call[int]:
+    """Read the job of a run; the result is its job_id (reference: "Runs get").
+
+    :param run_id: the run.
+    """
+    return replace(cast("Call[int]", get_run(run_id)), parse=_parse_id("job_id"))
+
+
 def export_run(run_id: int, views_to_export: str | None = None) -> Call[list[ViewItem]]:
     """Export a notebook run as HTML; the result is the list of views (reference: "Runs export").
 
@@ -422,6 +466,37 @@ def delete_run(run_id: int) -> Call[None]:
     :param run_id: the run.
     """
     return Call("POST", "runs/delete", {"run_id": run_id}, True, _parse_nothing, missing_ok=True)
+
+
+def list_pipelines(
+    *,
+    max_results: int | None = None,
+    name: str | None = None,
+    notebook_path: str | None = None,
+) -> Call[Page[PipelineStateInfo]]:
+    """List pipelines (Pipelines API, "List pipelines").
+
+    :param max_results: pipelines on a page; default that of the service.
+    :param name: only pipelines with a name like this; ``%`` stands for any text; default all.
+    :param notebook_path: only pipelines with this notebook; excludes ``name``; default all.
+    :raises InvalidRequestError: both ``name`` and ``notebook_path`` are given.
+    """
+    if name and notebook_path:
+        rule = "must not be combined with notebook_path"
+        problem = Problem("name", rule, "both are given")
+        raise InvalidRequestError(PIPELINES_SERVICE, [problem])
+    condition = None
+    if notebook_path:
+        condition = f"notebook={_quoted(notebook_path)}"
+    elif name:
+        condition = f"name LIKE {_quoted(name)}"
+    parameters = _without_none(max_results=max_results, filter=condition)
+    items = partial(parse_items, name="statuses", parse=parse_pipeline)
+    return replace(_list_call("", parameters, items, "pipeline_id"), service=PIPELINES_SERVICE)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _stringified(request: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,6 +5,7 @@
     JobsAPIError
     ├── CredentialsError            no usable credentials, or none that may be sent there
     ├── InvalidRequestError         not sent: the reference forbids it (problems)
+    ├── DuplicateNameError          several jobs or pipelines have the name (ids)
     ├── APIConnectionError          no response (host)
     │   ├── ConnectError            the request never reached the service
     │   │   ├── HostNotFoundError   the host's name does not resolve
@@ -56,6 +57,7 @@ __all__ = [
     "ConflictError",
     "ConnectError",
     "CredentialsError",
+    "DuplicateNameError",
     "HostNotFoundError",
     "InvalidProxyError",
     "InvalidRequestError",
@@ -118,6 +120,10 @@ class JobsAPIError(Exception):
         self.attempts = 0
         self.elapsed_seconds = 0.0
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The constructors of the subclasses have other parameters than ``args``.
+        return _restore, (type(self), self.args, self.__dict__.copy())
+
     def record_attempts(
         self, call: str, attempts: int, elapsed_seconds: float, *, outcome_unknown: bool
     ) -> None:
@@ -138,6 +144,14 @@ class JobsAPIError(Exception):
         if self.attempts > 1:
             text += f" ({self.attempts} attempts in {self.elapsed_seconds:.0f} s)"
         return text
+
+
+def _restore(
+    kind: type[JobsAPIError], args: tuple[Any, ...], attributes: dict[str, Any]
+) -> JobsAPIError:
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error
 
 
 class CredentialsError(JobsAPIError):
@@ -164,6 +178,22 @@ class InvalidRequestError(JobsAPIError, ValueError):
     def is_final(self) -> bool:
         """Always true."""
         return True
+
+
+class DuplicateNameError(JobsAPIError, ValueError):
+    """Several jobs or pipelines have the name that was looked for.
+
+    :ivar name: the name.
+    :ivar ids: the ids of all that have it.
+    """
+
+    def __init__(self, kind: str, name: str, ids: Sequence[int] | Sequence[str]) -> None:
+        super().__init__(
+            f"{len(ids)} {kind}s have the name {name!r} ({kind}_id {', '.join(map(str, ids))}). "
+            f"Rename or delete all but one, or give the {kind}_id"
+        )
+        self.name = name
+        self.ids = list(ids)
 
 
 class APIConnectionError(JobsAPIError):
@@ -242,6 +272,11 @@ class APIStatusError(JobsAPIError):
     """
 
     advice = ""
+
+    @property
+    def http_status_code(self) -> int:
+        """The HTTP status, under its name in the official provider's DatabricksApiError."""
+        return self.status
 
     def __init__(
         self,

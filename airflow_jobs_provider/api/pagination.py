@@ -18,6 +18,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from airflow_jobs_provider.api.endpoints import JOBS_SERVICE
 from airflow_jobs_provider.api.errors import (
     BadRequestError,
     ConflictError,
@@ -65,10 +66,10 @@ class Paginator(Generic[T]):
         # All pages come from one version, also those with a page_token.
         version = call.api_version()
         self._call = replace(call, parameters=parameters, default_api_version=version)
-        self._seen: set[int] = set()
+        self._seen: set[int | str] = set()
         self._tokens: set[str] = set()
         # The first offset of each page, by the ids on it.
-        self._places: dict[tuple[int, ...], int] = {}
+        self._places: dict[tuple[int | str, ...], int] = {}
         self._pages_without_items = 0
         self._refused_offset: BadRequestError | None = None
 
@@ -127,7 +128,7 @@ class Paginator(Generic[T]):
 
         :param error: the error of :meth:`call`.
         """
-        if isinstance(error, (NotFoundError, ConflictError)):
+        if isinstance(error, (NotFoundError, ConflictError)) or self._call.service != JOBS_SERVICE:
             return False
         smaller = _smaller_limit(error.api_message, self.limit)
         if smaller is not None:
@@ -146,7 +147,7 @@ class Paginator(Generic[T]):
         self.offset = 0
         self._places.clear()
 
-    def _check_progress(self, ids: tuple[int, ...], page: Page[T], *, has_new: bool) -> None:
+    def _check_progress(self, ids: tuple[int | str, ...], page: Page[T], *, has_new: bool) -> None:
         self._pages_without_items = 0 if has_new else self._pages_without_items + 1
         if self._pages_without_items >= MAX_PAGES_WITHOUT_ITEMS:
             raise self._does_not_advance(f"{MAX_PAGES_WITHOUT_ITEMS} pages brought nothing new")

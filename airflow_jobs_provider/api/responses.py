@@ -21,6 +21,7 @@ from airflow_jobs_provider.api.text import safe_url
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import (
         Job,
+        PipelineStateInfo,
         Run,
         RunsGetOutputResponse,
         ViewItem,
@@ -37,6 +38,7 @@ __all__ = [
     "parse_json_object",
     "parse_output",
     "parse_page_token",
+    "parse_pipeline",
     "parse_required_id",
     "parse_run",
     "parse_states",
@@ -233,6 +235,7 @@ _OF_JOB: dict[str, Reader] = {
         }
     ),
 }
+_OF_PIPELINE: dict[str, Reader] = {"pipeline_id": _text, "name": _text, "state": _text}
 _OF_OUTPUT: dict[str, Reader] = {
     "metadata": _object(_OF_RUN),
     "notebook_output": _object({"result": _text, "truncated": _flag}),
@@ -313,6 +316,20 @@ def parse_job(job: Any, job_id: int | None = None) -> Job:
     if job_id is not None and job["job_id"] != job_id:
         raise InvalidResponseError(f"job_id is not {job_id}, the job that was asked for")
     return cast("Job", job)
+
+
+def parse_pipeline(pipeline: Any) -> PipelineStateInfo:
+    """Check a pipeline of the list of pipelines and return it (Pipelines API).
+
+    :param pipeline: the JSON value.
+    :raises InvalidResponseError: the value is not a pipeline.
+    """
+    if not isinstance(pipeline, dict):
+        raise InvalidResponseError("is not an object")
+    if not pipeline.get("pipeline_id"):
+        raise InvalidResponseError("there is no pipeline_id")
+    _check(pipeline, _OF_PIPELINE)
+    return cast("PipelineStateInfo", pipeline)
 
 
 def parse_output(response: JSONObject) -> RunsGetOutputResponse:

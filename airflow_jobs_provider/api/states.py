@@ -14,10 +14,11 @@ Reference: "RunLifeCycleState", "RunResultState", "RunState".
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, ClassVar
 
 from airflow_jobs_provider.api.text import printable
 
@@ -96,20 +97,43 @@ _STATUS_OF_INTERNAL_ERROR: Mapping[str, RunStatus] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, init=False)
 class RunState:
     """The state of a run (reference: "RunState").
 
+    ``RunState(**run["state"])`` works, whatever fields the service adds.
+
     :param life_cycle_state: the life cycle state; text, since it may be unknown. Empty if missing.
-    :param result_state: the result state, likewise; None (default) if there is none.
+    :param result_state: the result state, likewise; empty (default) if there is none.
     :param state_message: the service's description; default empty.
     :param user_cancelled_or_timedout: whether a user or a time-out stopped the run; default False.
+    :param others: other fields of the service's state; ignored.
     """
 
+    RUN_LIFE_CYCLE_STATES: ClassVar[list[str]] = [state.value for state in RunLifeCycleState]
+    """The known life cycle states."""
+
     life_cycle_state: str
-    result_state: str | None = None
+    result_state: str = ""
     state_message: str = ""
     user_cancelled_or_timedout: bool = False
+
+    def __init__(
+        self,
+        life_cycle_state: str,
+        result_state: str | None = "",
+        state_message: str | None = "",
+        user_cancelled_or_timedout: bool | None = False,
+        **others: Any,  # noqa: ARG002
+    ) -> None:
+        fields = {
+            "life_cycle_state": life_cycle_state or "",
+            "result_state": result_state or "",
+            "state_message": state_message or "",
+            "user_cancelled_or_timedout": bool(user_cancelled_or_timedout),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)  # the instance is frozen
 
     @classmethod
     def from_run(cls, run: Mapping[str, Any]) -> RunState:
@@ -121,17 +145,36 @@ class RunState:
         """
         state = run.get("state") or {}
         return cls(
-            life_cycle_state=state.get("life_cycle_state") or "",
-            result_state=state.get("result_state") or None,
-            state_message=state.get("state_message") or "",
-            user_cancelled_or_timedout=bool(state.get("user_cancelled_or_timedout")),
+            state.get("life_cycle_state") or "",
+            state.get("result_state"),
+            state.get("state_message"),
+            state.get("user_cancelled_or_timedout"),
         )
+
+    @classmethod
+    def from_json(cls, data: str) -> RunState:
+        """Return the state that :meth:`to_json` has written, here or in the official provider.
+
+        :param data: the JSON.
+        """
+        return cls(**json.loads(data))
+
+    def to_json(self) -> str:
+        """Return the state as a JSON object, which the official provider's RunState reads, too."""
+        fields: dict[str, Any] = {
+            "life_cycle_state": self.life_cycle_state,
+            "result_state": self.result_state,
+            "state_message": self.state_message,
+        }
+        if self.user_cancelled_or_timedout:
+            fields["user_cancelled_or_timedout"] = True
+        return json.dumps(fields)
 
     @property
     def is_known(self) -> bool:
         """Whether both states are known."""
         return self.life_cycle_state in _KNOWN_LIFE_CYCLE_STATES and (
-            self.result_state is None or self.result_state in _KNOWN_RESULT_STATES
+            not self.result_state or self.result_state in _KNOWN_RESULT_STATES
         )
 
     @property
@@ -142,8 +185,8 @@ class RunState:
         if self.life_cycle_state == RunLifeCycleState.SKIPPED:
             return RunStatus.SKIPPED
         if self.life_cycle_state == RunLifeCycleState.INTERNAL_ERROR:
-            return _STATUS_OF_INTERNAL_ERROR.get(self.result_state or "", RunStatus.FAILED)
-        return _STATUS_OF_TERMINATED.get(self.result_state or "", RunStatus.FAILED)
+            return _STATUS_OF_INTERNAL_ERROR.get(self.result_state, RunStatus.FAILED)
+        return _STATUS_OF_TERMINATED.get(self.result_state, RunStatus.FAILED)
 
     @property
     def is_terminal(self) -> bool:

@@ -70,7 +70,7 @@ def test_a_state_is_read_from_a_run() -> None:
     }
     assert RunState.from_run(run) == RunState("TERMINATED", "CANCELED", "Run cancelled.", True)
     assert str(RunState.from_run(run)) == "TERMINATED/CANCELED: Run cancelled."
-    assert RunState("RUNNING") == RunState("RUNNING", None, "", False)
+    assert RunState("RUNNING") == RunState("RUNNING", "", "", False)
 
 
 @pytest.mark.parametrize("run", [{}, {"state": None}, {"state": {}}])

@@ -69,6 +69,7 @@ __all__ = [
     "NotebookOutput",
     "NotebookTask",
     "ParamPair",
+    "PipelineStateInfo",
     "PipelineTask",
     "PythonPyPiLibrary",
     "RCranLibrary",
@@ -719,10 +720,13 @@ class CreateResponse(Structure, total=False):
 class ListRequest(Structure, total=False):
     """List jobs (reference: "List"); in later versions by pages and by name."""
 
-    limit: Annotated[Int32, LATER]
+    # Version 2.0 ignores these, and returns all jobs with all settings.
+    limit: Annotated[Int32, UNDOCUMENTED_IN_2_0]
+    name: Annotated[String, UNDOCUMENTED_IN_2_0]
+    expand_tasks: Annotated[Bool, UNDOCUMENTED_IN_2_0]
     offset: Annotated[Int32, LATER]
-    name: Annotated[String, LATER]
     page_token: Annotated[String, LATER]
+    include_user_names: Annotated[Bool, LATER]
 
 
 class ListResponse(Structure, total=False):
@@ -895,6 +899,19 @@ class Endpoint:
     path: str
     request: Any
     response: Any = None
+
+
+# -- the Pipelines API ----------------------------------------------------------------------------
+
+
+class PipelineStateInfo(Structure, total=False):
+    """A pipeline in the list of pipelines (Pipelines API: "List pipelines")."""
+
+    pipeline_id: String
+    name: String
+    state: String
+    creator_user_name: String
+    cluster_id: String
 
 
 ENDPOINTS = {

@@ -1,6 +1,6 @@
 """Finding and following what a sensor waits for: a run, a run of a job, or a task of either.
 
-* :func:`find_job_id` finds a job by its name.
+* :func:`find_job_id` finds a job by its name, :func:`find_pipeline_id` a pipeline.
 * :func:`find_run` finds the run of a job that a sensor waits for; :func:`wait_for_run` waits until
   there is one.
 * :func:`follow_task` waits for the end of a task of a run.
@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any, cast
 from airflow_jobs_provider.api.endpoints import (
     RUNS_PER_PAGE_IN_EVERY_VERSION,
     list_jobs,
+    list_pipelines,
     list_runs,
 )
-from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.api.errors import DuplicateNameError, InvalidRequestError
 from airflow_jobs_provider.api.ids import require_exactly_one, require_id
 from airflow_jobs_provider.api.pagination import Paginator, read_all_items
 from airflow_jobs_provider.api.problems import Problem, describe_value
@@ -34,13 +35,15 @@ from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.api.workflows.progress import Log, RunProgress
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.schema.types import Job, Run
+    from airflow_jobs_provider.api.schema.types import Job, PipelineStateInfo, Run
 
 __all__ = [
     "Target",
     "find_job_id",
+    "find_pipeline_id",
     "find_run",
     "follow_task",
+    "has_name",
     "wait_for_run",
     "wait_for_target",
 ]
@@ -120,22 +123,39 @@ def _seconds(moment: datetime | str | None) -> float:
     return moment.timestamp()
 
 
+def has_name(job: Job, name: str) -> bool:
+    """Return whether a job has exactly this name. Not every version filters by name."""
+    return (job.get("settings") or {}).get("name") == name
+
+
 def find_job_id(job_name: str) -> Workflow[int | None]:
     """Find the id of the job of exactly this name; None if there is none.
 
     One request where the service filters by name, all pages of the list where it does not.
 
-    :raises ValueError: several jobs have the name; the message has their ids.
+    :raises DuplicateNameError: several jobs have the name.
     """
     jobs: list[Job] = yield from read_all_items(list_jobs(name=job_name))
-    ids: list[int] = [
-        job["job_id"] for job in jobs if (job.get("settings") or {}).get("name") == job_name
-    ]
+    ids: list[int] = [job["job_id"] for job in jobs if has_name(job, job_name)]
     if len(ids) > 1:
-        raise ValueError(
-            f"{len(ids)} jobs have the name {job_name!r} (job_id {', '.join(map(str, ids))}). "
-            "Rename or delete all but one, or give the job_id"
-        )
+        raise DuplicateNameError("job", job_name, ids)
+    return ids[0] if ids else None
+
+
+def find_pipeline_id(pipeline_name: str) -> Workflow[str | None]:
+    """Find the id of the pipeline of exactly this name; None if there is none.
+
+    :raises DuplicateNameError: several pipelines have the name.
+    """
+    if not pipeline_name:
+        return None
+    # The service reads "_" and "%" in a name as wildcards, and so returns more pipelines.
+    pipelines: list[PipelineStateInfo] = yield from read_all_items(
+        list_pipelines(name=pipeline_name)
+    )
+    ids = [one["pipeline_id"] for one in pipelines if one.get("name") == pipeline_name]
+    if len(ids) > 1:
+        raise DuplicateNameError("pipeline", pipeline_name, ids)
     return ids[0] if ids else None
 
 
@@ -172,7 +192,8 @@ def wait_for_run(target: Target, *, polling_period: Callable[[], float], log: Lo
     :param target: the job, and the earliest start of its run.
     :param polling_period: returns the seconds to the next poll.
     :param log: the task's logger.
-    :raises ValueError: no job or several jobs have the name.
+    :raises ValueError: no job has the name.
+    :raises DuplicateNameError: several jobs have the name.
     """
     job_id = target.job_id
     if job_id is None:

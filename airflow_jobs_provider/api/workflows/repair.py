@@ -18,7 +18,14 @@ from airflow_jobs_provider.api.workflows.follow import read_run
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
 
-__all__ = ["is_repairable", "repair_once", "repaired_at", "repairs_of", "run_parameters"]
+__all__ = [
+    "is_repairable",
+    "latest_repair_id",
+    "repair_once",
+    "repaired_at",
+    "repairs_of",
+    "run_parameters",
+]
 
 
 # A run that succeeded with failures has failed tasks, which are repaired if it counts as failed.
@@ -72,7 +79,7 @@ def repair_once(
         **run_parameters(run),
     }
     if repairs:
-        request["latest_repair_id"] = repairs[-1]["id"]
+        request["latest_repair_id"] = latest_repair_id(run)
     try:
         repair_id = yield repair_run(request)
     except BadRequestError:
@@ -113,6 +120,12 @@ def repairs_of(run: Run) -> list[Mapping[str, Any]]:
     """Return the repairs of a run, oldest first."""
     history = run.get("repair_history") or ()
     return [item for item in history if item.get("type") != "ORIGINAL" and item.get("id")]
+
+
+def latest_repair_id(run: Run) -> int | None:
+    """Return the id of the latest repair of a run; None if it was not repaired."""
+    repairs = repairs_of(run)
+    return int(repairs[-1]["id"]) if repairs else None
 
 
 def run_parameters(run: Run) -> dict[str, Any]:
