@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_jobs_provider.api.errors import APIStatusError, JobsAPIError
 from airflow_jobs_provider.api.states import RunStatus
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.errors import JobsAPIError
     from airflow_jobs_provider.api.states import RunState
     from airflow_jobs_provider.api.workflows.outputs import TaskOutput
 
-__all__ = ["DatabricksRunFailedError", "DatabricksRunTimeoutError", "airflow_exceptions"]
+__all__ = [
+    "DatabricksApiError",
+    "DatabricksRunFailedError",
+    "DatabricksRunTimeoutError",
+    "airflow_exceptions",
+]
+
+DatabricksApiError = APIStatusError
+"""An error response of the service, under its name in the official provider."""
 
 
 class DatabricksRunFailedError(AirflowException):
@@ -78,37 +86,50 @@ class DatabricksRunTimeoutError(AirflowException):
 
 
 @contextmanager
-def airflow_exceptions() -> Iterator[None]:
-    """Raise errors of the Jobs API as exceptions of Airflow; ``is_final`` decides on retries.
+def airflow_exceptions(*, fail_without_retry: bool = True) -> Iterator[None]:
+    """Turn errors of the Jobs API into exceptions of Airflow as well.
 
-    The exception has two base classes. It is caught as the error's own class, such as
-    :class:`~airflow_jobs_provider.api.errors.ServerError`, and keeps its attributes. It is also
-    caught as an AirflowException, or as an AirflowFailException if the error is final.
+    The error stays the same object, with its attributes, traceback and cause. It gets a class with
+    two bases: its own, such as :class:`~airflow_jobs_provider.api.errors.ServerError`, and one of
+    Airflow's.
 
+    :param fail_without_retry: whether a final error becomes an AirflowFailException, as in an
+        operator; default True. False leaves the task's retries to the caller, as in the hook.
     :raises AirflowFailException: the same request can never succeed. Airflow does not retry.
     :raises AirflowException: any other error of the API. The DAG's ``retries`` decide.
     """
-    from airflow_jobs_provider.api.errors import JobsAPIError
-
     try:
         yield
     except JobsAPIError as error:
-        if isinstance(error, AirflowException):
-            raise
-        # "from None": a chained trace would only repeat the message.
-        raise _as_airflow_exception(error) from None
-
-
-def _as_airflow_exception(error: JobsAPIError) -> AirflowException:
-    of_api: Any = type(error)
-    kind = _class_of_both(of_api, AirflowFailException if error.is_final else AirflowException)
-    both = kind.__new__(kind, *error.args)
-    both.__dict__.update(vars(error))
-    return cast("AirflowException", both)
+        is_final = fail_without_retry and error.is_final
+        of_airflow = AirflowFailException if is_final else AirflowException
+        if not isinstance(error, of_airflow):
+            error.__class__ = _class_of_both(_class_of_api(error), of_airflow)
+        raise
 
 
 @cache
-def _class_of_both(kind: Any, of_airflow: Any) -> Any:
+def _class_of_both(of_api: Any, of_airflow: Any) -> Any:
     """Return a class with both bases, under the name of the API's error."""
-    facts = {"__module__": kind.__module__, "__doc__": kind.__doc__}
-    return type(kind.__name__, (kind, of_airflow), facts)
+    facts = {"__module__": of_api.__module__, "__doc__": of_api.__doc__, "__reduce__": _reduce}
+    return type(of_api.__name__, (of_api, of_airflow), facts)
+
+
+def _class_of_api(error: JobsAPIError) -> Any:
+    kind = type(error)
+    return kind.__bases__[0] if issubclass(kind, AirflowException) else kind
+
+
+def _reduce(error: JobsAPIError) -> tuple[Any, ...]:
+    # The class is made at run time, so pickle cannot import it.
+    of_api, of_airflow = type(error).__bases__
+    return _restore, (of_api, of_airflow, error.args, error.__dict__.copy())
+
+
+def _restore(
+    of_api: Any, of_airflow: Any, args: tuple[Any, ...], attributes: Mapping[str, Any]
+) -> Any:
+    kind = _class_of_both(of_api, of_airflow)
+    error = kind.__new__(kind, *args)
+    error.__dict__.update(attributes)
+    return error

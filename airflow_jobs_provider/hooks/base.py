@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypedDict, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_jobs_provider.exceptions import airflow_exceptions
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth import Credentials
@@ -15,10 +17,12 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.endpoints import Call, Page
     from airflow_jobs_provider.api.proxies import Proxies
     from airflow_jobs_provider.api.retry import RetryPolicy
+    from airflow_jobs_provider.api.workflows.base import Workflow
     from airflow_jobs_provider.hooks.connection import WorkspaceAccess
 
 __all__ = ["DatabricksJobsBaseHook"]
 
+P = ParamSpec("P")
 T = TypeVar("T")
 _DEFAULT_TIMEOUT_SECONDS = 60.0
 
@@ -59,6 +63,8 @@ class DatabricksJobsBaseHook(BaseHook):
         validate: bool = True,
     ) -> None:
         super().__init__()
+        if retry_limit is not None and retry_limit < 1:
+            raise ValueError(f"retry_limit must be 1 or more; it is {retry_limit}")
         self.databricks_conn_id = databricks_conn_id
         self.timeout_seconds = timeout_seconds
         self.retry_limit = retry_limit
@@ -67,6 +73,8 @@ class DatabricksJobsBaseHook(BaseHook):
         self.caller = caller
         self.validate = validate
         self._blocking_client: JobsClient | None = None
+        self._opened_client: AsyncJobsClient | None = None
+        self._exit_stack = AsyncExitStack()
 
     @property
     def client(self) -> JobsClient:
@@ -113,6 +121,29 @@ class DatabricksJobsBaseHook(BaseHook):
         async with AsyncJobsClient(**arguments, renew_credentials=renew_credentials) as client:
             yield client
 
+    async def __aenter__(self) -> Self:
+        """Open one client for all ``a_`` methods; without it each call opens a client."""
+        if self._opened_client is not None:
+            raise RuntimeError("the hook is open already")
+        stack = AsyncExitStack()
+        with _airflow_exceptions():
+            self._opened_client = await stack.enter_async_context(self.async_client())
+        self._exit_stack = stack
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        """Close the client."""
+        self._opened_client = None
+        await self._exit_stack.aclose()
+
+    @asynccontextmanager
+    async def _any_async_client(self) -> AsyncIterator[AsyncJobsClient]:
+        if self._opened_client is not None:
+            yield self._opened_client
+            return
+        async with self.async_client() as client:
+            yield client
+
     def retry_policy(self) -> RetryPolicy:
         """Return the retry policy of this hook's calls."""
         from airflow_jobs_provider.api.retry import RetryPolicy
@@ -143,15 +174,75 @@ class DatabricksJobsBaseHook(BaseHook):
 
         :param call: the call.
         :param retries: retry policy for this call; default :meth:`retry_policy`.
-        :raises JobsAPIError: the call failed, after retries.
+        :raises JobsAPIError: the call failed, after retries. It is an AirflowException as well.
         """
-        client = self.client
-        return client.send(self._checked(call, client), retries=retries)
+        with _airflow_exceptions():
+            client = self.client
+            return client.send(self._checked(call, client), retries=retries)
 
     async def a_send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
         """Do what :meth:`send` does, from asyncio."""
-        async with self.async_client() as client:
-            return await client.send(self._checked(call, client), retries=retries)
+        with _airflow_exceptions():
+            async with self._any_async_client() as client:
+                return await client.send(self._checked(call, client), retries=retries)
+
+    # The methods below make the calls that they send. So each error of a method of the hook, also
+    # that of an unusable argument, is an AirflowException as well.
+
+    def _send(self, make: Callable[P, Call[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        with _airflow_exceptions():
+            return self.send(make(*args, **kwargs))
+
+    async def _a_send(self, make: Callable[P, Call[T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        with _airflow_exceptions():
+            return await self.a_send(make(*args, **kwargs))
+
+    def _send_all(
+        self, make: Callable[P, list[Call[Any]]], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        with _airflow_exceptions():
+            client = self.client
+            for call in self._all_checked(make(*args, **kwargs), client):
+                client.send(call)
+
+    async def _a_send_all(
+        self, make: Callable[P, list[Call[Any]]], *args: P.args, **kwargs: P.kwargs
+    ) -> None:
+        with _airflow_exceptions():
+            async with self._any_async_client() as client:
+                for call in self._all_checked(make(*args, **kwargs), client):
+                    await client.send(call)
+
+    def _iterate(
+        self, make: Callable[P, Call[Page[T]]], *args: P.args, **kwargs: P.kwargs
+    ) -> Iterator[T]:
+        with _airflow_exceptions():
+            client = self.client
+            items = client.iterate(self._checked(make(*args, **kwargs), client))
+        return _with_airflow_exceptions(items)
+
+    async def _a_iterate(
+        self, make: Callable[P, Call[Page[T]]], *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[T]:
+        with _airflow_exceptions():
+            async with self._any_async_client() as client:
+                async for item in client.iterate(self._checked(make(*args, **kwargs), client)):
+                    yield item
+
+    def _run(self, workflow: Workflow[T], first_call: Call[Any] | None = None) -> T:
+        """Run a workflow; check its first call before, if given."""
+        with _airflow_exceptions():
+            client = self.client
+            if first_call is not None:
+                self._checked(first_call, client)
+            return client.run(workflow, without_deadline=False)
+
+    async def _a_run(self, workflow: Workflow[T], first_call: Call[Any] | None = None) -> T:
+        with _airflow_exceptions():
+            async with self._any_async_client() as client:
+                if first_call is not None:
+                    self._checked(first_call, client)
+                return await client.run(workflow, without_deadline=False)
 
     def _checked(self, call: Call[T], client: BaseClient) -> Call[T]:
         if self.validate:
@@ -165,20 +256,21 @@ class DatabricksJobsBaseHook(BaseHook):
             client.version_of(call)
         return checked
 
-    def _iterate(self, call: Call[Page[T]]) -> Iterator[T]:
-        client = self.client
-        return client.iterate(self._checked(call, client))
-
-    async def _a_iterate(self, call: Call[Page[T]]) -> AsyncIterator[T]:
-        async with self.async_client() as client:
-            async for item in client.iterate(self._checked(call, client)):
-                yield item
-
     def close(self) -> None:
         """Close the hook's connections to the workspace; the next call opens new ones."""
         if self._blocking_client is not None:
             self._blocking_client.close()
             self._blocking_client = None
+
+
+def _airflow_exceptions() -> AbstractContextManager[None]:
+    # A user's task that calls the hook decides itself whether it is retried.
+    return airflow_exceptions(fail_without_retry=False)
+
+
+def _with_airflow_exceptions(items: Iterator[T]) -> Iterator[T]:
+    with _airflow_exceptions():
+        yield from items
 
 
 def _import_async_dependencies() -> None:

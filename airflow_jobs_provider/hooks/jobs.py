@@ -1,45 +1,41 @@
 """DatabricksJobsHook: the Jobs API for the workspace of an Airflow connection.
 
-Every endpoint has a blocking method, and one with the prefix ``a_`` for asyncio. Each method only
-sends a call of :mod:`airflow_jobs_provider.api.endpoints`, or runs a workflow of
-:mod:`airflow_jobs_provider.api.workflows`. :mod:`airflow_jobs_provider.hooks.base` makes the
-clients.
+Each method has a blocking form, and one with the prefix ``a_`` for asyncio.
+
+* :mod:`airflow_jobs_provider.hooks.base` makes the clients and sends calls.
+* :mod:`airflow_jobs_provider.hooks.endpoints` has a method for each endpoint.
+* This module has what takes several requests, or reads a part of an endpoint's response.
+
+The names, parameters and results are those of the official provider's ``DatabricksHook``, as far as
+they concern jobs.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow_jobs_provider.api import endpoints
-from airflow_jobs_provider.api.states import RunState
-from airflow_jobs_provider.api.workflows.find import find_job_id
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
+from airflow_jobs_provider.api.versions import LATEST_API_VERSION
+from airflow_jobs_provider.api.workflows.find import find_job_id, find_pipeline_id
 from airflow_jobs_provider.api.workflows.follow import whole_run
 from airflow_jobs_provider.api.workflows.outputs import TaskOutput, read_outputs
-from airflow_jobs_provider.api.workflows.permissions import (
-    create_with_permissions,
-    reset_with_permissions,
-    update_with_permissions,
-)
-from airflow_jobs_provider.hooks.base import DatabricksJobsBaseHook
+from airflow_jobs_provider.api.workflows.repair import latest_repair_id
+from airflow_jobs_provider.hooks.endpoints import DatabricksJobsEndpointsHook
 from airflow_jobs_provider.hooks.form import connection_form_widgets, ui_field_behaviour
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.schema.types import (
-        CreateRequest,
-        Job,
-        JobSettings,
-        Run,
-        RunNowRequest,
-        RunsGetOutputResponse,
-        RunsSubmitRequest,
-        ViewItem,
-    )
+    from airflow.sdk import Connection
 
-__all__ = ["DatabricksJobsHook"]
+    from airflow_jobs_provider.api.schema.types import Run, RunTask
+    from airflow_jobs_provider.api.workflows.base import Workflow
+
+__all__ = ["DatabricksHook", "DatabricksJobsHook", "RunLifeCycleState", "RunState"]
 
 
-class DatabricksJobsHook(DatabricksJobsBaseHook):
+class DatabricksJobsHook(DatabricksJobsEndpointsHook):
     """Client of the Jobs API for the workspace of an Airflow connection.
 
     ::
@@ -77,303 +73,125 @@ class DatabricksJobsHook(DatabricksJobsBaseHook):
         """Return labels and placeholders of the connection form (Airflow before 3.2)."""
         return ui_field_behaviour()
 
-    # -- endpoints, blocking -----------------------------------------------------------------------
+    # -- a run -----------------------------------------------------------------------------------
 
-    def create_job(self, json: CreateRequest | Mapping[str, Any]) -> int:
-        """Create a job and return its job_id (reference: "Create").
-
-        :param json: the settings of the job, and optionally its ``access_control_list``.
-        """
-        return self.send(create_with_permissions(json))
-
-    def list_jobs(
-        self, limit: int | None = None, offset: int | None = None, name: str | None = None
-    ) -> Iterator[Job]:
-        """Yield the jobs of the workspace; pages are read as needed (reference: "List").
-
-        :param limit: jobs on a page; default that of the service.
-        :param offset: jobs to skip; default 0.
-        :param name: only jobs with this name (API 2.1 and later; others ignore it); default all.
-        """
-        return self._iterate(endpoints.list_jobs(limit=limit, offset=offset, name=name))
-
-    def get_job(self, job_id: int) -> Job:
-        """Return a job with its settings (reference: "Get").
-
-        :param job_id: the job.
-        """
-        return self.send(endpoints.get_job(job_id))
-
-    def reset_job(self, job_id: int, json: JobSettings | Mapping[str, Any]) -> None:
-        """Overwrite all settings of a job (reference: "Reset").
-
-        :param job_id: the job.
-        :param json: the settings. An ``access_control_list`` among them is added to the job's
-            permissions before the reset.
-        """
-        client = self.client
-        for call in self._all_checked(reset_with_permissions(job_id, json), client):
-            client.send(call)
-
-    def update_job(
-        self,
-        job_id: int,
-        json: JobSettings | Mapping[str, Any] | None = None,
-        fields_to_remove: Iterable[str] | None = None,
-    ) -> None:
-        """Replace or remove some settings of a job (reference: "Update").
-
-        :param job_id: the job.
-        :param json: the settings to replace; default none. An ``access_control_list`` among them is
-            added to the job's permissions before the update.
-        :param fields_to_remove: names of the top-level settings to remove; default none.
-        """
-        client = self.client
-        calls = update_with_permissions(job_id, json, fields_to_remove)
-        for call in self._all_checked(calls, client):
-            client.send(call)
-
-    def update_job_permission(self, job_id: int, json: Mapping[str, Any]) -> dict[str, Any]:
-        """Add permissions of a job and return all of them (Permissions API).
-
-        :param job_id: the job.
-        :param json: ``access_control_list``; permissions of others stay.
-        """
-        return self.send(endpoints.update_job_permission(job_id, json))
-
-    def delete_job(self, job_id: int) -> None:
-        """Delete a job (reference: "Delete").
-
-        :param job_id: the job.
-        """
-        self.send(endpoints.delete_job(job_id))
-
-    def run_now(self, json: RunNowRequest | Mapping[str, Any]) -> int:
-        """Run a job now and return the run_id (reference: "Run now").
-
-        Retries start no second run.
-
-        :param json: ``job_id``, at most one kind of parameters, and ``idempotency_token``; default
-            a random token.
-        """
-        return self.send(endpoints.run_now(json))
-
-    def submit_run(self, json: RunsSubmitRequest | Mapping[str, Any]) -> int:
-        """Submit a one-time run and return its run_id (reference: "Runs submit").
-
-        Retries start no second run.
-
-        :param json: the run, and ``idempotency_token``; default a random token.
-        """
-        return self.send(endpoints.submit_run(json))
-
-    def list_runs(
-        self,
-        active_only: bool | None = None,
-        completed_only: bool | None = None,
-        job_id: int | None = None,
-        offset: int | None = None,
-        limit: int | None = None,
-        run_type: str | None = None,
-    ) -> Iterator[Run]:
-        """Yield runs, latest start first; pages are read as needed (reference: "Runs list").
-
-        :param active_only: only runs that have not ended; excludes ``completed_only``; default
-            False.
-        :param completed_only: only runs that have ended; default False.
-        :param job_id: only runs of this job; default all.
-        :param offset: runs to skip; default 0.
-        :param limit: runs on a page, not runs in all; default 20; 0 for the service's maximum.
-        :param run_type: ``JOB_RUN``, ``WORKFLOW_RUN`` or ``SUBMIT_RUN``; default all.
-        """
-        return self._iterate(
-            endpoints.list_runs(
-                active_only=active_only,
-                completed_only=completed_only,
-                job_id=job_id,
-                offset=offset,
-                limit=limit,
-                run_type=run_type,
-            )
-        )
-
-    def get_run(self, run_id: int) -> Run:
-        """Return a run: state, all tasks, times, page (reference: "Runs get").
+    def get_job_id(self, run_id: int) -> int:
+        """Return the job of a run.
 
         :param run_id: the run.
+        :raises UnexpectedResponseError: the service names no job.
         """
-        client = self.client
-        self._checked(endpoints.get_run(run_id), client)
-        return client.run(whole_run(run_id), without_deadline=False)
+        return self._send(endpoints.get_job_id_of_run, run_id)
 
-    def export_run(self, run_id: int, views_to_export: str | None = None) -> list[ViewItem]:
-        """Return the HTML views of a notebook run (reference: "Runs export").
-
-        :param run_id: the run of the notebook task.
-        :param views_to_export: ``CODE``, ``DASHBOARDS`` or ``ALL``; default ``CODE``.
-        """
-        return self.send(endpoints.export_run(run_id, views_to_export))
-
-    def cancel_run(self, run_id: int) -> None:
-        """Cancel a run asynchronously (reference: "Runs cancel").
-
-        :param run_id: the run.
-        """
-        self.send(endpoints.cancel_run(run_id))
-
-    def cancel_all_runs(self, job_id: int) -> None:
-        """Cancel all active runs of a job asynchronously (reference: "Runs cancel all").
-
-        :param job_id: the job.
-        """
-        self.send(endpoints.cancel_all_runs(job_id))
-
-    def get_run_output(self, run_id: int) -> RunsGetOutputResponse:
-        """Return output, error and metadata of a task run (reference: "Runs get output").
-
-        :param run_id: the run of the task.
-        """
-        return self.send(endpoints.get_run_output(run_id))
-
-    def delete_run(self, run_id: int) -> None:
-        """Delete a run that is not active (reference: "Runs delete").
-
-        :param run_id: the run.
-        """
-        self.send(endpoints.delete_run(run_id))
-
-    def repair_run(self, json: Mapping[str, Any]) -> int:
-        """Repair a run that has ended and return the repair's id (API 2.1 and later).
-
-        :param json: ``run_id``, ``rerun_all_failed_tasks`` or ``rerun_tasks``, the parameters, and
-            ``latest_repair_id`` if the run was repaired before.
-        """
-        return self.send(endpoints.repair_run(json))
-
-    # -- endpoints, asyncio ------------------------------------------------------------------------
-
-    async def a_create_job(self, json: CreateRequest | Mapping[str, Any]) -> int:
-        """Do what :meth:`create_job` does, from asyncio."""
-        return await self.a_send(create_with_permissions(json))
-
-    def a_list_jobs(
-        self, limit: int | None = None, offset: int | None = None, name: str | None = None
-    ) -> AsyncIterator[Job]:
-        """Do what :meth:`list_jobs` does, from asyncio."""
-        return self._a_iterate(endpoints.list_jobs(limit=limit, offset=offset, name=name))
-
-    async def a_get_job(self, job_id: int) -> Job:
-        """Do what :meth:`get_job` does, from asyncio."""
-        return await self.a_send(endpoints.get_job(job_id))
-
-    async def a_reset_job(self, job_id: int, json: JobSettings | Mapping[str, Any]) -> None:
-        """Do what :meth:`reset_job` does, from asyncio."""
-        async with self.async_client() as client:
-            for call in self._all_checked(reset_with_permissions(job_id, json), client):
-                await client.send(call)
-
-    async def a_update_job(
-        self,
-        job_id: int,
-        json: JobSettings | Mapping[str, Any] | None = None,
-        fields_to_remove: Iterable[str] | None = None,
-    ) -> None:
-        """Do what :meth:`update_job` does, from asyncio."""
-        calls = update_with_permissions(job_id, json, fields_to_remove)
-        async with self.async_client() as client:
-            for call in self._all_checked(calls, client):
-                await client.send(call)
-
-    async def a_update_job_permission(self, job_id: int, json: Mapping[str, Any]) -> dict[str, Any]:
-        """Do what :meth:`update_job_permission` does, from asyncio."""
-        return await self.a_send(endpoints.update_job_permission(job_id, json))
-
-    async def a_delete_job(self, job_id: int) -> None:
-        """Do what :meth:`delete_job` does, from asyncio."""
-        await self.a_send(endpoints.delete_job(job_id))
-
-    async def a_run_now(self, json: RunNowRequest | Mapping[str, Any]) -> int:
-        """Do what :meth:`run_now` does, from asyncio."""
-        return await self.a_send(endpoints.run_now(json))
-
-    async def a_submit_run(self, json: RunsSubmitRequest | Mapping[str, Any]) -> int:
-        """Do what :meth:`submit_run` does, from asyncio."""
-        return await self.a_send(endpoints.submit_run(json))
-
-    def a_list_runs(
-        self,
-        active_only: bool | None = None,
-        completed_only: bool | None = None,
-        job_id: int | None = None,
-        offset: int | None = None,
-        limit: int | None = None,
-        run_type: str | None = None,
-    ) -> AsyncIterator[Run]:
-        """Do what :meth:`list_runs` does, from asyncio."""
-        return self._a_iterate(
-            endpoints.list_runs(
-                active_only=active_only,
-                completed_only=completed_only,
-                job_id=job_id,
-                offset=offset,
-                limit=limit,
-                run_type=run_type,
-            )
-        )
-
-    async def a_get_run(self, run_id: int) -> Run:
-        """Do what :meth:`get_run` does, from asyncio."""
-        async with self.async_client() as client:
-            self._checked(endpoints.get_run(run_id), client)
-            return await client.run(whole_run(run_id), without_deadline=False)
-
-    async def a_export_run(self, run_id: int, views_to_export: str | None = None) -> list[ViewItem]:
-        """Do what :meth:`export_run` does, from asyncio."""
-        return await self.a_send(endpoints.export_run(run_id, views_to_export))
-
-    async def a_cancel_run(self, run_id: int) -> None:
-        """Do what :meth:`cancel_run` does, from asyncio."""
-        await self.a_send(endpoints.cancel_run(run_id))
-
-    async def a_cancel_all_runs(self, job_id: int) -> None:
-        """Do what :meth:`cancel_all_runs` does, from asyncio."""
-        await self.a_send(endpoints.cancel_all_runs(job_id))
-
-    async def a_get_run_output(self, run_id: int) -> RunsGetOutputResponse:
-        """Do what :meth:`get_run_output` does, from asyncio."""
-        return await self.a_send(endpoints.get_run_output(run_id))
-
-    async def a_delete_run(self, run_id: int) -> None:
-        """Do what :meth:`delete_run` does, from asyncio."""
-        await self.a_send(endpoints.delete_run(run_id))
-
-    async def a_repair_run(self, json: Mapping[str, Any]) -> int:
-        """Do what :meth:`repair_run` does, from asyncio."""
-        return await self.a_send(endpoints.repair_run(json))
-
-    # -- beyond the endpoints ------------------------------------------------------------------
+    async def a_get_job_id(self, run_id: int) -> int:
+        """Do what :meth:`get_job_id` does, from asyncio."""
+        return await self._a_send(endpoints.get_job_id_of_run, run_id)
 
     def get_run_state(self, run_id: int) -> RunState:
         """Return the state of a run (reference: "RunState").
 
         :param run_id: the run.
         """
-        return RunState.from_run(self.get_run(run_id))
+        run = self._send(endpoints.get_run, run_id)
+        return RunState.from_run(run)
 
     async def a_get_run_state(self, run_id: int) -> RunState:
         """Do what :meth:`get_run_state` does, from asyncio."""
-        return RunState.from_run(await self.a_get_run(run_id))
+        run = await self._a_send(endpoints.get_run, run_id)
+        return RunState.from_run(run)
+
+    def get_run_state_str(self, run_id: int) -> str:
+        """Return the state of a run as one line of text.
+
+        :param run_id: the run.
+        """
+        return _state_text(self.get_run_state(run_id))
+
+    async def a_get_run_state_str(self, run_id: int) -> str:
+        """Do what :meth:`get_run_state_str` does, from asyncio."""
+        return _state_text(await self.a_get_run_state(run_id))
+
+    def get_run_state_lifecycle(self, run_id: int) -> str:
+        """Return the life cycle state of a run, such as ``RUNNING``.
+
+        :param run_id: the run.
+        """
+        return self.get_run_state(run_id).life_cycle_state
+
+    async def a_get_run_state_lifecycle(self, run_id: int) -> str:
+        """Do what :meth:`get_run_state_lifecycle` does, from asyncio."""
+        return (await self.a_get_run_state(run_id)).life_cycle_state
+
+    def get_run_state_result(self, run_id: int) -> str:
+        """Return the result state of a run, such as ``SUCCESS``; empty while it is active.
+
+        :param run_id: the run.
+        """
+        return self.get_run_state(run_id).result_state
+
+    async def a_get_run_state_result(self, run_id: int) -> str:
+        """Do what :meth:`get_run_state_result` does, from asyncio."""
+        return (await self.a_get_run_state(run_id)).result_state
+
+    def get_run_state_message(self, run_id: int) -> str:
+        """Return the service's description of a run's state; may be empty.
+
+        :param run_id: the run.
+        """
+        return self.get_run_state(run_id).state_message
+
+    async def a_get_run_state_message(self, run_id: int) -> str:
+        """Do what :meth:`get_run_state_message` does, from asyncio."""
+        return (await self.a_get_run_state(run_id)).state_message
 
     def get_run_page_url(self, run_id: int) -> str:
         """Return the URL of a run's page; empty if the service gives none.
 
         :param run_id: the run.
         """
-        return str(self.get_run(run_id).get("run_page_url") or "")
+        return _page_url(self._send(endpoints.get_run, run_id))
 
     async def a_get_run_page_url(self, run_id: int) -> str:
         """Do what :meth:`get_run_page_url` does, from asyncio."""
-        return str((await self.a_get_run(run_id)).get("run_page_url") or "")
+        return _page_url(await self._a_send(endpoints.get_run, run_id))
+
+    def get_run_tasks(self, run_id: int) -> list[RunTask]:
+        """Return the tasks of a run, one entry for each attempt of a task.
+
+        Version 2.0 of the API does not list the only task of a run, so a later version is asked.
+
+        :param run_id: the run.
+        """
+        return _tasks(self._run(_run_with_tasks(run_id), endpoints.get_run(run_id)))
+
+    async def a_get_run_tasks(self, run_id: int) -> list[RunTask]:
+        """Do what :meth:`get_run_tasks` does, from asyncio."""
+        return _tasks(await self._a_run(_run_with_tasks(run_id), endpoints.get_run(run_id)))
+
+    def get_latest_repair_id(self, run_id: int) -> int | None:
+        """Return the id of a run's latest repair; None if it was not repaired.
+
+        :param run_id: the run.
+        """
+        return latest_repair_id(self._send(endpoints.get_run, run_id, include_history=True))
+
+    async def a_get_latest_repair_id(self, run_id: int) -> int | None:
+        """Do what :meth:`get_latest_repair_id` does, from asyncio."""
+        run = await self._a_send(endpoints.get_run, run_id, include_history=True)
+        return latest_repair_id(run)
+
+    def get_outputs(self, run: Run | Mapping[str, Any]) -> list[TaskOutput]:
+        """Return the outputs of a run that has ended, one for each task.
+
+        :param run: the run, from :meth:`get_run`.
+        """
+        return self._run(read_outputs(run))
+
+    async def a_get_outputs(self, run: Run | Mapping[str, Any]) -> list[TaskOutput]:
+        """Do what :meth:`get_outputs` does, from asyncio."""
+        return await self._a_run(read_outputs(run))
+
+    # -- ids by name -----------------------------------------------------------------------------
 
     def find_job_id_by_name(self, job_name: str) -> int | None:
         """Return the id of the job with exactly this name; None if there is none.
@@ -381,26 +199,36 @@ class DatabricksJobsHook(DatabricksJobsBaseHook):
         It takes one request if the service filters by name, else all pages of the list.
 
         :param job_name: the name.
-        :raises ValueError: several jobs have the name; the message has their ids.
+        :raises DuplicateNameError: several jobs have the name; the message has their ids.
         """
-        return self.client.run(find_job_id(job_name), without_deadline=False)
+        return self._run(find_job_id(job_name))
 
     async def a_find_job_id_by_name(self, job_name: str) -> int | None:
         """Do what :meth:`find_job_id_by_name` does, from asyncio."""
-        async with self.async_client() as client:
-            return await client.run(find_job_id(job_name), without_deadline=False)
+        return await self._a_run(find_job_id(job_name))
 
-    def get_outputs(self, run: Run | Mapping[str, Any]) -> list[TaskOutput]:
-        """Return the outputs of a run that has ended, one for each task.
+    def find_pipeline_id_by_name(self, pipeline_name: str) -> str | None:
+        """Return the id of the pipeline with exactly this name; None if there is none.
 
-        :param run: the run, from :meth:`get_run`.
+        :param pipeline_name: the name.
+        :raises DuplicateNameError: several pipelines have the name; the message has their ids.
         """
-        return self.client.run(read_outputs(run), without_deadline=False)
+        return self._run(find_pipeline_id(pipeline_name))
 
-    async def a_get_outputs(self, run: Run | Mapping[str, Any]) -> list[TaskOutput]:
-        """Do what :meth:`get_outputs` does, from asyncio."""
-        async with self.async_client() as client:
-            return await client.run(read_outputs(run), without_deadline=False)
+    async def a_find_pipeline_id_by_name(self, pipeline_name: str) -> str | None:
+        """Do what :meth:`find_pipeline_id_by_name` does, from asyncio."""
+        return await self._a_run(find_pipeline_id(pipeline_name))
+
+    # -- the connection --------------------------------------------------------------------------
+
+    def get_conn(self) -> Connection:
+        """Return the Airflow connection."""
+        return self.get_connection(self.databricks_conn_id)
+
+    @property
+    def host(self) -> str:
+        """The host name of the workspace."""
+        return urlsplit(self.client.base_url).hostname or ""
 
     def test_connection(self) -> tuple[bool, str]:
         """Check host and credentials by listing one run, which any user may do.
@@ -416,3 +244,23 @@ class DatabricksJobsHook(DatabricksJobsBaseHook):
         except (JobsAPIError, ValueError) as error:
             return False, str(error)
         return True, f"Connected to {client.base_url}: the Jobs API answers."
+
+
+DatabricksHook = DatabricksJobsHook
+"""The hook under its name in the official provider."""
+
+
+def _state_text(state: RunState) -> str:
+    return f"State: {state.life_cycle_state}. Result: {state.result_state}. {state.state_message}"
+
+
+def _page_url(run: Run) -> str:
+    return str(run.get("run_page_url") or "")
+
+
+def _run_with_tasks(run_id: int) -> Workflow[Run]:
+    return whole_run(run_id, api_version=LATEST_API_VERSION)
+
+
+def _tasks(run: Run) -> list[RunTask]:
+    return run.get("tasks") or []

@@ -213,34 +213,6 @@ def test_a_request_that_can_never_succeed_is_told_by_the_last_token(
     assert paths(server) == ["runs/submit"] * 2
 
 
-def test_every_error_of_the_api_reaches_user_code_as_both_kinds() -> None:
-    """For each class of the tree: its own class, its facts, and Airflow's."""
-    from airflow_jobs_provider.exceptions import airflow_exceptions
-
-    facts: dict[str, Any] = {"status": 500, "error_code": "C", "api_message": "m"}
-    samples = [
-        errors.APIConnectionError("n", host="h"),
-        errors.CredentialsError("c"),
-        errors.InvalidRequestError("create", []),
-        errors.RateLimitError(retry_after=3, **facts),
-        errors.UnexpectedResponseError(is_page=True, **{**facts, "status": 200}),
-        errors.BadRequestError(**facts),
-    ]
-    for error in samples:
-        error.record_attempts("runs/get", 3, 4.0, outcome_unknown=True)
-        with pytest.raises(AirflowException) as caught, airflow_exceptions():
-            raise error
-        both: Any = caught.value
-        assert isinstance(both, type(error))
-        assert type(both).__name__ == type(error).__name__
-        assert vars(both) == vars(error)
-        assert (str(both), both.args) == (str(error), error.args)
-        assert isinstance(both, AirflowFailException) is error.is_final
-        with pytest.raises(type(error)) as again, airflow_exceptions():
-            raise both
-        assert again.value is both
-
-
 @pytest.mark.parametrize("kind", ["runs/submit", "run-now"])
 @pytest.mark.parametrize("validate", [True, False])
 @pytest.mark.parametrize("token", ["", " ", "None", "none", "NULL", "null\n"])

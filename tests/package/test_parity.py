@@ -9,11 +9,13 @@ import pytest
 
 from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
 from airflow_jobs_provider.hooks.base import DatabricksJobsBaseHook
+from airflow_jobs_provider.hooks.endpoints import DatabricksJobsEndpointsHook
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
 # Methods of the hook that Airflow calls, and those about the clients themselves.
 HOOK_ONLY_BLOCKING = {
     "close",
+    "get_conn",
     "get_connection_form_widgets",
     "get_ui_field_behaviour",
     "retry_policy",
@@ -42,7 +44,9 @@ def methods(*classes: type) -> dict[str, Any]:
 
 HOOK = {
     name: method
-    for name, method in methods(DatabricksJobsHook, DatabricksJobsBaseHook).items()
+    for name, method in methods(
+        DatabricksJobsHook, DatabricksJobsEndpointsHook, DatabricksJobsBaseHook
+    ).items()
     if name != "async_client" and name not in HOOK_ONLY_BLOCKING
 }
 BLOCKING = {name for name in HOOK if not name.startswith("a_")}
@@ -51,7 +55,7 @@ BLOCKING = {name for name in HOOK if not name.startswith("a_")}
 def test_each_method_of_the_hook_has_both_forms() -> None:
     """No method is missing in one of the two forms."""
     assert {f"a_{name}" for name in BLOCKING} == HOOK.keys() - BLOCKING
-    assert len(BLOCKING) >= 20
+    assert len(BLOCKING) >= 30
 
 
 @pytest.mark.parametrize("name", sorted(BLOCKING))
