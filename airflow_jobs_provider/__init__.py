@@ -13,26 +13,12 @@ __all__ = ["__version__", "get_provider_info"]
 
 def get_provider_info() -> dict[str, object]:
     """Tell Airflow what this distribution brings (the ``apache_airflow_provider`` entry point)."""
-    from airflow_jobs_provider.hooks import form
-
     return {
         "package-name": "airflow-jobs-provider",
         "name": "Databricks Jobs",
         "description": "Run Databricks jobs through the Jobs API.",
         "versions": [__version__],
-        "connection-types": [
-            {
-                "connection-type": "databricks_jobs",
-                "hook-class-name": "airflow_jobs_provider.hooks.jobs.DatabricksJobsHook",
-                "hook-name": "Databricks Jobs",
-                "conn-fields": form.conn_fields(),
-                "ui-field-behaviour": {
-                    "hidden-fields": form.HIDDEN_FIELDS,
-                    "relabeling": form.RELABELING,
-                    "placeholders": form.PLACEHOLDERS,
-                },
-            }
-        ],
+        "connection-types": _connection_types(),
         "hooks": [
             {
                 "integration-name": "Databricks Jobs",
@@ -59,3 +45,19 @@ def get_provider_info() -> dict[str, object]:
         ],
         "extra-links": ["airflow_jobs_provider.links.DatabricksJobRunLink"],
     }
+
+
+def _connection_types() -> list[dict[str, object]]:
+    from airflow_jobs_provider.hooks import form
+
+    hooks = "airflow_jobs_provider.hooks"
+    types = [
+        form.connection_type(
+            "databricks_jobs", "Databricks Jobs", f"{hooks}.jobs.DatabricksJobsHook"
+        )
+    ]
+    # Airflow takes the provider whose name comes first, which would be this one.
+    if not form.is_official_provider_installed():
+        hook_class = f"{hooks}.databricks.DatabricksConnectionHook"
+        types.append(form.connection_type("databricks", "Databricks", hook_class))
+    return types

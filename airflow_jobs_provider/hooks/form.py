@@ -1,8 +1,8 @@
-"""The connection form, once, for both ways in which Airflow asks for it.
+"""The connection form, for both ways in which Airflow asks for it.
 
-From 3.2 on Airflow reads it from the provider's info, before that from methods of the hook. Airflow
-reads the provider's info at every start, so this module imports nothing but the standard library.
-What the fields mean is documented in :mod:`airflow_jobs_provider.hooks.connection`.
+Airflow 3.2 and later reads it from the provider's info. Earlier versions call methods of the hook.
+Airflow reads the provider's info at every start, so this module imports only the standard library.
+:mod:`airflow_jobs_provider.hooks.connection` documents what the fields mean.
 """
 
 from __future__ import annotations
@@ -18,22 +18,78 @@ __all__ = [
     "RELABELING",
     "conn_fields",
     "connection_form_widgets",
+    "connection_type",
+    "is_official_provider_installed",
     "ui_field_behaviour",
 ]
 
 HIDDEN_FIELDS = ["schema"]
 RELABELING = {
     "host": "Workspace address",
-    "login": "User (leave empty for a token)",
-    "password": "Token or password",
+    "login": "User or client id (leave empty for a token)",
+    "password": "Token, password or client secret",
 }
-PLACEHOLDERS = {"host": "https://adb-1234567890123456.7.azuredatabricks.net"}
+PLACEHOLDERS = {
+    "host": "https://adb-1234567890123456.7.azuredatabricks.net",
+    "azure_tenant_id": "00000000-0000-0000-0000-000000000000",
+    "azure_resource_id": "/subscriptions/.../providers/Microsoft.Databricks/workspaces/...",
+    "azure_managed_identity_client_id": "00000000-0000-0000-0000-000000000000",
+    "client_id": "00000000-0000-0000-0000-000000000000",
+    "auth_type": "databricks-cli",
+    "proxies": '{"https": "http://proxy.example.com:3128"}',
+    "api_version": "2.2",
+}
 
 # Name in Extra: kind, label, description. A kind is JSON Schema's, or "password".
 # "verify" is a text, since an unticked box of a form that knows nothing of an old connection would
 # turn the check of certificates off.
 EXTRA_FIELDS: dict[str, tuple[str, str, str]] = {
     "token": ("password", "Token", "In place of the one in the password; wins over it"),
+    "service_principal_oauth": (
+        "boolean",
+        "Databricks service principal",
+        "OAuth with the client id and client secret above",
+    ),
+    "azure_tenant_id": (
+        "string",
+        "Azure tenant id",
+        "Service principal of Entra ID, with the client id and client secret above",
+    ),
+    "azure_resource_id": (
+        "string",
+        "Azure resource id",
+        "Of the workspace; needed if the Azure principal is no user of it",
+    ),
+    "use_azure_managed_identity": (
+        "boolean",
+        "Azure managed identity",
+        "The identity of the machine or pod that Airflow runs on",
+    ),
+    "azure_managed_identity_client_id": (
+        "string",
+        "Client id of the managed identity",
+        "If the machine has several; empty for its only one",
+    ),
+    "use_default_azure_credential": (
+        "boolean",
+        "Default Azure credential",
+        "What azure-identity finds: workload identity, environment, Azure CLI",
+    ),
+    "federated_k8s": (
+        "boolean",
+        "Kubernetes service account",
+        "Exchange the token of the pod's service account; needs the client id below",
+    ),
+    "client_id": (
+        "string",
+        "Client id for a token exchange",
+        "Databricks service principal that the federation policy belongs to",
+    ),
+    "auth_type": (
+        "string",
+        "Method of databricks-sdk",
+        "Any other method, by its name there; empty to choose by the fields above",
+    ),
     "verify": (
         "string",
         "TLS certificates",
@@ -60,6 +116,37 @@ EXTRA_FIELDS: dict[str, tuple[str, str, str]] = {
         "Send credentials over plain http to another machine",
     ),
 }
+
+
+def connection_type(name: str, hook_name: str, hook_class: str) -> dict[str, object]:
+    """Return a connection type in the form of a provider's info.
+
+    :param name: the connection type.
+    :param hook_name: what the form calls it.
+    :param hook_class: path of the hook's class.
+    """
+    return {
+        "connection-type": name,
+        "hook-class-name": hook_class,
+        "hook-name": hook_name,
+        "conn-fields": conn_fields(),
+        "ui-field-behaviour": {
+            "hidden-fields": HIDDEN_FIELDS,
+            "relabeling": RELABELING,
+            "placeholders": PLACEHOLDERS,
+        },
+    }
+
+
+def is_official_provider_installed() -> bool:
+    """Return whether the official provider is installed, which has the type ``databricks``."""
+    from importlib.metadata import PackageNotFoundError, distribution
+
+    try:
+        distribution("apache-airflow-providers-databricks")
+    except PackageNotFoundError:
+        return False
+    return True
 
 
 def conn_fields() -> dict[str, object]:

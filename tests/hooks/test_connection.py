@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import subprocess
-import sys
 import traceback
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -173,69 +169,3 @@ def test_an_empty_field_does_not_turn_the_check_of_certificates_off(verify: obje
     one = access(host="w.net", password="t", extra=extra)
     assert (one.verify, one.timeout_seconds, one.allow_http) == (True, None, False)
     assert one.credentials == Token("t")
-
-
-@pytest.mark.skipif(
-    version("apache-airflow").startswith(("3.0.", "3.1."))
-    and importlib.util.find_spec("flask_appbuilder") is None,
-    reason="Airflow 3.0 and 3.1 shape no form, nobody's, where Flask-AppBuilder is not installed",
-)
-def test_airflow_shows_the_form() -> None:
-    """Standard fields in the workspace's words, the extra's fields beside them, on each Airflow."""
-    code = FORM_BY_API if importlib.util.find_spec("airflow.api_fastapi") else FORM_BY_MANAGER
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", REGISTER + code],
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    form = json.loads(result.stdout.splitlines()[-1])
-    assert form["fields"] == {
-        "token": True,
-        "verify": False,
-        "proxies": False,
-        "timeout_seconds": False,
-        "api_version": False,
-        "allow_http": False,
-    }
-    assert form["host"] == "Workspace address"
-    assert form["placeholder"].startswith("https://")
-    assert form["schema_hidden"] is True
-
-
-# The package may be installed or not where the tests run; Airflow is told of it all the same.
-REGISTER = """
-import json
-from airflow.providers_manager import ProviderInfo, ProvidersManager
-import inspect
-import airflow_jobs_provider as package
-info = package.get_provider_info()
-facts = {"version": package.__version__, "data": info, "package_or_source": "package"}
-wanted = inspect.signature(ProviderInfo).parameters
-original = ProvidersManager.initialize_providers_list
-def registering(self, *args, **kwargs):
-    original(self, *args, **kwargs)
-    self._provider_dict[info["package-name"]] = ProviderInfo(
-        **{name: value for name, value in facts.items() if name in wanted})
-ProvidersManager.initialize_providers_list = registering
-"""
-FORM_BY_API = """
-from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
-(form,) = [m for m in HookMetaService.hook_meta_data() if m.connection_type == "databricks_jobs"]
-standard = form.standard_fields
-print(json.dumps({
-    "fields": {name: f["schema"].get("format") == "password"
-               for name, f in form.extra_fields.items()},
-    "host": standard.host.title, "placeholder": standard.host.placeholder,
-    "schema_hidden": standard.url_schema.hidden}))
-"""
-FORM_BY_MANAGER = """
-manager = ProvidersManager()
-behaviour = manager.field_behaviours["databricks_jobs"]
-print(json.dumps({
-    "fields": {w.field_name: w.is_sensitive
-               for name, w in manager.connection_form_widgets.items()
-               if name.startswith("extra__databricks_jobs__")},
-    "host": behaviour["relabeling"]["host"], "placeholder": behaviour["placeholders"]["host"],
-    "schema_hidden": "schema" in behaviour["hidden_fields"]}))
-"""
