@@ -385,8 +385,12 @@ def test_a_kill_during_a_request_to_airflow_is_decided_after_it(
     server.will(
         answer({"run_id": 7}), RUNNING, answer({}), answer({"run_id": 7, "state": canceled})
     )
-    with pytest.raises(AirflowException, match="killed" if is_cancelled else "Run 7 goes on"):
-        operator.execute(context_of(operator, Asking(1, max_tries)))
+    try:
+        with pytest.raises(AirflowException, match="killed" if is_cancelled else "Run 7 goes on"):
+            operator.execute(context_of(operator, Asking(1, max_tries)))
+    finally:
+        supervisors_end.shutdown(socket.SHUT_RDWR)  # so that the thread reads the end
+        supervisor.join(10)
     assert asked[0] == "GetXCom"
     assert cancelled(server) == ([7] if is_cancelled else [])
 
