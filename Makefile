@@ -35,15 +35,18 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Tests wait more than they compute, so there is one process more than a small machine has cores.
 TEST_PROCESSES ?= 3
-IN_PARALLEL = -n $(TEST_PROCESSES) --dist loadfile
+# In the order of the files: the few slow tests of a file must not come last.
+IN_PARALLEL = -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 QUICK = not slow and not standalone and not distributed and not real_clients
 # The folders of the tests that Airflow's version can make a difference to.
-TESTS_WITH_AIRFLOW = $(addprefix tests/,airflow_compat hooks operators package sensors triggers)
+TESTS_WITH_AIRFLOW = $(addprefix tests/,airflow_compat hooks operators package sensors triggers) \
+	$(addprefix --ignore=tests/,package/test_fuzz.py triggers/polling)
 # The lines besides 3.3, on which all other targets run. Whole DAGs run on those of STANDALONE_LINES.
 AIRFLOW_LINES = 2.11 3.0 3.1 3.2
 STANDALONE_LINES = 2.11 3.0
 # The Pythons on which the quick tests can be run beside the one that is found first.
 PYTHON_VERSIONS = 3.12 3.13
+TESTS ?= tests
 # Older lines warn of what newer libraries deprecate, and nobody will change them for it.
 PYTEST_OLDER = -p no:cacheprovider \
 	-W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
@@ -109,7 +112,7 @@ $(TEST_AIRFLOW): test-airflow-%:
 $(TEST_PYTHON): test-python-%:
 	@sh scripts/venv.sh .venv-py$* 3.3 dev $*
 	.venv-py$*/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" -p no:cacheprovider \
-		--ignore=tests/end_to_end $(PYTEST_ARGS)
+		--ignore=tests/end_to_end $(TESTS) $(PYTEST_ARGS)
 
 $(TEST_STANDALONE): test-standalone-%:
 	@sh scripts/venv.sh .venv-$* $* dev

@@ -35,10 +35,19 @@ export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
 # The pip that comes with Python takes twice the processor time.
 if ! {
     "$venv/bin/python" -m pip install --quiet --constraint "$constraints" --upgrade pip &&
-        "$venv/bin/python" -m pip install --quiet --constraint "$constraints" \
+        "$venv/bin/python" -m pip install --quiet --no-compile --constraint "$constraints" \
             "apache-airflow==$airflow.*" --editable ".[$extra]"
 }; then
     echo "Error: pip could not install what is needed; its own message is above." >&2
+    exit 1
+fi
+# pip would compile all modules. Only these are used, and the tests' processes, which start together,
+# would each compile them. With a home of its own, since Airflow writes its configuration there.
+if ! AIRFLOW_HOME="$(pwd)/$venv/airflow" env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -W ignore -c '
+import airflow.models.dagbag, airflow_jobs_provider.operators.jobs, airflow_jobs_provider.triggers.jobs
+' >"$venv/.imported" 2>&1; then
+    cat "$venv/.imported" >&2
+    echo "Error: Airflow $airflow does not start in $venv; Python's own message is above." >&2
     exit 1
 fi
 printf '%s' "$key" >"$venv/.installed-$extra"

@@ -49,7 +49,7 @@ class ClusterDagRun:
         except AssertionError as error:
             raise AssertionError(f"{error}, but {seen[-1]}\n{self.logs()}") from None
 
-    def until_watched(self, *, times: int = 1) -> None:
+    def until_watched(self, *, times: int = 1, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until so many triggers have begun for the task, the mapped ones included."""
 
         def is_so() -> bool:
@@ -60,18 +60,18 @@ class ClusterDagRun:
             return sum(len(begun.findall(text)) for text in texts) >= times
 
         try:
-            eventually(is_so, f"{self.run_id} is watched")
+            eventually(is_so, f"{self.run_id} is watched", seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
 
-    def until_settled(self, *, times: int = 1) -> None:
+    def until_settled(self, *, times: int = 1, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until the scheduler knows that the task has left the worker so many times.
 
         Airflow takes late news of that for the end of the next try, if there is one by then, and
         fails the task.
         """
 
-        def is_so() -> bool:
+        def settled() -> int:
             # A try that resumed, and failed, may be told late, when the next one is deferred.
             tries = {
                 tuple(re.findall(r" (?:map_index|try_number)=(-?\d+)", line))
@@ -80,9 +80,12 @@ class ClusterDagRun:
                 and f"run_id={self.run_id}," in line
                 and "state=deferred" in line
             }
-            return len(tries) >= times
+            return len(tries)
 
-        eventually(is_so, f"{self.run_id} has left the worker")
+        try:
+            eventually(lambda: settled() >= times, f"{self.run_id} has left the worker", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {settled()} of {times} times") from None
 
     def xcom(self, key: str) -> str:
         """Wait for an XCom of the task and return it."""

@@ -26,6 +26,7 @@ time.sleep(600)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_nothing_survives(tmp_path: Path, programs: list[Program], number: int) -> None:
     """However the program is stopped, no kernel survives, and the run ends INTERNAL_ERROR."""
@@ -55,6 +56,7 @@ def test_nothing_survives(tmp_path: Path, programs: list[Program], number: int) 
         assert not temporary.exists()
 
 
+@pytest.mark.slow
 def test_output_of_a_notebook_that_nobody_reads(tmp_path: Path, programs: list[Program]) -> None:
     """What a notebook's child prints goes into the notebook, not to the workspace's own output."""
     (tmp_path / "loud.py").write_text(

@@ -111,6 +111,7 @@ def test_slow_body(impatient: Api, dripping: bool) -> None:
         sending.join()
 
 
+@pytest.mark.slow
 def test_idle_connections(impatient: Api) -> None:
     """A connection is kept between requests, but not for ever, nor with half of the next one."""
     request = head(impatient, "GET /api/2.0/jobs/list")
@@ -126,6 +127,7 @@ def test_idle_connections(impatient: Api) -> None:
             assert time.monotonic() - start < 10
 
 
+@pytest.mark.slow
 def test_work_has_no_time_limit(impatient: Api) -> None:
     """A request whose work takes long is answered, however short the times for clients are."""
     other = impatient.notebook(
@@ -139,6 +141,7 @@ def test_work_has_no_time_limit(impatient: Api) -> None:
     assert output["notebook_output"]["result"] == "waited for"
 
 
+@pytest.mark.slow
 def test_slow_readers(impatient: Api) -> None:
     """An answer that is read slowly is sent to its end; one that is not read is given up."""
     body = {**CLUSTER, "notebook_task": {"notebook_path": "/x"}, "later_field": "x" * 9_000_000}
@@ -210,11 +213,13 @@ def limited(tmp_path: Path) -> Iterator[LimitedProgram]:
     program.process.communicate()
 
 
+@pytest.mark.slow
 def test_the_file_limit_is_raised(limited: LimitedProgram) -> None:
     """The workspace may open as many files as the system allows it."""
     assert Process(limited.process.pid).rlimit(resource.RLIMIT_NOFILE) == (FILES, FILES)
 
 
+@pytest.mark.slow
 def test_more_connections_than_files(limited: LimitedProgram) -> None:
     """More connections than there are files stop nothing: those that wait longest are closed."""
     process = Process(limited.process.pid)
@@ -232,6 +237,7 @@ def test_more_connections_than_files(limited: LimitedProgram) -> None:
     assert all(re.search(r"Connections are (refused|closed): ", line) for line in lines)
 
 
+@pytest.mark.slow
 def test_no_file_is_left(limited: LimitedProgram) -> None:
     """Without a file for a connection the workspace logs it once, and serves when there is one."""
     process = Process(limited.process.pid)

@@ -156,6 +156,7 @@ def test_waiting_runs_take_no_place(narrow: Api) -> None:
     assert narrow.output(job_run["run_id"])["notebook_output"]["result"] == "inner"
 
 
+@pytest.mark.slow
 def test_notebooks_started_side_by_side(narrow: Api) -> None:
     """Notebooks that one notebook starts at once queue for its place, and none of them is lost."""
     inner = narrow.notebook("dbutils.notebook.exit(dbutils.widgets.get('n'))")
@@ -176,6 +177,7 @@ def test_notebooks_started_side_by_side(narrow: Api) -> None:
     assert all(end <= start for (_, end), (start, _) in pairwise(times))
 
 
+@pytest.mark.slow
 def test_notebook_that_runs_itself(api: Api) -> None:
     """A notebook that runs itself without end is stopped before it fills the machine."""
     file = api.root / "again.py"

@@ -144,6 +144,7 @@ def test_run_magic_of_what_is_not_there(api: Api, target: str) -> None:
     assert output["error"].startswith("FileNotFoundError: ")
 
 
+@pytest.mark.slow
 def test_notebook_run_returns_the_others_exit_value(api: Api) -> None:
     """dbutils.notebook.run makes a WORKFLOW_RUN and returns its exit value, or raises."""
     greet = api.notebook("dbutils.notebook.exit('hello ' + dbutils.widgets.get('who'))")
@@ -201,6 +202,7 @@ def test_broken_notebook_file(api: Api) -> None:
     assert "broken.ipynb is not a Jupyter notebook" in api.output(run_id)["error"]
 
 
+@pytest.mark.slow
 def test_result_is_cut_at_five_megabytes(api: Api) -> None:
     """A result over 5 MB comes cut, and says so."""
     _, output = api.run_notebook("dbutils.notebook.exit('x' * (5 * 1024 * 1024 + 1))")
@@ -208,6 +210,7 @@ def test_result_is_cut_at_five_megabytes(api: Api) -> None:
     assert len(output["notebook_output"]["result"]) == 5 * 1024 * 1024
 
 
+@pytest.mark.slow
 def test_dead_kernel_fails_the_run(api: Api) -> None:
     """A notebook whose process dies fails and says so."""
     run, output = api.run_notebook("import os", "os._exit(3)")

@@ -69,8 +69,17 @@ TOO_MUCH = {
     "endless display": "while True:\n    display('x' * 100_000)",
 }
 
+# One of each way in which output reaches the meter; the others take the time of a kernel each.
+QUICK = ("print", "nested JSON", "child process", "endless")
 
-@pytest.mark.parametrize("cell", TOO_MUCH.values(), ids=TOO_MUCH)
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        pytest.param(cell, id=kind, marks=[] if kind in QUICK else pytest.mark.slow)
+        for kind, cell in TOO_MUCH.items()
+    ],
+)
 def test_cell_over_the_limit(api: Api, cell: str) -> None:
     """Whatever a cell gives out more than 8 MB of, the run fails and says why."""
     run, output = api.run_notebook("x = 1", cell)
@@ -81,6 +90,7 @@ def test_cell_over_the_limit(api: Api, cell: str) -> None:
     assert output["notebook_output"] == {}
 
 
+@pytest.mark.slow
 def test_notebook_over_the_limit(api: Api) -> None:
     """Cells within their limit that give out more than 20 MB together fail the run."""
     cells = ["print('x' * 6_000_000)"] * 3
@@ -92,6 +102,7 @@ def test_notebook_over_the_limit(api: Api) -> None:
     assert output["error"].endswith(f"exceeds limit of {20 * MIB} bytes")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wait", [False, True])
 def test_cleared_output_does_not_count(api: Api, wait: bool) -> None:
     """What a cell has cleared is not kept, and does not count."""

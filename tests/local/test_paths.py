@@ -82,6 +82,7 @@ def test_nothing_outside_is_run(linked: Api, path: str) -> None:
     assert (export.status_code, export.json()["error_code"]) == (400, "INVALID_PARAMETER_VALUE")
 
 
+@pytest.mark.slow
 def test_nothing_outside_is_included(linked: Api) -> None:
     """A notebook's ``%run`` opens nothing outside of the root either."""
     for path in ("/self", "/out", "/outer/secret", "./folder/up", "/state/kept", "/" + "x" * 300):

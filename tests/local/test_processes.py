@@ -138,6 +138,7 @@ def test_run_that_times_out(workspace: Api, kind: str) -> None:
     assert_gone(processes, seconds=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_workspace_that_is_killed(tmp_path: Path, programs: list[Program], kind: str) -> None:
     """When the workspace is killed with SIGKILL, its runs' processes end without a new start."""
@@ -147,6 +148,7 @@ def test_workspace_that_is_killed(tmp_path: Path, programs: list[Program], kind:
     assert_gone(processes)
 
 
+@pytest.mark.slow
 def test_sweep_at_the_next_start(tmp_path: Path, programs: list[Program]) -> None:
     """What outlived both workspace and supervisor is killed at the next start, and nothing else."""
     other_root, root = tmp_path / "other", tmp_path / "root"
@@ -181,6 +183,7 @@ def test_sweep_at_the_next_start(tmp_path: Path, programs: list[Program]) -> Non
         foreign.wait()
 
 
+@pytest.mark.slow
 def test_run_that_kills_its_supervisor(workspace: Api) -> None:
     """A run whose supervisor was killed fails, and its processes are found by their marker."""
     task = task_of(workspace.root, "python", ends=True)
@@ -212,6 +215,7 @@ def test_run_that_signals_its_supervisor(workspace: Api) -> None:
         assert not psutil.pid_exists(int((workspace.root / "pids" / name).read_text())), name
 
 
+@pytest.mark.slow
 def test_own_ancestors_are_spared(tmp_path: Path) -> None:
     """A workspace that was started by what a run left does not kill itself at its start."""
     code = (

@@ -256,6 +256,7 @@ def test_cancel_of_a_repair(api: Api) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_timeout_of_a_repair(api: Api) -> None:
     """A repair has the run's whole time-out for itself."""
     slow = api.python("import sys, time\ntime.sleep(float(sys.argv[1]))")
@@ -269,6 +270,7 @@ def test_timeout_of_a_repair(api: Api) -> None:
     assert api.wait(run_id)["state"]["result_state"] == "SUCCESS"
 
 
+@pytest.mark.slow
 def test_parameters_of_a_repair(api: Api) -> None:
     """A repair's parameters lie over the run's own, for that repair only."""
     path = api.notebook(

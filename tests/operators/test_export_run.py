@@ -198,6 +198,7 @@ print("RESULT", os.path.getsize(path), peak_kib() - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_bounded(server: ScriptedServer, tmp_path: Path) -> None:
     """An export of 100 MB takes less than 50 MB more than a small one, at its peak."""

@@ -193,7 +193,7 @@ CALLS: list[endpoints.Call[Any]] = [
 ]
 
 
-@examples(150)
+@examples(60)
 @given(
     call=st.sampled_from(CALLS),
     status=statuses,
@@ -286,7 +286,7 @@ class Steps:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-@examples(150)
+@examples(60)
 @given(data=st.data())
 def test_workflows(name: str, data: st.DataObject) -> None:
     """What was checked once can be relied on: nothing that uses answers fails over one."""
@@ -316,7 +316,7 @@ def test_workflows(name: str, data: st.DataObject) -> None:
 # -- the poller ----------------------------------------------------------------------------------
 
 
-@examples(25)
+@examples(12)
 @given(
     odd=st.lists(st.tuples(statuses, bodies), min_size=1, max_size=3),
     listed=st.none() | bodies,

@@ -229,6 +229,7 @@ def test_a_hundred_of_two_hundred_are_marked(cancelled: Look) -> None:
     assert supervisor.asked("GetTaskStates") <= 2
 
 
+@pytest.mark.slow
 def test_a_limit_of_requests_at_the_cancels(cancelled: Look, server: ScriptedServer) -> None:
     """Each run is cancelled, whatever the task's own retry arguments are."""
     rows = [Row("failed", number, run_id=f"run_{number}") for number in range(30)]

@@ -244,6 +244,7 @@ async def test_an_outage_is_logged_at_its_start_and_end(
     ]
 
 
+@pytest.mark.slow
 async def test_a_429_halves_the_rate(service: ManyRuns, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each 429 halves the rate of the requests, so a few of them are enough; all get their run."""
     monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 40.0)
@@ -483,6 +484,7 @@ async def test_one_run_is_read_once_per_period(
     assert service.asked["runs/get"] <= looks
 
 
+@pytest.mark.slow
 async def test_periods_that_cannot_be_kept(
     service: ManyRuns, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
