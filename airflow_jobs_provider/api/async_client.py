@@ -6,7 +6,7 @@ import asyncio
 import functools
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
@@ -152,7 +152,7 @@ class AsyncJobsClient(BaseClient):
                 request.verb,
                 yarl.URL(request.url, encoded=True),
                 data=request.body,
-                headers=self._headers(request, await self._authorization()),
+                headers=self._headers(request, await self._authentication()),
                 proxy=route.proxy,
                 ssl=ssl_setting,
                 allow_redirects=False,
@@ -217,9 +217,9 @@ class AsyncJobsClient(BaseClient):
             )
         return self._session
 
-    async def _authorization(self) -> str:
+    async def _authentication(self) -> Mapping[str, str]:
         try:
-            return await self._credentials.a_authorization()
+            return await self._credentials.a_headers()
         except JobsAPIError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever an authentication library raises

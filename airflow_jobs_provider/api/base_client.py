@@ -42,6 +42,7 @@ from airflow_jobs_provider.api.errors import (
     ProxyAuthenticationError,
     ProxyError,
     ResponseLostError,
+    TokenRefusedError,
     UnexpectedResponseError,
     is_success,
 )
@@ -215,9 +216,9 @@ class BaseClient:
             return Request(call.verb, f"{url}?{query}" if query else url, None)
         return Request(call.verb, url, encode_json(call.name, call.parameters))
 
-    def _headers(self, request: Request, authorization: str) -> dict[str, str]:
+    def _headers(self, request: Request, authentication: Mapping[str, str]) -> dict[str, str]:
         headers = {
-            "Authorization": authorization,
+            **authentication,
             "User-Agent": self._user_agent,
             "Accept": "*/*",
             "Accept-Encoding": ACCEPT_ENCODING,
@@ -372,7 +373,8 @@ class AttemptTracker:
     :ivar call: the call.
     :ivar count: attempts so far.
     :ivar outcome_unknown: whether the service may have acted on an attempt that failed.
-    :ivar was_refused: whether the latest attempt ended with a 401 or 403.
+    :ivar was_refused: whether the latest attempt ended with a 401 or 403, or with the refusal of an
+        identity service.
     """
 
     def __init__(self, call: Call[Any]) -> None:
@@ -393,7 +395,7 @@ class AttemptTracker:
 
         :param error: how the latest attempt failed.
         """
-        self.was_refused = isinstance(error, AuthenticationError)
+        self.was_refused = isinstance(error, (AuthenticationError, TokenRefusedError))
         self.outcome_unknown = self.outcome_unknown or error.outcome_unknown
         is_gone = isinstance(error, NotFoundError)
         return is_gone and self.call.missing_ok and self.outcome_unknown

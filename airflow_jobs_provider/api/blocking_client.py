@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
@@ -30,7 +30,7 @@ from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_work
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["JobsClient", "OnAttempt"]
+__all__ = ["JobsClient", "OnAttempt", "keep_header"]
 
 T = TypeVar("T")
 OnAttempt = Callable[[Call[Any], JobsAPIError | None], None]
@@ -184,9 +184,9 @@ class JobsClient(BaseClient):
             prepared = requests.Request(
                 request.verb,
                 request.url,
-                headers=self._headers(request, self._authorization()),
+                headers=self._headers(request, self._authentication()),
                 data=request.body,
-                auth=_keep_header,
+                auth=keep_header,
             ).prepare()
             # Not through a session, which handles cookies and redirects.
             response = self._sender().send(
@@ -255,9 +255,9 @@ class JobsClient(BaseClient):
         is_late = time.monotonic() - started >= self._response_timeout_seconds
         return self._response_too_slow() if is_late else self._translate_error(error, route)
 
-    def _authorization(self) -> str:
+    def _authentication(self) -> Mapping[str, str]:
         try:
-            return self._credentials.authorization()
+            return self._credentials.headers()
         except JobsAPIError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever an authentication library raises
@@ -313,6 +313,9 @@ class JobsClient(BaseClient):
         return self._response_lost(error_reason(cause))
 
 
-def _keep_header(request: Any) -> Any:
-    """Keep the Authorization header; without this, requests replaces it by a .netrc entry."""
+def keep_header(request: Any) -> Any:
+    """Keep the Authorization header; without this, requests replaces it by a .netrc entry.
+
+    :param request: the prepared request.
+    """
     return request

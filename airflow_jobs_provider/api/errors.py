@@ -4,12 +4,14 @@
 
     JobsAPIError
     ├── CredentialsError            no usable credentials, or none that may be sent there
+    │   └── TokenRefusedError       an identity service refuses a token (status, error_code)
     ├── InvalidRequestError         not sent: the reference forbids it (problems)
     ├── DuplicateNameError          several jobs or pipelines have the name (ids)
     ├── APIConnectionError          no response (host)
     │   ├── ConnectError            the request never reached the service
     │   │   ├── HostNotFoundError   the host's name does not resolve
     │   │   ├── CertificateError    the TLS certificate is not trusted
+    │   │   ├── TokenUnavailableError     an identity service cannot issue a token now
     │   │   └── ProxyError          the proxy does not answer or does not connect (proxy)
     │   │       ├── InvalidProxyError         its address is unusable, or of an unsupported kind
     │   │       └── ProxyAuthenticationError  it does not accept user and password (407)
@@ -68,6 +70,8 @@ __all__ = [
     "RateLimitError",
     "ResponseLostError",
     "ServerError",
+    "TokenRefusedError",
+    "TokenUnavailableError",
     "UnexpectedResponseError",
     "is_success",
 ]
@@ -158,6 +162,19 @@ class CredentialsError(JobsAPIError):
     """There are no usable credentials, or they may not be sent to this host."""
 
 
+class TokenRefusedError(CredentialsError):
+    """An identity service refuses to issue a token, so nothing was sent to the workspace.
+
+    :ivar status: HTTP status of the refusal; None if it is not one of HTTP.
+    :ivar error_code: OAuth error code, such as ``invalid_client``; empty if none.
+    """
+
+    def __init__(self, message: str, *, status: int | None = None, error_code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.error_code = error_code
+
+
 class InvalidRequestError(JobsAPIError, ValueError):
     """The request was not sent, because it cannot succeed according to the reference.
 
@@ -225,6 +242,10 @@ class HostNotFoundError(ConnectError):
 
 class CertificateError(ConnectError):
     """The service's TLS certificate is not trusted."""
+
+
+class TokenUnavailableError(ConnectError):
+    """An identity service cannot issue a token now, so nothing was sent to the workspace."""
 
 
 class ProxyError(ConnectError):
@@ -355,8 +376,8 @@ class AuthenticationError(APIStatusError):
     """The credentials are not accepted (401), or do not permit the request (403)."""
 
     advice = (
-        "Check the token (or user and password) of the Airflow connection, "
-        "its expiry and its permissions in the workspace"
+        "Check the credentials of the Airflow connection, "
+        "their expiry and their permissions in the workspace"
     )
 
 

@@ -15,6 +15,7 @@ proxy refuses password (407)  30 s            60 s          after 15 min
 COULD_NOT_ACQUIRE_LOCK        1 s             30 s          after 10 min
 response body invalid         1 s             30 s          after 10 attempts (about 3 min)
 401, 403 when polling         30 s            60 s          after 15 min
+token refused when polling    30 s            60 s          after 15 min
 redirect, page when polling   1 s             60 s          after 15 min
 any other error               not retried
 ============================  ==============  ============  ===========
@@ -30,7 +31,8 @@ the same token, and finds the run if there is one.
 Polling a run that is known to exist uses :meth:`RetryPolicy.without_deadline`, which waits out any
 outage. Some errors are limited all the same, because waiting is unlikely to help:
 
-* 401 and 403. Maintenance has answered 403 for minutes, but a revoked token stays revoked.
+* 401 and 403, and a token that an identity service refuses to issue. Maintenance has answered 403
+  for minutes, but a revoked token stays revoked.
 * An invalid response body: JSON without an id, or with a field of another type.
 * A host name that does not resolve or a proxy that cannot be used, as long as no response ever came
   through it. A 407 of such a proxy is not retried at all. Once a response has come, the same error
@@ -68,6 +70,7 @@ from airflow_jobs_provider.api.errors import (
     RateLimitError,
     ResponseLostError,
     ServerError,
+    TokenRefusedError,
     UnexpectedResponseError,
     is_success,
 )
@@ -254,7 +257,7 @@ class RetryPolicy:
         backoff: Backoff | None = None
         if isinstance(error, (HostNotFoundError, ProxyError)) and error.first_contact:
             backoff = _backoff_at_first_contact(error)
-        elif self.no_deadline and isinstance(error, AuthenticationError):
+        elif self.no_deadline and isinstance(error, (AuthenticationError, TokenRefusedError)):
             backoff = _REFUSED_CREDENTIALS
         elif self.retry_not_found and isinstance(error, NotFoundError):
             backoff = _NOT_FOUND_YET

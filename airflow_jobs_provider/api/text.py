@@ -1,11 +1,11 @@
-"""Makes text of the service safe for log lines, error messages and links."""
+"""Text: of the service, made safe for log lines, error messages and links; and of settings."""
 
 from __future__ import annotations
 
 import re
 from urllib.parse import urlsplit
 
-__all__ = ["printable", "printable_lines", "safe_url"]
+__all__ = ["is_true", "printable", "printable_lines", "safe_url"]
 
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -48,3 +48,13 @@ def safe_url(text: str) -> str | None:
         return None
     is_good = parts.scheme in ("http", "https") and bool(parts.hostname)
     return text if is_good and text.isprintable() and " " not in text else None
+
+
+def is_true(value: object) -> bool:
+    """Return whether a setting is true; a form may store a boolean as text.
+
+    :param value: the setting.
+    """
+    if isinstance(value, str):
+        return value.strip().lower() in ("true", "1", "yes", "on")
+    return bool(value)

@@ -5,13 +5,14 @@ The connection has the type ``databricks_jobs``, or ``databricks`` as the offici
 ========================  =========================================================================
 Field                     Meaning
 ========================  =========================================================================
-Host                      with or without scheme, port and path; ``https`` unless it says otherwise
+Host                      with or without scheme, port and path; ``https`` unless it says otherwise;
+                          a page's URL pasted from a browser becomes the workspace's URL
 Schema                    ``http`` or ``https``, if the host has no scheme; else not used
 Port                      if the host has none
 Password                  a token, if there is no login or the login is ``token``
 Login and Password        user and password
 Extra ``token``           a token; precedes login and password
-Extra ``host``            if the field Host is empty
+Extra ``host``            precedes the field Host
 Extra ``allow_http``      ``true`` sends credentials over plain http to another machine
 Extra ``verify``          ``false`` checks no TLS certificate; a path names a CA bundle
 Extra ``proxies``         proxies as ``requests`` takes them, such as ``{"https": "http://..."}``;
@@ -21,11 +22,7 @@ Extra ``api_version``     version of the Jobs API for all calls: ``2.0``, ``2.1`
                           empty, each request is sent to the version that it needs
 ========================  =========================================================================
 
-Without token, user and password, the credentials are read from ``.netrc``, or from the file that
-the environment variable ``NETRC`` names.
-
-To add an authentication method, add a module to :mod:`airflow_jobs_provider.api.auth`, and choose
-it in ``_credentials`` by the fields of the connection.
+:mod:`airflow_jobs_provider.hooks.authentication` has the fields of the other methods.
 """
 
 from __future__ import annotations
@@ -37,9 +34,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from airflow_jobs_provider.api.auth.sdk.identity_client import Transport
 from airflow_jobs_provider.api.errors import CredentialsError
 from airflow_jobs_provider.api.proxies import Proxies
+from airflow_jobs_provider.api.text import is_true
 from airflow_jobs_provider.api.versions import API_VERSIONS
+from airflow_jobs_provider.hooks.authentication import ConnectionFields, choose_credentials
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -49,15 +49,13 @@ if TYPE_CHECKING:
 __all__ = ["WorkspaceAccess"]
 
 _HOST = re.compile(r"[\w.-]+|[0-9a-f:.]+")  # a name, or an IPv6 address
-# Extra fields for authentication methods of the official provider that are not supported here.
-_UNSUPPORTED_METHODS = (
-    "azure_tenant_id",
-    "use_azure_managed_identity",
-    "use_default_azure_credential",
-    "azure_resource_id",
-    "service_principal_oauth",
-    "federated_k8s",
-    "k8s_token_path",
+# Domains of workspaces, whose addresses have no path.
+_DATABRICKS_DOMAINS = (
+    ".azuredatabricks.net",
+    ".databricks.azure.cn",
+    ".databricks.azure.us",
+    ".databricks.com",
+    ".databricks.us",
 )
 
 
@@ -109,13 +107,23 @@ class WorkspaceAccess:
         verify = extra.get("verify")
         if verify in (None, ""):  # an empty field of the form
             verify = True
+        transport = Transport(
+            base_url,
+            proxies=_proxies(extra.get("proxies"), name),
+            verify=verify if isinstance(verify, str) and not _is_bool(verify) else is_true(verify),
+            allow_http=is_true(extra.get("allow_http", False)),
+        )
         timeout = extra.get("timeout_seconds")
         return cls(
             base_url=base_url,
-            credentials=_credentials(connection, extra, name, urlsplit(base_url).hostname or ""),
-            allow_http=_is_true(extra.get("allow_http", False)),
-            verify=verify if isinstance(verify, str) and not _is_bool(verify) else _is_true(verify),
-            proxies=_proxies(extra.get("proxies"), name),
+            credentials=choose_credentials(
+                ConnectionFields(
+                    name, connection.login or "", connection.password or "", extra, transport
+                )
+            ),
+            allow_http=transport.allow_http,
+            verify=transport.verify,
+            proxies=transport.proxies,
             timeout_seconds=None if timeout in (None, "") else float(timeout),
             api_version=_api_version(extra.get("api_version"), name),
         )
@@ -153,7 +161,7 @@ def _proxies(value: object, name: str) -> Proxies:
 
 
 def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:
-    host = str(connection.host or extra.get("host") or "").strip()
+    host = str(extra.get("host") or connection.host or "").strip()
     if not host:
         raise ValueError(
             f"connection {connection.conn_id!r} has no host. Set it to the workspace's URL, "
@@ -180,38 +188,12 @@ def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:
     netloc = parts.netloc.rpartition("@")[2]
     if port is None and connection.port:
         netloc = f"{netloc}:{connection.port}"
-    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
-
-
-def _credentials(
-    connection: Connection, extra: Mapping[str, Any], name: str, host: str
-) -> Credentials:
-    from airflow_jobs_provider.api import auth
-
-    login, password = connection.login, connection.password
-    if extra.get("token"):
-        return auth.Token(str(extra["token"]))
-    for field_name in _UNSUPPORTED_METHODS:
-        if extra.get(field_name):
-            raise CredentialsError(
-                f"connection {name!r} asks for {field_name!r}, which is not supported. Give it a "
-                "token in the password, or user and password"
-            )
-    if password and login in (None, "", "token"):
-        return auth.Token(password)
-    if login and password:
-        return auth.Basic(login, password)
-    if login:
-        raise CredentialsError(f"connection {name!r} has a login but no password")
-    return auth.from_netrc(host)
+    # Pasted from a browser: the path is that of a page.
+    is_page = bool(parts.query or parts.fragment) or (parts.hostname or "").endswith(
+        _DATABRICKS_DOMAINS
+    )
+    return f"{parts.scheme}://{netloc}{'' if is_page else parts.path.rstrip('/')}"
 
 
 def _is_bool(text: str) -> bool:
-    return text.strip().lower() in ("true", "false", "1", "0", "yes", "no")
-
-
-def _is_true(value: object) -> bool:
-    """Return whether a value is true; the connection form may store a boolean as text."""
-    if isinstance(value, str):
-        return value.strip().lower() in ("true", "1", "yes")
-    return bool(value)
+    return text.strip().lower() in ("true", "false", "1", "0", "yes", "no", "on", "off")

@@ -58,17 +58,27 @@ def test_a_token_is_fetched_once_and_reused(face: Face, server: ScriptedServer) 
     assert (credentials.fetched, sent(server)) == (1, ["t1"] * 3)
 
 
-@pytest.mark.parametrize(("seconds", "token"), [(0, "t1"), (3299, "t1"), (3300, "t2")])
-def test_a_token_is_replaced_before_it_expires(
-    seconds: float, token: str, face: Face, server: ScriptedServer
+@pytest.mark.parametrize(
+    ("seconds", "token", "fetched"),
+    [(0, "t1", 1), (2399, "t1", 1), (2400, "t1", 2), (3560, "t2", 2)],
+)
+def test_a_token_is_renewed_ahead_of_its_end(
+    seconds: float, token: str, fetched: int, face: Face, server: ScriptedServer
 ) -> None:
-    """A token of an hour is used for 55 minutes."""
+    """A token of an hour is renewed after 40 minutes, in the background, and used meanwhile."""
     now = [1000.0]
-    face.connect(server.url, CountingCredentials(lambda: now[0]))
+    may_fetch = threading.Event()
+    may_fetch.set()
+    credentials = CountingCredentials(lambda: now[0], before_fetch=lambda: may_fetch.wait(10))
+    face.connect(server.url, credentials)
     face.send(endpoints.get_run(7))
     now[0] += seconds
+    if seconds < 3560:
+        may_fetch.clear()
     face.send(endpoints.get_run(7))
+    may_fetch.set()
     assert sent(server) == ["t1", token]
+    assert len(credentials.threads) == fetched
 
 
 def test_a_token_without_an_end_is_kept(face: Face, server: ScriptedServer) -> None:
@@ -233,8 +243,8 @@ def test_a_token_that_no_header_can_hold(value: str, face: Face, server: Scripte
 def test_static_credentials_need_no_thread(credentials: Credentials) -> None:
     """From asyncio they answer at once, without a turn of the event loop."""
     with pytest.raises(StopIteration) as returned:
-        credentials.a_authorization().__await__().__next__()
-    assert returned.value.value == credentials.authorization()
+        credentials.a_headers().__await__().__next__()
+    assert returned.value.value == {"Authorization": credentials.authorization()}
 
 
 def test_no_repr_shows_a_secret() -> None:

@@ -318,7 +318,7 @@ ERRORS: dict[str, tuple[Any, type[errors.JobsAPIError], str]] = {
         errors.AuthenticationError,
         r"answered 403 Invalid access token\.",
     ),
-    "401": (answer({}, 401), errors.AuthenticationError, "Check the token"),
+    "401": (answer({}, 401), errors.AuthenticationError, "Check the credentials"),
     "expired": (
         answer({"error_code": "BAD", "message": "OAuth token has expired"}, 400),
         errors.AuthenticationError,

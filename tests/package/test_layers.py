@@ -22,7 +22,7 @@ LAYERS = (
     ("api.workflows.events",),
     ("api.pagination", "api.base_client", "api.workflows.base"),
     ("api.async_client", "api.blocking_client", "api.workflows"),
-    ("api.client",),
+    ("api.auth.sdk", "api.client"),
     ("local",),
     ("xcom", "exceptions"),
     ("links", "run_result", "airflow_compat", "hooks"),
@@ -35,6 +35,7 @@ LAYERS = (
 )
 # What those modules import of Airflow that are not in airflow_compat: public in all its lines.
 PUBLIC_AIRFLOW = (
+    "airflow.providers.amazon.aws.hooks.sts",
     "airflow.providers.common.compat.connection",
     "airflow.providers.common.compat.sdk",
     "airflow.triggers.base",

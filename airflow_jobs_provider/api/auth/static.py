@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from airflow_jobs_provider.api.auth.base import Credentials, require_header_value
@@ -27,9 +28,14 @@ class Token(Credentials):
         """Return the value of the Authorization header."""
         return f"Bearer {self.token}"
 
-    async def a_authorization(self) -> str:
-        """Return the value of the Authorization header."""
-        return self.authorization()
+    async def a_headers(self) -> Mapping[str, str]:
+        """Return the headers that authenticate a request."""
+        return self.headers()
+
+    @property
+    def description(self) -> str:
+        """The method."""
+        return "access token of the connection"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,11 @@ class Basic(Credentials):
         pair = f"{self.user}:{self.password}".encode()
         return f"Basic {base64.b64encode(pair).decode()}"
 
-    async def a_authorization(self) -> str:
-        """Return the value of the Authorization header."""
-        return self.authorization()
+    async def a_headers(self) -> Mapping[str, str]:
+        """Return the headers that authenticate a request."""
+        return self.headers()
+
+    @property
+    def description(self) -> str:
+        """The method and the user."""
+        return f"user and password of {self.user}"

@@ -7,7 +7,12 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_jobs_provider.api.errors import AuthenticationError, JobsAPIError, RateLimitError
+from airflow_jobs_provider.api.errors import (
+    AuthenticationError,
+    JobsAPIError,
+    RateLimitError,
+    TokenRefusedError,
+)
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.triggers.polling.outages import ServiceOutage
 
@@ -96,7 +101,7 @@ class Sender:
 
     async def renew_credentials(self, error: JobsAPIError) -> None:
         """Take fresh credentials, if the error says that the present ones were refused."""
-        if isinstance(error, AuthenticationError):
+        if isinstance(error, (AuthenticationError, TokenRefusedError)):
             await self.client.renew_credentials()
 
     def record_answer(self) -> None:

@@ -1,0 +1,161 @@
+"""The SDK's ``Config``, without what it reads from the environment by itself.
+
+This module imports databricks-sdk. Import it when a token is fetched, with :func:`.extras.require`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from databricks.sdk import oauth
+from databricks.sdk.config import Config
+from databricks.sdk.credentials_provider import CredentialsStrategy
+from databricks.sdk.environments import (
+    ARM_DATABRICKS_RESOURCE_ID,
+    ENVIRONMENTS,
+    Cloud,
+    DatabricksEnvironment,
+    get_environment_for_hostname,
+)
+
+from airflow_jobs_provider.api.auth.sdk.identity_client import IdentityClient
+from airflow_jobs_provider.api.errors import CredentialsError, TokenRefusedError
+from airflow_jobs_provider.api.text import is_true
+
+__all__ = ["ConnectionConfig"]
+
+# The SDK collects the attributes at the first call, of the class that it is called on.
+Config.attributes()
+
+
+class ConnectionConfig(Config):
+    """The SDK's ``Config`` for a connection.
+
+    It differs from its base in three ways. Environment variables and ``~/.databrickscfg`` are read
+    only if the connection asks for it. The constructor sends no request of its own. The addresses
+    of the workspace's OAuth service are asked for through the connection's proxies.
+
+    :param client: sends requests to identity services.
+    :param host: URL of the workspace.
+    :param strategy: fetches the token.
+    :param is_ambient: read what the fields lack from environment variables and from
+        ``~/.databrickscfg``.
+    :param has_discovery: ask the workspace for the addresses of its OAuth service.
+    :param fields: fields of ``Config``, and ``azure_ad_endpoint``; other names are ignored.
+    """
+
+    def __init__(
+        self,
+        client: IdentityClient,
+        host: str,
+        strategy: CredentialsStrategy,
+        *,
+        is_ambient: bool,
+        has_discovery: bool,
+        fields: Mapping[str, Any],
+    ) -> None:
+        self.identity_client = client
+        self._is_ambient = is_ambient
+        self._workspace_url = host
+        self._oidc_endpoints = None if has_discovery else _usual_endpoints(host)
+        own = _own_fields(fields)
+        own |= {"host": host, "disable_async_token_refresh": True}
+        if any(name.startswith("azure_") for name in fields):
+            own["databricks_environment"] = _azure_environment(host, fields)
+        super().__init__(credentials_strategy=strategy, **own)
+
+    def _load_from_env(self) -> None:
+        if self._is_ambient:
+            Config._load_from_env(self)
+
+    def _known_file_config_loader(self) -> None:
+        if not (self.profile or self._is_ambient):
+            return
+        # The file is asked for its own host, so that a profile's secret goes to no other.
+        self._inner.pop("host", None)
+        Config._known_file_config_loader(self)
+        Config._fix_host_if_needed(self)
+        if self.host and self.host.rstrip("/").lower() != self._workspace_url.lower():
+            raise CredentialsError(
+                f"the profile {self.profile or 'DEFAULT'} is for {self.host}, and the connection "
+                f"for {self._workspace_url}"
+            )
+        self.host = self._workspace_url
+
+    def _resolve_host_metadata(self) -> None:
+        """Ask nothing in the constructor; :attr:`databricks_oidc_endpoints` does if it must."""
+
+    def wrap_debug_info(self, message: str) -> str:
+        """Return the message without the list of fields that the SDK adds."""
+        return message
+
+    @property
+    def databricks_oidc_endpoints(self) -> oauth.OidcEndpoints:
+        """The addresses of the workspace's OAuth service, from its discovery documents.
+
+        A host without such documents has the addresses of every workspace.
+
+        :raises JobsAPIError: the host cannot be asked now.
+        """
+        if self._oidc_endpoints is None:
+            self._oidc_endpoints = self._discover()
+        return self._oidc_endpoints
+
+    def _discover(self) -> oauth.OidcEndpoints:
+        try:
+            if not self.discovery_url:
+                self._read_host_metadata()
+            answer = self.identity_client.get(self.discovery_url)
+        except TokenRefusedError:
+            return _usual_endpoints(self._workspace_url)  # there is no such document
+        return oauth.OidcEndpoints.from_dict(answer)
+
+    def _read_host_metadata(self) -> None:
+        answer = self.identity_client.get(f"{self.host}/.well-known/databricks-config")
+        metadata = oauth.HostMetadata.from_dict(answer)
+        if not self.account_id and metadata.account_id:
+            self.account_id = metadata.account_id
+        root = metadata.oidc_endpoint.replace("{account_id}", self.account_id or "").rstrip("/")
+        self.discovery_url = f"{root}/.well-known/oauth-authorization-server"
+        audiences = metadata.token_federation_default_oidc_audiences
+        if audiences and not self.token_audience:
+            self.token_audience = audiences[0]
+
+
+def _usual_endpoints(host: str) -> oauth.OidcEndpoints:
+    return oauth.OidcEndpoints(f"{host}/oidc/v1/authorize", f"{host}/oidc/v1/token")
+
+
+def _own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields of ``Config``. A form stores booleans as text."""
+    return {
+        one.name: is_true(fields[one.name]) if one.transform is bool else fields[one.name]
+        for one in Config.attributes()
+        if fields.get(one.name) not in (None, "")
+    }
+
+
+def _azure_environment(host: str, fields: Mapping[str, Any]) -> DatabricksEnvironment:
+    """Return the addresses of Azure for a workspace, also for one with a host name of its own."""
+    environment = get_environment_for_hostname(urlsplit(host).hostname)
+    azure = environment.azure_environment
+    if azure is None:
+        name = str(fields.get("azure_environment") or "PUBLIC").upper()
+        name = name.removeprefix("AZURE").removesuffix("CLOUD")
+        if name not in ENVIRONMENTS:
+            raise CredentialsError(
+                f"azure_environment is not one of {', '.join(sorted(ENVIRONMENTS))}"
+            )
+        azure = ENVIRONMENTS[name]
+    if authority := str(fields.get("azure_ad_endpoint") or "").strip():
+        authority = authority if "://" in authority else f"https://{authority}"
+        azure = replace(azure, active_directory_endpoint=f"{authority.rstrip('/')}/")
+    return DatabricksEnvironment(
+        Cloud.AZURE,
+        environment.dns_zone,
+        environment.azure_application_id or ARM_DATABRICKS_RESOURCE_ID,
+        azure,
+    )

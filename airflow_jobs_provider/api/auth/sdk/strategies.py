@@ -1,0 +1,234 @@
+"""The SDK's credential strategies, with token requests that go through the connection's proxies.
+
+This module imports databricks-sdk. Import it when a token is fetched, with :func:`.extras.require`.
+
+The SDK chooses the strategy, by ``auth_type`` or by the fields that are set. Its own strategies for
+Google, the Azure CLI, the Databricks CLI and its metadata service are used as they are. Those that
+ask an OAuth service for a token are replaced by the ones of this module.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from databricks.sdk import oauth, oidc, oidc_token_supplier
+from databricks.sdk.credentials_provider import (
+    CredentialsStrategy,
+    DefaultCredentials,
+    OAuthCredentialsProvider,
+)
+
+from airflow_jobs_provider.api.auth.sdk.config import ConnectionConfig
+from airflow_jobs_provider.api.errors import CredentialsError, TokenRefusedError
+
+__all__ = ["Chain", "TokenExchange"]
+
+SubjectToken = Callable[[], str]
+_EXCHANGE = {
+    "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+    "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
+}
+
+
+class _ClientCredentials(oauth.ClientCredentials):
+    """The SDK's token source, with another way to send its request."""
+
+    def __init__(self, config: ConnectionConfig, **fields: Any) -> None:
+        self._client = config.identity_client
+        super().__init__(
+            scopes=config.get_scopes_as_string(),
+            authorization_details=config.authorization_details,
+            **fields,
+        )
+
+    def refresh(self) -> oauth.Token:
+        """Fetch a token."""
+        form = {"grant_type": "client_credentials"}
+        if self.scopes:
+            form["scope"] = self.scopes
+        if self.authorization_details:
+            form["authorization_details"] = self.authorization_details
+        form |= self.endpoint_params or {}
+        if self.use_params:
+            secrets = {"client_id": self.client_id, "client_secret": self.client_secret}
+            form |= {name: value for name, value in secrets.items() if value}
+        basic = (self.client_id, self.client_secret) if self.use_header else None
+        # Before the request: its time counts as part of the token's life.
+        now = datetime.now(UTC)
+        answer = self._client.post_form(self.token_url, form, basic=basic)
+        try:
+            return oauth.Token(
+                access_token=answer["access_token"],
+                token_type=answer.get("token_type", "Bearer"),
+                expiry=now + timedelta(seconds=float(answer["expires_in"])),
+            )
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else "value"
+        raise TokenRefusedError(
+            f"{self.token_url} answered with what is no token ({reason}). Check the address"
+        )
+
+
+def _provider(token: oauth.Token, **more_headers: str) -> OAuthCredentialsProvider:
+    headers = {"Authorization": f"Bearer {token.access_token}", **more_headers}
+    return OAuthCredentialsProvider(lambda: headers, lambda: token)
+
+
+class OAuthServicePrincipal(CredentialsStrategy):
+    """``oauth-m2m``: client id and secret of a service principal of Databricks."""
+
+    def auth_type(self) -> str:
+        """Return the SDK's name of the method."""
+        return "oauth-m2m"
+
+    def __call__(self, cfg: Any) -> Any:
+        """Fetch a token, if the fields are set."""
+        if not (cfg.client_id and cfg.client_secret):
+            return None
+        source = _ClientCredentials(
+            cfg,
+            client_id=cfg.client_id,
+            client_secret=cfg.client_secret,
+            token_url=cfg.databricks_oidc_endpoints.token_endpoint,
+            use_header=True,
+            endpoint_params={"assume_group": cfg.group_id} if cfg.group_id else None,
+        )
+        return _provider(source.refresh())
+
+
+class TokenExchange(CredentialsStrategy):
+    """Exchanges the token of another issuer for one of the workspace (RFC 8693).
+
+    :param auth_type: the SDK's name of the method.
+    :param subject_token: returns the other issuer's token, or None if the method is not
+        configured.
+    """
+
+    def __init__(
+        self, auth_type: str, subject_token: Callable[[ConnectionConfig], str | None]
+    ) -> None:
+        self._auth_type = auth_type
+        self._subject_token = subject_token
+
+    def auth_type(self) -> str:
+        """Return the SDK's name of the method."""
+        return self._auth_type
+
+    def __call__(self, cfg: Any) -> Any:
+        """Fetch a token, if the method is configured."""
+        subject_token = self._subject_token(cfg)
+        if subject_token is None:
+            return None
+        more = {"assume_group": cfg.group_id} if cfg.group_id else {}
+        source = _ClientCredentials(
+            cfg,
+            client_id=cfg.client_id,
+            client_secret="",
+            token_url=cfg.databricks_oidc_endpoints.token_endpoint,
+            endpoint_params={**_EXCHANGE, "subject_token": subject_token, **more},
+            use_params=True,
+        )
+        return _provider(source.refresh())
+
+
+class AzureServicePrincipal(CredentialsStrategy):
+    """``azure-client-secret``: client id and secret of a service principal of Entra ID."""
+
+    def auth_type(self) -> str:
+        """Return the SDK's name of the method."""
+        return "azure-client-secret"
+
+    def __call__(self, cfg: Any) -> Any:
+        """Fetch a token, and one for Azure's management if the workspace's resource id is given."""
+        if not (cfg.azure_client_id and cfg.azure_client_secret):
+            return None
+        if not cfg.azure_tenant_id:
+            raise CredentialsError("the Azure service principal has no azure_tenant_id")
+        token = self._source(cfg, cfg.effective_azure_login_app_id).refresh()
+        if not cfg.azure_workspace_resource_id:
+            return _provider(token)
+        management = self._source(cfg, cfg.arm_environment.service_management_endpoint).refresh()
+        headers = {
+            "X-Databricks-Azure-Workspace-Resource-Id": cfg.azure_workspace_resource_id,
+            "X-Databricks-Azure-SP-Management-Token": management.access_token,
+        }
+        ends = [one.expiry for one in (token, management) if one.expiry]
+        return _provider(
+            oauth.Token(token.access_token, token.token_type, expiry=min(ends)), **headers
+        )
+
+    def _source(self, cfg: ConnectionConfig, resource: str) -> _ClientCredentials:
+        authority = cfg.arm_environment.active_directory_endpoint
+        return _ClientCredentials(
+            cfg,
+            client_id=cfg.azure_client_id,
+            client_secret=cfg.azure_client_secret,
+            token_url=f"{authority}{cfg.azure_tenant_id}/oauth2/token",
+            endpoint_params={"resource": resource},
+            use_params=True,
+        )
+
+
+def _from_environment(cfg: ConnectionConfig) -> str | None:
+    if cfg.auth_type != "env-oidc" and not cfg.oidc_token_env:
+        return None
+    return _id_token(oidc.EnvIdTokenSource(cfg.oidc_token_env or "DATABRICKS_OIDC_TOKEN"))
+
+
+def _from_file(cfg: ConnectionConfig) -> str | None:
+    if not cfg.oidc_token_filepath:
+        return None
+    return _id_token(oidc.FileIdTokenSource(cfg.oidc_token_filepath))
+
+
+def _id_token(source: oidc.IdTokenSource) -> str:
+    try:
+        return str(source.id_token().jwt)
+    except ValueError as error:
+        # The SDK's own words: the file or the variable does not exist, or is empty.
+        reason = str(error)
+    raise TokenRefusedError(f"there is no token to exchange: {reason}")
+
+
+def _from_github(cfg: ConnectionConfig) -> str | None:
+    return _of_ci(cfg, "github-oidc", oidc_token_supplier.GitHubOIDCTokenSupplier)
+
+
+def _from_azure_devops(cfg: ConnectionConfig) -> str | None:
+    return _of_ci(cfg, "azure-devops-oidc", oidc_token_supplier.AzureDevOpsOIDCTokenSupplier)
+
+
+def _of_ci(cfg: ConnectionConfig, auth_type: str, supplier: Callable[[], Any]) -> str | None:
+    if cfg.auth_type != auth_type:
+        return None
+    endpoints = cfg.databricks_oidc_endpoints
+    try:
+        token = supplier().get_oidc_token(cfg.token_audience or endpoints.token_endpoint)
+    except ValueError as error:  # it names the variables that are missing
+        token, reason = None, str(error)
+    else:
+        reason = f"this process does not run in a pipeline that issues tokens for {auth_type}"
+    if not token:
+        raise TokenRefusedError(f"there is no token to exchange: {reason}")
+    return str(token)
+
+
+_OURS: tuple[CredentialsStrategy, ...] = (
+    OAuthServicePrincipal(),
+    AzureServicePrincipal(),
+    TokenExchange("env-oidc", _from_environment),
+    TokenExchange("file-oidc", _from_file),
+    TokenExchange("github-oidc", _from_github),
+    TokenExchange("azure-devops-oidc", _from_azure_devops),
+)
+
+
+class Chain(DefaultCredentials):
+    """The SDK's choice among its strategies, with those of this module in place of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        ours = {one.auth_type(): one for one in _OURS}
+        self._auth_providers = [ours.get(one.auth_type(), one) for one in self._auth_providers]

@@ -1,0 +1,157 @@
+"""Credentials on the SDK's ``Config``: all methods of its unified authentication."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from airflow_jobs_provider.api.auth.cached import AccessToken, CachedCredentials
+from airflow_jobs_provider.api.auth.debug_logs import hide_debug_logs
+from airflow_jobs_provider.api.auth.sdk.extras import require
+from airflow_jobs_provider.api.auth.sdk.identity_client import IdentityClient, Transport
+from airflow_jobs_provider.api.auth.sdk.subject_tokens import SubjectToken
+from airflow_jobs_provider.api.errors import (
+    JobsAPIError,
+    TokenRefusedError,
+    TokenUnavailableError,
+)
+
+__all__ = ["UnifiedCredentials"]
+
+_PACKAGE = "airflow_jobs_provider.api.auth.sdk"
+_INSTALL = "airflow-jobs-provider[auth]"
+# Of a token that does not say when it expires.
+_UNKNOWN_LIFETIME_SECONDS = 300.0
+_ENDLESS = ("pat", "basic")
+_TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
+_ERROR_LENGTH = 600
+
+
+class UnifiedCredentials(CachedCredentials):
+    """Credentials on the SDK's ``Config``.
+
+    :param description: the method and the principal, for messages.
+    :param transport: how requests for tokens are sent.
+    :param fields: fields of the SDK's ``Config``, and ``azure_ad_endpoint``. Other names are
+        ignored. Without ``auth_type`` the SDK chooses the method by the fields.
+    :param advice: what to check if a token is refused.
+    :param is_ambient: read what the fields lack from environment variables and from
+        ``~/.databrickscfg``; default False.
+    :param has_discovery: ask the workspace for the address of its OAuth service, as the SDK does;
+        default False: it is ``/oidc/v1/token``, as on every workspace.
+    :param subject_token: returns the token to exchange for one of the workspace; default None, for
+        the methods of the SDK.
+    """
+
+    def __init__(
+        self,
+        description: str,
+        transport: Transport,
+        fields: Mapping[str, Any],
+        *,
+        advice: str,
+        is_ambient: bool = False,
+        has_discovery: bool = False,
+        subject_token: SubjectToken | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._description = description
+        self._transport = transport
+        self._fields = dict(fields)
+        self._advice = advice
+        self._is_ambient = is_ambient
+        self._has_discovery = has_discovery
+        self._subject_token = subject_token
+
+    @property
+    def description(self) -> str:
+        """The method and the principal."""
+        return self._description
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._description!r})"
+
+    def fetch_token(self) -> AccessToken:
+        """Fetch a token.
+
+        :raises CredentialsError: databricks-sdk is not installed, a field is missing, or the token
+            is refused.
+        :raises ConnectError: no token can be fetched now.
+        """
+        strategies = require(f"{_PACKAGE}.strategies", method=self._description, install=_INSTALL)
+        config = require(f"{_PACKAGE}.config", method=self._description, install=_INSTALL)
+        hide_debug_logs("databricks.sdk", "google", "urllib3")
+        client = IdentityClient(self._transport, self._advice)
+        source = self._subject_token
+        failure: JobsAPIError
+        try:
+            made = config.ConnectionConfig(
+                client,
+                self._transport.workspace_url,
+                strategies.Chain()
+                if source is None
+                else strategies.TokenExchange("federation", lambda _config: source(client)),
+                is_ambient=self._is_ambient,
+                has_discovery=self._has_discovery,
+                fields=self._fields,
+            )
+            return _access_token(made)
+        except Exception as error:  # noqa: BLE001 - whatever a library raises
+            failure = self._translate(error)
+        raise failure
+
+    def _translate(self, error: BaseException) -> JobsAPIError:
+        """Return the package's exception for one of the SDK, which wraps all in ValueError."""
+        import requests
+
+        causes: list[BaseException] = [error]
+        while (cause := causes[-1].__cause__) is not None and cause not in causes:
+            causes.append(cause)
+        for cause in causes:
+            if isinstance(cause, JobsAPIError):
+                return cause
+        text = " ".join(_TOKEN.sub("***", str(error)).split())[:_ERROR_LENGTH]
+        for value in self._fields.values():
+            if isinstance(value, str) and len(value) >= 8:
+                text = text.replace(value, "***")
+        is_outage = any(
+            isinstance(one, requests.RequestException) or type(one).__name__ == "TransportError"
+            for one in causes
+        )
+        if is_outage:
+            return TokenUnavailableError(f"no token can be fetched now: {text}")
+        return TokenRefusedError(f"{self._description}: {text}. {self._advice}")
+
+
+def _access_token(config: Any) -> AccessToken:
+    """Return the token of a ``Config``."""
+    headers = dict(config.authenticate())
+    authorization = headers.pop("Authorization")
+    scheme, _, value = authorization.partition(" ")
+    if scheme != "Bearer":  # user and password
+        headers["Authorization"] = authorization
+    if config.auth_type in _ENDLESS:
+        return AccessToken(value, None, headers)
+    return AccessToken(value, _expires_at(config, value), headers)
+
+
+def _expires_at(config: Any, value: str) -> float:
+    """Return when a token expires, in seconds since the epoch."""
+    from databricks.sdk.oauth import Token
+
+    # For Google the SDK would fetch another token, and return it as text.
+    if not config.auth_type.startswith("google"):
+        try:
+            expiry = config.oauth_token().expiry
+        except ValueError:  # not every method has it
+            expiry = None
+        if expiry is not None:
+            return float(expiry.timestamp())
+    claims: dict[str, Any] = Token(value).jwt_claims()
+    expires = claims.get("exp")
+    if isinstance(expires, (int, float)):
+        return float(expires)
+    return datetime.now().timestamp() + _UNKNOWN_LIFETIME_SECONDS  # noqa: DTZ005

@@ -1,0 +1,45 @@
+"""The AWS STS client of a connection that authenticates by AWS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from airflow_jobs_provider.api.errors import CredentialsError
+
+__all__ = ["security_token_service"]
+
+
+def security_token_service(aws_conn_id: str) -> Callable[[], Any]:
+    """Return what returns a boto3 client of AWS STS.
+
+    With the Amazon provider installed, its ``StsHook`` makes the client, so that the AWS connection
+    counts. Without it, boto3's own settings count, unless an AWS connection is named.
+
+    :param aws_conn_id: id of the AWS connection; empty for ``aws_default``.
+    :raises CredentialsError: neither package is installed, or an AWS connection is named without
+        the Amazon provider.
+    """
+    try:
+        from airflow.providers.amazon.aws.hooks.sts import StsHook
+    except ImportError:
+        pass
+    else:
+        client = StsHook(aws_conn_id=aws_conn_id or "aws_default").get_conn()
+        return lambda: client
+    if aws_conn_id:
+        raise CredentialsError(
+            f"the AWS connection {aws_conn_id!r} (aws_conn_id) needs the Amazon provider: "
+            "pip install 'apache-airflow-providers-amazon>=9.22.0'"
+        )
+    try:
+        import boto3
+    except ImportError:
+        pass
+    else:
+        client = boto3.client("sts")
+        return lambda: client
+    raise CredentialsError(
+        "federated_aws needs boto3 to ask AWS STS for a token: pip install 'boto3>=1.41', or "
+        "'apache-airflow-providers-amazon>=9.22.0' to use an AWS connection"
+    )
