@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Any
 
 from airflow_jobs_provider.api.errors import CredentialsError
@@ -20,11 +21,9 @@ def security_token_service(aws_conn_id: str) -> Callable[[], Any]:
     :raises CredentialsError: neither package is installed, or an AWS connection is named without
         the Amazon provider.
     """
-    try:
+    if find_spec("airflow.providers.amazon") is not None:
         from airflow.providers.amazon.aws.hooks.sts import StsHook
-    except ImportError:
-        pass
-    else:
+
         client = StsHook(aws_conn_id=aws_conn_id or "aws_default").get_conn()
         return lambda: client
     if aws_conn_id:
@@ -32,11 +31,9 @@ def security_token_service(aws_conn_id: str) -> Callable[[], Any]:
             f"the AWS connection {aws_conn_id!r} (aws_conn_id) needs the Amazon provider: "
             "pip install 'apache-airflow-providers-amazon>=9.22.0'"
         )
-    try:
+    if find_spec("boto3") is not None:
         import boto3
-    except ImportError:
-        pass
-    else:
+
         client = boto3.client("sts")
         return lambda: client
     raise CredentialsError(

@@ -35,7 +35,7 @@ LAYERS = (
 )
 # What those modules import of Airflow that are not in airflow_compat: public in all its lines.
 PUBLIC_AIRFLOW = (
-    "airflow.providers.amazon.aws.hooks.sts",
+    "airflow.providers.amazon",
     "airflow.providers.common.compat.connection",
     "airflow.providers.common.compat.sdk",
     "airflow.triggers.base",

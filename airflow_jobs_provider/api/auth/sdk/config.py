@@ -69,15 +69,15 @@ class ConnectionConfig(Config):
 
     def _load_from_env(self) -> None:
         if self._is_ambient:
-            Config._load_from_env(self)
+            super()._load_from_env()  # type: ignore[no-untyped-call]
 
     def _known_file_config_loader(self) -> None:
         if not (self.profile or self._is_ambient):
             return
         # The file is asked for its own host, so that a profile's secret goes to no other.
         self._inner.pop("host", None)
-        Config._known_file_config_loader(self)
-        Config._fix_host_if_needed(self)
+        super()._known_file_config_loader()  # type: ignore[no-untyped-call]
+        self._fix_host_if_needed()  # type: ignore[no-untyped-call]
         if self.host and self.host.rstrip("/").lower() != self._workspace_url.lower():
             raise CredentialsError(
                 f"the profile {self.profile or 'DEFAULT'} is for {self.host}, and the connection "
