@@ -200,12 +200,19 @@ class RunArguments(WaitArguments, total=False):
     :param wait_for_termination: wait for the run's end; default True.
     :param reattach: let a retry of the task follow the run that an earlier try launched, where that
         is active or has succeeded; default True. False launches a new run at every try.
+    :param durable: the official provider's name of ``reattach``; False launches a new run at every
+        try; default None: ``reattach`` decides. It works on every line of Airflow, blocking and
+        deferrable.
     :param cancel_on_kill: cancel the run when the task is cleared, marked or timed out, on the
         worker or while deferred, and where it fails for good while the run is active, as when its
         worker died and no retry is left (not on Airflow 3.0); default True. With
         ``wait_for_termination`` an ``on_failure_callback`` is added for that. Where the task's
         process is told to end by anything but a user, as at the shutdown of its machine, the run
         is left to Airflow's retry, and cancelled if no retry is left.
+    :param openlineage_inject_parent_job_info: send the task's identity for OpenLineage with the
+        request, so that the run's lineage events name the task as their parent; default Airflow's
+        ``[openlineage] spark_inject_parent_job_info``, else False. Needs the OpenLineage provider;
+        without it the log has a warning, and the request is sent as it is.
     :param queued_timeout_seconds: seconds, or a timedelta, after which the task fails if the run
         has not started; the run is then cancelled, unless ``cancel_on_kill`` is False; default no
         limit.
@@ -214,7 +221,9 @@ class RunArguments(WaitArguments, total=False):
     polling_period_seconds: float | timedelta
     wait_for_termination: bool
     reattach: bool
+    durable: bool | None
     cancel_on_kill: bool
+    openlineage_inject_parent_job_info: bool | None
     queued_timeout_seconds: float | timedelta | None
 
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_jobs_provider.exceptions import airflow_exceptions
+from airflow_jobs_provider.operators.argument_checks import to_seconds
 from airflow_jobs_provider.operators.payload import PayloadOperator
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.schema.types import (
@@ -75,6 +78,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
     :param run_job_task: another job (reference: "RunJobTask").
     :param tasks: several tasks, in the form of later API versions.
     :param job_clusters: clusters that tasks share, in later API versions.
+    :param environments: environments of the serverless tasks, in later API versions.
     :param existing_cluster_id: cluster to run on.
     :param new_cluster: cluster to create for each run (reference: "NewCluster").
     :param libraries: libraries to install on the cluster (reference: "Library").
@@ -88,12 +92,18 @@ class DatabricksCreateJobsOperator(PayloadOperator):
     :param min_retry_interval_millis: milliseconds between two attempts of a run; default 0.
     :param retry_on_timeout: retry a run that timed out; default False.
     :param schedule: when the service runs the job (reference: "CronSchedule").
+    :param trigger: what makes the service run the job, such as a file that arrives, in later API
+        versions.
     :param max_concurrent_runs: runs at a time, 0 to 1000; default 1.
     :param health: health rules (reference: "JobsHealthRules").
     :param git_source: repository of the code, in later API versions.
+    :param performance_target: ``PERFORMANCE_OPTIMIZED`` or ``STANDARD``, for serverless tasks in
+        later API versions. The service ignores any other value.
     :param access_control_list: permissions on the job. A new job is created with them. To those of
         an existing job they are added before it is reset: somebody who is not in the list keeps
         the permissions. An empty list changes nothing.
+    :param polling_period_seconds: without effect, as in the official provider: this task waits for
+        nothing. Default None.
     :param kwargs: the shared arguments; see
         :class:`~airflow_jobs_provider.operators.arguments.PayloadArguments`. The DAG's ``params``
         become the job's ``parameters``, with the DAG run's values as defaults.
@@ -117,6 +127,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         "run_job_task",
         "tasks",
         "job_clusters",
+        "environments",
         "existing_cluster_id",
         "new_cluster",
         "libraries",
@@ -128,14 +139,16 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         "min_retry_interval_millis",
         "retry_on_timeout",
         "schedule",
+        "trigger",
         "max_concurrent_runs",
         "health",
         "git_source",
+        "performance_target",
         "access_control_list",
     )
     template_fields: Sequence[str] = (*PayloadOperator.template_fields, *request_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("json", "notebook_task", "new_cluster", "tasks", "job_clusters"), "json"
+        ("json", "notebook_task", "new_cluster", "tasks", "job_clusters", "environments"), "json"
     )
 
     def __init__(
@@ -152,6 +165,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         run_job_task: StructureOf[RunJobTask] | None = None,
         tasks: ListOf[JobTask] | None = None,
         job_clusters: ListOf[JobCluster] | None = None,
+        environments: ListOf[Mapping[str, Any]] | None = None,
         existing_cluster_id: Text | None = None,
         new_cluster: StructureOf[NewCluster] | None = None,
         libraries: ListOf[Library] | None = None,
@@ -163,10 +177,13 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         min_retry_interval_millis: Number | None = None,
         retry_on_timeout: Flag | None = None,
         schedule: StructureOf[CronSchedule] | None = None,
+        trigger: StructureOf[Mapping[str, Any]] | None = None,
         max_concurrent_runs: Number | None = None,
         health: StructureOf[JobsHealthRules] | None = None,
         git_source: StructureOf[Mapping[str, Any]] | None = None,
+        performance_target: Text | None = None,
         access_control_list: ListOf[Mapping[str, Any]] | None = None,
+        polling_period_seconds: float | timedelta | None = None,
         **kwargs: Unpack[PayloadArguments],
     ) -> None:
         super().__init__(**kwargs)
@@ -181,6 +198,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         self.run_job_task = run_job_task
         self.tasks = tasks
         self.job_clusters = job_clusters
+        self.environments = environments
         self.existing_cluster_id = existing_cluster_id
         self.new_cluster = new_cluster
         self.libraries = libraries
@@ -192,10 +210,15 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         self.min_retry_interval_millis = min_retry_interval_millis
         self.retry_on_timeout = retry_on_timeout
         self.schedule = schedule
+        self.trigger = trigger
         self.max_concurrent_runs = max_concurrent_runs
         self.health = health
         self.git_source = git_source
+        self.performance_target = performance_target
         self.access_control_list = access_control_list
+        self.polling_period_seconds = to_seconds(
+            "polling_period_seconds", polling_period_seconds, optional=True
+        )
         self._check_when_parsed()
 
     def execute(self, context: Context) -> int:

@@ -13,18 +13,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
 
-__all__ = ["forwardable_params", "with_dag_params"]
+__all__ = [
+    "NOT_WITH_JOB_PARAMETERS",
+    "PARAMETER_MAPS",
+    "forwardable_params",
+    "with_dag_params",
+]
 
 # The parameters of a task that are a map. Positional parameters, such as those of a Python file,
 # have no names.
-_MAP_OF_TASK = {
+PARAMETER_MAPS = {
     "notebook_task": "base_parameters",
     "python_wheel_task": "named_parameters",
     "sql_task": "parameters",
     "run_job_task": "job_parameters",
 }
 # Run-now takes none of these together with job_parameters.
-_NOT_WITH_JOB_PARAMETERS = (
+NOT_WITH_JOB_PARAMETERS = (
     "notebook_params",
     "python_params",
     "jar_params",
@@ -74,7 +79,7 @@ def with_dag_params(
                 {"name": name, "default": value} for name, value in params.items()
             ]
     elif call_name == "run-now":
-        has_others = any(request.get(name) is not None for name in _NOT_WITH_JOB_PARAMETERS)
+        has_others = any(request.get(name) is not None for name in NOT_WITH_JOB_PARAMETERS)
         if not has_others and not request.get("job_parameters"):
             result["job_parameters"] = dict(params)
     elif isinstance(tasks := request.get("tasks"), (list, tuple)):
@@ -89,7 +94,7 @@ def with_dag_params(
 
 def _with_params_of_task(task: Mapping[str, Any], params: Mapping[str, str]) -> dict[str, Any]:
     result = dict(task)
-    for kind, field in _MAP_OF_TASK.items():
+    for kind, field in PARAMETER_MAPS.items():
         definition = task.get(kind)
         if isinstance(definition, Mapping) and not definition.get(field):
             result[kind] = {**definition, field: dict(params)}

@@ -25,6 +25,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     to_seconds,
 )
 from airflow_jobs_provider.operators.cancel_on_kill import CancelOnKillOperator
+from airflow_jobs_provider.operators.openlineage import openlineage_flag
 from airflow_jobs_provider.operators.payload import PayloadOperator
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
@@ -53,6 +54,9 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
         10.
     :param reattach: follow the run that an earlier try launched, where it is active or has
         succeeded; default True.
+    :param durable: the official provider's name of ``reattach``; default None.
+    :param openlineage_inject_parent_job_info: send the task's identity for OpenLineage with the
+        request; default Airflow's setting, else False.
     :param queued_timeout_seconds: seconds, or a timedelta, after which the task fails if the run
         has not started; default no limit.
     """
@@ -67,6 +71,8 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
         *,
         polling_period_seconds: float | timedelta = 10,
         reattach: bool = True,
+        durable: bool | None = None,
+        openlineage_inject_parent_job_info: bool | None = None,
         queued_timeout_seconds: float | timedelta | None = None,
         **kwargs: Any,
     ) -> None:
@@ -75,7 +81,15 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
         if self.deferrable and self.wait_for_termination:
             check_json_serializable(self.databricks_retry_args)
         self.polling_period_seconds = to_seconds("polling_period_seconds", polling_period_seconds)
-        self.reattach = reattach
+        if durable is not None:
+            check_flags(durable=durable)
+            if durable and not reattach:
+                raise ValueError("reattach=False and durable=True contradict each other")
+        self.reattach = reattach and durable is not False
+        self.durable = self.reattach
+        self.openlineage_inject_parent_job_info = openlineage_flag(
+            "inject_parent_job_info", openlineage_inject_parent_job_info
+        )
         self.queued_timeout_seconds = to_seconds(
             "queued_timeout_seconds", queued_timeout_seconds, optional=True
         )
@@ -98,6 +112,11 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
                     partial.kwargs.get("on_failure_callback")
                 )
             return partial
+
+    @property
+    def run_id(self) -> int | None:
+        """The run that the task launched or follows; None before it is known."""
+        return self._state.run.run_id
 
     def launch_call(self, context: Context) -> Call[int]:
         """Return the call that launches the run, without its token."""
@@ -145,6 +164,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
         if event.get("run_id") is not None:
             self._state.run.answered(event["run_id"])
         if "run" in event:
+            self._state.run.answered(int(event["run"]["run_id"]))
             self._state.run.ended()
             self._state.run_page_url = event["run"].get("run_page_url")
         run = self._run_from_event(event)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.operators.argument_checks import check_flags
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
@@ -14,6 +17,26 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 __all__ = ["PayloadOperator"]
+
+# Words of Airflow's errors about an argument that an operator does not have.
+_UNKNOWN_ARGUMENT = ("Invalid arguments were passed", "unexpected keyword argument")
+_ANY_FIELD = "A field of the API that has no argument here is given in json={...}, which takes any."
+
+
+@contextmanager
+def unknown_arguments_explained() -> Iterator[None]:
+    """Let Airflow's error about an unknown argument say how any field of the API is given.
+
+    :raises TypeError: as Airflow 3 does, and each line for mapped tasks.
+    :raises AirflowException: as Airflow 2 does.
+    """
+    try:
+        yield
+    except (TypeError, AirflowException) as error:
+        message = str(error)
+        if not any(words in message for words in _UNKNOWN_ARGUMENT):
+            raise
+        raise type(error)(f"{message}\n{_ANY_FIELD}") from None
 
 
 class PayloadOperator(DatabricksJobsBaseOperator):
@@ -35,12 +58,21 @@ class PayloadOperator(DatabricksJobsBaseOperator):
     def __init__(
         self, *, json: Any | None = None, forward_dag_params: bool = True, **kwargs: Any
     ) -> None:
-        super().__init__(**kwargs)
+        with unknown_arguments_explained():
+            super().__init__(**kwargs)
         check_flags(forward_dag_params=forward_dag_params)
         self.json = json
         self.forward_dag_params = forward_dag_params
         # Names of the given fields: a template may render one to None.
         self._given: tuple[str, ...] = ()
+
+    if not TYPE_CHECKING:  # It has the type that Airflow gives it.
+
+        @classmethod
+        def partial(cls, **kwargs: Any) -> Any:
+            """Map the operator over arguments; see Airflow's ``BaseOperator.partial``."""
+            with unknown_arguments_explained():
+                return super().partial(**kwargs)
 
     def request(self) -> dict[str, Any]:
         """Return the request: ``json``, overridden by the fields that were given."""

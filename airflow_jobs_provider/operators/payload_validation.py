@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_before_sending",
+    "check_new_settings",
     "check_when_parsed",
     "fields_over_json",
     "has_unrendered",
@@ -66,6 +67,38 @@ def check_when_parsed(
     request = fields_over_json(call_name, json, fields)
     if request:
         check_before_sending(call_name, request)
+
+
+def check_new_settings(
+    settings_by_reason: Any, *, validate: bool = True, client: BaseClient | None = None
+) -> None:
+    """Validate the argument ``databricks_repair_reason_new_settings``.
+
+    :param settings_by_reason: the argument: settings of a job by text, or None.
+    :param validate: the operator's argument; with False only the types are checked.
+    :param client: as for :func:`check_before_sending`; with it also the version is checked that the
+        update of the job is sent to.
+    :raises InvalidRequestError: it is something else, or the settings cannot be sent.
+    """
+    if settings_by_reason is None:
+        return
+    from airflow_jobs_provider.api.errors import InvalidRequestError
+    from airflow_jobs_provider.api.problems import Problem, describe_value
+    from airflow_jobs_provider.api.workflows.permissions import update_with_permissions
+
+    name = "databricks_repair_reason_new_settings"
+    if not isinstance(settings_by_reason, Mapping):
+        found = describe_value(settings_by_reason)
+        raise InvalidRequestError("", [Problem(name, "must be a dict", found)])
+    for reason, settings in settings_by_reason.items():
+        if not isinstance(reason, str) or not isinstance(settings, Mapping):
+            rule = "must be a dict of settings, under a key that is text"
+            found = describe_value(settings if isinstance(reason, str) else reason)
+            raise InvalidRequestError("", [Problem(f"{name}[{reason!r}]", rule, found)])
+        call = update_with_permissions(1, settings)[-1]
+        check_before_sending(call.path, call.parameters, validate=validate, client=client)
+        if client is not None:
+            client.version_of(call)
 
 
 def check_before_sending(

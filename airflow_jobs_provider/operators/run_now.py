@@ -16,7 +16,8 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_whole_number,
 )
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
-from airflow_jobs_provider.operators.payload_validation import has_unrendered
+from airflow_jobs_provider.operators.openlineage import inject_into_run_now
+from airflow_jobs_provider.operators.payload_validation import check_new_settings, has_unrendered
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -59,23 +60,31 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     :param python_params: parameters of a Python job, in place of the job's own.
     :param spark_submit_params: parameters of a spark-submit job, in place of the job's own.
     :param python_named_params: parameters of a wheel job, in later API versions.
+    :param dbt_commands: commands of a dbt job, in place of the job's own, in later API versions.
     :param job_parameters: parameters of the job, in later API versions.
     :param idempotency_token: as for :class:`.DatabricksSubmitRunOperator`.
+    :param performance_target: ``PERFORMANCE_OPTIMIZED`` or ``STANDARD``, in place of the job's own,
+        for serverless tasks in later API versions. The service ignores any other value.
     :param cancel_previous_runs: cancel the active runs of the job and wait until they have ended,
         before a run is launched; default False. A retry that finds the run of an earlier try does
         not cancel that run. A run that another task launched with the same ``idempotency_token`` is
         cancelled.
     :param repair_run: repair a run that failed: its failed tasks run again, in the same run and
-        with the same parameters; default False. Needs ``wait_for_termination``. The task succeeds
-        if a repair succeeds. A run that ended ``SUCCESS_WITH_FAILURES`` is repaired unless
-        ``fail_on_partial_success`` is False.
+        with the same parameters; default False. The task succeeds if a repair succeeds. A run that
+        was canceled or skipped is not repaired. A run that ended ``SUCCESS_WITH_FAILURES`` is
+        repaired unless ``fail_on_partial_success`` is False. Without ``wait_for_termination`` the
+        task does not notice a failure, and repairs nothing.
     :param max_repairs: repairs of a run at the most; default 1.
+    :param databricks_repair_reason_new_settings: with ``repair_run``: repair the run only if its
+        state message contains one of the keys, and before that update the job with the key's value,
+        a map of settings to replace (reference: "Update"). The first such key counts. The job keeps
+        these settings. Default none: repair after every failure, with the job's settings as they
+        are. Not templated.
     :param kwargs: the shared arguments; see
         :class:`~airflow_jobs_provider.operators.arguments.LaunchArguments`. The DAG's ``params``
         become ``job_parameters``, if the request has neither those nor another kind of parameters.
         Such a request goes to API 2.2.
     :raises InvalidRequestError: when the DAG is parsed: the reference forbids the request.
-    :raises ValueError: when the DAG is parsed: ``repair_run`` without ``wait_for_termination``.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     :raises DatabricksRunTimeoutError: ``queued_timeout_seconds`` passed, or ``execution_timeout``
         while deferred.
@@ -95,8 +104,10 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         "python_params",
         "spark_submit_params",
         "python_named_params",
+        "dbt_commands",
         "job_parameters",
         "idempotency_token",
+        "performance_target",
     )
     _service_may_retry: ClassVar[bool] = True
     template_fields: Sequence[str] = (*LaunchRunOperator.template_fields, *request_fields)
@@ -114,20 +125,20 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         python_params: ListOf[str] | None = None,
         spark_submit_params: ListOf[str] | None = None,
         python_named_params: StructureOf[Mapping[str, Any]] | None = None,
+        dbt_commands: ListOf[str] | None = None,
         job_parameters: StructureOf[Mapping[str, Any]] | None = None,
         idempotency_token: Text | None = None,
+        performance_target: Text | None = None,
         cancel_previous_runs: bool = False,
         repair_run: bool = False,
         max_repairs: int = 1,
+        databricks_repair_reason_new_settings: Mapping[str, Mapping[str, Any]] | None = None,
         **kwargs: Unpack[LaunchArguments],
     ) -> None:
         super().__init__(**kwargs)
-        if repair_run and not self.wait_for_termination:
-            raise ValueError(
-                "repair_run needs wait_for_termination: a later failure is not noticed"
-            )
         check_flags(cancel_previous_runs=cancel_previous_runs, repair_run=repair_run)
         check_whole_number("max_repairs", max_repairs, least=0)
+        check_new_settings(databricks_repair_reason_new_settings, validate=self.validate)
         self.job_id = job_id
         self.job_name = job_name
         self.notebook_params = notebook_params
@@ -135,11 +146,16 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         self.python_params = python_params
         self.spark_submit_params = spark_submit_params
         self.python_named_params = python_named_params
+        self.dbt_commands = dbt_commands
         self.job_parameters = job_parameters
         self.idempotency_token = idempotency_token
+        self.performance_target = performance_target
         self.cancel_previous_runs = cancel_previous_runs
         self.repair_run = repair_run
         self.max_repairs = max_repairs
+        self.databricks_repair_reason_new_settings = dict(
+            databricks_repair_reason_new_settings or {}
+        )
         self._check_when_parsed()
 
     def _fields_when_parsed(self) -> dict[str, Any]:
@@ -172,14 +188,22 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             if request["job_id"] is None:
                 raise AirflowException(f"no job has the name {job_name!r}")
         request["job_id"] = require_id("job_id", request["job_id"])
-        return run_now(request)
+        parent = self.openlineage_inject_parent_job_info
+        return run_now(inject_into_run_now(request, context, self.log, parent=parent))
 
     def _launch(self, context: Context, first_attempt_index: int) -> Launched:
-        if self.repair_run:
+        if self.repair_run and not self.wait_for_termination:
+            self.log.info("repair_run has no effect: the task does not wait for the run's end.")
+        elif self.repair_run:
             from airflow_jobs_provider.api.endpoints import repair_run
 
             # Raises where the connection pins a version without repairs, before a run is launched.
             self.hook.client.version_of(repair_run({}))
+            check_new_settings(
+                self.databricks_repair_reason_new_settings,
+                validate=self.validate,
+                client=self.hook.client,
+            )
         launched = super()._launch(context, first_attempt_index)
         job_id = launched.run.get("job_id")
         waited = launched.is_own and not self._own_run_may_exist()
@@ -237,10 +261,19 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         from airflow_jobs_provider.api.workflows.repair import (
             is_repairable,
             repair_once,
+            repair_reason,
             repaired_at,
         )
 
         if not is_repairable(run, fail_on_partial_success=self.fail_on_partial_success):
+            return None
+        new_settings = self.databricks_repair_reason_new_settings
+        if new_settings and repair_reason(run, new_settings) is None:
+            self.log.info(
+                "Run %s is not repaired: its state message contains none of the texts of "
+                "databricks_repair_reason_new_settings.",
+                run["run_id"],
+            )
             return None
         run_id, started = int(run["run_id"]), run.get("start_time")
         steps = repair_once(
@@ -248,6 +281,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             max_repairs=self.max_repairs,
             polling_period_seconds=self.polling_period_seconds,
             fail_on_partial_success=self.fail_on_partial_success,
+            new_settings_by_reason=new_settings,
             launched_at=None if started is None else float(started) / 1000,
         )
         # Before the first request: a kill during the repair must cancel the run.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
+from airflow_jobs_provider.operators.openlineage import inject_into_submit, openlineage_flag
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -64,12 +65,15 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     :param spark_jar_task: the main class of a JAR (reference: "SparkJarTask").
     :param spark_python_task: a Python file (reference: "SparkPythonTask").
     :param spark_submit_task: a spark-submit command line (reference: "SparkSubmitTask").
-    :param pipeline_task: a Delta Live Tables pipeline (reference: "PipelineTask").
+    :param pipeline_task: a Delta Live Tables pipeline (reference: "PipelineTask"). It may have
+        ``pipeline_name`` in place of ``pipeline_id``, also among ``tasks``.
     :param run_job_task: another job (reference: "RunJobTask").
+    :param dbt_task: dbt commands, in later API versions.
     :param tasks: several tasks, in the form of later API versions.
     :param existing_cluster_id: cluster to run on.
     :param new_cluster: cluster to create for the run (reference: "NewCluster").
     :param libraries: libraries to install on the cluster (reference: "Library").
+    :param environments: environments of the serverless tasks, in later API versions.
     :param run_name: name of the run; default DAG, task, DAG run and try.
     :param timeout_seconds: seconds, or a timedelta, after which the service stops the run; default
         the task's ``execution_timeout``, if it has one.
@@ -82,6 +86,12 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         "JobNotificationSettings").
     :param access_control_list: permissions on the run, in later API versions.
     :param git_source: repository of the code, in later API versions.
+    :param performance_target: ``PERFORMANCE_OPTIMIZED`` or ``STANDARD``, for serverless tasks in
+        later API versions. The service ignores any other value.
+    :param openlineage_inject_transport_info: configure Spark on each new cluster to send its
+        OpenLineage events where Airflow sends its own; default Airflow's ``[openlineage]
+        spark_inject_transport_info``, else False. Needs the OpenLineage provider, as
+        ``openlineage_inject_parent_job_info`` does.
     :param kwargs: the shared arguments; see
         :class:`~airflow_jobs_provider.operators.arguments.LaunchArguments`. The DAG's ``params``
         become the parameters of each notebook, Python wheel, SQL and run-job task that has none.
@@ -103,10 +113,12 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         "spark_submit_task",
         "pipeline_task",
         "run_job_task",
+        "dbt_task",
         "tasks",
         "existing_cluster_id",
         "new_cluster",
         "libraries",
+        "environments",
         "run_name",
         "timeout_seconds",
         "idempotency_token",
@@ -115,10 +127,11 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         "notification_settings",
         "access_control_list",
         "git_source",
+        "performance_target",
     )
     template_fields: Sequence[str] = (*LaunchRunOperator.template_fields, *request_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("json", "notebook_task", "new_cluster", "tasks"), "json"
+        ("json", "notebook_task", "new_cluster", "tasks", "environments"), "json"
     )
 
     def __init__(
@@ -130,10 +143,12 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         spark_submit_task: StructureOf[SparkSubmitTask] | None = None,
         pipeline_task: StructureOf[PipelineTask] | None = None,
         run_job_task: StructureOf[RunJobTask] | None = None,
+        dbt_task: StructureOf[Mapping[str, Any]] | None = None,
         tasks: ListOf[JobTask] | None = None,
         existing_cluster_id: Text | None = None,
         new_cluster: StructureOf[NewCluster] | None = None,
         libraries: ListOf[Library] | None = None,
+        environments: ListOf[Mapping[str, Any]] | None = None,
         run_name: Text | None = None,
         timeout_seconds: Seconds | None = None,
         idempotency_token: Text | None = None,
@@ -142,6 +157,8 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         notification_settings: StructureOf[JobNotificationSettings] | None = None,
         access_control_list: ListOf[Mapping[str, Any]] | None = None,
         git_source: StructureOf[Mapping[str, Any]] | None = None,
+        performance_target: Text | None = None,
+        openlineage_inject_transport_info: bool | None = None,
         **kwargs: Unpack[LaunchArguments],
     ) -> None:
         super().__init__(**kwargs)
@@ -151,10 +168,12 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         self.spark_submit_task = spark_submit_task
         self.pipeline_task = pipeline_task
         self.run_job_task = run_job_task
+        self.dbt_task = dbt_task
         self.tasks = tasks
         self.existing_cluster_id = existing_cluster_id
         self.new_cluster = new_cluster
         self.libraries = libraries
+        self.environments = environments
         self.run_name = run_name
         self.timeout_seconds = timeout_seconds
         self.idempotency_token = idempotency_token
@@ -163,6 +182,10 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         self.notification_settings = notification_settings
         self.access_control_list = access_control_list
         self.git_source = git_source
+        self.performance_target = performance_target
+        self.openlineage_inject_transport_info = openlineage_flag(
+            "inject_transport_info", openlineage_inject_transport_info
+        )
         self._check_when_parsed()
 
     def launch_call(self, context: Context) -> Call[int]:
@@ -175,6 +198,13 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         if request.get("timeout_seconds") is None and self.execution_timeout is not None:
             # The service stops the run even if this task does not exist any more by then.
             request["timeout_seconds"] = math.ceil(self.execution_timeout.total_seconds())
+        request = inject_into_submit(
+            request,
+            context,
+            self.log,
+            parent=self.openlineage_inject_parent_job_info,
+            transport=self.openlineage_inject_transport_info,
+        )
         return submit_run(request)
 
 

@@ -419,10 +419,16 @@ def test_a_previous_run_that_may_not_be_cancelled_leaves_the_own_one_followed(
     assert operator.execute(context) == "42"
 
 
-def test_repair_without_waiting_is_a_mistake() -> None:
-    """It shows when the DAG is parsed."""
-    with pytest.raises(ValueError, match="wait_for_termination"):
-        run_now(repair_run=True, wait_for_termination=False)
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_repair_without_waiting_has_no_effect(
+    context: Any, server: ScriptedServer, deferrable: bool, logged: Callable[[], str]
+) -> None:
+    """As with the official provider: the task ends at the launch, and the log says so."""
+    server.will(LAUNCHED, RUNNING)
+    operator = run_now(repair_run=True, wait_for_termination=False, deferrable=deferrable)
+    assert operator.execute(context) is None
+    assert asked(server) == ["run-now", "runs/get 7"]
+    assert "repair_run has no effect" in logged()
 
 
 # -- many tasks ----------------------------------------------------------------------------------

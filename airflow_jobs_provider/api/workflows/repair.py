@@ -6,7 +6,7 @@ how often it was repaired. The service refuses to repair an active run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.endpoints import repair_run
@@ -14,6 +14,7 @@ from airflow_jobs_provider.api.errors import BadRequestError
 from airflow_jobs_provider.api.states import RunState, RunStatus
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 from airflow_jobs_provider.api.workflows.follow import read_run
+from airflow_jobs_provider.api.workflows.permissions import update_with_permissions
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
@@ -22,6 +23,7 @@ __all__ = [
     "is_repairable",
     "latest_repair_id",
     "repair_once",
+    "repair_reason",
     "repaired_at",
     "repairs_of",
     "run_parameters",
@@ -40,22 +42,29 @@ def repair_once(
     max_repairs: int,
     polling_period_seconds: float,
     fail_on_partial_success: bool = True,
+    new_settings_by_reason: Mapping[str, Mapping[str, Any]] | None = None,
     launched_at: float | None = None,
 ) -> Workflow[Run | None]:
     """Run the failed tasks of a run again, with the parameters that the run was launched with.
 
+    The service runs them with the settings that the job has at that time. So a change of the job,
+    such as a larger cluster, takes effect.
+
     Returns the run as it is after the repair has started. So it does where another user has started
-    the repair, or a request whose response was lost. Returns None where the run cannot be repaired:
-    it was canceled or skipped, or was repaired ``max_repairs`` times.
+    the repair, or a request whose response was lost. Returns None where the run is not repaired: it
+    was canceled or skipped, was repaired ``max_repairs`` times, or failed for another reason.
 
     :param run_id: a run that failed.
     :param max_repairs: repairs of the run at the most, including those by other users.
     :param polling_period_seconds: seconds between two reads until the repair is shown.
     :param fail_on_partial_success: repair a run with the result SUCCESS_WITH_FAILURES, too; default
         True.
+    :param new_settings_by_reason: repair only a run whose state message contains one of these
+        texts, and first update the job with the settings of the first such text. Default None, as
+        an empty mapping: repair with the job's settings as they are.
     :param launched_at: when the run was launched, in seconds since the epoch; see
         :func:`~.follow.read_run`. Default None.
-    :raises BadRequestError: the service does not repair the run.
+    :raises BadRequestError: the service does not repair the run, or does not update the job.
     """
 
     def read() -> Workflow[Run]:
@@ -73,6 +82,13 @@ def repair_once(
     repairable = is_repairable(run, fail_on_partial_success=fail_on_partial_success)
     if not repairable or len(repairs) >= max_repairs:
         return None
+    if new_settings_by_reason:
+        reason = repair_reason(run, new_settings_by_reason)
+        if reason is None:
+            return None
+        calls = update_with_permissions(int(run["job_id"]), new_settings_by_reason[reason])
+        for call in calls:  # noqa: UP028  (a list takes no exceptions)
+            yield call
     request = {
         "run_id": run_id,
         "rerun_all_failed_tasks": True,
@@ -104,6 +120,16 @@ def is_repairable(run: Run, *, fail_on_partial_success: bool = True) -> bool:
     state = RunState.from_run(run)
     succeeded = state.succeeded(fail_on_partial_success=fail_on_partial_success)
     return state.status in _REPAIRABLE and not succeeded
+
+
+def repair_reason(run: Run, reasons: Iterable[str]) -> str | None:
+    """Return the first of these texts that a run's state message contains; None for none.
+
+    :param run: the run.
+    :param reasons: the texts.
+    """
+    message = RunState.from_run(run).state_message
+    return next((reason for reason in reasons if reason in message), None)
 
 
 def repaired_at(run: Run) -> float | None:

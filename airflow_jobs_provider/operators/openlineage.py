@@ -1,0 +1,191 @@
+"""Sends the task's identity for OpenLineage with a launch, as the official provider's operators do.
+
+The parameters of the run get ``OPENLINEAGE_CONTEXT``, and new clusters get Spark properties. What
+the request has about OpenLineage already is kept. An error changes nothing but the log: lineage
+never keeps a run from being launched.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_jobs_provider.operators.argument_checks import check_flags
+from airflow_jobs_provider.operators.dag_params import (
+    NOT_WITH_JOB_PARAMETERS,
+    PARAMETER_MAPS,
+)
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_jobs_provider.api.workflows.progress import Log
+
+__all__ = ["inject_into_run_now", "inject_into_submit", "openlineage_flag"]
+
+CONTEXT_PARAMETER = "OPENLINEAGE_CONTEXT"
+# The parameters that say the same.
+CONTEXT_PARAMETERS = (CONTEXT_PARAMETER, "spark.openlineage.context")
+
+
+def openlineage_flag(name: str, value: bool | None) -> bool:
+    """Return an operator's argument ``openlineage_<name>``, or Airflow's setting for it.
+
+    :param name: the name, such as ``inject_parent_job_info``.
+    :param value: the argument; None for ``[openlineage] spark_<name>``, else False.
+    :raises InvalidRequestError: it is neither a bool nor None.
+    """
+    if value is None:
+        return bool(conf.getboolean("openlineage", f"spark_{name}", fallback=False))
+    check_flags(**{f"openlineage_{name}": value})
+    return value
+
+
+def inject_into_submit(
+    request: Mapping[str, Any], context: Context, log: Log, *, parent: bool, transport: bool
+) -> dict[str, Any]:
+    """Return a ``runs/submit`` request with OpenLineage's information.
+
+    :param request: the request; it is not changed.
+    :param context: the task's context.
+    :param log: the task's logger.
+    :param parent: send the task's identity, to tasks whose parameters are a map and to new
+        clusters.
+    :param transport: send the transport's configuration to new clusters.
+    """
+    result = dict(request)
+    if not (parent or transport) or not _is_available(log):
+        return result
+    from airflow_jobs_provider.airflow_compat.openlineage import (
+        with_parent_spark_properties,
+        with_transport_spark_properties,
+    )
+
+    def in_parameters(request: dict[str, Any]) -> dict[str, Any]:
+        value = _context_value(context)
+        return _each_task(request, lambda task: _with_parameter(task, value))
+
+    def in_clusters(request: dict[str, Any]) -> dict[str, Any]:
+        def cluster_with(cluster: Mapping[str, Any]) -> dict[str, Any]:
+            properties = dict(cluster.get("spark_conf") or {})
+            if parent:
+                properties = with_parent_spark_properties(properties, context)
+            if transport:
+                properties = with_transport_spark_properties(properties, context)
+            return {**cluster, "spark_conf": properties}
+
+        return _each_cluster(request, cluster_with)
+
+    if parent:
+        result = _unless_it_fails(in_parameters, result, log)
+    return _unless_it_fails(in_clusters, result, log)
+
+
+def inject_into_run_now(
+    request: Mapping[str, Any], context: Context, log: Log, *, parent: bool
+) -> dict[str, Any]:
+    """Return a ``run-now`` request with OpenLineage's information among its job parameters.
+
+    :param request: the request; it is not changed.
+    :param context: the task's context.
+    :param log: the task's logger.
+    :param parent: send the task's identity.
+    """
+    result = dict(request)
+    if not parent:
+        return result
+    others = [name for name in NOT_WITH_JOB_PARAMETERS if request.get(name) is not None]
+    if others:
+        log.info(
+            "OpenLineage's parent job is not sent: run-now takes no job_parameters beside %s.",
+            ", ".join(others),
+        )
+        return result
+    if not _is_available(log):
+        return result
+
+    def inject(request: dict[str, Any]) -> dict[str, Any]:
+        parameters = _with_context(request.get("job_parameters") or {}, _context_value(context))
+        return {**request, "job_parameters": parameters}
+
+    return _unless_it_fails(inject, result, log)
+
+
+def _is_available(log: Log) -> bool:
+    from airflow_jobs_provider.airflow_compat.openlineage import why_unavailable
+
+    reason = why_unavailable()
+    if reason is not None:
+        log.warning("OpenLineage's information is not sent with the run: %s.", reason)
+    return reason is None
+
+
+def _unless_it_fails(
+    change: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any], log: Log
+) -> dict[str, Any]:
+    try:
+        return change(request)
+    except Exception as error:  # noqa: BLE001  (whatever the other provider raises)
+        log.warning("OpenLineage's information is not sent with the run: %r", error)
+        return request
+
+
+def _context_value(context: Context) -> str:
+    from airflow_jobs_provider.airflow_compat.openlineage import parent_run_context
+
+    return json.dumps(parent_run_context(context), separators=(",", ":"))
+
+
+def _with_context(parameters: Mapping[str, Any], value: str) -> dict[str, Any]:
+    if any(name in parameters for name in CONTEXT_PARAMETERS):
+        return dict(parameters)
+    return {**parameters, CONTEXT_PARAMETER: value}
+
+
+def _with_parameter(task: Mapping[str, Any], value: str) -> dict[str, Any]:
+    result = dict(task)
+    for kind, field in PARAMETER_MAPS.items():
+        definition = task.get(kind)
+        if isinstance(definition, Mapping):
+            parameters = definition.get(field) or {}
+            result[kind] = {**definition, field: _with_context(parameters, value)}
+    return result
+
+
+def _each_task(
+    request: dict[str, Any], change: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    tasks = request.get("tasks")
+    if not isinstance(tasks, (list, tuple)):
+        return change(request)
+    return {**request, "tasks": list(_mapped(tasks, change))}
+
+
+def _each_cluster(
+    request: dict[str, Any], change: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a request with each ``new_cluster`` changed: also of tasks, loops and job clusters."""
+
+    def holder_with(holder: Mapping[str, Any]) -> dict[str, Any]:
+        result = dict(holder)
+        if isinstance(holder.get("new_cluster"), Mapping):
+            result["new_cluster"] = change(holder["new_cluster"])
+        loop = holder.get("for_each_task")
+        if isinstance(loop, Mapping) and isinstance(loop.get("task"), Mapping):
+            result["for_each_task"] = {**loop, "task": holder_with(loop["task"])}
+        return result
+
+    result = holder_with(request)
+    for name in ("tasks", "job_clusters"):
+        if isinstance(request.get(name), (list, tuple)):
+            result[name] = list(_mapped(request[name], holder_with))
+    return result
+
+
+def _mapped(
+    items: list[Any] | tuple[Any, ...], change: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> Iterator[Any]:
+    return (change(item) if isinstance(item, Mapping) else item for item in items)
