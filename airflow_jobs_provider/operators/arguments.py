@@ -209,10 +209,6 @@ class RunArguments(WaitArguments, total=False):
         ``wait_for_termination`` an ``on_failure_callback`` is added for that. Where the task's
         process is told to end by anything but a user, as at the shutdown of its machine, the run
         is left to Airflow's retry, and cancelled if no retry is left.
-    :param openlineage_inject_parent_job_info: send the task's identity for OpenLineage with the
-        request, so that the run's lineage events name the task as their parent; default Airflow's
-        ``[openlineage] spark_inject_parent_job_info``, else False. Needs the OpenLineage provider;
-        without it the log has a warning, and the request is sent as it is.
     :param queued_timeout_seconds: seconds, or a timedelta, after which the task fails if the run
         has not started; the run is then cancelled, unless ``cancel_on_kill`` is False; default no
         limit.
@@ -223,7 +219,6 @@ class RunArguments(WaitArguments, total=False):
     reattach: bool
     durable: bool | None
     cancel_on_kill: bool
-    openlineage_inject_parent_job_info: bool | None
     queued_timeout_seconds: float | timedelta | None
 
 

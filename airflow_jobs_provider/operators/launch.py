@@ -25,7 +25,6 @@ from airflow_jobs_provider.operators.argument_checks import (
     to_seconds,
 )
 from airflow_jobs_provider.operators.cancel_on_kill import CancelOnKillOperator
-from airflow_jobs_provider.operators.openlineage import openlineage_flag
 from airflow_jobs_provider.operators.payload import PayloadOperator
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
@@ -55,8 +54,6 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
     :param reattach: follow the run that an earlier try launched, where it is active or has
         succeeded; default True.
     :param durable: the official provider's name of ``reattach``; default None.
-    :param openlineage_inject_parent_job_info: send the task's identity for OpenLineage with the
-        request; default Airflow's setting, else False.
     :param queued_timeout_seconds: seconds, or a timedelta, after which the task fails if the run
         has not started; default no limit.
     """
@@ -72,7 +69,6 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
         polling_period_seconds: float | timedelta = 10,
         reattach: bool = True,
         durable: bool | None = None,
-        openlineage_inject_parent_job_info: bool | None = None,
         queued_timeout_seconds: float | timedelta | None = None,
         **kwargs: Any,
     ) -> None:
@@ -87,9 +83,6 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
                 raise ValueError("reattach=False and durable=True contradict each other")
         self.reattach = reattach and durable is not False
         self.durable = self.reattach
-        self.openlineage_inject_parent_job_info = openlineage_flag(
-            "inject_parent_job_info", openlineage_inject_parent_job_info
-        )
         self.queued_timeout_seconds = to_seconds(
             "queued_timeout_seconds", queued_timeout_seconds, optional=True
         )

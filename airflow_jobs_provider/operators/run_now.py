@@ -16,7 +16,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_whole_number,
 )
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
-from airflow_jobs_provider.operators.openlineage import inject_into_run_now
+from airflow_jobs_provider.operators.openlineage import inject_into_run_now, openlineage_flag
 from airflow_jobs_provider.operators.payload_validation import check_new_settings, has_unrendered
 
 if TYPE_CHECKING:
@@ -80,6 +80,9 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         a map of settings to replace (reference: "Update"). The first such key counts. The job keeps
         these settings. Default none: repair after every failure, with the job's settings as they
         are. Not templated.
+    :param openlineage_inject_parent_job_info: send the task's identity for OpenLineage as the job
+        parameter ``OPENLINEAGE_CONTEXT``, where the request has no other kind of parameters; as for
+        :class:`.DatabricksSubmitRunOperator`.
     :param kwargs: the shared arguments; see
         :class:`~airflow_jobs_provider.operators.arguments.LaunchArguments`. The DAG's ``params``
         become ``job_parameters``, if the request has neither those nor another kind of parameters.
@@ -133,6 +136,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         repair_run: bool = False,
         max_repairs: int = 1,
         databricks_repair_reason_new_settings: Mapping[str, Mapping[str, Any]] | None = None,
+        openlineage_inject_parent_job_info: bool | None = None,
         **kwargs: Unpack[LaunchArguments],
     ) -> None:
         super().__init__(**kwargs)
@@ -155,6 +159,9 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         self.max_repairs = max_repairs
         self.databricks_repair_reason_new_settings = dict(
             databricks_repair_reason_new_settings or {}
+        )
+        self.openlineage_inject_parent_job_info = openlineage_flag(
+            "inject_parent_job_info", openlineage_inject_parent_job_info
         )
         self._check_when_parsed()
 

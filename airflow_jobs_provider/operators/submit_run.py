@@ -88,6 +88,12 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     :param git_source: repository of the code, in later API versions.
     :param performance_target: ``PERFORMANCE_OPTIMIZED`` or ``STANDARD``, for serverless tasks in
         later API versions. The service ignores any other value.
+    :param openlineage_inject_parent_job_info: send the task's identity for OpenLineage with the
+        request, so that the lineage events of the run name the task as their parent: as the
+        parameter ``OPENLINEAGE_CONTEXT`` of each task whose parameters are a map, and in the
+        ``spark_conf`` of each new cluster. Default Airflow's ``[openlineage]
+        spark_inject_parent_job_info``, else False. Needs Airflow's OpenLineage provider; without it
+        the log has a warning, and the request is sent as it is.
     :param openlineage_inject_transport_info: configure Spark on each new cluster to send its
         OpenLineage events where Airflow sends its own; default Airflow's ``[openlineage]
         spark_inject_transport_info``, else False. Needs the OpenLineage provider, as
@@ -158,6 +164,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         access_control_list: ListOf[Mapping[str, Any]] | None = None,
         git_source: StructureOf[Mapping[str, Any]] | None = None,
         performance_target: Text | None = None,
+        openlineage_inject_parent_job_info: bool | None = None,
         openlineage_inject_transport_info: bool | None = None,
         **kwargs: Unpack[LaunchArguments],
     ) -> None:
@@ -183,6 +190,9 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         self.access_control_list = access_control_list
         self.git_source = git_source
         self.performance_target = performance_target
+        self.openlineage_inject_parent_job_info = openlineage_flag(
+            "inject_parent_job_info", openlineage_inject_parent_job_info
+        )
         self.openlineage_inject_transport_info = openlineage_flag(
             "inject_transport_info", openlineage_inject_transport_info
         )

@@ -34,7 +34,7 @@ def surface(
 
     :param package: its name; only what it defines itself counts.
     :param modules: the modules that a user imports from; default all of the package.
-    :param with_airflows: list the arguments of Airflow's ``BaseOperator`` with the operators' own;
+    :param with_airflows: list what operators have of Airflow's ``BaseOperator`` with their own;
         default False.
     """
     searched = list(all_modules(package) if modules is None else modules)
@@ -61,8 +61,14 @@ def described(kind: Any, package: str, *, with_airflows: bool) -> dict[str, Any]
     """Return what a class offers: to a DAG an operator, to Python code any other class."""
     names = {base.__name__ for base in kind.__mro__}
     own = [base for base in kind.__mro__ if base.__module__.startswith(f"{package}.")]
-    facts: dict[str, Any] = {"arguments": constructor_arguments(own), "attributes": []}
-    if not issubclass(kind, BaseException) and "BaseTrigger" not in names:
+    facts: dict[str, Any] = {
+        "arguments": constructor_arguments(own),
+        "attributes": [],
+    }
+    if issubclass(kind, BaseException):
+        # They are caught, not made.
+        return {"arguments": {}, "attributes": sorted(attributes(own))}
+    if "BaseTrigger" not in names:
         facts["attributes"] = sorted(attributes(own))
     if "BaseOperator" in names:
         links = getattr(kind, "operator_extra_links", ())
@@ -74,8 +80,8 @@ def described(kind: Any, package: str, *, with_airflows: bool) -> dict[str, Any]
         if with_airflows:
             (base,) = (one for one in kind.__mro__ if one.__name__ == "BaseOperator")
             facts["arguments"] = constructor_arguments([base]) | facts["arguments"]
-            facts["attributes"] += facts["arguments"]
-    elif not issubclass(kind, BaseException) and "BaseTrigger" not in names:
+            facts["attributes"] += [*facts["arguments"], *dir(kind)]
+    elif "BaseTrigger" not in names:
         facts["methods"] = {
             name: {
                 parameter.name: default(parameter)
