@@ -26,11 +26,11 @@ def fetching() -> Iterator[None]:
 
 
 def _is_harmless(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.INFO or not getattr(_fetch, "is_running", False)
+    return record.levelno >= logging.WARNING or not getattr(_fetch, "is_running", False)
 
 
 def hide_debug_logs(*libraries: str) -> None:
-    """Drop what these libraries log below INFO in threads that fetch a token.
+    """Drop what these libraries log below WARNING in threads that fetch a token.
 
     :param libraries: names of loggers; those below them count. Call it after the libraries were
         imported.

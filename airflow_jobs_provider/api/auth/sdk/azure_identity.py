@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from airflow_jobs_provider.api.auth.cached import AccessToken, CachedCredentials
@@ -24,6 +25,12 @@ _MANAGEMENT = {
 }
 _MANAGEMENT_PUBLIC = "https://management.core.windows.net/"
 _TEXT_LENGTH = 600
+# azure-identity keeps of an outage the text only, inside that of other exceptions.
+_OUTAGE = re.compile(
+    r"HTTP Error: (5\d\d|429)|temporarily_unavailable|server_error|timed out|Failed to resolve"
+    r"|Connection (refused|reset|aborted)|Max retries exceeded"
+)
+_NO_ANSWER = re.compile(r"no response from the IMDS endpoint(?!\.? *Token request error)")
 
 
 class AzureIdentityCredentials(CachedCredentials):
@@ -123,7 +130,9 @@ class AzureIdentityCredentials(CachedCredentials):
         is_outage = (
             isinstance(error, (ServiceRequestError, ServiceResponseError))
             or (isinstance(error, HttpResponseError) and (status >= 500 or status == 429))
-            or "no response from the IMDS endpoint" in text
+            or _OUTAGE.search(text)
+            # The default credential may find no endpoint because the machine has none.
+            or (self._kind == "managed" and _NO_ANSWER.search(text))
         )
         if is_outage:
             return TokenUnavailableError(f"no token can be fetched now: {self.description}: {text}")

@@ -1,0 +1,381 @@
+"""The authentication methods that tests run: a connection for each, and how its service fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.fakes.fake_service import FakeService
+from tests.fakes.identity import TENANT, Endpoint, Identity, IdentityServer
+
+__all__ = ["AZURE_HOST", "METHODS", "SECRET", "LoginMethod", "World"]
+
+AZURE_HOST = "adb-1.2.azuredatabricks.net"
+CLIENT = "client-1"
+SECRET = "secret-of-client-1"
+
+
+@dataclass
+class World:
+    """What a connection meets: a workspace, identity services, files and environment variables.
+
+    :ivar folder: for files.
+    :ivar monkeypatch: sets environment variables.
+    """
+
+    identity: Identity
+    workspace: FakeService
+    server: IdentityServer
+    folder: Path
+    monkeypatch: pytest.MonkeyPatch
+
+    def connection(self, **fields: Any) -> dict[str, Any]:
+        """Return the fields of a connection to the workspace over TLS; others are of the extra."""
+        standard: dict[str, Any] = {
+            name: fields.pop(name) for name in ("login", "password") if name in fields
+        }
+        extra = {"verify": str(self.server.certificates.ca_file), **fields}
+        return {"conn_type": "databricks", "host": self.workspace.url, **standard, "extra": extra}
+
+    def on_azure(self, **fields: Any) -> dict[str, Any]:
+        """Return the same for a workspace under a name of Azure, through the proxy of the extra."""
+        connection = self.connection(proxies={"https": self.server.url}, **fields)
+        return {**connection, "host": AZURE_HOST}
+
+    def file(self, name: str, content: str, *, executable: bool = False) -> str:
+        """Write a file and return its path."""
+        path = self.folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content)
+        if executable:
+            path.chmod(path.stat().st_mode | stat.S_IXUSR)
+        return os.fspath(path)
+
+    def environment(self, **values: str) -> None:
+        """Set environment variables."""
+        for name, value in values.items():
+            self.monkeypatch.setenv(name, value)
+
+
+@dataclass(frozen=True)
+class LoginMethod:
+    """An authentication method.
+
+    :ivar name: its name in ids of tests.
+    :ivar connection: prepares the world and returns the fields of a connection.
+    :ivar endpoint: the endpoint that issues the token of the workspace.
+    :ivar refuse: lets the identity service refuse the secret from now on, as a wrong one.
+    :ivar refusal: words of the message.
+    :ivar expire: lets the secret be an expired one; None for a method without a secret.
+    :ivar expired: words of the message.
+    """
+
+    name: str
+    connection: Callable[[World], dict[str, Any]]
+    endpoint: Callable[[Identity], Endpoint]
+    refuse: Callable[[World], object]
+    refusal: str
+    expire: Callable[[World], object] | None = None
+    expired: str = ""
+    keeps_secret: tuple[str, ...] = field(default=(SECRET,))
+
+
+def _other_secret(world: World) -> None:
+    world.identity.workspace.clients[CLIENT] = world.identity.entra.clients[CLIENT] = "other"
+
+
+def _no_policy(world: World) -> None:
+    world.identity.workspace.policies.clear()
+
+
+def _expired_secret(world: World) -> None:
+    world.identity.workspace.expired.add(CLIENT)
+    world.identity.entra.expired.add(CLIENT)
+
+
+def _workspace(identity: Identity) -> Endpoint:
+    return identity.workspace
+
+
+def _entra(identity: Identity) -> Endpoint:
+    return identity.entra
+
+
+def _oauth(**fields: Any) -> Callable[[World], dict[str, Any]]:
+    return lambda world: world.connection(
+        login=CLIENT, password=SECRET, service_principal_oauth=True, **fields
+    )
+
+
+def _azure(**fields: Any) -> Callable[[World], dict[str, Any]]:
+    return lambda world: world.on_azure(
+        login=CLIENT, password=SECRET, azure_tenant_id=TENANT, **fields
+    )
+
+
+def _azure_authority(world: World) -> dict[str, Any]:
+    return world.connection(
+        login=CLIENT,
+        password=SECRET,
+        azure_tenant_id=TENANT,
+        azure_ad_endpoint=world.server.tls_url,
+    )
+
+
+def _managed(**fields: Any) -> Callable[[World], dict[str, Any]]:
+    def connection(world: World) -> dict[str, Any]:
+        world.identity.instance.identities = ["identity-1", "identity-2"]
+        world.environment(AZURE_POD_IDENTITY_AUTHORITY_HOST=world.server.url)
+        return world.connection(use_azure_managed_identity=True, **fields)
+
+    return connection
+
+
+def _no_identity(world: World) -> None:
+    world.identity.instance.identities = []
+
+
+def _default(world: World) -> dict[str, Any]:
+    world.environment(AZURE_TENANT_ID=TENANT, AZURE_CLIENT_ID=CLIENT, AZURE_CLIENT_SECRET=SECRET)
+    return world.on_azure(use_default_azure_credential=True)
+
+
+POD_TOKEN = "secret-token-of-the-pod"
+
+
+def _kubernetes(**fields: Any) -> Callable[[World], dict[str, Any]]:
+    def connection(world: World) -> dict[str, Any]:
+        world.identity.kubernetes.service_account_tokens[POD_TOKEN] = "airflow:default"
+        world.identity.workspace.policies["kubernetes"] = "my-audience"
+        # The API server of the cluster is reached as the environment says.
+        world.environment(HTTPS_PROXY=world.server.url, NO_PROXY="127.0.0.1")
+        world.file("pod/ca.crt", world.server.certificates.ca_file.read_text())
+        return world.connection(
+            client_id=CLIENT,
+            audience="my-audience",
+            k8s_token_path=world.file("pod/token", POD_TOKEN),
+            k8s_namespace_path=world.file("pod/namespace", "airflow\n"),
+            **fields,
+        )
+
+    return connection
+
+
+def _kubernetes_login(world: World) -> dict[str, Any]:
+    return {**_kubernetes()(world), "login": "federated_k8s"}
+
+
+def _subject_token(world: World, issuer: str = "kubernetes") -> str:
+    world.identity.workspace.policies[issuer] = "databricks"
+    return world.identity.issuer.issue(issuer, "airflow:default", "databricks").value
+
+
+def _projected(world: World) -> dict[str, Any]:
+    path = world.file("projected/token", _subject_token(world) + "\n")
+    return world.connection(
+        federated_k8s=True, client_id=CLIENT, k8s_projected_volume_token_path=path
+    )
+
+
+def _file(world: World) -> dict[str, Any]:
+    path = world.file("oidc-token", _subject_token(world))
+    return world.connection(auth_type="file-oidc", client_id=CLIENT, oidc_token_filepath=path)
+
+
+def _env(world: World) -> dict[str, Any]:
+    world.environment(MY_OIDC_TOKEN=_subject_token(world))
+    return world.connection(auth_type="env-oidc", client_id=CLIENT, oidc_token_env="MY_OIDC_TOKEN")
+
+
+def _aws(world: World) -> dict[str, Any]:
+    world.identity.workspace.policies["sts"] = "databricks"
+    world.environment(
+        AWS_ACCESS_KEY_ID="AKIA",
+        AWS_SECRET_ACCESS_KEY="secret-of-aws",
+        AWS_DEFAULT_REGION="eu-west-1",
+        AWS_ENDPOINT_URL_STS=world.server.tls_url,
+        AWS_CA_BUNDLE=str(world.server.certificates.ca_file),
+        AWS_EC2_METADATA_DISABLED="true",
+    )
+    return world.connection(federated_aws=True, client_id=CLIENT)
+
+
+def _no_role(world: World) -> None:
+    world.identity.sts.role = None
+
+
+_provided: list[str] = []
+
+
+def provide_token() -> str:
+    """Return a token of another issuer, as a user's function does."""
+    return f"{_provided[-1]}\n"
+
+
+def _provider(world: World) -> dict[str, Any]:
+    _provided.append(_subject_token(world, "my-issuer"))
+    return world.connection(federated_token_provider=f"{__name__}.provide_token")
+
+
+def _sdk_oauth(world: World) -> dict[str, Any]:
+    return world.connection(auth_type="oauth-m2m", client_id=CLIENT, client_secret=SECRET)
+
+
+def _profile(world: World) -> dict[str, Any]:
+    lines = ["[prod]", f"host = {world.workspace.url}", f"client_id = {CLIENT}"]
+    path = world.file("databrickscfg", "\n".join([*lines, f"client_secret = {SECRET}", ""]))
+    return world.connection(profile="prod", config_file=path)
+
+
+def _ambient(world: World) -> dict[str, Any]:
+    world.environment(
+        DATABRICKS_HOST=world.workspace.url,
+        DATABRICKS_CLIENT_ID=CLIENT,
+        DATABRICKS_CLIENT_SECRET=SECRET,
+    )
+    return world.connection()
+
+
+def _github(world: World) -> dict[str, Any]:
+    world.identity.workspace.policies["ci"] = "my-audience"
+    world.environment(
+        ACTIONS_ID_TOKEN_REQUEST_URL=f"{world.server.url}/github/idtoken?version=1",
+        ACTIONS_ID_TOKEN_REQUEST_TOKEN=world.identity.ci.request_token,
+    )
+    return world.connection(auth_type="github-oidc", client_id=CLIENT, token_audience="my-audience")
+
+
+def _cli(world: World, name: str, output: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    answer = world.file("answer.json", json.dumps(output))
+    script = f'#!/bin/sh\ncase "$*" in *version*) echo "{{}}";; *) cat {answer};; esac\n'
+    world.file(f"bin/{name}", script, executable=True)
+    world.environment(PATH=f"{world.folder / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return world.connection(**fields)
+
+
+def _databricks_cli(world: World) -> dict[str, Any]:
+    token = world.identity.issuer.issue("workspace", "me", "workspace")
+    expiry = time.strftime("%Y-%m-%dT%H:%M:%S", time.localtime(token.expires_at))
+    output = {"access_token": token.value, "token_type": "Bearer", "expiry": expiry}
+    return _cli(world, "databricks", output, auth_type="databricks-cli")
+
+
+METHODS: tuple[LoginMethod, ...] = (
+    LoginMethod(
+        "service_principal_oauth",
+        _oauth(),
+        _workspace,
+        _other_secret,
+        "invalid_client.*Login and Password",
+        _expired_secret,
+        "invalid_client.*expired",
+    ),
+    LoginMethod(
+        "azure_service_principal",
+        _azure(),
+        _entra,
+        _other_secret,
+        "AADSTS7000215.*Login and Password",
+        _expired_secret,
+        "AADSTS7000222.*expired",
+    ),
+    LoginMethod(
+        "azure_service_principal_resource_id",
+        _azure(azure_resource_id="/subscriptions/1/resourceGroups/r"),
+        _entra,
+        _other_secret,
+        "AADSTS7000215.*Login and Password",
+        _expired_secret,
+        "AADSTS7000222.*expired",
+    ),
+    LoginMethod("azure_ad_endpoint", _azure_authority, _entra, _other_secret, "AADSTS7000215"),
+    LoginMethod(
+        "managed_identity",
+        _managed(),
+        lambda identity: identity.instance,
+        _no_identity,
+        "managed identity.*Identity not found",
+    ),
+    LoginMethod(
+        "managed_identity_resource_id",
+        _managed(
+            azure_managed_identity_client_id="identity-2", azure_resource_id="/subscriptions/1"
+        ),
+        lambda identity: identity.instance,
+        _no_identity,
+        "managed identity identity-2.*Identity not found",
+    ),
+    LoginMethod(
+        "default_azure_credential",
+        _default,
+        _entra,
+        _other_secret,
+        "default Azure credential.*AADSTS7000215",
+        _expired_secret,
+        "AADSTS7000222.*expired",
+    ),
+    LoginMethod(
+        "federated_k8s",
+        _kubernetes(federated_k8s=True),
+        _workspace,
+        _no_policy,
+        "invalid_grant.*federation policy",
+        keeps_secret=(POD_TOKEN,),
+    ),
+    LoginMethod(
+        "federated_k8s_login",
+        _kubernetes_login,
+        _workspace,
+        lambda world: world.identity.kubernetes.service_account_tokens.clear(),
+        "kubernetes.default.svc answered 401 Unauthorized",
+        keeps_secret=(POD_TOKEN,),
+    ),
+    LoginMethod(
+        "k8s_projected_volume", _projected, _workspace, _no_policy, "invalid_grant", keeps_secret=()
+    ),
+    LoginMethod(
+        "federated_aws",
+        _aws,
+        _workspace,
+        _no_role,
+        "AWS STS refuses a token: AccessDenied",
+        keeps_secret=("secret-of-aws",),
+    ),
+    LoginMethod(
+        "federated_token_provider",
+        _provider,
+        _workspace,
+        _no_policy,
+        "invalid_grant.*federation policy",
+        keeps_secret=(),
+    ),
+    LoginMethod(
+        "oauth-m2m",
+        _sdk_oauth,
+        _workspace,
+        _other_secret,
+        "invalid_client",
+        _expired_secret,
+        "invalid_client.*expired",
+    ),
+    LoginMethod("profile", _profile, _workspace, _other_secret, "invalid_client"),
+    LoginMethod("environment", _ambient, _workspace, _other_secret, "invalid_client"),
+    LoginMethod("file-oidc", _file, _workspace, _no_policy, "invalid_grant", keeps_secret=()),
+    LoginMethod("env-oidc", _env, _workspace, _no_policy, "invalid_grant", keeps_secret=()),
+    LoginMethod(
+        "github-oidc",
+        _github,
+        _workspace,
+        _no_policy,
+        "invalid_grant",
+        keeps_secret=("secret-request-token-of-the-job",),
+    ),
+)
