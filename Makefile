@@ -39,8 +39,8 @@ TEST_PROCESSES ?= 3
 IN_PARALLEL = -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 QUICK = not slow and not standalone and not distributed and not real_clients
 # The folders of the tests that Airflow's version can make a difference to.
-TESTS_WITH_AIRFLOW = $(addprefix tests/,airflow_compat hooks operators package sensors triggers) \
-	$(addprefix --ignore=tests/,package/test_fuzz.py triggers/polling)
+TESTS_WITH_AIRFLOW = $(addprefix tests/,airflow_compat decorators hooks operators package sensors \
+	triggers) $(addprefix --ignore=tests/,package/test_fuzz.py triggers/polling)
 # The lines besides 3.3, on which all other targets run. Whole DAGs run on those of STANDALONE_LINES.
 AIRFLOW_LINES = 2.11 3.0 3.1 3.2
 STANDALONE_LINES = 2.11 3.0

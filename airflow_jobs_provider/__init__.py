@@ -31,6 +31,16 @@ def get_provider_info() -> dict[str, object]:
                 "python-modules": ["airflow_jobs_provider.operators.jobs"],
             }
         ],
+        "task-decorators": [
+            {
+                "name": "databricks_notebook",
+                "class-name": "airflow_jobs_provider.decorators.jobs.databricks_notebook",
+            },
+            {
+                "name": "databricks_python",
+                "class-name": "airflow_jobs_provider.decorators.jobs.databricks_python",
+            },
+        ],
         "sensors": [
             {
                 "integration-name": "Databricks Jobs",

@@ -20,7 +20,8 @@ LINE, GREY, BLUE, GREEN, ORANGE = "#555555", "#f2f2f2", "#dce9f7", "#e0f0df", "#
 # Rows of parts from the top to the bottom: a part imports parts of the rows below it.
 LAYERS = (
     (
-        ("sensors/", "wait for a run that something else launched"),
+        ("sensors/", "wait for a run of something else"),
+        ("decorators/", "@task.databricks_..."),
         ("migrate/", "changes DAG files of the official provider"),
     ),
     (("operators/", "launch a run, wait for it, push XComs"),),

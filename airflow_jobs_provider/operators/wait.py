@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.operators.arguments import CompletionArguments
+    from airflow_jobs_provider.run_result import RunResult
 
 __all__ = ["WaitForRunOperator"]
 
@@ -119,6 +120,14 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         # Airflow pushes what is returned, and with this flag each key of it: a task's output would
         # replace the XCom run_id, and a run of one task, whose output is no dict, would fail.
         self.multiple_outputs = False
+        return self._value_of(context, result)
+
+    def _value_of(self, context: Context, result: RunResult) -> Any:
+        """Return what the task returns; here the run's output.
+
+        :param context: the task's context.
+        :param result: the output of a run that succeeded.
+        """
         return result.value
 
     def _push(self, context: Context, values: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,9 +18,11 @@ DAG_FILES = sorted(EXAMPLE_DAGS.glob("*.py"))
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkspace]:
-    """The workspace of the examples, its runs kept elsewhere."""
-    state = tmp_path_factory.mktemp("state")
-    with LocalWorkspace(EXAMPLE_DAGS / "workspace", state_dir=state) as running:
+    """The workspace of the examples."""
+    root = tmp_path_factory.mktemp("workspace")
+    # A copy: a run uploads its function.
+    shutil.copytree(EXAMPLE_DAGS / "workspace", root, dirs_exist_ok=True)
+    with LocalWorkspace(root) as running:
         yield running
 
 
@@ -93,6 +96,21 @@ def test_a_job_is_waited_for_by_its_name(workspace: LocalWorkspace, run_dag: Run
     launched, found = (done.tasks[name]["xcoms"] for name in ("run_job", "wait"))
     assert found["run_id"] == launched["run_id"]
     assert json.loads(found["return_value"])["measure"] == "body_mass_g"
+
+
+def test_functions_and_notebooks_run_on_the_workspace(
+    workspace: LocalWorkspace, run_dag: RunDag
+) -> None:
+    """A mapped notebook's outputs are a function's argument, whose result is the next one's."""
+    done = run_dag(EXAMPLE_DAGS / "databricks_taskflow.py", connection=connection_to(workspace))
+    assert done.state == "success", done.log
+    ranked = done.tasks["rank"]["xcoms"]
+    assert ranked["return_value"] == {"Biscoe": 5076, "Dream": 3733, "Torgersen": 3706}
+    # Each item is an XCom of its own, since the function is annotated as a dict.
+    assert ranked["Dream"] == 3733
+    assert str(ranked["run_id"]) in ranked["run_page_url"]
+    log = done.log_of("print_ranking")
+    assert log.index("Biscoe weighs 5076 g") < log.index("Torgersen weighs 3706 g")
 
 
 @pytest.mark.parametrize("dag_file", DAG_FILES, ids=lambda path: path.stem)

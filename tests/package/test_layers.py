@@ -28,6 +28,7 @@ LAYERS = (
     ("links", "run_result", "airflow_compat", "hooks"),
     ("triggers",),
     ("operators",),
+    ("decorators",),
     ("sensors",),
     ("testing",),
     ("migrate",),

@@ -1,0 +1,1 @@
+"""TaskFlow decorators; :mod:`.jobs` has the public names."""
