@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_jobs_provider.api.errors import APIStatusError, JobsAPIError
 from airflow_jobs_provider.api.states import RunStatus
+from airflow_jobs_provider.official_names import missing_name
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.states import RunState
@@ -25,6 +26,12 @@ __all__ = [
 
 DatabricksApiError = APIStatusError
 """An error response of the service, under its name in the official provider."""
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> NoReturn:
+        raise missing_name(__name__, name)
 
 
 class DatabricksRunFailedError(AirflowException):

@@ -32,7 +32,11 @@ LAYERS = (
         ("hooks/", "connections, methods"),
         ("links", "button of a task"),
     ),
-    (("exceptions", "what a task raises"), ("xcom", "keys of XComs")),
+    (
+        ("exceptions", "what a task raises"),
+        ("xcom", "keys of XComs"),
+        ("official_names", "what is outside this package"),
+    ),
 )
 API_LAYERS = (
     ("api/client", "a blocking and an asyncio client: send calls, run workflows"),

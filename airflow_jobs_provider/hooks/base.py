@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypedDict, TypeVar
 
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_jobs_provider.exceptions import airflow_exceptions
+from airflow_jobs_provider.official_names import missing_method
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth import Credentials
@@ -75,6 +76,14 @@ class DatabricksJobsBaseHook(BaseHook):
         self._blocking_client: JobsClient | None = None
         self._opened_client: AsyncJobsClient | None = None
         self._exit_stack = AsyncExitStack()
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> NoReturn:
+            # Python calls it only if there is no such attribute.
+            if (error := missing_method(name)) is not None:
+                raise error
+            return super().__getattribute__(name)
 
     @property
     def client(self) -> JobsClient:

@@ -13,7 +13,7 @@ they concern jobs.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider.api import endpoints
@@ -25,6 +25,7 @@ from airflow_jobs_provider.api.workflows.outputs import TaskOutput, read_outputs
 from airflow_jobs_provider.api.workflows.repair import latest_repair_id
 from airflow_jobs_provider.hooks.endpoints import DatabricksJobsEndpointsHook
 from airflow_jobs_provider.hooks.form import connection_form_widgets, ui_field_behaviour
+from airflow_jobs_provider.official_names import missing_name
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -226,6 +227,11 @@ class DatabricksJobsHook(DatabricksJobsEndpointsHook):
         return self.get_connection(self.databricks_conn_id)
 
     @property
+    def databricks_conn(self) -> Connection:
+        """The Airflow connection."""
+        return self.get_conn()
+
+    @property
     def host(self) -> str:
         """The host name of the workspace."""
         return urlsplit(self.client.base_url).hostname or ""
@@ -248,6 +254,12 @@ class DatabricksJobsHook(DatabricksJobsEndpointsHook):
 
 DatabricksHook = DatabricksJobsHook
 """The hook under its name in the official provider."""
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> NoReturn:
+        raise missing_name(__name__, name)
 
 
 def _state_text(state: RunState) -> str:

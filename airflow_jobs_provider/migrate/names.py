@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from airflow_jobs_provider.migrate.differences import name_difference
+from airflow_jobs_provider.official_names import HOOK_METHODS_OUTSIDE, OFFICIAL
 
 __all__ = [
     "HOOK_METHODS_THAT_STAY",
@@ -14,8 +15,8 @@ __all__ = [
     "reason_to_stay",
 ]
 
-OFFICIAL = "airflow.providers.databricks"
 _OPERATORS = f"{OFFICIAL}.operators.databricks"
+_OUR_HOOKS = "airflow_jobs_provider.hooks.jobs"
 _OUR_OPERATORS = "airflow_jobs_provider.operators.jobs"
 
 # Official module -> name -> the module of this package that has the name.
@@ -26,35 +27,17 @@ MOVED: Mapping[str, Mapping[str, str]] = {
         "DatabricksSubmitRunOperator": _OUR_OPERATORS,
         "DatabricksJobRunLink": "airflow_jobs_provider.links",
     },
+    f"{OFFICIAL}.hooks.databricks": {
+        "DatabricksHook": _OUR_HOOKS,
+        "RunLifeCycleState": _OUR_HOOKS,
+        "RunState": _OUR_HOOKS,
+    },
+    f"{OFFICIAL}.exceptions": {"DatabricksApiError": "airflow_jobs_provider.exceptions"},
 }
 
 # Methods of the official DatabricksHook for what is outside this package. Where a file calls one,
 # its hook stays the official one.
-HOOK_METHODS_THAT_STAY = frozenset(
-    {
-        "a_get_cluster_state",
-        "a_get_sql_statement_state",
-        "a_get_warehouse",
-        "a_get_warehouse_state",
-        "cancel_sql_statement",
-        "create_repo",
-        "delete_repo",
-        "get_cluster_state",
-        "get_repo_by_path",
-        "get_sql_statement_state",
-        "get_warehouse",
-        "get_warehouse_state",
-        "install",
-        "post_sql_statement",
-        "restart_cluster",
-        "start_cluster",
-        "start_warehouse",
-        "stop_warehouse",
-        "terminate_cluster",
-        "uninstall",
-        "update_repo",
-    }
-)
+HOOK_METHODS_THAT_STAY = frozenset(HOOK_METHODS_OUTSIDE)
 
 # Modules of which nothing is here.
 MODULES_THAT_STAY = frozenset(

@@ -1,4 +1,4 @@
-"""All operators, to be imported from here.
+"""All operators and their extra link, to be imported from here.
 
 Nothing in them touches the network or a connection when a DAG is parsed, and nothing heavy is
 imported then.
@@ -6,6 +6,10 @@ imported then.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, NoReturn
+
+from airflow_jobs_provider.links import DatabricksJobRunLink
+from airflow_jobs_provider.official_names import missing_name
 from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
 from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
 from airflow_jobs_provider.operators.delete_run import DatabricksDeleteRunOperator
@@ -20,8 +24,14 @@ __all__ = [
     "DatabricksCreateJobsOperator",
     "DatabricksDeleteRunOperator",
     "DatabricksExportRunOperator",
+    "DatabricksJobRunLink",
     "DatabricksNotebookOperator",
     "DatabricksRunNowOperator",
     "DatabricksSubmitRunOperator",
     "DatabricksTaskOperator",
 ]
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> NoReturn:
+        raise missing_name(__name__, name)

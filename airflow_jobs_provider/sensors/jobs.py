@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, NoReturn, Unpack
 
 from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
     StartTriggerArguments,
@@ -12,6 +12,7 @@ from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
 )
 from airflow_jobs_provider.api.ids import require_exactly_one
 from airflow_jobs_provider.links import DatabricksJobRunLink
+from airflow_jobs_provider.official_names import missing_name
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
     check_id,
@@ -122,3 +123,9 @@ class DatabricksJobRunSensor(RunSensorModes):
             unrendered = [n for n in self.template_fields if has_unrendered(getattr(self, n))]
             check_start_in_triggerer(self, unrendered)
         self.start_from_trigger = start_from_trigger
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> NoReturn:
+        raise missing_name(__name__, name)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from airflow_jobs_provider.official_names import missing_name
 from airflow_jobs_provider.triggers.arguments import RunTriggerArguments
 from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 
@@ -36,3 +37,9 @@ class DatabricksJobRunTrigger(RunTriggerArguments, DatabricksJobsBaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         return await self._wait_for_run(self.run_id)
+
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> NoReturn:
+        raise missing_name(__name__, name)

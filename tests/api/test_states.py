@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
+import pickle
+from typing import Any
 
 import pytest
 
@@ -85,3 +88,41 @@ def test_new_states_are_kept_and_known_to_be_unknown() -> None:
     assert (state.life_cycle_state, state.is_known) == ("HIBERNATING", False)
     assert RunState("TERMINATED", "SUCCESS").is_known
     assert not RunState("TERMINATED", "GREAT_SUCCESS").is_known
+
+
+def test_a_state_is_made_from_the_services_object() -> None:
+    """As the official provider's users make one: by position, or from all fields at once."""
+    state = RunState("TERMINATED", "FAILED", "no file")
+    assert (state.life_cycle_state, state.result_state) == ("TERMINATED", "FAILED")
+    assert (state.state_message, state.is_terminal, state.is_successful) == ("no file", True, False)
+    assert RunState("RUNNING").result_state == RunState("RUNNING").state_message == ""
+    fields: dict[str, Any] = {
+        "life_cycle_state": "RUNNING",
+        "result_state": None,
+        "queue_reason": "new",
+        "x": 1,
+    }
+    assert RunState(**fields) == RunState("RUNNING")
+    assert list(RunLifeCycleState) == RunState.RUN_LIFE_CYCLE_STATES
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        RunState("TERMINATED", "SUCCESS", "m"),
+        RunState("RUNNING"),
+        RunState("TERMINATED", "CANCELED", "m", True),
+    ],
+)
+def test_a_state_survives_json_pickle_and_copy(state: RunState) -> None:
+    """It may be an XCom."""
+    assert RunState.from_json(state.to_json()) == state
+    assert pickle.loads(pickle.dumps(state)) == copy.copy(state) == state
+    assert {state, copy.copy(state)} == {state}
+
+
+def test_the_json_is_that_of_the_official_provider() -> None:
+    """Stored XComs of it can be read, and the other way round."""
+    written = '{"life_cycle_state": "TERMINATED", "result_state": "SUCCESS", "state_message": ""}'
+    assert RunState.from_json(written) == RunState("TERMINATED", "SUCCESS")
+    assert RunState("TERMINATED", "SUCCESS").to_json() == written

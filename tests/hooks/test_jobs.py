@@ -325,6 +325,7 @@ def test_what_the_connection_says_can_be_read(connection: None, server: Scripted
     """The Airflow connection and the host, as in the official hook."""
     hook = DatabricksHook()
     assert (hook.get_conn().conn_id, hook.get_conn().host) == ("databricks_default", server.url)
+    assert hook.databricks_conn.conn_id == "databricks_default"
     assert hook.host == "127.0.0.1"
 
 

@@ -19,7 +19,8 @@ from airflow_jobs_provider.operators.jobs import (
 )
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 
-CLASSES: list[Any] = [getattr(jobs, name) for name in jobs.__all__] + [DatabricksJobRunSensor]
+OPERATORS = [getattr(jobs, name) for name in jobs.__all__ if name.endswith("Operator")]
+CLASSES: list[Any] = [*OPERATORS, DatabricksJobRunSensor]
 SHARED: dict[Any, Any] = {
     arguments.OperatorArguments: [arguments.ConnectionArguments],
     arguments.PayloadArguments: [arguments.ConnectionArguments, arguments.PayloadArguments],
