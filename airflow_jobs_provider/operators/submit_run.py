@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.openlineage import inject_into_submit, openlineage_flag
+from airflow_jobs_provider.operators.payload_validation import has_unrendered
+from airflow_jobs_provider.operators.pipelines import check_pipeline_names, with_pipeline_ids
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -198,6 +200,15 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         )
         self._check_when_parsed()
 
+    def _fields_when_parsed(self) -> dict[str, Any]:
+        fields = self._fields()
+        json = self.json if isinstance(self.json, Mapping) else {}
+        if not has_unrendered((json, fields)):
+            check_pipeline_names(
+                {**json, **{name: value for name, value in fields.items() if value is not None}}
+            )
+        return fields
+
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``runs/submit`` call, named after the task unless it has a name."""
         from airflow_jobs_provider.api.endpoints import submit_run
@@ -208,6 +219,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         if request.get("timeout_seconds") is None and self.execution_timeout is not None:
             # The service stops the run even if this task does not exist any more by then.
             request["timeout_seconds"] = math.ceil(self.execution_timeout.total_seconds())
+        request = with_pipeline_ids(request, self.hook.find_pipeline_id_by_name)
         request = inject_into_submit(
             request,
             context,

@@ -46,12 +46,14 @@ class Plan:
     :ivar seconds: how long it takes at least.
     :ivar looks: how often it is shown running at least.
     :ivar terminating_seconds: how long it is TERMINATING after a cancel.
+    :ivar message: its state message at the end.
     """
 
     result: str = "SUCCESS"
     seconds: float = 0.0
     looks: int = 1
     terminating_seconds: float = 0.0
+    message: str = ""
 
 
 # A run that goes on until the test ends it, or a client cancels it.
@@ -72,6 +74,7 @@ class Run:
     :ivar beside: runs of the same task that were active when it was launched.
     :ivar has_output: whether its notebook gives an exit value.
     :ivar end_was_told: whether a client was told of its end.
+    :ivar repairs: ids of its repairs, oldest first.
     :ivar more: further fields of its answer.
     """
 
@@ -91,6 +94,7 @@ class Run:
     beside: int = 0
     has_output: bool = True
     end_was_told: bool = False
+    repairs: list[int] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)
     _ended_as: str | None = None
     _ended_at: float | None = None
@@ -130,6 +134,13 @@ class Run:
         """End it, at a time in seconds since the epoch."""
         self._ended_as, self._ended_at = result, at
 
+    def repair(self, plan: Plan) -> int:
+        """Let it go on by another plan; return the repair's id."""
+        self.plan, self.looks = plan, 0
+        self._ended_as = self._ended_at = self.cancelled_at = None
+        self.repairs.append(self.run_id * 10 + len(self.repairs))
+        return self.repairs[-1]
+
     def state(self) -> dict[str, Any]:
         """Return its state as ``runs/get`` answers it."""
         result = self.result
@@ -137,7 +148,8 @@ class Run:
             if self.cancelled_at is not None:
                 return {"life_cycle_state": "TERMINATING", "state_message": "Cancelling"}
             return {"life_cycle_state": self.life_cycle_state, "state_message": "In run"}
-        state = {"life_cycle_state": "TERMINATED", "result_state": result, "state_message": ""}
+        message = self.plan.message
+        state = {"life_cycle_state": "TERMINATED", "result_state": result, "state_message": message}
         if result == "CANCELED":
             return state | {"state_message": "Run cancelled.", "user_cancelled_or_timedout": True}
         return state
@@ -165,6 +177,9 @@ class Run:
             answer["run_name"] = self.name
         if tasks := self.tasks():
             answer["tasks"] = tasks
+        if self.repairs:
+            repairs = [{"type": "REPAIR", "id": one, "state": self.state()} for one in self.repairs]
+            answer["repair_history"] = [{"type": "ORIGINAL"}, *repairs]
         if self.ended:
             end = self._ended_at
             if end is None:
@@ -324,6 +339,7 @@ class FakeService:
     :ivar plans: how the next runs go.
     :ivar plans_of_jobs: how the runs of some jobs go, by job id.
     :ivar jobs: the jobs that can be listed: their settings by job id.
+    :ivar pipelines: the names of pipelines by id.
     :ivar lists: how lists are cut into pages.
     :ivar accepts: the Authorization headers that are not refused; all of them if None.
     :ivar expired_status: how an expired token is refused: ``400``, ``401`` or ``403``.
@@ -342,6 +358,7 @@ class FakeService:
         self.plans: deque[Plan] = deque()
         self.plans_of_jobs: dict[int, Plan] = {}
         self.jobs: dict[int, dict[str, Any]] = {}
+        self.pipelines: dict[str, str] = {}
         self.lists = Lists()
         self.accepts: set[str] | None = None
         self.runs: dict[int, Run] = {}
@@ -497,6 +514,7 @@ class FakeService:
         """Start anew: no runs, no jobs, no requests, no faults."""
         with self._lock:
             self.jobs.clear()
+            self.pipelines.clear()
             self.lists = Lists()
             for store in (self.plans, self.runs, self.seen, self._faults, self._by_token):
                 store.clear()
@@ -526,6 +544,13 @@ class FakeService:
                 job_id = int(parameters["job_id"])
                 settings = self.jobs.get(job_id, {"name": f"job {job_id}"})
                 return 200, {"job_id": job_id, "settings": settings}
+            if seen.endpoint == "update":
+                settings = self.jobs.setdefault(int(parameters["job_id"]), {})
+                settings.update(parameters["new_settings"])
+                return 200, {}
+            if seen.endpoint == "pipelines":
+                found = [{"pipeline_id": key, "name": name} for key, name in self.pipelines.items()]
+                return 200, {"statuses": found}
             run_id = int(parameters.get("run_id", 0))
             if seen.endpoint == "runs/get-output" and (task := self._task(run_id)):
                 return 200, _output(task, task["task_key"], task["state"].get("result_state"))
@@ -536,6 +561,8 @@ class FakeService:
                 answer = run.as_answer()
                 run.looks += 1
                 return 200, answer
+            if seen.endpoint == "runs/repair":
+                return self._repair(run, parameters.get("latest_repair_id"))
             if seen.endpoint == "runs/cancel":
                 run.cancels += 1
                 if run.is_active and run.cancelled_at is None:
@@ -568,6 +595,13 @@ class FakeService:
         else:
             self.runs[run_id].launches += 1
         return {"run_id": run_id, "number_in_job": run_id}
+
+    def _repair(self, run: Run, latest_repair_id: int | None) -> tuple[int, dict[str, Any]]:
+        latest = run.repairs[-1] if run.repairs else None
+        if run.is_active or latest_repair_id != latest:
+            message = f"Run {run.run_id} cannot be repaired."
+            return 400, {"error_code": "INVALID_STATE", "message": message}
+        return 200, {"repair_id": run.repair(self._plan(run.job_id))}
 
     def _plan(self, job_id: int) -> Plan:
         if job_id in self.plans_of_jobs:
@@ -710,7 +744,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def _serve(self, parameters: dict[str, Any]) -> None:
         service = self.server.service
-        endpoint = re.sub(r"^/api/2\.\d/jobs/", "", urlsplit(self.path).path)
+        endpoint = re.sub(r"^/api/2\.\d/(jobs/)?", "", urlsplit(self.path).path).rstrip("/")
         version = urlsplit(self.path).path.split("/")[2]
         headers = dict(self.headers.items())
         authorization = headers.get("Authorization", "")

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -72,19 +73,20 @@ class Bench:
         if endpoint == "run-now":
             operator = RunNow(task_id="work", job_id=11, **arguments)
         else:
-            operator = Submit(
-                task_id="work",
-                existing_cluster_id="cluster",
-                notebook_task={"notebook_path": "/work"},
-                **arguments,
-            )
+            request = {
+                "existing_cluster_id": "cluster",
+                "notebook_task": {"notebook_path": "/work"},
+            }
+            operator = Submit(task_id="work", **{**request, **arguments})
         with killed_by_signal(operator):
-            try:
-                return operator.execute(self.context)
-            except TaskDeferred as deferral:
-                event = task_event(deferral.trigger)
-                resume = getattr(operator, deferral.method_name)
-                return resume(self.context, event, **(deferral.kwargs or {}))
+            step = partial(operator.execute, self.context)
+            while True:
+                try:
+                    return step()
+                except TaskDeferred as deferral:
+                    event = task_event(deferral.trigger)
+                    resume = getattr(operator, deferral.method_name)
+                    step = partial(resume, self.context, event, **(deferral.kwargs or {}))
 
 
 @contextmanager

@@ -7,8 +7,14 @@ from functools import partial
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowException, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    AirflowFailException,
+    TaskDeferred,
+)
 
+from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksCreateJobsOperator,
     DatabricksRunNowOperator,
@@ -155,6 +161,74 @@ def test_the_run_is_an_attribute_of_a_deferred_task(context: Any, server: Script
     server.will(OUTPUT)
     resumed.execute_complete(context, event, **deferred.value.kwargs or {})
     assert resumed.run_id == 7
+
+
+# -- pipelines by name ---------------------------------------------------------------------------
+
+PIPELINES = answer({"statuses": [{"pipeline_id": "a-1", "name": "sales"}]})
+
+
+def with_task(task: dict[str, Any], where: str) -> dict[str, Any]:
+    """Return arguments with a task: by its own name, in ``json``, or as one of ``tasks``."""
+    arguments: dict[str, dict[str, Any]] = {
+        "field": task,
+        "json": {"json": task},
+        "tasks": {"tasks": [{"task_key": "t", **task}]},
+    }
+    return arguments[where]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("where", ["field", "json", "tasks"])
+def test_a_pipeline_by_its_name(
+    context: Any, server: ScriptedServer, where: str, deferrable: bool
+) -> None:
+    """Its id is sent, and the template field is not changed."""
+    task = {"pipeline_task": {"pipeline_name": "sales", "full_refresh": True}}
+    given = with_task(task, where)
+    server.will(PIPELINES, LAUNCHED, SUCCEEDED, OUTPUT)
+    operator = DatabricksSubmitRunOperator(task_id="t", deferrable=deferrable, **given)
+    assert operator.execute(context) == "42"
+    body = server.requests[1].body
+    holder = body["tasks"][0] if where == "tasks" else body
+    assert holder["pipeline_task"] == {"pipeline_id": "a-1", "full_refresh": True}
+    assert server.requests[0].path == "/api/2.0/pipelines"
+    assert task["pipeline_task"]["pipeline_name"] == "sales"
+
+
+@pytest.mark.parametrize(
+    "found", [[], [{"pipeline_id": f"a-{n}", "name": "sales"} for n in range(2)]]
+)
+def test_no_or_several_pipelines_of_the_name(
+    context: Any, server: ScriptedServer, found: list[dict[str, str]]
+) -> None:
+    """Nothing is launched; a retry may help."""
+    server.will(answer({"statuses": found}))
+    task = DatabricksSubmitRunOperator(task_id="t", pipeline_task={"pipeline_name": "sales"})
+    with pytest.raises(AirflowException, match="sales") as error:
+        task.execute(context)
+    assert not isinstance(error.value, AirflowFailException)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("where", ["field", "json", "tasks"])
+def test_a_pipeline_by_both(where: str) -> None:
+    """It shows when the DAG is parsed, as the official provider says when the task runs."""
+    task = {"pipeline_task": {"pipeline_name": "sales", "pipeline_id": "a-1"}}
+    given = with_task(task, where)
+    with pytest.raises(InvalidRequestError, match=r"pipeline_name.*together with pipeline_id"):
+        DatabricksSubmitRunOperator(task_id="t", **given)
+
+
+def test_a_pipeline_by_both_in_a_template(context: Any, server: ScriptedServer) -> None:
+    """It shows when the task runs, before anything is sent."""
+    task = DatabricksSubmitRunOperator(task_id="t", pipeline_task="{{ x }}")
+    both = '{"pipeline_name": "sales", "pipeline_id": "a-1"}'
+    rendered: Any = {"x": both, **context}
+    task.render_template_fields(rendered)
+    with pytest.raises(AirflowFailException, match="pipeline_name"):
+        task.execute(context)
+    assert server.requests == []
 
 
 # -- unknown arguments ---------------------------------------------------------------------------

@@ -138,6 +138,50 @@ def test_refused_at_get_output(bench: Bench, mode: str) -> None:
     assert re.fullmatch(r"The output of run 1001 cannot be read: .*403.*Invalid access.*", line)
 
 
+def _failing_once(bench: Bench) -> None:
+    bench.service.plans.extend((Plan("FAILED", message="LAUNCH_FAILURE"), Plan()))
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "403"])
+def test_at_repair(bench: Bench, fault: str, mode: str) -> None:
+    """The run is repaired once, however the answer gets lost, and its end is the task's."""
+    _failing_once(bench)
+    bench.service.trouble("runs/repair", FAULTS[fault], TIMES.get(fault, 1))
+    assert bench.run("run-now", mode, repair_run=True) == "output of 1001"
+    (run,) = bench.service.runs.values()
+    assert len(run.repairs) == 1
+
+
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "403"])
+def test_at_update_before_a_repair(bench: Bench, fault: str) -> None:
+    """The job gets its new settings, and the run is repaired after that."""
+    _failing_once(bench)
+    bench.service.trouble("update", FAULTS[fault], TIMES.get(fault, 1))
+    settings = {"LAUNCH_FAILURE": {"name": "larger"}}
+    output = bench.run(
+        "run-now", "blocking", repair_run=True, databricks_repair_reason_new_settings=settings
+    )
+    assert output == "output of 1001"
+    assert bench.service.jobs == {11: {"name": "larger"}}
+    endpoints = [seen.endpoint for seen in bench.service.seen]
+    assert endpoints.index("runs/repair") > max(
+        place for place, name in enumerate(endpoints) if name == "update"
+    )
+
+
+@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "403"])
+def test_at_the_list_of_pipelines(bench: Bench, fault: str) -> None:
+    """A pipeline that is given by its name is found once the trouble is over."""
+    bench.service.pipelines = {"a-1": "sales", "a-2": "sales_of_2026"}
+    bench.service.trouble("pipelines", FAULTS[fault], TIMES.get(fault, 1))
+    more = {"notebook_task": None, "existing_cluster_id": None}
+    task = {"pipeline_name": "sales", "full_refresh": True}
+    assert bench.run("runs/submit", "blocking", pipeline_task=task, **more) == "output of 1001"
+    (run,) = bench.service.runs.values()
+    assert run.request["pipeline_task"] == {"pipeline_id": "a-1", "full_refresh": True}
+
+
 def _run_and_kill(bench: Bench, mode: str) -> None:
     """Run a task that is killed in the worker, or whose execution_timeout passes while deferred."""
     bench.service.plan = Plan(looks=FOREVER)
