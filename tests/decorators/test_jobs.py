@@ -41,7 +41,11 @@ from tests.helpers.tasks import Logged, events, retrying
 
 RUN: dict[str, Any] = {"existing_cluster_id": "1201-my-cluster", "polling_period_seconds": 0.01}
 ME = answer({"userName": "ann@example.com"})
+MISSING = answer({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no object"}, status=404)
 STORED = answer({"object_id": 5})
+# The notebook is not there, and is stored.
+NEW = (MISSING, STORED)
+EXISTS = answer({"error_code": "RESOURCE_ALREADY_EXISTS", "message": "Path exists."}, status=400)
 NO_FOLDER = answer({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no folder"}, status=404)
 FOLDER = "/Users/ann@example.com/.airflow_jobs_provider"
 
@@ -115,23 +119,24 @@ def test_airflow_knows_the_decorators() -> None:
 
 def test_function(context: Any, server: ScriptedServer, tmp_path: Path) -> None:
     """The function is stored below the user's home, runs once, and its result is returned."""
-    server.will(ME, STORED, LAUNCHED, RUNNING, SUCCEEDED, result({"total": 3}))
+    server.will(ME, *NEW, LAUNCHED, RUNNING, SUCCEEDED, result({"total": 3}))
     operator = python(1, right=2)
     assert operator.execute(context) == {"total": 3}
     assert sent(server) == [
         "preview/scim/v2/Me",
+        "workspace/export",
         "workspace/import",
         "jobs/runs/submit",
         *["jobs/runs/get"] * 2,
         "jobs/runs/get-output",
     ]
-    upload, launch = server.requests[1].body, server.requests[2].body
+    upload, launch = server.requests[2].body, server.requests[3].body
     path = upload["path"]
     assert re.fullmatch(re.escape(FOLDER) + "/add_[0-9a-f]{32}", path)
     assert (upload["format"], upload["language"], upload["overwrite"]) == (
         "SOURCE",
         "PYTHON",
-        True,
+        False,
     )
     assert launch["notebook_task"]["notebook_path"] == path
     assert launch["existing_cluster_id"] == "1201-my-cluster"
@@ -147,24 +152,86 @@ def test_function(context: Any, server: ScriptedServer, tmp_path: Path) -> None:
 
 def test_folder_is_made_if_it_is_missing(context: Any, server: ScriptedServer) -> None:
     """With a folder of one's own nobody is asked who the user is; lost answers do no harm."""
-    server.will(NO_FOLDER, lose, answer(), lose, STORED, LAUNCHED, SUCCEEDED, result({}))
+    server.will(MISSING, NO_FOLDER, lose, answer(), lose, EXISTS, LAUNCHED, SUCCEEDED, result({}))
     operator = python(1, arguments={"workspace_folder": "/Shared/fn/"})
     with no_waiting():
         assert operator.execute(context) == {}
-    assert sent(server)[:6] == [
+    assert sent(server)[:7] == [
+        "workspace/export",
         "workspace/import",
         *["workspace/mkdirs"] * 2,
         *["workspace/import"] * 2,
         "jobs/runs/submit",
     ]
-    assert server.requests[1].body == {"path": "/Shared/fn"}
-    assert server.requests[0].body["path"].startswith("/Shared/fn/add_")
+    assert server.requests[2].body == {"path": "/Shared/fn"}
+    assert server.requests[1].body["path"].startswith("/Shared/fn/add_")
+
+
+def test_notebook_that_is_there(context: Any, server: ScriptedServer) -> None:
+    """It is not written again, so that no run that starts is disturbed; unless it was changed."""
+    text = function_notebook(read_function_source(add, "x"))
+    as_exported = text.replace("\n\n", "\n") + "\n\n"
+    arguments = {"workspace_folder": "/Shared/fn"}
+
+    def holding(content: str) -> Step:
+        return answer({"content": base64.b64encode(content.encode()).decode(), "file_type": "py"})
+
+    server.will(holding(as_exported), LAUNCHED, SUCCEEDED, result({}))
+    python(1, arguments=arguments).execute(context)
+    assert sent(server)[:2] == ["workspace/export", "jobs/runs/submit"]
+    changed = text.replace("left + right", "left - right")
+    server.will(holding(changed), STORED, LAUNCHED, SUCCEEDED, result({}))
+    before = len(server.requests)
+    python(1, arguments=arguments).execute(context)
+    assert sent(server)[before : before + 3] == [
+        "workspace/export",
+        "workspace/import",
+        "jobs/runs/submit",
+    ]
+    upload = server.requests[before + 1].body
+    assert upload["overwrite"] is True
+    assert base64.b64decode(upload["content"]).decode() == text
+
+
+def test_kill_during_the_upload(context: Any, server: ScriptedServer) -> None:
+    """No run is launched after it. (On Airflow 3 the process goes on.)"""
+    operator = python(1)
+
+    def kill(connection: Any) -> None:
+        operator.on_kill()
+        STORED(connection)
+
+    server.will(ME, MISSING, kill)
+    with pytest.raises(AirflowException, match="the task was killed"):
+        operator.execute(context)
+    assert sent(server)[-1] == "workspace/import"
+
+
+@pytest.mark.parametrize("make", [python, notebook])
+def test_kill_while_the_run_is_active(context: Any, server: ScriptedServer, make: Any) -> None:
+    """The run is cancelled."""
+
+    def etl(day: Any) -> None: ...
+
+    operator = python(1) if make is python else notebook(etl, 1)
+    if make is python:
+        server.will(ME, *NEW)
+    server.will(LAUNCHED, RUNNING)
+
+    def killed(_seconds: float) -> None:
+        operator.on_kill()
+        server.will(FAILED, FAILED_OUTPUT)
+
+    operator.hook.client.sleep = killed
+    with pytest.raises(DatabricksRunFailedError):
+        operator.execute(context)
+    assert "jobs/runs/cancel" in sent(server)
 
 
 def test_refused_upload_launches_nothing(context: Any, server: ScriptedServer) -> None:
     """A folder that may not be written fails the try, in the service's words."""
     refused = answer({"error_code": "PERMISSION_DENIED", "message": "not yours"}, status=403)
-    server.will(ME, refused)
+    server.will(ME, MISSING, refused)
     with pytest.raises(AirflowException, match="not yours"):
         python(1).execute(context)
     assert sent(server)[-1] == "workspace/import"
@@ -172,7 +239,7 @@ def test_refused_upload_launches_nothing(context: Any, server: ScriptedServer) -
 
 def test_deferred_function(context: Any, server: ScriptedServer) -> None:
     """The result is read by the worker that resumes the task."""
-    server.will(ME, STORED, LAUNCHED, RUNNING)
+    server.will(ME, *NEW, LAUNCHED, RUNNING)
     operator = python(1, arguments={"deferrable": True})
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(context)
@@ -187,16 +254,16 @@ def test_deferred_function(context: Any, server: ScriptedServer) -> None:
 
 def test_retry_follows_the_run_before(context: Any, server: ScriptedServer) -> None:
     """The next try finds the run by its token, whatever the function has become meanwhile."""
-    server.will(ME, STORED, LAUNCHED, SUCCEEDED, answer({}))
+    server.will(ME, *NEW, LAUNCHED, SUCCEEDED, answer({}))
     with pytest.raises(AirflowException, match="could not be read"):
         python(1).execute(context)
     retrying(context)
-    server.will(ME, STORED, LAUNCHED, SUCCEEDED, result({"total": 1}))
+    server.will(ME, *NEW, LAUNCHED, SUCCEEDED, result({"total": 1}))
     assert python(1, function=other_add).execute(context) == {"total": 1}
     tokens = [one.body["idempotency_token"] for one in server.requests if "submit" in one.path]
     assert len(tokens) == 2
-    paths = {one.body["path"] for one in server.requests if "import" in one.path}
-    assert len(paths) == 2
+    stored = {one.body["path"] for one in server.requests if "import" in one.path}
+    assert len(stored) == 2
 
 
 def other_add(left: int) -> dict[str, int]:
@@ -206,7 +273,7 @@ def other_add(left: int) -> dict[str, int]:
 
 def test_error_of_the_function(context: Any, server: ScriptedServer, logged: Logged) -> None:
     """The exception of the function is the task's, and its trace is in the log."""
-    server.will(ME, STORED, LAUNCHED, FAILED, FAILED_OUTPUT)
+    server.will(ME, *NEW, LAUNCHED, FAILED, FAILED_OUTPUT)
     with pytest.raises(DatabricksRunFailedError) as failed:
         python(1).execute(context)
     assert "ValueError: no rows" in str(failed.value)
@@ -234,14 +301,14 @@ def test_output_that_is_no_result(
     context: Any, server: ScriptedServer, output: Any, kind: Any, words: str
 ) -> None:
     """A result that is missing, cut off or of another form is an error that says what to do."""
-    server.will(ME, STORED, LAUNCHED, SUCCEEDED, output)
+    server.will(ME, *NEW, LAUNCHED, SUCCEEDED, output)
     with pytest.raises(kind, match=words):
         python(1).execute(context)
 
 
 def test_reserved_keys_of_a_result(context: Any, server: ScriptedServer, logged: Logged) -> None:
     """An item with the name of another XCom replaces nothing."""
-    server.will(ME, STORED, LAUNCHED, SUCCEEDED, result({"run_id": 1, "n": None}))
+    server.will(ME, *NEW, LAUNCHED, SUCCEEDED, result({"run_id": 1, "n": None}))
     assert python(1).execute(context) == {"run_id": 1, "n": None}
     assert context["ti"].xcoms["run_id"] == 7
     assert context["ti"].xcoms["n"] is None
@@ -255,7 +322,7 @@ def test_context_variables_are_arguments(context: Any, server: ScriptedServer) -
         return n
 
     context |= {"ds": "2026-01-01", "params": {"{{job.id}}": 1}, "logical_date": object()}
-    server.will(ME, STORED, LAUNCHED, SUCCEEDED, result(1))
+    server.will(ME, *NEW, LAUNCHED, SUCCEEDED, result(1))
     operator = python(1, function=takes)
     operator.execute(context)
     text = parameters(server)["airflow_arguments"]
@@ -422,7 +489,7 @@ def test_mapped_function(context: Any, server: ScriptedServer, cancel_on_kill: b
         mapped = operator_of(decorated.partial(right=5).expand(left=[1, 2]))
     expected = [cancel_orphaned_run, callback] if cancel_on_kill else callback
     assert mapped.partial_kwargs["on_failure_callback"] == expected
-    server.will(ME, STORED, LAUNCHED, SUCCEEDED, result({"total": 7}))
+    server.will(ME, *NEW, LAUNCHED, SUCCEEDED, result({"total": 7}))
     unmapped = mapped.unmap({"op_kwargs": {"left": 2, "right": 5}})
     assert unmapped.execute(context) == {"total": 7}
     if cancel_on_kill:
