@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.argument_checks import to_seconds
@@ -237,10 +237,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
                 validate=self.validate,
                 client=self.hook.client,
             )
-            try:
-                job_id = self.hook.find_job_id_by_name(str(name))
-            except ValueError as error:  # several jobs have the name
-                raise AirflowException(str(error)) from error
+            job_id = self.hook.find_job_id_by_name(str(name))
             if job_id is None:
                 job_id = self.hook.create_job(settings)
                 self.log.info("Created job %s, %r.", job_id, name)

@@ -188,10 +188,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         require_exactly_one(job_id=request.get("job_id"), job_name=job_name)
         if job_name not in (None, ""):
             check_text("job_name", job_name)
-            try:
-                request["job_id"] = self.hook.find_job_id_by_name(job_name)
-            except ValueError as error:  # several have the name
-                raise AirflowException(str(error)) from error
+            request["job_id"] = self.hook.find_job_id_by_name(job_name)
             if request["job_id"] is None:
                 raise AirflowException(f"no job has the name {job_name!r}")
         request["job_id"] = require_id("job_id", request["job_id"])
