@@ -5,6 +5,7 @@
     JobsAPIError
     ├── CredentialsError            no usable credentials, or none that may be sent there
     │   └── TokenRefusedError       an identity service refuses a token (status, error_code)
+    ├── InvalidSettingsError        the settings of the client are unusable
     ├── InvalidRequestError         not sent: the reference forbids it (problems)
     ├── DuplicateNameError          several jobs or pipelines have the name (ids)
     ├── APIConnectionError          no response (host)
@@ -63,6 +64,7 @@ __all__ = [
     "HostNotFoundError",
     "InvalidProxyError",
     "InvalidRequestError",
+    "InvalidSettingsError",
     "JobsAPIError",
     "NotFoundError",
     "ProxyAuthenticationError",
@@ -173,6 +175,10 @@ class TokenRefusedError(CredentialsError):
         super().__init__(message)
         self.status = status
         self.error_code = error_code
+
+
+class InvalidSettingsError(JobsAPIError, ValueError):
+    """The settings of the client are unusable, such as the workspace's URL or the proxies."""
 
 
 class InvalidRequestError(JobsAPIError, ValueError):

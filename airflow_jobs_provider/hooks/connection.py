@@ -28,6 +28,7 @@ Extra ``api_version``     version of the Jobs API for all calls: ``2.0``, ``2.1`
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -35,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider.api.auth.sdk.identity_client import Transport
-from airflow_jobs_provider.api.errors import CredentialsError
+from airflow_jobs_provider.api.errors import CredentialsError, InvalidSettingsError
 from airflow_jobs_provider.api.proxies import Proxies
 from airflow_jobs_provider.api.text import is_true
 from airflow_jobs_provider.api.versions import API_VERSIONS
@@ -88,7 +89,8 @@ class WorkspaceAccess:
         """Read a connection.
 
         :param connection: the Airflow connection.
-        :raises ValueError: the host, the proxies or the ``api_version`` are invalid.
+        :raises InvalidSettingsError: the host, the proxies, ``timeout_seconds`` or the
+            ``api_version`` are invalid.
         :raises CredentialsError: there are no usable credentials.
         """
         try:
@@ -113,7 +115,6 @@ class WorkspaceAccess:
             verify=verify if isinstance(verify, str) and not _is_bool(verify) else is_true(verify),
             allow_http=is_true(extra.get("allow_http", False)),
         )
-        timeout = extra.get("timeout_seconds")
         return cls(
             base_url=base_url,
             credentials=choose_credentials(
@@ -124,9 +125,23 @@ class WorkspaceAccess:
             allow_http=transport.allow_http,
             verify=transport.verify,
             proxies=transport.proxies,
-            timeout_seconds=None if timeout in (None, "") else float(timeout),
+            timeout_seconds=_timeout_seconds(extra.get("timeout_seconds"), name),
             api_version=_api_version(extra.get("api_version"), name),
         )
+
+
+def _timeout_seconds(value: Any, name: str) -> float | None:
+    if value in (None, ""):
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise InvalidSettingsError(
+            f"timeout_seconds in the extra of connection {name!r} is not a number of seconds"
+        )
+    return seconds
 
 
 def _api_version(value: object, name: str) -> str | None:
@@ -134,7 +149,7 @@ def _api_version(value: object, name: str) -> str | None:
     if not version:
         return None
     if version not in API_VERSIONS:
-        raise ValueError(
+        raise InvalidSettingsError(
             f"connection {name!r} asks for api_version {version!r}. "
             f"Use one of {', '.join(API_VERSIONS)}"
         )
@@ -153,7 +168,7 @@ def _proxies(value: object, name: str) -> Proxies:
         for scheme, url in proxies.items()
     ):
         # Not quoted, since a proxy's URL may hold a password.
-        raise ValueError(
+        raise InvalidSettingsError(
             f"the proxies in the extra of connection {name!r} are not a JSON object such as "
             '{"https": "http://proxy.example.com:3128"}'
         )
@@ -163,7 +178,7 @@ def _proxies(value: object, name: str) -> Proxies:
 def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:
     host = str(extra.get("host") or connection.host or "").strip()
     if not host:
-        raise ValueError(
+        raise InvalidSettingsError(
             f"connection {connection.conn_id!r} has no host. Set it to the workspace's URL, "
             "such as https://adb-1234567890123456.7.azuredatabricks.net"
         )
@@ -181,7 +196,7 @@ def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:
         or port == -1
     ):
         # Not quoted, since a token may be in the wrong field.
-        raise ValueError(
+        raise InvalidSettingsError(
             f"the host of connection {connection.conn_id!r} is not the URL of a workspace. It "
             "should look like https://adb-1234567890123456.7.azuredatabricks.net"
         )

@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import Connection
 
 from airflow_jobs_provider.api.auth import Basic, Token
-from airflow_jobs_provider.api.errors import CredentialsError
+from airflow_jobs_provider.api.errors import CredentialsError, InvalidSettingsError
 from airflow_jobs_provider.hooks.connection import WorkspaceAccess
 
 
@@ -51,7 +51,7 @@ def test_the_address(fields: dict[str, Any], url: str) -> None:
 @pytest.mark.parametrize("host", ["", "ftp://w.net", "https://", "w.net:port", "dapi not a host"])
 def test_an_address_that_is_none(host: str) -> None:
     """The message names the connection and shows what a host looks like, never what stood there."""
-    with pytest.raises(ValueError, match=r"'c'.*azuredatabricks") as caught:
+    with pytest.raises(InvalidSettingsError, match=r"'c'.*azuredatabricks") as caught:
         access(host=host, password="t")
     if host.startswith("dapi"):
         assert "dapi" not in str(caught.value)
@@ -89,8 +89,15 @@ def test_the_version(extra: dict[str, Any], version: str | None) -> None:
 
 def test_a_version_that_there_is_not() -> None:
     """The message names the connection and the versions that there are."""
-    with pytest.raises(ValueError, match=r"'c'.*'3'.*2\.0, 2\.1, 2\.2"):
+    with pytest.raises(InvalidSettingsError, match=r"'c'.*'3'.*2\.0, 2\.1, 2\.2"):
         access(host="w.net", password="t", extra={"api_version": "3"})
+
+
+@pytest.mark.parametrize("timeout", ["soon", 0, -1, "nan", "inf", [5]])
+def test_a_time_out_that_is_none(timeout: object) -> None:
+    """The message names the connection and the field."""
+    with pytest.raises(InvalidSettingsError, match=r"timeout_seconds.*'c' is not a number of"):
+        access(host="w.net", password="t", extra={"timeout_seconds": timeout})
 
 
 def test_credentials_from_netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import json
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,9 +16,11 @@ from airflow_jobs_provider.api.errors import (
     CredentialsError,
     DuplicateNameError,
     InvalidRequestError,
+    InvalidSettingsError,
     JobsAPIError,
 )
 from airflow_jobs_provider.hooks.jobs import DatabricksHook, DatabricksJobsHook, RunState
+from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
 
 Method = Callable[..., Any]
@@ -285,7 +287,7 @@ def test_so_is_one_that_is_raised_before_or_after_the_request(
     assert isinstance(caught.value, ValueError)
 
 
-def test_so_is_that_of_unusable_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_so_is_that_of_an_unusable_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection is read at the first use, on both faces."""
     monkeypatch.setenv(
         "AIRFLOW_CONN_DATABRICKS_DEFAULT",
@@ -297,6 +299,10 @@ def test_so_is_that_of_unusable_credentials(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(AirflowException) as caught:
         asyncio.run(DatabricksHook().a_get_run(7))
     assert isinstance(caught.value, CredentialsError)
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps({"conn_type": "databricks"}))
+    with pytest.raises(AirflowException, match="has no host") as caught:
+        DatabricksHook().get_run(7)
+    assert isinstance(caught.value, InvalidSettingsError)
 
 
 def test_an_open_hook_keeps_its_client(connection: None, server: ScriptedServer) -> None:
@@ -357,3 +363,45 @@ def test_a_closed_hook_can_be_used_again(connection: None, server: ScriptedServe
     hook.close()
     hook.cancel_run(7)
     assert len(server.requests) == 2
+
+
+@pytest.fixture(scope="module")
+def dry_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkspace]:
+    """A local workspace in which each run succeeds at once."""
+    with LocalWorkspace(tmp_path_factory.mktemp("dry"), dry_run=True) as workspace:
+        yield workspace
+
+
+def test_the_methods_agree_with_a_workspace(
+    dry_workspace: LocalWorkspace, method: Method, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Jobs over several pages, a run of one of them, and its repairs."""
+    fields = {"host": dry_workspace.url, "password": dry_workspace.token}
+    connection = json.dumps({"conn_type": "databricks_jobs", **fields})
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", connection)
+    before = {job["job_id"] for job in method("list_jobs")}
+    task = {
+        "task_key": "a",
+        "existing_cluster_id": "1-my-c",
+        "notebook_task": {"notebook_path": "/n"},
+    }
+    names = ["one", "two", "two"]
+    jobs = [method("create_job", {"name": name, "tasks": [task]}) for name in names]
+    assert {job["job_id"] for job in method("list_jobs")} - before == set(jobs)
+    listed = method("list_jobs", 1, True)
+    assert {job["job_id"] for job in listed} - before == set(jobs)
+    assert listed[0]["settings"]["tasks"][0]["task_key"] == "a"
+    assert {job["job_id"] for job in method("list_jobs", job_name="two")} == set(jobs[1:])
+    assert method("find_job_id_by_name", "one") == jobs[0]
+    with pytest.raises(DuplicateNameError):
+        method("find_job_id_by_name", "two")
+    access = {"access_control_list": [{"user_name": "u", "permission_level": "CAN_VIEW"}]}
+    assert method("update_job_permission", jobs[0], access)["object_id"] == f"/jobs/{jobs[0]}"
+    run_id = method("run_now", {"job_id": jobs[0]})
+    assert method("get_job_id", run_id) == jobs[0]
+    assert [one["task_key"] for one in method("get_run_tasks", run_id)] == ["a"]
+    assert method("get_run_state_lifecycle", run_id) in RunState.RUN_LIFE_CYCLE_STATES
+    assert method("get_latest_repair_id", run_id) is None
+    method("cancel_all_runs", jobs[0])
+    for job_id in jobs:
+        method("delete_job", job_id)
