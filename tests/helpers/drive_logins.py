@@ -1,0 +1,104 @@
+"""Wait for many runs with deferred triggers that log in, and measure what it does to the loop.
+
+A process of its own, since a process logs in once for all its triggers. Reads run ids, the polling
+period in seconds and the id of a run that has ended from standard input: ``{"runs", "period",
+"warm_up"}``. Writes the measures to standard output. Both are JSON. The connection ``runs`` is the
+one that is measured; ``warm_up`` has a plain token.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import logging
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from benchmarks.drive_triggers import Collections, Turns
+
+BEAT_SECONDS = 0.005
+
+
+class Lateness:
+    """How late the event loop is, by whatever blocks it: work, a call that waits, or the GIL.
+
+    The time that the machine gave to other processes is not counted.
+
+    :ivar longest: in seconds.
+    """
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+
+    async def watch(self) -> None:
+        """Measure until it is cancelled."""
+        while True:
+            began, queued = time.monotonic(), _queued_seconds()
+            await asyncio.sleep(BEAT_SECONDS)
+            late = time.monotonic() - began - BEAT_SECONDS
+            if late > self.longest:
+                self.longest = max(self.longest, late - (_queued_seconds() - queued))
+
+
+def _queued_seconds() -> float:
+    """Return how long threads of this process were ready to run while the cores were busy.
+
+    All of them: the event loop may wait for the GIL of one that waits for a core.
+    """
+    files = Path("/proc/self/task").glob("*/schedstat")
+    total = 0
+    for file in files:
+        with contextlib.suppress(OSError):  # the thread has ended
+            total += int(file.read_text().split()[1])
+    return total / 1e9
+
+
+async def follow(run_id: int, connection: str, period: float) -> str:
+    """Wait for a run; return the state that the event tells."""
+    trigger = DatabricksJobRunTrigger(
+        run_id=run_id,
+        databricks_conn_id=connection,
+        polling_period_seconds=period,
+        life_cycle_state="RUNNING",
+    )
+    async for event in trigger.run():
+        return json.dumps(event.payload, default=str)
+    return "no event"
+
+
+async def drive(wish: dict[str, Any]) -> dict[str, Any]:
+    """Follow all runs to their ends."""
+    # What is imported for any trigger is not counted; what is imported to log in is.
+    await follow(wish["warm_up"], "warm_up", 1)
+    gc.collect()
+    gc.freeze()
+    collections, lateness = Collections(), Lateness()
+    gc.callbacks.append(collections)
+    turns = Turns(collections)
+    turns.watch()
+    watcher = asyncio.create_task(lateness.watch())
+    cpu = time.process_time()
+    tasks = []
+    for number, run_id in enumerate(wish["runs"]):
+        tasks.append(asyncio.create_task(follow(run_id, "runs", wish["period"])))
+        if number % 100 == 99:
+            await asyncio.sleep(0)
+    payloads = await asyncio.gather(*tasks)
+    watcher.cancel()
+    return {
+        "succeeded": sum('"SUCCESS"' in payload for payload in payloads),
+        "other": [payload for payload in payloads if '"SUCCESS"' not in payload][:3],
+        "longest_turn_ms": 1000 * turns.longest_without_collections,
+        "longest_lateness_ms": 1000 * lateness.longest,
+        "cpu_seconds": time.process_time() - cpu,
+    }
+
+
+if __name__ == "__main__":
+    logging.disable(logging.INFO)
+    json.dump(asyncio.run(drive(json.load(sys.stdin))), sys.stdout)
