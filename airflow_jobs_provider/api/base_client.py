@@ -177,6 +177,11 @@ class BaseClient:
         suffix = f" {user_agent_suffix}" if user_agent_suffix else ""
         self._user_agent = f"airflow-jobs-provider/{__version__}{suffix}"
 
+    @property
+    def authentication(self) -> str:
+        """The authentication method and the principal, without secrets."""
+        return self._credentials.description
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.base_url!r}, {self._credentials!r})"
 

@@ -239,17 +239,32 @@ class DatabricksJobsHook(DatabricksJobsEndpointsHook):
     def test_connection(self) -> tuple[bool, str]:
         """Check host and credentials by listing one run, which any user may do.
 
-        :return: whether it worked, and a message for the user.
+        :return: whether it worked, and a message for the user. It names the authentication method,
+            and the user or service principal.
         """
+        from airflow_jobs_provider.api.current_user import current_user
         from airflow_jobs_provider.api.errors import JobsAPIError
         from airflow_jobs_provider.api.retry import RetryPolicy
+        from airflow_jobs_provider.api.text import printable
 
+        once = RetryPolicy(max_attempts=1)
         try:
             client = self.client
-            client.send(endpoints.list_runs(limit=1), retries=RetryPolicy(max_attempts=1))
         except (JobsAPIError, ValueError) as error:
             return False, str(error)
-        return True, f"Connected to {client.base_url}: the Jobs API answers."
+        try:
+            client.send(endpoints.list_runs(limit=1), retries=once)
+        except (JobsAPIError, ValueError) as error:
+            return False, f"{error} (authentication: {client.authentication})"
+        try:
+            name = printable(client.send(current_user(), retries=once), 200)
+        except JobsAPIError:  # what a run needs works all the same
+            name = ""
+        caller = f" as {name}" if name else ""
+        return True, (
+            f"Connected to {client.base_url}{caller}: the Jobs API answers "
+            f"(authentication: {client.authentication})."
+        )
 
 
 DatabricksHook = DatabricksJobsHook

@@ -346,14 +346,28 @@ def test_a_job_is_found_by_its_name(method: Method, server: ScriptedServer) -> N
 
 def test_test_connection(connection: None, server: ScriptedServer) -> None:
     """The button in the connection form says that it works, or why it does not."""
-    server.will(answer({}), answer({"error_code": 403, "message": "Invalid access token."}, 403))
+    server.will(answer({}), answer({"userName": "me@example.com"}))
+    method = "(authentication: access token of the connection)"
     assert DatabricksJobsHook().test_connection() == (
         True,
-        f"Connected to {server.url}: the Jobs API answers.",
+        f"Connected to {server.url} as me@example.com: the Jobs API answers {method}.",
     )
+    assert [one.path.rpartition("/")[2] for one in server.requests] == ["list", "Me"]
+    server.will(answer({"error_code": 403, "message": "Invalid access token."}, 403))
     works, message = DatabricksJobsHook().test_connection()
     assert (works, "Invalid access token" in message) == (False, True)
+    assert message.endswith(method)
     assert TOKEN not in message
+
+
+def test_a_connection_works_where_nobody_tells_who_one_is(
+    connection: None, server: ScriptedServer
+) -> None:
+    """The Jobs API is what matters."""
+    server.will(answer({}), answer({"error_code": "NOT_FOUND"}, 404))
+    works, message = DatabricksJobsHook().test_connection()
+    assert works
+    assert f"{server.url}: the Jobs API answers" in message
 
 
 def test_a_closed_hook_can_be_used_again(connection: None, server: ScriptedServer) -> None:

@@ -125,17 +125,24 @@ def test_a_thousand_runs_over_ten_lifetimes() -> None:
         now = workspace.many.runs[runs[0]].start
         warm_up = RUNS + 1
         workspace.many.runs[warm_up] = Run(warm_up, now - 60, now - 30)
-        oauth = {"login": "me", "password": "secret", "extra": {"service_principal_oauth": True}}
-        connections = {"RUNS": oauth, "WARM_UP": {"password": PLAIN_TOKEN}}
+        oauth: dict[str, Any] = {
+            "login": "me",
+            "password": "secret",
+            "extra": {"service_principal_oauth": True},
+        }
+        connections: dict[str, dict[str, Any]] = {
+            "RUNS": oauth,
+            "WARM_UP": {"password": PLAIN_TOKEN},
+        }
         fields = {"conn_type": "databricks", "host": workspace.url}
+        variables = {
+            f"AIRFLOW_CONN_{name}": json.dumps({**fields, **one})
+            for name, one in connections.items()
+        }
         result = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "tests.helpers.drive_logins"],
             input=json.dumps({"runs": runs, "period": 1, "warm_up": warm_up}),
-            env=os.environ
-            | {
-                f"AIRFLOW_CONN_{name}": json.dumps(fields | one)
-                for name, one in connections.items()
-            },
+            env={**os.environ, **variables},
             cwd=ROOT,
             capture_output=True,
             text=True,
