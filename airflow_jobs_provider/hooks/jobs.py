@@ -242,10 +242,10 @@ class DatabricksJobsHook(DatabricksJobsEndpointsHook):
         :return: whether it worked, and a message for the user. It names the authentication method,
             and the user or service principal.
         """
-        from airflow_jobs_provider.api.current_user import current_user
         from airflow_jobs_provider.api.errors import JobsAPIError
         from airflow_jobs_provider.api.retry import RetryPolicy
         from airflow_jobs_provider.api.text import printable
+        from airflow_jobs_provider.api.workflows.current_user import current_user
 
         once = RetryPolicy(max_attempts=1)
         try:

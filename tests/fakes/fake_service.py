@@ -739,6 +739,13 @@ class Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         return dict(json.loads(body or b"{}"))
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """Return the time by the service's own clock."""
+        identity = self.server.service.identity
+        if identity is not None and timestamp is None:
+            timestamp = identity.issuer.now()
+        return super().date_time_string(timestamp)
+
     def log_message(self, *_: object) -> None:
         """Stay silent."""
 

@@ -152,11 +152,20 @@ class TokenIssuer:
         return self.clock() + self.offset_seconds
 
     def issue(
-        self, issuer: str, subject: str, audience: str, lifetime_seconds: float | None = None
+        self,
+        issuer: str,
+        subject: str,
+        audience: str,
+        lifetime_seconds: float | None = None,
+        *,
+        ahead_seconds: float = 0.0,
     ) -> Issued:
-        """Issue a token: a JWT whose signature nobody can check, and a claim that tests find."""
+        """Issue a token: a JWT whose signature nobody can check.
+
+        :param ahead_seconds: how far the issuer's clock is ahead of that of the others.
+        """
         lifetime = self.lifetime_seconds if lifetime_seconds is None else lifetime_seconds
-        now = self.now()
+        now = self.now() + ahead_seconds
         claims = {
             "iss": issuer,
             "sub": subject,
@@ -194,6 +203,7 @@ class Endpoint:
     :ivar requests: what came in.
     :ivar fault: what is answered to each request instead; None to do what is asked.
     :ivar faults: what is answered to the next requests.
+    :ivar ahead_seconds: how far its clock is ahead of those of the other services.
     """
 
     def __init__(self, issuer: TokenIssuer) -> None:
@@ -201,6 +211,7 @@ class Endpoint:
         self.requests: list[Request] = []
         self.fault: Response | None = None
         self.faults: list[Response] = []
+        self.ahead_seconds = 0.0
         self._lock = threading.Lock()
 
     def serves(self, request: Request) -> bool:

@@ -58,7 +58,9 @@ class KubernetesTokens(Endpoint):
             raise RefusedError(_status(422, "Invalid", message))
         (audience,) = body["spec"]["audiences"]
         subject = f"system:serviceaccount:{wanted}"
-        token = self.issuer.issue(self.issuer_name, subject, audience, seconds)
+        token = self.issuer.issue(
+            self.issuer_name, subject, audience, seconds, ahead_seconds=self.ahead_seconds
+        )
         expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(token.expires_at))
         status = {"token": token.value, "expirationTimestamp": expires}
         return Response({**body, "status": status}, 201)
@@ -93,7 +95,9 @@ class SecurityTokenService(Endpoint):
         )
         seconds = int(form.get("DurationSeconds", "300"))
         audience = form["Audience.member.1"]
-        token = self.issuer.issue(self.issuer_name, self.role, audience, seconds)
+        token = self.issuer.issue(
+            self.issuer_name, self.role, audience, seconds, ahead_seconds=self.ahead_seconds
+        )
         expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(token.expires_at))
         body = (
             '<GetWebIdentityTokenResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">'

@@ -212,6 +212,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(response.data)
 
+    def date_time_string(self, timestamp: float | None = None) -> str:
+        """Return the time by the service's own clock."""
+        return super().date_time_string(
+            self.server.owner.identity.issuer.now() if timestamp is None else timestamp
+        )
+
     def log_message(self, *_: object) -> None:
         """Stay silent."""
 

@@ -28,9 +28,13 @@ _TEXT_LENGTH = 600
 # azure-identity keeps of an outage the text only, inside that of other exceptions.
 _OUTAGE = re.compile(
     r"HTTP Error: (5\d\d|429)|temporarily_unavailable|server_error|timed out|Failed to resolve"
-    r"|Connection (refused|reset|aborted)|Max retries exceeded"
+    r"|Connection (refused|reset|aborted)|Max retries exceeded|Unable to connect to proxy"
+    r"|Remote end closed|Expecting value"  # no response, or one that is no JSON
 )
-_NO_ANSWER = re.compile(r"no response from the IMDS endpoint(?!\.? *Token request error)")
+_NO_ANSWER = re.compile(
+    r"no response from the IMDS endpoint(?!\.? *Token request error)"
+    r"|authentication unavailable\.$"  # the response is no JSON
+)
 
 
 class AzureIdentityCredentials(CachedCredentials):

@@ -127,6 +127,8 @@ def aws_token(sts: Callable[[], Any], *, audience: str, duration_seconds: int) -
 
     def fetch(_client: IdentityClient) -> str:
         from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError
+        from botocore.exceptions import ConnectionError as BotoConnectionError
+        from botocore.parsers import ResponseParserError
 
         hide_debug_logs("boto3", "botocore")
         try:
@@ -147,9 +149,14 @@ def aws_token(sts: Callable[[], Any], *, audience: str, duration_seconds: int) -
                     status=status,
                     error_code=code,
                 )
-        except HTTPClientError as error:
+        except (HTTPClientError, BotoConnectionError) as error:
             failure = TokenUnavailableError(f"AWS STS cannot be reached ({type(error).__name__})")
-        except (BotoCoreError, AttributeError, KeyError) as error:
+        except (ResponseParserError, KeyError) as error:
+            # Such as the page of a gateway.
+            failure = TokenUnavailableError(
+                f"the response of AWS STS cannot be read ({type(error).__name__})"
+            )
+        except (BotoCoreError, AttributeError) as error:
             # Such as NoCredentialsError; AttributeError: a boto3 that does not know the action.
             failure = TokenRefusedError(
                 f"AWS STS cannot be asked for a token ({type(error).__name__}). It needs AWS "

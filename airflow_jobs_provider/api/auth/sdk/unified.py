@@ -105,8 +105,6 @@ class UnifiedCredentials(CachedCredentials):
 
     def _translate(self, error: BaseException) -> JobsAPIError:
         """Return the package's exception for one of the SDK, which wraps all in ValueError."""
-        import requests
-
         causes: list[BaseException] = [error]
         while (cause := causes[-1].__cause__) is not None and cause not in causes:
             causes.append(cause)
@@ -117,13 +115,22 @@ class UnifiedCredentials(CachedCredentials):
         for value in self._fields.values():
             if isinstance(value, str) and len(value) >= 8:
                 text = text.replace(value, "***")
-        is_outage = any(
-            isinstance(one, requests.RequestException) or type(one).__name__ == "TransportError"
-            for one in causes
-        )
-        if is_outage:
+        if any(_is_outage(one) for one in causes):
             return TokenUnavailableError(f"no token can be fetched now: {text}")
         return TokenRefusedError(f"{self._description}: {text}. {self._advice}")
+
+
+def _is_outage(error: BaseException) -> bool:
+    """Return whether an exception of a library says that no usable response came."""
+    import requests
+
+    return (
+        isinstance(error, (requests.RequestException, KeyError, TypeError))
+        # Those of google-auth.
+        or type(error).__name__ == "TransportError"
+        or bool(getattr(error, "retryable", False))
+        or "<html" in str(error).lower()
+    )
 
 
 def _access_token(config: Any) -> AccessToken:
