@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 from scripts.airflow_env import ROOT, airflow_environment
 from tests.fakes.fake_service import LAUNCHES, FakeService, Plan, Seen
 
-__all__ = ["POINTS", "Account", "Killer", "Point", "killer", "random_plans"]
+__all__ = ["FUNCTION_POINTS", "POINTS", "Account", "Killer", "Point", "killer", "random_plans"]
 
 HERE = Path(__file__).parent
 DAG_FILE = HERE / "kill_dags" / "kills.py"
@@ -88,6 +88,22 @@ POINTS = [
         {"message": "SetRenderedFields", "moment": "received", "resumed": True},
     ),
     *_concluding(DEFERRABLE, "resumed"),
+]
+
+# Those of a function that runs on Databricks: it is stored before the launch.
+FUNCTION_POINTS = [
+    Point("before the function is stored", BLOCKING, endpoints=("workspace/import",)),
+    Point(
+        "function stored, answer not read",
+        BLOCKING,
+        endpoints=("workspace/import",),
+        moment="handled",
+    ),
+    *(
+        point
+        for point in POINTS
+        if point.name in ("run started, answer not read", "before the output is read")
+    ),
 ]
 
 

@@ -7,7 +7,15 @@ from pathlib import Path
 import pytest
 from airflow import __version__ as airflow_version
 
-from tests.end_to_end.kills import POINTS, Account, Killer, Point, killer, random_plans
+from tests.end_to_end.kills import (
+    FUNCTION_POINTS,
+    POINTS,
+    Account,
+    Killer,
+    Point,
+    killer,
+    random_plans,
+)
 
 pytestmark = pytest.mark.skipif(
     airflow_version < "3.3", reason="the harness speaks to the supervisor of Airflow 3.3"
@@ -42,6 +50,15 @@ def test_killed(at_large: Killer, point: Point) -> None:
     account = at_large.kill_at("submit", point, seconds=0.2)
     assert account.kills == 1, account
     check(account)
+
+
+@pytest.mark.parametrize("point", FUNCTION_POINTS, ids=str)
+def test_killed_function(at_large: Killer, point: Point) -> None:
+    """The same for a function of a DAG, whose result is returned; it is stored once."""
+    account = at_large.kill_at("python", point, seconds=0.2)
+    assert account.kills == 1, account
+    check(account)
+    assert len(at_large.service.notebooks) == 1
 
 
 @pytest.mark.parametrize("point", [p for p in POINTS if "XCom" in p.name or p.endpoints], ids=str)

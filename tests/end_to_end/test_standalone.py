@@ -144,6 +144,16 @@ def test_run_now_in_a_whole_airflow(standalone: Standalone) -> None:
     assert json.loads(waited)["measure"] == "bill_length_mm"
 
 
+def test_taskflow_in_a_whole_airflow(standalone: Standalone) -> None:
+    """The TaskFlow DAG: a mapped notebook is deferred, and a function runs on the workspace."""
+    run = standalone.run("databricks_taskflow")
+    ranked = standalone.get(f"{run}/taskInstances/rank/xcomEntries/return_value")["value"]
+    ranked = json.loads(ranked) if isinstance(ranked, str) else ranked
+    assert ranked == {"Biscoe": 5076, "Dream": 3733, "Torgersen": 3706}
+    page = standalone.get(f"{run}/taskInstances/rank/links")["extra_links"]
+    assert page["See Databricks Job Run"].startswith(standalone.workspace_url)
+
+
 def test_everything_is_on_loopback(standalone: Standalone) -> None:
     """No process of the whole Airflow listens on an address that others can reach."""
     family = [psutil.Process(standalone.process.pid)]

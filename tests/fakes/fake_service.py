@@ -110,6 +110,12 @@ class Run:
         return self.name.rpartition(" try ")[0]
 
     @property
+    def is_of_function(self) -> bool:
+        """Whether it executes a function of ``@task.databricks_python``."""
+        parameters = (self.request.get("notebook_task") or {}).get("base_parameters") or {}
+        return "airflow_arguments" in parameters
+
+    @property
     def ended(self) -> bool:
         """Whether it has ended."""
         if self._ended_as is not None:
@@ -359,6 +365,8 @@ class FakeService:
         self.plans_of_jobs: dict[int, Plan] = {}
         self.jobs: dict[int, dict[str, Any]] = {}
         self.pipelines: dict[str, str] = {}
+        # The content of notebooks by path, as it was sent.
+        self.notebooks: dict[str, str] = {}
         self.lists = Lists()
         self.accepts: set[str] | None = None
         self.runs: dict[int, Run] = {}
@@ -515,6 +523,7 @@ class FakeService:
         with self._lock:
             self.jobs.clear()
             self.pipelines.clear()
+            self.notebooks.clear()
             self.lists = Lists()
             for store in (self.plans, self.runs, self.seen, self._faults, self._by_token):
                 store.clear()
@@ -551,6 +560,8 @@ class FakeService:
             if seen.endpoint == "pipelines":
                 found = [{"pipeline_id": key, "name": name} for key, name in self.pipelines.items()]
                 return 200, {"statuses": found}
+            if seen.endpoint.startswith(("workspace/", "preview/")):
+                return self._workspace(seen)
             run_id = int(parameters.get("run_id", 0))
             if seen.endpoint == "runs/get-output" and (task := self._task(run_id)):
                 return 200, _output(task, task["task_key"], task["state"].get("result_state"))
@@ -569,9 +580,28 @@ class FakeService:
                     run.cancelled_at = time.monotonic()
                 return 200, {}
             if seen.endpoint == "runs/get-output":
-                return 200, _output(run.as_answer(), run_id, run.result, full=run.has_output)
-            message = f"No API found for {seen.endpoint}"
-            return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": message}
+                return 200, _output(
+                    run.as_answer(),
+                    run_id,
+                    run.result,
+                    full=run.has_output,
+                    of_function=run.is_of_function,
+                )
+            return _no_endpoint(seen)
+
+    def _workspace(self, seen: Seen) -> tuple[int, dict[str, Any]]:
+        """Store and return notebooks, and tell the user's name."""
+        path = str(seen.parameters.get("path"))
+        if seen.endpoint == "preview/scim/v2/Me":
+            return 200, {"userName": "robot"}
+        if seen.endpoint == "workspace/import":
+            self.notebooks[path] = seen.parameters["content"]
+            return 200, {}
+        if seen.endpoint != "workspace/export":
+            return _no_endpoint(seen)
+        if path not in self.notebooks:
+            return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": path}
+        return 200, {"content": self.notebooks[path], "file_type": "py"}
 
     def _launch(self, seen: Seen) -> dict[str, Any]:
         token = seen.parameters.get("idempotency_token")
@@ -658,14 +688,24 @@ class FakeService:
                 self.runs[one["run_id"]].end_was_told = True
 
 
+def _no_endpoint(seen: Seen) -> tuple[int, dict[str, Any]]:
+    message = f"No API found for {seen.endpoint}"
+    return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": message}
+
+
 def _output(
-    run: dict[str, Any], name: object, result: str | None, *, full: bool = True
+    run: dict[str, Any],
+    name: object,
+    result: str | None,
+    *,
+    full: bool = True,
+    of_function: bool = False,
 ) -> dict[str, Any]:
     if result == "SUCCESS":
-        return {
-            "metadata": run,
-            "notebook_output": {"result": f"output of {name}"} if full else {},
-        }
+        text = f"output of {name}"
+        if of_function:
+            text = json.dumps({"return_value": text})
+        return {"metadata": run, "notebook_output": {"result": text} if full else {}}
     return {"metadata": run, "error": f"error of {name}", "error_trace": TRACE}
 
 

@@ -4,7 +4,7 @@ import os
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, task
 
 if os.environ.get("KILLS_PROVIDER") == "official":
     from airflow.providers.databricks.operators.databricks import (  # type: ignore[import-not-found, unused-ignore]
@@ -38,3 +38,12 @@ for deferrable in (False, True):
         )
     with DAG(f"run_now_{suffix}", schedule=None):
         DatabricksRunNowOperator(task_id="work", job_id=11, **waiting)
+    if os.environ.get("KILLS_PROVIDER") != "official":
+        with DAG(f"python_{suffix}", schedule=None):
+
+            @task.databricks_python(task_id="work", existing_cluster_id="cluster", **waiting)
+            def work(number: int) -> int:
+                """Run on Databricks."""
+                return number
+
+            work(1)
