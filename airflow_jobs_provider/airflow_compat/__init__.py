@@ -8,6 +8,7 @@ Module                     Question
 ``task_identity``          Who is this attempt of the task, and what are its idempotency tokens?
 ``nested_operators``       Which operators does the attempt execute, and how often?
 ``task_state``             What is the state of the task now?
+``workflow_records``       Which task runs of a group has Airflow seen the end of?
 ``run_successor``          Who goes on with the run of a process that is told to end?
 ``refused_deferral``       Has Airflow refused the deferral, since a user has ended the task?
 ``deferred_tasks``         Are the tasks of cancelled triggers still deferred?
@@ -27,6 +28,8 @@ Fact                        2.11            3.0                 3.1        3.2  
 ==========================  ==============  ==================  =========  ================  =======
 A task's process asks       the database    the API, through
                                             its supervisor
+XComs of other tasks are    in the          written through
+written                     database        the API
 The state is that           of a try,       of the task; no
                             with number     number
 An attempt after an         the same row    has the same id     has a new

@@ -255,12 +255,15 @@ def delete_job(job_id: int) -> Call[None]:
     return Call("POST", "delete", {"job_id": job_id}, True, _parse_nothing, missing_ok=True)
 
 
-def get_job(job_id: int) -> Call[Job]:
+def get_job(job_id: int, *, page_token: str | None = None) -> Call[Job]:
     """Read a job with its settings (reference: "Get").
 
     :param job_id: the job.
+    :param page_token: ``next_page_token`` of the previous response, for the next hundred tasks of a
+        job (API 2.2); default the first ones.
     """
-    return Call("GET", "get", {"job_id": job_id}, True, partial(parse_job, job_id=parse_id(job_id)))
+    parameters = _without_none(job_id=job_id, page_token=page_token)
+    return Call("GET", "get", parameters, True, partial(parse_job, job_id=parse_id(job_id)))
 
 
 def reset_job(job_id: int, new_settings: Mapping[str, Any]) -> Call[None]:

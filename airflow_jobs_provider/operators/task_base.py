@@ -13,12 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_jobs_provider.operators.argument_checks import check_text
-from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
     fields_over_json,
     has_unrendered,
 )
+from airflow_jobs_provider.operators.workflow_member import WorkflowMemberOperator
 
 if TYPE_CHECKING:
     from datetime import timedelta
@@ -29,10 +29,23 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import NewCluster
     from airflow_jobs_provider.operators.arguments import Flag, Number, StructureOf, Text
 
-__all__ = ["DatabricksTaskBaseOperator", "default_task_key", "without_empty"]
+__all__ = ["RUN_IF", "DatabricksTaskBaseOperator", "default_task_key", "without_empty"]
 
 MAX_TASK_KEY_LENGTH = 100
 _TRUE_TEXTS = ("true", "1", "yes")
+# Airflow's trigger rules, with the run condition of Databricks; None is the service's default.
+RUN_IF: dict[str, str | None] = {
+    "all_success": None,
+    "all_failed": "ALL_FAILED",
+    "all_done": "ALL_DONE",
+    "always": "ALL_DONE",
+    "one_success": "AT_LEAST_ONE_SUCCESS",
+    "one_failed": "AT_LEAST_ONE_FAILED",
+    "none_failed": "NONE_FAILED",
+    "none_failed_min_one_success": "NONE_FAILED",
+}
+# Settings of a job that a one-time run of one of its tasks needs, too.
+_OF_ALL_TASKS = ("git_source", "environments")
 
 
 def default_task_key(dag_id: str, task_id: str) -> str:
@@ -44,7 +57,7 @@ def default_task_key(dag_id: str, task_id: str) -> str:
     return hashlib.md5(f"{dag_id}__{task_id}".encode(), usedforsecurity=False).hexdigest()
 
 
-class DatabricksTaskBaseOperator(LaunchRunOperator):
+class DatabricksTaskBaseOperator(WorkflowMemberOperator):
     """Base class of the operators for one Databricks task.
 
     A subclass defines the task in :meth:`task_definition`. The arguments are those of
@@ -101,10 +114,68 @@ class DatabricksTaskBaseOperator(LaunchRunOperator):
         """Return the task: its kind, libraries and time limit, without key, cluster and retries."""
         raise NotImplementedError
 
+    def service_retries(self) -> int:
+        """Return how often the service itself retries the task, -1 for no limit."""
+        settings = {**self.task_definition(), **self.retry_settings()}
+        return _whole("max_retries", settings.get("max_retries")) or 0
+
+    def trigger_rule_name(self) -> str:
+        """Return the task's trigger rule as text."""
+        return str(getattr(self.trigger_rule, "value", self.trigger_rule))
+
+    # -- a task of a group ---------------------------------------------------------------------
+
+    def workflow_task(
+        self, keys: Mapping[str, str], notebook_params: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Return the task as one of a job.
+
+        :param keys: the task keys of all tasks of the group, by task id.
+        :param notebook_params: the group's parameters for all notebooks; default none.
+        """
+        upstream = [keys[task_id] for task_id in sorted(self.upstream_task_ids) if task_id in keys]
+        return {
+            **self._task_of_group(notebook_params),
+            **without_empty({"job_cluster_key": self.job_cluster_key}),
+            **without_empty({"depends_on": [{"task_key": key} for key in upstream]}),
+            **without_empty({"run_if": RUN_IF[self.trigger_rule_name()]}),
+        }
+
+    def _task_of_group(self, notebook_params: Mapping[str, Any] | None) -> dict[str, Any]:
+        group = self.workflow_group()
+        assert group is not None
+        task = {**without_empty(self.task_definition()), **self._cluster()}
+        if "notebook_task" in task:
+            notebook = dict(task["notebook_task"])
+            parameters = {
+                **_parameters(notebook.get("base_parameters")),
+                **_parameters(notebook_params),
+            }
+            task["notebook_task"] = without_empty({**notebook, "base_parameters": parameters})
+            packages = list(task.get("libraries") or ())
+            packages += [one for one in group.notebook_packages if one not in packages]
+            task = without_empty({**task, "libraries": packages})
+        return {**task, "task_key": self.databricks_task_key, **self.retry_settings()}
+
+    def _alone(self) -> dict[str, Any]:
+        """Return the one-time run of a task of a group, on a cluster of its own."""
+        group = self.workflow_group()
+        assert group is not None
+        job = group.launch_task.rendered_for(self)
+        task = self._task_of_group(job.notebook_params)
+        for cluster in job.job_clusters or ():
+            if self.job_cluster_key and cluster.get("job_cluster_key") == self.job_cluster_key:
+                task["new_cluster"] = cluster.get("new_cluster")
+        extra = job.extra_job_params or {}
+        shared = {name: extra[name] for name in _OF_ALL_TASKS if extra.get(name)}
+        return {"tasks": [task], **shared}
+
     # -- the request ---------------------------------------------------------------------------
 
     def request(self) -> dict[str, Any]:
         """Return the one-time run, without its name."""
+        if self.workflow_group() is not None:
+            return fields_over_json(self.call_name, None, self._alone())
         task = {**without_empty(self.task_definition()), **self._cluster()}
         retries = self.retry_settings()
         has_cluster = any(task.get(name) for name in ("existing_cluster_id", "new_cluster"))
@@ -151,7 +222,7 @@ class DatabricksTaskBaseOperator(LaunchRunOperator):
 
     def _check_when_parsed(self) -> None:
         """Check the request at the end of the constructor, as far as it is known."""
-        if self.existing_cluster_id and self.new_cluster:
+        if self.existing_cluster_id and self.new_cluster and self.workflow_group() is None:
             _refuse(
                 "new_cluster",
                 "must not be given together with existing_cluster_id",
@@ -161,6 +232,8 @@ class DatabricksTaskBaseOperator(LaunchRunOperator):
             _refuse("execution_timeout", "must not be 0; None is no limit", 0)
         if self._task_key:
             check_text("databricks_task_key", self._task_key)
+        if self.workflow_group() is not None:
+            return  # The group checks its tasks when it is complete.
         known = [getattr(self, name) for name in (*self.template_fields, *self.definition_fields)]
         if not self.validate or has_unrendered(known):
             return
@@ -174,6 +247,13 @@ def _whole(name: str, value: Any) -> int | None:
         return int(value)
     except (TypeError, ValueError):
         _refuse(name, "must be a whole number", value)
+
+
+def _parameters(given: Any) -> dict[str, Any]:
+    """Return the parameters of a notebook, also where they are text."""
+    from airflow_jobs_provider.api.schema.payload_text import read_payload
+
+    return dict(read_payload("notebook_params", given))
 
 
 def without_empty(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,12 @@ from __future__ import annotations
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any
 
-__all__ = ["RunTriggerArguments", "SensorTriggerArguments", "TriggerArguments"]
+__all__ = [
+    "RunTriggerArguments",
+    "SensorTriggerArguments",
+    "TriggerArguments",
+    "WorkflowTaskTriggerArguments",
+]
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -114,3 +119,23 @@ class SensorTriggerArguments(TriggerArguments):
     began: float | None = None
     task_key: str | None = None
     timeout_seconds: float | None = None
+
+
+@dataclass(eq=False, repr=False)
+class WorkflowTaskTriggerArguments(TriggerArguments):
+    """The arguments of ``triggers.workflow.DatabricksWorkflowTaskTrigger``.
+
+    :param run_id: the task's own run, at the attempt that the task has pushed as its XCom.
+    :param workflow_run_id: the run that the task belongs to.
+    :param task_key: the task.
+    :param task_max_retries: retries of the task by the service, -1 for no limit; default 0.
+    :param attempts_before: attempts of the task that do not count as such, since a repair ran the
+        task again; default 0.
+    """
+
+    run_id: int
+    _: KW_ONLY
+    workflow_run_id: int = 0
+    task_key: str = ""
+    task_max_retries: int = 0
+    attempts_before: int = 0

@@ -57,6 +57,45 @@ class Airflow211(AirflowLine):
         """Return None: the row names the trigger, and so the run."""
         return None
 
+    def task_states(self, attempt: TaskAttempt, task_ids: Sequence[str]) -> dict[str, str | None]:
+        """Return the states in the task instances' rows."""
+        from airflow.models.taskinstance import TaskInstance
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            rows = session.query(TaskInstance.task_id, TaskInstance.state).filter(
+                TaskInstance.dag_id == attempt.dag_id,
+                TaskInstance.run_id == attempt.run_id,
+                TaskInstance.map_index == attempt.map_index,
+                TaskInstance.task_id.in_(task_ids),
+            )
+            return dict(rows)
+
+    def read_xcom(self, attempt: TaskAttempt, task_id: str, key: str) -> Any:
+        """Read it from the database."""
+        from airflow.models.xcom import XCom
+
+        return XCom.get_one(
+            key=key,
+            dag_id=attempt.dag_id,
+            task_id=task_id,
+            run_id=attempt.run_id,
+            map_index=attempt.map_index,
+        )
+
+    def write_xcom(self, attempt: TaskAttempt, task_id: str, key: str, value: Any) -> None:
+        """Write it to the database."""
+        from airflow.models.xcom import XCom
+
+        XCom.set(
+            key,
+            value,
+            dag_id=attempt.dag_id,
+            task_id=task_id,
+            run_id=attempt.run_id,
+            map_index=attempt.map_index,
+        )
+
     def runs_under_supervisor(self) -> bool:
         """Return False: there are no supervisors."""
         return False

@@ -42,6 +42,8 @@ __all__ = ["LINE", "Airflow30"]
 
 # A later attempt has to parse its DAG file before it pushes its number.
 SECONDS_UNTIL_XCOM = 2.0
+# Their ids have to fit into the URL of one question.
+TASKS_OF_A_QUESTION = 50
 _NOT_FOUND = (404, 410)
 _CONFLICT = 409
 
@@ -120,6 +122,39 @@ class Airflow30(AirflowLine):
         if run_id is None:
             raise ValueError(f"its XCom run_id is {value!r}, not the id of a run")
         return run_id
+
+    def task_states(self, attempt: TaskAttempt, task_ids: Sequence[str]) -> dict[str, str | None]:
+        """Return the states that Airflow's API knows, by one question for fifty tasks."""
+        from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
+
+        states: dict[str, str | None] = {}
+        for start in range(0, len(task_ids), TASKS_OF_A_QUESTION):
+            portion = list(task_ids[start : start + TASKS_OF_A_QUESTION])
+            answer = RuntimeTaskInstance.get_task_states(
+                dag_id=attempt.dag_id,
+                task_ids=portion,
+                run_ids=[attempt.run_id],
+                map_index=attempt.map_index,
+            ).get(attempt.run_id, {})
+            suffix = "" if attempt.map_index < 0 else f"_{attempt.map_index}"
+            states |= {
+                task_id: answer[f"{task_id}{suffix}"]
+                for task_id in portion
+                if f"{task_id}{suffix}" in answer
+            }
+        return states
+
+    def read_xcom(self, attempt: TaskAttempt, task_id: str, key: str) -> Any:
+        """Ask Airflow's API."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        return XCom.get_one(key=key, task_id=task_id, **_task_group_of(attempt))
+
+    def write_xcom(self, attempt: TaskAttempt, task_id: str, key: str, value: Any) -> None:
+        """Tell Airflow's API."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        XCom.set(key, value, task_id=task_id, **_task_group_of(attempt))
 
     # -- successor --------------------------------------------------------------------------------
 
@@ -278,6 +313,12 @@ def _place(task_instance: Any) -> dict[str, Any]:
     """Return what tells a task's XComs from others."""
     names = ("dag_id", "task_id", "run_id", "map_index")
     return {name: getattr(task_instance, name) for name in names}
+
+
+def _task_group_of(attempt: TaskAttempt) -> dict[str, Any]:
+    """Return what the XComs of an attempt have in common with those of tasks in its group."""
+    names = ("dag_id", "run_id", "map_index")
+    return {name: getattr(attempt, name) for name in names}
 
 
 def _detail(error: BaseException) -> dict[str, Any]:

@@ -122,6 +122,15 @@ class AirflowLine(Protocol):
         :raises ValueError: the XCom is no run's id.
         """
 
+    def task_states(self, attempt: TaskAttempt, task_ids: Sequence[str]) -> dict[str, str | None]:
+        """Return the states of tasks in the attempt's DAG run, at its map index, by task id."""
+
+    def read_xcom(self, attempt: TaskAttempt, task_id: str, key: str) -> Any:
+        """Return an XCom of a task in the attempt's DAG run, at its map index; None without."""
+
+    def write_xcom(self, attempt: TaskAttempt, task_id: str, key: str, value: Any) -> None:
+        """Store an XCom of another task in the attempt's DAG run, at its map index."""
+
     # -- successor --------------------------------------------------------------------------------
 
     def runs_under_supervisor(self) -> bool:

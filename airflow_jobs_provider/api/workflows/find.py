@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -26,7 +26,12 @@ from airflow_jobs_provider.api.errors import DuplicateNameError, InvalidRequestE
 from airflow_jobs_provider.api.ids import require_exactly_one, require_id
 from airflow_jobs_provider.api.pagination import Paginator, read_all_items
 from airflow_jobs_provider.api.problems import Problem, describe_value
-from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
+from airflow_jobs_provider.api.states import (
+    RunLifeCycleState,
+    RunResultState,
+    RunState,
+    RunStatus,
+)
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 from airflow_jobs_provider.api.workflows.events import RunIdentified
@@ -44,6 +49,7 @@ __all__ = [
     "find_run",
     "follow_task",
     "has_name",
+    "task_run",
     "wait_for_run",
     "wait_for_target",
 ]
@@ -213,7 +219,14 @@ def wait_for_run(target: Target, *, polling_period: Callable[[], float], log: Lo
 
 
 def follow_task(
-    run_id: int, task_key: str, *, polling_period: Callable[[], float], log: Log
+    run_id: int,
+    task_key: str,
+    *,
+    polling_period: Callable[[], float],
+    log: Log,
+    max_retries: int = 0,
+    attempts_before: int = 0,
+    tell_attempts: bool = False,
 ) -> Workflow[Run]:
     """Wait until a task of a run has ended, at its latest attempt; return the task's own run.
 
@@ -221,6 +234,12 @@ def follow_task(
     :param task_key: the task.
     :param polling_period: returns the seconds to the next poll.
     :param log: the task's logger.
+    :param max_retries: the service's own retries of the task, -1 for no limit: a failed attempt is
+        not the end while another one may follow; default 0.
+    :param attempts_before: attempts of the task that do not count as such, since a repair ran the
+        task again; default 0.
+    :param tell_attempts: whether each attempt is an event, :class:`~.events.RunIdentified`; default
+        False.
     :raises ValueError: the run has no such task.
     """
     progress: RunProgress | None = None
@@ -237,18 +256,43 @@ def follow_task(
                 progress = RunProgress(task_run_id, log)
             elif task_run_id != seen:
                 progress.next_attempt(task_run_id)
+            if tell_attempts and task_run_id != seen:
+                yield RunIdentified(task_run_id)
             seen = task_run_id
+            state = progress.observe(task)
             # A task has ended at the latest with its run.
-            ended = progress.observe(task).is_terminal
-            if ended or run_has_ended:
-                state = (task if ended else run).get("state")
-                page = task.get("run_page_url") or run.get("run_page_url")
-                known = {"run_id": task_run_id, "state": state, "run_page_url": page}
-                return cast("Run", {**task, **known, "job_id": run.get("job_id")})
+            attempt = int(task.get("attempt_number") or 0) - attempts_before
+            is_last = run_has_ended or not _may_be_retried(state, attempt, max_retries)
+            ended = state.is_terminal
+            if (ended and is_last) or run_has_ended:
+                return task_run(run, task, state=None if ended else run.get("state"))
         elif tasks or run_has_ended:
             keys = ", ".join(map(repr, tasks)) or "none"
             raise ValueError(f"run {run_id} has no task {task_key!r}; its tasks: {keys}")
         yield Wait(polling_period())
+
+
+def _may_be_retried(state: RunState, attempt: int, max_retries: int) -> bool:
+    is_failure = state.status in (RunStatus.FAILED, RunStatus.TIMED_OUT)
+    if not is_failure or state.result_state == RunResultState.UPSTREAM_FAILED:
+        return False
+    return max_retries < 0 or attempt < max_retries
+
+
+def task_run(run: Run, task: Mapping[str, Any], *, state: Any = None) -> Run:
+    """Return the run of a task, as a run of its own.
+
+    :param run: the run that lists the task.
+    :param task: the task as it is listed.
+    :param state: its state; default the one that is listed.
+    """
+    known = {
+        "run_id": int(task.get("run_id") or run["run_id"]),
+        "state": state or task.get("state"),
+        "run_page_url": task.get("run_page_url") or run.get("run_page_url"),
+        "job_id": run.get("job_id"),
+    }
+    return cast("Run", {**task, **known})
 
 
 def wait_for_target(

@@ -165,7 +165,9 @@ def follow_run(
         )
 
 
-def whole_run(run_id: int, *, api_version: str | None = None) -> Workflow[Run]:
+def whole_run(
+    run_id: int, *, api_version: str | None = None, include_history: bool | None = None
+) -> Workflow[Run]:
     """Read a run with all its tasks and iterations. API 2.2 lists at most 100 on a page.
 
     Version 2.0 may leave the tasks out. They are then read from 2.2, unless the connection pins
@@ -174,8 +176,10 @@ def whole_run(run_id: int, *, api_version: str | None = None) -> Workflow[Run]:
     :param run_id: the run.
     :param api_version: version to read it from where the connection pins none; default the lowest
         one. Only 2.2 lists the iterations of a ``for_each_task``.
+    :param include_history: read the run's repairs, too; default not.
     """
-    run: Run = yield replace(get_run(run_id), default_api_version=api_version)
+    call = get_run(run_id, include_history=include_history)
+    run: Run = yield replace(call, default_api_version=api_version)
     if api_version is None and run.get("format") == "MULTI_TASK" and not run.get("tasks"):
         run = yield replace(get_run(run_id), default_api_version=LATEST_API_VERSION)
     return (yield from _with_all_tasks(run))

@@ -6,14 +6,16 @@ how often it was repaired. The service refuses to repair an active run.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.endpoints import repair_run
 from airflow_jobs_provider.api.errors import BadRequestError
 from airflow_jobs_provider.api.states import RunState, RunStatus
+from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
-from airflow_jobs_provider.api.workflows.follow import read_run
+from airflow_jobs_provider.api.workflows.follow import read_run, whole_run
+from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.api.workflows.permissions import update_with_permissions
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ __all__ = [
     "latest_repair_id",
     "repair_once",
     "repair_reason",
+    "repair_tasks",
     "repaired_at",
     "repairs_of",
     "run_parameters",
@@ -110,6 +113,63 @@ def repair_once(
             repair.get("id") == repair_id and RunState.from_run(repair).is_terminal
             for repair in repairs_of(run)
         ):
+            break
+        yield Wait(polling_period_seconds)
+    return run
+
+
+def repair_tasks(
+    run_id: int,
+    task_key: str,
+    *,
+    after: int,
+    choose: Callable[[Run], Collection[str]],
+    polling_period_seconds: float,
+) -> Workflow[Run]:
+    """Run a task of a run that has ended again, together with others; return the whole run.
+
+    Several callers may do this at the same moment, each for a task of its own. The service repairs
+    no active run, and requires the id of the latest repair. So it accepts one of their requests and
+    refuses the others, which then find their task among those that run again, or the run active.
+    Nothing is repaired if the task was run again meanwhile, or if the run is active.
+
+    :param run_id: the run.
+    :param task_key: the task that must run again.
+    :param after: the task's latest run that is known; a later one needs no repair.
+    :param choose: returns the keys of all tasks to run again, from the whole run.
+    :param polling_period_seconds: seconds between two reads until the repair is shown.
+    :raises BadRequestError: the service does not repair the run.
+    """
+
+    def read() -> Workflow[Run]:
+        return whole_run(run_id, api_version=LATEST_API_VERSION, include_history=True)
+
+    def is_rerun(run: Run) -> bool:
+        task = latest_attempts(run).get(task_key) or {}
+        return task.get("run_id") != after
+
+    run = yield from read()
+    if is_rerun(run) or not RunState.from_run(run).is_terminal:
+        return run
+    repairs = repairs_of(run)
+    request = {
+        "run_id": run_id,
+        "rerun_tasks": sorted({task_key, *choose(run)}),
+        **run_parameters(run),
+    }
+    if (latest := latest_repair_id(run)) is not None:
+        request["latest_repair_id"] = latest
+    try:
+        yield repair_run(request)
+    except BadRequestError:
+        # Another caller was faster, or the response to the same request was lost.
+        run = yield from read()
+        if not RunState.from_run(run).is_terminal or len(repairs_of(run)) > len(repairs):
+            return run
+        raise
+    for _ in range(_READS_AFTER_REPAIR):
+        run = yield from read()
+        if is_rerun(run):
             break
         yield Wait(polling_period_seconds)
     return run

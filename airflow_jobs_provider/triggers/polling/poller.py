@@ -24,6 +24,7 @@ Module              Responsibility
 ``sender``          sending: client, rate limit, waits in outages
 ``rate_limiter``    the pace: requests per second and in flight
 ``outages``         failures in a row, of the service and of single runs
+``shared_reads``    reads of a run that the triggers of its tasks share
 ==================  =============================================================
 """
 

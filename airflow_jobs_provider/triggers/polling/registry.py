@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
     from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 
-__all__ = ["get_poller", "run_workflow_unpolled"]
+__all__ = ["get_poller", "poller_key", "run_workflow_unpolled"]
 
 T = TypeVar("T")
 
@@ -33,8 +33,7 @@ def get_poller(hook: DatabricksJobsHook) -> RunPoller:
     """
     loop = asyncio.get_running_loop()
     _remove_closed_loops()
-    arguments = (hook.databricks_conn_id, hook.retry_limit, hook.retry_delay, hook.retry_args)
-    key = (loop, repr(arguments))
+    key = poller_key(hook)
     if key in _pollers:
         return _pollers[key]
 
@@ -45,6 +44,15 @@ def get_poller(hook: DatabricksJobsHook) -> RunPoller:
     limiters = _rate_limiters.setdefault(loop, {})
     poller = _pollers[key] = RunPoller(hook, limiters, on_close=remove)
     return poller
+
+
+def poller_key(hook: DatabricksJobsHook) -> tuple[asyncio.AbstractEventLoop, str]:
+    """Return what hooks have in common that share a poller, with the running event loop.
+
+    :param hook: hook of the connection.
+    """
+    arguments = (hook.databricks_conn_id, hook.retry_limit, hook.retry_delay, hook.retry_args)
+    return asyncio.get_running_loop(), repr(arguments)
 
 
 def _remove_closed_loops() -> None:

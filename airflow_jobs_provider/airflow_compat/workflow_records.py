@@ -1,0 +1,87 @@
+"""What Airflow knows of the tasks of a workflow group, beyond the attempt that asks.
+
+A task of a group may be executed again: after a clear, or as a retry. Then it has to know which of
+its Databricks task runs an earlier attempt has reported already, since such a run must not be
+reported again. Airflow deletes the XComs of a task when it starts the task again. So these records
+are XComs of the group's launching task. They are deleted when that one is cleared and starts again,
+which is right: a new run begins then.
+
+Records of other tasks in the group tell which of them are to run again, too, so that one repair
+serves all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.lines.base import BEFORE_RUNNING, DEFERRED, RUNNING
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+
+__all__ = ["TaskRecord", "WorkflowRecords", "is_executing", "is_to_be_executed"]
+
+KEY_PREFIX = "databricks_task_run."
+# A user has cleared the task while it was executed.
+_RESTARTING = "restarting"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRecord:
+    """What the attempts of a task have recorded.
+
+    :ivar reported: the task run whose end an attempt has reported to Airflow; None for none yet.
+    :ivar max_tries: Airflow's ``max_tries`` in that attempt, which a clear changes.
+    :ivar wants_rerun_of: the task run that an attempt has found, and that has to run again.
+    :ivar is_alone: whether the task runs outside the group's run, since that cannot be repaired.
+    """
+
+    reported: int | None = None
+    max_tries: int | None = None
+    wants_rerun_of: int | None = None
+    is_alone: bool = False
+
+
+class WorkflowRecords:
+    """The records of a group's tasks in one DAG run.
+
+    :param attempt: the attempt that asks.
+    :param launch_task_id: the group's launching task.
+    """
+
+    def __init__(self, attempt: TaskAttempt, launch_task_id: str) -> None:
+        self._attempt = attempt
+        self._launch_task_id = launch_task_id
+
+    def read(self, task_id: str) -> TaskRecord:
+        """Return the record of a task; an empty one if there is none."""
+        found: Any = airflow_line().read_xcom(
+            self._attempt, self._launch_task_id, KEY_PREFIX + task_id
+        )
+        if not isinstance(found, dict):
+            return TaskRecord()
+        known = TaskRecord.__dataclass_fields__
+        return replace(
+            TaskRecord(), **{name: value for name, value in found.items() if name in known}
+        )
+
+    def write(self, task_id: str, record: TaskRecord) -> None:
+        """Store the record of a task."""
+        airflow_line().write_xcom(
+            self._attempt, self._launch_task_id, KEY_PREFIX + task_id, asdict(record)
+        )
+
+    def states(self, task_ids: Iterable[str]) -> dict[str, str | None]:
+        """Return the states of tasks in the group, by task id."""
+        return airflow_line().task_states(self._attempt, list(task_ids))
+
+
+def is_to_be_executed(state: str | None) -> bool:
+    """Return whether Airflow will execute a task of this state, as after a clear."""
+    return state in (*BEFORE_RUNNING, _RESTARTING)
+
+
+def is_executing(state: str | None) -> bool:
+    """Return whether an attempt of a task of this state is under way."""
+    return state in (RUNNING, DEFERRED)

@@ -1,0 +1,203 @@
+"""DatabricksWorkflowLaunchOperator: the task that launches the run of a workflow group."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
+from airflow_jobs_provider.exceptions import airflow_exceptions
+from airflow_jobs_provider.operators.launch import LaunchRunOperator
+from airflow_jobs_provider.operators.payload_validation import (
+    check_before_sending,
+    fields_over_json,
+)
+from airflow_jobs_provider.operators.task_base import DatabricksTaskBaseOperator, without_empty
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_jobs_provider.api.endpoints import Call
+
+__all__ = ["DEFINITION_KEY", "DatabricksWorkflowLaunchOperator"]
+
+# XCom of the launching task: the digest of the definition that the run was launched with.
+DEFINITION_KEY = "databricks_definition"
+_RUN_PARAMETERS = ("jar_params", "notebook_params", "python_params", "spark_submit_params")
+
+
+class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
+    """Create or update the job of a workflow group, and launch its run once.
+
+    A :class:`~airflow_jobs_provider.operators.workflow.DatabricksWorkflowTaskGroup` makes one as
+    its task ``launch``. XComs: ``return_value`` is a dict of ``conn_id``, ``job_id`` and
+    ``run_id``; ``run_id``, ``job_id`` and ``run_page_url`` are pushed as well. The arguments are
+    those of the group.
+    """
+
+    call_name: ClassVar[str] = "run-now"
+    template_fields: Sequence[str] = (
+        "databricks_conn_id",
+        "access_control_list",
+        "existing_clusters",
+        "extra_job_params",
+        "job_clusters",
+        "max_concurrent_runs",
+        *_RUN_PARAMETERS,
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
+        ("extra_job_params", "job_clusters", "notebook_params"), "json"
+    )
+
+    def __init__(
+        self,
+        *,
+        job_name: str,
+        access_control_list: Any = None,
+        existing_clusters: Any = None,
+        extra_job_params: Any = None,
+        jar_params: Any = None,
+        job_clusters: Any = None,
+        max_concurrent_runs: Any = 1,
+        notebook_params: Any = None,
+        python_params: Any = None,
+        spark_submit_params: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.job_name = job_name
+        self.access_control_list = access_control_list
+        self.existing_clusters = existing_clusters
+        self.extra_job_params = extra_job_params
+        self.jar_params = jar_params
+        self.job_clusters = job_clusters
+        self.max_concurrent_runs = max_concurrent_runs
+        self.notebook_params = notebook_params
+        self.python_params = python_params
+        self.spark_submit_params = spark_submit_params
+        # The group's tasks in the order of the DAG file; the group sets them.
+        self.members: list[DatabricksTaskBaseOperator] = []
+
+    # -- the job -------------------------------------------------------------------------------
+
+    def definition(self, context: Context) -> tuple[dict[str, Any], str]:
+        """Return the job's settings, with its permissions, and the digest of them.
+
+        The templates of this task and of all tasks of the group are rendered for it. They must not
+        depend on the task that renders them.
+
+        :param context: the context of any task of the group.
+        """
+        from airflow_jobs_provider.api.workflows.job_definitions import definition_digest
+
+        launch = self._rendered(self, context)
+        keys = {member.task_id: member.databricks_task_key for member in self.members}
+        tasks = [
+            self._rendered(member, context).workflow_task(keys, launch.notebook_params)
+            for member in self.members
+        ]
+        settings: dict[str, Any] = {
+            "name": self.job_name,
+            "tasks": tasks,
+            "job_clusters": launch.job_clusters,
+            "max_concurrent_runs": int(launch.max_concurrent_runs),
+            "access_control_list": launch.access_control_list,
+        }
+        merged = _merged(without_empty(settings), launch.extra_job_params or {})
+        request = fields_over_json("create", None, merged)
+        return request, definition_digest(request)
+
+    def recorded_digest(self, context: Context) -> str | None:
+        """Return the digest of the definition that the group's run was launched with.
+
+        :param context: the context of any task of the group.
+        """
+        ti = context["ti"]
+        digest: str | None = ti.xcom_pull(
+            task_ids=self.task_id, key=DEFINITION_KEY, map_indexes=ti.map_index
+        )
+        return digest
+
+    def rendered_for(self, member: DatabricksTaskBaseOperator) -> Any:
+        """Return this operator with its templates rendered, for a task that runs alone.
+
+        :param member: a task of the group, in execution.
+        """
+        context = member.execution_context
+        assert context is not None
+        return self._rendered(self, context)
+
+    @staticmethod
+    def _rendered(operator: Any, context: Context) -> Any:
+        """Return a copy of an operator with its templates rendered."""
+        made = copy.copy(operator)
+        names = [name for name in operator.template_fields if name != "workflow_run_metadata"]
+        # Past Airflow's __setattr__, which would look for tasks among the values.
+        vars(made).update(
+            {name: operator.render_template(getattr(operator, name), context) for name in names}
+        )
+        return made
+
+    # -- the run -------------------------------------------------------------------------------
+
+    def execute(self, context: Context) -> dict[str, Any]:
+        """Define the job, launch its run, and return where it runs."""
+        from airflow_jobs_provider.api.states import RunState, RunStatus
+
+        executions = self._begin(context)
+        self._push(context, xcoms_at_start(self._attempt))
+        with airflow_exceptions(), executions.watching(self):
+            launched = self._launch(context, first_attempt_index=0)
+            if RunState.from_run(launched.run).status is RunStatus.SKIPPED:
+                # Such as by the job's limit of concurrent runs.
+                self._state.run.ended()
+                self._result_or_raise(context, launched.run)
+            # From here on each task of the group is responsible for its own run.
+            self._state.run.ended()
+        return {
+            "conn_id": self.databricks_conn_id,
+            "job_id": launched.run.get("job_id"),
+            "run_id": launched.run_id,
+        }
+
+    def launch_call(self, context: Context) -> Call[int]:
+        """Define the job, and return the ``run-now`` call."""
+        import uuid
+
+        from airflow_jobs_provider.api.endpoints import run_now
+        from airflow_jobs_provider.api.workflows.job_definitions import ensure_job
+        from airflow_jobs_provider.api.workflows.permissions import without_permissions
+
+        settings, digest = self.definition(context)
+        check_before_sending(
+            "create",
+            without_permissions(settings),
+            validate=self.validate,
+            client=self.hook.client,
+        )
+        job_id = self._run_workflow(
+            ensure_job(settings, nonce=uuid.uuid4().hex, log=self.log), stop_after_any_kill=True
+        )
+        self._push(context, {DEFINITION_KEY: digest})
+        return run_now({"job_id": job_id, **self._run_parameters()})
+
+    def request(self) -> dict[str, Any]:
+        """Return the parameters of the run: the job's id is known when it is launched."""
+        return self._run_parameters()
+
+    def _run_parameters(self) -> dict[str, Any]:
+        given = {name: getattr(self, name) for name in _RUN_PARAMETERS}
+        return fields_over_json(self.call_name, None, without_empty(given))
+
+
+def _merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings changed by others: maps are merged at any depth, all else is replaced."""
+    merged = dict(settings)
+    for name, value in changes.items():
+        known = merged.get(name)
+        if isinstance(known, Mapping) and isinstance(value, Mapping):
+            merged[name] = _merged(known, value)
+        else:
+            merged[name] = value
+    return merged

@@ -1,0 +1,116 @@
+"""Reads of one run that the triggers of its tasks share.
+
+A hundred tasks of a run are a hundred triggers. What they wait for is in one response, so a read
+that one of them begins serves all. A trigger whose last read served others waits as long as they
+do, so that all of them come for the next one together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
+from airflow_jobs_provider.triggers.polling.registry import get_poller, poller_key
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+
+__all__ = ["run_workflow_with_shared_reads"]
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class _Read:
+    """The latest read of a call: when it began, and its response once there is one."""
+
+    began: float
+    task: asyncio.Task[Any]
+
+
+@dataclass(slots=True)
+class _SharedReads:
+    """The reads of one run, by the parameters of the call."""
+
+    users: int = 0
+    reads: dict[str, _Read] = field(default_factory=dict)
+
+    def read(self, hook: DatabricksJobsHook, call: Call[Any], not_before: float) -> _Read:
+        """Return a read that began at this time or later; begin one if there is none."""
+        key = repr(sorted(call.parameters.items()))
+        known = self.reads.get(key)
+        if known is not None and (known.began >= not_before or not known.task.done()):
+            return known
+        task = asyncio.get_running_loop().create_task(
+            # A context of its own: the trigger that begins the read may end before it.
+            get_poller(hook).send(call),
+            context=contextvars.Context(),
+        )
+        # An error is raised in each trigger that waits for it; there may be none any more.
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        self.reads[key] = _Read(time.monotonic(), task)
+        return self.reads[key]
+
+
+# By the poller's key, which has the event loop, and the run.
+_shared: dict[tuple[Any, int], _SharedReads] = {}
+
+
+@contextmanager
+def _reads_of(hook: DatabricksJobsHook, run_id: int) -> Iterator[_SharedReads]:
+    key = (poller_key(hook), run_id)
+    shared = _shared.setdefault(key, _SharedReads())
+    shared.users += 1
+    try:
+        yield shared
+    finally:
+        shared.users -= 1
+        if not shared.users and _shared.get(key) is shared:
+            del _shared[key]
+
+
+async def run_workflow_with_shared_reads(
+    hook: DatabricksJobsHook,
+    run_id: int,
+    steps: Workflow[T],
+    *,
+    period: float,
+    on_event: OnEvent = lambda _event: None,
+) -> T:
+    """Execute a workflow that reads one run again and again, together with others that do so.
+
+    :param hook: hook of the connection.
+    :param run_id: the run.
+    :param steps: the workflow.
+    :param period: seconds between two reads.
+    :param on_event: called with each event of the workflow.
+    """
+    with _reads_of(hook, run_id) as shared:
+        # A response that another trigger got within the last period is taken as it is.
+        not_before = time.monotonic() - period
+        latest = not_before
+
+        async def send(call: Call[Any]) -> Any:
+            nonlocal latest
+            if call.path != "runs/get" or call.parameters.get("run_id") != run_id:
+                return await get_poller(hook).send(call)
+            read = shared.read(hook, call, not_before)
+            response = await asyncio.shield(read.task)
+            if "page_token" not in call.parameters:
+                latest = read.began
+            return response
+
+        async def wait(seconds: float) -> None:
+            nonlocal not_before
+            due = latest + seconds
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            not_before = due
+
+        return await run_workflow_async(steps, send=send, wait=wait, on_event=on_event)
