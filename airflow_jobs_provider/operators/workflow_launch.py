@@ -91,10 +91,11 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         """
         from airflow_jobs_provider.api.workflows.job_definitions import definition_digest
 
-        launch = self._rendered(self, context)
+        jinja_env = self.get_template_env()
+        launch = self._rendered(self, context, jinja_env)
         keys = {member.task_id: member.databricks_task_key for member in self.members}
         tasks = [
-            self._rendered(member, context).workflow_task(keys, launch.notebook_params)
+            self._rendered(member, context, jinja_env).workflow_task(keys, launch.notebook_params)
             for member in self.members
         ]
         settings: dict[str, Any] = {
@@ -126,17 +127,19 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         """
         context = member.execution_context
         assert context is not None
-        return self._rendered(self, context)
+        return self._rendered(self, context, self.get_template_env())
 
     @staticmethod
-    def _rendered(operator: Any, context: Context) -> Any:
+    def _rendered(operator: Any, context: Context, jinja_env: Any) -> Any:
         """Return a copy of an operator with its templates rendered."""
         made = copy.copy(operator)
-        names = [name for name in operator.template_fields if name != "workflow_run_metadata"]
+        rendered = {
+            name: operator.render_template(getattr(operator, name), context, jinja_env)
+            for name in operator.template_fields
+            if name != "workflow_run_metadata"
+        }
         # Past Airflow's __setattr__, which would look for tasks among the values.
-        vars(made).update(
-            {name: operator.render_template(getattr(operator, name), context) for name in names}
-        )
+        vars(made).update(rendered)
         return made
 
     # -- the run -------------------------------------------------------------------------------

@@ -52,12 +52,12 @@ __all__ = ["definition_digest", "ensure_job", "has_settings", "is_defined_as", "
 # the claim launches its run meanwhile.
 CLAIM_SECONDS = 2.0
 # A claim that is older was left by a process that has died.
-CLAIM_EXPIRES_SECONDS = 60.0
+CLAIM_EXPIRES_SECONDS = 30.0
 # How often the jobs are looked at anew, after others have changed them.
 MAX_ROUNDS = 20
 
 _DEFINITION = re.compile(r"\[airflow definition ([0-9a-f]{16})\]")
-_CLAIM = re.compile(r"\[airflow claim ([0-9a-f]+) ([0-9.]+)\]")
+_CLAIM = re.compile(r"\[airflow claim ([0-9a-f]{16}) by ([0-9a-f]+) at ([0-9.]+)\]")
 # By these, entries of a list are compared whatever their order.
 _KEYS = ("task_key", "job_cluster_key", "environment_key", "name")
 
@@ -102,12 +102,20 @@ def ensure_job(
                 log.info("Resetting job %s, %r: its settings were changed.", job["job_id"], name)
                 yield from _reset(job["job_id"], defined)
             return int(job["job_id"])
+        claimed_for = {_claimed_for(job, clock()) for job in jobs}
+        if digest in claimed_for:
+            # Another caller is about to define the job in the same way.
+            yield Wait(CLAIM_SECONDS)
+            continue
         for job in jobs:
-            claimed = yield from _claim(job, nonce, clock)
-            if claimed:
+            if _claimed_for(job, clock()) or (yield from _is_active(job["job_id"])):
+                continue
+            claim = f"[airflow claim {digest} by {nonce} at {clock():.3f}]"
+            if (yield from _claim(job, claim)):
                 log.info("Resetting job %s, %r: its definition has changed.", job["job_id"], name)
                 yield from _reset(job["job_id"], defined)
-                break
+            # Look at the jobs anew: another caller may have claimed this one, or reset it since.
+            break
         else:
             job_id: int = yield create_with_permissions(defined)
             # Of several jobs of one definition all callers use the oldest.
@@ -180,25 +188,27 @@ def _jobs_of(name: str) -> Workflow[list[Job]]:
     return sorted(jobs, key=lambda job: (job.get("created_time") or 0, job["job_id"]))
 
 
-def _claim(job: Job, nonce: str, clock: Callable[[], float]) -> Workflow[bool]:
+def _claimed_for(job: Job, now: float) -> str | None:
+    """Return the digest of the definition that a job is claimed for; None if it is not claimed."""
+    claim = _CLAIM.search(_description(job))
+    is_valid = claim is not None and now - float(claim[3]) < CLAIM_EXPIRES_SECONDS
+    return claim[1] if claim is not None and is_valid else None
+
+
+def _claim(job: Job, claim: str) -> Workflow[bool]:
     """Claim a job that has no active run; return whether the claim stands."""
     job_id = job["job_id"]
-    claim = _CLAIM.search(_description(job))
-    if claim and clock() - float(claim[2]) < CLAIM_EXPIRES_SECONDS:
-        return False
-    if (yield from _is_active(job_id)):
-        return False
-    own = f"[airflow claim {nonce} {clock():.3f}]"
     try:
-        yield update_job(job_id, {"description": own})
+        yield update_job(job_id, {"description": claim})
         yield Wait(CLAIM_SECONDS)
-        now: Job = yield replace(get_job(job_id), default_api_version=LATEST_API_VERSION)
+        claimed: Job = yield replace(get_job(job_id), default_api_version=LATEST_API_VERSION)
     except NotFoundError:
         return False
-    if _description(now) != own:
+    if _description(claimed) != claim:
         return False
     if not (yield from _is_active(job_id)):
         return True
+    # Somebody who found it before the claim has launched a run.
     yield update_job(job_id, {"description": _description(job)})
     return False
 

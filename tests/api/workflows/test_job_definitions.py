@@ -1,0 +1,182 @@
+"""Keeping the jobs of a name: against the local workspace, by several callers at once."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_jobs_provider.api.auth import Token
+from airflow_jobs_provider.api.client import JobsClient
+from airflow_jobs_provider.api.endpoints import (
+    delete_job,
+    list_jobs,
+    reset_job,
+    run_now,
+    update_job,
+)
+from airflow_jobs_provider.api.workflows.base import Wait, Workflow
+from airflow_jobs_provider.api.workflows.follow import whole_run
+from airflow_jobs_provider.api.workflows.job_definitions import (
+    definition_digest,
+    ensure_job,
+    has_settings,
+    is_defined_as,
+    whole_job,
+)
+from airflow_jobs_provider.api.workflows.progress import Log
+from airflow_jobs_provider.local.workspace import LocalWorkspace
+
+NAME = "sales.etl"
+
+
+class Lines:
+    """A log that keeps its lines."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def info(self, msg: str, /, *args: Any) -> None:
+        """Keep a line."""
+        self.lines.append(msg % args)
+
+    warning = error = info
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkspace]:
+    """A workspace in which each run ends well at once."""
+    root = tmp_path_factory.mktemp("root")
+    Path(root / "n.py").write_text("# Databricks notebook source\n")
+    with LocalWorkspace(root, state_dir=tmp_path_factory.mktemp("s"), dry_run=True) as running:
+        yield running
+
+
+@pytest.fixture
+def client(workspace: LocalWorkspace) -> Iterator[JobsClient]:
+    """A client; at the end there is no job."""
+    with JobsClient(workspace.url, Token(workspace.token)) as one:
+        yield one
+        for job in one.send(list_jobs()).items:
+            one.send(delete_job(job["job_id"]))
+
+
+def settings(day: int, tasks: int = 1) -> dict[str, Any]:
+    """Make the settings of a job; those of two days differ."""
+    notebook = {"notebook_path": "/n", "base_parameters": {"day": day}}
+    return {
+        "name": NAME,
+        "max_concurrent_runs": 5,
+        "tasks": [{"task_key": f"t{n}", "notebook_task": notebook} for n in range(tasks)],
+    }
+
+
+def ensured(client: JobsClient, wanted: dict[str, Any], log: Log | None = None) -> int:
+    """Ensure a job without waiting."""
+    steps = ensure_job(wanted, nonce="ab", log=log or Lines())
+    return client.run(steps, wait=lambda _seconds: None)
+
+
+def jobs(client: JobsClient) -> list[int]:
+    """Return the ids of all jobs."""
+    return [job["job_id"] for job in client.send(list_jobs()).items]
+
+
+def test_a_job_is_created_once_and_reset_only_if_it_has_changed(client: JobsClient) -> None:
+    """The second caller sends no change; a user's change of the settings is undone."""
+    log = Lines()
+    job_id = ensured(client, settings(1), log)
+    assert ensured(client, settings(1), log) == job_id
+    assert log.lines == [f"Created job {job_id}, '{NAME}'."]
+    changed = settings(1)
+    changed["tasks"][0]["notebook_task"] = {"notebook_path": "/other"}
+    client.send(update_job(job_id, {"tasks": changed["tasks"]}))
+    assert ensured(client, settings(1), log) == job_id
+    assert "its settings were changed" in log.lines[-1]
+    assert ensured(client, settings(2), log) == job_id
+    assert "its definition has changed" in log.lines[-1]
+    assert jobs(client) == [job_id]
+
+
+def test_a_job_of_two_hundred_tasks(client: JobsClient) -> None:
+    """All pages of its tasks are compared."""
+    job_id = ensured(client, settings(1, tasks=200))
+    job = client.run(whole_job(job_id))
+    assert len(job["settings"]["tasks"]) == 200
+    assert has_settings(job, settings(1, tasks=200))
+    changed = settings(1, tasks=200)
+    changed["tasks"][150]["notebook_task"] = {"notebook_path": "/other"}
+    assert not has_settings(job, changed)
+    log = Lines()
+    assert ensured(client, settings(1, tasks=200), log) == job_id
+    assert log.lines == []
+
+
+def test_a_description_of_the_users_own_stays(client: JobsClient) -> None:
+    """The digest of the definition is its last line."""
+    wanted = {**settings(1), "description": "The sales of a day."}
+    job = client.run(whole_job(ensured(client, wanted)))
+    assert job["settings"]["description"].startswith("The sales of a day.\n")
+    assert is_defined_as(job, definition_digest(wanted))
+
+
+def test_a_job_without_a_digest_is_taken_over(client: JobsClient) -> None:
+    """As one that the official provider has created."""
+    job_id = ensured(client, settings(1))
+    client.send(reset_job(job_id, settings(1)))
+    assert ensured(client, settings(2)) == job_id
+
+
+def launching(wanted: dict[str, Any], nonce: str) -> Workflow[int]:
+    """Do what the launching task of a group does."""
+    job_id = yield from ensure_job(wanted, nonce=nonce, log=Lines())
+    return (yield run_now({"job_id": job_id}))
+
+
+def run_together(client: JobsClient, several: list[Workflow[int]], seed: int) -> list[int]:
+    """Execute workflows at once, step by step in a random order; each step takes 0.1 s."""
+    order, now = random.Random(seed), 0.0
+    due, values, results = [0.0] * len(several), [None] * len(several), [0] * len(several)
+    left = set(range(len(several)))
+    while left:
+        ready = [index for index in sorted(left) if due[index] <= now]
+        now += 0.1
+        if not ready:
+            continue
+        index = order.choice(ready)
+        step: Any = None
+        try:
+            step = several[index].send(values[index])
+        except StopIteration as end:
+            results[index] = end.value
+            left.discard(index)
+            continue
+        values[index] = None
+        if isinstance(step, Wait):
+            due[index] = now + step.seconds
+        else:
+            values[index] = client.send(step)
+    return results
+
+
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))]
+)
+@pytest.mark.parametrize("days", [(1, 1, 1), (1, 2, 3)])
+@pytest.mark.parametrize("exists", [False, True])
+def test_callers_at_the_same_moment(
+    client: JobsClient, seed: int, days: tuple[int, ...], exists: bool
+) -> None:
+    """Each run has the definition of its caller; one definition ends in one job."""
+    if exists:
+        ensured(client, settings(9))
+    several = [launching(settings(day), f"{index:x}") for index, day in enumerate(days)]
+    run_ids = run_together(client, several, seed)
+    for day, run_id in zip(days, run_ids, strict=True):
+        (task,) = client.run(whole_run(run_id, api_version="2.2"))["tasks"]
+        assert task["notebook_task"]["base_parameters"] == {"day": str(day)}
+    if len(set(days)) == 1:
+        assert len(jobs(client)) == 1

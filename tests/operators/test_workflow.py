@@ -1,0 +1,230 @@
+"""DatabricksWorkflowTaskGroup: what it makes of a DAG file, and what it refuses there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskGroup
+
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+from airflow_jobs_provider.airflow_compat.workflow_records import TaskRecord
+from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator, DatabricksTaskOperator
+from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
+from airflow_jobs_provider.operators.workflow_member import NextStep, next_step
+from tests.helpers.responses import run
+
+CLUSTERS = [{"job_cluster_key": "small", "new_cluster": {"spark_version": "15", "num_workers": 1}}]
+
+
+@contextmanager
+def group_of(group_id: str = "etl", **arguments: Any) -> Iterator[DatabricksWorkflowTaskGroup]:
+    """Make a group in a DAG of its own."""
+    with (
+        DAG("sales", schedule=None),
+        DatabricksWorkflowTaskGroup(group_id=group_id, **arguments) as group,
+    ):
+        yield group
+
+
+def notebook(task_id: str, **arguments: Any) -> DatabricksNotebookOperator:
+    """Make a notebook."""
+    return DatabricksNotebookOperator(
+        task_id=task_id, notebook_path=f"/{task_id}", databricks_task_key=task_id, **arguments
+    )
+
+
+def definition(group: DatabricksWorkflowTaskGroup) -> dict[str, Any]:
+    """Return the settings of the group's job, for templates without values of a DAG run."""
+    context: Any = {"ds": "2026-01-01"}
+    settings: dict[str, Any] = group.launch_task.definition(context)[0]
+    return settings
+
+
+def test_the_group_becomes_one_job() -> None:
+    """Dependencies, trigger rules, nested groups, clusters, parameters and packages of all."""
+    package, other = {"pypi": {"package": "a"}}, {"pypi": {"package": "b"}}
+    with group_of(
+        job_clusters=CLUSTERS,
+        notebook_packages=[package],
+        notebook_params={"day": "{{ ds }}"},
+        extra_job_params={"timeout_seconds": 60, "queue": {"enabled": False}},
+        max_concurrent_runs=3,
+    ) as group:
+        load = notebook(
+            "load",
+            job_cluster_key="small",
+            notebook_params={"day": "never", "limit": 5},
+            notebook_packages=[other, package],
+            max_retries="2",
+        )
+        with TaskGroup("inner"):
+            report = DatabricksTaskOperator(
+                task_id="report",
+                databricks_task_key="report",
+                task_config={"sql_task": {"warehouse_id": "w"}},
+                trigger_rule="all_done",
+            )
+        load >> report
+    assert definition(group) == {
+        "name": "sales.etl",
+        "job_clusters": CLUSTERS,
+        "max_concurrent_runs": 3,
+        "queue": {"enabled": False},
+        "timeout_seconds": 60,
+        "tasks": [
+            {
+                "task_key": "load",
+                "job_cluster_key": "small",
+                "libraries": [other, package],
+                "max_retries": 2,
+                "notebook_task": {
+                    "notebook_path": "/load",
+                    "base_parameters": {"day": "2026-01-01", "limit": 5},
+                },
+            },
+            {
+                "task_key": "report",
+                "depends_on": [{"task_key": "load"}],
+                "run_if": "ALL_DONE",
+                "sql_task": {"warehouse_id": "w"},
+            },
+        ],
+    }
+
+
+def test_the_launching_task_comes_first() -> None:
+    """Before the roots, after what the group or its tasks need, with its own arguments."""
+    with DAG("sales", schedule=None):
+        before, after, given = (BaseOperator(task_id=name) for name in ("before", "after", "given"))
+        group = DatabricksWorkflowTaskGroup(
+            group_id="etl",
+            launch_task_args={"queue": "small", "pool": "launches", "retries": 4},
+            default_args={"owner": "sales"},
+        )
+        before >> group >> after
+        with group:
+            load, report = notebook("load"), notebook("report", notebook_params={"x": given.output})
+            load >> report
+    launch = group.launch_task
+    assert launch.task_id == "etl.launch"
+    assert (launch.queue, launch.pool, launch.retries) == ("small", "launches", 4)
+    assert launch.owner == "sales"
+    assert launch.upstream_task_ids == {"before", "given"}
+    assert load.upstream_task_ids == {"etl.launch"}
+    assert report.upstream_task_ids == {"etl.load", "given"}
+    assert report.downstream_task_ids == {"after"}
+
+
+def test_two_groups_and_two_hundred_tasks() -> None:
+    """Each group has a job of its own; a task of one may follow the other."""
+    with DAG("sales", schedule=None):
+        with DatabricksWorkflowTaskGroup(group_id="a") as first:
+            for number in range(200):
+                notebook(f"n{number}")
+        with DatabricksWorkflowTaskGroup(group_id="b") as second:
+            notebook("x")
+        first >> second
+    assert len(definition(first)["tasks"]) == 200
+    assert definition(second)["name"] == "sales.b"
+    assert second.launch_task.upstream_task_ids == {f"a.n{number}" for number in range(200)}
+
+
+@pytest.mark.parametrize(
+    "rule", ["one_done", "none_skipped", "all_skipped", "all_done_setup_success"]
+)
+def test_a_trigger_rule_without_counterpart_is_refused(rule: str) -> None:
+    """In words, with those that are possible; it does not become ALL_SUCCESS."""
+    words = rf"'etl.load' has the trigger_rule '{rule}'.*none_failed"
+    with pytest.raises(ValueError, match=words), group_of():
+        notebook("load", trigger_rule=rule)
+
+
+def test_what_is_no_task_of_a_job_is_refused() -> None:
+    """Another operator, an expanded task, and a task that takes the output of its own group."""
+    with pytest.raises(ValueError, match=r"'etl\.other' is a BaseOperator"), group_of():
+        BaseOperator(task_id="other")
+    with pytest.raises(ValueError, match="cannot be expanded"), group_of():
+        DatabricksNotebookOperator.partial(task_id="each", notebook_path="/n").expand(
+            notebook_params=[{"x": 1}]
+        )
+    with pytest.raises(ValueError, match=r"takes the output of the task 'etl\.load'"), group_of():
+        notebook("report", notebook_params={"x": notebook("load").output})
+    with pytest.raises(ValueError, match="existing_cluster_id and job_cluster_key"), group_of():
+        notebook("load", existing_cluster_id="c", job_cluster_key="small")
+
+
+def test_an_error_in_the_block_is_not_replaced() -> None:
+    """The group adds no task where its block has failed."""
+    with pytest.raises(KeyError, match="in the block"), group_of():
+        raise KeyError("in the block")
+
+
+# -- what an attempt does with the latest run of its task ----------------------------------------
+
+
+def attempt(try_number: int, retries: int = 0, clear: bool = False) -> TaskAttempt:
+    """Make an attempt: the first after a clear, or a retry."""
+    max_tries = try_number - 1 + retries if clear else retries
+    return TaskAttempt(
+        dag_id="d",
+        run_id="r",
+        dag_run_start="",
+        task_id="t",
+        map_index=-1,
+        try_number=try_number,
+        max_tries=max_tries,
+        attempt_index=0 if clear else try_number - 1,
+        operator_task_id="t",
+    )
+
+
+FIRST, RETRY, CLEARED = attempt(1), attempt(2, 1), attempt(2, 0, clear=True)
+NEVER, REPORTED = TaskRecord(), TaskRecord(reported=7, max_tries=0)
+
+
+@pytest.mark.parametrize(
+    ("life", "result", "one", "record", "step"),
+    [
+        ("RUNNING", None, FIRST, NEVER, NextStep.REPORT),
+        ("RUNNING", None, RETRY, NEVER, NextStep.REPORT),
+        ("RUNNING", None, CLEARED, REPORTED, NextStep.REPORT),
+        ("TERMINATED", "SUCCESS", FIRST, NEVER, NextStep.REPORT),
+        # The worker of the attempt before has died.
+        ("TERMINATED", "SUCCESS", RETRY, NEVER, NextStep.REPORT),
+        ("TERMINATED", "FAILED", RETRY, NEVER, NextStep.RERUN),
+        ("TERMINATED", "SUCCESS", RETRY, TaskRecord(7, max_tries=1), NextStep.REPORT),
+        # Cleared, or retried, after the end was reported.
+        ("TERMINATED", "SUCCESS", CLEARED, REPORTED, NextStep.RERUN),
+        ("TERMINATED", "FAILED", CLEARED, REPORTED, NextStep.RERUN),
+        ("TERMINATED", "FAILED", RETRY, TaskRecord(7, max_tries=1), NextStep.RERUN),
+        # An attempt died between a clear and its repair.
+        ("TERMINATED", "SUCCESS", attempt(3, 2), REPORTED, NextStep.RERUN),
+        # Another task's repair has run it again already, to whatever end.
+        ("TERMINATED", "FAILED", CLEARED, TaskRecord(6, max_tries=0), NextStep.REPORT),
+        ("TERMINATED", "FAILED", RETRY, TaskRecord(6, max_tries=1), NextStep.REPORT),
+        ("TERMINATED", "SUCCESS", CLEARED, TaskRecord(6, max_tries=0), NextStep.REPORT),
+        # The launching task was cleared, too, and so were the records.
+        ("TERMINATED", "FAILED", CLEARED, NEVER, NextStep.REPORT),
+        # A kill has canceled it.
+        ("TERMINATED", "CANCELED", FIRST, NEVER, NextStep.REPORT),
+        ("TERMINATED", "CANCELED", CLEARED, NEVER, NextStep.RERUN),
+        # A task before it has failed, and counts as successful by now.
+        ("TERMINATED", "UPSTREAM_FAILED", FIRST, NEVER, NextStep.RERUN),
+        ("TERMINATED", "EXCLUDED", FIRST, NEVER, NextStep.REPORT),
+    ],
+)
+def test_the_latest_run_of_a_task_decides(
+    life: str, result: str | None, one: TaskAttempt, record: TaskRecord, step: NextStep
+) -> None:
+    """See the table of the module."""
+    assert next_step(run(life, result), record, one) is step
+
+
+def test_a_run_that_the_attempt_has_started_itself_is_reported() -> None:
+    """Whatever its end: the repair of an attempt is made once."""
+    for result in ("CANCELED", "UPSTREAM_FAILED", "FAILED"):
+        task = run("TERMINATED", result)
+        assert next_step(task, NEVER, RETRY, own=7) is NextStep.REPORT

@@ -1,0 +1,108 @@
+"""The triggers of the tasks of one run: they share its reads, and each cancels its own task."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from airflow_jobs_provider.triggers.workflow import DatabricksWorkflowTaskTrigger
+from tests.fakes.scripted_server import ScriptedServer, Step, answer
+from tests.helpers.responses import run
+
+TASKS = 40
+
+
+def whole(life: str, *tasks: dict[str, Any]) -> Step:
+    """Answer the run with its tasks."""
+    return answer({**run(life, "SUCCESS" if life == "TERMINATED" else None), "tasks": list(tasks)})
+
+
+def task(number: int, life: str, result: str | None = None, attempt: int = 0) -> dict[str, Any]:
+    """Make a task of the run, or its attempt of that number."""
+    ids = {"run_id": 100 * (attempt + 1) + number, "task_key": f"t{number}"}
+    return {**run(life, result), **ids, "attempt_number": attempt}
+
+
+def trigger(number: int, **arguments: Any) -> DatabricksWorkflowTaskTrigger:
+    """Make the trigger of a task."""
+    arguments = {"polling_period_seconds": 0.2, **arguments}
+    return DatabricksWorkflowTaskTrigger(
+        100 + number, workflow_run_id=7, task_key=f"t{number}", **arguments
+    )
+
+
+async def payload_of(one: DatabricksWorkflowTaskTrigger) -> Any:
+    """Run a trigger, made again from its stored form, to its event."""
+    again = type(one)(**one.serialize()[1])
+    return [event.payload async for event in again.run()][0]
+
+
+def test_all_tasks_share_the_reads_of_their_run(context: Any, server: ScriptedServer) -> None:
+    """Forty triggers, three reads; each gets its own task, as soon as that has ended."""
+    numbers = range(TASKS)
+    server.will(
+        whole("RUNNING", *(task(number, "RUNNING") for number in numbers)),
+        whole(
+            "RUNNING",
+            *(task(n, "TERMINATED" if n % 2 else "RUNNING", "SUCCESS") for n in numbers),
+        ),
+        whole("TERMINATED", *(task(number, "TERMINATED", "SUCCESS") for number in numbers)),
+    )
+
+    async def collect() -> list[Any]:
+        return await asyncio.gather(*(payload_of(trigger(number)) for number in numbers))
+
+    payloads = asyncio.run(collect())
+    assert [one["run"]["run_id"] for one in payloads] == [100 + number for number in numbers]
+    assert [request.path for request in server.requests] == ["/api/2.2/jobs/runs/get"] * 3
+
+
+@pytest.mark.parametrize(("retries", "run_id"), [(0, 100), (1, 200), (-1, 200)])
+def test_a_failed_attempt_is_not_the_end_where_the_service_retries(
+    retries: int, run_id: int, context: Any, server: ScriptedServer
+) -> None:
+    """The wait goes on with the next attempt, up to the last one."""
+    first, second = task(0, "TERMINATED", "FAILED"), task(0, "TERMINATED", "SUCCESS", 1)
+    server.will(whole("RUNNING", first), whole("RUNNING", first), whole("RUNNING", first, second))
+    payload = asyncio.run(payload_of(trigger(0, task_max_retries=retries)))
+    assert payload["run"]["run_id"] == run_id
+
+
+def test_the_last_attempt_of_the_service_is_the_end(context: Any, server: ScriptedServer) -> None:
+    """Attempts before a repair do not count."""
+    attempts = [task(0, "TERMINATED", "FAILED", attempt) for attempt in range(3)]
+    server.will(whole("RUNNING", *attempts[:2]), whole("RUNNING", *attempts))
+    one = trigger(0, task_max_retries=1, attempts_before=1)
+    payload = asyncio.run(payload_of(one))
+    assert payload["run"]["run_id"] == 300
+
+
+def test_a_run_that_cannot_be_read_fails_each_of_its_tasks(
+    context: Any, server: ScriptedServer
+) -> None:
+    """With the service's words, after one request."""
+    gone = {"error_code": "INVALID_PARAMETER_VALUE", "message": "Run 7 does not exist."}
+    server.will(answer(gone, 400))
+
+    async def collect() -> list[Any]:
+        return await asyncio.gather(*(payload_of(trigger(number)) for number in range(3)))
+
+    for number, payload in enumerate(asyncio.run(collect())):
+        assert payload["run_id"] == 100 + number
+        assert "Run 7 does not exist." in payload["error"]
+    assert len(server.requests) == 1
+
+
+def test_a_time_limit_cancels_the_task_alone(context: Any, server: ScriptedServer) -> None:
+    """The other tasks of the run go on."""
+    server.will(
+        whole("RUNNING", task(0, "RUNNING"), task(1, "RUNNING")),
+        answer({**run("RUNNING"), "run_id": 100}),
+        answer({}),
+    )
+    payload = asyncio.run(payload_of(trigger(0, deadline=1.0, cancel_on_kill=True)))
+    assert payload["timed_out"] == "execution_timeout"
+    assert server.requests[-1].path.endswith("runs/cancel")
+    assert server.requests[-1].body == {"run_id": 100}
