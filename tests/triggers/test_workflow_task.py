@@ -36,7 +36,8 @@ def trigger(number: int, **arguments: Any) -> DatabricksWorkflowTaskTrigger:
 async def payload_of(one: DatabricksWorkflowTaskTrigger) -> Any:
     """Run a trigger, made again from its stored form, to its event."""
     again = type(one)(**one.serialize()[1])
-    return [event.payload async for event in again.run()][0]
+    (payload,) = [event.payload async for event in again.run()]
+    return payload
 
 
 def test_all_tasks_share_the_reads_of_their_run(context: Any, server: ScriptedServer) -> None:
