@@ -17,7 +17,7 @@ How it works:
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 from airflow.providers.common.compat.sdk import BaseOperator, TaskGroup, XComArg
 
@@ -117,6 +117,11 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
     def members(self) -> list[DatabricksTaskBaseOperator]:
         """Return the tasks of the group that are tasks of the job, in the order of the DAG file."""
         return [] if self.launch_task is None else list(self.launch_task.members)
+
+    def __enter__(self) -> Self:
+        """Enter the group: tasks that are made in the block are its tasks."""
+        super().__enter__()
+        return self
 
     def __exit__(
         self,

@@ -10,6 +10,7 @@ import pytest
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.api.endpoints import get_run, list_runs
+from airflow_jobs_provider.api.workflows.follow import whole_run
 from airflow_jobs_provider.api.workflows.outputs import read_outputs
 from airflow_jobs_provider.api.workflows.repair import repairs_of
 from airflow_jobs_provider.local.workspace import LocalWorkspace
@@ -87,10 +88,9 @@ def test_an_expanded_group_runs_each_definition(done: DagRun, workspace: LocalWo
     assert done.tasks["each.of.greet"]["state"] == "success"
     with JobsClient(workspace.url, Token(workspace.token), api_version="2.2") as client:
         runs = client.send(list_runs(limit=25)).items
-        of_the_group = [run for run in runs if run["run_name"] == "workflow_groups.each.of"]
-        outputs = [
-            client.run(read_outputs(client.send(get_run(run["run_id"])))) for run in of_the_group
-        ]
+        ids = [run["run_id"] for run in runs if run["run_name"] == "workflow_groups.each.of"]
+        whole = [client.run(whole_run(run_id, api_version="2.2")) for run_id in ids]
+        outputs = [client.run(read_outputs(run)) for run in whole]
     assert {one.result for several in outputs for one in several} == {
         "steady for ann",
         "steady for bob",

@@ -118,7 +118,7 @@ def test_a_job_of_two_hundred_tasks(client: JobsClient) -> None:
 def test_a_description_of_the_users_own_stays(client: JobsClient) -> None:
     """The digest of the definition is its last line."""
     wanted = {**settings(1), "description": "The sales of a day."}
-    job = client.run(whole_job(ensured(client, wanted)))
+    job: Any = client.run(whole_job(ensured(client, wanted)))
     assert job["settings"]["description"].startswith("The sales of a day.\n")
     assert is_defined_as(job, definition_digest(wanted))
 
@@ -133,7 +133,8 @@ def test_a_job_without_a_digest_is_taken_over(client: JobsClient) -> None:
 def launching(wanted: dict[str, Any], nonce: str) -> Workflow[int]:
     """Do what the launching task of a group does."""
     job_id = yield from ensure_job(wanted, nonce=nonce, log=Lines())
-    return (yield run_now({"job_id": job_id}))
+    run_id: int = yield run_now({"job_id": job_id})
+    return run_id
 
 
 def run_together(client: JobsClient, several: list[Workflow[int]], seed: int) -> list[int]:
