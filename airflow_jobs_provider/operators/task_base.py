@@ -125,23 +125,23 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
 
     # -- a task of a group ---------------------------------------------------------------------
 
-    def workflow_task(
-        self, keys: Mapping[str, str], notebook_params: Mapping[str, Any] | None = None
-    ) -> dict[str, Any]:
+    def workflow_task(self, keys: Mapping[str, str]) -> dict[str, Any]:
         """Return the task as one of a job.
 
+        The group's parameters for all notebooks are sent with the run, so that those of a DAG run
+        do not change the job.
+
         :param keys: the task keys of all tasks of the group, by task id.
-        :param notebook_params: the group's parameters for all notebooks; default none.
         """
         upstream = [keys[task_id] for task_id in sorted(self.upstream_task_ids) if task_id in keys]
         return {
-            **self._task_of_group(notebook_params),
+            **self._task_of_group(),
             **without_empty({"job_cluster_key": self.job_cluster_key}),
             **without_empty({"depends_on": [{"task_key": key} for key in upstream]}),
             **without_empty({"run_if": RUN_IF[self.trigger_rule_name()]}),
         }
 
-    def _task_of_group(self, notebook_params: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _task_of_group(self, notebook_params: Mapping[str, Any] | None = None) -> dict[str, Any]:
         group = self.workflow_group()
         assert group is not None
         task = {**without_empty(self.task_definition()), **self._cluster()}

@@ -95,7 +95,7 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         launch = self._rendered(self, context, jinja_env)
         keys = {member.task_id: member.databricks_task_key for member in self.members}
         tasks = [
-            self._rendered(member, context, jinja_env).workflow_task(keys, launch.notebook_params)
+            self._rendered(member, context, jinja_env).workflow_task(keys)
             for member in self.members
         ]
         settings: dict[str, Any] = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,11 +102,12 @@ class ClusterDagRun:
             return set()
         return {entry["key"] for entry in answer["xcom_entries"]}
 
-    def clear(self, *, only_failed: bool = False) -> None:
-        """Clear the task."""
+    def clear(self, task_ids: Sequence[str] = (), *, only_failed: bool = False) -> None:
+        """Clear the task, or these tasks together."""
+        task_ids = task_ids or [self.task_id]
         if AIRFLOW_2:
             # Its API does not clear a task that is at work on a worker; its UI and its command do.
-            options = ["--yes", "--task-regex", f"^{self.task_id}$"]
+            options = ["--yes", "--task-regex", f"^({'|'.join(map(re.escape, task_ids))})$"]
             options += ["--start-date", self.date, "--end-date", self.date]
             options += ["--only-failed"] if only_failed else []
             self.cluster.command("tasks", "clear", *options, self.dag_id)
@@ -113,7 +115,7 @@ class ClusterDagRun:
         body = {
             "dry_run": False,
             "dag_run_id": self.run_id,
-            "task_ids": [self.task_id],
+            "task_ids": list(task_ids),
             "only_failed": only_failed,
             "reset_dag_runs": True,
         }
@@ -172,3 +174,10 @@ class ClusterDagRun:
     def _task_path(self, map_index: int) -> str:
         mapped = f"/{map_index}" if map_index >= 0 else ""
         return f"{self._path}/taskInstances/{self.task_id}{mapped}"
+
+    def until_over_with(self, states: dict[str, int], seconds: float = PATIENCE_SECONDS) -> None:
+        """Wait until so many of its task instances are in these states, and no other."""
+        try:
+            eventually(lambda: self.states() == states, f"{self.run_id}: {states}", seconds)
+        except AssertionError as error:
+            raise AssertionError(f"{error}, but {self.states()}\n{self.logs()}") from None

@@ -83,6 +83,21 @@ def test_retries_of_two_tasks_are_one_repair(done: DagRun, workspace: LocalWorks
     assert run["state"]["result_state"] == "SUCCESS"
 
 
+def test_a_run_of_another_definition_is_not_repaired(
+    done: DagRun, workspace: LocalWorkspace
+) -> None:
+    """The task runs alone, with the group's cluster and parameters, and the log says why."""
+    launch, alone = done.tasks["changing.launch"]["xcoms"], done.tasks["changing.alone"]["xcoms"]
+    assert alone["return_value"] == "attempt 2 for changing"
+    assert "the group's definition has changed since the run was launched" in done.log
+    with JobsClient(workspace.url, Token(workspace.token), api_version="2.2") as client:
+        first, second = (client.send(get_run(int(one["run_id"]))) for one in (launch, alone))
+    assert (first["run_type"], second["run_type"]) == ("JOB_RUN", "SUBMIT_RUN")
+    (task,) = second["tasks"]
+    assert task["notebook_task"]["base_parameters"]["try"] == "2"
+    assert task["new_cluster"]["num_workers"] == 1
+
+
 def test_an_expanded_group_runs_each_definition(done: DagRun, workspace: LocalWorkspace) -> None:
     """Each map index has a run with its own parameters."""
     assert done.tasks["each.of.greet"]["state"] == "success"

@@ -49,14 +49,14 @@ def test_the_group_becomes_one_job() -> None:
     with group_of(
         job_clusters=CLUSTERS,
         notebook_packages=[package],
-        notebook_params={"day": "{{ ds }}"},
+        notebook_params={"run": "of the group: sent with the run"},
         extra_job_params={"timeout_seconds": 60, "queue": {"enabled": False}},
         max_concurrent_runs=3,
     ) as group:
         load = notebook(
             "load",
             job_cluster_key="small",
-            notebook_params={"day": "never", "limit": 5},
+            notebook_params={"day": "{{ ds }}", "limit": 5},
             notebook_packages=[other, package],
             max_retries="2",
         )

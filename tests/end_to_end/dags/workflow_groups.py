@@ -90,6 +90,12 @@ with DAG("workflow_groups", schedule=None, default_args={"retry_delay": timedelt
 
     etl >> between() >> shaky
 
+    with DatabricksWorkflowTaskGroup(
+        group_id="changing", job_clusters=CLUSTERS, notebook_params={"who": "changing"}
+    ):
+        changing = {"succeeds_at": 2, "try": "{{ ti.try_number }}"}
+        notebook("alone", "/shaky", notebook_params=changing, retries=1, deferrable=True)
+
     @task_group
     def each(name: str) -> None:
         """Run a group for a name."""
