@@ -33,7 +33,9 @@ def ten_notebooks(dag_id: str, *, succeeds_at: int, **arguments: Any) -> DAG:
         for number in range(TASKS):
             who = f"{dag_id}_{number}"
             given = {"who": who, "succeeds_at": succeeds_at if number < 2 else 1}
-            kills = {"pre_execute": wait_for_kill} if number == 0 and succeeds_at > 2 else {}
+            more: dict[str, Any] = arguments if number < 2 else {}
+            if number == 0 and succeeds_at > 2:
+                more = {**more, "pre_execute": wait_for_kill}
             DatabricksNotebookOperator(
                 task_id=f"n{number}",
                 notebook_path="/shaky",
@@ -43,8 +45,7 @@ def ten_notebooks(dag_id: str, *, succeeds_at: int, **arguments: Any) -> DAG:
                 polling_period_seconds=1,
                 deferrable=True,
                 retry_delay=timedelta(seconds=0.1),
-                **kills,
-                **(arguments if number < 2 else {}),
+                **more,
             )
     return dag
 
