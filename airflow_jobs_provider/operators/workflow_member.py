@@ -25,10 +25,10 @@ be repaired, the task is submitted alone, as a one-time run, from then on.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 
@@ -54,9 +54,8 @@ if TYPE_CHECKING:
 
     from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
     from airflow_jobs_provider.api.schema.types import Run
-    from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
 
-__all__ = ["NextStep", "WorkflowMemberOperator", "next_step"]
+__all__ = ["NextStep", "WorkflowGroup", "WorkflowMemberOperator", "next_step"]
 
 # How long a task that is executed may take to tell what it does, before it counts as one that does
 # not run again: its process has to parse the DAG file first.
@@ -101,6 +100,18 @@ def next_step(
     return NextStep.RERUN if failed and died else NextStep.REPORT
 
 
+class WorkflowGroup(Protocol):
+    """What its tasks need of a :class:`~.workflow.DatabricksWorkflowTaskGroup`."""
+
+    #: The task that launches the group's run, a :class:`~.workflow_launch.DatabricksWorkflowLaunchOperator`.
+    launch_task: Any
+    #: Libraries for all notebooks.
+    notebook_packages: list[Any]
+
+    def members(self) -> Sequence[WorkflowMemberOperator]:
+        """Return the tasks of the group that are tasks of its job."""
+
+
 class WorkflowMemberOperator(LaunchRunOperator):
     """Base class of the operators that may be tasks of a workflow group."""
 
@@ -113,12 +124,12 @@ class WorkflowMemberOperator(LaunchRunOperator):
     _workflow_run_id: int = 0
     _own_task_run_id: int | None = None
 
-    def workflow_group(self) -> DatabricksWorkflowTaskGroup | None:
+    def workflow_group(self) -> WorkflowGroup | None:
         """Return the workflow group that the task is in, at any depth; None if it is in none."""
         group: Any = self.task_group
         while group is not None:
             if getattr(group, "is_databricks", False):
-                found: DatabricksWorkflowTaskGroup = group
+                found: WorkflowGroup = group
                 return found
             group = getattr(group, "parent_group", None)
         return None
