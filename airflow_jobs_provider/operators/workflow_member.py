@@ -103,7 +103,7 @@ def next_step(
 class WorkflowGroup(Protocol):
     """What its tasks need of a :class:`~.workflow.DatabricksWorkflowTaskGroup`."""
 
-    #: The task that launches the group's run, a :class:`~.workflow_launch.DatabricksWorkflowLaunchOperator`.
+    #: The task that launches the group's run.
     launch_task: Any
     #: Libraries for all notebooks.
     notebook_packages: list[Any]

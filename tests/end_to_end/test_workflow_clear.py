@@ -17,6 +17,7 @@ from airflow_jobs_provider.api.workflows.repair import repairs_of
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import connection_to
 from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.airflow_versions import AIRFLOW_2
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
 
@@ -24,6 +25,7 @@ pytestmark = pytest.mark.standalone
 
 HERE = Path(__file__).parent
 TASKS = 10
+SILENCE_SECONDS = "15"
 FAILED = ("g.n0", "g.n1")
 
 
@@ -31,6 +33,20 @@ FAILED = ("g.n0", "g.n1")
 def dags() -> Path:
     """The DAGs of this module."""
     return HERE / "workflow_dags"
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, str]:
+    """An Airflow that soon takes a silent process for dead."""
+    if AIRFLOW_2:
+        return {
+            "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": SILENCE_SECONDS,
+            "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
+        }
+    return {
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": SILENCE_SECONDS,
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    }
 
 
 @pytest.fixture(scope="module")
