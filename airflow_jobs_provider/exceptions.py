@@ -59,6 +59,10 @@ class DatabricksRunFailedError(AirflowException):
         self.task_key = task_key
         super().__init__("\n".join(self._lines()))
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        facts = (self.run_id, self.state, self.run_page_url, self.outputs, self.task_key)
+        return type(self), facts
+
     def _lines(self) -> list[str]:
         meaning = self.state.status.value.replace("_", " ")
         run = f"Run {self.run_id}"
@@ -83,13 +87,18 @@ class DatabricksRunTimeoutError(AirflowException):
     :ivar run_id: the run.
     :ivar limit: the argument that set the limit: ``execution_timeout`` or
         ``queued_timeout_seconds``.
+    :ivar run_page_url: its page in the workspace; empty (default) if unknown.
     """
 
     def __init__(self, run_id: int, limit: str, run_page_url: str = "") -> None:
         self.run_id = run_id
         self.limit = limit
+        self.run_page_url = run_page_url
         see = f". See {run_page_url}" if run_page_url else ""
         super().__init__(f"Run {run_id} took longer than the task's {limit} allows{see}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.run_id, self.limit, self.run_page_url)
 
 
 @contextmanager

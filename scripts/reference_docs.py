@@ -1,4 +1,4 @@
-"""Write docs/reference.md: endpoints, structures, fields and rules, as the code defines them.
+"""Write docs/reference.md: endpoints, methods of the hook, structures, fields and rules.
 
     python -m scripts.reference_docs
 
@@ -8,6 +8,7 @@ A test fails when the page is not what this writes.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from airflow_jobs_provider.api.schema.introspection import (
 from airflow_jobs_provider.api.schema.rules import MAX_REQUEST_BYTES, RULES, Rule
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS, OLDEST_API_VERSION
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
 PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
 
@@ -70,6 +72,19 @@ Outside Airflow, `airflow_jobs_provider.api.schema.validation.validate("runs/sub
 validates a request. It raises `airflow_jobs_provider.api.errors.InvalidRequestError`.
 """
 
+HOOK_HEAD = """\
+## Methods of the hook
+
+`airflow_jobs_provider.hooks.jobs.DatabricksJobsHook`, which is also there as `DatabricksHook`. Each
+method has an asyncio form with the prefix `a_`, except `get_conn`, `test_connection` and `close`.
+The docstrings have the parameters. `async with hook:` keeps one client open for the asyncio
+methods. An error of a method is an exception of `airflow_jobs_provider.api.errors`, and an
+AirflowException as well.
+
+| Method | What it does |
+| --- | --- |
+"""
+
 RULES_HEAD = f"""\
 ## Rules
 
@@ -92,7 +107,8 @@ def page() -> str:
     known = structures()
     bodies = {id(e.request) for e in ENDPOINTS.values()}
     bodies |= {id(e.response) for e in ENDPOINTS.values()}
-    parts = [HEAD, "## Endpoints\n", *_endpoints(), "", RULES_HEAD + "\n".join(_rules()), ""]
+    parts = [HEAD, "## Endpoints\n", *_endpoints(), "", HOOK_HEAD + "\n".join(_hook_methods()), ""]
+    parts += [RULES_HEAD + "\n".join(_rules()), ""]
     parts += ["## Structures\n"]
     for name, structure in sorted(known.items()):
         if id(structure) not in bodies:
@@ -132,6 +148,19 @@ def _methods() -> dict[str, str]:
             )
             found.setdefault(call.path, name)
     return found
+
+
+def _hook_methods() -> Iterator[str]:
+    methods = inspect.getmembers(DatabricksJobsHook, inspect.isfunction)
+    for name, method in methods:
+        own = method.__module__.startswith("airflow_jobs_provider.")
+        if own and not name.startswith(("_", "a_", "async_")) and name != "retry_policy":
+            parameters = list(inspect.signature(method).parameters.values())[1:]
+            listed = ", ".join(p.name for p in parameters)
+            summary = (inspect.getdoc(method) or "").partition("\n\n")[0].replace("\n", " ")
+            text = re.sub(r' \(reference: "[^"]*"\)', "", summary).replace("``", "`")
+            text = re.sub(r":\w+:`~?\.?(?:[\w.]+\.)?(\w+)`", r"`\1`", text)
+            yield f"| `{name}({listed})` | {text} |"
 
 
 def _rules() -> Iterator[str]:

@@ -13,7 +13,13 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowFailExc
 
 from airflow_jobs_provider.api import errors
 from airflow_jobs_provider.api.problems import Problem
-from airflow_jobs_provider.exceptions import airflow_exceptions
+from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.workflows.outputs import TaskOutput
+from airflow_jobs_provider.exceptions import (
+    DatabricksRunFailedError,
+    DatabricksRunTimeoutError,
+    airflow_exceptions,
+)
 
 TREE = [
     kind
@@ -26,6 +32,7 @@ FACTS: dict[str, Any] = {
     "api_message": "Missing required field: new_cluster",
     "request_id": "r-1",
 }
+FAILED = RunState("TERMINATED", "FAILED", "no file")
 PROBLEM = Problem("job_id", "must be a whole number", "it is null")
 
 
@@ -95,6 +102,20 @@ def test_an_error_can_be_pickled_and_copied(
     for again in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
         assert type(again) is type(error)
         assert (str(again), again.args, vars(again)) == (str(error), error.args, vars(error))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        DatabricksRunFailedError(7, FAILED, "http://x/7", [TaskOutput.unread("a", 8, {})], "a"),
+        DatabricksRunTimeoutError(7, "execution_timeout", "http://x/7"),
+    ],
+)
+def test_the_exception_of_a_run_can_be_pickled_and_copied(error: AirflowException) -> None:
+    """With all that it says about the run."""
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is type(error)
+        assert (str(again), vars(again)) == (str(error), vars(error))
 
 
 def test_cause_context_and_traceback_are_kept() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypedDict, TypeVar
+from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseHook
 
@@ -12,6 +13,8 @@ from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.official_names import missing_method
 
 if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
     from airflow_jobs_provider.api.auth import Credentials
     from airflow_jobs_provider.api.base_client import BaseClient
     from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
@@ -84,6 +87,21 @@ class DatabricksJobsBaseHook(BaseHook):
             if (error := missing_method(name)) is not None:
                 raise error
             return super().__getattribute__(name)
+
+    def get_conn(self) -> Connection:
+        """Return the Airflow connection."""
+        return self.get_connection(self.databricks_conn_id)
+
+    @property
+    def databricks_conn(self) -> Connection:
+        """The Airflow connection."""
+        return self.get_conn()
+
+    @property
+    def host(self) -> str:
+        """The host name of the workspace."""
+        with _airflow_exceptions():
+            return urlsplit(self.client.base_url).hostname or ""
 
     @property
     def client(self) -> JobsClient:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NoReturn
-from urllib.parse import urlsplit
 
 from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
@@ -28,8 +27,6 @@ from airflow_jobs_provider.hooks.form import connection_form_widgets, ui_field_b
 from airflow_jobs_provider.official_names import missing_name
 
 if TYPE_CHECKING:
-    from airflow.sdk import Connection
-
     from airflow_jobs_provider.api.schema.types import Run, RunTask
     from airflow_jobs_provider.api.workflows.base import Workflow
 
@@ -221,20 +218,6 @@ class DatabricksJobsHook(DatabricksJobsEndpointsHook):
         return await self._a_run(find_pipeline_id(pipeline_name))
 
     # -- the connection --------------------------------------------------------------------------
-
-    def get_conn(self) -> Connection:
-        """Return the Airflow connection."""
-        return self.get_connection(self.databricks_conn_id)
-
-    @property
-    def databricks_conn(self) -> Connection:
-        """The Airflow connection."""
-        return self.get_conn()
-
-    @property
-    def host(self) -> str:
-        """The host name of the workspace."""
-        return urlsplit(self.client.base_url).hostname or ""
 
     def test_connection(self) -> tuple[bool, str]:
         """Check host and credentials by listing one run, which any user may do.
