@@ -404,7 +404,6 @@ def _aws(fields: ConnectionFields) -> Credentials:
         from airflow_jobs_provider.api.auth.sdk.subject_tokens import aws_token
         from airflow_jobs_provider.hooks.aws import security_token_service
 
-        # Now, since it may ask Airflow for a connection, which the thread of a fetch cannot.
         sts = security_token_service(aws_conn_id)
         return aws_token(sts, audience=audience, duration_seconds=duration)
 

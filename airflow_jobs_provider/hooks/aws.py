@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -24,8 +25,17 @@ def security_token_service(aws_conn_id: str) -> Callable[[], Any]:
     if find_spec("airflow.providers.amazon") is not None:
         from airflow.providers.amazon.aws.hooks.sts import StsHook
 
-        client = StsHook(aws_conn_id=aws_conn_id or "aws_default").get_conn()
-        return lambda: client
+        # Now, since it asks Airflow for the connection, which the thread of a fetch cannot.
+        try:
+            client = StsHook(aws_conn_id=aws_conn_id or "aws_default").get_conn()
+        except Exception as error:  # noqa: BLE001 - of Airflow, the Amazon provider or boto3
+            # Its message may quote a secret.
+            reason = type(error).__name__
+        else:
+            return lambda: client
+        raise CredentialsError(
+            f"the AWS connection {aws_conn_id or 'aws_default'!r} cannot be used ({reason})"
+        )
     if aws_conn_id:
         raise CredentialsError(
             f"the AWS connection {aws_conn_id!r} (aws_conn_id) needs the Amazon provider: "
@@ -34,8 +44,7 @@ def security_token_service(aws_conn_id: str) -> Callable[[], Any]:
     if find_spec("boto3") is not None:
         import boto3
 
-        client = boto3.client("sts")
-        return lambda: client
+        return functools.cache(lambda: boto3.client("sts"))
     raise CredentialsError(
         "federated_aws needs boto3 to ask AWS STS for a token: pip install 'boto3>=1.41', or "
         "'apache-airflow-providers-amazon>=9.22.0' to use an AWS connection"

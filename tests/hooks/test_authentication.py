@@ -73,18 +73,9 @@ METHODS: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def _an_aws_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What boto3 would otherwise find in the settings of the machine."""
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
-
-
 @pytest.mark.parametrize(("fields", "description"), METHODS)
-def test_the_method(
-    fields: dict[str, Any], description: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_method(fields: dict[str, Any], description: str) -> None:
     """The official provider's precedence; a field that is false as text is not set."""
-    monkeypatch.setattr("airflow_jobs_provider.hooks.aws.security_token_service", lambda _: None)
     chosen = credentials(**fields)
     assert chosen.description.startswith(description)
     for secret in ("secret-of-id", "'t'", "'s'"):

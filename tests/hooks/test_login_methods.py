@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -72,8 +73,14 @@ def caller(prefix: str, connection: dict[str, Any], world: World) -> Callable[..
     return call
 
 
-def test_launch_poll_output_and_cancel(method: LoginMethod, prefix: str, world: World) -> None:
-    """All requests of a run carry a token that was fetched once, however many hooks there are."""
+def test_launch_poll_output_and_cancel(
+    method: LoginMethod, prefix: str, world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All requests of a run carry a token that was fetched once, however many hooks there are.
+
+    No token, secret or assertion is logged, at DEBUG.
+    """
+    caplog.set_level(logging.DEBUG)
     call = caller(prefix, method.connection(world), world)
     run_id = call("submit_run", NOTEBOOK)
     assert call("get_run", run_id)["run_id"] == run_id
@@ -94,6 +101,8 @@ def test_launch_poll_output_and_cancel(method: LoginMethod, prefix: str, world: 
         found = [any(key.endswith(name) for key in one) for one in headers]  # "x-databricks-..."
         assert found == [with_resource] * 4
     assert len(method.endpoint(world.identity).requests) == 1 + with_resource
+    for secret in (*method.keeps_secret, *world.identity.issuer.issued):
+        assert secret not in caplog.text
 
 
 def test_a_refused_secret_fails_the_launch_at_once(

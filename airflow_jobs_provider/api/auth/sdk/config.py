@@ -41,8 +41,8 @@ class ConnectionConfig(Config):
     :param client: sends requests to identity services.
     :param host: URL of the workspace.
     :param strategy: fetches the token.
-    :param is_ambient: read what the fields lack from environment variables and from
-        ``~/.databrickscfg``.
+    :param is_ambient: read what the fields lack from environment variables, and from the profile
+        that they name.
     :param has_discovery: ask the workspace for the addresses of its OAuth service.
     :param fields: fields of ``Config``, and ``azure_ad_endpoint``; other names are ignored.
     """
@@ -72,18 +72,23 @@ class ConnectionConfig(Config):
             super()._load_from_env()  # type: ignore[no-untyped-call]
 
     def _known_file_config_loader(self) -> None:
-        if not (self.profile or self._is_ambient):
+        if not self.profile:
             return
-        # The file is asked for its own host, so that a profile's secret goes to no other.
+        without_profile = dict(self._inner)
+        # The file is asked for the profile's own host, since its secret must go to no other.
         self._inner.pop("host", None)
         super()._known_file_config_loader()  # type: ignore[no-untyped-call]
         self._fix_host_if_needed()  # type: ignore[no-untyped-call]
-        if self.host and self.host.rstrip("/").lower() != self._workspace_url.lower():
+        host = self.host or self._workspace_url
+        if host.rstrip("/").lower() == self._workspace_url.lower():
+            self.host = self._workspace_url
+        elif self._is_ambient:  # DATABRICKS_CONFIG_PROFILE
+            self._inner = without_profile
+        else:
             raise CredentialsError(
-                f"the profile {self.profile or 'DEFAULT'} is for {self.host}, and the connection "
-                f"for {self._workspace_url}"
+                f"the profile {self.profile} is for {host}, and the connection for "
+                f"{self._workspace_url}"
             )
-        self.host = self._workspace_url
 
     def _resolve_host_metadata(self) -> None:
         """Ask nothing in the constructor; :attr:`databricks_oidc_endpoints` does if it must."""

@@ -37,8 +37,8 @@ class UnifiedCredentials(CachedCredentials):
     :param fields: fields of the SDK's ``Config``, and ``azure_ad_endpoint``. Other names are
         ignored. Without ``auth_type`` the SDK chooses the method by the fields.
     :param advice: what to check if a token is refused.
-    :param is_ambient: read what the fields lack from environment variables and from
-        ``~/.databrickscfg``; default False.
+    :param is_ambient: read what the fields lack from environment variables, and from the profile
+        that they name; default False.
     :param has_discovery: ask the workspace for the address of its OAuth service, as the SDK does;
         default False: it is ``/oidc/v1/token``, as on every workspace.
     :param subject_token: returns the token to exchange for one of the workspace; default None, for
