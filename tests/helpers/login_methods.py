@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import stat
@@ -14,9 +15,15 @@ from typing import Any
 import pytest
 
 from tests.fakes.fake_service import FakeService
-from tests.fakes.identity import TENANT, Endpoint, Identity, IdentityServer
+from tests.fakes.identity import (
+    DATABRICKS_SCOPE,
+    TENANT,
+    Endpoint,
+    Identity,
+    IdentityServer,
+)
 
-__all__ = ["AZURE_HOST", "METHODS", "SECRET", "LoginMethod", "World"]
+__all__ = ["AZURE_HOST", "METHODS", "METHODS_OF_THE_SDK", "SECRET", "LoginMethod", "World"]
 
 AZURE_HOST = "adb-1.2.azuredatabricks.net"
 CLIENT = "client-1"
@@ -76,6 +83,8 @@ class LoginMethod:
     :ivar refusal: words of the message.
     :ivar expire: lets the secret be an expired one; None for a method without a secret.
     :ivar expired: words of the message.
+    :ivar keeps_secret: what nothing shows, beside the tokens that are issued.
+    :ivar requests: requests for a token to that endpoint.
     """
 
     name: str
@@ -86,6 +95,7 @@ class LoginMethod:
     expire: Callable[[World], object] | None = None
     expired: str = ""
     keeps_secret: tuple[str, ...] = field(default=(SECRET,))
+    requests: int = 1
 
 
 def _other_secret(world: World) -> None:
@@ -268,6 +278,51 @@ def _databricks_cli(world: World) -> dict[str, Any]:
     return _cli(world, "databricks", output, auth_type="databricks-cli")
 
 
+def _azure_cli(world: World) -> dict[str, Any]:
+    token = world.identity.issuer.issue("entra", "me", DATABRICKS_SCOPE)
+    expiry = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(token.expires_at))
+    output = {"accessToken": token.value, "tokenType": "Bearer", "expiresOn": expiry}
+    connection = _cli(world, "az", output, auth_type="azure-cli", azure_tenant_id=TENANT)
+    return {**connection, "host": AZURE_HOST} | {
+        "extra": {**connection["extra"], "proxies": {"https": world.server.url}}
+    }
+
+
+@functools.cache
+def _key() -> tuple[str, bytes]:
+    """Return a private key and its public key."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import rsa
+
+    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.PKCS8,
+        serialization.NoEncryption(),
+    )
+    public = key.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    return private.decode(), public
+
+
+def _google(world: World) -> dict[str, Any]:
+    email = "me@project.iam.gserviceaccount.com"
+    private, world.identity.google.accounts[email] = _key()
+    account = {
+        "type": "service_account",
+        "client_email": email,
+        "private_key": private,
+        "token_uri": f"{world.server.url}/token",
+    }
+    return world.connection(google_credentials=json.dumps(account))
+
+
+def _no_command(world: World) -> None:
+    for command in ("databricks", "az"):
+        world.file(f"bin/{command}", "#!/bin/sh\necho you are not logged in >&2\nexit 1\n")
+
+
 METHODS: tuple[LoginMethod, ...] = (
     LoginMethod(
         "service_principal_oauth",
@@ -377,5 +432,30 @@ METHODS: tuple[LoginMethod, ...] = (
         _no_policy,
         "invalid_grant",
         keeps_secret=("secret-request-token-of-the-job",),
+    ),
+)
+
+#: Those whose requests are all sent by databricks-sdk and Google's library, or by a command.
+METHODS_OF_THE_SDK: tuple[LoginMethod, ...] = (
+    LoginMethod(
+        "google-credentials",
+        _google,
+        lambda identity: identity.google,
+        lambda world: world.identity.google.accounts.clear(),
+        "google-credentials.*invalid_grant",
+        keeps_secret=("PRIVATE KEY",),
+        requests=2,
+    ),
+    LoginMethod(
+        "databricks-cli",
+        _databricks_cli,
+        _workspace,
+        _no_command,
+        "databricks-cli.*you are not logged in",
+        keeps_secret=(),
+        requests=0,
+    ),
+    LoginMethod(
+        "azure-cli", _azure_cli, _entra, _no_command, "azure-cli", keeps_secret=(), requests=0
     ),
 )

@@ -26,7 +26,13 @@ from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from tests.fakes.fake_service import FakeService
 from tests.fakes.identity import FAULTS, Certificates, Identity, IdentityServer
-from tests.helpers.login_methods import AZURE_HOST, METHODS, LoginMethod, World
+from tests.helpers.login_methods import (
+    AZURE_HOST,
+    METHODS,
+    METHODS_OF_THE_SDK,
+    LoginMethod,
+    World,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -73,6 +79,7 @@ def caller(prefix: str, connection: dict[str, Any], world: World) -> Callable[..
     return call
 
 
+@pytest.mark.parametrize("method", [*METHODS, *METHODS_OF_THE_SDK], ids=lambda method: method.name)
 def test_launch_poll_output_and_cancel(
     method: LoginMethod, prefix: str, world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -97,14 +104,14 @@ def test_launch_poll_output_and_cancel(
     ]
     assert len({one["authorization"] for one in headers}) == 1
     with_resource = "resource_id" in method.name
-    for name in ("resource-id", "sp-management-token"):
-        found = [any(key.endswith(name) for key in one) for one in headers]  # "x-databricks-..."
-        assert found == [with_resource] * 4
-    assert len(method.endpoint(world.identity).requests) == 1 + with_resource
+    found = ["x-databricks-azure-sp-management-token" in one for one in headers]
+    assert found == [with_resource or method.name == "azure-cli"] * 4
+    assert len(method.endpoint(world.identity).requests) == method.requests + with_resource
     for secret in (*method.keeps_secret, *world.identity.issuer.issued):
         assert secret not in caplog.text
 
 
+@pytest.mark.parametrize("method", [*METHODS, *METHODS_OF_THE_SDK], ids=lambda method: method.name)
 def test_a_refused_secret_fails_the_launch_at_once(
     method: LoginMethod, prefix: str, world: World
 ) -> None:
