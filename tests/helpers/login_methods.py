@@ -390,7 +390,7 @@ METHODS: tuple[LoginMethod, ...] = (
         _kubernetes_login,
         _workspace,
         lambda world: world.identity.kubernetes.service_account_tokens.clear(),
-        "kubernetes.default.svc answered 401 Unauthorized",
+        "kubernetes.default.svc answered 401 Unauthorized.*serviceaccounts/token",
         keeps_secret=(POD_TOKEN,),
     ),
     LoginMethod(

@@ -184,3 +184,18 @@ def test_a_clock_that_differs(
     run_id = call("submit_run", NOTEBOOK)
     call("get_run", run_id)
     assert len({one.authorization for one in world.workspace.seen}) == 1
+
+
+@pytest.mark.parametrize(("seconds", "where"), [(-300, "ahead of"), (300, "behind")])
+def test_a_refusal_names_the_difference_of_the_clocks(
+    seconds: float, where: str, prefix: str, world: World
+) -> None:
+    """A token to exchange may be refused because it is not valid yet, or no longer."""
+    (method,) = (one for one in METHODS if one.name == "k8s_projected_volume")
+    world.identity.issuer.lifetime_seconds = 200
+    call = caller(prefix, method.connection(world), world)
+    world.identity.issuer.offset_seconds = seconds
+    reason = "not valid yet" if seconds < 0 else "has expired"
+    words = rf"{reason}.*federation policy.*clock is (299|300|301) s {where} that of 127"
+    with pytest.raises(TokenRefusedError, match=words):
+        call("submit_run", NOTEBOOK)

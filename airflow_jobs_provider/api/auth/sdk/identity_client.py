@@ -108,6 +108,7 @@ class IdentityClient:
         secrets: Iterable[str] = (),
         proxies: Proxies | None = None,
         verify: bool | str | None = None,
+        advice: str = "",
     ) -> dict[str, Any]:
         """Send a request once and return the JSON response. Redirects are not followed.
 
@@ -118,6 +119,7 @@ class IdentityClient:
         :param secrets: what an error never shows, although the response quotes it.
         :param proxies: proxies for this request; default those of the transport.
         :param verify: as :attr:`Transport.verify`; default that of the transport.
+        :param advice: what to check if the request is refused; default that of the client.
         :raises TokenRefusedError: the response is a refusal (4xx) or a redirect.
         :raises RateLimitError: it is a 429.
         :raises ConnectError: no response came (the subclass says why), or it is an error of the
@@ -146,7 +148,7 @@ class IdentityClient:
             raise error_from_response(status, received, data)
         if status >= 500 or status == 408 or code in _OUTAGE_CODES or is_success(status):
             raise TokenUnavailableError(f"no token can be fetched now: {text}", host=origin.host)
-        parts = [f"a token is refused: {text}", self._advice]
+        parts = [f"a token is refused: {text}", advice or self._advice]
         if abs(skew) >= _NOTABLE_SKEW_SECONDS:
             where = "behind" if skew > 0 else "ahead of"
             parts.append(

@@ -61,6 +61,8 @@ def kubernetes_token(
             secrets=[pod_token],
             # The connection's proxies are for what is outside the cluster.
             proxies=Proxies(),
+            advice="Check that the pod's service account may create tokens of the service account "
+            "default (serviceaccounts/token)",
             verify=str(beside if beside.exists() else _SERVICE_ACCOUNT / "ca.crt"),
         )
         status = answer.get("status")
