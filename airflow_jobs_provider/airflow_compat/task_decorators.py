@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 from airflow.providers.common.compat.sdk import task_decorator_factory
 
@@ -19,18 +19,21 @@ from airflow_jobs_provider.airflow_compat.orphaned_runs import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import TaskDecorator
+    from airflow.sdk.bases.decorator import Task
 
 __all__ = ["decorate_task"]
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
 
 def decorate_task(
-    function: Callable[..., Any],
+    function: Callable[P, R],
     operator_class: Any,
     *,
     multiple_outputs: bool | None,
     **kwargs: Any,
-) -> TaskDecorator:
+) -> Task[P, R]:
     """Return Airflow's decorated function.
 
     :param function: the function.
@@ -47,7 +50,7 @@ def decorate_task(
     )
     kind: Any = type(decorated)
     decorated.__class__ = _with_callback_when_mapped(kind)
-    return cast("TaskDecorator", decorated)
+    return cast("Task[P, R]", decorated)
 
 
 @cache

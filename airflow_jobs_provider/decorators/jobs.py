@@ -7,7 +7,7 @@ knows their arguments.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from airflow_jobs_provider.airflow_compat.task_decorators import decorate_task
 from airflow_jobs_provider.decorators.function_source import read_function_source
@@ -22,12 +22,15 @@ from airflow_jobs_provider.decorators.python import (
 )
 
 if TYPE_CHECKING:
-    from airflow.providers.common.compat.sdk import TaskDecorator
+    from airflow.sdk.bases.decorator import Task, TaskDecorator
 
     from airflow_jobs_provider.api.schema.types import Library, NewCluster
     from airflow_jobs_provider.operators.arguments import ListOf, Seconds, StructureOf, Text
 
 __all__ = ["databricks_notebook", "databricks_python"]
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def databricks_notebook(
@@ -42,7 +45,7 @@ def databricks_notebook(
     databricks_conn_id: str | None = None,
     deferrable: bool | None = None,
     **kwargs: Any,
-) -> Callable[[Callable[..., Any]], TaskDecorator]:
+) -> TaskDecorator:
     """Run a notebook once, with the parameters that the function returns.
 
     ::
@@ -91,7 +94,7 @@ def databricks_notebook(
     # What the function returns are parameters, so that its annotation says nothing of the output.
     multiple_outputs = given.pop("multiple_outputs", False)
 
-    def decorate(function: Callable[..., Any]) -> TaskDecorator:
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
         return decorate_task(
             function,
             DatabricksNotebookDecoratedOperator,
@@ -100,7 +103,27 @@ def databricks_notebook(
             **given,
         )
 
-    return decorate
+    return cast("TaskDecorator", decorate)
+
+
+@overload
+def databricks_python(python_callable: Callable[P, R]) -> Task[P, R]: ...
+
+
+@overload
+def databricks_python(
+    *,
+    existing_cluster_id: Text | None = None,
+    new_cluster: StructureOf[NewCluster] | None = None,
+    libraries: ListOf[Library] | None = None,
+    requirements: Sequence[str] = (),
+    workspace_folder: Text | None = None,
+    timeout_seconds: Seconds | None = None,
+    databricks_conn_id: str | None = None,
+    deferrable: bool | None = None,
+    multiple_outputs: bool | None = None,
+    **kwargs: Any,
+) -> TaskDecorator: ...
 
 
 def databricks_python(
@@ -166,7 +189,7 @@ def databricks_python(
     )
     check_python_arguments(given, requirements)
 
-    def decorate(function: Callable[..., Any]) -> TaskDecorator:
+    def decorate(function: Callable[P, R]) -> Task[P, R]:
         # Also here: the operator of a mapped function is made on the worker only.
         read_function_source(function, PYTHON_DECORATOR)
         return decorate_task(

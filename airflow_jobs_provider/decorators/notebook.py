@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import context_merge, determine_kwargs
 
 from airflow_jobs_provider.decorators.base import DecoratedSubmitRunOperator
+from airflow_jobs_provider.decorators.json_text import airflow_json_text
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -59,7 +59,7 @@ class DatabricksNotebookDecoratedOperator(DecoratedSubmitRunOperator):
                 f"The function of {NOTEBOOK_DECORATOR} must return the notebook's parameters as a "
                 f"dict, or None; it returned {type(returned).__name__}."
             )
-        parameters = {name: _as_text(value) for name, value in returned.items()}
+        parameters = {name: _as_text(name, value) for name, value in returned.items()}
         self.notebook_task = {**self._notebook(), "base_parameters": parameters}
         return super().launch_call(context)
 
@@ -68,6 +68,8 @@ class DatabricksNotebookDecoratedOperator(DecoratedSubmitRunOperator):
         return self.notebook_task
 
 
-def _as_text(value: Any) -> str:
+def _as_text(name: Any, value: Any) -> str:
     """Return a parameter as the API takes it: text as it is, anything else as JSON."""
-    return value if isinstance(value, str) else json.dumps(value)
+    if not isinstance(name, str):
+        raise TypeError(f"The name of a parameter must be text, not {type(name).__name__}.")
+    return value if isinstance(value, str) else airflow_json_text(value, f"The parameter {name}")

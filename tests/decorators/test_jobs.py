@@ -452,13 +452,23 @@ def test_notebook_without_parameters(context: Any, server: ScriptedServer, retur
     assert parameters(server) == {}
 
 
-def test_function_that_returns_no_parameters(context: Any, server: ScriptedServer) -> None:
-    """Anything but a dict is an error, and launches nothing."""
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        (["a"], "as a dict, or None; it returned list"),
+        ({1: "a"}, "The name of a parameter must be text, not int"),
+        ({"day": {1}}, "The parameter day is of type builtins.set"),
+    ],
+)
+def test_function_that_returns_no_parameters(
+    context: Any, server: ScriptedServer, returned: Any, words: str
+) -> None:
+    """What is no dict of JSON is an error, and launches nothing."""
 
     def etl() -> Any:
-        return ["a"]
+        return returned
 
-    with pytest.raises(TypeError, match="as a dict, or None; it returned list"):
+    with pytest.raises(TypeError, match=words):
         notebook(etl).execute(context)
     assert server.requests == []
 
@@ -510,8 +520,8 @@ def test_override_and_reuse() -> None:
 def test_templates() -> None:
     """The function's arguments, the folder and the run's fields are rendered; XComArgs connect."""
     with DAG("sales", schedule=None):
-        first = task(task_id="first")(other_add)(1)
-        second = databricks_python(add, workspace_folder="/Shared/{{ ds }}", **RUN)(first)
+        first: Any = task(task_id="first")(other_add)(1)
+        second = databricks_python(workspace_folder="/Shared/{{ ds }}", **RUN)(add)(first)
     operator = operator_of(second)
     assert operator.upstream_task_ids == {"first"}
     assert {"op_args", "op_kwargs", "workspace_folder", "existing_cluster_id"} <= set(
