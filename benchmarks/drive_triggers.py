@@ -1,8 +1,9 @@
 """Wait for many runs with the triggers of one provider, in one event loop, and measure it.
 
 Started by ``waits.py``, once for each provider, with the Python of its environment. Reads
-``{"url", "provider", "ends": {run_id: time}, "period", "api_version"}`` from standard input and
-writes the measures to standard output, each as JSON.
+``{"url", "provider", "ends": {run_id: time}, "period", "api_version"}`` from standard input, and
+``group`` where the runs are those of the tasks of one run. Writes the measures to standard output,
+each as JSON.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import time
 from typing import Any
 
 
-def make_trigger(provider: str, run_id: int, period: float) -> Any:
-    """Make the provider's trigger for a run."""
+def make_trigger(provider: str, run_id: int, period: float, group: int | None = None) -> Any:
+    """Make the provider's trigger for a run, or for a task of the run ``group``."""
     if provider == "official":
         from airflow.providers.databricks.triggers.databricks import (  # type: ignore[import-not-found]
             DatabricksExecutionTrigger,
@@ -27,6 +28,16 @@ def make_trigger(provider: str, run_id: int, period: float) -> Any:
 
         return DatabricksExecutionTrigger(
             run_id=run_id, databricks_conn_id="bench", polling_period_seconds=int(period)
+        )
+    if group is not None:
+        from airflow_jobs_provider.triggers.workflow import DatabricksWorkflowTaskTrigger
+
+        return DatabricksWorkflowTaskTrigger(
+            run_id,
+            workflow_run_id=group,
+            task_key=f"t{run_id}",
+            databricks_conn_id="bench",
+            polling_period_seconds=period,
         )
     from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 
@@ -85,7 +96,7 @@ async def drive(wish: dict[str, Any]) -> dict[str, Any]:
     ends = {int(run_id): end for run_id, end in wish["ends"].items()}
 
     async def wait_for(run_id: int) -> None:
-        trigger = make_trigger(wish["provider"], run_id, wish["period"])
+        trigger = make_trigger(wish["provider"], run_id, wish["period"], wish.get("group"))
         async for _ in trigger.run():
             late.append(time.time() - ends[run_id])
             events[run_id] = events.get(run_id, 0) + 1

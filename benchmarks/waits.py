@@ -1,6 +1,7 @@
 """Follow many deferred runs with this provider and with the official one, side by side.
 
     python -m benchmarks.waits --runs 1000 --official-python PYTHON
+    python -m benchmarks.waits --runs 100 --group --official-python PYTHON
 
 Both providers' triggers wait, in a process of their own, for runs of one counting server on this
 machine, at the same polling period; the runs end evenly over a stretch of time. What is counted:
@@ -95,7 +96,8 @@ def measure(
     :param period: polling period, in place of the scenario's.
     :param ends: seconds after which the first and the last run end, in place of the scenario's.
     :param api_version: ``2.1`` for lists of 25 runs a page.
-    :param limits: the server's, see ``many_runs.py``.
+    :param limits: the server's, see ``many_runs.py``. With ``group`` the runs are those of the
+        tasks of one run.
     """
     first_end, last_end, usual_period = SCENARIOS[runs]
     if ends is not None:
@@ -110,6 +112,7 @@ def measure(
             "period": period,
             "warm_up": runs + 1,
             "api_version": api_version,
+            "group": runs + 2 if limits.get("group") else None,
         }
         with tempfile.TemporaryDirectory() as home:
             environment = {**os.environ, "AIRFLOW_HOME": home, "PYTHONPATH": str(ROOT)}
@@ -186,11 +189,14 @@ def main() -> None:
     parser.add_argument("--api-version", default="2.0", help="2.1 and 2.2 list 25 runs a page")
     parser.add_argument("--max-page", type=int, help="runs on a page of a list of 2.0, at most")
     parser.add_argument("--requests-per-second", type=float, help="above it, the answer is 429")
+    parser.add_argument(
+        "--group", action="store_true", default=None, help="the runs are the tasks of one run"
+    )
     parser.add_argument("--out", type=Path, help="file for the measures as JSON")
     arguments = parser.parse_args()
     options: dict[str, Any] = {
         name: value
-        for name in ("period", "ends", "api_version", "max_page", "requests_per_second")
+        for name in ("period", "ends", "api_version", "max_page", "requests_per_second", "group")
         if (value := getattr(arguments, name)) is not None
     }
     rows = []

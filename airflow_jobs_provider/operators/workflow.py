@@ -161,6 +161,9 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
             **self.launch_task_args,
         )
         launch.members = members
+        for member in members:
+            # All tasks of the job are in one workspace, also for a failure callback.
+            member.databricks_conn_id = self.databricks_conn_id
         for root in roots:
             root.set_upstream(launch)
         # The launching task renders the templates of all tasks, so it needs what they take.

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
 from airflow_jobs_provider.exceptions import airflow_exceptions
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.workflows.launch import Launched
 
 __all__ = ["DEFINITION_KEY", "DatabricksWorkflowLaunchOperator"]
 
@@ -36,6 +40,8 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
     those of the group.
     """
 
+    # When the job was last known to have the group's definition, on the monotonic clock.
+    _ensured_at: float = 0.0
     call_name: ClassVar[str] = "run-now"
     template_fields: Sequence[str] = (
         "databricks_conn_id",
@@ -182,8 +188,41 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         job_id = self._run_workflow(
             ensure_job(settings, nonce=uuid.uuid4().hex, log=self.log), stop_after_any_kill=True
         )
+        self._ensured_at = time.monotonic()
         self._push(context, {DEFINITION_KEY: digest})
         return run_now({"job_id": job_id, **self._run_parameters()})
+
+    def _launch(self, context: Context, first_attempt_index: int) -> Launched:
+        from airflow_jobs_provider.api.workflows.job_definitions import CLAIM_SECONDS
+
+        launched = super()._launch(context, first_attempt_index)
+        if launched.is_own and time.monotonic() - self._ensured_at > CLAIM_SECONDS:
+            self._check_definition(context, launched)
+        return launched
+
+    def _check_definition(self, context: Context, launched: Launched) -> None:
+        """Cancel the run if the job was reset for another DAG run before it was launched.
+
+        That is possible only where the launch took long, as in an outage.
+        """
+        from airflow_jobs_provider.api.versions import LATEST_API_VERSION
+        from airflow_jobs_provider.api.workflows.follow import whole_run
+        from airflow_jobs_provider.api.workflows.job_definitions import (
+            has_tasks,
+            is_defined_as,
+            whole_job,
+        )
+
+        settings, digest = self.definition(context)
+        job = self._run_workflow(whole_job(int(launched.run["job_id"])))
+        if is_defined_as(job, digest):
+            return
+        steps = whole_run(launched.run_id, api_version=LATEST_API_VERSION)
+        if not has_tasks(self._run_workflow(steps), settings):
+            self._cancel("the job was reset for another DAG run before it was launched")
+            raise AirflowException(
+                f"Run {launched.run_id} has the definition of another DAG run, and was canceled"
+            )
 
     def request(self) -> dict[str, Any]:
         """Return the parameters of the run: the job's id is known when it is launched."""

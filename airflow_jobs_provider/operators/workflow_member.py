@@ -324,7 +324,7 @@ class WorkflowMemberOperator(LaunchRunOperator):
             wants_rerun_of=None,
         )
         self._records().write(self.task_id, reported)
-        if state.status is RunStatus.SKIPPED:
+        if state.status is RunStatus.SKIPPED and state.result_state not in _NOT_RUN:
             raise AirflowSkipException(f"Databricks has skipped run {task['run_id']} ({state})")
         return self._result_or_raise(context, task)
 

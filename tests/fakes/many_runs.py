@@ -37,6 +37,8 @@ class Run:
     end: float
     result: str = "SUCCESS"
     tasks: int = 0
+    # The runs of its tasks, where each has an end of its own.
+    members: list[Run] = field(default_factory=list)
 
     def as_json(self, now: float, *, listed_tasks: int | None = None) -> dict[str, Any]:
         """Answer the run as the API does, in about the size of a real one.
@@ -85,6 +87,11 @@ class Run:
             "run_page_url": f"https://example.com/?o=1#job/{self.run_id + 500_000}/run/1",
             "run_type": "SUBMIT_RUN",
         }
+        if self.members:
+            answer["format"] = "MULTI_TASK"
+            answer["tasks"] = [
+                {**member.as_json(now), "task_key": f"t{member.run_id}"} for member in self.members
+            ]
         if self.tasks:
             shown = self.tasks if listed_tasks is None else min(self.tasks, listed_tasks)
             answer["format"] = "MULTI_TASK"
@@ -252,7 +259,10 @@ class ManyRuns:
         return web.json_response({"error_code": code, "message": message}, status=status)
 
     async def _set_up(self, request: web.Request) -> web.Response:
-        """Start runs that end evenly between two times from now, and forget all counts."""
+        """Start runs that end evenly between two times from now, and forget all counts.
+
+        With ``group`` they are the tasks of one more run.
+        """
         wish = await request.json()
         self.runs.clear()
         self.asked.clear()
@@ -268,6 +278,10 @@ class ManyRuns:
             part = (n * 7919 % count) / max(1, count - 1)
             self.runs[n + 1] = Run(n + 1, now + n / 1e6, now + first + part * (last - first))
         ends = {str(run.run_id): run.end for run in self.runs.values()}
+        if wish.get("group"):
+            members = list(self.runs.values())
+            last_end = max(member.end for member in members)
+            self.runs[count + 2] = Run(count + 2, now, last_end, members=members)
         self.runs[warm_up.run_id] = warm_up
         return web.json_response(ends)
 

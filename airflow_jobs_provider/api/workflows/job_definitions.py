@@ -43,13 +43,21 @@ from airflow_jobs_provider.api.workflows.permissions import (
 )
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.schema.types import Job
+    from airflow_jobs_provider.api.schema.types import Job, Run
     from airflow_jobs_provider.api.workflows.progress import Log
 
-__all__ = ["definition_digest", "ensure_job", "has_settings", "is_defined_as", "whole_job"]
+__all__ = [
+    "CLAIM_SECONDS",
+    "definition_digest",
+    "ensure_job",
+    "has_settings",
+    "has_tasks",
+    "is_defined_as",
+    "whole_job",
+]
 
 # Between a claim of a job and its reset. A caller that has found the job's old definition before
-# the claim launches its run meanwhile.
+# the claim launches its run meanwhile. If that took longer, it compares the run's tasks.
 CLAIM_SECONDS = 2.0
 # A claim that is older was left by a process that has died.
 CLAIM_EXPIRES_SECONDS = 30.0
@@ -145,6 +153,16 @@ def has_settings(job: Job, settings: Mapping[str, Any]) -> bool:
     """
     compared = {**without_permissions(settings), "description": None}
     return _contains(job.get("settings") or {}, compared)
+
+
+def has_tasks(run: Run, settings: Mapping[str, Any]) -> bool:
+    """Whether a run has the tasks of these settings.
+
+    :param run: the run, with all its tasks.
+    :param settings: the job's settings.
+    """
+    tasks = {task.get("task_key"): task for task in run.get("tasks") or ()}
+    return all(_contains(tasks.get(task["task_key"]), task) for task in settings["tasks"])
 
 
 def whole_job(job_id: int) -> Workflow[Job]:

@@ -24,6 +24,7 @@ from airflow_jobs_provider.api.workflows.job_definitions import (
     definition_digest,
     ensure_job,
     has_settings,
+    has_tasks,
     is_defined_as,
     whole_job,
 )
@@ -128,6 +129,16 @@ def test_a_job_without_a_digest_is_taken_over(client: JobsClient) -> None:
     job_id = ensured(client, settings(1))
     client.send(reset_job(job_id, settings(1)))
     assert ensured(client, settings(2)) == job_id
+
+
+def test_a_run_tells_its_definition(client: JobsClient) -> None:
+    """Also where the service writes numbers as text, and adds settings."""
+    wanted = settings(1, tasks=3)
+    run_id = client.send(run_now({"job_id": ensured(client, wanted)}))
+    run = client.run(whole_run(run_id, api_version="2.2"))
+    assert has_tasks(run, wanted)
+    assert not has_tasks(run, settings(2, tasks=3))
+    assert not has_tasks(run, settings(1, tasks=4))
 
 
 def launching(wanted: dict[str, Any], nonce: str) -> Workflow[int]:
