@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from airflow_jobs_provider.api.endpoints import Call
-from airflow_jobs_provider.api.errors import NotFoundError
-from airflow_jobs_provider.api.workflows.base import Workflow, run_workflow
+from airflow_jobs_provider.api.errors import JobsAPIError, NotFoundError
+from airflow_jobs_provider.api.workflows.base import Wait, Workflow, run_workflow
 from airflow_jobs_provider.api.workflows.events import Event, RunIdentified
 
 
@@ -40,6 +42,40 @@ class WorkflowDriver:
     def identified(self) -> list[int]:
         """The runs that the workflow was about."""
         return [event.run_id for event in self.events if isinstance(event, RunIdentified)]
+
+
+def execute_together(
+    send: Callable[[Call[Any]], Any], several: Sequence[Workflow[Any]], seed: int
+) -> list[Any]:
+    """Execute workflows at once, step by step in a random order; each step takes 0.1 s."""
+    order, now = random.Random(seed), 0.0
+    count = len(several)
+    due, values, results = [0.0] * count, list[Any]([None]) * count, list[Any]([None]) * count
+    left = set(range(count))
+    while left:
+        ready = [index for index in sorted(left) if due[index] <= now]
+        now += 0.1
+        if not ready:
+            continue
+        index = order.choice(ready)
+        step: Any = None
+        try:
+            value = values[index]
+            is_error = isinstance(value, JobsAPIError)
+            step = several[index].throw(value) if is_error else several[index].send(value)
+        except StopIteration as end:
+            results[index] = end.value
+            left.discard(index)
+            continue
+        values[index] = None
+        if isinstance(step, Wait):
+            due[index] = now + step.seconds
+        else:
+            try:
+                values[index] = send(step)
+            except JobsAPIError as error:
+                values[index] = error
+    return results
 
 
 def run(life: str, result: str | None = None, run_id: int = 7, **more: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from airflow_jobs_provider.api.endpoints import (
     run_now,
     update_job,
 )
-from airflow_jobs_provider.api.workflows.base import Wait, Workflow
+from airflow_jobs_provider.api.workflows.base import Workflow
 from airflow_jobs_provider.api.workflows.follow import whole_run
 from airflow_jobs_provider.api.workflows.job_definitions import (
     definition_digest,
@@ -30,6 +29,7 @@ from airflow_jobs_provider.api.workflows.job_definitions import (
 )
 from airflow_jobs_provider.api.workflows.progress import Log
 from airflow_jobs_provider.local.workspace import LocalWorkspace
+from tests.helpers.workflow_driver import execute_together
 
 NAME = "sales.etl"
 
@@ -148,32 +148,6 @@ def launching(wanted: dict[str, Any], nonce: str) -> Workflow[int]:
     return run_id
 
 
-def run_together(client: JobsClient, several: list[Workflow[int]], seed: int) -> list[int]:
-    """Execute workflows at once, step by step in a random order; each step takes 0.1 s."""
-    order, now = random.Random(seed), 0.0
-    due, values, results = [0.0] * len(several), [None] * len(several), [0] * len(several)
-    left = set(range(len(several)))
-    while left:
-        ready = [index for index in sorted(left) if due[index] <= now]
-        now += 0.1
-        if not ready:
-            continue
-        index = order.choice(ready)
-        step: Any = None
-        try:
-            step = several[index].send(values[index])
-        except StopIteration as end:
-            results[index] = end.value
-            left.discard(index)
-            continue
-        values[index] = None
-        if isinstance(step, Wait):
-            due[index] = now + step.seconds
-        else:
-            values[index] = client.send(step)
-    return results
-
-
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))]
 )
@@ -186,7 +160,7 @@ def test_callers_at_the_same_moment(
     if exists:
         ensured(client, settings(9))
     several = [launching(settings(day), f"{index:x}") for index, day in enumerate(days)]
-    run_ids = run_together(client, several, seed)
+    run_ids = execute_together(client.send, several, seed)
     for day, run_id in zip(days, run_ids, strict=True):
         (task,) = client.run(whole_run(run_id, api_version="2.2"))["tasks"]
         assert task["notebook_task"]["base_parameters"] == {"day": str(day)}
