@@ -1,0 +1,335 @@
+"""What the tasks of a workflow group send when they are executed again, answer by answer.
+
+Airflow's part (states and XComs of other tasks) is kept in memory here; it is real in
+tests/end_to_end/test_workflow_clear.py.
+"""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    AirflowSkipException,
+    TaskDeferred,
+)
+
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.workflow_records import KEY_PREFIX
+from airflow_jobs_provider.api.workflows.job_definitions import definition_digest
+from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
+from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
+from airflow_jobs_provider.operators.workflow_launch import DEFINITION_KEY
+from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from tests.fakes.scripted_server import ScriptedServer, Step, answer
+from tests.helpers.responses import OUTPUT, run
+
+KEYS = ("a", "b", "c")
+CLUSTER = {"spark_version": "15.4.x-scala2.12", "node_type_id": "i3.xlarge", "num_workers": 1}
+REPAIRED = answer({"repair_id": 5})
+
+
+class Airflow:
+    """States and XComs of a DAG run, and one attempt of the task ``etl.a``."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> None:
+        with (
+            DAG("sales", schedule=None),
+            DatabricksWorkflowTaskGroup(
+                group_id="etl",
+                job_clusters=[{"job_cluster_key": "small", "new_cluster": CLUSTER}],
+            ) as self.group,
+        ):
+            for key in KEYS:
+                DatabricksNotebookOperator(
+                    task_id=key,
+                    notebook_path=f"/{key}",
+                    databricks_task_key=key,
+                    job_cluster_key="small",
+                    polling_period_seconds=0.01,
+                    **arguments,
+                )
+        self.states: dict[str, str | None] = {f"etl.{key}": "success" for key in KEYS}
+        self.xcoms: dict[tuple[str, str], Any] = {
+            ("etl.launch", "return_value"): {
+                "conn_id": "databricks_default",
+                "job_id": 3,
+                "run_id": 7,
+            },
+        }
+        line = airflow_line()
+        monkeypatch.setattr(line, "task_states", lambda _attempt, ids: self._states(ids))
+        monkeypatch.setattr(
+            line, "read_xcom", lambda _attempt, task_id, key: self.xcoms.get((task_id, key))
+        )
+        monkeypatch.setattr(
+            line,
+            "write_xcom",
+            lambda _attempt, task_id, key, value: self.xcoms.update({(task_id, key): value}),
+        )
+        self.settings, digest = self.group.launch_task.definition({})
+        self.xcoms["etl.launch", DEFINITION_KEY] = digest
+
+    def _states(self, task_ids: list[str]) -> dict[str, str | None]:
+        return {task_id: self.states[task_id] for task_id in task_ids}
+
+    def record(self, key: str, **values: Any) -> None:
+        """Let a task have recorded this."""
+        self.xcoms["etl.launch", f"{KEY_PREFIX}etl.{key}"] = values
+
+    def recorded(self, key: str) -> dict[str, Any]:
+        """Return what a task has recorded."""
+        found: dict[str, Any] = self.xcoms["etl.launch", f"{KEY_PREFIX}etl.{key}"]
+        return found
+
+    def execute(self, try_number: int = 1, max_tries: int = 0) -> Any:
+        """Execute an attempt of ``etl.a``."""
+        operator = self.group.members()[0]
+        ti = SimpleNamespace(
+            dag_id="sales",
+            run_id="a_run",
+            task_id="etl.a",
+            map_index=-1,
+            try_number=try_number,
+            max_tries=max_tries,
+            start_date=None,
+            task=operator,
+            xcom_push=lambda key, value: self.xcoms.update({("etl.a", key): value}),
+            xcom_pull=lambda *, task_ids, key, map_indexes: (  # noqa: ARG005
+                self.xcoms.get((task_ids, key))
+            ),
+        )
+        context: Any = {"ti": ti, "params": {}, "dag_run": None, "task": operator}
+        return operator.execute(context)
+
+    @property
+    def job(self) -> Step:
+        """Answer the job, as the group defines it."""
+        digest = definition_digest(self.settings)
+        description = f"[airflow definition {digest}]"
+        return answer({"job_id": 3, "settings": {**self.settings, "description": description}})
+
+
+def task(key: str, run_id: int, life: str, result: str | None = None) -> dict[str, Any]:
+    """Make a task of the run."""
+    attempt = run_id // 100 - 1
+    return {**run(life, result), "run_id": run_id, "task_key": key, "attempt_number": attempt}
+
+
+def whole(life: str, *tasks: dict[str, Any], repairs: int = 0) -> Step:
+    """Answer the run with its tasks and repairs."""
+    history = [{"type": "ORIGINAL"}, *({"type": "REPAIR", "id": n + 1} for n in range(repairs))]
+    result = "FAILED" if life == "TERMINATED" else None
+    return answer({**run(life, result), "tasks": list(tasks), "repair_history": history})
+
+
+FAILED = (
+    task("a", 100, "TERMINATED", "FAILED"),
+    task("b", 101, "TERMINATED", "FAILED"),
+    task("c", 102, "TERMINATED", "SUCCESS"),
+)
+RERUN = (*FAILED, task("a", 200, "RUNNING"), task("b", 201, "RUNNING"))
+DONE = (*FAILED, task("a", 200, "TERMINATED", "SUCCESS"), task("b", 201, "RUNNING"))
+
+
+def sent(server: ScriptedServer, name: str) -> list[Any]:
+    """Return the bodies of the requests to an endpoint."""
+    return [one.body for one in server.requests if one.path.endswith(f"/{name}")]
+
+
+@pytest.fixture
+def cleared(monkeypatch: pytest.MonkeyPatch, context: Any) -> Airflow:
+    """A group of which the tasks a and b have failed, and were cleared together."""
+    airflow = Airflow(monkeypatch)
+    for key, run_id in zip("abc", (100, 101, 102), strict=True):
+        airflow.record(key, reported=run_id, max_tries=0)
+    airflow.states |= {"etl.a": "running", "etl.b": None}
+    return airflow
+
+
+def test_tasks_that_are_cleared_together_are_one_repair(
+    cleared: Airflow, server: ScriptedServer
+) -> None:
+    """The first one that starts repairs the run for both, and reports its own new run."""
+    server.will(
+        whole("TERMINATED", *FAILED),
+        cleared.job,
+        whole("TERMINATED", *FAILED),
+        REPAIRED,
+        whole("RUNNING", *RERUN, repairs=1),
+        whole("RUNNING", *RERUN, repairs=1),
+        whole("RUNNING", *DONE, repairs=1),
+        OUTPUT,
+    )
+    assert cleared.execute(2, 1) == "42"
+    (repair,) = sent(server, "runs/repair")
+    assert repair == {"run_id": 7, "rerun_tasks": ["a", "b"]}
+    assert cleared.recorded("a")["reported"] == 200
+    assert cleared.xcoms["etl.a", "run_id"] == 200
+
+
+def test_the_second_task_finds_the_repair(cleared: Airflow, server: ScriptedServer) -> None:
+    """It was running already, or has ended: nothing is repaired."""
+    server.will(whole("TERMINATED", *DONE, repairs=1), whole("TERMINATED", *DONE), OUTPUT)
+    assert cleared.execute(2, 1) == "42"
+    assert sent(server, "runs/repair") == []
+
+
+def test_another_task_was_faster(cleared: Airflow, server: ScriptedServer) -> None:
+    """The service refuses the second repair; the task's new run is found."""
+    refused = {"error_code": "INVALID_STATE", "message": "Run 7 is active."}
+    server.will(
+        whole("TERMINATED", *FAILED),
+        cleared.job,
+        whole("TERMINATED", *FAILED),
+        answer(refused, 400),
+        whole("RUNNING", *RERUN, repairs=1),
+        whole("RUNNING", *RERUN, repairs=1),
+        whole("RUNNING", *DONE, repairs=1),
+        OUTPUT,
+    )
+    assert cleared.execute(2, 1) == "42"
+    assert len(sent(server, "runs/repair")) == 1
+
+
+def test_the_next_repair_names_the_latest(cleared: Airflow, server: ScriptedServer) -> None:
+    """As the service requires."""
+    cleared.states["etl.b"] = "success"
+    server.will(
+        whole("TERMINATED", *FAILED, repairs=2),
+        cleared.job,
+        whole("TERMINATED", *FAILED, repairs=2),
+        REPAIRED,
+        whole("RUNNING", *RERUN),
+        whole("RUNNING", *DONE),
+        whole("RUNNING", *DONE),
+        OUTPUT,
+    )
+    cleared.execute(2, 1)
+    assert sent(server, "runs/repair") == [
+        {"run_id": 7, "rerun_tasks": ["a"], "latest_repair_id": 2}
+    ]
+
+
+@pytest.mark.parametrize(
+    ("state", "record", "is_included"),
+    [
+        (None, {"reported": 101}, True),
+        ("scheduled", {"reported": 101}, True),
+        ("up_for_retry", {"reported": 101}, True),
+        ("deferred", {"reported": 101, "wants_rerun_of": 101}, True),
+        ("running", {"reported": 101, "wants_rerun_of": 101}, True),
+        # It has run in Databricks, and Airflow has not executed it yet.
+        ("scheduled", {}, False),
+        # It follows its first run.
+        ("running", {}, False),
+        ("failed", {"reported": 101}, False),
+        ("upstream_failed", {"reported": 101}, False),
+        (None, {"reported": 101, "is_alone": True}, False),
+    ],
+)
+def test_which_other_task_runs_again(
+    state: str | None,
+    record: dict[str, Any],
+    is_included: bool,
+    cleared: Airflow,
+    server: ScriptedServer,
+) -> None:
+    """One that Airflow will execute, or that waits for a repair, if its run was reported."""
+    cleared.states["etl.b"] = state
+    cleared.record("b", **record)
+    server.will(
+        whole("TERMINATED", *FAILED),
+        cleared.job,
+        whole("TERMINATED", *FAILED),
+        REPAIRED,
+        *[whole("RUNNING", *DONE)] * 3,
+        OUTPUT,
+    )
+    cleared.execute(2, 1)
+    (repair,) = sent(server, "runs/repair")
+    assert repair["rerun_tasks"] == (["a", "b"] if is_included else ["a"])
+
+
+def test_a_retry_waits_for_the_end_of_the_run(
+    cleared: Airflow, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the triggerer, where a kill cancels nothing: the run is not this task's own."""
+    airflow = Airflow(monkeypatch, deferrable=True)
+    airflow.record("a", reported=100, max_tries=1)
+    server.will(whole("RUNNING", *FAILED[:2], task("c", 102, "RUNNING")))
+    with pytest.raises(TaskDeferred) as deferred:
+        airflow.execute(2, 1)
+    trigger = deferred.value.trigger
+    assert isinstance(trigger, DatabricksJobRunTrigger)
+    assert (trigger.run_id, trigger.cancel_on_kill) == (7, False)
+    # So that the repair of another task serves this one, too.
+    assert airflow.recorded("a")["wants_rerun_of"] == 100
+
+
+def change_of_the_job(airflow: Airflow) -> list[Step]:
+    """Answer a job that somebody has changed."""
+    airflow.settings["tasks"][0]["notebook_task"]["notebook_path"] = "/other"
+    return [airflow.job]
+
+
+def change_of_the_group(airflow: Airflow) -> list[Step]:
+    """Let the run have been launched with another definition."""
+    airflow.xcoms["etl.launch", DEFINITION_KEY] = "0123456789abcdef"
+    return []
+
+
+def refusal(airflow: Airflow) -> list[Step]:
+    """Refuse the repair, with the run as it was."""
+    error = {"error_code": "INVALID_PARAMETER_VALUE", "message": "The run is too old."}
+    before = whole("TERMINATED", *FAILED)
+    return [airflow.job, before, answer(error, 400), before]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (change_of_the_job, "job 3 was changed"),
+        (change_of_the_group, "definition has changed"),
+        (refusal, "The run is too old"),
+    ],
+)
+def test_a_run_that_cannot_be_repaired(
+    change: Any, reason: str, cleared: Airflow, server: ScriptedServer, logged: Any
+) -> None:
+    """The task runs alone, on the group's cluster; so does its next try, at once."""
+    answers = change(cleared)
+    alone = [answer({"run_id": 9}), answer({**run("TERMINATED", "SUCCESS"), "run_id": 9}), OUTPUT]
+    server.will(whole("TERMINATED", *FAILED), *answers, *alone)
+    assert cleared.execute(2, 1) == "42"
+    assert reason in logged()
+    (submitted,) = sent(server, "runs/submit")
+    (one,) = submitted["tasks"]
+    assert one["new_cluster"] == CLUSTER
+    assert one["notebook_task"] == {"notebook_path": "/a"}
+    assert "depends_on" not in one
+    assert cleared.recorded("a")["is_alone"] is True
+    requests = len(server.requests)
+    server.will(*alone)
+    assert cleared.execute(3, 2) == "42"
+    assert len(server.requests) == requests + 3
+
+
+def test_a_task_that_is_excluded_is_skipped(cleared: Airflow, server: ScriptedServer) -> None:
+    """Its first run; the end is recorded, as any other."""
+    cleared.xcoms.pop(("etl.launch", f"{KEY_PREFIX}etl.a"))
+    excluded = whole("TERMINATED", task("a", 100, "TERMINATED", "EXCLUDED"))
+    server.will(excluded, excluded)
+    with pytest.raises(AirflowSkipException):
+        cleared.execute()
+    assert cleared.recorded("a")["reported"] == 100
+
+
+def test_without_a_launched_run(cleared: Airflow) -> None:
+    """The task says which task has launched none."""
+    del cleared.xcoms["etl.launch", "return_value"]
+    with pytest.raises(AirflowException, match=r"'etl\.launch' has launched no run"):
+        cleared.execute()
