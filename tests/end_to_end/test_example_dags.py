@@ -113,6 +113,26 @@ def test_functions_and_notebooks_run_on_the_workspace(
     assert log.index("Biscoe weighs 5076 g") < log.index("Torgersen weighs 3706 g")
 
 
+@pytest.mark.slow
+def test_a_group_of_notebooks_is_one_run(workspace: LocalWorkspace, run_dag: RunDag) -> None:
+    """Each task has the output of its own notebook, with the group's parameters or its own."""
+    done = run_dag(
+        EXAMPLE_DAGS / "databricks_workflow_group.py",
+        connection=connection_to(workspace),
+        conf={"measure": "bill_depth_mm"},
+    )
+    assert done.state == "success", done.log
+    outputs = {
+        task_id.removeprefix("penguins."): json.loads(task["xcoms"]["return_value"])
+        for task_id, task in done.tasks.items()
+        if task_id != "penguins.launch"
+    }
+    assert outputs["weigh_biscoe"]["island"] == "Biscoe"
+    assert outputs["weigh_dream"]["island"] == "Dream"
+    assert outputs["compare"]["measure"] == "bill_depth_mm"
+    assert len({task["xcoms"]["job_id"] for task in done.tasks.values()}) == 1
+
+
 @pytest.mark.parametrize("dag_file", DAG_FILES, ids=lambda path: path.stem)
 def test_example_is_parsed_without_network(dag_file: Path, tmp_path: Path) -> None:
     """An example DAG is parsed without opening a socket, and loads neither HTTP client."""
