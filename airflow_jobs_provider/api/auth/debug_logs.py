@@ -1,6 +1,7 @@
 """Keeps what other libraries log at DEBUG while a token is fetched out of the logs.
 
 botocore logs the bodies of responses, azure-core and google-auth log requests. They hold secrets.
+msal logs exceptions with their tracebacks, whose local variables hold secrets.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ def fetching() -> Iterator[None]:
 
 
 def _is_harmless(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.WARNING or not getattr(_fetch, "is_running", False)
+    if not getattr(_fetch, "is_running", False):
+        return True
+    # Airflow 3.0 logs tracebacks with the local variables of each frame.
+    record.exc_info = record.exc_text = None
+    return record.levelno >= logging.WARNING
 
 
 def hide_debug_logs(*libraries: str) -> None:
-    """Drop what these libraries log below WARNING in threads that fetch a token.
+    """Drop what these libraries log below WARNING in threads that fetch a token, and tracebacks.
 
     :param libraries: names of loggers; those below them count. Call it after the libraries were
         imported.
