@@ -11,9 +11,9 @@ import pytest
 
 from tests.end_to_end.dag_run import DagRun, RunDag
 from tests.end_to_end.test_secrets import UNMASKED
-from tests.fakes.fake_service import FakeService, Plan
-from tests.fakes.identity import Certificates, Identity, IdentityServer
-from tests.helpers.login_methods import AZURE_HOST, METHODS, World
+from tests.fakes.fake_service import Plan
+from tests.fakes.identity import Certificates
+from tests.helpers.login_methods import METHODS, served_world
 
 # The vendors' libraries take seconds to import.
 pytestmark = pytest.mark.slow
@@ -49,18 +49,12 @@ def outcome(
     """The methods, run once at level DEBUG."""
     for module in ("databricks.sdk", "azure.identity", "boto3"):
         pytest.importorskip(module)
-    identity = Identity()
-    identity.workspace.clients["client-1"] = "secret-of-client-1"
-    identity.entra.clients["client-1"] = "secret-of-client-1"
-    service = FakeService(Plan(looks=2), identity, certificates.context)
     with (
         pytest.MonkeyPatch.context() as monkeypatch,
-        service as workspace,
-        IdentityServer(identity, certificates) as server,
+        served_world(
+            tmp_path_factory.mktemp("world"), certificates, monkeypatch, Plan(looks=2)
+        ) as world,
     ):
-        server.routes[AZURE_HOST] = workspace.port
-        folder = tmp_path_factory.mktemp("world")
-        world = World(identity, workspace, server, folder, monkeypatch)
         connections: dict[str, Any] = {}
         methods = [method for method in METHODS if method.name in NAMES]
         for method in methods:
@@ -72,7 +66,6 @@ def outcome(
             connection="{}",
             env={
                 **UNMASKED,
-                "HOME": str(folder),
                 "CONNECTIONS_OF_THE_TEST": " ".join(connections),
                 **{
                     f"AIRFLOW_CONN_{name.upper()}": json.dumps(one)
@@ -81,7 +74,7 @@ def outcome(
             },
         )
     # Of a token, its signed part: that is what a client could use.
-    tokens = {token.rpartition(".")[0] for token in identity.issuer.issued}
+    tokens = {token.rpartition(".")[0] for token in world.identity.issuer.issued}
     assert len(tokens) >= len(methods)
     kept = {secret for method in methods for secret in method.keeps_secret}
     return Outcome(dag_run, {REFUSED, *kept, *tokens})

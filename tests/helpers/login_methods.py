@@ -7,23 +7,33 @@ import json
 import os
 import stat
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fakes.fake_service import FakeService
+from tests.fakes.fake_service import FakeService, Plan
 from tests.fakes.identity import (
     DATABRICKS_SCOPE,
     TENANT,
+    Certificates,
     Endpoint,
     Identity,
     IdentityServer,
 )
 
-__all__ = ["AZURE_HOST", "METHODS", "METHODS_OF_THE_SDK", "SECRET", "LoginMethod", "World"]
+__all__ = [
+    "AZURE_HOST",
+    "METHODS",
+    "METHODS_OF_THE_SDK",
+    "SECRET",
+    "LoginMethod",
+    "World",
+    "served_world",
+]
 
 AZURE_HOST = "adb-1.2.azuredatabricks.net"
 CLIENT = "client-1"
@@ -70,6 +80,24 @@ class World:
         """Set environment variables."""
         for name, value in values.items():
             self.monkeypatch.setenv(name, value)
+
+
+@contextmanager
+def served_world(
+    folder: Path,
+    certificates: Certificates,
+    monkeypatch: pytest.MonkeyPatch,
+    plan: Plan | None = None,
+) -> Iterator[World]:
+    """Serve a workspace over TLS, under a name of Azure too, and all identity services."""
+    # Nothing is read from the home of the person who runs the tests.
+    monkeypatch.setenv("HOME", str(folder))
+    identity = Identity()
+    identity.workspace.clients[CLIENT] = identity.entra.clients[CLIENT] = SECRET
+    service = FakeService(plan, identity, certificates.context)
+    with service as workspace, IdentityServer(identity, certificates) as server:
+        server.routes[AZURE_HOST] = workspace.port
+        yield World(identity, workspace, server, folder, monkeypatch)
 
 
 @dataclass(frozen=True)

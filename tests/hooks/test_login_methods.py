@@ -9,14 +9,12 @@ import asyncio
 import inspect
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.auth import shared
 from airflow_jobs_provider.api.errors import (
     JobsAPIError,
     TokenRefusedError,
@@ -24,35 +22,12 @@ from airflow_jobs_provider.api.errors import (
 )
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from tests.fakes.fake_service import FakeService
-from tests.fakes.identity import FAULTS, Certificates, Identity, IdentityServer
-from tests.helpers.login_methods import (
-    AZURE_HOST,
-    METHODS,
-    METHODS_OF_THE_SDK,
-    LoginMethod,
-    World,
-)
+from tests.fakes.identity import FAULTS
+from tests.helpers.login_methods import METHODS, METHODS_OF_THE_SDK, LoginMethod, World
 
 pytestmark = pytest.mark.slow
 
 NOTEBOOK = {"notebook_task": {"notebook_path": "/n"}, "existing_cluster_id": "c"}
-
-
-@pytest.fixture
-def world(
-    tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    """A workspace over TLS, identity services, and an environment that names neither."""
-    monkeypatch.setattr(shared, "_shared", type(shared._shared)())
-    monkeypatch.setenv("HOME", str(tmp_path))
-    identity = Identity()
-    identity.workspace.clients["client-1"] = "secret-of-client-1"
-    identity.entra.clients["client-1"] = "secret-of-client-1"
-    service = FakeService(identity=identity, tls=certificates.context)
-    with service as workspace, IdentityServer(identity, certificates) as server:
-        server.routes[AZURE_HOST] = workspace.port
-        yield World(identity, workspace, server, tmp_path, monkeypatch)
 
 
 @pytest.fixture(params=METHODS, ids=lambda method: method.name)

@@ -10,7 +10,6 @@ import asyncio
 import json
 import logging
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,9 +20,8 @@ from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.hooks.connection import WorkspaceAccess
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from tests.fakes.fake_service import FakeService
-from tests.fakes.identity import FAULTS, Certificates, Identity, IdentityServer
-from tests.helpers.login_methods import AZURE_HOST, METHODS, LoginMethod, World
+from tests.fakes.identity import FAULTS
+from tests.helpers.login_methods import METHODS, METHODS_OF_THE_SDK, LoginMethod, World
 from tests.helpers.tracebacks import shown_with_locals
 
 # The vendors' libraries take seconds to import.
@@ -56,22 +54,6 @@ def records(caplog: pytest.LogCaptureFixture) -> Iterator[Records]:
         root.removeHandler(handler)
 
 
-@pytest.fixture
-def world(
-    tmp_path: Path, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
-    """A workspace over TLS, and all identity services."""
-    monkeypatch.setattr(shared, "_shared", type(shared._shared)())
-    monkeypatch.setenv("HOME", str(tmp_path))
-    identity = Identity()
-    identity.workspace.clients["client-1"] = "secret-of-client-1"
-    identity.entra.clients["client-1"] = "secret-of-client-1"
-    service = FakeService(identity=identity, tls=certificates.context)
-    with service as workspace, IdentityServer(identity, certificates) as server:
-        server.routes[AZURE_HOST] = workspace.port
-        yield World(identity, workspace, server, tmp_path, monkeypatch)
-
-
 def secrets_of(method: LoginMethod, world: World) -> list[str]:
     """Return what must not be shown."""
     # Of a token, its signed part: that is what a client could use.
@@ -101,7 +83,9 @@ def fail(act: Callable[[], object]) -> JobsAPIError:
 
 
 @pytest.mark.parametrize("prefix", ["", "a_"], ids=["blocking", "asyncio"])
-@pytest.mark.parametrize("method", METHODS, ids=lambda method: str(method.name))
+@pytest.mark.parametrize(
+    "method", [*METHODS, *METHODS_OF_THE_SDK], ids=lambda method: str(method.name)
+)
 def test_no_secret_is_shown(
     method: LoginMethod, prefix: str, world: World, records: Records
 ) -> None:
