@@ -160,8 +160,11 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
             self._state.run.answered(int(event["run"]["run_id"]))
             self._state.run.ended()
             self._state.run_page_url = event["run"].get("run_page_url")
-        run = self._run_from_event(event)
+        run = None if "run_state" in event else self._run_from_event(event)
         with airflow_exceptions(), executions.watching(self):
+            if run is None:
+                # The official provider's operator deferred the task, before the DAG was migrated.
+                run = self._follow_on_worker(int(event["run_id"]))
             next_run = self._next_run(context, run, attempt_index)
             if next_run is None:
                 return self._result_or_raise(context, run)
@@ -334,19 +337,34 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
 
     def _wait_on_worker(self, launched: Launched) -> Run:
         """Wait for a run in this process, and return it."""
+        return self._follow_on_worker(
+            launched.run_id,
+            first_look=launched.run,
+            queued_since=launched.queued_since,
+            launched_at=launched.launched_at,
+        )
+
+    def _follow_on_worker(
+        self,
+        run_id: int,
+        *,
+        first_look: Run | None = None,
+        queued_since: float | None = None,
+        launched_at: float | None = None,
+    ) -> Run:
         from airflow_jobs_provider.api.workflows.follow import follow_run
         from airflow_jobs_provider.api.workflows.progress import RunProgress
         from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 
         steps = follow_run(
-            launched.run_id,
+            run_id,
             polling_period=lambda: self.polling_period_seconds,
-            progress=RunProgress(launched.run_id, self.log),
-            first_look=launched.run,
+            progress=RunProgress(run_id, self.log),
+            first_look=first_look,
             queued_timeout_seconds=self.queued_timeout_seconds,
-            queued_since=launched.queued_since,
+            queued_since=queued_since,
             follow_attempts=self._service_may_retry,
-            launched_at=launched.launched_at,
+            launched_at=launched_at,
         )
         ended = self._run_workflow(steps)
         if ended.queued_too_long:
@@ -354,7 +372,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
                 self._cancel("it did not begin to run in time")
                 self._state.run.ended()
             raise DatabricksRunTimeoutError(
-                launched.run_id, "queued_timeout_seconds", ended.run.get("run_page_url") or ""
+                run_id, "queued_timeout_seconds", ended.run.get("run_page_url") or ""
             )
         self._state.run.ended()
         return ended.run

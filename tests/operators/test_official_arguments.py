@@ -15,13 +15,22 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksCreateJobsOperator,
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
 from tests.fakes.scripted_server import ScriptedServer, answer
-from tests.helpers.responses import LAUNCHED, OUTPUT, RUNNING, SUCCEEDED
+from tests.helpers.responses import (
+    FAILED,
+    FAILED_OUTPUT,
+    LAUNCHED,
+    OUTPUT,
+    RUNNING,
+    SUCCEEDED,
+    failed,
+)
 from tests.helpers.tasks import events, retrying, run_now, submit
 
 DBT = {"commands": ["dbt deps", "dbt run"], "warehouse_id": "w"}
@@ -250,3 +259,47 @@ def test_another_mistake_says_nothing_of_json() -> None:
     with pytest.raises((TypeError, AirflowException), match="task_id") as error:
         make(json={})
     assert "json=" not in str(error.value)
+
+
+# -- tasks that the official provider deferred, before the DAG was migrated ----------------------
+
+STATES = {
+    "SUCCESS": '{"life_cycle_state": "TERMINATED", "result_state": "SUCCESS", "state_message": ""}',
+    "FAILED": '{"life_cycle_state": "TERMINATED", "result_state": "FAILED", "state_message": "x"}',
+}
+
+
+def official_event(result: str, **more: Any) -> dict[str, Any]:
+    """Return an event of the official trigger."""
+    event = {"run_id": 7, "run_page_url": "http://w/7", "run_state": STATES[result]}
+    return {**event, "repair_run": False, "errors": [], **more}
+
+
+@pytest.mark.parametrize("task", [submit, run_now])
+def test_a_task_that_the_official_provider_deferred(
+    context: Any, server: ScriptedServer, task: Any
+) -> None:
+    """It is resumed: the run is read, nothing is launched, and its output is returned."""
+    server.will(SUCCEEDED, OUTPUT)
+    assert task(deferrable=True).execute_complete(context, official_event("SUCCESS")) == "42"
+    assert [request.path.rpartition("/")[2] for request in server.requests] == ["get", "get-output"]
+
+
+def test_a_failed_run_that_the_official_provider_followed(
+    context: Any, server: ScriptedServer
+) -> None:
+    """It fails the task with the run's own error."""
+    server.will(FAILED, FAILED_OUTPUT)
+    with pytest.raises(DatabricksRunFailedError):
+        submit(deferrable=True).execute_complete(context, official_event("FAILED"))
+
+
+def test_a_run_that_the_official_provider_followed_is_repaired(
+    context: Any, server: ScriptedServer
+) -> None:
+    """``repair_run`` is the operator's own argument, and works as for its own runs."""
+    without_retries = answer({"job_id": 3, "settings": {}})
+    server.will(FAILED, without_retries, failed(), answer({"repair_id": 5}), SUCCEEDED, OUTPUT)
+    event = official_event("FAILED", repair_run=True)
+    assert run_now(repair_run=True).execute_complete(context, event) == "42"
+    assert [one.body["run_id"] for one in server.requests if one.path.endswith("repair")] == [7]
