@@ -19,7 +19,7 @@ SECTION = "\n## What differs\n"
 
 
 def data(page: str) -> str:
-    """Return the rows of the section "What differs", as JSON."""
+    """Return the rows of the section "What differs" for which a user has to do something."""
     _, _, section = page.partition(SECTION)
     section, _, _ = section.partition("\n## ")
     return json.dumps(list(_rows(section)), indent=2) + "\n"
@@ -31,6 +31,8 @@ def _rows(section: str) -> Iterator[dict[str, object]]:
             names, *cells = (_plain(cell) for cell in line.strip("| ").split(" | "))
             found = re.findall(r"`([^`]+)`", line.split(" | ")[0])
             assert names, line
+            if cells[-1].startswith("nothing"):
+                continue
             if len(cells) == 1:
                 cells = [f"{cells[0]}: outside this package"]
             yield {"names": found, "text": _sentences([cells[0], *cells[2:]])}
@@ -43,7 +45,7 @@ def _plain(cell: str) -> str:
 
 
 def _sentences(cells: list[str]) -> str:
-    return ". ".join(cell for cell in cells if cell and cell != "nothing")
+    return ". ".join(cell for cell in cells if cell)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from libcst.metadata import (
 
 from airflow_jobs_provider.migrate.findings import FileResult, Finding, Kind
 from airflow_jobs_provider.migrate.names import (
-    HOOK_METHODS_THAT_STAY,
     MODULES_THAT_STAY,
     MOVED,
     OFFICIAL,
@@ -25,6 +24,7 @@ from airflow_jobs_provider.migrate.names import (
 )
 from airflow_jobs_provider.migrate.statements import dotted, full_name, split_import, split_line
 from airflow_jobs_provider.migrate.uses import Uses, find_uses
+from airflow_jobs_provider.official_names import HOOK_METHODS_OUTSIDE
 
 __all__ = ["rewrite"]
 
@@ -92,7 +92,7 @@ class _Plan(cst.CSTVisitor):
         self._words.add(node.value)
 
     def visit_Attribute(self, node: cst.Attribute) -> None:
-        if node.attr.value in HOOK_METHODS_THAT_STAY:
+        if node.attr.value in HOOK_METHODS_OUTSIDE:
             self._keeps_hook = True
 
     def visit_ImportFrom(self, node: cst.ImportFrom) -> None:

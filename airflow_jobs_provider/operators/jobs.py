@@ -18,8 +18,12 @@ from airflow_jobs_provider.operators.notebook import DatabricksNotebookOperator
 from airflow_jobs_provider.operators.run_now import DatabricksRunNowOperator
 from airflow_jobs_provider.operators.submit_run import DatabricksSubmitRunOperator
 from airflow_jobs_provider.operators.task import DatabricksTaskOperator
+from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 __all__ = [
+    "XCOM_JOB_ID_KEY",
+    "XCOM_RUN_ID_KEY",
+    "XCOM_RUN_PAGE_URL_KEY",
     "DatabricksCancelRunsOperator",
     "DatabricksCreateJobsOperator",
     "DatabricksDeleteRunOperator",
@@ -30,6 +34,11 @@ __all__ = [
     "DatabricksSubmitRunOperator",
     "DatabricksTaskOperator",
 ]
+
+# The names under which the official provider's module has the keys of XComs.
+XCOM_JOB_ID_KEY = JOB_ID_KEY
+XCOM_RUN_ID_KEY = RUN_ID_KEY
+XCOM_RUN_PAGE_URL_KEY = RUN_PAGE_URL_KEY
 
 if not TYPE_CHECKING:
 

@@ -18,14 +18,15 @@ def test_the_command_has_the_rows_of_the_page() -> None:
 
 
 def test_rows_become_sentences() -> None:
-    """Links are left out, and so is "nothing" as what to do; names keep their arguments."""
+    """Links are left out, and so are rows with nothing to do; names keep their arguments."""
     page = (
         f"| `x` | y |\n{SECTION}\n### A\n| Official | How | Why | Do |\n| --- | --- | --- | --- |\n"
-        "| `A(b=3)`, `C` | is [new](a.md) ([more](b.md)) | because | nothing |\n"
+        "| `A(b=3)`, `C` | is [new](a.md) ([more](b.md)) | because | do it |\n"
+        "| `N` | is | so | nothing; or x |\n"
         "| `D` | other | because | change it |\n\n| `E` | repos |\n\n## B\n| `z` | y |\n"
     )
     assert json.loads(data(page)) == [
-        {"names": ["A(b=3)", "C"], "text": "is new"},
+        {"names": ["A(b=3)", "C"], "text": "is new. do it"},
         {"names": ["D"], "text": "other. change it"},
         {"names": ["E"], "text": "repos: outside this package"},
     ]

@@ -87,13 +87,6 @@ def findings(source: str, kind: Kind) -> list[tuple[int, str]]:
             id="one stays: comments stay with their names",
         ),
         pytest.param(
-            f"from {OFFICIAL} import (\n    DatabricksJobRunLink,\n    DatabricksRunNowOperator,\n"
-            ")\n",
-            "from airflow_jobs_provider.links import DatabricksJobRunLink\n"
-            f"from {OURS} import DatabricksRunNowOperator\n",
-            id="two new modules",
-        ),
-        pytest.param(
             f"import {OFFICIAL} as db, os  # two\ndb.DatabricksRunNowOperator(job_id=1)\n",
             f"import {OURS} as db, os  # two\ndb.DatabricksRunNowOperator(job_id=1)\n",
             id="a module with as",
@@ -136,17 +129,17 @@ def findings(source: str, kind: Kind) -> list[tuple[int, str]]:
             "if TYPE_CHECKING:\n"
             f"    from {OFFICIAL} import DatabricksRunNowOperator\n"
             f"def f():\n\tfrom {OFFICIAL} import DatabricksSubmitRunOperator\n"
-            f"\tx = 1; from {OFFICIAL} import DatabricksRunNowOperator, XCOM_RUN_ID_KEY; y = 2\n",
+            f"\tx = 1; from {OFFICIAL} import DatabricksRunNowOperator, ClusterState; y = 2\n",
             "if TYPE_CHECKING:\n"
             f"    from {OURS} import DatabricksRunNowOperator\n"
             f"def f():\n\tfrom {OURS} import DatabricksSubmitRunOperator\n"
-            f"\tx = 1; from {OFFICIAL} import XCOM_RUN_ID_KEY; "
+            f"\tx = 1; from {OFFICIAL} import ClusterState; "
             f"from {OURS} import DatabricksRunNowOperator; y = 2\n",
             id="in a block, in a function, on one line with others",
         ),
         pytest.param(
-            f"if TYPE_CHECKING: from {OFFICIAL} import XCOM_RUN_ID_KEY, DatabricksRunNowOperator\n",
-            f"if TYPE_CHECKING: from {OFFICIAL} import XCOM_RUN_ID_KEY; "
+            f"if TYPE_CHECKING: from {OFFICIAL} import ClusterState, DatabricksRunNowOperator\n",
+            f"if TYPE_CHECKING: from {OFFICIAL} import ClusterState; "
             f"from {OURS} import DatabricksRunNowOperator\n",
             id="on the line of its block",
         ),
@@ -197,10 +190,10 @@ def test_everything_else_is_left(source: str) -> None:
         ),
         (f"import {OFFICIAL}_sql\n", Kind.STAYS, 1, "nothing of it is in this package"),
         (
-            f"import {OFFICIAL} as db\ndb.XCOM_RUN_ID_KEY\n",
+            f"import {OFFICIAL} as db\ndb.ClusterState\n",
             Kind.STAYS,
             2,
-            'XCOM_RUN_ID_KEY: write "run_id" instead',
+            "ClusterState: clusters",
         ),
         (f"import {OFFICIAL} as db\nprint(db)\n", Kind.CHECK, 1, "no use of it was found"),
         (f"patch('{OFFICIAL}.DatabricksRunNowOperator')\n", Kind.CHECK, 1, "a text names"),
@@ -251,7 +244,7 @@ def test_a_name_that_another_scope_has_is_not_reported() -> None:
 def test_encoding_and_line_endings_are_kept(start: str, encoding: str, end: str) -> None:
     """Also those of a line that is added."""
     lines = (f"x = 'é'; from {OFFICIAL} import DatabricksRunNowOperator", "", "y = 1\t")
-    mixed = f"from {OFFICIAL} import DatabricksSubmitRunOperator, XCOM_RUN_ID_KEY"
+    mixed = f"from {OFFICIAL} import DatabricksSubmitRunOperator, ClusterState"
     source = (start + end.join((*lines, mixed))).encode(encoding)
     expected = (
         start
@@ -259,7 +252,7 @@ def test_encoding_and_line_endings_are_kept(start: str, encoding: str, end: str)
             (
                 lines[0].replace(OFFICIAL, OURS),
                 *lines[1:],
-                f"from {OFFICIAL} import XCOM_RUN_ID_KEY",
+                f"from {OFFICIAL} import ClusterState",
                 f"from {OURS} import DatabricksSubmitRunOperator",
             )
         )
