@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import official
+from scripts import official
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent

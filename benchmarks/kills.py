@@ -20,7 +20,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
-from benchmarks import official
+from scripts import official
 from scripts.airflow_env import airflow_environment
 from tests.end_to_end.kills import POINTS, Account, Killer, killer, random_plans
 from tests.fakes.fake_service import Plan
@@ -87,7 +87,7 @@ def kill_at_random(airflow: Killer, kills: int) -> tuple[str, list[str]]:
 def main() -> None:
     """Run the matrix and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--official-python", help="by default one that benchmarks.official makes")
+    parser.add_argument("--official-python", help="by default one that scripts.official makes")
     parser.add_argument("--random", type=int, default=100, help="kills at random moments")
     arguments = parser.parse_args()
     with ExitStack() as stack:

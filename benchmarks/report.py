@@ -20,7 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import imports, memory, official, waits
+from benchmarks import imports, memory, waits
+from scripts import official
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

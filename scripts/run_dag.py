@@ -1,6 +1,7 @@
 """Run one DAG to its end in this process, triggers included, and write down what became of it.
 
     python scripts/run_dag.py DAG_FILE DAG_ID RESULT.json [CONF_JSON]
+    python scripts/run_dag.py DAG_FOLDER all RESULT.json
 
 Runs inside Airflow: AIRFLOW_HOME and the connection come from the environment, and the metadata
 database must be there. Works with Airflow 2.11 and 3. Exits with 1 unless the DAG run succeeded.
@@ -14,9 +15,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+ALL = "all"
 
-def load(dag_file: str, dag_id: str) -> Any:
-    """Return the DAG of a file."""
+
+def load(dag_file: str, dag_id: str) -> dict[str, Any]:
+    """Return the DAG of a file by its id, or all DAGs of a folder."""
     try:
         dagbag: Any = import_module("airflow.dag_processing.dagbag")
     except ImportError:  # Airflow before 3.2
@@ -24,9 +27,11 @@ def load(dag_file: str, dag_id: str) -> Any:
     bag = dagbag.DagBag(dag_folder=dag_file)
     for path, trace in bag.import_errors.items():
         sys.exit(f"Error: {path} cannot be imported.\n{trace}")
+    if dag_id == ALL:
+        return dict(sorted(bag.dags.items()))
     if dag_id not in bag.dags:
         sys.exit(f"Error: {dag_file} has no DAG {dag_id!r}, only {sorted(bag.dags)}.")
-    return bag.dags[dag_id]
+    return {dag_id: bag.dags[dag_id]}
 
 
 def outcome(dag_id: str, run_id: str, state: str) -> dict[str, Any]:
@@ -39,18 +44,29 @@ def outcome(dag_id: str, run_id: str, state: str) -> dict[str, Any]:
     tasks: dict[str, dict[str, Any]] = {}
     with create_session() as session:
         for ti in session.query(TaskInstance).filter_by(dag_id=dag_id, run_id=run_id):
-            tasks[ti.task_id] = {"state": str(ti.state), "xcoms": {}}
+            tasks[_key(ti)] = {"state": str(ti.state), "xcoms": {}}
         for row in session.query(model).filter_by(dag_id=dag_id, run_id=run_id):
-            tasks[row.task_id]["xcoms"][row.key] = row.value
+            tasks[_key(row)]["xcoms"][row.key] = row.value
     return {"run_id": run_id, "state": state, "tasks": tasks}
 
 
-def main(dag_file: str, dag_id: str, result_file: str, conf: str = "{}") -> int:
-    """Run the DAG, write the result file, return the exit code."""
-    dag_run = load(dag_file, dag_id).test(run_conf=json.loads(conf))
+def _key(row: Any) -> str:
+    return row.task_id if row.map_index < 0 else f"{row.task_id}[{row.map_index}]"
+
+
+def run(dag: Any, conf: dict[str, Any]) -> dict[str, Any]:
+    """Run a DAG to its end, and return its outcome."""
+    dag_run = dag.test(run_conf=conf)
     state = str(getattr(dag_run.state, "value", dag_run.state))
-    Path(result_file).write_text(json.dumps(outcome(dag_id, dag_run.run_id, state), indent=2))
-    return 0 if state == "success" else 1
+    return outcome(dag.dag_id, dag_run.run_id, state)
+
+
+def main(dag_file: str, dag_id: str, result_file: str, conf: str = "{}") -> int:
+    """Run the DAG or DAGs, write the result file, return the exit code."""
+    outcomes = {one: run(dag, json.loads(conf)) for one, dag in load(dag_file, dag_id).items()}
+    result = outcomes if dag_id == ALL else outcomes[dag_id]
+    Path(result_file).write_text(json.dumps(result, indent=2))
+    return 0 if all(one["state"] == "success" for one in outcomes.values()) else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""An environment of its own for the official provider, to measure side by side with.
+"""An environment of its own for the official provider, to compare with side by side.
 
-    python -m benchmarks.official [.venv-official]
+    python -m scripts.official [.venv-official]
 
 Makes it with pip where it is not there yet, with the Airflow that this project pins, and prints the
 path of its Python.

@@ -1,0 +1,3 @@
+# Databricks notebook source
+dbutils.widgets.text("name", "nobody")
+dbutils.notebook.exit("hello " + dbutils.widgets.get("name"))

@@ -1,0 +1,3 @@
+import sys
+
+print("rows of", *sys.argv[1:])

@@ -1,0 +1,137 @@
+"""DAGs that were written for the official provider, with only their imports changed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_jobs_provider.migrate.names import OFFICIAL
+from airflow_jobs_provider.migrate.rewrite import rewrite
+from scripts import official
+from scripts.airflow_env import ROOT
+from tests.end_to_end.side_by_side import DAGS, Side, rows, table
+
+PAGE = ROOT / "docs" / "migrating.md"
+FILES = sorted(DAGS.glob("*.py"))
+# What differs, and the row of the page's "Differences in behaviour" that says so.
+LISTED = {
+    "return_value": "the XCom `return_value` is not pushed",
+    "job_id": "the XCom `job_id` is pushed by deferrable tasks only",
+    "run_page_url": "`do_xcom_push=False` pushes no XCom",
+    "state": "A blocking task fails although the repair succeeds",
+}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_a_migrated_dag_is_parsed(file: Path) -> None:
+    """With nothing but the imports changed; none leads to the official provider."""
+    before = file.read_bytes()
+    after = rewrite(before).after
+    changed = [
+        (old, new)
+        for old, new in zip(before.splitlines(), after.splitlines(), strict=True)
+        if old != new
+    ]
+    assert len(changed) == 1
+    assert all(b"import" in line for line in changed[0])
+    assert OFFICIAL.encode() not in after
+    module: dict[str, Any] = {}
+    exec(compile(after, str(file), "exec"), module)
+    assert isinstance(module["dag"], DAG)
+    assert module["dag"].tasks
+
+
+@pytest.fixture(scope="module")
+def official_python() -> str:
+    """The interpreter of an environment with the official provider."""
+    return official.python()
+
+
+@pytest.fixture(scope="module")
+def outcomes(
+    official_python: str, migrated_home: Path, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, dict[str, Any]]:
+    """What became of the DAGs with the official provider, and with this package."""
+    folder = tmp_path_factory.mktemp("side_by_side")
+    sides = {
+        "official": Side(official_python, folder / "official", migrates=False),
+        "here": Side(sys.executable, folder / "here", migrates=True),
+    }
+    with ExitStack() as stack:
+        running = [side.start(stack, migrated_home) for side in sides.values()]
+        for process in running:
+            process.wait(600)
+    return {name: side.outcomes() for name, side in sides.items()}
+
+
+@pytest.mark.real_clients
+def test_the_outcomes_are_those_of_the_official_provider(
+    outcomes: dict[str, dict[str, Any]],
+) -> None:
+    """The states and the XComs are equal, or docs/migrating.md has the difference."""
+    page = PAGE.read_text()
+    for words in LISTED.values():
+        assert words in page
+    found = list(rows(outcomes["official"], outcomes["here"]))
+    assert {dag for dag, *_ in found} == {file.stem for file in FILES}
+    for *task, differs in found:
+        assert set(filter(None, differs.split(", "))) <= LISTED.keys(), task
+
+
+@pytest.mark.real_clients
+def test_the_page_shows_the_outcomes(outcomes: dict[str, dict[str, Any]]) -> None:
+    """The table of docs/migrating.md is what was seen."""
+    seen = table(outcomes["official"], outcomes["here"])
+    shown = re.search(r"<!-- side by side -->\n(.*?)<!-- end -->", PAGE.read_text(), re.DOTALL)
+    assert shown is not None
+    assert shown[1].strip() == seen.strip(), seen
+
+
+BOTH = f"""\
+from datetime import datetime
+from airflow.providers.common.compat.sdk import DAG
+from {OFFICIAL}.operators.databricks import DatabricksSubmitRunOperator as Official
+from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator as Ours
+
+task = {{"notebook_task": {{"notebook_path": "/Shared/greet"}}, "existing_cluster_id": "c"}}
+with DAG("both", schedule=None, start_date=datetime(2024, 1, 1)) as dag:
+    for deferrable in (False, True):
+        for operator, name in ((Official, "official"), (Ours, "ours")):
+            operator(
+                task_id=f"{{name}}_{{deferrable}}",
+                json=task, deferrable=deferrable, polling_period_seconds=1,
+            )
+"""
+
+
+@pytest.mark.real_clients
+def test_both_packages_work_in_one_dag(
+    official_python: str, migrated_home: Path, tmp_path: Path
+) -> None:
+    """Both are installed in one Airflow; the connection is of the official type."""
+    packages, dags = tmp_path / "packages", tmp_path / "both"
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
+    subprocess.run(
+        [*install, "--no-build-isolation", "--target", str(packages), str(ROOT)], check=True
+    )
+    dags.mkdir()
+    (dags / "both.py").write_text(BOTH)
+    side = Side(official_python, tmp_path / "side", migrates=False, more_path=packages)
+    with ExitStack() as stack:
+        assert side.start(stack, migrated_home, dags).wait(300) == 0, side.log()
+    tasks = side.outcomes()["both"]["tasks"]
+    assert {task["state"] for task in tasks.values()} == {"success"}
+    values = {name: task["xcoms"].get("return_value") for name, task in tasks.items()}
+    assert values == {
+        "official_False": None,
+        "official_True": None,
+        "ours_False": "hello nobody",
+        "ours_True": "hello nobody",
+    }
