@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider import __version__
-from benchmarks import official
+from scripts import official
 
 pytestmark = pytest.mark.real_clients
 ROOT = Path(__file__).parents[2]
