@@ -29,7 +29,6 @@ from tests.helpers.responses import (
     OUTPUT,
     RUNNING,
     SUCCEEDED,
-    failed,
 )
 from tests.helpers.tasks import events, retrying, run_now, submit
 
@@ -292,14 +291,3 @@ def test_a_failed_run_that_the_official_provider_followed(
     server.will(FAILED, FAILED_OUTPUT)
     with pytest.raises(DatabricksRunFailedError):
         submit(deferrable=True).execute_complete(context, official_event("FAILED"))
-
-
-def test_a_run_that_the_official_provider_followed_is_repaired(
-    context: Any, server: ScriptedServer
-) -> None:
-    """``repair_run`` is the operator's own argument, and works as for its own runs."""
-    without_retries = answer({"job_id": 3, "settings": {}})
-    server.will(FAILED, without_retries, failed(), answer({"repair_id": 5}), SUCCEEDED, OUTPUT)
-    event = official_event("FAILED", repair_run=True)
-    assert run_now(repair_run=True).execute_complete(context, event) == "42"
-    assert [one.body["run_id"] for one in server.requests if one.path.endswith("repair")] == [7]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -275,6 +276,19 @@ def test_a_deferred_run_is_repaired(context: Any, server: ScriptedServer) -> Non
     (event,) = events(deferred.value.trigger)
     server.will(OUTPUT)
     assert run_now(repair_run=True).execute_complete(context, event) == "42"
+
+
+def test_a_run_that_the_official_provider_deferred_is_repaired(
+    context: Any, server: ScriptedServer
+) -> None:
+    """The event is that of its trigger: the DAG was migrated while the task was deferred."""
+    server.will(*FAILS, failed(), answer({"repair_id": 21}), REPAIRING, SUCCEEDED, OUTPUT)
+    state = {"life_cycle_state": "TERMINATED", "result_state": "FAILED", "state_message": ""}
+    event = {"run_id": 7, "run_page_url": "http://w/7", "run_state": json.dumps(state)}
+    event |= {"repair_run": True, "errors": []}
+    assert run_now(repair_run=True).execute_complete(context, event) == "42"
+    assert asked(server).count("runs/repair 7") == 1
+    assert "run-now" not in asked(server)
 
 
 def test_the_kill_of_a_task_cancels_a_run_under_repair(
