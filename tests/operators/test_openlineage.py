@@ -1,0 +1,192 @@
+"""OpenLineage's information in a launch. ``tests/real_clients`` has the same with its provider."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from airflow_jobs_provider.api.errors import InvalidRequestError
+from tests.fakes.scripted_server import ScriptedServer
+from tests.helpers.responses import LAUNCHED, RUNNING
+from tests.helpers.tasks import run_now, submit
+
+CLUSTER = {"spark_version": "15", "node_type_id": "n", "num_workers": 1, "spark_conf": {"a": "b"}}
+PROVIDER = "airflow.providers.openlineage"
+SPARK = "airflow.providers.common.compat.openlineage.utils.spark"
+
+
+def installed(monkeypatch: pytest.MonkeyPatch, **functions: Any) -> None:
+    """Install a provider that knows a task's names, in place of the one that is not here."""
+    macros = {
+        "lineage_run_id": lambda ti: f"run of {ti.task_id}",
+        "lineage_job_name": lambda ti: f"{ti.dag_id}.{ti.task_id}",
+        "lineage_job_namespace": lambda: "here",
+        "lineage_root_run_id": lambda _ti: "root run",
+        "lineage_root_job_name": lambda ti: ti.dag_id,
+        "lineage_root_job_namespace": lambda _ti: "there",
+    }
+    modules: dict[str, dict[str, Any]] = {
+        "": {},
+        ".conf": {"is_disabled": lambda: False},
+        ".plugins": {},
+        ".plugins.listener": {"get_openlineage_listener": object},
+        ".plugins.macros": {**macros, **functions},
+    }
+    for name, content in modules.items():
+        module = ModuleType(f"{PROVIDER}{name}")
+        vars(module).update(content)
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        if name.count(".") > 1:
+            parent, _, child = module.__name__.rpartition(".")
+            setattr(sys.modules[parent], child, module)
+    for kind in ("parent_job", "transport"):
+        monkeypatch.setattr(
+            f"{SPARK}.inject_{kind}_information_into_spark_properties",
+            lambda properties, context, kind=kind: {**properties, kind: context["ti"].task_id},
+        )
+
+
+def sent(server: ScriptedServer, context: Any, task: Any) -> Any:
+    """Return the request with which a task launches its run."""
+    server.will(LAUNCHED, RUNNING)
+    task.execute(context)
+    return server.requests[-2].body
+
+
+def parent_of(parameters: dict[str, str]) -> Any:
+    """Return the parent that parameters name."""
+    return json.loads(parameters["OPENLINEAGE_CONTEXT"])["parent"]
+
+
+@pytest.mark.parametrize("make", [submit, run_now])
+def test_without_the_provider(
+    context: Any, server: ScriptedServer, make: Any, logged: Callable[[], str]
+) -> None:
+    """The run is launched as it is, and the log says why."""
+    more = {"job_id": 3} if make is run_now else {}
+    more |= {"wait_for_termination": False, "openlineage_inject_parent_job_info": True}
+    body = sent(server, context, make(**more))
+    assert "OPENLINEAGE_CONTEXT" not in str(body)
+    assert "OpenLineage provider is not installed" in logged()
+
+
+def test_nothing_is_said_where_nothing_is_asked_for(
+    context: Any, server: ScriptedServer, logged: Callable[[], str]
+) -> None:
+    """It is off by default."""
+    sent(server, context, submit(wait_for_termination=False))
+    assert "OpenLineage" not in logged()
+
+
+def test_airflows_setting_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As for the official provider."""
+    monkeypatch.setenv("AIRFLOW__OPENLINEAGE__SPARK_INJECT_PARENT_JOB_INFO", "True")
+    assert submit().openlineage_inject_parent_job_info
+    assert not submit().openlineage_inject_transport_info
+    assert run_now(job_id=3).openlineage_inject_parent_job_info
+    given = run_now(job_id=3, openlineage_inject_parent_job_info=False)
+    assert not given.openlineage_inject_parent_job_info
+
+
+def test_a_flag_that_is_text() -> None:
+    """``"False"`` is true in Python."""
+    with pytest.raises(InvalidRequestError, match="openlineage_inject_parent_job_info"):
+        submit(openlineage_inject_parent_job_info="False")
+
+
+def test_a_submitted_run(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The notebook's parameters and the new cluster have the task; the arguments are unchanged."""
+    installed(monkeypatch)
+    task = submit(
+        existing_cluster_id=None,
+        new_cluster=CLUSTER,
+        wait_for_termination=False,
+        openlineage_inject_parent_job_info=True,
+        openlineage_inject_transport_info=True,
+    )
+    body = sent(server, context, task)
+    parent = parent_of(body["notebook_task"]["base_parameters"])
+    assert parent["run"] == {"runId": "run of etl"}
+    assert parent["job"]["name"] == "sales.etl"
+    assert parent["root"]["run"] == {"runId": "root run"}
+    assert parent["root"]["job"]["namespace"] == "there"
+    assert parent["root"]["job"]["facets"]["jobType"]["jobType"] == "DAG"
+    assert body["new_cluster"]["spark_conf"] == {"a": "b", "parent_job": "etl", "transport": "etl"}
+    assert task.new_cluster == CLUSTER
+
+
+@pytest.mark.parametrize(
+    ("conf", "job_type"),
+    [
+        ({}, "DAG"),
+        ({"openlineage": {"parentRunId": "no uuid"}}, "DAG"),
+        ({"openlineage": {"parentRunId": "ROOT", "rootParentJobType": {"jobType": "X"}}}, "X"),
+        ({"openlineage": {"parentRunId": "ROOT"}}, None),
+    ],
+)
+def test_a_dag_run_with_a_root_of_its_own(
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    conf: dict[str, Any],
+    job_type: str | None,
+) -> None:
+    """Another run has triggered the DAG run: the root is of that run's kind."""
+    installed(monkeypatch)
+    if inherited := conf.get("openlineage"):
+        names = {"parentJobNamespace": "n", "parentJobName": "j"}
+        root_id = inherited["parentRunId"].replace("ROOT", "019b76da-a800-79a0-a2ed-5b45c17f6875")
+        conf = {"openlineage": {**inherited, **names, "parentRunId": root_id}}
+    context["dag_run"] = type("DagRun", (), {"conf": conf})()
+    task = run_now(job_id=3, wait_for_termination=False, openlineage_inject_parent_job_info=True)
+    body = sent(server, context, task)
+    facets = parent_of(body["job_parameters"])["root"]["job"].get("facets", {})
+    assert facets.get("jobType", {}).get("jobType") == job_type
+
+
+def test_a_fault_of_the_provider(
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+) -> None:
+    """The run is launched without; the cluster's part is not lost with the parameters' part."""
+
+    def fail(_ti: Any) -> str:
+        raise RuntimeError("no such task instance")
+
+    installed(monkeypatch, lineage_run_id=fail)
+    body = sent(
+        server,
+        context,
+        submit(
+            existing_cluster_id=None,
+            new_cluster=CLUSTER,
+            wait_for_termination=False,
+            openlineage_inject_parent_job_info=True,
+        ),
+    )
+    assert "OPENLINEAGE_CONTEXT" not in str(body)
+    assert body["new_cluster"]["spark_conf"]["parent_job"] == "etl"
+    assert "no such task instance" in logged()
+
+
+def test_a_disabled_provider(
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+) -> None:
+    """The same as none."""
+    installed(monkeypatch)
+    monkeypatch.setattr(sys.modules[f"{PROVIDER}.conf"], "is_disabled", lambda: True)
+    task = run_now(job_id=3, wait_for_termination=False, openlineage_inject_parent_job_info=True)
+    assert "job_parameters" not in sent(server, context, task)
+    assert "OpenLineage is disabled" in logged()
