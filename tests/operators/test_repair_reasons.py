@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, TaskDeferred
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
 from tests.helpers.responses import (
     LAUNCHED,
@@ -176,3 +181,43 @@ def test_settings_that_the_pinned_version_lacks(
     with pytest.raises((AirflowFailException, AirflowException), match="100"):
         task.execute(context)
     assert server.requests == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_job_that_its_new_settings_mend(
+    tmp_path: Path, context: Any, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    """In the local workspace: the repaired run uses them, and the job keeps them."""
+    (tmp_path / "job.py").write_text("import sys\nassert sys.argv[1:] == ['good']")
+    task = {"python_file": "/job.py", "parameters": ["bad"]}
+    settings = {"existing_cluster_id": "c", "spark_python_task": task}
+    mended = {"spark_python_task": {**task, "parameters": ["good"]}}
+    with LocalWorkspace(tmp_path) as workspace:
+        connection = {"conn_type": "databricks_jobs", "host": workspace.url}
+        connection["password"] = workspace.token
+        monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+        hook = DatabricksJobsHook()
+        job_id = hook.create_job({"name": "job", **settings})
+        arguments = {
+            "job_id": job_id,
+            "repair_run": True,
+            "databricks_repair_reason_new_settings": {"Workload failed": mended},
+            "deferrable": deferrable,
+        }
+        operator = run_now(**arguments)
+        step: Callable[[], Any] = partial(operator.execute, context)
+        while True:
+            try:
+                step()
+            except TaskDeferred as deferred:
+                trigger: Any = deferred.trigger
+                (event,) = events(trigger)
+                resumed = deferred.kwargs or {}
+                operator = run_now(**arguments)
+                step = partial(operator.execute_complete, context, event, **resumed)
+            else:
+                break
+        assert operator.run_id is not None
+        assert hook.get_latest_repair_id(operator.run_id) is not None
+        assert hook.get_job(job_id)["settings"]["spark_python_task"]["parameters"] == ["good"]
