@@ -31,6 +31,9 @@ MOVED: Mapping[str, Mapping[str, str]] = {
         ),
         "airflow_jobs_provider.operators.jobs",
     ),
+    f"{OFFICIAL}.operators.databricks_workflow": {
+        "DatabricksWorkflowTaskGroup": "airflow_jobs_provider.operators.jobs"
+    },
     f"{OFFICIAL}.exceptions": {"DatabricksApiError": "airflow_jobs_provider.exceptions"},
     f"{OFFICIAL}.hooks.databricks": dict.fromkeys(
         ("DatabricksHook", "RunLifeCycleState", "RunState"), "airflow_jobs_provider.hooks.jobs"

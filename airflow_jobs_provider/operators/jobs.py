@@ -18,6 +18,7 @@ from airflow_jobs_provider.operators.notebook import DatabricksNotebookOperator
 from airflow_jobs_provider.operators.run_now import DatabricksRunNowOperator
 from airflow_jobs_provider.operators.submit_run import DatabricksSubmitRunOperator
 from airflow_jobs_provider.operators.task import DatabricksTaskOperator
+from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "DatabricksRunNowOperator",
     "DatabricksSubmitRunOperator",
     "DatabricksTaskOperator",
+    "DatabricksWorkflowTaskGroup",
 ]
 
 # The names under which the official provider's module has the keys of XComs.

@@ -27,7 +27,12 @@ if TYPE_CHECKING:
 
     from airflow_jobs_provider.api.endpoints import Call
     from airflow_jobs_provider.api.schema.types import NewCluster
-    from airflow_jobs_provider.operators.arguments import Flag, Number, StructureOf, Text
+    from airflow_jobs_provider.operators.arguments import (
+        Flag,
+        Number,
+        StructureOf,
+        Text,
+    )
 
 __all__ = ["RUN_IF", "DatabricksTaskBaseOperator", "default_task_key", "without_empty"]
 
@@ -109,6 +114,11 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         if self._task_key and len(self._task_key) <= MAX_TASK_KEY_LENGTH:
             return self._task_key
         return default_task_key(self.dag_id, self.task_id)
+
+    @property
+    def databricks_run_id(self) -> int | None:
+        """The same as :attr:`run_id`, under its name in the official provider."""
+        return self.run_id
 
     def task_definition(self) -> dict[str, Any]:
         """Return the task: its kind, libraries and time limit, without key, cluster and retries."""

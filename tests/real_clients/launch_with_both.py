@@ -17,7 +17,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG
-from airflow.providers.databricks.operators import databricks as official
+from airflow.providers.databricks.operators import (  # type: ignore[import-not-found]
+    databricks as official,
+)
 
 from airflow_jobs_provider.operators import jobs as ours
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
