@@ -40,7 +40,8 @@ from airflow_jobs_provider.api.errors import CredentialsError, InvalidSettingsEr
 from airflow_jobs_provider.api.proxies import Proxies
 from airflow_jobs_provider.api.text import is_true
 from airflow_jobs_provider.api.versions import API_VERSIONS
-from airflow_jobs_provider.hooks.authentication import ConnectionFields, choose_credentials
+from airflow_jobs_provider.hooks.authentication import choose_credentials
+from airflow_jobs_provider.hooks.connection_fields import ConnectionFields
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection

@@ -14,7 +14,8 @@ import pytest
 from airflow_jobs_provider.api.auth.sdk.identity_client import Transport
 from airflow_jobs_provider.api.errors import CredentialsError
 from airflow_jobs_provider.api.proxies import Proxies
-from airflow_jobs_provider.hooks.authentication import ConnectionFields, choose_credentials
+from airflow_jobs_provider.hooks.authentication import choose_credentials
+from airflow_jobs_provider.hooks.connection_fields import ConnectionFields
 from tests.fakes.fake_service import FakeService
 from tests.fakes.identity import Identity
 

@@ -141,6 +141,6 @@ class AzureIdentityCredentials(CachedCredentials):
         if is_outage:
             return TokenUnavailableError(f"no token can be fetched now: {self.description}: {text}")
         return TokenRefusedError(
-            f"a token is refused: {self.description}: {text}. Check the identity and its "
+            f"a token is refused ({self.description}): {text}. Check the identity and its "
             "permissions in the workspace"
         )

@@ -64,11 +64,13 @@ class IdentityClient:
     """Sends requests to identity services.
 
     :param transport: how.
+    :param description: the method and the principal, for messages.
     :param advice: what to check if a token is refused.
     """
 
-    def __init__(self, transport: Transport, advice: str) -> None:
+    def __init__(self, transport: Transport, description: str, advice: str) -> None:
         self.transport = transport
+        self._description = description
         self._advice = advice
 
     def get(self, url: str) -> dict[str, Any]:
@@ -148,7 +150,7 @@ class IdentityClient:
             raise error_from_response(status, received, data)
         if status >= 500 or status == 408 or code in _OUTAGE_CODES or is_success(status):
             raise TokenUnavailableError(f"no token can be fetched now: {text}", host=origin.host)
-        parts = [f"a token is refused: {text}", advice or self._advice]
+        parts = [f"a token is refused ({self._description}): {text}", advice or self._advice]
         if abs(skew) >= _NOTABLE_SKEW_SECONDS:
             where = "behind" if skew > 0 else "ahead of"
             parts.append(

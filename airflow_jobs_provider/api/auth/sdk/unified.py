@@ -84,7 +84,7 @@ class UnifiedCredentials(CachedCredentials):
         strategies = require(f"{_PACKAGE}.strategies", method=self._description, install=_INSTALL)
         config = require(f"{_PACKAGE}.config", method=self._description, install=_INSTALL)
         hide_debug_logs("databricks.sdk", "google", "urllib3")
-        client = IdentityClient(self._transport, self._advice)
+        client = IdentityClient(self._transport, self._description, self._advice)
         source = self._subject_token
         failure: JobsAPIError
         try:
