@@ -166,7 +166,7 @@ def test_bad_deletes(api: Api, path: str) -> None:
 
 
 def test_upload_as_a_form(api: Api) -> None:
-    """The official SDK uploads a file as a form, not as JSON."""
+    """The official SDK uploads a file as a form, not as JSON, and downloads it as it is."""
     url = f"{api.workspace.url}/api/2.0/workspace/import"
     fields = {"path": "/uploaded.py", "format": "AUTO", "overwrite": "true"}
     for _ in range(2):
@@ -174,6 +174,8 @@ def test_upload_as_a_form(api: Api) -> None:
         answer = api.session.post(url, files=files, data=fields, timeout=30)
         assert answer.status_code == 200, answer.text
     assert export(api, "/uploaded") == SOURCE
+    direct = send(api, "GET", "export", path="/uploaded", direct_download="true")
+    assert direct.content == SOURCE.encode()
     large = {"content": b"x" * (10 * 1024 * 1024)}
     refused = api.session.post(url, files=large, data=fields, timeout=30)
     assert error(refused) == (400, "MALFORMED_REQUEST")

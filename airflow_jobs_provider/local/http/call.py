@@ -53,4 +53,5 @@ class Call:
         )
 
 
-Endpoint = Callable[[Call], Awaitable[dict[str, Any]]]
+# The answer: JSON, or the content of a file as it is.
+Endpoint = Callable[[Call], Awaitable[dict[str, Any] | bytes]]

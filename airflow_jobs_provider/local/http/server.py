@@ -204,7 +204,10 @@ class Server:
             if request.method == "GET":
                 data = {**checks.as_query(data), **request.query}
             data = {**data, **request.match_info}
-            return web.json_response(await endpoint(Call(self._service, version, data)))
+            answer = await endpoint(Call(self._service, version, data))
+            if isinstance(answer, bytes):
+                return web.Response(body=answer, content_type="application/octet-stream")
+            return web.json_response(answer)
 
         return handle
 

@@ -237,11 +237,14 @@ async def import_object(call: Call) -> dict[str, Any]:
     )
 
 
-async def export_object(call: Call) -> dict[str, Any]:
-    """Export: the content of a notebook or a file, in base64."""
+async def export_object(call: Call) -> dict[str, Any] | bytes:
+    """Export: the content of a notebook or a file, in base64, or as it is ("direct_download")."""
     export_format = _one_of(call.data, "format", _EXPORT_FORMATS, default="SOURCE")
     objects, path = _Objects(call.service.root), _path(call)
+    direct = checks.read_flag(call.data, "direct_download")
     content, kind = await asyncio.to_thread(objects.export_object, path, export_format)
+    if direct:
+        return content
     return {"content": base64.b64encode(content).decode(), "file_type": kind}
 
 
