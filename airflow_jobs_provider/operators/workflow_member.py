@@ -150,6 +150,23 @@ class WorkflowMemberOperator(LaunchRunOperator):
                 return None
             return self._follow_member(context)
 
+    def execute_complete(
+        self, context: Context, event: dict[str, Any], *args: Any, **kwargs: Any
+    ) -> Any:
+        """Resume after the end of a run of the task's own; see the base class.
+
+        :param context: the task's context.
+        :param event: the trigger's event.
+        :param args: what the base class takes.
+        :param kwargs: what the base class takes.
+        """
+        self.execution_context = context
+        return super().execute_complete(context, event, *args, **kwargs)
+
+    def _user_token(self) -> None:
+        """Return None: the operators for one task take no token."""
+        return
+
     def execute_complete_in_workflow(
         self,
         context: Context,

@@ -85,8 +85,8 @@ class Airflow:
         found: dict[str, Any] = self.xcoms["etl.launch", f"{KEY_PREFIX}etl.{key}"]
         return found
 
-    def execute(self, try_number: int = 1, max_tries: int = 0) -> Any:
-        """Execute an attempt of ``etl.a``."""
+    def execute(self, try_number: int = 1, max_tries: int = 0, *, resume: Any = None) -> Any:
+        """Execute an attempt of ``etl.a``, or resume it after it has deferred."""
         operator = self.group.members()[0]
         ti = SimpleNamespace(
             dag_id="sales",
@@ -103,6 +103,9 @@ class Airflow:
             ),
         )
         context: Any = {"ti": ti, "params": {}, "dag_run": None, "task": operator}
+        if resume is not None:
+            deferred, event = resume
+            return getattr(operator, deferred.method_name)(context, event, **deferred.kwargs)
         return operator.execute(context)
 
     @property
@@ -316,6 +319,26 @@ def test_a_run_that_cannot_be_repaired(
     server.will(*alone)
     assert cleared.execute(3, 2) == "42"
     assert len(server.requests) == requests + 3
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_a_deferred_task_is_resumed(
+    is_alone: bool, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """In the group with its own task run, alone with its own run; each in another process."""
+    airflow = Airflow(monkeypatch, deferrable=True)
+    airflow.record("a", reported=50, max_tries=0, is_alone=is_alone)
+    if is_alone:
+        server.will(answer({"run_id": 200}), answer({**run("RUNNING"), "run_id": 200}))
+    else:
+        server.will(whole("RUNNING", *RERUN))
+    with pytest.raises(TaskDeferred) as deferred:
+        airflow.execute(2, 1)
+    assert getattr(deferred.value.trigger, "run_id", None) == 200
+    again = Airflow(monkeypatch, deferrable=True)
+    server.will(OUTPUT)
+    event = {"run": {**run("TERMINATED", "SUCCESS"), "run_id": 200}}
+    assert again.execute(2, 1, resume=(deferred.value, event)) == "42"
 
 
 def test_a_task_that_is_excluded_is_skipped(cleared: Airflow, server: ScriptedServer) -> None:
