@@ -286,7 +286,11 @@ class WorkflowMemberOperator(LaunchRunOperator):
         before = _attempts_until(run, self.databricks_task_key, record.reported)
         if task is not None:
             self._identified(context, run, task)
-            if not RunState.from_run(task).is_terminal and self._may_defer(context):
+            state = RunState.from_run(task)
+            # A failed attempt is not the end where the service may retry it.
+            may_be_retried = self.service_retries() != 0 and not RunState.from_run(run).is_terminal
+            is_open = not state.is_terminal or (may_be_retried and not state.is_successful)
+            if is_open and self._may_defer(context):
                 self._defer_until_member_ended(context, task, before)
 
         def on_event(event: Event) -> None:

@@ -20,12 +20,13 @@ from airflow.providers.common.compat.sdk import (
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.workflow_records import KEY_PREFIX
 from airflow_jobs_provider.api.workflows.job_definitions import definition_digest
+from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
 from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
 from airflow_jobs_provider.operators.workflow_launch import DEFINITION_KEY
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
-from tests.helpers.responses import OUTPUT, run
+from tests.helpers.responses import FAILED_OUTPUT, OUTPUT, run
 
 KEYS = ("a", "b", "c")
 CLUSTER = {"spark_version": "15.4.x-scala2.12", "node_type_id": "i3.xlarge", "num_workers": 1}
@@ -349,6 +350,22 @@ def test_a_task_that_is_excluded_is_skipped(cleared: Airflow, server: ScriptedSe
     with pytest.raises(AirflowSkipException):
         cleared.execute()
     assert cleared.recorded("a")["reported"] == 100
+
+
+@pytest.mark.parametrize(("retries", "waits"), [(0, False), (2, True)])
+def test_a_failed_attempt_that_the_service_may_retry(
+    retries: int,
+    waits: bool,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    context: Any,
+) -> None:
+    """A task waits for the next attempt in the triggerer, too."""
+    airflow = Airflow(monkeypatch, deferrable=True, max_retries=retries)
+    going_on = whole("RUNNING", task("a", 100, "TERMINATED", "FAILED"))
+    server.will(going_on, going_on, FAILED_OUTPUT)
+    with pytest.raises(TaskDeferred if waits else DatabricksRunFailedError):
+        airflow.execute()
 
 
 def test_without_a_launched_run(cleared: Airflow) -> None:
