@@ -118,8 +118,12 @@ def ensure_job(
         for job in jobs:
             if _claimed_for(job, clock()) or (yield from _is_active(job["job_id"])):
                 continue
-            claim = f"[airflow claim {digest} by {nonce} at {clock():.3f}]"
-            if (yield from _claim(job, claim)):
+            claimed_at = clock()
+            claim = f"[airflow claim {digest} by {nonce} at {claimed_at:.3f}]"
+            # Not where others may take the claim for expired soon.
+            if (yield from _claim(job, claim)) and (
+                clock() - claimed_at < CLAIM_EXPIRES_SECONDS / 2
+            ):
                 log.info("Resetting job %s, %r: its definition has changed.", job["job_id"], name)
                 yield from _reset(job["job_id"], defined)
             # Look at the jobs anew: another caller may have claimed this one, or reset it since.
