@@ -186,6 +186,18 @@ def _default(world: World) -> dict[str, Any]:
     return world.on_azure(use_default_azure_credential=True)
 
 
+def _workload_identity(world: World) -> dict[str, Any]:
+    world.identity.entra.federated.add("kubernetes")
+    account, audience = "system:serviceaccount:airflow:default", "api://AzureADTokenExchange"
+    token = world.identity.issuer.issue("kubernetes", account, audience)
+    world.environment(
+        AZURE_TENANT_ID=TENANT,
+        AZURE_CLIENT_ID=CLIENT,
+        AZURE_FEDERATED_TOKEN_FILE=world.file("azure/token", token.value),
+    )
+    return world.on_azure(use_default_azure_credential=True)
+
+
 POD_TOKEN = "secret-token-of-the-pod"
 
 
@@ -404,6 +416,14 @@ METHODS: tuple[LoginMethod, ...] = (
         "default Azure credential.*AADSTS7000215",
         _expired_secret,
         "AADSTS7000222.*expired",
+    ),
+    LoginMethod(
+        "azure_workload_identity",
+        _workload_identity,
+        _entra,
+        lambda world: world.identity.entra.federated.clear(),
+        "default Azure credential.*AADSTS70021",
+        keeps_secret=(),
     ),
     LoginMethod(
         "federated_k8s",

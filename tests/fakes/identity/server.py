@@ -92,14 +92,6 @@ class Identity:
         self.unknown.append(request)
         return Response({"error_code": "ENDPOINT_NOT_FOUND", "message": request.path}, 404)
 
-    def forget(self) -> None:
-        """Forget requests and faults; clients and tokens stay."""
-        self.unknown.clear()
-        for endpoint in self.endpoints:
-            endpoint.requests.clear()
-            endpoint.faults.clear()
-            endpoint.fault = None
-
 
 class IdentityServer:
     """Serves the endpoints. Use it as a context manager.

@@ -30,12 +30,7 @@ EXPIRED = {
 
 
 class Discovery(Endpoint):
-    """``/.well-known/databricks-config`` and the document that names the token endpoint.
-
-    :ivar has_host_metadata: whether the first of the two exists.
-    """
-
-    has_host_metadata = True
+    """``/.well-known/databricks-config`` and the document that names the token endpoint."""
 
     def __init__(self, issuer: TokenIssuer, base_url: Callable[[], str]) -> None:
         super().__init__(issuer)
@@ -52,8 +47,6 @@ class Discovery(Endpoint):
         """Return the document."""
         oidc = f"{self._base_url()}/oidc"
         if request.path.startswith("/.well-known/"):
-            if not self.has_host_metadata:
-                return Response({"error_code": "NOT_FOUND", "message": "Not found"}, 404)
             return Response({"oidc_endpoint": oidc, "workspace_id": "1234567890123456"})
         return Response(
             {
@@ -161,14 +154,7 @@ class LoginPage(Endpoint):
 
 
 class Me(Endpoint):
-    """``/api/2.0/preview/scim/v2/Me``: who the caller is.
-
-    :ivar refusal: of a request that carries no valid token.
-    """
-
-    def __init__(self, issuer: TokenIssuer, expired: str = "403") -> None:
-        super().__init__(issuer)
-        self.expired = expired
+    """``/api/2.0/preview/scim/v2/Me``: who the caller is."""
 
     def serves(self, request: Request) -> bool:
         """Return whether the caller asks who it is."""
@@ -176,7 +162,7 @@ class Me(Endpoint):
 
     def answer(self, request: Request) -> Response:
         """Return the caller's name."""
-        refusal = bearer_refusal(self.issuer, request, self.expired)
+        refusal = bearer_refusal(self.issuer, request)
         if refusal is not None:
             return refusal
         subject = self.issuer.issued[request.bearer].subject

@@ -29,7 +29,7 @@ _TEXT_LENGTH = 600
 _OUTAGE = re.compile(
     r"HTTP Error: (5\d\d|429)|temporarily_unavailable|server_error|timed out|Failed to resolve"
     r"|Connection (refused|reset|aborted)|Max retries exceeded|Unable to connect to proxy"
-    r"|Remote end closed|Expecting value"  # no response, or one that is no JSON
+    r"|Remote end closed|Expecting value|Unexpected response|<html"  # none, or one that is no JSON
 )
 _NO_ANSWER = re.compile(
     r"no response from the IMDS endpoint(?!\.? *Token request error)"
