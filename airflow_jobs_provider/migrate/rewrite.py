@@ -203,13 +203,14 @@ class _Plan(cst.CSTVisitor):
             self._report(node, Kind.STAYS, f"{module}: nothing of it is in this package")
             return _ModuleMove()
         moving: list[tuple[cst.Attribute, str]] = []
-        is_needed = False
+        is_needed = has_members = False
         for chain in self._chains(node, bound):
             use = _member(chain, bound)
             if use is None:
                 # As airflow.DAG through "import airflow.providers...", or the module as a value.
                 is_needed |= not self._is_imported_elsewhere(full_name(chain), alias)
                 continue
+            has_members = True
             member = use.attr.value
             target = self._target(module, member)
             if target is None:
@@ -220,7 +221,7 @@ class _Plan(cst.CSTVisitor):
             self._report(use, Kind.MOVES, f"{member} to {target}")
             self.uses.add(member, [chain])
         if not moving:
-            if not any(finding.line == self._line(node) for finding in self.findings):
+            if not has_members:
                 text = f"{module}: no use of it was found that this tool could change"
                 self._report(node, Kind.CHECK, text)
             return _ModuleMove()
@@ -240,7 +241,8 @@ class _Plan(cst.CSTVisitor):
     def _chains(self, node: cst.CSTNode, bound: str) -> Iterator[cst.CSTNode]:
         """Return the longest dotted expressions that begin with the name that an import binds."""
         scope = self._scopes.get(node)
-        assert isinstance(scope, Scope)
+        if not isinstance(scope, Scope):
+            return
         root = bound.partition(".")[0]
         seen: set[cst.CSTNode] = set()
         for assignment in scope.assignments:
