@@ -27,6 +27,15 @@ _UNKNOWN_LIFETIME_SECONDS = 300.0
 _ENDLESS = ("pat", "basic")
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
 _ERROR_LENGTH = 600
+# Those that the SDK marks as sensitive.
+_SECRET_FIELDS = (
+    "azure_client_secret",
+    "client_secret",
+    "google_credentials",
+    "metadata_service_url",
+    "password",
+    "token",
+)
 
 
 class UnifiedCredentials(CachedCredentials):
@@ -112,9 +121,9 @@ class UnifiedCredentials(CachedCredentials):
             if isinstance(cause, JobsAPIError):
                 return cause
         text = " ".join(_TOKEN.sub("***", str(error)).split())[:_ERROR_LENGTH]
-        for value in self._fields.values():
-            if isinstance(value, str) and len(value) >= 8:
-                text = text.replace(value, "***")
+        for name in _SECRET_FIELDS:
+            if secret := str(self._fields.get(name) or ""):
+                text = text.replace(secret, "***")
         if any(_is_outage(one) for one in causes):
             return TokenUnavailableError(f"no token can be fetched now: {text}")
         return TokenRefusedError(f"{self._description}: {text}. {self._advice}")
