@@ -41,7 +41,8 @@ QUICK = not slow and not standalone and not distributed and not real_clients
 # The folders of the tests that Airflow's version can make a difference to.
 TESTS_WITH_AIRFLOW = $(addprefix tests/,airflow_compat decorators hooks operators package sensors \
 	triggers) $(addprefix --ignore=tests/,package/test_fuzz.py triggers/polling)
-# The lines besides 3.3, on which all other targets run. Whole DAGs run on those of STANDALONE_LINES.
+# The lines besides 3.3, on which all other targets run. All whole DAGs run on those of STANDALONE_LINES,
+# those of one test module on the others.
 AIRFLOW_LINES = 2.11 3.0 3.1 3.2
 STANDALONE_LINES = 2.11 3.0
 # The Pythons on which the quick tests can be run beside the one that is found first.
@@ -107,7 +108,8 @@ test-real-clients: venv-dev
 $(TEST_AIRFLOW): test-airflow-%:
 	@sh scripts/venv.sh .venv-$* $* dev
 	.venv-$*/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" $(PYTEST_OLDER) \
-		$(TESTS_WITH_AIRFLOW) $(if $(filter $*,$(STANDALONE_LINES)),tests/end_to_end) $(PYTEST_ARGS)
+		$(TESTS_WITH_AIRFLOW) tests/end_to_end$(if $(filter $*,$(STANDALONE_LINES)),,/test_failures.py) \
+		$(PYTEST_ARGS)
 
 $(TEST_PYTHON): test-python-%:
 	@sh scripts/venv.sh .venv-py$* 3.3 dev $*

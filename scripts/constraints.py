@@ -25,7 +25,12 @@ PYTHONS = ("3.11", "3.12", "3.13")
 HELD_EVERYWHERE = ("soupsieve<3",)
 # Airflow 3.0 names no upper bounds, but its execution API answers 422 to every task with the
 # FastAPI and cadwyn of later years.
-HELD = {"3.0": ("fastapi==0.116.1", "cadwyn==5.4.4")}
+# Airflow 3.2 cannot make that API with them, either. Its tasks and triggerer lose the services of
+# the API in their own process with svcs 26, which ends them when the object of the API is dropped.
+HELD = {
+    "3.0": ("fastapi==0.116.1", "cadwyn==5.4.4"),
+    "3.2": ("fastapi==0.136.3", "cadwyn==7.0.0", "svcs==25.1.0"),
+}
 
 
 def pins(freeze: Iterable[str]) -> dict[str, str]:
