@@ -8,6 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from scripts.airflow_env import ROOT
+
+# The environment of a DAG run in whose log Airflow masks no secret, so that the package has to.
+UNMASKED = {
+    "AIRFLOW__CORE__HIDE_SENSITIVE_VAR_CONN_FIELDS": "False",
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+    "PYTHONPATH": str(ROOT),
+}
 STARTS = re.compile(r"\[DAG TEST\] starting task_id=(\S+)")
 
 

@@ -9,8 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.end_to_end.dag_run import DagRun, RunDag
-from tests.end_to_end.test_secrets import UNMASKED
+from tests.end_to_end.dag_run import UNMASKED, DagRun, RunDag
 from tests.fakes.fake_service import Plan
 from tests.fakes.identity import Certificates
 from tests.helpers.login_methods import METHODS, served_world

@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from scripts.airflow_env import ROOT
-from tests.end_to_end.dag_run import DagRun, RunDag
+from tests.end_to_end.dag_run import UNMASKED, DagRun, RunDag
 from tests.fakes.fake_service import FAULTS, LAUNCHES, FakeService, Plan, Seen
 from tests.fakes.scripted_server import ScriptedServer
 from tests.helpers.broken_responses import ANSWERS
@@ -30,12 +29,6 @@ SECRETS = {
 BASIC = base64.b64encode(f"{USER}:{SECRETS['user_and_password']}".encode()).decode()
 FAILING_JOB = 13
 ENDPOINTS = (*LAUNCHES, "runs/get", "runs/get-output")
-# Airflow masks what it knows to be secret. Here it does not, so that nothing hides behind it.
-UNMASKED = {
-    "AIRFLOW__CORE__HIDE_SENSITIVE_VAR_CONN_FIELDS": "False",
-    "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
-    "PYTHONPATH": str(ROOT),
-}
 
 
 @pytest.fixture(scope="module")
