@@ -118,7 +118,7 @@ def measure(
             environment = {**os.environ, "AIRFLOW_HOME": home, "PYTHONPATH": str(ROOT)}
             try:
                 driven = subprocess.run(
-                    [python, str(ROOT / "benchmarks" / "drive_triggers.py")],
+                    [python, "-m", "benchmarks.drive_triggers"],
                     input=json.dumps(wish),
                     capture_output=True,
                     text=True,

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from benchmarks.drive_triggers import Collections, Turns
+from tests.helpers.loop_measures import Collections, Turns
 
 BEAT_SECONDS = 0.005
 

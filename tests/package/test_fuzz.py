@@ -193,7 +193,7 @@ CALLS: list[endpoints.Call[Any]] = [
 ]
 
 
-@examples(60)
+@examples(50)
 @given(
     call=st.sampled_from(CALLS),
     status=statuses,
@@ -286,7 +286,7 @@ class Steps:
 
 
 @pytest.mark.parametrize("name", WORKFLOWS)
-@examples(60)
+@examples(50)
 @given(data=st.data())
 def test_workflows(name: str, data: st.DataObject) -> None:
     """What was checked once can be relied on: nothing that uses answers fails over one."""

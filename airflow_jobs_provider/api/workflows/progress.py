@@ -60,11 +60,11 @@ class RunProgress:
         self._log = log
         self._repeat_seconds = repeat_seconds
         self._clock = clock
-        self._states: tuple[str, str | None] | None = None
+        self._states: tuple[str, str] | None = None
         if known_life_cycle_state is not None:
-            self._states = (known_life_cycle_state, None)
+            self._states = (known_life_cycle_state, "")
         self._since = self._last_line = clock()
-        self._unknown: set[tuple[str, str | None]] = set()
+        self._unknown: set[tuple[str, str]] = set()
 
     @property
     def life_cycle_state(self) -> str | None:

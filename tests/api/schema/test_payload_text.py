@@ -19,7 +19,7 @@ PAYLOAD: dict[str, Any] = {"a": [1, 2.5, None, True], "it's": {'"': "ä\n\\ {1: 
 PLAIN = {
     *("name", "description", "existing_cluster_id", "run_name", "idempotency_token"),
     *("timeout_seconds", "max_retries", "min_retry_interval_millis", "max_concurrent_runs"),
-    *("retry_on_timeout", "job_id", "job_name"),
+    *("retry_on_timeout", "job_id", "job_name", "performance_target"),
 }
 
 
