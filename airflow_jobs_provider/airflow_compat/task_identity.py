@@ -94,6 +94,11 @@ class TaskAttempt:
         )
 
     @property
+    def attempts_before_clear(self) -> int:
+        """Number of attempts before the task was last cleared; 0 if it was not cleared."""
+        return max(0, self.try_number - self.attempt_index - 1)
+
+    @property
     def has_retry_left(self) -> bool:
         """Whether Airflow retries the task if this attempt fails."""
         return self.try_number <= self.max_tries

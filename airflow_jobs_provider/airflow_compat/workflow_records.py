@@ -35,12 +35,14 @@ class TaskRecord:
     :ivar max_tries: Airflow's ``max_tries`` in that attempt, which a clear changes.
     :ivar wants_rerun_of: the task run that an attempt has found, and that has to run again.
     :ivar is_alone: whether the task runs outside the group's run, since that cannot be repaired.
+    :ivar try_number: the number of the attempt that has recorded this; 0 for none.
     """
 
     reported: int | None = None
     max_tries: int | None = None
     wants_rerun_of: int | None = None
     is_alone: bool = False
+    try_number: int = 0
 
 
 class WorkflowRecords:
@@ -66,11 +68,13 @@ class WorkflowRecords:
             TaskRecord(), **{name: value for name, value in found.items() if name in known}
         )
 
-    def write(self, task_id: str, record: TaskRecord) -> None:
-        """Store the record of a task."""
+    def write(self, task_id: str, record: TaskRecord) -> TaskRecord:
+        """Store the record of the attempt's own task with the attempt's number, and return it."""
+        written = replace(record, try_number=self._attempt.try_number)
         airflow_line().write_xcom(
-            self._attempt, self._launch_task_id, KEY_PREFIX + task_id, asdict(record)
+            self._attempt, self._launch_task_id, KEY_PREFIX + task_id, asdict(written)
         )
+        return written
 
     def states(self, task_ids: Iterable[str]) -> dict[str, str | None]:
         """Return the states of tasks in the group, by task id."""

@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.endpoints import Call
     from airflow_jobs_provider.api.workflows.launch import Launched
 
-__all__ = ["DEFINITION_KEY", "DatabricksWorkflowLaunchOperator"]
+__all__ = ["DEFINITION_KEY", "WAS_CLEARED_KEY", "DatabricksWorkflowLaunchOperator"]
 
 # XCom of the launching task: the digest of the definition that the run was launched with.
 DEFINITION_KEY = "databricks_definition"
+# XCom of the launching task: True if it was cleared before, so that the run is not the first one.
+WAS_CLEARED_KEY = "databricks_was_cleared"
 _RUN_PARAMETERS = ("jar_params", "notebook_params", "python_params", "spark_submit_params")
 
 
@@ -120,11 +122,19 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
 
         :param context: the context of any task of the group.
         """
-        ti = context["ti"]
-        digest: str | None = ti.xcom_pull(
-            task_ids=self.task_id, key=DEFINITION_KEY, map_indexes=ti.map_index
-        )
+        digest: str | None = self._own_xcom(context, DEFINITION_KEY)
         return digest
+
+    def was_cleared(self, context: Context) -> bool:
+        """Return whether this task was cleared before it launched the group's run.
+
+        :param context: the context of any task of the group.
+        """
+        return bool(self._own_xcom(context, WAS_CLEARED_KEY))
+
+    def _own_xcom(self, context: Context, key: str) -> Any:
+        ti = context["ti"]
+        return ti.xcom_pull(task_ids=self.task_id, key=key, map_indexes=ti.map_index)
 
     def rendered_for(self, member: DatabricksTaskBaseOperator) -> Any:
         """Return this operator with its templates rendered, for a task that runs alone.
@@ -155,7 +165,9 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         from airflow_jobs_provider.api.states import RunState, RunStatus
 
         executions = self._begin(context)
-        self._push(context, xcoms_at_start(self._attempt))
+        was_cleared = self._attempt.attempts_before_clear > 0
+        cleared = {WAS_CLEARED_KEY: True} if was_cleared else {}
+        self._push(context, {**xcoms_at_start(self._attempt), **cleared})
         with airflow_exceptions(), executions.watching(self):
             launched = self._launch(context, first_attempt_index=0)
             if RunState.from_run(launched.run).status is RunStatus.SKIPPED:

@@ -9,8 +9,9 @@ active                                      waits for its end and reports that
 ended, and no attempt has reported it       reports it
 ended, and an earlier attempt has reported  runs the task again: Airflow retries it, or a user has
 it                                          cleared it
-failed, and no attempt has reported it,     runs the task again: the attempt before was to report
-though the task is being retried            it, and died
+an earlier attempt was to run it again      runs the task again
+failed, and no attempt has reported it,     runs the task again: an earlier attempt was to report
+though an earlier one was to                it, and died or never started
 canceled, though the attempt is not the     runs the task again: the kill of an earlier attempt
 first one                                   has canceled it
 not run, because a task before it failed    runs the task again: Airflow counts that one as
@@ -20,6 +21,11 @@ or was canceled                             successful by now
 To run a task again is to repair the group's run, once it has ended: one repair for all tasks of the
 group that are to run again, see :meth:`WorkflowMemberOperator._tasks_to_rerun`. If the run cannot
 be repaired, the task is submitted alone, as a one-time run, from then on.
+
+An attempt may never start, as when its worker is lost. It records nothing. So the numbers of the
+attempts are compared: each record has the number of its attempt. Without a record, all earlier
+attempts were to report the run, unless the launching task was cleared. Then some of them belong to
+an earlier run, and only those since the task's last clear count.
 """
 
 from __future__ import annotations
@@ -85,10 +91,11 @@ def next_step(
     state, run_id = RunState.from_run(task), task.get("run_id")
     if not state.is_terminal or run_id == own:
         return NextStep.REPORT
-    is_retry = attempt.attempt_index > 0
+    if run_id == record.wants_rerun_of:
+        return NextStep.RERUN
     if run_id == record.reported:
         # An attempt that has recorded a success, but died before it told Airflow, is retried.
-        is_untold = is_retry and record.max_tries == attempt.max_tries
+        is_untold = attempt.attempt_index > 0 and record.max_tries == attempt.max_tries
         succeeded = state.status in (RunStatus.SUCCEEDED, RunStatus.SKIPPED)
         return NextStep.REPORT if is_untold and succeeded else NextStep.RERUN
     if state.result_state in _NOT_RUN:
@@ -96,7 +103,9 @@ def next_step(
     if state.status is RunStatus.CANCELED:
         return NextStep.RERUN if attempt.try_number > 1 else NextStep.REPORT
     failed = state.status in (RunStatus.FAILED, RunStatus.TIMED_OUT)
-    died = is_retry and record.reported is None and record.wants_rerun_of is None
+    # An attempt that wants the task to run again has not reported the run that came of it.
+    reporter = record.try_number - (record.wants_rerun_of is not None)
+    died = attempt.try_number - reporter > 1
     return NextStep.RERUN if failed and died else NextStep.REPORT
 
 
@@ -235,7 +244,15 @@ class WorkflowMemberOperator(LaunchRunOperator):
 
     def _record(self) -> TaskRecord:
         # No attempt before the first one can have recorded anything.
-        return self._records().read(self.task_id) if self._attempt.try_number > 1 else TaskRecord()
+        if self._attempt.try_number == 1:
+            return TaskRecord()
+        record, group = self._records().read(self.task_id), self.workflow_group()
+        assert group is not None
+        assert self.execution_context is not None
+        if record.try_number == 0 and group.launch_task.was_cleared(self.execution_context):
+            # The attempts before the clear may belong to an earlier run.
+            return replace(record, try_number=self._attempt.attempts_before_clear)
+        return record
 
     def _follow_member(self, context: Context) -> Any:
         """Wait for the end of the task, run it again if needed, and report the end."""
@@ -259,8 +276,7 @@ class WorkflowMemberOperator(LaunchRunOperator):
             latest = int(task["run_id"])
             if record.wants_rerun_of != latest:
                 # A repair that another task of the group makes serves this one, too.
-                record = replace(record, wants_rerun_of=latest)
-                self._records().write(self.task_id, record)
+                record = self._records().write(self.task_id, replace(record, wants_rerun_of=latest))
             if run_has_ended:
                 reason = self._rerun(context, run, latest)
                 if reason is not None:

@@ -182,7 +182,18 @@ def attempt(try_number: int, retries: int = 0, clear: bool = False) -> TaskAttem
 
 
 FIRST, RETRY, CLEARED = attempt(1), attempt(2, 1), attempt(2, 0, clear=True)
-NEVER, REPORTED = TaskRecord(), TaskRecord(reported=7, max_tries=0)
+NEVER, REPORTED = TaskRecord(), TaskRecord(reported=7, max_tries=0, try_number=1)
+OF_RUN_BEFORE = TaskRecord(try_number=1)  # what an attempt reads if the launch was cleared, too
+
+
+def reported_before(max_tries: int) -> TaskRecord:
+    """Make the record of the first attempt, which has reported an earlier run."""
+    return TaskRecord(6, max_tries=max_tries, try_number=1)
+
+
+def wanted(run_id: int, *, by: int) -> TaskRecord:
+    """Make the record of an attempt that wants the task to run again."""
+    return TaskRecord(wants_rerun_of=run_id, try_number=by)
 
 
 @pytest.mark.parametrize(
@@ -195,19 +206,34 @@ NEVER, REPORTED = TaskRecord(), TaskRecord(reported=7, max_tries=0)
         # The worker of the attempt before has died.
         ("TERMINATED", "SUCCESS", RETRY, NEVER, NextStep.REPORT),
         ("TERMINATED", "FAILED", RETRY, NEVER, NextStep.RERUN),
-        ("TERMINATED", "SUCCESS", RETRY, TaskRecord(7, max_tries=1), NextStep.REPORT),
+        ("TERMINATED", "SUCCESS", RETRY, TaskRecord(7, 1, try_number=1), NextStep.REPORT),
         # Cleared, or retried, after the end was reported.
         ("TERMINATED", "SUCCESS", CLEARED, REPORTED, NextStep.RERUN),
         ("TERMINATED", "FAILED", CLEARED, REPORTED, NextStep.RERUN),
-        ("TERMINATED", "FAILED", RETRY, TaskRecord(7, max_tries=1), NextStep.RERUN),
+        ("TERMINATED", "FAILED", RETRY, TaskRecord(7, 1, try_number=1), NextStep.RERUN),
         # An attempt died between a clear and its repair.
         ("TERMINATED", "SUCCESS", attempt(3, 2), REPORTED, NextStep.RERUN),
         # Another task's repair has run it again already, to whatever end.
-        ("TERMINATED", "FAILED", CLEARED, TaskRecord(6, max_tries=0), NextStep.REPORT),
-        ("TERMINATED", "FAILED", RETRY, TaskRecord(6, max_tries=1), NextStep.REPORT),
-        ("TERMINATED", "SUCCESS", CLEARED, TaskRecord(6, max_tries=0), NextStep.REPORT),
+        ("TERMINATED", "FAILED", CLEARED, reported_before(0), NextStep.REPORT),
+        ("TERMINATED", "FAILED", RETRY, reported_before(1), NextStep.REPORT),
+        ("TERMINATED", "SUCCESS", CLEARED, reported_before(0), NextStep.REPORT),
+        # The same; an attempt that was to report this has died, or never started.
+        ("TERMINATED", "FAILED", attempt(3, clear=True), reported_before(0), NextStep.RERUN),
+        ("TERMINATED", "FAILED", attempt(3, 2), reported_before(2), NextStep.RERUN),
+        ("TERMINATED", "SUCCESS", attempt(3, 2), reported_before(2), NextStep.REPORT),
+        # The only attempt never started; then the task was cleared.
+        ("TERMINATED", "FAILED", CLEARED, NEVER, NextStep.RERUN),
+        ("TERMINATED", "TIMEDOUT", CLEARED, NEVER, NextStep.RERUN),
+        ("TERMINATED", "SUCCESS", CLEARED, NEVER, NextStep.REPORT),
         # The launching task was cleared, too, and so were the records.
-        ("TERMINATED", "FAILED", CLEARED, NEVER, NextStep.REPORT),
+        ("TERMINATED", "FAILED", CLEARED, OF_RUN_BEFORE, NextStep.REPORT),
+        ("TERMINATED", "FAILED", attempt(3, 2), OF_RUN_BEFORE, NextStep.RERUN),
+        # This attempt, or the one before, wanted it to run again.
+        ("TERMINATED", "FAILED", RETRY, wanted(7, by=2), NextStep.RERUN),
+        ("TERMINATED", "FAILED", RETRY, wanted(7, by=1), NextStep.RERUN),
+        # The same, and it has run again.
+        ("TERMINATED", "FAILED", RETRY, wanted(6, by=2), NextStep.REPORT),
+        ("TERMINATED", "FAILED", RETRY, wanted(6, by=1), NextStep.RERUN),
         # A kill has canceled it.
         ("TERMINATED", "CANCELED", FIRST, NEVER, NextStep.REPORT),
         ("TERMINATED", "CANCELED", CLEARED, NEVER, NextStep.RERUN),

@@ -23,7 +23,7 @@ from airflow_jobs_provider.api.workflows.job_definitions import definition_diges
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
 from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
-from airflow_jobs_provider.operators.workflow_launch import DEFINITION_KEY
+from airflow_jobs_provider.operators.workflow_launch import DEFINITION_KEY, WAS_CLEARED_KEY
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
 from tests.helpers.responses import FAILED_OUTPUT, OUTPUT, run
@@ -89,32 +89,49 @@ class Airflow:
     def execute(self, try_number: int = 1, max_tries: int = 0, *, resume: Any = None) -> Any:
         """Execute an attempt of ``etl.a``, or resume it after it has deferred."""
         operator = self.group.members()[0]
-        ti = SimpleNamespace(
-            dag_id="sales",
-            run_id="a_run",
-            task_id="etl.a",
-            map_index=-1,
-            try_number=try_number,
-            max_tries=max_tries,
-            start_date=None,
-            task=operator,
-            xcom_push=lambda key, value: self.xcoms.update({("etl.a", key): value}),
-            xcom_pull=lambda *, task_ids, key, map_indexes: (  # noqa: ARG005
-                self.xcoms.get((task_ids, key))
-            ),
-        )
-        context: Any = {"ti": ti, "params": {}, "dag_run": None, "task": operator}
+        context = self._context(operator, try_number, max_tries)
         if resume is not None:
             deferred, event = resume
             return getattr(operator, deferred.method_name)(context, event, **deferred.kwargs)
         return operator.execute(context)
 
+    def launch(self, try_number: int, max_tries: int) -> Any:
+        """Execute an attempt of ``etl.launch``."""
+        operator = self.group.launch_task
+        return operator.execute(self._context(operator, try_number, max_tries))
+
+    def _context(self, operator: Any, try_number: int, max_tries: int) -> Any:
+        ti = SimpleNamespace(
+            dag_id="sales",
+            run_id="a_run",
+            task_id=operator.task_id,
+            map_index=-1,
+            try_number=try_number,
+            max_tries=max_tries,
+            start_date=None,
+            task=operator,
+            xcom_push=lambda key, value: self.xcoms.update({(operator.task_id, key): value}),
+            xcom_pull=lambda *, task_ids, key, map_indexes: (  # noqa: ARG005
+                self.xcoms.get((task_ids, key))
+            ),
+        )
+        return {"ti": ti, "params": {}, "dag_run": None, "task": operator}
+
     @property
     def job(self) -> Step:
         """Answer the job, as the group defines it."""
+        return answer(self._job)
+
+    @property
+    def jobs(self) -> Step:
+        """Answer a list with only this job."""
+        return answer({"jobs": [self._job]})
+
+    @property
+    def _job(self) -> dict[str, Any]:
         digest = definition_digest(self.settings)
         description = f"[airflow definition {digest}]"
-        return answer({"job_id": 3, "settings": {**self.settings, "description": description}})
+        return {"job_id": 3, "settings": {**self.settings, "description": description}}
 
 
 def task(key: str, run_id: int, life: str, result: str | None = None) -> dict[str, Any]:
@@ -366,6 +383,72 @@ def test_a_failed_attempt_that_the_service_may_retry(
     server.will(going_on, going_on, FAILED_OUTPUT)
     with pytest.raises(TaskDeferred if waits else DatabricksRunFailedError):
         airflow.execute()
+
+
+@pytest.mark.parametrize(
+    ("max_tries", "record"),
+    [
+        pytest.param(1, {}, id="cleared"),
+        pytest.param(0, {}, id="retried"),
+        pytest.param(2, {"reported": 50, "try_number": 1}, id="cleared after a report"),
+    ],
+)
+def test_an_attempt_that_never_started(
+    max_tries: int, record: dict[str, Any], cleared: Airflow, server: ScriptedServer
+) -> None:
+    """Nobody has reported the failed task run, and the next attempt runs the task again."""
+    cleared.record("a", **record)
+    cleared.states["etl.b"] = "failed"
+    server.will(
+        whole("TERMINATED", *FAILED),
+        cleared.job,
+        whole("TERMINATED", *FAILED),
+        REPAIRED,
+        *[whole("RUNNING", *DONE)] * 3,
+        OUTPUT,
+    )
+    assert cleared.execute(3 if record else 2, max_tries) == "42"
+    (repair,) = sent(server, "runs/repair")
+    assert repair["rerun_tasks"] == ["a"]
+    assert cleared.recorded("a")["try_number"] == (3 if record else 2)
+
+
+def test_the_first_attempt_after_the_launching_task_was_cleared(
+    cleared: Airflow, server: ScriptedServer
+) -> None:
+    """The attempts before belong to an earlier run: this one reports the failure."""
+    cleared.record("a")
+    cleared.xcoms["etl.launch", WAS_CLEARED_KEY] = True
+    ended = whole("TERMINATED", *FAILED)
+    server.will(ended, ended, FAILED_OUTPUT)
+    with pytest.raises(DatabricksRunFailedError):
+        cleared.execute(2, 1)
+    assert cleared.recorded("a")["reported"] == 100
+
+
+def test_a_repair_by_another_task_while_this_one_waits(
+    cleared: Airflow, server: ScriptedServer
+) -> None:
+    """The attempt that has asked for the repair reports the new run, though that has failed."""
+    cleared.record("a")
+    again = (*FAILED, task("a", 200, "TERMINATED", "FAILED"))
+    active = whole("RUNNING", *FAILED)
+    server.will(active, active, whole("TERMINATED", *again), *[whole("TERMINATED", *again)] * 2)
+    server.will(FAILED_OUTPUT)
+    with pytest.raises(DatabricksRunFailedError):
+        cleared.execute(2, 1)
+    assert sent(server, "runs/repair") == []
+    assert cleared.recorded("a")["reported"] == 200
+
+
+@pytest.mark.parametrize(("max_tries", "is_told"), [(1, True), (0, False)])
+def test_the_launching_task_tells_that_it_was_cleared(
+    max_tries: int, is_told: bool, cleared: Airflow, server: ScriptedServer
+) -> None:
+    """Its own retries are no clear."""
+    server.will(cleared.jobs, cleared.job, answer({"run_id": 7}), answer(run("PENDING")))
+    assert cleared.launch(2, max_tries)["run_id"] == 7
+    assert (("etl.launch", WAS_CLEARED_KEY) in cleared.xcoms) is is_told
 
 
 def test_without_a_launched_run(cleared: Airflow) -> None:
