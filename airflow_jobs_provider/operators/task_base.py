@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["RUN_IF", "DatabricksTaskBaseOperator", "default_task_key", "without_empty"]
 
 MAX_TASK_KEY_LENGTH = 100
-_TRUE_TEXTS = ("true", "1", "yes")
+# What the schema takes for a flag as text; it refuses other text.
+_FLAGS = {"": None, "true": True, "True": True, "false": False, "False": False}
 # Airflow's trigger rules, with the run condition of Databricks; None is the service's default.
 RUN_IF: dict[str, str | None] = {
     "all_success": None,
@@ -206,7 +207,7 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         """Return the settings for the service's own retries of the task, as far as given."""
         retry_on_timeout = self.retry_on_timeout
         if isinstance(retry_on_timeout, str):
-            retry_on_timeout = retry_on_timeout.strip().lower() in _TRUE_TEXTS
+            retry_on_timeout = _FLAGS.get(retry_on_timeout, retry_on_timeout)
         settings = {
             "max_retries": _whole("max_retries", self.max_retries),
             "min_retry_interval_millis": _whole(
