@@ -244,7 +244,7 @@ class WorkflowMemberOperator(LaunchRunOperator):
 
     def _record(self) -> TaskRecord:
         # No attempt before the first one can have recorded anything.
-        if self._attempt.try_number == 1:
+        if self._attempt.try_number <= 1:
             return TaskRecord()
         record, group = self._records().read(self.task_id), self.workflow_group()
         assert group is not None
