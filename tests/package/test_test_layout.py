@@ -5,8 +5,6 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-import pytest
-
 TESTS = Path(__file__).parents[1]
 FILES = sorted(TESTS.rglob("*.py"))
 
@@ -25,15 +23,15 @@ def imported_modules(file: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(TESTS)))
-def test_nothing_is_imported_from_a_test_module(file: Path) -> None:
+def test_nothing_is_imported_from_a_test_module() -> None:
     """What tests share stands in helpers, fakes and fixtures; the benchmarks are not part of it."""
-    for name in imported_modules(file):
-        first, *others = name.split(".")
-        assert first != "benchmarks", f"{file} imports {name}"
-        if first == TESTS.name:
-            shared = [one for one in others if one.startswith("test_") or one == "conftest"]
-            assert not shared, f"{file} imports {name}"
+    for file in FILES:
+        for name in imported_modules(file):
+            first, *others = name.split(".")
+            assert first != "benchmarks", f"{file} imports {name}"
+            if first == TESTS.name:
+                shared = [one for one in others if one.startswith("test_") or one == "conftest"]
+                assert not shared, f"{file} imports {name}"
 
 
 def test_there_are_three_fakes_of_the_service() -> None:
