@@ -23,7 +23,7 @@ from airflow_jobs_provider.api.base_client import (
     error_reason,
     strip_traceback,
 )
-from airflow_jobs_provider.api.endpoints import Call, Page
+from airflow_jobs_provider.api.calls import Call, Page
 from airflow_jobs_provider.api.errors import APIConnectionError, JobsAPIError
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.proxies import Route, choose_route, ssl_context

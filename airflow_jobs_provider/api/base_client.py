@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from airflow_jobs_provider._version import __version__
 from airflow_jobs_provider.api.auth import Credentials
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.encoding import (
     ACCEPT_ENCODING,
     BodyDecodeError,
@@ -29,7 +30,6 @@ from airflow_jobs_provider.api.encoding import (
     encode_query,
     iter_decoded,
 )
-from airflow_jobs_provider.api.endpoints import Call
 from airflow_jobs_provider.api.error_mapping import error_from_response, invalid_response_error
 from airflow_jobs_provider.api.errors import (
     AuthenticationError,

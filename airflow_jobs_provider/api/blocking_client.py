@@ -20,7 +20,7 @@ from airflow_jobs_provider.api.base_client import (
     error_reason,
     strip_traceback,
 )
-from airflow_jobs_provider.api.endpoints import Call, Page
+from airflow_jobs_provider.api.calls import Call, Page
 from airflow_jobs_provider.api.errors import APIConnectionError, JobsAPIError, is_success
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.proxies import Route, choose_route

@@ -1,18 +1,20 @@
-"""The endpoints of the Jobs API, each as a function that returns a :class:`Call`.
-
-A call is a value: verb, path, parameters, whether it is idempotent, and how its response is parsed.
-Making one touches no network, so it can be logged and tested as it is. A client of :mod:`.client`
-sends it.
-"""
+"""The endpoints of the Jobs API, each as a function that returns a :class:`~.calls.Call`."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
+from airflow_jobs_provider.api.calls import (
+    PERMISSIONS_SERVICE,
+    PIPELINES_SERVICE,
+    Call,
+    JSONObject,
+    Page,
+)
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.export_stream import ViewEvent, iter_views
 from airflow_jobs_provider.api.ids import parse_id, require_id
@@ -29,11 +31,6 @@ from airflow_jobs_provider.api.responses import (
     parse_views,
 )
 from airflow_jobs_provider.api.schema.parameters import stringify_parameters
-from airflow_jobs_provider.api.schema.version_selection import (
-    choose_api_version,
-    find_version_problems,
-)
-from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VERSION
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import (
@@ -45,15 +42,8 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
-    "JOBS_SERVICE",
     "MAX_EXPORT_BYTES",
-    "PERMISSIONS_SERVICE",
-    "PIPELINES_SERVICE",
     "RUNS_PER_PAGE_IN_EVERY_VERSION",
-    "Call",
-    "JSONObject",
-    "Page",
-    "Verb",
     "cancel_all_runs",
     "cancel_run",
     "create_job",
@@ -77,117 +67,9 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-JSONObject: TypeAlias = "dict[str, Any]"
-Verb = Literal["GET", "POST", "PUT", "PATCH"]
-JOBS_SERVICE = "jobs"
-PERMISSIONS_SERVICE = "permissions"
-PIPELINES_SERVICE = "pipelines"
 # The limit of versions 2.1 and 2.2; that of 2.0 is larger.
 RUNS_PER_PAGE_IN_EVERY_VERSION = 25
 MAX_EXPORT_BYTES = 256 * 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """One request to the Jobs API, or to another service of the workspace.
-
-    :ivar verb: HTTP verb.
-    :ivar path: path below ``/api/<version>/<service>/``; may be empty.
-    :ivar parameters: the query of a GET, or the JSON body of any other verb.
-    :ivar idempotent: whether the call may be sent again if its response was lost.
-    :ivar parse: returns the result from the JSON object of the response; raises
-        :class:`~.responses.InvalidResponseError`.
-    :ivar missing_ok: whether "does not exist" in response to a repetition means that the first
-        attempt did its work (deleting); default False.
-    :ivar forbidden_is_final: whether the caller handles a 403, so that it is not retried; default
-        False.
-    :ivar min_api_version: lowest version of the API that has the endpoint; default 2.0. Fields of
-        ``parameters`` may need a higher one, see :mod:`.schema.version_selection`.
-    :ivar default_api_version: version for a connection without ``api_version``; None (default):
-        the parameters decide.
-    :ivar service: first part of the path below the version; default ``jobs``. A connection's
-        ``api_version`` concerns this service only.
-    :ivar max_response_bytes: largest response, if that is more than the client's limit; default
-        None.
-    :ivar parse_stream: returns the result from the chunks of the response's body as they arrive,
-        instead of ``parse``; raises :class:`~.responses.InvalidResponseError` or
-        :class:`~.responses.NotJSONError`. Each attempt calls it anew. Default None: the response is
-        parsed whole.
-    """
-
-    verb: Verb
-    path: str
-    parameters: Mapping[str, Any]
-    idempotent: bool
-    parse: Callable[[JSONObject], T] = field(repr=False)
-    missing_ok: bool = False
-    forbidden_is_final: bool = False
-    min_api_version: str = OLDEST_API_VERSION
-    default_api_version: str | None = None
-    service: str = JOBS_SERVICE
-    max_response_bytes: int | None = None
-    parse_stream: Callable[[Iterable[bytes]], T] | None = field(default=None, repr=False)
-
-    @property
-    def name(self) -> str:
-        """Name in logs and errors, such as ``runs/get`` or ``permissions/jobs/7``."""
-        return self.path if self.service == JOBS_SERVICE else self.full_path
-
-    @property
-    def full_path(self) -> str:
-        """Path below ``/api/<version>/``, such as ``jobs/runs/get`` or ``pipelines``."""
-        return "/".join(filter(None, (self.service, self.path)))
-
-    def api_version(self, pinned: str | None = None) -> str:
-        """Return the version of the API that the call is sent to.
-
-        :param pinned: the connection's ``api_version``; None (default) if it has none.
-        :raises InvalidRequestError: the pinned version lacks a field, or the endpoint.
-        """
-        if self.service != JOBS_SERVICE:
-            return self.default_api_version or self.min_api_version
-        if pinned is not None:
-            parameters = {} if self.default_api_version is not None else self.parameters
-            problems = find_version_problems(self.path, parameters, pinned, self.min_api_version)
-            if problems:
-                raise InvalidRequestError(self.path, problems)
-            return pinned
-        if self.default_api_version is not None:
-            return self.default_api_version
-        if self.min_api_version != OLDEST_API_VERSION:
-            return LATEST_API_VERSION
-        return choose_api_version(self.path, self.parameters)
-
-    def with_parameters(self, **parameters: Any) -> Call[T]:
-        """Return the same call with some parameters added or replaced.
-
-        :param parameters: the parameters by name.
-        """
-        return replace(self, parameters={**self.parameters, **parameters})
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """One page of a list; :mod:`.pagination` reads whole lists.
-
-    :ivar items: the items.
-    :ivar token: ``next_page_token``; None (default) if there is none.
-    :ivar has_more: whether more pages follow; default False.
-    :ivar id_name: name of the field with the id of an item; default ``run_id``.
-
-    An id is an integer, that of a pipeline is text.
-    """
-
-    items: list[T]
-    token: str | None = None
-    has_more: bool = False
-    id_name: str = "run_id"
-
-    @property
-    def ids(self) -> list[Any]:
-        """The ids of the items."""
-        items: list[Any] = self.items
-        return [item[self.id_name] for item in items]
 
 
 def _parse_nothing(_response: JSONObject) -> None:

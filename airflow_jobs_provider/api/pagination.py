@@ -18,7 +18,7 @@ from collections.abc import Generator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from airflow_jobs_provider.api.endpoints import JOBS_SERVICE
+from airflow_jobs_provider.api.calls import JOBS_SERVICE
 from airflow_jobs_provider.api.errors import (
     BadRequestError,
     ConflictError,
@@ -28,7 +28,7 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.endpoints import Call, Page
+    from airflow_jobs_provider.api.calls import Call, Page
 
 __all__ = [
     "DEFAULT_LIMIT",

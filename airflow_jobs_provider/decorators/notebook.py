@@ -14,7 +14,7 @@ from airflow_jobs_provider.decorators.json_text import airflow_json_text
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.operators.arguments import Text
 
 __all__ = ["NOTEBOOK_DECORATOR", "DatabricksNotebookDecoratedOperator"]

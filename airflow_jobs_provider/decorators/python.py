@@ -26,7 +26,7 @@ from airflow_jobs_provider.xcom import RESERVED_KEYS, push_xcoms
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.operators.arguments import Text
     from airflow_jobs_provider.run_result import RunResult
 

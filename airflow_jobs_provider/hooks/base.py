@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from airflow_jobs_provider.api.auth import Credentials
     from airflow_jobs_provider.api.base_client import BaseClient
+    from airflow_jobs_provider.api.calls import Call, Page
     from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
-    from airflow_jobs_provider.api.endpoints import Call, Page
     from airflow_jobs_provider.api.proxies import Proxies
     from airflow_jobs_provider.api.retry import RetryPolicy
     from airflow_jobs_provider.api.workflows.base import Workflow

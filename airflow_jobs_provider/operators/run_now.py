@@ -22,7 +22,7 @@ from airflow_jobs_provider.operators.payload_validation import check_new_setting
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.api.workflows.base import Workflow
     from airflow_jobs_provider.api.workflows.launch import Launched

@@ -14,7 +14,7 @@ from airflow_jobs_provider.operators.pipelines import check_pipeline_names, with
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.schema.types import (
         JobEmailNotifications,
         JobNotificationSettings,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.schema.types import NewCluster
     from airflow_jobs_provider.operators.arguments import (
         Flag,

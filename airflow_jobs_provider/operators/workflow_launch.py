@@ -21,7 +21,7 @@ from airflow_jobs_provider.operators.task_base import DatabricksTaskBaseOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.workflows.launch import Launched
 
 __all__ = ["DEFINITION_KEY", "WAS_CLEARED_KEY", "DatabricksWorkflowLaunchOperator"]

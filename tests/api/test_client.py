@@ -14,6 +14,7 @@ import pytest
 
 from airflow_jobs_provider.api import endpoints, errors
 from airflow_jobs_provider.api.auth import Basic, Token
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
 from airflow_jobs_provider.api.retry import RetryPolicy
 from tests.fakes.scripted_server import (
@@ -27,7 +28,7 @@ from tests.fakes.scripted_server import (
 )
 from tests.helpers.client_face import Face
 
-CALLS: dict[str, tuple[endpoints.Call[Any], str, str, dict[str, Any]]] = {
+CALLS: dict[str, tuple[Call[Any], str, str, dict[str, Any]]] = {
     "create": (endpoints.create_job({"name": "n"}), "POST", "create", {"name": "n"}),
     "list": (endpoints.list_jobs(limit=3), "GET", "list", {"limit": "3"}),
     "delete": (endpoints.delete_job(1), "POST", "delete", {"job_id": 1}),
@@ -146,7 +147,7 @@ def test_another_service_has_a_version_of_its_own(
     verb: Literal["PATCH", "PUT"], server: ScriptedServer
 ) -> None:
     """The client's api_version pins the Jobs API, not the permissions beside it."""
-    call: endpoints.Call[None] = endpoints.Call(
+    call: Call[None] = Call(
         verb, "jobs/7", {"access_control_list": []}, True, lambda _: None, service="permissions"
     )
     assert call.name == "permissions/jobs/7"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api import endpoints
-from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.schema.types import ENDPOINTS

@@ -6,8 +6,8 @@ import asyncio
 from typing import Any
 
 from airflow_jobs_provider.api.auth import Token
+from airflow_jobs_provider.api.calls import Call, Page
 from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
-from airflow_jobs_provider.api.endpoints import Call, Page
 from airflow_jobs_provider.api.retry import RetryPolicy
 from tests.fakes.scripted_server import TOKEN
 

@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import JobsAPIError, NotFoundError
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow, run_workflow
 from airflow_jobs_provider.api.workflows.events import Event, RunIdentified

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import BadRequestError, InvalidRequestError
 from airflow_jobs_provider.api.schema.introspection import fields_of
 from airflow_jobs_provider.api.schema.types import ENDPOINTS

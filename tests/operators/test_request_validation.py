@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseOperator
 
-from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS

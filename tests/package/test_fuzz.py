@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_jobs_provider.api import endpoints, retry
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import JobsAPIError, UnexpectedResponseError
 from airflow_jobs_provider.api.pagination import read_all_items
 from airflow_jobs_provider.api.responses import InvalidResponseError
@@ -169,7 +170,7 @@ headers = st.dictionaries(
 )
 statuses = st.sampled_from([200, 200, 200, 201, 204, 301, 302, 400, 401, 403, 404, 429, 500, 503])
 
-CALLS: list[endpoints.Call[Any]] = [
+CALLS: list[Call[Any]] = [
     endpoints.create_job({}),
     endpoints.list_jobs(),
     endpoints.delete_job(1),
@@ -204,7 +205,7 @@ CALLS: list[endpoints.Call[Any]] = [
 def test_the_client(
     face: Face,
     server: ScriptedServer,
-    call: endpoints.Call[Any],
+    call: Call[Any],
     status: int,
     more: dict[bytes, bytes],
     body: bytes,
@@ -293,7 +294,7 @@ def test_workflows(name: str, data: st.DataObject) -> None:
     kinds = {"runs/get": runs, "runs/list": pages, "list": pages, "get": jobs, "": pages}
     kinds["runs/get-output"], launches = outputs, like(run_id=ids, repair_id=ids)
 
-    def send(call: endpoints.Call[Any]) -> Any:
+    def send(call: Call[Any]) -> Any:
         drawn = data.draw(kinds.get(call.path, launches))
         try:
             return call.parse(json.loads(json.dumps(drawn)))

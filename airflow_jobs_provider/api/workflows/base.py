@@ -2,7 +2,7 @@
 
 A workflow is a generator. It yields steps and returns its result:
 
-* a :class:`~airflow_jobs_provider.api.endpoints.Call` is sent. The workflow is resumed with the
+* a :class:`~airflow_jobs_provider.api.calls.Call` is sent. The workflow is resumed with the
   response, or with the error where it failed;
 * a :class:`Wait` lets time pass;
 * an event says what has happened: a launch is about to be sent, or the id of the run
@@ -19,7 +19,7 @@ from collections.abc import Awaitable, Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
-from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.workflows.events import Event, LaunchPrepared, RunIdentified
 

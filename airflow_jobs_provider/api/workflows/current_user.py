@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from airflow_jobs_provider.api.endpoints import Call, JSONObject
+from airflow_jobs_provider.api.calls import Call, JSONObject
 
 __all__ = ["current_user"]
 

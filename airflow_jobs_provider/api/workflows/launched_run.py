@@ -9,7 +9,7 @@ from airflow_jobs_provider.api.errors import APIStatusError
 from airflow_jobs_provider.api.workflows.events import Event, LaunchPrepared
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.errors import JobsAPIError
 
 __all__ = ["JUST_LAUNCHED_SECONDS", "LaunchState", "LaunchedRun", "is_just_launched"]

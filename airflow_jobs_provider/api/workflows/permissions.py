@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.endpoints import (
-    Call,
     create_job,
     reset_job,
     update_job,

@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Mapping
 from typing import Any
 
-from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import APIStatusError, NotFoundError
 from airflow_jobs_provider.api.responses import InvalidResponseError
 from airflow_jobs_provider.api.workflows.base import Workflow

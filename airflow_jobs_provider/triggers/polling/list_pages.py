@@ -17,7 +17,7 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.api.retry import async_sleep
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.endpoints import Call, Page
+    from airflow_jobs_provider.api.calls import Call, Page
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.triggers.polling.sender import Sender
 

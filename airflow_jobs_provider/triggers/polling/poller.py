@@ -47,7 +47,7 @@ from airflow_jobs_provider.triggers.polling.sender import Sender
 from airflow_jobs_provider.triggers.polling.waiters import Waiter, Waiters, without_details
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.retry import RetryPolicy
     from airflow_jobs_provider.api.schema.types import Run
 from airflow_jobs_provider.api.workflows.progress import REPEAT_SECONDS

@@ -10,7 +10,7 @@ from airflow_jobs_provider.api.workflows.base import Workflow, run_workflow_asyn
 from airflow_jobs_provider.triggers.polling.poller import RunPoller
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
     from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 

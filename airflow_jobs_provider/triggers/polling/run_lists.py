@@ -23,8 +23,8 @@ from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.calls import Call, Page
     from airflow_jobs_provider.api.client import AsyncJobsClient
-    from airflow_jobs_provider.api.endpoints import Call, Page
     from airflow_jobs_provider.api.errors import JobsAPIError
     from airflow_jobs_provider.api.schema.types import Run
 

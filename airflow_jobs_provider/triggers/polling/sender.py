@@ -17,8 +17,8 @@ from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.triggers.polling.outages import ServiceOutage
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.client import AsyncJobsClient
-    from airflow_jobs_provider.api.endpoints import Call
     from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 
 __all__ = ["Sender"]

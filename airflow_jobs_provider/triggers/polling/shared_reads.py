@@ -19,7 +19,7 @@ from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_work
 from airflow_jobs_provider.triggers.polling.registry import get_poller, poller_key
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.endpoints import Call
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
 __all__ = ["run_workflow_with_shared_reads"]

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.endpoints import Call, get_run, run_now
+from airflow_jobs_provider.api.calls import Call
+from airflow_jobs_provider.api.endpoints import get_run, run_now
 from airflow_jobs_provider.api.errors import RateLimitError, ServerError
 from airflow_jobs_provider.api.workflows.base import (
     Wait,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.endpoints import Page
+from airflow_jobs_provider.api.calls import Page
 from airflow_jobs_provider.api.errors import (
     APIStatusError,
     AuthenticationError,

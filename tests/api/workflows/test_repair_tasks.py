@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api.auth import Token
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.client import JobsClient
-from airflow_jobs_provider.api.endpoints import Call, create_job, delete_run, get_run, run_now
+from airflow_jobs_provider.api.endpoints import create_job, delete_run, get_run, run_now
 from airflow_jobs_provider.api.errors import BadRequestError
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.follow import whole_run

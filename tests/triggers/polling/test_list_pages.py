@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.endpoints import Page, list_runs
+from airflow_jobs_provider.api.calls import Page
+from airflow_jobs_provider.api.endpoints import list_runs
 from airflow_jobs_provider.api.errors import (
     AuthenticationError,
     BadRequestError,

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.endpoints import Call
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import BadRequestError, ConflictError, ServerError
 from airflow_jobs_provider.triggers.polling import run_lists
 from airflow_jobs_provider.triggers.polling.run_lists import RunLists
