@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import selectors
 import socket
 import ssl
 import struct
@@ -11,7 +12,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 TOKEN = "dapi-not-a-real-token"
@@ -82,6 +83,7 @@ class ScriptedServer:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
+        self._stop, self._stopped = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 
@@ -91,29 +93,38 @@ class ScriptedServer:
 
     def close(self) -> None:
         """Stop listening."""
-        if self._thread.is_alive():
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
+        self._stop.close()
         self._thread.join(10)
 
     def _serve(self) -> None:
-        while True:
+        with self._listener, self._stopped, selectors.DefaultSelector() as selector:
+            selector.register(self._listener, selectors.EVENT_READ)
+            selector.register(self._stopped, selectors.EVENT_READ)
+            while self._stopped not in (ready := [key.fileobj for key, _ in selector.select()]):
+                for one in ready:
+                    if one is self._listener:
+                        # A client that a signal interrupts has connected, and sends later than
+                        # another.
+                        selector.register(self._listener.accept()[0], selectors.EVENT_READ)
+                    else:
+                        selector.unregister(one)
+                        self._answer(cast("socket.socket", one))
+            for key in list(selector.get_map().values()):
+                cast("socket.socket", key.fileobj).close()
+
+    def _answer(self, connection: socket.socket) -> None:
+        if self.tls is not None:
             try:
-                connection, _ = self._listener.accept()
+                connection = self.tls.wrap_socket(connection, server_side=True)
             except OSError:
                 return
-            if self.tls is not None:
-                try:
-                    connection = self.tls.wrap_socket(connection, server_side=True)
-                except OSError:
-                    continue
-            with connection:
-                if (request := self._read(connection)) is None:
-                    continue
-                self.requests.append(request)
-                ids = {k: int(v) for k, v in request.query.items() if k in ("run_id", "job_id")}
-                step = self.steps.pop(0) if self.steps else answer(ids)
-                step(connection)
+        with connection:
+            if (request := self._read(connection)) is None:
+                return
+            self.requests.append(request)
+            ids = {k: int(v) for k, v in request.query.items() if k in ("run_id", "job_id")}
+            step = self.steps.pop(0) if self.steps else answer(ids)
+            step(connection)
 
     @staticmethod
     def _read(connection: socket.socket) -> Request | None:
