@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -44,21 +44,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
             " or pip install libcst\n",
         )
     changed = failed = 0
-    for path in given.path:
+    for file in _each_once(given.path):
         try:
-            for file in find_files(path):
-                result = _examine(file)
-                changed += result.has_changed
-                failed += result.has_failed
-                _show(file, result, writes=given.write)
+            if isinstance(file, OSError):
+                raise file
+            result = _examine(file)
+            _show(file, result, writes=given.write)
+        except BrokenPipeError:  # nobody reads the diff any more
+            return _FAILED
         except OSError as error:
             failed += 1
-            print(f"{path}: {error}", file=sys.stderr)
+            print(error, file=sys.stderr)
+        else:
+            changed += result.has_changed
+            failed += result.has_failed
     verb = "changed" if given.write else "to be changed"
     print(f"Files {verb}: {changed}. Files that failed: {failed}.", file=sys.stderr)
     if failed:
         return _FAILED
     return _CHANGES_PENDING if changed and not given.write else 0
+
+
+def _each_once(paths: Iterable[Path]) -> Iterator[Path | OSError]:
+    """Return each file once, a link as the file that it leads to, and errors of folders."""
+    seen: set[Path] = set()
+    for path in paths:
+        try:
+            for file in find_files(path):
+                target = file.resolve()
+                if target not in seen:
+                    seen.add(target)
+                    # git applies no change to a link.
+                    yield target if file.is_symlink() else file
+        except OSError as error:
+            yield error
 
 
 def _examine(file: Path) -> FileResult:

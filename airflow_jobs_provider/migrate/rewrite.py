@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import libcst as cst
+from libcst import matchers
 from libcst.metadata import (
     MetadataWrapper,
     ParentNodeProvider,
@@ -63,8 +65,15 @@ def rewrite(source: bytes) -> FileResult:
     wrapper.module.visit(plan)
     plan.finish()
     after = wrapper.module.visit(_Rewriter(plan))
+    if _comments(module) - _comments(cst.parse_module(after.bytes)):
+        return _failed(source, 0, "a comment would be lost: change the imports by hand")
     findings = [*plan.findings, *find_uses(wrapper, plan.uses)]
     return FileResult(source, after.bytes, tuple(sorted(set(findings))))
+
+
+def _comments(module: cst.Module) -> Counter[str]:
+    found = matchers.findall(module, matchers.Comment())
+    return Counter(cst.ensure_type(comment, cst.Comment).value for comment in found)
 
 
 def _failed(source: bytes, line: int, reason: str) -> FileResult:
@@ -137,8 +146,8 @@ class _Plan(cst.CSTVisitor):
                 text = f"from {module} import *: name what is imported, then run this again"
                 self._report(node, Kind.CHECK, text)
             return
-        targets: dict[str, str] = {}
-        renamed: dict[str, cst.ImportAlias] = {}
+        targets: dict[cst.ImportAlias, str] = {}
+        renamed: dict[cst.ImportAlias, cst.ImportAlias] = {}
         added: list[cst.ImportFrom] = []
         for alias in node.names:
             name = full_name(alias.name)
@@ -151,10 +160,10 @@ class _Plan(cst.CSTVisitor):
                     if move.keeps_import:
                         added.append(cst.ImportFrom(dotted(package), [new_alias]))
                     else:
-                        targets[name] = package
-                        renamed[name] = new_alias.with_changes(comma=alias.comma)
+                        targets[alias] = package
+                        renamed[alias] = new_alias.with_changes(comma=alias.comma)
             elif target := self._target(module, name):
-                targets[name] = target
+                targets[alias] = target
                 self._report(alias, Kind.MOVES, f"{name} to {target}")
                 self.uses.add(name, self._chains(node, bound))
             elif _is_package(f"{module}.{name}"):
@@ -209,6 +218,9 @@ class _Plan(cst.CSTVisitor):
             if use is None:
                 # As airflow.DAG through "import airflow.providers...", or the module as a value.
                 is_needed |= not self._is_imported_elsewhere(full_name(chain), alias)
+                if full_name(chain) == bound:
+                    text = f"{module}: the module is used as a value, such as in getattr"
+                    self._report(chain, Kind.CHECK, text)
                 continue
             has_members = True
             member = use.attr.value

@@ -47,8 +47,8 @@ def dotted(name: str) -> cst.Name | cst.Attribute:
 
 def split_import(
     statement: cst.ImportFrom,
-    targets: Mapping[str, str],
-    renamed: Mapping[str, cst.ImportAlias],
+    targets: Mapping[cst.ImportAlias, str],
+    renamed: Mapping[cst.ImportAlias, cst.ImportAlias],
     added: Sequence[cst.ImportFrom],
 ) -> list[cst.ImportFrom]:
     """Split a statement by the modules that its names are imported from now.
@@ -61,8 +61,8 @@ def split_import(
         move to one module, this is the statement with another module.
     """
     assert not isinstance(statement.names, cst.ImportStar)
-    modules = [targets.get(full_name(alias.name)) for alias in statement.names]
-    names = [renamed.get(full_name(alias.name), alias) for alias in statement.names]
+    modules = [targets.get(alias) for alias in statement.names]
+    names = [renamed.get(alias, alias) for alias in statement.names]
     statement = statement.with_changes(names=names)
     found = sorted(set(modules), key=lambda module: module or "")
     statements = []
@@ -139,15 +139,21 @@ def _whitespace_after_names(
     found: list[cst.BaseParenthesizableWhitespace] = [
         statement.lpar.whitespace_after if statement.lpar else cst.SimpleWhitespace("")
     ]
-    found += [
-        alias.comma.whitespace_after
-        if isinstance(alias.comma, cst.Comma)
-        else cst.SimpleWhitespace("")
-        for alias in statement.names
-    ]
+    found += [_around_comma(alias.comma) for alias in statement.names]
     if statement.rpar and not isinstance(statement.names[-1].comma, cst.Comma):
         found[-1] = statement.rpar.whitespace_before
     return found
+
+
+def _around_comma(
+    comma: cst.Comma | cst.MaybeSentinel,
+) -> cst.BaseParenthesizableWhitespace:
+    if not isinstance(comma, cst.Comma):
+        return cst.SimpleWhitespace("")
+    # A line may begin with the comma.
+    spaces = (comma.whitespace_after, comma.whitespace_before)
+    lines = [one for one in spaces if isinstance(one, cst.ParenthesizedWhitespace)]
+    return lines[0] if lines else comma.whitespace_after
 
 
 def _entry(

@@ -83,6 +83,37 @@ def test_write_changes_the_files(dags: Path, capsysbinary: pytest.CaptureFixture
     assert command.main(["."]) == 0
 
 
+def test_a_link_is_examined_as_its_file(
+    dags: Path, capsysbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    """The diff has each file once, and git applies it."""
+    (dags / "a_link.py").symlink_to("one.py")
+    assert command.main([str(dags), "one.py"]) == 1
+    patch = capsysbinary.readouterr().out
+    assert patch.count(b"+++ ") == 2
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run(["git", "apply"], input=patch, check=True)
+    assert (dags / "one.py").read_text() == AFTER
+
+
+def test_a_file_that_cannot_be_written(
+    dags: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is named, the others are written, and the exit code is 2."""
+
+    def fail_once(path: Path, content: bytes) -> None:
+        monkeypatch.undo()
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr(command, "replace", fail_once)
+    assert command.main(["--write", str(dags)]) == 2
+    assert (dags / "one.py").read_text() == BEFORE
+    assert (dags / "sub" / "two.py").read_text() == AFTER
+    shown = capsys.readouterr().err
+    assert "No space left on device" in shown
+    assert shown.endswith("Files changed: 1. Files that failed: 1.\n")
+
+
 def test_a_file_that_cannot_be_parsed(
     dags: Path, capsysbinary: pytest.CaptureFixture[bytes]
 ) -> None:

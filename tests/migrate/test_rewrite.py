@@ -109,6 +109,22 @@ def findings(source: str, kind: Kind) -> list[tuple[int, str]]:
             id="a module that is needed for both gets a second import with a free name",
         ),
         pytest.param(
+            f"from {OFFICIAL} import (\n    DatabricksRunNowOperator  # type: ignore\n"
+            "  , DatabricksSQLStatementsOperator  # SQL\n  , DatabricksSubmitRunOperator\n)\n",
+            f"from {OFFICIAL} import (\n    DatabricksSQLStatementsOperator,  # SQL\n)\n"
+            f"from {OURS} import (\n    DatabricksRunNowOperator,  # type: ignore\n"
+            "    DatabricksSubmitRunOperator,\n)\n",
+            id="lines that begin with the comma",
+        ),
+        pytest.param(
+            "from airflow.providers.databricks.operators import databricks as a, databricks as b\n"
+            "a.DatabricksRunNowOperator(job_id=1)\nb.DatabricksSQLStatementsOperator\n",
+            "from airflow.providers.databricks.operators import databricks as b\n"
+            "from airflow_jobs_provider.operators import jobs as a\n"
+            "a.DatabricksRunNowOperator(job_id=1)\nb.DatabricksSQLStatementsOperator\n",
+            id="a module under two names",
+        ),
+        pytest.param(
             f"import {OFFICIAL}\n{OFFICIAL}.DatabricksRunNowOperator(job_id=1)\n",
             f"import {OURS}\n{OURS}.DatabricksRunNowOperator(job_id=1)\n",
             id="a module without as",
@@ -196,6 +212,12 @@ def test_everything_else_is_left(source: str) -> None:
             "ClusterState: clusters",
         ),
         (f"import {OFFICIAL} as db\nprint(db)\n", Kind.CHECK, 1, "no use of it was found"),
+        (
+            f"import {OFFICIAL} as db\ndb.DatabricksRunNowOperator\ngetattr(db, 'x')\n",
+            Kind.CHECK,
+            3,
+            "used as a value",
+        ),
         (f"patch('{OFFICIAL}.DatabricksRunNowOperator')\n", Kind.CHECK, 1, "a text names"),
         (f"f'{OFFICIAL}.{{name}}'\n", Kind.CHECK, 1, "a text names"),
         ("from airflow.providers import databricks\n", Kind.CHECK, 1, "as a package"),
@@ -267,6 +289,11 @@ def test_encoding_and_line_endings_are_kept(start: str, encoding: str, end: str)
         (b"# -*- coding: no-such-thing -*-\n", "cannot be parsed"),
         (b"x = '\xff'\n", "cannot be parsed"),
         (b"x = 1\ry = 2\r", "would change other lines"),
+        (
+            f"from {OFFICIAL} import (A  # a\n    , # b\n  DatabricksHook as B,\n"
+            "  DatabricksRunNowOperator)\n".encode(),
+            "a comment would be lost",
+        ),
     ],
 )
 def test_a_file_that_cannot_be_rewritten_is_left(source: bytes, words: str) -> None:
