@@ -235,6 +235,17 @@ def test_a_repair_whose_answer_is_lost_is_not_made_twice(
     assert operator.execute(context) == "42"
 
 
+@pytest.mark.parametrize("last", [lose, answer({}, 503), answer({}, 403)])
+def test_a_repair_of_which_every_answer_is_lost_is_found(
+    context: Any, server: ScriptedServer, last: Step
+) -> None:
+    """The run is read once more, so a repair that was accepted is followed."""
+    server.will(LAUNCHED, *FAILS, failed(), lose, last, REPAIRING, SUCCEEDED, OUTPUT)
+    arguments = {"databricks_retry_delay": 0.01, "databricks_retry_limit": 2}
+    assert run_now(repair_run=True, **arguments).execute(context) == "42"
+    assert asked(server).count("runs/repair 7") == 2
+
+
 def test_a_repair_that_is_refused_leaves_the_runs_own_failure(
     context: Any,
     server: ScriptedServer,

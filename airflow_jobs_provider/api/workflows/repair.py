@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.endpoints import repair_run
-from airflow_jobs_provider.api.errors import BadRequestError
+from airflow_jobs_provider.api.errors import BadRequestError, JobsAPIError
 from airflow_jobs_provider.api.states import RunState, RunStatus
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
@@ -67,7 +67,7 @@ def repair_once(
         an empty mapping: repair with the job's settings as they are.
     :param launched_at: when the run was launched, in seconds since the epoch; see
         :func:`~.follow.read_run`. Default None.
-    :raises BadRequestError: the service does not repair the run, or does not update the job.
+    :raises JobsAPIError: the service does not repair the run, or does not update the job.
     """
 
     def read() -> Workflow[Run]:
@@ -101,7 +101,9 @@ def repair_once(
         request["latest_repair_id"] = latest_repair_id(run)
     try:
         repair_id = yield repair_run(request)
-    except BadRequestError:
+    except JobsAPIError as error:
+        if not _may_be_under_repair(error):
+            raise
         run = yield from read()
         if RunState.from_run(run).status is RunStatus.ACTIVE or len(repairs_of(run)) > len(repairs):
             return run
@@ -138,7 +140,7 @@ def repair_tasks(
     :param after: the task's latest run that is known; a later one needs no repair.
     :param choose: returns the keys of all tasks to run again, from the whole run.
     :param polling_period_seconds: seconds between two reads until the repair is shown.
-    :raises BadRequestError: the service does not repair the run.
+    :raises JobsAPIError: the service does not repair the run.
     """
 
     def read() -> Workflow[Run]:
@@ -161,8 +163,9 @@ def repair_tasks(
         request["latest_repair_id"] = latest
     try:
         yield repair_run(request)
-    except BadRequestError:
-        # Another caller was faster, or the response to the same request was lost.
+    except JobsAPIError as error:
+        if not _may_be_under_repair(error):
+            raise
         run = yield from read()
         if not RunState.from_run(run).is_terminal or len(repairs_of(run)) > len(repairs):
             return run
@@ -173,6 +176,14 @@ def repair_tasks(
             break
         yield Wait(polling_period_seconds)
     return run
+
+
+def _may_be_under_repair(error: JobsAPIError) -> bool:
+    """Whether a run may be under repair although the request for it has failed.
+
+    Another caller was faster, or the response to the same request was lost.
+    """
+    return isinstance(error, BadRequestError) or error.outcome_unknown
 
 
 def is_repairable(run: Run, *, fail_on_partial_success: bool = True) -> bool:
