@@ -117,7 +117,10 @@ def inject_into_run_now(
 def _is_available(log: Log) -> bool:
     from airflow_jobs_provider.airflow_compat.openlineage import why_unavailable
 
-    reason = why_unavailable()
+    try:
+        reason = why_unavailable()
+    except Exception as error:  # noqa: BLE001  (such as a setting that is invalid)
+        reason = repr(error)
     if reason is not None:
         log.warning("OpenLineage's information is not sent with the run: %s.", reason)
     return reason is None

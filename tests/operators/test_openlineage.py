@@ -190,3 +190,21 @@ def test_a_disabled_provider(
     task = run_now(job_id=3, wait_for_termination=False, openlineage_inject_parent_job_info=True)
     assert "job_parameters" not in sent(server, context, task)
     assert "OpenLineage is disabled" in logged()
+
+
+def test_a_provider_with_an_invalid_setting(
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+) -> None:
+    """It keeps no run from being launched."""
+
+    def fail() -> bool:
+        raise ValueError("disabled is no boolean")
+
+    installed(monkeypatch)
+    monkeypatch.setattr(sys.modules[f"{PROVIDER}.conf"], "is_disabled", fail)
+    task = run_now(job_id=3, wait_for_termination=False, openlineage_inject_parent_job_info=True)
+    assert "job_parameters" not in sent(server, context, task)
+    assert "disabled is no boolean" in logged()
