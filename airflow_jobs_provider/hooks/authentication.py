@@ -23,7 +23,7 @@ none, and ``DATABRICKS_HOST`` is the host        what databricks-sdk finds in th
 none                                             ``.netrc``
 ===============================================  ==================================================
 
-A field with the text ``false`` is not set.
+A field with the text ``false`` is not set. ``0``, ``no`` and ``off`` switch no method on.
 """
 
 from __future__ import annotations

@@ -186,16 +186,12 @@ def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:
     if "://" not in host:
         schema = str(connection.schema or "").lower()
         host = f"{schema if schema in ('http', 'https') else 'https'}://{host}"
-    parts = urlsplit(host)
     try:
+        parts = urlsplit(host)
         port = parts.port
-    except ValueError:
-        port = -1
-    if (
-        parts.scheme not in ("http", "https")
-        or not _HOST.fullmatch(parts.hostname or "")
-        or port == -1
-    ):
+    except ValueError:  # its message may quote the host
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not _HOST.fullmatch(parts.hostname or ""):
         # Not quoted, since a token may be in the wrong field.
         raise InvalidSettingsError(
             f"the host of connection {connection.conn_id!r} is not the URL of a workspace. It "
@@ -204,11 +200,12 @@ def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:
     netloc = parts.netloc.rpartition("@")[2]
     if port is None and connection.port:
         netloc = f"{netloc}:{connection.port}"
+    is_databricks = (parts.hostname or "").endswith(_DATABRICKS_DOMAINS)
+    # They serve https only. The official provider ignores the scheme of Host.
+    scheme = "https" if is_databricks else parts.scheme
     # Pasted from a browser: the path is that of a page.
-    is_page = bool(parts.query or parts.fragment) or (parts.hostname or "").endswith(
-        _DATABRICKS_DOMAINS
-    )
-    return f"{parts.scheme}://{netloc}{'' if is_page else parts.path.rstrip('/')}"
+    is_page = is_databricks or bool(parts.query or parts.fragment)
+    return f"{scheme}://{netloc}{'' if is_page else parts.path.rstrip('/')}"
 
 
 def _is_bool(text: str) -> bool:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 from airflow_jobs_provider.api import auth
 from airflow_jobs_provider.api.auth.sdk.unified import UnifiedCredentials
 from airflow_jobs_provider.api.errors import CredentialsError
-from airflow_jobs_provider.api.text import is_true
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth import CachedCredentials
@@ -50,11 +49,13 @@ class ConnectionFields:
         return "" if text.lower() == "false" else text
 
     def is_set(self, name: str) -> bool:
-        """Return whether a field of the extra that switches a method on is true.
+        """Return whether a field of the extra switches a method on.
+
+        As in the official provider, any value does, but ``false``, ``0``, ``no`` and ``off``.
 
         :param name: name of the field.
         """
-        return is_true(self.extra.get(name))
+        return self.text(name).lower() not in ("", "0", "no", "off")
 
     def number(self, name: str, default: int) -> int:
         """Return a field of the extra as a whole number.

@@ -146,7 +146,8 @@ def _function(path: str) -> Callable[[], object]:
 
 
 def _aws(fields: ConnectionFields) -> Credentials:
-    aws_conn_id = fields.text("aws_conn_id")
+    # As in the official provider: null names no AWS connection.
+    aws_conn_id = fields.text("aws_conn_id") if "aws_conn_id" in fields.extra else None
     audience = fields.text("aws_jwt_audience") or "databricks"
     duration = fields.number("aws_web_identity_token_duration", 300)
     settings = {"aws_conn_id": aws_conn_id, "audience": audience, "duration": duration}

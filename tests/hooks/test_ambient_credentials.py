@@ -6,6 +6,7 @@ The SDK takes seconds to import.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +97,26 @@ def test_ambient_credentials_are_used_where_the_connection_asks(
     """By auth_type: the host is the connection's; a profile of another host does not count."""
     log_in(url, auth_type="oauth-m2m")
     assert clients(identity) == [("ambient", "ambient-secret")]
+
+
+def test_a_profile_without_its_file_is_refused(url: str, tmp_path: Path) -> None:
+    """The SDK would try all that it finds elsewhere, such as the login of a command."""
+    (tmp_path / ".databrickscfg").unlink()
+    with pytest.raises(CredentialsError, match=r"profile other is not found: .*\.databrickscfg"):
+        log_in(url, profile="other")
+
+
+def test_an_sdk_that_reads_the_environment_otherwise_is_refused(
+    identity: Identity, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent if this package would not notice what the SDK reads."""
+    from databricks.sdk.config import Config
+
+    monkeypatch.delattr(Config, "_load_from_env")
+    monkeypatch.delitem(sys.modules, "airflow_jobs_provider.api.auth.sdk.config", raising=False)
+    with pytest.raises(CredentialsError, match=r"databricks-sdk \d.* constraints"):
+        log_in(url, "own", "own-secret", service_principal_oauth=True)
+    assert clients(identity) == []
 
 
 def test_a_profile_of_another_host_is_refused(identity: Identity, url: str) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -50,6 +52,7 @@ METHODS: list[tuple[dict[str, Any], str]] = [
     ({"use_default_azure_credential": True}, "default Azure credential"),
     ({"federated_k8s": True, "client_id": "sp"}, "federation with Kubernetes as sp"),
     ({"login": "federated_k8s", "client_id": "sp"}, "federation with Kubernetes as sp"),
+    ({"federated_k8s": "y", "client_id": "sp"}, "federation with Kubernetes as sp"),
     (
         {"login": "federated_k8s", "client_id": "sp", "k8s_projected_volume_token_path": "/t"},
         "federation with Kubernetes as sp",
@@ -105,6 +108,32 @@ def test_a_method_that_lacks_a_field(fields: dict[str, Any], words: str) -> None
     assert "'c'" in str(caught.value)
     if "login" not in words:
         assert "token into" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "aws_conn_id"),
+    [({}, "aws_default"), ({"aws_conn_id": "a"}, "a"), ({"aws_conn_id": None}, None)],
+)
+def test_the_aws_connection(
+    fields: dict[str, Any], aws_conn_id: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default one, or another; null stands for boto3's own settings, as in Airflow."""
+    named: list[str | None] = []
+
+    class StsHook:
+        def __init__(self, aws_conn_id: str | None) -> None:
+            named.append(aws_conn_id)
+
+        def get_conn(self) -> None:
+            pass
+
+    for name in ("amazon", "amazon.aws", "amazon.aws.hooks", "amazon.aws.hooks.sts"):
+        module: Any = ModuleType(f"airflow.providers.{name}")
+        module.__spec__ = ModuleSpec(module.__name__, None)
+        module.StsHook = StsHook
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+    credentials(federated_aws=True, verify=f"/{aws_conn_id}.pem", **fields)
+    assert named == [aws_conn_id]
 
 
 def test_two_methods_are_named(

@@ -39,6 +39,8 @@ def access(**fields: Any) -> WorkspaceAccess:
         ({"host": "http://localhost:8421"}, "http://localhost:8421"),
         ({"host": "w.net", "schema": "default"}, "https://w.net"),
         ({"host": "https://somebody@w.net"}, "https://w.net"),
+        # The official provider ignores the scheme of Host.
+        ({"host": "http://adb-1.2.azuredatabricks.net"}, "https://adb-1.2.azuredatabricks.net"),
         ({"extra": {"host": "w.net"}}, "https://w.net"),
         ({"host": "w.net", "conn_type": "databricks"}, "https://w.net"),
     ],
@@ -48,7 +50,10 @@ def test_the_address(fields: dict[str, Any], url: str) -> None:
     assert access(password="t", **fields).base_url == url
 
 
-@pytest.mark.parametrize("host", ["", "ftp://w.net", "https://", "w.net:port", "dapi not a host"])
+@pytest.mark.parametrize(
+    "host",
+    ["", "ftp://w.net", "https://", "w.net:port", "[::1", "dapi not a host", "dapi\u2100secret"],
+)
 def test_an_address_that_is_none(host: str) -> None:
     """The message names the connection and shows what a host looks like, never what stood there."""
     with pytest.raises(InvalidSettingsError, match=r"'c'.*azuredatabricks") as caught:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import requests
@@ -81,6 +82,21 @@ def test_a_request_for_a_token_is_checked(
     answer = ask_for_token(workspace, client, **form)
     assert (answer.status_code, answer.json()["error"]) == error
     assert SECRET not in answer.text
+
+
+def test_a_form_may_arrive_in_parts(workspace: LocalWorkspace) -> None:
+    """A proxy may cut a body anywhere."""
+    form = {**FORM, "client_id": workspace.client_id, "client_secret": SECRET}
+    body = urlencode(form).encode()
+
+    def parts() -> Iterator[bytes]:
+        yield body[:20]
+        # What came before has arrived when a request that was sent later is answered.
+        requests.get(f"{workspace.url}/.well-known/databricks-config", timeout=10)
+        yield body[20:]
+
+    answer = requests.post(f"{workspace.url}/oidc/v1/token", data=parts(), timeout=10)
+    assert answer.status_code == 200
 
 
 @pytest.mark.parametrize("token", [SECRET, "x", "a.b.c", "..", ""])

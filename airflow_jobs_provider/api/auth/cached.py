@@ -160,7 +160,8 @@ class CachedCredentials(Credentials):
         current token.
         """
         token = self._token
-        if token is not None and self._clock() - token.fetched_at >= _JUST_FETCHED_SECONDS:
+        # An age below 0 is that of a clock that was set back.
+        if token is not None and not 0 <= self._clock() - token.fetched_at < _JUST_FETCHED_SECONDS:
             self._is_token_refused = True
 
     def _usable_token(self, token: _CachedToken | None) -> _CachedToken | None:
@@ -212,10 +213,19 @@ class CachedCredentials(Credentials):
                 self._renewal = Future()
                 self._renewal.set_running_or_notify_cancel()
                 self._renewal_started = time.monotonic()
-                threading.Thread(
-                    target=self._fetch_into, args=(self._renewal,), name="token", daemon=True
-                ).start()
+                self._start_fetch(self._renewal)
             return self._renewal
+
+    def _start_fetch(self, renewal: Future[_CachedToken]) -> None:
+        fetch = threading.Thread(
+            target=self._fetch_into, args=(renewal,), name="token", daemon=True
+        )
+        try:
+            fetch.start()
+        except RuntimeError as error:  # too many threads, or the interpreter shuts down
+            failure = TokenUnavailableError(f"no thread can be started to fetch a token: {error}")
+            self._record_failure(failure)
+            renewal.set_exception(failure)
 
     def _fetch_into(self, renewal: Future[_CachedToken]) -> None:
         failure: JobsAPIError

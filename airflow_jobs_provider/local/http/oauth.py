@@ -133,9 +133,11 @@ class OAuth:
 
     async def _form(self, request: web.Request) -> dict[str, str]:
         async with asyncio.timeout(self._request_seconds):
-            body = await request.content.read(_MAX_FORM_BYTES)
-            if not request.content.at_eof():
-                raise ValueError("the form is too large")
+            body = b""
+            while part := await request.content.readany():
+                body += part
+                if len(body) > _MAX_FORM_BYTES:
+                    raise ValueError("the form is too large")
         return dict(parse_qsl(body.decode(), keep_blank_values=True))
 
     def _issue(self) -> str:

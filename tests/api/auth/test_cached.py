@@ -317,6 +317,34 @@ def test_the_old_token_serves_while_it_lives(
     assert fetches.token_at(3561) == "t2"
 
 
+def test_a_refused_token_is_replaced_after_the_clock_was_set_back(
+    fetches: Fetches, server: ScriptedServer
+) -> None:
+    """By two hours: a token that has ended seems to have a long life before it."""
+    assert fetches.token_at(7200) == "t1"
+    server.will(answer({}, 401))
+    assert fetches.token_at(0, retries=POLLING) == "t2"
+
+
+def test_no_thread_for_a_renewal(fetches: Fetches, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the old token lives nobody notices; later it is an outage, which passes."""
+    assert fetches.token_at(0) == "t1"
+    start = threading.Thread.start
+
+    def fail(thread: threading.Thread) -> None:
+        if thread.name == "token":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    once = RetryPolicy(max_attempts=1)
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", fail)
+        assert fetches.token_at(2400) == "t1"
+        with pytest.raises(TokenUnavailableError, match="can't start new thread"):
+            fetches.token_at(3560, retries=once)
+    assert fetches.token_at(3561, retries=once) == "t2"
+
+
 def test_a_refused_token_serves_on_while_no_other_can_be_fetched(
     fetches: Fetches, server: ScriptedServer
 ) -> None:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from databricks.sdk import oauth
+from databricks.sdk import oauth, version
 from databricks.sdk.config import Config
 from databricks.sdk.credentials_provider import CredentialsStrategy
 from databricks.sdk.environments import (
@@ -27,6 +28,14 @@ from airflow_jobs_provider.api.text import is_true
 
 __all__ = ["ConnectionConfig"]
 
+# Private methods of the SDK that ConnectionConfig replaces.
+_REPLACED = ("_load_from_env", "_known_file_config_loader", "_resolve_host_metadata")
+if not all(hasattr(Config, name) for name in _REPLACED):
+    # With other names for them, the environment would be read unnoticed.
+    raise CredentialsError(
+        f"databricks-sdk {version.__version__} reads its settings in a way that this package does "
+        "not know. Install the version that the constraints of this package name"
+    )
 # The SDK collects the attributes at the first call, of the class that it is called on.
 Config.attributes()
 
@@ -74,6 +83,10 @@ class ConnectionConfig(Config):
     def _known_file_config_loader(self) -> None:
         if not self.profile:
             return
+        path = Path(self.config_file or "~/.databrickscfg").expanduser()
+        if not self._is_ambient and not path.exists():
+            # The SDK would take any credentials that it finds elsewhere.
+            raise CredentialsError(f"the profile {self.profile} is not found: there is no {path}")
         without_profile = dict(self._inner)
         # The file is asked for the profile's own host, since its secret must go to no other.
         self._inner.pop("host", None)

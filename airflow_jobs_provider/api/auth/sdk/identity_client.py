@@ -138,12 +138,14 @@ class IdentityClient:
         with origin:
             status, received, data = origin.exchange(verb, url, dict(headers or {}), body)
         skew = _skew_seconds(received.get("Date"))
+        secrets = [secret for secret in secrets if secret]
         answer = _json_object(data)
         if is_success(status) and answer is not None:
             return answer
         code, description = _oauth_error(answer)
-        for secret in filter(None, secrets):
+        for secret in secrets:
             description = description.replace(secret, "***")
+            data = data.replace(secret.encode(), b"***")
         said = printable(": ".join(filter(None, (code, description))), _DESCRIPTION_LENGTH)
         text = f"{origin.host} answered {status}" + (f" {said}" if said else "")
         if status == 429:

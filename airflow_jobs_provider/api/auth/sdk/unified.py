@@ -120,10 +120,12 @@ class UnifiedCredentials(CachedCredentials):
         for cause in causes:
             if isinstance(cause, JobsAPIError):
                 return cause
-        text = " ".join(_TOKEN.sub("***", str(error)).split())[:_ERROR_LENGTH]
+        text = _TOKEN.sub("***", str(error))
         for name in _SECRET_FIELDS:
             if secret := str(self._fields.get(name) or ""):
                 text = text.replace(secret, "***")
+        # Cut last, since a part of a secret would not be found.
+        text = " ".join(text.split())[:_ERROR_LENGTH].rstrip(".")
         if any(_is_outage(one) for one in causes):
             return TokenUnavailableError(f"no token can be fetched now: {text}")
         return TokenRefusedError(f"{self._description}: {text}. {self._advice}")

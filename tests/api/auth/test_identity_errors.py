@@ -1,0 +1,33 @@
+"""What identity services and their libraries say is quoted without secrets."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_jobs_provider.api.auth.sdk.identity_client import IdentityClient, Transport
+from airflow_jobs_provider.api.auth.sdk.unified import UnifiedCredentials
+from airflow_jobs_provider.api.errors import JobsAPIError
+from tests.fakes.scripted_server import ScriptedServer, answer
+
+SECRET = "hush-and-again-hush"
+
+
+@pytest.mark.parametrize("status", [400, 401, 429, 503])
+def test_a_response_that_quotes_the_secret(status: int, server: ScriptedServer) -> None:
+    """Whatever the status; the rest of the description is shown."""
+    server.will(answer({"error": "e", "error_description": f"no {SECRET} here"}, status))
+    client = IdentityClient(Transport(server.url), "a method", "Check it")
+    with pytest.raises(JobsAPIError, match=r"no \*\*\* here"):
+        client.send("POST", f"{server.url}/token", body=b"{}", secrets=["", SECRET])
+
+
+@pytest.mark.parametrize("length", range(590, 602))
+def test_a_long_text_that_quotes_the_secret(length: int) -> None:
+    """No part of it is left where the text is cut."""
+    credentials = UnifiedCredentials(
+        "a method", Transport("https://w.net"), {"client_secret": SECRET}, advice="Check it"
+    )
+    text = str(credentials._translate(ValueError(f"{'x' * length}{SECRET}.")))
+    assert "hu" not in text
+    assert text.endswith(". Check it")
+    assert ".." not in text
