@@ -167,7 +167,7 @@ def _same_host(address: str, netloc: str) -> bool:
 def _from_environment(fields: ConnectionFields) -> Credentials:
     token = os.environ.get("DATABRICKS_TOKEN", "")
     if token and os.environ.get("DATABRICKS_AUTH_TYPE", "pat") == "pat":
-        return auth.Token(token)
+        return auth.Token(token, "the environment variable DATABRICKS_TOKEN")
     description = "the environment (DATABRICKS_HOST is the connection's host)"
     advice = "Check the environment variables of databricks-sdk and ~/.databrickscfg"
     return unified_credentials(

@@ -194,6 +194,8 @@ def _workload_identity(world: World) -> dict[str, Any]:
         AZURE_TENANT_ID=TENANT,
         AZURE_CLIENT_ID=CLIENT,
         AZURE_FEDERATED_TOKEN_FILE=world.file("azure/token", token.value),
+        # Set by Azure's webhook; azure-identity before 1.25.1 needs it.
+        AZURE_AUTHORITY_HOST="https://login.microsoftonline.com/",
     )
     return world.on_azure(use_default_azure_credential=True)
 

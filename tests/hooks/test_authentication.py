@@ -173,6 +173,7 @@ def test_the_environment_counts_where_it_names_the_host(
     monkeypatch.setenv("DATABRICKS_HOST", address)
     monkeypatch.setenv("DATABRICKS_TOKEN", "t")
     assert credentials() == Token("t")
+    assert credentials().description.endswith("of the environment variable DATABRICKS_TOKEN")
     assert credentials(**USER) == Basic("id", "secret-of-id")
     monkeypatch.setenv("DATABRICKS_AUTH_TYPE", "oauth-m2m")
     assert isinstance(credentials(), CachedCredentials)
@@ -190,6 +191,7 @@ def test_the_environment_of_another_host_does_not_count(
     netrc.write_text(f"machine {HOST} login token password n\n")
     monkeypatch.setenv("NETRC", str(netrc))
     assert credentials() == Token("n")
+    assert credentials().description == f"access token of {netrc}"
 
 
 @pytest.mark.parametrize(

@@ -41,4 +41,4 @@ def from_netrc(host: str, file: str | Path | None = None) -> Credentials:
             f"password, and {path} has no entry for that host"
         )
     login, _, password = entry
-    return Token(password) if login == "token" else Basic(login, password)
+    return Token(password, str(path)) if login == "token" else Basic(login, password)

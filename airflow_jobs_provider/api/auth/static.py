@@ -16,10 +16,12 @@ class Token(Credentials):
     """A personal access token, or any other bearer token (reference: "Authentication").
 
     :param token: the token; not in the repr.
+    :param source: where it was found, for messages; default ``the connection``.
     :raises CredentialsError: it is empty, or has a character that no token has.
     """
 
     token: str = field(repr=False)
+    source: str = field(default="the connection", compare=False)
 
     def __post_init__(self) -> None:
         require_header_value(self.token, "token")
@@ -34,8 +36,8 @@ class Token(Credentials):
 
     @property
     def description(self) -> str:
-        """The method."""
-        return "access token of the connection"
+        """The method, and where the token was found."""
+        return f"access token of {self.source}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_jobs_provider.api.auth.sdk.azure_identity import AzureIdentityCredentials
 from airflow_jobs_provider.api.auth.sdk.identity_client import IdentityClient, Transport
 from airflow_jobs_provider.api.auth.sdk.unified import UnifiedCredentials
-from airflow_jobs_provider.api.errors import JobsAPIError
+from airflow_jobs_provider.api.errors import JobsAPIError, TokenRefusedError, TokenUnavailableError
 from tests.fakes.scripted_server import ScriptedServer, answer
 
 SECRET = "hush-and-again-hush"
@@ -31,3 +32,24 @@ def test_a_long_text_that_quotes_the_secret(length: int) -> None:
     assert "hu" not in text
     assert text.endswith(". Check it")
     assert ".." not in text
+
+
+@pytest.mark.slow  # azure-core takes long to import
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        (". Token request error: (invalid_request) Identity not found", TokenRefusedError),
+        (". invalid_request", TokenRefusedError),  # azure-identity before 1.25.1
+        (".", TokenUnavailableError),
+    ],
+)
+def test_a_managed_identity_that_is_refused(text: str, kind: type[JobsAPIError]) -> None:
+    """All that azure-identity keeps of the response is a text, which differs between releases."""
+    from azure.identity import CredentialUnavailableError
+
+    error = CredentialUnavailableError(
+        "ManagedIdentityCredential authentication unavailable, no response from the IMDS endpoint"
+        + text
+    )
+    credentials = AzureIdentityCredentials(Transport("https://w.net"), "managed")
+    assert type(credentials._translate(error)) is kind

@@ -32,7 +32,8 @@ _OUTAGE = re.compile(
     r"|Remote end closed|Expecting value|Unexpected response|<html"  # none, or one that is no JSON
 )
 _NO_ANSWER = re.compile(
-    r"no response from the IMDS endpoint(?!\.? *Token request error)"
+    # Those of a refusal: azure-identity before 1.25.1, and later.
+    r"no response from the IMDS endpoint(?!\.? *(invalid_request|Token request error))"
     r"|authentication unavailable\.$"  # the response is no JSON
 )
 
