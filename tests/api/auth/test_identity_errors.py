@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from airflow_jobs_provider.api.auth.sdk.azure_identity import AzureIdentityCredentials
+from airflow_jobs_provider.api.auth.sdk.extras import require
 from airflow_jobs_provider.api.auth.sdk.identity_client import IdentityClient, Transport
 from airflow_jobs_provider.api.auth.sdk.unified import UnifiedCredentials
-from airflow_jobs_provider.api.errors import JobsAPIError, TokenRefusedError, TokenUnavailableError
+from airflow_jobs_provider.api.errors import (
+    CredentialsError,
+    JobsAPIError,
+    TokenRefusedError,
+    TokenUnavailableError,
+)
 from tests.fakes.scripted_server import ScriptedServer, answer
 
 SECRET = "hush-and-again-hush"
@@ -53,3 +61,20 @@ def test_a_managed_identity_that_is_refused(text: str, kind: type[JobsAPIError])
     )
     credentials = AzureIdentityCredentials(Transport("https://w.net"), "managed")
     assert type(credentials._translate(error)) is kind
+
+
+@pytest.mark.parametrize(
+    ("imports", "reason"),
+    [
+        ("from json import no_such_name", "json is too old"),
+        ("import no_such_module", "no_such_module is not installed"),
+    ],
+)
+def test_a_package_that_is_too_old(
+    imports: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is installed, so nobody is told that it is not."""
+    (tmp_path / "needs_more.py").write_text(imports)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(CredentialsError, match=reason):
+        require("needs_more", method="a method", install="airflow-jobs-provider[auth]")

@@ -28,13 +28,13 @@ from airflow_jobs_provider.api.text import is_true
 
 __all__ = ["ConnectionConfig"]
 
-# Private methods of the SDK that ConnectionConfig replaces.
-_REPLACED = ("_load_from_env", "_known_file_config_loader", "_resolve_host_metadata")
-if not all(hasattr(Config, name) for name in _REPLACED):
-    # With other names for them, the environment would be read unnoticed.
+# Private methods of the SDK that ConnectionConfig replaces, and the newest field that is used here.
+_NEEDED = ("_load_from_env", "_known_file_config_loader", "_resolve_host_metadata", "group_id")
+if _missing := [name for name in _NEEDED if not hasattr(Config, name)]:
+    # With other names for the methods, the SDK would read the environment unnoticed.
     raise CredentialsError(
-        f"databricks-sdk {version.__version__} reads its settings in a way that this package does "
-        "not know. Install the version that the constraints of this package name"
+        f"databricks-sdk {version.__version__} cannot be used, since its Config has no "
+        f"{_missing[0]}. Install the version that the constraints of this package name"
     )
 # The SDK collects the attributes at the first call, of the class that it is called on.
 Config.attributes()
