@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
 from types import ModuleType
 
 from airflow_jobs_provider.api.errors import CredentialsError
@@ -17,12 +16,12 @@ def require(module: str, *, method: str, install: str) -> ModuleType:
     :param module: name of the module.
     :param method: the authentication method that needs it, for the error.
     :param install: what to install, such as ``airflow-jobs-provider[auth]``.
-    :raises CredentialsError: it is not installed, or too old.
+    :raises CredentialsError: it is not installed, too old or broken.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        # The module is there, but not a name in it.
-        is_old = not isinstance(error, ModuleNotFoundError) and error.name in sys.modules
-        reason = f"{error.name or module} is {'too old' if is_old else 'not installed'}"
+        # The package is there otherwise, but lacks a name.
+        problem = "not installed" if isinstance(error, ModuleNotFoundError) else "too old or broken"
+        reason = f"{error.name or module} is {problem}"
     raise CredentialsError(f"{method} needs an extra package ({reason}): pip install '{install}'")
