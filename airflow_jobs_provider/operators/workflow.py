@@ -54,7 +54,8 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
     :class:`~airflow_jobs_provider.operators.notebook.DatabricksNotebookOperator`,
     :class:`~airflow_jobs_provider.operators.task.DatabricksTaskOperator`, and task groups of them.
     Dependencies between them become ``depends_on``, a task's ``trigger_rule`` becomes ``run_if``.
-    All arguments but ``group_id`` and the other arguments of Airflow's ``TaskGroup`` are templated.
+    All arguments are templated but ``notebook_packages``, ``launch_task_args`` and those of
+    Airflow's ``TaskGroup``, such as ``group_id``.
 
     XComs of each task: ``return_value`` is its output; ``run_id`` and ``run_page_url`` are those of
     its own task run. A task that Databricks skips is skipped in Airflow.
@@ -74,8 +75,7 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
     :param python_params: parameters of all Python tasks; default none.
     :param spark_submit_params: parameters of all spark-submit tasks; default none.
     :param launch_task_args: arguments for the launching task, such as ``queue``, ``pool``,
-        ``retries``, or ``queued_timeout_seconds`` of the operators; default those of the group's
-        ``default_args``.
+        ``retries`` and ``trigger_rule``; default those of the group's ``default_args``.
     :param kwargs: arguments of Airflow's ``TaskGroup``, such as ``group_id``.
     :raises ValueError: when the DAG is parsed: a task cannot be a task of the job.
     """
@@ -138,8 +138,12 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
 
     def _add_launch_task(self) -> None:
         roots, members = list(self.get_roots()), list(_tasks_of(self))
+        keys: dict[str, str] = {}
         for member in members:
             self._check_member(member)
+            if (key := member.databricks_task_key) in keys:
+                _refuse(member, f"has the databricks_task_key of {keys[key]!r}, {key!r}")
+            keys[key] = member.task_id
         before = [self.dag.get_task(task_id) for task_id in sorted(self.upstream_task_ids)]
         after = [self.dag.get_task(task_id) for task_id in sorted(self.downstream_task_ids)]
         leaves = list(self.get_leaves()) if after else []
@@ -158,12 +162,16 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
             notebook_params=self.notebook_params,
             python_params=self.python_params,
             spark_submit_params=self.spark_submit_params,
-            **self.launch_task_args,
+            # The tasks of the group read its XComs, whatever the default arguments of the DAG are.
+            **{"do_xcom_push": True, **self.launch_task_args},
         )
         launch.members = members
         for member in members:
             # All tasks of the job are in one workspace, also for a failure callback.
             member.databricks_conn_id = self.databricks_conn_id
+            if member.trigger_rule_name() == "always":
+                # Airflow would start it before there is a run.
+                member.trigger_rule = type(member.trigger_rule)("all_done")
         for root in roots:
             root.set_upstream(launch)
         # The launching task renders the templates of all tasks, so it needs what they take.

@@ -100,7 +100,9 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         from airflow_jobs_provider.api.workflows.job_definitions import definition_digest
 
         jinja_env = self.get_template_env()
-        launch = self._rendered(self, context, jinja_env)
+        # The group has the task as the DAG file defines it. In execution Airflow has rendered a
+        # copy, and what a template has rendered to may look like a template.
+        launch = self._rendered(getattr(self.task_group, "launch_task", self), context, jinja_env)
         keys = {member.task_id: member.databricks_task_key for member in self.members}
         tasks = [
             self._rendered(member, context, jinja_env).workflow_task(keys)

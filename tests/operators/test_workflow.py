@@ -118,6 +118,41 @@ def test_the_launching_task_comes_first() -> None:
     assert report.downstream_task_ids == {"after"}
 
 
+def test_what_a_template_renders_to_is_not_rendered_again() -> None:
+    """Such as a reference to a secret of Databricks, or text of a DAG run's conf."""
+    reference = "{{secrets/sales/key}}"
+    cluster = {"new_cluster": {"spark_env_vars": {"KEY": "{{ conf }}"}}}
+    with group_of(job_clusters=[cluster], notebook_params={"id": "{{ conf }}"}) as group:
+        notebook("load", notebook_params={"key": "{{ conf }}"})
+    context: Any = {"conf": reference}
+    launch = group.launch_task.prepare_for_execution()
+    launch.render_template_fields(context)
+    settings, digest = launch.definition(context)
+    (rendered,) = settings["job_clusters"]
+    assert rendered["new_cluster"]["spark_env_vars"] == {"KEY": reference}
+    assert settings["tasks"][0]["notebook_task"]["base_parameters"] == {"key": reference}
+    # The tasks of the group must find the same definition, or they would not repair the run.
+    assert group.launch_task.definition(context)[1] == digest
+
+
+def test_a_task_that_always_runs_does_not_start_before_the_run() -> None:
+    """Airflow starts a task with the rule ``always`` at once."""
+    with group_of() as group:
+        last = notebook("last", trigger_rule="always")
+    assert last.trigger_rule_name() == "all_done"
+    assert definition(group)["tasks"][0]["run_if"] == "ALL_DONE"
+
+
+def test_the_launching_task_pushes_its_xcoms() -> None:
+    """Although the DAG's default arguments say that tasks push none: the group needs them."""
+    with (
+        DAG("sales", schedule=None, default_args={"do_xcom_push": False}),
+        DatabricksWorkflowTaskGroup(group_id="etl") as group,
+    ):
+        load = notebook("load")
+    assert (group.launch_task.do_xcom_push, load.do_xcom_push) == (True, False)
+
+
 def test_two_groups_and_two_hundred_tasks() -> None:
     """Each group has a job of its own; a task of one may follow the other."""
     with DAG("sales", schedule=None):
@@ -143,7 +178,7 @@ def test_a_trigger_rule_without_counterpart_is_refused(rule: str) -> None:
 
 
 def test_what_is_no_task_of_a_job_is_refused() -> None:
-    """Another operator, an expanded task, and a task that takes the output of its own group."""
+    """Another operator, an expanded task, a task that takes the output of its own group, a key."""
     with pytest.raises(ValueError, match=r"'etl\.other' is a BaseOperator"), group_of():
         BaseOperator(task_id="other")
     with pytest.raises(ValueError, match="cannot be expanded"), group_of():
@@ -152,6 +187,8 @@ def test_what_is_no_task_of_a_job_is_refused() -> None:
         )
     with pytest.raises(ValueError, match=r"takes the output of the task 'etl\.load'"), group_of():
         notebook("report", notebook_params={"x": notebook("load").output})
+    with pytest.raises(ValueError, match=r"'etl\.b' has the .*_key of 'etl\.a', 'x'"), group_of():
+        [DatabricksTaskOperator(task_id=t, task_config={}, databricks_task_key="x") for t in "ab"]
     with pytest.raises(ValueError, match="existing_cluster_id and job_cluster_key"), group_of():
         notebook("load", existing_cluster_id="c", job_cluster_key="small")
 
