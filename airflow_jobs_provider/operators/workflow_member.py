@@ -256,6 +256,7 @@ class WorkflowMemberOperator(LaunchRunOperator):
 
     def _follow_member(self, context: Context) -> Any:
         """Wait for the end of the task, run it again if needed, and report the end."""
+        from airflow_jobs_provider.api.errors import NotFoundError
         from airflow_jobs_provider.api.states import RunState
         from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 
@@ -263,7 +264,12 @@ class WorkflowMemberOperator(LaunchRunOperator):
         if record.is_alone:
             return self._launch_alone(context)
         while True:
-            run = self._read_workflow_run()
+            try:
+                run = self._read_workflow_run()
+            except NotFoundError as error:
+                if self._attempt.try_number == 1:
+                    raise  # The run was launched just now.
+                return self._go_alone(context, record, str(error))
             task = latest_attempts(run).get(self.databricks_task_key)
             run_has_ended = RunState.from_run(run).is_terminal
             if task is None and run_has_ended:

@@ -339,6 +339,22 @@ def test_a_run_that_cannot_be_repaired(
     assert len(server.requests) == requests + 3
 
 
+def test_a_run_that_does_not_exist_any_more(
+    cleared: Airflow, server: ScriptedServer, logged: Any
+) -> None:
+    """The task runs alone when it is cleared; a first attempt fails."""
+    message = "Run 7 does not exist."
+    gone = answer({"error_code": "INVALID_PARAMETER_VALUE", "message": message}, 400)
+    server.will(gone)
+    with pytest.raises(AirflowException, match=message):
+        cleared.execute()
+    alone = [answer({"run_id": 9}), answer({**run("TERMINATED", "SUCCESS"), "run_id": 9}), OUTPUT]
+    server.will(gone, *alone)
+    assert cleared.execute(2, 1) == "42"
+    assert message in logged()
+    assert cleared.recorded("a")["is_alone"] is True
+
+
 @pytest.mark.parametrize("is_alone", [False, True])
 def test_a_deferred_task_is_resumed(
     is_alone: bool, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
