@@ -115,7 +115,9 @@ def ensure_job(
             # Another caller is about to define the job in the same way.
             yield Wait(CLAIM_SECONDS)
             continue
-        for job in jobs:
+        # Callers at the same moment begin at different jobs, so that each finds one of its own.
+        start = int(nonce, 16) % len(jobs) if jobs else 0
+        for job in (*jobs[start:], *jobs[:start]):
             if _claimed_for(job, clock()) or (yield from _is_active(job["job_id"])):
                 continue
             claimed_at = clock()
@@ -264,8 +266,9 @@ def _contains(found: Any, wanted: Any) -> bool:
     if wanted in (None, "", 0, False) or (hasattr(wanted, "__len__") and not len(wanted)):
         return not found or wanted is None
     if isinstance(wanted, Mapping):
-        return isinstance(found, Mapping) and all(
-            _contains(found.get(name), value) for name, value in wanted.items()
+        known = found or {}
+        return isinstance(known, Mapping) and all(
+            _contains(known.get(name), value) for name, value in wanted.items()
         )
     if isinstance(wanted, (list, tuple)):
         if not isinstance(found, (list, tuple)) or len(found) != len(wanted):

@@ -11,6 +11,8 @@ import pytest
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.api.endpoints import (
+    Call,
+    create_job,
     delete_job,
     list_jobs,
     reset_job,
@@ -129,6 +131,31 @@ def test_a_job_without_a_digest_is_taken_over(client: JobsClient) -> None:
     job_id = ensured(client, settings(1))
     client.send(reset_job(job_id, settings(1)))
     assert ensured(client, settings(2)) == job_id
+
+
+def test_empty_settings_that_the_service_leaves_out() -> None:
+    """They are no change of the job, at any depth."""
+    job: Any = {"job_id": 1, "settings": {"name": NAME}}
+    no_alert = {"email_notifications": {"no_alert_for_skipped_runs": False}}
+    assert has_settings(job, {"name": NAME, **no_alert})
+    assert not has_settings(job, {"name": NAME, "email_notifications": {"on_start": ["a@b.c"]}})
+
+
+def test_callers_with_other_definitions_take_different_jobs(client: JobsClient) -> None:
+    """Each claims one job of its own, so that many callers need no more rounds than few."""
+    for day in range(4):
+        client.send(create_job(settings(day)))
+    claims = 0
+
+    def send(call: Call[Any]) -> Any:
+        nonlocal claims
+        claims += call.path == "update"
+        return client.send(call)
+
+    several = [launching(settings(day + 10), f"{day:x}") for day in range(4)]
+    execute_together(send, several, seed=0)
+    assert claims == 4
+    assert len(jobs(client)) == 4
 
 
 def test_a_run_tells_its_definition(client: JobsClient) -> None:
