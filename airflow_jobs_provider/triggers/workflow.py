@@ -50,6 +50,8 @@ class DatabricksWorkflowTaskTrigger(WorkflowTaskTriggerArguments, DatabricksJobs
                     self.workflow_run_id,
                     steps,
                     period=self.polling_period_seconds,
+                    # Before the repair the run had ended, and so had the task's attempt before.
+                    max_age=0 if self.attempts_before else None,
                     on_event=self._record,
                 )
         except TimeoutError:

@@ -80,6 +80,28 @@ def test_the_last_attempt_of_the_service_is_the_end(context: Any, server: Script
     assert payload["run"]["run_id"] == 300
 
 
+def test_a_read_before_the_repair_is_not_used(context: Any, server: ScriptedServer) -> None:
+    """Another trigger, which reads more seldom, waits while the run ends and is repaired."""
+    others = task(1, "RUNNING")
+    first, second = task(0, "TERMINATED", "FAILED"), task(0, "TERMINATED", "SUCCESS", 1)
+    server.will(
+        whole("RUNNING", task(0, "RUNNING"), others),
+        whole("TERMINATED", first, others),
+        whole("RUNNING", first, second, others),
+    )
+
+    async def collect() -> Any:
+        other = asyncio.create_task(payload_of(trigger(1, polling_period_seconds=30)))
+        assert (await payload_of(trigger(0, polling_period_seconds=0.05)))["run"]["run_id"] == 100
+        repaired = trigger(0, polling_period_seconds=30, attempts_before=1)
+        async with asyncio.timeout(10):
+            payload = await payload_of(repaired)
+        other.cancel()
+        return payload
+
+    assert asyncio.run(collect())["run"]["run_id"] == 200
+
+
 def test_a_run_that_cannot_be_read_fails_each_of_its_tasks(
     context: Any, server: ScriptedServer
 ) -> None:

@@ -82,6 +82,7 @@ async def run_workflow_with_shared_reads(
     steps: Workflow[T],
     *,
     period: float,
+    max_age: float | None = None,
     on_event: OnEvent = lambda _event: None,
 ) -> T:
     """Execute a workflow that reads one run again and again, together with others that do so.
@@ -90,11 +91,12 @@ async def run_workflow_with_shared_reads(
     :param run_id: the run.
     :param steps: the workflow.
     :param period: seconds between two reads.
+    :param max_age: seconds since the begin of a read by another trigger whose response is taken as
+        the first one; default ``period``.
     :param on_event: called with each event of the workflow.
     """
     with _reads_of(hook, run_id) as shared:
-        # A response that another trigger got within the last period is taken as it is.
-        not_before = time.monotonic() - period
+        not_before = time.monotonic() - (period if max_age is None else max_age)
         latest = not_before
 
         async def send(call: Call[Any]) -> Any:
