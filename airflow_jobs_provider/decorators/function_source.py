@@ -36,6 +36,8 @@ _OF_A_NOTEBOOK = frozenset(
     }
 )
 _DEFINED = _OF_A_NOTEBOOK | frozenset(dir(builtins)) | {"__name__"}
+# Python sets these in the body of a class; the annotations of a dataclass are in the last one.
+_OF_A_CLASS_BODY = {"__qualname__", "__module__", "__static_attributes__", "__annotations__"}
 _OF_A_NOTEBOOK_FILE = re.compile(r"^# (COMMAND -+|MAGIC\b)", re.MULTILINE)
 # An annotation is not evaluated, so that it may name what the DAG file imports.
 _FLAGS = __future__.annotations.compiler_flag
@@ -141,5 +143,4 @@ def _global_names(code: CodeType) -> set[str]:
             loaded.add(str(one.argval))
         elif one.opname == "STORE_NAME":  # the body of a class
             own.add(str(one.argval))
-    # Python sets these in the body of a class.
-    return loaded - own - {"__qualname__", "__module__", "__static_attributes__"}
+    return loaded - own - _OF_A_CLASS_BODY

@@ -80,7 +80,7 @@ def test_names_that_a_function_defines() -> None:
 
         class Box:
             size = 2
-            double = size * 2
+            double: int = size * 2
 
             def get(self) -> int:
                 return self.double + LIMIT
