@@ -291,6 +291,27 @@ def test_a_retry_waits_for_the_end_of_the_run(
     assert airflow.recorded("a")["wants_rerun_of"] == 100
 
 
+@pytest.mark.parametrize("is_dag_test", [False, True])
+def test_a_retry_runs_the_task_again_after_the_end_of_the_run(
+    is_dag_test: bool, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """Also in ``dag.test()``, which passes nothing but the event."""
+    airflow = Airflow(monkeypatch, deferrable=True)
+    airflow.record("a", reported=100, max_tries=1)
+    server.will(whole("RUNNING", *FAILED[:2], task("c", 102, "RUNNING")))
+    with pytest.raises(TaskDeferred) as deferred:
+        airflow.execute(2, 1)
+    if is_dag_test:
+        deferred.value.kwargs.clear()
+    ended, rerun = whole("TERMINATED", *FAILED), whole("RUNNING", *RERUN, repairs=1)
+    server.will(ended, airflow.job, ended, REPAIRED, rerun, rerun)
+    event = {"run": {**run("TERMINATED", "FAILED"), "run_id": 7}}
+    with pytest.raises(TaskDeferred) as again:
+        airflow.execute(2, 1, resume=(deferred.value, event))
+    assert getattr(again.value.trigger, "run_id", None) == 200
+    assert len(sent(server, "runs/repair")) == 1
+
+
 def change_of_the_job(airflow: Airflow) -> list[Step]:
     """Answer a job that somebody has changed."""
     airflow.settings["tasks"][0]["notebook_task"]["notebook_path"] = "/other"
