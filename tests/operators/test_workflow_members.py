@@ -302,7 +302,7 @@ def test_a_retry_runs_the_task_again_after_the_end_of_the_run(
     with pytest.raises(TaskDeferred) as deferred:
         airflow.execute(2, 1)
     if is_dag_test:
-        deferred.value.kwargs.clear()
+        deferred.value.kwargs = {}
     ended, rerun = whole("TERMINATED", *FAILED), whole("RUNNING", *RERUN, repairs=1)
     server.will(ended, airflow.job, ended, REPAIRED, rerun, rerun)
     event = {"run": {**run("TERMINATED", "FAILED"), "run_id": 7}}

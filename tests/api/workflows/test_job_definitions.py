@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api.auth import Token
+from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.api.endpoints import (
-    Call,
     create_job,
     delete_job,
     list_jobs,
