@@ -34,7 +34,7 @@ def _rows(section: str) -> Iterator[dict[str, object]]:
             if cells[-1].startswith("nothing"):
                 continue
             if len(cells) == 1:
-                cells = [f"{cells[0]}: outside this package"]
+                cells = [f"{cells[0]} stay with the official provider; nothing to do"]
             yield {"names": found, "text": _sentences([cells[0], *cells[2:]])}
 
 

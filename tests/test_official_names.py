@@ -39,7 +39,9 @@ def test_any_other_name_is_missing_as_usual(module: str) -> None:
 @pytest.mark.parametrize("name", NAMES_OUTSIDE)
 def test_the_page_about_migrating_has_each_name(name: str) -> None:
     """It is in a table of what stays, with the same reason."""
-    assert re.search(": outside this package$", name_difference(name) or "")
+    assert re.search(
+        " stay with the official provider; nothing to do$", name_difference(name) or ""
+    )
 
 
 @pytest.mark.parametrize("name", HOOK_METHODS_OUTSIDE)

@@ -61,4 +61,7 @@ MODULES_THAT_STAY = frozenset(
 
 def reason_to_stay(name: str) -> str:
     """Return why a name stays with the official provider, or what to use here."""
-    return name_difference(name) or "this package has no such name"
+    return (
+        name_difference(name)
+        or "an internal name of the official provider. Do not move a class that needs it"
+    )

@@ -28,5 +28,5 @@ def test_rows_become_sentences() -> None:
     assert json.loads(data(page)) == [
         {"names": ["A(b=3)", "C"], "text": "is new. do it"},
         {"names": ["D"], "text": "other. change it"},
-        {"names": ["E"], "text": "repos: outside this package"},
+        {"names": ["E"], "text": "repos stay with the official provider; nothing to do"},
     ]
