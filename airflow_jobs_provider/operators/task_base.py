@@ -156,6 +156,9 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         group = self.workflow_group()
         assert group is not None
         task = {**without_empty(self.task_definition()), **self._cluster()}
+        if self.job_cluster_key or self.existing_cluster_id:
+            # As in the official group: a new_cluster is for a task outside of a group then.
+            task.pop("new_cluster", None)
         if "notebook_task" in task:
             notebook = dict(task["notebook_task"])
             parameters = {

@@ -221,10 +221,10 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
                 f"has the trigger_rule {rule!r}, which has no counterpart among the run conditions "
                 f"of Databricks. Possible are: {known}",
             )
-        clusters = ("existing_cluster_id", "job_cluster_key", "new_cluster")
-        given = [name for name in clusters if getattr(task, name)]
-        if len(given) > 1:
-            _refuse(task, f"has {' and '.join(given)}. Only one of them can be given")
+        if task.existing_cluster_id and task.job_cluster_key:
+            _refuse(
+                task, "has existing_cluster_id and job_cluster_key. Only one of them can be given"
+            )
 
 
 def _tasks_of(group: TaskGroup) -> Iterator[Any]:

@@ -95,6 +95,15 @@ def test_the_group_becomes_one_job() -> None:
     }
 
 
+@pytest.mark.parametrize("shared", ["existing_cluster_id", "job_cluster_key"])
+def test_a_shared_cluster_precedes_a_new_one(shared: str) -> None:
+    """As in the official group, so that such DAGs move unchanged."""
+    with group_of() as group:
+        notebook("load", new_cluster={"spark_version": "x", "num_workers": 1}, **{shared: "small"})
+    (task,) = definition(group)["tasks"]
+    assert (task.get(shared), task.get("new_cluster")) == ("small", None)
+
+
 def test_the_launching_task_comes_first() -> None:
     """Before the roots, after what the group or its tasks need, with its own arguments."""
     with DAG("sales", schedule=None):
