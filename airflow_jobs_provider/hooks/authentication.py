@@ -31,6 +31,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -87,9 +89,14 @@ def choose_credentials(fields: ConnectionFields) -> Credentials:
         return auth.Basic(login, password)
     _refuse_incomplete(fields)
     workspace = urlsplit(fields.transport.workspace_url)
-    if _same_host(os.environ.get("DATABRICKS_HOST", ""), workspace.netloc):
-        return _from_environment(fields)
-    return auth.from_netrc(workspace.hostname or "")
+    host = workspace.hostname or ""
+    if not _same_host(os.environ.get("DATABRICKS_HOST", ""), workspace.netloc):
+        return auth.from_netrc(host)
+    if not _sdk_is_installed() and not os.environ.get("DATABRICKS_TOKEN"):
+        # Its file needs no extra, and may be all that the user has.
+        with suppress(CredentialsError):
+            return auth.from_netrc(host)
+    return _from_environment(fields)
 
 
 def _log_ignored(fields: ConnectionFields, chosen: list[OfficialMethod]) -> None:
@@ -156,6 +163,13 @@ def _sdk_credentials(
         is_ambient=not has_own,
         has_discovery=True,
     )
+
+
+def _sdk_is_installed() -> bool:
+    try:
+        return find_spec("databricks.sdk") is not None
+    except ModuleNotFoundError:  # no package of that namespace
+        return False
 
 
 def _same_host(address: str, netloc: str) -> bool:

@@ -179,6 +179,21 @@ def test_the_environment_counts_where_it_names_the_host(
     assert isinstance(credentials(), CachedCredentials)
 
 
+def test_netrc_needs_no_extra_where_the_environment_names_the_host(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without databricks-sdk its file is read, and without an entry the extra is named."""
+    monkeypatch.setitem(sys.modules, "databricks", None)
+    monkeypatch.setenv("DATABRICKS_HOST", HOST)
+    netrc = tmp_path / "netrc"
+    netrc.write_text(f"machine {HOST} login token password n\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert credentials() == Token("n")
+    netrc.write_text("machine other.net login token password n\n")
+    with pytest.raises(CredentialsError, match=r"pip install 'airflow-jobs-provider\[auth\]'"):
+        credentials().authorization()
+
+
 def test_the_environment_of_another_host_does_not_count(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
