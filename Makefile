@@ -28,6 +28,7 @@ DAGS ?=
 WRITE ?=
 MUTANTS ?=
 # "distributed and not thorough" is what the whole check runs.
+STANDALONE ?= standalone
 DISTRIBUTED ?= distributed
 export PYTHON
 # Tests start hundreds of processes: each would compile this package anew.
@@ -88,7 +89,7 @@ bench: venv-dev
 	.venv/bin/python -m benchmarks.report
 
 test-standalone: venv-dev
-	.venv/bin/python -m pytest -m standalone tests/end_to_end $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -m "$(STANDALONE)" tests/end_to_end $(PYTEST_ARGS)
 
 # The quick tests have these with a fixed seed. All are in one file: it is divided among the processes.
 fuzz: venv-dev
@@ -118,7 +119,7 @@ $(TEST_PYTHON): test-python-%:
 
 $(TEST_STANDALONE): test-standalone-%:
 	@sh scripts/venv.sh .venv-$* $* dev
-	.venv-$*/bin/python -m pytest -m standalone $(PYTEST_OLDER) tests/end_to_end $(PYTEST_ARGS)
+	.venv-$*/bin/python -m pytest -m "$(STANDALONE)" $(PYTEST_OLDER) tests/end_to_end $(PYTEST_ARGS)
 
 test-distributed:
 	@INSTALL=$(INSTALL) sh scripts/services.sh
