@@ -15,10 +15,10 @@ import json
 import logging
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from airflow_jobs_provider.api.auth.sdk.extras import require
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from tests.helpers.loop_measures import Collections, Turns
 
@@ -79,7 +79,8 @@ async def drive(wish: dict[str, Any]) -> dict[str, Any]:
     await follow(wish["warm_up"], "warm_up", 1)
     importing, lateness = Lateness(), Lateness()
     watcher = asyncio.create_task(importing.watch())
-    await asyncio.to_thread(import_module, "databricks.sdk.core")
+    module = "airflow_jobs_provider.api.auth.sdk.strategies"
+    await asyncio.to_thread(require, module, method="oauth", install="[auth]")
     watcher.cancel()
     gc.collect()
     gc.freeze()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 
 from airflow_jobs_provider.api.errors import CredentialsError
@@ -19,9 +22,26 @@ def require(module: str, *, method: str, install: str) -> ModuleType:
     :raises CredentialsError: it is not installed, too old or broken.
     """
     try:
-        return importlib.import_module(module)
+        with _without_garbage_collection():
+            return importlib.import_module(module)
     except ImportError as error:
         # The package is there otherwise, but lacks a name.
         problem = "not installed" if isinstance(error, ModuleNotFoundError) else "too old or broken"
         reason = f"{error.name or module} is {problem}"
     raise CredentialsError(f"{method} needs an extra package ({reason}): pip install '{install}'")
+
+
+@contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """Pause the garbage collection.
+
+    An import of databricks-sdk starts many of them, each over all objects of the process, and each
+    holds up the event loop, although the import is in a thread.
+    """
+    is_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if is_enabled:
+            gc.enable()
