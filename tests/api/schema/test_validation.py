@@ -21,6 +21,7 @@ from tests.helpers.rule_cases import CASES
 STRUCTURES = structures()
 RELAXED = settings(
     max_examples=60,
+    derandomize=True,
     deadline=None,
     suppress_health_check=[
         HealthCheck.too_slow,
