@@ -20,7 +20,7 @@ from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.lines.base import BEFORE_RUNNING, DEFERRED, RUNNING
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
-__all__ = ["TaskRecord", "WorkflowRecords", "is_executing", "is_to_be_executed"]
+__all__ = ["TaskRecord", "WorkflowRecords", "is_to_be_executed", "is_unfinished"]
 
 KEY_PREFIX = "databricks_task_run."
 # A user has cleared the task while it was executed.
@@ -86,6 +86,6 @@ def is_to_be_executed(state: str | None) -> bool:
     return state in (*BEFORE_RUNNING, _RESTARTING)
 
 
-def is_executing(state: str | None) -> bool:
-    """Return whether an attempt of a task of this state is under way."""
-    return state in (RUNNING, DEFERRED)
+def is_unfinished(state: str | None) -> bool:
+    """Return whether Airflow executes a task of this state, or will execute it."""
+    return is_to_be_executed(state) or state in (RUNNING, DEFERRED)

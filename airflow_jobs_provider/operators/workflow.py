@@ -10,8 +10,8 @@ How it works:
 * Each task of the group follows its own task run. While they are deferred, all tasks share one read
   of the run, see :mod:`airflow_jobs_provider.triggers.polling.shared_reads`.
 * A task that is cleared or retried runs again in the same run, by a repair, see
-  :mod:`airflow_jobs_provider.operators.workflow_member`. If ``launch`` is cleared, too, a new run
-  starts.
+  :mod:`airflow_jobs_provider.operators.workflow_next_step`. If ``launch`` is cleared, too, a new
+  run starts.
 """
 
 from __future__ import annotations

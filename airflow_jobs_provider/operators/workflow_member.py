@@ -1,147 +1,38 @@
 """WorkflowMemberOperator: the part of an operator that follows its task in a workflow group.
 
-What an attempt does depends on the task's latest run in the group's run:
-
-==========================================  ====================================================
-Latest run of the task                      The attempt
-==========================================  ====================================================
-active                                      waits for its end and reports that
-ended, and no attempt has reported it       reports it
-ended, and an earlier attempt has reported  runs the task again: Airflow retries it, or a user has
-it                                          cleared it
-an earlier attempt was to run it again      runs the task again
-failed, and no attempt has reported it,     runs the task again: an earlier attempt was to report
-though an earlier one was to                it, and died or never started
-canceled, though the attempt is not the     runs the task again: the kill of an earlier attempt
-first one                                   has canceled it
-not run, because a task before it failed    runs the task again: Airflow counts that one as
-or was canceled                             successful by now
-==========================================  ====================================================
-
-To run a task again is to repair the group's run, once it has ended: one repair for all tasks of the
-group that are to run again, see :meth:`WorkflowMemberOperator._tasks_to_rerun`. If the run cannot
-be repaired, the task is submitted alone, as a one-time run, from then on.
-
-An attempt may never start, as when its worker is lost. It records nothing. So the numbers of the
-attempts are compared: each record has the number of its attempt. Without a record, all earlier
-attempts were to report the run, unless the launching task was cleared. Then some of them belong to
-an earlier run, and only those since the task's last clear count.
+What an attempt does is decided in :mod:`airflow_jobs_provider.operators.workflow_next_step`. It
+reports its task's latest run, or runs the task again, see
+:mod:`airflow_jobs_provider.operators.workflow_rerun`. If the run cannot be repaired, the task is
+submitted alone, as a one-time run, from then on.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
-from enum import Enum, auto
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 
 from airflow_jobs_provider.airflow_compat.refused_deferral import Deferral
 from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
-from airflow_jobs_provider.airflow_compat.workflow_records import (
-    TaskRecord,
-    WorkflowRecords,
-    is_executing,
-    is_to_be_executed,
-)
 from airflow_jobs_provider.exceptions import airflow_exceptions
-from airflow_jobs_provider.operators.launch import LaunchRunOperator
-from airflow_jobs_provider.xcom import (
-    JOB_ID_KEY,
-    RETURN_VALUE_KEY,
-    RUN_ID_KEY,
-    RUN_PAGE_URL_KEY,
-)
+from airflow_jobs_provider.operators.workflow_next_step import NOT_RUN, NextStep, next_step
+from airflow_jobs_provider.operators.workflow_rerun import WorkflowRerunOperator
+from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+    from airflow_jobs_provider.airflow_compat.workflow_records import TaskRecord
     from airflow_jobs_provider.api.schema.types import Run
 
-__all__ = ["NextStep", "WorkflowGroup", "WorkflowMemberOperator", "next_step"]
-
-# How long a task that is executed may take to tell what it does, before it counts as one that does
-# not run again: its process has to parse the DAG file first.
-SETTLE_SECONDS = 15.0
-_NOT_RUN = ("UPSTREAM_FAILED", "UPSTREAM_CANCELED")
+__all__ = ["WorkflowMemberOperator"]
 
 
-class NextStep(Enum):
-    """What an attempt of a task in a group does; see the module's table."""
-
-    REPORT = auto()
-    RERUN = auto()
-
-
-def next_step(
-    task: Mapping[str, Any], record: TaskRecord, attempt: TaskAttempt, *, own: int | None = None
-) -> NextStep:
-    """Return what an attempt does with the latest run of its task, active or ended.
-
-    :param task: the task's latest run.
-    :param record: what earlier attempts have recorded.
-    :param attempt: the attempt.
-    :param own: the task run that this attempt has started by a repair; None for none.
-    """
-    from airflow_jobs_provider.api.states import RunState, RunStatus
-
-    state, run_id = RunState.from_run(task), task.get("run_id")
-    if not state.is_terminal or run_id == own:
-        return NextStep.REPORT
-    if run_id == record.wants_rerun_of:
-        return NextStep.RERUN
-    if run_id == record.reported:
-        # An attempt that has recorded a success, but died before it told Airflow, is retried.
-        is_untold = attempt.attempt_index > 0 and record.max_tries == attempt.max_tries
-        succeeded = state.status in (RunStatus.SUCCEEDED, RunStatus.SKIPPED)
-        return NextStep.REPORT if is_untold and succeeded else NextStep.RERUN
-    if state.result_state in _NOT_RUN:
-        return NextStep.RERUN
-    if state.status is RunStatus.CANCELED:
-        return NextStep.RERUN if attempt.try_number > 1 else NextStep.REPORT
-    failed = state.status in (RunStatus.FAILED, RunStatus.TIMED_OUT)
-    # An attempt that wants the task to run again has not reported the run that came of it.
-    reporter = record.try_number - (record.wants_rerun_of is not None)
-    died = attempt.try_number - reporter > 1
-    return NextStep.RERUN if failed and died else NextStep.REPORT
-
-
-class WorkflowGroup(Protocol):
-    """What its tasks need of a :class:`~.workflow.DatabricksWorkflowTaskGroup`."""
-
-    #: The task that launches the group's run.
-    launch_task: Any
-    #: Libraries for all notebooks.
-    notebook_packages: list[Any]
-
-    def members(self) -> Sequence[WorkflowMemberOperator]:
-        """Return the tasks of the group that are tasks of its job."""
-
-
-class WorkflowMemberOperator(LaunchRunOperator):
+class WorkflowMemberOperator(WorkflowRerunOperator):
     """Base class of the operators that may be tasks of a workflow group."""
-
-    databricks_task_key: Any
-    workflow_run_metadata: Any
-
-    #: The context of the execution in a group; None before it.
-    execution_context: Context | None = None
-    # The run of the group, and the task run that this attempt has started by a repair.
-    _workflow_run_id: int = 0
-    _own_task_run_id: int | None = None
-
-    def workflow_group(self) -> WorkflowGroup | None:
-        """Return the workflow group that the task is in, at any depth; None if it is in none."""
-        group: Any = self.task_group
-        while group is not None:
-            if getattr(group, "is_databricks", False):
-                found: WorkflowGroup = group
-                return found
-            group = getattr(group, "parent_group", None)
-        return None
 
     def service_retries(self) -> int:
         """Return how often the service itself retries the task, -1 for no limit."""
@@ -223,40 +114,6 @@ class WorkflowMemberOperator(LaunchRunOperator):
 
     # -- following -----------------------------------------------------------------------------
 
-    def _read_metadata(self, context: Context) -> None:
-        """Take connection and run from what the group's launching task has returned."""
-        self.execution_context = context
-        metadata = self.workflow_run_metadata
-        if not metadata:
-            launch = self._launch_task_id()
-            metadata = context["ti"].xcom_pull(
-                task_ids=launch, key=RETURN_VALUE_KEY, map_indexes=context["ti"].map_index
-            )
-            if not metadata:
-                raise AirflowException(f"the task {launch!r} has launched no run")
-        self.databricks_conn_id = str(metadata["conn_id"])
-        self._workflow_run_id = int(metadata["run_id"])
-
-    def _launch_task_id(self) -> str:
-        group = self.workflow_group()
-        assert group is not None
-        return str(group.launch_task.task_id)
-
-    def _records(self) -> WorkflowRecords:
-        return WorkflowRecords(self._attempt, self._launch_task_id())
-
-    def _record(self) -> TaskRecord:
-        # No attempt before the first one can have recorded anything.
-        if self._attempt.try_number <= 1:
-            return TaskRecord()
-        record, group = self._records().read(self.task_id), self.workflow_group()
-        assert group is not None
-        assert self.execution_context is not None
-        if record.try_number == 0 and group.launch_task.was_cleared(self.execution_context):
-            # The attempts before the clear may belong to an earlier run.
-            return replace(record, try_number=self._attempt.attempts_before_clear)
-        return record
-
     def _follow_member(self, context: Context) -> Any:
         """Wait for the end of the task, run it again if needed, and report the end."""
         from airflow_jobs_provider.api.errors import NotFoundError
@@ -292,13 +149,6 @@ class WorkflowMemberOperator(LaunchRunOperator):
                     return self._go_alone(context, record, reason)
             else:
                 self._wait_for_run_end(context, run)
-
-    def _read_workflow_run(self) -> Run:
-        from airflow_jobs_provider.api.versions import LATEST_API_VERSION
-        from airflow_jobs_provider.api.workflows.follow import whole_run
-
-        steps = whole_run(self._workflow_run_id, api_version=LATEST_API_VERSION)
-        return self._run_workflow(steps)
 
     def _wait_for_member(self, context: Context, run: Run, record: TaskRecord) -> Any:
         """Wait for the end of the task's latest run, on the worker or in the triggerer."""
@@ -370,7 +220,7 @@ class WorkflowMemberOperator(LaunchRunOperator):
             wants_rerun_of=None,
         )
         self._records().write(self.task_id, reported)
-        if state.status is RunStatus.SKIPPED and state.result_state not in _NOT_RUN:
+        if state.status is RunStatus.SKIPPED and state.result_state not in NOT_RUN:
             raise AirflowSkipException(f"Databricks has skipped run {task['run_id']} ({state})")
         return self._result_or_raise(context, task)
 
@@ -439,138 +289,7 @@ class WorkflowMemberOperator(LaunchRunOperator):
         }
         self.defer(trigger=trigger, method_name="execute_complete_in_workflow", kwargs=kwargs)
 
-    # -- running again -------------------------------------------------------------------------
-
-    def _rerun(self, context: Context, run: Run, latest: int) -> str | None:
-        """Repair the run, unless it was repaired meanwhile; return why it cannot be repaired.
-
-        :param context: the task's context.
-        :param run: the group's run.
-        :param latest: the task's latest run.
-        """
-        from airflow_jobs_provider.api.errors import BadRequestError
-        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
-        from airflow_jobs_provider.api.workflows.repair import repair_tasks
-
-        reason = self._why_not_repairable(context, run)
-        if reason is not None:
-            return reason
-        steps = repair_tasks(
-            self._workflow_run_id,
-            self.databricks_task_key,
-            after=latest,
-            choose=self._tasks_to_rerun,
-            polling_period_seconds=self.polling_period_seconds,
-        )
-        try:
-            repaired = self._run_workflow(steps, stop_after_any_kill=True)
-        except BadRequestError as error:
-            return f"the service refuses the repair: {error}"
-        except AirflowException:
-            self._cancel_rerun_after_kill(latest)
-            raise
-        rerun = latest_attempts(repaired).get(self.databricks_task_key) or {}
-        if rerun.get("run_id") not in (None, latest):
-            self._own_task_run_id = int(rerun["run_id"])
-        return None
-
-    def _cancel_rerun_after_kill(self, latest: int) -> None:
-        """Cancel the task's new run: the kill came when the repair may have been sent already."""
-        from airflow_jobs_provider.api.errors import JobsAPIError
-        from airflow_jobs_provider.api.versions import LATEST_API_VERSION
-        from airflow_jobs_provider.api.workflows.follow import whole_run
-        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
-
-        try:
-            # A client of its own: the kill may have interrupted the other one.
-            with self.hook.client.clone() as client:
-                run = client.run(whole_run(self._workflow_run_id, api_version=LATEST_API_VERSION))
-        except JobsAPIError as error:
-            self.log.error("Run %s cannot be read: %s", self._workflow_run_id, error)
-            return
-        rerun = latest_attempts(run).get(self.databricks_task_key) or {}
-        if rerun.get("run_id") not in (None, latest):
-            self._state.run.answered(int(rerun["run_id"]))
-            self._decide_on_kill()
-
-    def _tasks_to_rerun(self, run: Run) -> list[str]:
-        """Return the keys of all tasks of the group that are to run again, this one included.
-
-        Those are the tasks that Airflow will execute, or that wait for a repair, and whose latest
-        run was reported, or did not run because of others. A task that Airflow has executed for the
-        first time reports its run, whatever that is.
-        """
-        from airflow_jobs_provider.api.states import RunState
-        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
-
-        group, records = self.workflow_group(), self._records()
-        assert group is not None
-        latest = latest_attempts(run)
-        chosen, asked = [self.databricks_task_key], list[WorkflowMemberOperator]()
-        members = {task.task_id: task for task in group.members() if task.task_id != self.task_id}
-        undecided, deadline = set(members), time.monotonic() + SETTLE_SECONDS
-        while undecided:
-            states = records.states(sorted(undecided))
-            for task_id in sorted(undecided):
-                state, member = states.get(task_id), members[task_id]
-                task = latest.get(member.databricks_task_key)
-                is_next, is_now = is_to_be_executed(state), is_executing(state)
-                if task is None or task_id not in states or not (is_next or is_now):
-                    undecided.discard(task_id)
-                    continue
-                record = records.read(task_id)
-                was_reported = record.reported == task.get("run_id")
-                not_run = RunState.from_run(task).result_state in _NOT_RUN
-                if record.is_alone:
-                    undecided.discard(task_id)
-                elif record.wants_rerun_of == task.get("run_id") or (
-                    is_next and (was_reported or not_run)
-                ):
-                    asked.append(member)
-                    undecided.discard(task_id)
-                elif is_next or not was_reported:
-                    undecided.discard(task_id)
-                # Otherwise it is executed, and has reported its latest run: it is about to end, or
-                # has been started again and is about to say so.
-            if undecided and time.monotonic() > deadline:
-                break
-            if undecided:
-                self._end_if_killed(after_any_kill=True)
-                self.hook.client.sleep(1.0)
-        chosen += [member.databricks_task_key for member in asked]
-        self.log.info(
-            "Repairing run %s: these tasks run again: %s",
-            self._workflow_run_id,
-            ", ".join([self.task_id, *(member.task_id for member in asked)]),
-        )
-        return chosen
-
-    def _why_not_repairable(self, context: Context, run: Run) -> str | None:
-        """Return why the run must not be repaired; None if it may be.
-
-        A repair uses the job's settings of now. They must be those that the run was launched with,
-        and those that the group has now.
-        """
-        from airflow_jobs_provider.api.errors import NotFoundError
-        from airflow_jobs_provider.api.workflows.job_definitions import (
-            has_settings,
-            is_defined_as,
-            whole_job,
-        )
-
-        group = self.workflow_group()
-        assert group is not None
-        launched_with = group.launch_task.recorded_digest(context)
-        settings, digest = group.launch_task.definition(context)
-        if launched_with != digest:
-            return "the group's definition has changed since the run was launched"
-        try:
-            job = self._run_workflow(whole_job(int(run["job_id"])))
-        except NotFoundError:
-            return f"job {run['job_id']} does not exist any more"
-        if not is_defined_as(job, digest) or not has_settings(job, settings):
-            return f"job {run['job_id']} was changed since the run was launched"
-        return None
+    # -- running alone -------------------------------------------------------------------------
 
     def _go_alone(self, context: Context, record: TaskRecord, reason: str) -> Any:
         """Run the task outside the group's run, in this attempt and in all later ones."""

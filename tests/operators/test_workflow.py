@@ -9,12 +9,8 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskGroup
 
-from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
-from airflow_jobs_provider.airflow_compat.workflow_records import TaskRecord
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator, DatabricksTaskOperator
 from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
-from airflow_jobs_provider.operators.workflow_member import NextStep, next_step
-from tests.helpers.responses import run
 
 CLUSTERS = [{"job_cluster_key": "small", "new_cluster": {"spark_version": "15", "num_workers": 1}}]
 
@@ -206,97 +202,3 @@ def test_an_error_in_the_block_is_not_replaced() -> None:
     """The group adds no task where its block has failed."""
     with pytest.raises(KeyError, match="in the block"), group_of():
         raise KeyError("in the block")
-
-
-# -- what an attempt does with the latest run of its task ----------------------------------------
-
-
-def attempt(try_number: int, retries: int = 0, clear: bool = False) -> TaskAttempt:
-    """Make an attempt: the first after a clear, or a retry."""
-    max_tries = try_number - 1 + retries if clear else retries
-    return TaskAttempt(
-        dag_id="d",
-        run_id="r",
-        dag_run_start="",
-        task_id="t",
-        map_index=-1,
-        try_number=try_number,
-        max_tries=max_tries,
-        attempt_index=0 if clear else try_number - 1,
-        operator_task_id="t",
-    )
-
-
-FIRST, RETRY, CLEARED = attempt(1), attempt(2, 1), attempt(2, 0, clear=True)
-NEVER, REPORTED = TaskRecord(), TaskRecord(reported=7, max_tries=0, try_number=1)
-OF_RUN_BEFORE = TaskRecord(try_number=1)  # what an attempt reads if the launch was cleared, too
-
-
-def reported_before(max_tries: int) -> TaskRecord:
-    """Make the record of the first attempt, which has reported an earlier run."""
-    return TaskRecord(6, max_tries=max_tries, try_number=1)
-
-
-def wanted(run_id: int, *, by: int) -> TaskRecord:
-    """Make the record of an attempt that wants the task to run again."""
-    return TaskRecord(wants_rerun_of=run_id, try_number=by)
-
-
-@pytest.mark.parametrize(
-    ("life", "result", "one", "record", "step"),
-    [
-        ("RUNNING", None, FIRST, NEVER, NextStep.REPORT),
-        ("RUNNING", None, RETRY, NEVER, NextStep.REPORT),
-        ("RUNNING", None, CLEARED, REPORTED, NextStep.REPORT),
-        ("TERMINATED", "SUCCESS", FIRST, NEVER, NextStep.REPORT),
-        # The worker of the attempt before has died.
-        ("TERMINATED", "SUCCESS", RETRY, NEVER, NextStep.REPORT),
-        ("TERMINATED", "FAILED", RETRY, NEVER, NextStep.RERUN),
-        ("TERMINATED", "SUCCESS", RETRY, TaskRecord(7, 1, try_number=1), NextStep.REPORT),
-        # Cleared, or retried, after the end was reported.
-        ("TERMINATED", "SUCCESS", CLEARED, REPORTED, NextStep.RERUN),
-        ("TERMINATED", "FAILED", CLEARED, REPORTED, NextStep.RERUN),
-        ("TERMINATED", "FAILED", RETRY, TaskRecord(7, 1, try_number=1), NextStep.RERUN),
-        # An attempt died between a clear and its repair.
-        ("TERMINATED", "SUCCESS", attempt(3, 2), REPORTED, NextStep.RERUN),
-        # Another task's repair has run it again already, to whatever end.
-        ("TERMINATED", "FAILED", CLEARED, reported_before(0), NextStep.REPORT),
-        ("TERMINATED", "FAILED", RETRY, reported_before(1), NextStep.REPORT),
-        ("TERMINATED", "SUCCESS", CLEARED, reported_before(0), NextStep.REPORT),
-        # The same; an attempt that was to report this has died, or never started.
-        ("TERMINATED", "FAILED", attempt(3, clear=True), reported_before(0), NextStep.RERUN),
-        ("TERMINATED", "FAILED", attempt(3, 2), reported_before(2), NextStep.RERUN),
-        ("TERMINATED", "SUCCESS", attempt(3, 2), reported_before(2), NextStep.REPORT),
-        # The only attempt never started; then the task was cleared.
-        ("TERMINATED", "FAILED", CLEARED, NEVER, NextStep.RERUN),
-        ("TERMINATED", "TIMEDOUT", CLEARED, NEVER, NextStep.RERUN),
-        ("TERMINATED", "SUCCESS", CLEARED, NEVER, NextStep.REPORT),
-        # The launching task was cleared, too, and so were the records.
-        ("TERMINATED", "FAILED", CLEARED, OF_RUN_BEFORE, NextStep.REPORT),
-        ("TERMINATED", "FAILED", attempt(3, 2), OF_RUN_BEFORE, NextStep.RERUN),
-        # This attempt, or the one before, wanted it to run again.
-        ("TERMINATED", "FAILED", RETRY, wanted(7, by=2), NextStep.RERUN),
-        ("TERMINATED", "FAILED", RETRY, wanted(7, by=1), NextStep.RERUN),
-        # The same, and it has run again.
-        ("TERMINATED", "FAILED", RETRY, wanted(6, by=2), NextStep.REPORT),
-        ("TERMINATED", "FAILED", RETRY, wanted(6, by=1), NextStep.RERUN),
-        # A kill has canceled it.
-        ("TERMINATED", "CANCELED", FIRST, NEVER, NextStep.REPORT),
-        ("TERMINATED", "CANCELED", CLEARED, NEVER, NextStep.RERUN),
-        # A task before it has failed, and counts as successful by now.
-        ("TERMINATED", "UPSTREAM_FAILED", FIRST, NEVER, NextStep.RERUN),
-        ("TERMINATED", "EXCLUDED", FIRST, NEVER, NextStep.REPORT),
-    ],
-)
-def test_the_latest_run_of_a_task_decides(
-    life: str, result: str | None, one: TaskAttempt, record: TaskRecord, step: NextStep
-) -> None:
-    """See the table of the module."""
-    assert next_step(run(life, result), record, one) is step
-
-
-def test_a_run_that_the_attempt_has_started_itself_is_reported() -> None:
-    """Whatever its end: the repair of an attempt is made once."""
-    for result in ("CANCELED", "UPSTREAM_FAILED", "FAILED"):
-        task = run("TERMINATED", result)
-        assert next_step(task, NEVER, RETRY, own=7) is NextStep.REPORT

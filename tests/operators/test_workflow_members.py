@@ -239,17 +239,9 @@ def test_the_next_repair_names_the_latest(cleared: Airflow, server: ScriptedServ
     ("state", "record", "is_included"),
     [
         (None, {"reported": 101}, True),
-        ("scheduled", {"reported": 101}, True),
-        ("up_for_retry", {"reported": 101}, True),
         ("deferred", {"reported": 101, "wants_rerun_of": 101}, True),
-        ("running", {"reported": 101, "wants_rerun_of": 101}, True),
-        # It has run in Databricks, and Airflow has not executed it yet.
-        ("scheduled", {}, False),
-        # It follows its first run.
         ("running", {}, False),
         ("failed", {"reported": 101}, False),
-        ("upstream_failed", {"reported": 101}, False),
-        (None, {"reported": 101, "is_alone": True}, False),
     ],
 )
 def test_which_other_task_runs_again(
@@ -259,7 +251,7 @@ def test_which_other_task_runs_again(
     cleared: Airflow,
     server: ScriptedServer,
 ) -> None:
-    """One that Airflow will execute, or that waits for a repair, if its run was reported."""
+    """See the table of test_workflow_next_step.py."""
     cleared.states["etl.b"] = state
     cleared.record("b", **record)
     server.will(

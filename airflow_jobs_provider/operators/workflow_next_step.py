@@ -1,0 +1,119 @@
+"""What an attempt of a task in a workflow group does next, and which tasks run again with it.
+
+What an attempt does depends on the task's latest run in the group's run:
+
+==========================================  ====================================================
+Latest run of the task                      The attempt
+==========================================  ====================================================
+active                                      waits for its end and reports that
+ended, and no attempt has reported it       reports it
+ended, and an earlier attempt has reported  runs the task again: Airflow retries it, or a user has
+it                                          cleared it
+an earlier attempt was to run it again      runs the task again
+failed, and no attempt has reported it,     runs the task again: an earlier attempt was to report
+though an earlier one was to                it, and died or never started
+canceled, though the attempt is not the     runs the task again: the kill of an earlier attempt
+first one                                   has canceled it
+not run, because a task before it failed    runs the task again: Airflow counts that one as
+or was canceled                             successful by now
+==========================================  ====================================================
+
+An attempt may never start, as when its worker is lost. It records nothing. So the numbers of the
+attempts are compared: each record has the number of its attempt. Without a record, all earlier
+attempts were to report the run, unless the launching task was cleared. Then some of them belong to
+an earlier run, and only those since the task's last clear count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import Enum, auto
+from typing import TYPE_CHECKING, Any
+
+from airflow_jobs_provider.airflow_compat.workflow_records import (
+    TaskRecord,
+    is_to_be_executed,
+    is_unfinished,
+)
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+
+__all__ = ["NOT_RUN", "NextStep", "Rerun", "next_step", "runs_again_too"]
+
+#: Results of a task that did not run, because a task before it failed or was canceled.
+NOT_RUN = ("UPSTREAM_FAILED", "UPSTREAM_CANCELED")
+
+
+class NextStep(Enum):
+    """What an attempt of a task in a group does; see the module's table."""
+
+    REPORT = auto()
+    RERUN = auto()
+
+
+def next_step(
+    task: Mapping[str, Any], record: TaskRecord, attempt: TaskAttempt, *, own: int | None = None
+) -> NextStep:
+    """Return what an attempt does with the latest run of its task, active or ended.
+
+    :param task: the task's latest run.
+    :param record: what earlier attempts have recorded.
+    :param attempt: the attempt.
+    :param own: the task run that this attempt has started by a repair; None for none.
+    """
+    from airflow_jobs_provider.api.states import RunState, RunStatus
+
+    state, run_id = RunState.from_run(task), task.get("run_id")
+    if not state.is_terminal or run_id == own:
+        return NextStep.REPORT
+    if run_id == record.wants_rerun_of:
+        return NextStep.RERUN
+    if run_id == record.reported:
+        # An attempt that has recorded a success, but died before it told Airflow, is retried.
+        is_untold = attempt.attempt_index > 0 and record.max_tries == attempt.max_tries
+        succeeded = state.status in (RunStatus.SUCCEEDED, RunStatus.SKIPPED)
+        return NextStep.REPORT if is_untold and succeeded else NextStep.RERUN
+    if state.result_state in NOT_RUN:
+        return NextStep.RERUN
+    if state.status is RunStatus.CANCELED:
+        return NextStep.RERUN if attempt.try_number > 1 else NextStep.REPORT
+    failed = state.status in (RunStatus.FAILED, RunStatus.TIMED_OUT)
+    # An attempt that wants the task to run again has not reported the run that came of it.
+    reporter = record.try_number - (record.wants_rerun_of is not None)
+    died = attempt.try_number - reporter > 1
+    return NextStep.RERUN if failed and died else NextStep.REPORT
+
+
+class Rerun(Enum):
+    """Whether a repair that one task of a group makes runs another task again, too."""
+
+    YES = auto()
+    NO = auto()
+    #: The task is executed, and has reported its latest run: it is about to end, or has been
+    #: started again and is about to record it.
+    UNDECIDED = auto()
+
+
+def runs_again_too(state: str | None, task: Mapping[str, Any] | None, record: TaskRecord) -> Rerun:
+    """Return whether another task of the group runs again with the same repair.
+
+    It does if Airflow will execute it, or if it waits for a repair, and if its latest run was
+    reported, or did not run because of others. A task that Airflow executes for the first time
+    reports its run, whatever that is.
+
+    :param state: the other task's state in Airflow.
+    :param task: its latest run; None where the group's run has no such task.
+    :param record: what its attempts have recorded.
+    """
+    from airflow_jobs_provider.api.states import RunState
+
+    if task is None or record.is_alone or not is_unfinished(state):
+        return Rerun.NO
+    if record.wants_rerun_of == task.get("run_id"):
+        return Rerun.YES
+    was_reported = record.reported == task.get("run_id")
+    if is_to_be_executed(state):
+        not_run = RunState.from_run(task).result_state in NOT_RUN
+        return Rerun.YES if was_reported or not_run else Rerun.NO
+    return Rerun.UNDECIDED if was_reported else Rerun.NO

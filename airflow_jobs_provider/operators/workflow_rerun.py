@@ -1,0 +1,231 @@
+"""WorkflowRerunOperator: the part of an operator that runs its task in a workflow group again.
+
+To run a task again is to repair the group's run, once it has ended: one repair for all tasks of the
+group that are to run again, see :meth:`WorkflowRerunOperator._tasks_to_rerun`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol
+
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_jobs_provider.airflow_compat.workflow_records import (
+    TaskRecord,
+    WorkflowRecords,
+    is_unfinished,
+)
+from airflow_jobs_provider.operators.launch import LaunchRunOperator
+from airflow_jobs_provider.operators.workflow_next_step import Rerun, runs_again_too
+from airflow_jobs_provider.xcom import RETURN_VALUE_KEY
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_jobs_provider.api.schema.types import Run
+
+__all__ = ["WorkflowGroup", "WorkflowRerunOperator"]
+
+# How long a task that is executed may take to tell what it does, before it counts as one that does
+# not run again: its process has to parse the DAG file first.
+SETTLE_SECONDS = 15.0
+
+
+class WorkflowGroup(Protocol):
+    """What its tasks need of a :class:`~.workflow.DatabricksWorkflowTaskGroup`."""
+
+    #: The task that launches the group's run.
+    launch_task: Any
+    #: Libraries for all notebooks.
+    notebook_packages: list[Any]
+
+    def members(self) -> Sequence[WorkflowRerunOperator]:
+        """Return the tasks of the group that are tasks of its job."""
+
+
+class WorkflowRerunOperator(LaunchRunOperator):
+    """Base class of the operators that may be tasks of a workflow group, as far as repairs go."""
+
+    databricks_task_key: Any
+    workflow_run_metadata: Any
+
+    #: The context of the execution in a group; None before it.
+    execution_context: Context | None = None
+    # The run of the group, and the task run that this attempt has started by a repair.
+    _workflow_run_id: int = 0
+    _own_task_run_id: int | None = None
+
+    def workflow_group(self) -> WorkflowGroup | None:
+        """Return the workflow group that the task is in, at any depth; None if it is in none."""
+        group: Any = self.task_group
+        while group is not None:
+            if getattr(group, "is_databricks", False):
+                found: WorkflowGroup = group
+                return found
+            group = getattr(group, "parent_group", None)
+        return None
+
+    # -- what the group knows ------------------------------------------------------------------
+
+    def _read_metadata(self, context: Context) -> None:
+        """Take connection and run from what the group's launching task has returned."""
+        self.execution_context = context
+        metadata = self.workflow_run_metadata
+        if not metadata:
+            launch = self._launch_task_id()
+            metadata = context["ti"].xcom_pull(
+                task_ids=launch, key=RETURN_VALUE_KEY, map_indexes=context["ti"].map_index
+            )
+            if not metadata:
+                raise AirflowException(f"the task {launch!r} has launched no run")
+        self.databricks_conn_id = str(metadata["conn_id"])
+        self._workflow_run_id = int(metadata["run_id"])
+
+    def _launch_task_id(self) -> str:
+        group = self.workflow_group()
+        assert group is not None
+        return str(group.launch_task.task_id)
+
+    def _records(self) -> WorkflowRecords:
+        return WorkflowRecords(self._attempt, self._launch_task_id())
+
+    def _record(self) -> TaskRecord:
+        # No attempt before the first one can have recorded anything.
+        if self._attempt.try_number <= 1:
+            return TaskRecord()
+        record, group = self._records().read(self.task_id), self.workflow_group()
+        assert group is not None
+        assert self.execution_context is not None
+        if record.try_number == 0 and group.launch_task.was_cleared(self.execution_context):
+            # The attempts before the clear may belong to an earlier run.
+            return replace(record, try_number=self._attempt.attempts_before_clear)
+        return record
+
+    def _read_workflow_run(self) -> Run:
+        from airflow_jobs_provider.api.versions import LATEST_API_VERSION
+        from airflow_jobs_provider.api.workflows.follow import whole_run
+
+        steps = whole_run(self._workflow_run_id, api_version=LATEST_API_VERSION)
+        return self._run_workflow(steps)
+
+    # -- running again -------------------------------------------------------------------------
+
+    def _rerun(self, context: Context, run: Run, latest: int) -> str | None:
+        """Repair the run, unless it was repaired meanwhile; return why it cannot be repaired.
+
+        :param context: the task's context.
+        :param run: the group's run.
+        :param latest: the task's latest run.
+        """
+        from airflow_jobs_provider.api.errors import BadRequestError
+        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
+        from airflow_jobs_provider.api.workflows.repair import repair_tasks
+
+        reason = self._why_not_repairable(context, run)
+        if reason is not None:
+            return reason
+        steps = repair_tasks(
+            self._workflow_run_id,
+            self.databricks_task_key,
+            after=latest,
+            choose=self._tasks_to_rerun,
+            polling_period_seconds=self.polling_period_seconds,
+        )
+        try:
+            repaired = self._run_workflow(steps, stop_after_any_kill=True)
+        except BadRequestError as error:
+            return f"the service refuses the repair: {error}"
+        except AirflowException:
+            self._cancel_rerun_after_kill(latest)
+            raise
+        rerun = latest_attempts(repaired).get(self.databricks_task_key) or {}
+        if rerun.get("run_id") not in (None, latest):
+            self._own_task_run_id = int(rerun["run_id"])
+        return None
+
+    def _cancel_rerun_after_kill(self, latest: int) -> None:
+        """Cancel the task's new run: the kill came when the repair may have been sent already."""
+        from airflow_jobs_provider.api.errors import JobsAPIError
+        from airflow_jobs_provider.api.versions import LATEST_API_VERSION
+        from airflow_jobs_provider.api.workflows.follow import whole_run
+        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
+
+        try:
+            # A client of its own: the kill may have interrupted the other one.
+            with self.hook.client.clone() as client:
+                run = client.run(whole_run(self._workflow_run_id, api_version=LATEST_API_VERSION))
+        except JobsAPIError as error:
+            self.log.error("Run %s cannot be read: %s", self._workflow_run_id, error)
+            return
+        rerun = latest_attempts(run).get(self.databricks_task_key) or {}
+        if rerun.get("run_id") not in (None, latest):
+            self._state.run.answered(int(rerun["run_id"]))
+            self._decide_on_kill()
+
+    def _tasks_to_rerun(self, run: Run) -> list[str]:
+        """Return the keys of all tasks of the group that are to run again, this one included.
+
+        :param run: the group's run.
+        """
+        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
+
+        group, records = self.workflow_group(), self._records()
+        assert group is not None
+        latest = latest_attempts(run)
+        chosen, asked = [self.databricks_task_key], list[WorkflowRerunOperator]()
+        members = {task.task_id: task for task in group.members() if task.task_id != self.task_id}
+        undecided, deadline = set(members), time.monotonic() + SETTLE_SECONDS
+        while undecided:
+            states = records.states(sorted(undecided))
+            for task_id in sorted(undecided):
+                member = members[task_id]
+                rerun = Rerun.NO
+                if task_id in states and is_unfinished(states[task_id]):
+                    task = latest.get(member.databricks_task_key)
+                    rerun = runs_again_too(states[task_id], task, records.read(task_id))
+                if rerun is Rerun.YES:
+                    asked.append(member)
+                if rerun is not Rerun.UNDECIDED:
+                    undecided.discard(task_id)
+            if undecided and time.monotonic() > deadline:
+                break
+            if undecided:
+                self._end_if_killed(after_any_kill=True)
+                self.hook.client.sleep(1.0)
+        chosen += [member.databricks_task_key for member in asked]
+        self.log.info(
+            "Repairing run %s: these tasks run again: %s",
+            self._workflow_run_id,
+            ", ".join([self.task_id, *(member.task_id for member in asked)]),
+        )
+        return chosen
+
+    def _why_not_repairable(self, context: Context, run: Run) -> str | None:
+        """Return why the run must not be repaired; None if it may be.
+
+        A repair uses the job's settings of now. They must be those that the run was launched with,
+        and those that the group has now.
+        """
+        from airflow_jobs_provider.api.errors import NotFoundError
+        from airflow_jobs_provider.api.workflows.job_definitions import (
+            has_settings,
+            is_defined_as,
+            whole_job,
+        )
+
+        group = self.workflow_group()
+        assert group is not None
+        launched_with = group.launch_task.recorded_digest(context)
+        settings, digest = group.launch_task.definition(context)
+        if launched_with != digest:
+            return "the group's definition has changed since the run was launched"
+        try:
+            job = self._run_workflow(whole_job(int(run["job_id"])))
+        except NotFoundError:
+            return f"job {run['job_id']} does not exist any more"
+        if not is_defined_as(job, digest) or not has_settings(job, settings):
+            return f"job {run['job_id']} was changed since the run was launched"
+        return None
