@@ -128,8 +128,8 @@ def one(cluster: Any, workspace: Any, name: str, runs: int, seconds: float) -> d
         quiet = seconds_without_requests(workspace)
         assert quiet, f"the triggers of {name} go on after their DAG run has ended"
         for number in range(1001, 1001 + runs):
-            # A trigger may have cancelled its run with the DAG run.
-            workspace.run(number).cancelled_at = None
+            # A trigger may have canceled its run with the DAG run.
+            workspace.run(number).canceled_at = None
     return row
 
 

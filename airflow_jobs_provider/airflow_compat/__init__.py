@@ -11,7 +11,7 @@ Module                     Question
 ``workflow_records``       Which task runs of a group has Airflow seen the end of?
 ``run_successor``          Who goes on with the run of a process that is told to end?
 ``refused_deferral``       Has Airflow refused the deferral, since a user has ended the task?
-``deferred_tasks``         Are the tasks of cancelled triggers still deferred?
+``deferred_tasks``         Are the tasks of canceled triggers still deferred?
 ``trigger_cancellation``   Does Airflow tell a trigger that a user has acted?
 ``trigger_timeout``        When does Airflow fail a deferred task, and has it?
 ``orphaned_runs``          Which run has a task left that failed for good?
@@ -42,7 +42,7 @@ A signal ends the process   yes             no: ``on_kill``,
 A deferral of a task that   overwrites      is refused; the                the refusal is
 a user has ended                            process ends with              logged
                                             the error
-A cancelled trigger is      no                                                               yes
+A canceled trigger is      no                                                               yes
 told that a user acted
 A deferred task is known    its trigger id  task state and
 by                                          the XCom run_id

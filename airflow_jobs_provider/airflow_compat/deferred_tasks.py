@@ -1,10 +1,10 @@
-"""Are the tasks of cancelled triggers still deferred? Asked for many tasks at once.
+"""Are the tasks of canceled triggers still deferred? Asked for many tasks at once.
 
 Airflow cancels a trigger where a user has cleared or marked its task, and also where another
 triggerer has taken over the trigger. So the trigger asks Airflow for the task's state. A task that
 was cleared may be deferred again already, with another run.
 
-Hundreds of triggers may be cancelled at the same moment, and the triggerer answers their questions
+Hundreds of triggers may be canceled at the same moment, and the triggerer answers their questions
 in the thread that also sends its heartbeat. So the questions of all triggers are collected and sent
 together. An error, or no answer, is no state: Airflow is asked again.
 """
@@ -47,7 +47,7 @@ XCOMS_AT_ONCE = 4
 async def is_no_longer_deferred(trigger: BaseTrigger, run_id: int) -> bool:
     """Return whether the trigger's task has stopped waiting for the run.
 
-    :param trigger: the trigger that is being cancelled.
+    :param trigger: the trigger that is being canceled.
     :param run_id: the run that it waits for.
     :raises Exception: Airflow gave no usable answer for 10 minutes.
     """
@@ -135,7 +135,7 @@ class _Questions:
 
 
 _loops: dict[asyncio.AbstractEventLoop, _Questions] = {}
-# Airflow 3.0 mixes up its answers after a question was cancelled. So none is cancelled.
+# Airflow 3.0 mixes up its answers after a question was canceled. So none is canceled.
 _sent: set[asyncio.Future[Any]] = set()
 
 

@@ -10,7 +10,7 @@ __all__ = ["calls_on_kill"]
 def calls_on_kill() -> bool:
     """Return whether Airflow calls a trigger's ``on_kill`` when a user clears or marks its task.
 
-    Where it does not, a trigger is cancelled for every reason and has to ask for the task's state:
+    Where it does not, a trigger is canceled for every reason and has to ask for the task's state:
     see :mod:`airflow_jobs_provider.airflow_compat.deferred_tasks`.
     """
     return airflow_line().calls_on_kill

@@ -193,7 +193,7 @@ class PayloadArguments(OperatorArguments, total=False):
 
 
 class RunArguments(WaitArguments, total=False):
-    """How a launched run is followed and cancelled.
+    """How a launched run is followed and canceled.
 
     :param polling_period_seconds: seconds, or a timedelta, between two reads of the run; default
         10.
@@ -208,9 +208,9 @@ class RunArguments(WaitArguments, total=False):
         worker died and no retry is left (not on Airflow 3.0); default True. With
         ``wait_for_termination`` an ``on_failure_callback`` is added for that. Where the task's
         process is told to end by anything but a user, as at the shutdown of its machine, the run
-        is left to Airflow's retry, and cancelled if no retry is left.
+        is left to Airflow's retry, and canceled if no retry is left.
     :param queued_timeout_seconds: seconds, or a timedelta, after which the task fails if the run
-        has not started; the run is then cancelled, unless ``cancel_on_kill`` is False; default no
+        has not started; the run is then canceled, unless ``cancel_on_kill`` is False; default no
         limit.
     """
 

@@ -34,8 +34,8 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
         DatabricksCancelRunsOperator(task_id="cancel", job_id=42)
 
     The service cancels a run some time after the request. A run that has ended is not changed.
-    Cancelling all runs of a job does not keep new ones from starting: one that starts meanwhile is
-    waited for, not cancelled. Reference: "Runs cancel", "Runs cancel all".
+    Canceling all runs of a job does not keep new ones from starting: one that starts meanwhile is
+    waited for, not canceled. Reference: "Runs cancel", "Runs cancel all".
 
     :param run_id: the run to cancel; templated.
     :param job_id: the job whose runs to cancel; templated. Exactly one of ``run_id`` and ``job_id``

@@ -24,7 +24,7 @@ class KillState(StrEnum):
     * KILLED: it was killed. No run could be active, or the decision is being made.
     * UNDECIDED: it was killed during a request to Airflow, when no other request can be sent. The
       decision is made before the next step.
-    * CANCEL: nothing follows the run. It is cancelled, unless ``cancel_on_kill`` is False.
+    * CANCEL: nothing follows the run. It is canceled, unless ``cancel_on_kill`` is False.
     * LEFT_TO_RETRY: the run goes on. The retry that Airflow starts after this try follows it.
     * LEFT_TO_SUCCESSOR: the run goes on. Another try that Airflow has started, or the trigger,
       follows it.

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.api.workflows.base import Workflow
     from airflow_jobs_provider.api.workflows.events import Event
-    from airflow_jobs_provider.api.workflows.launch import Launched
+    from airflow_jobs_provider.api.workflows.launch import LaunchResult
 
 __all__ = ["LaunchRunOperator"]
 
@@ -195,7 +195,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
 
     # -- launching -----------------------------------------------------------------------------
 
-    def _launch(self, context: Context, first_attempt_index: int) -> Launched:
+    def _launch(self, context: Context, first_attempt_index: int) -> LaunchResult:
         """Launch the run, or find the one of an earlier try.
 
         :param context: the task's context.
@@ -262,11 +262,11 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
 
     # -- waiting -------------------------------------------------------------------------------
 
-    def _wait_for_result(self, context: Context, launched: Launched) -> Any:
+    def _wait_for_result(self, context: Context, launched: LaunchResult) -> Any:
         """Wait for a run, and for those that replace it; return the output of the last one."""
         from airflow_jobs_provider.api.states import RunState
 
-        next_run: Launched | None = launched
+        next_run: LaunchResult | None = launched
         while next_run is not None:
             launched = next_run
             if not RunState.from_run(launched.run).is_terminal and self._may_defer(context):
@@ -275,14 +275,16 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
             next_run = self._next_run(context, run, launched.attempt_index)
         return self._result_or_raise(context, run)
 
-    def _next_run(self, context: Context, run: Run, attempt_index: int | None) -> Launched | None:
+    def _next_run(
+        self, context: Context, run: Run, attempt_index: int | None
+    ) -> LaunchResult | None:
         """Return the run to wait for after this one has ended; None where its end is the task's."""
         if self._is_canceled_earlier_run(run, attempt_index):
             return self._launch(context, (attempt_index or 0) + 1)
         return None
 
     def _is_canceled_earlier_run(self, run: Mapping[str, Any], attempt_index: int | None) -> bool:
-        """Whether the run is an earlier try's and was cancelled by the kill of that try."""
+        """Whether the run is an earlier try's and was canceled by the kill of that try."""
         from airflow_jobs_provider.api.states import RunState, RunStatus
 
         if attempt_index is None or not self.reattach or self._user_token() is not None:
@@ -290,7 +292,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
         is_own = attempt_index >= self._attempt.attempt_index
         return not is_own and RunState.from_run(run).status is RunStatus.CANCELED
 
-    def _defer_until_ended(self, context: Context, launched: Launched) -> None:
+    def _defer_until_ended(self, context: Context, launched: LaunchResult) -> None:
         """Defer to a trigger that waits for the run; this raises."""
         from airflow_jobs_provider.api.states import RunState
         from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
@@ -335,7 +337,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
             started_at = time.time() if start is None else start.timestamp()
         return started_at + self.execution_timeout.total_seconds()
 
-    def _wait_on_worker(self, launched: Launched) -> Run:
+    def _wait_on_worker(self, launched: LaunchResult) -> Run:
         """Wait for a run in this process, and return it."""
         return self._follow_on_worker(
             launched.run_id,

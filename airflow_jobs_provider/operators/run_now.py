@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.api.workflows.base import Workflow
-    from airflow_jobs_provider.api.workflows.launch import Launched
+    from airflow_jobs_provider.api.workflows.launch import LaunchResult
     from airflow_jobs_provider.operators.arguments import (
         Id,
         LaunchArguments,
@@ -68,7 +68,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     :param cancel_previous_runs: cancel the active runs of the job and wait until they have ended,
         before a run is launched; default False. A retry that finds the run of an earlier try does
         not cancel that run. A run that another task launched with the same ``idempotency_token`` is
-        cancelled.
+        canceled.
     :param repair_run: repair a run that failed: its failed tasks run again, in the same run and
         with the same parameters; default False. The task succeeds if a repair succeeds. A run that
         was canceled or skipped is not repaired. A run that ended ``SUCCESS_WITH_FAILURES`` is
@@ -195,7 +195,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         parent = self.openlineage_inject_parent_job_info
         return run_now(inject_into_run_now(request, context, self.log, parent=parent))
 
-    def _launch(self, context: Context, first_attempt_index: int) -> Launched:
+    def _launch(self, context: Context, first_attempt_index: int) -> LaunchResult:
         if self.repair_run and not self.wait_for_termination:
             self.log.info("repair_run has no effect: the task does not wait for the run's end.")
         elif self.repair_run:
@@ -251,17 +251,19 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             ids = ", ".join(map(str, canceled))
             self.log.info("Canceled the previous runs of job %s: %s.", job_id, ids)
 
-    def _next_run(self, context: Context, run: Run, attempt_index: int | None) -> Launched | None:
+    def _next_run(
+        self, context: Context, run: Run, attempt_index: int | None
+    ) -> LaunchResult | None:
         next_run = super()._next_run(context, run, attempt_index)
         if next_run is None and self.repair_run:
             return self._repair(run, attempt_index or 0)
         return next_run
 
-    def _repair(self, run: Run, attempt_index: int) -> Launched | None:
+    def _repair(self, run: Run, attempt_index: int) -> LaunchResult | None:
         """Repair a run that has failed, and return it; None where it is not to be repaired."""
         from airflow_jobs_provider.api.errors import APIStatusError
         from airflow_jobs_provider.api.states import RunState
-        from airflow_jobs_provider.api.workflows.launch import Launched
+        from airflow_jobs_provider.api.workflows.launch import LaunchResult
         from airflow_jobs_provider.api.workflows.repair import (
             is_repairable,
             repair_once,
@@ -305,4 +307,4 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         self.log.info(
             "Run %s ended %s. Its failed tasks run again.", run_id, RunState.from_run(run)
         )
-        return Launched(run_id, repaired, attempt_index, repaired_at(repaired))
+        return LaunchResult(run_id, repaired, attempt_index, repaired_at(repaired))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.calls import Call
-    from airflow_jobs_provider.api.workflows.launch import Launched
+    from airflow_jobs_provider.api.workflows.launch import LaunchResult
 
 __all__ = ["DEFINITION_KEY", "WAS_CLEARED_KEY", "DatabricksWorkflowLaunchOperator"]
 
@@ -206,7 +206,7 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         self._push(context, {DEFINITION_KEY: digest})
         return run_now({"job_id": job_id, **self._run_parameters()})
 
-    def _launch(self, context: Context, first_attempt_index: int) -> Launched:
+    def _launch(self, context: Context, first_attempt_index: int) -> LaunchResult:
         from airflow_jobs_provider.api.workflows.job_definitions import CLAIM_SECONDS
 
         launched = super()._launch(context, first_attempt_index)
@@ -214,7 +214,7 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
             self._check_definition(context, launched)
         return launched
 
-    def _check_definition(self, context: Context, launched: Launched) -> None:
+    def _check_definition(self, context: Context, launched: LaunchResult) -> None:
         """Cancel the run if the job was reset for another DAG run before it was launched.
 
         That is possible only where the launch took long, as in an outage.

@@ -1,4 +1,4 @@
-"""Work of a trigger that goes on after the trigger was cancelled."""
+"""Work of a trigger that goes on after the trigger was canceled."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def start_in_background(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
 
 
 async def wait_despite_cancels(work: Coroutine[Any, Any, None], *, timeout_seconds: float) -> None:
-    """Start work, and wait for its end although the caller is cancelled meanwhile.
+    """Start work, and wait for its end although the caller is canceled meanwhile.
 
     Airflow cancels a trigger about every second until the trigger has ended. Work that takes longer
     than the timeout goes on in the background.

@@ -113,7 +113,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         """Cancel the run after a user cleared or marked the task (Airflow 3.3 and later).
 
         Airflow calls this also where another triggerer has taken the trigger over. Then the task is
-        still deferred, and the run is not cancelled; nor is it where Airflow does not tell the
+        still deferred, and the run is not canceled; nor is it where Airflow does not tell the
         task's state.
         """
         if self.cancel_on_kill:
@@ -232,7 +232,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             self.log.warning("The output of run %s cannot be read: %s", run["run_id"], why)
             return RunResult()
 
-    # -- cancelling the run --------------------------------------------------------------------
+    # -- canceling the run --------------------------------------------------------------------
 
     async def _cancel_on_kill(self) -> None:
         await wait_despite_cancels(self._cancel_unless_deferred(), timeout_seconds=_ON_KILL_SECONDS)
@@ -286,7 +286,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         return True
 
     def _is_terminating(self) -> bool:
-        """Whether the run was last seen TERMINATING: another triggerer may have cancelled it."""
+        """Whether the run was last seen TERMINATING: another triggerer may have canceled it."""
         state = None if self._progress is None else self._progress.life_cycle_state
         return state == RunLifeCycleState.TERMINATING
 

@@ -23,7 +23,7 @@ class DatabricksJobRunTrigger(RunTriggerArguments, DatabricksJobsBaseTrigger):
     output in the XComs ``return_value`` and ``output_truncated``. All other events resume the task
     on a worker.
 
-    A run is cancelled when a user clears or marks the task that waits for it. It is not cancelled
+    A run is canceled when a user clears or marks the task that waits for it. It is not canceled
     when the triggerer restarts or another triggerer takes the trigger over, nor when Airflow does
     not tell which of the two it was.
 

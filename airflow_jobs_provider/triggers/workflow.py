@@ -21,7 +21,7 @@ class DatabricksWorkflowTaskTrigger(WorkflowTaskTriggerArguments, DatabricksJobs
 
     The triggers of all tasks of a run share one read of it. The event is that of
     :class:`~airflow_jobs_provider.triggers.jobs.DatabricksJobRunTrigger`, with the task's own run.
-    What is cancelled is the task's own run; the other tasks go on.
+    What is canceled is the task's own run; the other tasks go on.
 
     The arguments and their defaults are those of
     :class:`~airflow_jobs_provider.triggers.arguments.WorkflowTaskTriggerArguments`.

@@ -250,7 +250,7 @@ def kill_at_look(bench: Bench, number: int) -> None:
 
 
 def test_killed_while_the_second_of_three_waits(bench: Bench) -> None:
-    """Its run is cancelled, the first one has ended, the third is not launched."""
+    """Its run is canceled, the first one has ended, the third is not launched."""
     bench.service.plans.extend([Plan(looks=1), Plan(looks=FOREVER)])
     outer = Outer(does=lambda context: [submit(name).execute(context) for name in "abc"])
     kill_at_look(bench, 4)
@@ -276,7 +276,7 @@ def test_nothing_is_launched_after_a_kill(bench: Bench) -> None:
 
 @in_threads
 def test_killed_with_several_live_runs(bench: Bench) -> None:
-    """All that are waited for in threads are cancelled, and none that is not waited for."""
+    """All that are waited for in threads are canceled, and none that is not waited for."""
     bench.service.plan = Plan(looks=FOREVER)
     # Those that are not waited for, then one that ends while the others wait.
     bench.service.plans.extend([bench.service.plan] * 2 + [Plan(looks=3)])

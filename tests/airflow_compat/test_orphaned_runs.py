@@ -1,4 +1,4 @@
-"""Mapped tasks that died without a word: their runs are cancelled as those of other tasks are.
+"""Mapped tasks that died without a word: their runs are canceled as those of other tasks are.
 
 Airflow's DAG processor, which calls them back, has no operator then but a MappedOperator, whose
 constructor was never called.
@@ -26,7 +26,7 @@ from airflow_jobs_provider.operators.jobs import (
 )
 from tests.fakes.scripted_server import ScriptedServer
 from tests.helpers.responses import FAILED, FAILED_OUTPUT, LAUNCHED, RUNNING
-from tests.helpers.tasks import Logged, cancelled_after, fail_for_good
+from tests.helpers.tasks import Logged, canceled_after, fail_for_good
 
 NOTEBOOKS = [{"notebook_path": "/1"}, {"notebook_path": "/2"}]
 CLUSTER: Any = {"existing_cluster_id": "1201-my-cluster", "polling_period_seconds": 0.01}
@@ -71,10 +71,10 @@ def other(monkeypatch: pytest.MonkeyPatch, context: Any) -> str:
 
 
 def test_the_run_of_a_dead_mapped_task_is_canceled(second: Any, server: ScriptedServer) -> None:
-    """The run that the XCom of this map index names is cancelled, and the task stays as it was."""
+    """The run that the XCom of this map index names is canceled, and the task stays as it was."""
     task = mapped()
     fail_for_good(task, second)
-    assert cancelled_after(0, server) == [7]
+    assert canceled_after(0, server) == [7]
     assert second["task"] is task
 
 
@@ -91,7 +91,7 @@ def test_the_mapped_connection_cancels_it(
         "expand": lambda: mapped_by_dicts(**arguments),
     }[given_by]()
     fail_for_good(task, second)
-    assert cancelled_after(0, server) == [7]
+    assert canceled_after(0, server) == [7]
 
 
 @pytest.mark.parametrize("name", ["cancel_on_kill", "wait_for_termination"])
@@ -106,7 +106,7 @@ def test_cancel_on_kill_false_keeps_the_run_of_a_mapped_task(
     assert not mapped(**no).on_failure_callback
     second["ti"].map_index = 0
     fail_for_good(mapped_by_dicts(**no), second)
-    assert cancelled_after(0, server) == [7]
+    assert canceled_after(0, server) == [7]
 
 
 def test_a_mapped_task_without_a_launched_run_cancels_nothing(
@@ -143,7 +143,7 @@ def test_an_ended_run_of_a_mapped_task_is_no_error(second: Any, server: Scripted
         executed.execute(second)
     asked = len(server.requests)
     fail_for_good(task, second)
-    assert cancelled_after(asked, server) == []
+    assert canceled_after(asked, server) == []
 
 
 def test_the_callback_is_added_once_before_the_users_own() -> None:

@@ -101,8 +101,8 @@ def finish(operator: Any, ti: Any) -> list[str]:
     return [link.get_link(operator=operator, ti_key=ti) for link in operator.operator_extra_links]
 
 
-def cancelled(server: ScriptedServer) -> list[Any]:
-    """Return the runs that were cancelled."""
+def canceled(server: ScriptedServer) -> list[Any]:
+    """Return the runs that were canceled."""
     return [one.body["run_id"] for one in server.requests if one.path.endswith("/runs/cancel")]
 
 
@@ -114,10 +114,10 @@ def test_a_user_has_ended_the_task(
     ti = defer(operator)
     assert supervised.asked == []
     assert finish(operator, ti) == [PAGE]
-    assert cancelled(server) == [7]
+    assert canceled(server) == [7]
     assert finish(operator, ti) == [PAGE]
     assert supervised.asked == ["GetTaskStates"]
-    assert cancelled(server) == [7]
+    assert canceled(server) == [7]
 
 
 @supervised_by(*WAITED_FOR, "no answer")
@@ -127,7 +127,7 @@ def test_an_accepted_deferral_cancels_nothing(
     """The trigger waits for it, or another try; in doubt it goes on."""
     assert finish(operator, defer(operator)) == [PAGE]
     assert len(supervised.asked) <= 1
-    assert cancelled(server) == []
+    assert canceled(server) == []
 
 
 @supervised_by("failed")
@@ -136,17 +136,17 @@ def test_cancel_on_kill_false_cancels_nothing(server: ScriptedServer, operator: 
     """With cancel_on_kill=False it goes on."""
     operator.cancel_on_kill = False
     assert finish(operator, defer(operator)) == [PAGE]
-    assert cancelled(server) == []
+    assert canceled(server) == []
 
 
 @supervised_by("failed")
 @pytest.mark.usefixtures("supervised")
 def test_a_run_canceled_by_on_kill_is_canceled_once(server: ScriptedServer, operator: Any) -> None:
-    """It is cancelled once."""
+    """It is canceled once."""
     ti = defer(operator)
     operator.on_kill()
     finish(operator, ti)
-    assert cancelled(server) == [7]
+    assert canceled(server) == [7]
 
 
 def refuse(status: int, state: str | None) -> NoReturn:
@@ -191,10 +191,10 @@ def test_the_refusal_at_exit_cancels_the_run(
 ) -> None:
     """Airflow 3.0 does not get as far as to the links."""
     end_with(operator, status, state)
-    assert cancelled(server) == runs
+    assert canceled(server) == runs
 
 
 def test_nothing_is_asked_without_a_supervisor(server: ScriptedServer, operator: Any) -> None:
     """As in ``dag.test()``: nobody is asked."""
     assert finish(operator, defer(operator)) == [PAGE]
-    assert cancelled(server) == []
+    assert canceled(server) == []

@@ -167,8 +167,8 @@ def waiting(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Callable
     return make
 
 
-def cancelled(server: ScriptedServer) -> list[Any]:
-    """Return the runs that were cancelled."""
+def canceled(server: ScriptedServer) -> list[Any]:
+    """Return the runs that were canceled."""
     return [one.body["run_id"] for one in server.requests if one.path.endswith("/runs/cancel")]
 
 
@@ -190,17 +190,17 @@ def kill(
     ) -> bool:
         operator, context = waiting(**arguments)
         supervisor = supervised_by(context["ti"], state, status, followed_by, clears)
-        before = len(cancelled(server))
+        before = len(canceled(server))
         with monkeypatch.context() as patched:
             patched.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
             operator.on_kill()
-        seen = cancelled(server)
+        seen = canceled(server)
         assert seen[before:] in ([], [7])
         # What Airflow does in a task's process that fails for good. That is no retry's process.
         for callback in operator.on_failure_callback:
             callback(context)
         waits_for_retry = operator._state.kill is KillState.LEFT_TO_RETRY
-        assert cancelled(server) == ([*seen, 7] if waits_for_retry else seen)
+        assert canceled(server) == ([*seen, 7] if waits_for_retry else seen)
         return bool(seen[before:])
 
     return kill
@@ -248,15 +248,13 @@ def test_a_user_has_ended_the_task(kill: Kill, state: str, status: int) -> None:
 
 
 @pytest.mark.parametrize("clears", [0, 1])
-@pytest.mark.parametrize(("try_number", "is_cancelled"), [(1, False), (2, False), (3, True)])
-def test_a_signal_from_outside(
-    kill: Kill, try_number: int, is_cancelled: bool, clears: int
-) -> None:
+@pytest.mark.parametrize(("try_number", "is_canceled"), [(1, False), (2, False), (3, True)])
+def test_a_signal_from_outside(kill: Kill, try_number: int, is_canceled: bool, clears: int) -> None:
     """The task is the process's own: a retry follows the run, if one is left.
 
     Whether other tasks of the DAG run were cleared does not matter.
     """
-    assert kill("running", OWN, try_number=try_number, max_tries=2, clears=clears) is is_cancelled
+    assert kill("running", OWN, try_number=try_number, max_tries=2, clears=clears) is is_canceled
 
 
 @pytest.mark.parametrize("state", [None, "scheduled", "queued", "running", "deferred"])
@@ -286,17 +284,17 @@ def test_no_answer_leaves_the_run_to_a_retry_that_is_left(
     """It will miss the task and begin the next try, which follows the run, if one is left."""
     monkeypatch.setattr(run_successor, "_LOOK_UP_SECONDS", 0.1)
     Silent.over.clear()
-    is_cancelled = kill("running", OWN, supervised_by=supervised_by, max_tries=retries_left)
+    is_canceled = kill("running", OWN, supervised_by=supervised_by, max_tries=retries_left)
     Silent.over.set()
-    assert is_cancelled is (retries_left == 0)
+    assert is_canceled is (retries_left == 0)
 
 
 @pytest.mark.parametrize("status", [500, 503])
 @pytest.mark.parametrize("retries_left", [0, 1])
 def test_a_5xx_of_the_api_server_is_no_answer(kill: Kill, status: int, retries_left: int) -> None:
     """That is no answer either."""
-    is_cancelled = kill("running", status, supervised_by=Refusing, max_tries=retries_left)
-    assert is_cancelled is (retries_left == 0)
+    is_canceled = kill("running", status, supervised_by=Refusing, max_tries=retries_left)
+    assert is_canceled is (retries_left == 0)
 
 
 @pytest.mark.parametrize("status", [400, 403])
@@ -318,7 +316,7 @@ def test_execution_timeout_asks_nothing_and_cancels(
         time_out()
     except AirflowTaskTimeout:
         operator.on_kill()
-    assert cancelled(server) == [7]
+    assert canceled(server) == [7]
 
 
 @pytest.fixture
@@ -349,7 +347,7 @@ ANSWERS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize(
-    ("state", "max_tries", "is_cancelled"),
+    ("state", "max_tries", "is_canceled"),
     [("running", 1, False), ("running", 0, True), ("failed", 1, True)],
 )
 def test_a_kill_during_a_request_to_airflow_is_decided_after_it(
@@ -359,7 +357,7 @@ def test_a_kill_during_a_request_to_airflow_is_decided_after_it(
     signalled: Event,
     state: str,
     max_tries: int,
-    is_cancelled: bool,
+    is_canceled: bool,
 ) -> None:
     """Another one cannot be asked yet: it is asked when the first one has its answer."""
     task_states = {"type": "TaskStatesResult", "task_states": {"a_run": {"etl": state}}}
@@ -381,18 +379,18 @@ def test_a_kill_during_a_request_to_airflow_is_decided_after_it(
 
     supervisor = threading.Thread(target=supervise, daemon=True)
     supervisor.start()
-    canceled = {"life_cycle_state": "TERMINATED", "result_state": "CANCELED"}
+    canceled_state = {"life_cycle_state": "TERMINATED", "result_state": "CANCELED"}
     server.will(
-        answer({"run_id": 7}), RUNNING, answer({}), answer({"run_id": 7, "state": canceled})
+        answer({"run_id": 7}), RUNNING, answer({}), answer({"run_id": 7, "state": canceled_state})
     )
     try:
-        with pytest.raises(AirflowException, match="killed" if is_cancelled else "Run 7 goes on"):
+        with pytest.raises(AirflowException, match="killed" if is_canceled else "Run 7 goes on"):
             operator.execute(context_of(operator, Asking(1, max_tries)))
     finally:
         supervisors_end.shutdown(socket.SHUT_RDWR)  # so that the thread reads the end
         supervisor.join(10)
     assert asked[0] == "GetXCom"
-    assert cancelled(server) == ([7] if is_cancelled else [])
+    assert canceled(server) == ([7] if is_canceled else [])
 
 
 @pytest.fixture
@@ -463,7 +461,7 @@ def test_a_signal_ends_the_attempt_within_seconds(
     assert not isinstance(caught.value, AirflowFailException)
     assert time.monotonic() - began < 10
     assert signalled.is_set()
-    assert cancelled(server) == []
+    assert canceled(server) == []
 
 
 def test_a_retry_pushes_its_number_before_airflow_3_2(waiting: Callable[..., Any]) -> None:

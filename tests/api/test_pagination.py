@@ -157,7 +157,7 @@ def test_the_run_of_a_job_is_found(service: FakeService, hook: DatabricksJobsHoo
     assert run["run_id"] == oldest
 
 
-def test_previous_runs_are_cancelled(service: FakeService, hook: DatabricksJobsHook) -> None:
+def test_previous_runs_are_canceled(service: FakeService, hook: DatabricksJobsHook) -> None:
     """All of them, each once."""
     active = visible(service, lambda run: run.job_id == JOB and not run.ended)
     canceled = hook.client.run(cancel_previous_runs(JOB, polling_period_seconds=0))

@@ -151,8 +151,8 @@ def test_no_credential_where_a_signal_interrupts(server: ScriptedServer) -> None
     assert_no_secret(caught.value)
 
 
-async def test_no_credential_where_a_task_is_cancelled(server: ScriptedServer) -> None:
-    """A cancelled trigger, whose traceback Airflow logs."""
+async def test_no_credential_where_a_task_is_canceled(server: ScriptedServer) -> None:
+    """A canceled trigger, whose traceback Airflow logs."""
     asked = threading.Event()
 
     def tell(connection: socket.socket) -> None:

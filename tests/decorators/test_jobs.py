@@ -209,7 +209,7 @@ def test_kill_during_the_upload(context: Any, server: ScriptedServer) -> None:
 
 @pytest.mark.parametrize("make", [python, notebook])
 def test_kill_while_the_run_is_active(context: Any, server: ScriptedServer, make: Any) -> None:
-    """The run is cancelled."""
+    """The run is canceled."""
 
     def etl(day: Any) -> None: ...
 

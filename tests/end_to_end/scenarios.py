@@ -8,7 +8,7 @@ from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
 from tests.fakes.fake_service import FakeService, Run
 
-__all__ = ["Begin", "Scenario", "concluded", "failed_and_cancelled"]
+__all__ = ["Begin", "Scenario", "concluded", "failed_and_canceled"]
 
 
 class Scenario:
@@ -94,14 +94,14 @@ Begin = Callable[[str], Scenario]
 
 
 def concluded(*scenarios: Scenario) -> None:
-    """Let the one run of each end well, and its task with it; nobody has cancelled anything."""
+    """Let the one run of each end well, and its task with it; nobody has canceled anything."""
     for scenario in scenarios:
         scenario.succeed()
         scenario.saw(runs=1, cancels=0)
 
 
-def failed_and_cancelled(scenario: Scenario) -> None:
-    """Wait until the task has failed for good, and its one run was cancelled."""
+def failed_and_canceled(scenario: Scenario) -> None:
+    """Wait until the task has failed for good, and its one run was canceled."""
     scenario.dag_run.until("failed")
     scenario.all_stopped()
     runs, cancels = scenario.seen()

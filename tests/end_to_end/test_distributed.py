@@ -18,7 +18,7 @@ import pytest
 from tests.end_to_end.deployment import Deployment, WorkerOfTask
 from tests.end_to_end.eventually import PATIENCE_SECONDS, eventually
 from tests.end_to_end.processes import has_pending, is_alive, stopped
-from tests.end_to_end.scenarios import Begin, Scenario, concluded, failed_and_cancelled
+from tests.end_to_end.scenarios import Begin, Scenario, concluded, failed_and_canceled
 from tests.end_to_end.services import PostgresServer, RedisServer
 from tests.fakes.fake_service import FakeService, Run
 
@@ -67,11 +67,11 @@ def test_pool_process_killed(begin: Begin, cluster: Deployment) -> None:
 
 
 def test_pool_process_killed_with_no_retry_left(begin: Begin, cluster: Deployment) -> None:
-    """SIGKILL to the pool process of the last try: the run is cancelled."""
+    """SIGKILL to the pool process of the last try: the run is canceled."""
     scenario = begin("blocking")
     _, worker = executed(scenario, cluster)
     worker.pool.kill()
-    failed_and_cancelled(scenario)
+    failed_and_canceled(scenario)
 
 
 @pytest.mark.parametrize("whole_tree", [False, True], ids=["main process", "all its processes"])
@@ -85,11 +85,11 @@ def test_worker_killed(begin: Begin, cluster: Deployment, whole_tree: bool) -> N
 
 
 def test_worker_killed_with_no_retry_left(begin: Begin, cluster: Deployment) -> None:
-    """SIGKILL to the whole worker at the last try: the run is cancelled."""
+    """SIGKILL to the whole worker at the last try: the run is canceled."""
     scenario = begin("blocking")
     _, worker = executed(scenario, cluster)
     cluster.kill_whole(worker.name)
-    failed_and_cancelled(scenario)
+    failed_and_canceled(scenario)
 
 
 KILLS_WHILE_RESUMING = [
@@ -139,14 +139,14 @@ def test_killed_while_resuming_with_no_retry_left(
 ) -> None:
     """The same at the last try: the task fails, although its run has ended well.
 
-    Airflow may have the run cancelled, once it is over: that changes nothing.
+    Airflow may have the run canceled, once it is over: that changes nothing.
     """
     scenario = begin("deferred")
     kill_while_resuming(scenario, cluster, workspace, victim)
     scenario.dag_run.until("failed")
     scenario.seen()
     (run,) = scenario.runs
-    assert (run.result, run.cancelled_at) == ("SUCCESS", None)
+    assert (run.result, run.canceled_at) == ("SUCCESS", None)
 
 
 # A worker is asked to stop.
@@ -207,11 +207,11 @@ def test_sigquit_to_process_group(begin: Begin, cluster: Deployment, first: str)
 
 
 def test_sigterm_to_process_group_with_no_retry_left(begin: Begin, cluster: Deployment) -> None:
-    """The same at the last try: the run is cancelled."""
+    """The same at the last try: the run is canceled."""
     scenario = begin("blocking")
     _, worker = executed(scenario, cluster)
     cluster.signal(worker.name, signal.SIGTERM, group=True)
-    failed_and_cancelled(scenario)
+    failed_and_canceled(scenario)
     cluster.kill_whole(worker.name)
 
 
@@ -317,7 +317,7 @@ def test_both_triggerers_killed(begin: Begin, cluster: Deployment) -> None:
 
 
 def test_blocking_then_cleared(begin: Begin, cluster: Deployment) -> None:
-    """The run of the cleared task is cancelled, and the next try launches one of its own."""
+    """The run of the cleared task is canceled, and the next try launches one of its own."""
     scenario = begin("blocking")
     first, _ = executed(scenario, cluster)
     scenario.dag_run.clear()
@@ -368,7 +368,7 @@ def test_deferred_then_cleared_twice(begin: Begin) -> None:
 
 @pytest.mark.parametrize("dag_id", ["blocking", "deferred"])
 def test_marked_failed(begin: Begin, cluster: Deployment, dag_id: str) -> None:
-    """The run is cancelled, and the task stays as it was marked."""
+    """The run is canceled, and the task stays as it was marked."""
     scenario = begin(dag_id)
     if dag_id == "blocking":
         executed(scenario, cluster)

@@ -1,4 +1,4 @@
-"""300 deferred tasks in two triggerers, on PostgreSQL: whose runs are cancelled, and when.
+"""300 deferred tasks in two triggerers, on PostgreSQL: whose runs are canceled, and when.
 
 The tests of this module go on from where the one before ended.
 """
@@ -80,7 +80,7 @@ def test_frozen_with_a_share_and_thawed(
     finally:
         cluster.thaw(frozen)
     thawed = time.monotonic()
-    eventually(lambda: left_alone(cluster, frozen) >= share, "none is cancelled")
+    eventually(lambda: left_alone(cluster, frozen) >= share, "none is canceled")
     record_property("until all were known, s", round(time.monotonic() - thawed, 1))
     assert cancels(workspace) == [0] * DAGS
 
@@ -88,12 +88,12 @@ def test_frozen_with_a_share_and_thawed(
 def test_one_dag_run_of_three_is_marked(
     cluster: Deployment, workspace: FakeService, record_property: Record
 ) -> None:
-    """The runs of its hundred tasks are cancelled within a minute, and no others."""
+    """The runs of its hundred tasks are canceled within a minute, and no others."""
     marked = time.monotonic()
     cluster.ask("PATCH", "/dags/many_0/dagRuns/many_0_1", {"state": "failed"})
     mine = runs_of(workspace, 0)
-    eventually(lambda: all(run.cancels for run in mine), "they are cancelled", SECONDS_TO_CANCEL)
-    record_property("until all were cancelled, s", round(time.monotonic() - marked, 1))
+    eventually(lambda: all(run.cancels for run in mine), "they are canceled", SECONDS_TO_CANCEL)
+    record_property("until all were canceled, s", round(time.monotonic() - marked, 1))
     for triggerer in cluster.triggerers:
         cluster.until_beaten(triggerer, since=time.time())
     assert cancels(workspace) == [TASKS, *[0] * (DAGS - 1)]

@@ -17,7 +17,7 @@ import pytest
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.eventually import eventually
 from tests.end_to_end.processes import is_alive, send
-from tests.end_to_end.scenarios import Begin, Scenario, concluded, failed_and_cancelled
+from tests.end_to_end.scenarios import Begin, Scenario, concluded, failed_and_canceled
 
 pytestmark = [
     pytest.mark.standalone,
@@ -75,10 +75,10 @@ def test_pod_stopped(begin: Begin, group: bool) -> None:
 
 @pytest.mark.parametrize("group", [False, True], ids=["first process", "process group"])
 def test_pod_stopped_with_no_retry_left(begin: Begin, group: bool) -> None:
-    """The same at the last try: the run is cancelled."""
+    """The same at the last try: the run is canceled."""
     scenario = begin("blocking")
     Pod(scenario).stop(group=group)
-    failed_and_cancelled(scenario)
+    failed_and_canceled(scenario)
 
 
 def test_pod_lost(begin: Begin) -> None:
@@ -90,7 +90,7 @@ def test_pod_lost(begin: Begin) -> None:
 
 
 def test_pod_lost_with_no_retry_left(begin: Begin) -> None:
-    """The same at the last try: the run is cancelled."""
+    """The same at the last try: the run is canceled."""
     scenario = begin("blocking")
     Pod(scenario).lose()
-    failed_and_cancelled(scenario)
+    failed_and_canceled(scenario)

@@ -1,4 +1,4 @@
-"""Hundreds of deferred tasks at once, in a real Airflow: whose runs are cancelled, and when.
+"""Hundreds of deferred tasks at once, in a real Airflow: whose runs are canceled, and when.
 
 Most tasks are in the triggerer without a worker (``many_dags``), so that there can be many of them.
 The tests of this module go on from where the one before ended.
@@ -91,8 +91,8 @@ def test_cleared_beside_a_hundred(
         scenario.dag_run.clear()
         second = scenario.deferred(2)
         eventually(lambda: not first.is_active, "the first run has ended")
-    assert first.cancelled_at is not None
-    overlap = first.cancelled_at - second.launched_at
+    assert first.canceled_at is not None
+    overlap = first.canceled_at - second.launched_at
     record_property("overlap, s", round(overlap, 1))
     record_property("longest silence later, s", round(max(later), 1))
     assert overlap < OVERLAP_SECONDS
@@ -126,7 +126,7 @@ def test_hundreds_are_taken_over(
     """The triggerer that wakes up without its triggers cancels no run, and knows why."""
     thawed = time.monotonic()
     frozen, _ = taken_over
-    eventually(lambda: left_alone(cluster, frozen) == TRIGGERS, "none is cancelled")
+    eventually(lambda: left_alone(cluster, frozen) == TRIGGERS, "none is canceled")
     record_property("until all were known, s", round(time.monotonic() - thawed, 1))
     assert cancels(workspace) == [0] * DAGS
 
@@ -137,12 +137,12 @@ def test_one_dag_run_of_several_is_marked(
     workspace: FakeService,
     record_property: Record,
 ) -> None:
-    """The runs of its hundred tasks are cancelled within a minute, and no others."""
+    """The runs of its hundred tasks are canceled within a minute, and no others."""
     marked = time.monotonic()
     cluster.ask("PATCH", "/dags/many_0/dagRuns/many_0_1", {"state": "failed"})
     mine = runs_of(workspace, 0)
-    eventually(lambda: all(run.cancels for run in mine), "all its runs are cancelled", 60)
-    record_property("until all were cancelled, s", round(time.monotonic() - marked, 1))
+    eventually(lambda: all(run.cancels for run in mine), "all its runs are canceled", 60)
+    record_property("until all were canceled, s", round(time.monotonic() - marked, 1))
     for triggerer in taken_over:
         cluster.until_beaten(triggerer, since=time.time())
     assert cancels(workspace) == [TASKS, *[0] * (DAGS - 1)]

@@ -57,7 +57,7 @@ def held(begin: Begin, cluster: AirflowCluster) -> tuple[Scenario, Path]:
 @pytest.mark.skipif(AIRFLOW_2, reason="it defers such a task nevertheless")
 @pytest.mark.parametrize("state", ["failed", "success"])
 def test_dag_run_marked_before_its_tasks_defer(held: tuple[Scenario, Path], state: str) -> None:
-    """Airflow refuses the deferrals: no trigger will wait for the runs, so they are cancelled."""
+    """Airflow refuses the deferrals: no trigger will wait for the runs, so they are canceled."""
     scenario, note = held
     scenario.dag_run.mark_all(state)
     note.unlink()
@@ -69,7 +69,7 @@ def test_dag_run_marked_before_its_tasks_defer(held: tuple[Scenario, Path], stat
 
 
 def test_tasks_defer(held: tuple[Scenario, Path]) -> None:
-    """Airflow takes the deferrals: nothing is cancelled, and all end well."""
+    """Airflow takes the deferrals: nothing is canceled, and all end well."""
     scenario, note = held
     note.unlink()
     scenario.dag_run.until_settled(times=TASKS)

@@ -95,7 +95,7 @@ def of(*dag_ids: str) -> pytest.MarkDecorator:
 
 @of("deferred")
 def test_deferred_then_cleared(scenario: Scenario) -> None:
-    """The run of the cleared task is cancelled, and the next try launches one of its own."""
+    """The run of the cleared task is canceled, and the next try launches one of its own."""
     first = scenario.deferred()
     scenario.dag_run.clear()
     scenario.deferred(2)
@@ -107,7 +107,7 @@ def test_deferred_then_cleared(scenario: Scenario) -> None:
 @of("deferred")
 @pytest.mark.parametrize("state", ["failed", "success"])
 def test_deferred_then_marked(scenario: Scenario, state: str) -> None:
-    """The run is cancelled, and the task stays as it was marked."""
+    """The run is canceled, and the task stays as it was marked."""
     scenario.deferred()
     scenario.dag_run.mark(state)
     scenario.all_stopped()
@@ -117,7 +117,7 @@ def test_deferred_then_marked(scenario: Scenario, state: str) -> None:
 
 @of("deferred_timed")
 def test_deferred_beyond_execution_timeout(scenario: Scenario) -> None:
-    """The run is cancelled and the task fails; the trigger names the limit."""
+    """The run is canceled and the task fails; the trigger names the limit."""
     scenario.dag_run.until("failed")
     scenario.all_stopped()
     scenario.saw(runs=1, cancels=1)
@@ -125,7 +125,7 @@ def test_deferred_beyond_execution_timeout(scenario: Scenario) -> None:
 
 
 @of("deferred_kept")
-def test_deferred_then_marked_but_not_to_be_cancelled(
+def test_deferred_then_marked_but_not_to_be_canceled(
     scenario: Scenario, cluster: AirflowCluster, triggerer: str
 ) -> None:
     """With cancel_on_kill=False the run goes on."""
@@ -172,13 +172,13 @@ def test_dag_run_beyond_dagrun_timeout(begin: Begin) -> None:
 
 @of("mapped")
 def test_one_of_the_mapped_tasks_marked_then_cleared(scenario: Scenario) -> None:
-    """Only its own run is cancelled and launched anew; the other two go on."""
+    """Only its own run is canceled and launched anew; the other two go on."""
     scenario.running(3)
     scenario.dag_run.until_settled(times=3)
     scenario.dag_run.until_watched(times=3)
     first = scenario.runs
     scenario.dag_run.mark("failed", map_index=1)
-    eventually(lambda: any(run.cancels for run in first), "a run is cancelled")
+    eventually(lambda: any(run.cancels for run in first), "a run is canceled")
     assert ["[1]" in run.name for run in first] == [bool(run.cancels) for run in first]
     scenario.dag_run.clear(only_failed=True)
     scenario.running(4)
@@ -263,7 +263,7 @@ def test_blocking_then_marked(scenario: Scenario, state: str) -> None:
 
 @of("blocking_timed")
 def test_blocking_beyond_execution_timeout(scenario: Scenario) -> None:
-    """The run is cancelled and the task fails."""
+    """The run is canceled and the task fails."""
     scenario.dag_run.until("failed")
     scenario.all_stopped()
     scenario.saw(runs=1, cancels=1)
@@ -290,7 +290,7 @@ def test_blocking_task_gets(scenario: Scenario, sign: signal.Signals) -> None:
 
 @of("blocking")
 def test_blocking_task_gets_sigterm_with_no_retry_left(scenario: Scenario) -> None:
-    """The task fails, and its run is cancelled."""
+    """The task fails, and its run is canceled."""
     scenario.running()
     os.kill(scenario.dag_run.pid(), signal.SIGTERM)
     scenario.dag_run.until("failed")
@@ -375,7 +375,7 @@ def test_triggerer_killed(begin: Begin, cluster: AirflowCluster, triggerer: str)
 def test_another_triggerer_takes_over(
     begin: Begin, cluster: AirflowCluster, triggerer: str
 ) -> None:
-    """Of two triggerers one is killed: the other one goes on with the run, nothing is cancelled."""
+    """Of two triggerers one is killed: the other one goes on with the run, nothing is canceled."""
     scenario = begin("deferred")
     scenario.deferred()
     cluster.start_triggerer()

@@ -80,7 +80,7 @@ def test_worker_killed(blocking: Scenario, cluster: AirflowCluster) -> None:
 
 
 def test_worker_killed_with_no_retry_left(begin: Begin, cluster: AirflowCluster) -> None:
-    """The task fails, and its run is cancelled: nobody will follow it any more."""
+    """The task fails, and its run is canceled: nobody will follow it any more."""
     scenario = begin("blocking")
     scenario.running()
     noted(scenario)
@@ -98,7 +98,7 @@ def test_worker_killed_with_no_retry_left(begin: Begin, cluster: AirflowCluster)
 def test_worker_killed_with_no_retry_left_for_a_mapped_task(
     begin: Begin, cluster: AirflowCluster
 ) -> None:
-    """Its run is cancelled as well; the other one of the mapped tasks goes on."""
+    """Its run is canceled as well; the other one of the mapped tasks goes on."""
     scenario = begin("blocking_mapped")
     scenario.running(2)
     noted(scenario)
@@ -213,7 +213,7 @@ def test_sigterm_to_the_process_group(
 def test_sigterm_to_the_process_group_with_no_retry_left(
     begin: Begin, cluster: AirflowCluster
 ) -> None:
-    """The task fails, and its run is cancelled."""
+    """The task fails, and its run is canceled."""
     scenario = begin("blocking")
     scenario.running()
     noted(scenario)

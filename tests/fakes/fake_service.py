@@ -69,8 +69,8 @@ class Run:
         clock.
     :ivar life_cycle_state: its state until it ends.
     :ivar launches: launching requests that were answered with it.
-    :ivar looks: how often it was shown; ``cancels``: cancelling requests for it.
-    :ivar cancelled_at: when it was first cancelled while it went on, on the monotonic clock.
+    :ivar looks: how often it was shown; ``cancels``: canceling requests for it.
+    :ivar canceled_at: when it was first canceled while it went on, on the monotonic clock.
     :ivar beside: runs of the same task that were active when it was launched.
     :ivar has_output: whether its notebook gives an exit value.
     :ivar end_was_told: whether a client was told of its end.
@@ -90,7 +90,7 @@ class Run:
     launches: int = 1
     looks: int = 0
     cancels: int = 0
-    cancelled_at: float | None = None
+    canceled_at: float | None = None
     beside: int = 0
     has_output: bool = True
     end_was_told: bool = False
@@ -120,8 +120,8 @@ class Run:
         """Whether it has ended."""
         if self._ended_as is not None:
             return True
-        if self.cancelled_at is not None:
-            return time.monotonic() - self.cancelled_at >= self.plan.terminating_seconds
+        if self.canceled_at is not None:
+            return time.monotonic() - self.canceled_at >= self.plan.terminating_seconds
         return self.looks >= self.plan.looks and time.time() >= self.started + self.plan.seconds
 
     @property
@@ -134,7 +134,7 @@ class Run:
         """Its result state, once it has ended."""
         if not self.ended:
             return None
-        return self._ended_as or ("CANCELED" if self.cancelled_at else self.plan.result)
+        return self._ended_as or ("CANCELED" if self.canceled_at else self.plan.result)
 
     def end(self, result: str, at: float) -> None:
         """End it, at a time in seconds since the epoch."""
@@ -143,7 +143,7 @@ class Run:
     def repair(self, plan: Plan) -> int:
         """Let it go on by another plan; return the repair's id."""
         self.plan, self.looks = plan, 0
-        self._ended_as = self._ended_at = self.cancelled_at = None
+        self._ended_as = self._ended_at = self.canceled_at = None
         self.repairs.append(self.run_id * 10 + len(self.repairs))
         return self.repairs[-1]
 
@@ -151,8 +151,8 @@ class Run:
         """Return its state as ``runs/get`` answers it."""
         result = self.result
         if result is None:
-            if self.cancelled_at is not None:
-                return {"life_cycle_state": "TERMINATING", "state_message": "Cancelling"}
+            if self.canceled_at is not None:
+                return {"life_cycle_state": "TERMINATING", "state_message": "Canceling"}
             return {"life_cycle_state": self.life_cycle_state, "state_message": "In run"}
         message = self.plan.message
         state = {"life_cycle_state": "TERMINATED", "result_state": result, "state_message": message}
@@ -189,7 +189,7 @@ class Run:
         if self.ended:
             end = self._ended_at
             if end is None:
-                end = time.time() if self.cancelled_at else self.started + self.plan.seconds
+                end = time.time() if self.canceled_at else self.started + self.plan.seconds
             answer["end_time"] = int(end * 1000)
         return answer | self.more
 
@@ -576,8 +576,8 @@ class FakeService:
                 return self._repair(run, parameters.get("latest_repair_id"))
             if seen.endpoint == "runs/cancel":
                 run.cancels += 1
-                if run.is_active and run.cancelled_at is None:
-                    run.cancelled_at = time.monotonic()
+                if run.is_active and run.canceled_at is None:
+                    run.canceled_at = time.monotonic()
                 return 200, {}
             if seen.endpoint == "runs/get-output":
                 return 200, _output(

@@ -37,7 +37,7 @@ class Lateness:
         self.longest = 0.0
 
     async def watch(self) -> None:
-        """Measure until it is cancelled."""
+        """Measure until it is canceled."""
         while True:
             began, queued = time.monotonic(), _queued_seconds()
             await asyncio.sleep(BEAT_SECONDS)

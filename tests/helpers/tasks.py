@@ -191,8 +191,8 @@ def fail_for_good(operator: Any, context: Any) -> None:
         callback(context)
 
 
-def cancelled_after(requests: int, server: ScriptedServer) -> list[Any]:
-    """Return the runs that were cancelled after so many requests."""
+def canceled_after(requests: int, server: ScriptedServer) -> list[Any]:
+    """Return the runs that were canceled after so many requests."""
     later = server.requests[requests:]
     assert all(request.path.endswith("/runs/cancel") for request in later)
     return [request.body["run_id"] for request in later]

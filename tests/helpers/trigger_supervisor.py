@@ -96,8 +96,8 @@ class Supervisor:
         self.unanswered = unanswered
         self.seconds = seconds
         self.questions: list[Any] = []
-        # Questions that were cancelled before all triggers and their work had ended.
-        self.cancelled_early = 0
+        # Questions that were canceled before all triggers and their work had ended.
+        self.canceled_early = 0
         self.triggers_have_ended = self.answered_after_the_end = self.all_is_done = False
         self._turn: asyncio.Lock | None = None
 
@@ -118,7 +118,7 @@ class Supervisor:
             try:
                 await asyncio.Event().wait()
             finally:
-                self.cancelled_early += not self.all_is_done
+                self.canceled_early += not self.all_is_done
         if self._turn is None:
             self._turn = asyncio.Lock()
         async with self._turn:

@@ -75,7 +75,7 @@ def test_python_file_that_fails(api: Api) -> None:
 
 @pytest.mark.parametrize("kind", ["notebook", "python"])
 def test_cancel_stops_the_process(api: Api, kind: str) -> None:
-    """A cancelled run ends CANCELED, and neither its process nor its children are left."""
+    """A canceled run ends CANCELED, and neither its process nor its children are left."""
     pids = api.root / f"pids_{kind}"
     source = f"""
 import os, subprocess, sys, time
@@ -127,7 +127,7 @@ def test_new_timeout_applies_to_active_runs(api: Api) -> None:
 
 
 def test_queue(narrow: Api) -> None:
-    """Runs beyond the limit are QUEUED and begin in their order; a queued one can be cancelled."""
+    """Runs beyond the limit are QUEUED and begin in their order; a queued one can be canceled."""
     gate = narrow.root / "gate"
     wait = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.02)"
     first, second, third = (narrow.submit_python(wait) for _ in range(3))
@@ -201,7 +201,7 @@ def test_forty_at_once(api: Api) -> None:
 
 
 def test_run_job_task(api: Api) -> None:
-    """A run_job_task ends as the job's run does; cancelling it cancels that run."""
+    """A run_job_task ends as the job's run does; canceling it cancels that run."""
     failing = api.create(spark_python_task={"python_file": api.python("raise KeyError('k')")})
     run_id = api.submit(run_job_task={"job_id": failing})
     assert api.wait(run_id)["state"]["result_state"] == "FAILED"

@@ -116,8 +116,8 @@ def test_run_that_ends(workspace: Api, kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_run_that_is_cancelled(workspace: Api, kind: str) -> None:
-    """When a cancelled run has ended, none of its processes is left."""
+def test_run_that_is_canceled(workspace: Api, kind: str) -> None:
+    """When a canceled run has ended, none of its processes is left."""
     run_id = workspace.submit(**task_of(workspace.root, kind, ends=False))
     processes = started(workspace.root)
     workspace.post("runs/cancel", {"run_id": run_id})

@@ -231,7 +231,7 @@ def test_retries_in_a_repair(api: Api) -> None:
 
 
 def test_cancel_of_a_repair(api: Api) -> None:
-    """A repair can be cancelled as any run, and repaired again."""
+    """A repair can be canceled as any run, and repaired again."""
     wait = api.python("import sys, time\ntime.sleep(float(sys.argv[1]))")
     job_id = api.post(
         "create", {"tasks": [_task("t", wait, parameters=["600"])]}, version="2.2"

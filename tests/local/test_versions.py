@@ -85,7 +85,7 @@ def test_tasks_run_after_what_they_depend_on(api: Api) -> None:
 
 
 def test_cancel_of_one_task(api: Api) -> None:
-    """Cancelling the whole run cancels its tasks."""
+    """Canceling the whole run cancels its tasks."""
     task = {"python_file": api.python("import time; time.sleep(600)")}
     sleep = {"spark_python_task": task, **CLUSTER}
     run_id = _submit(api, {"task_key": "a", **sleep}, {"task_key": "b", **sleep})
@@ -457,12 +457,12 @@ def test_retries_of_a_task(api: Api) -> None:
     assert originals == {first["run_id"]}
 
 
-def test_task_that_is_cancelled_is_not_retried(api: Api) -> None:
-    """Neither a cancelled task nor one that timed out is tried again, unless it says so."""
+def test_task_that_is_canceled_is_not_retried(api: Api) -> None:
+    """Neither a canceled task nor one that timed out is tried again, unless it says so."""
     slow = api.python("import time; time.sleep(600)")
     run_id = _submit(
         api,
-        _python_task("cancelled", slow, max_retries=-1),
+        _python_task("canceled", slow, max_retries=-1),
         _python_task("timed_out", slow, max_retries=-1, timeout_seconds=1),
         _python_task("again", slow, max_retries=1, timeout_seconds=1, retry_on_timeout=True),
     )
@@ -471,4 +471,4 @@ def test_task_that_is_cancelled_is_not_retried(api: Api) -> None:
     api.post("runs/cancel", {"run_id": first})
     api.wait(run_id)
     keys = [task["task_key"] for task in api.run(run_id)["tasks"]]
-    assert sorted(keys) == ["again", "again", "cancelled", "timed_out"]
+    assert sorted(keys) == ["again", "again", "canceled", "timed_out"]

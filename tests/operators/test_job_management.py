@@ -1,4 +1,4 @@
-"""Creating jobs, exporting, cancelling and deleting runs, over real HTTP, answer by answer."""
+"""Creating jobs, exporting, canceling and deleting runs, over real HTTP, answer by answer."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ def cancel(**arguments: Any) -> DatabricksCancelRunsOperator:
     return DatabricksCancelRunsOperator(task_id="t", polling_period_seconds=0.01, **arguments)
 
 
-def test_a_run_is_cancelled_and_waited_for(server: ScriptedServer) -> None:
+def test_a_run_is_canceled_and_waited_for(server: ScriptedServer) -> None:
     """One cancel, then looks until the run has ended."""
     server.will(answer(), *[answer(run(7, life)) for life in ("TERMINATING", "TERMINATED")])
     cancel(run_id="7").execute(CONTEXT)
@@ -334,7 +334,7 @@ def test_a_run_is_cancelled_and_waited_for(server: ScriptedServer) -> None:
     assert server.requests[0].body == {"run_id": 7}
 
 
-def test_all_runs_of_a_job_are_cancelled_and_waited_for(server: ScriptedServer) -> None:
+def test_all_runs_of_a_job_are_canceled_and_waited_for(server: ScriptedServer) -> None:
     """One cancel for all, then one request a look until none is active."""
     both = answer({"runs": [run(7, "RUNNING"), run(8, "TERMINATING")], "has_more": True})
     server.will(answer(), both, answer({"runs": [run(8, "TERMINATING")]}), answer({}))
@@ -343,13 +343,13 @@ def test_all_runs_of_a_job_are_cancelled_and_waited_for(server: ScriptedServer) 
     assert asked(server) == [("runs/cancel-all", {"job_id": 3}), *looks]
 
 
-def test_cancelling_without_waiting(server: ScriptedServer) -> None:
+def test_canceling_without_waiting(server: ScriptedServer) -> None:
     """One request, and the task is done."""
     cancel(job_id=3, wait_for_termination=False).execute(CONTEXT)
     assert len(server.requests) == 1
 
 
-def test_cancelling_what_is_not_there(server: ScriptedServer) -> None:
+def test_canceling_what_is_not_there(server: ScriptedServer) -> None:
     """The service's words end the task for good."""
     server.will(GONE)
     with pytest.raises(AirflowException, match="does not exist"):

@@ -82,7 +82,7 @@ def test_a_refused_launch_is_not_sent_again_after_the_task_has_failed(
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("lost", LOST)
-def test_a_launch_whose_answer_may_be_lost_is_repeated_and_its_run_cancelled(
+def test_a_launch_whose_answer_may_be_lost_is_repeated_and_its_run_canceled(
     short_timeout: Any, server: ScriptedServer, lost: str, kind: str
 ) -> None:
     """The same token brings the id of the run that may have started."""
@@ -142,7 +142,7 @@ def test_killed_between_two_tries_of_the_launch(
 
 
 def test_killed_while_the_launch_is_on_its_way(context: Any, server: ScriptedServer) -> None:
-    """The service has got it and not answered: the run is looked for, and cancelled."""
+    """The service has got it and not answered: the run is looked for, and canceled."""
     operator = operator_of("runs/submit")
 
     def kill(_connection: socket.socket) -> None:

@@ -30,7 +30,7 @@ NOT_THERE = NOT_FOUND["400"]
 @pytest.mark.parametrize("kind", ["runs/submit", "run-now"])
 @pytest.mark.parametrize("not_found", NOT_FOUND)
 def test_on_the_worker(context: Any, server: ScriptedServer, not_found: str, kind: str) -> None:
-    """At the first look and at a later one: the run is followed to its end, and not cancelled."""
+    """At the first look and at a later one: the run is followed to its end, and not canceled."""
     step = NOT_FOUND[not_found]
     server.will(LAUNCHED, step, step, RUNNING, step, RUNNING, step, SUCCEEDED, OUTPUT)
     operator = operator_of(kind)

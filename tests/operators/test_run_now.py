@@ -85,7 +85,7 @@ def active(*runs: tuple[int, int], **more: Any) -> Any:
 
 
 def test_previous_runs_make_way(context: Any, server: ScriptedServer) -> None:
-    """All active runs are cancelled, over all pages, and have ended before the launch."""
+    """All active runs are canceled, over all pages, and have ended before the launch."""
     server.will(
         active((5, 50), next_page_token="more"),
         active((4, 40)),
@@ -114,7 +114,7 @@ def test_previous_runs_make_way(context: Any, server: ScriptedServer) -> None:
 
 
 def test_runs_that_start_meanwhile_are_left_alone(context: Any, server: ScriptedServer) -> None:
-    """Whoever starts runs faster than they are cancelled does not hold the task up for ever."""
+    """Whoever starts runs faster than they are canceled does not hold the task up for ever."""
     server.will(active((5, 50)), answer(), active((6, 60)), LAUNCHED, SUCCEEDED, OUTPUT)
     assert run_now(cancel_previous_runs=True).execute(context) == "42"
     assert "runs/cancel 6" not in asked(server)
@@ -132,7 +132,7 @@ def test_a_previous_run_that_is_deleted_meanwhile_is_out_of_the_way(
 
 
 def test_a_retry_does_not_cancel_its_own_run(context: Any, server: ScriptedServer) -> None:
-    """The run of the first try is found and followed; those before it are cancelled."""
+    """The run of the first try is found and followed; those before it are canceled."""
     second_try(context)
     server.will(LAUNCHED, answer(run("RUNNING", start_time=60)))
     server.will(active((8, 70), (7, 60), (5, 50)), answer(), active((8, 70), (7, 60)))
@@ -432,7 +432,7 @@ def test_the_time_limit_does_not_begin_anew_with_a_repair(
     assert second.value.trigger.deadline == start + 3600
 
 
-def test_a_previous_run_that_may_not_be_cancelled_leaves_the_own_one_followed(
+def test_a_previous_run_that_may_not_be_canceled_leaves_the_own_one_followed(
     context: Any, server: ScriptedServer
 ) -> None:
     """An earlier try has launched it, so the task goes on with it."""

@@ -52,7 +52,7 @@ from tests.helpers.responses import (
 )
 from tests.helpers.tasks import (
     XCOMS,
-    cancelled_after,
+    canceled_after,
     events,
     fail_for_good,
     paths,
@@ -264,7 +264,7 @@ def test_killed_while_waiting(context: Any, server: ScriptedServer) -> None:
 
 
 def test_not_killed_after_the_end(context: Any, server: ScriptedServer) -> None:
-    """A run that has ended is not cancelled."""
+    """A run that has ended is not canceled."""
     server.will(LAUNCHED, SUCCEEDED, OUTPUT)
     operator = submit()
     operator.execute(context)
@@ -273,7 +273,7 @@ def test_not_killed_after_the_end(context: Any, server: ScriptedServer) -> None:
 
 
 def test_not_killed_when_resumed_after_the_end(context: Any, server: ScriptedServer) -> None:
-    """A run whose end the trigger has brought is not cancelled either."""
+    """A run whose end the trigger has brought is not canceled either."""
     server.will(OUTPUT)
     operator = submit(deferrable=True)
     ended = run("TERMINATED", "SUCCESS")
@@ -489,7 +489,7 @@ def test_a_list_of_attempts_that_does_not_advance(
 def test_a_run_that_is_lost_from_sight_is_given_up_at_the_deadline(
     context: Any, server: ScriptedServer
 ) -> None:
-    """execution_timeout while deferred: the run is cancelled, the task fails and says why."""
+    """execution_timeout while deferred: the run is canceled, the task fails and says why."""
     server.will(*[RUNNING] * 1000)
     trigger = DatabricksJobRunTrigger(
         run_id=7, polling_period_seconds=0.01, deadline=time.time() + 0.5, cancel_on_kill=True
@@ -534,7 +534,7 @@ def test_an_end_that_was_seen_before_the_deadline_is_no_timeout(
     assert operator.execute_complete(context, event, attempt_index=0) == "42"
 
 
-def test_a_run_that_does_not_begin_is_cancelled(context: Any, server: ScriptedServer) -> None:
+def test_a_run_that_does_not_begin_is_canceled(context: Any, server: ScriptedServer) -> None:
     """queued_timeout_seconds, on the worker and while deferred."""
     pending = answer(run("PENDING"))
     server.will(LAUNCHED, *[pending] * 1000)
@@ -597,7 +597,7 @@ def test_an_adopted_run_that_the_kill_cancels_is_replaced(
     assert submit().execute(context) == "42"
 
 
-def test_an_adopted_run_that_is_cancelled_while_deferred_is_replaced(
+def test_an_adopted_run_that_is_canceled_while_deferred_is_replaced(
     context: Any, server: ScriptedServer
 ) -> None:
     """The same with the wait in the triggerer; the walk goes on where it stopped."""
@@ -620,7 +620,7 @@ def test_an_adopted_run_that_is_cancelled_while_deferred_is_replaced(
     assert operator.execute_complete(context, event, **deferred.value.kwargs) == "42"
 
 
-def test_its_own_run_cancelled_fails_the_try(context: Any, server: ScriptedServer) -> None:
+def test_its_own_run_canceled_fails_the_try(context: Any, server: ScriptedServer) -> None:
     """A user who cancels the run in the workspace gets a failed task, not a new run."""
     retrying(context)
     ends = [
@@ -653,7 +653,7 @@ def test_no_reattaching(context: Any, server: ScriptedServer) -> None:
 
 
 def test_killed_before_the_launch_was_answered(context: Any, server: ScriptedServer) -> None:
-    """The run may be there already: the same token brings its id, and it is cancelled."""
+    """The run may be there already: the same token brings its id, and it is canceled."""
     operator = submit(databricks_retry_limit=1)
     server.will(lose)
     with pytest.raises(ResponseLostError):
@@ -688,7 +688,7 @@ def test_a_task_that_died_without_a_word_leaves_no_run(
     context["ti"].xcoms["run_id"] = 7
     operator = submit(databricks_conn_id="{{ name }}")
     fail_for_good(operator, context)
-    assert cancelled_after(0, server) == [7]
+    assert canceled_after(0, server) == [7]
     assert operator.databricks_conn_id == "{{ name }}"
 
 
@@ -712,10 +712,10 @@ def test_no_xcom_is_asked_for_where_that_would_end_airflows_processor(
     assert server.requests == []
     processor.GetXCom = object
     fail_for_good(submit(), context)
-    assert cancelled_after(0, server) == [7]
+    assert canceled_after(0, server) == [7]
 
 
-def test_a_run_that_can_be_followed_no_more_is_cancelled(
+def test_a_run_that_can_be_followed_no_more_is_canceled(
     context: Any, server: ScriptedServer
 ) -> None:
     """A task that fails for good because it cannot read its run does not leave it going on."""
@@ -726,15 +726,15 @@ def test_a_run_that_can_be_followed_no_more_is_cancelled(
         operator.execute(context)
     asked = len(server.requests)
     fail_for_good(operator, context)
-    assert cancelled_after(asked, server) == [7]
+    assert canceled_after(asked, server) == [7]
     resumed = submit(deferrable=True)
     with pytest.raises(AirflowException, match="cannot be followed"):
         resumed.execute_complete(context, {"run_id": 8, "error": "no"})
     fail_for_good(resumed, context)
-    assert cancelled_after(asked + 1, server) == [8]
+    assert canceled_after(asked + 1, server) == [8]
 
 
-def test_a_run_that_has_ended_is_not_cancelled(context: Any, server: ScriptedServer) -> None:
+def test_a_run_that_has_ended_is_not_canceled(context: Any, server: ScriptedServer) -> None:
     """A task whose run failed, timed out or was killed with it cancels nothing any more."""
     server.will(LAUNCHED, RUNNING, FAILED, FAILED_OUTPUT, FAILED_OUTPUT)
     operator, resumed, killed = submit(), submit(deferrable=True), submit()
@@ -747,7 +747,7 @@ def test_a_run_that_has_ended_is_not_cancelled(context: Any, server: ScriptedSer
     context["ti"].xcoms["run_id"] = 7
     for one in (operator, resumed, killed):
         fail_for_good(one, context)
-    assert cancelled_after(asked, server) == []
+    assert canceled_after(asked, server) == []
 
 
 def test_what_the_executed_task_knows_counts(context: Any, server: ScriptedServer) -> None:
@@ -759,11 +759,11 @@ def test_what_the_executed_task_knows_counts(context: Any, server: ScriptedServe
         executed.execute(context)
     asked = len(server.requests)
     fail_for_good(original, context)
-    assert cancelled_after(asked, server) == []
+    assert canceled_after(asked, server) == []
 
 
 def test_a_failure_callback_of_the_users_own_is_kept() -> None:
-    """One, several or none; and where no run is to be cancelled there is only theirs."""
+    """One, several or none; and where no run is to be canceled there is only theirs."""
 
     def theirs(context: Any) -> None: ...
 

@@ -140,11 +140,11 @@ class Answers(list[Step]):
 
 @dataclass
 class Life:
-    """A run that goes on until it is cancelled.
+    """A run that goes on until it is canceled.
 
     :ivar most_looks: it also ends when its state was asked for so often.
     :ivar looks: how often that was.
-    :ivar cancels: how often it was cancelled.
+    :ivar cancels: how often it was canceled.
     """
 
     most_looks: float
@@ -418,7 +418,7 @@ def all_cases(kind: Any, *, deferrable: bool, **more: Any) -> Iterator[Case]:
 
 
 def left_running(runs: dict[int, Life], of_case: dict[int, Case]) -> list[str]:
-    """Return the cases whose run was not cancelled, or more than once."""
+    """Return the cases whose run was not canceled, or more than once."""
     return [f"{of_case[n]}: {run.cancels} cancels" for n, run in runs.items() if run.cancels != 1]
 
 
@@ -426,7 +426,7 @@ def left_running(runs: dict[int, Life], of_case: dict[int, Case]) -> list[str]:
 def test_killed_on_a_worker(
     context: Any, server: ScriptedServer, kind: Any, signalled: Signalled
 ) -> None:
-    """Whatever was given, the run that was launched is cancelled, once."""
+    """Whatever was given, the run that was launched is canceled, once."""
     service, of_case = GoingOn(server, signalled.signal), {}
     with no_waiting():
         for case in all_cases(kind, deferrable=False):

@@ -205,7 +205,7 @@ def _run_and_kill(bench: Bench, mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name not in ("403", "503")])
 def test_at_cancel(bench: Bench, fault: str, mode: str) -> None:
-    """The one run is cancelled all the same."""
+    """The one run is canceled all the same."""
     bench.service.trouble("runs/cancel", FAULTS[fault])
     _run_and_kill(bench, mode)
     (run,) = bench.service.runs.values()
@@ -229,7 +229,7 @@ def test_no_cancel(bench: Bench, fault: str, mode: str) -> None:
 
 
 def test_minutes_of_503_at_cancel(bench: Bench) -> None:
-    """In the triggerer the one run is cancelled all the same."""
+    """In the triggerer the one run is canceled all the same."""
     bench.service.trouble("runs/cancel", FAULTS["503"], TIMES["503"])
     _run_and_kill(bench, "deferrable")
     (run,) = bench.service.runs.values()

@@ -1,4 +1,4 @@
-"""A trigger that is cancelled: a user's action, or a triggerer that stops or hands over?
+"""A trigger that is canceled: a user's action, or a triggerer that stops or hands over?
 
 Airflow's answers are chosen here, at the connection between a trigger and its supervisor. Airflow 2
 has a database in its place; there, and for all of it together, see tests/end_to_end.
@@ -41,7 +41,7 @@ def end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> End:
 
 
 class Look:
-    """Ends triggers, and returns which runs were cancelled.
+    """Ends triggers, and returns which runs were canceled.
 
     :ivar supervisor: the last one that was asked.
     """
@@ -52,10 +52,10 @@ class Look:
         self._end = end
 
     def __call__(self, state: str, launched: Any = 7, **arguments: Any) -> bool:
-        """Return whether the run of one task is cancelled."""
+        """Return whether the run of one task is canceled."""
         row = Row(state, launched)
         self.ask(Supervisor(row), row.trigger(7, **arguments))
-        return self.cancelled == [7]
+        return self.canceled == [7]
 
     def ask(self, supervisor: Supervisor, *triggers: DatabricksJobRunTrigger) -> None:
         """End triggers, all at once."""
@@ -64,8 +64,8 @@ class Look:
         self._end(*triggers)
 
     @property
-    def cancelled(self) -> list[int]:
-        """The runs that were cancelled."""
+    def canceled(self) -> list[int]:
+        """The runs that were canceled."""
         return sorted(
             request.body["run_id"]
             for request in self._server.requests
@@ -74,7 +74,7 @@ class Look:
 
 
 @pytest.fixture
-def cancelled(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, end: End) -> Look:
+def canceled(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, end: End) -> Look:
     """Which cancels the service sees when triggers end."""
     connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
     monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
@@ -85,74 +85,74 @@ def cancelled(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, end: End)
 
 
 @pytest.mark.parametrize("state", ["failed", "success", "queued", "running", "None"])
-def test_a_task_that_is_no_longer_deferred(cancelled: Look, state: str) -> None:
-    """The task was marked or cleared, or its next try has started: the run is cancelled."""
-    assert cancelled(state)
+def test_a_task_that_is_no_longer_deferred(canceled: Look, state: str) -> None:
+    """The task was marked or cleared, or its next try has started: the run is canceled."""
+    assert canceled(state)
 
 
-def test_a_task_that_is_deferred_with_another_run(cancelled: Look) -> None:
-    """The task was cleared and is deferred again: the earlier run is cancelled."""
-    assert cancelled("deferred", launched=8)
+def test_a_task_that_is_deferred_with_another_run(canceled: Look) -> None:
+    """The task was cleared and is deferred again: the earlier run is canceled."""
+    assert canceled("deferred", launched=8)
 
 
 @pytest.mark.parametrize("launched", [7, None])
-def test_a_task_that_is_still_deferred(cancelled: Look, launched: int | None) -> None:
-    """The triggerer stops, or another one has taken over: the run is not cancelled."""
-    assert not cancelled("deferred", launched=launched)
+def test_a_task_that_is_still_deferred(canceled: Look, launched: int | None) -> None:
+    """The triggerer stops, or another one has taken over: the run is not canceled."""
+    assert not canceled("deferred", launched=launched)
 
 
-def test_cancel_on_kill_is_off(cancelled: Look) -> None:
-    """The run is not cancelled, whatever a user does, and Airflow is not asked."""
+def test_cancel_on_kill_is_off(canceled: Look) -> None:
+    """The run is not canceled, whatever a user does, and Airflow is not asked."""
     trigger = Row("failed").trigger(7)
     trigger.cancel_on_kill = False
-    cancelled.ask(Supervisor(Row("failed")), trigger)
-    assert cancelled.cancelled == []
-    assert cancelled.supervisor.asked("GetTaskStates") == 0
+    canceled.ask(Supervisor(Row("failed")), trigger)
+    assert canceled.canceled == []
+    assert canceled.supervisor.asked("GetTaskStates") == 0
 
 
 @pytest.mark.parametrize(("state", "cancels"), [("failed", [7]), ("deferred", [])])
-def test_airflow_is_asked_again(cancelled: Look, state: str, cancels: list[int]) -> None:
+def test_airflow_is_asked_again(canceled: Look, state: str, cancels: list[int]) -> None:
     """After an error the task's state is not known, so Airflow is asked again."""
     row = Row(state)
     with no_waiting() as waits:
-        cancelled.ask(Supervisor(row, errors=5), row.trigger(7))
-    assert cancelled.cancelled == cancels
+        canceled.ask(Supervisor(row, errors=5), row.trigger(7))
+    assert canceled.canceled == cancels
     assert 3 <= len(waits) <= 5
 
 
-def test_a_question_without_an_answer(cancelled: Look, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is sent again after a while, and never cancelled: Airflow 3.0 reads the answer there."""
+def test_a_question_without_an_answer(canceled: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is sent again after a while, and never canceled: Airflow 3.0 reads the answer there."""
     monkeypatch.setattr(deferred_tasks, "ANSWER_SECONDS", 0.3)
     row = Row("failed")
     supervisor = Supervisor(row, unanswered=1)
-    cancelled.ask(supervisor, row.trigger(7))
-    assert cancelled.cancelled == [7]
+    canceled.ask(supervisor, row.trigger(7))
+    assert canceled.canceled == [7]
     assert supervisor.asked("GetTaskStates") == 2
-    assert supervisor.cancelled_early == 0
+    assert supervisor.canceled_early == 0
 
 
 def test_an_answer_after_the_trigger_has_ended(
-    cancelled: Look, monkeypatch: pytest.MonkeyPatch
+    canceled: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow ends a trigger after 30 s; the run of its ended task is cancelled all the same."""
+    """Airflow ends a trigger after 30 s; the run of its ended task is canceled all the same."""
     monkeypatch.setattr(base, "_ON_KILL_SECONDS", 0.05)
     row = Row("failed")
     supervisor = Supervisor(row, seconds=1)
-    cancelled.ask(supervisor, row.trigger(7))
+    canceled.ask(supervisor, row.trigger(7))
     assert supervisor.answered_after_the_end
-    assert cancelled.cancelled == [7]
+    assert canceled.canceled == [7]
 
 
 def test_a_task_whose_state_is_never_known(
-    cancelled: Look, caplog: pytest.LogCaptureFixture
+    canceled: Look, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """After ten minutes the run is not cancelled, and a warning names it."""
+    """After ten minutes the run is not canceled, and a warning names it."""
     row = Row("failed")
     trigger = row.trigger(7)
     trigger._log = logging.getLogger("task")  # type: ignore[assignment, unused-ignore]
     with no_waiting() as waits:
-        cancelled.ask(Supervisor(row, errors=float("inf"), seconds=0), trigger)
-    assert cancelled.cancelled == []
+        canceled.ask(Supervisor(row, errors=float("inf"), seconds=0), trigger)
+    assert canceled.canceled == []
     assert 600 <= sum(waits) <= 660
     (warning,) = (r.getMessage() for r in caplog.records if r.name == "task" and r.levelno >= 30)
     assert warning == (
@@ -160,62 +160,62 @@ def test_a_task_whose_state_is_never_known(
     )
 
 
-def test_an_xcom_that_is_no_run_id(cancelled: Look) -> None:
-    """The run is not cancelled, since the XCom does not tell which run the task waits for."""
-    assert not cancelled("deferred", launched="none of ours")
+def test_an_xcom_that_is_no_run_id(canceled: Look) -> None:
+    """The run is not canceled, since the XCom does not tell which run the task waits for."""
+    assert not canceled("deferred", launched="none of ours")
 
 
-def test_a_terminating_run_is_not_cancelled_again(cancelled: Look, end: End) -> None:
-    """The trigger has read the state TERMINATING: another triggerer may have cancelled the run."""
-    assert cancelled("failed", life_cycle_state="TERMINATING") is (end is on_kill)
+def test_a_terminating_run_is_not_canceled_again(canceled: Look, end: End) -> None:
+    """The trigger has read the state TERMINATING: another triggerer may have canceled the run."""
+    assert canceled("failed", life_cycle_state="TERMINATING") is (end is on_kill)
 
 
 @pytest.mark.parametrize("result_state", ["SUCCESS", "FAILED"])
-def test_a_run_that_has_ended_is_not_cancelled(
-    cancelled: Look, end: End, server: ScriptedServer, result_state: str
+def test_a_run_that_has_ended_is_not_canceled(
+    canceled: Look, end: End, server: ScriptedServer, result_state: str
 ) -> None:
     """Another triggerer, which took the trigger over, has resumed the task with the ended run."""
     state = {"life_cycle_state": "TERMINATED", "result_state": result_state}
     server.will(answer({"run_id": 7, "state": state}))
     row = Row("queued")
     if end is on_kill:
-        cancelled.ask(Supervisor(row), row.trigger(7))
-        assert cancelled.cancelled == []
+        canceled.ask(Supervisor(row), row.trigger(7))
+        assert canceled.canceled == []
 
 
 @pytest.mark.parametrize("status", [400, 503])
-def test_a_run_that_cannot_be_read_is_cancelled(
-    cancelled: Look, end: End, server: ScriptedServer, status: int
+def test_a_run_that_cannot_be_read_is_canceled(
+    canceled: Look, end: End, server: ScriptedServer, status: int
 ) -> None:
     """One failed read is not repeated: the cancel is sent next."""
     server.will(answer({"error_code": "INVALID_STATE", "message": "not now"}, status))
     row = Row("queued")
     if end is on_kill:
-        cancelled.ask(Supervisor(row), row.trigger(7))
-        assert cancelled.cancelled == [7]
+        canceled.ask(Supervisor(row), row.trigger(7))
+        assert canceled.canceled == [7]
         assert len(server.requests) == 2
 
 
 # Many at once.
 
 
-def test_three_hundred_triggers_are_taken_over(cancelled: Look) -> None:
-    """All their tasks are still deferred: a few questions are asked, and no run is cancelled."""
+def test_three_hundred_triggers_are_taken_over(canceled: Look) -> None:
+    """All their tasks are still deferred: a few questions are asked, and no run is canceled."""
     rows = [
         Row("deferred", launched=100 * run + number, run_id=f"run_{run}", task_id=f"etl_{number}")
         for run in range(3)
         for number in range(100)
     ]
     supervisor = Supervisor(*rows, seconds=0.001)
-    cancelled.ask(supervisor, *(row.trigger(row.launched) for row in rows))
-    assert cancelled.cancelled == []
+    canceled.ask(supervisor, *(row.trigger(row.launched) for row in rows))
+    assert canceled.canceled == []
     # One more prepares the triggerer, where the triggers have begun.
     assert supervisor.asked("GetTaskStates") <= 2
     assert supervisor.asked("GetXCom") == 300
 
 
-def test_a_hundred_of_two_hundred_are_marked(cancelled: Look) -> None:
-    """Each of their runs is cancelled once, and no other run is."""
+def test_a_hundred_of_two_hundred_are_marked(canceled: Look) -> None:
+    """Each of their runs is canceled once, and no other run is."""
     rows = [
         Row(
             "failed" if run else "deferred", 100 * run + number, "sales", f"run_{run}", f"t{number}"
@@ -224,25 +224,23 @@ def test_a_hundred_of_two_hundred_are_marked(cancelled: Look) -> None:
         for number in range(100)
     ]
     supervisor = Supervisor(*rows, seconds=0.001)
-    cancelled.ask(supervisor, *(row.trigger(row.launched) for row in rows))
-    assert cancelled.cancelled == list(range(100, 200))
+    canceled.ask(supervisor, *(row.trigger(row.launched) for row in rows))
+    assert canceled.canceled == list(range(100, 200))
     assert supervisor.asked("GetTaskStates") <= 2
 
 
 @pytest.mark.slow
-def test_a_limit_of_requests_at_the_cancels(cancelled: Look, server: ScriptedServer) -> None:
-    """Each run is cancelled, whatever the task's own retry arguments are."""
+def test_a_limit_of_requests_at_the_cancels(canceled: Look, server: ScriptedServer) -> None:
+    """Each run is canceled, whatever the task's own retry arguments are."""
     rows = [Row("failed", number, run_id=f"run_{number}") for number in range(30)]
     slower = {"error_code": "REQUEST_LIMIT_EXCEEDED", "message": "Slow down"}
     server.will(*[answer(slower, 429, {"Retry-After": "1"})] * 5)
     with no_waiting():
-        cancelled.ask(
-            Supervisor(*rows), *(row.trigger(row.launched, retry_limit=1) for row in rows)
-        )
-    assert set(cancelled.cancelled) == set(range(30))
+        canceled.ask(Supervisor(*rows), *(row.trigger(row.launched, retry_limit=1) for row in rows))
+    assert set(canceled.canceled) == set(range(30))
 
 
-def test_tasks_with_ambiguous_keys(cancelled: Look) -> None:
+def test_tasks_with_ambiguous_keys(canceled: Look) -> None:
     """Airflow's key of the first of mapped tasks may be another task's name: each is told apart."""
     rows = [
         Row("deferred", 1, task_id="etl", map_index=0),
@@ -253,11 +251,11 @@ def test_tasks_with_ambiguous_keys(cancelled: Look) -> None:
         Row("deferred", 6, task_id="etl", map_index=2, dag_id="costs"),
         Row("deferred", 7, task_id="etl", map_index=2, run_id="another_run"),
     ]
-    cancelled.ask(Supervisor(*rows), *(row.trigger(row.launched) for row in rows))
-    assert cancelled.cancelled == [2, 3, 5]
+    canceled.ask(Supervisor(*rows), *(row.trigger(row.launched) for row in rows))
+    assert canceled.canceled == [2, 3, 5]
 
 
-def test_many_long_names(cancelled: Look) -> None:
+def test_many_long_names(canceled: Look) -> None:
     """A question is no longer than Airflow takes, and asks for few rows that nobody wants."""
     rows = [
         Row("deferred", number, run_id=f"scheduled__2026-01-01T00:00:00+00:00_{number:0180}")
@@ -268,8 +266,8 @@ def test_many_long_names(cancelled: Look) -> None:
         for number in range(400, 500)
     ]
     supervisor = Supervisor(*rows, seconds=0.001)
-    cancelled.ask(supervisor, *(row.trigger(row.launched) for row in rows))
-    assert cancelled.cancelled == []
+    canceled.ask(supervisor, *(row.trigger(row.launched) for row in rows))
+    assert canceled.canceled == []
     questions = [question for question in supervisor.questions if hasattr(question, "task_ids")]
     assert len(questions) <= 10
     for question in questions:

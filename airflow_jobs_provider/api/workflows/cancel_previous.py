@@ -1,4 +1,4 @@
-"""Cancelling a job's active runs before another one is launched."""
+"""Canceling a job's active runs before another one is launched."""
 
 from __future__ import annotations
 

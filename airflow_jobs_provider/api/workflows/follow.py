@@ -35,7 +35,7 @@ from airflow_jobs_provider.api.workflows.progress import RunProgress
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Job, Run
 
-__all__ = ["Ended", "follow_run", "read_run", "whole_run"]
+__all__ = ["FollowResult", "follow_run", "read_run", "whole_run"]
 
 
 # How long the next attempt of a job with max_retries may take to show up after its
@@ -88,7 +88,7 @@ def _says_not_found(error: APIStatusError) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class FollowResult:
     """How the wait for a run ended.
 
     :ivar run: the run as last read; the last attempt where the service retried it.
@@ -112,7 +112,7 @@ def follow_run(
     attempts_from_end: bool = False,
     launched_at: float | None = None,
     clock: Callable[[], float] = time.time,
-) -> Workflow[Ended]:
+) -> Workflow[FollowResult]:
     """Wait until a run has ended.
 
     A job with ``max_retries`` starts each retry as a run of its own. The wait goes on with that
@@ -149,7 +149,7 @@ def follow_run(
                     seen = float(run.get("end_time") or seen * 1000) / 1000
                 attempt = yield from _next_attempt(run, polling_period, clock, ended=seen)
             if attempt is None:
-                return Ended((yield from _with_all_tasks(run)))
+                return FollowResult((yield from _with_all_tasks(run)))
             progress.next_attempt(int(attempt["run_id"]))
             run, waiting_since, queued_since = attempt, clock(), None
             launched_at = waiting_since
@@ -158,7 +158,7 @@ def follow_run(
         if queued_timeout_seconds is not None and state.life_cycle_state in _NOT_YET_RUNNING:
             since = queued_since or float(run.get("start_time") or waiting_since * 1000) / 1000
             if clock() - since >= queued_timeout_seconds:
-                return Ended(run, queued_too_long=True)
+                return FollowResult(run, queued_too_long=True)
         yield Wait(polling_period())
         run = yield from read_run(
             int(run["run_id"]), launched_at=launched_at, period=polling_period(), clock=clock

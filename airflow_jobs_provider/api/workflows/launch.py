@@ -17,11 +17,11 @@ from airflow_jobs_provider.api.workflows.follow import read_run
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
 
-__all__ = ["Launched", "launch_once"]
+__all__ = ["LaunchResult", "launch_once"]
 
 
 @dataclass(frozen=True, slots=True)
-class Launched:
+class LaunchResult:
     """The run of this try, newly launched or found.
 
     :ivar run_id: the run.
@@ -50,7 +50,7 @@ def launch_once(
     fail_on_partial_success: bool = True,
     before_own_launch: Workflow[Any] | None = None,
     clock: Callable[[], float] = time.time,
-) -> Workflow[Launched]:
+) -> Workflow[LaunchResult]:
     """Launch a run with the first token whose run did not end badly.
 
     A launch with a token that was used before starts nothing and answers with that run. So each
@@ -105,7 +105,7 @@ def launch_once(
         state = RunState.from_run(run)
         succeeded = state.succeeded(fail_on_partial_success=fail_on_partial_success)
         if is_last or succeeded or not state.is_terminal:
-            return Launched(run_id, run, attempt_index, launched_at=launched_at, is_own=is_last)
+            return LaunchResult(run_id, run, attempt_index, launched_at=launched_at, is_own=is_last)
     raise AssertionError("no token was given")
 
 

@@ -183,7 +183,7 @@ def read_outputs(
         are not read either. Default None: the error is raised.
     :raises JobsAPIError: the output cannot be read.
     """
-    if not run.get("tasks") and not _is_loop(run):
+    if not run.get("tasks") and not _is_for_each_task(run):
         run_id = int(run["run_id"])
         try:
             answer = yield get_run_output(run_id)
@@ -238,7 +238,7 @@ class _TaskRun:
 
     :ivar name: the task's key; ``key[3]`` for an iteration, by its place in the service's list.
     :ivar entry: the run as it is listed.
-    :ivar loop: for an iteration, the task that it belongs to.
+    :ivar parent: for an iteration, the task that it belongs to.
     :ivar answer: the response of ``runs/get-output``.
     :ivar iterations: for a ``for_each_task``, all its iterations as they are listed, once known.
     :ivar total: for a ``for_each_task``, the number of its inputs, if known.
@@ -249,7 +249,7 @@ class _TaskRun:
     name: str
     run_id: int
     entry: Entry
-    loop: _TaskRun | None = None
+    parent: _TaskRun | None = None
     answer: Mapping[str, Any] | None = None
     iterations: list[_TaskRun] | None = None
     total: int = 0
@@ -263,12 +263,12 @@ class _TaskRun:
     @property
     def first_attempt_id(self) -> int | None:
         """The run id of the first attempt; None if unknown."""
-        told = self.entry.get("original_attempt_run_id")
-        if not told and self.answer is not None:
-            told = (self.answer.get("metadata") or {}).get("original_attempt_run_id")
-        if not told and self.attempt == 0:
-            told = self.run_id
-        return int(told) if told else None
+        known_id = self.entry.get("original_attempt_run_id")
+        if not known_id and self.answer is not None:
+            known_id = (self.answer.get("metadata") or {}).get("original_attempt_run_id")
+        if not known_id and self.attempt == 0:
+            known_id = self.run_id
+        return int(known_id) if known_id else None
 
     def note_attempt(self, one: _TaskRun) -> None:
         """Record the attempt of an iteration of this for_each_task."""
@@ -314,7 +314,7 @@ class _OutputReader:
         """Return the task run to read next; None at the end."""
         while self.waiting:
             task_run = self.waiting.popleft()
-            if task_run.loop is None or self._is_to_be_read(task_run, task_run.loop):
+            if task_run.parent is None or self._is_to_be_read(task_run, task_run.parent):
                 return task_run
         return None
 
@@ -325,46 +325,48 @@ class _OutputReader:
 
     def read(self, task_run: _TaskRun) -> Workflow[None]:
         """Read one output, or a for_each_task's list of iterations."""
-        if _is_loop(task_run.entry):
+        if _is_for_each_task(task_run.entry):
             yield from self._read_iterations(task_run)
             return
         try:
             task_run.answer = yield get_run_output(task_run.run_id)
-            if task_run.loop is not None:
-                task_run.loop.note_attempt(task_run)
+            if task_run.parent is not None:
+                task_run.parent.note_attempt(task_run)
         except BadRequestError as error:
             # It may be a for_each_task, whose output is refused. Version 2.0 does not tell.
-            if not _may_be_loop(task_run) or isinstance(error, (NotFoundError, ConflictError)):
+            if not _may_be_for_each_task(task_run) or isinstance(
+                error, (NotFoundError, ConflictError)
+            ):
                 raise
             try:
                 yield from self._read_iterations(task_run)
             except JobsAPIError:
                 raise error from None
 
-    def _read_iterations(self, loop: _TaskRun) -> Workflow[None]:
-        run = loop.entry
+    def _read_iterations(self, parent: _TaskRun) -> Workflow[None]:
+        run = parent.entry
         if run.get("iterations") is None:
-            run = yield from whole_run(loop.run_id, api_version=_ITERATIONS_API_VERSION)
+            run = yield from whole_run(parent.run_id, api_version=_ITERATIONS_API_VERSION)
         stats = [
             (task.get(_FOR_EACH) or {}).get("stats") for task in (run, *(run.get("tasks") or ()))
         ]
         totals = [(one.get("task_run_stats") or {}).get("total_iterations") for one in stats if one]
-        loop.total = max((int(total or 0) for total in totals), default=0)
-        if run.get("iterations") is None and (loop.total or all(one is None for one in stats)):
+        parent.total = max((int(total or 0) for total in totals), default=0)
+        if run.get("iterations") is None and (parent.total or all(one is None for one in stats)):
             raise _IterationsNotListedError
-        loop.iterations = [
-            _TaskRun(f"{loop.name}[{place}]", int(entry["run_id"]), entry, loop)
+        parent.iterations = [
+            _TaskRun(f"{parent.name}[{place}]", int(entry["run_id"]), entry, parent)
             for place, entry in enumerate(run.get("iterations") or ())
             if entry.get("run_id") is not None
         ]
-        for one in loop.iterations:
-            loop.note_attempt(one)
+        for one in parent.iterations:
+            parent.note_attempt(one)
         # The latest attempts first: their outputs name the attempts that they replace.
-        ordered = sorted(loop.iterations, key=lambda one: -one.attempt)
+        ordered = sorted(parent.iterations, key=lambda one: -one.attempt)
         self.waiting.extendleft(reversed(ordered))
 
-    def _is_to_be_read(self, task_run: _TaskRun, loop: _TaskRun) -> bool:
-        if loop.is_replaced(task_run):
+    def _is_to_be_read(self, task_run: _TaskRun, parent: _TaskRun) -> bool:
+        if parent.is_replaced(task_run):
             return False
         failed = _failed_itself(RunState.from_run(task_run.entry))
         if self.of_failed_only and not failed and task_run.first_attempt_id is not None:
@@ -379,13 +381,15 @@ def _attempt(entry: Entry) -> int:
     return int(entry.get("attempt_number") or 0)
 
 
-def _is_loop(entry: Entry) -> bool:
+def _is_for_each_task(entry: Entry) -> bool:
     return entry.get(_FOR_EACH) is not None
 
 
-def _may_be_loop(task_run: _TaskRun) -> bool:
-    told = any(name.endswith("_task") and kind is not None for name, kind in task_run.entry.items())
-    return task_run.loop is None and not told
+def _may_be_for_each_task(task_run: _TaskRun) -> bool:
+    is_other_kind = any(
+        name.endswith("_task") and kind is not None for name, kind in task_run.entry.items()
+    )
+    return task_run.parent is None and not is_other_kind
 
 
 def _is_of_one_task(error: JobsAPIError) -> bool:

@@ -26,7 +26,7 @@ from airflow_jobs_provider.local.errors import invalid
 
 __all__ = ["Launcher", "is_retried", "task_run"]
 
-# Cancelled, or never started.
+# Canceled, or never started.
 _NEVER_RETRIED = frozenset(
     {
         RunResultState.CANCELED,

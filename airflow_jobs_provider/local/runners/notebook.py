@@ -91,7 +91,7 @@ class NotebookRunner:
                 truncated = self._client.error_is_truncated
                 failure = Outcome.failure(*_error_and_trace(cell, error), truncated=truncated)
             except DeadKernelError:
-                # nbclient also says so when we are cancelled.
+                # nbclient also says so when we are canceled.
                 failure = Outcome.failure(_KERNEL_DIED)
             # First: neither a good end of the cell nor an exit value makes up for it.
             if excess := self._excess():

@@ -17,13 +17,13 @@ from airflow_jobs_provider.api.errors import (
     ServerError,
     UnexpectedResponseError,
 )
-from airflow_jobs_provider.api.workflows.follow import Ended, follow_run, read_run, whole_run
+from airflow_jobs_provider.api.workflows.follow import FollowResult, follow_run, read_run, whole_run
 from airflow_jobs_provider.api.workflows.launched_run import JUST_LAUNCHED_SECONDS
 from airflow_jobs_provider.api.workflows.progress import RunProgress
 from tests.helpers.workflow_driver import GONE, RUNNING, SUCCEEDED, WorkflowDriver, run
 
 
-def follow(driver: WorkflowDriver, **options: Any) -> Ended:
+def follow(driver: WorkflowDriver, **options: Any) -> FollowResult:
     """Follow run 7, polling every 10 seconds."""
     steps = follow_run(
         7,
@@ -33,17 +33,17 @@ def follow(driver: WorkflowDriver, **options: Any) -> Ended:
         **options,
     )
     ended = driver.execute(steps)
-    assert isinstance(ended, Ended)
+    assert isinstance(ended, FollowResult)
     return ended
 
 
 def test_a_run_is_followed_to_its_end() -> None:
     """Look, wait, look; a look already taken is not taken again."""
     driver = WorkflowDriver(RUNNING, run("A_NEW_STATE"), SUCCEEDED)
-    assert follow(driver) == Ended(SUCCEEDED)
+    assert follow(driver) == FollowResult(SUCCEEDED)
     assert driver.now == 1_000_020
     driver = WorkflowDriver(SUCCEEDED)
-    assert follow(driver, first_look=RUNNING) == Ended(SUCCEEDED)
+    assert follow(driver, first_look=RUNNING) == FollowResult(SUCCEEDED)
 
 
 def test_a_run_that_does_not_start_in_time_is_not_waited_for() -> None:
@@ -53,7 +53,7 @@ def test_a_run_that_does_not_start_in_time_is_not_waited_for() -> None:
     assert follow(driver, queued_timeout_seconds=100).queued_too_long
     assert driver.now == 1_000_010
     driver = WorkflowDriver(*[run("RUNNING", **since)] * 50, SUCCEEDED)
-    assert follow(driver, queued_timeout_seconds=100) == Ended(SUCCEEDED)
+    assert follow(driver, queued_timeout_seconds=100) == FollowResult(SUCCEEDED)
     driver = WorkflowDriver(*[run("QUEUED")] * 50)
     assert follow(driver, queued_timeout_seconds=100).queued_too_long
     assert driver.now == 1_000_100
@@ -95,7 +95,7 @@ def test_the_drivers_own_retries_are_followed() -> None:
         settings,
         page(third, second, first),
     )
-    assert follow(driver) == Ended(third)
+    assert follow(driver) == FollowResult(third)
     assert driver.identified == [8, 9]
 
 
@@ -115,7 +115,7 @@ def test_the_drivers_own_retries_are_followed() -> None:
 def test_no_attempt_is_waited_for_if_the_job_has_no_retry_left(last: Any, settings: Any) -> None:
     """No retries left, none on time-outs, or a job that cannot be read: the run is the last."""
     driver = WorkflowDriver(last, settings)
-    assert follow(driver) == Ended(last)
+    assert follow(driver) == FollowResult(last)
     assert driver.asked == ["runs/get 7", "get 3"]
 
 
@@ -132,7 +132,7 @@ def test_no_attempt_is_waited_for_if_the_job_has_no_retry_left(last: Any, settin
 def test_the_job_is_not_read_if_the_run_is_not_retried(last: Any) -> None:
     """The job is not even asked for."""
     driver = WorkflowDriver(last)
-    assert follow(driver) == Ended(last)
+    assert follow(driver) == FollowResult(last)
     assert driver.asked == ["runs/get 7"]
 
 
@@ -140,7 +140,7 @@ def test_a_retry_on_timeout() -> None:
     """A job that says so is retried after a time-out, too; -1 is without end."""
     first, second = attempt(0, "TIMEDOUT"), attempt(1, "SUCCESS", 8)
     driver = WorkflowDriver(first, job(max_retries=-1, retry_on_timeout=True), page(second, first))
-    assert follow(driver) == Ended(second)
+    assert follow(driver) == FollowResult(second)
 
 
 def test_a_missing_attempt_is_waited_for_one_minute() -> None:
@@ -149,7 +149,7 @@ def test_a_missing_attempt_is_waited_for_one_minute() -> None:
     driver = WorkflowDriver(
         last, job(max_retries=1, min_retry_interval_millis=30_000), *[page(last)] * 50
     )
-    assert follow(driver) == Ended(last)
+    assert follow(driver) == FollowResult(last)
     assert driver.now == 1_000_090
 
 
@@ -159,7 +159,7 @@ def test_the_minute_begins_after_the_jobs_interval(interval_millis: int, seconds
     last = attempt(0, "FAILED")
     settings = job(max_retries=1, min_retry_interval_millis=interval_millis)
     driver = WorkflowDriver(last, settings, *[page(last)] * 3000)
-    assert follow(driver) == Ended(last)
+    assert follow(driver) == FollowResult(last)
     assert driver.now == 1_000_000 + seconds
 
 
@@ -187,14 +187,14 @@ def test_a_list_that_does_not_advance_is_read_again() -> None:
     first, second = attempt(0, "FAILED"), attempt(1, "SUCCESS", 8)
     stuck = Page([first], "a"), Page([first], "a")
     driver = WorkflowDriver(first, job(max_retries=1), *stuck, page(second, first))
-    assert follow(driver) == Ended(second)
+    assert follow(driver) == FollowResult(second)
     assert driver.now == 1_000_010
 
 
 def test_attempts_are_not_followed_if_not_wanted() -> None:
     """Where the run itself is what counts."""
     last = attempt(0, "FAILED")
-    assert follow(WorkflowDriver(last), follow_attempts=False) == Ended(last)
+    assert follow(WorkflowDriver(last), follow_attempts=False) == FollowResult(last)
 
 
 GONE_IN_2_1 = APIStatusError(status=404)
@@ -261,7 +261,7 @@ def test_another_error_of_a_run_that_was_just_launched_is_raised() -> None:
 def test_a_run_that_was_just_launched_is_followed() -> None:
     """Also where it is not shown at first, or once more between two reads."""
     driver = WorkflowDriver(GONE, RUNNING, GONE, SUCCEEDED)
-    assert follow(driver, launched_at=driver.now) == Ended(SUCCEEDED)
+    assert follow(driver, launched_at=driver.now) == FollowResult(SUCCEEDED)
     assert driver.now == 1_000_020
 
 
@@ -270,9 +270,9 @@ def test_queued_time_can_count_from_another_time() -> None:
     pending = run("PENDING", start_time=1000)
     driver = WorkflowDriver(*[pending] * 9)
     ended = follow(driver, queued_timeout_seconds=100, queued_since=999_950)
-    assert ended == Ended(pending, queued_too_long=True)
+    assert ended == FollowResult(pending, queued_too_long=True)
     assert driver.now == 1_000_050
-    assert Ended(pending).queued_too_long is False
+    assert FollowResult(pending).queued_too_long is False
 
 
 @pytest.mark.parametrize("life", ["QUEUED", "PENDING", "BLOCKED"])
@@ -289,7 +289,7 @@ def test_the_next_attempt_is_queued_from_when_it_was_found() -> None:
     del second["start_time"]
     driver = WorkflowDriver(first, job(max_retries=1), page(second, first), *[second] * 20)
     ended = follow(driver, queued_timeout_seconds=50, queued_since=1_000)
-    assert ended == Ended(second, queued_too_long=True)
+    assert ended == FollowResult(second, queued_too_long=True)
     assert driver.now == 1_000_050
 
 
@@ -320,15 +320,15 @@ def test_the_wait_for_an_attempt_can_count_from_the_runs_end() -> None:
     """For a workflow that starts anew at each poll."""
     last: Any = {**attempt(0, "FAILED"), "end_time": (1_000_000 - 45) * 1000}
     driver = WorkflowDriver(last, job(max_retries=1), *[page(last)] * 50)
-    assert follow(driver, attempts_from_end=True) == Ended(last)
+    assert follow(driver, attempts_from_end=True) == FollowResult(last)
     assert driver.now == 1_000_020
     for end_time, seconds in ((None, 60), (999_940_000, 0), (999_940_001, 10)):
         last["end_time"] = end_time
         driver = WorkflowDriver(last, job(max_retries=1), *[page(last)] * 50)
-        assert follow(driver, attempts_from_end=True) == Ended(last)
+        assert follow(driver, attempts_from_end=True) == FollowResult(last)
         assert driver.now == 1_000_000 + seconds
     driver = WorkflowDriver(last, job(max_retries=1), *[page(last)] * 50)
-    assert follow(driver) == Ended(last)
+    assert follow(driver) == FollowResult(last)
     assert driver.now == 1_000_060
 
 
@@ -350,9 +350,9 @@ def test_runs_of_others_are_no_attempts() -> None:
     older = {**other, "run_id": 10, "start_time": 900}
     second = attempt(2, "SUCCESS", 8)
     driver = WorkflowDriver(first, job(max_retries=3), page(other, first, before, second))
-    assert follow(driver) == Ended(second)
+    assert follow(driver) == FollowResult(second)
     driver = WorkflowDriver(first, job(max_retries=3), *[page(other, first, older, second)] * 50)
-    assert follow(driver) == Ended(first)
+    assert follow(driver) == FollowResult(first)
 
 
 def test_an_attempt_without_the_fields_of_attempts_has_itself_as_original() -> None:
@@ -360,7 +360,7 @@ def test_an_attempt_without_the_fields_of_attempts_has_itself_as_original() -> N
     first = run("TERMINATED", "FAILED", job_id=3)
     second = run("TERMINATED", "SUCCESS", 8, original_attempt_run_id=7, attempt_number=1)
     driver = WorkflowDriver(first, job(max_retries=1), page({"run_id": 9}, first, second))
-    assert follow(driver) == Ended(second)
+    assert follow(driver) == FollowResult(second)
 
 
 def test_the_attempts_are_looked_for_on_all_pages() -> None:
@@ -370,7 +370,7 @@ def test_the_attempts_are_looked_for_on_all_pages() -> None:
     driver = WorkflowDriver(
         first, job(max_retries=1), Page(others[:1], "a"), Page([*others[1:], second, first])
     )
-    assert follow(driver) == Ended(second)
+    assert follow(driver) == FollowResult(second)
 
 
 class Versions(WorkflowDriver):
@@ -392,7 +392,7 @@ def test_a_job_that_may_not_be_read_is_not_asked_for_again() -> None:
     """Its 403 is an answer; that of its runs may pass."""
     first, second = attempt(0, "FAILED"), attempt(1, "SUCCESS", 8)
     driver = Versions(first, job(max_retries=1), page(second, first))
-    assert follow(driver) == Ended(second)
+    assert follow(driver) == FollowResult(second)
     assert driver.final == ["get"]
 
 

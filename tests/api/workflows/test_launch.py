@@ -18,7 +18,7 @@ from airflow_jobs_provider.api.errors import (
     ServerError,
 )
 from airflow_jobs_provider.api.workflows.events import LaunchPrepared, RunIdentified
-from airflow_jobs_provider.api.workflows.launch import Launched, launch_once
+from airflow_jobs_provider.api.workflows.launch import LaunchResult, launch_once
 from tests.helpers.workflow_driver import WorkflowDriver
 
 CALL = run_now({"job_id": 1})
@@ -29,11 +29,11 @@ def run(life: str, result: str | None = None, run_id: int = 7) -> Any:
     return {"run_id": run_id, "state": {"life_cycle_state": life, "result_state": result}}
 
 
-def launch(driver: WorkflowDriver, tokens: Sequence[str], **options: Any) -> Launched:
+def launch(driver: WorkflowDriver, tokens: Sequence[str], **options: Any) -> LaunchResult:
     """Launch with these tokens and the defaults."""
     options = {"polling_period_seconds": 5, "clock": lambda: driver.now, **options}
     launched = driver.execute(launch_once(CALL, tokens, **options))
-    assert isinstance(launched, Launched)
+    assert isinstance(launched, LaunchResult)
     return launched
 
 
@@ -41,7 +41,7 @@ def test_the_first_token_is_used_first() -> None:
     """By default; the run it finds belongs to an earlier try."""
     running = run("RUNNING")
     driver = WorkflowDriver(7, running)
-    assert launch(driver, ["a", "b"]) == Launched(
+    assert launch(driver, ["a", "b"]) == LaunchResult(
         7, running, 0, queued_since=None, launched_at=1_000_000.0, is_own=False
     )
     assert driver.asked == ["run-now a", "runs/get 7"]
@@ -51,7 +51,7 @@ def test_the_last_token_is_its_own() -> None:
     """Its run is taken in any state."""
     failed = run("TERMINATED", "FAILED")
     driver = WorkflowDriver(7, failed)
-    assert launch(driver, ["a"]) == Launched(7, failed, 0, launched_at=1_000_000.0, is_own=True)
+    assert launch(driver, ["a"]) == LaunchResult(7, failed, 0, launched_at=1_000_000.0, is_own=True)
 
 
 def test_each_launch_has_its_events() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from airflow_jobs_provider.api.endpoints import run_now
 from airflow_jobs_provider.api.errors import AuthenticationError, BadRequestError
-from airflow_jobs_provider.api.workflows.launch import Launched, launch_once
+from airflow_jobs_provider.api.workflows.launch import LaunchResult, launch_once
 from tests.helpers.workflow_driver import (
     CANCELED,
     FAILED,
@@ -22,7 +22,7 @@ from tests.helpers.workflow_driver import (
 )
 
 
-def launch(driver: WorkflowDriver, tokens: list[str], first: int = 0) -> Launched:
+def launch(driver: WorkflowDriver, tokens: list[str], first: int = 0) -> LaunchResult:
     """Launch with these tokens."""
     steps = launch_once(
         run_now({"job_id": 1}),
@@ -32,7 +32,7 @@ def launch(driver: WorkflowDriver, tokens: list[str], first: int = 0) -> Launche
         clock=lambda: driver.now,
     )
     launched = driver.execute(steps)
-    assert isinstance(launched, Launched)
+    assert isinstance(launched, LaunchResult)
     assert driver.identified[-1] == launched.run_id
     assert launched.launched_at is not None
     assert launched.is_own == (launched.attempt_index == len(tokens) - 1)
@@ -43,7 +43,7 @@ def launch(driver: WorkflowDriver, tokens: list[str], first: int = 0) -> Launche
 def test_the_first_try_takes_its_run_in_any_state(found: Any) -> None:
     """One launch, one look, whatever the state."""
     driver = WorkflowDriver(7, found)
-    assert launch(driver, ["a"]) == Launched(7, found, 0)
+    assert launch(driver, ["a"]) == LaunchResult(7, found, 0)
     assert driver.asked == ["run-now a", "runs/get 7"]
 
 
@@ -53,7 +53,7 @@ def test_a_retry_follows_an_earlier_run_that_is_active_or_succeeded(
 ) -> None:
     """The worker died, the run did not: nothing is launched again."""
     driver = WorkflowDriver(7, found)
-    assert launch(driver, ["a", "b", "c"]) == Launched(7, found, 0)
+    assert launch(driver, ["a", "b", "c"]) == LaunchResult(7, found, 0)
     assert driver.asked == ["run-now a", "runs/get 7"]
 
 
@@ -62,7 +62,7 @@ def test_a_retry_launches_a_new_run_after_a_failed_one(bad: dict[str, Any]) -> N
     """One new run for each retry of Airflow's."""
     new = run("PENDING", run_id=8)
     driver = WorkflowDriver(7, bad, 8, new)
-    assert launch(driver, ["a", "b"]) == Launched(8, new, 1)
+    assert launch(driver, ["a", "b"]) == LaunchResult(8, new, 1)
     assert driver.asked == ["run-now a", "runs/get 7", "run-now b", "runs/get 8"]
 
 
@@ -70,25 +70,25 @@ def test_a_deleted_run_counts_as_failed() -> None:
     """Its token is an error from then on; so is its id."""
     for answers in ((GONE,), (7, *[GONE] * 13)):
         new = run("PENDING", run_id=8)
-        assert launch(WorkflowDriver(*answers, 8, new), ["a", "b"]) == Launched(8, new, 1)
+        assert launch(WorkflowDriver(*answers, 8, new), ["a", "b"]) == LaunchResult(8, new, 1)
 
 
 def test_a_terminating_run_is_waited_for() -> None:
     """The next try must know how it ends before it launches."""
     new = run("PENDING", run_id=8)
     driver = WorkflowDriver(7, TERMINATING, TERMINATING, CANCELED, 8, new)
-    assert launch(driver, ["a", "b"]) == Launched(8, new, 1)
+    assert launch(driver, ["a", "b"]) == LaunchResult(8, new, 1)
     assert driver.now == 1_000_010
-    assert launch(WorkflowDriver(7, TERMINATING, SUCCEEDED), ["a", "b"]) == Launched(
+    assert launch(WorkflowDriver(7, TERMINATING, SUCCEEDED), ["a", "b"]) == LaunchResult(
         7, SUCCEEDED, 0
     )
 
 
 def test_launching_can_begin_with_a_later_token() -> None:
-    """After an adopted run was cancelled, the tokens after its own have their turn."""
+    """After an adopted run was canceled, the tokens after its own have their turn."""
     new = run("PENDING", run_id=9)
     driver = WorkflowDriver(8, CANCELED, 9, new)
-    assert launch(driver, ["a", "b", "c"], first=1) == Launched(9, new, 2)
+    assert launch(driver, ["a", "b", "c"], first=1) == LaunchResult(9, new, 2)
     assert driver.asked[0] == "run-now b"
 
 

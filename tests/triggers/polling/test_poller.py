@@ -298,7 +298,7 @@ async def test_each_waiters_period_is_kept(service: ManyRuns) -> None:
     assert slow not in service.latest
 
 
-async def test_a_cancelled_wait_is_removed(service: ManyRuns) -> None:
+async def test_a_canceled_wait_is_removed(service: ManyRuns) -> None:
     """Nothing is read for it any more."""
     (run_id,) = service.add(1)
     (task,) = start_waits(poller(), [run_id])

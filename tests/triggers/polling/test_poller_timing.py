@@ -31,7 +31,7 @@ class Bench:
     :ivar ends: the second in which each run ends; 1000 if it is not here.
     :ivar errors: are raised in the reads of these runs; the reads of ``hanging`` ones do not end.
     :ivar asked: the second of each request, with the run's id or the path.
-    :ivar events: the second in which the client and the poller were closed, and reads cancelled.
+    :ivar events: the second in which the client and the poller were closed, and reads canceled.
     """
 
     host = "w"
@@ -88,7 +88,7 @@ class Bench:
                 try:
                     await asyncio.Event().wait()
                 finally:
-                    self.events.append(("read cancelled", self.now()))
+                    self.events.append(("read canceled", self.now()))
             if run_id in self.errors:
                 raise self.errors[run_id]
             return self.run(run_id)
@@ -239,7 +239,7 @@ def test_waits_that_are_added_later_are_read_when_they_are_due(play: Play) -> No
     play(scenario)
 
 
-def test_a_cancelled_wait_is_not_read_for(play: Play) -> None:
+def test_a_canceled_wait_is_not_read_for(play: Play) -> None:
     """Neither by the poller nor as a run that cannot be read."""
 
     async def scenario(bench: Bench) -> None:
@@ -314,7 +314,7 @@ def test_a_wait_that_comes_as_the_poller_would_close_keeps_it_open(play: Play) -
     play(scenario)
 
 
-def test_waits_that_are_cancelled_as_they_are_added_leave_nothing_to_do(play: Play) -> None:
+def test_waits_that_are_canceled_as_they_are_added_leave_nothing_to_do(play: Play) -> None:
     """The poller closes as if they had not been there."""
 
     async def scenario(bench: Bench) -> None:
@@ -426,12 +426,12 @@ def test_a_poller_that_ends_cancels_its_reads(play: Play) -> None:
         await asyncio.gather(*waits, return_exceptions=True)
         assert bench.now() == pytest.approx(16, abs=5)
         await asyncio.sleep(0.1)
-        assert [name for name, _ in bench.events].count("read cancelled") == 1
+        assert [name for name, _ in bench.events].count("read canceled") == 1
 
     play(scenario)
 
 
-def test_a_poller_that_is_cancelled_is_closed(play: Play) -> None:
+def test_a_poller_that_is_canceled_is_closed(play: Play) -> None:
     """As a triggerer does when it ends."""
 
     async def scenario(bench: Bench) -> None:

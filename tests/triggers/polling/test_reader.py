@@ -477,7 +477,7 @@ async def test_a_read_in_progress_does_not_end_an_outage(
     bench.reader.cancel()
 
 
-async def test_reads_in_progress_can_be_cancelled(
+async def test_reads_in_progress_can_be_canceled(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As the poller closes."""

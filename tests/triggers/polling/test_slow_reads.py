@@ -154,7 +154,7 @@ class Reads:
         loop = asyncio.get_running_loop()
         self.results: dict[int, asyncio.Future[bool]] = {n: loop.create_future() for n in run_ids}
         self.begun: list[int] = []
-        self.cancelled: list[int] = []
+        self.canceled: list[int] = []
 
     async def read(self, run_id: int) -> bool:
         """Read a run."""
@@ -162,7 +162,7 @@ class Reads:
         try:
             return await asyncio.shield(self.results[run_id])
         except asyncio.CancelledError:
-            self.cancelled.append(run_id)
+            self.canceled.append(run_id)
             raise
 
 
@@ -237,13 +237,13 @@ async def test_a_slow_read_that_succeeded_is_done(quick: None) -> None:
     assert reads.begun == [1, 1]
 
 
-async def test_reads_in_progress_are_cancelled(quick: None) -> None:
-    """Slow ones by cancel(), all of a call with it; a cancelled one is begun anew."""
+async def test_reads_in_progress_are_canceled(quick: None) -> None:
+    """Slow ones by cancel(), all of a call with it; a canceled one is begun anew."""
     reads, slow = Reads(1, 2), SlowReads()
     assert await slow.read([1], reads.read) == {}
     slow.cancel()
     await settled()
-    assert reads.cancelled == [1]
+    assert reads.canceled == [1]
     call = asyncio.create_task(slow.read([1, 2], reads.read))
     await settled()
     assert reads.begun == [1, 1, 2]
@@ -251,4 +251,4 @@ async def test_reads_in_progress_are_cancelled(quick: None) -> None:
     with pytest.raises(asyncio.CancelledError):
         await call
     await settled()
-    assert sorted(reads.cancelled) == [1, 1, 2]
+    assert sorted(reads.canceled) == [1, 1, 2]
