@@ -54,6 +54,26 @@ def get_provider_info() -> dict[str, object]:
             }
         ],
         "extra-links": ["airflow_jobs_provider.links.DatabricksJobRunLink"],
+        "config": {"databricks_jobs": _configuration()},
+    }
+
+
+def _configuration() -> dict[str, object]:
+    return {
+        "description": "Settings of the Databricks Jobs provider.",
+        "options": {
+            "launches_per_second": {
+                "description": (
+                    "Runs that one triggerer launches in a workspace per second, at most. The "
+                    "launches of several DAGs take turns. The service allows a workspace 35 "
+                    "runs/submit and 20 run-now per second, for all its clients together."
+                ),
+                "version_added": None,
+                "type": "float",
+                "example": None,
+                "default": "5",
+            },
+        },
     }
 
 

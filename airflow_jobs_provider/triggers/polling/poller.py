@@ -22,7 +22,8 @@ Module              Responsibility
 ``slow_reads``      concurrent reads of single runs
 ``publisher``       giving each waiter its run when the run has changed
 ``sender``          sending: client, rate limit, waits in outages
-``rate_limiter``    the pace: requests per second and in flight
+``rate_limiter``    requests per second and in flight
+``launch_limiter``  launches per second, in turn between DAGs
 ``outages``         failures in a row, of the service and of single runs
 ``shared_reads``    reads of a run that the triggers of its tasks share
 ==================  =============================================================
@@ -40,8 +41,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_jobs_provider.api.responses import parse_states
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
+from airflow_jobs_provider.triggers.polling.launch_limiter import HostLimiters
 from airflow_jobs_provider.triggers.polling.outages import UnreadableRuns
-from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 from airflow_jobs_provider.triggers.polling.reader import RunReader
 from airflow_jobs_provider.triggers.polling.sender import Sender
 from airflow_jobs_provider.triggers.polling.waiters import Waiter, Waiters, without_details
@@ -65,7 +66,7 @@ class RunPoller:
     """Polls the runs of one connection; made by :func:`.registry.get_poller`.
 
     :param hook: hook of the connection.
-    :param rate_limiters: the event loop's rate limiters by host. Pollers of one host share one.
+    :param limiters: the event loop's rate limiters by host. Pollers of one host share them.
     :param on_close: called, perhaps more than once, when the poller takes no more waiters: after a
         while without any, or after an error.
     """
@@ -73,11 +74,11 @@ class RunPoller:
     def __init__(
         self,
         hook: DatabricksJobsHook,
-        rate_limiters: dict[str, RateLimiter],
+        limiters: dict[str, HostLimiters],
         on_close: Callable[[], None],
     ) -> None:
         self._hook = hook
-        self._rate_limiters = rate_limiters
+        self._limiters = limiters
         self._on_close = on_close
         self._waiters = Waiters()
         self._unreadable_runs = UnreadableRuns()
@@ -192,20 +193,26 @@ class RunPoller:
             )
 
     async def send(
-        self, call: Call[T], *, without_deadline: bool = True, retries: RetryPolicy | None = None
+        self,
+        call: Call[T],
+        *,
+        without_deadline: bool = True,
+        retries: RetryPolicy | None = None,
+        dag_id: str = "",
     ) -> T:
-        """Send a call through the poller's client, within its rate limit.
+        """Send a call through the poller's client, within its rate limits.
 
         :param call: what to send.
         :param without_deadline: wait out any outage, as for a run that is known to exist; default
             True.
         :param retries: a policy for this call only, in place of that.
+        :param dag_id: the DAG that launches a run, see :mod:`.launch_limiter`.
         """
         with self._in_use():
             sender = await asyncio.shield(self._sender)
             if retries is None and without_deadline:
                 retries = sender.retries
-            return await sender.send(call, retries)
+            return await sender.send(call, retries, dag_id=dag_id)
 
     @contextmanager
     def _in_use(self) -> Iterator[None]:
@@ -221,9 +228,11 @@ class RunPoller:
         reader: RunReader | None = None
         try:
             async with self._hook.async_client() as client:
-                rate_limiter = self._rate_limiters.setdefault(client.host, RateLimiter())
+                if client.host not in self._limiters:
+                    self._limiters[client.host] = HostLimiters.of(client.host)
+                limiters = self._limiters[client.host]
                 retries = self._hook.retry_policy().without_deadline()
-                sender = Sender(client, rate_limiter, retries)
+                sender = Sender(client, limiters.requests, retries, limiters.launches)
                 self._sender.set_result(sender)
                 reader = RunReader(self._waiters, sender, self._unreadable_runs)
                 while await self._is_needed():

@@ -24,12 +24,18 @@ RECOVERY_SECONDS = 600.0
 
 
 class RateLimiter:
-    """Limits the rate of the requests to one host, and pauses them all after a 429."""
+    """Limits the rate of the requests to one host, and pauses them all after a 429.
 
-    def __init__(self) -> None:
+    :param requests_per_second: the full rate; default :data:`REQUESTS_PER_SECOND`.
+    :param at_once: requests in flight at most; default :data:`REQUESTS_AT_ONCE`.
+    """
+
+    def __init__(
+        self, requests_per_second: float | None = None, at_once: int | None = None
+    ) -> None:
         self._next_request_at = self._slowed_down_at = self._recovered_at = 0.0
-        self._rate = REQUESTS_PER_SECOND
-        self._in_flight = asyncio.Semaphore(REQUESTS_AT_ONCE)
+        self._rate = self._full_rate = requests_per_second or REQUESTS_PER_SECOND
+        self._in_flight = asyncio.Semaphore(at_once or REQUESTS_AT_ONCE)
 
     @property
     def requests_per_second(self) -> float:
@@ -62,12 +68,13 @@ class RateLimiter:
         now = time.monotonic()
         self._next_request_at = max(self._next_request_at, now + seconds)
         if sent_at >= self._slowed_down_at:
-            self._rate = max(LOWEST_REQUESTS_PER_SECOND, self._rate / 2)
+            lowest = min(LOWEST_REQUESTS_PER_SECOND, self._full_rate)
+            self._rate = max(lowest, self._rate / 2)
             self._slowed_down_at = self._recovered_at = now
 
     def _recover(self) -> None:
         now = time.monotonic()
-        if self._rate < REQUESTS_PER_SECOND:
-            growth = REQUESTS_PER_SECOND * (now - self._recovered_at) / RECOVERY_SECONDS
-            self._rate = min(REQUESTS_PER_SECOND, self._rate + growth)
+        if self._rate < self._full_rate:
+            growth = self._full_rate * (now - self._recovered_at) / RECOVERY_SECONDS
+            self._rate = min(self._full_rate, self._rate + growth)
         self._recovered_at = now

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_jobs_provider.api.workflows.base import Workflow, run_workflow_async
+from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
 from airflow_jobs_provider.triggers.polling.poller import RunPoller
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-    from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
+    from airflow_jobs_provider.triggers.polling.launch_limiter import HostLimiters
 
 __all__ = ["get_poller", "poller_key", "run_workflow_unpolled"]
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 # By event loop: the loop of another thread, or of another test, has its own.
 _pollers: dict[tuple[asyncio.AbstractEventLoop, str], RunPoller] = {}
 # By event loop, then by host.
-_rate_limiters: dict[asyncio.AbstractEventLoop, dict[str, RateLimiter]] = {}
+_limiters: dict[asyncio.AbstractEventLoop, dict[str, HostLimiters]] = {}
 
 
 def get_poller(hook: DatabricksJobsHook) -> RunPoller:
@@ -41,7 +41,7 @@ def get_poller(hook: DatabricksJobsHook) -> RunPoller:
         if _pollers.get(key) is poller:
             del _pollers[key]
 
-    limiters = _rate_limiters.setdefault(loop, {})
+    limiters = _limiters.setdefault(loop, {})
     poller = _pollers[key] = RunPoller(hook, limiters, on_close=remove)
     return poller
 
@@ -58,24 +58,32 @@ def poller_key(hook: DatabricksJobsHook) -> tuple[asyncio.AbstractEventLoop, str
 def _remove_closed_loops() -> None:
     for key in [key for key in _pollers if key[0].is_closed()]:
         del _pollers[key]
-    for loop in [loop for loop in _rate_limiters if loop.is_closed()]:
-        del _rate_limiters[loop]
+    for loop in [loop for loop in _limiters if loop.is_closed()]:
+        del _limiters[loop]
 
 
 async def run_workflow_unpolled(
-    hook: DatabricksJobsHook, steps: Workflow[T], *, without_deadline: bool = True
+    hook: DatabricksJobsHook,
+    steps: Workflow[T],
+    *,
+    without_deadline: bool = True,
+    dag_id: str = "",
+    on_event: OnEvent = lambda _event: None,
 ) -> T:
-    """Execute a workflow that sends each of its requests itself, within the pollers' rate limit.
+    """Execute a workflow that sends each of its requests itself, within the pollers' rate limits.
 
-    For what the poller's lists of runs do not have: tasks, outputs, runs that are still to start.
+    For what the poller's lists of runs do not have: launches, tasks, outputs.
 
     :param hook: hook of the connection.
     :param steps: the workflow.
     :param without_deadline: wait out any outage; default True.
+    :param dag_id: the DAG that launches runs, see :mod:`.launch_limiter`. DAGs launch in turn.
+        Default: one for all.
+    :param on_event: called with each event of the workflow.
     """
 
     def send(call: Call[Any]) -> Awaitable[Any]:
         # For each call: a poller closes when nobody waits for a run, and there may be another one.
-        return get_poller(hook).send(call, without_deadline=without_deadline)
+        return get_poller(hook).send(call, without_deadline=without_deadline, dag_id=dag_id)
 
-    return await run_workflow_async(steps, send=send, wait=asyncio.sleep)
+    return await run_workflow_async(steps, send=send, wait=asyncio.sleep, on_event=on_event)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -19,6 +20,7 @@ from airflow_jobs_provider.triggers.polling.outages import ServiceOutage
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.client import AsyncJobsClient
+    from airflow_jobs_provider.triggers.polling.launch_limiter import LaunchLimiter
     from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 
 __all__ = ["Sender"]
@@ -27,14 +29,17 @@ T = TypeVar("T")
 RateLimit = Callable[[], AbstractAsyncContextManager[Any]]
 
 _ONE_TRY = RetryPolicy(max_attempts=1)
+# The calls that launch a run. The service's limit for them is lower than for others.
+_LAUNCHES = frozenset({"run-now", "runs/submit"})
 
 
 class Sender:
-    """Sends calls through one client and one rate limiter.
+    """Sends calls through one client and the rate limiters of its host.
 
     :param client: client of the workspace.
-    :param rate_limiter: limiter of its host.
+    :param rate_limiter: limiter of all requests.
     :param retries: retry policy for polling.
+    :param launch_limiter: limiter of launches.
 
     :ivar retries: the same; after the first answer an answer that is not the API's is an outage.
     :ivar outage: whether the service answers the poller's own requests.
@@ -42,22 +47,33 @@ class Sender:
     """
 
     def __init__(
-        self, client: AsyncJobsClient, rate_limiter: RateLimiter, retries: RetryPolicy
+        self,
+        client: AsyncJobsClient,
+        rate_limiter: RateLimiter,
+        retries: RetryPolicy,
+        launch_limiter: LaunchLimiter,
     ) -> None:
         self.client = client
         self.retries = retries
         self.outage = ServiceOutage()
         self.outage_seconds = 0.0
         self._rate_limiter = rate_limiter
+        self._launch_limiter = launch_limiter
 
-    async def send(self, call: Call[T], retries: RetryPolicy | None = None) -> T:
-        """Send a call, with retries.
+    async def send(
+        self, call: Call[T], retries: RetryPolicy | None = None, *, dag_id: str = ""
+    ) -> T:
+        """Send a call, with retries. A launch waits for its turn.
 
         :param call: what to send.
         :param retries: when to try again; default the client's policy.
+        :param dag_id: the DAG that launches a run. DAGs launch in turn. Default: one for all.
         """
+        rate_limit: RateLimit = self.rate_limit
+        if call.path in _LAUNCHES:
+            rate_limit = functools.partial(self._launch_rate_limit, dag_id)
         # Each try is within the limit by itself: a wait between two of them delays no other call.
-        return await self.client.send(call, retries=retries, rate_limit=self.rate_limit)
+        return await self.client.send(call, retries=retries, rate_limit=rate_limit)
 
     async def send_once(self, call: Call[T], rate_limit: RateLimit | None = None) -> T:
         """Send a call without retries.
@@ -72,14 +88,24 @@ class Sender:
     @asynccontextmanager
     async def rate_limit(self) -> AsyncIterator[None]:
         """Wait until a request may be sent. A 429 within the context slows down all pollers."""
-        sent_at = 0.0
-        try:
-            async with self._rate_limiter.acquire() as sent_at:
-                yield
-        except RateLimitError as error:
-            seconds = self.retries.wait_seconds(error, self.outage.failures + 1)
-            self._rate_limiter.slow_down(seconds, sent_at=sent_at)
-            raise
+        async with _slowed_by_429(self._rate_limiter, self._rate_limiter.acquire(), self._pause):
+            yield
+
+    @asynccontextmanager
+    async def _launch_rate_limit(self, dag_id: str) -> AsyncIterator[None]:
+        """Wait until a launch may be sent. A 429 within the context slows down all launches.
+
+        It does not slow down the pollers: the service limits each endpoint by itself.
+        """
+        launches = self._launch_limiter
+        async with (
+            _slowed_by_429(launches, launches.acquire(dag_id), self._pause),
+            self._rate_limiter.acquire(),
+        ):
+            yield
+
+    def _pause(self, error: RateLimitError) -> float:
+        return self.retries.wait_seconds(error, self.outage.failures + 1)
 
     async def wait_out(self, error: JobsAPIError, runs: int) -> bool:
         """Wait before the next try, for all runs together.
@@ -107,3 +133,24 @@ class Sender:
     def record_answer(self) -> None:
         """Record that the API has answered at this address."""
         self.retries = self.retries.with_known_host()
+
+
+@asynccontextmanager
+async def _slowed_by_429(
+    limiter: RateLimiter | LaunchLimiter,
+    turn: AbstractAsyncContextManager[float],
+    pause: Callable[[RateLimitError], float],
+) -> AsyncIterator[None]:
+    """Enter a limiter's context, and slow the limiter down after a 429 within it.
+
+    :param limiter: the limiter.
+    :param turn: its context.
+    :param pause: returns the seconds to pause after a 429.
+    """
+    sent_at = 0.0
+    try:
+        async with turn as sent_at:
+            yield
+    except RateLimitError as error:
+        limiter.slow_down(pause(error), sent_at=sent_at)
+        raise

@@ -11,12 +11,18 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.endpoints import get_run, get_run_output
+from airflow_jobs_provider.api.endpoints import get_run, get_run_output, run_now
 from airflow_jobs_provider.api.errors import ConnectError, ServerError
 from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.api.workflows.base import Wait
 from airflow_jobs_provider.api.workflows.events import RunIdentified
-from airflow_jobs_provider.triggers.polling import outages, publisher, rate_limiter, reader
+from airflow_jobs_provider.triggers.polling import (
+    launch_limiter,
+    outages,
+    publisher,
+    rate_limiter,
+    reader,
+)
 from airflow_jobs_provider.triggers.polling import poller as poller_module
 from airflow_jobs_provider.triggers.polling.poller import RunPoller
 from tests.helpers.virtual_time import VirtualTimeLoop, run_in_virtual_time
@@ -46,7 +52,7 @@ class Bench:
         self.retries: list[RetryPolicy | None] = []
         self.events: list[tuple[str, float]] = []
         self.error: Exception | None = None
-        self.rate_limiters: dict[str, Any] = {}
+        self.limiters: dict[str, Any] = {}
 
     def now(self) -> float:
         """Return the seconds since the test began."""
@@ -55,9 +61,7 @@ class Bench:
     def poller(self) -> RunPoller:
         """Start the poller; the event loop must run."""
         hook: Any = self
-        return RunPoller(
-            hook, self.rate_limiters, lambda: self.events.append(("on_close", self.now()))
-        )
+        return RunPoller(hook, self.limiters, lambda: self.events.append(("on_close", self.now())))
 
     @asynccontextmanager
     async def async_client(self) -> AsyncIterator[Any]:
@@ -81,7 +85,7 @@ class Bench:
         """Answer a call within the rate limit, as a client does."""
         self.retries.append(retries)
         async with rate_limit():
-            run_id = call.parameters["run_id"]
+            run_id = call.parameters.get("run_id", 0)
             is_plain = call.path == "runs/get" and len(call.parameters) == 1
             self.asked.append((self.now(), run_id if is_plain else call.path))
             if run_id in self.hanging:
@@ -115,7 +119,7 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scenario], Bench]:
 
     def start(scenario: Scenario) -> Bench:
         loop = VirtualTimeLoop()
-        for module in (outages, poller_module, publisher, rate_limiter, reader):
+        for module in (launch_limiter, outages, poller_module, publisher, rate_limiter, reader):
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=loop.time))
         shortest = SimpleNamespace(uniform=lambda least, _most: least)
         monkeypatch.setattr(poller_module, "random", shortest)
@@ -462,18 +466,37 @@ def test_an_error_in_a_poll_is_raised_in_all_waits(play: Play) -> None:
     play(scenario)
 
 
-def test_pollers_of_one_host_share_its_limit(play: Play) -> None:
-    """Whichever comes first makes it."""
+def test_pollers_of_one_host_share_its_limits(play: Play) -> None:
+    """Whichever comes first makes them."""
 
     async def scenario(bench: Bench) -> None:
         bench.poller()
         await asyncio.sleep(1)
-        (limiter,) = bench.rate_limiters.values()
+        (limiters,) = bench.limiters.values()
         bench.poller()
         await asyncio.sleep(1)
-        assert bench.rate_limiters == {"w": limiter}
+        assert bench.limiters == {"w": limiters}
 
     play(scenario)
+
+
+def test_launches_of_several_dags_take_turns(play: Play) -> None:
+    """At five a second by default; other requests do not wait for them."""
+
+    async def scenario(bench: Bench) -> None:
+        poller = bench.poller()
+        launches = [
+            poller.send(run_now({"job_id": job_id}), dag_id=dag_id)
+            for job_id, dag_id in [(1, "many")] * 9 + [(2, "few")]
+        ]
+        answers = asyncio.gather(*launches)
+        await asyncio.sleep(0.5)
+        await poller.send(get_run(7))
+        await answers
+
+    asked = play(scenario).asked
+    assert [second for second, what in asked if what != 7] == [n / 5 for n in range(10)]
+    assert (0.5, 7) in asked
 
 
 def test_a_call_is_sent_at_once_with_the_wanted_retries(play: Play) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.endpoints import get_run
+from airflow_jobs_provider.api.endpoints import get_run, run_now
 from airflow_jobs_provider.api.errors import (
     AuthenticationError,
     BadRequestError,
@@ -23,6 +23,7 @@ from airflow_jobs_provider.triggers.polling import sender as sender_module
 from airflow_jobs_provider.triggers.polling.sender import Sender
 
 CALL: Any = get_run(7)
+LAUNCH: Any = run_now({"job_id": 7})
 DOWN, SLOWER = ServerError(status=503), RateLimitError(status=429)
 FORBIDDEN = AuthenticationError(status=403)
 
@@ -36,7 +37,7 @@ class Client:
 
     async def send(self, call: Any, **how: Any) -> str:
         """Answer a call."""
-        assert call is CALL
+        assert call in (CALL, LAUNCH)
         self.sent.append(how)
         return "answer"
 
@@ -50,10 +51,12 @@ class Limiter:
 
     def __init__(self) -> None:
         self.slowed_down: list[tuple[float, float]] = []
+        self.acquired: list[tuple[str, ...]] = []
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[float]:
+    async def acquire(self, *dag_id: str) -> AsyncIterator[float]:
         """Allow a request at 900."""
+        self.acquired.append(dag_id)
         yield 900.0
 
     def slow_down(self, seconds: float, sent_at: float) -> None:
@@ -66,11 +69,12 @@ class Bench:
 
     def __init__(self, waits: list[float], **policy: Any) -> None:
         self.waits = waits
-        self.client, self.limiter = Client(), Limiter()
+        self.client, self.limiter, self.launches = Client(), Limiter(), Limiter()
         policy = {"no_deadline": True, "random": lambda: 0.0, "clock": self.now, **policy}
         client: Any = self.client
         limiter: Any = self.limiter
-        self.sender = Sender(client, limiter, RetryPolicy(**policy))
+        launches: Any = self.launches
+        self.sender = Sender(client, limiter, RetryPolicy(**policy), launches)
 
     def now(self) -> float:
         """Return the time."""
@@ -121,6 +125,21 @@ async def test_a_429_slows_down_all_pollers_of_the_host(waits: list[float]) -> N
         assert bench.limiter.slowed_down[-1] == (seconds, 900.0)
         bench.sender.outage.record_failure(SLOWER, 1)
     assert len(bench.limiter.slowed_down) == 3
+
+
+async def test_a_launch_waits_for_its_turn_too(waits: list[float]) -> None:
+    """Each of its tries is within both limits. Its 429 slows down launches only."""
+    bench = Bench(waits)
+    assert await bench.sender.send(LAUNCH, dag_id="sales") == "answer"
+    (how,) = bench.client.sent
+    for _ in range(2):
+        with pytest.raises(RateLimitError):
+            async with how["rate_limit"]():
+                raise SLOWER
+    assert bench.launches.acquired == [("sales",)] * 2
+    assert bench.launches.slowed_down == [(1.0, 900.0)] * 2
+    assert bench.limiter.acquired == [()] * 2
+    assert bench.limiter.slowed_down == []
 
 
 async def test_other_results_do_not_slow_down(waits: list[float]) -> None:

@@ -1,0 +1,182 @@
+"""The rate limit for launches of one host, in turn between DAGs.
+
+The service limits launches per workspace: ``runs/submit`` to 35 a second, ``run-now`` to 20. Other
+triggerers, workers and users of the workspace launch runs, too, so a triggerer takes a part of that
+only. The option ``[databricks_jobs] launches_per_second`` sets how much.
+
+A DAG of 1,000 mapped tasks asks for 1,000 launches at once. The DAGs that wait launch one run each
+in turn, so that another DAG's launch does not wait for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
+
+__all__ = ["HostLimiters", "LaunchLimiter"]
+
+log = logging.getLogger(__name__)
+
+# The default of the option: three triggerers stay below the lowest published limit.
+LAUNCHES_PER_SECOND = 5.0
+# Launches in flight to one host, so that slow ones leave room for the pollers' requests.
+LAUNCHES_AT_ONCE = 4
+# A launch that has waited for so long is logged, once for all that wait.
+LOG_AFTER_SECONDS = 5.0
+# At most this often.
+LOG_EVERY_SECONDS = 600.0
+
+
+class LaunchLimiter:
+    """Limits the rate of the launches of one host. DAGs launch in turn.
+
+    :param host: the host, for the log.
+    :param launches_per_second: the full rate.
+    """
+
+    def __init__(self, host: str, launches_per_second: float) -> None:
+        self._host = host
+        self._limiter = RateLimiter(launches_per_second, LAUNCHES_AT_ONCE)
+        self._turns = _Turns()
+        self._logged_at = float("-inf")
+
+    @asynccontextmanager
+    async def acquire(self, dag_id: str) -> AsyncIterator[float]:
+        """Wait until a launch may be sent, and count it as in flight within the context.
+
+        Yields the time at which it was allowed (monotonic clock).
+
+        :param dag_id: the DAG that launches.
+        """
+        asked_at = time.monotonic()
+        await self._turns.acquire(dag_id)
+        async with AsyncExitStack() as in_flight:
+            try:
+                self._log_wait(dag_id, time.monotonic() - asked_at)
+                allowed_at = await in_flight.enter_async_context(self._limiter.acquire())
+            finally:
+                self._turns.release()
+            yield allowed_at
+
+    def slow_down(self, seconds: float, sent_at: float) -> None:
+        """Pause all launches, and halve their rate after that; see :meth:`.RateLimiter.slow_down`.
+
+        :param seconds: length of the pause.
+        :param sent_at: when the refused launch was sent (monotonic clock).
+        """
+        self._limiter.slow_down(seconds, sent_at)
+
+    def _log_wait(self, dag_id: str, seconds: float) -> None:
+        """Log that launches are held back, once for all of them."""
+        now = time.monotonic()
+        if seconds < LOG_AFTER_SECONDS or now - self._logged_at < LOG_EVERY_SECONDS:
+            return
+        self._logged_at = now
+        # In a context of its own. In the task's it would be in the log of that task only.
+        contextvars.Context().run(
+            log.info,
+            "Launches are held back (waiting: %d, DAGs: %d). The rate to %s is %g a second, see "
+            "[databricks_jobs] launches_per_second.",
+            self._turns.waiting + 1,
+            len(self._turns.dag_ids | {dag_id}),
+            self._host,
+            self._limiter.requests_per_second,
+        )
+
+
+class _Turns:
+    """A lock that goes round between DAGs: of each the one that has waited longest gets a turn."""
+
+    def __init__(self) -> None:
+        self._is_taken = False
+        # By DAG. The one whose turn it is comes first.
+        self._waiting: OrderedDict[str, OrderedDict[asyncio.Future[None], None]] = OrderedDict()
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a turn."""
+        return sum(map(len, self._waiting.values()))
+
+    @property
+    def dag_ids(self) -> set[str]:
+        """The DAGs of those that wait."""
+        return set(self._waiting)
+
+    async def acquire(self, dag_id: str) -> None:
+        """Wait for a turn of this DAG."""
+        if not self._is_taken:
+            self._is_taken = True
+            return
+        turn = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(dag_id, OrderedDict())[turn] = None
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.release()  # it came together with the cancellation
+            else:
+                self._remove(dag_id, turn)
+            raise
+
+    def release(self) -> None:
+        """Give the turn to the next DAG that waits."""
+        while self._waiting:
+            dag_id, turns = self._waiting.popitem(last=False)
+            turn, _ = turns.popitem(last=False)
+            if turns:
+                self._waiting[dag_id] = turns
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._is_taken = False
+
+    def _remove(self, dag_id: str, turn: asyncio.Future[None]) -> None:
+        turns = self._waiting.get(dag_id, OrderedDict())
+        turns.pop(turn, None)
+        if not turns:
+            self._waiting.pop(dag_id, None)
+
+
+@dataclass(frozen=True, slots=True)
+class HostLimiters:
+    """The rate limiters of one host.
+
+    :ivar requests: limits all requests.
+    :ivar launches: limits launches, each of which is a request as well.
+    """
+
+    requests: RateLimiter
+    launches: LaunchLimiter
+
+    @classmethod
+    def of(cls, host: str) -> Self:
+        """Return new limiters for a host, with the rates of the configuration.
+
+        :param host: the host.
+        """
+        return cls(RateLimiter(), LaunchLimiter(host, launches_per_second()))
+
+
+def launches_per_second() -> float:
+    """Return the option ``[databricks_jobs] launches_per_second``."""
+    default = str(LAUNCHES_PER_SECOND)
+    try:
+        rate = float(conf.get("databricks_jobs", "launches_per_second", fallback=default))
+    except ValueError as error:
+        log.warning("[databricks_jobs] launches_per_second is not used: %s", error)
+        return LAUNCHES_PER_SECOND
+    if not 0 < rate < float("inf"):
+        log.warning("[databricks_jobs] launches_per_second is not used: %g is not positive.", rate)
+        return LAUNCHES_PER_SECOND
+    return rate
