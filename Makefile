@@ -85,7 +85,7 @@ test-all: venv-dev
 	$(MAKE) $(TEST_AIRFLOW) $(TEST_PYTHON) $(TEST_STANDALONE) test-distributed
 
 bench: venv-dev
-	.venv/bin/python -m pip install --quiet -c constraints/airflow-3.3.txt --editable '.[bench]'
+	.venv/bin/python scripts/install.py constraints/airflow-3.3.txt --editable '.[bench]'
 	.venv/bin/python -m benchmarks.report
 
 test-standalone: venv-dev
@@ -97,7 +97,7 @@ fuzz: venv-dev
 		tests/package/test_fuzz.py $(PYTEST_ARGS)
 
 mutants: venv-dev
-	.venv/bin/python -m pip install --quiet -c constraints/airflow-3.3.txt --editable '.[mutants]'
+	.venv/bin/python scripts/install.py constraints/airflow-3.3.txt --editable '.[mutants]'
 	nice -n 10 .venv/bin/python -m scripts.mutants $(MUTANTS)
 
 test-slow: venv-dev

@@ -2,18 +2,20 @@
 
     python -m scripts.official [.venv-official]
 
-Makes it with pip where it is not there yet, with the Airflow that this project pins, and prints the
-path of its Python.
+Makes it where it is not there yet, with the Airflow that this project pins, and prints the path of
+its Python.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 import tempfile
+import venv
 from collections.abc import Sequence
 from pathlib import Path
+
+from scripts.install import install
 
 ROOT = Path(__file__).resolve().parent.parent
 AIRFLOW = "apache-airflow==3.3.2"
@@ -22,21 +24,20 @@ PROVIDER = "apache-airflow-providers-databricks==7.23.0"
 OTHER_VERSIONS = re.compile(r"^(python-dateutil)==", re.IGNORECASE)
 
 
-def python(venv: Path = ROOT / ".venv-official", *, more: Sequence[str] = ()) -> str:
+def python(folder: Path = ROOT / ".venv-official", *, more: Sequence[str] = ()) -> str:
     """Return the path of the environment's Python; make the environment first, if need be.
 
-    :param venv: folder of the environment.
+    :param folder: folder of the environment.
     :param more: packages beside Airflow and the official provider.
     """
-    binary, made = venv / "bin" / "python", venv / ".made"
+    binary, made = folder / "bin" / "python", folder / ".made"
     if not made.exists():
-        subprocess.run([sys.executable, "-m", "venv", "--clear", str(venv)], check=True)
+        venv.create(folder, clear=True, symlinks=True)
         pins = (ROOT / "constraints" / "airflow-3.3.txt").read_text().splitlines()
         with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
             constraints.write("\n".join(pin for pin in pins if not OTHER_VERSIONS.match(pin)))
             constraints.flush()
-            install = [str(binary), "-m", "pip", "install", "--quiet", AIRFLOW, PROVIDER, *more]
-            subprocess.run([*install, "--constraint", constraints.name], check=True)
+            install(binary, AIRFLOW, PROVIDER, *more, constraints=constraints.name)
         made.touch()
     return str(binary)
 

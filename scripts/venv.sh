@@ -25,24 +25,15 @@ fi
 if [ "$(cat "$venv/.made-at" 2>/dev/null)" != "$(pwd)" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
     python=$(sh scripts/find-python.sh "$airflow" $version)
     echo "Making $venv with $("$python" --version) ($python)"
-    "$python" -m venv --clear "$venv"
+    "$python" -m venv --clear --without-pip "$venv"
     pwd >"$venv/.made-at"
 fi
 
 echo "Installing Airflow $airflow and this package [$extra] into $venv: a minute or two the first time"
 rm -f "$venv"/.installed-*
-export PIP_USER=0 PIP_DISABLE_PIP_VERSION_CHECK=1
-# The pip that comes with Python takes twice the processor time.
-if ! {
-    "$venv/bin/python" -m pip install --quiet --constraint "$constraints" --upgrade pip &&
-        "$venv/bin/python" -m pip install --quiet --no-compile --constraint "$constraints" \
-            "apache-airflow==$airflow.*" --editable ".[$extra]"
-}; then
-    echo "Error: pip could not install what is needed; its own message is above." >&2
-    exit 1
-fi
-# pip would compile all modules. Only these are used, and the tests' processes, which start together,
-# would each compile them. With a home of its own, since Airflow writes its configuration there.
+"$venv/bin/python" scripts/install.py "$constraints" "apache-airflow==$airflow.*" --editable ".[$extra]"
+# Compile the modules that are used: the tests' processes, which start together, would each compile
+# them. With a home of its own, since Airflow writes its configuration there.
 if ! AIRFLOW_HOME="$(pwd)/$venv/airflow" env -u PYTHONDONTWRITEBYTECODE "$venv/bin/python" -W ignore -c '
 import airflow.models.dagbag, airflow_jobs_provider.operators.jobs, airflow_jobs_provider.triggers.jobs
 ' >"$venv/.imported" 2>&1; then

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from scripts.install import install
 
 ROOT = Path(__file__).parents[2]
 
@@ -49,10 +52,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Install the wheel and its extra in a clean virtual environment; return its bin folder."""
     folder = tmp_path_factory.mktemp("clean") / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
-    pip, constraints = folder / "bin" / "pip", ROOT / "constraints" / "airflow-3.3.txt"
-    command = [pip, "install", "--quiet", "-c", constraints, f"{wheel}[local]"]
-    subprocess.run([str(part) for part in command], check=True, capture_output=True)
+    venv.create(folder, symlinks=True)
+    constraints = ROOT / "constraints" / "airflow-3.3.txt"
+    install(folder / "bin" / "python", f"{wheel}[local]", constraints=constraints)
     return folder / "bin"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import threading
 import venv
@@ -15,6 +14,7 @@ import pytest
 import requests
 
 from airflow_jobs_provider.local.workspace import LocalWorkspace
+from scripts.install import install
 from tests.real_clients.client import Client
 
 _CACHE = Path(__file__).parents[2] / ".venvs"
@@ -77,9 +77,8 @@ def client_of(workspace: LocalWorkspace, tmp_path: Path) -> Callable[[str, str],
         folder = _CACHE / f"{name}-{sys.version_info[0]}.{sys.version_info[1]}"
         done = folder / "installed"
         if not done.exists() or done.read_text() != requirement:
-            venv.create(folder, with_pip=True, clear=True)
-            pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", requirement]
-            subprocess.run(pip, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            venv.create(folder, clear=True, symlinks=True)
+            install(folder / "bin" / "python", requirement)
             done.write_text(requirement)
         return Client(folder, workspace, tmp_path)
 
