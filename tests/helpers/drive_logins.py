@@ -75,7 +75,8 @@ async def follow(run_id: int, connection: str, period: float) -> str:
 
 async def drive(wish: dict[str, Any]) -> dict[str, Any]:
     """Follow all runs to their ends."""
-    # What is imported once is measured apart: it takes the GIL for seconds.
+    # What a thread imports for the first token is measured apart, since the full garbage collection
+    # after it is no part of a triggerer's life.
     await follow(wish["warm_up"], "warm_up", 1)
     importing, lateness = Lateness(), Lateness()
     watcher = asyncio.create_task(importing.watch())

@@ -116,7 +116,11 @@ def served(workspace: Workspace) -> Iterator[None]:
 
 
 def test_a_thousand_runs_over_ten_lifetimes() -> None:
-    """No poll is refused, a token is fetched 2.2 times a lifetime, and never on the event loop."""
+    """No poll is refused, and a token is fetched at most 2.2 times a lifetime.
+
+    Nothing keeps the event loop from turning for 50 ms: no work on it, no fetch, no import in a
+    thread.
+    """
     pytest.importorskip("databricks.sdk")
     workspace = Workspace()
     workspace.identity.workspace.clients["me"] = "secret"
@@ -158,4 +162,5 @@ def test_a_thousand_runs_over_ten_lifetimes() -> None:
     assert workspace.refused == {}
     assert LIFETIMES <= fetched <= 2.2 * LIFETIMES
     assert measures["longest_turn_ms"] < 50
-    assert measures["longest_lateness_ms"] < 1000 * ISSUING_SECONDS / 2
+    assert measures["longest_lateness_ms"] < 50
+    assert measures["lateness_while_importing_ms"] < 50

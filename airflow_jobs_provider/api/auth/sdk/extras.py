@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import ModuleType
 
+from airflow_jobs_provider.api.auth.sdk.deferred_init import import_without_init
 from airflow_jobs_provider.api.errors import CredentialsError
 
 __all__ = ["require"]
@@ -21,9 +22,10 @@ def require(module: str, *, method: str, install: str) -> ModuleType:
     :param install: what to install, such as ``airflow-jobs-provider[auth]``.
     :raises CredentialsError: it is not installed, too old or broken.
     """
+    is_ours = module.startswith(f"{__package__}.")
     try:
         with _without_garbage_collection():
-            return importlib.import_module(module)
+            return import_without_init(module) if is_ours else importlib.import_module(module)
     except ImportError as error:
         # The package is there otherwise, but lacks a name.
         problem = "not installed" if isinstance(error, ModuleNotFoundError) else "too old or broken"
@@ -35,8 +37,8 @@ def require(module: str, *, method: str, install: str) -> ModuleType:
 def _without_garbage_collection() -> Iterator[None]:
     """Pause the garbage collection.
 
-    An import of databricks-sdk starts many of them, each over all objects of the process, and each
-    holds up the event loop, although the import is in a thread.
+    The import of a large library starts many of them, each over all objects of the process, and
+    each holds up the event loop, although the import is in a thread.
     """
     is_enabled = gc.isenabled()
     gc.disable()
