@@ -110,7 +110,7 @@ class _DeferredInit:
         # thread that has it may wait for one of those modules.
         if not name.startswith("_") and name not in _NO_ATTRIBUTES:
             submodule = f"{_SDK}.{name}"
-            if submodule in sys.modules or find_spec(submodule) is not None:
+            if find_spec(submodule) is not None:
                 return importlib.import_module(submodule)
         self.execute()
         try:
