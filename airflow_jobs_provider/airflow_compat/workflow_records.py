@@ -36,6 +36,8 @@ class TaskRecord:
     :ivar wants_rerun_of: the task run that an attempt has found, and that has to run again.
     :ivar is_alone: whether the task runs outside the group's run, since that cannot be repaired.
     :ivar try_number: the number of the attempt that has recorded this; 0 for none.
+    :ivar follows: the task run that the latest attempt has followed. The first attempt of all
+        records none.
     """
 
     reported: int | None = None
@@ -43,6 +45,7 @@ class TaskRecord:
     wants_rerun_of: int | None = None
     is_alone: bool = False
     try_number: int = 0
+    follows: int | None = None
 
 
 class WorkflowRecords:

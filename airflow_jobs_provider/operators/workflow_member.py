@@ -110,12 +110,17 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
             if "run" in event:
                 self._state.run.ended()
                 self._state.run_page_url = event["run"].get("run_page_url")
-            return self._member_ended(context, self._run_from_event(event))
+            task = self._run_from_event(event)
+            if self.service_retries() != 0:
+                # The service may have retried the task while it was deferred.
+                self._push(context, {RUN_ID_KEY: int(task["run_id"])})
+            return self._member_ended(context, task)
 
     # -- following -----------------------------------------------------------------------------
 
     def _follow_member(self, context: Context) -> Any:
         """Wait for the end of the task, run it again if needed, and report the end."""
+        from airflow_jobs_provider.api.endpoints import cancel_run
         from airflow_jobs_provider.api.errors import NotFoundError
         from airflow_jobs_provider.api.states import RunState
         from airflow_jobs_provider.api.workflows.outputs import latest_attempts
@@ -134,9 +139,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
             run_has_ended = RunState.from_run(run).is_terminal
             if task is None and run_has_ended:
                 return self._go_alone(context, record, f"run {run['run_id']} has no such task")
-            if task is None or (
-                next_step(task, record, self._attempt, own=self._own_task_run_id) is NextStep.REPORT
-            ):
+            if task is None or self._next_step(task, record) is NextStep.REPORT:
                 return self._wait_for_member(context, run, record)
             self._end_if_killed(after_any_kill=True)
             latest = int(task["run_id"])
@@ -148,7 +151,19 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
                 if reason is not None:
                     return self._go_alone(context, record, reason)
             else:
+                if not RunState.from_run(task).is_terminal:
+                    self.log.info("Canceling run %s: a user has cleared the task.", latest)
+                    self.hook.client.send(cancel_run(latest))
                 self._wait_for_run_end(context, run)
+
+    def _next_step(self, task: Mapping[str, Any], record: TaskRecord) -> NextStep:
+        return next_step(
+            task,
+            record,
+            self._attempt,
+            own=self._own_task_run_id,
+            cancels=self.cancel_on_kill,
+        )
 
     def _wait_for_member(self, context: Context, run: Run, record: TaskRecord) -> Any:
         """Wait for the end of the task's latest run, on the worker or in the triggerer."""
@@ -161,6 +176,11 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         before = _attempts_until(run, self.databricks_task_key, record.reported)
         if task is not None:
             self._identified(context, run, task)
+            if self._attempt.try_number > 1 and record.follows != task["run_id"]:
+                # After a clear, the next attempt has to know it.
+                record = self._records().write(
+                    self.task_id, replace(record, follows=int(task["run_id"]))
+                )
             state = RunState.from_run(task)
             # A failed attempt is not the end where the service may retry it.
             may_be_retried = self.service_retries() != 0 and not RunState.from_run(run).is_terminal
@@ -207,10 +227,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
 
         state = RunState.from_run(task)
         record = self._record()
-        if (
-            state.status is RunStatus.CANCELED
-            and next_step(task, record, self._attempt, own=self._own_task_run_id) is NextStep.RERUN
-        ):
+        if state.status is RunStatus.CANCELED and self._next_step(task, record) is NextStep.RERUN:
             self._end_if_killed(after_any_kill=True)
             return self._follow_member(context)
         reported = replace(

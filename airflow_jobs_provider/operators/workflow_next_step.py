@@ -6,6 +6,8 @@ What an attempt does depends on the task's latest run in the group's run:
 Latest run of the task                      The attempt
 ==========================================  ====================================================
 active                                      waits for its end and reports that
+active, but an attempt before the clear     cancels it and runs the task again: a user has cleared
+has followed it                             the task, and the cancel may be under way already
 ended, and no attempt has reported it       reports it
 ended, and an earlier attempt has reported  runs the task again: Airflow retries it, or a user has
 it                                          cleared it
@@ -53,7 +55,12 @@ class NextStep(Enum):
 
 
 def next_step(
-    task: Mapping[str, Any], record: TaskRecord, attempt: TaskAttempt, *, own: int | None = None
+    task: Mapping[str, Any],
+    record: TaskRecord,
+    attempt: TaskAttempt,
+    *,
+    own: int | None = None,
+    cancels: bool = True,
 ) -> NextStep:
     """Return what an attempt does with the latest run of its task, active or ended.
 
@@ -61,14 +68,18 @@ def next_step(
     :param record: what earlier attempts have recorded.
     :param attempt: the attempt.
     :param own: the task run that this attempt has started by a repair; None for none.
+    :param cancels: whether a run is canceled if a user clears its task; default True.
     """
     from airflow_jobs_provider.api.states import RunState, RunStatus
 
     state, run_id = RunState.from_run(task), task.get("run_id")
-    if not state.is_terminal or run_id == own:
+    if run_id == own:
         return NextStep.REPORT
     if run_id == record.wants_rerun_of:
         return NextStep.RERUN
+    if not state.is_terminal:
+        is_outdated = cancels and _was_followed_before_clear(run_id, record, attempt)
+        return NextStep.RERUN if is_outdated else NextStep.REPORT
     if run_id == record.reported:
         # An attempt that has recorded a success, but died before it told Airflow, is retried.
         is_untold = attempt.attempt_index > 0 and record.max_tries == attempt.max_tries
@@ -79,10 +90,20 @@ def next_step(
     if state.status is RunStatus.CANCELED:
         return NextStep.RERUN if attempt.try_number > 1 else NextStep.REPORT
     failed = state.status in (RunStatus.FAILED, RunStatus.TIMED_OUT)
-    # An attempt that wants the task to run again has not reported the run that came of it.
-    reporter = record.try_number - (record.wants_rerun_of is not None)
+    # An attempt that wants the task to run again, or that follows a run, has not reported it yet.
+    has_reported = record.wants_rerun_of is None and record.follows in (None, record.reported)
+    reporter = record.try_number - (not has_reported)
     died = attempt.try_number - reporter > 1
     return NextStep.RERUN if failed and died else NextStep.REPORT
+
+
+def _was_followed_before_clear(run_id: Any, record: TaskRecord, attempt: TaskAttempt) -> bool:
+    """Return whether the attempts before the clear of a task have followed its active run."""
+    if attempt.attempts_before_clear == 0 or record.try_number > attempt.attempts_before_clear:
+        return False
+    # The first attempt of all records nothing. It has followed the task's first run, unless the
+    # launching task was cleared: then the record has the number of an attempt before that.
+    return run_id == record.follows or record == TaskRecord()
 
 
 class Rerun(Enum):

@@ -24,6 +24,7 @@ from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
 from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
 from airflow_jobs_provider.operators.workflow_launch import DEFINITION_KEY, WAS_CLEARED_KEY
+from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
 from tests.helpers.responses import FAILED_OUTPUT, OUTPUT, run
@@ -386,6 +387,51 @@ def test_a_deferred_task_is_resumed(
     server.will(OUTPUT)
     event = {"run": {**run("TERMINATED", "SUCCESS"), "run_id": 200}}
     assert again.execute(2, 1, resume=(deferred.value, event)) == "42"
+
+
+def test_a_task_is_cleared_while_its_run_is_active(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """The attempt cancels the run: no trigger may have noticed the clear. Then it runs again."""
+    airflow = Airflow(monkeypatch, deferrable=True)
+    server.will(whole("RUNNING", task("a", 100, "RUNNING")), answer({}))
+    with pytest.raises(TaskDeferred) as deferred:
+        airflow.execute(2, 1)
+    assert sent(server, "runs/cancel") == [{"run_id": 100}]
+    assert isinstance(deferred.value.trigger, DatabricksJobRunTrigger)
+    assert airflow.recorded("a")["wants_rerun_of"] == 100
+
+
+def test_an_attempt_after_a_clear_records_which_run_it_follows(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """Cleared once more, the next attempt knows that this run is not to be followed."""
+    airflow = Airflow(monkeypatch, deferrable=True)
+    airflow.record("a", reported=100, max_tries=0, try_number=1)
+    going_on = whole("RUNNING", task("a", 100, "TERMINATED", "FAILED"), task("a", 200, "RUNNING"))
+    server.will(going_on)
+    with pytest.raises(TaskDeferred):
+        airflow.execute(2, 1)
+    assert airflow.recorded("a")["follows"] == 200
+    server.will(going_on, answer({}))
+    with pytest.raises(TaskDeferred):
+        airflow.execute(3, 2)
+    assert sent(server, "runs/cancel") == [{"run_id": 200}]
+
+
+def test_the_xcom_run_id_is_that_of_the_retry_by_the_service(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """The service has retried the task while it was deferred."""
+    airflow = Airflow(monkeypatch, deferrable=True, max_retries=1)
+    server.will(whole("RUNNING", task("a", 100, "RUNNING")))
+    with pytest.raises(TaskDeferred) as deferred:
+        airflow.execute()
+    assert airflow.xcoms["etl.a", "run_id"] == 100
+    server.will(OUTPUT)
+    event = run_payload(task("a", 200, "TERMINATED", "SUCCESS"))
+    assert airflow.execute(resume=(deferred.value, event)) == "42"
+    assert airflow.xcoms["etl.a", "run_id"] == 200
 
 
 def test_a_task_that_is_excluded_is_skipped(cleared: Airflow, server: ScriptedServer) -> None:

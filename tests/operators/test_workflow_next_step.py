@@ -48,12 +48,25 @@ def wanted(run_id: int, *, by: int) -> TaskRecord:
     return TaskRecord(wants_rerun_of=run_id, try_number=by)
 
 
+def followed(run_id: int = 7, *, by: int) -> TaskRecord:
+    """Make the record of an attempt that follows a run of the task."""
+    return TaskRecord(follows=run_id, try_number=by)
+
+
 @pytest.mark.parametrize(
     ("life", "result", "one", "record", "step"),
     [
         ("RUNNING", None, FIRST, NEVER, NextStep.REPORT),
         ("RUNNING", None, RETRY, NEVER, NextStep.REPORT),
         ("RUNNING", None, CLEARED, REPORTED, NextStep.REPORT),
+        # Cleared while it was active: the first attempt of all records nothing.
+        ("RUNNING", None, CLEARED, NEVER, NextStep.RERUN),
+        ("RUNNING", None, attempt(3, clear=True), followed(by=2), NextStep.RERUN),
+        ("RUNNING", None, attempt(3, clear=True), wanted(7, by=2), NextStep.RERUN),
+        # A retry after the clear, an earlier run, and a clear with the launching task.
+        ("RUNNING", None, attempt(3, 2), followed(by=2), NextStep.REPORT),
+        ("RUNNING", None, attempt(3, clear=True), followed(6, by=2), NextStep.REPORT),
+        ("RUNNING", None, CLEARED, OF_RUN_BEFORE, NextStep.REPORT),
         ("TERMINATED", "SUCCESS", FIRST, NEVER, NextStep.REPORT),
         # The worker of the attempt before has died.
         ("TERMINATED", "SUCCESS", RETRY, NEVER, NextStep.REPORT),
@@ -73,6 +86,9 @@ def wanted(run_id: int, *, by: int) -> TaskRecord:
         ("TERMINATED", "FAILED", attempt(3, clear=True), reported_before(0), NextStep.RERUN),
         ("TERMINATED", "FAILED", attempt(3, 2), reported_before(2), NextStep.RERUN),
         ("TERMINATED", "SUCCESS", attempt(3, 2), reported_before(2), NextStep.REPORT),
+        # The attempt that has followed it has died.
+        ("TERMINATED", "FAILED", attempt(3, 2), followed(by=2), NextStep.RERUN),
+        ("TERMINATED", "SUCCESS", attempt(3, 2), followed(by=2), NextStep.REPORT),
         # The only attempt never started; then the task was cleared.
         ("TERMINATED", "FAILED", CLEARED, NEVER, NextStep.RERUN),
         ("TERMINATED", "TIMEDOUT", CLEARED, NEVER, NextStep.RERUN),
@@ -99,6 +115,11 @@ def test_the_latest_run_of_a_task_decides(
 ) -> None:
     """See the table of the module."""
     assert next_step(run(life, result), record, one) is step
+
+
+def test_a_cleared_task_that_is_not_canceled_is_followed() -> None:
+    """With cancel_on_kill=False its active run goes on."""
+    assert next_step(run("RUNNING"), NEVER, CLEARED, cancels=False) is NextStep.REPORT
 
 
 def test_a_run_that_the_attempt_has_started_itself_is_reported() -> None:
