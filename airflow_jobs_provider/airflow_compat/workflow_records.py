@@ -17,14 +17,31 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
-from airflow_jobs_provider.airflow_compat.lines.base import BEFORE_RUNNING, DEFERRED, RUNNING
+from airflow_jobs_provider.airflow_compat.lines.base import (
+    BEFORE_RUNNING,
+    DEFERRED,
+    RUNNING,
+    UP_FOR_RETRY,
+    LaterAttempt,
+)
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
-__all__ = ["TaskRecord", "WorkflowRecords", "is_to_be_executed", "is_unfinished"]
+__all__ = [
+    "UNKNOWN_ATTEMPT",
+    "LaterAttempt",
+    "TaskRecord",
+    "WorkflowRecords",
+    "is_running",
+    "is_to_be_executed",
+    "is_to_be_retried",
+    "is_unfinished",
+]
 
 KEY_PREFIX = "databricks_task_run."
 # A user has cleared the task while it was executed.
 _RESTARTING = "restarting"
+#: Nothing is known of attempts after the one that has recorded something.
+UNKNOWN_ATTEMPT = LaterAttempt(has_begun=False, was_cleared=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +55,8 @@ class TaskRecord:
     :ivar try_number: the number of the attempt that has recorded this; 0 for none.
     :ivar follows: the task run that the latest attempt has followed. The first attempt of all
         records none.
+    :ivar clear_number: how often tasks of the DAG run were cleared before that attempt; None in
+        Airflow 2, which has no such number.
     """
 
     reported: int | None = None
@@ -46,6 +65,7 @@ class TaskRecord:
     is_alone: bool = False
     try_number: int = 0
     follows: int | None = None
+    clear_number: int | None = None
 
 
 class WorkflowRecords:
@@ -73,11 +93,31 @@ class WorkflowRecords:
 
     def write(self, task_id: str, record: TaskRecord) -> TaskRecord:
         """Store the record of the attempt's own task with the attempt's number, and return it."""
-        written = replace(record, try_number=self._attempt.try_number)
+        attempt = self._attempt
+        written = replace(record, try_number=attempt.try_number, clear_number=attempt.clear_number)
         airflow_line().write_xcom(
-            self._attempt, self._launch_task_id, KEY_PREFIX + task_id, asdict(written)
+            attempt, self._launch_task_id, KEY_PREFIX + task_id, asdict(written)
         )
         return written
+
+    def later_attempt(
+        self, task_id: str, record: TaskRecord, *, pushes_xcoms: bool
+    ) -> LaterAttempt:
+        """Return what Airflow tells of attempts of a task after the one that has recorded this.
+
+        :param task_id: the task.
+        :param record: its record, with ``reported``.
+        :param pushes_xcoms: whether the task pushes XComs.
+        """
+        return airflow_line().later_attempt(
+            self._attempt,
+            task_id,
+            reported=record.reported,
+            try_number=record.try_number,
+            max_tries=record.max_tries,
+            clear_number=record.clear_number,
+            pushes_xcoms=pushes_xcoms,
+        )
 
     def states(self, task_ids: Iterable[str]) -> dict[str, str | None]:
         """Return the states of tasks in the group, by task id."""
@@ -87,6 +127,16 @@ class WorkflowRecords:
 def is_to_be_executed(state: str | None) -> bool:
     """Return whether Airflow will execute a task of this state, as after a clear."""
     return state in (*BEFORE_RUNNING, _RESTARTING)
+
+
+def is_to_be_retried(state: str | None) -> bool:
+    """Return whether an attempt of a task of this state has failed, and Airflow will retry it."""
+    return state == UP_FOR_RETRY
+
+
+def is_running(state: str | None) -> bool:
+    """Return whether a worker executes a task of this state."""
+    return state == RUNNING
 
 
 def is_unfinished(state: str | None) -> bool:

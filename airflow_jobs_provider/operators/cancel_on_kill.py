@@ -27,6 +27,7 @@ from airflow_jobs_provider.operators.wait import WaitForRunOperator
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_jobs_provider.api.retry import RetryPolicy
     from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow
 
 __all__ = ["CancelOnKillOperator"]
@@ -142,18 +143,23 @@ class CancelOnKillOperator(WaitForRunOperator):
             self.databricks_conn_id = self.render_template(self.databricks_conn_id, context)
         self._cancel("its task has failed")
 
+    @staticmethod
+    def _retries_after_kill() -> RetryPolicy:
+        """Return few retries: Airflow sends SIGKILL a few seconds after the first signal."""
+        from airflow_jobs_provider.api.retry import RetryPolicy
+
+        return RetryPolicy(max_attempts=3, initial_wait=0.5)
+
     def _cancel(self, reason: str) -> None:
         """Cancel the run if it may be active. An error is logged, not raised."""
         from airflow_jobs_provider.api.endpoints import cancel_run
         from airflow_jobs_provider.api.errors import JobsAPIError, NotFoundError
-        from airflow_jobs_provider.api.retry import RetryPolicy
         from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
 
         run = self._state.run
         if not run.may_be_active:
             return
-        # Few retries: Airflow sends SIGKILL a few seconds after the first signal.
-        retries, is_new = RetryPolicy(max_attempts=3, initial_wait=0.5), True
+        retries, is_new = self._retries_after_kill(), True
         try:
             # A client of its own: the kill may have interrupted the other one, or a request to
             # Airflow.

@@ -147,7 +147,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
                 # A repair that another task of the group makes serves this one, too.
                 record = self._records().write(self.task_id, replace(record, wants_rerun_of=latest))
             if run_has_ended:
-                reason = self._rerun(context, run, latest)
+                reason = self._rerun(context, latest)
                 if reason is not None:
                     return self._go_alone(context, record, reason)
             else:

@@ -28,20 +28,24 @@ an earlier run, and only those since the task's last clear count.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.airflow_compat.workflow_records import (
+    UNKNOWN_ATTEMPT,
+    LaterAttempt,
     TaskRecord,
+    is_running,
     is_to_be_executed,
+    is_to_be_retried,
     is_unfinished,
 )
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
-__all__ = ["NOT_RUN", "NextStep", "Rerun", "next_step", "runs_again_too"]
+__all__ = ["NOT_RUN", "NextStep", "Rerun", "next_step", "runs_again_too", "unmet_conditions"]
 
 #: Results of a task that did not run, because a task before it failed or was canceled.
 NOT_RUN = ("UPSTREAM_FAILED", "UPSTREAM_CANCELED")
@@ -111,30 +115,109 @@ class Rerun(Enum):
 
     YES = auto()
     NO = auto()
-    #: The task is executed, and has reported its latest run: it is about to end, or has been
-    #: started again and is about to record it.
+    #: The task is executed, and is about to tell: it ends, or records that it is to run again.
     UNDECIDED = auto()
 
 
-def runs_again_too(state: str | None, task: Mapping[str, Any] | None, record: TaskRecord) -> Rerun:
+def runs_again_too(
+    state: str | None,
+    task: Mapping[str, Any] | None,
+    record: TaskRecord,
+    later: LaterAttempt = UNKNOWN_ATTEMPT,
+    *,
+    has_waited: bool = False,
+) -> Rerun:
     """Return whether another task of the group runs again with the same repair.
 
-    It does if Airflow will execute it, or if it waits for a repair, and if its latest run was
-    reported, or did not run because of others. A task that Airflow executes for the first time
-    reports its run, whatever that is.
+    ================================  ==========================================================
+    State of the other task           It runs again
+    ================================  ==========================================================
+    it waits for a repair             yes
+    to be executed, latest run        yes. But not where an attempt has died after it had recorded
+    reported                          a success: the retry reports that
+    to be executed, latest run not    if that did not run, because of a task before it
+    reported
+    running, latest run reported      yes if a later attempt has begun: it runs the task again.
+                                      Otherwise the attempt is about to end
+    executed, latest run failed and   undecided: the attempt is about to report that, and Airflow
+    not reported                      may retry it
+    any other                         no
+    ================================  ==========================================================
 
     :param state: the other task's state in Airflow.
     :param task: its latest run; None where the group's run has no such task.
     :param record: what its attempts have recorded.
+    :param later: what Airflow tells of attempts after the one that has recorded this.
+    :param has_waited: whether an undecided task has had time to tell. Then a task that is still
+        running although it has reported a failure counts as one that was started again, and whose
+        process has died. Other undecided tasks do not run again.
     """
-    from airflow_jobs_provider.api.states import RunState
+    from airflow_jobs_provider.api.states import RunState, RunStatus
 
     if task is None or record.is_alone or not is_unfinished(state):
         return Rerun.NO
-    if record.wants_rerun_of == task.get("run_id"):
+    run_id, status = task.get("run_id"), RunState.from_run(task).status
+    if record.wants_rerun_of == run_id:
         return Rerun.YES
-    was_reported = record.reported == task.get("run_id")
-    if is_to_be_executed(state):
+    undecided = Rerun.NO if has_waited else Rerun.UNDECIDED
+    succeeded = status in (RunStatus.SUCCEEDED, RunStatus.SKIPPED)
+    if record.reported != run_id:
         not_run = RunState.from_run(task).result_state in NOT_RUN
-        return Rerun.YES if was_reported or not_run else Rerun.NO
-    return Rerun.UNDECIDED if was_reported else Rerun.NO
+        if is_to_be_executed(state):
+            return Rerun.YES if not_run else Rerun.NO
+        return Rerun.NO if succeeded or status is RunStatus.ACTIVE else undecided
+    if is_to_be_executed(state):
+        is_untold = is_to_be_retried(state) and succeeded and not later.was_cleared
+        return Rerun.NO if is_untold else Rerun.YES
+    if not is_running(state):
+        return undecided
+    if later.has_begun and (later.was_cleared or not succeeded):
+        return Rerun.YES
+    return Rerun.YES if has_waited and not succeeded else undecided
+
+
+def unmet_conditions(
+    keys: Collection[str],
+    definitions: Iterable[Mapping[str, Any]],
+    latest: Mapping[str, Mapping[str, Any]],
+) -> dict[str, str]:
+    """Return the tasks that a repair could not run, with the task before them that is to blame.
+
+    Databricks looks at the latest runs of the tasks before. A user may have marked such a task as
+    successful in Airflow, or it has run alone, though its run in the group has failed.
+
+    :param keys: keys of the tasks that are to run again.
+    :param definitions: the tasks as the job defines them.
+    :param latest: the latest runs of the run's tasks, by key.
+    """
+    by_key = {str(one["task_key"]): one for one in definitions}
+    unmet: dict[str, str] = {}
+    while True:
+        chosen = {key for key in keys if key not in unmet}
+        found = {key: _unmet_condition(by_key.get(key) or {}, latest, chosen) for key in chosen}
+        more = {key: other for key, other in found.items() if other is not None}
+        if not more:
+            return unmet
+        unmet |= more
+
+
+def _unmet_condition(
+    definition: Mapping[str, Any], latest: Mapping[str, Mapping[str, Any]], chosen: Collection[str]
+) -> str | None:
+    """Return the task because of which ``run_if`` of a task is not met; None if it may be met."""
+    from airflow_jobs_provider.api.states import RunState, RunStatus
+
+    before = [str(one["task_key"]) for one in definition.get("depends_on") or ()]
+    statuses = {
+        key: RunState.from_run(latest[key]).status
+        for key in before
+        if key in latest and key not in chosen
+    }
+    bad = (RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.CANCELED)
+    failed = [key for key, status in statuses.items() if status in bad]
+    run_if = definition.get("run_if") or "ALL_SUCCESS"
+    if run_if in ("ALL_SUCCESS", "NONE_FAILED"):
+        return next(iter(failed), None)
+    if run_if == "AT_LEAST_ONE_SUCCESS" and failed and len(failed) == len(before):
+        return failed[0]
+    return None

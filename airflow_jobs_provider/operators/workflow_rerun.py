@@ -7,19 +7,26 @@ group that are to run again, see :meth:`WorkflowRerunOperator._tasks_to_rerun`.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.airflow_compat.workflow_records import (
+    UNKNOWN_ATTEMPT,
     TaskRecord,
     WorkflowRecords,
     is_unfinished,
 )
+from airflow_jobs_provider.operators.execution_state import KillState
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
-from airflow_jobs_provider.operators.workflow_next_step import Rerun, runs_again_too
+from airflow_jobs_provider.operators.workflow_next_step import (
+    Rerun,
+    runs_again_too,
+    unmet_conditions,
+)
 from airflow_jobs_provider.xcom import RETURN_VALUE_KEY
 
 if TYPE_CHECKING:
@@ -113,50 +120,65 @@ class WorkflowRerunOperator(LaunchRunOperator):
 
     # -- running again -------------------------------------------------------------------------
 
-    def _rerun(self, context: Context, run: Run, latest: int) -> str | None:
+    def _rerun(self, context: Context, latest: int) -> str | None:
         """Repair the run, unless it was repaired meanwhile; return why it cannot be repaired.
 
         :param context: the task's context.
-        :param run: the group's run.
         :param latest: the task's latest run.
         """
-        from airflow_jobs_provider.api.errors import BadRequestError
+        from airflow_jobs_provider.api.errors import BadRequestError, JobsAPIError
         from airflow_jobs_provider.api.workflows.outputs import latest_attempts
-        from airflow_jobs_provider.api.workflows.repair import repair_tasks
+        from airflow_jobs_provider.api.workflows.repair import RunNotRepairableError, repair_tasks
 
-        reason = self._why_not_repairable(context, run)
-        if reason is not None:
-            return reason
+        group = self.workflow_group()
+        assert group is not None
+        settings, digest = group.launch_task.definition(context)
+        if group.launch_task.recorded_digest(context) != digest:
+            return "the group's definition has changed since the run was launched"
         steps = repair_tasks(
             self._workflow_run_id,
             self.databricks_task_key,
             after=latest,
-            choose=self._tasks_to_rerun,
+            choose=lambda run: self._tasks_to_rerun(run, settings["tasks"]),
+            settings=settings,
             polling_period_seconds=self.polling_period_seconds,
         )
         try:
             repaired = self._run_workflow(steps, stop_after_any_kill=True)
+            rerun = latest_attempts(repaired).get(self.databricks_task_key) or {}
+            if rerun.get("run_id") not in (None, latest):
+                self._own_task_run_id = int(rerun["run_id"])
+                # From here on a kill cancels it. It may have come just before.
+                self._state.run.answered(self._own_task_run_id)
+            self._end_if_killed(after_any_kill=True)
         except BadRequestError as error:
             return f"the service refuses the repair: {error}"
-        except AirflowException:
+        except RunNotRepairableError as error:
+            return str(error)
+        except JobsAPIError:
+            raise
+        except BaseException:
+            # A kill, or the end of execution_timeout. Airflow's exceptions for them differ.
             self._cancel_rerun_after_kill(latest)
             raise
-        rerun = latest_attempts(repaired).get(self.databricks_task_key) or {}
-        if rerun.get("run_id") not in (None, latest):
-            self._own_task_run_id = int(rerun["run_id"])
         return None
 
     def _cancel_rerun_after_kill(self, latest: int) -> None:
         """Cancel the task's new run: the kill came when the repair may have been sent already."""
         from airflow_jobs_provider.api.errors import JobsAPIError
         from airflow_jobs_provider.api.versions import LATEST_API_VERSION
+        from airflow_jobs_provider.api.workflows.base import run_workflow
         from airflow_jobs_provider.api.workflows.follow import whole_run
         from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 
+        if self._state.kill is KillState.LEFT_TO_RETRY or self._state.run.is_canceled:
+            return
+        steps = whole_run(self._workflow_run_id, api_version=LATEST_API_VERSION)
         try:
             # A client of its own: the kill may have interrupted the other one.
             with self.hook.client.clone() as client:
-                run = client.run(whole_run(self._workflow_run_id, api_version=LATEST_API_VERSION))
+                send = partial(client.send, retries=self._retries_after_kill())
+                run = run_workflow(steps, send=send, wait=client.sleep)
         except JobsAPIError as error:
             self.log.error("Run %s cannot be read: %s", self._workflow_run_id, error)
             return
@@ -165,67 +187,63 @@ class WorkflowRerunOperator(LaunchRunOperator):
             self._state.run.answered(int(rerun["run_id"]))
             self._decide_on_kill()
 
-    def _tasks_to_rerun(self, run: Run) -> list[str]:
+    def _tasks_to_rerun(self, run: Run, definitions: Sequence[Mapping[str, Any]]) -> list[str]:
         """Return the keys of all tasks of the group that are to run again, this one included.
 
         :param run: the group's run.
+        :param definitions: the tasks as the job defines them.
+        :raises RunNotRepairableError: a repair could not run this task.
         """
         from airflow_jobs_provider.api.workflows.outputs import latest_attempts
+        from airflow_jobs_provider.api.workflows.repair import RunNotRepairableError
 
-        group, records = self.workflow_group(), self._records()
-        assert group is not None
-        latest = latest_attempts(run)
-        chosen, asked = [self.databricks_task_key], list[WorkflowRerunOperator]()
-        members = {task.task_id: task for task in group.members() if task.task_id != self.task_id}
-        undecided, deadline = set(members), time.monotonic() + SETTLE_SECONDS
-        while undecided:
-            states = records.states(sorted(undecided))
-            for task_id in sorted(undecided):
-                member = members[task_id]
-                rerun = Rerun.NO
-                if task_id in states and is_unfinished(states[task_id]):
-                    task = latest.get(member.databricks_task_key)
-                    rerun = runs_again_too(states[task_id], task, records.read(task_id))
-                if rerun is Rerun.YES:
-                    asked.append(member)
-                if rerun is not Rerun.UNDECIDED:
-                    undecided.discard(task_id)
-            if undecided and time.monotonic() > deadline:
-                break
-            if undecided:
-                self._end_if_killed(after_any_kill=True)
-                self.hook.client.sleep(1.0)
-        chosen += [member.databricks_task_key for member in asked]
+        latest, own = latest_attempts(run), self.databricks_task_key
+        keys = {own: self.task_id, **self._others_to_rerun(latest)}
+        unmet = unmet_conditions(keys, definitions, latest)
+        if own in unmet:
+            raise RunNotRepairableError(
+                f"the task {unmet[own]!r} before it has not succeeded in Databricks, though it "
+                "counts as successful in Airflow"
+            )
+        chosen = [key for key in keys if key not in unmet]
         self.log.info(
             "Repairing run %s: these tasks run again: %s",
             self._workflow_run_id,
-            ", ".join([self.task_id, *(member.task_id for member in asked)]),
+            ", ".join(keys[key] for key in chosen),
         )
         return chosen
 
-    def _why_not_repairable(self, context: Context, run: Run) -> str | None:
-        """Return why the run must not be repaired; None if it may be.
+    def _others_to_rerun(self, latest: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+        """Return the other tasks of the group that are to run again, task ids by task key.
 
-        A repair uses the job's settings of now. They must be those that the run was launched with,
-        and those that the group has now.
+        :param latest: the latest runs of the run's tasks, by task key.
         """
-        from airflow_jobs_provider.api.errors import NotFoundError
-        from airflow_jobs_provider.api.workflows.job_definitions import (
-            has_settings,
-            is_defined_as,
-            whole_job,
-        )
-
-        group = self.workflow_group()
+        group, records = self.workflow_group(), self._records()
         assert group is not None
-        launched_with = group.launch_task.recorded_digest(context)
-        settings, digest = group.launch_task.definition(context)
-        if launched_with != digest:
-            return "the group's definition has changed since the run was launched"
-        try:
-            job = self._run_workflow(whole_job(int(run["job_id"])))
-        except NotFoundError:
-            return f"job {run['job_id']} does not exist any more"
-        if not is_defined_as(job, digest) or not has_settings(job, settings):
-            return f"job {run['job_id']} was changed since the run was launched"
-        return None
+        chosen: dict[str, str] = {}
+        members = {task.task_id: task for task in group.members() if task.task_id != self.task_id}
+        undecided, deadline = set(members), time.monotonic() + SETTLE_SECONDS
+        while undecided:
+            has_waited = time.monotonic() > deadline
+            states = records.states(sorted(undecided))
+            for task_id in sorted(undecided):
+                member, state = members[task_id], states.get(task_id)
+                rerun = Rerun.NO
+                if task_id in states and is_unfinished(state):
+                    task = latest.get(member.databricks_task_key) or {}
+                    record, later = records.read(task_id), UNKNOWN_ATTEMPT
+                    if record.reported is not None and record.reported == task.get("run_id"):
+                        later = records.later_attempt(
+                            task_id, record, pushes_xcoms=member.do_xcom_push
+                        )
+                    rerun = runs_again_too(
+                        state, task or None, record, later, has_waited=has_waited
+                    )
+                if rerun is Rerun.YES:
+                    chosen[member.databricks_task_key] = task_id
+                if rerun is not Rerun.UNDECIDED:
+                    undecided.discard(task_id)
+            if undecided:
+                self._end_if_killed(after_any_kill=True)
+                self.hook.client.sleep(1.0)
+        return chosen

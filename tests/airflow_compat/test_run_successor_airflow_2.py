@@ -17,13 +17,16 @@ from airflow import models, settings
 from airflow.models.taskinstance import TaskInstance
 from sqlalchemy.orm import scoped_session, sessionmaker
 
-from airflow_jobs_provider.airflow_compat.lines import airflow_version
+from airflow_jobs_provider.airflow_compat.lines import airflow_line, airflow_version
+from airflow_jobs_provider.airflow_compat.lines.base import LaterAttempt
 from airflow_jobs_provider.airflow_compat.run_successor import Successor, find_successor
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.airflow_compat.task_state import DELETED, task_state
 
 if airflow_version() >= (3, 0):
     pytest.skip("Airflow 3 asks its API", allow_module_level=True)
+
+RECORDED: dict[str, Any] = {"reported": 7, "clear_number": None, "pushes_xcoms": False}
 
 FIRST = TaskAttempt(
     dag_id="sales",
@@ -177,3 +180,28 @@ def test_the_attempt_is_read_from_the_context() -> None:
     assert TaskAttempt.from_context(context) == told
     context["test_mode"] = True
     assert TaskAttempt.from_context(context) == dataclasses.replace(told, is_test=True)
+
+
+@pytest.mark.parametrize(
+    ("try_number", "max_tries", "expected"),
+    [
+        (1, 2, LaterAttempt(has_begun=False, was_cleared=False)),
+        (2, 2, LaterAttempt(has_begun=True, was_cleared=False)),
+        (2, 3, LaterAttempt(has_begun=True, was_cleared=True)),
+        (1, 3, LaterAttempt(has_begun=False, was_cleared=True)),
+    ],
+)
+def test_a_later_attempt_of_another_task(
+    try_number: int, max_tries: int, expected: LaterAttempt, found: Found
+) -> None:
+    """The row of the other task has the numbers of its latest attempt."""
+    found("running", try_number, max_tries)
+    other = dataclasses.replace(FIRST, task_id="another")
+    later = airflow_line().later_attempt(other, "etl", try_number=1, max_tries=2, **RECORDED)
+    assert later == expected
+
+
+def test_a_later_attempt_of_a_task_that_is_gone(found: Found) -> None:
+    """Nothing is known of it."""
+    later = airflow_line().later_attempt(FIRST, "gone", try_number=1, max_tries=2, **RECORDED)
+    assert later == LaterAttempt(has_begun=False, was_cleared=False)

@@ -6,6 +6,10 @@ tests/end_to_end/test_workflow_clear.py.
 
 from __future__ import annotations
 
+import itertools
+import os
+import signal
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,13 +18,21 @@ from airflow.providers.common.compat.sdk import (
     DAG,
     AirflowException,
     AirflowSkipException,
+    AirflowTaskTimeout,
     TaskDeferred,
 )
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
-from airflow_jobs_provider.airflow_compat.workflow_records import KEY_PREFIX
+from airflow_jobs_provider.airflow_compat.run_successor import Successor
+from airflow_jobs_provider.airflow_compat.workflow_records import (
+    KEY_PREFIX,
+    UNKNOWN_ATTEMPT,
+    LaterAttempt,
+)
+from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.api.workflows.job_definitions import definition_digest
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
+from airflow_jobs_provider.operators import cancel_on_kill, workflow_rerun
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
 from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
 from airflow_jobs_provider.operators.workflow_launch import DEFINITION_KEY, WAS_CLEARED_KEY
@@ -37,7 +49,9 @@ REPAIRED = answer({"repair_id": 5})
 class Airflow:
     """States and XComs of a DAG run, and one attempt of the task ``etl.a``."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> None:
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, *, chained: bool = False, **arguments: Any
+    ) -> None:
         with (
             DAG("sales", schedule=None),
             DatabricksWorkflowTaskGroup(
@@ -46,7 +60,7 @@ class Airflow:
             ) as self.group,
         ):
             for key in KEYS:
-                DatabricksNotebookOperator(
+                made = DatabricksNotebookOperator(
                     task_id=key,
                     notebook_path=f"/{key}",
                     databricks_task_key=key,
@@ -54,6 +68,8 @@ class Airflow:
                     polling_period_seconds=0.01,
                     **arguments,
                 )
+                if chained and key == "b":
+                    self.group.children["etl.a"] >> made
         self.states: dict[str, str | None] = {f"etl.{key}": "success" for key in KEYS}
         self.xcoms: dict[tuple[str, str], Any] = {
             ("etl.launch", "return_value"): {
@@ -72,6 +88,13 @@ class Airflow:
             "write_xcom",
             lambda _attempt, task_id, key, value: self.xcoms.update({(task_id, key): value}),
         )
+        #: What Airflow tells of attempts after those that have recorded something.
+        self.later = {f"etl.{key}": UNKNOWN_ATTEMPT for key in KEYS}
+        monkeypatch.setattr(
+            line, "later_attempt", lambda _attempt, task_id, **_: self.later[task_id]
+        )
+        # Tasks that tell nothing are not waited for; a test that wants it sets another time.
+        monkeypatch.setattr(workflow_rerun, "SETTLE_SECONDS", 0.0)
         self.settings, digest = self.group.launch_task.definition({})
         self.xcoms["etl.launch", DEFINITION_KEY] = digest
 
@@ -87,9 +110,11 @@ class Airflow:
         found: dict[str, Any] = self.xcoms["etl.launch", f"{KEY_PREFIX}etl.{key}"]
         return found
 
-    def execute(self, try_number: int = 1, max_tries: int = 0, *, resume: Any = None) -> Any:
-        """Execute an attempt of ``etl.a``, or resume it after it has deferred."""
-        operator = self.group.members()[0]
+    def execute(
+        self, try_number: int = 1, max_tries: int = 0, *, resume: Any = None, key: str = "a"
+    ) -> Any:
+        """Execute an attempt of a task of the group, or resume it after it has deferred."""
+        operator = self.group.members()[KEYS.index(key)]
         context = self._context(operator, try_number, max_tries)
         if resume is not None:
             deferred, event = resume
@@ -122,6 +147,22 @@ class Airflow:
     def job(self) -> Step:
         """Answer the job, as the group defines it."""
         return answer(self._job)
+
+    @property
+    def changed_job(self) -> Step:
+        """Answer the job after somebody has changed it."""
+        settings = {**self._job["settings"], "tasks": []}
+        return answer({"job_id": 3, "settings": settings})
+
+    def defined(self, key: str, path: str | None = None) -> dict[str, Any]:
+        """Return a task as the job defines it, or with another notebook."""
+        (found,) = [one for one in self.settings["tasks"] if one["task_key"] == key]
+        return {**found, "notebook_task": {"notebook_path": path}} if path else found
+
+    def repair(self, *, repairs: int = 0) -> list[Step]:
+        """Answer what a repair reads and sends, after the first read of the run."""
+        ended = whole("TERMINATED", *FAILED, repairs=repairs)
+        return [ended, self.job, REPAIRED, whole("RUNNING", *RERUN, repairs=repairs + 1), self.job]
 
     @property
     def jobs(self) -> Step:
@@ -178,10 +219,7 @@ def test_tasks_that_are_cleared_together_are_one_repair(
     """The first one that starts repairs the run for both, and reports its own new run."""
     server.will(
         whole("TERMINATED", *FAILED),
-        cleared.job,
-        whole("TERMINATED", *FAILED),
-        REPAIRED,
-        whole("RUNNING", *RERUN, repairs=1),
+        *cleared.repair(),
         whole("RUNNING", *RERUN, repairs=1),
         whole("RUNNING", *DONE, repairs=1),
         OUTPUT,
@@ -205,8 +243,8 @@ def test_another_task_was_faster(cleared: Airflow, server: ScriptedServer) -> No
     refused = {"error_code": "INVALID_STATE", "message": "Run 7 is active."}
     server.will(
         whole("TERMINATED", *FAILED),
-        cleared.job,
         whole("TERMINATED", *FAILED),
+        cleared.job,
         answer(refused, 400),
         whole("RUNNING", *RERUN, repairs=1),
         whole("RUNNING", *RERUN, repairs=1),
@@ -222,10 +260,7 @@ def test_the_next_repair_names_the_latest(cleared: Airflow, server: ScriptedServ
     cleared.states["etl.b"] = "success"
     server.will(
         whole("TERMINATED", *FAILED, repairs=2),
-        cleared.job,
-        whole("TERMINATED", *FAILED, repairs=2),
-        REPAIRED,
-        whole("RUNNING", *RERUN),
+        *cleared.repair(repairs=2),
         whole("RUNNING", *DONE),
         whole("RUNNING", *DONE),
         OUTPUT,
@@ -257,15 +292,219 @@ def test_which_other_task_runs_again(
     cleared.record("b", **record)
     server.will(
         whole("TERMINATED", *FAILED),
-        cleared.job,
-        whole("TERMINATED", *FAILED),
-        REPAIRED,
-        *[whole("RUNNING", *DONE)] * 3,
+        *cleared.repair(),
+        *[whole("RUNNING", *DONE)] * 2,
         OUTPUT,
     )
     cleared.execute(2, 1)
     (repair,) = sent(server, "runs/repair")
     assert repair["rerun_tasks"] == (["a", "b"] if is_included else ["a"])
+
+
+def changing(airflow: Airflow, change: Callable[[], object]) -> None:
+    """Let something change in Airflow while the task waits for others to tell."""
+    states, asked = airflow.states, itertools.count()
+
+    def answer_states(ids: list[str]) -> dict[str, str | None]:
+        if next(asked) == 1:
+            change()
+        return {task_id: states[task_id] for task_id in ids}
+
+    airflow._states = answer_states  # type: ignore[method-assign]
+
+
+@pytest.mark.parametrize(
+    ("before", "later", "after", "is_included"),
+    [
+        # The process of its next attempt has died before it recorded anything.
+        pytest.param({"reported": 101}, LaterAttempt(True, False), None, True, id="restarted"),
+        # It has failed, and its process ends; then Airflow retries it, or not.
+        pytest.param({"reported": 101}, UNKNOWN_ATTEMPT, "up_for_retry", True, id="retried"),
+        pytest.param({"reported": 101}, UNKNOWN_ATTEMPT, "failed", False, id="failed"),
+        # It has not reported its failure yet.
+        pytest.param({}, UNKNOWN_ATTEMPT, "up_for_retry", True, id="reports, and is retried"),
+        pytest.param({}, UNKNOWN_ATTEMPT, "failed", False, id="reports, and has failed"),
+    ],
+)
+def test_another_task_that_is_running_is_waited_for(
+    before: dict[str, Any],
+    later: LaterAttempt,
+    after: str | None,
+    is_included: bool,
+    cleared: Airflow,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One repair is made for both, where Airflow runs both again."""
+    monkeypatch.setattr(workflow_rerun, "SETTLE_SECONDS", 60.0)
+    cleared.states["etl.b"] = "running"
+    cleared.record("b", **before)
+    cleared.later["etl.b"] = later
+
+    def change() -> None:
+        cleared.states["etl.b"] = after
+        cleared.record("b", reported=101)
+
+    changing(cleared, change)
+    server.will(
+        whole("TERMINATED", *FAILED), *cleared.repair(), *[whole("RUNNING", *DONE)] * 2, OUTPUT
+    )
+    with no_waiting():
+        cleared.execute(2, 1)
+    (repair,) = sent(server, "runs/repair")
+    assert repair["rerun_tasks"] == (["a", "b"] if is_included else ["a"])
+
+
+def test_a_job_that_changes_while_the_others_are_asked(
+    cleared: Airflow, server: ScriptedServer, logged: Any
+) -> None:
+    """It is read right before the repair, which is not made."""
+    ask = cleared._states
+
+    def answer_states(ids: list[str]) -> dict[str, str | None]:
+        assert sent(server, "jobs/get") == []
+        return ask(ids)
+
+    cleared._states = answer_states  # type: ignore[method-assign]
+    ended = whole("TERMINATED", *FAILED)
+    alone = [answer({"run_id": 9}), answer({**run("TERMINATED", "SUCCESS"), "run_id": 9}), OUTPUT]
+    server.will(ended, ended, cleared.changed_job, *alone)
+    assert cleared.execute(2, 1) == "42"
+    assert sent(server, "runs/repair") == []
+    assert "job 3 was changed" in logged()
+
+
+@pytest.mark.parametrize("runs_other", [True, False])
+def test_a_job_that_changes_while_the_run_is_repaired(
+    runs_other: bool, cleared: Airflow, server: ScriptedServer
+) -> None:
+    """The repair is canceled where the tasks are others, and the task runs alone."""
+    ended = whole("TERMINATED", *FAILED)
+    again = [
+        {**one, **cleared.defined(one["task_key"], "/other" if runs_other else None)}
+        for one in RERUN
+    ]
+    server.will(ended, ended, cleared.job, REPAIRED, whole("RUNNING", *again, repairs=1))
+    server.will(cleared.changed_job)
+    if runs_other:
+        ended_alone = answer({**run("TERMINATED", "SUCCESS"), "run_id": 9})
+        server.will(answer({}), answer({"run_id": 9}), ended_alone, OUTPUT)
+    else:
+        server.will(*[whole("RUNNING", *DONE, repairs=1)] * 2, OUTPUT)
+    assert cleared.execute(2, 1) == "42"
+    assert sent(server, "runs/cancel") == ([{"run_id": 7}] if runs_other else [])
+    assert len(sent(server, "runs/submit")) == int(runs_other)
+
+
+@pytest.mark.parametrize(
+    ("rule", "result_of_a", "is_alone"),
+    [
+        ("all_success", "FAILED", True),
+        ("none_failed", "CANCELED", True),
+        ("one_success", "TIMEDOUT", True),
+        ("all_done", "FAILED", False),
+        ("all_success", "SUCCESS", False),
+    ],
+)
+def test_a_task_before_it_that_was_marked_successful(
+    rule: str,
+    result_of_a: str,
+    is_alone: bool,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    context: Any,
+    logged: Any,
+) -> None:
+    """Databricks would not run the task after it, since that one has failed there."""
+    airflow = Airflow(monkeypatch, trigger_rule=rule, chained=True)
+    airflow.states["etl.b"] = "running"
+    airflow.record("a", reported=100)
+    before = (
+        task("a", 100, "TERMINATED", result_of_a),
+        task("b", 101, "TERMINATED", "UPSTREAM_FAILED"),
+    )
+    again = (*before, task("b", 201, "TERMINATED", "SUCCESS"))
+    ended, repaired = whole("TERMINATED", *before), whole("TERMINATED", *again, repairs=1)
+    server.will(ended, ended)
+    if is_alone:
+        ended_alone = answer({**run("TERMINATED", "SUCCESS"), "run_id": 9})
+        server.will(answer({"run_id": 9}), ended_alone, OUTPUT)
+    else:
+        server.will(airflow.job, REPAIRED, repaired, airflow.job, repaired, repaired, OUTPUT)
+    assert airflow.execute(1, 0, key="b") == "42"
+    assert len(sent(server, "runs/repair")) == int(not is_alone)
+    assert ("the task 'a' before it has not succeeded in Databricks" in logged()) is is_alone
+
+
+def test_a_repair_leaves_out_what_it_could_not_run(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """A task behind one that was marked successful would not run again."""
+    airflow = Airflow(monkeypatch, chained=True)
+    airflow.states |= {"etl.a": "success", "etl.b": None, "etl.c": "running"}
+    airflow.record("a", reported=100)
+    airflow.record("c", reported=102)
+    before = (FAILED[0], task("b", 101, "TERMINATED", "UPSTREAM_FAILED"))
+    before = (*before, task("c", 102, "TERMINATED", "FAILED"))
+    again = whole("TERMINATED", *before, task("c", 202, "TERMINATED", "SUCCESS"), repairs=1)
+    ended = whole("TERMINATED", *before)
+    server.will(ended, ended, airflow.job, REPAIRED, again, airflow.job, again, again, OUTPUT)
+    assert airflow.execute(2, 1, key="c") == "42"
+    (repair,) = sent(server, "runs/repair")
+    assert repair["rerun_tasks"] == ["c"]
+
+
+class TerminatedError(BaseException):
+    """What Airflow 2.11 raises in a task's process at SIGTERM: AirflowTaskTerminated."""
+
+
+@pytest.mark.parametrize("kind", [TerminatedError, AirflowTaskTimeout])
+def test_a_process_that_is_told_to_end_while_it_repairs(
+    kind: type[BaseException],
+    cleared: Airflow,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The task's new run is canceled, also where the response to the repair never comes."""
+    monkeypatch.setattr(cancel_on_kill, "find_successor", lambda _attempt: Successor.NONE)
+    operator = cleared.group.members()[0]
+
+    def tell(*_: object) -> None:
+        if kind is TerminatedError:  # At the end of execution_timeout Airflow 3 calls it later.
+            operator.on_kill()
+        raise kind
+
+    def repair_and_tell(connection: Any) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        REPAIRED(connection)
+
+    ended, again = whole("TERMINATED", *FAILED), whole("RUNNING", *RERUN, repairs=1)
+    server.will(ended, ended, cleared.job, repair_and_tell, again, answer({}))
+    handler = signal.signal(signal.SIGUSR1, tell)
+    try:
+        with pytest.raises(kind):
+            cleared.execute(2, 1)
+    finally:
+        signal.signal(signal.SIGUSR1, handler)
+    assert sent(server, "runs/cancel") == [{"run_id": 200}]
+
+
+def test_a_kill_right_after_the_repair(
+    cleared: Airflow, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow 3 lets the process go on; it cancels the task's new run, and ends."""
+    monkeypatch.setattr(cancel_on_kill, "find_successor", lambda _attempt: Successor.NONE)
+    operator, again = cleared.group.members()[0], whole("RUNNING", *RERUN, repairs=1)
+
+    def job_and_kill(connection: Any) -> None:
+        operator.on_kill()
+        cleared.job(connection)
+
+    ended = whole("TERMINATED", *FAILED)
+    server.will(ended, ended, cleared.job, REPAIRED, again, job_and_kill, again, answer({}))
+    with pytest.raises(AirflowException, match="the task was killed"):
+        cleared.execute(2, 1)
+    assert sent(server, "runs/cancel") == [{"run_id": 200}]
 
 
 def test_a_retry_waits_for_the_end_of_the_run(
@@ -297,7 +536,7 @@ def test_a_retry_runs_the_task_again_after_the_end_of_the_run(
     if is_dag_test:
         deferred.value.kwargs = {}
     ended, rerun = whole("TERMINATED", *FAILED), whole("RUNNING", *RERUN, repairs=1)
-    server.will(ended, airflow.job, ended, REPAIRED, rerun, rerun)
+    server.will(ended, *airflow.repair(), rerun)
     event = {"run": {**run("TERMINATED", "FAILED"), "run_id": 7}}
     with pytest.raises(TaskDeferred) as again:
         airflow.execute(2, 1, resume=(deferred.value, event))
@@ -308,7 +547,7 @@ def test_a_retry_runs_the_task_again_after_the_end_of_the_run(
 def change_of_the_job(airflow: Airflow) -> list[Step]:
     """Answer a job that somebody has changed."""
     airflow.settings["tasks"][0]["notebook_task"]["notebook_path"] = "/other"
-    return [airflow.job]
+    return [whole("TERMINATED", *FAILED), airflow.job]
 
 
 def change_of_the_group(airflow: Airflow) -> list[Step]:
@@ -321,7 +560,7 @@ def refusal(airflow: Airflow) -> list[Step]:
     """Refuse the repair, with the run as it was."""
     error = {"error_code": "INVALID_PARAMETER_VALUE", "message": "The run is too old."}
     before = whole("TERMINATED", *FAILED)
-    return [airflow.job, before, answer(error, 400), before]
+    return [before, airflow.job, answer(error, 400), before]
 
 
 @pytest.mark.parametrize(
@@ -476,10 +715,8 @@ def test_an_attempt_that_never_started(
     cleared.states["etl.b"] = "failed"
     server.will(
         whole("TERMINATED", *FAILED),
-        cleared.job,
-        whole("TERMINATED", *FAILED),
-        REPAIRED,
-        *[whole("RUNNING", *DONE)] * 3,
+        *cleared.repair(),
+        *[whole("RUNNING", *DONE)] * 2,
         OUTPUT,
     )
     assert cleared.execute(3 if record else 2, max_tries) == "42"

@@ -7,12 +7,17 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
-from airflow_jobs_provider.airflow_compat.workflow_records import TaskRecord
+from airflow_jobs_provider.airflow_compat.workflow_records import (
+    UNKNOWN_ATTEMPT,
+    LaterAttempt,
+    TaskRecord,
+)
 from airflow_jobs_provider.operators.workflow_next_step import (
     NextStep,
     Rerun,
     next_step,
     runs_again_too,
+    unmet_conditions,
 )
 from tests.helpers.responses import run
 
@@ -141,12 +146,6 @@ def test_a_run_that_the_attempt_has_started_itself_is_reported() -> None:
         ("running", {"reported": 7, "wants_rerun_of": 7}, Rerun.YES),
         # It has run in Databricks, and Airflow has not executed it yet.
         ("scheduled", {}, Rerun.NO),
-        # It follows its first run, or one that another repair has started.
-        ("running", {}, Rerun.NO),
-        ("running", {"reported": 6}, Rerun.NO),
-        ("deferred", {"reported": 6, "wants_rerun_of": 6}, Rerun.NO),
-        # It has ended, or has been started again and has not recorded it yet.
-        ("running", {"reported": 7}, Rerun.UNDECIDED),
         ("success", {"reported": 7}, Rerun.NO),
         ("failed", {"reported": 7}, Rerun.NO),
         ("upstream_failed", {"reported": 7}, Rerun.NO),
@@ -162,6 +161,49 @@ def test_which_other_task_runs_again(
     assert runs_again_too(state, task, TaskRecord(**record)) is rerun
 
 
+RESTARTED, RESTARTED_BY_CLEAR = LaterAttempt(True, False), LaterAttempt(True, True)
+CLEARED_SINCE = LaterAttempt(False, True)
+
+
+@pytest.mark.parametrize(
+    ("state", "result", "reported", "later", "rerun", "at_last"),
+    [
+        # It is about to end, or has been started again and has not recorded it yet.
+        ("running", "FAILED", 7, UNKNOWN_ATTEMPT, Rerun.UNDECIDED, Rerun.YES),
+        ("running", "SUCCESS", 7, UNKNOWN_ATTEMPT, Rerun.UNDECIDED, Rerun.NO),
+        ("running", "SUCCESS", 7, CLEARED_SINCE, Rerun.UNDECIDED, Rerun.NO),
+        ("deferred", "FAILED", 7, UNKNOWN_ATTEMPT, Rerun.UNDECIDED, Rerun.NO),
+        # It has been started again. A success may be the one that an attempt could not tell.
+        ("running", "FAILED", 7, RESTARTED, Rerun.YES, Rerun.YES),
+        ("running", "CANCELED", 7, RESTARTED, Rerun.YES, Rerun.YES),
+        ("running", "SUCCESS", 7, RESTARTED, Rerun.UNDECIDED, Rerun.NO),
+        ("running", "SUCCESS", 7, RESTARTED_BY_CLEAR, Rerun.YES, Rerun.YES),
+        ("up_for_retry", "SUCCESS", 7, UNKNOWN_ATTEMPT, Rerun.NO, Rerun.NO),
+        ("up_for_retry", "SUCCESS", 7, CLEARED_SINCE, Rerun.YES, Rerun.YES),
+        ("up_for_retry", "FAILED", 7, UNKNOWN_ATTEMPT, Rerun.YES, Rerun.YES),
+        # It is about to report its first run, or one that another repair has started.
+        ("running", "FAILED", None, UNKNOWN_ATTEMPT, Rerun.UNDECIDED, Rerun.NO),
+        ("deferred", "TIMEDOUT", 6, UNKNOWN_ATTEMPT, Rerun.UNDECIDED, Rerun.NO),
+        ("deferred", "SUCCESS", 6, UNKNOWN_ATTEMPT, Rerun.NO, Rerun.NO),
+        ("running", "EXCLUDED", None, UNKNOWN_ATTEMPT, Rerun.NO, Rerun.NO),
+        # It is about to record that it did not run, and is to.
+        ("running", "UPSTREAM_FAILED", None, UNKNOWN_ATTEMPT, Rerun.UNDECIDED, Rerun.NO),
+    ],
+)
+def test_another_task_that_is_executed_runs_again(
+    state: str,
+    result: str,
+    reported: int | None,
+    later: LaterAttempt,
+    rerun: Rerun,
+    at_last: Rerun,
+) -> None:
+    """If that is known, or once it has had time to tell."""
+    task, record = run("TERMINATED", result), TaskRecord(reported=reported)
+    assert runs_again_too(state, task, record, later) is rerun
+    assert runs_again_too(state, task, record, later, has_waited=True) is at_last
+
+
 def test_a_task_that_did_not_run_because_of_others_runs_again() -> None:
     """Nobody has reported it: Airflow has not executed it either."""
     for result in ("UPSTREAM_FAILED", "UPSTREAM_CANCELED"):
@@ -172,3 +214,43 @@ def test_a_task_that_did_not_run_because_of_others_runs_again() -> None:
 def test_a_task_that_the_run_does_not_have_does_not_run_again() -> None:
     """Such as one that the DAG file has had since the launch."""
     assert runs_again_too(None, None, REPORTED) is Rerun.NO
+
+
+@pytest.mark.parametrize(
+    ("run_if", "results", "chosen", "unmet"),
+    [
+        (None, "SF", "x", "b"),
+        (None, "SS", "x", None),
+        # The task before runs again, too.
+        (None, "SF", "xb", None),
+        ("NONE_FAILED", "SF", "x", "b"),
+        ("NONE_FAILED", "SE", "x", None),
+        ("AT_LEAST_ONE_SUCCESS", "SF", "x", None),
+        ("AT_LEAST_ONE_SUCCESS", "FF", "x", "a"),
+        ("AT_LEAST_ONE_SUCCESS", "FF", "xb", None),
+        ("ALL_DONE", "FF", "x", None),
+        ("AT_LEAST_ONE_FAILED", "SF", "x", None),
+        ("ALL_FAILED", "FF", "x", None),
+    ],
+)
+def test_what_a_repair_could_not_run(
+    run_if: str | None, results: str, chosen: str, unmet: str | None
+) -> None:
+    """A task whose condition is not met by the latest runs of the tasks before it."""
+    names = {"S": "SUCCESS", "F": "FAILED", "E": "EXCLUDED"}
+    latest = {key: run("TERMINATED", names[one]) for key, one in zip("ab", results, strict=True)}
+    before = [{"task_key": "a"}, {"task_key": "b"}]
+    definition = {"task_key": "x", "depends_on": before, **({"run_if": run_if} if run_if else {})}
+    others = [{"task_key": "a"}, {"task_key": "b"}]
+    found = unmet_conditions(set(chosen), [definition, *others], latest)
+    assert found == ({} if unmet is None else {"x": unmet})
+
+
+def test_what_a_repair_could_not_run_behind_another_such_task() -> None:
+    """The whole chain is left out."""
+    definitions = [
+        {"task_key": key, "depends_on": [{"task_key": before}] if before else []}
+        for key, before in (("a", ""), ("b", "a"), ("c", "b"), ("d", ""))
+    ]
+    latest = {key: run("TERMINATED", "UPSTREAM_FAILED") for key in "abcd"}
+    assert unmet_conditions({"b", "c", "d"}, definitions, latest) == {"b": "a", "c": "b"}

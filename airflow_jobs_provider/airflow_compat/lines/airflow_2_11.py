@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from airflow_jobs_provider.airflow_compat.lines.base import (
     RUNNING,
     AirflowLine,
     DeferredTask,
+    LaterAttempt,
     Successor,
     successor_after_failure,
 )
@@ -70,6 +72,25 @@ class Airflow211(AirflowLine):
                 TaskInstance.task_id.in_(task_ids),
             )
             return dict(rows)
+
+    def later_attempt(
+        self,
+        attempt: TaskAttempt,
+        task_id: str,
+        *,
+        reported: int | None,  # noqa: ARG002
+        try_number: int,
+        max_tries: int | None,
+        clear_number: int | None,  # noqa: ARG002
+        pushes_xcoms: bool,  # noqa: ARG002
+    ) -> LaterAttempt:
+        """Compare the numbers in the task instance's row."""
+        row = _row(replace(attempt, task_id=task_id))
+        if row is None:
+            return LaterAttempt(has_begun=False, was_cleared=False)
+        return LaterAttempt(
+            has_begun=row.try_number > try_number, was_cleared=row.max_tries != max_tries
+        )
 
     def read_xcom(self, attempt: TaskAttempt, task_id: str, key: str) -> Any:
         """Read it from the database."""

@@ -20,6 +20,7 @@ from airflow_jobs_provider.airflow_compat.lines.base import (
     UP_FOR_RETRY,
     AirflowLine,
     DeferredTask,
+    LaterAttempt,
     Successor,
     is_ended_by_user,
     successor_after_failure,
@@ -143,6 +144,27 @@ class Airflow30(AirflowLine):
                 if f"{task_id}{suffix}" in answer
             }
         return states
+
+    def later_attempt(
+        self,
+        attempt: TaskAttempt,
+        task_id: str,
+        *,
+        reported: int | None,
+        try_number: int,  # noqa: ARG002
+        max_tries: int | None,  # noqa: ARG002
+        clear_number: int | None,
+        pushes_xcoms: bool,
+    ) -> LaterAttempt:
+        """Look for the XCom of the known attempt: a later one deletes it as it begins.
+
+        Airflow's API tells other tasks neither ``try_number`` nor ``max_tries``. From 3.3
+        ``clear_number`` grows with each clear, before that only in a DAG run that had ended.
+        """
+        has_begun = pushes_xcoms and self.read_xcom(attempt, task_id, RUN_ID_KEY) != reported
+        numbers = (clear_number, attempt.clear_number)
+        was_cleared = None not in numbers and clear_number != attempt.clear_number
+        return LaterAttempt(has_begun=has_begun, was_cleared=was_cleared)
 
     def read_xcom(self, attempt: TaskAttempt, task_id: str, key: str) -> Any:
         """Ask Airflow's API."""

@@ -23,6 +23,7 @@ __all__ = [
     "UP_FOR_RETRY",
     "AirflowLine",
     "DeferredTask",
+    "LaterAttempt",
     "Successor",
     "is_ended_by_user",
     "successor_after_failure",
@@ -47,6 +48,18 @@ class Successor(Enum):
     RETRY = "retry"
     #: An attempt that Airflow has begun or will begin in any case, or the trigger.
     EXISTING = "existing"
+
+
+@dataclass(frozen=True, slots=True)
+class LaterAttempt:
+    """What Airflow tells of attempts of a task after a certain one.
+
+    :ivar has_begun: whether a later attempt has begun. False where Airflow does not tell.
+    :ivar was_cleared: whether the task was cleared after that attempt, as far as Airflow tells.
+    """
+
+    has_begun: bool
+    was_cleared: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +137,28 @@ class AirflowLine(Protocol):
 
     def task_states(self, attempt: TaskAttempt, task_ids: Sequence[str]) -> dict[str, str | None]:
         """Return the states of tasks in the attempt's DAG run, at its map index, by task id."""
+
+    def later_attempt(
+        self,
+        attempt: TaskAttempt,
+        task_id: str,
+        *,
+        reported: int | None,
+        try_number: int,
+        max_tries: int | None,
+        clear_number: int | None,
+        pushes_xcoms: bool,
+    ) -> LaterAttempt:
+        """Return what is known of attempts of another task in the attempt's DAG run.
+
+        :param attempt: the attempt that asks.
+        :param task_id: the other task, at the same map index.
+        :param reported: the run that its known attempt has reported, and pushed as an XCom.
+        :param try_number: number of its known attempt.
+        :param max_tries: ``max_tries`` in that attempt.
+        :param clear_number: how often tasks of the DAG run were cleared before that attempt.
+        :param pushes_xcoms: whether it pushes XComs.
+        """
 
     def read_xcom(self, attempt: TaskAttempt, task_id: str, key: str) -> Any:
         """Return an XCom of a task in the attempt's DAG run, at its map index; None without."""

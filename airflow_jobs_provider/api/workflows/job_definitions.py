@@ -21,7 +21,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -36,6 +36,7 @@ from airflow_jobs_provider.api.errors import NotFoundError
 from airflow_jobs_provider.api.pagination import read_all_items
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
+from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.api.workflows.permissions import (
     create_with_permissions,
     reset_with_permissions,
@@ -53,6 +54,7 @@ __all__ = [
     "has_settings",
     "has_tasks",
     "is_defined_as",
+    "job_change",
     "whole_job",
 ]
 
@@ -161,14 +163,34 @@ def has_settings(job: Job, settings: Mapping[str, Any]) -> bool:
     return _contains(job.get("settings") or {}, compared)
 
 
-def has_tasks(run: Run, settings: Mapping[str, Any]) -> bool:
-    """Whether a run has the tasks of these settings.
+def has_tasks(run: Run, settings: Mapping[str, Any], keys: Collection[str] | None = None) -> bool:
+    """Whether the latest attempts of a run's tasks are as these settings say.
 
     :param run: the run, with all its tasks.
     :param settings: the job's settings.
+    :param keys: keys of the tasks to compare; default all.
     """
-    tasks = {task.get("task_key"): task for task in run.get("tasks") or ()}
-    return all(_contains(tasks.get(task["task_key"]), task) for task in settings["tasks"])
+    latest = latest_attempts(run)
+    return all(
+        _contains(latest.get(task["task_key"]), task)
+        for task in settings["tasks"]
+        if keys is None or task["task_key"] in keys
+    )
+
+
+def job_change(job_id: int, settings: Mapping[str, Any]) -> Workflow[str | None]:
+    """Return how a job differs from these settings; None if it does not.
+
+    :param job_id: the job.
+    :param settings: the settings that the job was given by :func:`ensure_job`.
+    """
+    try:
+        job = yield from whole_job(job_id)
+    except NotFoundError:
+        return f"job {job_id} does not exist any more"
+    if is_defined_as(job, definition_digest(settings)) and has_settings(job, settings):
+        return None
+    return f"job {job_id} was changed since the run was launched"
 
 
 def whole_job(job_id: int) -> Workflow[Job]:

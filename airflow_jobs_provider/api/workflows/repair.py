@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.api.endpoints import repair_run
+from airflow_jobs_provider.api.endpoints import cancel_run, repair_run
 from airflow_jobs_provider.api.errors import BadRequestError, JobsAPIError
 from airflow_jobs_provider.api.states import RunState, RunStatus
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 from airflow_jobs_provider.api.workflows.follow import read_run, whole_run
+from airflow_jobs_provider.api.workflows.job_definitions import has_tasks, job_change
 from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.api.workflows.permissions import update_with_permissions
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
 
 __all__ = [
+    "RunNotRepairableError",
     "is_repairable",
     "latest_repair_id",
     "repair_once",
@@ -120,12 +122,20 @@ def repair_once(
     return run
 
 
+class RunNotRepairableError(RuntimeError):
+    """A run must not be repaired, since other tasks would run than those that it was launched with.
+
+    The message is the reason.
+    """
+
+
 def repair_tasks(
     run_id: int,
     task_key: str,
     *,
     after: int,
     choose: Callable[[Run], Collection[str]],
+    settings: Mapping[str, Any],
     polling_period_seconds: float,
 ) -> Workflow[Run]:
     """Run a task of a run that has ended again, together with others; return the whole run.
@@ -135,12 +145,19 @@ def repair_tasks(
     refuses the others, which then find their task among those that run again, or the run active.
     Nothing is repaired if the task was run again meanwhile, or if the run is active.
 
+    The service runs the tasks with the job's settings of that moment. So the job is read right
+    before the repair and right after it. If another caller changes it between the two, and the
+    tasks run with other settings, they are canceled. A change of settings that a task does not
+    show, such as those of a shared cluster, is not noticed in that time.
+
     :param run_id: the run.
     :param task_key: the task that must run again.
     :param after: the task's latest run that is known; a later one needs no repair.
     :param choose: returns the keys of all tasks to run again, from the whole run.
+    :param settings: the settings with which the job was defined when the run was launched.
     :param polling_period_seconds: seconds between two reads until the repair is shown.
     :raises JobsAPIError: the service does not repair the run.
+    :raises RunNotRepairableError: the job does not have these settings any more.
     """
 
     def read() -> Workflow[Run]:
@@ -153,14 +170,14 @@ def repair_tasks(
     run = yield from read()
     if is_rerun(run) or not RunState.from_run(run).is_terminal:
         return run
-    repairs = repairs_of(run)
-    request = {
-        "run_id": run_id,
-        "rerun_tasks": sorted({task_key, *choose(run)}),
-        **run_parameters(run),
-    }
+    repairs, job_id = repairs_of(run), int(run["job_id"])
+    chosen = sorted({task_key, *choose(run)})
+    request = {"run_id": run_id, "rerun_tasks": chosen, **run_parameters(run)}
     if (latest := latest_repair_id(run)) is not None:
         request["latest_repair_id"] = latest
+    change = yield from job_change(job_id, settings)
+    if change is not None:
+        raise RunNotRepairableError(change)
     try:
         yield repair_run(request)
     except JobsAPIError as error:
@@ -175,6 +192,11 @@ def repair_tasks(
         if is_rerun(run):
             break
         yield Wait(polling_period_seconds)
+    change = yield from job_change(job_id, settings)
+    if change is not None and not has_tasks(run, settings, chosen):
+        # No task runs but those of the repair.
+        yield cancel_run(run_id)
+        raise RunNotRepairableError(f"{change}, while it was repaired, and the repair is canceled")
     return run
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -12,16 +13,30 @@ import pytest
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.client import JobsClient
-from airflow_jobs_provider.api.endpoints import create_job, delete_run, get_run, run_now
+from airflow_jobs_provider.api.endpoints import (
+    delete_job,
+    delete_run,
+    get_run,
+    run_now,
+    update_job,
+)
 from airflow_jobs_provider.api.errors import BadRequestError
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.follow import whole_run
+from airflow_jobs_provider.api.workflows.job_definitions import ensure_job
 from airflow_jobs_provider.api.workflows.outputs import latest_attempts
-from airflow_jobs_provider.api.workflows.repair import repair_tasks, repairs_of
+from airflow_jobs_provider.api.workflows.repair import (
+    RunNotRepairableError,
+    repair_tasks,
+    repairs_of,
+)
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.helpers.workflow_driver import execute_together
 
 KEYS = ("a", "b", "c")
+TASKS = [{"task_key": key, "notebook_task": {"notebook_path": "/n"}} for key in KEYS]
+SETTINGS = {"name": "three", "max_concurrent_runs": 5, "tasks": TASKS}
+CHANGED = [{**one, "notebook_task": {"notebook_path": "/other"}} for one in TASKS]
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +55,8 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobsClient]:
 @pytest.fixture
 def ended(client: JobsClient) -> Any:
     """A run of three tasks that has ended."""
-    notebook = {"notebook_path": "/n"}
-    tasks = [{"task_key": key, "notebook_task": notebook} for key in KEYS]
-    job_id = client.send(create_job({"name": "three", "tasks": tasks}))
+    steps = ensure_job(SETTINGS, nonce="ab", log=logging.getLogger("jobs"))
+    job_id = client.run(steps, wait=lambda _seconds: None)
     run_id = client.send(run_now({"job_id": job_id, "notebook_params": {"day": "1"}}))
     return until_ended(client, run_id)
 
@@ -63,6 +77,7 @@ def repairing(run: Any, key: str, *, together: tuple[str, ...] = ()) -> Any:
         key,
         after=latest,
         choose=lambda _run: together,
+        settings=SETTINGS,
         polling_period_seconds=0.1,
     )
 
@@ -122,3 +137,49 @@ def test_a_refusal_is_raised(client: JobsClient, ended: Any) -> None:
         client.send(get_run(ended["run_id"]))
     with pytest.raises(BadRequestError):
         client.run(repairing(ended, "a"))
+
+
+@pytest.fixture
+def own_job(client: JobsClient, ended: Any) -> Iterator[Any]:
+    """A run whose job the test changes; the job is deleted at the end."""
+    yield ended
+    client.send(delete_job(ended["job_id"]))
+
+
+def test_a_job_that_was_changed_is_not_repaired(client: JobsClient, own_job: Any) -> None:
+    """The repair would run something else."""
+    client.send(update_job(own_job["job_id"], {"tasks": CHANGED}))
+    with pytest.raises(RunNotRepairableError, match="was changed since the run was launched"):
+        client.run(repairing(own_job, "a"))
+    assert attempts(client, own_job) == {"a": 1, "b": 1, "c": 1}
+
+
+def test_a_job_that_is_changed_at_the_moment_of_the_repair(
+    client: JobsClient, own_job: Any
+) -> None:
+    """The repair has run other tasks, and is canceled."""
+    sent: list[Call[Any]] = []
+
+    def send(call: Call[Any]) -> Any:
+        if call.path == "runs/repair":
+            client.send(update_job(own_job["job_id"], {"tasks": CHANGED}))
+        sent.append(call)
+        return client.send(call)
+
+    with pytest.raises(RunNotRepairableError, match="the repair is canceled"):
+        execute_together(send, [repairing(own_job, "a")], 0)
+    assert sent[-1].path == "runs/cancel"
+    assert sent[-1].parameters == {"run_id": own_job["run_id"]}
+
+
+def test_a_job_that_is_changed_after_the_repair(client: JobsClient, own_job: Any) -> None:
+    """The tasks run as they were; nothing is canceled."""
+
+    def send(call: Call[Any]) -> Any:
+        answered = client.send(call)
+        if call.path == "runs/repair":
+            client.send(update_job(own_job["job_id"], {"tasks": CHANGED}))
+        return answered
+
+    execute_together(send, [repairing(own_job, "a")], 0)
+    assert attempts(client, own_job) == {"a": 2, "b": 1, "c": 1}
