@@ -88,6 +88,8 @@ class Airflow:
             "write_xcom",
             lambda _attempt, task_id, key, value: self.xcoms.update({(task_id, key): value}),
         )
+        #: Called before Airflow tells states.
+        self.before_states: Callable[[], object] = lambda: None
         #: What Airflow tells of attempts after those that have recorded something.
         self.later = {f"etl.{key}": UNKNOWN_ATTEMPT for key in KEYS}
         monkeypatch.setattr(
@@ -99,6 +101,7 @@ class Airflow:
         self.xcoms["etl.launch", DEFINITION_KEY] = digest
 
     def _states(self, task_ids: list[str]) -> dict[str, str | None]:
+        self.before_states()
         return {task_id: self.states[task_id] for task_id in task_ids}
 
     def record(self, key: str, **values: Any) -> None:
@@ -301,18 +304,6 @@ def test_which_other_task_runs_again(
     assert repair["rerun_tasks"] == (["a", "b"] if is_included else ["a"])
 
 
-def changing(airflow: Airflow, change: Callable[[], object]) -> None:
-    """Let something change in Airflow while the task waits for others to tell."""
-    states, asked = airflow.states, itertools.count()
-
-    def answer_states(ids: list[str]) -> dict[str, str | None]:
-        if next(asked) == 1:
-            change()
-        return {task_id: states[task_id] for task_id in ids}
-
-    airflow._states = answer_states  # type: ignore[method-assign]
-
-
 @pytest.mark.parametrize(
     ("before", "later", "after", "is_included"),
     [
@@ -345,7 +336,8 @@ def test_another_task_that_is_running_is_waited_for(
         cleared.states["etl.b"] = after
         cleared.record("b", reported=101)
 
-    changing(cleared, change)
+    asked = itertools.count()
+    cleared.before_states = lambda: change() if next(asked) == 1 else None
     server.will(
         whole("TERMINATED", *FAILED), *cleared.repair(), *[whole("RUNNING", *DONE)] * 2, OUTPUT
     )
@@ -359,17 +351,13 @@ def test_a_job_that_changes_while_the_others_are_asked(
     cleared: Airflow, server: ScriptedServer, logged: Any
 ) -> None:
     """It is read right before the repair, which is not made."""
-    ask = cleared._states
-
-    def answer_states(ids: list[str]) -> dict[str, str | None]:
-        assert sent(server, "jobs/get") == []
-        return ask(ids)
-
-    cleared._states = answer_states  # type: ignore[method-assign]
+    read_before: list[Any] = []
+    cleared.before_states = lambda: read_before.append(sent(server, "jobs/get"))
     ended = whole("TERMINATED", *FAILED)
     alone = [answer({"run_id": 9}), answer({**run("TERMINATED", "SUCCESS"), "run_id": 9}), OUTPUT]
     server.will(ended, ended, cleared.changed_job, *alone)
     assert cleared.execute(2, 1) == "42"
+    assert read_before == [[]]
     assert sent(server, "runs/repair") == []
     assert "job 3 was changed" in logged()
 
@@ -444,8 +432,8 @@ def test_a_repair_leaves_out_what_it_could_not_run(
     airflow.states |= {"etl.a": "success", "etl.b": None, "etl.c": "running"}
     airflow.record("a", reported=100)
     airflow.record("c", reported=102)
-    before = (FAILED[0], task("b", 101, "TERMINATED", "UPSTREAM_FAILED"))
-    before = (*before, task("c", 102, "TERMINATED", "FAILED"))
+    not_run = task("b", 101, "TERMINATED", "UPSTREAM_FAILED")
+    before = (FAILED[0], not_run, task("c", 102, "TERMINATED", "FAILED"))
     again = whole("TERMINATED", *before, task("c", 202, "TERMINATED", "SUCCESS"), repairs=1)
     ended = whole("TERMINATED", *before)
     server.will(ended, ended, airflow.job, REPAIRED, again, airflow.job, again, again, OUTPUT)
