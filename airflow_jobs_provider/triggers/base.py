@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -138,31 +139,36 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             launched_at=self.launched_at,
             follow_attempts=self.follow_attempts,
         )
-        seconds = None if self.deadline is None else max(0.0, self.deadline - time.time())
-        limit = asyncio.timeout(seconds)
-        try:
-            async with limit:
-                ended = await get_poller(self._hook).run_workflow(
-                    steps,
-                    period=self.polling_period_seconds,
-                    life_cycle_state=self.life_cycle_state,
-                    every_read=self.queued_timeout_seconds is not None,
-                    on_event=self._record,
-                )
-        except TimeoutError:
-            if not limit.expired():
-                raise  # another time limit, not the task's
-            # The run may have ended since it was read last.
-            run = await self._read_once_more(self._active_run_id or run_id)
-            if RunState.from_run(run).is_terminal:
-                return run_payload(run)
-            return await self._stop_waiting(run, "execution_timeout")
+        following = get_poller(self._hook).run_workflow(
+            steps,
+            period=self.polling_period_seconds,
+            life_cycle_state=self.life_cycle_state,
+            every_read=self.queued_timeout_seconds is not None,
+            on_event=self._record,
+        )
+        if self.deadline is None:
+            ended = await following
+        else:
+            limit = asyncio.timeout(max(0.0, self.deadline - time.time()))
+            try:
+                async with limit:
+                    ended = await following
+            except TimeoutError:
+                if not limit.expired():
+                    raise  # another time limit, not the task's
+                # The run may have ended since it was read last.
+                run = await self._read_once_more(self._active_run_id or run_id)
+                if RunState.from_run(run).is_terminal:
+                    return run_payload(run)
+                return await self._stop_waiting(run, "execution_timeout")
         if ended.queued_too_long:
             return await self._stop_waiting(ended.run, "queued_timeout_seconds")
         return run_payload(ended.run)
 
-    def _polling_period(self) -> float:
-        return self.polling_period_seconds
+    @property
+    def _polling_period(self) -> Callable[[], float]:
+        """Returns the polling period, in seconds."""
+        return _always(self.polling_period_seconds)
 
     def _record(self, event: Event) -> None:
         if isinstance(event, RunIdentified):
@@ -313,3 +319,12 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             )
         else:
             self.log.info("Run %s was canceled, because %s.", run_id, reason)
+
+
+@functools.cache
+def _always(seconds: float) -> Callable[[], float]:
+    """Return a function that returns a number of seconds; one for all triggers with that number.
+
+    :param seconds: the number.
+    """
+    return lambda: seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow_jobs_provider.official_names import missing_name
@@ -35,8 +36,8 @@ class DatabricksJobRunTrigger(RunTriggerArguments, DatabricksJobsBaseTrigger):
         super().__post_init__()
         self._run_id = self._active_run_id = self.run_id
 
-    async def _wait(self) -> dict[str, Any]:
-        return await self._wait_for_run(self.run_id)
+    def _wait(self) -> Coroutine[Any, Any, dict[str, Any]]:
+        return self._wait_for_run(self.run_id)
 
 
 if not TYPE_CHECKING:

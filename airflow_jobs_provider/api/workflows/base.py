@@ -102,48 +102,47 @@ class WorkflowExecution(Generic[T]):
         :param send: sends a call.
         """
         self._before_step()
-        call = self._resume(None)
-        while isinstance(call, Call):
+        step = _next_step(self._steps, None, self._on_event)
+        while isinstance(step, Call):
             self._before_step()
+            response: Any
             try:
-                response = send(call)
+                response = send(step)
             except JobsAPIError as error:
-                call = self._fail(error)
-            else:
-                call = self._resume(response)
-        return call
+                response = error
+            step = _next_step(self._steps, response, self._on_event)
+        if isinstance(step, Wait):
+            return step
+        self.result = step.value
+        return None
 
-    async def advance_async(self, send: SendCallAsync) -> Wait | None:
-        """Do what :meth:`advance` does, from asyncio."""
-        self._before_step()
-        call = self._resume(None)
-        while isinstance(call, Call):
-            self._before_step()
-            try:
-                response = await send(call)
-            except JobsAPIError as error:
-                call = self._fail(error)
-            else:
-                call = self._resume(response)
-        return call
 
-    def _resume(self, response: Any) -> Call[Any] | Wait | None:
-        return self._next_call(lambda: self._steps.send(response))
+@dataclass(frozen=True, slots=True)
+class _Returned(Generic[T]):
+    """What a workflow returned."""
 
-    def _fail(self, error: JobsAPIError) -> Call[Any] | Wait | None:
-        return self._next_call(lambda: self._steps.throw(error))
+    value: T
 
-    def _next_call(self, resume: Callable[[], Step]) -> Call[Any] | Wait | None:
-        """Return the next call or wait; handle the events before it. None at the end."""
-        try:
-            step = resume()
-            while isinstance(step, (LaunchPrepared, RunIdentified)):
-                self._on_event(step)
-                step = self._steps.send(None)
-        except StopIteration as end:
-            self.result = end.value
-            return None
-        return step
+
+def _next_step(
+    steps: Workflow[T], response: Any, on_event: OnEvent
+) -> Call[Any] | Wait | _Returned[T]:
+    """Start a workflow, or go on with it; return its next call or wait, or what it returned.
+
+    :param steps: the workflow.
+    :param response: the response to a call, or the error with which it failed; None to start, or
+        after a wait.
+    :param on_event: called with each event.
+    """
+    try:
+        is_error = isinstance(response, JobsAPIError)
+        step = steps.throw(response) if is_error else steps.send(response)
+        while isinstance(step, (LaunchPrepared, RunIdentified)):
+            on_event(step)
+            step = steps.send(None)
+    except StopIteration as end:
+        return _Returned(end.value)
+    return step
 
 
 def run_workflow(
@@ -177,7 +176,23 @@ async def run_workflow_async(
     before_step: Callable[[], None] = _do_nothing,
 ) -> T:
     """Execute a workflow from asyncio and return its result; see :func:`run_workflow`."""
-    execution = WorkflowExecution(steps, on_event=on_event, before_step=before_step)
-    while (pause := await execution.advance_async(send)) is not None:
-        await wait(pause.seconds)
-    return execution.result
+    # A triggerer has ten thousand of these coroutines. So there is one for a workflow, and it keeps
+    # nothing while it waits: each object costs time in each garbage collection.
+    before_step()
+    step: Call[Any] | Wait | _Returned[T] | None = _next_step(steps, None, on_event)
+    while not isinstance(step, _Returned):
+        response: Any = None
+        if isinstance(step, Wait):
+            await wait(step.seconds)
+            before_step()
+        else:
+            before_step()
+            assert step is not None
+            response = send(step)
+            step = None
+            try:
+                response = await response
+            except JobsAPIError as error:
+                response = error
+        step = _next_step(steps, response, on_event)
+    return step.value

@@ -159,9 +159,12 @@ def follow_run(
             since = queued_since or float(run.get("start_time") or waiting_since * 1000) / 1000
             if clock() - since >= queued_timeout_seconds:
                 return FollowResult(run, queued_too_long=True)
+        run_id = int(run["run_id"])
+        # Ten thousand of these generators wait in one triggerer: each keeps as little as it can.
+        del run, state
         yield Wait(polling_period())
         run = yield from read_run(
-            int(run["run_id"]), launched_at=launched_at, period=polling_period(), clock=clock
+            run_id, launched_at=launched_at, period=polling_period(), clock=clock
         )
 
 

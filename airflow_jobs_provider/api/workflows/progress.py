@@ -20,6 +20,10 @@ __all__ = ["REPEAT_SECONDS", "Log", "RunProgress"]
 REPEAT_SECONDS = 600.0
 
 
+# One for all, since a triggerer has thousands of RunProgress.
+_NONE: frozenset[tuple[str, str]] = frozenset()
+
+
 class Log(Protocol):
     """The methods that a logger needs; loggers of ``logging`` and of Airflow have them."""
 
@@ -64,7 +68,7 @@ class RunProgress:
         if known_life_cycle_state is not None:
             self._states = (known_life_cycle_state, "")
         self._since = self._last_line = clock()
-        self._unknown: set[tuple[str, str]] = set()
+        self._unknown = _NONE
 
     @property
     def life_cycle_state(self) -> str | None:
@@ -96,7 +100,7 @@ class RunProgress:
             )
             self._last_line = now
         if not state.is_known and states not in self._unknown:
-            self._unknown.add(states)
+            self._unknown |= {states}
             self._log.warning(
                 "Run %s has a state that this version does not know: %s. It counts as %s.",
                 self._run_id,

@@ -35,8 +35,7 @@ import asyncio
 import contextvars
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_jobs_provider.api.responses import parse_states
@@ -51,6 +50,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.retry import RetryPolicy
     from airflow_jobs_provider.api.schema.types import Run
+    from airflow_jobs_provider.triggers.polling.waiters import States
 from airflow_jobs_provider.api.workflows.progress import REPEAT_SECONDS
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
@@ -82,7 +82,7 @@ class RunPoller:
         self._on_close = on_close
         self._waiters = Waiters()
         self._unreadable_runs = UnreadableRuns()
-        # Workflows and calls in progress. A workflow between two reads still needs the poller.
+        # Calls in progress, which need the poller although nobody waits for a run.
         self._users = 0
         self._error: Exception | None = None
         self._waiter_added = asyncio.Event()
@@ -113,6 +113,32 @@ class RunPoller:
         :param first: whether this is the caller's first wait, which may be shorter than the period.
         :raises JobsAPIError: the run cannot be read, and waiting does not help.
         """
+        states = None if known is None else parse_states(dict(known))
+        reads = _PolledReads(self, period, states)
+        return await self.wait_for_read(
+            run_id, period, reads, report_after=report_after, first=first
+        )
+
+    async def wait_for_read(
+        self,
+        run_id: int,
+        period: float,
+        reads: _PolledReads,
+        *,
+        report_after: float | None,
+        first: bool,
+    ) -> Run:
+        """Return the run as :meth:`wait_for_change` does, and record its states.
+
+        A triggerer has ten thousand of these coroutines, so each keeps as little as it can: all of
+        it costs time in each garbage collection.
+
+        :param run_id: the run.
+        :param period: seconds between two reads of the run, at most.
+        :param reads: the states as last seen. It is given the new ones.
+        :param report_after: see :meth:`wait_for_change`.
+        :param first: see :meth:`wait_for_change`.
+        """
         if self._error is not None:
             raise self._error
         now = time.monotonic()
@@ -122,19 +148,21 @@ class RunPoller:
             # Random, so that runs that were deferred together are not all due at the same moment.
             due=now + period * (random.uniform(0.8, 1.0) if first else 1.0),  # noqa: S311
             report_at=float("inf") if report_after is None else now + report_after,
-            known=None if known is None else parse_states(dict(known)),
+            known=reads.known,
             future=asyncio.get_running_loop().create_future(),
         )
         self._waiters.add(waiter)
         if waiter.due < self._next_poll_at:
             self._waiter_added.set()
         try:
-            return await waiter.future
+            run = await waiter.future
         finally:
             if not self._waiters.remove(waiter):
                 self._unreadable_runs.forget(run_id)
+        reads.record(run_id, run)
+        return without_details(run)
 
-    async def run_workflow(
+    def run_workflow(
         self,
         steps: Workflow[T],
         *,
@@ -142,7 +170,7 @@ class RunPoller:
         life_cycle_state: str | None = None,
         every_read: bool = False,
         on_event: OnEvent = lambda _event: None,
-    ) -> T:
+    ) -> Coroutine[Any, Any, T]:
         """Execute a workflow as a client does, but take its reads of runs from the poller's.
 
         :param steps: the workflow, such as
@@ -153,44 +181,9 @@ class RunPoller:
             changed; default False.
         :param on_event: called with each event of the workflow.
         """
-        known: Run | None = None
-        if life_cycle_state is not None:
-            known = {"state": {"life_cycle_state": life_cycle_state}}
-        wait = 0.0
-
-        async def read(run_id: int) -> Run:
-            nonlocal known
-            if known is not None and known.get("run_id", run_id) != run_id:
-                known = None
-            run = await self.wait_for_change(
-                run_id,
-                period=wait or period,
-                known=None if every_read else known,
-                report_after=REPEAT_SECONDS,
-                first=not wait,
-            )
-            known = without_details(run)
-            return known
-
-        async def send(call: Call[Any]) -> Any:
-            nonlocal wait
-            try:
-                if call.path == "runs/get" and call.parameters.keys() == {"run_id"}:
-                    return await read(int(call.parameters["run_id"]))
-                await asyncio.sleep(wait)
-                return await self.send(call)
-            finally:
-                wait = 0.0
-
-        async def wait_before_next_call(seconds: float) -> None:
-            # A read of a run waits for the poller's next change instead of for the time.
-            nonlocal wait
-            wait = seconds
-
-        with self._in_use():
-            return await run_workflow_async(
-                steps, send=send, wait=wait_before_next_call, on_event=on_event
-            )
+        known = None if life_cycle_state is None else (life_cycle_state, None)
+        reads = _PolledReads(self, period, known, every_read=every_read)
+        return run_workflow_async(steps, send=reads, wait=reads.wait, on_event=on_event)
 
     async def send(
         self,
@@ -208,17 +201,25 @@ class RunPoller:
         :param retries: a policy for this call only, in place of that.
         :param dag_id: the DAG that launches a run, see :mod:`.launch_limiter`.
         """
-        with self._in_use():
+        self._users += 1
+        try:
             sender = await asyncio.shield(self._sender)
             if retries is None and without_deadline:
                 retries = sender.retries
             return await sender.send(call, retries, dag_id=dag_id)
+        finally:
+            self._users -= 1
 
-    @contextmanager
-    def _in_use(self) -> Iterator[None]:
+    async def send_after(self, seconds: float, call: Call[T]) -> T:
+        """Send a call after a wait; see :meth:`send`.
+
+        :param seconds: how long to wait.
+        :param call: what to send.
+        """
         self._users += 1
         try:
-            yield
+            await asyncio.sleep(seconds)
+            return await self.send(call)
         finally:
             self._users -= 1
 
@@ -280,3 +281,49 @@ class RunPoller:
                 await asyncio.sleep(min(wait, 0.05))
             except TimeoutError:
                 return
+
+
+class _PolledReads:
+    """Sends the calls of one workflow; its reads of runs are answered by the poller.
+
+    :param poller: the poller.
+    :param period: seconds within which a run is to be read for the first time.
+    :param known: the states of the first run, where they are known.
+    :param every_read: return each read of a run, not only those in which it has changed; default
+        False.
+
+    :ivar known: the states of the run as last read; None to return the next read.
+    """
+
+    __slots__ = ("_every_read", "_period", "_poller", "_run_id", "_wait", "known")
+
+    def __init__(
+        self, poller: RunPoller, period: float, known: States | None, *, every_read: bool = False
+    ) -> None:
+        self.known = None if every_read else known
+        self._run_id: int | None = None
+        self._poller = poller
+        self._period = period
+        self._every_read = every_read
+        self._wait = 0.0
+
+    def __call__(self, call: Call[Any]) -> Awaitable[Any]:
+        """Send a call, after the wait before it."""
+        wait, self._wait = self._wait, 0.0
+        if call.path != "runs/get" or call.parameters.keys() != {"run_id"}:
+            return self._poller.send_after(wait, call)
+        run_id = int(call.parameters["run_id"])
+        if self._run_id not in (None, run_id):
+            self.known = None
+        return self._poller.wait_for_read(
+            run_id, wait or self._period, self, report_after=REPEAT_SECONDS, first=not wait
+        )
+
+    async def wait(self, seconds: float) -> None:
+        """Wait before the next call. A read waits for the run's next change instead."""
+        self._wait = seconds
+
+    def record(self, run_id: int, run: Run) -> None:
+        """Record the states of a run that was read."""
+        self._run_id = run_id
+        self.known = None if self._every_read else parse_states(run)

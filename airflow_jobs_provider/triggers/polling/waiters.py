@@ -32,6 +32,8 @@ class Waiter:
     :ivar report_at: when to publish the run although it has not changed (monotonic clock, seconds).
     :ivar known: the run's states as last seen; None for none.
     :ivar future: is resolved with the run.
+    :ivar other: another waiter for the same run; None if there is none. A list for each run would
+        be ten thousand objects more for the garbage collector.
     """
 
     run_id: int
@@ -40,6 +42,7 @@ class Waiter:
     report_at: float
     known: States | None
     future: asyncio.Future[Run]
+    other: Waiter | None = None
 
     def is_waiting_for(self, states: States, now: float) -> bool:
         """Whether the run is to be published: its states have changed, or a report is due."""
@@ -50,7 +53,8 @@ class Waiters:
     """All waits of one poller, by run."""
 
     def __init__(self) -> None:
-        self._by_run: dict[int, list[Waiter]] = {}
+        # The first waiter of each run, which has the others.
+        self._by_run: dict[int, Waiter] = {}
 
     def __bool__(self) -> bool:
         return bool(self._by_run)
@@ -67,16 +71,21 @@ class Waiters:
 
     def add(self, waiter: Waiter) -> None:
         """Add a waiter."""
-        self._by_run.setdefault(waiter.run_id, []).append(waiter)
+        waiter.other = self._by_run.get(waiter.run_id)
+        self._by_run[waiter.run_id] = waiter
 
     def remove(self, waiter: Waiter) -> bool:
         """Remove a waiter; return whether its run has other waiters."""
-        waiters = self._by_run.get(waiter.run_id, [])
-        if waiter in waiters:
-            waiters.remove(waiter)
-        if not waiters:
-            self._by_run.pop(waiter.run_id, None)
-        return bool(waiters)
+        if self._by_run.get(waiter.run_id) is not waiter:
+            for before in self._of(waiter.run_id):
+                if before.other is waiter:
+                    before.other = waiter.other
+                    break
+        elif waiter.other is None:
+            del self._by_run[waiter.run_id]
+        else:
+            self._by_run[waiter.run_id] = waiter.other
+        return waiter.run_id in self._by_run
 
     def next_due(self) -> float:
         """Return when the next run is due (monotonic clock)."""
@@ -84,7 +93,7 @@ class Waiters:
 
     def due_time(self, run_id: int) -> float:
         """Return when a run is due (monotonic clock); 0 if it has no waiter."""
-        return min((waiter.due for waiter in self._by_run.get(run_id, ())), default=0.0)
+        return min((waiter.due for waiter in self._of(run_id)), default=0.0)
 
     def shortest_period(self) -> float:
         """Return the shortest polling period, in seconds."""
@@ -100,14 +109,14 @@ class Waiters:
         :param not_before: for some runs, the earliest time at which they may be read.
         """
         for run_id, earliest in not_before.items():
-            for waiter in self._by_run.get(run_id, ()):
+            for waiter in self._of(run_id):
                 waiter.due = max(waiter.due, earliest)
         due = {w.run_id for w in self._all() if w.due - w.period * early <= now}
         return {run_id for run_id in due if not_before.get(run_id, now) <= now}
 
     def any_waiting_for(self, run_id: int, states: States, now: float) -> bool:
         """Whether a run with these states is to be published to at least one waiter."""
-        return any(w.is_waiting_for(states, now) for w in self._by_run.get(run_id, ()))
+        return any(w.is_waiting_for(states, now) for w in self._of(run_id))
 
     def publish(
         self, run_id: int, run: Run, states: States, now: float, next_read: Callable[[float], float]
@@ -121,7 +130,7 @@ class Waiters:
         :param next_read: returns the seconds to the next read of the run from a waiter's period.
         """
         count = 0
-        for waiter in self._by_run.get(run_id, ()):
+        for waiter in self._of(run_id):
             waiter.due = now + next_read(waiter.period)
             if not waiter.future.done() and waiter.is_waiting_for(states, now):
                 waiter.future.set_result(run)
@@ -130,7 +139,7 @@ class Waiters:
 
     def fail(self, run_id: int, error: Exception) -> None:
         """Raise an error in all waits for a run."""
-        for waiter in self._by_run.get(run_id, ()):
+        for waiter in self._of(run_id):
             if not waiter.future.done():
                 waiter.future.set_exception(error)
 
@@ -142,7 +151,17 @@ class Waiters:
         await asyncio.sleep(0)
 
     def _all(self) -> Iterator[Waiter]:
-        return (waiter for waiters in self._by_run.values() for waiter in waiters)
+        for first in self._by_run.values():
+            waiter: Waiter | None = first
+            while waiter is not None:
+                yield waiter
+                waiter = waiter.other
+
+    def _of(self, run_id: int) -> Iterator[Waiter]:
+        waiter = self._by_run.get(run_id)
+        while waiter is not None:
+            yield waiter
+            waiter = waiter.other
 
 
 def without_details(run: Run) -> Run:
