@@ -15,7 +15,8 @@
 #   make fuzz       random answers of the service, 2000 a test (FUZZ_EXAMPLES=2000)
 #   make mutants    how many changes of the code the tests notice (MUTANTS=api/retry.py for one module)
 #   make dist       the distributions, and the tests of the wheel
-#   make bench      what docs/benchmarks.md tells, but for the cost of checking: 25 minutes
+#   make bench      what docs/benchmarks.md tells of waiting, import and memory: 25 minutes
+#   make bench-airflow   CPU of a whole Airflow: 15 minutes; TASKS=20 ROUNDS=1 MODES=empty,official: less
 #
 # PYTHON=/path/to/python3 chooses another Python.
 
@@ -27,6 +28,9 @@ FUZZ_EXAMPLES ?= 2000
 DAGS ?=
 WRITE ?=
 MUTANTS ?=
+TASKS ?=
+ROUNDS ?=
+MODES ?=
 # "distributed and not thorough" is what the whole check runs.
 STANDALONE ?= standalone
 DISTRIBUTED ?= distributed
@@ -57,7 +61,7 @@ TEST_AIRFLOW = $(AIRFLOW_LINES:%=test-airflow-%)
 TEST_PYTHON = $(PYTHON_VERSIONS:%=test-python-%)
 TEST_STANDALONE = $(STANDALONE_LINES:%=test-standalone-%)
 
-.PHONY: help demo airflow migrate test test-all bench fuzz mutants test-dag-runs test-distributed test-slow test-standalone test-real-clients lint dist format constraints clean \
+.PHONY: help demo airflow migrate test test-all bench bench-airflow fuzz mutants test-dag-runs test-distributed test-slow test-standalone test-real-clients lint dist format constraints clean \
 	venv venv-dev $(TEST_AIRFLOW) $(TEST_PYTHON) $(TEST_STANDALONE)
 
 help:
@@ -87,6 +91,13 @@ test-all: venv-dev
 bench: venv-dev
 	.venv/bin/python scripts/install.py constraints/airflow-3.3.txt --editable '.[bench]'
 	.venv/bin/python -m benchmarks.report
+
+# In an environment without the tests' packages: what is installed beside Airflow costs CPU, too.
+bench-airflow:
+	@sh scripts/venv.sh .venv-bench 3.3 bench
+	.venv-bench/bin/python -m benchmarks.airflow_costs $(if $(TASKS),--tasks $(TASKS)) \
+		$(if $(ROUNDS),--rounds $(ROUNDS)) $(if $(MODES),--modes $(MODES)) \
+		$(if $(TASKS)$(ROUNDS)$(MODES),,--report)
 
 test-standalone: venv-dev
 	.venv/bin/python -m pytest -m "$(STANDALONE)" tests/end_to_end $(PYTEST_ARGS)

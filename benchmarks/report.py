@@ -17,6 +17,8 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -108,8 +110,15 @@ def measure(official_python: str) -> dict[str, Any]:
     }
 
 
-def plot(rows: list[dict[str, Any]], names: dict[str, str], file: Path) -> None:
-    """Draw measures over the number of runs, for both providers."""
+@contextmanager
+def figure(file: Path, count: int, *, width: float, height: float) -> Iterator[list[Any]]:
+    """Lend the axes of so many plots side by side, and write them to an SVG file.
+
+    :param file: the file.
+    :param count: how many plots.
+    :param width: of the whole, in inches.
+    :param height: of the whole, in inches.
+    """
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -117,20 +126,40 @@ def plot(rows: list[dict[str, Any]], names: dict[str, str], file: Path) -> None:
     mpl.rcParams.update({"svg.hashsalt": "benchmarks", "svg.fonttype": "none"})
     from matplotlib import pyplot as plt
 
-    figure, every_axes = plt.subplots(1, len(names), figsize=(4.5 * len(names), 3.5))
-    for axes, (name, label) in zip(every_axes, names.items(), strict=True):
-        for provider, marker in (("official", "s"), ("this one", "o")):
-            points = [(row["runs"], row[name]) for row in rows if row["provider"] == provider]
-            axes.plot(*zip(*points, strict=True), marker=marker, label=provider)
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlabel("deferred runs in one process")
-        axes.set_title(label, fontsize="medium")
-        axes.grid(which="major", alpha=0.3)
-        axes.legend()
-    figure.tight_layout()
-    figure.savefig(file, metadata={"Date": None})
-    plt.close(figure)
+    drawn, every_axes = plt.subplots(1, count, figsize=(width, height), squeeze=False)
+    yield list(every_axes[0])
+    drawn.tight_layout()
+    drawn.savefig(file, metadata={"Date": None})
+    plt.close(drawn)
+
+
+def plot(rows: list[dict[str, Any]], names: dict[str, str], file: Path) -> None:
+    """Draw measures over the number of runs, for both providers."""
+    with figure(file, len(names), width=4.5 * len(names), height=3.5) as every_axes:
+        for axes, (name, label) in zip(every_axes, names.items(), strict=True):
+            for provider, marker in (("official", "s"), ("this one", "o")):
+                points = [(row["runs"], row[name]) for row in rows if row["provider"] == provider]
+                axes.plot(*zip(*points, strict=True), marker=marker, label=provider)
+            axes.set_xscale("log")
+            axes.set_yscale("log")
+            axes.set_xlabel("deferred runs in one process")
+            axes.set_title(label, fontsize="medium")
+            axes.grid(which="major", alpha=0.3)
+            axes.legend()
+
+
+def write_section(title: str, text: str) -> None:
+    """Replace a section of docs/benchmarks.md, or append it.
+
+    :param title: its heading.
+    :param text: what stands below the heading.
+    """
+    page_file = DOCS / "benchmarks.md"
+    heading = f"## {title}\n\n"
+    before, found, after = page_file.read_text().partition(heading)
+    _, more, others = after.partition("\n## ")
+    parts = [before if found else before.rstrip("\n") + "\n\n", heading, text.rstrip("\n") + "\n"]
+    page_file.write_text("".join(parts) + (more + others if found else ""))
 
 
 def page(measured: dict[str, Any], kept_sections: str) -> str:
@@ -216,10 +245,10 @@ task in which Airflow runs any trigger. *Objects* are those that the garbage col
 
 {imports.table(measured["costs"])}
 """
-    return f"{_wrapped(text)}\n{kept_sections}"
+    return f"{wrapped(text)}\n{kept_sections}"
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
     """Wrap the paragraphs, now that the figures are in them."""
     blocks = text.split("\n\n")
     return "\n\n".join(

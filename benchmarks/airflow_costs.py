@@ -1,0 +1,398 @@
+"""Measure what a task costs a whole Airflow, with both providers and with an empty operator.
+
+    make bench-airflow [TASKS=100] [ROUNDS=3] [MODES=empty,official,deferrable]
+
+Two Airflows run at the same time, with scheduler, LocalExecutor, triggerer, DAG processor, API
+server and SQLite: one has this package, the other one the official provider. In each round each
+mode runs once: so many tasks at once, in DAG runs of ten. A service on loopback lets each run last
+a fixed time. Counted are the CPU seconds of each component with all its processes, less what the
+idle Airflow takes in the same time, measured before and after; the wall time; the processes; the
+rows written to the database; the size of the logs; the requests to the service. The first round is
+not counted: it is for imports, and for counting rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+from benchmarks import airflow_report
+from benchmarks.whole_airflow import WholeAirflow
+from scripts import official
+
+ROOT = Path(__file__).parents[1]
+TASKS_PER_RUN = 10
+PARALLELISM = 32  # Airflow's default
+RUN_SECONDS = 10
+IDLE_SECONDS = 6
+# Until supervisors and the scheduler have noted all ends.
+SETTLE_SECONDS = 6
+LONGEST_SECONDS = 300
+THIS_ONE, OFFICIAL = "this package", "official provider"
+BURNED_SECONDS = 1.0
+DAG = """from airflow.sdk import DAG
+{imports}
+
+with DAG("{name}", schedule=None):
+    for number in range({tasks}):
+        {operator}(task_id=f"task_{{number}}", {arguments})
+"""
+SUBMIT = (
+    'existing_cluster_id="0101-120000-abcdefgh", '
+    'notebook_task={"notebook_path": "/Shared/sales/daily/aggregate", '
+    '"base_parameters": {"day": "{{ ds }}"}}, polling_period_seconds=5'
+)
+PYTHON_OPERATOR = "from airflow.providers.standard.operators.python import PythonOperator"
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to run a task.
+
+    :ivar shown: what it is, for the table.
+    :ivar imports: the import lines of its DAG file.
+    :ivar operator: the operator.
+    :ivar arguments: its arguments.
+    :ivar environments: in which of the two it is measured.
+    :ivar most_tasks: how many tasks are enough for it.
+    """
+
+    shown: str
+    imports: str
+    operator: str
+    arguments: str
+    environments: tuple[str, ...] = (THIS_ONE,)
+    most_tasks: int = 100_000
+
+    def dag_file(self, name: str) -> str:
+        """Return the text of the DAG file."""
+        return DAG.format(
+            name=name,
+            tasks=TASKS_PER_RUN,
+            imports=self.imports,
+            operator=self.operator,
+            arguments=self.arguments,
+        )
+
+
+def _submit(shown: str, **arguments: bool) -> Mode:
+    more = "".join(f", {name}={value}" for name, value in arguments.items())
+    return Mode(
+        shown,
+        "from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator",
+        "DatabricksSubmitRunOperator",
+        SUBMIT + more,
+    )
+
+
+BURN = (
+    "\ndef burn():\n    from time import process_time\n"
+    f"    end = process_time() + {BURNED_SECONDS}\n    while process_time() < end:\n        pass\n"
+)
+MODES = {
+    "empty": Mode(
+        "empty PythonOperator",
+        PYTHON_OPERATOR,
+        "PythonOperator",
+        "python_callable=lambda: None",
+        (THIS_ONE, OFFICIAL),
+    ),
+    "official": Mode(
+        "official provider, deferrable",
+        "from airflow.providers.databricks.operators.databricks import DatabricksSubmitRunOperator",
+        "DatabricksSubmitRunOperator",
+        SUBMIT + ", deferrable=True",
+        (OFFICIAL,),
+    ),
+    "deferrable": _submit("deferrable", deferrable=True),
+    "end_from_trigger": _submit(
+        "deferrable, end_from_trigger", deferrable=True, end_from_trigger=True
+    ),
+    "blocking": _submit("blocking", deferrable=False),
+    # Checks the measurement: see BURNED_SECONDS.
+    "burn": Mode(
+        f"PythonOperator that takes {BURNED_SECONDS} s CPU",
+        PYTHON_OPERATOR + "\n" + BURN,
+        "PythonOperator",
+        "python_callable=burn",
+        most_tasks=TASKS_PER_RUN,
+    ),
+}
+
+
+@dataclass
+class Measures:
+    """What one mode took in one round, over the idle Airflow, all tasks together.
+
+    :ivar mode: of MODES.
+    :ivar environment: which of the two Airflows.
+    :ivar round: its number.
+    :ivar tasks: how many ran.
+    :ivar cpu_seconds: by kind of process.
+    :ivar idle_cpu_seconds: what was subtracted from them.
+    :ivar wall_seconds: from the first DAG run's begin to the last one's end.
+    :ivar processes: started, by component.
+    :ivar log_bytes: written, by components and tasks.
+    :ivar requests: to the service, by endpoint.
+    :ivar written_rows: in the database, by table; of the first round only.
+    """
+
+    mode: str
+    environment: str
+    round: int
+    tasks: int
+    cpu_seconds: dict[str, float]
+    idle_cpu_seconds: dict[str, float]
+    wall_seconds: float
+    processes: dict[str, int]
+    log_bytes: int
+    requests: dict[str, int]
+    written_rows: dict[str, int] = field(default_factory=dict)
+
+
+class Benchmark:
+    """Runs modes in both Airflows.
+
+    :param airflows: by the name of their environment.
+    :param service: address of the service.
+    """
+
+    def __init__(self, airflows: dict[str, WholeAirflow], service: str) -> None:
+        self._airflows = airflows
+        self._service = service
+        self._idle: dict[str, dict[str, float]] = {}
+
+    def watch_idle(self) -> None:
+        """Measure what each Airflow takes in a second without tasks."""
+        begun = time.monotonic()
+        before = {name: airflow.cpu_seconds() for name, airflow in self._airflows.items()}
+        time.sleep(IDLE_SECONDS)
+        taken = time.monotonic() - begun
+        for name, airflow in self._airflows.items():
+            after = airflow.cpu_seconds()
+            self._idle[name] = {key: (after[key] - before[name][key]) / taken for key in after}
+
+    def run(self, mode: str, environment: str, number: int, tasks: int) -> Measures:
+        """Run one mode once; it must have been idle before, and is so again at the end."""
+        airflow = self._airflows[environment]
+        idle_before = self._idle[environment]
+        runs = max(1, min(tasks, MODES[mode].most_tasks) // TASKS_PER_RUN)
+        requests, processes = self._requests(), airflow.processes()
+        log_bytes, cpu, begun = airflow.log_bytes(), airflow.cpu_seconds(), time.monotonic()
+        wall = airflow.run(mode, runs, LONGEST_SECONDS)
+        time.sleep(SETTLE_SECONDS)
+        taken, cpu_after = time.monotonic() - begun, airflow.cpu_seconds()
+        log_bytes = airflow.log_bytes() - log_bytes
+        self.watch_idle()
+        idle_after = self._idle[environment]
+        idle = {
+            key: taken * (idle_before.get(key, 0.0) + idle_after.get(key, 0.0)) / 2
+            for key in cpu_after
+        }
+        return Measures(
+            mode=mode,
+            environment=environment,
+            round=number,
+            tasks=runs * TASKS_PER_RUN,
+            cpu_seconds={key: cpu_after[key] - cpu[key] - idle[key] for key in cpu_after},
+            idle_cpu_seconds=idle,
+            wall_seconds=wall,
+            processes=dict(airflow.processes() - processes),
+            log_bytes=log_bytes,
+            requests=dict(self._requests() - requests),
+        )
+
+    def warm_up(self, mode: str, environment: str) -> Measures:
+        """Run one mode for the first time, and count the rows that it writes."""
+        with self._airflows[environment].written_rows() as written:
+            measures = self.run(mode, environment, 0, TASKS_PER_RUN)
+        # Heartbeats of the components.
+        del written["job"]
+        measures.written_rows = dict(written)
+        return measures
+
+    def _requests(self) -> Counter[str]:
+        with urlopen(f"{self._service}/counts") as answer:
+            return Counter(json.load(answer))
+
+
+@contextmanager
+def service(seconds: float) -> Iterator[str]:
+    """Lend a service whose runs last so long; its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.timed_service", "--seconds", str(seconds)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert process.stdout is not None
+    try:
+        yield json.loads(process.stdout.readline())["url"]
+    finally:
+        process.communicate(timeout=10)
+
+
+def measure(modes: list[str], tasks: int, rounds: int, run_seconds: float) -> list[Measures]:
+    """Measure modes, and print a line for each."""
+    pythons = {THIS_ONE: sys.executable, OFFICIAL: ""}
+    wanted = {name: MODES[name] for name in modes}
+    turns = [(name, one) for name, mode in wanted.items() for one in mode.environments]
+    if any(environment == OFFICIAL for _, environment in turns):
+        pythons[OFFICIAL] = official.python()
+    else:
+        del pythons[OFFICIAL]
+    measured = []
+    with ExitStack() as stack:
+        url = stack.enter_context(service(run_seconds))
+        # In the form that both providers take.
+        address = urlsplit(url)
+        connection = {
+            "conn_type": "databricks",
+            "schema": "http",
+            "host": address.hostname,
+            "port": address.port,
+            "password": "a-token",
+        }
+        airflows = {
+            name: stack.enter_context(
+                WholeAirflow(
+                    Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))),
+                    python,
+                    {
+                        f"{mode}.py": MODES[mode].dag_file(mode)
+                        for mode, environment in turns
+                        if environment == name
+                    },
+                    connection,
+                    packages=ROOT if name == THIS_ONE else None,
+                    settings={"AIRFLOW__CORE__PARALLELISM": str(PARALLELISM)},
+                )
+            )
+            for name, python in pythons.items()
+        }
+        benchmark = Benchmark(airflows, url)
+        time.sleep(SETTLE_SECONDS)
+        benchmark.watch_idle()
+        for number in range(rounds + 1):
+            # Each round begins with another mode.
+            shift = number % len(turns)
+            for mode, environment in turns[shift:] + turns[:shift]:
+                if number == 0:
+                    row = benchmark.warm_up(mode, environment)
+                else:
+                    row = benchmark.run(mode, environment, number, tasks)
+                measured.append(row)
+                print(line(row), flush=True)
+    return measured
+
+
+def line(row: Measures) -> str:
+    """Return one measurement in a line."""
+    parts = ", ".join(
+        f"{name} {seconds / row.tasks:.3f}" for name, seconds in sorted(row.cpu_seconds.items())
+    )
+    return (
+        f"round {row.round} {row.mode} ({row.environment}): "
+        f"{sum(row.cpu_seconds.values()) / row.tasks:.3f} CPU s a task ({parts}), "
+        f"{row.wall_seconds:.0f} s"
+    )
+
+
+def medians(measured: list[Measures]) -> list[dict[str, Any]]:
+    """Return the medians over the rounds, for one task, of each mode in each environment."""
+    rows = []
+    for mode, environment in dict.fromkeys((one.mode, one.environment) for one in measured):
+        first, *counted = [
+            one for one in measured if (one.mode, one.environment) == (mode, environment)
+        ]
+        totals = [sum(one.cpu_seconds.values()) / one.tasks for one in counted]
+
+        def middle(name: str, key: str, counted: list[Measures] = counted) -> float:
+            figures = [getattr(one, name).get(key, 0) / one.tasks for one in counted]
+            return float(statistics.median(figures))
+
+        def keys(name: str, counted: list[Measures] = counted) -> list[str]:
+            return sorted({key for one in counted for key in getattr(one, name)})
+
+        rows.append(
+            {
+                "mode": mode,
+                "environment": environment,
+                "cpu_seconds": statistics.median(totals),
+                "lowest": min(totals),
+                "highest": max(totals),
+                "by_process": {key: middle("cpu_seconds", key) for key in keys("cpu_seconds")},
+                "wall_seconds": statistics.median(one.wall_seconds for one in counted),
+                "processes": statistics.median(
+                    sum(one.processes.values()) / one.tasks for one in counted
+                ),
+                "written_rows": sum(first.written_rows.values()) / first.tasks,
+                "log_bytes": statistics.median(one.log_bytes / one.tasks for one in counted),
+                "requests": {key: middle("requests", key) for key in keys("requests")},
+            }
+        )
+    return rows
+
+
+def main() -> None:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", type=int, default=100, help="at once")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--modes", default="", help="some of: " + ", ".join(MODES))
+    parser.add_argument("--run-seconds", type=float, default=RUN_SECONDS)
+    parser.add_argument("--report", action="store_true", help="write docs/benchmarks.md")
+    parser.add_argument("--out", type=Path, help="file for the measures as JSON")
+    chosen = parser.parse_args()
+    modes = chosen.modes.split(",") if chosen.modes else list(MODES)
+    if unknown := set(modes) - set(MODES):
+        parser.error(f"unknown modes: {', '.join(sorted(unknown))}")
+    # Ended from outside, it leaves neither processes nor folders.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    begun = time.monotonic()
+    measured = measure(modes, chosen.tasks, chosen.rounds, chosen.run_seconds)
+    result: dict[str, Any] = {
+        "machine": (
+            f"{platform.machine()} with {os.cpu_count()} cores, Python "
+            f"{platform.python_version()}, {official.AIRFLOW}"
+        ),
+        "date": time.strftime("%Y-%m-%d"),
+        "tasks": chosen.tasks,
+        "rounds": chosen.rounds,
+        "run_seconds": chosen.run_seconds,
+        "parallelism": PARALLELISM,
+        "minutes": (time.monotonic() - begun) / 60,
+        "shown": {name: MODES[name].shown for name in modes},
+        "medians": medians(measured),
+        "measured": [asdict(one) for one in measured],
+    }
+    print(airflow_report.tables(result))
+    print(f"{result['minutes']:.1f} minutes")
+    if chosen.out:
+        chosen.out.write_text(json.dumps(result, indent=2) + "\n")
+    if chosen.report:
+        airflow_report.write(result)
+    for line in (broken := airflow_report.broken_promises(result)):
+        print(f"Not kept: {line}")
+    sys.exit(bool(broken))
+
+
+if __name__ == "__main__":
+    main()
