@@ -24,7 +24,7 @@ from airflow_jobs_provider.api.base_client import (
     strip_traceback,
 )
 from airflow_jobs_provider.api.calls import Call, Page
-from airflow_jobs_provider.api.errors import APIConnectionError, JobsAPIError
+from airflow_jobs_provider.api.errors import APIConnectionError, AuthenticationError, JobsAPIError
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.proxies import Route, choose_route, ssl_context
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
@@ -67,12 +67,12 @@ class AsyncJobsClient(BaseClient):
         request = self._request(call)
 
         async def attempt() -> T:
-            if attempts.was_refused:
-                await self.renew_credentials()
+            if attempts.refusal is not None:
+                await self.renew_credentials(attempts.refusal)
             attempts.start()
             try:
                 async with rate_limit():
-                    return await self._send_once(call, request)
+                    return await self._send_once(call, request, attempts)
             except JobsAPIError as error:
                 if attempts.is_already_done(error):
                     return cast("T", None)
@@ -113,9 +113,13 @@ class AsyncJobsClient(BaseClient):
             for item in await self.run(pages.next_page(), without_deadline=False):
                 yield item
 
-    async def renew_credentials(self) -> None:
-        """Drop cached credentials, and replace them if the client has ``renew_credentials``."""
-        self._credentials.invalidate()
+    async def renew_credentials(self, error: JobsAPIError) -> None:
+        """Drop refused credentials, and replace them if the client has ``renew_credentials``.
+
+        :param error: the refusal, of the service or of an identity service.
+        """
+        if isinstance(error, AuthenticationError):
+            self._credentials.invalidate(error.refused_credentials)
         if self._renew_credentials is not None:
             self._credentials = await self._renew_credentials()
 
@@ -138,7 +142,7 @@ class AsyncJobsClient(BaseClient):
 
     _default_sleep: ClassVar[Any] = staticmethod(async_sleep)
 
-    async def _send_once(self, call: Call[T], request: Request) -> T:
+    async def _send_once(self, call: Call[T], request: Request, attempts: AttemptTracker) -> T:
         import aiohttp
         import yarl
 
@@ -152,7 +156,9 @@ class AsyncJobsClient(BaseClient):
                 request.verb,
                 yarl.URL(request.url, encoded=True),
                 data=request.body,
-                headers=self._headers(request, await self._authentication()),
+                headers=self._headers(
+                    request, attempts.record_credentials(await self._authentication())
+                ),
                 proxy=route.proxy,
                 ssl=ssl_setting,
                 allow_redirects=False,

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider._version import __version__
-from airflow_jobs_provider.api.auth import Credentials
+from airflow_jobs_provider.api.auth import Credentials, fingerprint
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.encoding import (
     ACCEPT_ENCODING,
@@ -378,20 +378,29 @@ class AttemptTracker:
     :ivar call: the call.
     :ivar count: attempts so far.
     :ivar outcome_unknown: whether the service may have acted on an attempt that failed.
-    :ivar was_refused: whether the latest attempt ended with a 401 or 403, or with the refusal of an
-        identity service.
+    :ivar refusal: how the latest attempt ended, if it was with a 401 or 403, or with the refusal of
+        an identity service; else None.
     """
 
     def __init__(self, call: Call[Any]) -> None:
         self.call = call
         self.count = 0
         self.outcome_unknown = False
-        self.was_refused = False
+        self.refusal: JobsAPIError | None = None
+        self._credentials = ""
         self._started = time.monotonic()
 
     def start(self) -> None:
         """Count an attempt."""
         self.count += 1
+
+    def record_credentials(self, headers: Mapping[str, str]) -> Mapping[str, str]:
+        """Record which credentials the attempt has, and return them.
+
+        :param headers: the headers that authenticate it.
+        """
+        self._credentials = fingerprint(headers)
+        return headers
 
     def is_already_done(self, error: JobsAPIError) -> bool:
         """Record an error; return whether it shows that an earlier attempt did the work.
@@ -400,7 +409,10 @@ class AttemptTracker:
 
         :param error: how the latest attempt failed.
         """
-        self.was_refused = isinstance(error, (AuthenticationError, TokenRefusedError))
+        if isinstance(error, AuthenticationError):
+            error.refused_credentials = self._credentials
+        is_refusal = isinstance(error, (AuthenticationError, TokenRefusedError))
+        self.refusal = error if is_refusal else None
         self.outcome_unknown = self.outcome_unknown or error.outcome_unknown
         is_gone = isinstance(error, NotFoundError)
         return is_gone and self.call.missing_ok and self.outcome_unknown

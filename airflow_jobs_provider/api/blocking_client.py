@@ -21,7 +21,12 @@ from airflow_jobs_provider.api.base_client import (
     strip_traceback,
 )
 from airflow_jobs_provider.api.calls import Call, Page
-from airflow_jobs_provider.api.errors import APIConnectionError, JobsAPIError, is_success
+from airflow_jobs_provider.api.errors import (
+    APIConnectionError,
+    AuthenticationError,
+    JobsAPIError,
+    is_success,
+)
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.proxies import Route, choose_route
 from airflow_jobs_provider.api.retry import RetryPolicy, blocking_sleep
@@ -68,12 +73,12 @@ class JobsClient(BaseClient):
         request = self._request(call)
 
         def attempt() -> T:
-            if attempts.was_refused:
-                self.renew_credentials()
+            if attempts.refusal is not None:
+                self.renew_credentials(attempts.refusal)
             attempts.start()
             on_attempt(call, None)
             try:
-                return self._send_once(call, request)
+                return self._send_once(call, request, attempts)
             except JobsAPIError as error:
                 on_attempt(call, error)
                 if attempts.is_already_done(error):
@@ -132,9 +137,13 @@ class JobsClient(BaseClient):
         while not pages.is_exhausted:
             yield from self.run(pages.next_page(), without_deadline=False)
 
-    def renew_credentials(self) -> None:
-        """Drop cached credentials, and replace them if the client has ``renew_credentials``."""
-        self._credentials.invalidate()
+    def renew_credentials(self, error: JobsAPIError) -> None:
+        """Drop refused credentials, and replace them if the client has ``renew_credentials``.
+
+        :param error: the refusal, of the service or of an identity service.
+        """
+        if isinstance(error, AuthenticationError):
+            self._credentials.invalidate(error.refused_credentials)
         if self._renew_credentials is not None:
             self._credentials = self._renew_credentials()
 
@@ -169,7 +178,7 @@ class JobsClient(BaseClient):
 
     _default_sleep: ClassVar[Any] = staticmethod(blocking_sleep)
 
-    def _send_once(self, call: Call[T], request: Request) -> T:
+    def _send_once(self, call: Call[T], request: Request, attempts: AttemptTracker) -> T:
         import requests
         from urllib3.exceptions import HTTPError
 
@@ -184,7 +193,7 @@ class JobsClient(BaseClient):
             prepared = requests.Request(
                 request.verb,
                 request.url,
-                headers=self._headers(request, self._authentication()),
+                headers=self._headers(request, attempts.record_credentials(self._authentication())),
                 data=request.body,
                 auth=keep_header,
             ).prepare()

@@ -379,8 +379,13 @@ class ConflictError(BadRequestError):
 
 
 class AuthenticationError(APIStatusError):
-    """The credentials are not accepted (401), or do not permit the request (403)."""
+    """The credentials are not accepted (401), or do not permit the request (403).
 
+    :ivar refused_credentials: the fingerprint of the request's credentials, for
+        :meth:`.auth.Credentials.invalidate`; empty if not known.
+    """
+
+    refused_credentials = ""
     advice = (
         "Check the credentials of the Airflow connection, "
         "their expiry and their permissions in the workspace"

@@ -83,6 +83,7 @@ __all__ = [
     "async_sleep",
     "blocking_sleep",
     "no_waiting",
+    "skipped_seconds",
 ]
 
 log = logging.getLogger(__name__)
@@ -118,6 +119,11 @@ def no_waiting() -> Iterator[list[float]]:
         yield _recorded_waits
     finally:
         _recorded_waits = previous
+
+
+def skipped_seconds() -> float:
+    """Return the sum of the waits that :func:`no_waiting` has skipped; 0 if it is off."""
+    return sum(_recorded_waits or ())
 
 
 def blocking_sleep(seconds: float) -> None:

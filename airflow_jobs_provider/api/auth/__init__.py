@@ -6,7 +6,7 @@ has to be fetched and renewed. Those that need databricks-sdk or azure-identity 
 :mod:`airflow_jobs_provider.hooks.authentication` chooses the method of an Airflow connection.
 """
 
-from airflow_jobs_provider.api.auth.base import Credentials
+from airflow_jobs_provider.api.auth.base import Credentials, fingerprint
 from airflow_jobs_provider.api.auth.cached import AccessToken, CachedCredentials
 from airflow_jobs_provider.api.auth.netrc_file import from_netrc
 from airflow_jobs_provider.api.auth.shared import shared_credentials
@@ -18,6 +18,7 @@ __all__ = [
     "CachedCredentials",
     "Credentials",
     "Token",
+    "fingerprint",
     "from_netrc",
     "shared_credentials",
 ]

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 
 from airflow_jobs_provider.api.errors import CredentialsError
 
-__all__ = ["Credentials", "require_header_value"]
+__all__ = ["Credentials", "fingerprint", "keyed_digest", "require_header_value"]
+
+_KEY = os.urandom(32)
 
 
 class Credentials(ABC):
@@ -47,8 +52,28 @@ class Credentials(ABC):
         """
         return await asyncio.to_thread(self.headers)
 
-    def invalidate(self) -> None:  # noqa: B027 - most credentials have nothing to drop
-        """Drop what is cached. A client calls this after a 401 or 403, before the next attempt."""
+    def invalidate(self, refused: str) -> None:  # noqa: B027 - most credentials have nothing to drop
+        """Drop what is cached. A client calls this after a 401 or 403, before the next attempt.
+
+        :param refused: the :func:`fingerprint` of the headers that the refused request had. Another
+            request may have led to new ones meanwhile, which are kept.
+        """
+
+
+def fingerprint(headers: Mapping[str, str]) -> str:
+    """Return what tells the headers of one token from those of another, and no secret.
+
+    :param headers: what :meth:`Credentials.headers` returned.
+    """
+    return keyed_digest(headers.get("Authorization", ""))
+
+
+def keyed_digest(text: str) -> str:
+    """Return a digest of a secret. Other processes have other digests of the same secret.
+
+    :param text: the secret.
+    """
+    return hmac.new(_KEY, text.encode(), hashlib.sha256).hexdigest()
 
 
 def require_header_value(secret: str, name: str) -> None:

@@ -13,26 +13,32 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from airflow_jobs_provider.api.auth.base import Credentials, require_header_value
+from airflow_jobs_provider.api.auth.base import Credentials, fingerprint, require_header_value
 from airflow_jobs_provider.api.auth.debug_logs import fetching
 from airflow_jobs_provider.api.errors import (
     CredentialsError,
     JobsAPIError,
     TokenUnavailableError,
 )
+from airflow_jobs_provider.api.retry import RetryPolicy, skipped_seconds
 
 __all__ = ["AccessToken", "CachedCredentials"]
 
 log = logging.getLogger(__name__)
 
-# A token that was fetched so recently is not the one that the service just refused.
+# So that a service that refuses every token does not cause a fetch for each request.
 _JUST_FETCHED_SECONDS = 10.0
 # As in databricks-sdk: Azure Databricks refuses a token in the last 30 s of its life.
 _UNUSABLE_SECONDS = 40.0
-# After a renewal ahead of time failed.
-_RENEW_AGAIN_SECONDS = 60.0
+# After a renewal ahead of time was refused.
+_REFUSED_RENEWAL_SECONDS = 60.0
 # Of a token without an end, or one that has ended by this machine's clock when it arrives.
 _ODD_LIFETIME_SECONDS = 60.0
+
+
+# The pauses after failed fetches. Without jitter, so that a pause has ended when a client that met
+# the failure has waited for its next attempt.
+_POLICY = RetryPolicy(random=lambda: 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,22 @@ class AccessToken:
     value: str = field(repr=False)
     expires_at: float | None = None
     more_headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """No token is fetched for some time, since the latest fetch failed.
+
+    :ivar failure: how.
+    :ivar failures: failed fetches in a row.
+    :ivar since: when it failed.
+    :ivar seconds: length of the pause.
+    """
+
+    failure: JobsAPIError
+    failures: int
+    since: float
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +93,15 @@ class CachedCredentials(Credentials):
     until ``renew_at``          the token. ``renew_at`` is ``renew_before_seconds`` before its end,
                                 or half of its life if that is less
     until it cannot be used     the token. The next one is fetched in the background. If that
-                                fails, the old one serves on, and the fetch is repeated a minute
-                                later
+                                fails, the old one serves on
     later, or none was fetched  the next token; the request waits for it
     refused by the service      the next token. The old one, if none can be fetched now
     ==========================  ==================================================================
+
+    After a failed fetch the next one is made after a pause, as long as the waits of
+    :class:`~airflow_jobs_provider.api.retry.RetryPolicy`: 0.5 s after an outage, then twice as long
+    each time, up to 30 s. A request in the pause gets the old token, or else the failure of the
+    latest fetch. A refusal causes a pause only while the old token serves.
 
     :param renew_before_seconds: how long before its end a token is renewed; default 1,200, as in
         databricks-sdk.
@@ -95,7 +121,7 @@ class CachedCredentials(Credentials):
         self._clock = clock
         self._token: _CachedToken | None = None
         self._is_token_refused = False
-        self._renew_again_at = 0.0
+        self._pause: _Pause | None = None
         # Reentrant: a signal handler may interrupt its own thread here, and send a request.
         self._lock = threading.RLock()
         self._renewal: Future[_CachedToken] | None = None
@@ -153,23 +179,27 @@ class CachedCredentials(Credentials):
             failure = error
         return self._headers_after(failure)
 
-    def invalidate(self) -> None:
-        """Fetch another token before the next request, unless this one was fetched just now.
+    def invalidate(self, refused: str) -> None:
+        """Fetch another token before the next request, if the refused one is the current one.
 
-        Requests that were sent together are refused together. Only the first refusal is about the
-        current token.
+        A token that was fetched less than 10 s ago is kept all the same.
+
+        :param refused: the fingerprint of the refused headers.
         """
-        token = self._token
-        # An age below 0 is that of a clock that was set back.
-        if token is not None and not 0 <= self._clock() - token.fetched_at < _JUST_FETCHED_SECONDS:
-            self._is_token_refused = True
+        with self._locked():
+            token = self._token
+            if token is None or fingerprint(token.headers) != refused:
+                return
+            # An age below 0 is that of a clock that was set back.
+            if not 0 <= self._clock() - token.fetched_at < _JUST_FETCHED_SECONDS:
+                self._is_token_refused = True
 
     def _usable_token(self, token: _CachedToken | None) -> _CachedToken | None:
         """Return the token, if a request need not wait for another; renew it if it is time."""
         now = self._clock()
         if token is None or self._is_token_refused or now >= token.unusable_at:
             return None
-        if now >= token.renew_at and now >= self._renew_again_at:
+        if now >= token.renew_at and self._current_pause() is None:
             self._renew(replaced=token)
         return token
 
@@ -195,10 +225,7 @@ class CachedCredentials(Credentials):
 
         :param replaced: the token that is to be replaced. If it has been, the fetch is done.
         """
-        if self._pid != os.getpid():
-            # Forked: the thread of a fetch is gone, and another thread may have held the lock.
-            self._lock, self._renewal, self._pid = threading.RLock(), None, os.getpid()
-        with self._lock:
+        with self._locked():
             if self._token is not None and self._token is not replaced:
                 done: Future[_CachedToken] = Future()
                 done.set_result(self._token)
@@ -210,11 +237,32 @@ class CachedCredentials(Credentials):
                 or time.monotonic() - self._renewal_started > self._fetch_timeout_seconds
             )
             if self._renewal is None or is_over:
+                pause = self._current_pause()
+                if pause is not None and not isinstance(pause.failure, CredentialsError):
+                    failed: Future[_CachedToken] = Future()
+                    failed.set_exception(_copy_of(pause.failure))
+                    return failed
                 self._renewal = Future()
                 self._renewal.set_running_or_notify_cancel()
                 self._renewal_started = time.monotonic()
                 self._start_fetch(self._renewal)
             return self._renewal
+
+    def _locked(self) -> threading.RLock:
+        """Return the lock, as a context manager."""
+        if self._pid != os.getpid():
+            # Forked: the thread of a fetch is gone, and another thread may have held the lock.
+            self._lock, self._renewal, self._pid = threading.RLock(), None, os.getpid()
+        return self._lock
+
+    def _current_pause(self) -> _Pause | None:
+        pause = self._pause
+        if pause is None or not 0 <= self._pause_clock() - pause.since < pause.seconds:
+            return None
+        return pause
+
+    def _pause_clock(self) -> float:
+        return self._clock() + skipped_seconds()
 
     def _start_fetch(self, renewal: Future[_CachedToken]) -> None:
         fetch = threading.Thread(
@@ -243,6 +291,7 @@ class CachedCredentials(Credentials):
         else:
             with self._lock:
                 self._token, self._is_token_refused, self.is_refused = token, False, False
+                self._pause = None
             renewal.set_result(token)
             return
         self._record_failure(failure)
@@ -250,18 +299,23 @@ class CachedCredentials(Credentials):
 
     def _record_failure(self, failure: JobsAPIError) -> None:
         token, now = self._token, self._clock()
+        if token is not None and now >= token.unusable_at:
+            token = None
         self.is_refused = isinstance(failure, CredentialsError)
-        if token is None or now >= token.unusable_at:
-            return
-        seconds = min(_RENEW_AGAIN_SECONDS, token.lifetime / 20)
-        self._renew_again_at = now + seconds
-        log.warning(
-            "The token cannot be renewed now: %s. The old one serves for another %.0f s; "
-            "next attempt in %.0f s.",
-            failure,
-            token.unusable_at - now,
-            seconds,
-        )
+        failures = 1 if self._pause is None else self._pause.failures + 1
+        seconds = _POLICY.wait_seconds(failure, failures) or _REFUSED_RENEWAL_SECONDS
+        if token is not None:
+            seconds = min(seconds, token.lifetime / 20)
+        # A copy, since the frames of a fetch hold secrets.
+        self._pause = _Pause(_copy_of(failure), failures, self._pause_clock(), seconds)
+        if token is not None:
+            log.warning(
+                "The token cannot be renewed now: %s. The old one serves for another %.0f s; "
+                "next attempt in %.0f s.",
+                failure,
+                token.unusable_at - now,
+                seconds,
+            )
 
     def _cached(self, token: AccessToken, started: float) -> _CachedToken:
         headers = {"Authorization": f"Bearer {token.value}", **token.more_headers}

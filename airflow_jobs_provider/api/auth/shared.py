@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 import os
 import threading
@@ -11,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from airflow_jobs_provider.api.auth.base import keyed_digest
 from airflow_jobs_provider.api.auth.cached import CachedCredentials
 
 __all__ = ["MAX_SHARED", "shared_credentials"]
@@ -18,8 +17,6 @@ __all__ = ["MAX_SHARED", "shared_credentials"]
 #: Credentials that a process keeps at most; the ones that were unused for longest are dropped.
 MAX_SHARED = 128
 
-# The settings hold secrets: only a digest is kept, with a key that no other process knows.
-_KEY = os.urandom(32)
 _lock = threading.RLock()
 _shared: OrderedDict[str, CachedCredentials] = OrderedDict()
 
@@ -35,8 +32,8 @@ def shared_credentials(
     :param settings: all that decides which token is fetched, and how; JSON values.
     :param make: makes the credentials.
     """
-    text = json.dumps(settings, sort_keys=True, default=str)
-    key = hmac.new(_KEY, text.encode(), hashlib.sha256).hexdigest()
+    # The settings hold secrets, so only a digest of them is kept.
+    key = keyed_digest(json.dumps(settings, sort_keys=True, default=str))
     with _lock:
         credentials = _shared.get(key)
         if credentials is None or credentials.is_refused:

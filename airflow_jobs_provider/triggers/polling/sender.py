@@ -128,7 +128,7 @@ class Sender:
     async def renew_credentials(self, error: JobsAPIError) -> None:
         """Take fresh credentials, if the error says that the present ones were refused."""
         if isinstance(error, (AuthenticationError, TokenRefusedError)):
-            await self.client.renew_credentials()
+            await self.client.renew_credentials(error)
 
     def record_answer(self) -> None:
         """Record that the API has answered at this address."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,16 +13,25 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api import endpoints
-from airflow_jobs_provider.api.auth import AccessToken, Basic, CachedCredentials, Credentials, Token
+from airflow_jobs_provider.api.auth import (
+    AccessToken,
+    Basic,
+    CachedCredentials,
+    Credentials,
+    Token,
+    fingerprint,
+)
 from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
 from airflow_jobs_provider.api.errors import (
+    AuthenticationError,
     CredentialsError,
     JobsAPIError,
+    RateLimitError,
     ServerError,
     TokenRefusedError,
     TokenUnavailableError,
 )
-from airflow_jobs_provider.api.retry import RetryPolicy
+from airflow_jobs_provider.api.retry import RetryPolicy, no_waiting
 from tests.fakes.scripted_server import ScriptedServer, answer
 from tests.helpers.client_face import Face
 from tests.helpers.tracebacks import shown_with_locals
@@ -130,6 +141,56 @@ def test_requests_that_are_refused_together_fetch_one_token(server: ScriptedServ
     assert credentials.fetched == 2
 
 
+def test_a_late_refusal_of_the_old_token_does_not_drop_the_new_one(server: ScriptedServer) -> None:
+    """A hundred requests are refused, most of them after others have fetched the next token."""
+    now = [1000.0]
+    credentials = CountingCredentials(lambda: now[0])
+    first = RetryPolicy(max_attempts=1)
+    server.will(*(answer({}, 401) for _ in range(100)))
+
+    async def send_all() -> None:
+        async with AsyncJobsClient(server.url, credentials, retries=first) as client:
+            calls = [client.send(endpoints.get_run(n)) for n in range(1, 101)]
+            errors = await asyncio.gather(*calls, return_exceptions=True)
+            for error in errors:
+                assert isinstance(error, AuthenticationError)
+                now[0] += 11
+                await client.renew_credentials(error)
+                await client.send(endpoints.get_run(7))
+
+    asyncio.run(send_all())
+    assert sent(server) == ["t1"] * 100 + ["t2"] * 100
+    assert credentials.fetched == 2
+
+
+def test_a_new_token_that_is_refused_is_replaced_after_ten_seconds(
+    face: Face, server: ScriptedServer
+) -> None:
+    """A service that refuses all tokens does not cause a fetch for each request."""
+    now = [1000.0]
+    credentials = CountingCredentials(lambda: now[0])
+    client = face.connect(server.url, credentials, retries=RetryPolicy(max_attempts=1))
+    for seconds in (0, 5, 11, 12):
+        now[0] = 1000.0 + seconds
+        server.will(answer({}, 401))
+        with pytest.raises(AuthenticationError) as caught:
+            face.send(endpoints.get_run(7))
+        client._credentials.invalidate(caught.value.refused_credentials)
+    face.send(endpoints.get_run(7))
+    assert sent(server) == ["t1", "t1", "t1", "t2", "t2"]
+
+
+def test_a_fingerprint_is_no_secret() -> None:
+    """It tells tokens apart, and cannot be computed by another process."""
+    one = fingerprint({"Authorization": "Bearer t1"})
+    assert one == fingerprint({"Authorization": "Bearer t1", "Other": "x"})
+    assert one != fingerprint({"Authorization": "Bearer t2"})
+    code = "from airflow_jobs_provider.api.auth import fingerprint\n"
+    code += "print(fingerprint({'Authorization': 'Bearer t1'}))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    assert one.encode() != other.stdout.strip()
+
+
 def test_coroutines_share_one_fetch_and_the_loop_goes_on(server: ScriptedServer) -> None:
     """While the token is fetched in a thread the event loop runs; nobody fetches it again."""
     go_on = threading.Event()
@@ -200,7 +261,8 @@ def test_a_fetch_that_fails_for_now_is_retried(face: Face, server: ScriptedServe
         if failures:
             raise failures.pop()
 
-    face.connect(server.url, CountingCredentials(before_fetch=fail_once))
+    clock = lambda: sum(face.waits)  # noqa: E731
+    face.connect(server.url, CountingCredentials(clock, before_fetch=fail_once))
     face.send(endpoints.get_run(7))
     assert (sent(server), face.waits) == (["t1"], [30])
 
@@ -290,9 +352,9 @@ def fetches(face: Face, server: ScriptedServer) -> Fetches:
     return Fetches(face, server)
 
 
-def wait_for_renewal(fetches: Fetches) -> None:
+def wait_for_renewal(credentials: CachedCredentials) -> None:
     """Wait until the fetch that is in flight has ended."""
-    renewal = fetches.credentials._renewal
+    renewal = credentials._renewal
     assert renewal is not None
     renewal.exception(10)
 
@@ -303,18 +365,82 @@ def wait_for_renewal(fetches: Fetches) -> None:
 def test_the_old_token_serves_while_it_lives(
     failure: JobsAPIError, fetches: Fetches, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A failed renewal costs nothing while the old token lives; it is repeated each minute."""
+    """A failed renewal costs nothing while the old token lives; it is repeated after a pause."""
     assert fetches.token_at(0) == "t1"
     fetches.failure = failure
-    for seconds in (2400, 2410, 2459, 2461, 3500):
+    for seconds in (2400, 2400.4, 2461, 3500):
         assert fetches.token_at(seconds) == "t1"
-        wait_for_renewal(fetches)
+        wait_for_renewal(fetches.credentials)
     assert len(fetches.credentials.threads) == 1 + 3
     assert f"{failure}. The old one serves for another 1160 s" in caplog.text
     with pytest.raises(type(failure)):
         fetches.token_at(3560)
     fetches.failure = None
-    assert fetches.token_at(3561) == "t2"
+    assert fetches.token_at(3600) == "t2"
+
+
+@pytest.mark.parametrize(
+    ("failure", "times"),
+    [
+        (TokenUnavailableError("the endpoint is down"), [0, 0.5, 1.5, 3.5, 7.5, 15.5, 31.5, 61.5]),
+        (RateLimitError(status=429, retry_after=40.0), [0, 40, 80]),
+    ],
+)
+@pytest.mark.parametrize("with_token", [False, True])
+def test_the_pauses_between_failed_fetches_grow(
+    failure: JobsAPIError, times: list[float], with_token: bool
+) -> None:
+    """However many requests ask meanwhile, before the old token ends and after it."""
+    now = [0.0]
+    may_fail: list[float] = []
+
+    def fail() -> None:
+        if not with_token or now[0]:
+            may_fail.append(now[0])
+            raise failure
+
+    credentials = CountingCredentials(lambda: now[0], before_fetch=fail)
+    if with_token:
+        credentials.headers()
+    start = 2400.0 if with_token else 0.0
+    for tick in range(900):
+        now[0] = start + tick / 10
+        if with_token:
+            assert credentials.headers() == {"Authorization": "Bearer t1"}
+            wait_for_renewal(credentials)
+        else:
+            with pytest.raises(type(failure)):
+                credentials.headers()
+    assert [one - start for one in may_fail] == times
+
+
+def test_a_pause_ends_with_a_success(fetches: Fetches) -> None:
+    """And with a clock that is set back, which no pause outlasts."""
+    fetches.failure = TokenUnavailableError("the endpoint is down")
+    once = RetryPolicy(max_attempts=1)
+    for seconds in (0, 0.1):
+        with pytest.raises(TokenUnavailableError, match="the endpoint is down"):
+            fetches.token_at(seconds, retries=once)
+    fetches.failure = None
+    with pytest.raises(TokenUnavailableError, match="the endpoint is down"):
+        fetches.token_at(0.2, retries=once)
+    assert len(fetches.credentials.threads) == 1
+    assert fetches.token_at(-100, retries=once) == "t1"
+    assert fetches.credentials._pause is None
+
+
+def test_waits_that_are_skipped_end_a_pause(server: ScriptedServer) -> None:
+    """With ``no_waiting`` no time passes."""
+    failures: list[JobsAPIError] = [TokenUnavailableError("the endpoint is down")] * 3
+
+    def fail() -> None:
+        if failures:
+            raise failures.pop()
+
+    credentials = CountingCredentials(before_fetch=fail)
+    with no_waiting() as waits, JobsClient(server.url, credentials) as client:
+        client.send(endpoints.get_run(7))
+    assert (sent(server), len(credentials.threads), len(waits)) == (["t1"], 4, 3)
 
 
 def test_a_refused_token_is_replaced_after_the_clock_was_set_back(
@@ -342,7 +468,7 @@ def test_no_thread_for_a_renewal(fetches: Fetches, monkeypatch: pytest.MonkeyPat
         assert fetches.token_at(2400) == "t1"
         with pytest.raises(TokenUnavailableError, match="can't start new thread"):
             fetches.token_at(3560, retries=once)
-    assert fetches.token_at(3561, retries=once) == "t2"
+    assert fetches.token_at(3563, retries=once) == "t2"
 
 
 def test_a_refused_token_serves_on_while_no_other_can_be_fetched(

@@ -61,7 +61,7 @@ class Bench:
                 raise self.errors.pop(0)
         return PAGE
 
-    async def renew(self) -> None:
+    async def renew(self, _error: JobsAPIError) -> None:
         """Count the renewals of the credentials."""
         self.renewed += 1
 

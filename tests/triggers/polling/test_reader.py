@@ -78,7 +78,7 @@ class Bench:
         """Return the version of the API, as a client does."""
         return "2.0"
 
-    async def renew_credentials(self) -> None:
+    async def renew_credentials(self, _error: JobsAPIError) -> None:
         """Do nothing."""
 
     async def send(self, call: Any, *, retries: Any, rate_limit: Any) -> Any:

@@ -41,7 +41,7 @@ class Client:
         self.sent.append(how)
         return "answer"
 
-    async def renew_credentials(self) -> None:
+    async def renew_credentials(self, _error: JobsAPIError) -> None:
         """Count it."""
         self.renewed += 1
 
