@@ -32,6 +32,7 @@ __all__ = [
     "TaskRecord",
     "WorkflowRecords",
     "is_running",
+    "is_skipped",
     "is_to_be_executed",
     "is_to_be_retried",
     "is_unfinished",
@@ -40,6 +41,7 @@ __all__ = [
 KEY_PREFIX = "databricks_task_run."
 # A user has cleared the task while it was executed.
 _RESTARTING = "restarting"
+_SKIPPED = "skipped"
 #: Nothing is known of attempts after the one that has recorded something.
 UNKNOWN_ATTEMPT = LaterAttempt(has_begun=False, was_cleared=False)
 
@@ -137,6 +139,11 @@ def is_to_be_retried(state: str | None) -> bool:
 def is_running(state: str | None) -> bool:
     """Return whether a worker executes a task of this state."""
     return state == RUNNING
+
+
+def is_skipped(state: str | None) -> bool:
+    """Return whether a task of this state was skipped."""
+    return state == _SKIPPED
 
 
 def is_unfinished(state: str | None) -> bool:

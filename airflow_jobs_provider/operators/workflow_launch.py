@@ -45,6 +45,8 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
     # When the job was last known to have the group's definition, on the monotonic clock.
     _ensured_at: float = 0.0
     call_name: ClassVar[str] = "run-now"
+    # A run that failed belongs to the group's tasks, which report that and repair it.
+    _adopts_failed_runs: ClassVar[bool] = True
     template_fields: Sequence[str] = (
         "databricks_conn_id",
         "access_control_list",
@@ -207,36 +209,39 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         return run_now({"job_id": job_id, **self._run_parameters()})
 
     def _launch(self, context: Context, first_attempt_index: int) -> LaunchResult:
+        from airflow_jobs_provider.api.states import RunState
         from airflow_jobs_provider.api.workflows.job_definitions import CLAIM_SECONDS
 
         launched = super()._launch(context, first_attempt_index)
-        if launched.is_own and time.monotonic() - self._ensured_at > CLAIM_SECONDS:
-            self._check_definition(context, launched)
+        took_long = time.monotonic() - self._ensured_at > CLAIM_SECONDS
+        # An earlier try has died before it could check its run.
+        if (took_long or not launched.is_own) and not self._has_own_definition(context, launched):
+            if RunState.from_run(launched.run).is_terminal:
+                self._state.run.ended()
+            self._cancel("the job was reset for another DAG run before it was launched")
+            if launched.is_own:
+                raise AirflowException(
+                    f"Run {launched.run_id} has the definition of another DAG run, and was canceled"
+                )
+            return self._launch(context, launched.attempt_index + 1)
         return launched
 
-    def _check_definition(self, context: Context, launched: LaunchResult) -> None:
-        """Cancel the run if the job was reset for another DAG run before it was launched.
+    def _has_own_definition(self, context: Context, launched: LaunchResult) -> bool:
+        """Return whether a run has the tasks of this DAG run.
 
+        It may have others where the job was reset for another DAG run before the run was launched.
         That is possible only where the launch took long, as in an outage.
         """
         from airflow_jobs_provider.api.versions import LATEST_API_VERSION
         from airflow_jobs_provider.api.workflows.follow import whole_run
-        from airflow_jobs_provider.api.workflows.job_definitions import (
-            has_tasks,
-            is_defined_as,
-            whole_job,
-        )
+        from airflow_jobs_provider.api.workflows.job_definitions import has_tasks, job_change
 
-        settings, digest = self.definition(context)
-        job = self._run_workflow(whole_job(int(launched.run["job_id"])))
-        if is_defined_as(job, digest):
-            return
+        settings, _ = self.definition(context)
+        job_id = int(launched.run["job_id"])
+        if self._run_workflow(job_change(job_id, settings)) is None:
+            return True
         steps = whole_run(launched.run_id, api_version=LATEST_API_VERSION)
-        if not has_tasks(self._run_workflow(steps), settings):
-            self._cancel("the job was reset for another DAG run before it was launched")
-            raise AirflowException(
-                f"Run {launched.run_id} has the definition of another DAG run, and was canceled"
-            )
+        return has_tasks(self._run_workflow(steps), settings)
 
     def request(self) -> dict[str, Any]:
         """Return the parameters of the run: the job's id is known when it is launched."""

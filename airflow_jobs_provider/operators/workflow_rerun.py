@@ -12,12 +12,13 @@ from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipException
 
 from airflow_jobs_provider.airflow_compat.workflow_records import (
     UNKNOWN_ATTEMPT,
     TaskRecord,
     WorkflowRecords,
+    is_skipped,
     is_unfinished,
 )
 from airflow_jobs_provider.operators.execution_state import KillState
@@ -87,6 +88,9 @@ class WorkflowRerunOperator(LaunchRunOperator):
                 task_ids=launch, key=RETURN_VALUE_KEY, map_indexes=context["ti"].map_index
             )
             if not metadata:
+                if is_skipped(self._records().states([launch]).get(launch)):
+                    # The task's trigger rule lets it start all the same.
+                    raise AirflowSkipException(f"the task {launch!r} was skipped")
                 raise AirflowException(f"the task {launch!r} has launched no run")
         self.databricks_conn_id = str(metadata["conn_id"])
         self._workflow_run_id = int(metadata["run_id"])

@@ -747,12 +747,51 @@ def test_the_launching_task_tells_that_it_was_cleared(
 ) -> None:
     """Its own retries are no clear."""
     server.will(cleared.jobs, cleared.job, answer({"run_id": 7}), answer(run("PENDING")))
+    server.will(*([] if is_told else [cleared.job]))
     assert cleared.launch(2, max_tries)["run_id"] == 7
     assert (("etl.launch", WAS_CLEARED_KEY) in cleared.xcoms) is is_told
+
+
+OTHER_JOB = answer({"job_id": 3, "settings": {"name": "sales.etl", "tasks": []}})
+
+
+def test_a_launch_that_died_before_its_run_failed(cleared: Airflow, server: ScriptedServer) -> None:
+    """The retry takes over the failed run, which belongs to the group's tasks."""
+    failed = {**run("TERMINATED", "FAILED"), "run_id": 7}
+    server.will(cleared.jobs, cleared.job, answer({"run_id": 7}), answer(failed), cleared.job)
+    assert cleared.launch(2, 0)["run_id"] == 7
+    assert len(sent(server, "run-now")) == 1
+
+
+@pytest.mark.parametrize("result", ["FAILED", None])
+def test_a_launch_that_died_before_it_could_check_its_run(
+    result: str | None, cleared: Airflow, server: ScriptedServer
+) -> None:
+    """The job was reset for another DAG run before the launch: that run is not taken over."""
+    found = {**run("TERMINATED" if result else "RUNNING", result), "run_id": 6}
+    others = [{**task("a", 90, "RUNNING"), **cleared.defined("a", "/other")}]
+    server.will(cleared.jobs, cleared.job, answer({"run_id": 6}), answer(found), OTHER_JOB)
+    server.will(answer({**found, "tasks": others}))
+    if result is None:
+        server.will(answer({}))
+    server.will(cleared.jobs, cleared.job, answer({"run_id": 7}), answer(run("PENDING")))
+    assert cleared.launch(2, 0)["run_id"] == 7
+    assert sent(server, "runs/cancel") == ([] if result else [{"run_id": 6}])
+    tokens = [one["idempotency_token"] for one in sent(server, "run-now")]
+    assert len(set(tokens)) == 2
+
+
+def test_a_task_whose_launching_task_was_skipped(cleared: Airflow) -> None:
+    """It is skipped, too, where its trigger rule lets it start."""
+    del cleared.xcoms["etl.launch", "return_value"]
+    cleared.states["etl.launch"] = "skipped"
+    with pytest.raises(AirflowSkipException, match=r"'etl\.launch' was skipped"):
+        cleared.execute()
 
 
 def test_without_a_launched_run(cleared: Airflow) -> None:
     """The task says which task has launched none."""
     del cleared.xcoms["etl.launch", "return_value"]
+    cleared.states["etl.launch"] = "failed"
     with pytest.raises(AirflowException, match=r"'etl\.launch' has launched no run"):
         cleared.execute()

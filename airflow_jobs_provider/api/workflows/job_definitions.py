@@ -8,7 +8,9 @@ conditional write, so:
 * A job of the same definition is used as it is. It is reset only if its settings have changed.
 * Otherwise a job of the same name that has no active run is reset. The caller first claims it in
   the description, waits, and goes on only if the claim still stands and no run has begun. So no
-  other caller finds the old definition there, and of two claims only the later one holds.
+  other caller uses the old definition there, and of two claims only the later one holds. The claim
+  stands beside the old description: if its caller dies, the job still has its definition once the
+  claim has expired.
 * Otherwise a job is created. Where two callers create a job of the same definition, the later one
   is deleted.
 
@@ -100,17 +102,20 @@ def ensure_job(
     defined = _with_digest(settings, digest)
     for _ in range(MAX_ROUNDS):
         jobs = yield from _jobs_of(name)
-        same = [job for job in jobs if _digest_of(job) == digest]
+        same = [job for job in jobs if _is_free_and_defined(job, digest, clock())]
         if same:
             try:
                 job = yield from whole_job(same[0]["job_id"])
             except NotFoundError:
                 continue
-            if _digest_of(job) != digest:
+            if not _is_free_and_defined(job, digest, clock()):
                 continue
             if not has_settings(job, settings):
                 log.info("Resetting job %s, %r: its settings were changed.", job["job_id"], name)
                 yield from _reset(job["job_id"], defined)
+            elif (known := _description(job)) != _unclaimed(known):
+                # The caller that has claimed it has died.
+                yield update_job(job["job_id"], {"description": _unclaimed(known)})
             return int(job["job_id"])
         claimed_for = {_claimed_for(job, clock()) for job in jobs}
         if digest in claimed_for:
@@ -124,6 +129,7 @@ def ensure_job(
                 continue
             claimed_at = clock()
             claim = f"[airflow claim {digest} by {nonce} at {claimed_at:.3f}]"
+            claim = "\n".join(filter(None, (_unclaimed(_description(job)), claim)))
             # Not where others may take the claim for expired soon.
             if (yield from _claim(job, claim)) and (
                 clock() - claimed_at < CLAIM_EXPIRES_SECONDS / 2
@@ -136,7 +142,7 @@ def ensure_job(
             job_id: int = yield create_with_permissions(defined)
             # Of several jobs of one definition all callers use the oldest.
             jobs = yield from _jobs_of(name)
-            same = [job for job in jobs if _digest_of(job) == digest]
+            same = [job for job in jobs if _is_free_and_defined(job, digest, clock())]
             if not same or same[0]["job_id"] == job_id:
                 log.info("Created job %s, %r.", job_id, name)
                 return job_id
@@ -234,6 +240,11 @@ def _jobs_of(name: str) -> Workflow[list[Job]]:
     return sorted(jobs, key=lambda job: (job.get("created_time") or 0, job["job_id"]))
 
 
+def _is_free_and_defined(job: Job, digest: str, now: float) -> bool:
+    """Whether a job has this definition, and nobody is about to reset it."""
+    return _digest_of(job) == digest and _claimed_for(job, now) is None
+
+
 def _claimed_for(job: Job, now: float) -> str | None:
     """Return the digest of the definition that a job is claimed for; None if it is not claimed."""
     claim = _CLAIM.search(_description(job))
@@ -242,7 +253,11 @@ def _claimed_for(job: Job, now: float) -> str | None:
 
 
 def _claim(job: Job, claim: str) -> Workflow[bool]:
-    """Claim a job that has no active run; return whether the claim stands."""
+    """Claim a job that has no active run; return whether the claim stands.
+
+    :param job: the job.
+    :param claim: its description with the claim.
+    """
     job_id = job["job_id"]
     try:
         yield update_job(job_id, {"description": claim})
@@ -255,7 +270,7 @@ def _claim(job: Job, claim: str) -> Workflow[bool]:
     if not (yield from _is_active(job_id)):
         return True
     # Somebody who found it before the claim has launched a run.
-    yield update_job(job_id, {"description": _description(job)})
+    yield update_job(job_id, {"description": _unclaimed(_description(job))})
     return False
 
 
@@ -276,6 +291,11 @@ def _with_digest(settings: Mapping[str, Any], digest: str) -> dict[str, Any]:
 
 def _description(job: Job) -> str:
     return str((job.get("settings") or {}).get("description") or "")
+
+
+def _unclaimed(description: str) -> str:
+    """Return a description without claims."""
+    return "\n".join(line for line in description.split("\n") if not _CLAIM.fullmatch(line))
 
 
 def _digest_of(job: Job) -> str | None:

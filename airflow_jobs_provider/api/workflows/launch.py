@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import BadRequestError, NotFoundError
-from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
+from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, RunStatus
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 from airflow_jobs_provider.api.workflows.events import LaunchPrepared, RunIdentified
 from airflow_jobs_provider.api.workflows.follow import read_run
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
 
 __all__ = ["LaunchResult", "launch_once"]
+
+
+_FAILED = (RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.SUCCEEDED_WITH_FAILURES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ def launch_once(
     first_attempt_index: int = 0,
     polling_period_seconds: float,
     fail_on_partial_success: bool = True,
+    adopt_failed: bool = False,
     before_own_launch: Workflow[Any] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Workflow[LaunchResult]:
@@ -67,6 +71,8 @@ def launch_once(
     :param polling_period_seconds: seconds between two reads of a run that is being terminated.
     :param fail_on_partial_success: count the result SUCCESS_WITH_FAILURES as a bad end; default
         True.
+    :param adopt_failed: take a found run that failed or timed out, too; default False. Then only a
+        run that was canceled, skipped or deleted is launched anew.
     :param before_own_launch: a workflow to execute before this try launches with its own token;
         default none.
     :param clock: returns the seconds since the epoch.
@@ -103,8 +109,12 @@ def launch_once(
                 raise
             continue
         state = RunState.from_run(run)
-        succeeded = state.succeeded(fail_on_partial_success=fail_on_partial_success)
-        if is_last or succeeded or not state.is_terminal:
+        is_good = (
+            not state.is_terminal
+            or state.succeeded(fail_on_partial_success=fail_on_partial_success)
+            or (adopt_failed and state.status in _FAILED)
+        )
+        if is_last or is_good:
             return LaunchResult(run_id, run, attempt_index, launched_at=launched_at, is_own=is_last)
     raise AssertionError("no token was given")
 

@@ -27,6 +27,7 @@ from airflow_jobs_provider.api.workflows.job_definitions import (
     has_settings,
     has_tasks,
     is_defined_as,
+    job_change,
     whole_job,
 )
 from airflow_jobs_provider.api.workflows.progress import Log
@@ -166,6 +167,58 @@ def test_a_run_tells_its_definition(client: JobsClient) -> None:
     assert has_tasks(run, wanted)
     assert not has_tasks(run, settings(2, tasks=3))
     assert not has_tasks(run, settings(1, tasks=4))
+
+
+def description(client: JobsClient, job_id: int) -> str:
+    """Return the description of a job."""
+    job: Any = client.run(whole_job(job_id))
+    return str(job["settings"]["description"])
+
+
+def claimed(client: JobsClient, wanted: dict[str, Any], *, at: float) -> None:
+    """Claim a job for a definition, and die before it is reset."""
+    steps = ensure_job(wanted, nonce="dead", log=Lines(), clock=lambda: at)
+    step = next(steps)
+    while isinstance(step, Call):
+        step = steps.send(client.send(step))
+    steps.close()
+
+
+def test_a_caller_that_has_died_after_its_claim(client: JobsClient) -> None:
+    """Once the claim has expired, the job has its old definition, and the description it had."""
+    job_id = ensured(client, settings(1))
+    before: Any = client.run(whole_job(job_id))
+    claimed(client, settings(2), at=1000.0)
+    assert "airflow claim" in description(client, job_id)
+    # Its members may repair a run of it meanwhile.
+    assert client.run(job_change(job_id, settings(1))) is None
+    log = Lines()
+    steps = ensure_job(settings(1), nonce="ab", log=log, clock=lambda: 1031.0)
+    assert client.run(steps, wait=lambda _seconds: None) == job_id
+    assert log.lines == []
+    after: Any = client.run(whole_job(job_id))
+    assert after["settings"] == before["settings"]
+    assert jobs(client) == [job_id]
+
+
+def test_a_job_that_is_claimed_is_not_used(client: JobsClient) -> None:
+    """It is about to be reset. After the death of its caller, another one resets it."""
+    job_id = ensured(client, settings(1))
+    claimed(client, settings(2), at=1000.0)
+    steps = ensure_job(settings(1), nonce="ab", log=Lines(), clock=lambda: 1010.0)
+    assert client.run(steps, wait=lambda _seconds: None) != job_id
+    steps = ensure_job(settings(2), nonce="ab", log=Lines(), clock=lambda: 1031.0)
+    taken = client.run(steps, wait=lambda _seconds: None)
+    assert "claim" not in description(client, taken)
+    assert len(jobs(client)) == 2
+
+
+def test_a_deleted_job_has_changed(client: JobsClient) -> None:
+    """A repair would have no settings."""
+    job_id = ensured(client, settings(1))
+    client.send(delete_job(job_id))
+    change = client.run(job_change(job_id, settings(1)))
+    assert change == f"job {job_id} does not exist any more"
 
 
 def launching(wanted: dict[str, Any], nonce: str) -> Workflow[int]:

@@ -22,13 +22,16 @@ from tests.helpers.workflow_driver import (
 )
 
 
-def launch(driver: WorkflowDriver, tokens: list[str], first: int = 0) -> LaunchResult:
+def launch(
+    driver: WorkflowDriver, tokens: list[str], first: int = 0, *, adopt_failed: bool = False
+) -> LaunchResult:
     """Launch with these tokens."""
     steps = launch_once(
         run_now({"job_id": 1}),
         tokens,
         first_attempt_index=first,
         polling_period_seconds=5,
+        adopt_failed=adopt_failed,
         clock=lambda: driver.now,
     )
     launched = driver.execute(steps)
@@ -64,6 +67,26 @@ def test_a_retry_launches_a_new_run_after_a_failed_one(bad: dict[str, Any]) -> N
     driver = WorkflowDriver(7, bad, 8, new)
     assert launch(driver, ["a", "b"]) == LaunchResult(8, new, 1)
     assert driver.asked == ["run-now a", "runs/get 7", "run-now b", "runs/get 8"]
+
+
+@pytest.mark.parametrize(
+    ("ended", "is_adopted"),
+    [
+        (FAILED, True),
+        (run("TERMINATED", "TIMEDOUT"), True),
+        (run("TERMINATED", "SUCCESS_WITH_FAILURES"), True),
+        (run("INTERNAL_ERROR", "FAILED"), True),
+        (CANCELED, False),
+        (run("SKIPPED"), False),
+        (run("TERMINATED", "MAXIMUM_CONCURRENT_RUNS_REACHED"), False),
+    ],
+)
+def test_a_retry_adopts_a_failed_run_where_it_is_told_to(ended: Any, is_adopted: bool) -> None:
+    """A run that was canceled, or never began, is launched anew."""
+    new = run("PENDING", run_id=8)
+    driver = WorkflowDriver(7, ended, *(() if is_adopted else (8, new)))
+    expected = LaunchResult(7, ended, 0) if is_adopted else LaunchResult(8, new, 1)
+    assert launch(driver, ["a", "b"], adopt_failed=True) == expected
 
 
 def test_a_deleted_run_counts_as_failed() -> None:
