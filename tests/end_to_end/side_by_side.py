@@ -8,19 +8,25 @@ import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from airflow_jobs_provider.migrate.__main__ import main as migrate
+from airflow_jobs_provider.migrate.names import OFFICIAL
 from scripts.airflow_env import ROOT, airflow_environment
+from tests.end_to_end.recording_proxy import Recorded, recording_proxy
 
-__all__ = ["DAGS", "Side", "rows", "table"]
+__all__ = ["DAGS", "Side", "rows", "shown", "table", "with_imports_changed"]
 
 DAGS = Path(__file__).parent / "official_dags"
 # Where the official provider has the URL of the button. Here it is the XCom run_page_url.
 _LINK = "_link_DatabricksJobRunLink"
+# The same for a task of a workflow group: the official provider has the page of the group's run.
+_GROUP_LINK = "databricks_job_run_link"
+# What the launching task of a group keeps here for a clear or a retry.
+_RECORDS = re.compile(r"databricks_(definition|task_run\..*)")
 _HEAD = "| DAG | Task | Official | Here | Differs |\n| --- | --- | --- | --- | --- |\n"
 
 
@@ -32,12 +38,14 @@ class Side:
     :ivar folder: where home, DAGs and workspaces are.
     :ivar migrates: whether the DAG files are changed by the migrate command.
     :ivar more_path: folder of packages beside those of the environment.
+    :ivar sent: the requests to the workspaces.
     """
 
     python: str
     folder: Path
     migrates: bool
     more_path: Path | None = None
+    sent: list[list[Recorded]] = field(default_factory=list)
 
     def start(self, stack: ExitStack, home: Path, dags: Path = DAGS) -> subprocess.Popen[str]:
         """Start to run all DAGs in one process, on workspaces of their own."""
@@ -51,9 +59,11 @@ class Side:
         # For what nothing here can run: dbt, SQL, code in a git repository.
         staging = stack.enter_context(LocalWorkspace(self.folder / "staging", dry_run=True))
         env = airflow_environment(
-            self.folder / "home", self.folder / "dags", connection=_connection(workspace)
+            self.folder / "home",
+            self.folder / "dags",
+            connection=self._connection(stack, workspace),
         )
-        env["AIRFLOW_CONN_DATABRICKS_STAGING"] = _connection(staging)
+        env["AIRFLOW_CONN_DATABRICKS_STAGING"] = self._connection(stack, staging)
         env["PATH"] = f"{Path(self.python).parent}:{env['PATH']}"
         path = self.more_path or (ROOT if self.migrates else None)
         if path is not None:
@@ -67,6 +77,20 @@ class Side:
                 stderr=subprocess.STDOUT,
                 text=True,
             )
+
+    def _connection(self, stack: ExitStack, workspace: LocalWorkspace) -> str:
+        """Return a connection as users of the official provider have it; its use is recorded."""
+        port, sent = stack.enter_context(recording_proxy(workspace.url))
+        self.sent.append(sent)
+        return json.dumps(
+            {
+                "conn_type": "databricks",
+                "schema": "http",
+                "host": "127.0.0.1",
+                "port": port,
+                "password": workspace.token,
+            }
+        )
 
     @property
     def _log(self) -> Path:
@@ -87,22 +111,24 @@ class Side:
         return outcomes
 
 
-def _connection(workspace: LocalWorkspace) -> str:
-    """Return a connection as users of the official provider have it."""
-    return json.dumps(
-        {
-            "conn_type": "databricks",
-            "schema": "http",
-            "host": "127.0.0.1",
-            "port": int(workspace.url.rpartition(":")[2]),
-            "password": workspace.token,
-        }
-    )
+def with_imports_changed(text: str) -> str:
+    """Return a DAG file that names its imports in lines of their own, with these lines changed."""
+    moved = re.compile(rf"^from {re.escape(OFFICIAL)}\.operators\.\w+ import", re.MULTILINE)
+    return moved.sub("from airflow_jobs_provider.operators.jobs import", text)
 
 
-def _shown(task: Mapping[str, Any]) -> str:
+def _xcoms(task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the XComs of a task that its users read."""
+    return {
+        key: value
+        for key, value in task["xcoms"].items()
+        if key not in (_LINK, _GROUP_LINK) and not _RECORDS.fullmatch(key)
+    }
+
+
+def shown(task: Mapping[str, Any]) -> str:
     """Return a task's state and XComs: ids and URLs are of each side, so their kind is shown."""
-    xcoms = {key: value for key, value in task["xcoms"].items() if key != _LINK}
+    xcoms = _xcoms(task)
     run_id, url = xcoms.get("run_id"), xcoms.get("run_page_url")
     if run_id is not None:
         # The button of both leads to the run's page.
@@ -118,14 +144,23 @@ def _shown(task: Mapping[str, Any]) -> str:
 
 
 def _value(value: Any) -> str:
-    return "a number" if isinstance(value, int) and value is not True else f"`{json.dumps(value)}`"
+    if isinstance(value, int) and value is not True:
+        return "a number"
+    if _is_launch(value):
+        return "of a launch"
+    return f"`{json.dumps(value)}`"
+
+
+def _is_launch(value: Any) -> bool:
+    return isinstance(value, Mapping) and value.keys() == {"conn_id", "job_id", "run_id"}
 
 
 def _differences(official: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[str]:
     if official["state"] != here["state"]:
         yield "state"
-    for key in sorted((official["xcoms"].keys() | here["xcoms"].keys()) - {_LINK}):
-        if not _are_equal(key, official["xcoms"].get(key), here["xcoms"].get(key)):
+    theirs, ours = _xcoms(official), _xcoms(here)
+    for key in sorted(theirs.keys() | ours.keys()):
+        if not _are_equal(key, theirs.get(key), ours.get(key)):
             yield key
 
 
@@ -133,6 +168,8 @@ def _are_equal(key: str, theirs: Any, ours: Any) -> bool:
     """Whether two XComs mean the same: each side has ids and URLs of its own."""
     if key == "run_page_url":
         return (theirs is None) == (ours is None)
+    if _is_launch(theirs) and _is_launch(ours):
+        return bool(theirs["conn_id"] == ours["conn_id"])
     return theirs == ours or (isinstance(theirs, int) and isinstance(ours, int))
 
 
@@ -149,7 +186,7 @@ def rows(official: Mapping[str, Any], here: Mapping[str, Any]) -> Iterator[tuple
         for task_id in sorted(tasks):
             one, other = tasks[task_id], others[task_id]
             differs = ", ".join(_differences(one, other))
-            yield dag_id, task_id, _shown(one), _shown(other), differs
+            yield dag_id, task_id, shown(one), shown(other), differs
 
 
 def table(official: Mapping[str, Any], here: Mapping[str, Any]) -> str:

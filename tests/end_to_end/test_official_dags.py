@@ -16,7 +16,8 @@ from airflow_jobs_provider.migrate.names import OFFICIAL
 from airflow_jobs_provider.migrate.rewrite import rewrite
 from scripts import official
 from scripts.airflow_env import ROOT
-from tests.end_to_end.side_by_side import DAGS, Side, rows, table
+from tests.end_to_end.side_by_side import DAGS, Side, rows, table, with_imports_changed
+from tests.end_to_end.side_by_side_requests import group_requests, request_table
 
 PAGE = ROOT / "docs" / "migrating.md"
 FILES = sorted(DAGS.glob("*.py"))
@@ -25,7 +26,14 @@ LISTED = {
     "return_value": "the XCom `return_value` is not pushed",
     "job_id": "the XCom `job_id` is pushed by deferrable tasks only",
     "run_page_url": "`do_xcom_push=False` pushes no XCom",
-    "state": "A blocking task fails although the repair succeeds",
+    "run_id": "a task of a workflow group pushes only the XCom `databricks_job_run_link`",
+}
+# The same for the state, by DAG.
+LISTED_STATES = {
+    "repair": "A blocking task fails although the repair succeeds",
+    "group_dry_run": "`launch` of a workflow group fails if the run has ended before it is read",
+    "group_mapped": "a workflow group in an expanded `@task_group` fails if it takes",
+    "group_trigger_rules": "all tasks of a workflow group depend on `launch`",
 }
 
 
@@ -39,9 +47,11 @@ def test_a_migrated_dag_is_parsed(file: Path) -> None:
         for old, new in zip(before.splitlines(), after.splitlines(), strict=True)
         if old != new
     ]
-    assert len(changed) == 1
-    assert all(b"import" in line for line in changed[0])
+    assert changed
+    assert all(b"import" in line for lines in changed for line in lines)
     assert OFFICIAL.encode() not in after
+    if file.stem.startswith("group_"):
+        assert after.decode() == with_imports_changed(before.decode())
     module: dict[str, Any] = {}
     exec(compile(after, str(file), "exec"), module)
     assert isinstance(module["dag"], DAG)
@@ -55,10 +65,10 @@ def official_python() -> str:
 
 
 @pytest.fixture(scope="module")
-def outcomes(
+def sides(
     official_python: str, migrated_home: Path, tmp_path_factory: pytest.TempPathFactory
-) -> dict[str, dict[str, Any]]:
-    """What became of the DAGs with the official provider, and with this package."""
+) -> dict[str, Side]:
+    """The DAGs, run with the official provider and with this package."""
     folder = tmp_path_factory.mktemp("side_by_side")
     sides = {
         "official": Side(official_python, folder / "official", migrates=False),
@@ -68,6 +78,12 @@ def outcomes(
         running = [side.start(stack, migrated_home) for side in sides.values()]
         for process in running:
             process.wait(600)
+    return sides
+
+
+@pytest.fixture(scope="module")
+def outcomes(sides: dict[str, Side]) -> dict[str, dict[str, Any]]:
+    """What became of the DAGs with the official provider, and with this package."""
     return {name: side.outcomes() for name, side in sides.items()}
 
 
@@ -77,21 +93,38 @@ def test_the_outcomes_are_those_of_the_official_provider(
 ) -> None:
     """The states and the XComs are equal, or docs/migrating.md has the difference."""
     page = PAGE.read_text()
-    for words in LISTED.values():
+    for words in (*LISTED.values(), *LISTED_STATES.values()):
         assert words in page
     found = list(rows(outcomes["official"], outcomes["here"]))
     assert {dag for dag, *_ in found} == {file.stem for file in FILES}
-    for *task, differs in found:
-        assert set(filter(None, differs.split(", "))) <= LISTED.keys(), task
+    for dag, *task, differs in found:
+        listed = LISTED.keys() | ({"state"} if dag in LISTED_STATES else set())
+        assert set(filter(None, differs.split(", "))) <= listed, (dag, *task)
 
 
 @pytest.mark.real_clients
 def test_the_page_shows_the_outcomes(outcomes: dict[str, dict[str, Any]]) -> None:
     """The table of docs/migrating.md is what was seen."""
     seen = table(outcomes["official"], outcomes["here"])
-    shown = re.search(r"<!-- side by side -->\n(.*?)<!-- end -->", PAGE.read_text(), re.DOTALL)
+    assert shown_table("side by side") == seen.strip(), seen
+
+
+@pytest.mark.real_clients
+def test_the_page_shows_how_the_requests_of_groups_differ(sides: dict[str, Side]) -> None:
+    """The table of docs/migrating.md is what was sent to create and to launch the jobs."""
+    official, here = (group_requests(sides[name].sent) for name in ("official", "here"))
+    groups = {name for name in official if name.startswith("group_")}
+    assert len(groups) >= 6
+    assert groups <= here.keys()
+    seen = request_table(official, here, groups)
+    assert shown_table("requests of groups") == seen.strip(), seen
+
+
+def shown_table(name: str) -> str:
+    """Return a table of docs/migrating.md."""
+    shown = re.search(rf"<!-- {name} -->\n(.*?)<!-- end -->", PAGE.read_text(), re.DOTALL)
     assert shown is not None
-    assert shown[1].strip() == seen.strip(), seen
+    return shown[1].strip()
 
 
 BOTH = f"""\
