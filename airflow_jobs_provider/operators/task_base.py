@@ -173,6 +173,8 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
 
     def _alone(self) -> dict[str, Any]:
         """Return the one-time run of a task of a group, on a cluster of its own."""
+        from airflow_jobs_provider.api.workflows.run_parameters import with_run_parameters
+
         group = self.workflow_group()
         assert group is not None
         job = group.launch_task.rendered_for(self)
@@ -181,6 +183,13 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
             if self.job_cluster_key and cluster.get("job_cluster_key") == self.job_cluster_key:
                 task["new_cluster"] = cluster.get("new_cluster")
         extra = job.extra_job_params or {}
+        task = with_run_parameters(
+            task,
+            extra.get("parameters") or (),
+            jar_params=job.jar_params,
+            python_params=job.python_params,
+            spark_submit_params=job.spark_submit_params,
+        )
         shared = {name: extra[name] for name in _OF_ALL_TASKS if extra.get(name)}
         return {"tasks": [task], **shared}
 

@@ -71,7 +71,12 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         return True
 
     def _defer_to(
-        self, trigger: BaseTrigger, kwargs: dict[str, Any], timeout: timedelta | None = None
+        self,
+        trigger: BaseTrigger,
+        kwargs: dict[str, Any],
+        timeout: timedelta | None = None,
+        *,
+        method_name: str = "execute_complete",
     ) -> NoReturn:
         """Defer. The log tells why a worker will end the task in spite of end_from_trigger."""
         reasons = self._worker_completion_reasons() if self.end_from_trigger else []
@@ -80,7 +85,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
                 "A worker will end this task in spite of end_from_trigger, because of: %s",
                 ", ".join(reasons),
             )
-        self.defer(trigger=trigger, method_name="execute_complete", kwargs=kwargs, timeout=timeout)
+        self.defer(trigger=trigger, method_name=method_name, kwargs=kwargs, timeout=timeout)
 
     def _completion_arguments(self) -> CompletionArguments:
         """Return the trigger's arguments for ending the task."""

@@ -43,6 +43,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         if self.workflow_group() is None:
             return super().execute(context)
         executions = self._begin(context)
+        self._own_task_run_id = None
         self._push(context, xcoms_at_start(self._attempt))
         self._read_metadata(context)
         with airflow_exceptions(), executions.watching(self):
@@ -61,6 +62,15 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         :param kwargs: what the base class takes.
         """
         self.execution_context = context
+        if "run_state" in event and self.workflow_group() is not None:
+            # The official provider's operator deferred the task, before the DAG was migrated.
+            executions = self._begin(context, resumed=0)
+            self._read_metadata(context)
+            run_id = int(event["run_id"])
+            self._state.run.answered(run_id)
+            self._push(context, {RUN_ID_KEY: run_id, RUN_PAGE_URL_KEY: event.get("run_page_url")})
+            with airflow_exceptions(), executions.watching(self):
+                return self._member_ended(context, self._follow_on_worker(run_id))
         return super().execute_complete(context, event, *args, **kwargs)
 
     def _user_token(self) -> None:
@@ -128,6 +138,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         record = self._record()
         if record.is_alone:
             return self._launch_alone(context)
+        is_of_others = self._is_of_official_provider(context, record)
         while True:
             try:
                 run = self._read_workflow_run()
@@ -137,6 +148,8 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
                 return self._go_alone(context, record, str(error))
             task = latest_attempts(run).get(self.databricks_task_key)
             run_has_ended = RunState.from_run(run).is_terminal
+            if is_of_others and task is not None and RunState.from_run(task).is_terminal:
+                record = replace(record, reported=int(task["run_id"]))
             if task is None and run_has_ended:
                 return self._go_alone(context, record, f"run {run['run_id']} has no such task")
             if task is None or self._next_step(task, record) is NextStep.REPORT:
@@ -155,6 +168,14 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
                     self.log.info("Canceling run %s: a user has cleared the task.", latest)
                     self.hook.client.send(cancel_run(latest))
                 self._wait_for_run_end(context, run)
+
+    def _is_of_official_provider(self, context: Context, record: TaskRecord) -> bool:
+        """Return whether an operator of the official provider has reported the task's run.
+
+        That one records nothing, neither here nor as it launches the group's run.
+        """
+        was_cleared = self._attempt.attempts_before_clear > 0
+        return was_cleared and record.try_number == 0 and self._launched_with(context) is None
 
     def _next_step(self, task: Mapping[str, Any], record: TaskRecord) -> NextStep:
         return next_step(
@@ -230,16 +251,21 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         if state.status is RunStatus.CANCELED and self._next_step(task, record) is NextStep.RERUN:
             self._end_if_killed(after_any_kill=True)
             return self._follow_member(context)
-        reported = replace(
-            record,
-            reported=int(task["run_id"]),
-            max_tries=self._attempt.max_tries,
-            wants_rerun_of=None,
-        )
-        self._records().write(self.task_id, reported)
+        self._record_reported(record, int(task["run_id"]))
         if state.status is RunStatus.SKIPPED and state.result_state not in NOT_RUN:
             raise AirflowSkipException(f"Databricks has skipped run {task['run_id']} ({state})")
         return self._result_or_raise(context, task)
+
+    def _record_reported(self, record: TaskRecord, run_id: int) -> None:
+        """Record that this attempt reports this run of the task."""
+        reported = replace(
+            record,
+            reported=run_id,
+            max_tries=self._attempt.max_tries,
+            wants_rerun_of=None,
+            follows=run_id,
+        )
+        self._records().write(self.task_id, reported)
 
     # -- deferring -----------------------------------------------------------------------------
 
@@ -251,6 +277,9 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         run_id, deadline = int(task["run_id"]), self._deadline(context)
         if self.cancel_on_kill:
             self._state.deferral = Deferral(self._attempt, self._cancel_for_refused_deferral)
+        if self.end_from_trigger and not self._worker_completion_reasons():
+            # No worker will record it. A failure is reported by a worker, which does.
+            self._record_reported(self._record(), run_id)
         trigger = DatabricksWorkflowTaskTrigger(
             run_id=run_id,
             workflow_run_id=self._workflow_run_id,
@@ -263,8 +292,16 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
             deadline=deadline,
             reached_by=self.hook.client.reached_by,
             **self._hook_arguments(),
+            **self._completion_arguments(),
         )
         self._defer_member(context, trigger, "task", deadline)
+
+    def _worker_completion_reasons(self) -> list[str]:
+        reasons = super()._worker_completion_reasons()
+        if self.workflow_group() is not None and self.service_retries() != 0:
+            # The trigger does not record which of the task's runs it has reported.
+            reasons.append("max_retries")
+        return reasons
 
     def _wait_for_run_end(self, context: Context, run: Run) -> None:
         """Wait until the group's run has ended: the service repairs no active run."""
@@ -304,7 +341,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
             "deadline": deadline,
             "execution": self._attempt.execution,
         }
-        self.defer(trigger=trigger, method_name="execute_complete_in_workflow", kwargs=kwargs)
+        self._defer_to(trigger, kwargs, method_name="execute_complete_in_workflow")
 
     # -- running alone -------------------------------------------------------------------------
 

@@ -100,6 +100,13 @@ class WorkflowRerunOperator(LaunchRunOperator):
         assert group is not None
         return str(group.launch_task.task_id)
 
+    def _launched_with(self, context: Context) -> str | None:
+        """Return the digest of the definition that the group's run was launched with."""
+        group = self.workflow_group()
+        assert group is not None
+        digest: str | None = group.launch_task.recorded_digest(context)
+        return digest
+
     def _records(self) -> WorkflowRecords:
         return WorkflowRecords(self._attempt, self._launch_task_id())
 
@@ -137,7 +144,10 @@ class WorkflowRerunOperator(LaunchRunOperator):
         group = self.workflow_group()
         assert group is not None
         settings, digest = group.launch_task.definition(context)
-        if group.launch_task.recorded_digest(context) != digest:
+        launched_with = self._launched_with(context)
+        if launched_with is None:
+            return "it was not launched by this provider"
+        if launched_with != digest:
             return "the group's definition has changed since the run was launched"
         steps = repair_tasks(
             self._workflow_run_id,

@@ -7,6 +7,7 @@ tests/end_to_end/test_workflow_clear.py.
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import signal
 from collections.abc import Callable
@@ -38,6 +39,7 @@ from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
 from airflow_jobs_provider.operators.workflow_launch import DEFINITION_KEY, WAS_CLEARED_KEY
 from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from airflow_jobs_provider.triggers.workflow import DatabricksWorkflowTaskTrigger
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
 from tests.helpers.responses import FAILED_OUTPUT, OUTPUT, run
 
@@ -50,13 +52,19 @@ class Airflow:
     """States and XComs of a DAG run, and one attempt of the task ``etl.a``."""
 
     def __init__(
-        self, monkeypatch: pytest.MonkeyPatch, *, chained: bool = False, **arguments: Any
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        *,
+        chained: bool = False,
+        group: dict[str, Any] | None = None,
+        **arguments: Any,
     ) -> None:
         with (
             DAG("sales", schedule=None),
             DatabricksWorkflowTaskGroup(
                 group_id="etl",
                 job_clusters=[{"job_cluster_key": "small", "new_cluster": CLUSTER}],
+                **(group or {}),
             ) as self.group,
         ):
             for key in KEYS:
@@ -580,6 +588,27 @@ def test_a_run_that_cannot_be_repaired(
     assert len(server.requests) == requests + 3
 
 
+def test_a_task_alone_has_the_parameters_of_the_job(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """Those of the group, of its job and its own, in the order in which the service takes them."""
+    airflow = Airflow(
+        monkeypatch,
+        notebook_params={"own": "1", "day": "own"},
+        group={
+            "notebook_params": {"group": "2"},
+            "extra_job_params": {"parameters": [{"name": "day", "default": "{{ 40 + 2 }}"}]},
+        },
+    )
+    airflow.record("a", reported=100, is_alone=True)
+    ended_alone = answer({**run("TERMINATED", "SUCCESS"), "run_id": 9})
+    server.will(answer({"run_id": 9}), ended_alone, OUTPUT)
+    airflow.execute(2, 1)
+    (submitted,) = sent(server, "runs/submit")
+    parameters = submitted["tasks"][0]["notebook_task"]["base_parameters"]
+    assert parameters == {"own": "1", "group": "2", "day": "42"}
+
+
 def test_a_run_that_does_not_exist_any_more(
     cleared: Airflow, server: ScriptedServer, logged: Any
 ) -> None:
@@ -659,6 +688,67 @@ def test_the_xcom_run_id_is_that_of_the_retry_by_the_service(
     event = run_payload(task("a", 200, "TERMINATED", "SUCCESS"))
     assert airflow.execute(resume=(deferred.value, event)) == "42"
     assert airflow.xcoms["etl.a", "run_id"] == 200
+
+
+@pytest.mark.usefixtures("triggerer_keeps_dags")
+@pytest.mark.parametrize("max_retries", [0, 2])
+def test_a_task_that_ends_in_the_triggerer(
+    max_retries: int,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    context: Any,
+    logged: Any,
+) -> None:
+    """What no worker can record is recorded before: a clear runs the task again."""
+    airflow = Airflow(monkeypatch, deferrable=True, end_from_trigger=True, max_retries=max_retries)
+    server.will(whole("RUNNING", task("a", 100, "RUNNING")))
+    with pytest.raises(TaskDeferred) as deferred:
+        airflow.execute()
+    trigger = deferred.value.trigger
+    assert isinstance(trigger, DatabricksWorkflowTaskTrigger)
+    assert trigger.end_from_trigger is (max_retries == 0)
+    if max_retries:
+        assert "because of: max_retries" in logged()
+        return
+    assert airflow.recorded("a")["reported"] == 100
+    # Cleared after its end, then while it runs.
+    done = (task("a", 100, "TERMINATED", "SUCCESS"), *FAILED[1:])
+    ended, again = whole("TERMINATED", *done), whole("RUNNING", *done, task("a", 200, "RUNNING"))
+    server.will(ended, ended, airflow.job, REPAIRED, again, airflow.job, again)
+    with pytest.raises(TaskDeferred):
+        airflow.execute(2, 1)
+    assert len(sent(server, "runs/repair")) == 1
+    server.will(again, answer({}))
+    with pytest.raises(TaskDeferred):
+        airflow.execute(3, 2)
+    assert sent(server, "runs/cancel") == [{"run_id": 200}]
+
+
+def test_a_task_that_the_official_provider_deferred(
+    cleared: Airflow, server: ScriptedServer
+) -> None:
+    """Its end is recorded, so that a clear does not report the same run once more."""
+    cleared.record("a")
+    state = json.dumps({"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"})
+    event = {"run_id": 100, "run_page_url": "http://w/100", "run_state": state}
+    deferred = SimpleNamespace(method_name="execute_complete", kwargs={})
+    server.will(answer(task("a", 100, "TERMINATED", "SUCCESS")), OUTPUT)
+    assert cleared.execute(resume=(deferred, event)) == "42"
+    assert cleared.recorded("a")["reported"] == 100
+    assert cleared.xcoms["etl.a", "run_id"] == 100
+
+
+def test_a_task_that_the_official_provider_has_ended(
+    cleared: Airflow, server: ScriptedServer, logged: Any
+) -> None:
+    """Neither it nor the launch has recorded anything. After a clear it runs alone."""
+    cleared.record("a")
+    del cleared.xcoms["etl.launch", DEFINITION_KEY]
+    alone = [answer({"run_id": 9}), answer({**run("TERMINATED", "SUCCESS"), "run_id": 9}), OUTPUT]
+    server.will(whole("TERMINATED", task("a", 100, "TERMINATED", "SUCCESS")), *alone)
+    assert cleared.execute(2, 1) == "42"
+    assert len(sent(server, "runs/submit")) == 1
+    assert "it was not launched by this provider" in logged()
 
 
 def test_a_task_that_is_excluded_is_skipped(cleared: Airflow, server: ScriptedServer) -> None:

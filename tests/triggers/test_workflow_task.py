@@ -6,10 +6,11 @@ import asyncio
 from typing import Any
 
 import pytest
+from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_jobs_provider.triggers.workflow import DatabricksWorkflowTaskTrigger
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
-from tests.helpers.responses import run
+from tests.helpers.responses import OUTPUT, run
 
 TASKS = 40
 
@@ -116,6 +117,27 @@ def test_a_run_that_cannot_be_read_fails_each_of_its_tasks(
         assert payload["run_id"] == 100 + number
         assert "Run 7 does not exist." in payload["error"]
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("ends_here", [True, False])
+def test_a_task_may_end_in_the_triggerer(
+    ends_here: bool, context: Any, server: ScriptedServer
+) -> None:
+    """Its own output is its XCom; the rest of the run goes on."""
+    server.will(whole("RUNNING", task(0, "TERMINATED", "SUCCESS"), task(1, "RUNNING")), OUTPUT)
+    one = trigger(0, end_from_trigger=ends_here)
+    one.trigger_id = 1  # it is in a triggerer
+
+    async def first() -> Any:
+        return [event async for event in one.run()]
+
+    (event,) = asyncio.run(first())
+    if ends_here:
+        assert isinstance(event, TaskSuccessEvent)
+        assert event.xcoms is not None
+        assert event.xcoms["return_value"] == "42"
+    else:
+        assert event.payload["run"]["run_id"] == 100
 
 
 def test_a_time_limit_cancels_the_task_alone(context: Any, server: ScriptedServer) -> None:
