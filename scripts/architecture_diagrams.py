@@ -22,7 +22,8 @@ LAYERS = (
     (
         ("sensors/", "wait for a run of something else"),
         ("decorators/", "@task.databricks_..."),
-        ("migrate/", "changes DAG files of the official provider"),
+        ("migrate/", "changes official DAG files"),
+        ("testing/", "pytest plugin for DAGs"),
     ),
     (("operators/", "launch a run, wait for it, push XComs"),),
     (("triggers/", "wait in the triggerer; triggers/polling/: one poller for all runs"),),

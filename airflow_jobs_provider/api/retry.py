@@ -83,6 +83,7 @@ __all__ = [
     "async_sleep",
     "blocking_sleep",
     "no_waiting",
+    "seconds_to_wait",
     "skipped_seconds",
 ]
 
@@ -147,6 +148,19 @@ async def async_sleep(seconds: float) -> None:
     else:
         _recorded_waits.append(seconds)
         await asyncio.sleep(0)
+
+
+def seconds_to_wait(seconds: float) -> float:
+    """Return how long to wait really: none of it while :func:`no_waiting` is on.
+
+    For waits that are ended by an event, too, so that they are no plain sleep.
+
+    :param seconds: how long the wait is.
+    """
+    if _recorded_waits is None:
+        return seconds
+    _recorded_waits.append(seconds)
+    return 0.0
 
 
 @dataclass(frozen=True, slots=True)

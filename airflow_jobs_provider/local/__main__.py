@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from airflow_jobs_provider.local.control_command import COMMANDS, run_command
 from airflow_jobs_provider.local.paths import STATE_FOLDER
 from airflow_jobs_provider.local.workspace import (
     DEFAULT_TOKEN_LIFETIME_SECONDS,
@@ -27,11 +28,15 @@ TOKEN_VARIABLE = "AIRFLOW_JOBS_PROVIDER_LOCAL_TOKEN"  # noqa: S105  (a name, no 
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the workspace, and return the exit code."""
+    """Run the workspace, or a command for a running one, and return the exit code."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given and given[0] in COMMANDS:
+        return run_command(given, default_port=_DEFAULT_PORT, token_of=_token)
     parser = argparse.ArgumentParser(
         prog="python -m airflow_jobs_provider.local",
         description="A Databricks workspace on this machine: the Jobs API over HTTP, with "
         "notebooks and Python files that really run.",
+        epilog=f"Commands for a running workspace: {', '.join(COMMANDS)}; see COMMAND --help.",
     )
     parser.add_argument(
         "--root", type=Path, required=True, help="the folder that is the workspace's /"
@@ -81,7 +86,13 @@ def main(arguments: list[str] | None = None) -> int:
         default=DEFAULT_TOKEN_LIFETIME_SECONDS,
         help=f"how long an OAuth token is valid (default: {DEFAULT_TOKEN_LIFETIME_SECONDS})",
     )
-    chosen = parser.parse_args(arguments)
+    parser.add_argument(
+        "--record",
+        type=Path,
+        metavar="DIR",
+        help="record all requests and responses in DIR/requests.jsonl, tokens masked",
+    )
+    chosen = parser.parse_args(given)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         asyncio.run(_serve(chosen))
@@ -92,6 +103,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 async def _serve(chosen: argparse.Namespace) -> None:
+    from airflow_jobs_provider.local.http.request_log import RequestLog
+    from airflow_jobs_provider.local.simulation import Simulation
+
     interrupted = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -102,6 +116,10 @@ async def _serve(chosen: argparse.Namespace) -> None:
     root: Path = chosen.root.resolve()
     state_dir: Path = (chosen.state_dir or root / STATE_FOLDER).resolve()
     token = _token(chosen)
+    try:
+        log = RequestLog(chosen.record, token)
+    except OSError as error:
+        raise CannotStartError(f"Requests cannot be recorded: {error}") from error
     async with serve(
         root,
         chosen.port,
@@ -111,6 +129,7 @@ async def _serve(chosen: argparse.Namespace) -> None:
         dry_run=chosen.dry_run,
         oauth=chosen.oauth,
         token_lifetime_seconds=chosen.token_lifetime,
+        simulation=Simulation(log=log),
     ) as url:
         connection = json.dumps(_connection(url, token, oauth=chosen.oauth))
         _say(

@@ -18,6 +18,7 @@ from airflow_jobs_provider.local.engine.quotas import QuotaKeeper, Quotas
 from airflow_jobs_provider.local.engine.repairs import Repairer
 from airflow_jobs_provider.local.engine.runner import Runner
 from airflow_jobs_provider.local.engine.scheduler import STOPPED_MESSAGE, Scheduler
+from airflow_jobs_provider.local.engine.scripted_results import ScriptedResults, ScriptedRunner
 from airflow_jobs_provider.local.engine.store import Store
 from airflow_jobs_provider.local.runners.notebook import NotebookRunner
 from airflow_jobs_provider.local.runners.process_markers import (
@@ -47,6 +48,7 @@ class Service:
     :param max_concurrent_runs: how many runs work at once; the others are queued.
     :param dry_run: whether runs end well at once, without doing anything.
     :param quotas: the workspace's limits.
+    :param results: results that a test decides on.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Service:
         *,
         dry_run: bool = False,
         quotas: Quotas | None = None,
+        results: ScriptedResults | None = None,
     ) -> None:
+        self._results = results or ScriptedResults()
         self.root = root
         self.base_url = ""
         self.user = _user_name()
@@ -164,6 +168,9 @@ class Service:
     def _runner_of(self, run: Run) -> Runner:
         if run.is_of_tasks:
             return TasksRunner(run, self)
+        rule = self._results.take(run)
+        if rule is not None:
+            return ScriptedRunner(rule)
         if self._dry_run:
             return DryRunner()
         match next(iter(run.task)):

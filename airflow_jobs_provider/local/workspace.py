@@ -13,12 +13,15 @@ from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Self
+from typing import IO, TYPE_CHECKING, Self
 
 from airflow_jobs_provider.local.engine.quotas import Quotas
 from airflow_jobs_provider.local.engine.state_folder import SharedFolderError, make_private
 from airflow_jobs_provider.local.http.connections import Timeouts
 from airflow_jobs_provider.local.paths import STATE_FOLDER
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.local.simulation import Simulation
 
 __all__ = [
     "DEFAULT_TOKEN_LIFETIME_SECONDS",
@@ -61,6 +64,8 @@ class LocalWorkspace:
     :param oauth: whether API requests need an OAuth token, so that the access token itself is
         refused; default False: both are accepted.
     :param token_lifetime_seconds: how long an OAuth token is valid; default 3600.
+    :param record: a folder in which all requests and responses are recorded, tokens masked; default
+        None: nothing is recorded.
     """
 
     def __init__(
@@ -76,6 +81,7 @@ class LocalWorkspace:
         timeouts: Timeouts | None = None,
         oauth: bool = False,
         token_lifetime_seconds: int = DEFAULT_TOKEN_LIFETIME_SECONDS,
+        record: str | os.PathLike[str] | None = None,
     ) -> None:
         self.root = Path(root).resolve()
         self.token = token or secrets.token_urlsafe(24)
@@ -87,6 +93,8 @@ class LocalWorkspace:
         self._timeouts = timeouts
         self._oauth = oauth
         self._token_lifetime_seconds = token_lifetime_seconds
+        self._record = Path(record).resolve() if record else None
+        self._simulation: Simulation | None = None
         self._url: str | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -105,6 +113,16 @@ class LocalWorkspace:
         from airflow_jobs_provider.local.http.oauth import CLIENT_ID
 
         return CLIENT_ID
+
+    @property
+    def simulation(self) -> Simulation:
+        """Faults, scripted results and the log of requests, for tests."""
+        if self._simulation is None:
+            from airflow_jobs_provider.local.http.request_log import RequestLog
+            from airflow_jobs_provider.local.simulation import Simulation
+
+            self._simulation = Simulation(log=RequestLog(self._record, self.token))
+        return self._simulation
 
     def start(self) -> Self:
         """Start to serve; returns when requests are answered.
@@ -158,6 +176,7 @@ class LocalWorkspace:
                 timeouts=self._timeouts,
                 oauth=self._oauth,
                 token_lifetime_seconds=self._token_lifetime_seconds,
+                simulation=self.simulation,
             ) as url:
                 started.set_result(url)
                 await self._stopped.wait()
@@ -180,6 +199,7 @@ async def serve(
     timeouts: Timeouts | None = None,
     oauth: bool = False,
     token_lifetime_seconds: int = DEFAULT_TOKEN_LIFETIME_SECONDS,
+    simulation: Simulation | None = None,
 ) -> AsyncIterator[str]:
     """Serve a workspace in the running event loop for as long as the block lasts.
 
@@ -190,7 +210,14 @@ async def serve(
     from airflow_jobs_provider.local.service import Service
 
     with _only_one(state_dir):
-        service = Service(root, state_dir, max_concurrent_runs, dry_run=dry_run, quotas=quotas)
+        service = Service(
+            root,
+            state_dir,
+            max_concurrent_runs,
+            dry_run=dry_run,
+            quotas=quotas,
+            results=simulation.results if simulation else None,
+        )
         server = Server(
             service,
             port=port,
@@ -198,6 +225,7 @@ async def serve(
             oauth=oauth,
             token_lifetime_seconds=token_lifetime_seconds,
             timeouts=timeouts,
+            simulation=simulation,
         )
         try:
             url = await server.start()
@@ -211,6 +239,8 @@ async def serve(
             yield url
         finally:
             await server.stop()
+            if simulation is not None:
+                simulation.log.close()
 
 
 def _prepare(root: Path, state_dir: Path, token: str) -> None:

@@ -54,7 +54,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("clean") / "venv"
     venv.create(folder, symlinks=True)
     constraints = ROOT / "constraints" / "airflow-3.3.txt"
-    install(folder / "bin" / "python", f"{wheel}[local]", constraints=constraints)
+    install(folder / "bin" / "python", f"{wheel}[testing]", constraints=constraints)
     return folder / "bin"
 
 
@@ -103,3 +103,15 @@ def test_the_local_workspace_starts_from_the_wheel(installed: Path, tmp_path: Pa
         cwd=tmp_path,
     )
     assert "has_more" in result.stdout
+
+
+def test_pytest_finds_the_fixture(installed: Path, tmp_path: Path) -> None:
+    """The entry point of the wheel brings the plugin."""
+    result = subprocess.run(
+        [installed / "python", "-m", "pytest", "--fixtures", "-q"],
+        check=False,
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert "databricks_workspace -- " in result.stdout, result.stdout + result.stderr

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_jobs_provider.local.engine.model import Run
 
-__all__ = ["job_parameters_of", "list_parameters", "notebook_parameters"]
+__all__ = ["job_parameters_of", "list_parameters", "notebook_parameters", "parameters_of"]
 
 _REFERENCE = re.compile(r"\{\{\s*([A-Za-z0-9_.-]+)\s*\}\}")
 _OVERRIDE_OF = {
@@ -54,6 +54,16 @@ def list_parameters(run: Run, kind: str) -> list[str]:
     base: list[str] = run.task[kind].get("parameters") or []
     values = _values_of(run)
     return [_filled(text, values) for text in (base if over is None else over)]
+
+
+def parameters_of(run: Run) -> Any:
+    """Return the parameters of any run, in the form that its kind of task takes."""
+    if "notebook_task" in run.task:
+        return notebook_parameters(run)
+    for kind in _OVERRIDE_OF:
+        if kind in run.task:
+            return list_parameters(run, kind)
+    return run.overriding_parameters
 
 
 def _values_of(run: Run) -> dict[str, Any]:

@@ -21,19 +21,28 @@ class CannotRunError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Outcome of a run."""
+    """Outcome of a run.
+
+    :ivar millis: the execution_duration that the API returns; None for the time that passed.
+    :ivar is_deleted: whether the run is deleted at its end.
+    """
 
     result_state: RunResultState = RunResultState.SUCCESS
     message: str = ""
     output: Output = field(default_factory=Output)
+    millis: int | None = None
+    is_deleted: bool = False
 
     @classmethod
-    def failure(cls, error: str, trace: str | None = None, **output: Any) -> Outcome:
+    def failure(
+        cls, error: str, trace: str | None = None, *, millis: int | None = None, **output: Any
+    ) -> Outcome:
         """Return the outcome of a failed task."""
         return cls(
             RunResultState.FAILED,
             FAILED_MESSAGE,
             Output(error=error, error_trace=trace, **output),
+            millis,
         )
 
 

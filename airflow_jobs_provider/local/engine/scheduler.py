@@ -242,6 +242,8 @@ class Scheduler:
             run.execution_duration = _millis(time.monotonic() - moment)
             if live.stop is None and outcome is not None:
                 run.result_state = outcome.result_state
+                if outcome.millis is not None:
+                    run.execution_duration = outcome.millis
             self._move(run, RunLifeCycleState.TERMINATING, "Cleaning up")
         moment = time.monotonic()
         if runner is not None:
@@ -257,6 +259,8 @@ class Scheduler:
         else:
             self._store.save_output(run.run_id, outcome.output)
             self._end(live, *_end_of(outcome))
+            if outcome.is_deleted:
+                self._store.delete_run(run.run_id)
 
     def _end(
         self, live: _Live, life_cycle_state: str, result_state: str | None, message: str
@@ -265,7 +269,8 @@ class Scheduler:
         if live.timer is not None:
             live.timer.cancel()
         run.result_state = result_state
-        run.end_time = now_millis()
+        took = run.setup_duration + run.execution_duration + run.cleanup_duration
+        run.end_time = max(now_millis(), run.active_since + took)
         run.user_cancelled_or_timedout = live.stop in {_Stop.CANCELED, _Stop.TIMED_OUT}
         if result_state != RunResultState.SUCCESS and self._store.output(run.run_id).error is None:
             self._store.save_output(run.run_id, Output(error=message))

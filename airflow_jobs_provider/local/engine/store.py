@@ -212,6 +212,11 @@ class Store:
         )
         return [_run(record) for (record,) in rows]
 
+    def all_runs(self) -> list[Run]:
+        """Return all runs in the order of their launches: deleted ones and single tasks' too."""
+        rows = self._db.execute("SELECT record FROM runs ORDER BY run_id")
+        return [_run(record) for (record,) in rows]
+
     def task_runs(self, parent_run_ids: Sequence[int]) -> list[Run]:
         """Return the runs of the single tasks of runs of the ``tasks`` form."""
         if not parent_run_ids:

@@ -17,17 +17,19 @@ from aiohttp import web
 
 from airflow_jobs_provider.local import checks
 from airflow_jobs_provider.local.engine.model import Run, RunType
-from airflow_jobs_provider.local.engine.parameters import list_parameters, notebook_parameters
+from airflow_jobs_provider.local.engine.parameters import parameters_of
 from airflow_jobs_provider.local.errors import ApiError, invalid, malformed
 from airflow_jobs_provider.local.http import pages
 from airflow_jobs_provider.local.http.call import Call, Endpoint
 from airflow_jobs_provider.local.http.connections import Connection, Connections, Timeouts
+from airflow_jobs_provider.local.http.control import CONTROL_PATH, add_control_routes
 from airflow_jobs_provider.local.http.endpoints import endpoints_of
 from airflow_jobs_provider.local.http.oauth import CLIENT_ID, ExpiredTokenError, OAuth
 from airflow_jobs_provider.local.http.permissions import PERMISSION_ENDPOINTS
 from airflow_jobs_provider.local.http.users import current_user
 from airflow_jobs_provider.local.http.workspace_objects import WORKSPACE_ENDPOINTS
 from airflow_jobs_provider.local.service import Service
+from airflow_jobs_provider.local.simulation import Simulation
 from airflow_jobs_provider.local.versions import LATEST, VERSIONS, Version
 
 __all__ = ["Server"]
@@ -37,7 +39,6 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _LOOPBACK = "127.0.0.1"
 _HTTP_PORT = 80
 _HOSTS = {"127.0.0.1", "localhost", "::1"}
-_LIST_KINDS = ("spark_python_task", "spark_submit_task", "spark_jar_task")
 # A notebook that runs itself would fill the machine with kernels.
 _MAX_NESTING = 10
 _SERVED = (
@@ -45,6 +46,7 @@ _SERVED = (
     "(jobs/...), permissions/jobs/..., workspace/ import, export, list, get-status, mkdirs and "
     "delete, and preview/scim/v2/Me."
 )
+_CLIENT_PATHS = ("/api/", "/oidc/", "/.well-known/")
 _DAY_SECONDS = 24 * 3600
 _LARGE_BODY_BYTES = 64 * 1024
 
@@ -57,6 +59,7 @@ class Server:
     :param oauth: whether the access token itself is refused, and only OAuth tokens are accepted.
     :param token_lifetime_seconds: how long an OAuth token is valid.
     :param timeouts: how long a client may take.
+    :param simulation: faults that are asked for, and the log of requests.
     """
 
     def __init__(
@@ -68,8 +71,10 @@ class Server:
         oauth: bool,
         token_lifetime_seconds: int,
         timeouts: Timeouts | None = None,
+        simulation: Simulation | None = None,
     ) -> None:
         self._service = service
+        self._simulation = simulation or Simulation()
         self._port = port
         self._token = token.encode()
         self._timeouts = timeouts or Timeouts()
@@ -85,7 +90,7 @@ class Server:
         :raises OSError: if the port is taken.
         """
         app = web.Application(
-            middlewares=[self._within_time, self._guard, _answer_problems],
+            middlewares=[self._within_time, self._guard, self._simulate, _answer_problems],
             client_max_size=checks.MAX_BODY_BYTES,
         )
         for version in VERSIONS.values():
@@ -98,6 +103,7 @@ class Server:
         for (verb, path), endpoint in WORKSPACE_ENDPOINTS.items():
             handler = self._api_handler(VERSIONS["2.0"], endpoint)
             app.router.add_route(verb, f"/api/2.0/workspace/{path}", handler)
+        add_control_routes(app, self._simulation, self._service.store)
         self._oauth.add_routes(app, lambda: self._service.base_url)
         app.router.add_get("/api/2.0/preview/scim/v2/Me", self._me)
         app.router.add_post("/local/notebook-run", self._notebook_run)
@@ -157,11 +163,23 @@ class Server:
                 "The local workspace answers requests from and to this machine only: "
                 f"use http://{_LOOPBACK}:{self._port}",
             )
-        if request.path.startswith("/api/"):
-            refusal = self._refusal(request)
+        is_control = request.path.startswith(CONTROL_PATH)
+        if is_control or request.path.startswith("/api/"):
+            refusal = self._refusal(request, oauth_only=self._oauth_only and not is_control)
             if refusal is not None:
                 return refusal
         return await handler(request)
+
+    @web.middleware
+    async def _simulate(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Log the requests of clients, and break those that a test wants broken."""
+        if not request.path.startswith(_CLIENT_PATHS):
+            return await handler(request)
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return await self._simulation.faults.answer(request, handler)
+
+        return await self._simulation.log.answer(request, answer)
 
     def _is_this_machine(self, request: web.Request) -> bool:
         try:
@@ -173,7 +191,7 @@ class Server:
         except ValueError:
             return False
 
-    def _refusal(self, request: web.Request) -> web.Response | None:
+    def _refusal(self, request: web.Request, *, oauth_only: bool) -> web.Response | None:
         secret = _credential(request)
         if secret is None:
             return _error(
@@ -187,7 +205,7 @@ class Server:
                 return None
         except ExpiredTokenError:
             return _error(HTTPStatus.FORBIDDEN, HTTPStatus.FORBIDDEN.value, "JWT has expired")
-        if self._oauth_only or not hmac.compare_digest(secret, self._token):
+        if oauth_only or not hmac.compare_digest(secret, self._token):
             return _error(HTTPStatus.FORBIDDEN, HTTPStatus.FORBIDDEN.value, "Invalid access token.")
         return None
 
@@ -301,7 +319,7 @@ class Server:
                 run,
                 store.output(run.run_id),
                 store.task_runs([run.run_id]),
-                _parameters(run),
+                parameters_of(run),
                 has_notebook=self._executed_notebook(run) is not None,
             )
         )
@@ -361,15 +379,6 @@ def _credential(request: web.Request) -> bytes | None:
 def _bytes_of(header: str) -> bytes:
     """Return the text of a header as it was sent; aiohttp keeps what is not UTF-8 as surrogates."""
     return header.encode("utf-8", "surrogateescape")
-
-
-def _parameters(run: Run) -> Any:
-    if "notebook_task" in run.task:
-        return notebook_parameters(run)
-    for kind in _LIST_KINDS:
-        if kind in run.task:
-            return list_parameters(run, kind)
-    return run.overriding_parameters
 
 
 def _page(html: str, status: int = HTTPStatus.OK) -> web.Response:

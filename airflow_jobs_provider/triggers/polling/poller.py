@@ -39,6 +39,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_jobs_provider.api.responses import parse_states
+from airflow_jobs_provider.api.retry import async_sleep, seconds_to_wait
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
 from airflow_jobs_provider.triggers.polling.launch_limiter import HostLimiters
 from airflow_jobs_provider.triggers.polling.outages import UnreadableRuns
@@ -141,6 +142,7 @@ class RunPoller:
         """
         if self._error is not None:
             raise self._error
+        period = seconds_to_wait(period)
         now = time.monotonic()
         waiter = Waiter(
             run_id=run_id,
@@ -218,7 +220,7 @@ class RunPoller:
         """
         self._users += 1
         try:
-            await asyncio.sleep(seconds)
+            await async_sleep(seconds)
             return await self.send(call)
         finally:
             self._users -= 1

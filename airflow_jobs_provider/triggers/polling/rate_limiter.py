@@ -10,6 +10,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from airflow_jobs_provider.api.retry import seconds_to_wait
+
 __all__ = ["REQUESTS_AT_ONCE", "REQUESTS_PER_SECOND", "RateLimiter"]
 
 # Requests per second, and requests in flight, to one host. The published limits are higher, but
@@ -66,7 +68,7 @@ class RateLimiter:
             if that was before it was halved last: the request tells nothing about the new rate.
         """
         now = time.monotonic()
-        self._next_request_at = max(self._next_request_at, now + seconds)
+        self._next_request_at = max(self._next_request_at, now + seconds_to_wait(seconds))
         if sent_at >= self._slowed_down_at:
             lowest = min(LOWEST_REQUESTS_PER_SECOND, self._full_rate)
             self._rate = max(lowest, self._rate / 2)

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_jobs_provider.api.retry import seconds_to_wait
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
 from airflow_jobs_provider.triggers.polling.registry import get_poller, poller_key
 
@@ -111,7 +112,7 @@ async def run_workflow_with_shared_reads(
 
         async def wait(seconds: float) -> None:
             nonlocal not_before
-            due = latest + seconds
+            due = latest + seconds_to_wait(seconds)
             await asyncio.sleep(max(0.0, due - time.monotonic()))
             not_before = due
 

@@ -1,0 +1,140 @@
+"""What clients asked of the local workspace: the last requests, and a recording in a file.
+
+No header is kept, so no token of a client either. In a recording the workspace's access token and
+the tokens that it issues are masked wherever they occur.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from aiohttp import web
+
+from airflow_jobs_provider.local.http.faults import endpoint_of_path
+
+__all__ = ["LoggedRequest", "RequestLog"]
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+_KEPT_REQUESTS = 10_000
+_MASK = "***"
+_ISSUED_TOKEN = re.compile(r'("access_token":\s*")[^"]*')
+_RECORDING = "requests.jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class LoggedRequest:
+    """A request that the workspace received.
+
+    :param method: the HTTP method.
+    :param endpoint: the endpoint, such as ``runs/get``; other paths without their first slash.
+    :param path: the whole path.
+    :param data: parameters of the query and fields of the JSON body.
+    :param status: the HTTP status of the response; None where no response was sent.
+    """
+
+    method: str
+    endpoint: str
+    path: str
+    data: Mapping[str, Any]
+    status: int | None
+
+
+class RequestLog:
+    """The last 10,000 requests; it may be read from any thread.
+
+    :param folder: where all requests and responses are recorded, in ``requests.jsonl``, one JSON
+        object a line; default None: nothing is recorded.
+    :param token: the workspace's access token, which is masked there.
+    :raises OSError: the folder cannot be written to.
+    """
+
+    def __init__(self, folder: Path | None = None, token: str = "") -> None:
+        self._requests: deque[LoggedRequest] = deque(maxlen=_KEPT_REQUESTS)
+        self._lock = threading.Lock()
+        self._token = token
+        self._file: IO[str] | None = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = (folder / _RECORDING).open("a", encoding="utf-8")
+
+    @property
+    def requests(self) -> list[LoggedRequest]:
+        """The last requests, in the order of their responses."""
+        with self._lock:
+            return list(self._requests)
+
+    def clear(self) -> None:
+        """Forget the requests; a recording is kept."""
+        with self._lock:
+            self._requests.clear()
+
+    def close(self) -> None:
+        """Close the recording."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    async def answer(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Answer a request, and log it."""
+        began = time.monotonic()
+        response = await handler(request)
+        # aiohttp keeps what the handler has read; what it has not read is not asked for.
+        body = (
+            _json_of(await request.read()) if request.content_type == "application/json" else None
+        )
+        is_sent = request.transport is not None and not request.transport.is_closing()
+        fields = body if isinstance(body, dict) else {}
+        logged = LoggedRequest(
+            request.method,
+            endpoint_of_path(request.path),
+            request.path,
+            {**request.query, **fields},
+            response.status if is_sent else None,
+        )
+        with self._lock:
+            self._requests.append(logged)
+        if self._file is not None:
+            self._record(request, body, response if is_sent else None, time.monotonic() - began)
+        return response
+
+    def _record(
+        self, request: web.Request, body: Any, response: web.StreamResponse | None, seconds: float
+    ) -> None:
+        assert self._file is not None
+        answered = response.body if isinstance(response, web.Response) else None
+        line = json.dumps(
+            {
+                "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+                "method": request.method,
+                "path": request.path,
+                "query": dict(request.query),
+                "body": body,
+                "status": None if response is None else response.status,
+                "response": _json_of(answered) if isinstance(answered, bytes) else None,
+                "seconds": round(seconds, 4),
+            }
+        )
+        line = _ISSUED_TOKEN.sub(rf"\1{_MASK}", line)
+        if self._token:
+            line = line.replace(json.dumps(self._token)[1:-1], _MASK)
+        self._file.write(line + "\n")
+        self._file.flush()
+
+
+def _json_of(content: bytes) -> Any:
+    """Return the JSON of a body; other text as it is, and None for an empty body."""
+    if not content:
+        return None
+    try:
+        return json.loads(content)
+    except ValueError:
+        return content.decode(errors="replace")

@@ -1,0 +1,237 @@
+"""Faults on demand, scripted results and the log of requests, over HTTP."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from airflow_jobs_provider.local.__main__ import main
+from airflow_jobs_provider.local.workspace import LocalWorkspace
+from tests.local.api import Api
+
+NOTEBOOK = {"notebook_path": "/Shared/etl"}
+
+
+@pytest.fixture
+def simulated(tmp_path: Path) -> Iterator[Api]:
+    """A workspace of one test only, which keeps a recording."""
+    root = tmp_path / "root"
+    root.mkdir()
+    with LocalWorkspace(root, dry_run=True, record=tmp_path / "recording") as workspace:
+        yield Api(workspace)
+
+
+def control(api: Api, method: str, path: str, body: Any = None) -> requests.Response:
+    """Send a request to ``/_local/``."""
+    return api.session.request(method, f"{api.workspace.url}/_local/{path}", json=body, timeout=30)
+
+
+def add(api: Api, path: str, **fields: Any) -> None:
+    """Add a fault or a result."""
+    answer = control(api, "POST", path, fields)
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_fault_concerns_a_number_of_requests(simulated: Api) -> None:
+    """Two of three requests get the status; Retry-After is sent."""
+    add(simulated, "faults", endpoint="runs/list", status=429, retry_after=7, times=2)
+    answers = [simulated.get("runs/list") for _ in range(3)]
+    assert [answer.status_code for answer in answers] == [429, 429, 200]
+    assert answers[0].headers["Retry-After"] == "7"
+    assert answers[0].json()["error_code"] == "REQUEST_LIMIT_EXCEEDED"
+
+
+def test_a_fault_of_another_endpoint_or_version(simulated: Api) -> None:
+    """A pattern matches all versions of its endpoints, and no others."""
+    add(simulated, "faults", endpoint="runs/*", status=503)
+    assert simulated.get("list").status_code == 200
+    assert simulated.get("runs/list", version="2.1").status_code == 503
+
+
+def test_faults_of_one_endpoint_come_one_after_another(simulated: Api) -> None:
+    """They apply in the order in which they were added."""
+    add(simulated, "faults", endpoint="list", status=500)
+    add(simulated, "faults", endpoint="list", kind="html", status=502)
+    add(simulated, "faults", endpoint="list", kind="expired_token")
+    answers = [simulated.get("list") for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [500, 502, 403, 200]
+    assert "<html>" in answers[1].text
+    assert answers[2].json()["message"] == "JWT has expired"
+
+
+@pytest.mark.parametrize(("kind", "launched"), [("connection_reset", 0), ("response_lost", 1)])
+def test_a_broken_connection(simulated: Api, kind: str, launched: int) -> None:
+    """Only a request whose response is lost was carried out."""
+    add(simulated, "faults", endpoint="runs/submit", kind=kind)
+    with pytest.raises(requests.ConnectionError):
+        simulated.submit(notebook_task=NOTEBOOK)
+    assert len(simulated.get("runs/list").json().get("runs", [])) == launched
+
+
+def test_no_response(simulated: Api) -> None:
+    """The run is launched, and the client gets nothing."""
+    add(simulated, "faults", endpoint="runs/submit", kind="no_response")
+    url = f"{simulated.workspace.url}/api/2.0/jobs/runs/submit"
+    settings = {"existing_cluster_id": "1", "notebook_task": NOTEBOOK}
+    with pytest.raises(requests.ReadTimeout):
+        simulated.session.post(url, json=settings, timeout=0.2)
+    assert len(simulated.get("runs/list").json()["runs"]) == 1
+
+
+def test_the_last_result_that_fits_decides(simulated: Api) -> None:
+    """When it is used up, the one before applies again."""
+    add(simulated, "results", name="/Shared/*", result={"rows": 3}, seconds=90)
+    add(simulated, "results", name="/Shared/etl", end="failed", error="boom", times=1)
+    first, second = (simulated.submit(notebook_task=NOTEBOOK) for _ in range(2))
+    assert simulated.wait(first)["state"]["result_state"] == "FAILED"
+    assert simulated.get("runs/get-output", run_id=first).json()["error"] == "boom"
+    run = simulated.wait(second)
+    assert run["state"]["result_state"] == "SUCCESS"
+    assert run["execution_duration"] == 90_000
+    assert run["end_time"] >= run["start_time"] + 90_000
+    output = simulated.get("runs/get-output", run_id=second).json()
+    assert json.loads(output["notebook_output"]["result"]) == {"rows": 3}
+
+
+def test_results_by_the_name_of_a_job_or_task(simulated: Api) -> None:
+    """Runs are named by their job and their task key, too."""
+    add(simulated, "results", name="nightly", result="by job")
+    add(simulated, "results", name="load", result="by task")
+    run_id = simulated.run_now(simulated.create(name="nightly", notebook_task=NOTEBOOK))
+    simulated.wait(run_id)
+    task = {"task_key": "load", "existing_cluster_id": "1", "notebook_task": NOTEBOOK}
+    parent = simulated.post("runs/submit", {"tasks": [task]}, version="2.1").json()["run_id"]
+    simulated.wait(parent)
+    (child,) = simulated.get("runs/get", version="2.1", run_id=parent).json()["tasks"]
+    results = [
+        simulated.get("runs/get-output", run_id=one).json()["notebook_output"]["result"]
+        for one in (run_id, child["run_id"])
+    ]
+    assert results == ["by job", "by task"]
+
+
+def test_a_run_that_never_ends_can_be_canceled(simulated: Api) -> None:
+    """It is RUNNING until then."""
+    add(simulated, "results", name="/Shared/etl", end="never")
+    run_id = simulated.submit(notebook_task=NOTEBOOK)
+    simulated.wait(run_id, "RUNNING")
+    simulated.post("runs/cancel", {"run_id": run_id})
+    assert simulated.wait(run_id)["state"]["result_state"] == "CANCELED"
+
+
+def test_a_run_that_is_deleted(simulated: Api) -> None:
+    """The API does not know it, but the list of all runs does."""
+    add(simulated, "results", name="/Shared/etl", end="deleted")
+    run_id = simulated.submit(notebook_task=NOTEBOOK)
+    deadline = time.monotonic() + 10
+    while (answer := simulated.get("runs/get", run_id=run_id)).ok and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert answer.json()["message"] == f"Run {run_id} does not exist."
+    (run,) = control(simulated, "GET", "runs").json()["runs"]
+    assert (run["run_id"], run["result_state"]) == (run_id, "SUCCESS")
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "words"),
+    [
+        ("faults", {"endpoint": "list", "kind": "slow"}, "kind: Input should be 'error', 'html'"),
+        ("faults", {"endpoint": "list", "times": 0}, "times must be at least 1"),
+        ("faults", {"endpoint": "list", "count": 2}, "Unknown field 'count'"),
+        ("faults", {"endpoint": "list", "status": 99}, "status must be an HTTP status"),
+        (
+            "faults",
+            {"endpoint": "list", "status": "high"},
+            "status: Input should be a valid int",
+        ),
+        ("results", {}, "name: Field required"),
+        ("results", {"name": "a", "end": "maybe"}, "end: Input should be 'success', 'failed'"),
+        ("results", {"name": "a", "seconds": -1}, "seconds must not be negative"),
+    ],
+)
+def test_what_is_wrong_is_refused(
+    simulated: Api, path: str, fields: dict[str, Any], words: str
+) -> None:
+    """The message names the field."""
+    answer = control(simulated, "POST", path, fields)
+    assert answer.status_code == 400
+    assert words in answer.json()["message"]
+
+
+def test_faults_and_results_need_the_token(tmp_path: Path) -> None:
+    """Also where the API accepts OAuth tokens only."""
+    with LocalWorkspace(tmp_path, oauth=True) as workspace:
+        url = f"{workspace.url}/_local/faults"
+        assert requests.get(url, timeout=30).status_code == 401
+        wrong = {"Authorization": "Bearer wrong"}
+        assert requests.get(url, headers=wrong, timeout=30).status_code == 403
+        right = {"Authorization": f"Bearer {workspace.token}"}
+        assert requests.get(url, headers=right, timeout=30).json() == {"faults": []}
+
+
+def test_requests_are_logged(simulated: Api) -> None:
+    """Also one that got no response."""
+    add(simulated, "faults", endpoint="runs/list", kind="connection_reset")
+    simulated.submit(notebook_task=NOTEBOOK)
+    with pytest.raises(requests.ConnectionError):
+        simulated.get("runs/list", limit=5)
+    logged = control(simulated, "GET", "requests").json()["requests"]
+    assert [(one["method"], one["endpoint"], one["status"]) for one in logged] == [
+        ("POST", "runs/submit", 200),
+        ("GET", "runs/list", None),
+    ]
+    assert logged[0]["data"]["notebook_task"] == NOTEBOOK
+    assert logged[1]["data"] == {"limit": "5"}
+
+
+def test_a_recording_has_no_token(tmp_path: Path) -> None:
+    """Neither the access token nor an issued one."""
+    with LocalWorkspace(tmp_path, token="secret-token", record=tmp_path / "record") as workspace:
+        api = Api(workspace)
+        api.submit(notebook_task={**NOTEBOOK, "base_parameters": {"key": "secret-token"}})
+        issued = requests.post(
+            f"{workspace.url}/oidc/v1/token",
+            data={"grant_type": "client_credentials", "scope": "all-apis"},
+            auth=(workspace.client_id, "secret-token"),
+            timeout=30,
+        ).json()["access_token"]
+        text = (tmp_path / "record" / "requests.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [line["path"] for line in lines] == ["/api/2.0/jobs/runs/submit", "/oidc/v1/token"]
+    assert lines[0]["body"]["notebook_task"]["base_parameters"] == {"key": "***"}
+    assert lines[0]["response"]["run_id"]
+    assert issued not in text
+    assert "secret-token" not in text
+
+
+def test_the_commands(simulated: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The commands send what the control requests do."""
+    token_file = tmp_path / "token"
+    token_file.write_text(simulated.workspace.token)
+    token_file.chmod(0o600)
+    where = ["--port", simulated.workspace.url.rpartition(":")[2], "--token-file", str(token_file)]
+    assert main(["break", "list", "--status", "500", *where]) == 0
+    assert main(["result", "/Shared/etl", "--fails", "boom", "--times", "1", *where]) == 0
+    assert simulated.get("list").status_code == 500
+    run_id = simulated.submit(notebook_task=NOTEBOOK)
+    simulated.wait(run_id)
+    assert simulated.get("runs/get-output", run_id=run_id).json()["error"] == "boom"
+    capsys.readouterr()
+    assert main(["requests", *where]) == 0
+    logged = json.loads(capsys.readouterr().out)["requests"]
+    assert logged[0]["endpoint"] == "list"
+    assert main(["clear", *where]) == 0
+    assert control(simulated, "GET", "results").json() == {"results": []}
+    assert main(["break", "list", "--times", "0", *where]) == 1
+    assert "times must be at least 1" in capsys.readouterr().err
+
+
+def test_a_command_without_a_workspace(capsys: pytest.CaptureFixture[str]) -> None:
+    """The message says what to do."""
+    assert main(["requests", "--port", "9"]) == 1
+    assert "No local workspace answers on port 9" in capsys.readouterr().err
