@@ -21,7 +21,7 @@ from airflow_jobs_provider.airflow_compat.trigger_cancellation import calls_on_k
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.triggers import base
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from airflow_jobs_provider.triggers.polling import rate_limiter
+from airflow_jobs_provider.triggers.polling import poller, rate_limiter
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
 from tests.helpers.trigger_supervisor import Row, Supervisor, cancel, on_kill, task_runner
 
@@ -108,6 +108,12 @@ def test_cancel_on_kill_is_off(canceled: Look) -> None:
     canceled.ask(Supervisor(Row("failed")), trigger)
     assert canceled.canceled == []
     assert canceled.supervisor.asked("GetTaskStates") == 0
+
+
+@pytest.fixture(autouse=True)
+def _polls_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the questions to Airflow are to be sent without waits."""
+    monkeypatch.setattr(poller, "seconds_to_wait", float)
 
 
 @pytest.mark.parametrize(("state", "cancels"), [("failed", [7]), ("deferred", [])])

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_jobs_provider.api.retry import async_sleep
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
 from airflow_jobs_provider.triggers.polling.poller import RunPoller
 
@@ -86,4 +87,4 @@ async def run_workflow_unpolled(
         # For each call: a poller closes when nobody waits for a run, and there may be another one.
         return get_poller(hook).send(call, without_deadline=without_deadline, dag_id=dag_id)
 
-    return await run_workflow_async(steps, send=send, wait=asyncio.sleep, on_event=on_event)
+    return await run_workflow_async(steps, send=send, wait=async_sleep, on_event=on_event)
