@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -88,6 +89,39 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         self.spark_submit_params = spark_submit_params
         # The group's tasks in the order of the DAG file; the group sets them.
         self.members: list[DatabricksTaskBaseOperator] = []
+
+    # -- the DAG -------------------------------------------------------------------------------
+
+    def resolve_template_files(self) -> None:
+        """Warn of dependencies that Databricks does not know.
+
+        Airflow calls this once the DAG is complete, each time that it has parsed the DAG file.
+        """
+        super().resolve_template_files()
+        for upstream, task_id in self.unknown_dependencies():
+            warnings.warn(
+                f"DAG {self.dag_id!r}: Databricks does not know that {task_id!r} depends on "
+                f"{upstream!r}, a task outside the workflow group. It runs the task as soon as the "
+                "tasks before it in the group have ended. Let the whole group depend on the other "
+                "task (other >> group)",
+                stacklevel=2,
+            )
+
+    def unknown_dependencies(self) -> list[tuple[str, str]]:
+        """Return the dependencies of the group's tasks that do not hold in Databricks.
+
+        Those are dependencies on tasks outside the group, unless this task depends on them, too:
+        then the run does not begin before they have ended.
+
+        :returns: the task outside and the group's task, by task id.
+        """
+        known = {member.task_id for member in self.members} | {self.task_id}
+        known |= set(self.get_flat_relative_ids(upstream=True))
+        return [
+            (upstream, member.task_id)
+            for member in self.members
+            for upstream in sorted(member.upstream_task_ids - known)
+        ]
 
     # -- the job -------------------------------------------------------------------------------
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskGroup
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskGroup, XComArg
 
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator, DatabricksTaskOperator
 from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
@@ -196,6 +198,58 @@ def test_what_is_no_task_of_a_job_is_refused() -> None:
         [DatabricksTaskOperator(task_id=t, task_config={}, databricks_task_key="x") for t in "ab"]
     with pytest.raises(ValueError, match="existing_cluster_id and job_cluster_key"), group_of():
         notebook("load", existing_cluster_id="c", job_cluster_key="small")
+
+
+def edges(define: Callable[[Any, Any, Any, Any], object]) -> list[str]:
+    """Define dependencies of a group of the tasks a and b on others; return what is warned of."""
+    with DAG("sales", schedule=None) as dag:
+        outside, before = BaseOperator(task_id="outside"), BaseOperator(task_id="before")
+        before >> outside
+        with DatabricksWorkflowTaskGroup(group_id="etl") as group:
+            one, two = notebook("a"), notebook("b")
+        define(group, one, two, outside)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dag.resolve_template_files()
+    told = [str(one.message) for one in caught if "Databricks does not know" in str(one.message)]
+    return [" ".join(re.findall(r"'([a-z.]+)'", text)) for text in told]
+
+
+@pytest.mark.parametrize(
+    ("define", "told"),
+    [
+        pytest.param(lambda _g, a, b, _x: a >> b, [], id="inside"),
+        pytest.param(lambda g, _a, _b, x: x >> g, [], id="the whole group"),
+        pytest.param(lambda g, a, _b, x: [x >> g, x >> a], [], id="both"),
+        pytest.param(
+            lambda g, a, _b, x: [x >> g, x.dag.get_task("before") >> a], [], id="before that"
+        ),
+        pytest.param(lambda _g, a, _b, x: a >> x, [], id="a task after it"),
+        pytest.param(lambda _g, a, _b, x: x >> a, ["sales etl.a outside"], id="one task"),
+        pytest.param(
+            lambda _g, a, b, x: [a >> x, x >> b], ["sales etl.b outside"], id="around the group"
+        ),
+        pytest.param(
+            lambda _g, a, b, x: x >> [a, b],
+            ["sales etl.a outside", "sales etl.b outside"],
+            id="all tasks, but not the launch",
+        ),
+    ],
+)
+def test_dependencies_that_do_not_hold_in_databricks(
+    define: Callable[[Any, Any, Any, Any], object], told: list[str]
+) -> None:
+    """A warning names each of them when the DAG is parsed."""
+    assert edges(define) == told
+
+
+def test_the_output_of_a_task_outside_holds_in_databricks() -> None:
+    """The launching task waits for it, too."""
+    with DAG("sales", schedule=None):
+        outside = BaseOperator(task_id="outside")
+        with DatabricksWorkflowTaskGroup(group_id="etl") as group:
+            notebook("a", notebook_params={"day": XComArg(outside)})
+    assert group.launch_task.unknown_dependencies() == []
 
 
 def test_an_error_in_the_block_is_not_replaced() -> None:
