@@ -123,7 +123,9 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
             task = self._run_from_event(event)
             if self.service_retries() != 0:
                 # The service may have retried the task while it was deferred.
-                self._push(context, {RUN_ID_KEY: int(task["run_id"])})
+                page_url = task.get("run_page_url")
+                xcoms = {RUN_ID_KEY: int(task["run_id"]), RUN_PAGE_URL_KEY: page_url}
+                self._push(context, xcoms)
             return self._member_ended(context, task)
 
     # -- following -----------------------------------------------------------------------------

@@ -119,10 +119,13 @@ def with_imports_changed(text: str) -> str:
 
 def _xcoms(task: Mapping[str, Any]) -> dict[str, Any]:
     """Return the XComs of a task that its users read."""
+    hidden = {_LINK, _GROUP_LINK}
+    if not task["xcoms"].get("run_page_url"):
+        hidden.add("run_page_url")  # Airflow 3 stores that a button leads nowhere.
     return {
         key: value
         for key, value in task["xcoms"].items()
-        if key not in (_LINK, _GROUP_LINK) and not _RECORDS.fullmatch(key)
+        if key not in hidden and not _RECORDS.fullmatch(key)
     }
 
 

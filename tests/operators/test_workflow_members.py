@@ -675,7 +675,7 @@ def test_an_attempt_after_a_clear_records_which_run_it_follows(
     assert sent(server, "runs/cancel") == [{"run_id": 200}]
 
 
-def test_the_xcom_run_id_is_that_of_the_retry_by_the_service(
+def test_the_xcoms_are_those_of_the_retry_by_the_service(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
 ) -> None:
     """The service has retried the task while it was deferred."""
@@ -685,9 +685,10 @@ def test_the_xcom_run_id_is_that_of_the_retry_by_the_service(
         airflow.execute()
     assert airflow.xcoms["etl.a", "run_id"] == 100
     server.will(OUTPUT)
-    event = run_payload(task("a", 200, "TERMINATED", "SUCCESS"))
-    assert airflow.execute(resume=(deferred.value, event)) == "42"
+    retried = {**task("a", 200, "TERMINATED", "SUCCESS"), "run_page_url": "http://w/200"}
+    assert airflow.execute(resume=(deferred.value, run_payload(retried))) == "42"
     assert airflow.xcoms["etl.a", "run_id"] == 200
+    assert airflow.xcoms["etl.a", "run_page_url"] == "http://w/200"
 
 
 @pytest.mark.usefixtures("triggerer_keeps_dags")
