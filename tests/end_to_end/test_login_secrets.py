@@ -12,7 +12,8 @@ import pytest
 from tests.end_to_end.dag_run import UNMASKED, DagRun, RunDag
 from tests.fakes.fake_service import Plan
 from tests.fakes.identity import Certificates
-from tests.helpers.login_methods import METHODS, served_world
+from tests.helpers.login_methods import METHODS
+from tests.helpers.login_world import served_world
 
 # The vendors' libraries take seconds to import.
 pytestmark = pytest.mark.slow

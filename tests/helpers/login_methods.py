@@ -5,99 +5,15 @@ from __future__ import annotations
 import functools
 import json
 import os
-import stat
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-import pytest
+from tests.fakes.identity import DATABRICKS_SCOPE, TENANT, Endpoint, Identity
+from tests.helpers.login_world import AZURE_HOST, CLIENT, SECRET, World
 
-from tests.fakes.fake_service import FakeService, Plan
-from tests.fakes.identity import (
-    DATABRICKS_SCOPE,
-    TENANT,
-    Certificates,
-    Endpoint,
-    Identity,
-    IdentityServer,
-)
-
-__all__ = [
-    "AZURE_HOST",
-    "METHODS",
-    "METHODS_OF_THE_SDK",
-    "SECRET",
-    "LoginMethod",
-    "World",
-    "served_world",
-]
-
-AZURE_HOST = "adb-1.2.azuredatabricks.net"
-CLIENT = "client-1"
-SECRET = "secret-of-client-1"
-
-
-@dataclass
-class World:
-    """What a connection meets: a workspace, identity services, files and environment variables.
-
-    :ivar folder: for files.
-    :ivar monkeypatch: sets environment variables.
-    """
-
-    identity: Identity
-    workspace: FakeService
-    server: IdentityServer
-    folder: Path
-    monkeypatch: pytest.MonkeyPatch
-
-    def connection(self, **fields: Any) -> dict[str, Any]:
-        """Return the fields of a connection to the workspace over TLS; others are of the extra."""
-        standard: dict[str, Any] = {
-            name: fields.pop(name) for name in ("login", "password") if name in fields
-        }
-        extra = {"verify": str(self.server.certificates.ca_file), **fields}
-        return {"conn_type": "databricks", "host": self.workspace.url, **standard, "extra": extra}
-
-    def on_azure(self, **fields: Any) -> dict[str, Any]:
-        """Return the same for a workspace under a name of Azure, through the proxy of the extra."""
-        connection = self.connection(proxies={"https": self.server.url}, **fields)
-        return {**connection, "host": AZURE_HOST}
-
-    def file(self, name: str, content: str, *, executable: bool = False) -> str:
-        """Write a file and return its path."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content)
-        if executable:
-            path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        return os.fspath(path)
-
-    def environment(self, **values: str) -> None:
-        """Set environment variables."""
-        for name, value in values.items():
-            self.monkeypatch.setenv(name, value)
-
-
-@contextmanager
-def served_world(
-    folder: Path,
-    certificates: Certificates,
-    monkeypatch: pytest.MonkeyPatch,
-    plan: Plan | None = None,
-) -> Iterator[World]:
-    """Serve a workspace over TLS, under a name of Azure too, and all identity services."""
-    # Nothing is read from the home of the person who runs the tests.
-    monkeypatch.setenv("HOME", str(folder))
-    identity = Identity()
-    identity.workspace.clients[CLIENT] = identity.entra.clients[CLIENT] = SECRET
-    service = FakeService(plan, identity, certificates.context)
-    with service as workspace, IdentityServer(identity, certificates) as server:
-        server.routes[AZURE_HOST] = workspace.port
-        yield World(identity, workspace, server, folder, monkeypatch)
+__all__ = ["METHODS", "METHODS_OF_THE_SDK", "LoginMethod"]
 
 
 @dataclass(frozen=True)
@@ -298,11 +214,44 @@ def _ambient(world: World) -> dict[str, Any]:
 
 def _github(world: World) -> dict[str, Any]:
     world.identity.workspace.policies["ci"] = "my-audience"
+    _on_github(world)
+    return world.connection(auth_type="github-oidc", client_id=CLIENT, token_audience="my-audience")
+
+
+def _on_github(world: World) -> None:
     world.environment(
         ACTIONS_ID_TOKEN_REQUEST_URL=f"{world.server.url}/github/idtoken?version=1",
         ACTIONS_ID_TOKEN_REQUEST_TOKEN=world.identity.ci.request_token,
     )
-    return world.connection(auth_type="github-oidc", client_id=CLIENT, token_audience="my-audience")
+
+
+def _github_on_azure(world: World) -> dict[str, Any]:
+    world.identity.entra.federated.add("ci")
+    _on_github(world)
+    return world.on_azure(
+        auth_type="github-oidc-azure", azure_client_id=CLIENT, azure_tenant_id=TENANT
+    )
+
+
+def _azure_devops(world: World) -> dict[str, Any]:
+    world.identity.workspace.policies["ci"] = "api://AzureADTokenExchange"
+    world.environment(
+        SYSTEM_ACCESSTOKEN=world.identity.ci.request_token,
+        SYSTEM_TEAMFOUNDATIONCOLLECTIONURI=f"{world.server.url}/my-organization/",
+        SYSTEM_TEAMPROJECTID="project",
+        SYSTEM_PLANID="plan",
+        SYSTEM_JOBID="job",
+        SYSTEM_HOSTTYPE="build",
+    )
+    return world.connection(auth_type="azure-devops-oidc", client_id=CLIENT)
+
+
+def _metadata(world: World) -> dict[str, Any]:
+    return world.connection(metadata_service_url=f"{world.server.url}/databricks/secret-path")
+
+
+def _signed_out(world: World) -> None:
+    world.identity.metadata.is_signed_in = False
 
 
 def _cli(world: World, name: str, output: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
@@ -348,16 +297,32 @@ def _key() -> tuple[str, bytes]:
     return private.decode(), public
 
 
-def _google(world: World) -> dict[str, Any]:
+def _google_account(world: World) -> str:
     email = "me@project.iam.gserviceaccount.com"
     private, world.identity.google.accounts[email] = _key()
     account = {
         "type": "service_account",
+        "project_id": "project",
         "client_email": email,
         "private_key": private,
         "token_uri": f"{world.server.url}/token",
     }
-    return world.connection(google_credentials=json.dumps(account))
+    return json.dumps(account)
+
+
+def _google(world: World) -> dict[str, Any]:
+    return world.connection(google_credentials=_google_account(world))
+
+
+def _google_id(world: World) -> dict[str, Any]:
+    world.identity.google_iam.impersonated.add("workspace@project.iam.gserviceaccount.com")
+    # The account that the process runs as, which may act as the other one.
+    world.environment(
+        GOOGLE_APPLICATION_CREDENTIALS=world.file("google.json", _google_account(world)),
+        **world.server.environment(),
+        NO_PROXY="127.0.0.1",
+    )
+    return world.connection(google_service_account="workspace@project.iam.gserviceaccount.com")
 
 
 def _no_command(world: World) -> None:
@@ -483,6 +448,30 @@ METHODS: tuple[LoginMethod, ...] = (
         "invalid_grant",
         keeps_secret=("secret-request-token-of-the-job",),
     ),
+    LoginMethod(
+        "azure-devops-oidc",
+        _azure_devops,
+        _workspace,
+        _no_policy,
+        "invalid_grant",
+        keeps_secret=("secret-request-token-of-the-job",),
+    ),
+    LoginMethod(
+        "github-oidc-azure",
+        _github_on_azure,
+        _entra,
+        lambda world: world.identity.entra.federated.clear(),
+        "AADSTS70021",
+        keeps_secret=("secret-request-token-of-the-job",),
+    ),
+    LoginMethod(
+        "metadata-service",
+        _metadata,
+        lambda identity: identity.metadata,
+        _signed_out,
+        "metadata-service.*not signed in",
+        keeps_secret=("secret-path",),
+    ),
 )
 
 #: Those whose requests are all sent by databricks-sdk and Google's library, or by a command.
@@ -493,6 +482,15 @@ METHODS_OF_THE_SDK: tuple[LoginMethod, ...] = (
         lambda identity: identity.google,
         lambda world: world.identity.google.accounts.clear(),
         "google-credentials.*invalid_grant",
+        keeps_secret=("PRIVATE KEY",),
+        requests=2,
+    ),
+    LoginMethod(
+        "google-id",
+        _google_id,
+        lambda identity: identity.google_iam,
+        lambda world: world.identity.google_iam.impersonated.clear(),
+        "google-id.*denied",
         keeps_secret=("PRIVATE KEY",),
         requests=2,
     ),

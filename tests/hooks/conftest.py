@@ -9,7 +9,7 @@ import pytest
 
 from airflow_jobs_provider.api.auth import shared
 from tests.fakes.identity import Certificates
-from tests.helpers.login_methods import World, served_world
+from tests.helpers.login_world import World, served_world
 
 
 @pytest.fixture

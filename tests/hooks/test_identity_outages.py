@@ -10,7 +10,8 @@ from airflow_jobs_provider.api.errors import CredentialsError
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from tests.fakes.identity import FAULTS
-from tests.helpers.login_methods import METHODS, METHODS_OF_THE_SDK, LoginMethod, World
+from tests.helpers.login_methods import METHODS, METHODS_OF_THE_SDK, LoginMethod
+from tests.helpers.login_world import World
 
 # The vendors' libraries take seconds to import.
 pytestmark = pytest.mark.slow
@@ -25,7 +26,7 @@ def launch(method: LoginMethod, world: World) -> None:
 
 @pytest.mark.parametrize("fault", ["502 HTML", "200 HTML", "no response"])
 @pytest.mark.parametrize(
-    "method", [*METHODS, METHODS_OF_THE_SDK[0]], ids=lambda method: str(method.name)
+    "method", [*METHODS, *METHODS_OF_THE_SDK[:2]], ids=lambda method: str(method.name)
 )
 def test_any_outage_of_an_identity_service_is_waited_for(
     method: LoginMethod, fault: str, world: World

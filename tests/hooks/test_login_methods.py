@@ -23,7 +23,8 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from tests.fakes.identity import FAULTS
-from tests.helpers.login_methods import METHODS, METHODS_OF_THE_SDK, LoginMethod, World
+from tests.helpers.login_methods import METHODS, METHODS_OF_THE_SDK, LoginMethod
+from tests.helpers.login_world import World
 
 pytestmark = pytest.mark.slow
 

@@ -21,7 +21,8 @@ from airflow_jobs_provider.hooks.connection import WorkspaceAccess
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from tests.fakes.identity import FAULTS
-from tests.helpers.login_methods import METHODS, METHODS_OF_THE_SDK, LoginMethod, World
+from tests.helpers.login_methods import METHODS, METHODS_OF_THE_SDK, LoginMethod
+from tests.helpers.login_world import World
 from tests.helpers.tracebacks import shown_with_locals
 
 # The vendors' libraries take seconds to import.

@@ -16,7 +16,7 @@ from tests.fakes.identity.base import (
     claims_of,
 )
 
-__all__ = ["CITokens", "GoogleTokens", "KubernetesTokens", "SecurityTokenService"]
+__all__ = ["CITokens", "GoogleIAM", "GoogleTokens", "KubernetesTokens", "SecurityTokenService"]
 
 
 class KubernetesTokens(Endpoint):
@@ -150,6 +150,47 @@ class GoogleTokens(Endpoint):
         )
 
 
+class GoogleIAM(Endpoint):
+    """Google's endpoint that issues tokens of one service account to another.
+
+    :ivar impersonated: e-mail addresses of the accounts that others may act as.
+    """
+
+    _path = re.compile(
+        r"/v1/projects/-/serviceAccounts/(?P<email>[^/:]+):generate(?P<kind>Id|Access)Token"
+    )
+
+    def __init__(self, issuer: TokenIssuer) -> None:
+        super().__init__(issuer)
+        self.impersonated: set[str] = set()
+
+    def serves(self, request: Request) -> bool:
+        """Return whether a token is asked for."""
+        return self._path.fullmatch(request.path) is not None
+
+    def answer(self, request: Request) -> Response:
+        """Issue an id token for an audience, or an access token."""
+        match = self._path.fullmatch(request.path)
+        assert match is not None
+        email = match["email"]
+        try:
+            self.issuer.check(request.bearer)
+        except (KeyError, TimeoutError):
+            raise RefusedError(_google_error(401, "UNAUTHENTICATED", "invalid token")) from None
+        if email not in self.impersonated:
+            message = "Permission 'iam.serviceAccounts.getOpenIdToken' denied on resource"
+            raise RefusedError(_google_error(403, "PERMISSION_DENIED", message))
+        if match["kind"] == "Id":
+            audience = re.sub(r"^https?://|:\d+$|/$", "", request.json["audience"].rstrip("/"))
+            return Response(
+                {"token": self.issuer.issue(GoogleTokens.issuer_name, email, audience).value}
+            )
+        scope = " ".join(request.json["scope"])
+        token = self.issuer.issue(GoogleTokens.issuer_name, email, scope)
+        expires = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(token.expires_at))
+        return Response({"accessToken": token.value, "expireTime": expires})
+
+
 class CITokens(Endpoint):
     """Where a job of GitHub Actions or Azure DevOps gets a token of its own.
 
@@ -192,6 +233,10 @@ def _is_signed(token: str, public_key: bytes) -> bool:
 def _status(code: int, reason: str, message: str) -> Response:
     body = {"kind": "Status", "status": "Failure", "message": message, "reason": reason}
     return Response({**body, "code": code}, code)
+
+
+def _google_error(code: int, status: str, message: str) -> Response:
+    return Response({"error": {"code": code, "status": status, "message": message}}, code)
 
 
 def _xml_error(code: str, message: str, status: int = 400) -> Response:

@@ -17,11 +17,18 @@ from tests.fakes.identity.azure import EntraDiscovery, EntraTokens, InstanceMeta
 from tests.fakes.identity.base import Endpoint, Request, Response, TokenIssuer
 from tests.fakes.identity.clouds import (
     CITokens,
+    GoogleIAM,
     GoogleTokens,
     KubernetesTokens,
     SecurityTokenService,
 )
-from tests.fakes.identity.workspace import Discovery, LoginPage, Me, WorkspaceTokens
+from tests.fakes.identity.workspace import (
+    Discovery,
+    LoginPage,
+    Me,
+    MetadataService,
+    WorkspaceTokens,
+)
 
 __all__ = ["TENANT", "Certificates", "Identity", "IdentityServer"]
 
@@ -30,6 +37,7 @@ NAMES = (
     "127.0.0.1",
     "localhost",
     "adb-1.2.azuredatabricks.net",
+    "iamcredentials.googleapis.com",
     "kubernetes.default.svc",
     "login.microsoftonline.com",
     "management.azure.com",
@@ -76,6 +84,8 @@ class Identity:
         self.kubernetes = KubernetesTokens(self.issuer)
         self.sts = SecurityTokenService(self.issuer)
         self.google = GoogleTokens(self.issuer)
+        self.google_iam = GoogleIAM(self.issuer)
+        self.metadata = MetadataService(self.issuer)
         self.ci = CITokens(self.issuer)
         self.unknown: list[Request] = []
 

@@ -14,7 +14,14 @@ from tests.fakes.identity.base import (
     claims_of,
 )
 
-__all__ = ["Discovery", "LoginPage", "Me", "WorkspaceTokens", "bearer_refusal"]
+__all__ = [
+    "Discovery",
+    "LoginPage",
+    "Me",
+    "MetadataService",
+    "WorkspaceTokens",
+    "bearer_refusal",
+]
 
 ISSUER = "workspace"
 DATABRICKS_SCOPE = "2ff814a6-3304-4ab8-85cb-cd0e6f879c1d"
@@ -128,6 +135,31 @@ class WorkspaceTokens(Endpoint):
         if client_id is not None and client_id not in self.clients:
             raise RefusedError(_error("invalid_client", "Client authentication failed", 401))
         return client_id or assertion.subject
+
+
+class MetadataService(Endpoint):
+    """A service beside the process that issues tokens of whoever is signed in there.
+
+    :ivar is_signed_in: whether somebody is.
+    """
+
+    is_signed_in = True
+
+    def serves(self, request: Request) -> bool:
+        """Return whether a token is asked for."""
+        return request.path.startswith("/databricks/")
+
+    def answer(self, request: Request) -> Response:
+        """Issue a token for the host that a header names."""
+        wrong = Response({"error": "unsupported version"}, 400)
+        self.expect(request.headers.get("x-databricks-metadata-version"), "1", wrong)
+        is_named = request.headers.get("x-databricks-host", "").startswith("https://")
+        self.expect(is_named, True, Response({"error": "no host"}, 400))
+        self.expect(self.is_signed_in, True, Response({"error": "not signed in"}, 401))
+        token = self.issuer.issue(ISSUER, "me", ISSUER)
+        expires_on = int(token.expires_at)
+        answer = {"access_token": token.value, "token_type": "Bearer", "expires_on": expires_on}
+        return Response(answer)
 
 
 class LoginPage(Endpoint):

@@ -3,14 +3,15 @@
 This module imports databricks-sdk. Import it when a token is fetched, with :func:`.extras.require`.
 
 The SDK chooses the strategy, by ``auth_type`` or by the fields that are set. Its own strategies for
-Google, the Azure CLI, the Databricks CLI and its metadata service are used as they are. Those that
-ask an OAuth service for a token are replaced by the ones of this module.
+Google, the Azure CLI and the Databricks CLI are used as they are. Those that ask another service
+for a token are replaced by the ones of this module.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from databricks.sdk import oauth, oidc, oidc_token_supplier
@@ -56,19 +57,32 @@ class _ClientCredentials(oauth.ClientCredentials):
             form |= {name: value for name, value in secrets.items() if value}
         basic = (self.client_id, self.client_secret) if self.use_header else None
         # Before the request: its time counts as part of the token's life.
-        now = datetime.now(UTC)
+        now = time.time()
         answer = self._client.post_form(self.token_url, form, basic=basic)
-        try:
-            return oauth.Token(
-                access_token=answer["access_token"],
-                token_type=answer.get("token_type", "Bearer"),
-                expiry=now + timedelta(seconds=float(answer["expires_in"])),
-            )
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else "value"
-        raise TokenRefusedError(
-            f"{self.token_url} answered with what is no token ({reason}). Check the address"
+        return _read_token(answer, self.token_url, expiry_field="expires_in", since=now)
+
+
+def _read_token(
+    answer: Mapping[str, Any], source: str, *, expiry_field: str, since: float = 0.0
+) -> oauth.Token:
+    """Return the token of a response.
+
+    :param answer: the response.
+    :param source: what the error calls the service.
+    :param expiry_field: the field with its expiry, in seconds.
+    :param since: what those seconds count from; default the epoch.
+    """
+    try:
+        return oauth.Token(
+            access_token=answer["access_token"],
+            token_type=answer.get("token_type", "Bearer"),
+            expiry=datetime.fromtimestamp(since + float(answer[expiry_field]), UTC),
         )
+    except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else "value"
+    raise TokenRefusedError(
+        f"{source} answered with what is no token ({reason}). Check the address"
+    )
 
 
 def _provider(token: oauth.Token, **more_headers: str) -> OAuthCredentialsProvider:
@@ -160,15 +174,65 @@ class AzureServicePrincipal(CredentialsStrategy):
         )
 
     def _source(self, cfg: ConnectionConfig, resource: str) -> _ClientCredentials:
-        authority = cfg.arm_environment.active_directory_endpoint
-        return _ClientCredentials(
-            cfg,
-            client_id=cfg.azure_client_id,
-            client_secret=cfg.azure_client_secret,
-            token_url=f"{authority}{cfg.azure_tenant_id}/oauth2/token",
-            endpoint_params={"resource": resource},
-            use_params=True,
-        )
+        return _entra_source(cfg, resource, secret=cfg.azure_client_secret)
+
+
+class GitHubOnAzure(CredentialsStrategy):
+    """``github-oidc-azure``: a token of GitHub Actions, exchanged for one of Entra ID."""
+
+    def auth_type(self) -> str:
+        """Return the SDK's name of the method."""
+        return "github-oidc-azure"
+
+    def __call__(self, cfg: Any) -> Any:
+        """Fetch a token, if this method is the one of the connection."""
+        if cfg.auth_type != self.auth_type():
+            return None
+        if not cfg.azure_client_id:
+            raise CredentialsError("github-oidc-azure has no azure_client_id")
+        cfg.load_azure_tenant_id()
+        if not cfg.azure_tenant_id:
+            raise CredentialsError("github-oidc-azure has no azure_tenant_id")
+        supplier = oidc_token_supplier.GitHubOIDCTokenSupplier
+        assertion = _ci_token(self.auth_type(), supplier, "api://AzureADTokenExchange")
+        more = {
+            "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
+            "client_assertion": assertion,
+        }
+        source = _entra_source(cfg, cfg.effective_azure_login_app_id, secret="", **more)
+        return _provider(source.refresh())
+
+
+def _entra_source(
+    cfg: ConnectionConfig, resource: str, *, secret: str, **more: str
+) -> _ClientCredentials:
+    """Return a token source on Entra ID's v1 endpoint."""
+    authority = cfg.arm_environment.active_directory_endpoint
+    return _ClientCredentials(
+        cfg,
+        client_id=cfg.azure_client_id,
+        client_secret=secret,
+        token_url=f"{authority}{cfg.azure_tenant_id}/oauth2/token",
+        endpoint_params={"resource": resource, **more},
+        use_params=True,
+    )
+
+
+class MetadataService(CredentialsStrategy):
+    """``metadata-service``: a service on this machine that issues tokens."""
+
+    def auth_type(self) -> str:
+        """Return the SDK's name of the method."""
+        return "metadata-service"
+
+    def __call__(self, cfg: Any) -> Any:
+        """Fetch a token, if the address of the service is set."""
+        url = cfg.metadata_service_url
+        if not url:
+            return None
+        headers = {"X-Databricks-Metadata-Version": "1", "X-Databricks-Host": cfg.host}
+        answer = cfg.identity_client.send("GET", url, headers=headers, secrets=[url])
+        return _provider(_read_token(answer, "the metadata service", expiry_field="expires_on"))
 
 
 def _from_environment(cfg: ConnectionConfig) -> str | None:
@@ -203,9 +267,17 @@ def _from_azure_devops(cfg: ConnectionConfig) -> str | None:
 def _of_ci(cfg: ConnectionConfig, auth_type: str, supplier: Callable[[], Any]) -> str | None:
     if cfg.auth_type != auth_type:
         return None
-    endpoints = cfg.databricks_oidc_endpoints
+    audience = cfg.token_audience or cfg.databricks_oidc_endpoints.token_endpoint
+    return _ci_token(auth_type, supplier, audience)
+
+
+def _ci_token(auth_type: str, supplier: Callable[[], Any], audience: str) -> str:
+    """Return the token that a pipeline issues to its job.
+
+    :raises TokenRefusedError: this process is no job of a pipeline, or gets no token.
+    """
     try:
-        token = supplier().get_oidc_token(cfg.token_audience or endpoints.token_endpoint)
+        token = supplier().get_oidc_token(audience)
     except ValueError as error:  # it names the variables that are missing
         token, reason = None, str(error)
     else:
@@ -222,6 +294,8 @@ _OURS: tuple[CredentialsStrategy, ...] = (
     TokenExchange("file-oidc", _from_file),
     TokenExchange("github-oidc", _from_github),
     TokenExchange("azure-devops-oidc", _from_azure_devops),
+    GitHubOnAzure(),
+    MetadataService(),
 )
 
 

@@ -160,16 +160,20 @@ def _expires_at(config: Any, value: str) -> float:
     """Return when a token expires, in seconds since the epoch."""
     from databricks.sdk.oauth import Token
 
+    expiry: datetime | None = None
     # For Google the SDK would fetch another token, and return it as text.
     if not config.auth_type.startswith("google"):
         try:
             expiry = config.oauth_token().expiry
         except ValueError:  # not every method has it
             expiry = None
-        if expiry is not None:
-            return float(expiry.timestamp())
+    if expiry is not None and expiry.tzinfo is not None:
+        return expiry.timestamp()
+    # An expiry without time zone comes from a command. The SDK drops the zone that it printed.
     claims: dict[str, Any] = Token(value).jwt_claims()
     expires = claims.get("exp")
     if isinstance(expires, (int, float)):
         return float(expires)
+    if expiry is not None:
+        return expiry.timestamp()
     return datetime.now().timestamp() + _UNKNOWN_LIFETIME_SECONDS  # noqa: DTZ005
