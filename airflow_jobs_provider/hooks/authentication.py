@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider.api import auth
+from airflow_jobs_provider.api.auth.sdk.unified import EXTERNAL_BROWSER, NEEDS_A_BROWSER
 from airflow_jobs_provider.api.errors import CredentialsError
 from airflow_jobs_provider.hooks.connection_fields import ConnectionFields, unified_credentials
 from airflow_jobs_provider.hooks.official_methods import OFFICIAL_METHODS, OfficialMethod
@@ -133,6 +134,8 @@ def _refuse_incomplete(fields: ConnectionFields) -> None:
 
 
 def _sdk_method(fields: ConnectionFields, auth_type: str) -> Credentials:
+    if auth_type == EXTERNAL_BROWSER:
+        raise CredentialsError(f"connection {fields.name!r}: {NEEDS_A_BROWSER}")
     login, password = fields.login, fields.password
     own: dict[str, Any] = {"auth_type": auth_type}
     if auth_type == "pat" and password:

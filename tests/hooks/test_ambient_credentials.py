@@ -99,6 +99,18 @@ def test_ambient_credentials_are_used_where_the_connection_asks(
     assert clients(identity) == [("ambient", "ambient-secret")]
 
 
+def test_a_browser_is_not_opened(
+    identity: Identity, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The method of the environment may be one that needs a person."""
+    monkeypatch.setenv("DATABRICKS_HOST", url)
+    monkeypatch.setenv("DATABRICKS_AUTH_TYPE", "external-browser")
+    monkeypatch.delenv("DATABRICKS_CONFIG_PROFILE")
+    with pytest.raises(CredentialsError, match="needs a person who signs in with a browser"):
+        log_in(url)
+    assert clients(identity) == []
+
+
 def test_a_profile_without_its_file_is_refused(url: str, tmp_path: Path) -> None:
     """The SDK would try all that it finds elsewhere, such as the login of a command."""
     (tmp_path / ".databrickscfg").unlink()

@@ -99,6 +99,7 @@ def test_the_method(fields: dict[str, Any], description: str) -> None:
             "expiration_seconds.* no number",
         ),
         ({"login": "me"}, "login but no password"),
+        ({"auth_type": "external-browser"}, "a person.*service_principal_oauth.*databricks-cli"),
     ],
 )
 def test_a_method_that_lacks_a_field(fields: dict[str, Any], words: str) -> None:

@@ -9,18 +9,22 @@ import asyncio
 import inspect
 import json
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import Connection
 
+from airflow_jobs_provider.api.auth import CachedCredentials
 from airflow_jobs_provider.api.errors import (
     JobsAPIError,
     TokenRefusedError,
     TokenUnavailableError,
 )
 from airflow_jobs_provider.api.retry import no_waiting
+from airflow_jobs_provider.hooks.connection import WorkspaceAccess
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from tests.fakes.identity import FAULTS
 from tests.helpers.login_methods import METHODS, METHODS_OF_THE_SDK, LoginMethod
@@ -175,3 +179,34 @@ def test_a_refusal_names_the_difference_of_the_clocks(
     words = rf"{reason}.*federation policy.*clock is (299|300|301) s {where} that of 127"
     with pytest.raises(TokenRefusedError, match=words):
         call("submit_run", NOTEBOOK)
+
+
+@pytest.fixture(params=["Asia/Tokyo", "America/New_York"])
+def _time_zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A time zone of this machine that is not UTC."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", request.param)
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("_time_zone")
+@pytest.mark.parametrize("zone", ["Z", ".123456789Z", ".123456789+00:00"])
+def test_the_expiry_that_a_command_prints(zone: str, world: World) -> None:
+    """databricks-cli names the time zone, which the SDK drops; the token knows its expiry."""
+    (method,) = (one for one in METHODS_OF_THE_SDK if one.name == "databricks-cli")
+    connection = Connection(conn_id="c", **_as_text(method.connection(world)))
+    file = world.folder / "answer.json"
+    answer = json.loads(file.read_text())
+    expiry = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(time.time() + 3600))
+    file.write_text(json.dumps({**answer, "expiry": expiry + zone}))
+    credentials = WorkspaceAccess.from_connection(connection).credentials
+    assert isinstance(credentials, CachedCredentials)
+    expires_at = credentials.fetch_token().expires_at
+    assert expires_at is not None
+    assert 3590 < expires_at - time.time() <= 3600
+
+
+def _as_text(connection: dict[str, Any]) -> dict[str, Any]:
+    return {**connection, "extra": json.dumps(connection["extra"])}

@@ -22,6 +22,7 @@ from databricks.sdk.credentials_provider import (
 )
 
 from airflow_jobs_provider.api.auth.sdk.config import ConnectionConfig
+from airflow_jobs_provider.api.auth.sdk.unified import EXTERNAL_BROWSER, NEEDS_A_BROWSER
 from airflow_jobs_provider.api.errors import CredentialsError, TokenRefusedError
 
 __all__ = ["Chain", "TokenExchange"]
@@ -235,6 +236,19 @@ class MetadataService(CredentialsStrategy):
         return _provider(_read_token(answer, "the metadata service", expiry_field="expires_on"))
 
 
+class ExternalBrowser(CredentialsStrategy):
+    """``external-browser``: refused, in place of a browser that nobody sees."""
+
+    def auth_type(self) -> str:
+        """Return the SDK's name of the method."""
+        return EXTERNAL_BROWSER
+
+    def __call__(self, cfg: Any) -> Any:
+        """Refuse, if the environment or a profile asks for this method."""
+        if cfg.auth_type == EXTERNAL_BROWSER:
+            raise CredentialsError(NEEDS_A_BROWSER)
+
+
 def _from_environment(cfg: ConnectionConfig) -> str | None:
     if cfg.auth_type != "env-oidc" and not cfg.oidc_token_env:
         return None
@@ -296,6 +310,7 @@ _OURS: tuple[CredentialsStrategy, ...] = (
     TokenExchange("azure-devops-oidc", _from_azure_devops),
     GitHubOnAzure(),
     MetadataService(),
+    ExternalBrowser(),
 )
 
 

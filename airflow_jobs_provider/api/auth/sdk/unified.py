@@ -18,7 +18,15 @@ from airflow_jobs_provider.api.errors import (
     TokenUnavailableError,
 )
 
-__all__ = ["UnifiedCredentials"]
+__all__ = ["EXTERNAL_BROWSER", "NEEDS_A_BROWSER", "UnifiedCredentials"]
+
+#: The SDK's name of the method that opens a browser, and why it cannot be used.
+EXTERNAL_BROWSER = "external-browser"
+NEEDS_A_BROWSER = (
+    "auth_type external-browser needs a person who signs in with a browser, which a task does not "
+    "have. Use service_principal_oauth with client id and secret in Login and Password, or "
+    "auth_type databricks-cli after databricks auth login on this machine"
+)
 
 _PACKAGE = "airflow_jobs_provider.api.auth.sdk"
 _INSTALL = "airflow-jobs-provider[auth]"
