@@ -6,7 +6,8 @@ The connection has the type ``databricks_jobs``, or ``databricks`` as the offici
 Field                     Meaning
 ========================  =========================================================================
 Host                      with or without scheme, port and path; ``https`` unless it says otherwise;
-                          a page's URL pasted from a browser becomes the workspace's URL
+                          a page's URL pasted from a browser becomes the workspace's URL; the path
+                          does not count in a connection of type ``databricks``
 Schema                    ``http`` or ``https``, if the host has no scheme; else not used
 Port                      if the host has none
 Password                  a token, if there is no login or the login is ``token``
@@ -203,8 +204,10 @@ def _base_url(connection: Connection, extra: Mapping[str, Any]) -> str:
     is_databricks = (parts.hostname or "").endswith(_DATABRICKS_DOMAINS)
     # They serve https only. The official provider ignores the scheme of Host.
     scheme = "https" if is_databricks else parts.scheme
-    # Pasted from a browser: the path is that of a page.
-    is_page = is_databricks or bool(parts.query or parts.fragment)
+    # Pasted from a browser: the path is that of a page. The official provider ignores every path.
+    is_page = (
+        is_databricks or connection.conn_type == "databricks" or bool(parts.query or parts.fragment)
+    )
     return f"{scheme}://{netloc}{'' if is_page else parts.path.rstrip('/')}"
 
 

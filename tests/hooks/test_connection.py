@@ -41,6 +41,8 @@ def access(**fields: Any) -> WorkspaceAccess:
         ({"host": "https://somebody@w.net"}, "https://w.net"),
         # The official provider ignores the scheme of Host.
         ({"host": "http://adb-1.2.azuredatabricks.net"}, "https://adb-1.2.azuredatabricks.net"),
+        # Nor does it know a path.
+        ({"host": "https://w.net/browse/x", "conn_type": "databricks"}, "https://w.net"),
         ({"extra": {"host": "w.net"}}, "https://w.net"),
         ({"host": "w.net", "conn_type": "databricks"}, "https://w.net"),
     ],
