@@ -23,7 +23,8 @@ from airflow_jobs_provider.api.auth.sdk.deferred_init import import_without_init
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Return the folder of a package that can be imported; its name is ``deferred``."""
     monkeypatch.setattr(deferred_init, "_SDK", "deferred")
-    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    others = [finder for finder in sys.meta_path if finder is not deferred_init._finder]
+    monkeypatch.setattr(sys, "meta_path", others)
     monkeypatch.syspath_prepend(str(tmp_path))
     folder = tmp_path / "deferred"
     folder.mkdir()
