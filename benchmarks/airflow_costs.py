@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,6 +34,7 @@ from urllib.parse import urlsplit
 from urllib.request import urlopen
 
 from benchmarks import airflow_report
+from benchmarks.distributed import MORE
 from benchmarks.whole_airflow import WholeAirflow
 from scripts import official
 
@@ -150,6 +152,7 @@ class Measures:
     :ivar processes: started, by component.
     :ivar log_bytes: written, by components and tasks.
     :ivar requests: to the service, by endpoint.
+    :ivar airflow_requests: to Airflow's API, by endpoint.
     :ivar written_rows: in the database, by table; of the first round only.
     """
 
@@ -163,6 +166,7 @@ class Measures:
     processes: dict[str, int]
     log_bytes: int
     requests: dict[str, int]
+    airflow_requests: dict[str, int]
     written_rows: dict[str, int] = field(default_factory=dict)
 
 
@@ -194,6 +198,7 @@ class Benchmark:
         idle_before = self._idle[environment]
         runs = max(1, min(tasks, MODES[mode].most_tasks) // TASKS_PER_RUN)
         requests, processes = self._requests(), airflow.processes()
+        airflow_requests = airflow.requests()
         log_bytes, cpu, begun = airflow.log_bytes(), airflow.cpu_seconds(), time.monotonic()
         wall = airflow.run(mode, runs, LONGEST_SECONDS)
         time.sleep(SETTLE_SECONDS)
@@ -216,6 +221,7 @@ class Benchmark:
             processes=dict(airflow.processes() - processes),
             log_bytes=log_bytes,
             requests=dict(self._requests() - requests),
+            airflow_requests=dict(airflow.requests() - airflow_requests),
         )
 
     def warm_up(self, mode: str, environment: str) -> Measures:
@@ -249,17 +255,41 @@ def service(seconds: float) -> Iterator[str]:
         process.communicate(timeout=10)
 
 
-def measure(modes: list[str], tasks: int, rounds: int, run_seconds: float) -> list[Measures]:
-    """Measure modes, and print a line for each."""
+def measure(
+    modes: list[str],
+    tasks: int,
+    rounds: int,
+    run_seconds: float,
+    *,
+    distributed: bool = False,
+    homes: Path | None = None,
+) -> list[Measures]:
+    """Measure modes, and print a line for each.
+
+    :param modes: of MODES.
+    :param tasks: how many at once.
+    :param rounds: how many are counted.
+    :param run_seconds: how long each run lasts.
+    :param distributed: whether with CeleryExecutor, PostgreSQL and Redis.
+    :param homes: an empty folder for the homes; default: a folder that is removed at the end.
+    """
     pythons = {THIS_ONE: sys.executable, OFFICIAL: ""}
     wanted = {name: MODES[name] for name in modes}
     turns = [(name, one) for name, mode in wanted.items() for one in mode.environments]
     if any(environment == OFFICIAL for _, environment in turns):
-        pythons[OFFICIAL] = official.python()
+        pythons[OFFICIAL] = (
+            official.python(ROOT / ".venv-official-distributed", more=MORE)
+            if distributed
+            else official.python()
+        )
     else:
         del pythons[OFFICIAL]
     measured = []
     with ExitStack() as stack:
+        if homes is None:
+            homes = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-airflow-")))
+        for name in pythons:
+            (homes / name.replace(" ", "-")).mkdir(parents=True)
         url = stack.enter_context(service(run_seconds))
         # In the form that both providers take.
         address = urlsplit(url)
@@ -271,22 +301,23 @@ def measure(modes: list[str], tasks: int, rounds: int, run_seconds: float) -> li
             "password": "a-token",
         }
         airflows = {
-            name: stack.enter_context(
-                WholeAirflow(
-                    Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-"))),
-                    python,
-                    {
-                        f"{mode}.py": MODES[mode].dag_file(mode)
-                        for mode, environment in turns
-                        if environment == name
-                    },
-                    connection,
-                    packages=ROOT if name == THIS_ONE else None,
-                    settings={"AIRFLOW__CORE__PARALLELISM": str(PARALLELISM)},
-                )
+            name: WholeAirflow(
+                homes / name.replace(" ", "-"),
+                python,
+                {
+                    f"{mode}.py": MODES[mode].dag_file(mode)
+                    for mode, environment in turns
+                    if environment == name
+                },
+                connection,
+                packages=ROOT if name == THIS_ONE else None,
+                settings={"AIRFLOW__CORE__PARALLELISM": str(PARALLELISM)},
+                distributed=distributed,
             )
             for name, python in pythons.items()
         }
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(stack.enter_context, airflows.values()))
         benchmark = Benchmark(airflows, url)
         time.sleep(SETTLE_SECONDS)
         benchmark.watch_idle()
@@ -346,6 +377,9 @@ def medians(measured: list[Measures]) -> list[dict[str, Any]]:
                 "written_rows": sum(first.written_rows.values()) / first.tasks,
                 "log_bytes": statistics.median(one.log_bytes / one.tasks for one in counted),
                 "requests": {key: middle("requests", key) for key in keys("requests")},
+                "airflow_requests": {
+                    key: middle("airflow_requests", key) for key in keys("airflow_requests")
+                },
             }
         )
     return rows
@@ -358,6 +392,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--modes", default="", help="some of: " + ", ".join(MODES))
     parser.add_argument("--run-seconds", type=float, default=RUN_SECONDS)
+    parser.add_argument(
+        "--distributed", action="store_true", help="CeleryExecutor, PostgreSQL, Redis"
+    )
+    parser.add_argument("--homes", type=Path, help="empty folder for both Airflows, to be kept")
     parser.add_argument("--report", action="store_true", help="write docs/benchmarks.md")
     parser.add_argument("--out", type=Path, help="file for the measures as JSON")
     chosen = parser.parse_args()
@@ -367,13 +405,21 @@ def main() -> None:
     # Ended from outside, it leaves neither processes nor folders.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     begun = time.monotonic()
-    measured = measure(modes, chosen.tasks, chosen.rounds, chosen.run_seconds)
+    measured = measure(
+        modes,
+        chosen.tasks,
+        chosen.rounds,
+        chosen.run_seconds,
+        distributed=chosen.distributed,
+        homes=chosen.homes,
+    )
     result: dict[str, Any] = {
         "machine": (
             f"{platform.machine()} with {os.cpu_count()} cores, Python "
             f"{platform.python_version()}, {official.AIRFLOW}"
         ),
         "date": time.strftime("%Y-%m-%d"),
+        "distributed": chosen.distributed,
         "tasks": chosen.tasks,
         "rounds": chosen.rounds,
         "run_seconds": chosen.run_seconds,
@@ -385,10 +431,12 @@ def main() -> None:
     }
     print(airflow_report.tables(result))
     print(f"{result['minutes']:.1f} minutes")
-    if chosen.out:
-        chosen.out.write_text(json.dumps(result, indent=2) + "\n")
+    out = chosen.out
     if chosen.report:
         airflow_report.write(result)
+        out = out or airflow_report.results_file(distributed=chosen.distributed)
+    if out:
+        out.write_text(json.dumps(result, indent=2) + "\n")
     for line in (broken := airflow_report.broken_promises(result)):
         print(f"Not kept: {line}")
     sys.exit(bool(broken))

@@ -5,17 +5,29 @@ python -m benchmarks.airflow_report [benchmarks/airflow_results.json]
 
 from __future__ import annotations
 
-import argparse
 import json
 from pathlib import Path
 from typing import Any
 
 from benchmarks import report
+from scripts import official
 
-RESULTS = Path(__file__).parent / "airflow_results.json"
-TITLE = "CPU of a whole Airflow"
+TITLES = {
+    False: "CPU of a whole Airflow",
+    True: "CPU of a whole Airflow with CeleryExecutor and PostgreSQL",
+}
 # In the order in which they are shown.
-KINDS = ("task processes", "executor", "scheduler", "API server", "triggerer", "DAG processor")
+KINDS = (
+    "task processes",
+    "executor",
+    "Celery worker",
+    "scheduler",
+    "API server",
+    "triggerer",
+    "DAG processor",
+    "PostgreSQL",
+    "Redis",
+)
 EMPTY, OFFICIAL = "empty", "official"
 # What is promised: the mode, the mode that it is compared with, and how much of that it may take.
 PROMISES = (
@@ -32,7 +44,17 @@ def tables(result: dict[str, Any]) -> str:
     rows = result["medians"]
     kinds = [kind for kind in KINDS if any(kind in row["by_process"] for row in rows)]
     cpu = [["CPU s of one task", "all", "lowest to highest round", *kinds]]
-    others = [["one task", "processes", "rows written", "log kB", "requests", "s for all tasks"]]
+    others = [
+        [
+            "one task",
+            "processes",
+            "requests to Airflow's API",
+            "rows written",
+            "log kB",
+            "requests to the service",
+            "s for all tasks",
+        ]
+    ]
     for row in rows:
         cpu.append(
             [
@@ -46,6 +68,7 @@ def tables(result: dict[str, Any]) -> str:
             [
                 _name(row, result),
                 f"{row['processes']:.2f}",
+                f"{sum(row['airflow_requests'].values()):.1f}",
                 f"{row['written_rows']:.1f}",
                 f"{row['log_bytes'] / 1000:.1f}",
                 f"{sum(row['requests'].values()):.2f}",
@@ -86,20 +109,33 @@ def broken_promises(result: dict[str, Any]) -> list[str]:
 
 def section(result: dict[str, Any]) -> str:
     """Return the section of docs/benchmarks.md, without its title."""
-    text = f"""    make bench-airflow
+    distributed = result["distributed"]
+    if distributed:
+        text = f"""    make bench-airflow EXECUTOR=CeleryExecutor
 
-Measured on {result["date"]}, {result["machine"]}. Two Airflows run at the same time, each with
-scheduler, LocalExecutor, triggerer, DAG processor and API server, on SQLite. One has this package,
-the other one the official provider 7.23.0. {result["tasks"]} tasks run at once, in DAG runs of ten
+Measured on {result["date"]}, {result["machine"]}. The same as above with CeleryExecutor, a worker
+for 16 tasks at once, PostgreSQL and Redis, {result["tasks"]} tasks at once and {result["rounds"]}
+rounds. The *executor* is the pool processes of the Celery worker, which supervise the tasks; the
+CPU of the servers is counted, too."""
+    else:
+        text = f"""    make bench-airflow
+
+Measured on {result["date"]}, {result["machine"]}, in {result["minutes"]:.0f} minutes. Two Airflows
+run at the same time, each with scheduler, LocalExecutor, triggerer, DAG processor and API server,
+on SQLite. One has this package, the other one the official provider
+{official.PROVIDER.partition("==")[2]}. {result["tasks"]} tasks run at once, in DAG runs of ten
 tasks, with Airflow's defaults. Each task submits a run that lasts {result["run_seconds"]:.0f} s, to
 a server on the same machine, whose CPU is not counted. Both providers poll every 5 s. The figures
 are medians of {result["rounds"]} rounds in which the modes take turns, after a round that is not
-counted.
+counted."""
+    text += f"""
 
 {tables(result)}
 
-![CPU seconds of one task, by kind of process](benchmarks_airflow.svg)
-
+![CPU seconds of one task, by kind of process]({_plot_file(distributed=distributed)})
+"""
+    if not distributed:
+        text += f"""
 *CPU* is that of all processes of Airflow, those that have ended included, from the trigger of the
 DAG runs until all processes have noted their end. What the idle Airflow takes in the same time is
 subtracted; it is measured for 6 s before and after each round. Linux keeps the CPU time of ended
@@ -108,8 +144,19 @@ is one of Airflow's. *Task processes* are those that the executor starts for the
 *executor* is its worker processes, which supervise them. The triggerer, the API server and the DAG
 processor include their child processes. *Rows written* are inserts, updates and deletes without the
 heartbeats of the components, counted by triggers in the round that is not counted. DAG files are
-parsed once, before the measurement.{_burned(result)}"""
+parsed once, before the measurement.{_burned(result)}
+"""
     return report.wrapped(text)
+
+
+def results_file(*, distributed: bool) -> Path:
+    """Return the file of the measures."""
+    name = "airflow_results_distributed.json" if distributed else "airflow_results.json"
+    return Path(__file__).parent / name
+
+
+def _plot_file(*, distributed: bool) -> str:
+    return "benchmarks_airflow_distributed.svg" if distributed else "benchmarks_airflow.svg"
 
 
 def _burned(result: dict[str, Any]) -> str:
@@ -140,15 +187,17 @@ def plot(result: dict[str, Any], file: Path) -> None:
 
 def write(result: dict[str, Any]) -> None:
     """Write the section of docs/benchmarks.md and its plot."""
-    plot(result, report.DOCS / "benchmarks_airflow.svg")
-    report.write_section(TITLE, section(result))
+    distributed = result["distributed"]
+    plot(result, report.DOCS / _plot_file(distributed=distributed))
+    report.write_section(TITLES[distributed], section(result))
 
 
 def main() -> None:
     """Write the page from measures taken before."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path, nargs="?", default=RESULTS)
-    write(json.loads(parser.parse_args().file.read_text()))
+    for distributed in (False, True):
+        file = results_file(distributed=distributed)
+        if file.exists():
+            write(json.loads(file.read_text()))
 
 
 if __name__ == "__main__":

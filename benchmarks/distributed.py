@@ -52,8 +52,8 @@ def measure(runs: int, seconds: float, rounds: int) -> dict[str, list[dict[str, 
     """Return requests and CPU seconds of each round, for each provider and for none."""
     import tempfile
 
+    from scripts.services import PostgresServer, RedisServer
     from tests.end_to_end.airflow_cluster import AirflowCluster
-    from tests.end_to_end.services import PostgresServer, RedisServer
     from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in ("none", *PROVIDERS)}

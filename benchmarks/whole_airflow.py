@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
 from itertools import count
@@ -23,7 +24,8 @@ from urllib.request import ProxyHandler, Request, build_opener
 import sqlalchemy
 
 from scripts.airflow_env import airflow_environment
-from scripts.process_cpu import Keeper
+from scripts.process_cpu import Keeper, cpu_seconds
+from scripts.services import PostgresServer, RedisServer
 
 START_SECONDS = 240
 OPEN = build_opener(ProxyHandler({})).open
@@ -43,7 +45,12 @@ COMMANDS = {
     "api-server": "api-server",
     "worker": "celery worker --skip-serve-logs --without-gossip --without-mingle",
 }
-LOCAL_COMPONENTS = ("scheduler", "triggerer", "dag-processor", "api-server")
+COMPONENTS = ("scheduler", "triggerer", "dag-processor", "api-server")
+REQUEST = re.compile(r"\[http\.access\].* method=(\w+) path=(\S+) ")
+# What differs between tasks in a path: ids, and the names of DAGs, DAG runs and tasks.
+IDENTIFIER = re.compile(
+    r"(?<=/task-instances)/[0-9a-f-]{36}|(?<=/dags)/\w+|(?<=/xcoms)/[^/]+/[^/]+/[^/]+"
+)
 # Each process appends its component's name: new interpreters as they start, and each fork.
 COUNT_PROCESSES = """
 import os
@@ -69,8 +76,8 @@ class WholeAirflow:
         Airflow's database.
     :param packages: a folder of packages beside those of the environment.
     :param settings: more environment variables.
-    :param database: URL of an empty database; default: SQLite in the home.
-    :param components: the components to start, of COMMANDS.
+    :param distributed: use CeleryExecutor with a worker, PostgreSQL and Redis, in place of
+        LocalExecutor and SQLite.
     """
 
     def __init__(
@@ -82,26 +89,26 @@ class WholeAirflow:
         *,
         packages: Path | None = None,
         settings: Mapping[str, str] | None = None,
-        database: str = "",
-        components: Sequence[str] = LOCAL_COMPONENTS,
+        distributed: bool = False,
     ) -> None:
         self.home = home.resolve()
-        self.on_sqlite = not database
         self._python = python
         self._dags = dags
         self._connection = {"connection_id": "databricks_default", **connection}
-        self._components = components
+        self._distributed = distributed
         self._port = _free_port()
-        self._database = database or f"sqlite:///{self.home}/airflow.db?timeout=20"
-        self._engine = sqlalchemy.create_engine(self._database, poolclass=sqlalchemy.pool.NullPool)
         self._keepers: dict[str, Keeper] = {}
+        self._servers: dict[str, int] = {}
         self._numbers = count(1)
         self._stack = ExitStack()
-        self._env = self._environment(packages) | dict(settings or {})
+        self._packages = packages
+        self._settings = dict(settings or {})
 
     def _environment(self, packages: Path | None) -> dict[str, str]:
         url = f"http://127.0.0.1:{self._port}"
         env = airflow_environment(self.home, self.home / "dags", connection=None)
+        # Each process would compile a checkout's modules anew, but not those of installed packages.
+        env.pop("PYTHONDONTWRITEBYTECODE", None)
         folders = [self.home / "site", *([packages] if packages else [])]
         return env | {
             "PATH": f"{Path(self._python).parent}{os.pathsep}{env['PATH']}",
@@ -113,7 +120,6 @@ class WholeAirflow:
             "AIRFLOW__CORE__MAX_ACTIVE_RUNS_PER_DAG": "1000",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._database,
             # The files do not change: parsing them anew would only blur the figures.
             "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "3600",
             "AIRFLOW__API__HOST": "127.0.0.1",
@@ -121,6 +127,25 @@ class WholeAirflow:
             "AIRFLOW__API__BASE_URL": url,
             "AIRFLOW__API__WORKERS": "1",
         }
+
+    def _start_database(self) -> dict[str, str]:
+        """Start the servers, if any, and return the settings that name them."""
+        if not self._distributed:
+            url = f"sqlite:///{self.home}/airflow.db?timeout=20"
+            settings = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url}
+        else:
+            postgres = self._stack.enter_context(PostgresServer())
+            redis = self._stack.enter_context(RedisServer())
+            self._servers = {"PostgreSQL": postgres.pid, "Redis": redis.pid}
+            url = f"{postgres.url}/postgres"
+            settings = {
+                "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url,
+                "AIRFLOW__CELERY__BROKER_URL": redis.url,
+                "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{url}",
+            }
+        self._engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
+        return settings
 
     def __enter__(self) -> Self:
         try:
@@ -140,14 +165,15 @@ class WholeAirflow:
             (self.home / "dags" / name).write_text(text)
         (self.home / "site" / "sitecustomize.py").write_text(COUNT_PROCESSES)
         (self.home / "processes").touch()
+        self._env = self._environment(self._packages) | self._start_database() | self._settings
         self._run("db", "migrate")
-        if self.on_sqlite:
+        if not self._distributed:
             with self._engine.connect() as database:
                 # Stays with the file: readers no longer wait for writers.
                 database.execute(sqlalchemy.text("PRAGMA journal_mode=WAL"))
-        for name in self._components:
+        for name in (*COMPONENTS, *(["worker"] if self._distributed else [])):
             keeper = Keeper(
-                [self._python, "-m", "airflow", *COMMANDS[name.partition("_")[0]].split()],
+                [self._python, "-m", "airflow", *COMMANDS[name].split()],
                 self._env | {"BENCHMARK_COMPONENT": name},
                 self.home,
                 self.home / f"{name}.log",
@@ -251,8 +277,10 @@ class WholeAirflow:
     def cpu_seconds(self) -> Counter[str]:
         """Return the CPU seconds so far of each kind of process, as LEVELS names them."""
         seconds: Counter[str] = Counter()
+        for name, pid in self._servers.items():
+            seconds[name] = cpu_seconds(pid)  # type: ignore[assignment]
         for component, keeper in self._keepers.items():
-            names = LEVELS[component.partition("_")[0]]
+            names = LEVELS[component]
             for level, one in enumerate(keeper.seconds_by_level()):
                 seconds[names[min(level, len(names) - 1)]] += one  # type: ignore[assignment]
         return seconds
@@ -260,6 +288,11 @@ class WholeAirflow:
     def processes(self) -> Counter[str]:
         """Return how many processes each component has started so far."""
         return Counter((self.home / "processes").read_text().split())
+
+    def requests(self) -> Counter[str]:
+        """Return how many requests Airflow's API has answered so far, by method and endpoint."""
+        found = REQUEST.findall(self.log_of("api-server"))
+        return Counter(f"{method} {IDENTIFIER.sub('/...', path)}" for method, path in found)
 
     def log_bytes(self) -> int:
         """Return the size of all logs: those of the components and those of the tasks."""
@@ -270,9 +303,15 @@ class WholeAirflow:
     def written_rows(self) -> Iterator[Counter[str]]:
         """Count the rows that are inserted, updated and deleted in each table.
 
-        SQLite only: triggers count, which takes a little time.
+        PostgreSQL counts them itself. For SQLite triggers count, which takes a little time.
         """
         counts: Counter[str] = Counter()
+        if self._distributed:
+            query = "select relname, n_tup_ins + n_tup_upd + n_tup_del from pg_stat_user_tables"
+            before = Counter(dict(map(tuple, self.rows(query))))
+            yield counts
+            counts.update(Counter(dict(map(tuple, self.rows(query)))) - before)
+            return
         tables = [
             name for (name,) in self.rows("select name from sqlite_master where type='table'")
         ]

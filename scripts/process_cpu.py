@@ -28,7 +28,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
-__all__ = ["Keeper", "ProcessTimes", "UnstableTreeError", "seconds_by_level", "tree_of"]
+__all__ = [
+    "Keeper",
+    "ProcessTimes",
+    "UnstableTreeError",
+    "cpu_seconds",
+    "seconds_by_level",
+    "tree_of",
+]
 
 _PR_SET_CHILD_SUBREAPER = 36
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -71,6 +78,11 @@ def tree_of(root: int) -> dict[int, ProcessTimes]:
         before = after
         time.sleep(0.01)
     raise UnstableTreeError(f"processes below {root} end all the time")
+
+
+def cpu_seconds(root: int) -> float:
+    """Return the CPU seconds of a process and of all below it."""
+    return sum(one.own + one.children for one in tree_of(root).values()) / _TICKS
 
 
 def seconds_by_level(tree: dict[int, ProcessTimes], root: int) -> list[float]:

@@ -34,8 +34,8 @@ import psutil
 import sqlalchemy
 
 import airflow_jobs_provider
+from scripts import end_with_parent
 from scripts.airflow_env import airflow_environment
-from tests.end_to_end import end_with_tests
 from tests.end_to_end.airflow_versions import AIRFLOW_2
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import PATIENCE_SECONDS, eventually
@@ -362,7 +362,7 @@ class AirflowCluster:
     def _start(self) -> None:
         # Not even tests that are killed leave an Airflow behind.
         self._watchdog = subprocess.Popen(
-            [sys.executable, end_with_tests.__file__, str(self.home)],
+            [sys.executable, end_with_parent.__file__, str(self.home)],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )

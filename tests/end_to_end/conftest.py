@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 
 from scripts.airflow_env import ROOT, airflow_environment
+from scripts.services import PostgresServer, RedisServer
 from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.dag_run import DagRun, RunDag
 from tests.end_to_end.deployment import Deployment
 from tests.end_to_end.scenarios import Begin, Scenario
-from tests.end_to_end.services import PostgresServer, RedisServer
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 
 HERE = Path(__file__).parent

@@ -12,10 +12,10 @@ from typing import Self
 
 import psutil
 
+from scripts.services import PostgresServer, RedisServer
 from tests.end_to_end.airflow_cluster import START_SECONDS, AirflowCluster
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import PATIENCE_SECONDS, eventually
-from tests.end_to_end.services import PostgresServer, RedisServer
 
 __all__ = ["Deployment", "WorkerOfTask"]
 

@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from scripts.services import PostgresServer, RedisServer
 from tests.end_to_end.deployment import Deployment, WorkerOfTask
 from tests.end_to_end.eventually import PATIENCE_SECONDS, eventually
 from tests.end_to_end.processes import has_pending, is_alive, stopped
 from tests.end_to_end.scenarios import Begin, Scenario, concluded, failed_and_canceled
-from tests.end_to_end.services import PostgresServer, RedisServer
 from tests.fakes.fake_service import FakeService, Run
 
 pytestmark = pytest.mark.distributed

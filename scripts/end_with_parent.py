@@ -1,7 +1,7 @@
-"""End all processes of an Airflow when the tests that started it are gone, however they went.
+"""End all processes that work in a folder when the process that started them has gone.
 
-Also a program: ``python end_with_tests.py HOME`` waits for the end of its standard input, which the
-tests hold open as long as they live.
+Also a program: ``python end_with_parent.py FOLDER`` waits for the end of its standard input, which
+the tests hold open as long as they live.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis for the tests of a distributed Airflow, each in a folder of its own.
+"""PostgreSQL and Redis for a distributed Airflow under test, each in a folder of its own.
 
 Both are the system's packages and listen on loopback. They can be killed, and started again on the
 same port.
@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
-from tests.end_to_end import end_with_tests
+from scripts import end_with_parent
 
 __all__ = ["PostgresServer", "RedisServer", "missing_programs"]
 
@@ -43,9 +43,9 @@ class _Server:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        # Not even tests that are killed leave a server behind.
+        # Not even a test that is killed leaves a server behind.
         self._watchdog = subprocess.Popen(
-            [sys.executable, end_with_tests.__file__, str(self._working_folder)],
+            [sys.executable, end_with_parent.__file__, str(self._working_folder)],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -63,6 +63,12 @@ class _Server:
         with (self.folder / "server.log").open("ab") as log:
             self._process = self._open(log.fileno())
         _until(self._is_ready, f"{self.folder.name} accepts connections")
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server's main process."""
+        assert self._process is not None
+        return self._process.pid
 
     def kill(self) -> None:
         """Send SIGKILL to the server and its children, and wait for the end."""
