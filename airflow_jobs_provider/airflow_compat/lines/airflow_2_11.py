@@ -36,6 +36,12 @@ class Airflow211(AirflowLine):
     builds_api_in_triggerer = False
     completion_fault = None
 
+    def is_parsed_for_execution(self) -> bool:
+        """Return whether Airflow has named the task to execute."""
+        from airflow.utils.dag_parsing_context import get_parsing_context
+
+        return get_parsing_context().task_id is not None  # noqa: AIR311 - Airflow 2
+
     def task_state(self, attempt: TaskAttempt) -> str | None:
         """Return the state in the task instance's row."""
         row = _row(attempt)
