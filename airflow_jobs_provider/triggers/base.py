@@ -18,11 +18,12 @@ from airflow_jobs_provider.airflow_compat.deferred_tasks import (
     is_no_longer_deferred,
     warm_up,
 )
+from airflow_jobs_provider.airflow_compat.early_events import seconds_until_event
 from airflow_jobs_provider.airflow_compat.trigger_cancellation import calls_on_kill
 from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.proxies import record_reached
-from airflow_jobs_provider.api.retry import RetryPolicy
+from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.workflows.events import Event, RunIdentified
 from airflow_jobs_provider.api.workflows.follow import follow_run
@@ -92,6 +93,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait until the run has ended, then yield the one event."""
         event: TriggerEvent | None = None
+        began = time.monotonic()
         if self.reached_by:
             record_reached(self.reached_by)
         if self.cancel_on_kill:
@@ -101,6 +103,8 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             # Without an id the trigger is in no triggerer: dag.test() cannot end a task this way.
             if self.end_from_trigger and self.trigger_id is not None and self._succeeded(payload):
                 event = await self._task_success_event(payload["run"])
+            if event is None and self.trigger_id is not None and not self._starts_task:
+                await async_sleep(seconds_until_event(began, self.polling_period_seconds))
         except (JobsAPIError, AirflowException, ValueError, TimeoutError) as error:
             payload = error_payload(self._run_id or self.run_id, error)
         except asyncio.CancelledError:

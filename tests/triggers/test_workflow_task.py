@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 from airflow.triggers.base import TaskSuccessEvent
 
+from airflow_jobs_provider.airflow_compat.early_events import seconds_until_event
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.triggers.workflow import DatabricksWorkflowTaskTrigger
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
 from tests.helpers.responses import OUTPUT, run
@@ -138,6 +142,47 @@ def test_a_task_may_end_in_the_triggerer(
         assert event.xcoms["return_value"] == "42"
     else:
         assert event.payload["run"]["run_id"] == 100
+
+
+@pytest.mark.parametrize(
+    ("period", "arguments", "seconds"),
+    [
+        pytest.param(5.0, {}, 5.0, id="no longer than its polling period"),
+        pytest.param(60.0, {}, 10.0, id="no longer than Airflow takes"),
+        pytest.param(5.0, {"end_from_trigger": True}, None, id="it resumes no task"),
+        pytest.param(5.0, {"trigger_id": None}, None, id="in dag.test()"),
+    ],
+)
+def test_a_task_is_not_resumed_right_after_its_deferral(
+    period: float,
+    arguments: dict[str, Any],
+    seconds: float | None,
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Airflow 3 may take the end of the deferring process for that of the resumed one."""
+    monkeypatch.setattr(airflow_line(), "fails_tasks_resumed_early", True)
+    arguments = {"trigger_id": 1, **arguments}
+    trigger_id = arguments.pop("trigger_id")
+    server.will(whole("RUNNING", task(0, "TERMINATED", "SUCCESS")), OUTPUT)
+    one = trigger(0, polling_period_seconds=period, **arguments)
+    one.trigger_id = trigger_id
+
+    async def first() -> Any:
+        return [event async for event in one.run()]
+
+    with no_waiting() as waits:
+        (event,) = asyncio.run(first())
+    assert event.payload is not None or arguments
+    long_waits = [wait for wait in waits if wait > 1]
+    assert long_waits == ([] if seconds is None else [pytest.approx(seconds, abs=1.0)])
+
+
+def test_airflow_2_resumes_a_task_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its executors wait for the end of the deferring process."""
+    monkeypatch.setattr(airflow_line(), "fails_tasks_resumed_early", False)
+    assert seconds_until_event(time.monotonic(), 5.0) == 0
 
 
 def test_a_time_limit_cancels_the_task_alone(context: Any, server: ScriptedServer) -> None:

@@ -34,6 +34,7 @@ class Airflow211(AirflowLine):
     calls_on_kill = False
     renders_in_triggerer = False
     builds_api_in_triggerer = False
+    fails_tasks_resumed_early = False
     completion_fault = None
 
     def is_parsed_for_execution(self) -> bool:

@@ -55,6 +55,7 @@ class Airflow30(AirflowLine):
     calls_on_kill = False
     renders_in_triggerer = False
     builds_api_in_triggerer = True
+    fails_tasks_resumed_early = True
     completion_fault: str | None = "Airflow 3.0 (apache/airflow#55315)"
 
     # -- tasks -------------------------------------------------------------------------------------

@@ -118,6 +118,8 @@ class AirflowLine(Protocol):
     renders_in_triggerer: bool
     #: Whether the triggerer builds Airflow's API in its own process at the first question.
     builds_api_in_triggerer: bool
+    #: Whether the scheduler may fail a task that its trigger resumes soon after the deferral.
+    fails_tasks_resumed_early: bool
     #: Why a task must not be ended by its trigger; None where it may.
     completion_fault: str | None
 
