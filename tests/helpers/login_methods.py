@@ -197,6 +197,15 @@ def _sdk_oauth(world: World) -> dict[str, Any]:
     return world.connection(auth_type="oauth-m2m", client_id=CLIENT, client_secret=SECRET)
 
 
+def _sdk_azure(world: World) -> dict[str, Any]:
+    return world.on_azure(
+        auth_type="azure-client-secret",
+        azure_client_id=CLIENT,
+        azure_client_secret=SECRET,
+        azure_tenant_id=TENANT,
+    )
+
+
 def _profile(world: World) -> dict[str, Any]:
     lines = ["[prod]", f"host = {world.workspace.url}", f"client_id = {CLIENT}"]
     path = world.file("databrickscfg", "\n".join([*lines, f"client_secret = {SECRET}", ""]))
@@ -435,6 +444,15 @@ METHODS: tuple[LoginMethod, ...] = (
         "invalid_client",
         _expired_secret,
         "invalid_client.*expired",
+    ),
+    LoginMethod(
+        "azure-client-secret",
+        _sdk_azure,
+        _entra,
+        _other_secret,
+        "AADSTS7000215",
+        _expired_secret,
+        "AADSTS7000222.*expired",
     ),
     LoginMethod("profile", _profile, _workspace, _other_secret, "invalid_client"),
     LoginMethod("environment", _ambient, _workspace, _other_secret, "invalid_client"),

@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import Connection
 from airflow_jobs_provider.api.auth import Basic, CachedCredentials, Credentials, Token
 from airflow_jobs_provider.api.errors import CredentialsError
 from airflow_jobs_provider.hooks.connection import WorkspaceAccess
+from tests.fakes.fake_service import FakeService
 
 HOST = "w.net"
 
@@ -240,22 +241,30 @@ def test_a_missing_extra_is_named(
 
 
 def test_what_needs_no_extra_imports_none(tmp_path: Path) -> None:
-    """A token, user and password, .netrc: no module of the SDK, and none of this package for it."""
+    """A token, user and password, .netrc: no module of the SDK, for whatever a task does."""
     netrc = tmp_path / "netrc"
-    netrc.write_text("machine w.net login token password n\n")
+    netrc.write_text("machine 127.0.0.1 login token password n\n")
     code = f"""
-import json, os, sys
+import asyncio, json, os, sys
 os.environ["NETRC"] = {str(netrc)!r}
-from airflow.providers.common.compat.sdk import Connection
-from airflow_jobs_provider.hooks.connection import WorkspaceAccess
-user = {{"login": "a", "password": "b"}}
-for fields in ({{"password": "t"}}, user, {{}}, {{"extra": '{{"token": "t"}}'}}):
-    connection = Connection(conn_id="c", conn_type="databricks", host="w.net", **fields)
-    WorkspaceAccess.from_connection(connection).credentials.headers()
+import airflow_jobs_provider.operators.jobs, airflow_jobs_provider.triggers.jobs
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+run = {{"notebook_task": {{"notebook_path": "/n"}}, "existing_cluster_id": "c"}}
+token, user = {{"password": "t"}}, {{"login": "a", "password": "b"}}
+for fields in (token, user, {{}}, {{"extra": {{"token": "t"}}}}):
+    connection = {{"conn_type": "databricks", "host": "127.0.0.1", "schema": "http", **fields}}
+    os.environ["AIRFLOW_CONN_C"] = json.dumps({{**connection, "port": int(sys.argv[1])}})
+    run_id = DatabricksJobsHook("c").submit_run(run)
+    assert asyncio.run(DatabricksJobsHook("c").a_get_run(run_id))["run_id"] == run_id
 roots = ("databricks", "azure", "google.auth", "msal", "boto3", "botocore")
 print(json.dumps([name for name in sys.modules if name.startswith(roots)]))
 """
-    result = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], check=True, capture_output=True, text=True
-    )
+    with FakeService() as service:
+        result = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", code, str(service.port)],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
     assert json.loads(result.stdout.splitlines()[-1]) == []
+    assert len(service.seen) == 8

@@ -154,6 +154,7 @@ def test_a_token_endpoint_that_stays_down(fault: str, prefix: str, world: World)
         assert f"127.0.0.1:{world.workspace.port}" in str(caught.value)
 
 
+@pytest.mark.parametrize("method", [*METHODS, *METHODS_OF_THE_SDK], ids=lambda method: method.name)
 @pytest.mark.parametrize("seconds", [-300, 300])
 def test_a_clock_that_differs(
     seconds: float, method: LoginMethod, prefix: str, world: World

@@ -259,6 +259,28 @@ def test_parsing_a_dag_loads_nothing_heavy(module: str) -> None:
     assert "airflow_jobs_provider.api.client" not in ours
 
 
+@pytest.mark.slow
+def test_the_operators_are_imported_within_100_ms() -> None:
+    """Of processor time, after Airflow itself: every DAG file that uses them pays it."""
+    code = (
+        "import time\n"
+        "from airflow.providers.common.compat.sdk import "
+        "BaseHook, BaseOperator, BaseOperatorLink, BaseSensorOperator, XCom, conf\n"
+        "before = time.process_time()\n"
+        "import airflow_jobs_provider.operators.jobs\n"
+        "print(time.process_time() - before)"
+    )
+
+    def measure() -> float:
+        result = subprocess.run(
+            [sys.executable, "-c", code], check=True, capture_output=True, text=True
+        )
+        return float(result.stdout.splitlines()[-1])
+
+    # The first one may have to compile. One process is enough where it has not.
+    assert any(measure() < 0.1 for _ in range(3))
+
+
 def test_the_package_itself_loads_nothing_else() -> None:
     """Airflow imports the package at every start, to ask what it brings."""
     loaded = loaded_by("import airflow_jobs_provider; airflow_jobs_provider.get_provider_info()")
