@@ -7,19 +7,23 @@ import os
 import secrets
 import shutil
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunLifeCycleState
 from airflow_jobs_provider.local.engine.launches import Launcher, is_retried
-from airflow_jobs_provider.local.engine.model import Output, Run, now_millis
+from airflow_jobs_provider.local.engine.model import Output, Run, now_millis, task_key_of
+from airflow_jobs_provider.local.engine.parameters import resolve
 from airflow_jobs_provider.local.engine.quotas import QuotaKeeper, Quotas
+from airflow_jobs_provider.local.engine.references import References
 from airflow_jobs_provider.local.engine.repairs import Repairer
 from airflow_jobs_provider.local.engine.runner import Runner
 from airflow_jobs_provider.local.engine.scheduler import STOPPED_MESSAGE, Scheduler
 from airflow_jobs_provider.local.engine.scripted_results import ScriptedResults, ScriptedRunner
 from airflow_jobs_provider.local.engine.store import Store
+from airflow_jobs_provider.local.runners.control_flow import ConditionRunner, ForEachRunner
 from airflow_jobs_provider.local.runners.notebook import NotebookRunner
 from airflow_jobs_provider.local.runners.process_markers import (
     kill_marked,
@@ -82,7 +86,7 @@ class Service:
             on_end=self._on_end,
         )
         keeper = QuotaKeeper(quotas or Quotas(), self.store)
-        self.launcher = Launcher(self.store, self.scheduler, keeper, self.user)
+        self.launcher = Launcher(self.store, self.scheduler, keeper, self.user, self.references)
         self.repairer = Repairer(self.store, self.scheduler, self.launcher)
         self._end_what_was_live()
         self.forget_old_runs()
@@ -111,6 +115,11 @@ class Service:
     def run_marker(self, run_id: int) -> str:
         """Return the marker that the processes of a run carry in their environment."""
         return run_marker(self._workspace_id, run_id)
+
+    def references(self, run: Run) -> References:
+        """Return what replaces the references in a run's parameters."""
+        number = zlib.crc32(self._workspace_id.encode())
+        return References(run, self.store, number, self.base_url)
 
     def open_callback(self, run_id: int) -> str:
         """Return a secret with which this run may start others, until it is closed."""
@@ -155,6 +164,25 @@ class Service:
         """Create the next attempt of a task, held back until it may start."""
         return self.launcher.retry_task(parent, task, failed)
 
+    def start_iteration(self, loop: Run, given: str, failed: Run | None) -> Run:
+        """Start an iteration of a for_each_task with an input, or the next attempt at it."""
+        return self.launcher.start_iteration(loop, given, failed)
+
+    def set_task_value(self, run: Run, key: str, value: Any) -> None:
+        """Set a value that other tasks of the job run may read."""
+        live = self.scheduler.live_run(run.run_id) or run
+        live.task_values[key] = value
+        self.store.save_run(live)
+
+    def task_values(self, run: Run, task_key: str) -> dict[str, Any] | None:
+        """Return the values of a task of the same job run; None if it has no such task."""
+        if task_key == task_key_of(run):
+            return run.task_values
+        job_run = self.store.run(run.job_run_id) if run.job_run_id is not None else None
+        run_id = job_run.task_run_ids.get(task_key) if job_run is not None else None
+        found = self.store.run(run_id) if run_id is not None else None
+        return found.task_values if found is not None else None
+
     def start_held(self, run_id: int) -> None:
         """Start a run that was held back."""
         self.scheduler.start_held(run_id)
@@ -168,6 +196,11 @@ class Service:
     def _runner_of(self, run: Run) -> Runner:
         if run.is_of_tasks:
             return TasksRunner(run, self)
+        resolve(run, self.references(run).fill)
+        if "condition_task" in run.task:
+            return ConditionRunner(run)
+        if "for_each_task" in run.task:
+            return ForEachRunner(run, self)
         rule = self._results.take(run)
         if rule is not None:
             return ScriptedRunner(rule)

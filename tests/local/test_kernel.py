@@ -43,7 +43,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelContext:
         "folder": str(folder),
         "parameters": {"given": "1"},
         "exit_file": str(tmp_path / "exit"),
-        "callback_url": "http://127.0.0.1:1/local/notebook-run",
+        "callback_url": "http://127.0.0.1:1/local/",
         "secret": "the secret",
     }
     file.write_text(json.dumps(given))
@@ -122,7 +122,7 @@ def test_notebook_run_from_a_kernel(api: Api, context: KernelContext) -> None:
     path = api.notebook("import time; time.sleep(600)")
     run_id = api.submit(notebook_task={"notebook_path": path})
     api.wait(run_id, "RUNNING")
-    context.callback_url = f"{api.workspace.url}/local/notebook-run"
+    context.callback_url = f"{api.workspace.url}/local/"
     with pytest.raises(RuntimeError, match=r"refused to run /x: Invalid access token\."):
         DBUtils(context).notebook.run("/x", 60)
     api.post("runs/cancel", {"run_id": run_id})

@@ -49,6 +49,7 @@ _OF_THE_JOB = {"name", "run_name", "schedule", "max_concurrent_runs"}
 # The fields that later versions add, and the types that the service reads other than written.
 _LATER: Mapping[str, Mapping[str, str]] = {
     "Settings": {
+        "condition_task": "ConditionTask",
         "for_each_task": "ForEachTask",
         "queue": "QueueSettings",
         "tasks": "[Task]",
@@ -59,6 +60,7 @@ _LATER: Mapping[str, Mapping[str, str]] = {
         "tags": "texts",
     },
     "Task": {
+        "condition_task": "ConditionTask",
         "for_each_task": "ForEachTask",
         "task_key": "text",
         "depends_on": "[TaskDependency]",
@@ -71,7 +73,8 @@ _LATER: Mapping[str, Mapping[str, str]] = {
     "JobParameter": {"name": "text", "default": "text"},
     "JobEnvironment": {"environment_key": "text", "spec": "object"},
     "QueueSettings": {"enabled": "flag"},
-    "ForEachTask": {"task": "Task"},
+    "ConditionTask": {"op": "ConditionOperator", "left": "text", "right": "text"},
+    "ForEachTask": {"task": "Task", "inputs": "text", "concurrency": "int32"},
     "NotebookTask": {"source": "text"},
     "SparkPythonTask": {"source": "text"},
     "RunJobTask": {"job_parameters": "texts"},
@@ -89,7 +92,8 @@ _REQUIRED_TOO = {
     "JobCluster": ["job_cluster_key"],
     "JobParameter": ["name"],
     "JobEnvironment": ["environment_key"],
-    "ForEachTask": ["task"],
+    "ConditionTask": ["op", "left", "right"],
+    "ForEachTask": ["task", "inputs"],
     # The reference does not say so of these; without them there is nothing to run or to write to.
     "SparkJarTask": ["main_class_name"],
     "PipelineTask": ["pipeline_id"],
@@ -100,6 +104,14 @@ _REQUIRED_TOO = {
 }
 _VALUES = {
     "AzureAvailability": tuple(_STRUCTURES["AzureAvailability"]["values"]),
+    "ConditionOperator": (
+        "EQUAL_TO",
+        "NOT_EQUAL",
+        "GREATER_THAN",
+        "GREATER_THAN_OR_EQUAL",
+        "LESS_THAN",
+        "LESS_THAN_OR_EQUAL",
+    ),
     "HealthOperator": ("GREATER_THAN",),
     "PauseStatus": ("PAUSED", "UNPAUSED"),
 }

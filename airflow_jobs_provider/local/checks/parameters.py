@@ -9,6 +9,7 @@ from typing import Any
 from airflow_jobs_provider.local.checks.field_types import at, later_field, text_bytes
 from airflow_jobs_provider.local.checks.request_fields import wrong_type
 from airflow_jobs_provider.local.checks.spark_submit import check_options
+from airflow_jobs_provider.local.engine.references import check_references
 from airflow_jobs_provider.local.errors import invalid
 from airflow_jobs_provider.local.versions import Version
 
@@ -35,6 +36,7 @@ def check_overriding(data: Mapping[str, Any], version: Version) -> dict[str, Any
             for place, text in texts:
                 check_ascii(place, text)
         _check_size(name, value)
+        check_references(name, value)
     check_options("spark_submit_params", given.get("spark_submit_params") or [])
     _check_one_kind(given, version)
     return given

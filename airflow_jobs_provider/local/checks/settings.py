@@ -19,6 +19,7 @@ from airflow_jobs_provider.local.checks.parameters import check_ascii
 from airflow_jobs_provider.local.checks.spark_submit import check_spark_submit
 from airflow_jobs_provider.local.checks.tasks import check_tasks
 from airflow_jobs_provider.local.engine.model import task_of
+from airflow_jobs_provider.local.engine.references import check_references
 from airflow_jobs_provider.local.errors import invalid
 from airflow_jobs_provider.local.versions import Version
 
@@ -26,6 +27,8 @@ __all__ = ["check_fields_to_remove", "check_settings", "read_queue"]
 
 _MAX_NAME_BYTES = 4096
 _MAX_CONCURRENT_RUNS = 1000
+# Of the iterations of a for_each_task.
+_MAX_CONCURRENCY = 100
 _ON_CLUSTERS = ("notebook_task", "spark_jar_task", "spark_python_task", "spark_submit_task")
 _COMPUTE = ("existing_cluster_id", "new_cluster")
 # What names compute elsewhere, in later versions.
@@ -63,6 +66,11 @@ def check_settings(
         partial=partial,
         max_tasks=version.max_job_tasks,
     )
+    for name, value in (*task_of(settings).items(), ("parameters", settings.get("parameters"))):
+        check_references(name, value)
+    for index, task in enumerate(settings.get("tasks") or []):
+        for name, value in task_of(task).items():
+            check_references(f"tasks[{index}].{name}", value)
     return settings
 
 
@@ -123,6 +131,9 @@ def _check_launched(
         check_spark_submit(settings, where)
     elif kind == "for_each_task":
         inner = at(where, "for_each_task.task")
+        if not 1 <= settings[kind].get("concurrency", 1) <= _MAX_CONCURRENCY:
+            name = at(where, "for_each_task.concurrency")
+            raise invalid(f"{name} must be from 1 to {_MAX_CONCURRENCY}")
         _check_launched(settings[kind]["task"], inner, rules)
     # In later versions a notebook runs on serverless compute where no cluster is named.
     without = rules.version.has_tasks and kind == "notebook_task"

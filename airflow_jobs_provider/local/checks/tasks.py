@@ -61,5 +61,16 @@ def _check_dependencies(tasks: Sequence[Mapping[str, Any]]) -> None:
             unknown = open_tasks.pop(key) - keys
             if unknown:
                 raise invalid(f"Task {key} depends_on unknown task {min(unknown)}")
+    kinds = {task["task_key"]: task for task in tasks}
+    for task in tasks:
+        for one in task.get("depends_on") or []:
+            outcome = one.get("outcome")
+            if outcome is None:
+                continue
+            if outcome not in ("true", "false") or "condition_task" not in kinds[one["task_key"]]:
+                raise invalid(
+                    f"Task {task['task_key']} depends_on the outcome {outcome[:100]!r} of "
+                    f"{one['task_key']}; the outcomes true and false are those of a condition_task"
+                )
     if open_tasks:
         raise invalid(f"depends_on of these tasks goes in a circle: {', '.join(open_tasks)}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
@@ -20,6 +20,7 @@ from airflow_jobs_provider.local.engine.model import (
 )
 from airflow_jobs_provider.local.engine.parameters import job_parameters_of
 from airflow_jobs_provider.local.engine.quotas import QuotaKeeper
+from airflow_jobs_provider.local.engine.references import References
 from airflow_jobs_provider.local.engine.scheduler import Scheduler
 from airflow_jobs_provider.local.engine.store import Store
 from airflow_jobs_provider.local.errors import invalid
@@ -42,9 +43,18 @@ class Launcher:
 
     :param quotas: refuses what there is no room for.
     :param user: the name that runs and jobs are created under.
+    :param references: returns what replaces the references in a run's parameters.
     """
 
-    def __init__(self, store: Store, scheduler: Scheduler, quotas: QuotaKeeper, user: str) -> None:
+    def __init__(
+        self,
+        store: Store,
+        scheduler: Scheduler,
+        quotas: QuotaKeeper,
+        user: str,
+        references: Callable[[Run], References],
+    ) -> None:
+        self._references = references
         self._store = store
         self._quotas = quotas
         self._scheduler = scheduler
@@ -111,7 +121,7 @@ class Launcher:
         run = self._new_run(job, settings, run_type=RunType.JOB_RUN, token=token)
         run.overriding_parameters = dict(overriding)
         run.queues = queues
-        run.job_parameters = job_parameters_of(job.settings, overriding)
+        run.job_parameters = self.job_parameters(run, job)
         run.started_by_run_id = started_by.run_id if started_by else None
         limit = job.settings.get("max_concurrent_runs", 1)
         if not queues and self._store.active_count(job.job_id) >= limit:
@@ -122,6 +132,30 @@ class Launcher:
             )
             run.end_time = run.start_time
         return self._launch(run)
+
+    def job_parameters(self, run: Run, job: Job) -> list[dict[str, str]]:
+        """Return the parameters of a job's run, their references replaced."""
+        parameters = job_parameters_of(job.settings, run.overriding_parameters)
+        fill = self._references(run).fill
+        return [{**one, "value": fill(one["value"])} for one in parameters]
+
+    def start_iteration(self, loop: Run, given: str, failed: Run | None) -> Run:
+        """Start an iteration of a for_each_task.
+
+        :param loop: the run of the for_each_task.
+        :param given: the input as JSON.
+        :param failed: the attempt before, if there was one.
+        """
+        task: dict[str, Any] = loop.task["for_each_task"]["task"]
+        run = task_run(loop, task, RunLifeCycleState.PENDING, self._store.new_id())
+        run.start_time = now_millis()
+        run.input = given
+        if failed is not None:
+            run.attempt_number = failed.attempt_number + 1
+            run.original_attempt_run_id = failed.original_attempt_run_id
+        self._store.add_runs([run])
+        self._scheduler.admit(run)
+        return run
 
     def retry(self, failed: Run, job: Job) -> Run:
         """Start the next attempt of a job's run that did not succeed ("Create", max_retries)."""
@@ -149,8 +183,8 @@ class Launcher:
 
     def next_attempt(self, parent: Run, task: Mapping[str, Any], before: Run) -> Run:
         """Return a new run of a task that has run before; it is not stored yet."""
-        parent.task_run_ids[task["task_key"]] = self._store.new_id()
-        child = task_run(parent, task, RunLifeCycleState.BLOCKED)
+        run_id = parent.task_run_ids[task["task_key"]] = self._store.new_id()
+        child = task_run(parent, task, RunLifeCycleState.BLOCKED, run_id)
         child.attempt_number = before.attempt_number + 1
         child.original_attempt_run_id = before.original_attempt_run_id
         child.start_time = now_millis()
@@ -181,7 +215,9 @@ class Launcher:
 
     def _launch(self, run: Run, hidden_job: Job | None = None, *, delay: float = 0.0) -> Run:
         state = RunLifeCycleState.SKIPPED if run.has_ended else RunLifeCycleState.BLOCKED
-        children = [task_run(run, task, state) for task in run.tasks]
+        children = [
+            task_run(run, task, state, run.task_run_ids[task["task_key"]]) for task in run.tasks
+        ]
         try:
             with self._store.transaction():
                 if hidden_job is not None:
@@ -237,9 +273,8 @@ def _only_tasks(settings: Mapping[str, Any], only: Sequence[str]) -> dict[str, A
     return {**settings, "tasks": chosen} if tasks else dict(settings)
 
 
-def task_run(parent: Run, task: Mapping[str, Any], state: RunLifeCycleState) -> Run:
-    """Create the run of one task of a run in the ``tasks`` form."""
-    run_id = parent.task_run_ids[task["task_key"]]
+def task_run(parent: Run, task: Mapping[str, Any], state: RunLifeCycleState, run_id: int) -> Run:
+    """Create the run of one task of a run, or of one iteration of a task."""
     return Run(
         run_id=run_id,
         job_id=parent.job_id,
@@ -256,6 +291,7 @@ def task_run(parent: Run, task: Mapping[str, Any], state: RunLifeCycleState) -> 
         timeout_seconds=task.get("timeout_seconds") or 0,
         shown_settings=shown_settings(task, of_task=True),
         parent_run_id=parent.run_id,
+        job_run_id=parent.job_run_id or parent.run_id,
         task_key=task["task_key"],
         life_cycle_state=state,
     )

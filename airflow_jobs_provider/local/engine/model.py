@@ -184,6 +184,17 @@ class Run:
     end_time: int = 0
     # The run that its run_job_task started
     child_run_id: int | None = None
+    # Parameters with their references replaced, once it has started
+    parameters: Any = None
+    # What its notebook set with dbutils.jobs.taskValues
+    task_values: dict[str, Any] = field(default_factory=dict)
+    # Of a condition_task: "true" or "false"
+    condition_outcome: str | None = None
+    # Of a for_each_task; and of an iteration of one: its input as JSON
+    total_iterations: int | None = None
+    input: str | None = None
+    # The run of the job, for the run of a task or of an iteration
+    job_run_id: int | None = None
     # Empty until the run is repaired; then the original run and each repair, the last one open.
     history: list[dict[str, Any]] = field(default_factory=list)
 

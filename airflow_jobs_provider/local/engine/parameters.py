@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import re
-import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from airflow_jobs_provider.local.engine.model import Run
 
-__all__ = ["job_parameters_of", "list_parameters", "notebook_parameters", "parameters_of"]
+__all__ = [
+    "job_parameters_of",
+    "list_parameters",
+    "notebook_parameters",
+    "parameters_of",
+    "resolve",
+]
 
-_REFERENCE = re.compile(r"\{\{\s*([A-Za-z0-9_.-]+)\s*\}\}")
 _OVERRIDE_OF = {
     "spark_jar_task": "jar_params",
     "spark_python_task": "python_params",
@@ -38,54 +41,51 @@ def job_parameters_of(
     ]
 
 
+def resolve(run: Run, fill: Callable[[Any], Any]) -> None:
+    """Set the parameters of a run that starts.
+
+    :param run: the run of a task.
+    :param fill: replaces the references in them.
+    """
+    run.parameters = None  # a run of one task is started again by a repair
+    run.parameters = fill(parameters_of(run))
+
+
 def notebook_parameters(run: Run) -> dict[str, str]:
-    """Return a notebook run's parameters: run-now's merged over the job's ("NotebookTask")."""
-    base: Mapping[str, str] = run.task["notebook_task"].get("base_parameters") or {}
-    over: Mapping[str, str] = run.overriding_parameters.get("notebook_params") or {}
-    values = _values_of(run)
-    # A job's parameters come to every notebook of it, and before the notebook's own.
-    of_job = {parameter["name"]: parameter["value"] for parameter in run.job_parameters}
-    return {name: _filled(text, values) for name, text in {**base, **over, **of_job}.items()}
+    """Return the parameters that a notebook gets ("NotebookTask")."""
+    parameters: dict[str, str] = parameters_of(run)
+    return parameters
 
 
-def list_parameters(run: Run, kind: str) -> list[str]:
+def list_parameters(run: Run) -> list[str]:
     """Return a run's positional parameters: run-now's in place of the job's ("RunParameters")."""
-    over: list[str] | None = run.overriding_parameters.get(_OVERRIDE_OF[kind])
-    base: list[str] = run.task[kind].get("parameters") or []
-    values = _values_of(run)
-    return [_filled(text, values) for text in (base if over is None else over)]
+    parameters: list[str] = parameters_of(run)
+    return parameters
 
 
 def parameters_of(run: Run) -> Any:
-    """Return the parameters of any run, in the form that its kind of task takes."""
-    if "notebook_task" in run.task:
-        return notebook_parameters(run)
-    for kind in _OVERRIDE_OF:
-        if kind in run.task:
-            return list_parameters(run, kind)
+    """Return the parameters of any run, in the form that its kind of task takes.
+
+    Of a run that has not started they have their references still.
+    """
+    if run.parameters is not None:
+        return run.parameters
+    kind = next(iter(run.task), "")
+    task: Mapping[str, Any] = run.task.get(kind) or {}
+    match kind:
+        case "notebook_task":
+            base: Mapping[str, str] = task.get("base_parameters") or {}
+            over: Mapping[str, str] = run.overriding_parameters.get("notebook_params") or {}
+            # A job's parameters come to every notebook of it, and before the notebook's own.
+            of_job = {parameter["name"]: parameter["value"] for parameter in run.job_parameters}
+            return {**base, **over, **of_job}
+        case "spark_python_task" | "spark_jar_task" | "spark_submit_task":
+            given = run.overriding_parameters.get(_OVERRIDE_OF[kind])
+            return (task.get("parameters") or []) if given is None else given
+        case "condition_task":
+            return {"left": task["left"], "right": task["right"]}
+        case "for_each_task":
+            return {"inputs": task["inputs"]}
+        case "run_job_task":
+            return {name: value for name, value in task.items() if name != "job_id"}
     return run.overriding_parameters
-
-
-def _values_of(run: Run) -> dict[str, Any]:
-    """Return the values of the simple dynamic value references."""
-    started = time.gmtime(run.start_time / 1000)
-    return {
-        "job_id": run.job_id,
-        "job.id": run.job_id,
-        "run_id": run.run_id,
-        "task.run_id": run.run_id,
-        "parent_run_id": run.parent_run_id or run.run_id,
-        "job.run_id": run.parent_run_id or run.run_id,
-        "job.name": run.run_name,
-        "task_key": run.task_key or "",
-        "task.name": run.task_key or "",
-        "task_retry_count": run.attempt_number,
-        "start_date": time.strftime("%Y-%m-%d", started),
-        "start_time": run.start_time,
-        **{f"job.parameters.{one['name']}": one["value"] for one in run.job_parameters},
-    }
-
-
-def _filled(text: str, values: Mapping[str, Any]) -> str:
-    # An unknown reference is left as it is, so that the user sees it.
-    return _REFERENCE.sub(lambda match: str(values.get(match[1], match[0])), text)

@@ -25,7 +25,6 @@ from airflow_jobs_provider.local.engine.model import (
     task_key_of,
     task_of,
 )
-from airflow_jobs_provider.local.engine.parameters import job_parameters_of
 from airflow_jobs_provider.local.engine.responses import state_answer
 from airflow_jobs_provider.local.engine.scheduler import Scheduler
 from airflow_jobs_provider.local.engine.store import Store
@@ -65,7 +64,7 @@ class Repairer:
         run.overriding_parameters = _laid_over(run.history[0]["overriding_parameters"], overriding)
         job = self._store.job(run.job_id)
         if job is not None:
-            run.job_parameters = job_parameters_of(job.settings, run.overriding_parameters)
+            run.job_parameters = self._launcher.job_parameters(run, job)
         children: list[Run] = []
         if run.is_of_tasks:
             self._take_current_settings(run, job, chosen)

@@ -17,6 +17,7 @@ from airflow_jobs_provider.local.engine.model import (
     key_of_name,
     task_key_of,
 )
+from airflow_jobs_provider.local.engine.parameters import parameters_of
 from airflow_jobs_provider.local.versions import Version, page_token
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "status_answer",
 ]
 
+_FOR_EACH = "for_each_task"
 # From 2.1 on these are a task's, not a job's.
 _OF_TASK = (*TASK_KINDS, *CLUSTER_FIELDS)
 # Code and type of ``status.termination_details`` by result state. A run without a result state,
@@ -131,13 +133,21 @@ def run_answer(
             ]
             if more:
                 answer["next_page_token"] = page_token("tasks", end)
-    elif version.has_tasks and run.parent_run_id is None:
+    elif version.has_tasks and (run.parent_run_id is None or _FOR_EACH in run.task):
         # A run of one task seen through a later version: the task's run is the run itself.
         answer["format"] = "SINGLE_TASK"
         if with_tasks:
             answer["tasks"] = [_task_answer(run, version, base_url, [])]
+            if _FOR_EACH in run.task and version.max_tasks is not None:
+                iterations, end = task_runs(run), first_task + version.max_tasks
+                answer["iterations"] = [
+                    _task_answer(one, version, base_url, []) for one in iterations[first_task:end]
+                ]
+                if len(iterations) > end:
+                    answer["next_page_token"] = page_token("tasks", end)
     if run.parent_run_id is not None:
-        answer["parent_run_id"] = answer["job_run_id"] = run.parent_run_id
+        answer["parent_run_id"] = run.parent_run_id
+        answer["job_run_id"] = run.job_run_id or run.parent_run_id
         answer["task_key"] = run.task_key
     return answer
 
@@ -171,6 +181,15 @@ def _task_answer(
         answer["depends_on"] = depends_on
     if run.child_run_id is not None:
         answer["run_job_task"] = {**run.task["run_job_task"], "run_id": run.child_run_id}
+    if run.condition_outcome is not None:
+        answer["condition_task"] = {
+            **run.task["condition_task"],
+            **parameters_of(run),
+            "outcome": run.condition_outcome,
+        }
+    if run.total_iterations is not None:
+        stats = {"task_run_stats": {"total_iterations": run.total_iterations}}
+        answer[_FOR_EACH] = {**run.task[_FOR_EACH], "stats": stats}
     return answer
 
 

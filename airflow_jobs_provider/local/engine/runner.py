@@ -104,6 +104,9 @@ class Workspace(Protocol):
     def retry_task(self, parent: Run, task: Mapping[str, Any], failed: Run) -> Run:
         """Create the next attempt of a task, held back until it may start."""
 
+    def start_iteration(self, loop: Run, given: str, failed: Run | None) -> Run:
+        """Start an iteration of a for_each_task with an input, or the next attempt at it."""
+
     def start_held(self, run_id: int) -> None:
         """Start a run that was held back."""
 

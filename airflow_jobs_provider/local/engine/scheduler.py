@@ -17,6 +17,8 @@ from airflow_jobs_provider.local.engine.store import Store
 __all__ = ["STOPPED_MESSAGE", "Scheduler"]
 
 _log = logging.getLogger(__name__)
+# Kinds of tasks that start others and wait for them, or do nothing that takes time.
+_ONLY_WAITING = {"run_job_task", "for_each_task", "condition_task"}
 STOPPED_MESSAGE = "The local workspace stopped while the run was active."
 
 
@@ -111,6 +113,11 @@ class Scheduler:
             raise LookupError(f"Run {run_id} was deleted")
         return run
 
+    def live_run(self, run_id: int) -> Run | None:
+        """Return a run that has not ended, as it is changed while it runs; None if it has."""
+        live = self._live.get(run_id)
+        return None if live is None else live.run
+
     def cancel(self, run_id: int) -> None:
         """Cancel a run; does nothing if it has ended."""
         self._stop(run_id, _Stop.CANCELED)
@@ -154,7 +161,7 @@ class Scheduler:
 
     def _takes_a_place(self, live: _Live) -> bool:
         run = live.run
-        if run.is_of_tasks or "run_job_task" in run.task:
+        if run.is_of_tasks or _ONLY_WAITING & run.task.keys():
             # They only wait for others. If they took places, they could all wait for each other.
             return True
         if run.run_type == RunType.WORKFLOW_RUN:

@@ -262,7 +262,9 @@ class Store:
     def delete_run(self, run_id: int) -> None:
         """Delete a run; its row stays, so that its idempotency token is still known as used."""
         self._db.execute(
-            "UPDATE runs SET deleted = 1 WHERE run_id = ? OR parent_run_id = ?", (run_id, run_id)
+            "UPDATE runs SET deleted = 1 WHERE run_id = :id OR parent_run_id = :id"
+            " OR parent_run_id IN (SELECT run_id FROM runs WHERE parent_run_id = :id)",
+            {"id": run_id},
         )
 
     def forget_old_runs(self) -> list[int]:

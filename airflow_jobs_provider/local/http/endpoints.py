@@ -217,6 +217,11 @@ async def get_run_output(call: Call) -> dict[str, Any]:
             "Retrieving the output of runs with multiple tasks is not supported. "
             "Please retrieve the output of each individual task run instead."
         )
+    if "for_each_task" in run.task:
+        raise invalid(
+            "Retrieving the output of for each task runs is not supported. "
+            "Please retrieve the output of each iteration instead."
+        )
     output = call.service.store.output(run.run_id)
     metadata = call.answer(run, with_tasks=False)
     answer: dict[str, Any] = output_answer(run, output, metadata, call.version)

@@ -107,6 +107,7 @@ class Server:
         self._oauth.add_routes(app, lambda: self._service.base_url)
         app.router.add_get("/api/2.0/preview/scim/v2/Me", self._me)
         app.router.add_post("/local/notebook-run", self._notebook_run)
+        app.router.add_post("/local/task-values", self._task_values)
         app.router.add_get("/", self._runs_page)
         app.router.add_get("/runs/{run_id:[0-9]{1,18}}", self._run_page)
         app.router.add_get("/runs/{run_id:[0-9]{1,18}}/notebook", self._notebook_page)
@@ -236,10 +237,9 @@ class Server:
 
     async def _notebook_run(self, request: web.Request) -> web.StreamResponse:
         """Run a notebook for ``dbutils.notebook.run``, and answer when it has ended."""
-        secret = request.headers.get("Authorization", "").removeprefix("Bearer ")
-        parent = self._service.run_of_callback(_bytes_of(secret))
+        parent = self._caller(request)
         if parent is None:
-            return _error(HTTPStatus.FORBIDDEN, HTTPStatus.FORBIDDEN.value, "Invalid access token.")
+            return _invalid_token()
         data = await self._json_body(request)
         settings = {
             "run_name": data.get("notebook_path"),
@@ -268,6 +268,23 @@ class Server:
                 "run_page_url": f"{self._service.base_url}/runs/{ended.run_id}",
             }
         )
+
+    async def _task_values(self, request: web.Request) -> web.StreamResponse:
+        """Set a value of the caller's task, or return those of a task of the same job run."""
+        run = self._caller(request)
+        if run is None:
+            return _invalid_token()
+        data = await self._json_body(request)
+        if "key" in data:
+            self._service.set_task_value(run, str(data["key"]), data.get("value"))
+            return web.json_response({})
+        values = self._service.task_values(run, str(data.get("task_key")))
+        return web.json_response({"values": values})
+
+    def _caller(self, request: web.Request) -> Run | None:
+        """Return the live run whose kernel sends a request."""
+        secret = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        return self._service.run_of_callback(_bytes_of(secret))
 
     async def _form(self, request: web.Request) -> dict[str, Any]:
         """Return the fields of a form, with which clients upload files to the workspace."""
@@ -385,6 +402,10 @@ def _page(html: str, status: int = HTTPStatus.OK) -> web.Response:
     return web.Response(
         text=html, status=status, content_type="text/html", headers=pages.PAGE_HEADERS
     )
+
+
+def _invalid_token() -> web.Response:
+    return _error(HTTPStatus.FORBIDDEN, HTTPStatus.FORBIDDEN.value, "Invalid access token.")
 
 
 def _error(

@@ -28,7 +28,7 @@ class KernelContext:
     :param folder: the folder of the notebook that is being read; ``%run`` changes it for a while.
     :param parameters: the run's parameters, which override the widgets' defaults.
     :param exit_file: where ``dbutils.notebook.exit`` leaves its value for the workspace.
-    :param callback_url: where ``dbutils.notebook.run`` asks for a run of another notebook.
+    :param callback_url: where ``dbutils`` asks for runs of other notebooks and for task values.
     :param secret: the key for that, good for this run only.
     """
 
@@ -72,8 +72,21 @@ class KernelContext:
     def run_notebook(self, path: str, timeout_seconds: int, arguments: dict[str, str]) -> Any:
         """Have the workspace run another notebook, and return how that run ended."""
         body = {"notebook_path": path, "timeout_seconds": timeout_seconds, "arguments": arguments}
+        return self._ask("notebook-run", body, f"run {path}")
+
+    def set_task_value(self, key: str, value: Any) -> None:
+        """Set a value that other tasks of the job run may read."""
+        self._ask("task-values", {"key": key, "value": value}, f"set the task value {key}")
+
+    def task_values(self, task_key: str) -> dict[str, Any] | None:
+        """Return the values that a task of the job run has set; None if there is no such task."""
+        answer = self._ask("task-values", {"task_key": task_key}, "return task values")
+        values: dict[str, Any] | None = answer["values"]
+        return values
+
+    def _ask(self, path: str, body: dict[str, Any], what: str) -> Any:
         request = urllib.request.Request(  # noqa: S310  (the URL is the workspace's own)
-            self.callback_url,
+            self.callback_url + path,
             data=json.dumps(body).encode(),
             headers={
                 "Authorization": f"Bearer {self.secret}",
@@ -87,7 +100,7 @@ class KernelContext:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             message = json.load(error).get("message", str(error))
-            raise RuntimeError(f"The workspace refused to run {path}: {message}") from None
+            raise RuntimeError(f"The workspace refused to {what}: {message}") from None
 
 
 def _write_whole(file: Path, text: str) -> None:

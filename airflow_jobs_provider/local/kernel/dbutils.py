@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
+
+_MAX_TASK_VALUE_BYTES = 48 * 1024
 
 __all__ = ["DBUtils", "InputWidgetNotDefined", "NotebookExit", "WorkflowException"]
 
@@ -153,6 +156,55 @@ class Notebook:
         return str(ended["result"] or "")
 
 
+class TaskValues:
+    """``dbutils.jobs.taskValues``: values that a task hands to later tasks of its job run."""
+
+    def __init__(self, context: KernelContext) -> None:
+        self._context = context
+
+    def set(self, key: str, value: Any) -> None:
+        """Set a value: anything that can be written as JSON.
+
+        :raises TypeError: it cannot be written as JSON.
+        :raises ValueError: it is too large, or the task has too many values.
+        """
+        size = len(json.dumps(value).encode())
+        if size > _MAX_TASK_VALUE_BYTES:
+            raise ValueError(
+                f"The task value {key} has {size} bytes of JSON, more than {_MAX_TASK_VALUE_BYTES}"
+            )
+        self._context.set_task_value(key, value)
+
+    def get(
+        self,
+        taskKey: str,  # noqa: N803
+        key: str,
+        default: Any = None,
+        debugValue: Any = None,  # noqa: N803, ARG002 - used where a notebook runs outside of a job
+    ) -> Any:
+        """Return a value that a task of this job run has set.
+
+        :raises ValueError: there is no such task, or no such value and no default.
+        """
+        values = self._context.task_values(taskKey)
+        if values is None:
+            raise ValueError(f"The job run has no task with the key {taskKey!r}")
+        if key in values:
+            return values[key]
+        if default is None:
+            raise ValueError(
+                f"The task {taskKey!r} has set no value {key!r}, and no default was given"
+            )
+        return default
+
+
+class Jobs:
+    """``dbutils.jobs``."""
+
+    def __init__(self, context: KernelContext) -> None:
+        self.taskValues = TaskValues(context)
+
+
 class _Library:
     """``dbutils.library``: installing is not done here, so restarting has nothing to pick up."""
 
@@ -166,6 +218,7 @@ class DBUtils:
     def __init__(self, context: KernelContext) -> None:
         self.widgets = Widgets(context.parameters)
         self.notebook = Notebook(context)
+        self.jobs = Jobs(context)
         self.library = _Library()
 
     def __getattr__(self, name: str) -> Any:
@@ -173,5 +226,5 @@ class DBUtils:
             raise AttributeError(name)
         raise AttributeError(
             f"dbutils.{name} is not there in the local workspace; "
-            "it has dbutils.widgets, dbutils.notebook and dbutils.library"
+            "it has dbutils.widgets, dbutils.notebook, dbutils.jobs and dbutils.library"
         )

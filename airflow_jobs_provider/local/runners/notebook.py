@@ -139,7 +139,7 @@ class NotebookRunner:
                     "folder": str(file.parent),
                     "parameters": notebook_parameters(self._run),
                     "exit_file": str(self._exit_file),
-                    "callback_url": f"{self._workspace.base_url}/local/notebook-run",
+                    "callback_url": f"{self._workspace.base_url}/local/",
                     "secret": self._workspace.open_callback(self._run.run_id),
                 }
             ),

@@ -90,7 +90,7 @@ class PythonRunner(ProcessRunner):
             return file_missing(uri, str(error))
         if not file.is_file():
             return file_missing(uri, f"there is no file {file}")
-        parameters = list_parameters(self._run, "spark_python_task")
+        parameters = list_parameters(self._run)
         return [sys.executable, str(file), *parameters], file.parent
 
 

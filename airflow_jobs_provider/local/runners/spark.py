@@ -26,9 +26,7 @@ class SparkSubmitRunner(ProcessRunner):
     def command(self) -> tuple[list[str], Path] | Outcome:
         """Return the spark-submit command; DBFS paths are mapped to files below the root."""
         try:
-            parameters = [
-                self._local(text) for text in list_parameters(self._run, "spark_submit_task")
-            ]
+            parameters = [self._local(text) for text in list_parameters(self._run)]
         except PathRefusedError as error:
             return file_missing("of spark_submit_task", str(error))
         return [self._spark_submit, "--master", "local[*]", *parameters], self._workspace.root
@@ -64,7 +62,7 @@ class SparkJarRunner(SparkSubmitRunner):
         command = [self._spark_submit, "--master", "local[*]", "--class", task["main_class_name"]]
         if files[1:]:
             command += ["--jars", ",".join(map(str, files[1:]))]
-        command += [str(files[0]), *list_parameters(self._run, "spark_jar_task")]
+        command += [str(files[0]), *list_parameters(self._run)]
         return command, self._workspace.root
 
 

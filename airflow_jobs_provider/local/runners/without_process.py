@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunResultState
 from airflow_jobs_provider.local.engine.launches import is_retried
 from airflow_jobs_provider.local.engine.model import Run
+from airflow_jobs_provider.local.engine.parameters import parameters_of
 from airflow_jobs_provider.local.engine.runner import CannotRunError, Outcome, Workspace
 
 __all__ = ["CannotRun", "DryRunner", "RunJobRunner", "TasksRunner"]
@@ -66,9 +68,8 @@ class RunJobRunner:
 
     async def execute(self) -> Outcome:
         """Start the job's run and wait for it."""
-        task: dict[str, Any] = self._run.task["run_job_task"]
-        parameters = {name: value for name, value in task.items() if name != "job_id"}
-        job_id = int(task["job_id"])
+        job_id = int(self._run.task["run_job_task"]["job_id"])
+        parameters = parameters_of(self._run)
         child = self._workspace.launch_job(job_id, parameters, started_by=self._run)
         if child is None:
             return Outcome.failure(f"Job {job_id} does not exist.")
@@ -120,7 +121,9 @@ class TasksRunner:
             # Not part of this repair: it stays as it ended.
             return await self._workspace.wait(run_id)
         above = {
-            dependency["task_key"]: await asyncio.shield(ends[dependency["task_key"]])
+            dependency["task_key"]: _as_seen_by(
+                dependency, await asyncio.shield(ends[dependency["task_key"]])
+            )
             for dependency in task.get("depends_on") or []
         }
         held_back = _held_back(above, task.get("run_if", "ALL_SUCCESS"))
@@ -137,6 +140,14 @@ class TasksRunner:
             run = await self._workspace.wait(run.run_id)
             retries += 1
         return run
+
+
+def _as_seen_by(dependency: Mapping[str, Any], run: Run) -> Run:
+    """Return a run as a task sees it that depends on one outcome of a condition."""
+    outcome = dependency.get("outcome")
+    if outcome is None or not run.succeeded or run.condition_outcome == outcome:
+        return run
+    return replace(run, result_state=RunResultState.EXCLUDED)
 
 
 def _is_fine(run: Run) -> bool:
