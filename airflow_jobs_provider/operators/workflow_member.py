@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipExc
 from airflow_jobs_provider.airflow_compat.refused_deferral import Deferral
 from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
 from airflow_jobs_provider.exceptions import airflow_exceptions
+from airflow_jobs_provider.operators.execution_state import KillState
 from airflow_jobs_provider.operators.workflow_next_step import NOT_RUN, NextStep, next_step
 from airflow_jobs_provider.operators.workflow_rerun import WorkflowRerunOperator
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
@@ -205,6 +206,8 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
                     self.task_id, replace(record, follows=int(task["run_id"]))
                 )
             state = RunState.from_run(task)
+            if not state.is_terminal:
+                self._handle_earlier_kill()
             # A failed attempt is not the end where the service may retry it.
             may_be_retried = self.service_retries() != 0 and not RunState.from_run(run).is_terminal
             is_open = not state.is_terminal or (may_be_retried and not state.is_successful)
@@ -231,6 +234,12 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         self._state.run.ended()
         self._identified(context, run, ended, is_active=False)
         return self._member_ended(context, ended)
+
+    def _handle_earlier_kill(self) -> None:
+        """End the attempt if it was killed before its task run was known; Airflow 3 goes on."""
+        if self._state.kill is KillState.KILLED:
+            self._decide_on_kill()
+        self._end_if_killed(after_any_kill=True)
 
     def _identified(
         self, context: Context, run: Run, task: Mapping[str, Any], *, is_active: bool = True

@@ -503,6 +503,25 @@ def test_a_kill_right_after_the_repair(
     assert sent(server, "runs/cancel") == [{"run_id": 200}]
 
 
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_kill_before_the_task_run_is_known(
+    deferrable: bool, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """Airflow 3 lets the process go on; it cancels the task run as soon as it knows it."""
+    monkeypatch.setattr(cancel_on_kill, "find_successor", lambda _attempt: Successor.NONE)
+    airflow = Airflow(monkeypatch, deferrable=deferrable)
+    operator = airflow.group.members()[0]
+
+    def kill_and_answer(connection: Any) -> None:
+        operator.on_kill()
+        whole("RUNNING", task("a", 100, "RUNNING"))(connection)
+
+    server.will(kill_and_answer, answer({}))
+    with pytest.raises(AirflowException, match="the task was killed"):
+        airflow.execute()
+    assert sent(server, "runs/cancel") == [{"run_id": 100}]
+
+
 def test_a_retry_waits_for_the_end_of_the_run(
     cleared: Airflow, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
