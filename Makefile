@@ -41,8 +41,9 @@ unexport PYTHONDONTWRITEBYTECODE
 
 # Tests wait more than they compute, so there is one process more than a small machine has cores.
 TEST_PROCESSES ?= 3
-# In the order of the files: the few slow tests of a file must not come last.
-IN_PARALLEL = -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
+# In the order of the files: the few slow tests of a file must not come last. Each process imports
+# and collects all tests, 10 s of processor time, so one process has no helpers.
+IN_PARALLEL = $(if $(filter 1,$(TEST_PROCESSES)),,-n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder)
 QUICK = not slow and not standalone and not distributed and not real_clients
 # The folders of the tests that Airflow's version can make a difference to.
 TESTS_WITH_AIRFLOW = $(addprefix tests/,airflow_compat decorators hooks operators package sensors \

@@ -21,6 +21,15 @@ if is_current dev || is_current "$extra"; then
     exit 0
 fi
 
+# Two targets of .ci/run may need the same environment. The lock ends with this script.
+if command -v flock >/dev/null; then
+    exec 9<scripts/venv.sh
+    flock 9
+    if is_current dev || is_current "$extra"; then
+        exit 0
+    fi
+fi
+
 # A virtual environment cannot be moved, and its Python may have gone since.
 if [ "$(cat "$venv/.made-at" 2>/dev/null)" != "$(pwd)" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
     python=$(sh scripts/find-python.sh "$airflow" $version)
