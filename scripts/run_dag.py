@@ -1,21 +1,25 @@
-"""Run one DAG to its end in this process, triggers included, and write down what became of it.
+"""Run DAGs to their end in this process, triggers included, and write down what became of them.
 
     python scripts/run_dag.py DAG_FILE DAG_ID RESULT.json [CONF_JSON]
     python scripts/run_dag.py DAG_FOLDER all RESULT.json
+    python scripts/run_dag.py DAG_FOLDER several RESULT.json '[["DAG_ID", {"conf": 1}], ...]'
 
 Runs inside Airflow: AIRFLOW_HOME and the connection come from the environment, and the metadata
-database must be there. Works with Airflow 2.11 and 3. Exits with 1 unless the DAG run succeeded.
+database must be there. Works with Airflow 2.11 and 3. Exits with 1 unless each DAG run succeeded.
+With ``several``, a line ``[DAG RUN] DAG_ID`` precedes the log of each DAG run.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 ALL = "all"
+SEVERAL = "several"
 
 
 def load(dag_file: str, dag_id: str) -> dict[str, Any]:
@@ -27,7 +31,7 @@ def load(dag_file: str, dag_id: str) -> dict[str, Any]:
     bag = dagbag.DagBag(dag_folder=dag_file)
     for path, trace in bag.import_errors.items():
         sys.exit(f"Error: {path} cannot be imported.\n{trace}")
-    if dag_id == ALL:
+    if dag_id in (ALL, SEVERAL):
         return dict(sorted(bag.dags.items()))
     if dag_id not in bag.dags:
         sys.exit(f"Error: {dag_file} has no DAG {dag_id!r}, only {sorted(bag.dags)}.")
@@ -61,12 +65,30 @@ def run(dag: Any, conf: dict[str, Any]) -> dict[str, Any]:
     return outcome(dag.dag_id, dag_run.run_id, state)
 
 
+def run_several(dags: dict[str, Any], wanted: list[tuple[str, Any]], result_file: Path) -> int:
+    """Run DAGs one after the other; after each one, write the outcomes so far as a list."""
+    outcomes: list[dict[str, Any]] = []
+    for dag_id, conf in wanted:
+        print(f"\n[DAG RUN] {dag_id}", flush=True)
+        outcomes.append(run(dags[dag_id], conf))
+        result_file.write_text(json.dumps(outcomes, indent=2))
+    return exit_code(outcomes)
+
+
+def exit_code(outcomes: Iterable[dict[str, Any]]) -> int:
+    """Return 0 if each DAG run succeeded, else 1."""
+    return 0 if all(one["state"] == "success" for one in outcomes) else 1
+
+
 def main(dag_file: str, dag_id: str, result_file: str, conf: str = "{}") -> int:
     """Run the DAG or DAGs, write the result file, return the exit code."""
-    outcomes = {one: run(dag, json.loads(conf)) for one, dag in load(dag_file, dag_id).items()}
+    dags = load(dag_file, dag_id)
+    if dag_id == SEVERAL:
+        return run_several(dags, json.loads(conf), Path(result_file))
+    outcomes = {one: run(dag, json.loads(conf)) for one, dag in dags.items()}
     result = outcomes if dag_id == ALL else outcomes[dag_id]
     Path(result_file).write_text(json.dumps(result, indent=2))
-    return 0 if all(one["state"] == "success" for one in outcomes.values()) else 1
+    return exit_code(outcomes.values())
 
 
 if __name__ == "__main__":

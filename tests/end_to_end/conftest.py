@@ -18,7 +18,7 @@ import pytest
 from scripts.airflow_env import ROOT, airflow_environment
 from scripts.services import PostgresServer, RedisServer
 from tests.end_to_end.airflow_cluster import AirflowCluster
-from tests.end_to_end.dag_run import DagRun, RunDag
+from tests.end_to_end.dag_run import DagRun, RunDag, RunDags, dag_run_of
 from tests.end_to_end.deployment import Deployment
 from tests.end_to_end.scenarios import Begin, Scenario
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
@@ -52,8 +52,44 @@ def migrated_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
+class _DagTests:
+    """Runs DAGs with dag.test(), in a process and a home of their own."""
+
+    def __init__(self, migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+        self._migrated_home = migrated_home
+        self._tmp_path_factory = tmp_path_factory
+
+    def __call__(
+        self, dags: Path, what: str, conf: object, connection: str, env: dict[str, str] | None
+    ) -> tuple[int, str, Path, Any]:
+        """Run ``scripts/run_dag.py``; return exit code, log, home, and the result or None."""
+        home = self._tmp_path_factory.mktemp("airflow") / "home"
+        shutil.copytree(self._migrated_home, home)
+        result_file = home / "result.json"
+        script = ROOT / "scripts" / "run_dag.py"
+        command = [sys.executable, script, dags, what, result_file, json.dumps(conf)]
+        folder = dags if dags.is_dir() else dags.parent
+        done = subprocess.run(
+            [str(part) for part in command],
+            env=airflow_environment(home, folder, connection=connection) | (env or {}),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=900,  # with other work on the machine
+            check=False,
+        )
+        result = json.loads(result_file.read_text()) if result_file.exists() else None
+        return done.returncode, COLOURS.sub("", done.stdout), home, result
+
+
 @pytest.fixture(scope="session")
-def run_dag(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> RunDag:
+def dag_tests(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> _DagTests:
+    """What the fixtures below run DAGs with."""
+    return _DagTests(migrated_home, tmp_path_factory)
+
+
+@pytest.fixture(scope="session")
+def run_dag(dag_tests: _DagTests) -> RunDag:
     """Run a DAG with dag.test(), the triggers in the same process."""
 
     def run(
@@ -63,31 +99,31 @@ def run_dag(migrated_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Ru
         conf: dict[str, Any] | None = None,
         env: dict[str, str] | None = None,
     ) -> DagRun:
-        home = tmp_path_factory.mktemp("airflow") / "home"
-        shutil.copytree(migrated_home, home)
-        result_file = home / "result.json"
-        done = subprocess.run(
-            [
-                sys.executable,
-                str(ROOT / "scripts" / "run_dag.py"),
-                str(dag_file),
-                dag_file.stem,
-                str(result_file),
-                json.dumps(conf or {}),
-            ],
-            env=airflow_environment(home, dag_file.parent, connection=connection) | (env or {}),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=900,  # with other work on the machine
-            check=False,
+        exit_code, log, home, result = dag_tests(
+            dag_file, dag_file.stem, conf or {}, connection, env
         )
-        log = COLOURS.sub("", done.stdout)
-        outcome: dict[str, Any] = {}
-        if result_file.exists():
-            outcome = json.loads(result_file.read_text())
-            outcome.pop("run_id")
-        return DagRun(done.returncode, log, home, **outcome)
+        return dag_run_of(result, exit_code, log, home)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def run_dags(dag_tests: _DagTests) -> RunDags:
+    """Run DAGs of a folder with dag.test(), one after the other in one process.
+
+    A process of Airflow takes 7 s of processor time before it begins a task.
+    """
+
+    def run(folder: Path, *wanted: tuple[str, dict[str, Any]], connection: str) -> list[DagRun]:
+        exit_code, log, home, result = dag_tests(folder, "several", wanted, connection, None)
+        before, *logs = re.split(r"^\[DAG RUN\] .*\n", log, flags=re.MULTILINE)
+        # If the process ended early, the last log, or what came before the first, says why.
+        results = [*(result or []), *[None] * len(wanted)]
+        logs += [logs[-1] if logs else before] * len(wanted)
+        return [
+            dag_run_of(result, exit_code, log, home)
+            for result, log, _ in zip(results, logs, wanted, strict=False)
+        ]
 
     return run
 

@@ -38,4 +38,11 @@ class DagRun:
         )
 
 
+def dag_run_of(result: dict[str, Any] | None, exit_code: int, log: str, home: Path) -> DagRun:
+    """Return what became of a DAG run, from what ``scripts/run_dag.py`` wrote down, if anything."""
+    known = {name: value for name, value in (result or {}).items() if name != "run_id"}
+    return DagRun(exit_code, log, home, **known)
+
+
 RunDag = Callable[..., DagRun]
+RunDags = Callable[..., list[DagRun]]

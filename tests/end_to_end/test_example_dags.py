@@ -6,14 +6,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import EXAMPLE_DAGS, ROOT, airflow_environment, connection_to
-from tests.end_to_end.dag_run import DagRun, RunDag
+from tests.end_to_end.dag_run import DagRun, RunDag, RunDags
 
 DAG_FILES = sorted(EXAMPLE_DAGS.glob("*.py"))
+RUNS: list[tuple[str, dict[str, Any]]] = [
+    ("databricks_demo", {"island": "Dream"}),
+    ("databricks_run_now", {"measure": "body_mass_g"}),
+    ("databricks_run_now", {"measure": "bill_depth_mm"}),
+    ("databricks_wait_for_job", {}),
+    ("databricks_taskflow", {}),
+]
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +35,15 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkspa
 
 
 @pytest.fixture(scope="module")
-def demo(workspace: LocalWorkspace, run_dag: RunDag) -> DagRun:
-    """The demo DAG, run once for the tests of this module."""
-    return run_dag(
-        EXAMPLE_DAGS / "databricks_demo.py",
-        connection=connection_to(workspace),
-        conf={"island": "Dream"},
-    )
+def done(workspace: LocalWorkspace, run_dags: RunDags) -> list[DagRun]:
+    """The examples, run once in the order of ``RUNS``."""
+    return run_dags(EXAMPLE_DAGS, *RUNS, connection=connection_to(workspace))
+
+
+@pytest.fixture(scope="module")
+def demo(done: list[DagRun]) -> DagRun:
+    """The run of the demo DAG."""
+    return done[0]
 
 
 def test_demo_succeeds(demo: DagRun) -> None:
@@ -68,16 +78,9 @@ def test_demo_second_task_prints_the_exit_value(demo: DagRun) -> None:
     assert f"The notebook's exit value: {exit_value}" in demo.log_of("print_weights")
 
 
-def test_run_now_creates_the_job_once(workspace: LocalWorkspace, run_dag: RunDag) -> None:
+def test_run_now_creates_the_job_once(done: list[DagRun]) -> None:
     """The run-now DAG makes its job if it is not there, and runs the one there is after that."""
-    first, second = (
-        run_dag(
-            EXAMPLE_DAGS / "databricks_run_now.py",
-            connection=connection_to(workspace),
-            conf={"measure": measure},
-        )
-        for measure in ("body_mass_g", "bill_depth_mm")
-    )
+    first, second = done[1:3]
     assert (first.state, second.state) == ("success", "success"), first.log + second.log
     jobs = {run.tasks["create_or_reset_job"]["xcoms"]["return_value"] for run in (first, second)}
     assert len(jobs) == 1
@@ -89,27 +92,25 @@ def test_run_now_creates_the_job_once(workspace: LocalWorkspace, run_dag: RunDag
     assert found[0]["Gentoo"] == {"min": 3950.0, "mean": 5076.0, "max": 6300.0}
 
 
-def test_a_job_is_waited_for_by_its_name(workspace: LocalWorkspace, run_dag: RunDag) -> None:
+def test_a_job_is_waited_for_by_its_name(done: list[DagRun]) -> None:
     """The sensor finds the run that started since the DAG run's time, and gives its output."""
-    done = run_dag(EXAMPLE_DAGS / "databricks_wait_for_job.py", connection=connection_to(workspace))
-    assert done.state == "success", done.log
-    launched, found = (done.tasks[name]["xcoms"] for name in ("run_job", "wait"))
+    run = done[3]
+    assert run.state == "success", run.log
+    launched, found = (run.tasks[name]["xcoms"] for name in ("run_job", "wait"))
     assert found["run_id"] == launched["run_id"]
     assert json.loads(found["return_value"])["measure"] == "body_mass_g"
 
 
-def test_functions_and_notebooks_run_on_the_workspace(
-    workspace: LocalWorkspace, run_dag: RunDag
-) -> None:
+def test_functions_and_notebooks_run_on_the_workspace(done: list[DagRun]) -> None:
     """A mapped notebook's outputs are a function's argument, whose result is the next one's."""
-    done = run_dag(EXAMPLE_DAGS / "databricks_taskflow.py", connection=connection_to(workspace))
-    assert done.state == "success", done.log
-    ranked = done.tasks["rank"]["xcoms"]
+    run = done[4]
+    assert run.state == "success", run.log
+    ranked = run.tasks["rank"]["xcoms"]
     assert ranked["return_value"] == {"Biscoe": 5076, "Dream": 3733, "Torgersen": 3706}
     # Each item is an XCom of its own, since the function is annotated as a dict.
     assert ranked["Dream"] == 3733
     assert str(ranked["run_id"]) in ranked["run_page_url"]
-    log = done.log_of("print_ranking")
+    log = run.log_of("print_ranking")
     assert log.index("Biscoe weighs 5076 g") < log.index("Torgersen weighs 3706 g")
 
 
@@ -133,30 +134,55 @@ def test_a_group_of_notebooks_is_one_run(workspace: LocalWorkspace, run_dag: Run
     assert len({task["xcoms"]["job_id"] for task in done.tasks.values()}) == 1
 
 
-@pytest.mark.parametrize("dag_file", DAG_FILES, ids=lambda path: path.stem)
-def test_example_is_parsed_without_network(dag_file: Path, tmp_path: Path) -> None:
-    """An example DAG is parsed without opening a socket, and loads neither HTTP client."""
-    code = f"""
-import socket, sys, time
+PARSE = """
+import json, os, socket, sys, time, traceback
 from airflow.providers.common.compat.sdk import DAG, BaseHook, BaseSensorOperator, Variable, task
-before = set(sys.modules)
+
 def no_network(*args, **kwargs):
     raise AssertionError("the network was touched")
+
+def parse(dag_file):
+    before = set(sys.modules)
+    sys.argv = [dag_file]
+    start = time.process_time()
+    exec(compile(open(dag_file).read(), dag_file, "exec"), {"__name__": "dag"})
+    took = time.process_time() - start
+    new = {name.partition(".")[0] for name in set(sys.modules) - before}
+    assert not new & {"aiohttp", "requests", "pandas", "nbclient"}, sorted(new)
+    assert took < 0.5, took
+
 socket.socket.connect = socket.getaddrinfo = no_network
-start = time.process_time()
-sys.argv = [{str(dag_file)!r}]
-exec(compile(open({str(dag_file)!r}).read(), {str(dag_file)!r}, "exec"), {{"__name__": "dag"}})
-took = time.process_time() - start
-new = {{name.partition(".")[0] for name in set(sys.modules) - before}}
-assert not new & {{"aiohttp", "requests", "pandas", "nbclient"}}, sorted(new)
-assert took < 0.5, took
+for dag_file in sys.argv[1:]:
+    if os.fork():  # each file is parsed in a process that has parsed no other
+        os.wait()
+        continue
+    error = None
+    try:
+        parse(dag_file)
+    except BaseException:
+        error = traceback.format_exc()
+    print(json.dumps([dag_file, error]), flush=True)
+    os._exit(0)
 """
+
+
+@pytest.fixture(scope="module")
+def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
+    """What parsing each example DAG raised, if anything."""
+    home = tmp_path_factory.mktemp("parsing")
     done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=airflow_environment(tmp_path, tmp_path, connection=None),
+        [sys.executable, "-c", PARSE, *map(str, DAG_FILES)],
+        env=airflow_environment(home, home, connection=None),
         cwd=ROOT,
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
     )
-    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith('["')]
+    return dict(json.loads(line) for line in lines)
+
+
+@pytest.mark.parametrize("dag_file", DAG_FILES, ids=lambda path: path.stem)
+def test_example_is_parsed_without_network(dag_file: Path, parsed: dict[str, str | None]) -> None:
+    """An example DAG is parsed without opening a socket, and loads neither HTTP client."""
+    assert parsed[str(dag_file)] is None, parsed[str(dag_file)]
