@@ -19,8 +19,10 @@ from airflow_jobs_provider.api.base_client import (
     LIBRARY_ERRORS,
     AttemptTracker,
     BaseClient,
+    OnAttempt,
     Request,
     error_reason,
+    ignore_attempt,
     strip_traceback,
 )
 from airflow_jobs_provider.api.calls import Call, Page
@@ -54,6 +56,7 @@ class AsyncJobsClient(BaseClient):
         *,
         retries: RetryPolicy | None = None,
         rate_limit: Callable[[], AbstractAsyncContextManager[Any]] = nullcontext,
+        on_attempt: OnAttempt = ignore_attempt,
     ) -> T:
         """Send a call, with retries, and return its result.
 
@@ -61,6 +64,8 @@ class AsyncJobsClient(BaseClient):
         :param retries: retry policy for this call; default that of the client.
         :param rate_limit: returns an async context manager; each attempt is made inside it, the
             waits between two are not. Default: no limit.
+        :param on_attempt: called with the call and None before each attempt, and with the call and
+            the error after a failed attempt.
         :raises JobsAPIError: how the last attempt failed; see :mod:`.errors`.
         """
         attempts = AttemptTracker(call)
@@ -72,8 +77,10 @@ class AsyncJobsClient(BaseClient):
             attempts.start()
             try:
                 async with rate_limit():
+                    on_attempt(call, None)
                     return await self._send_once(call, request, attempts)
             except JobsAPIError as error:
+                on_attempt(call, error)
                 if attempts.is_already_done(error):
                     return cast("T", None)
                 raise

@@ -70,8 +70,10 @@ __all__ = [
     "RESPONSE_TIMEOUT_SECONDS",
     "AttemptTracker",
     "BaseClient",
+    "OnAttempt",
     "Request",
     "error_reason",
+    "ignore_attempt",
     "strip_traceback",
 ]
 
@@ -370,6 +372,14 @@ class BaseClient:
 
 def _too_large(status: int, limit: int) -> UnexpectedResponseError:
     return UnexpectedResponseError(status=status, excerpt=f"more than {limit / 1024 / 1024:g} MiB")
+
+
+OnAttempt = Callable[[Call[Any], JobsAPIError | None], None]
+"""Called with the call, and None before an attempt or the error after a failed one."""
+
+
+def ignore_attempt(_call: Call[Any], _error: JobsAPIError | None) -> None:
+    """Do nothing: the default of ``on_attempt``."""
 
 
 class AttemptTracker:

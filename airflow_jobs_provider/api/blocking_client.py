@@ -16,6 +16,7 @@ from airflow_jobs_provider.api.base_client import (
     LIBRARY_ERRORS,
     AttemptTracker,
     BaseClient,
+    OnAttempt,
     Request,
     error_reason,
     strip_traceback,
@@ -35,10 +36,9 @@ from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_work
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["JobsClient", "OnAttempt", "keep_header"]
+__all__ = ["JobsClient", "keep_header"]
 
 T = TypeVar("T")
-OnAttempt = Callable[[Call[Any], JobsAPIError | None], None]
 _REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d+) *([^'\")]*)")
 
 

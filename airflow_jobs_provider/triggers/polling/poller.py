@@ -38,6 +38,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_jobs_provider.api.base_client import ignore_attempt
 from airflow_jobs_provider.api.responses import parse_states
 from airflow_jobs_provider.api.retry import async_sleep, seconds_to_wait
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
@@ -48,7 +49,9 @@ from airflow_jobs_provider.triggers.polling.sender import Sender
 from airflow_jobs_provider.triggers.polling.waiters import Waiter, Waiters, without_details
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.base_client import OnAttempt
     from airflow_jobs_provider.api.calls import Call
+    from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.api.retry import RetryPolicy
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.triggers.polling.waiters import States
@@ -194,6 +197,7 @@ class RunPoller:
         without_deadline: bool = True,
         retries: RetryPolicy | None = None,
         dag_id: str = "",
+        on_attempt: OnAttempt = ignore_attempt,
     ) -> T:
         """Send a call through the poller's client, within its rate limits.
 
@@ -202,13 +206,22 @@ class RunPoller:
             True.
         :param retries: a policy for this call only, in place of that.
         :param dag_id: the DAG that launches a run, see :mod:`.launch_limiter`.
+        :param on_attempt: called before and after each attempt, see :meth:`AsyncJobsClient.send`.
         """
         self._users += 1
         try:
             sender = await asyncio.shield(self._sender)
             if retries is None and without_deadline:
                 retries = sender.retries
-            return await sender.send(call, retries, dag_id=dag_id)
+            return await sender.send(call, retries, dag_id=dag_id, on_attempt=on_attempt)
+        finally:
+            self._users -= 1
+
+    async def client(self) -> AsyncJobsClient:
+        """Return the poller's client: to validate requests, not to send any."""
+        self._users += 1
+        try:
+            return (await asyncio.shield(self._sender)).client
         finally:
             self._users -= 1
 

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_jobs_provider.api.base_client import ignore_attempt
 from airflow_jobs_provider.api.errors import (
     AuthenticationError,
     JobsAPIError,
@@ -18,6 +19,7 @@ from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.triggers.polling.outages import ServiceOutage
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.base_client import OnAttempt
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.triggers.polling.launch_limiter import LaunchLimiter
@@ -61,19 +63,27 @@ class Sender:
         self._launch_limiter = launch_limiter
 
     async def send(
-        self, call: Call[T], retries: RetryPolicy | None = None, *, dag_id: str = ""
+        self,
+        call: Call[T],
+        retries: RetryPolicy | None = None,
+        *,
+        dag_id: str = "",
+        on_attempt: OnAttempt = ignore_attempt,
     ) -> T:
         """Send a call, with retries. A launch waits for its turn.
 
         :param call: what to send.
         :param retries: when to try again; default the client's policy.
         :param dag_id: the DAG that launches a run. DAGs launch in turn. Default: one for all.
+        :param on_attempt: called before and after each attempt, see :meth:`AsyncJobsClient.send`.
         """
         rate_limit: RateLimit = self.rate_limit
         if call.path in _LAUNCHES:
             rate_limit = functools.partial(self._launch_rate_limit, dag_id)
         # Each try is within the limit by itself: a wait between two of them delays no other call.
-        return await self.client.send(call, retries=retries, rate_limit=rate_limit)
+        return await self.client.send(
+            call, retries=retries, rate_limit=rate_limit, on_attempt=on_attempt
+        )
 
     async def send_once(self, call: Call[T], rate_limit: RateLimit | None = None) -> T:
         """Send a call without retries.
