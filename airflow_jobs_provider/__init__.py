@@ -12,15 +12,7 @@ __all__ = ["__version__", "get_provider_info"]
 
 
 def get_provider_info() -> dict[str, object]:
-    """Tell Airflow what this distribution brings (the ``apache_airflow_provider`` entry point).
-
-    In a Celery worker it also asks Celery to preload the package's modules. A Celery worker loads
-    no plugins, but asks for this before it forks its pool.
-    """
-    from airflow_jobs_provider.airflow_compat.executor_parent import call_before_celery_forks
-    from airflow_jobs_provider.preload import preload
-
-    call_before_celery_forks(preload)
+    """Tell Airflow what this distribution brings (the ``apache_airflow_provider`` entry point)."""
     return {
         "package-name": "airflow-jobs-provider",
         "name": "Databricks Jobs",
@@ -80,6 +72,17 @@ def _configuration() -> dict[str, object]:
                 "type": "float",
                 "example": None,
                 "default": "5",
+            },
+            "start_from_trigger": {
+                "description": (
+                    "auto: each task that launches a run, and needs no worker, starts and ends in "
+                    "the triggerer, as with start_from_trigger=True and end_from_trigger=True. It "
+                    "needs Airflow 3.3. An operator's own start_from_trigger wins."
+                ),
+                "version_added": None,
+                "type": "string",
+                "example": "auto",
+                "default": "",
             },
         },
     }

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 __all__ = [
     "JOB_ID_KEY",
     "LATEST_TRY_NUMBER_KEY",
+    "LAUNCH_RECORD_KEY",
     "OUTPUT_KEYS",
     "OUTPUT_TRUNCATED_KEY",
     "RESERVED_KEYS",
@@ -32,6 +33,8 @@ JOB_ID_KEY = "job_id"
 RUN_PAGE_URL_KEY = "run_page_url"
 # The number of a retry, by which Airflow 3.0 and 3.1 tell it from the attempt before.
 LATEST_TRY_NUMBER_KEY = "latest_try_number"
+# Which attempts a task has made that starts in the triggerer (Airflow 3.3).
+LAUNCH_RECORD_KEY = "launch_record"
 # With multiple_outputs, the output of a run's task is pushed under the task's key, unless it is one
 # of these: the keys above, and Airflow's own for the tasks that a task has skipped.
 RESERVED_KEYS = frozenset(
@@ -41,6 +44,7 @@ RESERVED_KEYS = frozenset(
         JOB_ID_KEY,
         RUN_PAGE_URL_KEY,
         LATEST_TRY_NUMBER_KEY,
+        LAUNCH_RECORD_KEY,
         "skipmixin_key",
     }
 )

@@ -12,7 +12,7 @@ from airflow_jobs_provider.airflow_compat.lines import airflow_line
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
-__all__ = ["delete_output", "success_event"]
+__all__ = ["delete_output", "push_xcoms", "success_event"]
 
 
 async def success_event(
@@ -42,6 +42,19 @@ async def success_event(
         if xcoms:
             xcoms = await sync_to_async(airflow_line().store_xcoms)(task_instance, xcoms)
     return TaskSuccessEvent(xcoms=dict(xcoms) or None)
+
+
+async def push_xcoms(trigger: BaseTrigger, xcoms: Mapping[str, Any]) -> None:
+    """Store XComs of a trigger's task while the trigger waits (Airflow 3).
+
+    :param trigger: the trigger that runs.
+    :param xcoms: the XComs by key.
+    :raises Exception: the XComs cannot be stored.
+    """
+    from asgiref.sync import sync_to_async
+
+    if xcoms:
+        await sync_to_async(airflow_line().store_xcoms)(trigger.task_instance, xcoms)
 
 
 def delete_output(task_instance: Any, *, multiple_outputs: bool = False) -> None:

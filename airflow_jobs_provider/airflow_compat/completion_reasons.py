@@ -9,11 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from airflow.providers.common.compat.sdk import BaseOperator
+from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 
-__all__ = ["worker_completion_reasons", "worker_start_reasons"]
+__all__ = ["worker_completion_reasons", "worker_launch_reasons", "worker_start_reasons"]
+
+DEFAULT_POOL = "default_pool"
 
 
 def worker_completion_reasons(task: BaseOperator) -> list[str]:
@@ -24,6 +26,14 @@ def worker_completion_reasons(task: BaseOperator) -> list[str]:
 def worker_start_reasons(task: BaseOperator) -> list[str]:
     """Return the reasons why a task cannot start in the triggerer; empty if it can."""
     return list(_start_reasons(task))
+
+
+def worker_launch_reasons(task: BaseOperator) -> list[str]:
+    """Return the reasons why a task cannot launch a run in the triggerer; empty if it can.
+
+    Airflow counts neither pool slots nor ``max_active_*`` limits for tasks that start there.
+    """
+    return [*_start_reasons(task), *_launch_reasons(task)]
 
 
 def _completion_reasons(task: BaseOperator) -> Iterator[str]:
@@ -49,6 +59,27 @@ def _start_reasons(task: BaseOperator) -> Iterator[str]:
         yield "on_execute_callback"
     if task._pre_execute_hook is not None or _overrides(task, "pre_execute"):  # noqa: SLF001
         yield "pre_execute"
+
+
+def _launch_reasons(task: BaseOperator) -> Iterator[str]:
+    if getattr(task, "_BaseOperator__from_mapped", False):
+        yield "mapping"  # Airflow starts mapped tasks there before it expands them
+    if not task.do_xcom_push:
+        yield "do_xcom_push=False"  # an XCom tells a retry of its attempts
+    if task.pool != DEFAULT_POOL or task.pool_slots != 1:
+        yield "its pool"
+    for limit in ("max_active_tis_per_dag", "max_active_tis_per_dagrun"):
+        if getattr(task, limit, None) is not None:
+            yield limit
+    if task.run_as_user:
+        yield "run_as_user"
+    if task.has_dag():
+        if task.dag.max_active_tasks != conf.getint("core", "max_active_tasks_per_dag"):
+            yield "the DAG's max_active_tasks"
+        if task.get_closest_mapped_task_group() is not None:
+            yield "a mapped task group"
+    if _has_listeners():
+        yield "listeners"
 
 
 def _is_expanded_over(task: BaseOperator) -> bool:

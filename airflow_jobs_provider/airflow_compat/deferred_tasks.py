@@ -44,11 +44,11 @@ ROWS = 1_000
 XCOMS_AT_ONCE = 4
 
 
-async def is_no_longer_deferred(trigger: BaseTrigger, run_id: int) -> bool:
+async def is_no_longer_deferred(trigger: BaseTrigger, run_id: int | None) -> bool:
     """Return whether the trigger's task has stopped waiting for the run.
 
     :param trigger: the trigger that is being canceled.
-    :param run_id: the run that it waits for.
+    :param run_id: the run that it waits for; None asks for the task's state only.
     :raises Exception: Airflow gave no usable answer for 10 minutes.
     """
     task = DeferredTask.from_trigger(trigger)
@@ -91,9 +91,11 @@ class _Questions:
         self._preparing: asyncio.Task[None] | None = None
         self._xcoms = asyncio.Semaphore(XCOMS_AT_ONCE)
 
-    async def is_no_longer_deferred(self, task: DeferredTask, run_id: int) -> bool:
+    async def is_no_longer_deferred(self, task: DeferredTask, run_id: int | None) -> bool:
         if not await self._is_deferred(task):
             return True
+        if run_id is None:
+            return False
         async with self._xcoms:
             launched = await _answer(airflow_line().launched_run_id(task))
         # None: the state says enough, or is all there is, since the task pushes no XComs.

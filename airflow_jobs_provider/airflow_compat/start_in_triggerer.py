@@ -1,4 +1,4 @@
-"""Can a sensor start in the triggerer, with what arguments, and when did its wait begin?"""
+"""Can a task start in the triggerer, with what arguments, and when did a sensor's wait begin?"""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
     from airflow.triggers.base import StartTriggerArgs
 
-__all__ = ["StartTriggerArguments", "as_template", "check_start_in_triggerer", "wait_start"]
+__all__ = [
+    "StartFromTrigger",
+    "StartTriggerArguments",
+    "as_template",
+    "check_renders_in_triggerer",
+    "check_start_in_triggerer",
+    "renders_in_triggerer",
+    "wait_start",
+]
 
 
 class StartsInTriggerer(Protocol):
@@ -43,6 +51,43 @@ class StartTriggerArguments:
         if task is None or not task.start_from_trigger:
             return None
         return task.make_start_trigger_args()
+
+
+class LaunchesRun(Protocol):
+    """A task that may launch its run in the triggerer."""
+
+    def starts_in_triggerer(self) -> bool:
+        """Return whether it does."""
+
+
+class StartFromTrigger:
+    """An operator's ``start_from_trigger``, found out when Airflow asks for it.
+
+    For the class it is False: Airflow would start mapped tasks in the triggerer.
+    """
+
+    def __get__(self, task: LaunchesRun | None, kind: type) -> bool:
+        """Return whether a task starts in the triggerer; False for the class."""
+        return task is not None and task.starts_in_triggerer()
+
+
+def renders_in_triggerer() -> bool:
+    """Return whether the triggerer renders templates (Airflow 3.3 and later)."""
+    return airflow_line().renders_in_triggerer
+
+
+def check_renders_in_triggerer() -> None:
+    """Refuse to launch a run in the triggerer before Airflow 3.3.
+
+    :raises ValueError: this Airflow is older.
+    """
+    if not renders_in_triggerer():
+        from airflow import __version__
+
+        raise ValueError(
+            "start_from_trigger of an operator that launches a run needs Airflow 3.3 or later; "
+            f"this is {__version__}. deferrable=True and end_from_trigger=True are possible"
+        )
 
 
 def check_start_in_triggerer(task: BaseOperator, unrendered: Sequence[str]) -> None:

@@ -61,21 +61,31 @@ class TaskAttempt:
 
     @classmethod
     def from_context(
-        cls, context: Context, *, operator_task_id: str | None = None, execution: int = 0
+        cls,
+        context: Context,
+        *,
+        operator_task_id: str | None = None,
+        execution: int = 0,
+        first_try: int | None = None,
     ) -> TaskAttempt:
         """Read the attempt from a task's context.
 
         :param operator_task_id: task_id of the operator that is executed; default the task's.
         :param execution: how often an operator of this task_id was executed before in this attempt;
             default 0.
+        :param first_try: ``try_number`` of the first attempt since the task was cleared, for the
+            context of a trigger, which does not have ``max_tries``; default: computed from it.
         """
         ti = context["ti"]
         dag_run = context.get("dag_run")
         start = getattr(dag_run, "start_date", None)
         retries = int(getattr(context.get("task"), "retries", 0) or 0)
-        max_tries = int(ti.max_tries)
         # Airflow sets max_tries to the number of attempts so far plus the task's retries.
-        first_try = max_tries - retries + 1
+        if first_try is None:
+            max_tries = int(ti.max_tries)
+            first_try = max_tries - retries + 1
+        else:
+            max_tries = first_try - 1 + retries
         return cls(
             dag_id=ti.dag_id,
             run_id=ti.run_id,

@@ -1,12 +1,15 @@
-"""What is the state of a task now, as Airflow knows it?"""
+"""What are the state of a task and the XComs of others now, as Airflow knows them?"""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.lines.base import DELETED
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
-__all__ = ["DELETED", "task_state"]
+__all__ = ["DELETED", "read_xcom_of", "task_state"]
 
 
 def task_state(attempt: TaskAttempt) -> str | None:
@@ -18,3 +21,13 @@ def task_state(attempt: TaskAttempt) -> str | None:
     :raises Exception: Airflow does not answer, or refuses to.
     """
     return airflow_line().task_state(attempt)
+
+
+def read_xcom_of(attempt: TaskAttempt, task_id: str, key: str) -> Any:
+    """Return an XCom of another task of the DAG run that is not mapped; None without. It blocks.
+
+    :param attempt: an attempt of the task that asks.
+    :param task_id: the other task.
+    :param key: key of the XCom.
+    """
+    return airflow_line().read_xcom(replace(attempt, map_index=-1), task_id, key)

@@ -209,6 +209,12 @@ class RunArguments(WaitArguments, total=False):
         ``wait_for_termination`` an ``on_failure_callback`` is added for that. Where the task's
         process is told to end by anything but a user, as at the shutdown of its machine, the run
         is left to Airflow's retry, and canceled if no retry is left.
+    :param start_from_trigger: launch the run in the triggerer, so that no worker process starts
+        before the run has ended; implies ``deferrable``. With ``end_from_trigger`` as well no
+        worker process starts at all if the run succeeds. It needs Airflow 3.3. A task that needs a
+        worker starts on one, and its log tells why. Default None: as ``[databricks_jobs]
+        start_from_trigger`` says, where ``auto`` sets both for each task that can do without a
+        worker.
     :param queued_timeout_seconds: seconds, or a timedelta, after which the task fails if the run
         has not started; the run is then canceled, unless ``cancel_on_kill`` is False; default no
         limit.
@@ -219,6 +225,7 @@ class RunArguments(WaitArguments, total=False):
     reattach: bool
     durable: bool | None
     cancel_on_kill: bool
+    start_from_trigger: bool | None
     queued_timeout_seconds: float | timedelta | None
 
 

@@ -24,9 +24,8 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_token,
     to_seconds,
 )
-from airflow_jobs_provider.operators.cancel_on_kill import CancelOnKillOperator
-from airflow_jobs_provider.operators.payload import PayloadOperator
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
+from airflow_jobs_provider.operators.start_from_trigger import StartFromTriggerOperator
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 if TYPE_CHECKING:
@@ -44,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["LaunchRunOperator"]
 
 
-class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
+class LaunchRunOperator(StartFromTriggerOperator):
     """Launch a run, wait for its end and return its output.
 
     A subclass names its endpoint and the endpoint's fields, and makes the call.
@@ -59,9 +58,6 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
     """
 
     operator_extra_links = (DatabricksJobRunLink(),)
-
-    # Whether the service may retry the run by itself, as a job's max_retries asks.
-    _service_may_retry: ClassVar[bool] = False
 
     # Whether a retry takes over the failed run of an earlier try, rather than launch a new one.
     _adopts_failed_runs: ClassVar[bool] = False
@@ -120,6 +116,7 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
 
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""
+        self._log_start_on_worker()
         executions = self._begin(context)
         self._push(context, xcoms_at_start(self._attempt))
         with airflow_exceptions(), executions.watching(self):
@@ -151,6 +148,9 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
             without one.
         :param execution: how often the operator was executed before in the try.
         """
+        if event.get("start_on_worker"):
+            self.log.info("A worker starts this task: %s", event["start_on_worker"])
+            return self.execute(context)
         if try_number not in (None, context["ti"].try_number):
             # Airflow 3.0 resumes a retry with the event and the start time of the try before.
             self._state = self._state.with_start(time.time())
@@ -257,6 +257,19 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
             return [uuid.uuid4().hex]
         return self._attempt.tokens()
 
+    def tokens_in_triggerer(self, attempt: TaskAttempt) -> list[str]:
+        """Return the tokens of an attempt that starts in the triggerer.
+
+        They are the same in each triggerer that takes the attempt over, so also without
+        ``reattach`` the token is made from the task's identity.
+
+        :param attempt: the attempt.
+        """
+        check_token(self.request().get("idempotency_token"))
+        if (token := self._user_token()) is not None:
+            return [token]
+        return attempt.tokens() if self.reattach else [attempt.token(attempt.attempt_index)]
+
     def _next_try_finds_run(self) -> bool:
         return self.reattach or self._user_token() is not None
 
@@ -283,19 +296,25 @@ class LaunchRunOperator(PayloadOperator, CancelOnKillOperator):
         self, context: Context, run: Run, attempt_index: int | None
     ) -> LaunchResult | None:
         """Return the run to wait for after this one has ended; None where its end is the task's."""
-        if self._is_canceled_earlier_run(run, attempt_index):
+        if self.is_canceled_earlier_run(run, attempt_index, self._attempt):
             return self._launch(context, (attempt_index or 0) + 1)
         return None
 
-    def _is_canceled_earlier_run(self, run: Mapping[str, Any], attempt_index: int | None) -> bool:
-        """Whether the run is an earlier try's and was canceled by the kill of that try."""
+    def is_canceled_earlier_run(
+        self, run: Mapping[str, Any], attempt_index: int | None, attempt: TaskAttempt
+    ) -> bool:
+        """Whether a run is an earlier try's and was canceled by the kill of that try.
+
+        :param run: the run, ended.
+        :param attempt_index: index of its token; None if that is not known.
+        :param attempt: the attempt that waits for the run.
+        """
         from airflow_jobs_provider.api.states import RunState, RunStatus
 
-        if attempt_index is None or attempt_index >= self._attempt.attempt_index:
+        if attempt_index is None or not self.reattach or self._user_token() is not None:
             return False
-        if RunState.from_run(run).status is not RunStatus.CANCELED:
-            return False
-        return self.reattach and self._user_token() is None
+        is_own = attempt_index >= attempt.attempt_index
+        return not is_own and RunState.from_run(run).status is RunStatus.CANCELED
 
     def _defer_until_ended(self, context: Context, launched: LaunchResult) -> None:
         """Defer to a trigger that waits for the run; this raises."""

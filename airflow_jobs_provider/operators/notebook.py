@@ -56,6 +56,7 @@ class DatabricksNotebookOperator(DatabricksTaskBaseOperator):
         ``retries`` decide.
     """
 
+    _starts_in_triggerer: ClassVar[bool] = True
     definition_fields: ClassVar[tuple[str, ...]] = (
         "notebook_path",
         "source",

@@ -98,6 +98,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         several jobs have the name. The DAG's ``retries`` decide.
     """
 
+    _starts_in_triggerer: ClassVar[bool] = True
     call_name: ClassVar[str] = "run-now"
     request_fields: ClassVar[tuple[str, ...]] = (
         "job_id",
@@ -164,6 +165,16 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             "inject_parent_job_info", openlineage_inject_parent_job_info
         )
         self._check_when_parsed()
+
+    def _request_reasons(self) -> list[str]:
+        reasons = super()._request_reasons()
+        if self.openlineage_inject_parent_job_info:
+            reasons.append("OpenLineage")
+        reasons += [name for name in ("cancel_previous_runs", "repair_run") if getattr(self, name)]
+        return reasons
+
+    def _operator_arguments(self) -> dict[str, Any]:
+        return {**super()._operator_arguments(), "openlineage_inject_parent_job_info": False}
 
     def _fields_when_parsed(self) -> dict[str, Any]:
         fields = self._fields()

@@ -113,6 +113,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         ``retries`` decide.
     """
 
+    _starts_in_triggerer: ClassVar[bool] = True
     call_name: ClassVar[str] = "runs/submit"
     request_fields: ClassVar[tuple[str, ...]] = (
         "notebook_task",
@@ -199,6 +200,19 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
             "inject_transport_info", openlineage_inject_transport_info
         )
         self._check_when_parsed()
+
+    def _request_reasons(self) -> list[str]:
+        reasons = super()._request_reasons()
+        if self.openlineage_inject_parent_job_info or self.openlineage_inject_transport_info:
+            reasons.append("OpenLineage")
+        return reasons
+
+    def _operator_arguments(self) -> dict[str, Any]:
+        return {
+            **super()._operator_arguments(),
+            "openlineage_inject_parent_job_info": False,
+            "openlineage_inject_transport_info": False,
+        }
 
     def _fields_when_parsed(self) -> dict[str, Any]:
         fields = self._fields()

@@ -41,6 +41,7 @@ class DatabricksTaskOperator(DatabricksTaskBaseOperator):
         ``retries`` decide.
     """
 
+    _starts_in_triggerer: ClassVar[bool] = True
     definition_fields: ClassVar[tuple[str, ...]] = ("task_config",)
     template_fields: Sequence[str] = (
         *DatabricksTaskBaseOperator.template_fields,

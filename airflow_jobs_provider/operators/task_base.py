@@ -12,7 +12,6 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from airflow_jobs_provider.airflow_compat.parsing import is_parsed_for_execution
 from airflow_jobs_provider.operators.argument_checks import check_text
 from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
@@ -244,8 +243,21 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         }
         return without_empty(cluster)
 
+    def _request_reasons(self) -> list[str]:
+        reasons = super()._request_reasons()
+        if self.workflow_group() is not None:
+            reasons.append("a workflow group")
+        return reasons
+
+    def _operator_arguments(self) -> dict[str, Any]:
+        return {**super()._operator_arguments(), "databricks_task_key": self._task_key}
+
     def _check_when_parsed(self) -> None:
         """Check the request at the end of the constructor, as far as it is known."""
+        self._check_definition()
+        self._check_start()
+
+    def _check_definition(self) -> None:
         if self.existing_cluster_id and self.new_cluster and self.workflow_group() is None:
             _refuse(
                 "new_cluster",
@@ -259,7 +271,7 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         if self.workflow_group() is not None:
             return  # The group checks its tasks when it is complete.
         known = [getattr(self, name) for name in (*self.template_fields, *self.definition_fields)]
-        if not self.validate or is_parsed_for_execution() or has_unrendered(known):
+        if not self.validate or has_unrendered(known):
             return
         check_before_sending(self.call_name, {"run_name": self.task_id, **self.request()})
 

@@ -148,6 +148,8 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         if event.get("error"):
             subject = "The run" if event.get("run_id") is None else f"Run {event['run_id']}"
             kind = AirflowFailException if event.get("is_final") else AirflowException
+            if event.get("is_launch"):
+                raise kind(f"The run was not launched: {event['error']}")
             raise kind(f"{subject} cannot be followed: {event['error']}")
         run = cast("Run", dict(event["run"]))
         if event.get("timed_out"):

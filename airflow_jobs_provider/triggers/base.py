@@ -112,7 +112,10 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             if self.cancel_on_kill and not calls_on_kill():
                 await self._cancel_on_kill()
             raise
-        yield event or TriggerEvent(payload)
+        if event is None:
+            await self._before_resume()
+            event = TriggerEvent(payload)
+        yield event
 
     async def on_kill(self) -> None:
         """Cancel the run after a user cleared or marked the task (Airflow 3.3 and later).
@@ -193,8 +196,11 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
 
     # -- the end of the task -------------------------------------------------------------------
 
+    async def _before_resume(self) -> None:
+        """Do what has to be done before an event resumes the task on a worker; here nothing."""
+
     def _succeeded(self, payload: Mapping[str, Any]) -> bool:
-        if payload.get("timed_out"):
+        if payload.get("timed_out") or "run" not in payload:
             return False
         state = RunState.from_run(payload["run"])
         return state.succeeded(fail_on_partial_success=self.fail_on_partial_success)
@@ -249,11 +255,11 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
 
     async def _cancel_unless_deferred(self) -> None:
         """Cancel the run if the task is no longer deferred with it."""
-        run_id = self._run_id
-        if run_id is None:
-            return  # it was not found yet
+        if not self._may_have_run():
+            return
+        run_id = self._run_id or "of this task"
         try:
-            cancel = await is_no_longer_deferred(self, run_id)
+            cancel = await self._has_stopped_waiting()
         except asyncio.CancelledError:
             self.log.warning(
                 "Run %s is not canceled, since the triggerer stops before the state of its task is "
@@ -271,7 +277,19 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         if not cancel:
             self.log.info("Run %s is not canceled: its task is still deferred.", run_id)
         elif not self._is_terminating() and not await self._has_ended():
-            await self._cancel("a user ended the task")
+            await self._find_and_cancel("a user ended the task")
+
+    def _may_have_run(self) -> bool:
+        """Whether there may be a run to cancel."""
+        return self._run_id is not None
+
+    async def _has_stopped_waiting(self) -> bool:
+        """Return whether the task is not deferred with this trigger's run any more."""
+        return await is_no_longer_deferred(self, self._run_id)
+
+    async def _find_and_cancel(self, reason: str) -> None:
+        """Cancel the run, and log whether that worked."""
+        await self._cancel(reason)
 
     async def _has_ended(self) -> bool:
         """Read whether the run has ended.
@@ -280,7 +298,8 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         Airflow's answer is then the same as for a task that a user has cleared.
         """
         run_id = self._active_run_id
-        assert run_id is not None
+        if run_id is None:
+            return False
         try:
             async with asyncio.timeout(_LAST_READ_SECONDS):
                 run = await get_poller(self._hook).send(

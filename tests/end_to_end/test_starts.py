@@ -313,3 +313,118 @@ def test_a_sensor_of_what_another_task_launched(
     dag_run.until("success")
     assert seen_by_the_next_task(dag_run) == (f"output of {run.run_id}", run.run_id, None)
     assert starts(dag_run) == (0 if RENDERS else 2)
+
+
+# -- runs that the triggerer launches (Airflow 3.3) --------------------------------------------
+
+launches_in_triggerer = pytest.mark.skipif(not RENDERS, reason="a worker launches every run")
+
+
+def followed(workspace: FakeService, dag_run: ClusterDagRun, number: int = 1) -> Run:
+    """Wait until the DAG run has launched so many runs and stored the id of the last one."""
+    runs = eventually(
+        lambda: runs if len(runs := workspace.runs_of(dag_run.run_id)) >= number else [],
+        f"{dag_run.run_id} has launched run {number}",
+    )
+    eventually(lambda: dag_run.xcom("run_id") == str(runs[-1].run_id), "the run's id is stored")
+    return runs[-1]
+
+
+@launches_in_triggerer
+def test_a_run_that_the_triggerer_launches_takes_no_process(
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+) -> None:
+    """Launch, wait, output and end; cleared, the task starts afresh, without a process again."""
+    dag_run = cluster.trigger("triggered")
+    run = followed(workspace, dag_run)
+    assert run.name == f"triggered.wait {dag_run.run_id} try 1"
+    workspace.end(run)
+    dag_run.until("success")
+    assert seen_by_the_next_task(dag_run) == (f"output of {run.run_id}", run.run_id, None)
+    assert dag_run.xcom("run_page_url").endswith(f"/{run.run_id}")
+    dag_run.until_over()
+    dag_run.clear()
+    again = followed(workspace, dag_run, 2)
+    workspace.end(again)
+    dag_run.until("success")
+    assert dag_run.xcom("return_value") == f"output of {again.run_id}"
+    assert starts(dag_run) == 0
+    assert [one.launches for one in workspace.runs_of(dag_run.run_id)] == [1, 1]
+
+
+@launches_in_triggerer
+def test_the_triggerer_renders_a_launch(
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+) -> None:
+    """Templates, the DAG's params and the output of another task, which keeps its type."""
+    dag_run = cluster.trigger("triggered_rendered")
+    run = followed(workspace, dag_run)
+    (request,) = (
+        one for one in workspace.asked("runs/submit") if dag_run.run_id in str(one.get("run_name"))
+    )
+    assert request["tasks"] == [
+        {
+            "task_key": "a",
+            "notebook_task": {
+                "notebook_path": "/Shared/long",
+                "base_parameters": {"number": "1", "day": "of a task"},
+            },
+            "existing_cluster_id": "c",
+        },
+        {
+            "task_key": "b",
+            "existing_cluster_id": "c",
+            "notebook_task": {
+                "notebook_path": "/Shared/wait",
+                "base_parameters": {"day": "3"},
+            },
+        },
+    ]
+    workspace.end(run)
+    dag_run.until("success")
+    assert starts(dag_run) == 0
+
+
+@launches_in_triggerer
+def test_a_failed_run_that_the_triggerer_launched(
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+) -> None:
+    """A worker tells at each try why it failed; each try launches one run."""
+    dag_run = cluster.trigger("triggered_retried")
+    for number in (1, 2):
+        workspace.end(followed(workspace, dag_run, number), "FAILED")
+    dag_run.until("failed")
+    for run in workspace.runs_of(dag_run.run_id):
+        assert f"Run {run.run_id} ended failed (TERMINATED/FAILED)" in dag_run.logs()
+    assert starts(dag_run) == 2
+
+
+@launches_in_triggerer
+def test_a_launch_that_is_cleared_in_the_triggerer(
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+) -> None:
+    """Its run is canceled, and the next one is launched although both are in one triggerer."""
+    dag_run = cluster.trigger("triggered")
+    first = followed(workspace, dag_run)
+    dag_run.clear()
+    second = followed(workspace, dag_run, 2)
+    eventually(lambda: first.result == "CANCELED", "the first run is canceled")
+    workspace.end(second)
+    dag_run.until("success")
+    assert dag_run.xcom("return_value") == f"output of {second.run_id}"
+    assert len(workspace.runs_of(dag_run.run_id)) == 2
+    assert starts(dag_run) == 0
+
+
+@launches_in_triggerer
+def test_a_launch_that_takes_too_long(
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+) -> None:
+    """After execution_timeout the run is canceled, and a worker fails the task."""
+    dag_run = cluster.trigger("triggered_timed_out")
+    run = followed(workspace, dag_run)
+    dag_run.until("failed")
+    eventually(lambda: run.result == "CANCELED", "the run is canceled")
+    assert f"Run {run.run_id} took longer than the task's execution_timeout" in dag_run.logs()
+    assert len(workspace.runs_of(dag_run.run_id)) == 1
+    assert starts(dag_run) == 1

@@ -30,8 +30,6 @@ LAYERS = (
     ("operators",),
     ("decorators",),
     ("sensors",),
-    ("preload",),
-    ("plugin",),
     ("testing",),
     ("migrate",),
     ("",),
@@ -287,11 +285,8 @@ def test_the_package_itself_loads_nothing_else() -> None:
     assert {name for name in loaded if name.partition(".")[0] == NAME} == {
         NAME,
         f"{NAME}._version",
-        f"{NAME}.airflow_compat",
-        f"{NAME}.airflow_compat.executor_parent",
         f"{NAME}.hooks",
         f"{NAME}.hooks.form",
-        f"{NAME}.preload",
     }
     assert {name.partition(".")[0] for name in loaded} <= {NAME, *sys.stdlib_module_names}
 

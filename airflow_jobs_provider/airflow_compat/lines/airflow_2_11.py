@@ -37,13 +37,6 @@ class Airflow211(AirflowLine):
     fails_tasks_resumed_early = False
     completion_fault = None
 
-    def is_parsed_for_execution(self) -> bool:
-        """Return whether Airflow has named the task to execute."""
-        from importlib import import_module
-
-        context = import_module("airflow.utils.dag_parsing_context").get_parsing_context()
-        return context.task_id is not None
-
     def task_state(self, attempt: TaskAttempt) -> str | None:
         """Return the state in the task instance's row."""
         row = _row(attempt)
@@ -216,6 +209,13 @@ class Airflow211(AirflowLine):
             run_id=task_instance.run_id,
             map_index=task_instance.map_index,
         )
+
+    def read_own_xcom(self, task_instance: Any, key: str) -> Any:  # noqa: ARG002
+        """Return None: only tasks that start in the triggerer record anything."""
+        return None
+
+    def delete_xcoms(self, task_instance: Any, keys: Sequence[str]) -> None:
+        """Do nothing: only tasks that start in the triggerer record anything."""
 
 
 LINE = Airflow211()

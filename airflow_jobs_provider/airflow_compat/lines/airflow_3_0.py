@@ -60,15 +60,6 @@ class Airflow30(AirflowLine):
 
     # -- tasks -------------------------------------------------------------------------------------
 
-    def is_parsed_for_execution(self) -> bool:
-        """Return whether Airflow has named the task to execute, to this very process.
-
-        The name is in the environment, which a process that the task starts inherits.
-        """
-        from airflow.sdk import get_parsing_context
-
-        return get_parsing_context().task_id is not None and self.runs_under_supervisor()
-
     def task_state(self, attempt: TaskAttempt) -> str | None:
         """Return the state that Airflow's API knows; it does not tell of which attempt."""
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance
@@ -334,8 +325,20 @@ class Airflow30(AirflowLine):
         if multiple_outputs:
             before = XCom.get_one(key=RETURN_VALUE_KEY, **place)
             keys += sorted(set(before) - RESERVED_KEYS) if isinstance(before, Mapping) else []
+        self.delete_xcoms(task_instance, keys)
+
+    def read_own_xcom(self, task_instance: Any, key: str) -> Any:
+        """Read it through the API."""
+        from airflow.sdk.execution_time.xcom import XCom
+
+        return XCom.get_one(key=key, **_place(task_instance))
+
+    def delete_xcoms(self, task_instance: Any, keys: Sequence[str]) -> None:
+        """Delete them through the API."""
+        from airflow.sdk.execution_time.xcom import XCom
+
         for key in keys:
-            XCom.delete(key=key, **place)
+            XCom.delete(key=key, **_place(task_instance))
 
 
 LINE = Airflow30()

@@ -125,9 +125,6 @@ class AirflowLine(Protocol):
 
     # -- tasks -------------------------------------------------------------------------------------
 
-    def is_parsed_for_execution(self) -> bool:
-        """Return whether this process parses the DAG file to execute one of its tasks."""
-
     def task_state(self, attempt: TaskAttempt) -> str | None:
         """Return a task's state; None while it is to be scheduled, ``DELETED`` if it is gone."""
 
@@ -215,3 +212,9 @@ class AirflowLine(Protocol):
 
     def delete_output(self, task_instance: Any, *, multiple_outputs: bool) -> None:
         """Delete the output that a task pushed before it was cleared."""
+
+    def read_own_xcom(self, task_instance: Any, key: str) -> Any:
+        """Return an XCom of a trigger's task (Airflow 3); None without."""
+
+    def delete_xcoms(self, task_instance: Any, keys: Sequence[str]) -> None:
+        """Delete XComs of a trigger's task (Airflow 3)."""

@@ -81,6 +81,36 @@ ending_with_callback = launching(
     ).touch(),
 )
 
+# From 3.3 on the triggerer launches runs; before that the operator refuses to.
+if hasattr(BaseTrigger, "render_template_fields"):
+    TRIGGERER: dict[str, Any] = {"start_from_trigger": True, "end_from_trigger": True}
+    launching("triggered", **TRIGGERER)
+    launching("triggered_retried", **TRIGGERER, retries=1)
+    launching("triggered_in_a_pool", **TRIGGERER, pool="other", pool_slots=1)
+    launching("triggered_timed_out", **TRIGGERER, execution_timeout=timedelta(seconds=8))
+    with DAG("triggered_rendered", schedule=None, catchup=False, params={"day": 3}):
+
+        @task
+        def configure() -> dict[str, Any]:
+            """Return a notebook and its parameters."""
+            parameters = {"number": 1, "day": "of a task"}
+            return {"notebook_path": "/Shared/long", "base_parameters": parameters}
+
+        rendered_there = DatabricksSubmitRunOperator(
+            task_id="wait",
+            tasks=[
+                {"task_key": "a", "notebook_task": configure(), CLUSTER: "c"},
+                {
+                    "task_key": "b",
+                    CLUSTER: "{{ 'c' if params.day == 3 else 'd' }}",
+                    "notebook_task": {"notebook_path": "/Shared/{{ ti.task_id }}"},
+                },
+            ],
+            polling_period_seconds=1,
+            **{**COMMON, **TRIGGERER},
+        )
+        rendered_there >> see()
+
 
 def sensing(dag_id: str, run: str = "GOOD", **arguments: Any) -> DAG:
     """Make a DAG of one task that waits for a run that the tests have launched."""

@@ -1,0 +1,145 @@
+"""Which attempt of its task is a trigger that launches the run? Recorded as an XCom of the task.
+
+A worker knows ``max_tries``, which tells the attempts since the latest clear from those before it.
+Airflow tells a trigger neither that nor how often the task was cleared. So the first attempt since
+a clear records its number, and later ones read it. From it a trigger makes the same idempotency
+tokens as a worker.
+
+Airflow gives a task another ``context_carrier`` when it is cleared, and keeps it at a retry. Only a
+clear that leaves the DAG run's state alone (``reset_dag_runs`` is false) keeps it as well. So an
+attempt continues the one before it if the carrier is the same and that attempt was handed to a
+worker, since each attempt fails there. Otherwise what the attempt before has launched is an orphan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+from airflow_jobs_provider.api.ids import parse_id
+from airflow_jobs_provider.xcom import (
+    JOB_ID_KEY,
+    LAUNCH_RECORD_KEY,
+    RUN_ID_KEY,
+    RUN_PAGE_URL_KEY,
+)
+
+__all__ = [
+    "LaunchAttempt",
+    "LaunchRecord",
+    "begin_attempt",
+    "read_record",
+    "record_attempt",
+    "record_handover",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRecord:
+    """The XCom ``launch_record``.
+
+    :ivar carrier: what Airflow changes when the task is cleared.
+    :ivar first_try: ``try_number`` of the first attempt since then.
+    :ivar try_number: ``try_number`` of the latest attempt.
+    :ivar handed_over: whether that attempt was handed to a worker.
+    """
+
+    carrier: str
+    first_try: int
+    try_number: int
+    handed_over: bool = False
+
+    @classmethod
+    def from_xcom(cls, value: Any) -> Self | None:
+        """Return the record of an XCom's value; None where it is none."""
+        try:
+            return cls(**value)
+        except TypeError:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchAttempt:
+    """The attempt that a trigger begins, or continues after another triggerer.
+
+    :ivar attempt: the attempt, with its tokens.
+    :ivar record: its record, which is to be stored by :func:`record_attempt` before the launch.
+    :ivar is_new: whether the record is not stored yet.
+    :ivar orphan_run_id: the run that an attempt before a clear has launched last; None for none.
+    """
+
+    attempt: TaskAttempt
+    record: LaunchRecord
+    is_new: bool
+    orphan_run_id: int | None = None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether a later attempt has begun: this triggerer has missed that its attempt is over."""
+        return self.record.try_number > self.attempt.try_number
+
+
+def read_record(task_instance: Any) -> LaunchRecord | None:
+    """Return the record of a task's latest attempt; None without one. It blocks.
+
+    :param task_instance: the task's.
+    """
+    return LaunchRecord.from_xcom(airflow_line().read_own_xcom(task_instance, LAUNCH_RECORD_KEY))
+
+
+def begin_attempt(task_instance: Any) -> LaunchAttempt:
+    """Return the attempt of a task whose trigger runs. It blocks.
+
+    :param task_instance: the trigger's, with its context.
+    """
+    carrier = _carrier(task_instance)
+    stored = read_record(task_instance)
+    number: int = task_instance.try_number
+    record, orphan = LaunchRecord(carrier, number, number), None
+    if stored is not None and stored.try_number >= number:
+        record = stored
+    elif stored is not None and stored.carrier == carrier and stored.handed_over:
+        record = replace(record, first_try=stored.first_try)
+    elif number > 1:
+        orphan = parse_id(airflow_line().read_own_xcom(task_instance, RUN_ID_KEY))
+    attempt = TaskAttempt.from_context(
+        task_instance.get_template_context(), first_try=record.first_try
+    )
+    return LaunchAttempt(attempt, record, record is not stored, orphan)
+
+
+def record_attempt(
+    task_instance: Any, begun: LaunchAttempt, *, multiple_outputs: bool = False
+) -> None:
+    """Store the record of an attempt, and delete what earlier ones have pushed. It blocks.
+
+    :param task_instance: the trigger's.
+    :param begun: the attempt.
+    :param multiple_outputs: whether the task pushes the output of each task of the run under its
+        key; default False.
+    """
+    line = airflow_line()
+    if begun.attempt.try_number > 1:
+        line.delete_output(task_instance, multiple_outputs=multiple_outputs)
+    if begun.orphan_run_id is not None:
+        line.delete_xcoms(task_instance, (RUN_ID_KEY, JOB_ID_KEY, RUN_PAGE_URL_KEY))
+    line.store_xcoms(task_instance, {LAUNCH_RECORD_KEY: asdict(begun.record)})
+
+
+def record_handover(task_instance: Any) -> None:
+    """Store that a worker goes on with the latest attempt of a task. It blocks.
+
+    :param task_instance: the task's, in the triggerer or on the worker.
+    """
+    record = read_record(task_instance)
+    if record is not None and record.try_number == task_instance.try_number:
+        handed_over: Mapping[str, Any] = asdict(replace(record, handed_over=True))
+        airflow_line().store_xcoms(task_instance, {LAUNCH_RECORD_KEY: handed_over})
+
+
+def _carrier(task_instance: Any) -> str:
+    carrier = getattr(task_instance, "context_carrier", None)
+    return str(carrier.get("traceparent", "")) if isinstance(carrier, Mapping) else ""

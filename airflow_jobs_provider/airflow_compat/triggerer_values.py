@@ -1,0 +1,193 @@
+"""Which templates and outputs of other tasks can the triggerer read? For tasks that start there.
+
+Airflow renders the templates in the triggerer's event loop, with a context that lacks a part of a
+worker's. Of the names in a template only those are taken that have the same value in both, and that
+need no look-up: a look-up would block the event loop. ``xcom_pull`` never gets an answer there. An
+XComArg is replaced by a reference, which the trigger itself reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from airflow.providers.common.compat.sdk import BaseOperator
+
+__all__ = [
+    "UnreadableValueError",
+    "rendering_reasons",
+    "storable",
+    "with_xcoms",
+    "xcom_references",
+]
+
+# The key of a reference to another task's XCom: {_XCOM: [task_id, key]}.
+_XCOM = "airflow_jobs_provider.xcom"
+_MARKERS = ("{{", "{%", "{#")
+_TEMPLATE_FILES = ".json-tpl"
+_NAMES = frozenset(
+    {
+        "data_interval_end",
+        "data_interval_start",
+        "ds",
+        "ds_nodash",
+        "logical_date",
+        "macros",
+        "params",
+        "partition_date",
+        "partition_key",
+        "run_id",
+        "task_instance_key_str",
+        "ts",
+        "ts_nodash",
+        "ts_nodash_with_tz",
+        # Jinja's own
+        "dict",
+        "namespace",
+        "range",
+    }
+)
+_OF_TASK_INSTANCE = frozenset({"dag_id", "map_index", "run_id", "task_id", "try_number"})
+_ATTRIBUTES = {
+    "dag": frozenset({"dag_id"}),
+    "dag_run": frozenset(
+        {
+            "conf",
+            "dag_id",
+            "data_interval_end",
+            "data_interval_start",
+            "logical_date",
+            "partition_key",
+            "run_after",
+            "run_id",
+            "run_type",
+            "start_date",
+        }
+    ),
+    "task": frozenset({"task_id"}),
+    "task_instance": _OF_TASK_INSTANCE,
+    "ti": _OF_TASK_INSTANCE,
+}
+
+
+class UnreadableValueError(ValueError):
+    """The triggerer cannot read a value; the message says why."""
+
+
+def storable(value: Any) -> Any:
+    """Return a value of a template field as Airflow stores it for the triggerer.
+
+    :param value: the value.
+    :raises UnreadableValueError: a worker has to read it.
+    """
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, str):
+        _check_text(value)
+        return value
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, Mapping):
+        if not all(isinstance(key, str) for key in value):
+            raise UnreadableValueError("a key that is no text")
+        return {key: storable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [storable(item) for item in value]
+    if hasattr(value, "resolve"):
+        return _reference(value)
+    raise UnreadableValueError(f"a value of the type {type(value).__name__}")
+
+
+def xcom_references(value: Any) -> Iterator[tuple[str, str]]:
+    """Yield task id and key of each XCom that a stored value refers to."""
+    if isinstance(value, Mapping):
+        if _XCOM in value:
+            task_id, key = value[_XCOM]
+            yield task_id, key
+        else:
+            for item in value.values():
+                yield from xcom_references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from xcom_references(item)
+
+
+def with_xcoms(value: Any, xcoms: Mapping[tuple[str, str], Any]) -> Any:
+    """Return a stored value with XComs in place of the references to them.
+
+    :param value: the value.
+    :param xcoms: the XComs by task id and key.
+    """
+    if isinstance(value, Mapping):
+        if _XCOM in value:
+            task_id, key = value[_XCOM]
+            return xcoms[task_id, key]
+        return {name: with_xcoms(item, xcoms) for name, item in value.items()}
+    if isinstance(value, list):
+        return [with_xcoms(item, xcoms) for item in value]
+    return value
+
+
+def rendering_reasons(task: BaseOperator) -> Iterator[str]:
+    """Yield what a task's DAG has for templates that the triggerer does not have."""
+    if not task.has_dag():
+        return
+    dag = task.dag
+    for name in (
+        "render_template_as_native_obj",
+        "user_defined_macros",
+        "user_defined_filters",
+        "jinja_environment_kwargs",
+    ):
+        if getattr(dag, name, None):
+            yield f"the DAG's {name}"
+    undefined = getattr(dag, "template_undefined", None)
+    if undefined is not None and undefined.__name__ != "StrictUndefined":
+        yield "the DAG's template_undefined"
+
+
+def _reference(value: Any) -> dict[str, list[str]]:
+    """Return a reference to what an XComArg reads."""
+    task = getattr(value, "operator", None)
+    key = getattr(value, "key", None)
+    if (
+        task is None
+        or not isinstance(key, str)
+        or hasattr(task, "partial_kwargs")  # a mapped task has several outputs
+        or task.get_closest_mapped_task_group() is not None
+    ):
+        raise UnreadableValueError(f"{value!r}")
+    return {_XCOM: [task.task_id, key]}
+
+
+def _check_text(text: str) -> None:
+    if text.endswith(_TEMPLATE_FILES):
+        raise UnreadableValueError("a template file")
+    if not any(marker in text for marker in _MARKERS):
+        return
+    from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+
+    try:
+        tree = Environment(autoescape=False).parse(text)  # noqa: S701 - it renders nothing
+    except TemplateSyntaxError as error:
+        raise UnreadableValueError(f"a template that Jinja cannot parse ({error})") from None
+    if next(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None):
+        raise UnreadableValueError("a template that includes another one")
+    unknown = meta.find_undeclared_variables(tree) - _NAMES
+    for name in sorted(unknown):
+        if name not in _ATTRIBUTES:
+            raise UnreadableValueError(f"{name} in a template")
+    read = [
+        node
+        for node in tree.find_all(nodes.Getattr)
+        if isinstance(node.node, nodes.Name) and node.node.name in unknown
+    ]
+    for node in read:
+        assert isinstance(node.node, nodes.Name)
+        if node.attr not in _ATTRIBUTES[node.node.name]:
+            raise UnreadableValueError(f"{node.node.name}.{node.attr} in a template")
+    whole = [node for node in tree.find_all(nodes.Name) if node.name in unknown]
+    if len(whole) > len(read):
+        raise UnreadableValueError(f"{whole[0].name} as a whole in a template")

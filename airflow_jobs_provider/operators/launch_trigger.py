@@ -1,0 +1,364 @@
+"""DatabricksLaunchTrigger: launch a run in the triggerer and wait for it, without a worker.
+
+An operator with ``start_from_trigger`` starts with this trigger. The trigger makes the operator
+again from its rendered arguments, so that the request and its tokens are those of a worker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import fields
+from datetime import UTC, timedelta
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    AirflowFailException,
+)
+from asgiref.sync import sync_to_async
+
+from airflow_jobs_provider.airflow_compat.completion_event import push_xcoms
+from airflow_jobs_provider.airflow_compat.deferred_tasks import is_no_longer_deferred
+from airflow_jobs_provider.airflow_compat.launch_record import (
+    LaunchAttempt,
+    begin_attempt,
+    read_record,
+    record_attempt,
+    record_handover,
+)
+from airflow_jobs_provider.airflow_compat.task_state import read_xcom_of
+from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_timeout
+from airflow_jobs_provider.airflow_compat.triggerer_values import with_xcoms, xcom_references
+from airflow_jobs_provider.api.endpoints import cancel_run, get_run
+from airflow_jobs_provider.api.errors import JobsAPIError
+from airflow_jobs_provider.api.retry import RetryPolicy
+from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
+from airflow_jobs_provider.api.workflows.base import run_workflow_async
+from airflow_jobs_provider.api.workflows.launch import LaunchResult, launch_once
+from airflow_jobs_provider.api.workflows.launched_run import LaunchedRun
+from airflow_jobs_provider.operators.payload_validation import check_before_sending
+from airflow_jobs_provider.triggers.arguments import TriggerArguments
+from airflow_jobs_provider.triggers.background import start_in_background
+from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
+from airflow_jobs_provider.triggers.events import error_payload, run_payload
+from airflow_jobs_provider.triggers.polling.registry import get_poller
+from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_jobs_provider.api.calls import Call
+    from airflow_jobs_provider.operators.launch import LaunchRunOperator
+
+__all__ = ["DatabricksLaunchTrigger"]
+
+_CANCEL_SECONDS = 19.0
+_ORPHAN_RETRIES = RetryPolicy(max_attempts=3)
+
+
+class NeedsWorkerError(Exception):
+    """The triggerer cannot launch the run; a worker can. The message says why."""
+
+
+class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
+    """Launch a run, wait for its end and fire one event.
+
+    Airflow starts a task with this trigger and renders the request among its arguments. The event
+    is that of :class:`~airflow_jobs_provider.triggers.jobs.DatabricksJobRunTrigger`. If the
+    triggerer cannot launch the run, it is ``{"start_on_worker": "..."}`` with the reason.
+
+    A triggerer that takes the trigger over makes the same idempotency tokens, and so gets the run
+    that was launched. The run is canceled when a user clears or marks the task, and after
+    ``execution_timeout``, also while its launch is not answered yet.
+
+    :param operator: import path of the operator's class.
+    :param operator_arguments: arguments of the operator that are no template fields.
+    :param kwargs: the arguments of
+        :class:`~airflow_jobs_provider.triggers.arguments.TriggerArguments`, and the operator's
+        template fields as far as they are given.
+    """
+
+    run_id = None
+
+    def __init__(
+        self, *, operator: str, operator_arguments: dict[str, Any] | None = None, **kwargs: Any
+    ) -> None:
+        # Whatever an exception of another type than TypeError would be, it stops the triggerer.
+        names = {field.name for field in fields(TriggerArguments)}
+        super().__init__(**{name: kwargs[name] for name in kwargs.keys() & names})
+        self.operator = operator
+        self.operator_arguments = operator_arguments or {}
+        self._request_names = sorted(kwargs.keys() - names)
+        for name in self._request_names:
+            setattr(self, name, kwargs[name])
+        self._rendering_error: Exception | None = None
+        self._launched = LaunchedRun()
+
+    def as_kwargs(self) -> dict[str, Any]:
+        """Return the arguments by name, as Airflow stores them."""
+        return {
+            **super().as_kwargs(),
+            "operator": self.operator,
+            "operator_arguments": self.operator_arguments,
+            **self._request(),
+        }
+
+    def get_template_env(self, dag: Any = None) -> Any:
+        """Return Airflow's environment; an undefined name is an error, as on a worker."""
+        from jinja2 import StrictUndefined
+
+        environment = super().get_template_env(dag)
+        environment.undefined = StrictUndefined
+        return environment
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Render the request; keep an error for :meth:`run`, so that a worker tells it."""
+        try:
+            super().render_template_fields(context, jinja_env)
+        except Exception as error:  # noqa: BLE001 - whatever a template does
+            self._rendering_error = error
+
+    # -- the wait ------------------------------------------------------------------------------
+
+    async def _wait(self) -> dict[str, Any]:
+        self.deadline = self._task_deadline()
+        try:
+            begun = await self._begin()
+            if begun.is_outdated:
+                # Airflow cancels the trigger when it finds that another one has ended the task.
+                await asyncio.Event().wait()
+            return await self._launch_and_wait(begun)
+        except NeedsWorkerError as error:
+            self.log.info("A worker will start the task: %s", error)
+            return {"start_on_worker": str(error)}
+
+    async def _launch_and_wait(self, begun: LaunchAttempt) -> dict[str, Any]:
+        seconds = None if self.deadline is None else max(0.0, self.deadline - time.time())
+        limit = asyncio.timeout(seconds)
+        try:
+            async with limit:
+                operator, call = await self._make_call(begun)
+                launched = await self._launch(operator, call, begun, 0)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return await self._stop_launching()
+        except (JobsAPIError, AirflowException, ValueError) as error:
+            payload = error_payload(self._run_id, error)
+            if isinstance(error, AirflowFailException):
+                payload["is_final"] = True
+            return {**payload, "is_launch": True}
+        while True:
+            payload = await self._follow(launched)
+            if "run" not in payload or not operator.is_canceled_earlier_run(
+                payload["run"], launched.attempt_index, begun.attempt
+            ):
+                return payload
+            launched = await self._launch(operator, call, begun, launched.attempt_index + 1)
+
+    async def _follow(self, launched: LaunchResult) -> dict[str, Any]:
+        state = RunState.from_run(launched.run)
+        if state.is_terminal:
+            return run_payload(launched.run)
+        self.queued_since, self.launched_at = launched.queued_since, launched.launched_at
+        self.life_cycle_state = state.life_cycle_state or None
+        return await self._wait_for_run(launched.run_id)
+
+    def _task_deadline(self) -> float | None:
+        """Return when Airflow fails the task after ``execution_timeout``."""
+        end = trigger_timeout(self)
+        if end is None:
+            return None
+        return (end if end.tzinfo else end.replace(tzinfo=UTC)).timestamp()
+
+    # -- the launch ----------------------------------------------------------------------------
+
+    async def _begin(self) -> LaunchAttempt:
+        """Find out which attempt this is, and record it."""
+        task_instance: Any = self.task_instance
+        if self._rendering_error is not None:
+            error = self._rendering_error
+            raise NeedsWorkerError(f"the triggerer cannot render its templates: {error}")
+        if task_instance is None or self.trigger_id is None:
+            raise NeedsWorkerError("the trigger is in no triggerer")
+        try:
+            begun = await sync_to_async(begin_attempt)(task_instance)
+            if begun.is_new and not begun.is_outdated:
+                if begun.orphan_run_id is not None and self.cancel_on_kill:
+                    await self._cancel_orphan(begun.orphan_run_id)
+                await sync_to_async(record_attempt)(
+                    task_instance, begun, multiple_outputs=self.multiple_outputs
+                )
+        except Exception as error:  # whatever Airflow's API says
+            raise NeedsWorkerError(f"its XComs cannot be read or stored: {error}") from error
+        return begun
+
+    async def _cancel_orphan(self, run_id: int) -> None:
+        """Cancel the run of an attempt before a clear; mostly it has ended."""
+        try:
+            poller = get_poller(self._hook)
+            run = await poller.send(get_run(run_id), retries=_ORPHAN_RETRIES)
+            if not RunState.from_run(run).is_terminal:
+                await poller.send(cancel_run(run_id), retries=_ORPHAN_RETRIES)
+                self.log.info("Run %s was canceled: its attempt was cleared.", run_id)
+        except JobsAPIError as error:
+            self.log.warning("Run %s of an earlier attempt may still run: %s", run_id, error)
+
+    async def _make_call(self, begun: LaunchAttempt) -> tuple[LaunchRunOperator, Call[int]]:
+        """Return the operator and its launch, validated."""
+        request = self._request()
+        xcoms = {}
+        for task_id, key in sorted(set(xcom_references(request))):
+            value = await sync_to_async(read_xcom_of)(begun.attempt, task_id, key)
+            if value is None:
+                raise NeedsWorkerError(f"the task {task_id!r} has pushed no XCom {key!r}")
+            xcoms[task_id, key] = value
+        client = await get_poller(self._hook).client()
+
+        def make() -> tuple[LaunchRunOperator, Call[int]]:
+            operator = self._make_operator(with_xcoms(request, xcoms))
+            try:
+                call = operator.launch_call(self._context())
+            finally:
+                if "hook" in vars(operator):  # it has looked up a name
+                    operator.hook.close()
+            check_before_sending(
+                call.path, call.parameters, validate=operator.validate, client=client
+            )
+            return operator, call
+
+        # In a thread: it validates the request, and may look up a job or pipeline by its name.
+        return await asyncio.to_thread(make)
+
+    def _make_operator(self, request: Mapping[str, Any]) -> LaunchRunOperator:
+        arguments = dict(self.operator_arguments)
+        if (seconds := arguments.pop("execution_timeout_seconds", None)) is not None:
+            arguments["execution_timeout"] = timedelta(seconds=seconds)
+        context = self._context()
+        ti = context["ti"]
+        module, _, name = self.operator.rpartition(".")
+        operator: LaunchRunOperator = getattr(import_module(module), name)(
+            task_id=ti.task_id,
+            # Of the DAG the operator needs the name only.
+            dag=DAG(ti.dag_id, schedule=None),
+            databricks_conn_id=self.databricks_conn_id,
+            start_from_trigger=False,
+            **arguments,
+            **request,
+        )
+        operator.params = context["task"].params
+        return operator
+
+    async def _launch(
+        self,
+        operator: LaunchRunOperator,
+        call: Call[int],
+        begun: LaunchAttempt,
+        first_attempt_index: int,
+    ) -> LaunchResult:
+        """Launch the run once, or find the one of an earlier attempt."""
+        tokens = operator.tokens_in_triggerer(begun.attempt)
+        steps = launch_once(
+            call,
+            tokens,
+            first_attempt_index=min(first_attempt_index, len(tokens) - 1),
+            polling_period_seconds=self.polling_period_seconds,
+            fail_on_partial_success=self.fail_on_partial_success,
+        )
+        launched = await run_workflow_async(
+            steps, send=self._send, wait=asyncio.sleep, on_event=self._launched.record
+        )
+        self._run_id = self._active_run_id = launched.run_id
+        page_url = launched.run.get("run_page_url")
+        await self._push({JOB_ID_KEY: launched.run.get("job_id"), RUN_PAGE_URL_KEY: page_url})
+        version = (await get_poller(self._hook).client()).version_of(call)
+        self.log.info(
+            "%s run %s%s, see %s",
+            "Launched" if launched.is_own else "Following",
+            launched.run_id,
+            "" if version == OLDEST_API_VERSION else f" through version {version} of the API",
+            page_url or "the workspace",
+        )
+        return launched
+
+    async def _send(self, call: Call[Any]) -> Any:
+        """Send a call of the launch, in its turn among the launches of the triggerer."""
+        poller = get_poller(self._hook)
+        if call.verb == "GET":
+            return await poller.send(call)
+        run_id = await poller.send(
+            call,
+            without_deadline=False,
+            dag_id=self._context()["ti"].dag_id,
+            on_attempt=self._launched.on_attempt,
+        )
+        self._launched.answered(run_id, time.time())
+        self._run_id = self._active_run_id = run_id
+        await self._push({RUN_ID_KEY: run_id})
+        return run_id
+
+    async def _push(self, xcoms: Mapping[str, Any]) -> None:
+        values = {key: value for key, value in xcoms.items() if value is not None}
+        try:
+            await push_xcoms(self, values)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
+            self.log.warning("XComs are not stored (%s): %s", ", ".join(values), error)
+
+    async def _stop_launching(self) -> dict[str, Any]:
+        """Cancel the run after ``execution_timeout``, also where its id is not known."""
+        if self.cancel_on_kill and self._launched.may_be_active:
+            cancel = start_in_background(self._find_and_cancel("execution_timeout is over"))
+            await asyncio.wait({cancel}, timeout=_CANCEL_SECONDS)
+        run_id = self._run_id
+        if run_id is not None:
+            return run_payload({"run_id": run_id}, timed_out="execution_timeout")
+        return {"run_id": None, "error": "execution_timeout is over", "is_launch": True}
+
+    # -- cancelling the run --------------------------------------------------------------------
+
+    def _may_have_run(self) -> bool:
+        return self._run_id is not None or self._launched.may_be_active
+
+    async def _has_stopped_waiting(self) -> bool:
+        if await is_no_longer_deferred(self, None):
+            return True
+        # Deferred again after a clear? A later attempt has another number.
+        task_instance: Any = self.task_instance
+        record = await sync_to_async(read_record)(task_instance)
+        return record is not None and record.try_number > task_instance.try_number
+
+    async def _find_and_cancel(self, reason: str) -> None:
+        """Cancel the run, after its launch was sent again for its id if that is not known."""
+        if self._run_id is None:
+            call = self._launched.call
+            assert call is not None
+            try:
+                self._run_id = self._active_run_id = await get_poller(self._hook).send(
+                    call, without_deadline=False
+                )
+            except JobsAPIError as error:
+                self.log.error("The run of this task may still run, its id is unknown: %s", error)
+                return
+            self.launched_at = time.time()
+        await self._cancel(reason)
+
+    # -- the end of the task -------------------------------------------------------------------
+
+    async def _before_resume(self) -> None:
+        """Record that a worker goes on with the attempt."""
+        try:
+            await sync_to_async(record_handover)(self.task_instance)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
+            self.log.warning("The next try will not find this one's run: %s", error)
+
+    def _request(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self._request_names}
+
+    def _context(self) -> Any:
+        task_instance: Any = self.task_instance
+        return task_instance.get_template_context()

@@ -1,0 +1,198 @@
+"""The part of a launching operator that starts its task in the triggerer (Airflow 3.3)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_jobs_provider.airflow_compat.completion_reasons import worker_launch_reasons
+from airflow_jobs_provider.airflow_compat.orphaned_runs import recorded_run_id
+from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
+    StartFromTrigger,
+    StartTriggerArguments,
+    check_renders_in_triggerer,
+    renders_in_triggerer,
+)
+from airflow_jobs_provider.airflow_compat.trigger_timeout import is_timed_out
+from airflow_jobs_provider.airflow_compat.triggerer_values import (
+    UnreadableValueError,
+    rendering_reasons,
+    storable,
+)
+from airflow_jobs_provider.operators.argument_checks import check_flags, check_json_serializable
+from airflow_jobs_provider.operators.cancel_on_kill import CancelOnKillOperator
+from airflow_jobs_provider.operators.execution_state import ExecutionState
+from airflow_jobs_provider.operators.payload import PayloadOperator
+from airflow_jobs_provider.operators.templates import has_unrendered
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.triggers.base import StartTriggerArgs
+
+__all__ = ["StartFromTriggerOperator"]
+
+_TRIGGER = "airflow_jobs_provider.operators.launch_trigger.DatabricksLaunchTrigger"
+
+
+class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
+    """Base class of the operators that launch a run, as far as a start in the triggerer goes.
+
+    :param start_from_trigger: launch the run in the triggerer; see
+        :class:`~.arguments.RunArguments`.
+    """
+
+    # True in each class whose request the triggerer can make. A subclass has to say so again.
+    _starts_in_triggerer: ClassVar[bool] = False
+    polling_period_seconds: float
+    queued_timeout_seconds: float | None
+    reattach: bool
+    # Whether the service may retry the run by itself, as a job's max_retries asks.
+    _service_may_retry: ClassVar[bool] = False
+    # Whether a start in the triggerer is asked for. False while the constructor runs: Airflow reads
+    # start_from_trigger in the middle of it.
+    _start_requested: bool = False
+    # Airflow asks the class for these of a mapped task, which starts on a worker.
+    start_trigger_args: Any = StartTriggerArguments()
+    start_from_trigger: Any = StartFromTrigger()
+
+    def __init__(self, *, start_from_trigger: bool | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._start_is_optional = start_from_trigger is None
+        if start_from_trigger is None:
+            option = conf.get("databricks_jobs", "start_from_trigger", fallback="")
+            start_from_trigger = option == "auto" and renders_in_triggerer()
+        check_flags(start_from_trigger=start_from_trigger)
+        self._given_start = start_from_trigger
+        if start_from_trigger and not self._start_is_optional:
+            check_renders_in_triggerer()
+            self.deferrable = True
+
+    def _check_when_parsed(self) -> None:
+        super()._check_when_parsed()
+        self._check_start()
+
+    def _check_start(self) -> None:
+        """Settle at the end of the constructor what a start in the triggerer implies."""
+        self._start_requested = self._given_start
+        if not self._start_requested:
+            return
+        if self._start_is_optional and not self.worker_start_reasons():
+            self.deferrable = self.end_from_trigger = True
+        if self.deferrable:
+            check_json_serializable(self.databricks_retry_args)
+
+    def starts_in_triggerer(self) -> bool:
+        """Return whether Airflow starts the task in the triggerer, once the DAG is complete."""
+        return self._start_requested and not self.worker_start_reasons()
+
+    def worker_start_reasons(self) -> list[str]:
+        """Return the reasons why a worker has to start the task; empty if the triggerer can."""
+        reasons = [*worker_launch_reasons(self), *self._request_reasons()]
+        if not self.wait_for_termination:
+            reasons.append("wait_for_termination=False")
+        try:
+            stored = self._stored_fields()
+        except UnreadableValueError as reason:
+            return [*reasons, str(reason)]
+        if has_unrendered(stored):
+            reasons += rendering_reasons(self)
+        return reasons
+
+    def _request_reasons(self) -> list[str]:
+        """Return the reasons that are particular to the operator."""
+        if "_starts_in_triggerer" in vars(type(self)):
+            return []
+        # It may do more than the trigger does.
+        is_subclass = getattr(type(self), "_starts_in_triggerer", False)
+        return ["a subclass of the operator" if is_subclass else "the kind of the operator"]
+
+    def make_start_trigger_args(self) -> StartTriggerArgs:
+        """Return the arguments with which Airflow starts the task in the triggerer."""
+        from airflow.triggers.base import StartTriggerArgs
+
+        from airflow_jobs_provider.triggers.arguments import TriggerArguments
+
+        arguments = TriggerArguments(
+            polling_period_seconds=self.polling_period_seconds,
+            cancel_on_kill=self.cancel_on_kill,
+            queued_timeout_seconds=self.queued_timeout_seconds,
+            follow_attempts=self._service_may_retry,
+            **self._hook_arguments(),
+            **self._completion_arguments(),
+        )
+        cls = type(self)
+        return StartTriggerArgs(
+            trigger_cls=_TRIGGER,
+            trigger_kwargs={
+                **arguments.as_kwargs(),
+                **self._stored_fields(),
+                "operator": f"{cls.__module__}.{cls.__qualname__}",
+                "operator_arguments": self._operator_arguments(),
+            },
+            next_method="execute_complete",
+        )
+
+    def _stored_fields(self) -> dict[str, Any]:
+        """Return the template fields that are given, as Airflow stores them for the triggerer.
+
+        :raises UnreadableValueError: the triggerer cannot read one.
+        """
+        fields: dict[str, Any] = {}
+        for name in self.template_fields:
+            if (value := getattr(self, name)) is None:
+                continue
+            try:
+                fields[name] = storable(value)
+            except UnreadableValueError as reason:
+                raise UnreadableValueError(f"{reason} in {name}") from None
+        return fields
+
+    def _operator_arguments(self) -> dict[str, Any]:
+        """Return the arguments with which the trigger makes the operator, besides its fields."""
+        timeout = self.execution_timeout
+        return {
+            "databricks_retry_limit": self.databricks_retry_limit,
+            "databricks_retry_delay": self.databricks_retry_delay,
+            "databricks_retry_args": self.databricks_retry_args,
+            "validate": self.validate,
+            "forward_dag_params": self.forward_dag_params,
+            "reattach": self.reattach,
+            "execution_timeout_seconds": None if timeout is None else timeout.total_seconds(),
+        }
+
+    # -- on a worker ---------------------------------------------------------------------------
+
+    def _log_start_on_worker(self) -> None:
+        """Log why a worker starts the task in spite of start_from_trigger."""
+        if self._start_requested and (reasons := self.worker_start_reasons()):
+            self.log.info(
+                "A worker starts this task in spite of start_from_trigger, because of: %s",
+                ", ".join(reasons),
+            )
+
+    def resume_execution(
+        self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
+    ) -> Any:
+        """Resume on a worker; see Airflow's ``BaseOperator``.
+
+        Where Airflow has failed the trigger, no trigger has canceled the run or left it to a retry.
+
+        :param next_method: the method with which Airflow resumes the task.
+        :param next_kwargs: its arguments.
+        :param context: the task's context.
+        """
+        if self._start_requested and next_method == "__fail__":
+            from airflow_jobs_provider.airflow_compat.launch_record import record_handover
+            from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
+
+            record_handover(context["ti"])
+            run_id = recorded_run_id(self, context)
+            if run_id is not None and is_timed_out(next_method, next_kwargs):
+                self._state = ExecutionState()
+                self._state.run.answered(run_id)
+                if self.cancel_on_kill:
+                    self._cancel("execution_timeout is over")
+                    self._state.run.ended()
+                raise DatabricksRunTimeoutError(run_id, "execution_timeout")
+        return super().resume_execution(next_method, next_kwargs, context)

@@ -1,0 +1,231 @@
+"""A triggerer of Airflow 3.3 in this process: it starts tasks, dies, and answers its triggers.
+
+Airflow's own: the serialized DAG, the trigger's stored arguments, the context and its templates.
+What Airflow's database has is a dict here: the XComs and the state of the one task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.fakes.fake_service import FakeService, Seen
+
+runner: Any = pytest.importorskip("airflow.jobs.triggerer_job_runner")
+task_runner: Any = pytest.importorskip(
+    "airflow.sdk.execution_time.task_runner", reason="Airflow 2 starts nothing in the triggerer"
+)
+comms: Any = pytest.importorskip("airflow.sdk.execution_time.comms")
+
+START = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
+RUN_ID = "manual__2026"
+
+
+class TriggererDiedError(Exception):
+    """The triggerer is dead; nothing that it asks is answered."""
+
+
+@dataclass
+class Attempt:
+    """A row of Airflow's table of task instances, as the triggerer gets it.
+
+    :ivar number: ``try_number``.
+    :ivar carrier: what a clear changes.
+    """
+
+    number: int = 1
+    carrier: str = "00-first-clear-01"
+    id: Any = field(default_factory=uuid4)
+
+    def next_try(self) -> Attempt:
+        """Return the retry of this attempt."""
+        return Attempt(self.number + 1, self.carrier)
+
+    def cleared(self, carrier: str = "00-second-clear-01") -> Attempt:
+        """Return the attempt after a clear."""
+        return Attempt(self.number + 1, carrier)
+
+
+class Triggerer:
+    """Runs the trigger of one task; it can be killed at any message and any request.
+
+    :param dag: the DAG.
+    :param task_id: the task that starts in the triggerer.
+    :ivar xcoms: the XComs by task id and key.
+    :ivar state: the task's state.
+    :ivar refuses: keys of XComs that cannot be stored.
+    :ivar moments: what has happened since the last start, in order.
+    :ivar die_at: index of the moment at which the triggerer dies; None for never.
+    """
+
+    def __init__(self, dag: Any, service: FakeService, task_id: str = "etl") -> None:
+        from airflow.serialization.serialized_objects import DagSerialization
+
+        self._data = json.loads(json.dumps(DagSerialization.to_dict(dag)))
+        self._dag = DagSerialization.from_dict(self._data)
+        self._task_id = task_id
+        self._service = service
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._work: asyncio.Task[Any] | None = None
+        self.xcoms: dict[tuple[str, str], Any] = {}
+        self.state = "deferred"
+        self.refuses: set[str] = set()
+        self.moments: list[str] = []
+        self.die_at: int | None = None
+        self.is_dead = False
+        service.hook = self._request
+
+    # -- what a test does ----------------------------------------------------------------------
+
+    def start(self, attempt: Attempt, timeout_after: datetime | None = None) -> Any:
+        """Run the trigger until it fires; return its event, None where the triggerer has died."""
+        return self.run(self.first_event, attempt, timeout_after)
+
+    def run(
+        self,
+        work: Callable[[Any], Coroutine[Any, Any, Any]],
+        attempt: Attempt,
+        timeout_after: datetime | None = None,
+    ) -> Any:
+        """Do something with the started task's trigger, in an event loop of its own."""
+        self.moments, self.is_dead = [], False
+
+        async def main() -> Any:
+            self._loop = asyncio.get_running_loop()
+            trigger = self.trigger(attempt, timeout_after)
+            self._work = asyncio.ensure_future(work(trigger))
+            try:
+                return await self._work
+            except asyncio.CancelledError:
+                assert self.is_dead
+                return None
+
+        return asyncio.run(main())
+
+    def trigger(self, attempt: Attempt, timeout_after: datetime | None = None) -> Any:
+        """Make the trigger as Airflow does, and render it."""
+        from airflow.executors.workloads.task import TaskInstanceDTO
+        from airflow.models.trigger import Trigger
+        from airflow.serialization.decoders import smart_decode_trigger_kwargs
+
+        arguments: Any = self._dag.get_task(self._task_id).start_trigger_args
+        stored = Trigger(classpath=arguments.trigger_cls, kwargs=arguments.trigger_kwargs)
+        kwargs = {
+            name: smart_decode_trigger_kwargs(value)
+            for name, value in Trigger._decrypt_kwargs(stored.encrypted_kwargs).items()
+        }
+        module, _, name = arguments.trigger_cls.rpartition(".")
+        trigger = getattr(__import__(module, fromlist=[name]), name)(**kwargs)
+        row = TaskInstanceDTO(
+            id=attempt.id,
+            task_id=self._task_id,
+            dag_id=self._dag.dag_id,
+            run_id=RUN_ID,
+            try_number=attempt.number,
+            map_index=-1,
+            dag_version_id=uuid4(),
+            pool_slots=1,
+            priority_weight=1,
+            context_carrier={"traceparent": attempt.carrier},
+        )
+        dag_run = {
+            "dag_id": self._dag.dag_id,
+            "run_id": RUN_ID,
+            "logical_date": START,
+            "data_interval_start": START,
+            "data_interval_end": START,
+            "run_after": START,
+            "start_date": START,
+            "run_type": "manual",
+            "state": "running",
+            "conf": {},
+            "consumed_asset_events": [],
+            "end_date": None,
+            "partition_key": None,
+        }
+        trigger.task_instance = runner.TriggerRunner.create_runtime_ti(row, self._data, dag_run)
+        trigger.trigger_id, trigger.timeout_after = attempt.number, timeout_after
+        trigger.render_template_fields(context=trigger.task_instance.get_template_context())
+        return trigger
+
+    async def first_event(self, trigger: Any) -> Any:
+        """Run a trigger until it fires."""
+        async for event in trigger.run():
+            return event
+        raise AssertionError("no event")
+
+    def record(self, **changes: Any) -> None:
+        """Change the launch record, as a later attempt in another triggerer does."""
+        self.xcoms[self._task_id, "launch_record"].update(changes)
+
+    def kill(self) -> None:
+        """Kill the triggerer now: nothing of it runs any more."""
+        self.is_dead = True
+        assert self._loop is not None
+        assert self._work is not None
+        self._loop.call_soon_threadsafe(self._work.cancel)
+
+    # -- what its triggers ask -----------------------------------------------------------------
+
+    def send(self, msg: Any) -> Any:
+        """Answer a message of a thread."""
+        name = f"{type(msg).__name__} {getattr(msg, 'key', '')}".strip()
+        self._pass(f"{name} received")
+        answer = self._answer(msg)
+        self._pass(f"{name} handled")
+        return answer
+
+    async def asend(self, msg: Any) -> Any:
+        """Answer a message of the event loop."""
+        await asyncio.sleep(0)
+        return self.send(msg)
+
+    def _answer(self, msg: Any) -> Any:
+        kind = type(msg).__name__
+        if kind == "GetTaskStates":
+            return comms.TaskStatesResult(task_states={RUN_ID: {self._task_id: self.state}})
+        if kind == "GetXCom":
+            value = self.xcoms.get((msg.task_id, msg.key))
+            return comms.XComResult(key=msg.key, value=value)
+        if kind == "SetXCom" and msg.key in self.refuses:
+            raise ConnectionError("no XCom is stored")
+        if kind == "SetXCom":
+            self.xcoms[msg.task_id, msg.key] = msg.value
+        elif kind == "DeleteXCom":
+            self.xcoms.pop((msg.task_id, msg.key), None)
+        return SimpleNamespace(ok=True)
+
+    def _request(self, seen: Seen, moment: str) -> bool:
+        try:
+            self._pass(f"{seen.endpoint} {moment}")
+        except TriggererDiedError:
+            return True
+        return False
+
+    def _pass(self, moment: str) -> None:
+        with self._lock:
+            if not self.is_dead:
+                self.moments.append(moment)
+                if self.die_at == len(self.moments) - 1:
+                    self.kill()
+            if self.is_dead:
+                raise TriggererDiedError(moment)
+
+
+def values_of(triggerer: Triggerer, task_id: str = "etl") -> dict[str, Any]:
+    """Return the XComs that a task has pushed, without its launch record."""
+    return {
+        key: value
+        for (task, key), value in triggerer.xcoms.items()
+        if task == task_id and key != "launch_record"
+    }

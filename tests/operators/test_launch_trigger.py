@@ -1,0 +1,627 @@
+"""Runs that are launched in the triggerer: one run for each try, whatever dies."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.triggers.base import BaseTrigger
+
+if not hasattr(BaseTrigger, "render_template_fields"):
+    pytest.skip("a worker launches every run", allow_module_level=True)
+
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowException,
+    AirflowFailException,
+    BaseOperator,
+    TaskDeferred,
+    XComArg,
+)
+from jinja2 import Undefined
+
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+from airflow_jobs_provider.api.retry import no_waiting
+from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
+from airflow_jobs_provider.operators.jobs import (
+    DatabricksNotebookOperator,
+    DatabricksRunNowOperator,
+    DatabricksSubmitRunOperator,
+    DatabricksTaskOperator,
+    DatabricksWorkflowTaskGroup,
+)
+from airflow_jobs_provider.operators.launch import LaunchRunOperator
+from airflow_jobs_provider.operators.task_base import default_task_key
+from tests.fakes.fake_service import FAULTS, UNTIL_ENDED, FakeService, Plan
+from tests.helpers.triggerer import RUN_ID, START, Attempt, Triggerer, task_runner, values_of
+
+REQUEST: dict[str, Any] = {
+    "existing_cluster_id": "c",
+    "notebook_task": {"notebook_path": "/x", "base_parameters": {"day": "{{ ds }}"}},
+}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[FakeService]:
+    """A service for all tests of this module."""
+    with FakeService() as service:
+        yield service
+
+
+@pytest.fixture
+def service(running: FakeService) -> FakeService:
+    """A service whose runs succeed at the second read."""
+    running.forget()
+    running.plan, running.accepts = Plan(), None
+    return running
+
+
+def operator(
+    kind: type[LaunchRunOperator] = DatabricksSubmitRunOperator, **arguments: Any
+) -> LaunchRunOperator:
+    """Make an operator that starts and ends in the triggerer."""
+    request = REQUEST if kind is DatabricksSubmitRunOperator else {}
+    given: dict[str, Any] = {
+        "task_id": "etl",
+        "start_from_trigger": True,
+        "end_from_trigger": True,
+        "polling_period_seconds": 0.05,
+        "retries": 2,
+        **request,
+        **arguments,
+    }
+    return kind(**given)
+
+
+def start(service: FakeService, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Triggerer:
+    """Make a DAG with one task that starts in the triggerer, and the triggerer."""
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", service.connection)
+    with DAG("sales", schedule=None, catchup=False) as dag:
+        other = BaseOperator(task_id="other")
+        for name, value in arguments.items():
+            if value == "of another task":
+                arguments[name] = XComArg(other, "p")
+        operator(**arguments)
+    triggerer = Triggerer(dag, service)
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", triggerer, raising=False)
+    return triggerer
+
+
+def succeeded(event: Any) -> bool:
+    """Whether an event ends the task as successful."""
+    return type(event).__name__ == "TaskSuccessEvent"
+
+
+def test_a_run_is_launched_and_its_output_is_pushed(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request is a worker's: name, rendered parameters, validated, with the task's token."""
+    triggerer = start(service, monkeypatch)
+    assert succeeded(triggerer.start(Attempt()))
+    (run,) = service.runs.values()
+    assert run.request["run_name"] == "sales.etl manual__2026 try 1"
+    assert run.request["notebook_task"]["base_parameters"] == {"day": "2026-01-02"}
+    assert values_of(triggerer) == {
+        "run_id": run.run_id,
+        "job_id": run.job_id,
+        "run_page_url": f"http://workspace.invalid/#job/{run.job_id}/run/{run.run_id}",
+        "return_value": f"output of {run.run_id}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "sent"),
+    [
+        (
+            DatabricksRunNowOperator,
+            {"job_name": "the job", "notebook_params": {"day": "{{ ds }}"}},
+            {"job_id": 501, "notebook_params": {"day": "2026-01-02"}},
+        ),
+        (
+            DatabricksRunNowOperator,
+            {"job_id": 501, "params": {"day": 2, "unset": None}},
+            {"job_id": 501, "job_parameters": {"day": "2"}},
+        ),
+        (
+            DatabricksNotebookOperator,
+            {
+                "notebook_path": "/{{ ds }}",
+                "source": "WORKSPACE",
+                "existing_cluster_id": "c",
+                "max_retries": "{{ 1 + 1 }}",
+            },
+            {
+                "run_name": "sales.etl manual__2026 try 1",
+                "tasks": [
+                    {
+                        "task_key": default_task_key("sales", "etl"),
+                        "notebook_task": {"notebook_path": "/2026-01-02", "source": "WORKSPACE"},
+                        "existing_cluster_id": "c",
+                        "max_retries": 2,
+                    }
+                ],
+            },
+        ),
+        (
+            DatabricksTaskOperator,
+            {
+                "databricks_task_key": "own",
+                "existing_cluster_id": "c",
+                "task_config": {"spark_jar_task": {"main_class_name": "{{ ti.task_id }}"}},
+            },
+            {
+                "run_name": "own",
+                "spark_jar_task": {"main_class_name": "etl"},
+                "existing_cluster_id": "c",
+            },
+        ),
+    ],
+)
+def test_the_request_is_that_of_a_worker(
+    kind: type[LaunchRunOperator],
+    arguments: dict[str, Any],
+    sent: dict[str, Any],
+    service: FakeService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A job is looked up by its name; the DAG's params are forwarded as the operator does."""
+    service.jobs[501] = {"name": "the job"}
+    triggerer = start(service, monkeypatch, kind=kind, **arguments)
+    assert succeeded(triggerer.start(Attempt()))
+    (run,) = service.runs.values()
+    request = {name: value for name, value in run.request.items() if name != "idempotency_token"}
+    assert request == sent
+    assert values_of(triggerer)["run_id"] == run.run_id
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "reason"),
+    [
+        (DatabricksRunNowOperator, {"job_id": 1, "repair_run": True}, "repair_run"),
+        (
+            DatabricksRunNowOperator,
+            {"job_id": 1, "cancel_previous_runs": True},
+            "cancel_previous_runs",
+        ),
+        (
+            DatabricksRunNowOperator,
+            {"job_id": 1, "openlineage_inject_parent_job_info": True},
+            "OpenLineage",
+        ),
+    ],
+)
+def test_what_of_an_operator_needs_a_worker(
+    kind: type[LaunchRunOperator], arguments: dict[str, Any], reason: str
+) -> None:
+    """What takes requests beside the launch."""
+    with DAG("sales", schedule=None, catchup=False):
+        assert operator(kind, **arguments).worker_start_reasons() == [reason]
+
+
+def test_a_task_of_a_workflow_group_starts_on_a_worker() -> None:
+    """It follows a task of the group's run."""
+    with (
+        DAG("sales", schedule=None, catchup=False),
+        DatabricksWorkflowTaskGroup(group_id="group"),
+    ):
+        task = operator(DatabricksNotebookOperator, notebook_path="/x", existing_cluster_id="c")
+    assert task.worker_start_reasons() == ["a workflow group"]
+    assert not task.start_from_trigger
+
+
+def test_killed_at_each_moment_there_is_one_run(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before and after each request, and each message to Airflow; another triggerer takes over."""
+    triggerer = start(service, monkeypatch)
+    assert succeeded(triggerer.start(Attempt()))
+    moments = list(triggerer.moments)
+    assert len(moments) > 20
+    killed = 0
+    for number in range(len(moments)):
+        service.forget()
+        triggerer = start(service, monkeypatch)
+        attempt = Attempt()
+        triggerer.die_at = number
+        event = triggerer.start(attempt)
+        killed += triggerer.is_dead
+        triggerer.die_at = None
+        if triggerer.is_dead:
+            event = triggerer.start(attempt)
+        assert succeeded(event), moments[number]
+        (run,) = service.runs.values()
+        assert values_of(triggerer)["return_value"] == f"output of {run.run_id}", moments[number]
+        assert (run.cancels, run.beside) == (0, 0)
+    assert killed == len(moments)
+
+
+def until_launched(triggerer: Triggerer, service: FakeService, attempt: Attempt) -> None:
+    """Start a task, and kill the triggerer while it follows the run, which goes on."""
+    service.plans.append(UNTIL_ENDED)
+    service.at("runs/list", service.count("runs/list") + 1, triggerer.kill)
+    service.at("runs/get", service.count("runs/get") + 2, triggerer.kill)
+    assert triggerer.start(attempt) is None
+    triggerer.is_dead = False  # another one is there
+
+
+def test_the_tokens_are_those_of_a_worker(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a worker that goes on with the attempt, or makes the next one, finds the run."""
+    triggerer = start(service, monkeypatch)
+    first = Attempt(4)
+    until_launched(triggerer, service, first)
+    (run,) = service.runs.values()
+    ti = SimpleNamespace(
+        dag_id="sales", run_id=RUN_ID, task_id="etl", map_index=-1, try_number=5, max_tries=5
+    )
+    dag_run = SimpleNamespace(start_date=START)
+    context: Any = {"ti": ti, "task": SimpleNamespace(retries=2), "dag_run": dag_run}
+    assert TaskAttempt.from_context(context).tokens()[0] == run.token
+
+
+def test_a_retry_follows_the_run_of_the_try_before(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run could not be read; a worker failed the try; the run is still active."""
+    triggerer = start(service, monkeypatch)
+    first = Attempt()
+    until_launched(triggerer, service, first)
+    with no_waiting():
+        service.accepts = set()
+        event = triggerer.start(first)
+    service.accepts = None
+    assert event.payload["is_launch"]
+    service.end(1001)
+    assert succeeded(triggerer.start(first.next_try()))
+    (run,) = service.runs.values()
+    assert values_of(triggerer)["return_value"] == f"output of {run.run_id}"
+
+
+def test_a_failed_run_is_followed_by_one_of_the_next_try(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event brings the run to a worker, which tells the reason."""
+    triggerer = start(service, monkeypatch)
+    service.plans.append(Plan("FAILED"))
+    first = Attempt()
+    event = triggerer.start(first)
+    assert event.payload["run"]["state"]["result_state"] == "FAILED"
+    assert succeeded(triggerer.start(first.next_try()))
+    assert [run.launches for run in service.runs.values()] == [2, 1]
+    assert values_of(triggerer)["run_id"] == 1002
+
+
+@pytest.mark.parametrize("carrier", ["00-second-clear-01", "00-first-clear-01"])
+def test_a_cleared_task_starts_afresh(
+    carrier: str, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a success, and while a run is active that no triggerer has canceled.
+
+    A clear that leaves the DAG run's state alone keeps the carrier.
+    """
+    triggerer = start(service, monkeypatch)
+    first = Attempt()
+    assert succeeded(triggerer.start(first))
+    second = first.cleared(carrier)
+    until_launched(triggerer, service, second)
+    assert succeeded(triggerer.start(second.cleared(carrier)))
+    done, left, again = service.runs.values()
+    assert (done.cancels, left.cancels, again.cancels) == (0, 1, 0)
+    assert values_of(triggerer)["return_value"] == f"output of {again.run_id}"
+
+
+def test_without_an_output_a_cleared_task_keeps_no_old_one(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow deletes XComs only where a worker starts a task."""
+    triggerer = start(service, monkeypatch)
+    first = Attempt()
+    assert succeeded(triggerer.start(first))
+    until_launched(triggerer, service, first.cleared())
+    service.runs[1002].has_output = False
+    service.end(1002)
+    assert succeeded(triggerer.start(first.cleared()))
+    assert "return_value" not in values_of(triggerer)
+
+
+def kill_by_user(
+    triggerer: Triggerer,
+    service: FakeService,
+    attempt: Attempt,
+    endpoint: str = "runs/submit",
+    number: int = 1,
+) -> None:
+    """Let Airflow call on_kill of a trigger when a request of it has reached the service."""
+
+    async def follow(trigger: Any) -> None:
+        launched, loop = asyncio.Event(), asyncio.get_running_loop()
+        service.at(endpoint, number, lambda: loop.call_soon_threadsafe(launched.set))
+        work = asyncio.ensure_future(triggerer.first_event(trigger))
+        await launched.wait()
+        work.cancel()
+        await asyncio.wait({work})
+        await trigger.on_kill()
+
+    triggerer.run(follow, attempt)
+
+
+@pytest.mark.parametrize(("endpoint", "number"), [("runs/submit", 1), ("runs/get", 2)])
+@pytest.mark.parametrize(
+    ("state", "later", "cancels"),
+    [("deferred", False, 0), ("deferred", True, 1), ("success", False, 1), ("failed", False, 1)],
+)
+def test_a_user_cancels_the_run_and_a_takeover_does_not(
+    state: str,
+    later: bool,
+    cancels: int,
+    endpoint: str,
+    number: int,
+    service: FakeService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Airflow calls on_kill for both; a task that has deferred again has a later attempt."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch)
+    triggerer.state = state
+    if later:
+        service.at("runs/submit", 1, lambda: triggerer.record(try_number=2))
+    kill_by_user(triggerer, service, Attempt(), endpoint, number)
+    (run,) = service.runs.values()
+    assert run.cancels == cancels
+
+
+def test_a_launch_without_an_answer_is_canceled(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent again, it brings the run's id, and starts no second run."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch)
+    triggerer.state = "failed"
+    service.trouble("runs/submit", FAULTS["time-out after handling"])
+    kill_by_user(triggerer, service, Attempt())
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (2, 1)
+
+
+def test_execution_timeout_cancels_the_run(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the run is followed."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch, execution_timeout=timedelta(seconds=1))
+    event = triggerer.start(Attempt(), datetime.now(UTC) + timedelta(seconds=0.5))
+    assert event.payload["timed_out"] == "execution_timeout"
+    (run,) = service.runs.values()
+    assert run.cancels == 1
+
+
+def test_execution_timeout_cancels_a_launch_without_an_answer(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id is asked for by the same token."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch, execution_timeout=timedelta(seconds=1))
+    service.trouble("runs/submit", FAULTS["time-out after handling"])
+    event = triggerer.start(Attempt(), datetime.now(UTC) + timedelta(seconds=0.5))
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (2, 1)
+    assert event.payload == {"run": {"run_id": run.run_id}, "timed_out": "execution_timeout"}
+
+
+def test_a_request_that_cannot_succeed_is_not_sent(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is known after rendering only; a worker fails the task without a retry."""
+    event = start(service, monkeypatch, libraries="{{ 'x' }}").start(Attempt())
+    assert event.payload["is_final"]
+    assert "libraries" in event.payload["error"]
+    assert service.requests == 0
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_output_of_another_task_keeps_its_type(
+    stored: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where that task has pushed none, a worker starts the task, as it always would."""
+    triggerer = start(service, monkeypatch, notebook_task="of another task")
+    if stored:
+        parameters = {"n": 1, "day": "{{ ds }}"}
+        task = {"notebook_path": "/x", "base_parameters": parameters}
+        triggerer.xcoms["other", "p"] = task
+    event = triggerer.start(Attempt())
+    if stored:
+        (run,) = service.runs.values()
+        sent = run.request["notebook_task"]["base_parameters"]
+        assert sent == {"n": "1", "day": "{{ ds }}"}
+    else:
+        assert "no XCom 'p'" in event.payload["start_on_worker"]
+        assert service.requests == 0
+
+
+def test_a_template_that_fails_is_left_to_a_worker(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An undefined name is an error in the triggerer, too."""
+    event = start(service, monkeypatch, run_name="{{ params.unknown }}").start(Attempt())
+    assert "unknown" in event.payload["start_on_worker"]
+    assert service.requests == 0
+
+
+def test_nothing_is_launched_that_is_not_recorded(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a retry could not find the run."""
+    triggerer = start(service, monkeypatch)
+    triggerer.refuses.add("launch_record")
+    event = triggerer.start(Attempt())
+    assert "start_on_worker" in event.payload
+    assert service.requests == 0
+
+
+def test_a_triggerer_that_wakes_up_late_launches_nothing(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later attempt has begun meanwhile: Airflow is about to cancel this trigger."""
+    triggerer = start(service, monkeypatch)
+    first = Attempt()
+    assert succeeded(triggerer.start(first.next_try()))
+
+    async def wait(trigger: Any) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(triggerer.first_event(trigger), 0.3)
+
+    triggerer.run(wait, first)
+    assert len(service.runs) == 1
+
+
+# -- on a worker -------------------------------------------------------------------------------
+
+
+def worker_context(triggerer: Triggerer) -> Any:
+    """Make the context of a worker that goes on with the first attempt."""
+    ti = SimpleNamespace(
+        dag_id="sales",
+        run_id=RUN_ID,
+        task_id="etl",
+        map_index=-1,
+        try_number=1,
+        max_tries=2,
+        start_date=None,
+        xcom_push=lambda key, value: triggerer.xcoms.update({("etl", key): value}),
+        xcom_pull=lambda key, **_: triggerer.xcoms.get(("etl", key)),
+    )
+    dag_run = SimpleNamespace(start_date=START)
+    return {"ti": ti, "task": SimpleNamespace(retries=2), "dag_run": dag_run, "params": {}}
+
+
+def test_a_worker_that_starts_the_task_finds_the_run(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The triggerer could not go on; the worker defers with the run that it has launched."""
+    triggerer = start(service, monkeypatch)
+    until_launched(triggerer, service, Attempt())
+    task = operator()
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute_complete(worker_context(triggerer), {"start_on_worker": "it cannot"})
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (2, 0)
+    trigger: Any = deferred.value.trigger
+    assert trigger.run_id == run.run_id
+
+
+def test_a_worker_cancels_the_run_after_a_time_out_that_no_trigger_has_seen(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow has failed the trigger of a dead triggerer; the record tells a retry of it."""
+    triggerer = start(service, monkeypatch)
+    until_launched(triggerer, service, Attempt())
+    task = operator(execution_timeout=timedelta(seconds=1))
+    failure = {"error": "Trigger/execution timeout"}
+    with pytest.raises(DatabricksRunTimeoutError, match="execution_timeout"):
+        task.resume_execution("__fail__", failure, worker_context(triggerer))
+    (run,) = service.runs.values()
+    assert run.cancels == 1
+    assert triggerer.xcoms["etl", "launch_record"]["handed_over"]
+
+
+@pytest.mark.parametrize("is_final", [True, False])
+def test_a_worker_tells_why_nothing_was_launched(
+    is_final: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that is wrong is not retried."""
+    triggerer = start(service, monkeypatch)
+    event = {"run_id": None, "error": "no", "is_final": is_final, "is_launch": True}
+    with pytest.raises(AirflowException, match="The run was not launched: no") as caught:
+        operator().execute_complete(worker_context(triggerer), event)
+    assert isinstance(caught.value, AirflowFailException) is is_final
+
+
+# -- where the task starts ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"on_execute_callback": print}, "on_execute_callback"),
+        ({"pre_execute": print}, "pre_execute"),
+        ({"do_xcom_push": False}, "do_xcom_push=False"),
+        ({"pool": "other"}, "its pool"),
+        ({"pool_slots": 2}, "its pool"),
+        ({"max_active_tis_per_dag": 1}, "max_active_tis_per_dag"),
+        ({"max_active_tis_per_dagrun": 1}, "max_active_tis_per_dagrun"),
+        ({"run_as_user": "nobody"}, "run_as_user"),
+        ({"wait_for_termination": False}, "wait_for_termination=False"),
+        ({"openlineage_inject_parent_job_info": True}, "OpenLineage"),
+        ({"run_name": "{{ ti.xcom_pull('other') }}"}, "ti.xcom_pull in a template in run_name"),
+        ({"run_name": "{{ ti.max_tries }}"}, "ti.max_tries in a template in run_name"),
+        ({"run_name": "{{ var.value.name }}"}, "var in a template in run_name"),
+        ({"run_name": "{{ conn.name.host }}"}, "conn in a template in run_name"),
+        ({"run_name": "{{ ti }}"}, "ti as a whole in a template in run_name"),
+        ({"run_name": "{{ dag_run.clear_number }}"}, "dag_run.clear_number in a template"),
+        ({"run_name": "{% include 'x' %}"}, "includes another"),
+        ({"run_name": "{{ ds"}, "Jinja cannot parse"),
+        ({"json": "x.json-tpl"}, "a template file in json"),
+        ({"libraries": [{1: "a"}]}, "a key that is no text in libraries"),
+        ({"run_name": datetime(2026, 1, 1, tzinfo=UTC)}, "the type datetime in run_name"),
+    ],
+)
+def test_what_needs_a_worker_starts_on_one(arguments: dict[str, Any], reason: str) -> None:
+    """The log of the task names the reason."""
+    with DAG("sales", schedule=None, catchup=False):
+        task = operator(**arguments, validate=False)
+    assert any(reason in one for one in task.worker_start_reasons())
+    assert not task.start_from_trigger
+    assert task.start_trigger_args is None
+    assert task.deferrable
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"max_active_tasks": 3}, "the DAG's max_active_tasks"),
+        ({"render_template_as_native_obj": True}, "the DAG's render_template_as_native_obj"),
+        ({"user_defined_macros": {"a": 1}}, "the DAG's user_defined_macros"),
+        ({"template_undefined": Undefined}, "the DAG's template_undefined"),
+    ],
+)
+def test_what_the_dag_has_for_a_worker(arguments: dict[str, Any], reason: str) -> None:
+    """Airflow does not heed it where a task starts in the triggerer."""
+    with DAG("sales", schedule=None, catchup=False, **arguments):
+        task = operator()
+    assert reason in task.worker_start_reasons()
+
+
+def test_a_mapped_task_and_a_subclass_start_on_a_worker() -> None:
+    """Airflow starts the one before it expands it; the other may do more than the trigger."""
+
+    class Own(DatabricksSubmitRunOperator):
+        """A user's operator."""
+
+    with DAG("sales", schedule=None, catchup=False):
+        mapped = DatabricksSubmitRunOperator.partial(
+            task_id="etl", start_from_trigger=True, **REQUEST
+        ).expand(run_name=["a", "b"])
+        own = Own(task_id="own", start_from_trigger=True, **REQUEST)
+    assert mapped.start_trigger_args is None
+    assert own.worker_start_reasons() == ["a subclass of the operator"]
+
+
+def test_the_option_starts_all_tasks_in_the_triggerer_that_can(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The others stay as they are, and an operator's own argument wins."""
+    monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__START_FROM_TRIGGER", "auto")
+    with DAG("sales", schedule=None, catchup=False):
+        able = DatabricksSubmitRunOperator(task_id="able", **REQUEST)
+        unable = DatabricksSubmitRunOperator(task_id="unable", pool="other", **REQUEST)
+        unwilling = DatabricksSubmitRunOperator(
+            task_id="unwilling", start_from_trigger=False, **REQUEST
+        )
+    assert (able.start_from_trigger, able.deferrable, able.end_from_trigger) == (True,) * 3
+    for task in (unable, unwilling):
+        assert (task.start_from_trigger, task.deferrable, task.end_from_trigger) == (False,) * 3
