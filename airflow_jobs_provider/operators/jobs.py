@@ -1,25 +1,28 @@
 """All operators and their extra link, to be imported from here.
 
 Nothing in them touches the network or a connection when a DAG is parsed, and nothing heavy is
-imported then.
+imported then. Each operator's module is imported with its name: a DAG file that only launches runs
+does not pay for workflow groups.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.links import DatabricksJobRunLink
-from airflow_jobs_provider.official_names import missing_name
-from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
-from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
-from airflow_jobs_provider.operators.delete_run import DatabricksDeleteRunOperator
-from airflow_jobs_provider.operators.export_run import DatabricksExportRunOperator
-from airflow_jobs_provider.operators.notebook import DatabricksNotebookOperator
-from airflow_jobs_provider.operators.run_now import DatabricksRunNowOperator
-from airflow_jobs_provider.operators.submit_run import DatabricksSubmitRunOperator
-from airflow_jobs_provider.operators.task import DatabricksTaskOperator
-from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
+    from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
+    from airflow_jobs_provider.operators.delete_run import DatabricksDeleteRunOperator
+    from airflow_jobs_provider.operators.export_run import DatabricksExportRunOperator
+    from airflow_jobs_provider.operators.notebook import DatabricksNotebookOperator
+    from airflow_jobs_provider.operators.run_now import DatabricksRunNowOperator
+    from airflow_jobs_provider.operators.submit_run import DatabricksSubmitRunOperator
+    from airflow_jobs_provider.operators.task import DatabricksTaskOperator
+    from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
 
 __all__ = [
     "XCOM_JOB_ID_KEY",
@@ -42,7 +45,28 @@ XCOM_JOB_ID_KEY = JOB_ID_KEY
 XCOM_RUN_ID_KEY = RUN_ID_KEY
 XCOM_RUN_PAGE_URL_KEY = RUN_PAGE_URL_KEY
 
+_MODULES = {
+    "DatabricksCancelRunsOperator": "cancel_runs",
+    "DatabricksCreateJobsOperator": "create_job",
+    "DatabricksDeleteRunOperator": "delete_run",
+    "DatabricksExportRunOperator": "export_run",
+    "DatabricksNotebookOperator": "notebook",
+    "DatabricksRunNowOperator": "run_now",
+    "DatabricksSubmitRunOperator": "submit_run",
+    "DatabricksTaskOperator": "task",
+    "DatabricksWorkflowTaskGroup": "workflow",
+}
+
 if not TYPE_CHECKING:
 
-    def __getattr__(name: str) -> NoReturn:
-        raise missing_name(__name__, name)
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            from airflow_jobs_provider.official_names import missing_name
+
+            raise missing_name(__name__, name)
+        operator = getattr(import_module(f"airflow_jobs_provider.operators.{_MODULES[name]}"), name)
+        globals()[name] = operator
+        return operator
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_MODULES})

@@ -40,7 +40,8 @@ def surface(
     searched = list(all_modules(package) if modules is None else modules)
     classes: dict[str, Any] = {}
     for module in searched:
-        for name, kind in vars(module).items():
+        for name in dir(module):
+            kind = getattr(module, name)
             if (
                 inspect.isclass(kind)
                 and not name.startswith("_")
