@@ -83,7 +83,7 @@ migrate:
 	@.venv/bin/python -m airflow_jobs_provider.migrate $(if $(WRITE),--write) $(DAGS)
 
 test: venv-dev
-	.venv/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" --ignore=tests/end_to_end $(PYTEST_ARGS)
+	.venv/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" --ignore=tests/end_to_end $(TESTS) $(PYTEST_ARGS)
 
 test-dag-runs: venv-dev
 	.venv/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" tests/end_to_end $(PYTEST_ARGS)
