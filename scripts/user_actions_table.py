@@ -10,7 +10,12 @@ from __future__ import annotations
 import sys
 import xml.etree.ElementTree as ET
 
-MODULES = (".test_user_actions", ".test_refused_deferrals", ".test_whole_processes")
+MODULES = (
+    ".test_user_actions",
+    ".test_refused_deferrals",
+    ".test_whole_processes",
+    ".test_workflow_user_actions",
+)
 
 
 def scenario(test: str) -> str:
@@ -25,12 +30,16 @@ def scenario(test: str) -> str:
 
 
 def outcome(case: ET.Element) -> str:
-    """Return "runs, cancels" of a test, or what else became of it."""
+    """Return "runs, cancels" of a test, or what else became of it.
+
+    For a workflow group it is "runs, repairs, cancels".
+    """
     for tag, word in (("failure", "FAILED"), ("error", "FAILED"), ("skipped", "not possible")):
         if case.find(tag) is not None:
             return word
     seen = {found.attrib["name"]: found.attrib["value"] for found in case.iter("property")}
-    return f"{seen['runs']}, {seen['cancels']}" if seen else "holds"
+    counts = [seen[name] for name in ("runs", "repairs", "cancels") if name in seen]
+    return ", ".join(counts) or "holds"
 
 
 def main(*files: str) -> None:

@@ -10,6 +10,7 @@ Where TEST_DATABASE_SERVER names a database server, as in
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -275,6 +276,15 @@ class AirflowCluster:
         above = [one for one in task.parents() if scheduler in {p.pid for p in one.parents()}]
         assert above, "the task's process has a worker"
         _kill(above if supervisor_only else [*above, task])
+
+    def task_process(self, port: int) -> int | None:
+        """Return the task's process that has a connection from a port; None if no task has it."""
+        below = psutil.Process(self._processes["scheduler"].pid).children(recursive=True)
+        for process in below:
+            with contextlib.suppress(psutil.Error):
+                if any(one.laddr and one.laddr.port == port for one in process.net_connections()):
+                    return int(process.pid)
+        return None
 
     @property
     def components(self) -> list[str]:

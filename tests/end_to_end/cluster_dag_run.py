@@ -20,7 +20,7 @@ __all__ = ["ClusterDagRun"]
 
 @dataclass
 class ClusterDagRun:
-    """A DAG run whose one task is ``wait``."""
+    """A DAG run, and one of its tasks: ``wait`` if it has only one."""
 
     cluster: AirflowCluster
     dag_id: str
@@ -31,6 +31,10 @@ class ClusterDagRun:
 
     def __post_init__(self) -> None:
         self._path = f"/dags/{self.dag_id}/dagRuns/{self.run_id}"
+
+    def of_task(self, task_id: str) -> ClusterDagRun:
+        """Return the same DAG run, for another of its tasks."""
+        return ClusterDagRun(self.cluster, self.dag_id, self.run_id, self.date, task_id)
 
     def task(self, map_index: int = -1) -> dict[str, Any]:
         """Return the task's state, try and triggerer."""
@@ -56,7 +60,7 @@ class ClusterDagRun:
         def is_so() -> bool:
             folder = self.cluster.home if AIRFLOW_2 else self._log_folder()
             files = folder.glob("triggerer-*.log" if AIRFLOW_2 else "**/*.trigger.*.log")
-            begun = re.compile(rf"trigger {self.dag_id}/{self.run_id}/.* starting")
+            begun = re.compile(rf"trigger {self.dag_id}/{self.run_id}/{self.task_id}/.* starting")
             texts = (file.read_text(errors="replace") for file in files)
             return sum(len(begun.findall(text)) for text in texts) >= times
 
@@ -79,7 +83,8 @@ class ClusterDagRun:
                 finished = "TaskInstance Finished" in line and "state=deferred" in line
                 # Airflow 3 skips the news, for good, while another transaction has the row.
                 told = not AIRFLOW_2 and "Received executor event with state success" in line
-                if (finished or told) and re.search(rf"run_id='?{self.run_id}'?,", line):
+                mine = rf"task_id='?{re.escape(self.task_id)}'?, run_id='?{self.run_id}'?,"
+                if (finished or told) and re.search(mine, line):
                     tries.add(frozenset(re.findall(r" (map_index|try_number)=(-?\d+)", line)))
             return len(tries)
 
@@ -87,6 +92,31 @@ class ClusterDagRun:
             eventually(lambda: settled() >= times, f"{self.run_id} has left the worker", seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}: {settled()} of {times} times") from None
+
+    def until_left_worker(self, *, times: int = 1) -> None:
+        """Wait until the scheduler knows that the task's latest try has left the worker.
+
+        :param times: how often: a try may defer, resume, and defer again.
+        """
+        # Airflow 3 tells some ends in the second way only. Airflow 2 tells all in the first.
+        told = "TaskInstance Finished.* state=deferred" if AIRFLOW_2 else "state success"
+        number = self.task()["try_number"]
+        lines = re.compile(
+            rf"(?=.*{told})(?=.*task_id='?{re.escape(self.task_id)}'?,)"
+            rf"(?=.*run_id='?{self.run_id}'?,)(?=.*try_number={number}\b)"
+        )
+
+        def ended() -> int:
+            found = self.cluster.log_of("scheduler").splitlines()
+            return sum(lines.match(line) is not None for line in found)
+
+        what = f"try {number} of {self.task_id} of {self.run_id} has left the worker"
+        eventually(lambda: ended() >= times, what)
+
+    def logged_by_trigger(self, text: str) -> int:
+        """Return in how many logs of triggers of the DAG run a text is: one for each triggerer."""
+        files = self._log_folder().glob("**/*.trigger.*.log")
+        return sum(text in file.read_text(errors="replace") for file in files)
 
     def xcom(self, key: str) -> str:
         """Wait for an XCom of the task and return it."""

@@ -29,7 +29,17 @@ from tests.fakes.identity.base import Request
 from tests.fakes.identity.server import Identity
 from tests.fakes.identity.workspace import bearer_refusal
 
-__all__ = ["FAULTS", "UNTIL_ENDED", "FakeService", "Fault", "Lists", "Plan", "Run", "Seen"]
+__all__ = [
+    "FAULTS",
+    "UNTIL_ENDED",
+    "FakeService",
+    "Fault",
+    "Hook",
+    "Lists",
+    "Plan",
+    "Run",
+    "Seen",
+]
 
 LAUNCHES = ("runs/submit", "run-now")
 FIRST_RUN_ID = 1001
@@ -196,13 +206,17 @@ class Run:
 
 @dataclass(frozen=True)
 class Seen:
-    """A request as it came in."""
+    """A request as it came in.
+
+    :ivar client_port: the port of the client's end of the connection.
+    """
 
     endpoint: str
     parameters: dict[str, Any]
     authorization: str
     version: str = "2.0"
     headers: dict[str, str] = field(default_factory=dict)
+    client_port: int = 0
 
 
 @dataclass
@@ -609,14 +623,7 @@ class FakeService:
         if run_id is None:
             run_id = FIRST_RUN_ID + len(self.runs)
             job_id = int(seen.parameters.get("job_id") or 11)
-            run = Run(
-                run_id=run_id,
-                job_id=job_id,
-                kind="SUBMIT_RUN" if seen.endpoint == "runs/submit" else "JOB_RUN",
-                token=token,
-                plan=self._plan(job_id),
-                request=seen.parameters,
-            )
+            run = self._new_run(seen, run_id, job_id)
             run.beside = sum(one.is_active and one.task == run.task for one in self.runs.values())
             self.runs[run_id] = run
             if token:
@@ -625,6 +632,16 @@ class FakeService:
         else:
             self.runs[run_id].launches += 1
         return {"run_id": run_id, "number_in_job": run_id}
+
+    def _new_run(self, seen: Seen, run_id: int, job_id: int) -> Run:
+        return Run(
+            run_id=run_id,
+            job_id=job_id,
+            kind="SUBMIT_RUN" if seen.endpoint == "runs/submit" else "JOB_RUN",
+            token=seen.parameters.get("idempotency_token"),
+            plan=self._plan(job_id),
+            request=seen.parameters,
+        )
 
     def _repair(self, run: Run, latest_repair_id: int | None) -> tuple[int, dict[str, Any]]:
         latest = run.repairs[-1] if run.repairs else None
@@ -684,7 +701,7 @@ class FakeService:
     def _told(self, answer: dict[str, Any]) -> None:
         """Note which runs' ends somebody has been told of."""
         for one in (answer, *answer.get("runs", ())):
-            if one.get("state", {}).get("result_state"):
+            if one.get("state", {}).get("result_state") and one["run_id"] in self.runs:
                 self.runs[one["run_id"]].end_was_told = True
 
 
@@ -795,7 +812,8 @@ class Handler(BaseHTTPRequestHandler):
         version = urlsplit(self.path).path.split("/")[2]
         headers = dict(self.headers.items())
         authorization = headers.get("Authorization", "")
-        seen = Seen(endpoint, parameters, authorization, version, headers)
+        port = self.client_address[1]
+        seen = Seen(endpoint, parameters, authorization, version, headers, port)
         with service._lock:
             service.seen.append(seen)
             waiting = service._faults[endpoint]

@@ -1,7 +1,7 @@
 """What the tasks of a workflow group send when they are executed again, answer by answer.
 
 Airflow's part (states and XComs of other tasks) is kept in memory here; it is real in
-tests/end_to_end/test_workflow_clear.py.
+tests/end_to_end/test_workflow_user_actions.py.
 """
 
 from __future__ import annotations

@@ -1,0 +1,170 @@
+"""A DAG run with a workflow group in a whole Airflow, and what the workspace counted for it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection
+from typing import Any
+
+from tests.end_to_end.cluster_dag_run import ClusterDagRun
+from tests.end_to_end.eventually import eventually
+from tests.fakes.fake_service import Seen
+from tests.fakes.job_service import JobRun, JobService
+
+__all__ = ["GroupScenario", "group_task"]
+
+GROUP = "g"
+
+
+def group_task(name: str) -> str:
+    """Return the id of a task of the group ``g``."""
+    return f"{GROUP}.{name}"
+
+
+class GroupScenario:
+    """A DAG run whose tasks are those of the group ``g``, and its runs in the workspace.
+
+    The ``databricks_task_key`` of each task is its name.
+
+    :param dag_run: the DAG run.
+    :param workspace: the workspace.
+    :param record: records what was counted, for the test report.
+    """
+
+    def __init__(
+        self,
+        dag_run: ClusterDagRun,
+        workspace: JobService,
+        record: Callable[[str, object], None] = lambda _name, _value: None,
+    ) -> None:
+        self.dag_run = dag_run
+        self.workspace = workspace
+        self.record = record
+        self.killed: list[int] = []
+
+    @property
+    def runs(self) -> list[JobRun]:
+        """The group's runs that were launched for the DAG run."""
+        runs = self.workspace.runs_of(self.dag_run.run_id)
+        return [run for run in runs if isinstance(run, JobRun)]
+
+    def task(self, name: str) -> ClusterDagRun:
+        """Return the DAG run for one of the group's tasks."""
+        return self.dag_run.of_task(group_task(name))
+
+    def launched(self, count: int = 1) -> JobRun:
+        """Wait until so many runs of the group were launched in all; return the last one."""
+        what = f"{self.dag_run.run_id} has launched {count} runs"
+        try:
+            return eventually(lambda: self.runs if len(self.runs) == count else [], what)[-1]
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.dag_run.logs()}") from None
+
+    def deferred(self, *names: str, times: int = 1, watched: int = 1) -> None:
+        """Wait until tasks are deferred, and triggers follow their latest runs.
+
+        :param names: the tasks.
+        :param times: how often the latest try of each has left the worker by then.
+        :param watched: how many triggerers have followed its latest run by then.
+        """
+        for name in names:
+            task = self.task(name)
+            task.until("deferred")
+            task.until_left_worker(times=times)
+            run = self.runs[-1]
+            line = f"Task '{name}' of run {run.run_id} is run {run.latest[name].run_id}"
+            what = f"{watched} triggerers: {line}"
+            eventually(lambda task=task, line=line: task.logged_by_trigger(line) >= watched, what)  # type: ignore[misc]
+        self.dag_run.cluster.until_prepared(self.task(names[0]))
+
+    def run_again(self, *names: str, attempts: int) -> None:
+        """Wait until Databricks tasks were started so many times in all."""
+        run = self.runs[-1]
+
+        def seen() -> bool:
+            return all(run.attempts(name) == attempts for name in names)
+
+        try:
+            eventually(seen, f"{names} of {self.dag_run.run_id} have run {attempts} times")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self.dag_run.logs()}") from None
+
+    def end(self, *names: str, result: str = "SUCCESS") -> None:
+        """End the Databricks tasks."""
+        for name in names:
+            self.workspace.end_task(self.runs[-1], name, result)
+
+    def until(self, state: str, *names: str) -> None:
+        """Wait until the Airflow tasks are in a state."""
+        for name in names:
+            self.task(name).until(state)
+
+    def clear(self, *names: str) -> None:
+        """Clear tasks together."""
+        self.dag_run.clear([group_task(name) for name in names])
+
+    def until_canceled(self, *names: str) -> None:
+        """Wait until the latest Databricks runs of tasks are canceled."""
+        for run in self.runs:
+            for name in names:
+                task = run.latest[name]
+                what = f"{name} of {self.dag_run.run_id} is canceled"
+                try:
+                    eventually(lambda task=task: task.cancels, what)  # type: ignore[misc]
+                except AssertionError as error:
+                    raise AssertionError(f"{error}\n{self.dag_run.logs()}") from None
+
+    def kill_worker_at(self, endpoint: str, moment: str) -> None:
+        """Let a worker be killed whose task sends such a request of this DAG run, once.
+
+        :param endpoint: the endpoint.
+        :param moment: ``received``, or ``handled`` for after the service has done it.
+        """
+        one_at_a_time = threading.Lock()
+
+        def hook(seen: Seen, when: str) -> bool:
+            if (seen.endpoint, when) != (endpoint, moment) or not self._is_own(seen.parameters):
+                return False
+            with one_at_a_time:
+                if self.killed:
+                    return False
+                pid = self.dag_run.cluster.task_process(seen.client_port)
+                if pid is None:
+                    return False  # a trigger's request
+                self.dag_run.cluster.kill_worker(pid)
+                self.killed.append(pid)
+            return True
+
+        self.workspace.hooks.append(hook)
+
+    def until_killed(self) -> None:
+        """Wait until the worker is killed."""
+        eventually(lambda: self.killed, f"a worker of {self.dag_run.run_id} is killed")
+
+    def _is_own(self, parameters: dict[str, Any]) -> bool:
+        """Whether a request is about a run of this DAG run."""
+        if "run_id" not in parameters:
+            return bool(
+                (parameters.get("notebook_params") or {}).get("dag_run") == self.dag_run.run_id
+            )
+        tasks = [task.run_id for run in self.runs for task in run.task_runs]
+        return int(parameters["run_id"]) in (*tasks, *(run.run_id for run in self.runs))
+
+    def saw(self, *, runs: int, repairs: int, cancels: int) -> None:
+        """Check and note how many runs, repairs and cancels the workspace saw."""
+        tasks = [task for run in self.runs for task in run.task_runs]
+        seen = {
+            "runs": len(self.workspace.runs_of(self.dag_run.run_id)),
+            "repairs": sum(len(run.repairs) for run in self.runs),
+            "cancels": sum(one.cancels for one in self.runs) + sum(one.cancels for one in tasks),
+        }
+        for name, value in seen.items():
+            self.record(name, value)
+        expected = {"runs": runs, "repairs": repairs, "cancels": cancels}
+        assert seen == expected, self.dag_run.logs()
+
+    def untouched(self, names: Collection[str]) -> None:
+        """Check that Airflow and Databricks have executed tasks once."""
+        for name in names:
+            assert self.runs[-1].attempts(name) == 1
+            assert self.task(name).task()["try_number"] == 1

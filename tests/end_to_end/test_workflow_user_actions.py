@@ -1,0 +1,349 @@
+"""What becomes of a workflow group when users act and processes die, in a whole Airflow.
+
+The workspace counts what it is asked, so each test knows how many runs were launched, how many
+repairs were made and how many cancels were seen. docs/guarantees.md has these figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
+from tests.end_to_end.eventually import eventually
+from tests.end_to_end.group_scenarios import GroupScenario
+from tests.fakes.job_service import JobService
+
+pytestmark = pytest.mark.standalone
+
+HERE = Path(__file__).parent
+# After so many seconds without a heartbeat Airflow takes a task for dead; by default these are
+# minutes.
+SILENCE_SECONDS = "15"
+TEN = [f"n{number}" for number in range(10)]
+FAILED, OTHERS = TEN[:2], TEN[2:]
+
+
+@pytest.fixture(scope="module")
+def dags() -> Path:
+    """The DAGs of this module."""
+    return HERE / "workflow_dags"
+
+
+@pytest.fixture(scope="module")
+def settings() -> dict[str, str]:
+    """An Airflow that soon takes a silent process for dead."""
+    if AIRFLOW_2:
+        return {
+            "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": SILENCE_SECONDS,
+            "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
+        }
+    return {
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": SILENCE_SECONDS,
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+    }
+
+
+@pytest.fixture(scope="module")
+def workspace() -> Iterator[JobService]:
+    """A workspace whose tasks go on until a test ends them."""
+    with JobService() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def begun(
+    cluster: AirflowCluster, workspace: JobService, request: pytest.FixtureRequest
+) -> dict[str, GroupScenario]:
+    """The DAG runs of all tests that name theirs, begun at once: Airflow takes its time."""
+    scenarios = {}
+    for item in request.session.items:
+        if item.path != request.path or not isinstance(item, pytest.Function):
+            continue
+        planned = item.callspec.params.get("group") if hasattr(item, "callspec") else None
+        if isinstance(planned, Planned):
+            scenarios[item.name] = GroupScenario(cluster.trigger(planned.dag_id), workspace)
+            if planned.kill_at:
+                scenarios[item.name].kill_worker_at(*planned.kill_at)
+    return scenarios
+
+
+@pytest.fixture
+def group(
+    begun: dict[str, GroupScenario],
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
+) -> GroupScenario:
+    """The DAG run of a test that names its DAG."""
+    begun[request.node.name].record = record_property
+    return begun[request.node.name]
+
+
+@pytest.fixture
+def begin(
+    cluster: AirflowCluster,
+    workspace: JobService,
+    record_property: Callable[[str, object], None],
+) -> Callable[[str], GroupScenario]:
+    """Begin a DAG run."""
+    return lambda dag_id: GroupScenario(cluster.trigger(dag_id), workspace, record_property)
+
+
+@pytest.fixture
+def triggerer(cluster: AirflowCluster) -> str:
+    """The only triggerer at work."""
+    first, *others = cluster.triggerers or [cluster.start_triggerer()]
+    for name in others:
+        cluster.terminate(name)
+    return first
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A DAG run that begins before the first test.
+
+    :ivar dag_id: the DAG.
+    :ivar kill_at: the request at which a worker is killed: endpoint and moment.
+    """
+
+    dag_id: str
+    kill_at: tuple[str, str] | None = None
+
+    def __str__(self) -> str:
+        return self.kill_at[1] if self.kill_at else self.dag_id
+
+
+def of(dag_id: str) -> pytest.MarkDecorator:
+    """Name the DAG that a test is about; its run begins before the first test."""
+    return pytest.mark.parametrize("group", [Planned(dag_id)], indirect=True, ids=str)
+
+
+def killed_at(endpoint: str, *moments: str) -> pytest.MarkDecorator:
+    """Name the request at which a worker of the test's DAG run is killed; retries are left.
+
+    :param endpoint: the endpoint.
+    :param moments: ``handled``, or ``received`` for before that, which is thorough.
+    """
+    planned = [
+        pytest.param(
+            Planned("pair_retried", (endpoint, moment)),
+            marks=[pytest.mark.thorough] if moment == "received" else [],
+        )
+        for moment in moments
+    ]
+    return pytest.mark.parametrize("group", planned, indirect=True, ids=str)
+
+
+# A test that takes much time is in the whole check on one line of Airflow.
+in_whole_check_on_newest = (
+    pytest.mark.thorough if AIRFLOW_2 or AIRFLOW_3_0 else pytest.mark.standalone
+)
+
+
+def both_waiting(group: GroupScenario) -> None:
+    """Wait until both tasks of a pair wait in the triggerer."""
+    group.launched()
+    group.deferred("a", "b")
+
+
+def both_succeed(group: GroupScenario) -> None:
+    """Let both tasks of a pair end well."""
+    group.end("a", "b")
+    group.until("success", "a", "b")
+
+
+# A user acts.
+
+
+@of("pair")
+def test_member_cleared_while_the_run_is_active(group: GroupScenario) -> None:
+    """Its own task run is canceled; it runs again by a repair, once the other one has ended."""
+    both_waiting(group)
+    group.clear("a")
+    group.until_canceled("a")
+    group.task("a").until("deferred", try_number=2)
+    group.end("b")
+    group.until("success", "b")
+    group.run_again("a", attempts=2)
+    group.deferred("a", times=2)
+    group.end("a")
+    group.until("success", "a")
+    group.saw(runs=1, repairs=1, cancels=1)
+    group.untouched("b")
+
+
+@of("pair")
+@pytest.mark.parametrize("state", ["failed", pytest.param("success", marks=pytest.mark.thorough)])
+def test_member_marked(group: GroupScenario, state: str) -> None:
+    """Its own task run is canceled; the other task goes on."""
+    both_waiting(group)
+    group.task("a").mark(state)
+    group.until_canceled("a")
+    group.end("b")
+    group.until(state, "a")
+    group.until("success", "b")
+    group.saw(runs=1, repairs=0, cancels=1)
+
+
+@of("pair")
+def test_all_tasks_cleared_with_the_launching_one(group: GroupScenario) -> None:
+    """The task runs are canceled, and a new run is launched."""
+    both_waiting(group)
+    group.clear("launch", "a", "b")
+    group.launched(2)
+    group.deferred("a", "b")
+    assert {task.result for task in group.runs[0].task_runs} == {"CANCELED"}
+    both_succeed(group)
+    group.saw(runs=2, repairs=0, cancels=2)
+
+
+@of("pair")
+@pytest.mark.thorough
+def test_launching_task_cleared_alone(group: GroupScenario) -> None:
+    """It launches a new run; the tasks that wait go on with the first one."""
+    both_waiting(group)
+    group.clear("launch")
+    second = group.launched(2)
+    group.task("launch").until("success", try_number=2)
+    for name in ("a", "b"):
+        group.workspace.end_task(group.runs[0], name)
+    group.until("success", "a", "b")
+    assert second.is_active
+    group.saw(runs=2, repairs=0, cancels=0)
+
+
+@of("pair")
+def test_dag_run_marked_failed(group: GroupScenario) -> None:
+    """The runs of the deferred tasks are canceled."""
+    both_waiting(group)
+    group.dag_run.mark_all("failed")
+    group.until_canceled("a", "b")
+    group.saw(runs=1, repairs=0, cancels=2)
+
+
+@of("pair_timed")
+def test_member_beyond_execution_timeout(group: GroupScenario) -> None:
+    """Its own task run is canceled; the other task goes on."""
+    group.launched()
+    group.until("failed", "a")
+    group.until_canceled("a")
+    group.deferred("b")
+    group.end("b")
+    group.until("success", "b")
+    group.saw(runs=1, repairs=0, cancels=1)
+
+
+# Processes die.
+
+
+@killed_at("run-now", "received", "handled")
+def test_launching_worker_killed(group: GroupScenario) -> None:
+    """Before and after the launch: the next try launches the run, or finds it."""
+    group.until_killed()
+    group.task("launch").until("success")
+    both_waiting(group)
+    both_succeed(group)
+    assert group.task("launch").task()["try_number"] > 1
+    group.saw(runs=1, repairs=0, cancels=0)
+
+
+@killed_at("runs/get", "received")
+def test_member_killed_while_deferring(group: GroupScenario) -> None:
+    """The worker dies at the task's first look at the run; the next try follows the same run."""
+    group.until_killed()
+    both_waiting(group)
+    both_succeed(group)
+    group.saw(runs=1, repairs=0, cancels=0)
+
+
+@killed_at("runs/get-output", "received")
+def test_member_killed_while_resuming(group: GroupScenario) -> None:
+    """The worker dies while it reads the output; the next try reports the same task run."""
+    both_waiting(group)
+    group.end("a", "b")
+    group.until_killed()
+    group.until("success", "a", "b")
+    for name in ("a", "b"):
+        assert group.task(name).xcom("return_value") == f"output of {name}"
+    group.saw(runs=1, repairs=0, cancels=0)
+
+
+@killed_at("runs/repair", "received", "handled")
+def test_worker_killed_at_the_repair_of_a_retry(group: GroupScenario) -> None:
+    """Before and after the repair: both tasks run again, once."""
+    both_waiting(group)
+    group.end("a", "b", result="FAILED")
+    group.until_killed()
+    group.run_again("a", "b", attempts=2)
+    group.deferred("a", "b")
+    both_succeed(group)
+    group.saw(runs=1, repairs=1, cancels=0)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("end", ["terminate", "kill"])
+def test_triggerer_ends(
+    begin: Callable[[str], GroupScenario], cluster: AirflowCluster, triggerer: str, end: str
+) -> None:
+    """A triggerer that is stopped or killed cancels nothing; the next one goes on."""
+    group = begin("pair")
+    both_waiting(group)
+    getattr(cluster, end)(triggerer)
+    cluster.start_triggerer()
+    group.deferred("a", "b", watched=2)
+    both_succeed(group)
+    group.saw(runs=1, repairs=0, cancels=0)
+
+
+# A clear that repairs.
+
+
+@of("ten")
+@in_whole_check_on_newest
+def test_two_of_ten_are_cleared(group: GroupScenario, cluster: AirflowCluster) -> None:
+    """One repair for each clear; the triggerer is restarted after the first, a worker killed at
+    the second, and eight tasks are untouched.
+    """
+    group.launched()
+    group.deferred(*TEN)
+    group.end(*OTHERS)
+    group.end(*FAILED, result="FAILED")
+    group.until("success", *OTHERS)
+    group.until("failed", *FAILED)
+    group.dag_run.until_over()
+
+    group.clear(*FAILED)
+    group.run_again(*FAILED, attempts=2)
+    group.deferred(*FAILED)
+    group.saw(runs=1, repairs=1, cancels=0)
+    group.untouched(OTHERS)
+
+    for name in cluster.triggerers:
+        cluster.terminate(name)
+    cluster.start_triggerer()
+    group.deferred(*FAILED, watched=2)
+    group.end(*FAILED, result="FAILED")
+    group.until("failed", *FAILED)
+    group.dag_run.until_over()
+
+    group.kill_worker_at("runs/repair", "received")
+    group.clear(*FAILED)
+    group.until_killed()
+    group.run_again(*FAILED, attempts=3)
+    # No retry is left: the task whose worker has died fails, and is cleared once more.
+    dead = eventually(
+        lambda: [name for name in FAILED if group.task(name).task()["state"] == "failed"],
+        "the task whose worker was killed has failed",
+    )
+    assert len(dead) == 1
+    group.clear(*dead)
+    group.deferred(*FAILED)
+    group.end(*FAILED)
+    group.dag_run.until_over_with({"success": len(TEN) + 1})
+    assert group.dag_run.state() == "success"
+    group.saw(runs=1, repairs=2, cancels=0)
+    group.untouched(OTHERS)

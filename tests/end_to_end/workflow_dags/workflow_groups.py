@@ -1,0 +1,56 @@
+"""DAGs with a workflow group; see test_workflow_user_actions.py.
+
+The parameter ``dag_run`` tells the workspace which DAG run has launched a run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from typing import Any
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
+from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
+
+PAIR = ("a", "b")
+TEN = [f"n{number}" for number in range(10)]
+
+
+def group(
+    dag_id: str, names: Sequence[str], *, of_first: dict[str, Any] | None = None, **arguments: Any
+) -> DAG:
+    """Make a DAG of a group of notebooks.
+
+    :param dag_id: the DAG.
+    :param names: the tasks, by their Databricks keys.
+    :param of_first: arguments of the first task alone.
+    :param arguments: arguments of all tasks, the launching one included.
+    """
+    common = {"retries": 0, "retry_delay": timedelta(seconds=0.1), **arguments}
+    with (
+        DAG(dag_id, schedule=None, catchup=False, max_active_runs=50, default_args=common) as dag,
+        DatabricksWorkflowTaskGroup(
+            group_id="g", notebook_params={"dag_run": "{{ run_id }}"}, max_concurrent_runs=50
+        ),
+    ):
+        for name in names:
+            more = (of_first or {}) if name == names[0] else {}
+            DatabricksNotebookOperator(
+                task_id=name,
+                databricks_task_key=name,
+                notebook_path=f"/Shared/{name}",
+                source="WORKSPACE",
+                existing_cluster_id="c",
+                polling_period_seconds=1,
+                deferrable=True,
+                **more,
+            )
+    return dag
+
+
+pair = group("pair", PAIR)
+pair_retried = group("pair_retried", PAIR, retries=3)
+pair_timed = group("pair_timed", PAIR, of_first={"execution_timeout": timedelta(seconds=20)})
+ten = group("ten", TEN)
