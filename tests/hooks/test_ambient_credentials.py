@@ -127,7 +127,7 @@ def test_an_sdk_that_reads_the_environment_otherwise_is_refused(
     monkeypatch.delattr(Config, "_load_from_env")
     monkeypatch.delitem(sys.modules, "airflow_jobs_provider.api.auth.sdk.config", raising=False)
     with pytest.raises(CredentialsError, match=r"databricks-sdk \d.*_load_from_env.*constr"):
-        log_in(url, "own", "own-secret", service_principal_oauth=True)
+        log_in(url, "own", "own-secret", auth_type="oauth-m2m")
     assert clients(identity) == []
 
 

@@ -203,6 +203,16 @@ def test_a_token_needs_no_clients() -> None:
 
 
 @pytest.mark.slow
+def test_a_service_principal_needs_one_module() -> None:
+    """Neither Google's libraries nor a service, which take four times as long to import."""
+    run("""
+        import_without_init("airflow_jobs_provider.api.auth.sdk.client_credentials")
+        heavy = ("google", "cryptography", "databricks.sdk.service", "databricks.sdk.config")
+        assert not [name for name in sys.modules if name.startswith(heavy)]
+    """)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "order",
     [

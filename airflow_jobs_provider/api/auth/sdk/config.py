@@ -6,22 +6,14 @@ This module imports databricks-sdk. Import it when a token is fetched, with :fun
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from databricks.sdk import oauth, version
 from databricks.sdk.config import Config
 from databricks.sdk.credentials_provider import CredentialsStrategy
-from databricks.sdk.environments import (
-    ARM_DATABRICKS_RESOURCE_ID,
-    ENVIRONMENTS,
-    Cloud,
-    DatabricksEnvironment,
-    get_environment_for_hostname,
-)
 
+from airflow_jobs_provider.api.auth.sdk.client_credentials import azure_environment, usual_endpoints
 from airflow_jobs_provider.api.auth.sdk.identity_client import IdentityClient
 from airflow_jobs_provider.api.errors import CredentialsError, TokenRefusedError
 from airflow_jobs_provider.api.text import is_true
@@ -69,11 +61,11 @@ class ConnectionConfig(Config):
         self.identity_client = client
         self._is_ambient = is_ambient
         self._workspace_url = host
-        self._oidc_endpoints = None if has_discovery else _usual_endpoints(host)
+        self._oidc_endpoints = None if has_discovery else usual_endpoints(host)
         own = _own_fields(fields)
         own |= {"host": host, "disable_async_token_refresh": True}
         if any(name.startswith("azure_") for name in fields):
-            own["databricks_environment"] = _azure_environment(host, fields)
+            own["databricks_environment"] = azure_environment(host, fields)
         super().__init__(credentials_strategy=strategy, **own)
 
     def _load_from_env(self) -> None:
@@ -128,7 +120,7 @@ class ConnectionConfig(Config):
                 self._read_host_metadata()
             answer = self.identity_client.get(self.discovery_url)
         except TokenRefusedError:
-            return _usual_endpoints(self._workspace_url)  # there is no such document
+            return usual_endpoints(self._workspace_url)  # there is no such document
         return oauth.OidcEndpoints.from_dict(answer)
 
     def _read_host_metadata(self) -> None:
@@ -143,10 +135,6 @@ class ConnectionConfig(Config):
             self.token_audience = audiences[0]
 
 
-def _usual_endpoints(host: str) -> oauth.OidcEndpoints:
-    return oauth.OidcEndpoints(f"{host}/oidc/v1/authorize", f"{host}/oidc/v1/token")
-
-
 def _own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of ``Config``. A form stores booleans as text."""
     return {
@@ -154,26 +142,3 @@ def _own_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
         for one in Config.attributes()
         if fields.get(one.name) not in (None, "")
     }
-
-
-def _azure_environment(host: str, fields: Mapping[str, Any]) -> DatabricksEnvironment:
-    """Return the addresses of Azure for a workspace, also for one with a host name of its own."""
-    environment = get_environment_for_hostname(urlsplit(host).hostname)
-    azure = environment.azure_environment
-    if azure is None:
-        name = str(fields.get("azure_environment") or "PUBLIC").upper()
-        name = name.removeprefix("AZURE").removesuffix("CLOUD")
-        if name not in ENVIRONMENTS:
-            raise CredentialsError(
-                f"azure_environment is not one of {', '.join(sorted(ENVIRONMENTS))}"
-            )
-        azure = ENVIRONMENTS[name]
-    if authority := str(fields.get("azure_ad_endpoint") or "").strip():
-        authority = authority if "://" in authority else f"https://{authority}"
-        azure = replace(azure, active_directory_endpoint=f"{authority.rstrip('/')}/")
-    return DatabricksEnvironment(
-        Cloud.AZURE,
-        environment.dns_zone,
-        environment.azure_application_id or ARM_DATABRICKS_RESOURCE_ID,
-        azure,
-    )

@@ -9,9 +9,7 @@ for a token are replaced by the ones of this module.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from databricks.sdk import oauth, oidc, oidc_token_supplier
@@ -21,72 +19,15 @@ from databricks.sdk.credentials_provider import (
     OAuthCredentialsProvider,
 )
 
+from airflow_jobs_provider.api.auth.sdk import client_credentials
 from airflow_jobs_provider.api.auth.sdk.config import ConnectionConfig
 from airflow_jobs_provider.api.auth.sdk.unified import EXTERNAL_BROWSER, NEEDS_A_BROWSER
 from airflow_jobs_provider.api.errors import CredentialsError, TokenRefusedError
 
 __all__ = ["Chain", "TokenExchange"]
 
-SubjectToken = Callable[[], str]
-_EXCHANGE = {
-    "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-    "subject_token_type": "urn:ietf:params:oauth:token-type:jwt",
-}
 
-
-class _ClientCredentials(oauth.ClientCredentials):
-    """The SDK's token source, with another way to send its request."""
-
-    def __init__(self, config: ConnectionConfig, **fields: Any) -> None:
-        self._client = config.identity_client
-        super().__init__(
-            scopes=config.get_scopes_as_string(),
-            authorization_details=config.authorization_details,
-            **fields,
-        )
-
-    def refresh(self) -> oauth.Token:
-        """Fetch a token."""
-        form = {"grant_type": "client_credentials"}
-        if self.scopes:
-            form["scope"] = self.scopes
-        if self.authorization_details:
-            form["authorization_details"] = self.authorization_details
-        form |= self.endpoint_params or {}
-        if self.use_params:
-            secrets = {"client_id": self.client_id, "client_secret": self.client_secret}
-            form |= {name: value for name, value in secrets.items() if value}
-        basic = (self.client_id, self.client_secret) if self.use_header else None
-        # Before the request: its time counts as part of the token's life.
-        now = time.time()
-        answer = self._client.post_form(self.token_url, form, basic=basic)
-        return _read_token(answer, self.token_url, expiry_field="expires_in", since=now)
-
-
-def _read_token(
-    answer: Mapping[str, Any], source: str, *, expiry_field: str, since: float = 0.0
-) -> oauth.Token:
-    """Return the token of a response.
-
-    :param answer: the response.
-    :param source: what the error calls the service.
-    :param expiry_field: the field with its expiry, in seconds.
-    :param since: what those seconds count from; default the epoch.
-    """
-    try:
-        return oauth.Token(
-            access_token=answer["access_token"],
-            token_type=answer.get("token_type", "Bearer"),
-            expiry=datetime.fromtimestamp(since + float(answer[expiry_field]), UTC),
-        )
-    except (KeyError, TypeError, ValueError, OverflowError, OSError) as error:
-        reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else "value"
-    raise TokenRefusedError(
-        f"{source} answered with what is no token ({reason}). Check the address"
-    )
-
-
-def _provider(token: oauth.Token, **more_headers: str) -> OAuthCredentialsProvider:
+def _provider(token: oauth.Token, more_headers: Mapping[str, str]) -> OAuthCredentialsProvider:
     headers = {"Authorization": f"Bearer {token.access_token}", **more_headers}
     return OAuthCredentialsProvider(lambda: headers, lambda: token)
 
@@ -102,15 +43,7 @@ class OAuthServicePrincipal(CredentialsStrategy):
         """Fetch a token, if the fields are set."""
         if not (cfg.client_id and cfg.client_secret):
             return None
-        source = _ClientCredentials(
-            cfg,
-            client_id=cfg.client_id,
-            client_secret=cfg.client_secret,
-            token_url=cfg.databricks_oidc_endpoints.token_endpoint,
-            use_header=True,
-            endpoint_params={"assume_group": cfg.group_id} if cfg.group_id else None,
-        )
-        return _provider(source.refresh())
+        return _provider(*client_credentials.service_principal(cfg))
 
 
 class TokenExchange(CredentialsStrategy):
@@ -136,16 +69,7 @@ class TokenExchange(CredentialsStrategy):
         subject_token = self._subject_token(cfg)
         if subject_token is None:
             return None
-        more = {"assume_group": cfg.group_id} if cfg.group_id else {}
-        source = _ClientCredentials(
-            cfg,
-            client_id=cfg.client_id,
-            client_secret="",
-            token_url=cfg.databricks_oidc_endpoints.token_endpoint,
-            endpoint_params={**_EXCHANGE, "subject_token": subject_token, **more},
-            use_params=True,
-        )
-        return _provider(source.refresh())
+        return _provider(*client_credentials.exchange(cfg, subject_token))
 
 
 class AzureServicePrincipal(CredentialsStrategy):
@@ -159,23 +83,7 @@ class AzureServicePrincipal(CredentialsStrategy):
         """Fetch a token, and one for Azure's management if the workspace's resource id is given."""
         if not (cfg.azure_client_id and cfg.azure_client_secret):
             return None
-        if not cfg.azure_tenant_id:
-            raise CredentialsError("the Azure service principal has no azure_tenant_id")
-        token = self._source(cfg, cfg.effective_azure_login_app_id).refresh()
-        if not cfg.azure_workspace_resource_id:
-            return _provider(token)
-        management = self._source(cfg, cfg.arm_environment.service_management_endpoint).refresh()
-        headers = {
-            "X-Databricks-Azure-Workspace-Resource-Id": cfg.azure_workspace_resource_id,
-            "X-Databricks-Azure-SP-Management-Token": management.access_token,
-        }
-        ends = [one.expiry for one in (token, management) if one.expiry]
-        return _provider(
-            oauth.Token(token.access_token, token.token_type, expiry=min(ends)), **headers
-        )
-
-    def _source(self, cfg: ConnectionConfig, resource: str) -> _ClientCredentials:
-        return _entra_source(cfg, resource, secret=cfg.azure_client_secret)
+        return _provider(*client_credentials.azure_service_principal(cfg))
 
 
 class GitHubOnAzure(CredentialsStrategy):
@@ -200,23 +108,9 @@ class GitHubOnAzure(CredentialsStrategy):
             "client_assertion_type": "urn:ietf:params:oauth:client-assertion-type:jwt-bearer",
             "client_assertion": assertion,
         }
-        source = _entra_source(cfg, cfg.effective_azure_login_app_id, secret="", **more)
-        return _provider(source.refresh())
-
-
-def _entra_source(
-    cfg: ConnectionConfig, resource: str, *, secret: str, **more: str
-) -> _ClientCredentials:
-    """Return a token source on Entra ID's v1 endpoint."""
-    authority = cfg.arm_environment.active_directory_endpoint
-    return _ClientCredentials(
-        cfg,
-        client_id=cfg.azure_client_id,
-        client_secret=secret,
-        token_url=f"{authority}{cfg.azure_tenant_id}/oauth2/token",
-        endpoint_params={"resource": resource, **more},
-        use_params=True,
-    )
+        resource = cfg.effective_azure_login_app_id
+        source = client_credentials.entra_source(cfg, resource, secret="", **more)
+        return _provider(source.refresh(), {})
 
 
 class MetadataService(CredentialsStrategy):
@@ -233,7 +127,10 @@ class MetadataService(CredentialsStrategy):
             return None
         headers = {"X-Databricks-Metadata-Version": "1", "X-Databricks-Host": cfg.host}
         answer = cfg.identity_client.send("GET", url, headers=headers, secrets=[url])
-        return _provider(_read_token(answer, "the metadata service", expiry_field="expires_on"))
+        token = client_credentials.read_token(
+            answer, "the metadata service", expiry_field="expires_on"
+        )
+        return _provider(token, {})
 
 
 class ExternalBrowser(CredentialsStrategy):

@@ -1,4 +1,4 @@
-"""Credentials on the SDK's ``Config``: all methods of its unified authentication."""
+"""Credentials on databricks-sdk: all methods of its unified authentication."""
 
 from __future__ import annotations
 
@@ -33,6 +33,19 @@ _INSTALL = "airflow-jobs-provider[auth]"
 # Of a token that does not say when it expires.
 _UNKNOWN_LIFETIME_SECONDS = 300.0
 _ENDLESS = ("pat", "basic")
+# The methods and fields of the official connection. Without others the SDK's Config is not needed.
+_DIRECT_METHODS = ("oauth-m2m", "azure-client-secret")
+_DIRECT_FIELDS = {
+    "auth_type",
+    "azure_ad_endpoint",
+    "azure_client_id",
+    "azure_client_secret",
+    "azure_environment",
+    "azure_tenant_id",
+    "azure_workspace_resource_id",
+    "client_id",
+    "client_secret",
+}
 _TOKEN = re.compile(r"eyJ[\w-]+\.[\w-]+(\.[\w-]*)?")
 _ERROR_LENGTH = 600
 # Those that the SDK marks as sensitive.
@@ -47,7 +60,9 @@ _SECRET_FIELDS = (
 
 
 class UnifiedCredentials(CachedCredentials):
-    """Credentials on the SDK's ``Config``.
+    """Credentials on databricks-sdk.
+
+    The methods of the official connection need its ``oauth`` module only, others its ``Config``.
 
     :param description: the method and the principal, for messages.
     :param transport: how requests for tokens are sent.
@@ -98,27 +113,47 @@ class UnifiedCredentials(CachedCredentials):
             is refused.
         :raises ConnectError: no token can be fetched now.
         """
-        strategies = require(f"{_PACKAGE}.strategies", method=self._description, install=_INSTALL)
-        config = require(f"{_PACKAGE}.config", method=self._description, install=_INSTALL)
-        hide_debug_logs("databricks.sdk", "google", "urllib3")
-        client = IdentityClient(self._transport, self._description, self._advice)
-        source = self._subject_token
         failure: JobsAPIError
         try:
-            made = config.ConnectionConfig(
-                client,
-                self._transport.workspace_url,
-                strategies.Chain()
-                if source is None
-                else strategies.TokenExchange("federation", lambda _config: source(client)),
-                is_ambient=self._is_ambient,
-                has_discovery=self._has_discovery,
-                fields=self._fields,
-            )
-            return _access_token(made)
+            return self._fetch_by_config() if self._needs_config else self._fetch_directly()
         except Exception as error:  # noqa: BLE001 - whatever a library raises
             failure = self._translate(error)
         raise failure
+
+    @property
+    def _needs_config(self) -> bool:
+        is_official = self._subject_token or self._fields.get("auth_type") in _DIRECT_METHODS
+        has_more = self._is_ambient or self._has_discovery or self._fields.keys() - _DIRECT_FIELDS
+        return bool(has_more or not is_official)
+
+    def _require(self, module: str) -> Any:
+        required = require(f"{_PACKAGE}.{module}", method=self._description, install=_INSTALL)
+        hide_debug_logs("databricks.sdk", "google", "urllib3")
+        return required
+
+    def _fetch_directly(self) -> AccessToken:
+        client = IdentityClient(self._transport, self._description, self._advice)
+        settings = self._require("client_credentials").ClientSettings(
+            client, self._transport.workspace_url, self._fields
+        )
+        token, headers = settings.fetch(self._subject_token and self._subject_token(client))
+        return AccessToken(token.access_token, token.expiry.timestamp(), headers)
+
+    def _fetch_by_config(self) -> AccessToken:
+        strategies, config = self._require("strategies"), self._require("config")
+        client = IdentityClient(self._transport, self._description, self._advice)
+        source = self._subject_token
+        made = config.ConnectionConfig(
+            client,
+            self._transport.workspace_url,
+            strategies.Chain()
+            if source is None
+            else strategies.TokenExchange("federation", lambda _config: source(client)),
+            is_ambient=self._is_ambient,
+            has_discovery=self._has_discovery,
+            fields=self._fields,
+        )
+        return _access_token(made)
 
     def _translate(self, error: BaseException) -> JobsAPIError:
         """Return the package's exception for one of the SDK, which wraps all in ValueError."""
