@@ -23,6 +23,7 @@ from airflow_jobs_provider.local.engine.runner import Runner
 from airflow_jobs_provider.local.engine.scheduler import STOPPED_MESSAGE, Scheduler
 from airflow_jobs_provider.local.engine.scripted_results import ScriptedResults, ScriptedRunner
 from airflow_jobs_provider.local.engine.store import Store
+from airflow_jobs_provider.local.engine.uploads import Uploads
 from airflow_jobs_provider.local.runners.control_flow import ConditionRunner, ForEachRunner
 from airflow_jobs_provider.local.runners.notebook import NotebookRunner
 from airflow_jobs_provider.local.runners.process_markers import (
@@ -77,6 +78,7 @@ class Service:
         kill_marked(run_marker(self._workspace_id))
         self.temporary_folder = _temporary_folder(state_dir)
         self._callbacks: dict[int, str] = {}
+        self.uploads = Uploads()
         self.store = Store(state_dir / "workspace.sqlite")
         self.scheduler = Scheduler(
             self.store,
@@ -97,6 +99,7 @@ class Service:
 
     def close(self) -> None:
         """Close the store after the last request."""
+        self.uploads.discard()
         self.store.close()
         shutil.rmtree(self.temporary_folder, ignore_errors=True)
 

@@ -111,8 +111,8 @@ def test_what_dbutils_has_not(context: KernelContext) -> None:
     """A part of dbutils that is not there says which are."""
     dbutils = DBUtils(context)
     dbutils.library.restartPython()
-    with pytest.raises(AttributeError, match=r"dbutils\.fs is not there .* dbutils\.widgets"):
-        dbutils.fs.ls("/")
+    with pytest.raises(AttributeError, match=r"dbutils\.credentials is not there .* widgets"):
+        dbutils.credentials.assumeRole("a")
     with pytest.raises(AttributeError):
         _ = dbutils._ipython_display_
 

@@ -37,6 +37,14 @@ CREATE TABLE IF NOT EXISTS runs (
     record TEXT NOT NULL
 );
 CREATE TABLE IF NOT EXISTS outputs (run_id INTEGER PRIMARY KEY, record TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS secret_scopes (scope TEXT PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS secrets (
+    scope TEXT NOT NULL,
+    key TEXT NOT NULL,
+    value BLOB NOT NULL,
+    updated INTEGER NOT NULL,
+    PRIMARY KEY (scope, key)
+);
 CREATE UNIQUE INDEX IF NOT EXISTS runs_by_token ON runs (idempotency_token)
     WHERE idempotency_token IS NOT NULL;
 CREATE INDEX IF NOT EXISTS runs_by_job ON runs (job_id);
@@ -266,6 +274,52 @@ class Store:
             " OR parent_run_id IN (SELECT run_id FROM runs WHERE parent_run_id = :id)",
             {"id": run_id},
         )
+
+    def cluster_ids(self) -> list[str]:
+        """Return the clusters that jobs and runs have named."""
+        rows = self._db.execute(
+            "SELECT DISTINCT json_extract(record, '$.cluster_spec.existing_cluster_id') FROM runs"
+            " UNION SELECT json_extract(record, '$.settings.existing_cluster_id') FROM jobs"
+        )
+        return sorted(str(name) for (name,) in rows if name)
+
+    # Secrets
+
+    def secret_scopes(self) -> list[str]:
+        """Return the scopes."""
+        rows = self._db.execute("SELECT scope FROM secret_scopes ORDER BY scope")
+        return [scope for (scope,) in rows]
+
+    def add_secret_scope(self, scope: str) -> bool:
+        """Add a scope; return False if there is one of that name."""
+        query = "INSERT OR IGNORE INTO secret_scopes VALUES (?)"
+        return self._db.execute(query, (scope,)).rowcount > 0
+
+    def delete_secret_scope(self, scope: str) -> None:
+        """Delete a scope and its secrets."""
+        self._db.execute("DELETE FROM secrets WHERE scope = ?", (scope,))
+        self._db.execute("DELETE FROM secret_scopes WHERE scope = ?", (scope,))
+
+    def put_secret(self, scope: str, key: str, value: bytes, updated: int) -> None:
+        """Store a secret."""
+        query = "INSERT OR REPLACE INTO secrets VALUES (?, ?, ?, ?)"
+        self._db.execute(query, (scope, key, value, updated))
+
+    def secret(self, scope: str, key: str) -> bytes | None:
+        """Return a secret; None if there is none."""
+        query = "SELECT value FROM secrets WHERE scope = ? AND key = ?"
+        row = self._db.execute(query, (scope, key)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def secrets(self, scope: str) -> list[tuple[str, int]]:
+        """Return the keys of a scope, each with the time of its last change."""
+        query = "SELECT key, updated FROM secrets WHERE scope = ? ORDER BY key"
+        return [(key, int(updated)) for key, updated in self._db.execute(query, (scope,))]
+
+    def delete_secret(self, scope: str, key: str) -> bool:
+        """Delete a secret; return whether there was one."""
+        query = "DELETE FROM secrets WHERE scope = ? AND key = ?"
+        return self._db.execute(query, (scope, key)).rowcount > 0
 
     def forget_old_runs(self) -> list[int]:
         """Remove runs older than 60 days, as the service does, and return their ids."""

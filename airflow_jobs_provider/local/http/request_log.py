@@ -1,7 +1,7 @@
 """What clients asked of the local workspace: the last requests, and a recording in a file.
 
 No header is kept, so no token of a client either. In a recording the workspace's access token and
-the tokens that it issues are masked wherever they occur.
+the tokens that it issues are masked wherever they occur. Values of ``secrets/put`` are not kept.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _KEPT_REQUESTS = 10_000
 _MASK = "***"
 _ISSUED_TOKEN = re.compile(r'("access_token":\s*")[^"]*')
+# Of secrets/put.
+_SECRET_FIELDS = ("string_value", "bytes_value")
 _RECORDING = "requests.jsonl"
 
 
@@ -92,6 +94,8 @@ class RequestLog:
             _json_of(await request.read()) if request.content_type == "application/json" else None
         )
         is_sent = request.transport is not None and not request.transport.is_closing()
+        if isinstance(body, dict):
+            body = {name: _MASK if name in _SECRET_FIELDS else v for name, v in body.items()}
         fields = body if isinstance(body, dict) else {}
         logged = LoggedRequest(
             request.method,

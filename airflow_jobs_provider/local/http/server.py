@@ -21,11 +21,18 @@ from airflow_jobs_provider.local.engine.parameters import parameters_of
 from airflow_jobs_provider.local.errors import ApiError, invalid, malformed
 from airflow_jobs_provider.local.http import pages
 from airflow_jobs_provider.local.http.call import Call, Endpoint
+from airflow_jobs_provider.local.http.clusters import CLUSTER_ENDPOINTS
 from airflow_jobs_provider.local.http.connections import Connection, Connections, Timeouts
 from airflow_jobs_provider.local.http.control import CONTROL_PATH, add_control_routes
 from airflow_jobs_provider.local.http.endpoints import endpoints_of
+from airflow_jobs_provider.local.http.files import (
+    DBFS_ENDPOINTS,
+    DIRECTORY_ENDPOINTS,
+    FILE_ENDPOINTS,
+)
 from airflow_jobs_provider.local.http.oauth import CLIENT_ID, ExpiredTokenError, OAuth
 from airflow_jobs_provider.local.http.permissions import PERMISSION_ENDPOINTS
+from airflow_jobs_provider.local.http.secret_scopes import SECRET_ENDPOINTS
 from airflow_jobs_provider.local.http.users import current_user
 from airflow_jobs_provider.local.http.workspace_objects import WORKSPACE_ENDPOINTS
 from airflow_jobs_provider.local.service import Service
@@ -43,9 +50,16 @@ _HOSTS = {"127.0.0.1", "localhost", "::1"}
 _MAX_NESTING = 10
 _SERVED = (
     "This is a local workspace, not Databricks: it serves the Jobs API 2.0, 2.1 and 2.2 "
-    "(jobs/...), permissions/jobs/..., workspace/ import, export, list, get-status, mkdirs and "
-    "delete, and preview/scim/v2/Me."
+    "(jobs/...), permissions/jobs/..., workspace/..., dbfs/..., fs/files/..., fs/directories/..., "
+    "secrets/..., clusters/ get and list, and preview/scim/v2/Me."
 )
+_OTHER_APIS = {
+    "2.0/workspace": WORKSPACE_ENDPOINTS,
+    "2.0/dbfs": DBFS_ENDPOINTS,
+    "2.0/secrets": SECRET_ENDPOINTS,
+    "2.0/clusters": CLUSTER_ENDPOINTS,
+    "2.1/clusters": CLUSTER_ENDPOINTS,
+}
 _CLIENT_PATHS = ("/api/", "/oidc/", "/.well-known/")
 _DAY_SECONDS = 24 * 3600
 _LARGE_BODY_BYTES = 64 * 1024
@@ -100,14 +114,20 @@ class Server:
         for verb, endpoint in PERMISSION_ENDPOINTS.items():
             handler = self._api_handler(VERSIONS["2.0"], endpoint)
             app.router.add_route(verb, "/api/2.0/permissions/jobs/{job_id}", handler)
-        for (verb, path), endpoint in WORKSPACE_ENDPOINTS.items():
-            handler = self._api_handler(VERSIONS["2.0"], endpoint)
-            app.router.add_route(verb, f"/api/2.0/workspace/{path}", handler)
+        for api, endpoints in _OTHER_APIS.items():
+            for (verb, path), endpoint in endpoints.items():
+                handler = self._api_handler(VERSIONS["2.0"], endpoint)
+                app.router.add_route(verb, f"/api/{api}/{path}", handler)
+        for kind, by_verb in {"files": FILE_ENDPOINTS, "directories": DIRECTORY_ENDPOINTS}.items():
+            for verb, endpoint in by_verb.items():
+                handler = self._api_handler(VERSIONS["2.0"], endpoint, raw_body=True)
+                app.router.add_route(verb, f"/api/2.0/fs/{kind}{{path:/.*}}", handler)
         add_control_routes(app, self._simulation, self._service.store)
         self._oauth.add_routes(app, lambda: self._service.base_url)
         app.router.add_get("/api/2.0/preview/scim/v2/Me", self._me)
         app.router.add_post("/local/notebook-run", self._notebook_run)
         app.router.add_post("/local/task-values", self._task_values)
+        app.router.add_post("/local/secrets", self._secrets)
         app.router.add_get("/", self._runs_page)
         app.router.add_get("/runs/{run_id:[0-9]{1,18}}", self._run_page)
         app.router.add_get("/runs/{run_id:[0-9]{1,18}}/notebook", self._notebook_page)
@@ -212,15 +232,19 @@ class Server:
 
     # The API
 
-    def _api_handler(self, version: Version, endpoint: Endpoint) -> _Handler:
+    def _api_handler(
+        self, version: Version, endpoint: Endpoint, *, raw_body: bool = False
+    ) -> _Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             data: Mapping[str, Any] = {}
-            if request.content_type == "multipart/form-data":
+            if raw_body:
+                data = {**request.query, "body": await self._body(request)}
+            elif request.content_type == "multipart/form-data":
                 data = await self._form(request)
             elif request.can_read_body:
                 # Also of a GET: the service takes its parameters from there, too.
                 data = await self._json_body(request)
-            if request.method == "GET":
+            if request.method == "GET" and not raw_body:
                 data = {**checks.as_query(data), **request.query}
             data = {**data, **request.match_info}
             answer = await endpoint(Call(self._service, version, data))
@@ -281,6 +305,21 @@ class Server:
         values = self._service.task_values(run, str(data.get("task_key")))
         return web.json_response({"values": values})
 
+    async def _secrets(self, request: web.Request) -> web.StreamResponse:
+        """Return a secret, the keys of a scope, or the scopes, to the kernel of a run."""
+        if self._caller(request) is None:
+            return _invalid_token()
+        data, store = await self._json_body(request), self._service.store
+        scope, key = data.get("scope"), data.get("key")
+        if scope is None:
+            return web.json_response({"names": store.secret_scopes()})
+        if key is None:
+            return web.json_response({"names": [name for name, _ in store.secrets(str(scope))]})
+        value = store.secret(str(scope), str(key))
+        if value is None:
+            raise invalid(f"Secret does not exist with scope: {scope} and key: {key}")
+        return web.json_response({"value": base64.b64encode(value).decode()})
+
     def _caller(self, request: web.Request) -> Run | None:
         """Return the live run whose kernel sends a request."""
         secret = request.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -301,9 +340,16 @@ class Server:
         }
 
     async def _json_body(self, request: web.Request) -> dict[str, Any]:
+        body = await self._body(request)
+        if len(body) <= _LARGE_BODY_BYTES:
+            return checks.read_body(body)
+        # Parsing megabytes takes as long as answering hundreds of other requests.
+        return await asyncio.to_thread(checks.read_body, body)
+
+    async def _body(self, request: web.Request) -> bytes:
         try:
             async with asyncio.timeout(self._timeouts.request_seconds):
-                body = await request.read()
+                return await request.read()
         except web.HTTPRequestEntityTooLarge:
             raise checks.too_large() from None
         except web.RequestPayloadError as error:
@@ -316,10 +362,6 @@ class Server:
             ) from None
         except ConnectionError:
             raise malformed("The connection was closed before the request was complete") from None
-        if len(body) <= _LARGE_BODY_BYTES:
-            return checks.read_body(body)
-        # Parsing megabytes takes as long as answering hundreds of other requests.
-        return await asyncio.to_thread(checks.read_body, body)
 
     # Pages
 

@@ -13,13 +13,13 @@ import base64
 import binascii
 import hashlib
 import os
-import secrets
 import shutil
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.local import checks
+from airflow_jobs_provider.local.engine.uploads import PARTIAL_SUFFIX, partial_of
 from airflow_jobs_provider.local.errors import ApiError, invalid
 from airflow_jobs_provider.local.http.call import Call, Endpoint
 from airflow_jobs_provider.local.notebook_files import (
@@ -43,7 +43,6 @@ _IMPORT_FORMATS = ("SOURCE", "JUPYTER", "AUTO", "RAW")
 _EXPORT_FORMATS = ("SOURCE", "JUPYTER", "AUTO", "RAW")
 # Where an object id is made from a path: the largest integer that JSON's numbers hold exactly.
 _LARGEST_ID = 2**53 - 1
-_PARTIAL = ".partial"
 _DIRECTORY, _NOTEBOOK, _FILE = "DIRECTORY", "NOTEBOOK", "FILE"
 
 
@@ -74,7 +73,7 @@ class _Objects:
         if (target.exists() or others) and not overwrite:
             raise _exists(path)
         # A run that reads the file meanwhile sees either the one before or the whole new one.
-        partial = target.with_name(f".{secrets.token_hex(8)}{_PARTIAL}")
+        partial = partial_of(target)
         try:
             partial.write_bytes(content)
             partial.replace(target)
@@ -120,7 +119,7 @@ class _Objects:
             self._status(entry)
             for entry in sorted(found.iterdir())
             if entry.name.casefold() != STATE_FOLDER
-            and not entry.name.endswith(_PARTIAL)
+            and not entry.name.endswith(PARTIAL_SUFFIX)
             and entry.exists()  # A link may lead nowhere.
         ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import urllib.error
@@ -12,6 +13,7 @@ from typing import Any
 
 __all__ = ["CONTEXT_VARIABLE", "KernelContext", "too_large_mark"]
 
+_REDACTED = "[REDACTED]"
 CONTEXT_VARIABLE = "AIRFLOW_JOBS_PROVIDER_KERNEL_CONTEXT"
 
 
@@ -30,6 +32,7 @@ class KernelContext:
     :param exit_file: where ``dbutils.notebook.exit`` leaves its value for the workspace.
     :param callback_url: where ``dbutils`` asks for runs of other notebooks and for task values.
     :param secret: the key for that, good for this run only.
+    :param redacted: the secrets that the notebook has read.
     """
 
     root: Path
@@ -38,6 +41,7 @@ class KernelContext:
     exit_file: Path
     callback_url: str
     secret: str = field(repr=False)
+    redacted: set[str] = field(default_factory=set, repr=False)
 
     @classmethod
     def from_environment(cls) -> KernelContext:
@@ -56,7 +60,7 @@ class KernelContext:
 
     def leave_exit_value(self, value: str) -> None:
         """Hand the exit value to the workspace; whole or not at all."""
-        _write_whole(self.exit_file, value)
+        _write_whole(self.exit_file, self.redact(value))
 
     def leave_excess(self, words: str) -> None:
         """Tell the workspace that the notebook's output is too large; whole or not at all."""
@@ -83,6 +87,31 @@ class KernelContext:
         answer = self._ask("task-values", {"task_key": task_key}, "return task values")
         values: dict[str, Any] | None = answer["values"]
         return values
+
+    def secret_value(self, scope: str, key: str) -> bytes:
+        """Return a secret; it is redacted in outputs from now on."""
+        answer = self._ask("secrets", {"scope": scope, "key": key}, f"return {scope}/{key}")
+        value = base64.b64decode(answer["value"])
+        text = value.decode("utf-8", errors="replace")
+        if text.strip():
+            self.redacted.add(text)
+        return value
+
+    def secret_names(self, scope: str | None) -> list[str]:
+        """Return the keys of a scope; the scopes if none is given."""
+        names: list[str] = self._ask("secrets", {"scope": scope}, "list secrets")["names"]
+        return names
+
+    def redact(self, value: Any) -> Any:
+        """Return texts in any structure with the secrets that the notebook has read redacted."""
+        if isinstance(value, str):
+            for secret in self.redacted:
+                value = value.replace(secret, _REDACTED)
+        elif isinstance(value, dict):
+            return {name: self.redact(one) for name, one in value.items()}
+        elif isinstance(value, list):
+            return [self.redact(one) for one in value]
+        return value
 
     def _ask(self, path: str, body: dict[str, Any], what: str) -> Any:
         request = urllib.request.Request(  # noqa: S310  (the URL is the workspace's own)

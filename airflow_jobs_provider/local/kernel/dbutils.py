@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import builtins
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
+from airflow_jobs_provider.local.kernel.files import Files
 
 _MAX_TASK_VALUE_BYTES = 48 * 1024
 
@@ -198,6 +201,49 @@ class TaskValues:
         return default
 
 
+@dataclass(frozen=True, slots=True)
+class SecretMetadata:
+    """The key of a secret, as ``dbutils.secrets.list`` returns it."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class SecretScope:
+    """A scope, as ``dbutils.secrets.listScopes`` returns it."""
+
+    name: str
+
+
+class Secrets:
+    """``dbutils.secrets``: the secrets of the workspace. What is read is redacted in outputs."""
+
+    def __init__(self, context: KernelContext) -> None:
+        self._context = context
+
+    def get(self, scope: str, key: str) -> str:
+        """Return a secret as text.
+
+        :raises ValueError: there is none.
+        """
+        return self.getBytes(scope, key).decode("utf-8")
+
+    def getBytes(self, scope: str, key: str) -> bytes:  # noqa: N802
+        """Return a secret as bytes.
+
+        :raises ValueError: there is none.
+        """
+        return self._context.secret_value(scope, key)
+
+    def list(self, scope: str) -> list[SecretMetadata]:
+        """Return the keys of a scope."""
+        return [SecretMetadata(key) for key in self._context.secret_names(scope)]
+
+    def listScopes(self) -> builtins.list[SecretScope]:  # noqa: N802
+        """Return the scopes."""
+        return [SecretScope(name) for name in self._context.secret_names(None)]
+
+
 class Jobs:
     """``dbutils.jobs``."""
 
@@ -219,6 +265,8 @@ class DBUtils:
         self.widgets = Widgets(context.parameters)
         self.notebook = Notebook(context)
         self.jobs = Jobs(context)
+        self.fs = Files(context)
+        self.secrets = Secrets(context)
         self.library = _Library()
 
     def __getattr__(self, name: str) -> Any:
@@ -226,5 +274,5 @@ class DBUtils:
             raise AttributeError(name)
         raise AttributeError(
             f"dbutils.{name} is not there in the local workspace; "
-            "it has dbutils.widgets, dbutils.notebook, dbutils.jobs and dbutils.library"
+            "it has dbutils.fs, jobs, library, notebook, secrets and widgets"
         )

@@ -14,6 +14,7 @@ from airflow_jobs_provider.local.output_limits import OutputMeter, truncate_erro
 __all__ = ["limit_output"]
 
 _WITH_ERROR = ("error", "execute_reply")
+_WITH_OUTPUT = (*_WITH_ERROR, "stream", "display_data", "execute_result", "update_display_data")
 
 
 def limit_output(shell: Any, session: Any, context: KernelContext) -> None:
@@ -56,6 +57,12 @@ def limit_output(shell: Any, session: Any, context: KernelContext) -> None:
         is_whole = isinstance(message, dict)
         kind = message["header"]["msg_type"] if is_whole else message
         given = (message["content"] if is_whole else content) or {}
+        if context.redacted and kind in _WITH_OUTPUT:
+            given = context.redact(given)
+            if is_whole:
+                message = {**message, "content": given}
+            else:
+                content = given
         if kind in _WITH_ERROR and "traceback" in given:
             given = truncate_error(given)
             if is_whole:
