@@ -40,7 +40,8 @@ from airflow_jobs_provider.operators.workflow_launch import DEFINITION_KEY, WAS_
 from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from airflow_jobs_provider.triggers.workflow import DatabricksWorkflowTaskTrigger
-from tests.fakes.scripted_server import ScriptedServer, Step, answer
+from tests.fakes.scripted_server import ScriptedServer, Step, answer, lose
+from tests.helpers.fault_bench import KilledError, killed_by_signal
 from tests.helpers.responses import FAILED_OUTPUT, OUTPUT, run
 
 KEYS = ("a", "b", "c")
@@ -860,6 +861,45 @@ def test_the_launching_task_tells_that_it_was_cleared(
     server.will(*([] if is_told else [cleared.job]))
     assert cleared.launch(2, max_tries)["run_id"] == 7
     assert (("etl.launch", WAS_CLEARED_KEY) in cleared.xcoms) is is_told
+
+
+def test_a_launch_whose_response_is_lost(cleared: Airflow, server: ScriptedServer) -> None:
+    """It is repeated with the same token, and launches nothing more."""
+    server.will(cleared.jobs, cleared.job, lose, answer({"run_id": 7}), answer(run("PENDING")))
+    with no_waiting():
+        assert cleared.launch(1, 0)["run_id"] == 7
+    first, second = sent(server, "run-now")
+    assert first == second
+
+
+@pytest.mark.parametrize("successor", [Successor.NONE, Successor.RETRY])
+def test_a_launch_that_is_killed_before_its_response(
+    successor: Successor,
+    cleared: Airflow,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A user's kill cancels the run. If a retry follows, it takes the run over."""
+    monkeypatch.setattr(cancel_on_kill, "find_successor", lambda _attempt: successor)
+
+    def kill_and_answer(connection: Any) -> None:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        answer({"run_id": 7})(connection)
+
+    server.will(cleared.jobs, cleared.job, kill_and_answer)
+    if successor is Successor.NONE:
+        server.will(answer({"run_id": 7}), answer({}))
+    with killed_by_signal(cleared.group.launch_task), pytest.raises(KilledError):
+        cleared.launch(1, 0)
+    if successor is Successor.NONE:
+        assert sent(server, "runs/cancel") == [{"run_id": 7}]
+    else:
+        found = answer({**run("RUNNING"), "run_id": 7})
+        server.will(cleared.jobs, cleared.job, answer({"run_id": 7}), found, cleared.job)
+        assert Airflow(monkeypatch).launch(2, 0)["run_id"] == 7  # in another process
+        assert sent(server, "runs/cancel") == []
+    first, second = sent(server, "run-now")
+    assert first["idempotency_token"] == second["idempotency_token"]
 
 
 OTHER_JOB = answer({"job_id": 3, "settings": {"name": "sales.etl", "tasks": []}})
