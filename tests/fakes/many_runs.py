@@ -225,6 +225,8 @@ class ManyRuns:
                 run
                 for run in self.runs.values()
                 if run.run_id not in self.deleted
+                and int(run.start * 1000) >= int(request.query.get("start_time_from", 0))
+                and int(run.start * 1000) <= int(request.query.get("start_time_to", 10**18))
                 and not (request.query.get("active_only") == "true" and now >= run.end)
                 and not (request.query.get("completed_only") == "true" and now < run.end)
             ),

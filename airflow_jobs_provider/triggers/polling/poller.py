@@ -18,6 +18,7 @@ Module              Responsibility
 ``waiters``         which run is due when, and who gets it
 ``reader``          what to read: lists, or single runs by their ids
 ``run_lists``       how many pages of which list to read, and what they cost
+``run_changes``     what has changed, where reading all runs takes too long
 ``list_pages``      one page of a list, with its retries
 ``slow_reads``      concurrent reads of single runs
 ``publisher``       giving each waiter its run when the run has changed

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.responses import InvalidResponseError, parse_run, parse_states
@@ -62,14 +62,7 @@ class Publisher:
         A run that lacks something its waiter needs, or that is not valid, is not published.
         """
         now = time.monotonic()
-        # Random, so that pollers of several triggerers that started together drift apart.
-        fraction = random.uniform(0.85, 0.97)  # noqa: S311
-
-        def next_read(period: float) -> float:
-            # Early enough for a run that is read last in a poll. A service that takes long is not
-            # asked more often for it.
-            return max(period * fraction - self.poll_seconds, period * 0.7)
-
+        next_read = self._next_read()
         self._sender.record_answer()
         read_ids: set[int] = set()
         published = 0
@@ -93,6 +86,29 @@ class Publisher:
                 published = 0
                 await asyncio.sleep(0)
         return read_ids
+
+    def postpone(self, run_ids: Iterable[int]) -> None:
+        """Set when runs are due that a list has shown not to have changed.
+
+        :param run_ids: the runs.
+        """
+        now = time.monotonic()
+        next_read = self._next_read()
+        for run_id in run_ids:
+            self._waiters.postpone(run_id, now, next_read)
+            self._unreadable_runs.record_success(run_id)
+
+    def _next_read(self) -> Callable[[float], float]:
+        """Return a function of a period: the seconds to the next read from a list."""
+        # Random, so that pollers of several triggerers that started together drift apart.
+        fraction = random.uniform(0.85, 0.97)  # noqa: S311
+
+        def next_read(period: float) -> float:
+            # Early enough for a run that is read last in a poll. A service that takes long is not
+            # asked more often for it.
+            return max(period * fraction - self.poll_seconds, period * 0.7)
+
+        return next_read
 
     def _record_read(self, run_id: int) -> None:
         self._sender.record_answer()

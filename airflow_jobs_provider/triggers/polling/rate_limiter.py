@@ -20,8 +20,11 @@ REQUESTS_PER_SECOND = 20.0
 REQUESTS_AT_ONCE = 8
 # A 429 halves the rate, down to this many requests per second.
 LOWEST_REQUESTS_PER_SECOND = 1.0
-# How long the rate takes to grow from nothing to the full one. On the way it may meet the service's
-# limit again, so it grows slowly.
+# After a 429 the rate grows to this fraction of the rate that was refused in so many seconds.
+QUICK_FRACTION = 0.9
+QUICK_SECONDS = 30.0
+# Beyond that it may meet the service's limit again. So many seconds it would take from nothing to
+# the full rate.
 RECOVERY_SECONDS = 600.0
 
 
@@ -37,6 +40,7 @@ class RateLimiter:
     ) -> None:
         self._next_request_at = self._slowed_down_at = self._recovered_at = 0.0
         self._rate = self._full_rate = requests_per_second or REQUESTS_PER_SECOND
+        self._refused_rate = self._full_rate
         self._in_flight = asyncio.Semaphore(at_once or REQUESTS_AT_ONCE)
 
     @property
@@ -71,12 +75,18 @@ class RateLimiter:
         self._next_request_at = max(self._next_request_at, now + seconds_to_wait(seconds))
         if sent_at >= self._slowed_down_at:
             lowest = min(LOWEST_REQUESTS_PER_SECOND, self._full_rate)
+            self._refused_rate = self._rate
             self._rate = max(lowest, self._rate / 2)
             self._slowed_down_at = self._recovered_at = now
 
     def _recover(self) -> None:
         now = time.monotonic()
-        if self._rate < self._full_rate:
-            growth = self._full_rate * (now - self._recovered_at) / RECOVERY_SECONDS
-            self._rate = min(self._full_rate, self._rate + growth)
-        self._recovered_at = now
+        seconds, self._recovered_at = now - self._recovered_at, now
+        quick_end = QUICK_FRACTION * self._refused_rate
+        if self._rate < quick_end:
+            growth = self._refused_rate / 2 / QUICK_SECONDS
+            quick_seconds = min(seconds, (quick_end - self._rate) / growth)
+            self._rate += growth * quick_seconds
+            seconds -= quick_seconds
+        slow_growth = self._full_rate * seconds / RECOVERY_SECONDS
+        self._rate = min(self._full_rate, self._rate + slow_growth)

@@ -20,6 +20,7 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.triggers.polling.list_pages import ListPageReader
 from airflow_jobs_provider.triggers.polling.publisher import Publisher
 from airflow_jobs_provider.triggers.polling.rate_limiter import REQUESTS_AT_ONCE
+from airflow_jobs_provider.triggers.polling.run_changes import SHORTEST_SECONDS
 from airflow_jobs_provider.triggers.polling.run_lists import RunLists
 from airflow_jobs_provider.triggers.polling.slow_reads import SlowReads
 
@@ -74,13 +75,11 @@ class RunReader:
             return
         self._sender.outage_seconds = 0.0
         list_error: JobsAPIError | None = None
-        lists_read = False
+        lists_read = is_full = False
         try:
             if self._lists.are_cheaper_than(len(due)):
                 try:
-                    due = await self._lists.read(
-                        due, self._waiters.run_ids(), self._publisher.publish_page
-                    )
+                    due, is_full = await self._read_lists(due)
                     lists_read = True
                 except _MAY_CONCERN_ONE as error:
                     list_error = error
@@ -88,7 +87,7 @@ class RunReader:
             else:
                 # By their ids there is no gain in reading runs early.
                 due = self._due_runs(now)
-            await self._read_by_id(due)
+            await self._read_by_id(due, self._seconds_by_id() if lists_read else None)
             if list_error is not None and due:
                 self._lists.suspend(list_error)
         except JobsAPIError as error:
@@ -99,7 +98,20 @@ class RunReader:
                 self._sender.outage.record_success()
             seconds = time.monotonic() - now - self._sender.outage_seconds
             self._publisher.poll_seconds = seconds
+            if is_full:
+                self._lists.changes.record_full_read(now, seconds, self._waiters.run_ids())
             self._warn_of_late_reads(seconds)
+
+    async def _read_lists(self, due: set[int]) -> tuple[set[int], bool]:
+        """Read lists; return the due runs to read by their ids, and whether all lists were read."""
+        period = self._waiters.shortest_period()
+        publish = self._publisher.publish_page
+        if not self._lists.changes.are_wanted(period):
+            due = await self._lists.read(due, self._waiters.run_ids(), publish, period)
+            return due, True
+        each_read = {run_id for run_id in due if self._waiters.wants_each_read(run_id)}
+        postpone = self._publisher.postpone
+        return await self._lists.read_changes(due, each_read, period, publish, postpone), False
 
     def _due_runs(self, now: float, *, early: float = 0.0) -> set[int]:
         """Return the runs to be read now, or early by this fraction of their period."""
@@ -122,10 +134,19 @@ class RunReader:
                 shortest,
             )
 
-    async def _read_by_id(self, run_ids: Iterable[int]) -> None:
+    def _seconds_by_id(self) -> float | None:
+        """How long runs are read by their ids, before the lists are read again."""
+        return max(self._waiters.shortest_period(), SHORTEST_SECONDS) if self._waiters else None
+
+    async def _read_by_id(self, run_ids: Iterable[int], max_seconds: float | None = None) -> None:
+        """Read runs by their ids; those that are not read within the time stay due."""
+        began = time.monotonic()
         # In portions, so that an outage stops the rest. The runs that are due longest come first.
         pending = sorted(run_ids, key=self._waiters.due_time)
         for start in range(0, len(pending), REQUESTS_AT_ONCE):
+            if max_seconds is not None and time.monotonic() - began > max_seconds:
+                # The lists are read again first: they show a thousand ended runs in one request.
+                return
             portion = pending[start : start + REQUESTS_AT_ONCE]
             results = await self._slow_reads.read(portion, self._read_run)
             failed: dict[int, JobsAPIError] = {}
@@ -148,7 +169,9 @@ class RunReader:
         if run_id not in self._waiters:
             return False
         try:
-            self._publisher.publish_run(run_id, await self._sender.send_once(get_run(run_id)))
+            run = await self._sender.send_once(get_run(run_id))
+            self._lists.changes.record_starts([run], {run["run_id"]})
+            self._publisher.publish_run(run_id, run)
         except BadRequestError as error:
             # This run only: it was deleted, or is older than the service keeps runs.
             if self._sender.retries.backoff_for(error, idempotent=True) is not None:

@@ -8,6 +8,9 @@ do not overlap, the page is read again from further back. Pages by token begin w
 ended, whatever moves.
 
 A run that is in none of the lists is returned to the caller. Nothing is concluded from that.
+
+Where reading both lists takes too long for the polling period, only what has changed is read: see
+:mod:`.run_changes`.
 """
 
 from __future__ import annotations
@@ -15,22 +18,23 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.endpoints import list_runs
 from airflow_jobs_provider.api.errors import BadRequestError, ConflictError
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
+from airflow_jobs_provider.triggers.polling.run_changes import ListEnd, RunChanges
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call, Page
     from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.api.errors import JobsAPIError
     from airflow_jobs_provider.api.schema.types import Run
+    from airflow_jobs_provider.triggers.polling.run_changes import Publish
 
 __all__ = ["RunLists"]
 
-Publish: TypeAlias = "Callable[[Iterable[Run]], Awaitable[set[int]]]"
 log = logging.getLogger(__name__)
 
 # The unit of cost is one request. A page of this size costs one more, for the work of reading it.
@@ -63,6 +67,8 @@ class RunLists:
 
     :param client: client of the workspace.
     :param read_page: sends a call for a page.
+
+    :ivar changes: reads what has changed, where reading all takes too long.
     """
 
     def __init__(
@@ -81,6 +87,9 @@ class RunLists:
         self._overlap = MIN_OVERLAP_RUNS
         self._suspended_until = 0.0
         self._suspend_seconds = SUSPEND_SECONDS
+        self.changes = RunChanges(
+            self._pages, self._max_page_runs, has_time_filters=self._since_2_1
+        )
 
     def are_cheaper_than(self, reads: int) -> bool:
         """Whether reading the list of active runs costs less than reading runs by their ids.
@@ -97,17 +106,20 @@ class RunLists:
         self._active_runs *= 0.95
         return False
 
-    async def read(self, due: set[int], waited_for: Collection[int], publish: Publish) -> set[int]:
+    async def read(
+        self, due: set[int], waited_for: Collection[int], publish: Publish, period: float
+    ) -> set[int]:
         """Read the active runs, then the latest that ended; return the due ones in neither list.
 
         :param due: ids of the runs that are to be read now.
         :param waited_for: ids of all runs with a waiter.
+        :param period: the shortest polling period, in seconds.
         :param publish: takes the runs of a page; returns the ids of those with a waiter.
         :raises JobsAPIError: a page cannot be read, though lists are not refused.
         """
         seen: set[int] = set()
         try:
-            is_complete = await self._read_active(len(due), seen, publish)
+            is_complete = await self._read_active(len(due), seen, publish, period)
             # A run that is not in the complete list of active runs has ended, was deleted, or is
             # beyond the list's reach. That holds as well for runs that are not due yet: they would
             # be missing from the list again in a moment.
@@ -119,10 +131,33 @@ class RunLists:
         except ConflictError:
             raise
         except BadRequestError as error:
-            # Lists are not allowed, or not with these parameters. The runs can still be read.
-            self._suspended_until = time.monotonic() + REFUSED_SECONDS
-            log.info("Runs are read one by one, since listing them is refused: %s", error)
+            self._refused(error)
         return due - seen
+
+    async def read_changes(
+        self,
+        due: set[int],
+        each_read: set[int],
+        period: float,
+        publish: Publish,
+        postpone: Callable[[Iterable[int]], None],
+    ) -> set[int]:
+        """Read what has changed; return the due runs of which that is not known.
+
+        The parameters are those of :meth:`.RunChanges.read`.
+        """
+        try:
+            return await self.changes.read(due, each_read, period, publish, postpone)
+        except ConflictError:
+            raise
+        except BadRequestError as error:
+            self._refused(error)
+            return due
+
+    def _refused(self, error: BadRequestError) -> None:
+        # Lists are not allowed, or not with these parameters. The runs can still be read.
+        self._suspended_until = time.monotonic() + REFUSED_SECONDS
+        log.info("Runs are read one by one, since listing them is refused: %s", error)
 
     def suspend(self, error: JobsAPIError) -> None:
         """Read no lists for a while, since one could not be read although runs can.
@@ -137,17 +172,23 @@ class RunLists:
         self._suspended_until = time.monotonic() + seconds
         self._suspend_seconds = min(2 * seconds, REFUSED_SECONDS)
 
-    async def _read_active(self, max_cost: int, seen: set[int], publish: Publish) -> bool:
+    async def _read_active(
+        self, max_cost: int, seen: set[int], publish: Publish, period: float
+    ) -> bool:
         """Read the active runs; False if that was stopped because it costs too much."""
         listed, cost = 0, 0.0
+        self.changes.begin_full_read()
         async for page in self._pages("active", MAX_PAGE_RUNS):
             listed += len(page)
-            seen |= await publish(page)
+            found = await publish(page)
+            self.changes.record_starts(page, found)
+            seen |= found
             cost += self._cost("active", len(page))
             if cost > max_cost:
                 # It is assumed that there is at least one more page.
                 self._active_runs = listed + self._page_limit("active")
                 return False
+            await self.changes.read_ended_meanwhile(period, publish)
         self._active_runs = listed
         return True
 
@@ -194,13 +235,17 @@ class RunLists:
 
     # -- pages ---------------------------------------------------------------------------------
 
-    async def _pages(self, which: str, limit: int) -> AsyncIterator[list[Run]]:
+    async def _pages(
+        self, which: str, limit: int, *, end: ListEnd | None = None, **filters: int
+    ) -> AsyncIterator[list[Run]]:
         """Read a list page by page, so that no run is missed between two pages.
 
         :param which: ``active`` or ``ended``.
         :param limit: runs of the first page, at most. The limit doubles with each further page.
+        :param end: is told whether the last page was read.
+        :param filters: further parameters of the request.
         """
-        pages = Paginator(self._call(which))
+        pages = Paginator(self._call(which).with_parameters(**filters))
         previous_ids: set[int] = set()
         overlap = 0
         while not pages.is_exhausted:
@@ -228,6 +273,8 @@ class RunLists:
                     continue
                 moved = overlap - shared
                 self._overlap = max(MIN_OVERLAP_RUNS, 2 * moved, self._overlap * 9 // 10)
+            if end is not None:
+                end.is_complete = pages.is_exhausted
             if pages.is_exhausted or pages.token is not None:
                 continue
             if position >= MAX_OFFSET:

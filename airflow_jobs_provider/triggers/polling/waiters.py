@@ -114,6 +114,20 @@ class Waiters:
         due = {w.run_id for w in self._all() if w.due - w.period * early <= now}
         return {run_id for run_id in due if not_before.get(run_id, now) <= now}
 
+    def wants_each_read(self, run_id: int) -> bool:
+        """Whether at least one waiter gets each read of a run, also if it has not changed."""
+        return any(waiter.known is None for waiter in self._of(run_id))
+
+    def postpone(self, run_id: int, now: float, next_read: Callable[[float], float]) -> None:
+        """Set when a run is due that is known not to have changed, without having been read.
+
+        :param run_id: the run's id.
+        :param now: the time (monotonic clock).
+        :param next_read: returns the seconds to the next read of the run from a waiter's period.
+        """
+        for waiter in self._of(run_id):
+            waiter.due = now + next_read(waiter.period)
+
     def any_waiting_for(self, run_id: int, states: States, now: float) -> bool:
         """Whether a run with these states is to be published to at least one waiter."""
         return any(w.is_waiting_for(states, now) for w in self._of(run_id))

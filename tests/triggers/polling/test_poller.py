@@ -29,6 +29,7 @@ from airflow_jobs_provider.triggers.polling import (
     outages,
     rate_limiter,
     reader,
+    run_changes,
     run_lists,
 )
 from airflow_jobs_provider.triggers.polling import poller as poller_module
@@ -57,6 +58,8 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ManyRuns]:
         )
     # The pace is for a service that others use, too.
     monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
+    # In so short a period no list can be read.
+    monkeypatch.setattr(run_changes, "SLOW_FRACTION", 1e9)
     yield many
     for task in [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
         if "RunPoller" in repr(task):
@@ -124,6 +127,35 @@ async def test_many_runs_are_read_from_lists(service: ManyRuns) -> None:
     polls = 1 + (time.monotonic() - began) / (0.7 * PERIOD)
     assert sum(service.asked.values()) <= 6 * polls
     assert len(service.connections) <= rate_limiter.REQUESTS_AT_ONCE
+
+
+@pytest.mark.parametrize("connection", ["databricks_later", "databricks_default"])
+async def test_only_what_has_changed_is_read_where_all_runs_take_too_long(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, connection: str
+) -> None:
+    """The active runs are read once. After that the pages have runs that have ended or are new."""
+    monkeypatch.setattr(run_changes, "SLOW_FRACTION", 0.0)
+    one = poller(databricks_conn_id=connection)
+    run_ids = service.add(200)
+    tasks = start_waits(one, run_ids)
+    await wait_until(lambda: service.asked["runs/list active_only"] > 0)
+    await asyncio.sleep(2 * PERIOD)
+    service.asked.clear()
+    for run_id in run_ids[:60]:
+        service.end(run_id, "SUCCESS" if run_id % 2 else "FAILED")
+    states = await result_states(tasks[:60])
+    assert states == ["SUCCESS" if run_id % 2 else "FAILED" for run_id in run_ids[:60]]
+    assert set(service.asked) == {"runs/list completed_only"}
+    new = service.add(3)
+    late = start_waits(one, new)
+    await wait_until(lambda: service.asked["runs/list active_only"] > 0)
+    service.asked.clear()
+    await asyncio.sleep(2 * PERIOD)
+    assert service.asked["runs/list active_only"] <= 1
+    for run_id in [*new, *run_ids[60:]]:
+        service.end(run_id)
+    await asyncio.gather(*late, *tasks)
+    assert service.asked["runs/get"] <= 3
 
 
 async def test_a_run_missing_from_a_list_is_read_by_its_id(service: ManyRuns) -> None:

@@ -42,9 +42,8 @@ async def sent_at(limiter: RateLimiter, count: int) -> list[float]:
 
 
 def test_the_limits_are_below_the_published_ones() -> None:
-    """20 requests per second and 8 in flight; a rate that was halved comes back in 10 minutes."""
+    """20 requests per second and 8 in flight."""
     assert (rate_limiter.REQUESTS_PER_SECOND, rate_limiter.REQUESTS_AT_ONCE) == (20, 8)
-    assert (rate_limiter.LOWEST_REQUESTS_PER_SECOND, rate_limiter.RECOVERY_SECONDS) == (1, 600)
 
 
 async def test_requests_are_spread_evenly(clock: Clock) -> None:
@@ -109,24 +108,33 @@ def test_the_rate_has_a_lower_bound(clock: Clock) -> None:
 
 
 async def test_the_rate_recovers_with_time(clock: Clock) -> None:
-    """By a thirtieth of a request per second each second, and never above the full rate."""
+    """Soon to 90 % of the rate that was refused, then slowly, and never above the full rate."""
     limiter = RateLimiter()
     clock.now += 500
     limiter.slow_down(0, sent_at=clock.now)
-    clock.now += 60
-    await sent_at(limiter, 1)
-    assert limiter.requests_per_second == pytest.approx(12)
-    clock.now += 60
-    await sent_at(limiter, 1)
-    assert limiter.requests_per_second == pytest.approx(14)
-    clock.now += 600
-    await sent_at(limiter, 1)
-    assert limiter.requests_per_second == 20
+    for seconds, rate in ((12, 14), (12, 18), (30, 19), (600, 20)):
+        clock.now += seconds
+        await sent_at(limiter, 1)
+        assert limiter.requests_per_second == pytest.approx(rate)
     clock.now += 600
     await sent_at(limiter, 1)
     clock.now += 60
     limiter.slow_down(0, sent_at=clock.now)
     assert limiter.requests_per_second == 10
+
+
+async def test_a_service_that_allows_half_the_rate_is_asked_nearly_as_often_as_it_allows(
+    clock: Clock,
+) -> None:
+    """After two refusals it is 9 requests a second for a while."""
+    limiter = RateLimiter()
+    limiter.slow_down(0, sent_at=clock.now)
+    limiter.slow_down(0, sent_at=clock.now)
+    assert limiter.requests_per_second == 5
+    for seconds, rate in ((12, 7), (12, 9), (15, 9.5)):
+        clock.now += seconds
+        await sent_at(limiter, 1)
+        assert limiter.requests_per_second == pytest.approx(rate)
 
 
 async def test_eight_requests_are_in_flight_at_most() -> None:

@@ -107,7 +107,7 @@ async def read(
     """Read the due runs, while others are waited for, too; return those in no list."""
     due = set(due)
     workspace.waited_for = due | set(others)
-    return await lists.read(due, workspace.waited_for, workspace.publish)
+    return await lists.read(due, workspace.waited_for, workspace.publish, 10)
 
 
 def test_the_limits_of_lists() -> None:
@@ -270,7 +270,7 @@ async def test_invalid_runs_of_a_page_are_published(workspace: Workspace) -> Non
 
     client: Any = workspace
     lists = RunLists(client, answer)
-    assert await lists.read({7, 8}, {7, 8}, publish) == set()
+    assert await lists.read({7, 8}, {7, 8}, publish, 10) == set()
     assert got == [{"run_id": 7, "state": "RUNNING"}, {"run_id": 8}]
 
 

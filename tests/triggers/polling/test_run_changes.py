@@ -1,0 +1,246 @@
+"""Reading what has changed: which pages are read, and what is concluded from them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_jobs_provider.triggers.polling import run_changes
+from airflow_jobs_provider.triggers.polling.run_changes import ListEnd, RunChanges
+
+PERIOD = 10.0
+PAGE = 5
+
+
+class Lists:
+    """The lists of a workspace: each run starts at its id.
+
+    :ivar asked: the list and the filters of each page.
+    :ivar published: the runs of the pages.
+    :ivar postponed: the runs that have not ended.
+    """
+
+    def __init__(self, active: Iterable[int], ended: Iterable[int] = (), *, filters: bool) -> None:
+        self.active, self.ended = sorted(active, reverse=True), sorted(ended, reverse=True)
+        self.states: dict[int, str] = {}
+        self.most_pages = 1000
+        self.waited_for = set(self.active) | set(self.ended)
+        self.now = 1_000.0
+        self.asked: list[tuple[str, dict[str, int]]] = []
+        self.published: set[int] = set()
+        self.postponed: set[int] = set()
+        self.changes = RunChanges(self.pages, PAGE, has_time_filters=filters)
+
+    async def pages(
+        self, which: str, limit: int, *, end: ListEnd, **filters: int
+    ) -> AsyncIterator[list[Any]]:
+        """Read a list."""
+        ids = [
+            run_id
+            for run_id in (self.active if which == "active" else self.ended)
+            if filters.get("start_time_from", 0) <= run_id <= filters.get("start_time_to", 10**9)
+        ]
+        for first in range(0, max(1, len(ids)), limit)[: self.most_pages]:
+            self.asked.append((which, filters))
+            end.is_complete = first + limit >= len(ids)
+            yield [self.run(run_id, which) for run_id in ids[first : first + limit]]
+
+    def run(self, run_id: int, which: str) -> dict[str, Any]:
+        """Return a run as a list has it."""
+        state = self.states.get(run_id, "RUNNING" if which == "active" else "TERMINATED")
+        return {"run_id": run_id, "start_time": run_id, "state": {"life_cycle_state": state}}
+
+    async def publish(self, runs: Iterable[Any]) -> set[int]:
+        """Take the runs of a page."""
+        found = {run["run_id"] for run in runs} & self.waited_for
+        self.published |= found
+        return found
+
+    def knows(self, *run_ids: int) -> None:
+        """Let the starts of these runs be known from an earlier read of all lists."""
+        runs: Any = [self.run(run_id, "active") for run_id in run_ids]
+        self.changes.record_starts(runs, self.waited_for)
+
+    async def read(self, due: Iterable[int], each_read: Iterable[int] = ()) -> set[int]:
+        """Read what has changed."""
+        self.asked.clear()
+        self.published.clear()
+        self.postponed.clear()
+        return await self.changes.read(
+            set(due), set(each_read), PERIOD, self.publish, self.postponed.update
+        )
+
+    def pages_of(self, which: str) -> int:
+        """Return how many pages of a list were read."""
+        return sum(asked == which for asked, _ in self.asked)
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """A clock in place of the real one."""
+    one = SimpleNamespace(now=1_000.0)
+    monkeypatch.setattr(run_changes, "time", SimpleNamespace(monotonic=lambda: one.now))
+    return one
+
+
+def test_changes_are_read_where_reading_all_runs_is_slow(clock: SimpleNamespace) -> None:
+    """Slower than half the period; half an hour later all lists are read again."""
+    changes = Lists([], filters=True).changes
+    assert not changes.are_wanted(PERIOD)
+    changes.record_full_read(clock.now, 5.0, set())
+    assert not changes.are_wanted(PERIOD)
+    changes.record_full_read(clock.now, 5.1, set())
+    assert changes.are_wanted(PERIOD)
+    clock.now += 1_799
+    assert changes.are_wanted(PERIOD)
+    clock.now += 1
+    assert not changes.are_wanted(PERIOD)
+
+
+@pytest.mark.parametrize("filters", [True, False])
+async def test_a_run_that_the_list_of_ended_runs_does_not_have_has_not_ended(
+    filters: bool,
+) -> None:
+    """One page tells of a hundred runs; those of them that have ended are published."""
+    lists = Lists(set(range(1, 101)) - {20, 60}, [20, 60], filters=filters)
+    lists.knows(*range(1, 101))
+    assert await lists.read(range(1, 101)) == set()
+    assert lists.asked == [("ended", {"start_time_from": 1} if filters else {})]
+    assert lists.published == {20, 60}
+    assert lists.postponed == set(range(1, 101)) - {20, 60}
+
+
+async def test_runs_that_are_not_due_yet_are_postponed_too() -> None:
+    """The same page tells of them."""
+    lists = Lists(range(1, 11), filters=True)
+    lists.knows(*range(1, 11))
+    assert await lists.read([3]) == set()
+    assert lists.postponed == set(range(1, 11))
+
+
+async def test_nothing_is_concluded_beyond_the_pages_that_were_read() -> None:
+    """Such as beyond the largest offset: older runs, and the last one's own start, stay due."""
+    lists = Lists([*range(1, 40), *range(41, 60)], [0, 40, *range(60, 64)], filters=False)
+    lists.most_pages = 1
+    lists.knows(*range(1, 60))
+    left = await lists.read(range(1, 60))
+    assert lists.postponed == set(range(41, 60))
+    assert left == set(range(1, 40))
+
+
+async def test_only_runs_that_were_left_are_concluded_to_have_not_ended() -> None:
+    """The list of ended runs is read down to the oldest run, and no further."""
+    lists = Lists(range(500, 600), range(1, 500), filters=False)
+    lists.waited_for = set(range(500, 600))
+    lists.knows(*range(500, 600))
+    assert await lists.read(range(500, 600)) == set()
+    assert lists.pages_of("ended") == 1
+    assert lists.postponed == set(range(500, 600))
+
+
+async def test_a_run_whose_every_read_is_wanted_is_read() -> None:
+    """It may have changed without an end, such as from QUEUED to RUNNING."""
+    lists = Lists(range(1, 11), filters=True)
+    lists.knows(*range(1, 11))
+    assert await lists.read(range(1, 11), each_read=[4]) == {4}
+    assert lists.postponed == set(range(1, 11)) - {4}
+
+
+async def test_among_many_ended_runs_the_active_ones_are_read() -> None:
+    """Eight pages that tell of less than one page's runs are the last; then it is a time's list."""
+    ended = [n for n in range(1, 1001) if n % 20]
+    lists = Lists(range(20, 1001, 20), ended, filters=True)
+    lists.waited_for = set(lists.active) | {1, 21}
+    lists.knows(*lists.waited_for)
+    left = await lists.read(lists.waited_for)
+    assert lists.pages_of("ended") == 8
+    first_page, *_ = (filters for which, filters in lists.asked if which == "active")
+    assert first_page == {"start_time_from": 1, "start_time_to": max(lists.published)}
+    # What has ended there is read by its id.
+    assert left == {1, 21}
+    assert lists.postponed | lists.published == set(lists.active)
+
+
+async def test_many_ended_runs_among_the_old_ones_are_read_from_their_list() -> None:
+    """Where a page has several of them, that takes fewer requests than reading each by its id."""
+    older = set(range(1, 101))
+    lists = Lists(range(2, 101, 2), [*range(1, 101, 2), *range(101, 300)], filters=True)
+    lists.waited_for = older
+    lists.knows(*older)
+    assert await lists.read(older) == set()
+    # The latest ended runs are nobody's here.
+    assert [filters for which, filters in lists.asked if which == "ended"][-1] == {
+        "start_time_from": 1,
+        "start_time_to": 99,
+    }
+    assert lists.published == older
+
+
+async def test_new_runs_are_found_at_the_top_of_the_active_ones() -> None:
+    """Reading stops at the first page without one. Their start is known from then on."""
+    lists = Lists(range(1, 101), filters=True)
+    lists.knows(*range(1, 89))
+    assert await lists.read(range(1, 101)) == set()
+    assert lists.pages_of("active") == 3
+    assert await lists.read(range(1, 101)) == set()
+    assert lists.pages_of("active") == 0
+    assert lists.postponed == set(range(1, 101))
+
+
+async def test_the_start_of_a_run_counts_once_it_runs() -> None:
+    """A queued one may get another. It is read at the top of the active runs each time."""
+    lists = Lists(range(1, 11), filters=True)
+    lists.states = {9: "PENDING", 10: "QUEUED"}
+    lists.knows(*range(1, 11))
+    for _ in range(2):
+        assert await lists.read(range(1, 11)) == set()
+        assert lists.pages_of("active") == 1
+        assert lists.published >= {9, 10}
+    assert lists.postponed.isdisjoint({9, 10})
+
+
+async def test_the_list_of_ended_runs_is_read_once_in_a_period(clock: SimpleNamespace) -> None:
+    """Unless a run of which it can tell is due in between; new runs are no such."""
+    lists = Lists(range(1, 11), filters=True)
+    lists.knows(*range(1, 9))
+    lists.states = {9: "PENDING", 10: "PENDING"}
+    for seconds, due, pages in ((0, 1, 1), (5.9, 9, 0), (0.1, 9, 1), (1, 10, 0), (1, 1, 1)):
+        clock.now += seconds
+        await lists.read([due])
+        assert lists.pages_of("ended") == pages
+
+
+async def test_a_list_in_another_order_tells_nothing(clock: SimpleNamespace) -> None:
+    """All runs stay due, and all lists are read for ten minutes."""
+    lists = Lists(range(1, 11), [20, 30], filters=True)
+    lists.knows(*range(1, 11))
+    lists.changes.record_full_read(clock.now, 60.0, lists.waited_for)
+    lists.ended.reverse()
+    lists.active.clear()
+    assert await lists.read([1]) == {1}
+    assert lists.postponed == set()
+    assert not lists.changes.are_wanted(PERIOD)
+    clock.now += 600
+    assert lists.changes.are_wanted(PERIOD)
+
+
+async def test_starts_of_runs_that_nobody_waits_for_are_forgotten(clock: SimpleNamespace) -> None:
+    """When all lists are read."""
+    lists = Lists(range(1, 11), filters=True)
+    lists.knows(*range(1, 11))
+    lists.changes.record_full_read(clock.now, 60.0, {3})
+    assert list(lists.changes._starts) == [3]
+
+
+async def test_ended_runs_are_read_while_all_lists_are_read(clock: SimpleNamespace) -> None:
+    """Once a period, so that an event does not wait for the last of 400 pages."""
+    lists = Lists(range(1, 11), [11], filters=True)
+    lists.changes.begin_full_read()
+    for seconds, pages in ((9.9, 0), (0.1, 1), (9.9, 1), (0.1, 2)):
+        clock.now += seconds
+        await lists.changes.read_ended_meanwhile(PERIOD, lists.publish)
+        assert lists.pages_of("ended") == pages
+    assert lists.published == {11}
