@@ -116,7 +116,7 @@ class Service:
         """Return the hook's policy."""
         return RetryPolicy(clock=self.loop.time)
 
-    async def send(self, call: Any, *, retries: Any, rate_limit: Any) -> Any:  # noqa: ARG002
+    async def send(self, call: Any, *, rate_limit: Any, **_others: Any) -> Any:
         """Answer a call, as a client does; one try."""
         async with rate_limit():
             await asyncio.sleep(LATENCY)

@@ -81,7 +81,7 @@ class Bench:
         """Return the version of the API, as a client does."""
         return "2.0"
 
-    async def send(self, call: Any, *, retries: Any, rate_limit: Any) -> Any:
+    async def send(self, call: Any, *, retries: Any, rate_limit: Any, **_others: Any) -> Any:
         """Answer a call within the rate limit, as a client does."""
         self.retries.append(retries)
         async with rate_limit():
