@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from airflow_jobs_provider.api.base_client import ignore_attempt
 from airflow_jobs_provider.api.endpoints import get_run, run_now
 from airflow_jobs_provider.api.errors import (
     AuthenticationError,
@@ -95,11 +96,12 @@ async def test_a_call_is_sent_with_the_clients_retries_or_its_own(waits: list[fl
     bench = Bench(waits)
     own = RetryPolicy(max_attempts=3)
     assert await bench.sender.send(CALL) == "answer"
-    assert await bench.sender.send(CALL, own) == "answer"
+    told: Any = object()
+    assert await bench.sender.send(CALL, own, on_attempt=told) == "answer"
     limit = bench.sender.rate_limit
     assert bench.client.sent == [
-        {"retries": None, "rate_limit": limit},
-        {"retries": own, "rate_limit": limit},
+        {"retries": None, "rate_limit": limit, "on_attempt": ignore_attempt},
+        {"retries": own, "rate_limit": limit, "on_attempt": told},
     ]
 
 
