@@ -12,7 +12,15 @@ __all__ = ["__version__", "get_provider_info"]
 
 
 def get_provider_info() -> dict[str, object]:
-    """Tell Airflow what this distribution brings (the ``apache_airflow_provider`` entry point)."""
+    """Tell Airflow what this distribution brings (the ``apache_airflow_provider`` entry point).
+
+    In a Celery worker it also asks Celery to preload the package's modules. A Celery worker loads
+    no plugins, but asks for this before it forks its pool.
+    """
+    from airflow_jobs_provider.airflow_compat.executor_parent import call_before_celery_forks
+    from airflow_jobs_provider.preload import preload
+
+    call_before_celery_forks(preload)
     return {
         "package-name": "airflow-jobs-provider",
         "name": "Databricks Jobs",

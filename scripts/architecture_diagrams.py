@@ -20,6 +20,10 @@ LINE, GREY, BLUE, GREEN, ORANGE = "#555555", "#f2f2f2", "#dce9f7", "#e0f0df", "#
 # Rows of parts from the top to the bottom: a part imports parts of the rows below it.
 LAYERS = (
     (
+        ("plugin", "Airflow's plugin: preloads in the scheduler"),
+        ("preload", "imports what task processes need"),
+    ),
+    (
         ("sensors/", "wait for a run of something else"),
         ("decorators/", "@task.databricks_..."),
         ("migrate/", "changes official DAG files"),

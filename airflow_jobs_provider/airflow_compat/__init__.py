@@ -17,6 +17,8 @@ Module                     Question
 ``orphaned_runs``          Which run has a task left that failed for good?
 ``completion_reasons``     Must a worker start or end the task?
 ``completion_event``       How does a trigger end its task, and where do its XComs go?
+``parsing``                Is the DAG file parsed to execute one of its tasks?
+``executor_parent``        Does an executor fork the task processes from this process?
 ``start_in_triggerer``     Can a task start in the triggerer, and when did a sensor's wait begin?
 ``launch_record``          Which attempt of its task is a trigger that launches the run?
 =========================  =========================================================================

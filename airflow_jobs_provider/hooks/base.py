@@ -107,7 +107,8 @@ class DatabricksJobsBaseHook(BaseHook):
     def client(self) -> JobsClient:
         """The blocking client of the connection's workspace; made at first use."""
         if self._blocking_client is None:
-            from airflow_jobs_provider.api.client import JobsClient
+            # Not from api.client, which has the asyncio client as well.
+            from airflow_jobs_provider.api.blocking_client import JobsClient
             from airflow_jobs_provider.hooks.connection import WorkspaceAccess
 
             def read_connection() -> WorkspaceAccess:

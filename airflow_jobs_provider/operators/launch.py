@@ -311,10 +311,11 @@ class LaunchRunOperator(StartFromTriggerOperator):
         """
         from airflow_jobs_provider.api.states import RunState, RunStatus
 
-        if attempt_index is None or not self.reattach or self._user_token() is not None:
+        if attempt_index is None or attempt_index >= attempt.attempt_index:
             return False
-        is_own = attempt_index >= attempt.attempt_index
-        return not is_own and RunState.from_run(run).status is RunStatus.CANCELED
+        if RunState.from_run(run).status is not RunStatus.CANCELED:
+            return False
+        return self.reattach and self._user_token() is None
 
     def _defer_until_ended(self, context: Context, launched: LaunchResult) -> None:
         """Defer to a trigger that waits for the run; this raises."""

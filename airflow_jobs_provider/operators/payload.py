@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException
 
+from airflow_jobs_provider.airflow_compat.parsing import is_parsed_for_execution
 from airflow_jobs_provider.operators.argument_checks import check_flags
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
 from airflow_jobs_provider.operators.dag_params import forwardable_params, with_dag_params
@@ -104,10 +105,15 @@ class PayloadOperator(DatabricksJobsBaseOperator):
         return {name: getattr(self, name) for name in self.request_fields}
 
     def _check_when_parsed(self) -> None:
-        """Validate the request at the end of the constructor, if all of it is known."""
+        """Validate the request at the end of the constructor, if all of it is known.
+
+        Not in a task's process, which constructs all operators of the DAG file to execute one.
+        """
         self._given = tuple(
             name for name in ("json", *self.request_fields) if getattr(self, name) is not None
         )
+        if is_parsed_for_execution():
+            return  # What is sent is validated then.
         fields = self._fields_when_parsed()
         check_when_parsed(self.call_name, self.json, fields, validate=self.validate)
 

@@ -1,7 +1,8 @@
-"""Validation of a request: when the DAG is parsed if possible, else before it is sent.
+"""Validation of a request: when the DAG is parsed if possible, and before it is sent.
 
 It is validated when the DAG is parsed if it has no template, no other task's output and no mapped
-value. Otherwise it is validated after rendering. Validation imports pydantic, which Airflow has
+value. A process that parses the DAG file to execute a task does not do that: it validates only the
+request that it sends, once, after rendering. Validation imports pydantic, which Airflow has
 imported before.
 """
 
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from airflow_jobs_provider.airflow_compat.parsing import is_parsed_for_execution
 from airflow_jobs_provider.operators.templates import has_unrendered
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ def check_when_parsed(
     """Validate a request in an operator's constructor, if all of it is known.
 
     An empty request is not validated: a subclass may set the fields later. The connection is not
-    known, so only what no version of the API takes is refused.
+    known, so only what no version of the API takes is refused. Nothing is validated in a task's
+    process, which validates what it sends.
 
     :param call_name: the endpoint, such as ``runs/submit``.
     :param json: the fields as one dict, or None.
@@ -62,7 +65,9 @@ def check_when_parsed(
     :param validate: the operator's argument; with False nothing is validated.
     :raises InvalidRequestError: the request cannot succeed; all problems are listed.
     """
-    if not validate or has_unrendered(json) or has_unrendered(fields):
+    if not validate or is_parsed_for_execution():
+        return
+    if has_unrendered(json) or has_unrendered(fields):
         return
     request = fields_over_json(call_name, json, fields)
     if request:
@@ -95,6 +100,8 @@ def check_new_settings(
             rule = "must be a dict of settings, under a key that is text"
             found = describe_value(settings if isinstance(reason, str) else reason)
             raise InvalidRequestError("", [Problem(f"{name}[{reason!r}]", rule, found)])
+        if client is None and is_parsed_for_execution():
+            continue
         call = update_with_permissions(1, settings)[-1]
         check_before_sending(call.path, call.parameters, validate=validate, client=client)
         if client is not None:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from airflow_jobs_provider.airflow_compat.parsing import is_parsed_for_execution
 from airflow_jobs_provider.operators.argument_checks import check_text
 from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
@@ -271,7 +272,7 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         if self.workflow_group() is not None:
             return  # The group checks its tasks when it is complete.
         known = [getattr(self, name) for name in (*self.template_fields, *self.definition_fields)]
-        if not self.validate or has_unrendered(known):
+        if not self.validate or is_parsed_for_execution() or has_unrendered(known):
             return
         check_before_sending(self.call_name, {"run_name": self.task_id, **self.request()})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import logging
 import uuid
@@ -17,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
+from airflow_jobs_provider.airflow_compat.lines import airflow_version
 from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.operators.jobs import (
@@ -62,6 +64,15 @@ def xcoms_of(event: TriggerEvent) -> dict[str, Any] | None:
     """Return what a trigger pushes as it ends its task."""
     assert isinstance(event, TaskSuccessEvent)
     return event.xcoms
+
+
+def parsed_for_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process be one that parses its DAG file to execute a task."""
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_DAG_ID", "sales")
+    monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_TASK_ID", "etl")
+    if airflow_version() >= (3, 0):
+        task_runner = importlib.import_module("airflow.sdk.execution_time.task_runner")
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", object(), raising=False)
 
 
 def nothing(*_: Any) -> None:

@@ -6,19 +6,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, SET_DURING_EXECUTION, BaseOperator
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    SET_DURING_EXECUTION,
+    AirflowFailException,
+    BaseOperator,
+)
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.api.schema import validation
 from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
 from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
 from airflow_jobs_provider.operators.delete_run import DatabricksDeleteRunOperator
 from airflow_jobs_provider.operators.export_run import DatabricksExportRunOperator
+from airflow_jobs_provider.operators.jobs import (
+    DatabricksNotebookOperator,
+    DatabricksRunNowOperator,
+)
 from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
     check_when_parsed,
     fields_over_json,
     has_unrendered,
 )
+from tests.fakes.scripted_server import ScriptedServer
+from tests.helpers.responses import LAUNCHED, RUNNING
+from tests.helpers.tasks import deferred_by, parsed_for_a_task, submit
 
 OPERATORS: dict[type[Any], dict[str, Any]] = {
     DatabricksCreateJobsOperator: {"name": "n", "run_job_task": {"job_id": 1}},
@@ -141,3 +154,47 @@ def test_a_mapped_operator_is_checked_when_it_is_known() -> None:
     with DAG("d", schedule=None) as dag:
         DatabricksDeleteRunOperator.partial(task_id="t").expand(run_id=["1", "seven"])
     assert dag.has_task("t")
+
+
+def test_a_task_process_validates_only_what_it_sends_and_once(
+    server: ScriptedServer, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It parses a file with many operators, and executes one of them."""
+    validated: list[str] = []
+    validate = validation.validate
+
+    def counted(call_name: str, payload: Any, **more: Any) -> None:
+        validated.append(call_name)
+        validate(call_name, payload, **more)
+
+    monkeypatch.setattr(validation, "validate", counted)
+    submit(deferrable=True)
+    assert validated == ["runs/submit"], "the DAG processor validates"
+    validated.clear()
+    parsed_for_a_task(monkeypatch)
+    with DAG("d", schedule=None):
+        for kind, arguments in OPERATORS.items():
+            kind(task_id=kind.__name__, **arguments)
+        DatabricksNotebookOperator(task_id="n", notebook_path="/n", source="WORKSPACE")
+        DatabricksRunNowOperator(
+            task_id="r",
+            job_id=7,
+            repair_run=True,
+            databricks_repair_reason_new_settings={"a": {"max_concurrent_runs": 2}},
+        )
+        task = submit(deferrable=True)
+    assert validated == []
+    server.will(LAUNCHED, RUNNING)
+    deferred_by(task, context)
+    assert validated == ["runs/submit"]
+
+
+def test_a_mistake_in_a_task_process_is_found_before_it_is_sent(
+    server: ScriptedServer, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the DAG file was changed after the DAG processor had read it."""
+    parsed_for_a_task(monkeypatch)
+    task = submit(notebook_task={"notebook_path": 5})
+    with pytest.raises(AirflowFailException, match=r"notebook_task\.notebook_path must be text"):
+        task.execute(context)
+    assert server.requests == []

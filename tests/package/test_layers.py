@@ -30,6 +30,8 @@ LAYERS = (
     ("operators",),
     ("decorators",),
     ("sensors",),
+    ("preload",),
+    ("plugin",),
     ("testing",),
     ("migrate",),
     ("",),
@@ -295,8 +297,11 @@ def test_the_package_itself_loads_nothing_else() -> None:
     assert {name for name in loaded if name.partition(".")[0] == NAME} == {
         NAME,
         f"{NAME}._version",
+        f"{NAME}.airflow_compat",
+        f"{NAME}.airflow_compat.executor_parent",
         f"{NAME}.hooks",
         f"{NAME}.hooks.form",
+        f"{NAME}.preload",
     }
     assert {name.partition(".")[0] for name in loaded} <= {NAME, *sys.stdlib_module_names}
 

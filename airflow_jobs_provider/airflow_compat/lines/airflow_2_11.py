@@ -37,6 +37,13 @@ class Airflow211(AirflowLine):
     fails_tasks_resumed_early = False
     completion_fault = None
 
+    def is_parsed_for_execution(self) -> bool:
+        """Return whether Airflow has named the task to execute."""
+        from importlib import import_module
+
+        context = import_module("airflow.utils.dag_parsing_context").get_parsing_context()
+        return context.task_id is not None
+
     def task_state(self, attempt: TaskAttempt) -> str | None:
         """Return the state in the task instance's row."""
         row = _row(attempt)

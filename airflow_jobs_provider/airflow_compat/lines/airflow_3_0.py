@@ -60,6 +60,15 @@ class Airflow30(AirflowLine):
 
     # -- tasks -------------------------------------------------------------------------------------
 
+    def is_parsed_for_execution(self) -> bool:
+        """Return whether Airflow has named the task to execute, to this very process.
+
+        The name is in the environment, which a process that the task starts inherits.
+        """
+        from airflow.sdk import get_parsing_context
+
+        return get_parsing_context().task_id is not None and self.runs_under_supervisor()
+
     def task_state(self, attempt: TaskAttempt) -> str | None:
         """Return the state that Airflow's API knows; it does not tell of which attempt."""
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance

@@ -125,6 +125,9 @@ class AirflowLine(Protocol):
 
     # -- tasks -------------------------------------------------------------------------------------
 
+    def is_parsed_for_execution(self) -> bool:
+        """Return whether this process parses the DAG file to execute one of its tasks."""
+
     def task_state(self, attempt: TaskAttempt) -> str | None:
         """Return a task's state; None while it is to be scheduled, ``DELETED`` if it is gone."""
 

@@ -24,7 +24,12 @@ from airflow_jobs_provider.api.problems import (
     field_path,
     find_non_json,
 )
-from airflow_jobs_provider.api.schema.introspection import Field, fields_of
+from airflow_jobs_provider.api.schema.introspection import (
+    Field,
+    fields_of,
+    structure_fields,
+    structures,
+)
 from airflow_jobs_provider.api.schema.parameters import stringify_parameters
 from airflow_jobs_provider.api.schema.rules import find_violations, request_size
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
@@ -37,7 +42,7 @@ from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-__all__ = ["find_problems", "find_type_problems", "validate"]
+__all__ = ["build_validators", "find_problems", "find_type_problems", "validate"]
 
 
 def validate(
@@ -63,6 +68,14 @@ def validate(
     problems = find_problems(call_name, payload, api_version=api_version, is_azure=is_azure)
     if problems:
         raise InvalidRequestError(call_name, problems)
+
+
+def build_validators() -> None:
+    """Build what :func:`validate` builds at first use, so that processes forked later have it."""
+    for endpoint in ENDPOINTS.values():
+        _adapter(endpoint.request)
+    for structure in structures().values():
+        structure_fields(structure)
 
 
 def find_problems(

@@ -1,0 +1,181 @@
+"""What is imported where: in the process that forks task processes, and nowhere else."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_jobs_provider.airflow_compat.executor_parent import (
+    call_before_celery_forks,
+    forks_task_processes,
+)
+from tests.fakes.fake_service import TOKEN, UNTIL_ENDED, FakeService
+
+ROOT = Path(__file__).parents[1]
+
+# A task that defers and resumes, in the process that has preloaded. Prints what it imports.
+TASK = """
+import sys
+import airflow.models
+from airflow_jobs_provider.plugin import DatabricksJobsPlugin
+
+def loaded(before):
+    ours = ("airflow_jobs_provider", "requests", "urllib3", "pydantic", "tenacity", "aiohttp",
+            "databricks")
+    return sorted(n for n in set(sys.modules) - before if n.partition(".")[0] in ours)
+
+before = set(sys.modules)
+sys.argv = ["airflow", "dag-processor"]
+DatabricksJobsPlugin.on_load()
+assert loaded(before) == [], loaded(before)
+sys.argv = ["airflow", "scheduler"]
+DatabricksJobsPlugin.on_load()
+parent = loaded(before)
+assert "airflow_jobs_provider.operators.submit_run" in parent and "requests" in parent
+assert not [n for n in parent if n.partition(".")[0] in ("aiohttp", "databricks")]
+
+from datetime import datetime, timezone
+from types import SimpleNamespace
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+before = set(sys.modules)
+from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
+
+ti = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1, max_tries=0,
+                     start_date=datetime.now(timezone.utc), xcom_push=lambda key, value: None)
+context = {"ti": ti, "params": {}, "dag_run": None, "task": None}
+
+def task():
+    return DatabricksSubmitRunOperator(
+        task_id="t", deferrable=True, existing_cluster_id="c",
+        notebook_task={"notebook_path": "/etl"})
+
+try:
+    task().execute(context)
+except TaskDeferred as deferred:
+    run = {"run_id": deferred.trigger.run_id, "job_id": 1,
+           "state": {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}}
+    task().execute_complete(context, {"run": run}, **deferred.kwargs)
+print("IMPORTED", loaded(before))
+"""
+
+
+def test_a_forked_task_process_imports_nothing_of_the_package() -> None:
+    """The scheduler has imported it all: from the DAG file's parse to the deferral, and after."""
+    with FakeService(UNTIL_ENDED) as service:
+        connection = {"conn_type": "databricks_jobs", "host": service.url, "password": TOKEN}
+        result = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", TASK],
+            env={
+                **os.environ,
+                "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+                "AIRFLOW_CONN_DATABRICKS_DEFAULT": json.dumps(connection),
+                "PYTHONPATH": str(ROOT),
+            },
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.splitlines()[-1] == "IMPORTED []"
+    assert {seen.endpoint for seen in service.seen} == {
+        "runs/submit",
+        "runs/get",
+        "runs/get-output",
+    }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "executor", "start_method", "forks"),
+    [
+        (["scheduler"], "LocalExecutor", "fork", True),
+        (["scheduler", "--daemon"], "LocalExecutor,CeleryExecutor", None, True),
+        (["scheduler"], "airflow.executors.local_executor.LocalExecutor", "fork", True),
+        (["scheduler"], "CeleryExecutor,team1=LocalExecutor", "fork", True),
+        (["scheduler"], "LocalKubernetesExecutor", "fork", True),
+        (["scheduler"], "CeleryExecutor", "fork", False),
+        (["scheduler"], "KubernetesExecutor", "fork", False),
+        (["scheduler"], "LocalExecutor", "spawn", False),
+        (["dag-processor"], "LocalExecutor", "fork", False),
+        (["api-server"], "LocalExecutor", "fork", False),
+        (["triggerer"], "LocalExecutor", "fork", False),
+        (["dags", "list"], "LocalExecutor", "fork", False),
+        ([], "LocalExecutor", "fork", False),
+    ],
+)
+def test_which_process_forks_task_processes(
+    arguments: list[str],
+    executor: str,
+    start_method: str | None,
+    forks: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A scheduler with a LocalExecutor, where children are forked."""
+    monkeypatch.setattr(sys, "argv", ["airflow", *arguments])
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", executor)
+
+    def chosen(*, allow_none: bool) -> str | None:
+        assert allow_none, "it would be fixed"
+        return start_method
+
+    monkeypatch.setattr(multiprocessing, "get_start_method", chosen)
+    monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["fork", "spawn"])
+    assert forks_task_processes() is forks
+
+
+def test_a_child_of_the_scheduler_does_not_preload(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With spawn it has the scheduler's command line, but nothing of what that has imported."""
+    monkeypatch.setattr(sys, "argv", ["airflow", "scheduler"])
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "LocalExecutor")
+    monkeypatch.setattr(multiprocessing, "parent_process", object)
+    assert not forks_task_processes()
+
+
+class Signal:
+    """A signal as Celery's."""
+
+    def __init__(self) -> None:
+        self.receivers: dict[str, Any] = {}
+
+    def connect(self, receiver: Any, *, weak: bool, dispatch_uid: str) -> None:
+        """Remember the receiver, once for each id."""
+        assert not weak, "nothing else holds it"
+        self.receivers[dispatch_uid] = receiver
+
+
+@pytest.mark.parametrize(
+    ("arguments", "calls"),
+    [
+        (["celery", "worker"], 1),
+        (["celery", "worker", "--concurrency", "4"], 1),
+        (["celery", "flower"], 0),
+        (["scheduler"], 0),
+    ],
+)
+def test_a_celery_worker_preloads_before_it_forks(
+    arguments: list[str], calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through Celery's signal import_modules, and once, however often Airflow asks."""
+    called: list[int] = []
+    signal = Signal()
+    monkeypatch.setitem(sys.modules, "celery", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "celery.signals", SimpleNamespace(import_modules=signal))
+    monkeypatch.setattr(sys, "argv", ["airflow", *arguments])
+
+    def preload() -> None:
+        called.append(1)
+
+    for _ in range(2):
+        call_before_celery_forks(preload)
+    for receiver in signal.receivers.values():
+        receiver(sender=None, signal=signal)
+    assert len(called) == calls
