@@ -6,7 +6,8 @@ Each task runs as an executor of Airflow 3.3 runs it: Airflow's own ``supervise_
 task's process, which parses the DAG file, renders, executes and defers, or resumes with the
 trigger's event. The supervisor's answers from Airflow's API are made here; the service is a server
 of its own on this machine. What is measured is the processor time of the task's process (user and
-system, as the kernel counts it at the process's end), and that of its supervisor beside it.
+system, as the kernel counts it at the process's end), and that of its supervisor beside it: the
+median, and in brackets the least, which other work on the machine changes less.
 
 Two kinds of parent:
 
@@ -318,7 +319,9 @@ def main() -> int:
                     operators=arguments.operators,
                 )
                 figures = [
-                    f"{1000 * statistics.median(times[kind]):.1f}" if times[kind] else "-"
+                    f"{1000 * statistics.median(times[kind]):.1f} ({1000 * min(times[kind]):.1f})"
+                    if times[kind]
+                    else "-"
                     for kind in ("first", "resuming", "supervisor")
                 ]
                 print(f"| {parent} | {task} | {' | '.join(figures)} |", flush=True)

@@ -75,6 +75,21 @@ class PayloadOperator(DatabricksJobsBaseOperator):
             with unknown_arguments_explained():
                 return super().partial(**kwargs)
 
+    if not TYPE_CHECKING:  # It has the type that Airflow gives it.
+
+        def prepare_for_execution(self) -> Any:
+            """Return the copy that is executed. Its template fields are those that are given.
+
+            Airflow renders, redacts, validates and stores each template field in each of a task's
+            processes, also one that is None. A request has twenty fields, of which a task gives
+            three.
+            """
+            task = super().prepare_for_execution()
+            task.template_fields = tuple(
+                name for name in task.template_fields if getattr(task, name, None) is not None
+            )
+            return task
+
     def request(self) -> dict[str, Any]:
         """Return the request: ``json``, overridden by the fields that were given."""
         return fields_over_json(self.call_name, self.json, self._fields())

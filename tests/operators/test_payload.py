@@ -111,3 +111,26 @@ def test_text_that_is_no_request(
     if isinstance(payload, str):
         with pytest.raises(InvalidRequestError, match=message):
             kind(task_id="t", json=payload)
+
+
+class Preset(DatabricksSubmitRunOperator):
+    """A user's operator, which sets a field after the constructor of the base class."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.libraries = [{"jar": "{{ jar }}"}]
+
+
+def test_only_given_fields_are_rendered_and_stored() -> None:
+    """Airflow does so with each template field of the copy that it executes."""
+    with DAG("d", schedule=None):
+        operator = Preset(task_id="t", existing_cluster_id="{{ c }}", notebook_task=TASK)
+    given = {"databricks_conn_id", "existing_cluster_id", "libraries", "notebook_task"}
+    executed = operator.prepare_for_execution()
+    assert set(executed.template_fields) == given
+    assert set(operator.template_fields) == set(Preset.template_fields) > given
+    values: Any = {"c": "1201-my-cluster", "jar": "dbfs:/a.jar"}
+    executed.render_template_fields(values)
+    assert executed.existing_cluster_id == "1201-my-cluster"
+    assert executed.libraries == [{"jar": "dbfs:/a.jar"}]
+    assert executed.new_cluster is None
