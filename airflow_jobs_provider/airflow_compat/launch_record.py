@@ -34,6 +34,7 @@ __all__ = [
     "read_record",
     "record_attempt",
     "record_handover",
+    "record_success",
 ]
 
 
@@ -134,10 +135,24 @@ def record_handover(task_instance: Any) -> None:
 
     :param task_instance: the task's, in the triggerer or on the worker.
     """
+    _change(task_instance, handed_over=True)
+
+
+def record_success(task_instance: Any) -> None:
+    """Store that the latest attempt of a task is about to succeed on a worker. It blocks.
+
+    Any later attempt then starts afresh.
+
+    :param task_instance: the task's, on the worker.
+    """
+    _change(task_instance, handed_over=False)
+
+
+def _change(task_instance: Any, *, handed_over: bool) -> None:
     record = read_record(task_instance)
     if record is not None and record.try_number == task_instance.try_number:
-        handed_over: Mapping[str, Any] = asdict(replace(record, handed_over=True))
-        airflow_line().store_xcoms(task_instance, {LAUNCH_RECORD_KEY: handed_over})
+        changed: Mapping[str, Any] = asdict(replace(record, handed_over=handed_over))
+        airflow_line().store_xcoms(task_instance, {LAUNCH_RECORD_KEY: changed})
 
 
 def _carrier(task_instance: Any) -> str:

@@ -170,7 +170,10 @@ class LaunchRunOperator(StartFromTriggerOperator):
                 run = self._follow_on_worker(int(event["run_id"]))
             next_run = self._next_run(context, run, attempt_index)
             if next_run is None:
-                return self._result_or_raise(context, run)
+                value = self._result_or_raise(context, run)
+                if try_number is None:
+                    self._record_success(context)
+                return value
             return self._wait_for_result(context, next_run)
 
     def _begin(

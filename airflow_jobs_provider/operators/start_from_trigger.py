@@ -171,6 +171,13 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
                 ", ".join(reasons),
             )
 
+    def _record_success(self, context: Context) -> None:
+        """Record that an attempt that has started in the triggerer succeeds on this worker."""
+        if self._start_requested:
+            from airflow_jobs_provider.airflow_compat.launch_record import record_success
+
+            record_success(context["ti"])
+
     def resume_execution(
         self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context
     ) -> Any:

@@ -529,6 +529,17 @@ def test_a_worker_cancels_the_run_after_a_time_out_that_no_trigger_has_seen(
     assert triggerer.xcoms["etl", "launch_record"]["handed_over"]
 
 
+def test_after_a_success_on_a_worker_a_cleared_task_starts_afresh(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the clear leaves the DAG run's state alone, and so looks like a retry."""
+    triggerer = start(service, monkeypatch, end_from_trigger=False)
+    first = Attempt()
+    event = triggerer.start(first)
+    assert operator().execute_complete(worker_context(triggerer), event.payload) == "output of 1001"
+    assert triggerer.start(first.cleared(first.carrier)).payload["run"]["run_id"] == 1002
+
+
 @pytest.mark.parametrize("is_final", [True, False])
 def test_a_worker_tells_why_nothing_was_launched(
     is_final: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
