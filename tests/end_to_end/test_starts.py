@@ -68,6 +68,22 @@ def starts(
     return count
 
 
+@pytest.fixture(scope="module")
+def begun(cluster: AirflowCluster) -> dict[str, ClusterDagRun]:
+    """Runs of DAGs that wait for what their tests do, begun at once: Airflow takes its time."""
+    dag_ids = (
+        "ordinary",
+        "ending",
+        "ending_capped",
+        "ending_each",
+        "ending_retried",
+        "ending_with_callback",
+        "sensed_failing",
+        "rendered",
+    )
+    return {dag_id: cluster.trigger(dag_id) for dag_id in dag_ids}
+
+
 def launch(workspace: FakeService, name: str) -> Run:
     """Launch a run, which no task launched, of a new job with this name."""
     job_id = 501 + len(workspace.jobs)
@@ -101,10 +117,10 @@ def seen_by_the_next_task(dag_run: ClusterDagRun) -> tuple[Any, ...]:
 
 
 def test_an_ordinary_task_takes_two(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    begun: dict[str, ClusterDagRun], workspace: FakeService, starts: Starts
 ) -> None:
     """One process launches, another one reads the output: what the others are measured by."""
-    dag_run = cluster.trigger("ordinary")
+    dag_run = begun["ordinary"]
     run = launched(workspace, dag_run)
     assert starts(dag_run) == 1
     workspace.end(run)
@@ -114,10 +130,10 @@ def test_an_ordinary_task_takes_two(
 
 
 def test_a_task_that_its_trigger_ends_takes_one(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    begun: dict[str, ClusterDagRun], workspace: FakeService, starts: Starts
 ) -> None:
     """The XComs are all there; cleared, the task starts afresh."""
-    dag_run = cluster.trigger("ending")
+    dag_run = begun["ending"]
     run = launched(workspace, dag_run)
     workspace.end(run)
     dag_run.until("success")
@@ -139,10 +155,10 @@ def test_a_task_that_its_trigger_ends_takes_one(
 
 
 def test_the_trigger_pushes_the_flag(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    begun: dict[str, ClusterDagRun], workspace: FakeService, starts: Starts
 ) -> None:
     """An output over max_output_bytes is cut, and output_truncated says so."""
-    dag_run = cluster.trigger("ending_capped")
+    dag_run = begun["ending_capped"]
     workspace.end(launched(workspace, dag_run))
     dag_run.until("success")
     output, _, truncated = seen_by_the_next_task(dag_run)
@@ -151,10 +167,10 @@ def test_the_trigger_pushes_the_flag(
 
 
 def test_the_trigger_pushes_the_output_of_each_task(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    begun: dict[str, ClusterDagRun], workspace: FakeService, starts: Starts
 ) -> None:
     """With multiple_outputs, and never over the XCom run_id; no worker is needed for it."""
-    dag_run = cluster.trigger("ending_each")
+    dag_run = begun["ending_each"]
     run = launched(workspace, dag_run)
     workspace.end(run)
     dag_run.until("success")
@@ -169,10 +185,10 @@ def test_the_trigger_pushes_the_output_of_each_task(
 
 
 def test_a_failed_run_still_fails_its_task_with_reason_and_retries(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    begun: dict[str, ClusterDagRun], workspace: FakeService, starts: Starts
 ) -> None:
     """Each try launches a run, and resumes on a worker to tell why it failed."""
-    dag_run = cluster.trigger("ending_retried")
+    dag_run = begun["ending_retried"]
     for number in (1, 2):
         run = launched(workspace, dag_run, number)
         workspace.end(run, "FAILED")
@@ -184,10 +200,13 @@ def test_a_failed_run_still_fails_its_task_with_reason_and_retries(
 
 
 def test_a_callback_on_success_brings_the_task_back(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    cluster: AirflowCluster,
+    workspace: FakeService,
+    starts: Starts,
+    begun: dict[str, ClusterDagRun],
 ) -> None:
     """Airflow 3 would not call it for a task that its trigger ended."""
-    dag_run = cluster.trigger("ending_with_callback")
+    dag_run = begun["ending_with_callback"]
     workspace.end(launched(workspace, dag_run))
     dag_run.until("success")
     eventually((cluster.home / f"{dag_run.run_id}.called").exists, "the callback was called")
@@ -288,10 +307,13 @@ def test_mapped_sensors_begin_on_a_worker(
 
 
 def test_a_sensor_that_begins_and_ends_in_the_triggerer_fails_with_reason_and_retries(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    cluster: AirflowCluster,
+    workspace: FakeService,
+    starts: Starts,
+    begun: dict[str, ClusterDagRun],
 ) -> None:
     """A worker resumes at each try, to tell why."""
-    dag_run = cluster.trigger("sensed_failing")
+    dag_run = begun["sensed_failing"]
     dag_run.until_watched()
     run_id = int(cluster.env["SENSED_BAD_RUN"])
     workspace.end(workspace.run(run_id), "FAILED")
@@ -302,10 +324,10 @@ def test_a_sensor_that_begins_and_ends_in_the_triggerer_fails_with_reason_and_re
 
 
 def test_a_sensor_of_what_another_task_launched(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    begun: dict[str, ClusterDagRun], workspace: FakeService, starts: Starts
 ) -> None:
     """Its XComArg is rendered in the triggerer, where Airflow can."""
-    dag_run = cluster.trigger("rendered")
+    dag_run = begun["rendered"]
     dag_run.until("deferred")
     dag_run.until_watched()
     (run,) = workspace.runs_of(dag_run.run_id)
