@@ -216,12 +216,12 @@ class WorkflowRerunOperator(LaunchRunOperator):
         unmet = unmet_conditions(keys, definitions, latest)
         if own in unmet:
             raise RunNotRepairableError(
-                f"the task {unmet[own]!r} before it has not succeeded in Databricks, though it "
-                "counts as successful in Airflow"
+                f"the task {unmet[own]!r} before it has not succeeded in the run, though it counts "
+                "as successful in Airflow"
             )
         chosen = [key for key in keys if key not in unmet]
         self.log.info(
-            "Repairing run %s: these tasks run again: %s",
+            "Run %s is to be repaired. These tasks run again: %s",
             self._workflow_run_id,
             ", ".join(keys[key] for key in chosen),
         )

@@ -430,7 +430,7 @@ def test_a_task_before_it_that_was_marked_successful(
         server.will(airflow.job, REPAIRED, repaired, airflow.job, repaired, repaired, OUTPUT)
     assert airflow.execute(1, 0, key="b") == "42"
     assert len(sent(server, "runs/repair")) == int(not is_alone)
-    assert ("the task 'a' before it has not succeeded in Databricks" in logged()) is is_alone
+    assert ("the task 'a' before it has not succeeded in the run" in logged()) is is_alone
 
 
 def test_a_repair_leaves_out_what_it_could_not_run(
