@@ -114,9 +114,14 @@ class ClusterDagRun:
         eventually(lambda: ended() >= times, what)
 
     def logged_by_trigger(self, text: str) -> int:
-        """Return in how many logs of triggers of the DAG run a text is: one for each triggerer."""
-        files = self._log_folder().glob("**/*.trigger.*.log")
-        return sum(text in file.read_text(errors="replace") for file in files)
+        """Return how many triggerers have logged a text for a trigger of the DAG run."""
+        # Airflow 2 may log it in either place, see AirflowCluster.logged_by_triggers.
+        of_triggers = self._log_folder().glob("**/*.trigger.*.log")
+        of_triggerers = self.cluster.home.glob("triggerer-*.log")
+        return max(
+            sum(text in file.read_text(errors="replace") for file in files)
+            for files in (of_triggers, of_triggerers)
+        )
 
     def xcom(self, key: str) -> str:
         """Wait for an XCom of the task and return it."""
