@@ -126,6 +126,12 @@ MODES = {
     "end_from_trigger": _submit(
         "deferrable, end_from_trigger", deferrable=True, end_from_trigger=True
     ),
+    "start_from_trigger": _submit(
+        "deferrable, start_from_trigger, end_from_trigger",
+        deferrable=True,
+        start_from_trigger=True,
+        end_from_trigger=True,
+    ),
     "blocking": _submit("blocking", deferrable=False),
     # Checks the measurement: see BURNED_SECONDS.
     "burn": Mode(
