@@ -35,7 +35,7 @@ from urllib.request import urlopen
 
 from benchmarks import airflow_report
 from benchmarks.distributed import MORE
-from benchmarks.whole_airflow import WholeAirflow
+from benchmarks.whole_airflow import FailedDagRunsError, WholeAirflow
 from scripts import official
 
 ROOT = Path(__file__).parents[1]
@@ -160,6 +160,7 @@ class Measures:
     :ivar requests: to the service, by endpoint.
     :ivar airflow_requests: to Airflow's API, by endpoint.
     :ivar written_rows: in the database, by table; of the first round only.
+    :ivar is_repeated: whether a task failed at the first attempt, which is not counted.
     """
 
     mode: str
@@ -174,6 +175,7 @@ class Measures:
     requests: dict[str, int]
     airflow_requests: dict[str, int]
     written_rows: dict[str, int] = field(default_factory=dict)
+    is_repeated: bool = False
 
 
 class Benchmark:
@@ -230,10 +232,22 @@ class Benchmark:
             airflow_requests=dict(airflow.requests() - airflow_requests),
         )
 
+    def run_or_repeat(self, mode: str, environment: str, number: int, tasks: int) -> Measures:
+        """Run one mode once; once more where a task failed, which Airflow itself does at times."""
+        try:
+            return self.run(mode, environment, number, tasks)
+        except FailedDagRunsError as failure:
+            print(f"Repeated: {failure}", flush=True)
+            time.sleep(SETTLE_SECONDS)
+            self.watch_idle()
+        measures = self.run(mode, environment, number, tasks)
+        measures.is_repeated = True
+        return measures
+
     def warm_up(self, mode: str, environment: str) -> Measures:
         """Run one mode for the first time, and count the rows that it writes."""
         with self._airflows[environment].written_rows() as written:
-            measures = self.run(mode, environment, 0, TASKS_PER_RUN)
+            measures = self.run_or_repeat(mode, environment, 0, TASKS_PER_RUN)
         # Heartbeats of the components.
         del written["job"]
         measures.written_rows = dict(written)
@@ -334,7 +348,7 @@ def measure(
                 if number == 0:
                     row = benchmark.warm_up(mode, environment)
                 else:
-                    row = benchmark.run(mode, environment, number, tasks)
+                    row = benchmark.run_or_repeat(mode, environment, number, tasks)
                 measured.append(row)
                 print(line(row), flush=True)
     return measured
@@ -432,6 +446,7 @@ def main() -> None:
         "parallelism": PARALLELISM,
         "minutes": (time.monotonic() - begun) / 60,
         "shown": {name: MODES[name].shown for name in modes},
+        "repeated": sum(one.is_repeated for one in measured),
         "medians": medians(measured),
         "measured": [asdict(one) for one in measured],
     }

@@ -104,6 +104,11 @@ def broken_promises(result: dict[str, Any]) -> list[str]:
                 f"{mode} takes {seconds[mode] / seconds[other]:.2f} times the CPU of {other}, "
                 f"promised are {share}"
             )
+    broken += [
+        f"start_from_trigger takes {row['processes']:.2f} processes a task, promised are 0"
+        for row in result["medians"]
+        if row["mode"] == "start_from_trigger" and row["processes"] >= 0.1
+    ]
     return broken
 
 
@@ -116,7 +121,7 @@ def section(result: dict[str, Any]) -> str:
 Measured on {result["date"]}, {result["machine"]}. The same as above with CeleryExecutor, a worker
 for 16 tasks at once, PostgreSQL and Redis, {result["tasks"]} tasks at once and {result["rounds"]}
 rounds. The *executor* is the pool processes of the Celery worker, which supervise the tasks; the
-CPU of the servers is counted, too."""
+CPU of the servers is counted, too.{_repeated(result)}"""
     else:
         text = f"""    make bench-airflow
 
@@ -127,7 +132,7 @@ on SQLite. One has this package, the other one the official provider
 tasks, with Airflow's defaults. Each task submits a run that lasts {result["run_seconds"]:.0f} s, to
 a server on the same machine, whose CPU is not counted. Both providers poll every 5 s. The figures
 are medians of {result["rounds"]} rounds in which the modes take turns, after a round that is not
-counted."""
+counted.{_repeated(result)}"""
     text += f"""
 
 {tables(result)}
@@ -157,6 +162,12 @@ def results_file(*, distributed: bool) -> Path:
 
 def _plot_file(*, distributed: bool) -> str:
     return "benchmarks_airflow_distributed.svg" if distributed else "benchmarks_airflow.svg"
+
+
+def _repeated(result: dict[str, Any]) -> str:
+    if not result["repeated"]:
+        return ""
+    return f" In {result['repeated']} of them a task failed at first; they were repeated."
 
 
 def _burned(result: dict[str, Any]) -> str:

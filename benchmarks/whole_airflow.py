@@ -66,6 +66,10 @@ if "BENCHMARK_COMPONENT" in os.environ:
 """
 
 
+class FailedDagRunsError(Exception):
+    """DAG runs did not succeed."""
+
+
 class WholeAirflow:
     """An Airflow that runs. Use it as a context manager.
 
@@ -247,7 +251,7 @@ class WholeAirflow:
         :param dag_id: the DAG.
         :param runs: how many DAG runs.
         :param seconds: the longest it may take.
-        :raises RuntimeError: a DAG run did not succeed.
+        :raises FailedDagRunsError: a DAG run did not succeed.
         """
         begun = datetime.now(tz=UTC)
         name = f"{dag_id}-{next(self._numbers)}"
@@ -264,7 +268,7 @@ class WholeAirflow:
             lambda: states()["success"] + states()["failed"] == runs, f"{name} has ended", seconds
         )
         if states()["success"] != runs:
-            raise RuntimeError(f"of {runs} runs of {dag_id}: {dict(states())}")
+            raise FailedDagRunsError(f"of {runs} runs of {dag_id}: {dict(states())}")
         last = self.rows(
             "select max(end_date) from dag_run where run_id like :name", name=f"{name}-%"
         )
