@@ -57,7 +57,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
         has not started; default no limit.
     """
 
-    operator_extra_links = (DatabricksJobRunLink(),)
+    operator_extra_links: tuple[DatabricksJobRunLink, ...] = (DatabricksJobRunLink(),)
 
     # Whether a retry takes over the failed run of an earlier try, rather than launch a new one.
     _adopts_failed_runs: ClassVar[bool] = False
@@ -170,6 +170,10 @@ class LaunchRunOperator(StartFromTriggerOperator):
                 run = self._follow_on_worker(int(event["run_id"]))
             next_run = self._next_run(context, run, attempt_index)
             if next_run is None:
+                if attempt_index is not None and self.do_xcom_push:
+                    # The process that deferred has pushed the URL of the run's page. Airflow pushes
+                    # the links of this object once more at the end of each process.
+                    self.operator_extra_links = ()
                 value = self._result_or_raise(context, run)
                 if try_number is None:
                     self._record_success(context)

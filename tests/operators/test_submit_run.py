@@ -935,3 +935,28 @@ def test_links_before_and_after_the_launch(monkeypatch: pytest.MonkeyPatch) -> N
         assert link.get_link(task, ti_key=key) == ""
         stored[link.xcom_key] = "http://w/7"
         assert link.get_link(task, ti_key=key) == "http://w/7"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "resumed", "pushed"),
+    [
+        ({}, {"attempt_index": 0}, []),
+        # By whom the task was deferred is not known, and whether that one has pushed the URL.
+        ({}, {}, ["http://w/7"]),
+        ({"do_xcom_push": False}, {"attempt_index": 0}, ["http://w/7"]),
+    ],
+)
+def test_the_link_is_pushed_once(
+    context: Any,
+    server: ScriptedServer,
+    arguments: dict[str, Any],
+    resumed: dict[str, int],
+    pushed: list[str],
+) -> None:
+    """The process that resumes leaves no link to Airflow, which would push it once more."""
+    server.will(OUTPUT)
+    operator = submit(deferrable=True, **arguments)
+    ended = {**run("TERMINATED", "SUCCESS"), "run_page_url": "http://w/7"}
+    operator.execute_complete(context, {"run": ended}, **resumed)
+    key: Any = None
+    assert [link.get_link(operator, ti_key=key) for link in operator.operator_extra_links] == pushed
