@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields
 from datetime import UTC, timedelta
 from importlib import import_module
@@ -51,8 +52,10 @@ from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.triggers.base import TriggerEvent
 
     from airflow_jobs_provider.api.calls import Call
+    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.operators.launch import LaunchRunOperator
 
 __all__ = ["DatabricksLaunchTrigger"]
@@ -98,6 +101,10 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             setattr(self, name, kwargs[name])
         self._rendering_error: Exception | None = None
         self._launched = LaunchedRun()
+
+    def __repr__(self) -> str:
+        """Return the operator, without the request, which may hold secrets."""
+        return f"<{type(self).__name__} {self.operator}>"
 
     def as_kwargs(self) -> dict[str, Any]:
         """Return the arguments by name, as Airflow stores them."""
@@ -328,9 +335,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         if await is_no_longer_deferred(self, None):
             return True
         # Deferred again after a clear? A later attempt has another number.
-        task_instance: Any = self.task_instance
-        record = await sync_to_async(read_record)(task_instance)
-        return record is not None and record.try_number > task_instance.try_number
+        return await self._has_later_attempt()
 
     async def _find_and_cancel(self, reason: str) -> None:
         """Cancel the run, after its launch was sent again for its id if that is not known."""
@@ -348,6 +353,19 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         await self._cancel(reason)
 
     # -- the end of the task -------------------------------------------------------------------
+
+    async def _task_success_event(self, run: Run) -> TriggerEvent | None:
+        """End the task, unless a later attempt has begun while this triggerer stood still."""
+        # An error of Airflow's API here is one of the XComs' storage, too.
+        with suppress(Exception):
+            if await self._has_later_attempt():
+                await asyncio.Event().wait()
+        return await super()._task_success_event(run)
+
+    async def _has_later_attempt(self) -> bool:
+        task_instance: Any = self.task_instance
+        record = await sync_to_async(read_record)(task_instance)
+        return record is not None and record.try_number > task_instance.try_number
 
     async def _before_resume(self) -> None:
         """Record that a worker goes on with the attempt."""

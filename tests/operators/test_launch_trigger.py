@@ -24,6 +24,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from jinja2 import Undefined
 
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
@@ -555,6 +556,21 @@ def test_a_worker_tells_why_nothing_was_launched(
 # -- where the task starts ---------------------------------------------------------------------
 
 
+def test_a_triggerer_that_wakes_up_late_pushes_no_output(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has missed that its attempt was cleared: the output is that of a later one."""
+    triggerer = start(service, monkeypatch)
+    service.at("runs/get", 2, lambda: triggerer.record(try_number=2))
+
+    async def wait(trigger: Any) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(triggerer.first_event(trigger), 0.5)
+
+    triggerer.run(wait, Attempt())
+    assert "return_value" not in values_of(triggerer)
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
@@ -589,6 +605,15 @@ def test_what_needs_a_worker_starts_on_one(arguments: dict[str, Any], reason: st
     assert not task.start_from_trigger
     assert task.start_trigger_args is None
     assert task.deferrable
+
+
+def test_an_older_airflow_refuses_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When the DAG is parsed, of mapped tasks, too."""
+    monkeypatch.setattr(airflow_line(), "renders_in_triggerer", False)
+    arguments: Any = {"task_id": "etl", "start_from_trigger": True, **REQUEST}
+    for make in (DatabricksSubmitRunOperator, DatabricksSubmitRunOperator.partial):
+        with pytest.raises(ValueError, match=r"needs Airflow 3\.3 or later; this is"):
+            make(**arguments)
 
 
 @pytest.mark.parametrize(
