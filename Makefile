@@ -16,6 +16,7 @@
 #   make mutants    how many changes of the code the tests notice (MUTANTS=api/retry.py for one module)
 #   make dist       the distributions, and the tests of the wheel
 #   make bench      what docs/benchmarks.md tells of waiting, import and memory: 25 minutes
+#   make bench-scale     10,000 to 50,000 waits and a day of 100,000 runs, in virtual time: 4 minutes
 #   make bench-airflow   CPU of a whole Airflow: 15 minutes; TASKS=20 ROUNDS=1 MODES=empty,official: less
 #
 # PYTHON=/path/to/python3 chooses another Python.
@@ -65,7 +66,7 @@ TEST_AIRFLOW = $(AIRFLOW_LINES:%=test-airflow-%)
 TEST_PYTHON = $(PYTHON_VERSIONS:%=test-python-%)
 TEST_STANDALONE = $(STANDALONE_LINES:%=test-standalone-%)
 
-.PHONY: help demo airflow migrate test test-all bench bench-airflow fuzz mutants test-dag-runs test-distributed test-slow test-standalone test-real-clients lint dist format constraints clean \
+.PHONY: help demo airflow migrate test test-all bench bench-scale bench-airflow fuzz mutants test-dag-runs test-distributed test-slow test-standalone test-real-clients lint dist format constraints clean \
 	venv venv-dev $(TEST_AIRFLOW) $(TEST_PYTHON) $(TEST_STANDALONE)
 
 help:
@@ -95,6 +96,9 @@ test-all: venv-dev
 bench: venv-dev
 	.venv/bin/python scripts/install.py constraints/airflow-3.3.txt --editable '.[bench]'
 	.venv/bin/python -m benchmarks.report
+
+bench-scale: venv-dev
+	.venv/bin/python -m benchmarks.simulate
 
 # Only the whole measurement goes into docs/benchmarks.md.
 AIRFLOW_COSTS = $(if $(TASKS),--tasks $(TASKS)) $(if $(ROUNDS),--rounds $(ROUNDS)) \

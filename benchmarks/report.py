@@ -219,10 +219,10 @@ requests a second. {_too_many(theirs.get(10_000), measured["too_many"])}
 {waits.table(measured["services"], SERVICES)}
 
 With pages of 25, one reading of 10,000 active runs takes 400 requests. A service that allows ten
-requests a second cannot list them all within 10 s. Then the runs are read one page after the other,
-as fast as the service allows, and the log has one line about it. An event comes up to
-{small_pages["late_worst"]:.0f} s after its run's end. If thousands of runs are waited for, API 2.0
-with its pages of 1,000 is the better choice.
+requests a second cannot list them all within 10 s. Then only what has changed is read
+([architecture.md](architecture.md#reading-only-what-has-changed)), and the log has one line about
+it. An event comes up to {small_pages["late_worst"]:.0f} s after its run's end. If thousands of runs
+are waited for, API 2.0 with its pages of 1,000 is the better choice.
 
 ## Polling period
 

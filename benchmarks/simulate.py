@@ -1,6 +1,6 @@
 """Simulate the waits of a poller for hours, in virtual time, with a service in memory.
 
-    python -m benchmarks.simulate --scenario day
+    python -m benchmarks.simulate
 
 The poller, the workflows and the rate limiters are the real ones. The clock of the event loop jumps
 to the next timer, so an hour takes seconds. The service is in memory: its responses are not parsed,
@@ -11,18 +11,24 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import importlib
+import itertools
 import json
 import logging
 import pkgutil
 import random
+import resource
 import statistics
+import subprocess
+import sys
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -37,6 +43,8 @@ from tests.helpers.virtual_time import VirtualTimeLoop, run_in_virtual_time
 RUN_BYTES = 1_500
 MAX_OFFSET = 10_000
 LATENCY = 0.1
+# After so long each of 10,000 runs has been seen once, on pages of 25.
+SETTLED_SECONDS = 120.0
 QUIET = logging.getLogger("benchmarks.simulate")
 
 
@@ -174,11 +182,15 @@ class Waits:
     """The waits of one poller.
 
     :ivar late: seconds from the end of each run to its event.
+    :ivar late_once_settled: those of the runs that ended later than :data:`SETTLED_SECONDS` after
+        the first wait, when each run has been seen once.
     """
 
     service: Service
+    began: float
     limiters: dict[str, Any] = field(default_factory=dict)
     late: list[float] = field(default_factory=list)
+    late_once_settled: list[float] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     poller: Any = None
 
@@ -205,6 +217,8 @@ class Waits:
         )
         await self.poller.run_workflow(steps, period=period, life_cycle_state="RUNNING")
         self.late.append(clock() - run.end)
+        if run.end >= self.began + SETTLED_SECONDS:
+            self.late_once_settled.append(clock() - run.end)
 
 
 def use_virtual_time(loop: VirtualTimeLoop) -> None:
@@ -218,22 +232,36 @@ def use_virtual_time(loop: VirtualTimeLoop) -> None:
             loaded.time = clock  # type: ignore[attr-defined]
 
 
-def measures(waits: Waits, began: float, cpu: float) -> dict[str, Any]:
-    """Return what was measured of one poller's waits."""
-    seconds = waits.service.loop.time() - began
-    late = sorted(waits.late)
-    requests = sum(waits.service.asked.values())
+def measures(service: Service, began: float, cpu: float, *pollers: Waits) -> dict[str, Any]:
+    """Return what was measured of the waits of all pollers of a service.
+
+    :param began: when the waits began, by the clock of the loop.
+    :param cpu: the seconds of CPU.
+    """
+    seconds = service.loop.time() - began
+    late = [delay for waits in pollers for delay in waits.late]
+    settled = [delay for waits in pollers for delay in waits.late_once_settled]
+    requests = sum(service.asked.values())
     return {
         "events": len(late),
-        "late_median": statistics.median(late) if late else None,
-        "late_p99": late[int(0.99 * (len(late) - 1))] if late else None,
-        "late_worst": late[-1] if late else None,
-        "late_worst_later": max(waits.late[len(late) // 3 :], default=None),
+        "late_median": statistics.median(late),
+        "late_worst": max(late),
+        "late_worst_once_settled": max(settled, default=None),
         "requests": requests,
         "requests_per_second": requests / seconds,
-        "throttled": waits.service.throttled,
+        "throttled": service.throttled,
         "cpu_percent": 100 * cpu / seconds,
-        "asked": dict(waits.service.asked),
+        "asked": dict(service.asked),
+    }
+
+
+def own_memory() -> dict[str, float]:
+    """Return what the process keeps: megabytes in memory, and objects of the garbage collector."""
+    gc.collect()
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return {
+        "megabytes": pages * resource.getpagesize() / 1e6,
+        "objects": len(gc.get_objects()),
     }
 
 
@@ -242,34 +270,34 @@ async def burst(
     *,
     runs: int,
     others: int = 0,
+    triggerers: int = 1,
     api_version: str = "2.0",
     limit: float | None = None,
     period: float = 10.0,
     first_end: float = 30.0,
     last_end: float = 150.0,
-    in_order: bool = False,
 ) -> dict[str, Any]:
     """Wait for runs that have started at once and end evenly over a stretch of time.
 
     :param others: active runs of others that have started between ours.
-    :param in_order: whether the runs end in the order of their start.
+    :param triggerers: among so many pollers the waits are divided.
+    :param limit: requests a second that the service allows.
     """
     service, now = Service(loop, api_version, limit), loop.time()
-    shuffle = random.Random(5)
     ends = [now + first_end + n * (last_end - first_end) / runs for n in range(runs)]
-    if not in_order:
-        shuffle.shuffle(ends)
+    random.Random(5).shuffle(ends)
     own = {n * (runs + others) // runs for n in range(runs)}
-    waits, mine = Waits(service), iter(ends)
+    pollers, mine = [Waits(service, now) for _ in range(triggerers)], iter(ends)
+    turns = itertools.cycle(pollers)
     for n in range(runs + others):
-        start = now - 60 + n * 50 / (runs + others)
         is_own = n in own
-        run = service.add(Run(n + 1, start, next(mine) if is_own else now + 1e6))
+        end = next(mine) if is_own else now + 1e6
+        run = service.add(Run(n + 1, now - 60 + n * 50 / (runs + others), end))
         if is_own:
-            waits.start(run, period)
+            next(turns).start(run, period)
     cpu = time.process_time()
-    await asyncio.wait(waits.tasks)
-    return measures(waits, now, time.process_time() - cpu)
+    await asyncio.wait([task for waits in pollers for task in waits.tasks])
+    return measures(service, now, time.process_time() - cpu, *pollers)
 
 
 async def steady(
@@ -283,17 +311,17 @@ async def steady(
     limit: float | None = None,
     period: float = 10.0,
     spread: float = 1.0,
-    each_hour: Callable[[float, Waits], None] | None = None,
+    memory: bool = False,
 ) -> dict[str, Any]:
     """Wait for runs that start all the time: as many as end, so that ``runs`` are active.
 
     :param mean_seconds: how long a run takes in the mean.
     :param spread: 1 for exponentially distributed durations, 0 for equal ones.
     :param others: active runs of others, which do not end, among ours.
-    :param each_hour: called after each hour with its number.
+    :param memory: measure the memory after each hour.
     """
     service, now = Service(loop, api_version, limit), loop.time()
-    shuffle, waits = random.Random(5), Waits(service)
+    shuffle, waits = random.Random(5), Waits(service, now)
 
     def duration() -> float:
         return mean_seconds * (1 - spread + spread * shuffle.expovariate(1.0))
@@ -306,6 +334,7 @@ async def steady(
         run = service.add(Run(next(ids), start, now + max(1.0, left) if is_own else now + 1e9))
         if is_own:
             waits.start(run, period)
+    hours_memory: list[dict[str, float]] = []
     cpu, hour, pause = time.process_time(), 1, mean_seconds / runs
     until, next_start = now + hours * 3600, now
     while loop.time() < until:
@@ -316,14 +345,14 @@ async def steady(
         waits.start(run, period)
         if loop.time() >= now + hour * 3600:
             service.forget_before(loop.time() - 20 * mean_seconds)
-            if each_hour is not None:
-                each_hour(hour, waits)
+            if memory:
+                hours_memory.append(own_memory())
             hour += 1
-    found = measures(waits, now, time.process_time() - cpu)
+    found = measures(service, now, time.process_time() - cpu, waits)
     for task in list(waits.tasks):
         task.cancel()
     await asyncio.sleep(0)
-    return found
+    return {**found, "memory": hours_memory}
 
 
 def run(scenario: Callable[..., Any], **options: Any) -> dict[str, Any]:
@@ -335,19 +364,68 @@ def run(scenario: Callable[..., Any], **options: Any) -> dict[str, Any]:
     return result
 
 
+PAGES_OF_25: dict[str, Any] = {"api_version": "2.1", "limit": 10}
+SCENARIOS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "10,000 runs end within 2 minutes": (burst, {"runs": 10_000}),
+    "the same among 30,000 active runs of others, two triggerers": (
+        burst,
+        {"runs": 10_000, "others": 30_000, "triggerers": 2},
+    ),
+    "50,000 runs end within 10 minutes": (burst, {"runs": 50_000, "last_end": 630}),
+    "10,000 runs end within 2 minutes, pages of 25": (burst, {"runs": 10_000, **PAGES_OF_25}),
+    "10,000 active runs of 10 minutes in the mean, pages of 25": (
+        steady,
+        {"runs": 10_000, "mean_seconds": 600, "hours": 0.4, **PAGES_OF_25},
+    ),
+    "10,000 active runs of an hour in the mean, pages of 25": (
+        steady,
+        {"runs": 10_000, "mean_seconds": 3600, "hours": 0.4, **PAGES_OF_25},
+    ),
+    "10,000 active runs of an hour each, pages of 25": (
+        steady,
+        {"runs": 10_000, "mean_seconds": 3600, "hours": 0.4, "spread": 0, **PAGES_OF_25},
+    ),
+    "a day with 100,000 runs of 5 minutes in the mean": (
+        steady,
+        {"runs": 347, "mean_seconds": 300, "hours": 24.01, "memory": True},
+    ),
+}
+COLUMNS = {
+    "requests_per_second": "requests a second",
+    "throttled": "answered 429",
+    "cpu_percent": "of a core",
+    "late_median": "event delay s (median)",
+    "late_worst": "(worst)",
+    "late_worst_once_settled": "(worst after the first 2 minutes)",
+}
+
+
 def main() -> None:
-    """Play a scenario and print its measures."""
+    """Play the scenarios and print their measures, each in a process of its own."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--scenario", choices=("burst", "steady"), required=True)
-    parser.add_argument("--options", type=json.loads, default={}, help="its arguments as JSON")
+    parser.add_argument("--only", type=int, nargs="+", help="numbers of scenarios, from 0; all")
+    parser.add_argument("--one", type=int, help="play this one and print its measures as JSON")
     arguments = parser.parse_args()
-    began = time.process_time()
-    scenarios: dict[str, Callable[..., Any]] = {"burst": burst, "steady": steady}
-    scenario = scenarios[arguments.scenario]
-    found = run(scenario, **arguments.options)
+    if arguments.one is not None:
+        scenario, options = list(SCENARIOS.values())[arguments.one]
+        print(json.dumps(run(scenario, **options)))
+        return
     print(
-        json.dumps({"options": arguments.options, **found}), round(time.process_time() - began, 1)
+        "| | " + " | ".join(COLUMNS.values()) + " |", "| --- " * (1 + len(COLUMNS)) + "|", sep="\n"
     )
+    for number, name in enumerate(SCENARIOS):
+        if arguments.only and number not in arguments.only:
+            continue
+        command = [sys.executable, "-m", "benchmarks.simulate", "--one", str(number)]
+        played = subprocess.run(command, capture_output=True, text=True, check=True)
+        found = json.loads(played.stdout.splitlines()[-1])
+        cells = ["" if found[key] is None else f"{found[key]:,.1f}" for key in COLUMNS]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+        for hour, kept in enumerate(found.get("memory", ()), 1):
+            print(
+                f"hour {hour}: {kept['megabytes']:.1f} MB, {kept['objects']:,} objects",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":
