@@ -143,7 +143,7 @@ counted.{_repeated(result)}"""
         text += f"""
 *CPU* is that of all processes of Airflow, those that have ended included, from the trigger of the
 DAG runs until all processes have noted their end. What the idle Airflow takes in the same time is
-subtracted; it is measured for 6 s before and after each round. Linux keeps the CPU time of ended
+subtracted; it is measured for 4 s before and after each round. Linux keeps the CPU time of ended
 processes with the process that waited for them, and `scripts/process_cpu.py` sees to it that this
 is one of Airflow's. *Task processes* are those that the executor starts for the tasks; the
 *executor* is its worker processes, which supervise them. The triggerer, the API server and the DAG
