@@ -100,7 +100,8 @@ def test_slow_headers(impatient: Api, part: str, dripping: bool) -> None:
 @pytest.mark.parametrize("dripping", [False, True])
 def test_slow_body(impatient: Api, dripping: bool) -> None:
     """A request whose body does not arrive in time is answered 408, and closed."""
-    sent = head(impatient, "POST /api/2.0/jobs/create", Content_Length=1000)
+    kind = "application/json"
+    sent = head(impatient, "POST /api/2.0/jobs/create", Content_Length=1000, Content_Type=kind)
     with connect(impatient.workspace.url) as connection:
         connection.sendall(sent + b"{")
         sending = threading.Thread(target=drip, args=(connection, b" " * 500 if dripping else b""))

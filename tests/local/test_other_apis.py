@@ -88,6 +88,21 @@ def test_an_upload_that_was_not_closed(workspace: DatabricksWorkspace) -> None:
         ("GET", "dbfs/read", {"path": "/"}, "is a directory"),
         ("POST", "dbfs/delete", {"path": "/", "recursive": True}, "root directory"),
         ("POST", "dbfs/put", {"path": "/x", "contents": "?"}, "encoded in base64"),
+        ("POST", "dbfs/put", {"path": "/x", "contents": 5}, "encoded in base64"),
+        ("POST", "dbfs/create", {"path": "/file/x"}, "file exists already"),
+        (
+            "POST",
+            "dbfs/move",
+            {"source_path": "/file", "destination_path": "/file/x"},
+            "moved into itself",
+        ),
+        (
+            "POST",
+            "dbfs/move",
+            {"source_path": "/other", "destination_path": "/file/x"},
+            "file exists already",
+        ),
+        ("DELETE", "fs/directories/", {}, "root directory"),
         ("POST", "secrets/scopes/create", {"scope": "a b"}, "scope must have 1 to 128"),
         ("POST", "secrets/put", {"scope": "none", "key": "k"}, "Scope none does not exist"),
         ("GET", "clusters/get", {"cluster_id": "none"}, "Cluster none does not exist"),
@@ -97,6 +112,8 @@ def test_what_is_wrong_is_refused(
     workspace: DatabricksWorkspace, method: str, endpoint: str, fields: dict[str, Any], words: str
 ) -> None:
     """The message says what."""
+    for name in ("file", "other"):
+        (workspace.root / name).touch()
     answer = call(workspace, method, endpoint, fields)
     assert 400 <= answer.status_code < 500
     assert words in answer.json()["message"]
@@ -111,6 +128,8 @@ def test_files_of_volumes(sdk: WorkspaceClient, workspace: DatabricksWorkspace) 
     contents = sdk.files.download(f"{folder}/a ü.csv").contents
     assert contents is not None
     assert contents.read() == b"x,y\n"
+    assert sdk.files.get_metadata(f"{folder}/a ü.csv").content_length == 4
+    sdk.files.get_directory_metadata(folder)
     (entry,) = sdk.files.list_directory_contents(folder)
     assert (entry.name, entry.file_size, entry.is_directory) == ("a ü.csv", 4, False)
     sdk.files.delete(f"{folder}/a ü.csv")

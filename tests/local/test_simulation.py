@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 from collections.abc import Iterator
@@ -207,6 +208,21 @@ def test_a_recording_has_no_token(tmp_path: Path) -> None:
     assert lines[0]["response"]["run_id"]
     assert issued not in text
     assert "secret-token" not in text
+
+
+def test_a_recording_has_no_secret(simulated: Api, tmp_path: Path) -> None:
+    """Neither of secrets/put nor of secrets/get; only its owner can read it."""
+    url = f"{simulated.workspace.url}/api/2.0/secrets"
+    simulated.session.post(f"{url}/scopes/create", json={"scope": "a"}, timeout=30)
+    secret = {"scope": "a", "key": "k", "string_value": "hunter2"}
+    simulated.session.post(f"{url}/put", json=secret, timeout=30)
+    got = simulated.session.get(f"{url}/get", params={"scope": "a", "key": "k"}, timeout=30)
+    assert base64.b64decode(got.json()["value"]) == b"hunter2"
+    file = tmp_path / "recording" / "requests.jsonl"
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    assert lines[1]["body"]["string_value"] == "***"
+    assert lines[2]["response"] == {"key": "k", "value": "***"}
+    assert file.stat().st_mode & 0o077 == 0
 
 
 def test_the_commands(simulated: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

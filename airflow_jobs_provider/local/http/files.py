@@ -39,7 +39,7 @@ _MAX_READ_BYTES = 1024 * 1024
 async def put(call: Call) -> dict[str, Any]:
     """Put: store a file."""
     content = call.data.get("contents", b"")
-    if isinstance(content, str):
+    if not isinstance(content, bytes):  # a form has bytes
         content = _decoded("contents", content)
     file, overwrite = _file(call), checks.read_flag(call.data, "overwrite")
     await asyncio.to_thread(lambda: _write(file, content, overwrite=overwrite))
@@ -50,7 +50,7 @@ async def create(call: Call) -> dict[str, Any]:
     """Create: open a file to write it block by block."""
     file = _file(call)
     _check_new(file, overwrite=checks.read_flag(call.data, "overwrite"))
-    file.parent.mkdir(parents=True, exist_ok=True)
+    _make_directory(file.parent)
     return {"handle": call.service.uploads.create(file)}
 
 
@@ -130,7 +130,7 @@ async def move(call: Call) -> dict[str, Any]:
         raise _exists(call.data["destination_path"])
     if target.is_relative_to(source):
         raise invalid("A directory cannot be moved into itself")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    _make_directory(target.parent)
     await asyncio.to_thread(source.rename, target)
     return {}
 
@@ -199,6 +199,8 @@ async def list_directory(call: Call) -> dict[str, Any]:
 async def delete_directory(call: Call) -> dict[str, Any]:
     """Delete an empty directory."""
     directory = _existing(call)
+    if directory == call.service.root.resolve():
+        raise invalid("The root directory cannot be deleted")
     if not directory.is_dir() or any(directory.iterdir()):
         raise invalid(f"{call.data['path']} is no empty directory")
     directory.rmdir()
@@ -289,10 +291,10 @@ def _status(call: Call, file: Path) -> dict[str, Any]:
     }
 
 
-def _decoded(name: str, text: str) -> bytes:
+def _decoded(name: str, text: Any) -> bytes:
     try:
         return base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error):
+    except (ValueError, TypeError, binascii.Error):
         raise invalid(f"{name} must be encoded in base64") from None
 
 

@@ -1,12 +1,14 @@
 """What clients asked of the local workspace: the last requests, and a recording in a file.
 
 No header is kept, so no token of a client either. In a recording the workspace's access token and
-the tokens that it issues are masked wherever they occur. Values of ``secrets/put`` are not kept.
+the tokens that it issues are masked wherever they occur. The values of secrets are not kept.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
 import threading
 import time
@@ -27,8 +29,11 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _KEPT_REQUESTS = 10_000
 _MASK = "***"
 _ISSUED_TOKEN = re.compile(r'("access_token":\s*")[^"]*')
-# Of secrets/put.
+# Of the requests secrets/put, and of the responses of secrets/get.
 _SECRET_FIELDS = ("string_value", "bytes_value")
+_SECRETS = "/api/2.0/secrets/"
+# How long the rest of a body may take that the answer did not need.
+_BODY_SECONDS = 0.5
 _RECORDING = "requests.jsonl"
 
 
@@ -66,7 +71,11 @@ class RequestLog:
         self._file: IO[str] | None = None
         if folder is not None:
             folder.mkdir(parents=True, exist_ok=True)
-            self._file = (folder / _RECORDING).open("a", encoding="utf-8")
+            # Parameters and outputs are for its owner only.
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            self._file = os.fdopen(
+                os.open(folder / _RECORDING, flags, 0o600), "a", encoding="utf-8"
+            )
 
     @property
     def requests(self) -> list[LoggedRequest]:
@@ -89,10 +98,7 @@ class RequestLog:
         """Answer a request, and log it."""
         began = time.monotonic()
         response = await handler(request)
-        # aiohttp keeps what the handler has read; what it has not read is not asked for.
-        body = (
-            _json_of(await request.read()) if request.content_type == "application/json" else None
-        )
+        body = await _body_of(request)
         is_sent = request.transport is not None and not request.transport.is_closing()
         if isinstance(body, dict):
             body = {name: _MASK if name in _SECRET_FIELDS else v for name, v in body.items()}
@@ -115,6 +121,9 @@ class RequestLog:
     ) -> None:
         assert self._file is not None
         answered = response.body if isinstance(response, web.Response) else None
+        given = _json_of(answered) if isinstance(answered, bytes) else None
+        if request.path.startswith(_SECRETS) and isinstance(given, dict) and "value" in given:
+            given["value"] = _MASK
         line = json.dumps(
             {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -123,7 +132,7 @@ class RequestLog:
                 "query": dict(request.query),
                 "body": body,
                 "status": None if response is None else response.status,
-                "response": _json_of(answered) if isinstance(answered, bytes) else None,
+                "response": given,
                 "seconds": round(seconds, 4),
             }
         )
@@ -132,6 +141,18 @@ class RequestLog:
             line = line.replace(json.dumps(self._token)[1:-1], _MASK)
         self._file.write(line + "\n")
         self._file.flush()
+
+
+async def _body_of(request: web.Request) -> Any:
+    """Return the JSON body of a request; None where it has none, or where it did not arrive."""
+    if request.content_type != "application/json":
+        return None
+    try:
+        # aiohttp keeps what the handler has read. A broken request was answered without its body.
+        async with asyncio.timeout(_BODY_SECONDS):
+            return _json_of(await request.read())
+    except (TimeoutError, ConnectionError, web.HTTPException, web.RequestPayloadError):
+        return None
 
 
 def _json_of(content: bytes) -> Any:

@@ -122,6 +122,9 @@ class Server:
             for verb, endpoint in by_verb.items():
                 handler = self._api_handler(VERSIONS["2.0"], endpoint, raw_body=True)
                 app.router.add_route(verb, f"/api/2.0/fs/{kind}{{path:/.*}}", handler)
+                if verb == "GET":
+                    # aiohttp sends the headers of the response only.
+                    app.router.add_route("HEAD", f"/api/2.0/fs/{kind}{{path:/.*}}", handler)
         add_control_routes(app, self._simulation, self._service.store)
         self._oauth.add_routes(app, lambda: self._service.base_url)
         app.router.add_get("/api/2.0/preview/scim/v2/Me", self._me)

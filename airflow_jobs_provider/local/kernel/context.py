@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import urllib.error
 import urllib.request
 from dataclasses import dataclass, field
@@ -94,7 +95,8 @@ class KernelContext:
         value = base64.b64decode(answer["value"])
         text = value.decode("utf-8", errors="replace")
         if text.strip():
-            self.redacted.add(text)
+            # A key of several lines is also shown by repr() and as JSON.
+            self.redacted |= {text, text.strip(), repr(text)[1:-1], json.dumps(text)[1:-1]}
         return value
 
     def secret_names(self, scope: str | None) -> list[str]:
@@ -105,8 +107,10 @@ class KernelContext:
     def redact(self, value: Any) -> Any:
         """Return texts in any structure with the secrets that the notebook has read redacted."""
         if isinstance(value, str):
-            for secret in self.redacted:
-                value = value.replace(secret, _REDACTED)
+            # The longest first: a secret may be the beginning of another one.
+            longest = sorted(self.redacted, key=len, reverse=True)
+            if longest:
+                value = re.sub("|".join(map(re.escape, longest)), _REDACTED, value)
         elif isinstance(value, dict):
             return {name: self.redact(one) for name, one in value.items()}
         elif isinstance(value, list):

@@ -224,14 +224,14 @@ class Secrets:
     def get(self, scope: str, key: str) -> str:
         """Return a secret as text.
 
-        :raises ValueError: there is none.
+        :raises RuntimeError: there is none.
         """
         return self.getBytes(scope, key).decode("utf-8")
 
     def getBytes(self, scope: str, key: str) -> bytes:  # noqa: N802
         """Return a secret as bytes.
 
-        :raises ValueError: there is none.
+        :raises RuntimeError: there is none.
         """
         return self._context.secret_value(scope, key)
 

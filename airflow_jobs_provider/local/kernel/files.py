@@ -7,11 +7,12 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
-from airflow_jobs_provider.local.paths import STATE_FOLDER, data_file_in_root
+from airflow_jobs_provider.local.paths import STATE_FOLDER, PathRefusedError, data_file_in_root
 
 __all__ = ["FileInfo", "Files"]
 
@@ -53,7 +54,8 @@ class Files:
         return [
             self._info(path, entry)
             for entry in sorted(found.iterdir())
-            if not (found == self._root and entry.name.casefold() == STATE_FOLDER)
+            if entry.exists()
+            and not (found == self._root and entry.name.casefold() == STATE_FOLDER)
         ]
 
     def head(self, file: str, maxBytes: int = _HEAD_BYTES) -> str:  # noqa: N803
@@ -84,7 +86,10 @@ class Files:
         if source.is_dir():
             if not recurse:
                 raise IsADirectoryError(f"{from_} is a directory; use recurse=True")
-            shutil.copytree(source, target, dirs_exist_ok=True)
+            if target.is_relative_to(source):
+                raise ValueError(f"{from_} cannot be copied into itself")
+            ignore = None if from_.startswith("file:") else self._refused
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=ignore)
         else:
             target = target / source.name if target.is_dir() else target
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -116,6 +121,17 @@ class Files:
     def mounts(self) -> list[FileInfo]:
         """Return the mounts: there are none here."""
         return []
+
+    def _refused(self, folder: str, names: Iterable[str]) -> set[str]:
+        """Return what is not copied: the workspace's state, and links that lead out of the root."""
+        return {name for name in names if not self._is_readable(Path(folder) / name)}
+
+    def _is_readable(self, file: Path) -> bool:
+        try:
+            data_file_in_root(self._root, str(file))
+        except PathRefusedError:
+            return False
+        return True
 
     def _file(self, path: str) -> Path:
         if path.startswith("file:"):

@@ -14,7 +14,11 @@ from airflow_jobs_provider.local.output_limits import OutputMeter, truncate_erro
 __all__ = ["limit_output"]
 
 _WITH_ERROR = ("error", "execute_reply")
-_WITH_OUTPUT = (*_WITH_ERROR, "stream", "display_data", "execute_result", "update_display_data")
+_WITH_OUTPUT = (
+    *_WITH_ERROR,
+    *("stream", "display_data", "execute_result", "update_display_data"),
+    *("comm_open", "comm_msg"),  # widgets
+)
 
 
 def limit_output(shell: Any, session: Any, context: KernelContext) -> None:
