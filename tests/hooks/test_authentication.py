@@ -185,7 +185,8 @@ def test_netrc_needs_no_extra_where_the_environment_names_the_host(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Without databricks-sdk its file is read, and without an entry the extra is named."""
-    monkeypatch.setitem(sys.modules, "databricks", None)
+    for name in ("databricks", "databricks.sdk"):  # another test may have imported it
+        monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.setenv("DATABRICKS_HOST", HOST)
     netrc = tmp_path / "netrc"
     netrc.write_text(f"machine {HOST} login token password n\n")
