@@ -31,6 +31,7 @@ __all__ = [
     "LaunchAttempt",
     "LaunchRecord",
     "begin_attempt",
+    "is_replaced",
     "read_record",
     "record_attempt",
     "record_handover",
@@ -89,6 +90,25 @@ def read_record(task_instance: Any) -> LaunchRecord | None:
     :param task_instance: the task's.
     """
     return LaunchRecord.from_xcom(airflow_line().read_own_xcom(task_instance, LAUNCH_RECORD_KEY))
+
+
+def is_replaced(task_instance: Any, *, retry_finds_run: bool) -> bool | None:
+    """Return whether another attempt has begun that does not follow the run of this one. It blocks.
+
+    That is an attempt after a clear, or of a DAG run that was deleted and created again. A retry
+    follows the run, unless told otherwise. None where no attempt is recorded.
+
+    :param task_instance: the trigger's.
+    :param retry_finds_run: whether a retry follows an active run of the attempt before.
+    """
+    record = read_record(task_instance)
+    if record is None:
+        return None
+    number: int = task_instance.try_number
+    if record.carrier != _carrier(task_instance):
+        return True
+    is_retry = record.first_try <= number and retry_finds_run
+    return record.try_number > number and not is_retry
 
 
 def begin_attempt(task_instance: Any) -> LaunchAttempt:

@@ -8,6 +8,7 @@ XComArg is replaced by a reference, which the trigger itself reads.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -16,13 +17,20 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
 __all__ = [
+    "MAX_STORED_BYTES",
     "UnreadableValueError",
     "rendering_reasons",
     "storable",
+    "stored_size",
     "with_xcoms",
     "xcom_references",
 ]
 
+# Of a trigger's arguments. MySQL stores 65,535 bytes of them, encrypted, which takes a third more.
+# The scheduler stores them, and an error there would stop it.
+MAX_STORED_BYTES = 40_000
+# What Airflow adds to a dict.
+_DICT_BYTES = 32
 # The key of a reference to another task's XCom: {_XCOM: [task_id, key]}.
 _XCOM = "airflow_jobs_provider.xcom"
 _MARKERS = ("{{", "{%", "{#")
@@ -98,6 +106,15 @@ def storable(value: Any) -> Any:
     if hasattr(value, "resolve"):
         return _reference(value)
     raise UnreadableValueError(f"a value of the type {type(value).__name__}")
+
+
+def stored_size(fields: Mapping[str, Any]) -> int:
+    """Return about how many bytes stored fields take in Airflow's database, before encryption.
+
+    :param fields: the fields, each as :func:`storable` returns it.
+    """
+    text = json.dumps(fields)
+    return len(text) + _DICT_BYTES * text.count("{")
 
 
 def xcom_references(value: Any) -> Iterator[tuple[str, str]]:

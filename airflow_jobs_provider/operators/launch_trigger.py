@@ -27,6 +27,7 @@ from airflow_jobs_provider.airflow_compat.deferred_tasks import is_no_longer_def
 from airflow_jobs_provider.airflow_compat.launch_record import (
     LaunchAttempt,
     begin_attempt,
+    is_replaced,
     read_record,
     record_attempt,
     record_handover,
@@ -61,6 +62,10 @@ if TYPE_CHECKING:
 __all__ = ["DatabricksLaunchTrigger"]
 
 _CANCEL_SECONDS = 19.0
+# Airflow cancels the trigger of a cleared task within a few seconds, unless it is frozen.
+_FROZEN_SECONDS = 5.0
+# A task that was cleared may be deferred again for so long before its next attempt is recorded.
+_NEXT_ATTEMPT_SECONDS = 20.0
 _ORPHAN_RETRIES = RetryPolicy(max_attempts=3)
 
 
@@ -101,6 +106,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             setattr(self, name, kwargs[name])
         self._rendering_error: Exception | None = None
         self._launched = LaunchedRun()
+        self._begun_at = 0.0
 
     def __repr__(self) -> str:
         """Return the operator, without the request, which may hold secrets."""
@@ -133,12 +139,11 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
     # -- the wait ------------------------------------------------------------------------------
 
     async def _wait(self) -> dict[str, Any]:
-        self.deadline = self._task_deadline()
+        self.deadline, self._begun_at = self._task_deadline(), time.time()
         try:
             begun = await self._begin()
             if begun.is_outdated:
-                # Airflow cancels the trigger when it finds that another one has ended the task.
-                await asyncio.Event().wait()
+                await _wait_for_cancel()
             return await self._launch_and_wait(begun)
         except NeedsWorkerError as error:
             self.log.info("A worker will start the task: %s", error)
@@ -151,6 +156,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             async with limit:
                 operator, call = await self._make_call(begun)
                 launched = await self._launch(operator, call, begun, 0)
+                if self._has_user_token() and begun.orphan_run_id not in (None, launched.run_id):
+                    await self._cancel_orphan(begun.orphan_run_id)
         except TimeoutError:
             if not limit.expired():
                 raise
@@ -196,7 +203,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         try:
             begun = await sync_to_async(begin_attempt)(task_instance)
             if begun.is_new and not begun.is_outdated:
-                if begun.orphan_run_id is not None and self.cancel_on_kill:
+                # The user's token may bring the same run, which this attempt then follows.
+                if not self._has_user_token():
                     await self._cancel_orphan(begun.orphan_run_id)
                 await sync_to_async(record_attempt)(
                     task_instance, begun, multiple_outputs=self.multiple_outputs
@@ -205,8 +213,10 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             raise NeedsWorkerError(f"its XComs cannot be read or stored: {error}") from error
         return begun
 
-    async def _cancel_orphan(self, run_id: int) -> None:
+    async def _cancel_orphan(self, run_id: int | None) -> None:
         """Cancel the run of an attempt before a clear; mostly it has ended."""
+        if run_id is None or not self.cancel_on_kill:
+            return
         try:
             poller = get_poller(self._hook)
             run = await poller.send(get_run(run_id), retries=_ORPHAN_RETRIES)
@@ -298,6 +308,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         poller = get_poller(self._hook)
         if call.verb == "GET":
             return await poller.send(call)
+        await self._stop_if_outdated()
         run_id = await poller.send(
             call,
             without_deadline=False,
@@ -309,7 +320,18 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         await self._push({RUN_ID_KEY: run_id})
         return run_id
 
+    async def _stop_if_outdated(self) -> None:
+        """Go no further if a later attempt has begun while this triggerer was frozen."""
+        if time.time() - self._begun_at < _FROZEN_SECONDS:
+            return
+        is_outdated = False
+        with suppress(Exception):  # whatever Airflow's API says
+            is_outdated = await self._has_later_attempt()
+        if is_outdated:
+            await _wait_for_cancel()
+
     async def _push(self, xcoms: Mapping[str, Any]) -> None:
+        await self._stop_if_outdated()
         values = {key: value for key, value in xcoms.items() if value is not None}
         try:
             await push_xcoms(self, values)
@@ -332,10 +354,28 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         return self._run_id is not None or self._launched.may_be_active
 
     async def _has_stopped_waiting(self) -> bool:
-        if await is_no_longer_deferred(self, None):
-            return True
-        # Deferred again after a clear? A later attempt has another number.
-        return await self._has_later_attempt()
+        deadline = time.monotonic() + _NEXT_ATTEMPT_SECONDS
+        while not await is_no_longer_deferred(self, None):
+            # Deferred again after a clear? Then the record is that of another attempt.
+            replaced = await sync_to_async(is_replaced)(
+                self.task_instance, retry_finds_run=self._retry_finds_run()
+            )
+            if replaced is None and self._run_id is not None:
+                return await is_no_longer_deferred(self, self._run_id)
+            # The next attempt cancels a run whose id is recorded. Nobody else knows of this one.
+            if replaced or self._run_id is not None or time.monotonic() > deadline:
+                return bool(replaced)
+            await asyncio.sleep(1.0)
+        return True
+
+    def _has_user_token(self) -> bool:
+        request = self._request()
+        fields = request.get("json")
+        of_json = fields.get("idempotency_token") if isinstance(fields, Mapping) else None
+        return bool(request.get("idempotency_token") or of_json)
+
+    def _retry_finds_run(self) -> bool:
+        return self.operator_arguments.get("reattach", True) or self._has_user_token()
 
     async def _find_and_cancel(self, reason: str) -> None:
         """Cancel the run, after its launch was sent again for its id if that is not known."""
@@ -359,7 +399,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         # An error of Airflow's API here is one of the XComs' storage, too.
         with suppress(Exception):
             if await self._has_later_attempt():
-                await asyncio.Event().wait()
+                await _wait_for_cancel()
         return await super()._task_success_event(run)
 
     async def _has_later_attempt(self) -> bool:
@@ -380,3 +420,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
     def _context(self) -> Any:
         task_instance: Any = self.task_instance
         return task_instance.get_template_context()
+
+
+async def _wait_for_cancel() -> None:
+    """Wait until Airflow cancels the trigger: it finds that another one has ended the task."""
+    await asyncio.Event().wait()

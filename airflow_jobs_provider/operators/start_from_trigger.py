@@ -16,9 +16,11 @@ from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
 )
 from airflow_jobs_provider.airflow_compat.trigger_timeout import is_timed_out
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
+    MAX_STORED_BYTES,
     UnreadableValueError,
     rendering_reasons,
     storable,
+    stored_size,
 )
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_json_serializable
 from airflow_jobs_provider.operators.cancel_on_kill import CancelOnKillOperator
@@ -95,6 +97,8 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
             stored = self._stored_fields()
         except UnreadableValueError as reason:
             return [*reasons, str(reason)]
+        if (size := stored_size(stored)) > MAX_STORED_BYTES:
+            reasons.append(f"a request of {size} bytes")
         if has_unrendered(stored):
             reasons += rendering_reasons(self)
         return reasons

@@ -36,6 +36,7 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksWorkflowTaskGroup,
 )
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
+from airflow_jobs_provider.operators.launch_trigger import DatabricksLaunchTrigger
 from airflow_jobs_provider.operators.task_base import default_task_key
 from tests.fakes.fake_service import FAULTS, UNTIL_ENDED, FakeService, Plan
 from tests.helpers.triggerer import RUN_ID, START, Attempt, Triggerer, task_runner, values_of
@@ -370,10 +371,88 @@ def test_a_user_cancels_the_run_and_a_takeover_does_not(
     triggerer = start(service, monkeypatch)
     triggerer.state = state
     if later:
-        service.at("runs/submit", 1, lambda: triggerer.record(try_number=2))
+        service.at("runs/submit", 1, lambda: triggerer.record(try_number=2, first_try=2))
     kill_by_user(triggerer, service, Attempt(), endpoint, number)
     (run,) = service.runs.values()
     assert run.cancels == cancels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "record", "cancels"),
+    [
+        ({}, {"try_number": 2}, 0),
+        ({"reattach": False}, {"try_number": 2}, 1),
+        ({"idempotency_token": "t", "reattach": False}, {"try_number": 2}, 0),
+        ({"json": {"idempotency_token": "t"}, "reattach": False}, {"try_number": 2}, 0),
+        ({}, {"try_number": 1, "carrier": "of a DAG run that was created again"}, 1),
+    ],
+)
+def test_a_frozen_triggerer_does_not_cancel_the_run_that_a_retry_follows(
+    arguments: dict[str, Any],
+    record: dict[str, Any],
+    cancels: int,
+    service: FakeService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It wakes up when the retry has begun in another one."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch, **arguments)
+    service.at("runs/get", 2, lambda: triggerer.record(**record))
+    kill_by_user(triggerer, service, Attempt(), "runs/get", 2)
+    (run,) = service.runs.values()
+    assert run.cancels == cancels
+
+
+def test_a_run_of_an_unknown_id_is_canceled_once_the_next_attempt_is_recorded(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cleared task is deferred again already, while its trigger is not running yet."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch)
+    service.trouble("runs/submit", FAULTS["time-out after handling"])
+    asked = iter(range(9))
+
+    def answer(msg: Any, answered: Any = triggerer._answer) -> Any:
+        if type(msg).__name__ == "GetTaskStates" and next(asked) == 1:
+            triggerer.record(try_number=2, first_try=2)
+        return answered(msg)
+
+    monkeypatch.setattr(triggerer, "_answer", answer)
+    kill_by_user(triggerer, service, Attempt())
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (2, 1)
+
+
+def test_a_triggerer_frozen_during_the_launch_pushes_nothing(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The XCom ``run_id`` is that of the later attempt, by which that one's run is canceled."""
+    monkeypatch.setattr(f"{DatabricksLaunchTrigger.__module__}._FROZEN_SECONDS", 0.0)
+    triggerer = start(service, monkeypatch)
+    service.at("runs/submit", 1, lambda: triggerer.record(try_number=2, first_try=2))
+
+    async def wait(trigger: Any) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(triggerer.first_event(trigger), 0.3)
+        assert trigger._run_id == 1001
+
+    triggerer.run(wait, Attempt())
+    assert values_of(triggerer) == {}
+
+
+@pytest.mark.parametrize(("token", "cancels"), [("own", 0), ("own {{ ti.try_number }}", 1)])
+def test_a_cleared_task_follows_the_run_of_the_users_token(
+    token: str, cancels: int, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No triggerer was running when it was cleared; on a worker, it would follow the run, too."""
+    triggerer = start(service, monkeypatch, idempotency_token=token)
+    first = Attempt()
+    until_launched(triggerer, service, first)
+    if not cancels:
+        for endpoint, number in (("runs/list", 1), ("runs/get", 2)):
+            service.at(endpoint, service.count(endpoint) + number, lambda: service.end(1001))
+    assert succeeded(triggerer.start(first.cleared()))
+    assert [run.cancels for run in service.runs.values()] == [cancels, 0][: 1 + cancels]
 
 
 def test_a_launch_without_an_answer_is_canceled(
@@ -594,6 +673,7 @@ def test_a_triggerer_that_wakes_up_late_pushes_no_output(
         ({"run_name": "{{ ds"}, "Jinja cannot parse"),
         ({"json": "x.json-tpl"}, "a template file in json"),
         ({"libraries": [{1: "a"}]}, "a key that is no text in libraries"),
+        ({"libraries": [{"jar": "a"}] * 1000}, "a request of 4"),
         ({"run_name": datetime(2026, 1, 1, tzinfo=UTC)}, "the type datetime in run_name"),
     ],
 )
