@@ -20,6 +20,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from airflow_jobs_provider.local.workspace import CannotStartError
+
 __all__ = ["COMMANDS", "run_command"]
 
 _TIMEOUT_SECONDS = 30
@@ -42,7 +44,7 @@ def run_command(
             _send(chosen, token_of(chosen), method, path, body)
             for method, path, body in COMMANDS[chosen.command](chosen)
         ]
-    except _CommandError as error:
+    except (_CommandError, CannotStartError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     for answer in answers:

@@ -63,8 +63,8 @@ def databricks_workspace(
         workspace = stack.enter_context(DatabricksWorkspace(folder, **options))
         monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", workspace.connection)
         # A proxy does not lead to this machine.
-        monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
-        monkeypatch.setenv("no_proxy", "127.0.0.1,localhost")
+        for variable in ("NO_PROXY", "no_proxy"):
+            monkeypatch.setenv(variable, "127.0.0.1,localhost", prepend=",")
         if not wait:
             stack.enter_context(no_waiting())
         yield workspace

@@ -6,7 +6,6 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +202,7 @@ class DatabricksWorkspace(LocalWorkspace):
 
         :param name: of the runs.
         """
-        return [run for run in self.runs if any(fnmatchcase(one, name) for one in run.names)]
+        return _named(self.runs, name)
 
     def assert_launched(
         self,
@@ -214,8 +213,8 @@ class DatabricksWorkspace(LocalWorkspace):
     ) -> None:
         """Assert how often a notebook, file or job was launched.
 
-        A job of several tasks counts once, however many of its tasks have the name. A launch that
-        was repeated with the same idempotency token counts once.
+        A job of several tasks counts once, however many of its tasks and iterations have the name.
+        A launch that was repeated with the same idempotency token counts once.
 
         :param name: of the runs.
         :param parameters: what each of the counted runs had: some of a notebook's parameters, or
@@ -223,11 +222,12 @@ class DatabricksWorkspace(LocalWorkspace):
         :param times: the number of launches; default 1.
         :raises AssertionError: the number is another one; the message lists the runs.
         """
-        found = [run for run in self.runs_of(name) if _has(run, parameters)]
-        launches = {run.parent_run_id or run.run_id for run in found}
+        runs = self.runs
+        found = [run for run in _named(runs, name) if _has(run, parameters)]
+        launches = {_launched(run, runs) for run in found}
         if len(launches) != times:
             wanted = f" with the parameters {parameters}" if parameters is not None else ""
-            lines = [f"  {run.names} with {run.parameters}: {_state(run)}" for run in self.runs]
+            lines = [f"  {run.names} with {run.parameters}: {_state(run)}" for run in runs]
             raise AssertionError(
                 f"{name} was launched {len(launches)} times{wanted}, not {times}. "
                 + ("\n".join(["The runs are:", *lines]) if lines else "There are no runs.")
@@ -244,6 +244,21 @@ class DatabricksWorkspace(LocalWorkspace):
             raise AssertionError(
                 f"No request met the faults of {faults}, and no run the results of {results}."
             )
+
+
+def _named(runs: Sequence[WorkspaceRun], name: str) -> list[WorkspaceRun]:
+    from airflow_jobs_provider.local.engine.scripted_results import is_named
+
+    return [run for run in runs if is_named(run.names, name)]
+
+
+def _launched(run: WorkspaceRun, runs: Sequence[WorkspaceRun]) -> int:
+    """Return the run that was launched, for the run of a task of it, or of an iteration."""
+    parents = {one.run_id: one.parent_run_id for one in runs}
+    run_id = run.run_id
+    while (parent := parents.get(run_id)) is not None:
+        run_id = parent
+    return run_id
 
 
 def _has(run: WorkspaceRun, wanted: Mapping[str, str] | Sequence[str] | None) -> bool:

@@ -24,6 +24,9 @@ _HOME = tempfile.mkdtemp(prefix="airflow-tests-")
 os.environ["AIRFLOW_HOME"] = _HOME
 os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(DAGS)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+# Not the database and the connections that the environment may name.
+os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_HOME}/airflow.db"
+os.environ["AIRFLOW__SECRETS__BACKEND"] = ""
 # One retry at once, so that a test sees what a retry does.
 os.environ["AIRFLOW__CORE__DEFAULT_TASK_RETRIES"] = "1"
 os.environ["AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY"] = "0"

@@ -161,7 +161,10 @@ def test_clusters_that_runs_name(sdk: WorkspaceClient, workspace: DatabricksWork
     api = Api(workspace)
     api.wait(api.submit(notebook_task={"notebook_path": "/any"}))
     cluster_id = CLUSTER["existing_cluster_id"]
-    assert [one.cluster_id for one in sdk.clusters.list()] == [cluster_id]
+    task = {"task_key": "a", "existing_cluster_id": "of-a-task"}
+    tasks = [{**task, "notebook_task": {"notebook_path": "/any"}}]
+    assert api.post("create", {"tasks": tasks}, version="2.1").ok
+    assert [one.cluster_id for one in sdk.clusters.list()] == [cluster_id, "of-a-task"]
     state = sdk.clusters.get(cluster_id).state
     assert state is not None
     assert state.value == "RUNNING"

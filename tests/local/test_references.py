@@ -263,6 +263,8 @@ def test_a_loop_is_canceled_with_its_iterations(api: Api, workspace: DatabricksW
     api.wait(run_id, "RUNNING")
     while not any(run.life_cycle_state == "RUNNING" for run in workspace.runs_of("/endless")):
         pass
+    (entry,) = api.run(run_id, "2.2")["tasks"]
+    assert entry["for_each_task"]["stats"]["task_run_stats"]["total_iterations"] == 3
     api.post("runs/cancel", {"run_id": run_id})
     assert api.wait(run_id)["state"]["result_state"] == "CANCELED"
     (iteration,) = workspace.runs_of("/endless")

@@ -126,6 +126,24 @@ def test_a_run_that_never_ends_can_be_canceled(simulated: Api) -> None:
     assert simulated.wait(run_id)["state"]["result_state"] == "CANCELED"
 
 
+def test_runs_that_never_end_keep_no_place(narrow: Api) -> None:
+    """Others start, although one run is executed at a time."""
+    add(narrow, "results", name="/never", end="never")
+    add(narrow, "results", name="/Shared/etl")
+    never = [narrow.submit(notebook_task={"notebook_path": "/never"}) for _ in range(3)]
+    assert narrow.wait(narrow.submit(notebook_task=NOTEBOOK))["state"]["result_state"] == "SUCCESS"
+    states = {narrow.run(run_id)["state"]["life_cycle_state"] for run_id in never}
+    assert states == {"RUNNING"}
+
+
+def test_a_name_with_brackets(simulated: Api) -> None:
+    """It is taken as it is, too."""
+    add(simulated, "results", name="[dev me] nightly", result="here")
+    run_id = simulated.submit(run_name="[dev me] nightly", notebook_task=NOTEBOOK)
+    simulated.wait(run_id)
+    assert simulated.output(run_id)["notebook_output"]["result"] == "here"
+
+
 def test_a_run_that_is_deleted(simulated: Api) -> None:
     """The API does not know it, but the list of all runs does."""
     add(simulated, "results", name="/Shared/etl", end="deleted")
@@ -222,6 +240,13 @@ def test_a_recording_has_no_secret(simulated: Api, tmp_path: Path) -> None:
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert lines[1]["body"]["string_value"] == "***"
     assert lines[2]["response"] == {"key": "k", "value": "***"}
+    simulated.session.post(
+        f"{url}/put",
+        data='{"string_value": "hunter2"',
+        headers={"Content-Type": "application/json"},
+        timeout=30,
+    )
+    assert "hunter2" not in file.read_text()
     assert file.stat().st_mode & 0o077 == 0
 
 
@@ -245,6 +270,8 @@ def test_the_commands(simulated: Api, tmp_path: Path, capsys: pytest.CaptureFixt
     assert control(simulated, "GET", "results").json() == {"results": []}
     assert main(["break", "list", "--times", "0", *where]) == 1
     assert "times must be at least 1" in capsys.readouterr().err
+    assert main(["requests", "--token-file", str(tmp_path / "none")]) == 1
+    assert "cannot be read" in capsys.readouterr().err
 
 
 def test_a_command_without_a_workspace(capsys: pytest.CaptureFixture[str]) -> None:

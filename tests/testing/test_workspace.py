@@ -48,6 +48,28 @@ def test_tasks_and_retries_of_one_run_are_one_launch(workspace: DatabricksWorksp
     workspace.assert_launched("both")
 
 
+def test_a_loop_and_its_repair_are_one_launch(
+    workspace: DatabricksWorkspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its iterations count once. One that is deleted at its end disturbs nothing."""
+    workspace.fails("/Shared/etl", times=1)
+    workspace.is_deleted("deleted")
+    inner = {"task_key": "step", "existing_cluster_id": "1", **ETL}
+    tasks = [
+        {"task_key": "loop", "for_each_task": {"inputs": "[1, 2]", "task": inner}},
+        {"task_key": "plain", "existing_cluster_id": "1", **ETL},
+        {"task_key": "deleted", "existing_cluster_id": "1", **ETL},
+    ]
+    api = Api(workspace)
+    run_id = api.post("runs/submit", {"tasks": tasks}, version="2.1").json()["run_id"]
+    api.wait(run_id)
+    repair = {"run_id": run_id, "rerun_all_failed_tasks": True}
+    assert api.post("runs/repair", repair, version="2.1").ok
+    assert api.wait(run_id)["state"]["result_state"] == "SUCCESS"
+    workspace.assert_launched("/Shared/etl")
+    assert "Cleaning up after run" not in caplog.text
+
+
 def test_a_deleted_run_was_launched(workspace: DatabricksWorkspace) -> None:
     """It is listed, although the API does not know it."""
     workspace.is_deleted("/Shared/etl")

@@ -12,6 +12,7 @@ from enum import Enum, auto
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
 from airflow_jobs_provider.local.engine.model import Output, Run, RunType, now_millis
 from airflow_jobs_provider.local.engine.runner import CannotRunError, Outcome, Runner
+from airflow_jobs_provider.local.engine.scripted_results import ScriptedRunner
 from airflow_jobs_provider.local.engine.store import Store
 
 __all__ = ["STOPPED_MESSAGE", "Scheduler"]
@@ -218,6 +219,14 @@ class Scheduler:
 
     # The work itself
 
+    def _make_runner(self, live: _Live) -> Runner:
+        runner = self._runner_of(live.run)
+        if isinstance(runner, ScriptedRunner):
+            # It does no work: one that never ends must not keep others from starting.
+            self._give_place_back(live)
+            self._begin_what_can()
+        return runner
+
     async def _work(self, live: _Live) -> None:
         run = live.run
         runner: Runner | None = None
@@ -225,7 +234,7 @@ class Scheduler:
         cannot: str | None = None
         begun = moment = time.monotonic()
         try:
-            runner = self._runner_of(run)
+            runner = self._make_runner(live)
             live.is_interruptible = True
             if live.stop is None:
                 await runner.setup()
@@ -283,8 +292,7 @@ class Scheduler:
             self._store.save_output(run.run_id, Output(error=message))
         self._move(run, life_cycle_state, message)
         self._live.pop(run.run_id, None)
-        if live.has_slot:
-            self._free_slots += 1
+        self._give_place_back(live)
         if live.lender is not None:
             live.lender.has_lent = False
         live.has_ended.set()
@@ -296,6 +304,11 @@ class Scheduler:
             if other.run.started_by_run_id == run.run_id:
                 self._stop(other.run.run_id, live.stop or _Stop.CANCELED)
         self._begin_what_can()
+
+    def _give_place_back(self, live: _Live) -> None:
+        if live.has_slot:
+            live.has_slot = False
+            self._free_slots += 1
 
     def _move(self, run: Run, life_cycle_state: RunLifeCycleState | str, message: str) -> None:
         run.life_cycle_state = life_cycle_state

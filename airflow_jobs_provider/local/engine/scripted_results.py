@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -21,7 +22,14 @@ from typing import Any
 from airflow_jobs_provider.local.engine.model import Output, Run
 from airflow_jobs_provider.local.engine.runner import Outcome
 
-__all__ = ["ScriptedEnd", "ScriptedResult", "ScriptedResults", "ScriptedRunner", "names_of"]
+__all__ = [
+    "ScriptedEnd",
+    "ScriptedResult",
+    "ScriptedResults",
+    "ScriptedRunner",
+    "is_named",
+    "names_of",
+]
 
 _FILE_FIELDS = (
     ("notebook_task", "notebook_path"),
@@ -123,7 +131,7 @@ class ScriptedResults:
         with self._lock:
             for rule in self._rules:
                 is_used_up = rule.times is not None and rule.uses >= rule.times
-                if not is_used_up and any(fnmatchcase(name, rule.name) for name in names):
+                if not is_used_up and is_named(names, rule.name):
                     rule.uses += 1
                     return rule
         return None
@@ -157,3 +165,9 @@ def names_of(run: Run) -> list[str]:
     """Return the names by which a rule may name a run."""
     names = [run.task[kind].get(name) for kind, name in _FILE_FIELDS if kind in run.task]
     return [name for name in (*names, run.run_name, run.task_key) if name]
+
+
+def is_named(names: Iterable[str], pattern: str) -> bool:
+    """Return whether one of the names is the pattern, or matches it."""
+    # Names such as "[dev me] nightly" are no patterns.
+    return any(name == pattern or fnmatchcase(name, pattern) for name in names)

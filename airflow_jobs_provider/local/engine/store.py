@@ -280,6 +280,8 @@ class Store:
         rows = self._db.execute(
             "SELECT DISTINCT json_extract(record, '$.cluster_spec.existing_cluster_id') FROM runs"
             " UNION SELECT json_extract(record, '$.settings.existing_cluster_id') FROM jobs"
+            " UNION SELECT json_extract(task.value, '$.existing_cluster_id')"
+            " FROM jobs, json_each(jobs.record, '$.settings.tasks') AS task"
         )
         return sorted(str(name) for (name,) in rows if name)
 

@@ -100,6 +100,8 @@ class RequestLog:
         response = await handler(request)
         body = await _body_of(request)
         is_sent = request.transport is not None and not request.transport.is_closing()
+        if request.path.startswith(_SECRETS) and not isinstance(body, dict | None):
+            body = _MASK  # JSON with an error, and with a secret
         if isinstance(body, dict):
             body = {name: _MASK if name in _SECRET_FIELDS else v for name, v in body.items()}
         fields = body if isinstance(body, dict) else {}

@@ -10,6 +10,7 @@ import json
 import operator
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from airflow_jobs_provider.api.states import RunResultState
@@ -69,25 +70,32 @@ class ForEachRunner:
         self._workspace = workspace
         self._task: dict[str, Any] = run.task["for_each_task"]["task"]
         self._started: list[int] = []
+        self._inputs: list[Any] = []
+        self._refusal: Outcome | None = None
         self._limit = asyncio.Semaphore(run.task["for_each_task"].get("concurrency") or 1)
 
     async def setup(self) -> None:
-        """Nothing to prepare; each iteration prepares for itself."""
-
-    async def execute(self) -> Outcome:
-        """Run all iterations to their ends."""
+        """Read the inputs; each iteration prepares for itself."""
         text = parameters_of(self._run)["inputs"]
         try:
             inputs = json.loads(text)
         except ValueError:
             inputs = None
         if not isinstance(inputs, list):
-            return Outcome.failure(f"inputs must be a JSON array, not {str(text)[:200]}")
-        if len(inputs) > MAX_ITERATIONS:
-            return Outcome.failure(f"inputs has {len(inputs)} elements, over {MAX_ITERATIONS}")
-        self._run.total_iterations = len(inputs)
+            self._refusal = Outcome.failure(f"inputs must be a JSON array, not {str(text)[:200]}")
+        elif len(inputs) > MAX_ITERATIONS:
+            message = f"inputs has {len(inputs)} elements, over {MAX_ITERATIONS}"
+            self._refusal = Outcome.failure(message)
+        else:
+            self._inputs = inputs
+            self._run.total_iterations = len(inputs)  # stored with the state RUNNING
+
+    async def execute(self) -> Outcome:
+        """Run all iterations to their ends."""
+        if self._refusal is not None:
+            return self._refusal
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(self._iterate(json.dumps(given))) for given in inputs]
+            tasks = [group.create_task(self._iterate(json.dumps(given))) for given in self._inputs]
         ended = [task.result() for task in tasks]
         failed = [run for run in ended if not run.succeeded]
         if not failed:
@@ -103,7 +111,8 @@ class ForEachRunner:
         for run_id in self._started:
             self._workspace.cancel(run_id)
         for run_id in self._started:
-            await self._workspace.wait(run_id)
+            with suppress(LookupError):  # it was deleted
+                await self._workspace.wait(run_id)
 
     async def _iterate(self, given: str) -> Run:
         async with self._limit:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -113,7 +114,8 @@ class TasksRunner:
         for run_id in self._run.task_run_ids.values():
             self._workspace.cancel(run_id)
         for run_id in self._run.task_run_ids.values():
-            await self._workspace.wait(run_id)
+            with suppress(LookupError):  # it was deleted
+                await self._workspace.wait(run_id)
 
     async def _one(self, task: dict[str, Any], ends: dict[str, asyncio.Task[Run]]) -> Run:
         run_id = self._run.task_run_ids[task["task_key"]]
