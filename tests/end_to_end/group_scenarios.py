@@ -161,7 +161,7 @@ class GroupScenario:
         for name, value in seen.items():
             self.record(name, value)
         expected = {"runs": runs, "repairs": repairs, "cancels": cancels}
-        assert seen == expected, self.dag_run.logs()
+        assert seen == expected, f"{seen} and not {expected}\n{self.dag_run.logs()}"
 
     def untouched(self, names: Collection[str]) -> None:
         """Check that Airflow and Databricks have executed tasks once."""

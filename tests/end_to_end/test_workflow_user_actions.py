@@ -304,7 +304,7 @@ def test_triggerer_ends(
 
 
 @of("ten")
-@in_whole_check_on_newest
+@pytest.mark.thorough
 def test_two_of_ten_are_cleared(group: GroupScenario, cluster: AirflowCluster) -> None:
     """One repair for each clear; the triggerer is restarted after the first, a worker killed at
     the second, and eight tasks are untouched.
