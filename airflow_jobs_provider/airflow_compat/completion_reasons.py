@@ -13,7 +13,12 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 
-__all__ = ["worker_completion_reasons", "worker_launch_reasons", "worker_start_reasons"]
+__all__ = [
+    "required_params",
+    "worker_completion_reasons",
+    "worker_launch_reasons",
+    "worker_start_reasons",
+]
 
 DEFAULT_POOL = "default_pool"
 
@@ -34,6 +39,27 @@ def worker_launch_reasons(task: BaseOperator) -> list[str]:
     Airflow counts neither pool slots nor ``max_active_*`` limits for tasks that start there.
     """
     return [*_start_reasons(task), *_launch_reasons(task)]
+
+
+def required_params(task: BaseOperator) -> list[str]:
+    """Return the names of a task's and its DAG's params that have no default.
+
+    Airflow 3.3 reads the defaults in the triggerer before it heeds the values of the DAG run. The
+    error about a missing one ends the triggerer, and then each other one that takes the trigger
+    over.
+
+    :param task: the task.
+    """
+    all_params = [task.params, task.dag.params] if task.has_dag() else [task.params]
+    return sorted(
+        {
+            name
+            for params in all_params
+            for name, param in params.items()
+            # Without a default the value is a marker.
+            if not getattr(param, "has_value", True) and param.value is not None
+        }
+    )
 
 
 def _completion_reasons(task: BaseOperator) -> Iterator[str]:
@@ -64,6 +90,8 @@ def _start_reasons(task: BaseOperator) -> Iterator[str]:
 def _launch_reasons(task: BaseOperator) -> Iterator[str]:
     if getattr(task, "_BaseOperator__from_mapped", False):
         yield "mapping"  # Airflow starts mapped tasks there before it expands them
+    if names := required_params(task):
+        yield f"params without a default ({', '.join(names)})"
     if not task.do_xcom_push:
         yield "do_xcom_push=False"  # an XCom tells a retry of its attempts
     if task.pool != DEFAULT_POOL or task.pool_slots != 1:

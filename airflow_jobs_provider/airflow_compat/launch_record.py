@@ -117,15 +117,18 @@ def begin_attempt(task_instance: Any) -> LaunchAttempt:
     :param task_instance: the trigger's, with its context.
     """
     carrier = _carrier(task_instance)
-    stored = read_record(task_instance)
     number: int = task_instance.try_number
+    # Read before the record: afterwards it may be the run of this very attempt, which another
+    # triggerer has launched meanwhile.
+    last_run = airflow_line().read_own_xcom(task_instance, RUN_ID_KEY) if number > 1 else None
+    stored = read_record(task_instance)
     record, orphan = LaunchRecord(carrier, number, number), None
     if stored is not None and stored.try_number >= number:
         record = stored
     elif stored is not None and stored.carrier == carrier and stored.handed_over:
         record = replace(record, first_try=stored.first_try)
     elif number > 1:
-        orphan = parse_id(airflow_line().read_own_xcom(task_instance, RUN_ID_KEY))
+        orphan = parse_id(last_run)
     attempt = TaskAttempt.from_context(
         task_instance.get_template_context(), first_try=record.first_try
     )

@@ -6,7 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from airflow_jobs_provider.airflow_compat.completion_reasons import worker_start_reasons
+from airflow_jobs_provider.airflow_compat.completion_reasons import (
+    required_params,
+    worker_start_reasons,
+)
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 
 if TYPE_CHECKING:
@@ -103,6 +106,11 @@ def check_start_in_triggerer(task: BaseOperator, unrendered: Sequence[str]) -> N
     if reasons:
         raise ValueError(
             f"start_from_trigger would leave out {', '.join(reasons)}: no worker begins the task"
+        )
+    if airflow_line().renders_in_triggerer and (names := required_params(task)):
+        raise ValueError(
+            "start_from_trigger with params without a default would stop Airflow's triggerer: "
+            f"{', '.join(names)}. Give each a default, or leave out start_from_trigger"
         )
     if unrendered and not airflow_line().renders_in_triggerer:
         from airflow import __version__

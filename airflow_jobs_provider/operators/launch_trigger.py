@@ -37,7 +37,7 @@ from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_timeout
 from airflow_jobs_provider.airflow_compat.triggerer_values import with_xcoms, xcom_references
 from airflow_jobs_provider.api.endpoints import cancel_run, get_run
 from airflow_jobs_provider.api.errors import JobsAPIError
-from airflow_jobs_provider.api.retry import RetryPolicy
+from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import run_workflow_async
@@ -223,7 +223,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             if not RunState.from_run(run).is_terminal:
                 await poller.send(cancel_run(run_id), retries=_ORPHAN_RETRIES)
                 self.log.info("Run %s was canceled: its attempt was cleared.", run_id)
-        except JobsAPIError as error:
+        except (JobsAPIError, AirflowException, ValueError) as error:
             self.log.warning("Run %s of an earlier attempt may still run: %s", run_id, error)
 
     async def _make_call(self, begun: LaunchAttempt) -> tuple[LaunchRunOperator, Call[int]]:
@@ -365,7 +365,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             # The next attempt cancels a run whose id is recorded. Nobody else knows of this one.
             if replaced or self._run_id is not None or time.monotonic() > deadline:
                 return bool(replaced)
-            await asyncio.sleep(1.0)
+            await async_sleep(1.0)
         return True
 
     def _has_user_token(self) -> bool:

@@ -19,11 +19,13 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
     BaseOperator,
+    Param,
     TaskDeferred,
     XComArg,
 )
 from jinja2 import Undefined
 
+from airflow_jobs_provider.airflow_compat import completion_reasons
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.api.retry import no_waiting
@@ -39,7 +41,15 @@ from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.launch_trigger import DatabricksLaunchTrigger
 from airflow_jobs_provider.operators.task_base import default_task_key
 from tests.fakes.fake_service import FAULTS, UNTIL_ENDED, FakeService, Plan
-from tests.helpers.triggerer import RUN_ID, START, Attempt, Triggerer, task_runner, values_of
+from tests.helpers.triggerer import (
+    RUN_ID,
+    START,
+    Attempt,
+    Triggerer,
+    comms,
+    task_runner,
+    values_of,
+)
 
 REQUEST: dict[str, Any] = {
     "existing_cluster_id": "c",
@@ -418,7 +428,8 @@ def test_a_run_of_an_unknown_id_is_canceled_once_the_next_attempt_is_recorded(
         return answered(msg)
 
     monkeypatch.setattr(triggerer, "_answer", answer)
-    kill_by_user(triggerer, service, Attempt())
+    with no_waiting():
+        kill_by_user(triggerer, service, Attempt())
     (run,) = service.runs.values()
     assert (run.launches, run.cancels) == (2, 1)
 
@@ -438,6 +449,48 @@ def test_a_triggerer_frozen_during_the_launch_pushes_nothing(
 
     triggerer.run(wait, Attempt())
     assert values_of(triggerer) == {}
+
+
+def test_the_run_of_another_triggerer_for_the_same_attempt_is_no_orphan(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has launched the run while this one stood still between two questions to Airflow."""
+    triggerer = start(service, monkeypatch)
+    first = Attempt()
+    assert succeeded(triggerer.start(first))
+    service.start(7)
+
+    def answer(msg: Any, answered: Any = triggerer._answer) -> Any:
+        value = answered(msg)
+        if getattr(msg, "key", "") == "launch_record":
+            triggerer.xcoms["etl", "run_id"] = 7
+        return value
+
+    monkeypatch.setattr(triggerer, "_answer", answer)
+    assert succeeded(triggerer.start(first.cleared()))
+    assert service.runs[7].cancels == 0
+
+
+def test_a_missing_connection_is_a_failure_that_a_worker_reports(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where a run before a clear cannot be read for that reason."""
+    triggerer = start(service, monkeypatch)
+    first = Attempt()
+    assert succeeded(triggerer.start(first))
+    monkeypatch.delenv("AIRFLOW_CONN_DATABRICKS_DEFAULT")
+
+    def answer(msg: Any, answered: Any = triggerer._answer) -> Any:
+        if type(msg).__name__ == "GetConnection":
+            error = "CONNECTION_NOT_FOUND"
+            return comms.ErrorResponse(error=error, detail={"conn_id": msg.conn_id})
+        return answered(msg)
+
+    monkeypatch.setattr(triggerer, "_answer", answer)
+    event = triggerer.start(first.cleared())
+    assert event.payload["is_launch"]
+    assert "databricks_default" in event.payload["error"]
+    assert triggerer.xcoms["etl", "launch_record"]["handed_over"]
 
 
 @pytest.mark.parametrize(("token", "cancels"), [("own", 0), ("own {{ ti.try_number }}", 1)])
@@ -703,13 +756,31 @@ def test_an_older_airflow_refuses_in_words(monkeypatch: pytest.MonkeyPatch) -> N
         ({"render_template_as_native_obj": True}, "the DAG's render_template_as_native_obj"),
         ({"user_defined_macros": {"a": 1}}, "the DAG's user_defined_macros"),
         ({"template_undefined": Undefined}, "the DAG's template_undefined"),
+        ({"params": {"day": Param(type="string")}}, "params without a default (day)"),
     ],
 )
 def test_what_the_dag_has_for_a_worker(arguments: dict[str, Any], reason: str) -> None:
-    """Airflow does not heed it where a task starts in the triggerer."""
+    """Airflow does not heed it where a task starts in the triggerer, or its triggerer ends."""
     with DAG("sales", schedule=None, catchup=False, **arguments):
         task = operator()
     assert reason in task.worker_start_reasons()
+
+
+@pytest.mark.parametrize("value", [None, "", 0, Param("x", type="string"), Param(None)])
+def test_params_with_a_default_need_no_worker(value: Any) -> None:
+    """Whatever the default is."""
+    with DAG("sales", schedule=None, catchup=False, params={"day": value}):
+        assert operator(params={"hour": value}).worker_start_reasons() == []
+
+
+def test_a_required_param_ends_the_triggerer(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Why such a task starts on a worker. Where this fails, Airflow has mended it."""
+    monkeypatch.setattr(completion_reasons, "required_params", lambda task: [])  # noqa: ARG005
+    triggerer = start(service, monkeypatch, params={"day": Param(type="string")})
+    with pytest.raises(ValueError, match="no default"):
+        triggerer.trigger(Attempt())
 
 
 def test_a_mapped_task_and_a_subclass_start_on_a_worker() -> None:

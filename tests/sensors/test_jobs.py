@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     AirflowTaskTimeout,
+    Param,
     PokeReturnValue,
     TaskDeferred,
 )
@@ -785,6 +786,19 @@ def test_start_from_trigger_refuses_what_needs_a_worker(name: str) -> None:
     """Airflow would ignore it."""
     with pytest.raises(ValueError, match=f"start_from_trigger would leave out {name}"):
         sensor(run_id=7, start_from_trigger=True, **{name: nothing})
+
+
+def test_start_from_trigger_with_required_params() -> None:
+    """Airflow 3.3 would end the triggerer, and older ones make no params there."""
+    arguments: dict[str, Any] = {
+        "start_from_trigger": True,
+        "params": {"day": Param(type="string")},
+    }
+    if hasattr(BaseTrigger, "render_template_fields"):
+        with pytest.raises(ValueError, match=r"params without a default .* day"):
+            sensor(run_id=7, **arguments)
+    else:
+        assert sensor(run_id=7, **arguments).start_trigger_args is not None
 
 
 def test_start_from_trigger_with_templates() -> None:
