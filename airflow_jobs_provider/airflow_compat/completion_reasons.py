@@ -8,6 +8,7 @@ that starts in the triggerer.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from airflow.providers.common.compat.sdk import BaseOperator, conf
 
@@ -50,7 +51,9 @@ def required_params(task: BaseOperator) -> list[str]:
 
     :param task: the task.
     """
-    all_params = [task.params, task.dag.params] if task.has_dag() else [task.params]
+    all_params: list[Any] = [task.params]
+    if task.has_dag():
+        all_params.append(task.dag.params)
     return sorted(
         {
             name

@@ -106,7 +106,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             setattr(self, name, kwargs[name])
         self._rendering_error: Exception | None = None
         self._launched = LaunchedRun()
-        self._begun_at = 0.0
+        self._checked_at = 0.0
 
     def __repr__(self) -> str:
         """Return the operator, without the request, which may hold secrets."""
@@ -139,7 +139,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
     # -- the wait ------------------------------------------------------------------------------
 
     async def _wait(self) -> dict[str, Any]:
-        self.deadline, self._begun_at = self._task_deadline(), time.time()
+        self.deadline, self._checked_at = self._task_deadline(), time.time()
         try:
             begun = await self._begin()
             if begun.is_outdated:
@@ -279,13 +279,17 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         first_attempt_index: int,
     ) -> LaunchResult:
         """Launch the run once, or find the one of an earlier attempt."""
-        tokens = operator.tokens_in_triggerer(begun.attempt)
+        attempt = begun.attempt
+        tokens = operator.tokens_in_triggerer(attempt)
         steps = launch_once(
             call,
             tokens,
             first_attempt_index=min(first_attempt_index, len(tokens) - 1),
             polling_period_seconds=self.polling_period_seconds,
             fail_on_partial_success=self.fail_on_partial_success,
+            # One try too many is no retry. The scheduler has died before a worker could report the
+            # failure, and Airflow starts such a task again.
+            adopt_failed=attempt.try_number > attempt.max_tries + 1,
         )
         launched = await run_workflow_async(
             steps, send=self._send, wait=asyncio.sleep, on_event=self._launched.record
@@ -322,11 +326,12 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
 
     async def _stop_if_outdated(self) -> None:
         """Go no further if a later attempt has begun while this triggerer was frozen."""
-        if time.time() - self._begun_at < _FROZEN_SECONDS:
+        if time.time() - self._checked_at < _FROZEN_SECONDS:
             return
         is_outdated = False
         with suppress(Exception):  # whatever Airflow's API says
             is_outdated = await self._has_later_attempt()
+            self._checked_at = time.time()
         if is_outdated:
             await _wait_for_cancel()
 

@@ -308,6 +308,20 @@ def test_a_failed_run_is_followed_by_one_of_the_next_try(
     assert values_of(triggerer)["run_id"] == 1002
 
 
+def test_a_task_that_a_dead_scheduler_has_lost_fails_with_its_run(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow starts it once more, although no retry is left, and not to launch another run."""
+    triggerer = start(service, monkeypatch, retries=0)
+    service.plans.append(Plan("FAILED"))
+    first = Attempt()
+    for attempt in (first, first.next_try()):
+        event = triggerer.start(attempt)
+        assert event.payload["run"]["run_id"] == 1001
+        assert event.payload["run"]["state"]["result_state"] == "FAILED"
+    assert len(service.runs) == 1
+
+
 @pytest.mark.parametrize("carrier", ["00-second-clear-01", "00-first-clear-01"])
 def test_a_cleared_task_starts_afresh(
     carrier: str, service: FakeService, monkeypatch: pytest.MonkeyPatch
