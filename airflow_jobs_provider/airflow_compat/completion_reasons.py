@@ -104,6 +104,9 @@ def _launch_reasons(task: BaseOperator) -> Iterator[str]:
             yield limit
     if task.run_as_user:
         yield "run_as_user"
+    if conf.getboolean("triggerer", "queues_enabled", fallback=False):
+        # Airflow would leave it to triggerers without --queues, and there may be none.
+        yield "queues of triggerers"
     if task.has_dag():
         if task.dag.max_active_tasks != conf.getint("core", "max_active_tasks_per_dag"):
             yield "the DAG's max_active_tasks"

@@ -754,6 +754,15 @@ def test_what_needs_a_worker_starts_on_one(arguments: dict[str, Any], reason: st
     assert task.deferrable
 
 
+def test_with_queues_of_triggerers_a_worker_starts_the_task(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Airflow 3.3.2 does not name the task's queue where a task starts in the triggerer."""
+    monkeypatch.setenv("AIRFLOW__TRIGGERER__QUEUES_ENABLED", "True")
+    with DAG("sales", schedule=None, catchup=False):
+        assert operator().worker_start_reasons() == ["queues of triggerers"]
+
+
 def test_an_older_airflow_refuses_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """When the DAG is parsed, of mapped tasks, too."""
     monkeypatch.setattr(airflow_line(), "renders_in_triggerer", False)
