@@ -171,7 +171,9 @@ def test_state_folder_that_is_shared(tmp_path: Path) -> None:
     public = tmp_path / "public"
     public.mkdir()
     public.chmod(0o1777)
-    for folder in (root, tmp_path, public):
+    inside = root / "state"
+    inside.mkdir()
+    for folder in (root, tmp_path, public, inside):
         before = folder.stat().st_mode
         with pytest.raises(CannotStartError, match="choose a folder of its own"):
             LocalWorkspace(root, state_dir=folder).start()

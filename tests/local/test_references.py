@@ -199,6 +199,10 @@ def loop(inputs: str, inner: dict[str, Any], **fields: Any) -> dict[str, Any]:
             [loop("[]", task("b"), concurrency=0)],
             "for_each_task.concurrency must be from 1 to 100",
         ),
+        (
+            [loop("[]", loop("[]", task("b")))],
+            "for_each_task.task cannot be a for_each_task itself",
+        ),
     ],
 )
 def test_what_is_wrong_is_refused(api: Api, tasks: list[dict[str, Any]], words: str) -> None:

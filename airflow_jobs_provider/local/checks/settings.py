@@ -134,6 +134,8 @@ def _check_launched(
         if not 1 <= settings[kind].get("concurrency", 1) <= _MAX_CONCURRENCY:
             name = at(where, "for_each_task.concurrency")
             raise invalid(f"{name} must be from 1 to {_MAX_CONCURRENCY}")
+        if kind in settings[kind]["task"]:
+            raise invalid(f"{inner} cannot be a for_each_task itself")
         _check_launched(settings[kind]["task"], inner, rules)
     # In later versions a notebook runs on serverless compute where no cluster is named.
     without = rules.version.has_tasks and kind == "notebook_task"

@@ -8,6 +8,8 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from airflow_jobs_provider.local.paths import STATE_FOLDER
+
 __all__ = ["SharedFolderError", "make_private"]
 
 _log = logging.getLogger(__name__)
@@ -28,6 +30,9 @@ def make_private(state_dir: Path, root: Path) -> None:
     """
     if root.is_relative_to(state_dir):
         raise SharedFolderError(f"it holds the workspace's root {root}")
+    if state_dir.is_relative_to(root) and state_dir.relative_to(root).parts[0] != STATE_FOLDER:
+        # Paths of the workspace are kept out of this folder only.
+        raise SharedFolderError(f"in the root only {STATE_FOLDER} is kept from notebooks")
     state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     if os.name != "posix":  # pragma: no cover  (Windows: a user's folders are private there)
         return
