@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import html
+import json
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +57,8 @@ def test_a_link_to_nothing_is_not_listed(context: KernelContext) -> None:
 
 
 def test_redaction(context: KernelContext, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also of a secret that begins with another one, and of one with several lines."""
-    secrets = {"short": "abc", "long": "abcdef", "key": "line 1\nline 2\n"}
+    """Also of a secret that begins with another one, of one with several lines, and in HTML."""
+    secrets = {"short": "abc", "long": "abcdef", "key": "line 1\nline 2\n", "html": "<'&'>"}
 
     def answer(_context: KernelContext, _path: str, body: dict[str, str], _what: str) -> Any:
         return {"value": base64.b64encode(secrets[body["key"]].encode()).decode()}
@@ -67,4 +69,6 @@ def test_redaction(context: KernelContext, monkeypatch: pytest.MonkeyPatch) -> N
         context.secret_value("scope", key)
     assert context.redact({"text": ["abcdef", "abc"]}) == {"text": ["[REDACTED]", "[REDACTED]"]}
     key = secrets["key"]
-    assert "line" not in context.redact(f"{key!r} {key.strip()} {base64.b64encode(b'x')!r}")
+    assert "line" not in context.redact(f"{key!r} {json.dumps(key)} {key.strip()}")
+    page = f"<td>{html.escape(secrets['html'])}</td> {html.escape(secrets['html'], quote=False)}"
+    assert context.redact(page) == "<td>[REDACTED]</td> [REDACTED]"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import json
 import os
 import re
@@ -95,8 +96,9 @@ class KernelContext:
         value = base64.b64decode(answer["value"])
         text = value.decode("utf-8", errors="replace")
         if text.strip():
-            # A key of several lines is also shown by repr() and as JSON.
+            # A key of several lines looks different in repr() and JSON, and others do in HTML.
             self.redacted |= {text, text.strip(), repr(text)[1:-1], json.dumps(text)[1:-1]}
+            self.redacted |= {html.escape(text), html.escape(text, quote=False)}
         return value
 
     def secret_names(self, scope: str | None) -> list[str]:
