@@ -32,7 +32,9 @@ def install(
     constrained = [] if constraints is None else ["--constraint", str(constraints)]
     if uv := shutil.which("uv"):
         command = [uv, "pip", "install", "--quiet", "--python", str(python), *constrained]
-        if subprocess.run([*command, "pip", *requirements], check=False).returncode == 0:
+        # As pip does, uv trusts the certificates of the system, such as a company's own.
+        env = {"UV_SYSTEM_CERTS": "true", **environ}
+        if subprocess.run([*command, "pip", *requirements], check=False, env=env).returncode == 0:
             return
         print("uv could not install what is needed. pip is tried.", file=sys.stderr, flush=True)
     # Modules are compiled when they are first imported, which most of them never are.

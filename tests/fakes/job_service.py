@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from tests.fakes.fake_service import FakeService, Hook, Plan, Run, Seen
@@ -110,6 +111,7 @@ class JobService(FakeService):
 
     def __init__(self) -> None:
         super().__init__()
+        self._job_ids = count(_FIRST_JOB_ID)
         self.hooks: list[Hook] = []
         self.hook = lambda seen, moment: any(hook(seen, moment) for hook in list(self.hooks))
 
@@ -143,9 +145,13 @@ class JobService(FakeService):
         """Answer what concerns jobs, and the runs of their tasks; None for anything else."""
         parameters = seen.parameters
         if seen.endpoint == "create":
-            job_id = _FIRST_JOB_ID + len(self.jobs)
+            job_id = next(self._job_ids)
             self.jobs[job_id] = dict(parameters)
             return 200, {"job_id": job_id}
+        if seen.endpoint == "delete":
+            # Of two DAG runs that create the job at the same moment, one deletes its own.
+            del self.jobs[int(parameters["job_id"])]
+            return 200, {}
         if seen.endpoint == "reset":
             self.jobs[int(parameters["job_id"])] = dict(parameters["new_settings"])
             return 200, {}

@@ -72,7 +72,9 @@ def parsed_for_a_task(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("_AIRFLOW_PARSING_CONTEXT_TASK_ID", "etl")
     if airflow_version() >= (3, 0):
         task_runner = importlib.import_module("airflow.sdk.execution_time.task_runner")
-        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", object(), raising=False)
+        # Airflow 3.0 sends it the secrets to be masked.
+        supervisor = SimpleNamespace(send=nothing, send_request=nothing)
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
 
 
 def nothing(*_: Any) -> None:

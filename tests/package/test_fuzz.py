@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from airflow_jobs_provider.api import endpoints, retry
@@ -322,6 +322,7 @@ def test_workflows(name: str, data: st.DataObject) -> None:
     odd=st.lists(st.tuples(statuses, bodies), min_size=1, max_size=3),
     listed=st.none() | bodies,
 )
+@example(odd=[(200, b"{}")], listed=b"{}")
 def test_the_poller(
     monkeypatch: pytest.MonkeyPatch, odd: list[tuple[int, bytes]], listed: bytes | None
 ) -> None:
@@ -370,7 +371,8 @@ async def _poll(
         for run_id in run_ids
     ]
     try:
-        while service.asked["runs/get"] + service.asked["runs/list active_only"] < 20:  # noqa: ASYNC110
+        # On a slow machine the poller reads the list of ended runs only.
+        while service.asked.total() < 20:  # noqa: ASYNC110
             await asyncio.sleep(0.002)
         for run_id in run_ids:
             service.end(run_id)

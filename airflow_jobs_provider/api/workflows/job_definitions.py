@@ -24,6 +24,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -146,7 +147,8 @@ def ensure_job(
             if not same or same[0]["job_id"] == job_id:
                 log.info("Created job %s, %r.", job_id, name)
                 return job_id
-            yield delete_job(job_id)
+            with suppress(NotFoundError):
+                yield delete_job(job_id)
     raise RuntimeError(f"the jobs named {name!r} were changed by others {MAX_ROUNDS} times")
 
 

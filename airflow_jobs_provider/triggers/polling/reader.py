@@ -170,7 +170,7 @@ class RunReader:
             return False
         try:
             run = await self._sender.send_once(get_run(run_id))
-            self._lists.changes.record_starts([run], {run["run_id"]})
+            self._lists.changes.record_start_of_unlisted(run)
             self._publisher.publish_run(run_id, run)
         except BadRequestError as error:
             # This run only: it was deleted, or is older than the service keeps runs.

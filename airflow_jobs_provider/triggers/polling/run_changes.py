@@ -10,8 +10,9 @@ need not be seen again until it ends, and ends can be read without reading the a
   (versions with time filters). One that is missing there has ended, and is read by its id.
 * Runs whose start is not known yet are at the top of the list of active runs.
 
-What is concluded from an absence is only that a run has not ended. All lists are read again after
-:data:`FULL_READ_SECONDS`.
+What is concluded from an absence is only that a run has not ended. Nothing is concluded of a run
+that was active although the whole list of active runs did not have it: it is read by its id. All
+lists are read again after :data:`FULL_READ_SECONDS`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,7 @@ class RunChanges:
         self._full_read_at = self._ended_read_at = float("-inf")
         self._full_read_seconds = 0.0
         self._suspended_until = 0.0
+        self._has_all_active = False
 
     def are_wanted(self, period: float) -> bool:
         """Whether changes are to be read, since reading all runs takes too long.
@@ -99,6 +101,10 @@ class RunChanges:
     def begin_full_read(self) -> None:
         """Begin to read all lists, of which that of the ended runs comes last."""
         self._ended_read_at = time.monotonic()
+
+    def end_active_list(self, *, is_complete: bool) -> None:
+        """Record whether the whole list of active runs was read."""
+        self._has_all_active = is_complete
 
     def record_full_read(self, began: float, seconds: float, waited_for: Collection[int]) -> None:
         """Record that all lists were read.
@@ -122,6 +128,17 @@ class RunChanges:
             has_started = isinstance(state, dict) and state.get("life_cycle_state") in _STARTED
             if run_id in run_ids and has_started and type(start) is int and start > 0:
                 self._starts[run_id] = start
+
+    def record_start_of_unlisted(self, run: Run) -> None:
+        """Record when a run has started that was read by its id: no list had it.
+
+        Where the list of active runs was too long to be read, it may be on a page further on.
+        Otherwise the lists do not show this run, and say nothing of its end.
+        """
+        if self._has_all_active:
+            self._starts.pop(run["run_id"], None)
+        else:
+            self.record_starts([run], {run["run_id"]})
 
     async def read(
         self,

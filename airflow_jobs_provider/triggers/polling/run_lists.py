@@ -176,9 +176,9 @@ class RunLists:
         self, max_cost: int, seen: set[int], publish: Publish, period: float
     ) -> bool:
         """Read the active runs; False if that was stopped because it costs too much."""
-        listed, cost = 0, 0.0
+        listed, cost, end = 0, 0.0, ListEnd()
         self.changes.begin_full_read()
-        async for page in self._pages("active", MAX_PAGE_RUNS):
+        async for page in self._pages("active", MAX_PAGE_RUNS, end=end):
             listed += len(page)
             found = await publish(page)
             self.changes.record_starts(page, found)
@@ -187,9 +187,12 @@ class RunLists:
             if cost > max_cost:
                 # It is assumed that there is at least one more page.
                 self._active_runs = listed + self._page_limit("active")
+                self.changes.end_active_list(is_complete=False)
                 return False
             await self.changes.read_ended_meanwhile(period, publish)
         self._active_runs = listed
+        # Not if it is longer than the service's largest offset.
+        self.changes.end_active_list(is_complete=end.is_complete)
         return True
 
     async def _read_ended(

@@ -19,6 +19,7 @@ from airflow_jobs_provider.api.endpoints import (
     run_now,
     update_job,
 )
+from airflow_jobs_provider.api.errors import NotFoundError
 from airflow_jobs_provider.api.workflows.base import Workflow
 from airflow_jobs_provider.api.workflows.follow import whole_run
 from airflow_jobs_provider.api.workflows.job_definitions import (
@@ -103,6 +104,32 @@ def test_a_job_is_created_once_and_reset_only_if_it_has_changed(client: JobsClie
     assert ensured(client, settings(2), log) == job_id
     assert "its definition has changed" in log.lines[-1]
     assert jobs(client) == [job_id]
+
+
+def test_a_second_job_that_somebody_else_has_deleted(client: JobsClient) -> None:
+    """Two callers create the job at the same moment: the later one is deleted, by whomever."""
+    steps: Any = ensure_job(settings(1), nonce="ab", log=Lines())
+    sent, first = [], 0
+    step = next(steps)
+    while True:
+        sent.append(step.path)
+        if step.path == "create":
+            first = ensured(client, settings(1))
+        if step.path == "delete":
+            client.send(step)
+        try:
+            try:
+                answer = client.send(step)
+            except NotFoundError as error:
+                step = steps.throw(error)
+            else:
+                step = steps.send(answer)
+        except StopIteration as end:
+            job_id = end.value
+            break
+    assert job_id == first
+    assert sent.count("delete") == 1
+    assert jobs(client) == [first]
 
 
 def test_a_job_of_two_hundred_tasks(client: JobsClient) -> None:

@@ -113,6 +113,19 @@ async def test_a_run_that_the_list_of_ended_runs_does_not_have_has_not_ended(
     assert lists.postponed == set(range(1, 101)) - {20, 60}
 
 
+@pytest.mark.parametrize("is_complete", [True, False])
+async def test_nothing_is_concluded_of_a_run_that_no_list_shows(is_complete: bool) -> None:
+    """Unless the list of active runs was too long to be read, and may have had it."""
+    lists = Lists([], filters=False)
+    lists.waited_for = {1, 2}
+    lists.changes.end_active_list(is_complete=is_complete)
+    for run_id in (1, 2):
+        run: Any = lists.run(run_id, "active")
+        lists.changes.record_start_of_unlisted(run)
+    assert await lists.read([1, 2]) == ({1, 2} if is_complete else set())
+    assert lists.postponed == (set() if is_complete else {1, 2})
+
+
 async def test_runs_that_are_not_due_yet_are_postponed_too() -> None:
     """The same page tells of them."""
     lists = Lists(range(1, 11), filters=True)
