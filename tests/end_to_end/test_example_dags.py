@@ -186,3 +186,25 @@ def parsed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str | None]:
 def test_example_is_parsed_without_network(dag_file: Path, parsed: dict[str, str | None]) -> None:
     """An example DAG is parsed without opening a socket, and loads neither HTTP client."""
     assert parsed[str(dag_file)] is None, parsed[str(dag_file)]
+
+
+def test_airflow_reads_the_dags_and_not_their_tests(migrated_home: Path) -> None:
+    """The folder is a DAGs folder without import errors, also where pytest is not installed."""
+    code = (
+        "import sys; sys.modules['pytest'] = None\n"
+        "from scripts.run_dag import load\n"
+        f"print(*load({str(EXAMPLE_DAGS)!r}, 'all'), sep='\\n')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=ROOT,
+        env=airflow_environment(migrated_home, EXAMPLE_DAGS, connection=None),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [f"{name}.py" for name in done.stdout.split()[-len(DAG_FILES) :]] == [
+        file.name for file in DAG_FILES
+    ]
