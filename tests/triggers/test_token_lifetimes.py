@@ -118,8 +118,8 @@ def served(workspace: Workspace) -> Iterator[None]:
 def test_a_thousand_runs_over_ten_lifetimes() -> None:
     """No poll is refused, and a token is fetched at most 2.2 times a lifetime.
 
-    Nothing keeps the event loop from turning for 50 ms: no work on it, no fetch, no import in a
-    thread.
+    No work on the event loop takes 50 ms, no import in a thread delays it for so long, and no
+    fetch of a token blocks it.
     """
     pytest.importorskip("databricks.sdk")
     workspace = Workspace()
@@ -162,6 +162,6 @@ def test_a_thousand_runs_over_ten_lifetimes() -> None:
     assert workspace.refused == {}
     assert LIFETIMES <= fetched <= 2.2 * LIFETIMES
     assert measures["longest_turn_ms"] < 50
-    # A full garbage collection in the thread that parses a page takes 50 to 100 ms, fetch or not:
-    # longest_lateness_ms is printed, and asserted while the SDK is imported.
+    # The aim is 50 ms. It was 50 to 104 ms in three runs on an idle machine.
+    assert measures["longest_lateness_ms"] < 1000 * ISSUING_SECONDS / 2
     assert measures["lateness_while_importing_ms"] < 50
