@@ -188,17 +188,22 @@ def test_example_is_parsed_without_network(dag_file: Path, parsed: dict[str, str
     assert parsed[str(dag_file)] is None, parsed[str(dag_file)]
 
 
-def test_airflow_reads_the_dags_and_not_their_tests(migrated_home: Path) -> None:
-    """The folder is a DAGs folder without import errors, also where pytest is not installed."""
+def test_airflow_reads_only_the_dags(migrated_home: Path, tmp_path: Path) -> None:
+    """Neither the tests, where pytest is not installed, nor what runs have uploaded are imported."""
+    dags = shutil.copytree(EXAMPLE_DAGS, tmp_path / "dags")
+    uploaded = dags / "workspace" / "Users" / "someone" / "function.py"
+    uploaded.parent.mkdir(parents=True, exist_ok=True)
+    # Airflow imports files with the words "airflow" and "dag" only.
+    uploaded.write_text("raise RuntimeError('The dag processor of airflow has imported this.')")
     code = (
         "import sys; sys.modules['pytest'] = None\n"
         "from scripts.run_dag import load\n"
-        f"print(*load({str(EXAMPLE_DAGS)!r}, 'all'), sep='\\n')"
+        f"print(*load({str(dags)!r}, 'all'), sep='\\n')"
     )
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
         cwd=ROOT,
-        env=airflow_environment(migrated_home, EXAMPLE_DAGS, connection=None),
+        env=airflow_environment(migrated_home, dags, connection=None),
         capture_output=True,
         text=True,
         timeout=300,
