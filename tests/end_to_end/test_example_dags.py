@@ -189,7 +189,7 @@ def test_example_is_parsed_without_network(dag_file: Path, parsed: dict[str, str
 
 
 def test_airflow_reads_only_the_dags(migrated_home: Path, tmp_path: Path) -> None:
-    """Neither the tests, where pytest is not installed, nor what runs have uploaded are imported."""
+    """It imports neither the tests, without pytest, nor what runs have uploaded."""
     dags = shutil.copytree(EXAMPLE_DAGS, tmp_path / "dags")
     uploaded = dags / "workspace" / "Users" / "someone" / "function.py"
     uploaded.parent.mkdir(parents=True, exist_ok=True)
