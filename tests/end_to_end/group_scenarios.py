@@ -157,7 +157,8 @@ class GroupScenario:
             "runs": len(self.workspace.runs_of(self.dag_run.run_id)),
             "repairs": sum(len(run.repairs) for run in self.runs),
             # Two triggerers may cancel the same run, where a heartbeat was late.
-            "cancels": sum(one.cancels > 0 for one in (*self.runs, *tasks)),
+            "cancels": sum(run.cancels > 0 for run in self.runs)
+            + sum(task.cancels > 0 for task in tasks),
         }
         for name, value in seen.items():
             self.record(name, value)
