@@ -8,7 +8,7 @@ import secrets
 import shutil
 import tempfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,14 @@ from airflow_jobs_provider.local.engine.parameters import resolve
 from airflow_jobs_provider.local.engine.quotas import QuotaKeeper, Quotas
 from airflow_jobs_provider.local.engine.references import References
 from airflow_jobs_provider.local.engine.repairs import Repairer
-from airflow_jobs_provider.local.engine.runner import Runner
+from airflow_jobs_provider.local.engine.runner import Runner, Workspace
 from airflow_jobs_provider.local.engine.scheduler import STOPPED_MESSAGE, Scheduler
 from airflow_jobs_provider.local.engine.scripted_results import ScriptedResults, ScriptedRunner
 from airflow_jobs_provider.local.engine.store import Store
 from airflow_jobs_provider.local.engine.uploads import Uploads
 from airflow_jobs_provider.local.runners.control_flow import ConditionRunner, ForEachRunner
 from airflow_jobs_provider.local.runners.notebook import NotebookRunner
+from airflow_jobs_provider.local.runners.prepare import PreparedRunner, TaskCode
 from airflow_jobs_provider.local.runners.process_markers import (
     kill_marked,
     run_marker,
@@ -33,6 +34,7 @@ from airflow_jobs_provider.local.runners.process_markers import (
 )
 from airflow_jobs_provider.local.runners.python import PythonRunner
 from airflow_jobs_provider.local.runners.spark import SparkJarRunner, SparkSubmitRunner
+from airflow_jobs_provider.local.runners.wheel import PythonWheelRunner
 from airflow_jobs_provider.local.runners.without_process import (
     CannotRun,
     DryRunner,
@@ -42,6 +44,13 @@ from airflow_jobs_provider.local.runners.without_process import (
 
 __all__ = ["Service"]
 
+# Kinds of task that run a process with code from the workspace's files.
+_OF_CODE: Mapping[str, Callable[[Run, Workspace, TaskCode], Runner]] = {
+    "python_wheel_task": PythonWheelRunner,
+    "spark_jar_task": SparkJarRunner,
+    "spark_python_task": PythonRunner,
+    "spark_submit_task": SparkSubmitRunner,
+}
 _TEMPORARY_PREFIX = "local-workspace-"
 
 
@@ -114,6 +123,15 @@ class Service:
     def kept_file(self, run_id: int, suffix: str) -> Path:
         """Return where a file of a run is kept."""
         return self._runs_folder / f"{run_id}{suffix}"
+
+    def environment_of(self, run: Run) -> Mapping[str, Any]:
+        """Return the ``spec`` of the environment of a run's task; empty if it has none."""
+        key = run.shown_settings.get("environment_key")
+        job_run = self.store.run(run.job_run_id) if run.job_run_id is not None else None
+        if key is None or job_run is None:
+            return {}
+        specs = {one["environment_key"]: one.get("spec") for one in job_run.environments}
+        return specs.get(key) or {}
 
     def run_marker(self, run_id: int) -> str:
         """Return the marker that the processes of a run carry in their environment."""
@@ -209,19 +227,14 @@ class Service:
             return ScriptedRunner(rule)
         if self._dry_run:
             return DryRunner()
-        match next(iter(run.task)):
-            case "notebook_task":
-                return NotebookRunner(run, self)
-            case "spark_python_task":
-                return PythonRunner(run, self)
-            case "spark_submit_task":
-                return SparkSubmitRunner(run, self)
-            case "spark_jar_task":
-                return SparkJarRunner(run, self)
-            case "run_job_task":
-                return RunJobRunner(run, self)
-            case kind:
-                return CannotRun(kind)
+        kind = next(iter(run.task))
+        if kind in _OF_CODE:
+            return PreparedRunner(run, self, lambda code: _OF_CODE[kind](run, self, code))
+        if kind == "notebook_task":
+            return NotebookRunner(run, self)
+        if kind == "run_job_task":
+            return RunJobRunner(run, self)
+        return CannotRun(kind)
 
     def _job_limit_of(self, run: Run) -> int | None:
         """Return how many of a job's runs may work at once, if its others are to be queued."""

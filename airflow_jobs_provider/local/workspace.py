@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 DEFAULT_TOKEN_LIFETIME_SECONDS = 3600
-_EXTRA_MODULES = ("ipykernel", "nbclient", "nbconvert", "nbformat", "psutil")
+_EXTRA_MODULES = ("ipykernel", "nbclient", "nbconvert", "nbformat", "packaging", "psutil")
 _TOKEN = re.compile(r"[!-~]+")
 
 

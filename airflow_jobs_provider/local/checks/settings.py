@@ -14,6 +14,7 @@ from airflow_jobs_provider.local.checks.field_types import (
     refuse_later_fields,
     text_bytes,
 )
+from airflow_jobs_provider.local.checks.later_kinds import check_git_source, check_later_kind
 from airflow_jobs_provider.local.checks.notifications import check_notices, check_schedule
 from airflow_jobs_provider.local.checks.parameters import check_ascii
 from airflow_jobs_provider.local.checks.spark_submit import check_spark_submit
@@ -55,6 +56,8 @@ def check_settings(
         raise invalid(f"max_concurrent_runs must be from 0 to {_MAX_CONCURRENT_RUNS}: {limit}")
     if "schedule" in settings:
         check_schedule(settings["schedule"])
+    if "git_source" in settings:
+        check_git_source(settings["git_source"])
     rules = _Rules(version, in_git="git_source" in settings)
     for index, cluster in enumerate(settings.get("job_clusters") or []):
         if "new_cluster" in cluster:
@@ -137,6 +140,7 @@ def _check_launched(
         if kind in settings[kind]["task"]:
             raise invalid(f"{inner} cannot be a for_each_task itself")
         _check_launched(settings[kind]["task"], inner, rules)
+    check_later_kind(kind, settings, where)
     # In later versions a notebook runs on serverless compute where no cluster is named.
     without = rules.version.has_tasks and kind == "notebook_task"
     named = any(settings.get(name) for name in (*_COMPUTE, *_LATER_COMPUTE))

@@ -208,6 +208,7 @@ class Launcher:
             start_time=now_millis(),
             timeout_seconds=settings.get("timeout_seconds") or 0,
             shown_settings=shown_settings(settings, of_task=False),
+            environments=settings.get("environments") or [],
             idempotency_token=token,
             tasks=tasks,
             task_run_ids={task["task_key"]: self._store.new_id() for task in tasks},

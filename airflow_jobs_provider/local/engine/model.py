@@ -112,6 +112,7 @@ class Output:
     :param error_trace: where it came from.
     :param logs: what a process that is no notebook wrote, the last part of it.
     :param logs_truncated: whether there was more.
+    :param info: what else is to be said of the run.
     """
 
     result: str | None = None
@@ -120,6 +121,7 @@ class Output:
     error_trace: str | None = None
     logs: str | None = None
     logs_truncated: bool = False
+    info: str | None = None
 
 
 @dataclass(slots=True)
@@ -163,6 +165,8 @@ class Run:
     timeout_seconds: int = 0
     # Other settings that later versions show in its answer
     shown_settings: dict[str, Any] = field(default_factory=dict)
+    # Those of the job run, from which its tasks choose one by its key
+    environments: list[dict[str, Any]] = field(default_factory=list)
     # Whether it is queued at the job's concurrency limit
     queues: bool = False
     idempotency_token: str | None = None
@@ -177,6 +181,8 @@ class Run:
     result_state: str | None = None
     state_message: str = ""
     user_cancelled_or_timedout: bool = False
+    # In place of the code that follows from the result
+    termination_code: str | None = None
     spark_context_id: str | None = None
     setup_duration: int = 0
     execution_duration: int = 0

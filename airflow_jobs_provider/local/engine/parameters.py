@@ -82,6 +82,8 @@ def parameters_of(run: Run) -> Any:
         case "spark_python_task" | "spark_jar_task" | "spark_submit_task":
             given = run.overriding_parameters.get(_OVERRIDE_OF[kind])
             return (task.get("parameters") or []) if given is None else given
+        case "python_wheel_task":
+            return _wheel_parameters(run, task)
         case "condition_task":
             return {"left": task["left"], "right": task["right"]}
         case "for_each_task":
@@ -89,3 +91,16 @@ def parameters_of(run: Run) -> Any:
         case "run_job_task":
             return {name: value for name, value in task.items() if name != "job_id"}
     return run.overriding_parameters
+
+
+def _wheel_parameters(run: Run, task: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a ``python_wheel_task``, which are named or positional."""
+    over = run.overriding_parameters
+    named: Mapping[str, str] = over.get("python_named_params") or {}
+    if task.get("named_parameters") or named:
+        of_job = {one["name"]: one["value"] for one in run.job_parameters}
+        own = task.get("named_parameters") or {}
+        return {"named_parameters": {**own, **named, **of_job}, "parameters": []}
+    positional = over.get("python_params")
+    own = task.get("parameters") or []
+    return {"named_parameters": {}, "parameters": own if positional is None else positional}

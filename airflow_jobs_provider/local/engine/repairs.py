@@ -138,6 +138,7 @@ class Repairer:
         }
         if job is not None and run.run_type == RunType.JOB_RUN:
             run.shown_settings = shown_settings(job.settings, of_task=False)
+            run.environments = job.settings.get("environments") or []
         run.tasks = [
             current.get(task["task_key"], task) if task["task_key"] in chosen else task
             for task in run.tasks
@@ -240,6 +241,7 @@ def _make_active(run: Run) -> None:
     run.result_state = None
     run.state_message = "Waiting for the tasks to be run again"
     run.user_cancelled_or_timedout = False
+    run.termination_code = None
     run.setup_duration = run.execution_duration = run.cleanup_duration = 0
     run.end_time = 0
     run.child_run_id = None

@@ -211,6 +211,8 @@ def status_answer(run: Run) -> dict[str, Any]:
         code, kind = "MAX_CONCURRENT_RUNS_EXCEEDED", "CLIENT_ERROR"
     else:
         code, kind = _TERMINATION.get(run.result_state, ("INTERNAL_ERROR", "INTERNAL_ERROR"))
+        if run.termination_code is not None:
+            code, kind = run.termination_code, "CLIENT_ERROR"
     details = {"code": code, "type": kind, "message": run.state_message}
     return {"state": str(RunLifeCycleState.TERMINATED), "termination_details": details}
 
@@ -270,6 +272,8 @@ def output_answer(run: Run, output: Output, metadata: Mapping[str, Any], version
     if output.error_trace is not None:
         answer["error_trace"] = output.error_trace
     if version.has_tasks:
+        if output.info is not None:
+            answer["info"] = output.info
         if output.logs is not None:
             answer["logs"] = output.logs
             answer["logs_truncated"] = output.logs_truncated

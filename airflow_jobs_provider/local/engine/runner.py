@@ -25,6 +25,7 @@ class Outcome:
 
     :ivar millis: the execution_duration that the API returns; None for the time that passed.
     :ivar is_deleted: whether the run is deleted at its end.
+    :ivar termination_code: the ``code`` of ``termination_details``; None for that of the result.
     """
 
     result_state: RunResultState = RunResultState.SUCCESS
@@ -32,6 +33,7 @@ class Outcome:
     output: Output = field(default_factory=Output)
     millis: int | None = None
     is_deleted: bool = False
+    termination_code: str | None = None
 
     @classmethod
     def failure(
@@ -80,6 +82,9 @@ class Workspace(Protocol):
 
     def kept_file(self, run_id: int, suffix: str) -> Path:
         """Return where a file of a run is kept."""
+
+    def environment_of(self, run: Run) -> Mapping[str, Any]:
+        """Return the ``spec`` of the environment of a run's task; empty if it has none."""
 
     def run_marker(self, run_id: int) -> str:
         """Return the marker that the processes of a run carry in their environment."""

@@ -257,9 +257,7 @@ class Scheduler:
         if run.life_cycle_state == RunLifeCycleState.RUNNING:
             run.execution_duration = _millis(time.monotonic() - moment)
             if live.stop is None and outcome is not None:
-                run.result_state = outcome.result_state
-                if outcome.millis is not None:
-                    run.execution_duration = outcome.millis
+                _take_result(run, outcome)
             self._move(run, RunLifeCycleState.TERMINATING, "Cleaning up")
         moment = time.monotonic()
         if runner is not None:
@@ -314,6 +312,13 @@ class Scheduler:
         run.life_cycle_state = life_cycle_state
         run.state_message = message
         self._store.save_run(run)
+
+
+def _take_result(run: Run, outcome: Outcome) -> None:
+    run.result_state = outcome.result_state
+    run.termination_code = outcome.termination_code
+    if outcome.millis is not None:
+        run.execution_duration = outcome.millis
 
 
 def _end_of(outcome: Outcome) -> tuple[str, str, str]:

@@ -14,6 +14,7 @@ from airflow_jobs_provider.local.engine.parameters import list_parameters
 from airflow_jobs_provider.local.engine.runner import Outcome, Workspace
 from airflow_jobs_provider.local.output_limits import MAX_ERROR_CHARS, MAX_TRACE_CHARS, truncate
 from airflow_jobs_provider.local.paths import PathRefusedError, data_file_in_root
+from airflow_jobs_provider.local.runners.prepare import TaskCode
 from airflow_jobs_provider.local.runners.processes import (
     environment_of_runs,
     start_process,
@@ -29,9 +30,10 @@ _TRACEBACK = "Traceback (most recent call last):"
 class ProcessRunner:
     """Base of runners that run one command, which a subclass names."""
 
-    def __init__(self, run: Run, workspace: Workspace) -> None:
+    def __init__(self, run: Run, workspace: Workspace, code: TaskCode) -> None:
         self._run = run
         self._workspace = workspace
+        self._code = code
         self._process: asyncio.subprocess.Process | None = None
         self._log = workspace.kept_file(run.run_id, ".log")
         self._marker = workspace.run_marker(run.run_id)
@@ -48,7 +50,7 @@ class ProcessRunner:
         command = self.command()
         if isinstance(command, Outcome):
             return command
-        root = str(self._workspace.root)
+        import_path = [str(folder) for folder in self._code.import_path]
         inherited = os.environ.get("PYTHONPATH")
         self._process = await start_process(
             command[0],
@@ -56,7 +58,7 @@ class ProcessRunner:
             env=environment_of_runs(
                 self._marker,
                 {
-                    "PYTHONPATH": os.pathsep.join(filter(None, (root, inherited))),
+                    "PYTHONPATH": os.pathsep.join(filter(None, (*import_path, inherited))),
                     "PYTHONUNBUFFERED": "1",
                 },
             ),
@@ -85,7 +87,7 @@ class PythonRunner(ProcessRunner):
         """Return how Python runs the file."""
         uri: str = self._run.task["spark_python_task"]["python_file"]
         try:
-            file = data_file_in_root(self._workspace.root, uri)
+            file = data_file_in_root(self._code.root, uri)
         except PathRefusedError as error:
             return file_missing(uri, str(error))
         if not file.is_file():
