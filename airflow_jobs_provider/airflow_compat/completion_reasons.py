@@ -79,7 +79,6 @@ def _completion_reasons(task: BaseOperator) -> Iterator[str]:
     if task.do_xcom_push and _is_expanded_over(task):
         yield "tasks that expand over its output"  # a worker stores their number
     if _has_listeners():
-        # Airflow itself refuses them when it parses a DAG, but overlooks mapped tasks.
         yield "listeners"
 
 
@@ -126,7 +125,7 @@ def _overrides(task: BaseOperator, method: str) -> bool:
 
 def _has_listeners() -> bool:
     try:
+        from airflow.sdk.listener import get_listener_manager
+    except ImportError:  # Airflow before 3.2
         from airflow.listeners.listener import get_listener_manager
-    except ImportError:  # a worker without Airflow's core
-        return False
     return bool(get_listener_manager().has_listeners)

@@ -153,8 +153,8 @@ class WaitArguments(TypedDict, total=False):
         of a run that succeeded, so that no second worker process starts; default False. A run that
         failed goes back to a worker, where the task fails with its reason. So does a task with
         outlets, ``on_success_callback``, ``post_execute``, ``map_index_template`` or tasks that
-        expand over its output, since Airflow would leave those out, and every task on Airflow 3.0,
-        which would take the DAG for deleted. Airflow refuses the DAG where plugins have listeners.
+        expand over its output, since Airflow would leave those out, a task where plugins have
+        listeners, and every task on Airflow 3.0, which would take the DAG for deleted.
     :param do_xcom_push: push the XComs; default True. (Airflow's argument.)
     :param multiple_outputs: push the output of each task of the run under its task key as well, so
         that ``etl.output["load"]`` is the output of the task ``load``; default False. A task whose

@@ -80,7 +80,7 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         if not self._start_requested:
             return
         if self._start_is_optional and not self.worker_start_reasons():
-            self.deferrable = self.end_from_trigger = True
+            self.deferrable = self._end_from_trigger = True
         if self.deferrable:
             check_json_serializable(self.databricks_retry_args)
 

@@ -49,8 +49,9 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         )
         check_whole_number("max_output_bytes", max_output_bytes, least=1)
         self.deferrable = deferrable
-        # Airflow reads this attribute when it parses a DAG, and refuses it with listeners.
-        self.end_from_trigger = end_from_trigger
+        # Without the underscore Airflow would refuse the DAG where plugins have listeners. Here a
+        # worker ends the task instead, and calls them.
+        self._end_from_trigger = end_from_trigger
         self.max_output_bytes = max_output_bytes
         self.fail_on_partial_success = fail_on_partial_success
         # _result_or_raise changes the attribute itself.
@@ -79,7 +80,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         method_name: str = "execute_complete",
     ) -> NoReturn:
         """Defer. The log tells why a worker will end the task in spite of end_from_trigger."""
-        reasons = self._worker_completion_reasons() if self.end_from_trigger else []
+        reasons = self._worker_completion_reasons() if self._end_from_trigger else []
         if reasons:
             self.log.info(
                 "A worker will end this task in spite of end_from_trigger, because of: %s",
@@ -90,7 +91,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
     def _completion_arguments(self) -> CompletionArguments:
         """Return the trigger's arguments for ending the task."""
         return {
-            "end_from_trigger": self.end_from_trigger and not self._worker_completion_reasons(),
+            "end_from_trigger": self._end_from_trigger and not self._worker_completion_reasons(),
             "do_xcom_push": self.do_xcom_push,
             "max_output_bytes": self.max_output_bytes,
             "fail_on_partial_success": self.fail_on_partial_success,

@@ -288,7 +288,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         run_id, deadline = int(task["run_id"]), self._deadline(context)
         if self.cancel_on_kill:
             self._state.deferral = Deferral(self._attempt, self._cancel_for_refused_deferral)
-        if self.end_from_trigger and not self._worker_completion_reasons():
+        if self._end_from_trigger and not self._worker_completion_reasons():
             # No worker will record it. A failure is reported by a worker, which does.
             self._record_reported(self._record(), run_id)
         trigger = DatabricksWorkflowTaskTrigger(

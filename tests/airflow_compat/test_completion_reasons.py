@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from types import SimpleNamespace
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from importlib import import_module
 from typing import Any
 
 import pytest
+from airflow.listeners import hookimpl
 from airflow.providers.common.compat.sdk import DAG
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_jobs_provider.airflow_compat import completion_reasons
-from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.lines import airflow_line, airflow_version
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import (
@@ -315,12 +319,39 @@ def test_a_worker_ends_every_task_on_airflow_3_0(
     assert completion_reasons.worker_completion_reasons(submit()) == reasons
 
 
-def test_a_worker_ends_a_task_where_listeners_are_installed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Airflow tells them nothing of a task that its trigger ended."""
-    from airflow.listeners import listener
+class Listener:
+    """A plugin's listener, as OpenLineage has one."""
 
-    manager = SimpleNamespace(has_listeners=True)
-    monkeypatch.setattr(listener, "get_listener_manager", lambda: manager)
-    assert completion_reasons.worker_completion_reasons(submit()) == ["listeners"]
+    @hookimpl
+    def before_stopping(self, component: Any) -> None:
+        """Do it."""
+
+
+@pytest.fixture
+def listeners() -> Iterator[None]:
+    """A listener in each of Airflow's managers."""
+    managers = []
+    for module in ("airflow.listeners.listener", "airflow.sdk.listener"):
+        with suppress(ImportError):
+            managers.append(import_module(module).get_listener_manager())
+    listener = Listener()
+    for manager in managers:
+        manager.add_listener(listener)
+    yield
+    for manager in managers:
+        manager.pm.unregister(listener)
+
+
+@pytest.mark.usefixtures("listeners")
+def test_a_worker_ends_a_task_where_plugins_have_listeners() -> None:
+    """Airflow takes the DAG, and would tell them nothing of a task that its trigger ended."""
+    try:
+        dagbag = import_module("airflow.dag_processing.dagbag")
+    except ImportError:  # Airflow before 3.2
+        dagbag = import_module("airflow.models.dagbag")
+    with DAG("listened_to", schedule=None) as dag:
+        task = submit(deferrable=True, end_from_trigger=True)
+    bag = dagbag.DagBag(os.devnull, collect_dags=False)
+    bag.bag_dag(dag, *([dag] if airflow_version() < (3, 0) else []))
+    assert list(bag.dags) == ["listened_to"]
+    assert completion_reasons.worker_completion_reasons(task) == ["listeners"]

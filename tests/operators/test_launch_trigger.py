@@ -832,6 +832,6 @@ def test_the_option_starts_all_tasks_in_the_triggerer_that_can(
         unwilling = DatabricksSubmitRunOperator(
             task_id="unwilling", start_from_trigger=False, **REQUEST
         )
-    assert (able.start_from_trigger, able.deferrable, able.end_from_trigger) == (True,) * 3
+    assert (able.start_from_trigger, able.deferrable, able._end_from_trigger) == (True,) * 3
     for task in (unable, unwilling):
-        assert (task.start_from_trigger, task.deferrable, task.end_from_trigger) == (False,) * 3
+        assert (task.start_from_trigger, task.deferrable, task._end_from_trigger) == (False,) * 3
