@@ -124,8 +124,9 @@ def _overrides(task: BaseOperator, method: str) -> bool:
 
 
 def _has_listeners() -> bool:
+    listener: Any
     try:
-        from airflow.sdk.listener import get_listener_manager
+        from airflow.sdk import listener
     except ImportError:  # Airflow before 3.2
-        from airflow.listeners.listener import get_listener_manager
-    return bool(get_listener_manager().has_listeners)
+        from airflow.listeners import listener
+    return bool(listener.get_listener_manager().has_listeners)
