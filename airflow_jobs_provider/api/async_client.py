@@ -105,7 +105,7 @@ class AsyncJobsClient(BaseClient):
         reads = self._retries.without_deadline() if without_deadline else None
 
         def send(call: Call[Any]) -> Awaitable[Any]:
-            return self.send(call, retries=reads if call.verb == "GET" else None)
+            return self.send(call, retries=reads if call.waits_out_outages else None)
 
         return await run_workflow_async(steps, send=send, wait=self.sleep)
 

@@ -120,7 +120,7 @@ class JobsClient(BaseClient):
 
         def send(call: Call[Any]) -> Any:
             return self.send(
-                call, retries=reads if call.verb == "GET" else None, on_attempt=on_attempt
+                call, retries=reads if call.waits_out_outages else None, on_attempt=on_attempt
             )
 
         return run_workflow(

@@ -50,6 +50,8 @@ class Call(Generic[T]):
         attempt did its work (deleting); default False.
     :ivar forbidden_is_final: whether the caller handles a 403, so that it is not retried; default
         False.
+    :ivar has_deadline: whether a workflow sends the call within the deadline of the retry policy,
+        although it is a read; see :func:`.workflows.base.within_deadline`. Default False.
     :ivar min_api_version: lowest version of the API that has the endpoint; default 2.0. Fields of
         ``parameters`` may need a higher one, see :mod:`.schema.version_selection`.
     :ivar default_api_version: version for a connection without ``api_version``; None (default):
@@ -71,6 +73,7 @@ class Call(Generic[T]):
     parse: Callable[[JSONObject], T] = field(repr=False)
     missing_ok: bool = False
     forbidden_is_final: bool = False
+    has_deadline: bool = False
     min_api_version: str = OLDEST_API_VERSION
     default_api_version: str | None = None
     service: str = JOBS_SERVICE
@@ -81,6 +84,11 @@ class Call(Generic[T]):
     def name(self) -> str:
         """Name in logs and errors, such as ``runs/get`` or ``permissions/jobs/7``."""
         return self.path if self.service == JOBS_SERVICE else self.full_path
+
+    @property
+    def waits_out_outages(self) -> bool:
+        """Whether a workflow may send the call without a deadline."""
+        return self.verb == "GET" and not self.has_deadline
 
     @property
     def full_path(self) -> str:

@@ -87,12 +87,13 @@ class DatabricksPythonDecoratedOperator(DecoratedSubmitRunOperator):
 
     def launch_call(self, context: Context) -> Call[int]:
         """Upload the function, and return the ``runs/submit`` call that runs it."""
+        from airflow_jobs_provider.api.workflows.base import within_deadline
         from airflow_jobs_provider.api.workflows.upload import upload_notebook
 
         arguments = as_parameter(self._arguments(context))
         content = function_notebook(self._source, self.requirements)
         upload = upload_notebook(content, self._source.name, self._folder())
-        path = self._run_workflow(upload, stop_after_any_kill=True)
+        path = self._run_workflow(within_deadline(upload), stop_after_any_kill=True)
         self.log.info("The function %s is the notebook %s", self._source.name, path)
         self.notebook_task = {
             "notebook_path": path,

@@ -244,8 +244,10 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         return self._attempt.attempt_index > 0 and self._user_token() is not None
 
     def _before_own_launch(self, call: Call[int]) -> Workflow[None] | None:
+        from airflow_jobs_provider.api.workflows.base import within_deadline
+
         if self.cancel_previous_runs and not self._own_run_may_exist():
-            return self._cancel_previous_runs(call.parameters["job_id"])
+            return within_deadline(self._cancel_previous_runs(call.parameters["job_id"]))
         return None
 
     def _cancel_previous_runs(

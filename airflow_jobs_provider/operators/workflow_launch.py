@@ -225,6 +225,7 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         import uuid
 
         from airflow_jobs_provider.api.endpoints import run_now
+        from airflow_jobs_provider.api.workflows.base import within_deadline
         from airflow_jobs_provider.api.workflows.job_definitions import ensure_job
         from airflow_jobs_provider.api.workflows.permissions import without_permissions
 
@@ -235,9 +236,8 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
             validate=self.validate,
             client=self.hook.client,
         )
-        job_id = self._run_workflow(
-            ensure_job(settings, nonce=uuid.uuid4().hex, log=self.log), stop_after_any_kill=True
-        )
+        defining = ensure_job(settings, nonce=uuid.uuid4().hex, log=self.log)
+        job_id = self._run_workflow(within_deadline(defining), stop_after_any_kill=True)
         self._ensured_at = time.monotonic()
         self._push(context, {DEFINITION_KEY: digest})
         return run_now({"job_id": job_id, **self._run_parameters()})

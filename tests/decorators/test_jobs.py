@@ -193,6 +193,17 @@ def test_notebook_that_is_there(context: Any, server: ScriptedServer) -> None:
     assert base64.b64decode(upload["content"]).decode() == text
 
 
+@pytest.mark.parametrize("folder", [None, "/Shared/fn"])
+def test_refused_credentials(folder: str | None, context: Any, server: ScriptedServer) -> None:
+    """The try fails at once, as where a launch is refused."""
+    server.will(answer({"error_code": "PERMISSION_DENIED", "message": "no more"}, 403))
+    operator = python(1, arguments={"workspace_folder": folder})
+    with no_waiting() as waits, pytest.raises(AirflowException, match="no more"):
+        operator.execute(context)
+    assert waits == []
+    assert sent(server) == ["workspace/export" if folder else "preview/scim/v2/Me"]
+
+
 def test_kill_during_the_upload(context: Any, server: ScriptedServer) -> None:
     """No run is launched after it. (On Airflow 3 the process goes on.)"""
     operator = python(1)

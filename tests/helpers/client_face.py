@@ -9,6 +9,7 @@ from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.calls import Call, Page
 from airflow_jobs_provider.api.client import AsyncJobsClient, JobsClient
 from airflow_jobs_provider.api.retry import RetryPolicy
+from airflow_jobs_provider.api.workflows.base import Workflow
 from tests.fakes.scripted_server import TOKEN
 
 __all__ = ["Face"]
@@ -42,6 +43,12 @@ class Face:
         if self._runner is None:
             return self._client.send(call, **options)
         return self._runner.run(self._client.send(call, **options))
+
+    def run(self, steps: Workflow[Any]) -> Any:
+        """Execute a workflow and return its result."""
+        if self._runner is None:
+            return self._client.run(steps)
+        return self._runner.run(self._client.run(steps))
 
     def take(self, call: Call[Page[Any]], count: int) -> list[Any]:
         """Return the first items of a list."""

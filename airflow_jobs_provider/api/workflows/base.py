@@ -16,7 +16,7 @@ functions: how a call is sent, how a wait is waited, and what happens on an even
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from airflow_jobs_provider.api.calls import Call
@@ -31,6 +31,7 @@ __all__ = [
     "WorkflowExecution",
     "run_workflow",
     "run_workflow_async",
+    "within_deadline",
 ]
 
 T = TypeVar("T")
@@ -49,6 +50,33 @@ class Wait:
 Step: TypeAlias = "Call[Any] | Wait | Event"
 Workflow: TypeAlias = Generator[Step, Any, T]
 OnEvent: TypeAlias = Callable[[Event], None]
+
+
+def within_deadline(steps: Workflow[T]) -> Workflow[T]:
+    """Let a workflow send its reads within the deadline of the retry policy, and return its result.
+
+    For what is read before a launch: refused credentials are an error at once there, as they are
+    for the launch itself. The other reads of a workflow are about a run that is known to exist, so
+    they wait out any outage.
+
+    :param steps: the workflow.
+    """
+    response: Any = None
+    error: JobsAPIError | None = None
+    try:
+        while True:
+            step = steps.send(response) if error is None else steps.throw(error)
+            if isinstance(step, Call):
+                step = replace(step, has_deadline=True)
+            response, error = None, None
+            try:
+                response = yield step
+            except JobsAPIError as failure:
+                error = failure
+    except StopIteration as end:
+        return cast("T", end.value)
+    finally:
+        steps.close()
 
 
 class SendCall(Protocol):

@@ -282,7 +282,8 @@ def _is_active(job_id: int) -> Workflow[bool]:
 
 
 def _reset(job_id: int, settings: Mapping[str, Any]) -> Workflow[None]:
-    yield from reset_with_permissions(job_id, settings)
+    for call in reset_with_permissions(job_id, settings):  # noqa: UP028  (a list takes no responses)
+        yield call
 
 
 def _with_digest(settings: Mapping[str, Any], digest: str) -> dict[str, Any]:

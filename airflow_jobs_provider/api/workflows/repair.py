@@ -13,7 +13,7 @@ from airflow_jobs_provider.api.endpoints import cancel_run, repair_run
 from airflow_jobs_provider.api.errors import BadRequestError, JobsAPIError
 from airflow_jobs_provider.api.states import RunState, RunStatus
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
-from airflow_jobs_provider.api.workflows.base import Wait, Workflow
+from airflow_jobs_provider.api.workflows.base import Wait, Workflow, within_deadline
 from airflow_jobs_provider.api.workflows.follow import read_run, whole_run
 from airflow_jobs_provider.api.workflows.job_definitions import has_tasks, job_change
 from airflow_jobs_provider.api.workflows.outputs import latest_attempts
@@ -175,7 +175,8 @@ def repair_tasks(
     request = {"run_id": run_id, "rerun_tasks": chosen, **run_parameters(run)}
     if (latest := latest_repair_id(run)) is not None:
         request["latest_repair_id"] = latest
-    change = yield from job_change(job_id, settings)
+    # The run has ended, so nothing is lost if refused credentials fail the try at once.
+    change = yield from within_deadline(job_change(job_id, settings))
     if change is not None:
         raise RunNotRepairableError(change)
     try:

@@ -212,7 +212,7 @@ class RunPoller:
         self._users += 1
         try:
             sender = await asyncio.shield(self._sender)
-            if retries is None and without_deadline:
+            if retries is None and without_deadline and not call.has_deadline:
                 retries = sender.retries
             return await sender.send(call, retries, dag_id=dag_id, on_attempt=on_attempt)
         finally:
