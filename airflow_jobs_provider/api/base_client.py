@@ -266,7 +266,7 @@ class BaseClient:
         # A page of a thousand runs is a megabyte, so a response is parsed once.
         if is_success(status):
             try:
-                if (response_values := parse_json_object(body)) is not None:
+                if (response_values := parse_json_object(body, call.item_hook)) is not None:
                     return call.parse(response_values), len(body)
             except InvalidResponseError as error:
                 raise invalid_response_error(status, headers, body, error) from None

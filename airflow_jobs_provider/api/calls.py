@@ -64,6 +64,9 @@ class Call(Generic[T]):
         instead of ``parse``; raises :class:`~.responses.InvalidResponseError` or
         :class:`~.responses.NotJSONError`. Each attempt calls it anew. Default None: the response is
         parsed whole.
+    :ivar item_hook: takes each item of a list in the response as soon as it is parsed, and returns
+        what ``parse`` gets in its place: so a long page is never kept whole. It may be called in
+        another thread. Default None: ``parse`` gets all items whole.
     """
 
     verb: Verb
@@ -79,6 +82,7 @@ class Call(Generic[T]):
     service: str = JOBS_SERVICE
     max_response_bytes: int | None = None
     parse_stream: Callable[[Iterable[bytes]], T] | None = field(default=None, repr=False)
+    item_hook: Callable[[Any], Any] | None = field(default=None, repr=False)
 
     @property
     def name(self) -> str:

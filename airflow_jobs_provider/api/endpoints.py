@@ -218,6 +218,7 @@ def list_runs(
     limit: int | None = None,
     run_type: str | None = None,
     check_items: bool = True,
+    item_hook: Callable[[Any], Any] | None = None,
 ) -> Call[Page[Run]]:
     """List runs, latest start first (reference: "Runs list").
 
@@ -229,6 +230,8 @@ def list_runs(
     :param run_type: ``JOB_RUN``, ``WORKFLOW_RUN`` or ``SUBMIT_RUN``; default all.
     :param check_items: whether each run is checked; default True. With False the page holds the
         runs that have an id, and the caller checks those that it uses.
+    :param item_hook: takes each listed run and returns what the page holds of it, with the run's
+        id; see :class:`~.calls.Call`. Default None: the whole run.
     """
     parameters = _without_none(
         active_only=active_only,
@@ -243,7 +246,7 @@ def list_runs(
         items = partial(parse_items, name="runs", parse=parse_run)
     else:
         items = cast("Any", partial(parse_items_with_id, name="runs", id_name="run_id"))
-    return _list_call("runs/list", parameters, items, "run_id")
+    return replace(_list_call("runs/list", parameters, items, "run_id"), item_hook=item_hook)
 
 
 def get_run(

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from airflow_jobs_provider.api.ids import MAX_ID, parse_id
+from airflow_jobs_provider.api.large_json import parse_large_object
 from airflow_jobs_provider.api.problems import field_path
 from airflow_jobs_provider.api.text import safe_url
 
@@ -77,29 +78,27 @@ class NotJSONError(ValueError):
     """A response is not JSON, but a page or plain text, as of a gateway."""
 
 
-# Calls into Python, between which the interpreter can switch threads. Without them the json module
-# holds the GIL while it parses a large response, and the event loop stands still.
-_YIELDING_FROM_BYTES = 128 * 1024
-_YIELDING_HOOKS: dict[str, Any] = {
-    "object_hook": lambda value: value,
-    "parse_int": lambda text: int(text),  # noqa: PLW0108 - int itself would not be such a call
-    "parse_float": lambda text: float(text),  # noqa: PLW0108
-}
+# A larger response is parsed piece by piece. The asyncio client does so in a thread.
+_LARGE_BYTES = 128 * 1024
 
 
-def parse_json_object(body: bytes) -> JSONObject | None:
+def parse_json_object(
+    body: bytes, item_hook: Callable[[Any], Any] | None = None
+) -> JSONObject | None:
     """Parse a body as a JSON object; return None if it is not JSON.
 
     An empty body counts as an empty object: some endpoints answer success with no body.
 
     :param body: the whole body.
+    :param item_hook: called with each item of each list that is a value of the object. What it
+        returns takes the place of the item. Default None: the items stay as they are.
     :raises InvalidResponseError: it is JSON but no object, is nested too deeply, or has a number
         that is too long.
     """
     if not body.strip():
         return {}
     try:
-        value = json.loads(body, **(_YIELDING_HOOKS if len(body) > _YIELDING_FROM_BYTES else {}))
+        value = _parse_json(body, item_hook)
     except (json.JSONDecodeError, UnicodeDecodeError):
         return None
     except RecursionError:
@@ -109,6 +108,19 @@ def parse_json_object(body: bytes) -> JSONObject | None:
         raise InvalidResponseError("a number has too many digits") from None
     if not isinstance(value, dict):
         raise InvalidResponseError("the JSON is not an object")
+    return value
+
+
+def _parse_json(body: bytes, item_hook: Callable[[Any], Any] | None) -> Any:
+    if len(body) > _LARGE_BYTES:
+        # As json.loads decodes it.
+        text = body.decode(json.detect_encoding(body), "surrogatepass")
+        return parse_large_object(text, item_hook)
+    value = json.loads(body)
+    if item_hook is not None and isinstance(value, dict):
+        for name, items in value.items():
+            if isinstance(items, list):
+                value[name] = [item_hook(item) for item in items]
     return value
 
 

@@ -19,7 +19,7 @@ from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.progress import RunProgress
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.operators.cancel_runs import DatabricksCancelRunsOperator
-from airflow_jobs_provider.triggers.polling import rate_limiter
+from airflow_jobs_provider.triggers.polling import rate_limiter, run_changes
 from airflow_jobs_provider.triggers.polling.registry import get_poller
 from tests.fakes.fake_service import FakeService, Plan, Run
 from tests.fakes.scripted_server import ScriptedServer, answer
@@ -201,6 +201,8 @@ def test_the_poller_sees_all_runs(
 ) -> None:
     """It reads the same pages to their end: no active run is missing and asked for by its id."""
     monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
+    # All runs are read each time, however slow the machine is.
+    monkeypatch.setattr(run_changes, "SLOW_FRACTION", float("inf"))
     service.lists.largest_limit = 26 if hook.client.api_version in (None, "2.0") else None
     active = visible(service, lambda run: not run.ended)
     known = {"state": {"life_cycle_state": "RUNNING"}}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.responses import InvalidResponseError, parse_run, parse_states
 from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.triggers.polling.waiters import PartialRun
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
@@ -73,9 +74,7 @@ class Publisher:
             try:
                 states = parse_states(run)
                 # The whole run is checked only if it is published: a page has a thousand runs.
-                if self._waiters.any_waiting_for(run_id, states, now) and not _is_complete(
-                    parse_run(run)
-                ):
+                if self._waiters.any_waiting_for(run_id, states, now) and not _is_complete(run):
                     continue
             except InvalidResponseError:
                 continue
@@ -117,7 +116,15 @@ class Publisher:
 
 
 def _is_complete(run: Run) -> bool:
-    """Whether a listed run has its tasks, if they will be needed: lists may leave them out."""
+    """Whether a listed run has what its waiters need.
+
+    :raises InvalidResponseError: it is not a run.
+    """
+    if isinstance(run, PartialRun):
+        # Nobody waited for this state when the page was parsed.
+        return False
+    run = parse_run(run)
+    # Lists may leave the tasks out.
     if run.get("format") != "MULTI_TASK" or not RunState.from_run(run).is_terminal:
         return True
     return bool(run.get("tasks")) and not run.get("has_more")

@@ -60,7 +60,7 @@ class RunReader:
         self._publisher = Publisher(waiters, sender, unreadable_runs)
         self._slow_reads = SlowReads()
         pages = ListPageReader(sender, waiting_runs=lambda: len(waiters))
-        self._lists = RunLists(sender.client, pages.read)
+        self._lists = RunLists(sender.client, pages.read, waiters.needed_part)
         self._warned_of_late_reads = False
 
     def cancel(self) -> None:

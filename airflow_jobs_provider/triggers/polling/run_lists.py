@@ -18,7 +18,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.endpoints import list_runs
 from airflow_jobs_provider.api.errors import BadRequestError, ConflictError
@@ -67,6 +67,8 @@ class RunLists:
 
     :param client: client of the workspace.
     :param read_page: sends a call for a page.
+    :param item_hook: takes each listed run and returns what is needed of it; default None: all of
+        it.
 
     :ivar changes: reads what has changed, where reading all takes too long.
     """
@@ -75,9 +77,11 @@ class RunLists:
         self,
         client: AsyncJobsClient,
         read_page: Callable[[Call[Page[Run]]], Awaitable[Page[Run]]],
+        item_hook: Callable[[Any], Any] | None = None,
     ) -> None:
         self._client = client
         self._read_page = read_page
+        self._item_hook = item_hook
         self._since_2_1 = client.version_of(list_runs()) != OLDEST_API_VERSION
         self._max_page_runs = MAX_PAGE_RUNS_SINCE_2_1 if self._since_2_1 else MAX_PAGE_RUNS
         # Bytes of a run, by list, as measured.
@@ -292,6 +296,7 @@ class RunLists:
             active_only=which == "active" or None,
             completed_only=which == "ended" or None,
             check_items=False,
+            item_hook=self._item_hook,
         )
         if self._since_2_1 and which == "ended":
             # Without this the runs have no tasks, whose output will be read.

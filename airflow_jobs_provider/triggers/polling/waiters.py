@@ -7,19 +7,28 @@ is another than the waiter has seen.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterator, KeysView, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from airflow_jobs_provider.api.ids import parse_id
+from airflow_jobs_provider.api.responses import InvalidResponseError, parse_states
 from airflow_jobs_provider.api.states import RunState
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
 
-__all__ = ["States", "Waiter", "Waiters", "without_details"]
+__all__ = ["PartialRun", "States", "Waiter", "Waiters", "without_details"]
 
 #: Life cycle state and result state.
 States: TypeAlias = "tuple[str | None, str | None]"
+
+
+class PartialRun(dict[str, Any]):
+    """The fields of a listed run that the poller itself needs. No waiter gets it."""
+
+    __slots__ = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -131,6 +140,27 @@ class Waiters:
     def any_waiting_for(self, run_id: int, states: States, now: float) -> bool:
         """Whether a run with these states is to be published to at least one waiter."""
         return any(w.is_waiting_for(states, now) for w in self._of(run_id))
+
+    def needed_part(self, run: Any) -> Any:
+        """Return a listed run as it is if a waiter gets it, else the fields that the poller needs.
+
+        Most runs on a page have not changed. To keep a thousand of them whole would start garbage
+        collections. This is called while the page is parsed, in another thread if it is large.
+
+        :param run: the JSON value.
+        """
+        if not isinstance(run, dict):
+            return run
+        run_id = parse_id(run.get("run_id"))
+        if run_id is None or run_id not in self._by_run:
+            return PartialRun(run_id=run_id, start_time=run.get("start_time"))
+        try:
+            states = parse_states(run)
+        except InvalidResponseError:
+            return run
+        if self.any_waiting_for(run_id, states, time.monotonic()):
+            return run
+        return PartialRun(run_id=run_id, start_time=run.get("start_time"), state=run.get("state"))
 
     def publish(
         self, run_id: int, run: Run, states: States, now: float, next_read: Callable[[float], float]

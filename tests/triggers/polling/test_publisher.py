@@ -13,7 +13,7 @@ from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.triggers.polling import publisher as publisher_module
 from airflow_jobs_provider.triggers.polling.outages import UnreadableRuns
 from airflow_jobs_provider.triggers.polling.publisher import PUBLISH_AT_ONCE, Publisher
-from airflow_jobs_provider.triggers.polling.waiters import Waiter, Waiters
+from airflow_jobs_provider.triggers.polling.waiters import PartialRun, Waiter, Waiters
 
 NOW = 1_000.0
 ENDED = {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}
@@ -168,6 +168,19 @@ async def test_a_run_that_is_not_valid_or_complete_is_read_by_its_id(
     bench.wait(7, 8)
     page: list[Any] = [{"run_id": 7, **odd}, run(8, ENDED)]
     assert await bench.publisher.publish_page(page) == {8}
+
+
+async def test_a_part_of_a_run_is_not_published(bench: Bench) -> None:
+    """A waiter that came after the page was parsed reads the run by its id."""
+    waiter, other = bench.wait(7, 8)
+    page: list[Any] = [
+        PartialRun(run_id=7, start_time=5),
+        PartialRun(run_id=8, start_time=5, state=RUNNING),
+    ]
+    assert await bench.publisher.publish_page(page) == {8}
+    assert not waiter.future.done()
+    assert not other.future.done()
+    assert other.due > NOW
 
 
 async def test_other_tasks_run_between_many_waiters(bench: Bench) -> None:

@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.triggers.polling.waiters import Waiter, Waiters, without_details
+from airflow_jobs_provider.api import endpoints
+from airflow_jobs_provider.api.responses import parse_json_object
+from airflow_jobs_provider.triggers.polling.waiters import (
+    PartialRun,
+    Waiter,
+    Waiters,
+    without_details,
+)
+from tests.fakes.many_runs import Run
 
 RUNNING, ENDED = ("RUNNING", None), ("TERMINATED", "SUCCESS")
 NEVER = float("inf")
+RUNS = 1000
 
 
 def waiter(
@@ -144,3 +156,75 @@ def test_an_active_run_is_kept_without_details() -> None:
     }
     ended: Any = {"run_id": 7, "state": {"life_cycle_state": "TERMINATED"}, **details}
     assert without_details(ended) is ended
+
+
+STATE = {"life_cycle_state": "RUNNING", "state_message": "In run"}
+TERMINATED = {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        {"run_id": 7, "state": TERMINATED, "start_time": 5, "task": {}},
+        {"run_id": "7", "state": TERMINATED, "start_time": 5, "task": {}},
+        {"run_id": 7, "state": {"life_cycle_state": "PENDING"}, "task": {}},
+        # It is read by its id, since a state of it is no text.
+        {"run_id": 7, "state": {"life_cycle_state": 5}},
+        {"run_id": 7, "state": "RUNNING"},
+        {"run_id": 7},
+    ],
+)
+async def test_a_listed_run_that_a_waiter_gets_is_kept_whole(run: dict[str, Any]) -> None:
+    """So is one whose states cannot be read."""
+    waiters = waiters_of(waiter(7))
+    assert waiters.needed_part(run) is run
+
+
+async def test_of_a_listed_run_that_no_waiter_gets_a_part_is_kept() -> None:
+    """Its state and start, if it is waited for; its start tells how far the list was read."""
+    waiters = waiters_of(waiter(7))
+    details = {"start_time": 5, "task": {}, "cluster_spec": {}}
+    unchanged = waiters.needed_part({"run_id": "7", "state": STATE, **details})
+    assert isinstance(unchanged, PartialRun)
+    assert unchanged == {"run_id": 7, "state": STATE, "start_time": 5}
+    other = waiters.needed_part({"run_id": 8, "state": STATE, **details})
+    assert isinstance(other, PartialRun)
+    assert other == {"run_id": 8, "start_time": 5}
+
+
+@pytest.mark.parametrize("is_report", [True, False])
+async def test_a_report_or_a_waiter_for_each_read_needs_the_whole_run(is_report: bool) -> None:
+    """Although the run has not changed."""
+    one = waiter(7, report_at=0.0 if is_report else NEVER)
+    one.known = RUNNING if is_report else None
+    waiters = waiters_of(waiter(7), one)
+    run = {"run_id": 7, "state": STATE, "task": {}}
+    assert waiters.needed_part(run) is run
+
+
+@pytest.mark.parametrize("odd", [None, 7, "run", [], {}, {"run_id": None}, {"run_id": True}])
+def test_what_is_listed_and_is_no_run_has_no_id(odd: Any) -> None:
+    """The page drops it."""
+    kept = Waiters().needed_part(odd)
+    assert kept == odd or kept["run_id"] is None
+
+
+def test_a_page_of_runs_that_have_not_changed_makes_few_objects() -> None:
+    """One for each run. Ten of them, as the whole page has, would start garbage collections."""
+
+    def objects(parse: Callable[[], Any]) -> int:
+        before = gc.get_count()[0]
+        page = parse()
+        made = gc.get_count()[0] - before
+        assert len(page["runs"]) == RUNS
+        return made
+
+    runs = [Run(n + 1, 1e9 + n, 2e9).as_json(1.5e9) for n in range(RUNS)]
+    body = json.dumps({"runs": runs, "has_more": True}).encode()
+    call = endpoints.list_runs(check_items=False, item_hook=Waiters().needed_part)
+    gc.disable()
+    try:
+        assert objects(lambda: json.loads(body)) > 8 * RUNS
+        assert objects(lambda: parse_json_object(body, call.item_hook)) < 2 * RUNS
+    finally:
+        gc.enable()
