@@ -34,6 +34,7 @@ from airflow_jobs_provider.local.runners.process_markers import (
 )
 from airflow_jobs_provider.local.runners.python import PythonRunner
 from airflow_jobs_provider.local.runners.spark import SparkJarRunner, SparkSubmitRunner
+from airflow_jobs_provider.local.runners.sql import SqlRunner
 from airflow_jobs_provider.local.runners.wheel import PythonWheelRunner
 from airflow_jobs_provider.local.runners.without_process import (
     CannotRun,
@@ -50,6 +51,7 @@ _OF_CODE: Mapping[str, Callable[[Run, Workspace, TaskCode], Runner]] = {
     "spark_jar_task": SparkJarRunner,
     "spark_python_task": PythonRunner,
     "spark_submit_task": SparkSubmitRunner,
+    "sql_task": SqlRunner,
 }
 _TEMPORARY_PREFIX = "local-workspace-"
 
@@ -82,6 +84,7 @@ class Service:
         self._dry_run = dry_run
         self._runs_folder = state_dir / "runs"
         self._runs_folder.mkdir(parents=True, exist_ok=True)
+        self.warehouse = state_dir / "warehouse.duckdb"
         self._workspace_id = workspace_id(state_dir)
         # One workspace at a time has the state folder, so these are left of one that was killed.
         kill_marked(run_marker(self._workspace_id))

@@ -113,6 +113,8 @@ class Output:
     :param logs: what a process that is no notebook wrote, the last part of it.
     :param logs_truncated: whether there was more.
     :param info: what else is to be said of the run.
+    :param sql: ``query_text`` of a SQL task, and ``results`` of its statements, each with
+        ``columns``, ``rows`` and ``truncated``.
     """
 
     result: str | None = None
@@ -122,6 +124,7 @@ class Output:
     logs: str | None = None
     logs_truncated: bool = False
     info: str | None = None
+    sql: dict[str, Any] | None = None
 
 
 @dataclass(slots=True)

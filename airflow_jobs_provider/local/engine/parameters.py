@@ -77,13 +77,15 @@ def parameters_of(run: Run) -> Any:
             base: Mapping[str, str] = task.get("base_parameters") or {}
             over: Mapping[str, str] = run.overriding_parameters.get("notebook_params") or {}
             # A job's parameters come to every notebook of it, and before the notebook's own.
-            of_job = {parameter["name"]: parameter["value"] for parameter in run.job_parameters}
-            return {**base, **over, **of_job}
+            return {**base, **over, **_of_job(run)}
         case "spark_python_task" | "spark_jar_task" | "spark_submit_task":
             given = run.overriding_parameters.get(_OVERRIDE_OF[kind])
             return (task.get("parameters") or []) if given is None else given
         case "python_wheel_task":
             return _wheel_parameters(run, task)
+        case "sql_task":
+            own = task.get("parameters") or {}
+            return {**own, **(run.overriding_parameters.get("sql_params") or {}), **_of_job(run)}
         case "condition_task":
             return {"left": task["left"], "right": task["right"]}
         case "for_each_task":
@@ -93,14 +95,17 @@ def parameters_of(run: Run) -> Any:
     return run.overriding_parameters
 
 
+def _of_job(run: Run) -> dict[str, str]:
+    return {parameter["name"]: parameter["value"] for parameter in run.job_parameters}
+
+
 def _wheel_parameters(run: Run, task: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parameters of a ``python_wheel_task``, which are named or positional."""
     over = run.overriding_parameters
     named: Mapping[str, str] = over.get("python_named_params") or {}
     if task.get("named_parameters") or named:
-        of_job = {one["name"]: one["value"] for one in run.job_parameters}
         own = task.get("named_parameters") or {}
-        return {"named_parameters": {**own, **named, **of_job}, "parameters": []}
+        return {"named_parameters": {**own, **named, **_of_job(run)}, "parameters": []}
     positional = over.get("python_params")
     own = task.get("parameters") or []
     return {"named_parameters": {}, "parameters": own if positional is None else positional}

@@ -136,6 +136,9 @@ class References:
             case ("tasks", key, "values", name):
                 task_run = self._task_run(key)
                 return None if task_run is None else task_run.task_values.get(name)
+            case ("tasks", key, "output", *rest):
+                task_run = self._task_run(key)
+                return None if task_run is None else self._of_sql(task_run, rest)
             case ("tasks", key, name):
                 task_run = self._task_run(key)
                 return None if task_run is None else _of_task(task_run, name)
@@ -145,6 +148,20 @@ class References:
                 return self._run.attempt_number
             case ("input", *rest) if self._run.input is not None:
                 return _of_input(self._run.input, rest)
+        return None
+
+    def _of_sql(self, task_run: Run, parts: list[str]) -> Any:
+        """Return the rows, or a value of the first one, that a SQL task's last statement gave."""
+        sql = self._store.output(task_run.run_id).sql
+        if sql is None or not sql["results"]:
+            return None
+        last = sql["results"][-1]
+        rows = [dict(zip(last["columns"], row, strict=True)) for row in last["rows"]]
+        match parts:
+            case ["rows"]:
+                return rows
+            case ["first_row", name] if rows:
+                return rows[0].get(name)
         return None
 
     def _of_job(self, parts: tuple[str, ...]) -> Any:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from airflow_jobs_provider.api.schema.task_kinds import TASK_KINDS
@@ -272,6 +273,8 @@ def output_answer(run: Run, output: Output, metadata: Mapping[str, Any], version
     if output.error_trace is not None:
         answer["error_trace"] = output.error_trace
     if version.has_tasks:
+        if output.sql is not None:
+            answer["sql_output"] = _sql_output(run, output.sql)
         if output.info is not None:
             answer["info"] = output.info
         if output.logs is not None:
@@ -280,3 +283,29 @@ def output_answer(run: Run, output: Output, metadata: Mapping[str, Any], version
         if run.child_run_id is not None:
             answer["run_job_output"] = {"run_id": run.child_run_id}
     return answer
+
+
+def _sql_output(run: Run, sql: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the output of the file of a SQL task; the result is that of the last statement."""
+    results: Sequence[Mapping[str, Any]] = sql["results"]
+    output: dict[str, Any] = {
+        "query_text": sql["query_text"],
+        "warehouse_id": run.task["sql_task"]["warehouse_id"],
+        "sql_statements": [
+            {"lookup_key": f"{run.run_id}-{number}"} for number, _ in enumerate(results)
+        ],
+    }
+    if results:
+        last = results[-1]
+        output["query_result"] = {
+            "columns": [{"name": name} for name in last["columns"]],
+            "rows": [{"values": [_sql_value(value) for value in row]} for row in last["rows"]],
+            "truncated": last["truncated"],
+        }
+    return {"file_output": output}
+
+
+def _sql_value(value: Any) -> dict[str, str]:
+    if value is None:
+        return {}
+    return {"string_value": value if isinstance(value, str) else json.dumps(value)}

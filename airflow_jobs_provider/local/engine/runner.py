@@ -77,6 +77,10 @@ class Workspace(Protocol):
         """The folder for what is needed only while a run runs."""
 
     @property
+    def warehouse(self) -> Path:
+        """The file of the database that SQL tasks share."""
+
+    @property
     def base_url(self) -> str:
         """The workspace's URL."""
 
