@@ -130,6 +130,7 @@ async def _serve(chosen: argparse.Namespace) -> None:
         oauth=chosen.oauth,
         token_lifetime_seconds=chosen.token_lifetime,
         simulation=Simulation(log=log),
+        preload_kernels=True,
     ) as url:
         connection = json.dumps(_connection(url, token, oauth=chosen.oauth))
         _say(

@@ -25,6 +25,7 @@ from airflow_jobs_provider.local.engine.scripted_results import ScriptedResults,
 from airflow_jobs_provider.local.engine.store import Store
 from airflow_jobs_provider.local.engine.uploads import Uploads
 from airflow_jobs_provider.local.runners.control_flow import ConditionRunner, ForEachRunner
+from airflow_jobs_provider.local.runners.kernel_processes import ForkServer
 from airflow_jobs_provider.local.runners.notebook import NotebookRunner
 from airflow_jobs_provider.local.runners.prepare import PreparedRunner, TaskCode
 from airflow_jobs_provider.local.runners.process_markers import (
@@ -65,6 +66,8 @@ class Service:
     :param dry_run: whether runs end well at once, without doing anything.
     :param quotas: the workspace's limits.
     :param results: results that a test decides on.
+    :param preload_kernels: whether the process that kernels are forked from is started at once, not
+        with the first notebook.
     """
 
     def __init__(
@@ -76,6 +79,7 @@ class Service:
         dry_run: bool = False,
         quotas: Quotas | None = None,
         results: ScriptedResults | None = None,
+        preload_kernels: bool = False,
     ) -> None:
         self._results = results or ScriptedResults()
         self.root = root
@@ -89,6 +93,9 @@ class Service:
         # One workspace at a time has the state folder, so these are left of one that was killed.
         kill_marked(run_marker(self._workspace_id))
         self.temporary_folder = _temporary_folder(state_dir)
+        self._fork_server = ForkServer(run_marker(self._workspace_id))
+        if preload_kernels and not dry_run:
+            self._fork_server.start()
         self._callbacks: dict[int, str] = {}
         self.uploads = Uploads()
         self.store = Store(state_dir / "workspace.sqlite")
@@ -111,6 +118,7 @@ class Service:
 
     def close(self) -> None:
         """Close the store after the last request."""
+        self._fork_server.close()
         self.uploads.discard()
         self.store.close()
         shutil.rmtree(self.temporary_folder, ignore_errors=True)
@@ -234,7 +242,7 @@ class Service:
         if kind in _OF_CODE:
             return PreparedRunner(run, self, lambda code: _OF_CODE[kind](run, self, code))
         if kind == "notebook_task":
-            return NotebookRunner(run, self)
+            return NotebookRunner(run, self, self._fork_server)
         if kind == "run_job_task":
             return RunJobRunner(run, self)
         return CannotRun(kind)

@@ -66,6 +66,8 @@ class LocalWorkspace:
     :param token_lifetime_seconds: how long an OAuth token is valid; default 3600.
     :param record: a folder in which all requests and responses are recorded, tokens masked; default
         None: nothing is recorded.
+    :param preload_kernels: whether the process that notebooks' kernels are forked from is started
+        with the workspace; default False: with the first notebook.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class LocalWorkspace:
         oauth: bool = False,
         token_lifetime_seconds: int = DEFAULT_TOKEN_LIFETIME_SECONDS,
         record: str | os.PathLike[str] | None = None,
+        preload_kernels: bool = False,
     ) -> None:
         self.root = Path(root).resolve()
         self.token = token or secrets.token_urlsafe(24)
@@ -93,6 +96,7 @@ class LocalWorkspace:
         self._timeouts = timeouts
         self._oauth = oauth
         self._token_lifetime_seconds = token_lifetime_seconds
+        self._preload_kernels = preload_kernels
         self._record = Path(record).resolve() if record else None
         self._simulation: Simulation | None = None
         self._url: str | None = None
@@ -177,6 +181,7 @@ class LocalWorkspace:
                 oauth=self._oauth,
                 token_lifetime_seconds=self._token_lifetime_seconds,
                 simulation=self.simulation,
+                preload_kernels=self._preload_kernels,
             ) as url:
                 started.set_result(url)
                 await self._stopped.wait()
@@ -200,6 +205,7 @@ async def serve(
     oauth: bool = False,
     token_lifetime_seconds: int = DEFAULT_TOKEN_LIFETIME_SECONDS,
     simulation: Simulation | None = None,
+    preload_kernels: bool = False,
 ) -> AsyncIterator[str]:
     """Serve a workspace in the running event loop for as long as the block lasts.
 
@@ -217,6 +223,7 @@ async def serve(
             dry_run=dry_run,
             quotas=quotas,
             results=simulation.results if simulation else None,
+            preload_kernels=preload_kernels,
         )
         server = Server(
             service,

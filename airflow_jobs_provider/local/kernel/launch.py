@@ -1,35 +1,67 @@
 """The program of a notebook's kernel: IPython's, with ``dbutils``, ``spark`` and ``%run``.
 
 Started by file name (``python .../launch.py -f CONNECTION_FILE``), so that it needs no place on the
-import path and leaves none behind for the notebook to trip over.
+import path and leaves none behind for the notebook to trip over. Where the workspace has a fork
+server (``runners/fork_server.py``), that process has the modules loaded and calls
+:func:`run_kernel` in the processes that it forks.
 """
 
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+__all__ = ["load_modules", "run_kernel"]
+
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
+_MODULES = ("ipykernel.kernelapp", "ipykernel.ipkernel", "IPython.core.completer")
+# What these import when a kernel starts or executes its first cell. Other versions have others.
+_LATE_MODULES = (
+    *("IPython.core.completerlib", "IPython.core.debugger", "IPython.core.oinspect"),
+    *(
+        "IPython.core.display_functions",
+        "IPython.display",
+        "argcomplete",
+        "asyncio",
+        "faulthandler",
+    ),
+    *("ipykernel.debugger", "pdb", "sqlite3", "tornado.platform.asyncio"),
+)
+_OURS = ("context", "magics", "namespace", "output_monitor")
 
 
-def main() -> None:
-    """Run the kernel until it is told to stop or the workspace is gone."""
-    # Python put this file's folder first; a notebook importing `magics` must not find ours.
-    sys.path.pop(0)
+def load_modules() -> None:
+    """Import what a kernel needs; no thread is started, and no socket is opened."""
     sys.path.insert(0, _PACKAGE_PARENT)
+    try:
+        for name in _OURS:
+            import_module(f"airflow_jobs_provider.local.kernel.{name}")
+    finally:
+        sys.path.remove(_PACKAGE_PARENT)
+    for name in _MODULES:
+        import_module(name)
+    for name in _LATE_MODULES:
+        with suppress(ImportError):
+            import_module(name)
+
+
+def run_kernel(arguments: list[str]) -> None:
+    """Run the kernel until it is told to stop or the workspace is gone.
+
+    :param arguments: those of ipykernel's own program.
+    """
     from airflow_jobs_provider.local.kernel import magics
     from airflow_jobs_provider.local.kernel.context import KernelContext
     from airflow_jobs_provider.local.kernel.namespace import names_for
     from airflow_jobs_provider.local.kernel.output_monitor import limit_output
 
-    sys.path.remove(_PACKAGE_PARENT)
     context = KernelContext.from_environment()
-
     kernelapp: Any = import_module("ipykernel.kernelapp")
     app = kernelapp.IPKernelApp.instance(user_ns=names_for(context))
-    app.initialize(sys.argv[1:])
+    app.initialize(arguments)
     magics.register(app.shell, context)
     limit_output(app.shell, app.session, context)
     # The notebook's folder and the workspace's root, as Databricks has it.
@@ -38,4 +70,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    # Python put this file's folder first; a notebook importing `magics` must not find ours.
+    sys.path.pop(0)
+    load_modules()
+    run_kernel(sys.argv[1:])

@@ -1,63 +1,46 @@
-"""Running a notebook in a Jupyter kernel of its own.
-
-nbclient speaks with the kernel from the server's event loop. Only two things are done differently
-from its ``execute()``: cells are run one by one, because ``dbutils.notebook.exit`` ends a notebook
-early; and the kernel is started without nbclient's signal handlers, which would replace the
-server's own.
-"""
+"""Running a notebook in a Jupyter kernel of its own."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tempfile
-from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.local.engine.model import Output, Run
 from airflow_jobs_provider.local.engine.parameters import notebook_parameters
-from airflow_jobs_provider.local.engine.runner import CannotRunError, Outcome, Workspace
-from airflow_jobs_provider.local.kernel import context as kernel_context
-from airflow_jobs_provider.local.kernel.context import too_large_mark
+from airflow_jobs_provider.local.engine.runner import Outcome, Workspace
+from airflow_jobs_provider.local.kernel.context import CONTEXT_VARIABLE, too_large_mark
 from airflow_jobs_provider.local.notebook_files import Cell, NotNotebookError, read_notebook
 from airflow_jobs_provider.local.output_limits import MAX_RESULT_BYTES, OutputMeter
 from airflow_jobs_provider.local.paths import PathRefusedError, notebook_in_root
-from airflow_jobs_provider.local.runners.processes import (
-    end_process_tree,
-    environment_of_runs,
-    request_end,
-    supervised,
-)
+from airflow_jobs_provider.local.runners.kernel_client import Kernel, load_kernel_support
+from airflow_jobs_provider.local.runners.kernel_processes import ForkServer
 
 __all__ = ["NotebookRunner"]
 
 _KERNEL_DIED = "The notebook's Python process died (killed, or out of memory?)"
-_START_SECONDS = 60
-_LAST_BYTES = 2000
 _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_LAUNCH = Path(kernel_context.__file__).with_name("launch.py")
 
 
 class NotebookRunner:
     """Runs the notebook of a ``notebook_task`` (reference: "NotebookTask")."""
 
-    def __init__(self, run: Run, workspace: Workspace) -> None:
+    def __init__(self, run: Run, workspace: Workspace, fork_server: ForkServer) -> None:
         self._run = run
         self._workspace = workspace
+        self._fork_server = fork_server
         self._folder = Path(tempfile.mkdtemp(dir=workspace.temporary_folder))
         self._exit_file = self._folder / "exit"
         self._cells: list[Cell] = []
         self._marker = workspace.run_marker(run.run_id)
         self._missing: Outcome | None = None
-        self._manager: Any = None
-        self._client: Any = None
+        self._meter = OutputMeter()
+        self._kernel: Kernel | None = None
         self._notebook: Any = None
 
     async def setup(self) -> None:
@@ -81,14 +64,15 @@ class NotebookRunner:
         """Run the cells in order until one fails or exits the notebook."""
         if self._missing is not None:
             return self._missing
+        assert self._kernel is not None
         from nbclient.exceptions import CellExecutionError, DeadKernelError
 
         for index, cell in enumerate(self._notebook.cells):
             failure: Outcome | None = None
             try:
-                await self._client.async_execute_cell(cell, index)
+                await self._kernel.execute(cell, index)
             except CellExecutionError as error:
-                truncated = self._client.error_is_truncated
+                truncated = self._kernel.error_is_truncated
                 failure = Outcome.failure(*_error_and_trace(cell, error), truncated=truncated)
             except DeadKernelError:
                 # nbclient also says so when we are canceled.
@@ -105,31 +89,20 @@ class NotebookRunner:
     async def cleanup(self) -> None:
         """Kill the kernel and its descendants; save the executed notebook."""
         self._workspace.close_callback(self._run.run_id)
-        manager = self._manager
-        if manager is not None:
-            await self._end_kernel()
-            if self._client.kc is not None:
-                self._client.kc.stop_channels()
-            with suppress(Exception):
-                await manager.shutdown_kernel(now=True)
-            with suppress(Exception):
-                await manager.cleanup_resources()
+        if self._kernel is not None:
+            await self._kernel.end()
         if self._notebook is not None:
             file = self._workspace.kept_file(self._run.run_id, ".ipynb")
             # Up to 20 MB of it: not in the event loop.
             await asyncio.to_thread(_write_notebook, self._notebook, file)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    async def _end_kernel(self) -> None:
-        process = _process_of(self._manager)
-        if process is not None:
-            await end_process_tree(process.pid, process.poll, self._marker)
-
     async def _start_kernel(self, file: Path) -> None:
         # The first import takes half a second: not in the event loop, and not at start-up.
-        make = await asyncio.to_thread(_load_kernel_support)
+        await asyncio.to_thread(load_kernel_support)
         self._notebook = _notebook_of(self._cells)
-        self._manager, self._client = make(self._notebook, self._folder)
+        folder = self._folder / "kernel"
+        self._kernel = Kernel(self._notebook, folder, self._marker, self._fork_server, self._meter)
         given = self._folder / "context.json"
         given.touch(mode=0o600)
         given.write_text(
@@ -145,40 +118,14 @@ class NotebookRunner:
             ),
             encoding="utf-8",
         )
-        env = environment_of_runs(
-            self._marker,
-            {
-                kernel_context.CONTEXT_VARIABLE: str(given),
-                # No start-up files, profile or history of the user's own IPython.
-                "IPYTHONDIR": str(self._folder / "ipython"),
-                "PYDEVD_DISABLE_FILE_VALIDATION": "1",
-            },
-        )
-        log = self._folder / "kernel.log"
-        try:
-            # A kernel copies what its child processes print to its own standard streams. It must
-            # not be the workspace's, which nobody may read: a full pipe would stop the notebook.
-            with log.open("wb") as errors:
-                await self._client.async_start_new_kernel(
-                    cwd=str(file.parent), env=env, stdout=subprocess.DEVNULL, stderr=errors
-                )
-            await self._client.async_start_new_kernel_client()
-        except RuntimeError as error:
-            reason = ": ".join(filter(None, (str(error), _last_line(log))))
-            raise CannotRunError(f"The notebook's kernel did not start: {reason}") from error
+        await self._kernel.start(file.parent, {CONTEXT_VARIABLE: str(given)})
 
     def _excess(self) -> str:
         """Return the message about output that is too large, or an empty text."""
         mark = too_large_mark(self._exit_file)
         if mark.exists():
             return mark.read_text(encoding="utf-8")
-        return str(self._client.meter.excess)
-
-
-def _last_line(log: Path) -> str:
-    with log.open("rb") as opened:
-        opened.seek(max(0, opened.seek(0, os.SEEK_END) - _LAST_BYTES))
-        return opened.read().decode("utf-8", errors="replace").rstrip().rpartition("\n")[2]
+        return self._meter.excess
 
 
 def _no_access(path: str, reason: str) -> Outcome:
@@ -219,73 +166,5 @@ def _notebook_of(cells: list[Cell]) -> Any:
     return v4.new_notebook(cells=made, metadata={"language_info": language, "kernelspec": kernel})
 
 
-def _load_kernel_support() -> Any:
-    """Import jupyter_client; return the classes of the kernel manager and its client."""
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionComplete
-
-    class Manager(AsyncKernelManager):
-        """Starts the workspace's own kernel, not one that the user has installed."""
-
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            command = supervised([sys.executable, str(_LAUNCH), "-f", "{connection_file}"])
-            return KernelSpec(argv=command, display_name="Python 3", language="python")
-
-    class Client(NotebookClient):
-        """Stops a kernel whose notebook exceeds Databricks' output limits.
-
-        A second look: the kernel ends itself before, except where processes that the notebook has
-        forked print past the kernel's own count.
-        """
-
-        def __init__(self, *args: Any, **kwargs: Any) -> None:
-            super().__init__(*args, **kwargs)
-            self.meter = OutputMeter()
-            self.error_is_truncated = False
-            self.metered_cell = -1
-
-        def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
-            if cell_index != self.metered_cell:
-                self.metered_cell = cell_index
-                self.meter.begin_cell()
-                self.error_is_truncated = False
-            self.meter.add(msg["msg_type"], msg["content"], msg.get("buffers") or ())
-            if self.meter.excess:
-                process = _process_of(self.km)
-                if process is not None and process.poll() is None:
-                    request_end(process.pid)
-                # Nothing more of it is read: there may be a lot still under way.
-                raise CellExecutionComplete
-            if msg["msg_type"] == "error" and msg["content"].get("truncated"):
-                self.error_is_truncated = True
-            return super().process_message(msg, cell, cell_index)
-
-    def make(notebook: Any, folder: Path) -> tuple[Manager, Client]:
-        manager = Manager(connection_file=str(folder / "kernel.json"))
-        if os.name == "posix":
-            # Sockets in a folder of ours: no port that another process could take or knock at.
-            manager.transport = "ipc"
-            manager.ip = str(folder / "kernel")
-        client = Client(
-            notebook,
-            km=manager,
-            startup_timeout=_START_SECONDS,
-            ipython_hist_file=":memory:",
-            timeout=None,
-            record_timing=False,
-        )
-        return manager, client
-
-    return make
-
-
 def _write_notebook(notebook: Any, file: Path) -> None:
     file.write_text(json.dumps(notebook), encoding="utf-8")
-
-
-def _process_of(manager: Any) -> Any:
-    """Return the process of a kernel; None where it has not started, or was reaped already."""
-    return None if manager.provisioner is None else manager.provisioner.process

@@ -1,7 +1,8 @@
 """Parent process of a run's command. It ends the command's descendants, too.
 
 A program: ``python supervisor.py WORKSPACE_PID COMMAND ...``. It imports the standard library only,
-so that it starts fast and needs no import path.
+so that it starts fast and needs no import path. The fork server of kernels uses :func:`supervise`
+in the processes that it forks.
 
 The supervisor is a subreaper (``PR_SET_CHILD_SUBREAPER``): a descendant whose own parent has ended
 becomes a child of the supervisor, not of init. So a new session, a double fork or ``nohup`` hides
@@ -17,11 +18,11 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from typing import NoReturn
 
-__all__ = ["END_SIGNAL"]
+__all__ = ["END_SIGNAL", "signal_when_parent_dies", "supervise"]
 
 # Linux sends it when the workspace dies; the workspace sends it to end the run at once.
 END_SIGNAL = signal.SIGHUP
@@ -33,36 +34,57 @@ _KILL_SECONDS = 5.0
 _RETRY_SECONDS = 0.005
 
 
-def supervise(workspace_pid: int, command: list[str]) -> NoReturn:
-    """Run the command, kill its remaining descendants, exit as it did."""
+def supervise(
+    parent_pid: int,
+    work: Callable[[], object],
+    report: Callable[[int], object] | None = None,
+) -> None:
+    """Run ``work`` in a child process, kill its remaining descendants, exit as it did.
+
+    Returns only in the child process, after ``work`` has returned there.
+
+    :param parent_pid: the process whose death ends everything.
+    :param work: what the child process does, in a session of its own.
+    :param report: called at the end with the exit code as :mod:`subprocess` has it: the negative
+        number of a signal, 0 if the end was asked for. The process then exits with 0. Default None:
+        the process ends with that code, or by that signal, itself.
+    """
     # Blocked signals are kept until sigwait() takes them; none is lost. Others, which the command
     # may send to its parent, do nothing.
     inherited_mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
-    _signal_when_parent_dies(workspace_pid, END_SIGNAL)
+    signal_when_parent_dies(parent_pid, END_SIGNAL)
     supervisor_pid = os.getpid()
     leader = os.fork()
     if leader == 0:
-        _become(command, supervisor_pid, inherited_mask)
+        _lead_session(supervisor_pid, inherited_mask)
+        work()
+        return
     status = _wait_for_end(leader)
     _kill_descendants()
+    if report is not None:
+        report(0 if status is None else os.waitstatus_to_exitcode(status))
+        os._exit(0)
     if status is None:
         os._exit(0)
     _end_like(status)
 
 
-def _become(command: list[str], supervisor_pid: int, mask: Iterable[int]) -> NoReturn:
+def _lead_session(supervisor_pid: int, mask: Iterable[int]) -> None:
+    # A signal to the command's process group must not reach the supervisor.
+    os.setsid()
+    signal_when_parent_dies(supervisor_pid, signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+
+
+def _execute(command: list[str]) -> NoReturn:
     try:
-        # A signal to the command's process group must not reach the supervisor.
-        os.setsid()
-        _signal_when_parent_dies(supervisor_pid, signal.SIGKILL)
         if "JPY_PARENT_PID" in os.environ:
             # A Jupyter kernel ends itself when this is not its parent.
-            os.environ["JPY_PARENT_PID"] = str(supervisor_pid)
+            os.environ["JPY_PARENT_PID"] = str(os.getppid())
         # Python ignores SIGPIPE; the command is to find the default.
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         os.execvp(command[0], command)  # noqa: S606  (the workspace's own command)
     except OSError as error:
         sys.stderr.write(f"{command[0]}: {error.strerror}\n")
@@ -138,7 +160,8 @@ def _end_like(status: int) -> NoReturn:
     os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
 
 
-def _signal_when_parent_dies(parent_pid: int, number: int) -> None:
+def signal_when_parent_dies(parent_pid: int, number: int) -> None:
+    """Have this process receive a signal when its parent ends; exit if that has happened."""
     _prctl(_PR_SET_PDEATHSIG, number)
     if os.getppid() != parent_pid:
         # The parent ended before it was asked for.
@@ -151,7 +174,7 @@ def _prctl(option: int, argument: int) -> None:
 
 if __name__ == "__main__":
     try:
-        supervise(int(sys.argv[1]), sys.argv[2:])
+        supervise(int(sys.argv[1]), lambda: _execute(sys.argv[2:]))
     finally:
         # It raised: the workspace takes this end as a sign to look for what is left.
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,226 @@
+"""The kernel of a notebook, and nbclient's client for it.
+
+nbclient speaks with the kernel from the server's event loop. Only two things are done differently
+from its ``execute()``: cells are run one by one, because ``dbutils.notebook.exit`` ends a notebook
+early; and the kernel is started without nbclient's signal handlers, which would replace the
+server's own.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import uuid
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from airflow_jobs_provider.local.engine.runner import CannotRunError
+from airflow_jobs_provider.local.kernel import launch
+from airflow_jobs_provider.local.output_limits import OutputMeter
+from airflow_jobs_provider.local.runners.kernel_processes import ForkServer
+from airflow_jobs_provider.local.runners.processes import (
+    end_process_tree,
+    environment_of_runs,
+    request_end,
+    supervised,
+)
+
+__all__ = ["Kernel", "load_kernel_support"]
+
+_START_SECONDS = 60
+_LAST_BYTES = 2000
+_LAUNCH = str(Path(launch.__file__))
+
+
+class Kernel:
+    """A kernel that executes the cells of a notebook.
+
+    :param notebook: the notebook, which gets the outputs.
+    :param folder: an empty folder for the kernel's files.
+    :param marker: the run's marker.
+    :param fork_server: what kernels are forked from.
+    :param meter: counts the notebook's outputs.
+    """
+
+    def __init__(
+        self,
+        notebook: Any,
+        folder: Path,
+        marker: str,
+        fork_server: ForkServer,
+        meter: OutputMeter,
+    ) -> None:
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._marker = marker
+        self._fork_server = fork_server
+        manager_class, client_class = _classes()
+        self._manager = manager_class(connection_file=str(folder / "kernel.json"))
+        if os.name == "posix":
+            # Sockets in a folder of ours: no port that another process could take or knock at.
+            self._manager.transport = "ipc"
+            self._manager.ip = str(folder / "kernel")
+        self._client = client_class(
+            notebook,
+            km=self._manager,
+            startup_timeout=_START_SECONDS,
+            ipython_hist_file=":memory:",
+            timeout=None,
+            record_timing=False,
+        )
+        self._client.meter = meter
+
+    @property
+    def error_is_truncated(self) -> bool:
+        """Whether the text of the last cell's error was cut off."""
+        return bool(self._client.error_is_truncated)
+
+    async def start(self, cwd: Path, environment: Mapping[str, str]) -> None:
+        """Start the kernel.
+
+        :param environment: what it has in addition to the environment of all runs.
+        :raises CannotRunError: it did not start.
+        """
+        extra = {
+            **environment,
+            # No start-up files, profile or history of the user's own IPython.
+            "IPYTHONDIR": str(self._folder / "ipython"),
+            "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        }
+        self._manager.use_fork_server(self._fork_server, extra, self._marker)
+        log = self._folder / "kernel.log"
+        try:
+            # A kernel copies what its child processes print to its own standard streams. It must
+            # not be the workspace's, which nobody may read: a full pipe would stop the notebook.
+            with log.open("wb") as errors:
+                await self._client.async_start_new_kernel(
+                    cwd=str(cwd),
+                    env=environment_of_runs(self._marker, extra),
+                    stdout=subprocess.DEVNULL,
+                    stderr=errors,
+                )
+            await self._client.async_start_new_kernel_client()
+        except RuntimeError as error:
+            reason = ": ".join(filter(None, (str(error), _last_line(log))))
+            raise CannotRunError(f"The notebook's kernel did not start: {reason}") from error
+
+    async def execute(self, cell: Any, index: int) -> None:
+        """Execute a cell of the notebook; raises nbclient's exceptions."""
+        await self._client.async_execute_cell(cell, index)
+
+    async def end(self) -> None:
+        """Kill the kernel and its descendants."""
+        process = _process_of(self._manager)
+        if process is not None:
+            await end_process_tree(process.pid, process.poll, self._marker)
+        if self._client.kc is not None:
+            self._client.kc.stop_channels()
+        with suppress(Exception):
+            await self._manager.shutdown_kernel(now=True)
+        with suppress(Exception):
+            await self._manager.cleanup_resources()
+
+
+def load_kernel_support() -> None:
+    """Import jupyter_client and nbclient, which takes a moment."""
+    _classes()
+
+
+def _classes() -> tuple[Any, Any]:
+    if not _made:
+        _made.append(_make_classes())
+    return _made[0]
+
+
+_made: list[tuple[Any, Any]] = []
+
+
+def _make_classes() -> tuple[Any, Any]:
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+    from jupyter_client.provisioning.local_provisioner import LocalProvisioner
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionComplete
+
+    class Provisioner(LocalProvisioner):
+        """Forks the kernel where there is a fork server."""
+
+        forked_from: tuple[ForkServer, dict[str, str], str]
+
+        async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
+            server, environment, marker = self.forked_from
+            process: Any = await server.fork(
+                cmd[cmd.index(_LAUNCH) + 1 :],
+                environment=environment,
+                cwd=kwargs["cwd"],
+                marker=marker,
+                errors=kwargs["stderr"].fileno(),
+            )
+            if process is None:
+                return await super().launch_kernel(cmd, **kwargs)
+            self.process = process
+            self.pid = self.pgid = process.pid
+            self.cwd = kwargs["cwd"]
+            return self.connection_info
+
+    class Manager(AsyncKernelManager):
+        """Starts the workspace's own kernel, not one that the user has installed."""
+
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            command = supervised([sys.executable, _LAUNCH, "-f", "{connection_file}"])
+            return KernelSpec(argv=command, display_name="Python 3", language="python")
+
+        def use_fork_server(
+            self, server: ForkServer, environment: dict[str, str], marker: str
+        ) -> None:
+            self.kernel_id = str(uuid.uuid4())
+            self.provisioner = Provisioner(
+                kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self
+            )
+            self.provisioner.forked_from = (server, environment, marker)
+
+    class Client(NotebookClient):
+        """Stops a kernel whose notebook exceeds Databricks' output limits.
+
+        A second look: the kernel ends itself before, except where processes that the notebook has
+        forked print past the kernel's own count.
+        """
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.meter = OutputMeter()
+            self.error_is_truncated = False
+            self.metered_cell = -1
+
+        def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
+            if cell_index != self.metered_cell:
+                self.metered_cell = cell_index
+                self.meter.begin_cell()
+                self.error_is_truncated = False
+            self.meter.add(msg["msg_type"], msg["content"], msg.get("buffers") or ())
+            if self.meter.excess:
+                process = _process_of(self.km)
+                if process is not None and process.poll() is None:
+                    request_end(process.pid)
+                # Nothing more of it is read: there may be a lot still under way.
+                raise CellExecutionComplete
+            if msg["msg_type"] == "error" and msg["content"].get("truncated"):
+                self.error_is_truncated = True
+            return super().process_message(msg, cell, cell_index)
+
+    return Manager, Client
+
+
+def _last_line(log: Path) -> str:
+    with log.open("rb") as opened:
+        opened.seek(max(0, opened.seek(0, os.SEEK_END) - _LAST_BYTES))
+        return opened.read().decode("utf-8", errors="replace").rstrip().rpartition("\n")[2]
+
+
+def _process_of(manager: Any) -> Any:
+    """Return the process of a kernel; None where it has not started, or was reaped already."""
+    return None if manager.provisioner is None else manager.provisioner.process

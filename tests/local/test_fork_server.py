@@ -1,0 +1,135 @@
+"""The process that kernels are forked from: what it hands on, and that nothing of it is left."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from airflow_jobs_provider.local.runners.process_markers import MARKER_VARIABLE
+from airflow_jobs_provider.local.workspace import LocalWorkspace
+from tests.local.api import Api, Process, lives, until
+from tests.local.program import Program
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="kernels are forked on Linux"
+)
+
+TELL = """
+import json, os
+dbutils.notebook.exit(json.dumps([os.getpid(), os.getppid(), os.environ.get("FOUND")]))
+"""
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Api]:
+    """Return a workspace that has the test's folder to itself."""
+    with LocalWorkspace(tmp_path) as workspace:
+        yield Api(workspace)
+
+
+def wait_in(api: Api) -> tuple[int, Any]:
+    """Start a notebook that waits; return its run and the process of its kernel."""
+    file = api.root / "pid"
+    file.unlink(missing_ok=True)
+    path = api.notebook(
+        f"""
+        import os, pathlib, time
+        pathlib.Path({str(file)!r} + "_").write_text(str(os.getpid()))
+        os.rename({str(file)!r} + "_", {str(file)!r})
+        time.sleep(600)
+        """
+    )
+    run_id = api.submit(notebook_task={"notebook_path": path})
+    until(file.exists, "the notebook to start", seconds=60)
+    return run_id, Process(int(file.read_text()))
+
+
+def tell(api: Api) -> list[Any]:
+    """Run a notebook that tells its process, its parent and a variable."""
+    _, output = api.run_notebook(TELL)
+    told: list[Any] = json.loads(output["notebook_output"]["result"])
+    return told
+
+
+def test_kernels_are_forked(workspace: Api) -> None:
+    """Each kernel has a process of its own below the one fork server, and its run's marker."""
+    first_id, first = wait_in(workspace)
+    second_id, second = wait_in(workspace)
+    server = first.parents()[1]
+    assert second.parents()[1] == server
+    assert first.parent() != second.parent()
+    for run_id, kernel in ((first_id, first), (second_id, second)):
+        for process in (kernel, kernel.parent()):
+            assert f":{run_id}:" in process.environ()[MARKER_VARIABLE]
+        workspace.post("runs/cancel", {"run_id": run_id})
+        workspace.wait(run_id)
+        assert not kernel.is_running()
+    assert server.children() == []
+
+
+@pytest.mark.slow
+def test_changed_environment_is_seen(workspace: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A variable that was set meanwhile is seen by the next kernel; a live kernel goes on."""
+    run_id, kernel = wait_in(workspace)
+    server = kernel.parents()[1]
+    monkeypatch.setenv("FOUND", "it")
+    assert tell(workspace)[2] == "it"
+    assert lives(kernel)
+    assert lives(server)
+    workspace.post("runs/cancel", {"run_id": run_id})
+    workspace.wait(run_id)
+    until(lambda: not lives(server), "the old fork server to end")
+
+
+@pytest.mark.slow
+def test_fork_server_that_was_killed(workspace: Api) -> None:
+    """Kernels die with the fork server, their runs fail, and the next notebook runs."""
+    run_id, kernel = wait_in(workspace)
+    kernel.parents()[1].kill()
+    assert workspace.wait(run_id)["state"]["result_state"] == "FAILED"
+    assert "process died" in workspace.output(run_id)["error"]
+    assert not kernel.is_running()
+    assert tell(workspace)[0] != kernel.pid
+
+
+@pytest.mark.slow
+def test_killed_workspace_leaves_none(tmp_path: Path, programs: list[Program]) -> None:
+    """A workspace that is killed leaves neither the fork server nor a kernel."""
+    program = Program(tmp_path, "--port", "0")
+    programs.append(program)
+    _, kernel = wait_in(program.api())
+    processes = [kernel, *kernel.parents()[:2]]
+    assert processes[-1].ppid() == program.process.pid
+    program.process.kill()
+    for process in processes:
+        process.wait(timeout=30)
+
+
+@pytest.mark.slow
+def test_forked_process_is_found_by_its_marker(workspace: Api) -> None:
+    """What a kernel has forked without a new program is found when the supervisor is gone."""
+    file = workspace.root / "forked"
+    path = workspace.notebook(
+        f"""
+        import os, pathlib, signal, time
+        if os.fork() == 0:
+            os.setsid()
+            pathlib.Path({str(file)!r} + "_").write_text(str(os.getpid()))
+            os.rename({str(file)!r} + "_", {str(file)!r})
+            time.sleep(600)
+        while not os.path.exists({str(file)!r}):
+            time.sleep(0.02)
+        os.kill(os.getppid(), signal.SIGKILL)
+        time.sleep(600)
+        """
+    )
+    run_id = workspace.submit(notebook_task={"notebook_path": path})
+    until(file.exists, "the fork", seconds=60)
+    forked = Process(int(file.read_text()))
+    workspace.wait(run_id)
+    assert not lives(forked)
