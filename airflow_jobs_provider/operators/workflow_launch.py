@@ -6,6 +6,7 @@ import copy
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -25,13 +26,39 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.workflows.launch import LaunchResult
 
-__all__ = ["DEFINITION_KEY", "WAS_CLEARED_KEY", "DatabricksWorkflowLaunchOperator"]
+__all__ = [
+    "DEFINITION_KEY",
+    "TASK_RUNS_KEY",
+    "WAS_CLEARED_KEY",
+    "DatabricksWorkflowLaunchOperator",
+    "LaunchedTask",
+]
 
 # XCom of the launching task: the digest of the definition that the run was launched with.
 DEFINITION_KEY = "databricks_definition"
 # XCom of the launching task: True if it was cleared before, so that the run is not the first one.
 WAS_CLEARED_KEY = "databricks_was_cleared"
+# XCom of the launching task: the task runs of the group's first tasks, as it has read them.
+TASK_RUNS_KEY = "databricks_task_runs"
+# For so long a task that has been read active is taken for active. If it has ended, its task in
+# Airflow defers in vain, and a worker resumes it.
+FRESH_SECONDS = 60.0
 _RUN_PARAMETERS = ("jar_params", "notebook_params", "python_params", "spark_submit_params")
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchedTask:
+    """A task of the group's run, as the launching task has read it.
+
+    :ivar run_id: its task run.
+    :ivar run_page_url: page of the task run; None if the service does not tell it.
+    :ivar reached_by: how the launching task reached the workspace, see
+        :class:`~airflow_jobs_provider.triggers.arguments.TriggerArguments`.
+    """
+
+    run_id: int
+    run_page_url: str | None
+    reached_by: str | None
 
 
 class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
@@ -212,6 +239,7 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
                 # Such as by the job's limit of concurrent runs.
                 self._state.run.ended()
                 self._result_or_raise(context, launched.run)
+            self._push_task_runs(context, launched)
             # From here on each task of the group is responsible for its own run.
             self._state.run.ended()
         return {
@@ -276,6 +304,62 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
             return True
         steps = whole_run(launched.run_id, api_version=LATEST_API_VERSION)
         return has_tasks(self._run_workflow(steps), settings)
+
+    def _push_task_runs(self, context: Context, launched: LaunchResult) -> None:
+        """Push the task runs of the group's first tasks, so that they defer without a request.
+
+        One read serves them all. The tasks after them are not active before the first ones end.
+        """
+        from airflow_jobs_provider.api.errors import JobsAPIError
+        from airflow_jobs_provider.api.states import RunState
+        from airflow_jobs_provider.api.versions import LATEST_API_VERSION
+        from airflow_jobs_provider.api.workflows.base import within_deadline
+        from airflow_jobs_provider.api.workflows.follow import whole_run
+        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
+
+        keys = {
+            member.databricks_task_key
+            for member in self.members
+            if self.task_id in member.upstream_task_ids
+            and member.deferrable
+            and member.wait_for_termination
+        }
+        # An earlier attempt may have launched the run long ago.
+        if len(keys) < 2 or not launched.is_own or not self.do_xcom_push:
+            return
+        steps = whole_run(launched.run_id, api_version=LATEST_API_VERSION, first_look=launched.run)
+        try:
+            run = self._run_workflow(within_deadline(steps), stop_after_any_kill=True)
+        except JobsAPIError as error:
+            self.log.info("Each task of the group reads its own task run: %s", error)
+            return
+        tasks = {
+            key: [int(task["run_id"]), task.get("run_page_url")]
+            for key, task in latest_attempts(run).items()
+            if key in keys and not RunState.from_run(task).is_terminal
+        }
+        value = {
+            "run_id": launched.run_id,
+            "read_at": time.time(),
+            "reached_by": self.hook.client.reached_by,
+            "tasks": tasks,
+        }
+        self._push(context, {TASK_RUNS_KEY: value})
+
+    def launched_task(self, context: Context, run_id: int, task_key: str) -> LaunchedTask | None:
+        """Return a task as this operator has read it; None if that was long ago.
+
+        :param context: the context of any task of the group.
+        :param run_id: the group's run.
+        :param task_key: the task.
+        """
+        found = self._own_xcom(context, TASK_RUNS_KEY)
+        if not isinstance(found, dict) or found.get("run_id") != run_id:
+            return None
+        task = found["tasks"].get(task_key)
+        if task is None or time.time() - found["read_at"] > FRESH_SECONDS:
+            return None
+        return LaunchedTask(task[0], task[1], found["reached_by"])
 
     def request(self) -> dict[str, Any]:
         """Return the parameters of the run: the job's id is known when it is launched."""

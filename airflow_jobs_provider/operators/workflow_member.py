@@ -141,6 +141,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         record = self._record()
         if record.is_alone:
             return self._launch_alone(context)
+        self._defer_unread(context)
         is_of_others = self._is_of_official_provider(context, record)
         while True:
             try:
@@ -171,6 +172,23 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
                     self.log.info("Canceling run %s: a user has cleared the task.", latest)
                     self.hook.client.send(cancel_run(latest))
                 self._wait_for_run_end(context, run)
+
+    def _defer_unread(self, context: Context) -> None:
+        """Defer without a request if the launching task has read the task run just now."""
+        launch = self._launch_task()
+        # A later attempt may have to run the task again. The run of a task after others may have
+        # ended already: the service starts it before Airflow does.
+        if not self.deferrable or self._attempt.try_number > 1:
+            return
+        if launch.task_id not in self.upstream_task_ids:
+            return
+        task = launch.launched_task(context, self._workflow_run_id, self.databricks_task_key)
+        if task is None or not self._may_defer(context):
+            return
+        known = {"run_id": task.run_id, "run_page_url": task.run_page_url}
+        self._identified(context, {"job_id": self._workflow_job_id}, known)
+        self._handle_earlier_kill()
+        self._defer_until_member_ended(context, known, 0, reached_by=task.reached_by)
 
     def _is_of_official_provider(self, context: Context, record: TaskRecord) -> bool:
         """Return whether an operator of the official provider has reported the task's run.
@@ -212,7 +230,8 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
             may_be_retried = self.service_retries() != 0 and not RunState.from_run(run).is_terminal
             is_open = not state.is_terminal or (may_be_retried and not state.is_successful)
             if is_open and self._may_defer(context):
-                self._defer_until_member_ended(context, task, before)
+                reached_by = self.hook.client.reached_by
+                self._defer_until_member_ended(context, task, before, reached_by=reached_by)
 
         def on_event(event: Event) -> None:
             assert isinstance(event, RunIdentified)
@@ -242,7 +261,12 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         self._end_if_killed(after_any_kill=True)
 
     def _identified(
-        self, context: Context, run: Run, task: Mapping[str, Any], *, is_active: bool = True
+        self,
+        context: Context,
+        run: Mapping[str, Any],
+        task: Mapping[str, Any],
+        *,
+        is_active: bool = True,
     ) -> None:
         """Record the task's run, for a kill, and push its XComs."""
         run_id = int(task["run_id"])
@@ -281,7 +305,12 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
     # -- deferring -----------------------------------------------------------------------------
 
     def _defer_until_member_ended(
-        self, context: Context, task: Mapping[str, Any], attempts_before: int
+        self,
+        context: Context,
+        task: Mapping[str, Any],
+        attempts_before: int,
+        *,
+        reached_by: str | None,
     ) -> NoReturn:
         from airflow_jobs_provider.triggers.workflow import DatabricksWorkflowTaskTrigger
 
@@ -301,7 +330,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
             polling_period_seconds=self.polling_period_seconds,
             cancel_on_kill=self.cancel_on_kill,
             deadline=deadline,
-            reached_by=self.hook.client.reached_by,
+            reached_by=reached_by,
             **self._hook_arguments(),
             **self._completion_arguments(),
         )

@@ -64,6 +64,7 @@ class WorkflowRerunOperator(LaunchRunOperator):
     execution_context: Context | None = None
     # The run of the group, and the task run that this attempt has started by a repair.
     _workflow_run_id: int = 0
+    _workflow_job_id: int | None = None
     _own_task_run_id: int | None = None
 
     def workflow_group(self) -> WorkflowGroup | None:
@@ -94,17 +95,20 @@ class WorkflowRerunOperator(LaunchRunOperator):
                 raise AirflowException(f"the task {launch!r} has launched no run")
         self.databricks_conn_id = str(metadata["conn_id"])
         self._workflow_run_id = int(metadata["run_id"])
+        job_id = metadata.get("job_id")
+        self._workflow_job_id = None if job_id is None else int(job_id)
 
-    def _launch_task_id(self) -> str:
+    def _launch_task(self) -> Any:
         group = self.workflow_group()
         assert group is not None
-        return str(group.launch_task.task_id)
+        return group.launch_task
+
+    def _launch_task_id(self) -> str:
+        return str(self._launch_task().task_id)
 
     def _launched_with(self, context: Context) -> str | None:
         """Return the digest of the definition that the group's run was launched with."""
-        group = self.workflow_group()
-        assert group is not None
-        digest: str | None = group.launch_task.recorded_digest(context)
+        digest: str | None = self._launch_task().recorded_digest(context)
         return digest
 
     def _records(self) -> WorkflowRecords:
@@ -114,10 +118,9 @@ class WorkflowRerunOperator(LaunchRunOperator):
         # No attempt before the first one can have recorded anything.
         if self._attempt.try_number <= 1:
             return TaskRecord()
-        record, group = self._records().read(self.task_id), self.workflow_group()
-        assert group is not None
+        record = self._records().read(self.task_id)
         assert self.execution_context is not None
-        if record.try_number == 0 and group.launch_task.was_cleared(self.execution_context):
+        if record.try_number == 0 and self._launch_task().was_cleared(self.execution_context):
             # The attempts before the clear may belong to an earlier run.
             return replace(record, try_number=self._attempt.attempts_before_clear)
         return record
@@ -141,9 +144,7 @@ class WorkflowRerunOperator(LaunchRunOperator):
         from airflow_jobs_provider.api.workflows.outputs import latest_attempts
         from airflow_jobs_provider.api.workflows.repair import RunNotRepairableError, repair_tasks
 
-        group = self.workflow_group()
-        assert group is not None
-        settings, digest = group.launch_task.definition(context)
+        settings, digest = self._launch_task().definition(context)
         launched_with = self._launched_with(context)
         if launched_with is None:
             return "it was not launched by this provider"

@@ -26,7 +26,7 @@ _LINK = "_link_DatabricksJobRunLink"
 # The same for a task of a workflow group: the official provider has the page of the group's run.
 _GROUP_LINK = "databricks_job_run_link"
 # What the launching task of a group keeps here for a clear or a retry.
-_RECORDS = re.compile(r"databricks_(definition|task_run\..*)")
+_RECORDS = re.compile(r"databricks_(definition|task_runs|task_run\..*)")
 _HEAD = "| DAG | Task | Official | Here | Differs |\n| --- | --- | --- | --- | --- |\n"
 
 

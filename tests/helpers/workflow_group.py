@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -49,6 +49,7 @@ class Airflow:
         self,
         monkeypatch: pytest.MonkeyPatch,
         *,
+        keys: Sequence[str] = KEYS,
         chained: bool = False,
         group: dict[str, Any] | None = None,
         **arguments: Any,
@@ -61,7 +62,7 @@ class Airflow:
                 **(group or {}),
             ) as self.group,
         ):
-            for key in KEYS:
+            for key in keys:
                 made = DatabricksNotebookOperator(
                     task_id=key,
                     notebook_path=f"/{key}",
@@ -72,7 +73,8 @@ class Airflow:
                 )
                 if chained and key == "b":
                     self.group.children["etl.a"] >> made
-        self.states: dict[str, str | None] = {f"etl.{key}": "success" for key in KEYS}
+        self.keys = list(keys)
+        self.states: dict[str, str | None] = {f"etl.{key}": "success" for key in keys}
         self.xcoms: dict[tuple[str, str], Any] = {
             ("etl.launch", "return_value"): {
                 "conn_id": "databricks_default",
@@ -93,7 +95,7 @@ class Airflow:
         #: Called before Airflow tells states.
         self.before_states: Callable[[], object] = lambda: None
         #: What Airflow tells of attempts after those that have recorded something.
-        self.later = {f"etl.{key}": UNKNOWN_ATTEMPT for key in KEYS}
+        self.later = {f"etl.{key}": UNKNOWN_ATTEMPT for key in keys}
         monkeypatch.setattr(
             line, "later_attempt", lambda _attempt, task_id, **_: self.later[task_id]
         )
@@ -119,7 +121,7 @@ class Airflow:
         self, try_number: int = 1, max_tries: int = 0, *, resume: Any = None, key: str = "a"
     ) -> Any:
         """Execute an attempt of a task of the group, or resume it after it has deferred."""
-        operator = self.group.members()[KEYS.index(key)]
+        operator = self.group.members()[self.keys.index(key)]
         context = self._context(operator, try_number, max_tries)
         if resume is not None:
             deferred, event = resume

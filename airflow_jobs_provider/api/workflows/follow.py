@@ -169,7 +169,11 @@ def follow_run(
 
 
 def whole_run(
-    run_id: int, *, api_version: str | None = None, include_history: bool | None = None
+    run_id: int,
+    *,
+    api_version: str | None = None,
+    include_history: bool | None = None,
+    first_look: Run | None = None,
 ) -> Workflow[Run]:
     """Read a run with all its tasks and iterations. API 2.2 lists at most 100 on a page.
 
@@ -180,7 +184,11 @@ def whole_run(
     :param api_version: version to read it from where the connection pins none; default the lowest
         one. Only 2.2 lists the iterations of a ``for_each_task``.
     :param include_history: read the run's repairs, too; default not.
+    :param first_look: the run, where it has been read already. Only what it lacks of its tasks is
+        read. Default None.
     """
+    if first_look is not None and first_look.get("tasks"):
+        return (yield from _with_all_tasks(first_look))
     call = get_run(run_id, include_history=include_history)
     run: Run = yield replace(call, default_api_version=api_version)
     if api_version is None and run.get("format") == "MULTI_TASK" and not run.get("tasks"):
