@@ -153,7 +153,8 @@ class CancelOnKillOperator(WaitForRunOperator):
     def _cancel(self, reason: str) -> None:
         """Cancel the run if it may be active. An error is logged, not raised."""
         from airflow_jobs_provider.api.endpoints import cancel_run
-        from airflow_jobs_provider.api.errors import JobsAPIError, NotFoundError
+        from airflow_jobs_provider.api.errors import JobsAPIError
+        from airflow_jobs_provider.api.workflows.cancel_log import log_failed_cancel
         from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
 
         run = self._state.run
@@ -174,14 +175,7 @@ class CancelOnKillOperator(WaitForRunOperator):
                     cancel_run(run.run_id), retries=replace(retries, retry_not_found=is_new)
                 )
         except JobsAPIError as error:
-            if isinstance(error, NotFoundError) and run.run_id is not None and not is_new:
-                self.log.info("Run %s does not exist any more and is not canceled.", run.run_id)
-                return
-            self.log.error(
-                "Run %s could not be canceled and may still run: %s",
-                run.run_id or "of this task",
-                error,
-            )
+            log_failed_cancel(self.log, run.run_id, error, is_new=is_new)
         else:
             run.canceled()
             self.log.info("Run %s was canceled, because %s.", run.run_id, reason)

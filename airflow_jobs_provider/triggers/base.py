@@ -25,6 +25,7 @@ from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.proxies import record_reached
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
+from airflow_jobs_provider.api.workflows.cancel_log import log_failed_cancel
 from airflow_jobs_provider.api.workflows.events import Event, RunIdentified
 from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
@@ -323,9 +324,9 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         """Cancel the run, and log whether that worked."""
         run_id = self._active_run_id
         assert run_id is not None
+        is_new = is_just_launched(self.launched_at, time.time())
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
-                is_new = is_just_launched(self.launched_at, time.time())
                 retries = replace(_CANCEL_RETRIES, retry_not_found=is_new)
                 # With the client, and within the rate limit, of all triggers of the connection.
                 await get_poller(self._hook).send(endpoints.cancel_run(run_id), retries=retries)
@@ -335,11 +336,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             )
             raise
         except Exception as error:  # noqa: BLE001 - nobody else would log it
-            self.log.error(
-                "Run %s could not be canceled and may still run: %s",
-                run_id,
-                str(error) or "no answer in time",
-            )
+            log_failed_cancel(self.log, run_id, error, is_new=is_new)
         else:
             self.log.info("Run %s was canceled, because %s.", run_id, reason)
 

@@ -23,6 +23,7 @@ from airflow_jobs_provider.triggers import base
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from airflow_jobs_provider.triggers.polling import poller, rate_limiter
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
+from tests.helpers.responses import GONE
 from tests.helpers.trigger_supervisor import Row, Supervisor, cancel, on_kill, task_runner
 
 # Airflow 3.0 reads a connection in a roundabout way that imports much else.
@@ -200,6 +201,20 @@ def test_a_run_that_cannot_be_read_is_canceled(
         canceled.ask(Supervisor(row), row.trigger(7))
         assert canceled.canceled == [7]
         assert len(server.requests) == 2
+
+
+def test_a_run_that_is_gone_may_not_still_run(
+    canceled: Look, end: End, server: ScriptedServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cleared task's run was deleted: no user is asked to cancel it by hand."""
+    caplog.set_level("INFO")
+    server.will(*[GONE] * 2)
+    row = Row("queued")
+    trigger = row.trigger(7)
+    trigger._log = logging.getLogger("task")  # type: ignore[assignment, unused-ignore]
+    canceled.ask(Supervisor(row), trigger)
+    assert "Run 7 does not exist any more and is not canceled." in caplog.text
+    assert "may still run" not in caplog.text
 
 
 # Many at once.
