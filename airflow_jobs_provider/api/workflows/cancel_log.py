@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from airflow_jobs_provider.api.errors import NotFoundError
-
-if TYPE_CHECKING:
-    import logging
 
 __all__ = ["log_failed_cancel"]
 
 
-def log_failed_cancel(
-    log: logging.Logger, run_id: int | None, error: BaseException, *, is_new: bool
-) -> None:
+class Log(Protocol):
+    """A logger of the standard library, or Airflow's."""
+
+    def info(self, msg: str, *args: Any) -> Any:
+        """Log at the level INFO."""
+
+    def error(self, msg: str, *args: Any) -> Any:
+        """Log at the level ERROR."""
+
+
+def log_failed_cancel(log: Log, run_id: int | None, error: BaseException, *, is_new: bool) -> None:
     """Log that a run could not be canceled, or that there is no such run any more.
 
     :param log: the task's log.
