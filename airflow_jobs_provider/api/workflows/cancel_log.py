@@ -12,10 +12,10 @@ __all__ = ["log_failed_cancel"]
 class Log(Protocol):
     """A logger of the standard library, or Airflow's."""
 
-    def info(self, msg: str, *args: Any) -> Any:
+    def info(self, event: str, /, *args: Any) -> Any:
         """Log at the level INFO."""
 
-    def error(self, msg: str, *args: Any) -> Any:
+    def error(self, event: str, /, *args: Any) -> Any:
         """Log at the level ERROR."""
 
 
