@@ -16,6 +16,7 @@ import io
 import selectors
 import ssl
 import time
+import weakref
 import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -116,6 +117,8 @@ class ConnectionPool:
         )
         # Threads may share a client, and the methods of a deque are atomic.
         self._idle: deque[_Connection] = deque()
+        # For clients that nobody closes, such as that of a hook.
+        weakref.finalize(self, _close_all, self._idle)
 
     def send(self, verb: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Response:
         """Send a request, and return its response once the headers have come.
@@ -156,8 +159,12 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Close the connections."""
-        while self._idle:
-            self._idle.pop().close()
+        _close_all(self._idle)
+
+
+def _close_all(connections: deque[_Connection]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 class Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import http.client
 import socket
 import threading
@@ -103,6 +104,17 @@ def test_threads_share_a_client(opened: list[Any]) -> None:
                 thread.join()
     assert len(set(ids)) == 8
     assert len(opened) <= 4
+
+
+def test_a_client_that_nobody_closes(opened: list[Any]) -> None:
+    """Its connections are closed with it."""
+    with FakeService() as service:
+        client = JobsClient(service.url, Token(TOKEN))
+        client.send(endpoints.submit_run({"run_name": "r"}))
+        assert opened[0].sock is not None
+        del client
+        gc.collect()
+        assert opened[0].sock is None
 
 
 def test_a_response_that_is_not_read_to_its_end_ends_the_connection(opened: list[Any]) -> None:
