@@ -58,8 +58,10 @@ STANDALONE_LINES = 2.11 3.0
 # The Pythons on which the quick tests can be run beside the one that is found first.
 PYTHON_VERSIONS = 3.12 3.13
 TESTS ?= tests
+# Several targets may run at a time; their caches are apart or there is none.
+PYTEST_CACHE ?= -p no:cacheprovider
 # Older lines warn of what newer libraries deprecate, and nobody will change them for it.
-PYTEST_OLDER = -p no:cacheprovider \
+PYTEST_OLDER = $(PYTEST_CACHE) \
 	-W ignore::DeprecationWarning -W ignore::PendingDeprecationWarning
 
 TEST_AIRFLOW = $(AIRFLOW_LINES:%=test-airflow-%)
@@ -142,7 +144,7 @@ $(TEST_AIRFLOW): test-airflow-%:
 
 $(TEST_PYTHON): test-python-%:
 	@sh scripts/venv.sh .venv-py$* 3.3 dev $*
-	.venv-py$*/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" -p no:cacheprovider \
+	.venv-py$*/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" $(PYTEST_CACHE) \
 		--ignore=tests/end_to_end $(TESTS) $(PYTEST_ARGS)
 
 $(TEST_STANDALONE): test-standalone-%:
