@@ -1,6 +1,6 @@
 """Imports what a task process needs, in the process that an executor forks task processes from.
 
-These are modules of this package, and what Airflow imports in each task process.
+These are modules of this package, ``requests``, and what Airflow imports in each task process.
 
 :mod:`airflow_jobs_provider.plugin` calls it in the scheduler of a LocalExecutor,
 :func:`airflow_jobs_provider.get_provider_info` in a Celery worker. Nothing is read or connected.
@@ -21,7 +21,9 @@ log = logging.getLogger(__name__)
 # alone needs, and not databricks-sdk, which most connections do not need. A test fails where a task
 # process imports another module of the package.
 PRELOADED = (
+    "requests",
     "airflow_jobs_provider.api.blocking_client",
+    "airflow_jobs_provider.api.http_adapter",
     "airflow_jobs_provider.api.schema.payload_text",
     "airflow_jobs_provider.api.workflows.launch",
     "airflow_jobs_provider.hooks.connection",

@@ -16,6 +16,7 @@ import tenacity
 
 from airflow_jobs_provider.api.base_client import (
     CONNECT_SECONDS,
+    LIBRARY_ERRORS,
     AttemptTracker,
     BaseClient,
     OnAttempt,
@@ -26,7 +27,6 @@ from airflow_jobs_provider.api.base_client import (
 )
 from airflow_jobs_provider.api.calls import Call, Page
 from airflow_jobs_provider.api.errors import APIConnectionError, AuthenticationError, JobsAPIError
-from airflow_jobs_provider.api.http_connection import LIBRARY_ERRORS
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.proxies import Route, choose_route, ssl_context
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep

@@ -6,11 +6,13 @@ It builds requests, parses responses, counts attempts, and names the errors of t
 from __future__ import annotations
 
 import errno
+import http.client
 import logging
 import os
 import re
 import ssl
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
@@ -62,6 +64,7 @@ from airflow_jobs_provider.api.retry import RetryPolicy
 
 __all__ = [
     "CONNECT_SECONDS",
+    "LIBRARY_ERRORS",
     "MAX_ERROR_BYTES",
     "MAX_RESPONSE_BYTES",
     "RESPONSE_TIMEOUT_SECONDS",
@@ -449,6 +452,20 @@ class AttemptTracker:
         )
 
 
+# What HTTP libraries raise beside their own errors, such as for a response that they cannot parse.
+LIBRARY_ERRORS: tuple[type[Exception], ...] = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    RecursionError,
+    http.client.HTTPException,
+    zlib.error,
+)
+
+
 def strip_traceback(error: BaseException) -> BaseException:
     """Return an exception without traceback and context, to be raised again.
 
@@ -466,7 +483,7 @@ def error_reason(error: object) -> str:
     :param error: the exception of the library.
     """
     error = getattr(error, "os_error", None) or error
-    # Some libraries put a sentence of their own before the cause.
+    # urllib3 puts a sentence of its own before the cause.
     parts: Sequence[object] = getattr(error, "args", ())
     if len(parts) > 1 and isinstance(parts[-1], Exception):
         error = parts[-1]

@@ -1,19 +1,19 @@
-"""The blocking client, on ``http.client``; :mod:`.client` exports it."""
+"""The blocking client, on ``requests``; :mod:`.client` exports it."""
 
 from __future__ import annotations
 
 import copy
-import socket
-import ssl
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 import tenacity
 
 from airflow_jobs_provider.api.base_client import (
     CONNECT_SECONDS,
+    LIBRARY_ERRORS,
     AttemptTracker,
     BaseClient,
     OnAttempt,
@@ -28,21 +28,18 @@ from airflow_jobs_provider.api.errors import (
     JobsAPIError,
     is_success,
 )
-from airflow_jobs_provider.api.http_connection import (
-    HTTP_ERRORS,
-    ConnectionPool,
-    NotConnectedError,
-    Response,
-    TunnelRefusedError,
-)
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.proxies import Route, choose_route
 from airflow_jobs_provider.api.retry import RetryPolicy, blocking_sleep
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow
 
-__all__ = ["JobsClient"]
+if TYPE_CHECKING:
+    import requests
+
+__all__ = ["JobsClient", "keep_header"]
 
 T = TypeVar("T")
+_REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d+) *([^'\")]*)")
 
 
 def _ignore(*_arguments: object) -> None:
@@ -50,7 +47,7 @@ def _ignore(*_arguments: object) -> None:
 
 
 class JobsClient(BaseClient):
-    """The blocking client, on connections that stay open. It is a context manager.
+    """The blocking client, on pooled connections of ``requests``. It is a context manager.
 
     ::
 
@@ -58,7 +55,7 @@ class JobsClient(BaseClient):
             run = client.send(endpoints.get_run(7))
     """
 
-    _pool: ConnectionPool | None = None
+    _adapter: requests.adapters.BaseAdapter | None = None
     _route: Route | None = None
 
     def send(
@@ -158,15 +155,15 @@ class JobsClient(BaseClient):
         may have interrupted, too.
         """
         clone = copy.copy(self)
-        clone._pool = None  # noqa: SLF001 - its own class
+        clone._adapter = None  # noqa: SLF001 - its own class
         clone._renew_credentials = None  # noqa: SLF001
         return clone
 
     def close(self) -> None:
         """Close the connections."""
-        if self._pool is not None:
-            self._pool.close()
-            self._pool = None
+        if self._adapter is not None:
+            self._adapter.close()
+            self._adapter = None
 
     def __enter__(self) -> Self:
         return self
@@ -182,45 +179,77 @@ class JobsClient(BaseClient):
     _default_sleep: ClassVar[Any] = staticmethod(blocking_sleep)
 
     def _send_once(self, call: Call[T], request: Request, attempts: AttemptTracker) -> T:
+        import requests
+        from urllib3.exceptions import HTTPError
+
         route = self._choose_route()
         started = time.monotonic()
+        library_errors: tuple[type[Exception], ...]
+        library_errors = (requests.RequestException, HTTPError, *LIBRARY_ERRORS)
         failure: BaseException
         is_stream = False
         body = b""
         try:
-            response = self._connections(route).send(
+            prepared = requests.Request(
                 request.verb,
                 request.url,
-                self._headers(request, attempts.record_credentials(self._authentication())),
-                request.body,
+                headers=self._headers(request, attempts.record_credentials(self._authentication())),
+                data=request.body,
+                auth=keep_header,
+            ).prepare()
+            # Not through a session, which handles cookies and redirects.
+            response = self._sender().send(
+                prepared,
+                stream=True,
+                timeout=(CONNECT_SECONDS, self._timeout_seconds),
+                verify=route.verify,
+                proxies={"all": route.proxy} if route.proxy else {},
             )
-            is_stream = call.parse_stream is not None and is_success(response.status)
+            is_stream = call.parse_stream is not None and is_success(response.status_code)
             if not is_stream:
                 with response:
-                    body = response.read(self._max_bytes(call, response.status))
-        except HTTP_ERRORS as error:
+                    body = self._body(call, response)
+        except library_errors as error:
             failure = self._translate(error, route, started)
         except BaseException as error:  # noqa: BLE001 - of a signal handler, such as the task's time-out
             failure = strip_traceback(error)
         else:
-            status, headers = response.status, response.headers
+            status, headers = response.status_code, response.headers
             if is_stream:
                 with response:
-                    parts = self._parts(response, route, started)
+                    parts = self._parts(response, library_errors, route, started)
                     self._record_response(route)
                     return self._parse_stream(call, status, headers, parts)
             return self._parse_response(call, route, status, headers, body)[0]
-        # Raised here, so that the traceback has no frame that holds the headers.
+        # Raised here, so that the traceback has no frame of the library, which holds the headers.
         raise failure
 
-    def _parts(self, response: Response, route: Route, started: float) -> Iterator[bytes]:
+    def _body(self, call: Call[Any], response: requests.Response) -> bytes:
+        """Read the body of a response; stop once it is too large."""
+        limit = self._max_bytes(call, response.status_code)
+        parts: list[bytes] = []
+        size = 0
+        for part in response.raw.stream(64 * 1024, decode_content=False):
+            parts.append(part)
+            size += len(part)
+            if size > limit:
+                break
+        return b"".join(parts)
+
+    def _parts(
+        self,
+        response: requests.Response,
+        library_errors: tuple[type[Exception], ...],
+        route: Route,
+        started: float,
+    ) -> Iterator[bytes]:
         """Yield the chunks of a body as they arrive, undecoded."""
-        parts = response.chunks()
+        parts = response.raw.stream(64 * 1024, decode_content=False)
         failure: BaseException
         while True:
             try:
                 part: bytes | None = next(parts, None)
-            except HTTP_ERRORS as error:
+            except library_errors as error:
                 failure = self._translate(error, route, started)
                 break
             except BaseException as error:  # noqa: BLE001 - of a signal handler
@@ -249,36 +278,53 @@ class JobsClient(BaseClient):
             self._route = choose_route(self.base_url, self._proxies, self._verify)
         return self._route
 
-    def _connections(self, route: Route) -> ConnectionPool:
-        if self._pool is None:
-            self._pool = ConnectionPool(
-                self.base_url,
-                route,
-                connect_seconds=CONNECT_SECONDS,
-                timeout_seconds=self._timeout_seconds,
-                response_timeout_seconds=self._response_timeout_seconds,
-            )
-        return self._pool
+    def _sender(self) -> requests.adapters.BaseAdapter:
+        if self._adapter is None:
+            from airflow_jobs_provider.api.http_adapter import TotalTimeoutAdapter
+
+            self._adapter = TotalTimeoutAdapter(self._response_timeout_seconds)
+        return self._adapter
 
     def _translate_error(self, error: Exception, route: Route) -> APIConnectionError:
-        """Return the package's exception for one of the HTTP connection."""
-        if isinstance(error, NotConnectedError):
-            return self._not_connected(error.cause, route, at_proxy=error.at_proxy)
-        if isinstance(error, TimeoutError):
-            return self._response_lost(f"nothing came for {self._timeout_seconds:.0f} s")
-        return self._response_lost(error_reason(error))
+        """Return the package's exception for one of requests.
 
-    def _not_connected(
-        self, cause: Exception, route: Route, *, at_proxy: bool
-    ) -> APIConnectionError:
-        if isinstance(cause, ssl.SSLError) and not at_proxy:
+        The exception of urllib3 inside it shows whether the request was sent.
+        """
+        import requests
+        import urllib3.exceptions as inner
+
+        from airflow_jobs_provider.api.http_adapter import failed_before_send
+
+        cause: Any = error.args[0] if error.args else error
+        cause = getattr(cause, "reason", None) or cause
+        if isinstance(error, requests.exceptions.SSLError):
             return self._certificate_error(error_reason(cause))
-        is_unknown = isinstance(cause, (socket.gaierror, UnicodeError))
-        is_late = isinstance(cause, TimeoutError)
         took = f"not established within {CONNECT_SECONDS:.0f} s"
-        reason = took if is_late else error_reason(cause)
-        if not route.proxy:
-            return self._host_not_found() if is_unknown else self._connection_failed(reason)
-        if isinstance(cause, TunnelRefusedError):
-            return self._proxy_failed(route, cause.reason, cause.status)
-        return self._proxy_failed(route, "its host name does not resolve" if is_unknown else reason)
+        if route.proxy and failed_before_send(error):
+            was_refused = _REFUSED_TUNNEL.search(str(cause))
+            if was_refused:
+                return self._proxy_failed(route, was_refused[2], int(was_refused[1]))
+            inside = getattr(cause, "original_error", cause)
+            if isinstance(inside, inner.NameResolutionError):
+                return self._proxy_failed(route, "its host name does not resolve")
+            is_late = isinstance(inside, inner.TimeoutError) and not isinstance(
+                inside, inner.NewConnectionError
+            )
+            return self._proxy_failed(route, took if is_late else error_reason(inside))
+        if isinstance(cause, inner.NameResolutionError):
+            return self._host_not_found()
+        if isinstance(error, requests.ConnectTimeout):
+            return self._connection_failed(took)
+        if isinstance(cause, inner.NewConnectionError):
+            return self._connection_failed(error_reason(cause))
+        if isinstance(error, (requests.Timeout, inner.TimeoutError)):
+            return self._response_lost(f"nothing came for {self._timeout_seconds:.0f} s")
+        return self._response_lost(error_reason(cause))
+
+
+def keep_header(request: Any) -> Any:
+    """Keep the Authorization header; without this, requests replaces it by a .netrc entry.
+
+    :param request: the prepared request.
+    """
+    return request

@@ -1,6 +1,6 @@
 """Selects the proxy and the trusted certificates of both clients.
 
-The rules are those of ``requests``, with one exception for loopback addresses:
+The rules are those of ``requests``, applied by its own functions:
 
 ======================================  ==========================================================
 Setting                                 Effect
@@ -26,16 +26,13 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-import os
 import socket
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import SplitResult, unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
-
-import certifi
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from airflow_jobs_provider.api.errors import CertificateError, InvalidProxyError
 
@@ -131,11 +128,15 @@ def choose_route(url: str, proxies: Proxies, verify: bool | str) -> Route:
 def _choose(
     url: str, proxies: Proxies, verify: bool | str
 ) -> Route | InvalidProxyError | CertificateError:
+    import requests
+
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    if verify is True:
-        bundles = (os.environ.get(name) for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
-        verify = next(filter(None, bundles), True)
+    # None disables the environment's proxy, although the type hints of requests lack it.
+    given: dict[str, Any] = dict(proxies.by_scheme)
+    with requests.Session() as session:
+        settings = session.merge_environment_settings(url, given, None, verify, None)
+    verify = settings["verify"] or False
     if parts.scheme == "https" and isinstance(verify, str) and not Path(verify).exists():
         return CertificateError(
             f'the CA bundle {verify} does not exist. Check "verify" in the connection\'s extra, '
@@ -144,53 +145,14 @@ def _choose(
         )
     if is_loopback(parts.hostname or ""):
         return Route(None, "", verify)
-    proxy = _choose_proxy(parts, proxies.by_scheme)
+    proxy = requests.utils.select_proxy(url, settings["proxies"])
     if not proxy:
         return Route(None, "", verify)
     return _with_proxy(proxy.strip(), host, verify)
 
 
-def _choose_proxy(host: SplitResult, of_connection: Mapping[str, str | None]) -> str | None:
-    """Return the proxy for a host as it was set; None or empty for a direct connection."""
-    proxies: dict[str, str | None] = {}
-    if not _is_excluded(host, of_connection.get("no_proxy")):
-        proxies |= getproxies()
-    # None hides the environment's proxy of the same key.
-    proxies |= of_connection
-    keys = (f"{host.scheme}://{host.hostname}", host.scheme, f"all://{host.hostname}", "all")
-    return next((proxies[key] for key in keys if proxies.get(key) is not None), None)
-
-
-def _is_excluded(host: SplitResult, no_proxy: str | None) -> bool:
-    """Whether ``NO_PROXY`` excludes a host from the environment's proxies.
-
-    :param no_proxy: what the connection has in its place; None for nothing.
-    """
-    if no_proxy is None:
-        no_proxy = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
-    name = host.hostname or ""
-    if not no_proxy:
-        return bool(proxy_bypass(name))  # what macOS and Windows have in their settings
-    names = [f".{name}"] + ([f".{name}:{host.port}"] if host.port else [])
-    return any(
-        entry == "*"
-        or _is_in_network(name, entry)
-        or any(one.endswith(f".{entry.lstrip('.')}") for one in names)
-        for entry in no_proxy.lower().replace(" ", "").split(",")
-        if entry
-    )
-
-
-def _is_in_network(name: str, network: str) -> bool:
-    try:
-        return "/" in network and ipaddress.IPv4Address(name) in ipaddress.IPv4Network(
-            network, strict=False
-        )
-    except ValueError:
-        return False
-
-
 def _with_proxy(proxy: str, host: str, verify: bool | str) -> Route | InvalidProxyError:
+    # As requests does; it fails if there are user and password.
     proxy = proxy if "://" in proxy else f"http://{proxy}"
     try:
         parts = urlsplit(proxy)
@@ -248,29 +210,23 @@ def is_loopback(host: str) -> bool:
     return (mapped or address).is_loopback or address.is_unspecified
 
 
-def ssl_context(verify: bool | str, host: str) -> ssl.SSLContext:
-    """Return the TLS settings of a connection; blocks, since it reads files.
+def ssl_context(verify: bool | str, host: str) -> ssl.SSLContext | bool:
+    """Return the ``ssl`` argument for aiohttp; blocks, since it reads files.
 
     :param verify: :attr:`Route.verify`.
     :param host: the host, for the error.
     :raises CertificateError: the CA bundle cannot be read.
     """
+    from requests.certs import where  # type: ignore[attr-defined]
+
     if verify is False:
-        return _context_without_checks()
-    bundle = certifi.where() if verify is True else verify
+        return False
+    bundle = where() if verify is True else verify
     try:
         return _context(bundle, Path(bundle).stat().st_mtime_ns)
     except OSError as error:  # ssl.SSLError is one
         reason = error.strerror or type(error).__name__
     raise CertificateError(f"the CA bundle {bundle} cannot be read ({reason})", host=host)
-
-
-@functools.cache
-def _context_without_checks() -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
-    return context
 
 
 @functools.lru_cache(maxsize=8)

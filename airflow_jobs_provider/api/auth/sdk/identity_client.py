@@ -17,8 +17,8 @@ from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from airflow_jobs_provider.api.auth.static import Token
-from airflow_jobs_provider.api.blocking_client import JobsClient
-from airflow_jobs_provider.api.encoding import BodyDecodeError, BodyTooLargeError, decode_body
+from airflow_jobs_provider.api.base_client import CONNECT_SECONDS, LIBRARY_ERRORS
+from airflow_jobs_provider.api.blocking_client import JobsClient, keep_header
 from airflow_jobs_provider.api.error_mapping import error_from_response
 from airflow_jobs_provider.api.errors import (
     APIConnectionError,
@@ -27,7 +27,6 @@ from airflow_jobs_provider.api.errors import (
     TokenUnavailableError,
     is_success,
 )
-from airflow_jobs_provider.api.http_connection import HTTP_ERRORS
 from airflow_jobs_provider.api.proxies import Proxies, Route
 from airflow_jobs_provider.api.text import printable
 
@@ -193,23 +192,35 @@ class _Origin(JobsClient):
 
         :raises ConnectError: no complete response came.
         """
+        import requests
+        from urllib3.exceptions import HTTPError
+
         route = self._choose_route()
         started = time.monotonic()
         headers |= {"User-Agent": self._user_agent, "Accept": "application/json"}
+        library_errors: tuple[type[Exception], ...]
+        library_errors = (requests.RequestException, HTTPError, *LIBRARY_ERRORS)
         failure: APIConnectionError
         try:
-            with self._connections(route).send(verb, url, headers, body) as response:
-                body = response.read(_MAX_BYTES)
-            data = decode_body(body, response.headers.get("content-encoding") or "", _MAX_BYTES)
-        except (BodyDecodeError, BodyTooLargeError) as error:
-            failure = self._response_lost(str(error) or f"more than {_MAX_BYTES} bytes")
-        except HTTP_ERRORS as error:
+            prepared = requests.Request(
+                verb, url, headers=headers, data=body, auth=keep_header
+            ).prepare()
+            response = self._sender().send(
+                prepared,
+                stream=True,
+                timeout=(CONNECT_SECONDS, self._timeout_seconds),
+                verify=route.verify,
+                proxies={"all": route.proxy} if route.proxy else {},
+            )
+            with response:
+                data = response.raw.read(_MAX_BYTES, decode_content=True)
+        except library_errors as error:
             failure = self._translate(error, route, started)
         else:
-            if response.status == 407 and route.proxy:
+            if response.status_code == 407 and route.proxy:
                 raise self._proxy_failed(route, "Proxy Authentication Required", 407)
             self._record_response(route)
-            return response.status, response.headers, data
+            return response.status_code, response.headers, data
         raise _as_connect_error(failure)
 
     def _is_first_contact(self, proxy: str = "") -> bool:
