@@ -19,6 +19,7 @@ from airflow_jobs_provider.local.paths import STATE_FOLDER
 from airflow_jobs_provider.local.workspace import (
     DEFAULT_TOKEN_LIFETIME_SECONDS,
     CannotStartError,
+    pages_url,
     serve,
 )
 
@@ -138,6 +139,7 @@ async def _serve(chosen: argparse.Namespace) -> None:
             f"Its notebooks lie in {root}, its jobs and runs in {state_dir}",
             "Connect Airflow to it with:",
             f"export AIRFLOW_CONN_DATABRICKS_DEFAULT={shlex.quote(connection)}",
+            f"Its pages: {pages_url(url, token)}",
             "Stop it with Ctrl-C.",
         )
         await interrupted.wait()

@@ -97,6 +97,7 @@ class Service:
         if preload_kernels and not dry_run:
             self._fork_server.start()
         self._callbacks: dict[int, str] = {}
+        self.live_notebooks: dict[int, Any] = {}
         self.uploads = Uploads()
         self.store = Store(state_dir / "workspace.sqlite")
         self.scheduler = Scheduler(

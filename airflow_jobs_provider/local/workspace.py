@@ -29,6 +29,7 @@ __all__ = [
     "LocalWorkspace",
     "Quotas",
     "Timeouts",
+    "pages_url",
     "serve",
 ]
 
@@ -112,6 +113,11 @@ class LocalWorkspace:
         return self._url
 
     @property
+    def pages_url(self) -> str:
+        """The address of the pages, with the key that their buttons need."""
+        return pages_url(self.url, self.token)
+
+    @property
     def client_id(self) -> str:
         """The client id of the workspace's service principal; :attr:`token` is its secret."""
         from airflow_jobs_provider.local.http.oauth import CLIENT_ID
@@ -189,6 +195,19 @@ class LocalWorkspace:
             if started.done():
                 raise
             started.set_exception(error)
+
+
+def pages_url(url: str, token: str) -> str:
+    """Return the address of a workspace's pages, with the key that their buttons need.
+
+    The key is in the fragment, which browsers do not send.
+
+    :param url: the workspace's URL.
+    :param token: its access token.
+    """
+    from airflow_jobs_provider.local.pages.key import PagesKey
+
+    return f"{url}/#key={PagesKey(token.encode()).text}"
 
 
 @asynccontextmanager

@@ -1,67 +1,386 @@
-"""The pages for people are readable without the token, and harmless whatever a notebook prints."""
+"""The pages: readable without the token, harmless whatever a notebook prints, changed by a key."""
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
 import requests
 
-from tests.local.api import Api
+from airflow_jobs_provider.local.engine.scripted_results import ScriptedEnd, ScriptedResult
+from airflow_jobs_provider.local.workspace import LocalWorkspace
+from tests.helpers.html_checks import problems_of
+from tests.local.api import CLUSTER, Api
 
 EVIL = "<script>alert(1)</script>"
+NOTEBOOK = {"notebook_task": {"notebook_path": "/Shared/etl"}, **CLUSTER}
+TWO_TASKS = [
+    {"task_key": "load", **NOTEBOOK},
+    {"task_key": "report", "depends_on": [{"task_key": "load"}], **NOTEBOOK},
+]
+
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """Return a workspace whose runs end at once, without doing anything."""
+    with LocalWorkspace(tmp_path_factory.mktemp("dry"), dry_run=True) as workspace:
+        yield Api(workspace)
+
+
+def read(api: Api, path: str, status: int = 200) -> str:
+    """Return a page, whose HTML has no fault."""
+    page = requests.get(api.workspace.url + path, timeout=10)
+    assert page.status_code == status
+    assert problems_of(page.text) == []
+    return page.text
+
+
+def key_of(api: Api) -> str:
+    """Return the key of the pages."""
+    assert isinstance(api.workspace, LocalWorkspace)
+    return api.workspace.pages_url.partition("#key=")[2]
+
+
+def press(api: Api, path: str, key: str | None = None, **headers: str) -> requests.Response:
+    """Send what a button sends."""
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
+    return requests.post(f"{api.workspace.url}/actions/{path}", headers=headers, timeout=10)
+
+
+def listed(html: str) -> list[int]:
+    """Return the runs that a page lists."""
+    return [int(run_id) for run_id in re.findall(r'"Run"><a href="/runs/(\d+)"', html)]
 
 
 def test_run_page(api: Api) -> None:
     """A run's page shows its state, parameters, result and notebook, all of it escaped."""
     cell = f"print('printed')\ndisplayHTML('''{EVIL}''')\ndbutils.notebook.exit('''{EVIL}''')"
     run, _ = api.run_notebook(cell, evil=EVIL)
-    page = requests.get(run["run_page_url"], timeout=10)
-    assert page.status_code == 200
-    assert EVIL not in page.text
-    assert page.text.count("&lt;script&gt;") >= 2
-    assert "TERMINATED / SUCCESS" in page.text
-    policy = page.headers["Content-Security-Policy"]
+    path = f"/runs/{run['run_id']}"
+    assert run["run_page_url"] == api.workspace.url + path
+    page = read(api, path)
+    assert EVIL not in page
+    assert page.count("&lt;script&gt;") >= 2
+    assert "TERMINATED / SUCCESS" in page
+    headers = requests.get(run["run_page_url"], timeout=10).headers
+    policy = headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
-    assert "script-src" not in policy
+    assert "script-src 'self'" in policy
+    assert "unsafe" not in policy
     assert "frame-ancestors 'none'" in policy
-    assert "Access-Control-Allow-Origin" not in page.headers
-    assert f'<iframe sandbox src="/runs/{run["run_id"]}/notebook"' in page.text
+    assert "Access-Control-Allow-Origin" not in headers
+    assert f'<iframe sandbox="allow-same-origin" src="{path}/notebook' in page
     notebook = requests.get(run["run_page_url"] + "/notebook", timeout=10)
     assert "printed" in notebook.text
     policy = notebook.headers["Content-Security-Policy"]
-    assert policy.startswith("sandbox; default-src 'none'")
-    assert "allow-" not in policy
+    assert policy.startswith("sandbox allow-same-origin; default-src 'none'")
+    assert "script" not in policy
 
 
 def test_page_of_a_failed_run(api: Api) -> None:
     """A failed run's page shows its error and where it came from."""
     run, _ = api.run_notebook(f"raise ValueError('''{EVIL}''')")
-    page = requests.get(run["run_page_url"], timeout=10).text
+    page = read(api, f"/runs/{run['run_id']}")
     assert EVIL not in page
     assert "ValueError: &lt;script&gt;" in page
+    assert "Trace" in page
     assert "INTERNAL_ERROR / FAILED" in page
 
 
 def test_page_of_a_python_run(api: Api) -> None:
     """A Python file's page shows what it wrote."""
     run_id = api.submit_python(f"print('''{EVIL}''')", "first")
-    run = api.wait(run_id)
-    page = requests.get(run["run_page_url"], timeout=10).text
+    api.wait(run_id)
+    page = read(api, f"/runs/{run_id}")
     assert EVIL not in page
     assert "&lt;script&gt;" in page
     assert "first" in page
-    assert requests.get(run["run_page_url"] + "/notebook", timeout=10).status_code == 404
+    read(api, f"/runs/{run_id}/notebook", 404)
 
 
-def test_list_of_runs(api: Api) -> None:
-    """The first page lists the latest runs, with links to theirs."""
-    run_id = api.submit_python("print(1)", run_name="<i>name</i>")
-    api.wait(run_id)
-    page = requests.get(api.workspace.url, timeout=10).text
-    assert f'href="/runs/{run_id}"' in page
-    assert "&lt;i&gt;name&lt;/i&gt;" in page
+def test_lists_are_escaped(dry: Api) -> None:
+    """Names are shown as they are, in the lists and on the pages."""
+    job_id = dry.create(name=EVIL, version="2.1", tasks=TWO_TASKS)
+    run_id = dry.run_now(job_id, notebook_params={"evil": EVIL})
+    dry.wait(run_id)
+    for path in ("/", "/jobs", f"/jobs/{job_id}", f"/runs/{run_id}", f"/?text={EVIL}"):
+        page = read(dry, path)
+        assert EVIL not in page
+        assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+
+
+def test_runs_are_filtered(dry: Api) -> None:
+    """The list has the runs of a state, of a job, and those with a text in name or task."""
+    job_id = dry.create(name="filtered", version="2.1", tasks=TWO_TASKS)
+    of_job = dry.run_now(job_id)
+    named = dry.submit(run_name="Ärger 100%_a", **NOTEBOOK)
+    given = dry.submit(run_name="other", notebook_task={"notebook_path": "/Shared/Ähre"})
+    assert isinstance(dry.workspace, LocalWorkspace)
+    dry.workspace.simulation.results.add(ScriptedResult("breaks", ScriptedEnd.FAILED))
+    failed = dry.submit(run_name="breaks", **NOTEBOOK)
+    for run_id in (of_job, named, given, failed):
+        dry.wait(run_id)
+    assert listed(read(dry, f"/?job={job_id}")) == [of_job]
+    assert listed(read(dry, "/?text=ÄRGER")) == [named]
+    assert listed(read(dry, "/?text=100%25_a")) == [named]
+    assert listed(read(dry, "/?text=100_")) == []
+    assert listed(read(dry, "/?text=Ähre")) == [given]
+    assert listed(read(dry, "/?text=Ähre&state=succeeded")) == [given]
+    assert listed(read(dry, "/?text=Ähre&state=failed")) == []
+    assert listed(read(dry, f"/?job={job_id}&state=active")) == []
+    assert listed(read(dry, f"/?text={failed}&state=failed")) == [failed]
+    assert "No run matches" in read(dry, "/?text=nothing-like-it")
+    # What is not understood is ignored.
+    assert of_job in listed(read(dry, "/?state=x&job=y&before=z&after=-1"))
+
+
+def test_runs_are_paged(dry: Api) -> None:
+    """A page has 50 runs and leads to older and newer ones."""
+    job_id = dry.create(name="paged", max_concurrent_runs=1000, **NOTEBOOK)
+    run_ids = [dry.run_now(job_id) for _ in range(103)][::-1]
+
+    def link(page: str, name: str) -> str:
+        found = re.search(rf'<a href="([^"]+)"[^>]*>{name}</a>', page)
+        assert found, page
+        return found[1].replace("&amp;", "&")
+
+    first = read(dry, f"/?job={job_id}")
+    second = read(dry, link(first, "Older"))
+    third = read(dry, link(second, "Older"))
+    assert listed(first) + listed(second) + listed(third) == run_ids
+    assert ">Older<" not in third
+    assert ">Newer<" not in first
+    assert listed(read(dry, link(third, "Newer"))) == listed(second)
+    assert listed(read(dry, link(third, "Newest"))) == listed(first)
+
+
+def test_page_of_a_job(dry: Api) -> None:
+    """A job's page has a row for each task and a column for each run."""
+    job_id = dry.create(name="matrix", version="2.1", tasks=TWO_TASKS)
+    assert "No runs yet" in read(dry, f"/jobs/{job_id}")
+    run_ids = [dry.wait(dry.run_now(job_id))["run_id"] for _ in range(2)]
+    page = read(dry, f"/jobs/{job_id}")
+    assert page.count('aria-label="report: Succeeded"') == 2
+    for run_id in run_ids:
+        assert f'href="/runs/{run_id}"' in page
+    assert f'href="/jobs/{job_id}">matrix' in read(dry, "/jobs?text=MATR")
+    assert "matrix" not in read(dry, "/jobs?text=other")
+    read(dry, "/jobs/987654", 404)
+
+
+def test_page_of_a_run_of_tasks(dry: Api) -> None:
+    """The graph and the timeline lead to the runs of the tasks."""
+    job_id = dry.create(name="tasks", version="2.1", tasks=TWO_TASKS)
+    run_id = dry.run_now(job_id)
+    dry.wait(run_id)
+    page = read(dry, f"/runs/{run_id}")
+    tasks = dry.run(run_id, version="2.1")["tasks"]
+    for task in tasks:
+        link = f'<a href="/runs/{task["run_id"]}" aria-label="{task["task_key"]}: Succeeded">'
+        assert link in page
+        assert f'<a class="label" href="/runs/{task["run_id"]}">{task["task_key"]}</a>' in page
+    assert f'<a href="/jobs/{job_id}">tasks</a>' in page
+    assert f'<a href="/runs/{run_id}">' in read(dry, f"/runs/{tasks[0]['run_id']}")
 
 
 def test_page_of_no_run(api: Api) -> None:
     """A run that is not there has a page that says so; a page takes GET only."""
-    assert requests.get(f"{api.workspace.url}/runs/987654", timeout=10).status_code == 404
+    read(api, "/runs/987654", 404)
     assert requests.get(f"{api.workspace.url}/runs/x", timeout=10).status_code == 404
+    assert requests.get(f"{api.workspace.url}/runs/987654/events", timeout=10).status_code == 404
     assert requests.post(f"{api.workspace.url}/runs/1", timeout=10).status_code == 404
+
+
+def test_static_files(dry: Api) -> None:
+    """Scripts and style sheet have their types; nothing else of this machine is served."""
+    types = {"pages.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+    for name, content_type in types.items():
+        answer = requests.get(f"{dry.workspace.url}/static/{name}", timeout=10)
+        assert answer.headers["Content-Type"].startswith(content_type)
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    for name in ("other.js", "..%2froutes.py", "%2e%2e/__init__.py", "pages.css/.."):
+        assert requests.get(f"{dry.workspace.url}/static/{name}", timeout=10).status_code == 404
+
+
+# Buttons
+
+
+def test_buttons_need_the_key(dry: Api) -> None:
+    """Without the key, with the access token, or from a page of another origin nothing happens."""
+    key, url = key_of(dry), dry.workspace.url
+    job_id = dry.create(name="guarded", **NOTEBOOK)
+    run_id = dry.run_now(job_id)
+    dry.wait(run_id)
+    for path in (f"runs/{run_id}/run-again", f"jobs/{job_id}/run-now", f"runs/{run_id}/repair"):
+        assert press(dry, path).status_code == 401
+        assert press(dry, path, dry.workspace.token).status_code == 401
+        assert press(dry, path, f"{key}0").status_code == 401
+        for origin in ("http://127.0.0.1:1", "https://example.org", "null"):
+            assert press(dry, path, key, Origin=origin).status_code == 403
+    assert dry.get("runs/list", job_id=job_id).json()["runs"][0]["run_id"] == run_id
+    answer = press(dry, f"jobs/{job_id}/run-now", key, Origin=url)
+    assert answer.status_code == 200
+    # The key is for these pages only.
+    bearer = {"Authorization": f"Bearer {key}"}
+    assert requests.get(f"{url}/api/2.0/jobs/list", headers=bearer, timeout=10).status_code == 403
+    # A browser asks before it sends a foreign page's header: it is not allowed to.
+    asked = requests.options(f"{url}/actions/jobs/{job_id}/run-now", timeout=10)
+    assert "Access-Control-Allow-Origin" not in asked.headers
+    assert asked.status_code == 404
+
+
+def test_the_key_is_given_for_the_token(dry: Api) -> None:
+    """Whoever has the access token gets the key."""
+    assert press(dry, "key", dry.workspace.token).json() == {"key": key_of(dry)}
+    assert press(dry, "key", key_of(dry)).status_code == 403
+    assert press(dry, "key").status_code == 403
+    assert dry.workspace.token not in key_of(dry)
+
+
+def test_run_now_and_run_again(dry: Api) -> None:
+    """A run is launched again as it was: a one-time run, and a job's with its parameters."""
+    job_id = dry.create(name="again", **NOTEBOOK)
+    first = dry.run_now(job_id, notebook_params={"day": "1"})
+    dry.wait(first)
+    second = _launched(dry, f"runs/{first}/run-again")
+    assert second["overriding_parameters"] == {"notebook_params": {"day": "1"}}
+    assert second["job_id"] == job_id
+    assert "overriding_parameters" not in _launched(dry, f"jobs/{job_id}/run-now")
+    settings = {"tasks": TWO_TASKS, "run_name": "once", "timeout_seconds": 60}
+    once = dry.post("runs/submit", settings, version="2.1").json()["run_id"]
+    dry.wait(once)
+    again = _launched(dry, f"runs/{once}/run-again")
+    assert again["run_name"] == "once"
+    tasks = [{**task, "depends_on": task.get("depends_on", [])} for task in again["tasks"]]
+    assert [(task["task_key"], task["depends_on"], task["notebook_task"]) for task in tasks] == [
+        ("load", [], NOTEBOOK["notebook_task"]),
+        ("report", [{"task_key": "load"}], NOTEBOOK["notebook_task"]),
+    ]
+    assert press(dry, "runs/987654/run-again", key_of(dry)).status_code == 400
+
+
+def _launched(api: Api, path: str) -> dict[str, Any]:
+    answer = press(api, path, key_of(api))
+    assert answer.status_code == 200, answer.text
+    run_id = int(answer.json()["location"].removeprefix("/runs/"))
+    api.wait(run_id)
+    return api.run(run_id, version="2.1")
+
+
+def test_cancel_and_repair(dry: Api) -> None:
+    """A run is canceled, then repaired twice; each repair is on the page."""
+    assert isinstance(dry.workspace, LocalWorkspace)
+    never = ScriptedResult("stuck", ScriptedEnd.NEVER)
+    dry.workspace.simulation.results.add(never)
+    run_id = dry.submit(run_name="stuck", **NOTEBOOK)
+    dry.wait(run_id, "RUNNING")
+    assert f'data-action="/actions/runs/{run_id}/cancel"' in read(dry, f"/runs/{run_id}")
+    for repairs in range(3):
+        assert press(dry, f"runs/{run_id}/cancel", key_of(dry)).status_code == 200
+        assert dry.wait(run_id)["state"]["result_state"] == "CANCELED"
+        page = read(dry, f"/runs/{run_id}")
+        assert page.count('"What">repair ') == repairs
+        assert "/cancel" not in page
+        if repairs < 2:
+            assert press(dry, f"runs/{run_id}/repair", key_of(dry)).status_code == 200
+            dry.wait(run_id, "RUNNING")
+    dry.workspace.simulation.results.clear()
+    done = dry.submit(run_name="done", **NOTEBOOK)
+    dry.wait(done)
+    assert "/repair" not in read(dry, f"/runs/{done}")
+    refused = press(dry, f"runs/{done}/repair", key_of(dry))
+    assert "no failed task" in refused.json()["message"]
+
+
+# What a page follows
+
+
+def events_of(answer: requests.Response) -> Iterator[tuple[str, Any]]:
+    """Yield the events of a stream."""
+    name = ""
+    for line in answer.iter_lines(chunk_size=1, decode_unicode=True):
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: "):
+            yield name, json.loads(line.removeprefix("data: "))
+
+
+def test_log_is_followed(api: Api, tmp_path: Path) -> None:
+    """A page gets what a run writes while it writes it, then that its state has changed."""
+    go_on = tmp_path / "go-on"
+    run_id = api.submit_python(
+        "import sys, time, os\n"
+        "print('früh', flush=True)\n"
+        "while not os.path.exists(sys.argv[1]): time.sleep(0.02)\n"
+        "print('late')",
+        str(go_on),
+    )
+    api.wait(run_id, "RUNNING")
+    version = _version(read(api, f"/runs/{run_id}"))
+    url = f"{api.workspace.url}/runs/{run_id}/events?log=0"
+    with requests.get(url, stream=True, timeout=30) as answer:
+        answer.encoding = "utf-8"
+        assert answer.headers["Content-Type"] == "text/event-stream"
+        events = events_of(answer)
+        log, states = "", []
+        for name, data in events:
+            if name == "log":
+                log += data["text"]
+                if log == "früh\n":
+                    go_on.touch()
+            else:
+                states.append(data)
+            if len(set(states)) > 1 and "late" in log:
+                break
+        assert log == "früh\nlate\n"
+        assert states[0] == version
+    api.wait(run_id)
+    assert _version(read(api, f"/runs/{run_id}")) != version
+
+
+def test_list_is_followed(dry: Api) -> None:
+    """The list learns of a new run."""
+    version = _version(read(dry, "/"))
+    with requests.get(f"{dry.workspace.url}/events", stream=True, timeout=30) as answer:
+        answer.encoding = "utf-8"
+        events = events_of(answer)
+        assert next(events) == ("state", version)
+        dry.submit(run_name="new", **NOTEBOOK)
+        name, changed = next(events)
+        assert name == "state"
+        assert int(changed) > int(version)
+
+
+def _version(page: str) -> str:
+    found = re.search(r'data-version="(\w+)"', page)
+    assert found
+    return found[1]
+
+
+# Requests of clients
+
+
+def test_list_of_requests(dry: Api) -> None:
+    """The list needs the key; it has each request as a curl command, and launches as a DAG."""
+    dry.submit(run_name=f"listed {EVIL}", **NOTEBOOK)
+    dry.get("runs/get", run_id=987654)
+    read(dry, "/requests")
+    url = f"{dry.workspace.url}/requests/list"
+    assert requests.get(url, timeout=10).status_code == 401
+    bearer = {"Authorization": f"Bearer {key_of(dry)}"}
+    assert requests.get(url, headers=bearer | {"Origin": "null"}, timeout=10).status_code == 403
+    page = requests.get(url, headers=bearer, timeout=10).text
+    assert EVIL not in page
+    assert "listed &lt;script&gt;" in page
+    assert "DatabricksSubmitRunOperator" in page
+    assert dry.workspace.token not in page
+    failed = requests.get(url, params={"failed": "1", "text": "987654"}, headers=bearer, timeout=10)
+    assert failed.text.count("<summary>") == 1
+    assert "runs/get?run_id=987654" in failed.text
+    none = requests.get(url, params={"text": "no such text"}, headers=bearer, timeout=10)
+    assert "No request matches" in none.text

@@ -84,6 +84,10 @@ class Workspace(Protocol):
     def base_url(self) -> str:
         """The workspace's URL."""
 
+    @property
+    def live_notebooks(self) -> dict[int, Any]:
+        """The notebooks (format 4) that are executed, by their runs, as they are now."""
+
     def kept_file(self, run_id: int, suffix: str) -> Path:
         """Return where a file of a run is kept."""
 

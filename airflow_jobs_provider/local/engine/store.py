@@ -58,11 +58,17 @@ class Store:
     """The store. Used from one thread; each call is short."""
 
     def __init__(self, file: Path) -> None:
+        self.file = file
         self._db = sqlite3.connect(file, isolation_level=None, check_same_thread=False)
         # A write-ahead log loses nothing when this process is killed, and costs no fsync a write.
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = NORMAL")
         self._db.executescript(_SCHEMA)
+
+    @property
+    def changes(self) -> int:
+        """A number that grows with each change through this connection."""
+        return self._db.total_changes
 
     def close(self) -> None:
         """Close the file."""

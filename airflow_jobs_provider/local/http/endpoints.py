@@ -21,8 +21,8 @@ from airflow_jobs_provider.local.errors import (
     job_does_not_exist,
 )
 from airflow_jobs_provider.local.http.call import Call, Endpoint
-from airflow_jobs_provider.local.http.pages import export_notebook
 from airflow_jobs_provider.local.http.permissions import read_access_control_list
+from airflow_jobs_provider.local.pages.notebook_export import export_notebook
 from airflow_jobs_provider.local.versions import LATEST, Version, page_token, position_of
 
 __all__ = ["ENDPOINTS", "endpoints_of"]

@@ -46,6 +46,8 @@ class LoggedRequest:
     :param path: the whole path.
     :param data: parameters of the query and fields of the JSON body.
     :param status: the HTTP status of the response; None where no response was sent.
+    :param time: when the request came, in seconds since 1970.
+    :param seconds: how long the response took.
     """
 
     method: str
@@ -53,6 +55,8 @@ class LoggedRequest:
     path: str
     data: Mapping[str, Any]
     status: int | None
+    time: float = 0.0
+    seconds: float = 0.0
 
 
 class RequestLog:
@@ -96,8 +100,9 @@ class RequestLog:
 
     async def answer(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Answer a request, and log it."""
-        began = time.monotonic()
+        began, moment = time.monotonic(), time.time()
         response = await handler(request)
+        seconds = time.monotonic() - began
         body = await _body_of(request)
         is_sent = request.transport is not None and not request.transport.is_closing()
         if request.path.startswith(_SECRETS) and not isinstance(body, dict | None):
@@ -111,11 +116,13 @@ class RequestLog:
             request.path,
             {**request.query, **fields},
             response.status if is_sent else None,
+            round(moment, 3),
+            round(seconds, 4),
         )
         with self._lock:
             self._requests.append(logged)
         if self._file is not None:
-            self._record(request, body, response if is_sent else None, time.monotonic() - began)
+            self._record(request, body, response if is_sent else None, seconds)
         return response
 
     def _record(

@@ -9,7 +9,6 @@ import ipaddress
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,9 +16,7 @@ from aiohttp import web
 
 from airflow_jobs_provider.local import checks
 from airflow_jobs_provider.local.engine.model import Run, RunType
-from airflow_jobs_provider.local.engine.parameters import parameters_of
 from airflow_jobs_provider.local.errors import ApiError, invalid, malformed
-from airflow_jobs_provider.local.http import pages
 from airflow_jobs_provider.local.http.call import Call, Endpoint
 from airflow_jobs_provider.local.http.clusters import CLUSTER_ENDPOINTS
 from airflow_jobs_provider.local.http.connections import Connection, Connections, Timeouts
@@ -35,6 +32,8 @@ from airflow_jobs_provider.local.http.permissions import PERMISSION_ENDPOINTS
 from airflow_jobs_provider.local.http.secret_scopes import SECRET_ENDPOINTS
 from airflow_jobs_provider.local.http.users import current_user
 from airflow_jobs_provider.local.http.workspace_objects import WORKSPACE_ENDPOINTS
+from airflow_jobs_provider.local.pages.key import PagesKey
+from airflow_jobs_provider.local.pages.routes import Pages
 from airflow_jobs_provider.local.service import Service
 from airflow_jobs_provider.local.simulation import Simulation
 from airflow_jobs_provider.local.versions import LATEST, VERSIONS, Version
@@ -94,6 +93,7 @@ class Server:
         self._timeouts = timeouts or Timeouts()
         self._oauth_only = oauth
         self._oauth = OAuth(self._token, token_lifetime_seconds, self._timeouts.request_seconds)
+        self._pages = Pages(service, self._simulation.log, PagesKey(self._token))
         self._runner: web.AppRunner | None = None
         self._connections: Connections | None = None
         self._daily_cleanup: asyncio.Task[None] | None = None
@@ -131,9 +131,7 @@ class Server:
         app.router.add_post("/local/notebook-run", self._notebook_run)
         app.router.add_post("/local/task-values", self._task_values)
         app.router.add_post("/local/secrets", self._secrets)
-        app.router.add_get("/", self._runs_page)
-        app.router.add_get("/runs/{run_id:[0-9]{1,18}}", self._run_page)
-        app.router.add_get("/runs/{run_id:[0-9]{1,18}}/notebook", self._notebook_page)
+        self._pages.add_routes(app)
         # Runs are ended first, so no request needs a longer shutdown.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -148,11 +146,13 @@ class Server:
         """Stop listening and end all runs."""
         if self._daily_cleanup is not None:
             self._daily_cleanup.cancel()
+        self._pages.stop()
         await self._service.stop_runs()
         if self._connections is not None:
             await self._connections.stop()
         if self._runner is not None:
             await self._runner.cleanup()
+        self._pages.close()
         self._service.close()
 
     async def _remove_old_runs_daily(self) -> None:
@@ -366,41 +366,6 @@ class Server:
         except ConnectionError:
             raise malformed("The connection was closed before the request was complete") from None
 
-    # Pages
-
-    async def _runs_page(self, _request: web.Request) -> web.StreamResponse:
-        return _page(pages.render_runs(self._service.store.runs(limit=200)))
-
-    async def _run_page(self, request: web.Request) -> web.StreamResponse:
-        run = self._run_of(request)
-        if run is None:
-            return _page(pages.render_missing(request.match_info["run_id"]), HTTPStatus.NOT_FOUND)
-        store = self._service.store
-        return _page(
-            pages.render_run(
-                run,
-                store.output(run.run_id),
-                store.task_runs([run.run_id]),
-                parameters_of(run),
-                has_notebook=self._executed_notebook(run) is not None,
-            )
-        )
-
-    async def _notebook_page(self, request: web.Request) -> web.StreamResponse:
-        run = self._run_of(request)
-        file = self._executed_notebook(run) if run is not None else None
-        if file is None:
-            return _page(pages.render_missing(request.match_info["run_id"]), HTTPStatus.NOT_FOUND)
-        html = await asyncio.to_thread(pages.export_notebook, file)
-        return web.Response(text=html, content_type="text/html", headers=pages.NOTEBOOK_HEADERS)
-
-    def _run_of(self, request: web.Request) -> Run | None:
-        return self._service.store.run(int(request.match_info["run_id"]))
-
-    def _executed_notebook(self, run: Run) -> Path | None:
-        file = self._service.kept_file(run.run_id, ".ipynb")
-        return file if file.exists() else None
-
 
 @web.middleware
 async def _answer_problems(request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -441,12 +406,6 @@ def _credential(request: web.Request) -> bytes | None:
 def _bytes_of(header: str) -> bytes:
     """Return the text of a header as it was sent; aiohttp keeps what is not UTF-8 as surrogates."""
     return header.encode("utf-8", "surrogateescape")
-
-
-def _page(html: str, status: int = HTTPStatus.OK) -> web.Response:
-    return web.Response(
-        text=html, status=status, content_type="text/html", headers=pages.PAGE_HEADERS
-    )
 
 
 def _invalid_token() -> web.Response:

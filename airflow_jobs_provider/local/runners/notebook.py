@@ -89,6 +89,7 @@ class NotebookRunner:
     async def cleanup(self) -> None:
         """Kill the kernel and its descendants; save the executed notebook."""
         self._workspace.close_callback(self._run.run_id)
+        self._workspace.live_notebooks.pop(self._run.run_id, None)
         if self._kernel is not None:
             await self._kernel.end()
         if self._notebook is not None:
@@ -101,6 +102,7 @@ class NotebookRunner:
         # The first import takes half a second: not in the event loop, and not at start-up.
         await asyncio.to_thread(load_kernel_support)
         self._notebook = _notebook_of(self._cells)
+        self._workspace.live_notebooks[self._run.run_id] = self._notebook
         folder = self._folder / "kernel"
         self._kernel = Kernel(self._notebook, folder, self._marker, self._fork_server, self._meter)
         given = self._folder / "context.json"

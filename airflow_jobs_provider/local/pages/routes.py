@@ -1,0 +1,202 @@
+"""Routes of the pages.
+
+Pages may be read without the token by everybody on this machine, as the service's run pages are by
+everybody in a workspace. What changes something, and the requests of clients, need a key
+(``actions.py``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import cache
+from http import HTTPStatus
+from importlib import resources
+from pathlib import Path
+
+from aiohttp import web
+
+from airflow_jobs_provider.local.engine.model import Run
+from airflow_jobs_provider.local.http.request_log import RequestLog
+from airflow_jobs_provider.local.pages.actions import add_action_routes
+from airflow_jobs_provider.local.pages.events import EventStreams
+from airflow_jobs_provider.local.pages.headers import (
+    NOTEBOOK_HEADERS,
+    PAGE_HEADERS,
+    STATIC_HEADERS,
+)
+from airflow_jobs_provider.local.pages.key import PagesKey
+from airflow_jobs_provider.local.pages.lists import render_job, render_jobs, render_runs
+from airflow_jobs_provider.local.pages.live_notebook import NotebookFollower
+from airflow_jobs_provider.local.pages.log_files import LogFollower
+from airflow_jobs_provider.local.pages.notebook_export import export_notebook
+from airflow_jobs_provider.local.pages.page_store import PageStore
+from airflow_jobs_provider.local.pages.render import render
+from airflow_jobs_provider.local.pages.request_list import render_requests
+from airflow_jobs_provider.local.pages.run_page import render_run
+from airflow_jobs_provider.local.service import Service
+
+__all__ = ["Pages"]
+
+_ID = "[0-9]{1,18}"
+_CONTENT_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+
+
+class Pages:
+    """The pages of a workspace.
+
+    :param service: the workspace.
+    :param log: the requests of clients.
+    :param key: what the buttons and the list of requests need.
+    """
+
+    def __init__(self, service: Service, log: RequestLog, key: PagesKey) -> None:
+        self._service = service
+        self._log = log
+        self._key = key
+        self._streams = EventStreams()
+        self._store: PageStore | None = None
+        # Pages are rendered one after another, in a thread: the API comes first.
+        self._rendering = asyncio.Lock()
+
+    def add_routes(self, app: web.Application) -> None:
+        """Add the routes of all pages."""
+        router = app.router
+        router.add_get("/", self._runs)
+        router.add_get("/jobs", self._jobs)
+        router.add_get(f"/jobs/{{job_id:{_ID}}}", self._job)
+        router.add_get(f"/runs/{{run_id:{_ID}}}", self._run)
+        router.add_get(f"/runs/{{run_id:{_ID}}}/notebook", self._notebook)
+        router.add_get("/events", self._events)
+        router.add_get(f"/runs/{{run_id:{_ID}}}/events", self._run_events)
+        router.add_get("/requests", self._requests)
+        router.add_get("/requests/list", self._request_list)
+        add_action_routes(app, self._service, self._key)
+        router.add_get("/static/{name:[a-z]+[.](?:css|js|svg)}", _static)
+
+    def stop(self) -> None:
+        """End what pages follow."""
+        self._streams.stop()
+
+    def close(self) -> None:
+        """Close the connection to the store."""
+        if self._store is not None:
+            self._store.close()
+            self._store = None
+
+    async def _rendered(self, make: Callable[[PageStore], str | None]) -> str | None:
+        async with self._rendering:
+            if self._store is None:
+                self._store = PageStore(self._service.store.file)
+            return await asyncio.to_thread(make, self._store)
+
+    async def _runs(self, request: web.Request) -> web.StreamResponse:
+        version = str(self._service.store.changes)
+        query = dict(request.query)
+        return _page(await self._rendered(lambda store: render_runs(store, query, version)))
+
+    async def _jobs(self, request: web.Request) -> web.StreamResponse:
+        version = str(self._service.store.changes)
+        query = dict(request.query)
+        return _page(await self._rendered(lambda store: render_jobs(store, query, version)))
+
+    async def _job(self, request: web.Request) -> web.StreamResponse:
+        job_id = int(request.match_info["job_id"])
+        version = str(self._service.store.changes)
+        url = self._service.base_url
+        html = await self._rendered(lambda store: render_job(store, job_id, url, version))
+        return _page(html) if html is not None else _missing("Job", job_id)
+
+    async def _run(self, request: web.Request) -> web.StreamResponse:
+        run_id = int(request.match_info["run_id"])
+        service = self._service
+        files = service.kept_file(run_id, ".ipynb"), service.kept_file(run_id, ".log")
+
+        def make(store: PageStore) -> str | None:
+            run = store.run(run_id)
+            return None if run is None else render_run(run, store, service.base_url, files)
+
+        html = await self._rendered(make)
+        return _page(html) if html is not None else _missing("Run", run_id)
+
+    async def _notebook(self, request: web.Request) -> web.StreamResponse:
+        run_id = int(request.match_info["run_id"])
+        file = self._executed_notebook(self._service.store.run(run_id))
+        if file is None:
+            return _missing("The executed notebook of run", run_id)
+        html = await asyncio.to_thread(export_notebook, file)
+        return web.Response(text=html, content_type="text/html", headers=NOTEBOOK_HEADERS)
+
+    # What a page follows
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        store = self._service.store
+
+        async def version() -> str:
+            return str(store.changes)
+
+        return await self._streams.serve(request, lambda: store.changes, version)
+
+    async def _run_events(self, request: web.Request) -> web.StreamResponse:
+        run_id = int(request.match_info["run_id"])
+        service = self._service
+        if service.store.run(run_id) is None:
+            return _missing("Run", run_id)
+
+        async def version() -> str:
+            return await self._rendered(lambda store: store.version(run_id)) or ""
+
+        offset = request.query.get("log", "")
+        log = service.kept_file(run_id, ".log")
+        return await self._streams.serve(
+            request,
+            lambda: service.store.changes,
+            version,
+            LogFollower(log, int(offset)) if _is_offset(offset) else None,
+            NotebookFollower(lambda: service.live_notebooks.get(run_id)),
+        )
+
+    # Requests of clients
+
+    async def _requests(self, _request: web.Request) -> web.StreamResponse:
+        return _page(render("requests.html"))
+
+    async def _request_list(self, request: web.Request) -> web.StreamResponse:
+        self._key.check(request, self._service.base_url)
+        requests, query, url = self._log.requests, dict(request.query), self._service.base_url
+        return _page(await asyncio.to_thread(render_requests, requests, query, url))
+
+    def _executed_notebook(self, run: Run | None) -> Path | None:
+        if run is None:
+            return None
+        file = self._service.kept_file(run.run_id, ".ipynb")
+        return file if file.exists() else None
+
+
+async def _static(request: web.Request) -> web.StreamResponse:
+    name = request.match_info["name"]
+    content = _static_file(name)
+    if content is None:
+        raise web.HTTPNotFound
+    content_type = _CONTENT_TYPES[Path(name).suffix]
+    return web.Response(
+        body=content, content_type=content_type, charset="utf-8", headers=STATIC_HEADERS
+    )
+
+
+def _is_offset(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 16
+
+
+@cache
+def _static_file(name: str) -> bytes | None:
+    file = resources.files(__package__) / "static" / name
+    return file.read_bytes() if file.is_file() else None
+
+
+def _page(html: str | None, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+    return web.Response(text=html, status=status, content_type="text/html", headers=PAGE_HEADERS)
+
+
+def _missing(what: str, number: int) -> web.Response:
+    return _page(render("missing.html", what=f"{what} {number}"), HTTPStatus.NOT_FOUND)

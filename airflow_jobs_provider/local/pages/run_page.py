@@ -1,0 +1,93 @@
+"""The page of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from airflow_jobs_provider.local.engine.model import Run, now_millis
+from airflow_jobs_provider.local.engine.parameters import parameters_of
+from airflow_jobs_provider.local.pages import snippets
+from airflow_jobs_provider.local.pages.graph import lay_out
+from airflow_jobs_provider.local.pages.log_files import log_end
+from airflow_jobs_provider.local.pages.page_store import PageStore
+from airflow_jobs_provider.local.pages.render import render
+from airflow_jobs_provider.local.pages.states import StateKind, kind_of
+from airflow_jobs_provider.local.pages.timeline import repairs_of, timeline_of
+
+__all__ = ["render_run"]
+
+# More rows than this are not read by anybody, and take long to render.
+_MAX_TASKS = 300
+_NOTEBOOK_TASK = "notebook_task"
+# These have no process, or none whose output is kept as a log.
+_WITHOUT_LOG = {_NOTEBOOK_TASK, "condition_task", "for_each_task", "run_job_task"}
+
+
+def render_run(run: Run, store: PageStore, base_url: str, files: tuple[Path, Path]) -> str:
+    """Return the page of a run.
+
+    :param files: where its executed notebook and its log are, if there are any.
+    """
+    notebook, log = files
+    children = store.task_runs([run.run_id])
+    latest = _latest(run, children)
+    attempts = store.attempts(run)
+    endpoint, request = snippets.request_of(run)
+    log_text, log_size = log_end(log) if _writes_log(run) else (None, 0)
+    job = store.job(run.job_id)
+    return render(
+        "run.html",
+        run=run,
+        kind=kind_of(run),
+        version=store.version(run.run_id),
+        job=job,
+        facts=_facts(run),
+        output=store.output(run.run_id),
+        graph=lay_out(run.tasks) if 1 < len(run.tasks) <= _MAX_TASKS else None,
+        latest=latest,
+        children=children[:_MAX_TASKS],
+        hidden_children=max(0, len(children) - _MAX_TASKS),
+        timeline=timeline_of(run, children[:_MAX_TASKS], attempts),
+        attempts=attempts,
+        repairs=repairs_of(run),
+        parameters=parameters_of(run),
+        task=run.task,
+        live_log=log_text,
+        log_size=log_size,
+        is_live_notebook=_NOTEBOOK_TASK in run.task and not run.has_ended,
+        has_notebook=run.has_ended and notebook.exists(),
+        can_repair=_can_be_repaired(run, latest),
+        can_run_again=run.parent_run_id is None and (endpoint != "run-now" or job is not None),
+        curl=snippets.curl("POST", f"{base_url}/api/2.1/jobs/{endpoint}", request),
+        dag=snippets.dag_of(endpoint, request),
+        now=now_millis(),
+    )
+
+
+def _latest(run: Run, children: list[Run]) -> dict[str, Run]:
+    """Return the latest run of each task by its key."""
+    by_id = {child.run_id: child for child in children}
+    return {key: by_id[run_id] for key, run_id in run.task_run_ids.items() if run_id in by_id}
+
+
+def _writes_log(run: Run) -> bool:
+    """Return whether a process of the run writes a log now."""
+    return not run.has_ended and not run.is_of_tasks and not _WITHOUT_LOG & run.task.keys()
+
+
+def _can_be_repaired(run: Run, latest: dict[str, Run]) -> bool:
+    if run.parent_run_id is not None or not run.has_ended:
+        return False
+    kinds = {kind_of(one) for one in latest.values()} or {kind_of(run)}
+    return bool(kinds & {StateKind.FAILED, StateKind.CANCELED, StateKind.TIMED_OUT})
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    states = " / ".join(filter(None, (run.life_cycle_state, run.result_state)))
+    return {
+        "Run": run.run_id,
+        "State in the API": states,
+        "Type": f"{run.run_type}, {run.trigger}",
+        "Attempt": run.attempt_number,
+    }
