@@ -26,21 +26,25 @@ BEAT_SECONDS = 0.005
 
 
 class Lateness:
-    """How late the event loop is, by whatever blocks it: work, a call that waits, or the GIL.
+    """How late a timer of the event loop is, measured in two ways. All times are in seconds.
 
-    The time that the machine gave to other processes is not counted.
-
-    :ivar longest: in seconds.
+    :ivar longest: the longest delay, whatever the loop waited for: work, a blocking call or the
+        GIL. The time that the machine gave to other processes is not counted.
+    :ivar longest_work: the most processor time of all threads from the timer's start to its end.
+        Whatever works in this process delays the loop no longer, be it on the loop, a thread with
+        the GIL or a garbage collection. It does not depend on how busy the machine is.
     """
 
     def __init__(self) -> None:
-        self.longest = 0.0
+        self.longest = self.longest_work = 0.0
 
     async def watch(self) -> None:
         """Measure until it is canceled."""
         while True:
             began, queued = time.monotonic(), _queued_seconds()
+            worked = time.process_time()
             await asyncio.sleep(BEAT_SECONDS)
+            self.longest_work = max(self.longest_work, time.process_time() - worked)
             late = time.monotonic() - began - BEAT_SECONDS
             if late > self.longest:
                 now = _queued_seconds()
@@ -103,7 +107,9 @@ async def drive(wish: dict[str, Any]) -> dict[str, Any]:
         "other": [payload for payload in payloads if '"SUCCESS"' not in payload][:3],
         "longest_turn_ms": 1000 * turns.longest_without_collections,
         "longest_lateness_ms": 1000 * lateness.longest,
+        "longest_work_ms": 1000 * lateness.longest_work,
         "lateness_while_importing_ms": 1000 * importing.longest,
+        "work_while_importing_ms": 1000 * importing.longest_work,
         "cpu_seconds": time.process_time() - cpu,
     }
 

@@ -12,7 +12,11 @@ from airflow_jobs_provider.api.errors import ServerError
 from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.triggers.polling import publisher as publisher_module
 from airflow_jobs_provider.triggers.polling.outages import UnreadableRuns
-from airflow_jobs_provider.triggers.polling.publisher import PUBLISH_AT_ONCE, Publisher
+from airflow_jobs_provider.triggers.polling.publisher import (
+    LOOK_AT_ONCE,
+    PUBLISH_AT_ONCE,
+    Publisher,
+)
 from airflow_jobs_provider.triggers.polling.waiters import PartialRun, Waiter, Waiters
 
 NOW = 1_000.0
@@ -183,18 +187,30 @@ async def test_a_part_of_a_run_is_not_published(bench: Bench) -> None:
     assert other.due > NOW
 
 
-async def test_other_tasks_run_between_many_waiters(bench: Bench) -> None:
-    """After every fifty that got their run."""
-    assert PUBLISH_AT_ONCE == 50
-    waiters = bench.wait(*range(1, 121))
-    done_at_each_turn = []
+async def pauses(bench: Bench, page: list[Any]) -> list[int]:
+    """Publish a page; return how many waiters had got their runs each time other tasks ran."""
+    waiters = bench.wait(*(one["run_id"] for one in page))
+    done: list[int] = []
 
     async def look() -> None:
-        while not waiters[-1].future.done():
-            done_at_each_turn.append(sum(one.future.done() for one in waiters))
+        while True:
+            done.append(sum(one.future.done() for one in waiters))
             await asyncio.sleep(0)
 
     looking = asyncio.create_task(look())
-    await bench.publisher.publish_page([run(run_id, ENDED) for run_id in range(1, 121)])
-    await looking
-    assert done_at_each_turn == [50, 100]
+    assert len(await bench.publisher.publish_page(page)) == len(page)
+    looking.cancel()
+    return done
+
+
+async def test_other_tasks_run_between_many_waiters(bench: Bench) -> None:
+    """After every 25 that got their run."""
+    assert PUBLISH_AT_ONCE == 25
+    page = [run(run_id, ENDED) for run_id in range(1, 101)]
+    assert await pauses(bench, page) == [25, 50, 75]
+
+
+async def test_other_tasks_run_between_many_runs_that_have_not_changed(bench: Bench) -> None:
+    """After every 250 of them, since a page has a thousand."""
+    assert LOOK_AT_ONCE == 250
+    assert await pauses(bench, [run(run_id) for run_id in range(1, 1001)]) == [0, 0, 0]
