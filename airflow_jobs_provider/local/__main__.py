@@ -93,6 +93,15 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="DIR",
         help="record all requests and responses in DIR/requests.jsonl, tokens masked",
     )
+    parser.add_argument(
+        "--repository",
+        type=_repository,
+        action="append",
+        default=[],
+        metavar="URL=DIR",
+        help="the folder of a clone of a Git repository, for git_source; may be given several "
+        "times (clones in ROOT/Repos need not be named)",
+    )
     chosen = parser.parse_args(given)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
@@ -132,6 +141,7 @@ async def _serve(chosen: argparse.Namespace) -> None:
         token_lifetime_seconds=chosen.token_lifetime,
         simulation=Simulation(log=log),
         preload_kernels=True,
+        repositories=dict(chosen.repository),
     ) as url:
         connection = json.dumps(_connection(url, token, oauth=chosen.oauth))
         _say(
@@ -187,6 +197,14 @@ def _say(*lines: str) -> None:
     # Whoever started us through a pipe waits for these lines.
     sys.stdout.writelines(f"{line}\n" for line in lines)
     sys.stdout.flush()
+
+
+def _repository(text: str) -> tuple[str, Path]:
+    # A URL may have an equals sign; what a folder of a clone has is after the last one.
+    url, _, folder = text.rpartition("=")
+    if not url or not folder:
+        raise argparse.ArgumentTypeError("must be URL=DIR")
+    return url, Path(folder).resolve()
 
 
 def _positive(text: str) -> int:

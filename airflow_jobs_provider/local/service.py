@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import getpass
 import os
 import secrets
 import shutil
 import tempfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from airflow_jobs_provider.local.engine.scheduler import STOPPED_MESSAGE, Schedu
 from airflow_jobs_provider.local.engine.scripted_results import ScriptedResults, ScriptedRunner
 from airflow_jobs_provider.local.engine.store import Store
 from airflow_jobs_provider.local.engine.uploads import Uploads
+from airflow_jobs_provider.local.runners.checkouts import Checkouts, is_in_git
 from airflow_jobs_provider.local.runners.control_flow import ConditionRunner, ForEachRunner
 from airflow_jobs_provider.local.runners.kernel_processes import ForkServer
 from airflow_jobs_provider.local.runners.notebook import NotebookRunner
@@ -46,7 +48,7 @@ from airflow_jobs_provider.local.runners.without_process import (
 
 __all__ = ["Service"]
 
-# Kinds of task that run a process with code from the workspace's files.
+# Kinds of task that run code in processes of their own.
 _OF_CODE: Mapping[str, Callable[[Run, Workspace, TaskCode], Runner]] = {
     "python_wheel_task": PythonWheelRunner,
     "spark_jar_task": SparkJarRunner,
@@ -54,6 +56,8 @@ _OF_CODE: Mapping[str, Callable[[Run, Workspace, TaskCode], Runner]] = {
     "spark_submit_task": SparkSubmitRunner,
     "sql_task": SqlRunner,
 }
+_GIT = "git_source"
+_SNAPSHOT = "git_snapshot"
 _TEMPORARY_PREFIX = "local-workspace-"
 
 
@@ -68,6 +72,7 @@ class Service:
     :param results: results that a test decides on.
     :param preload_kernels: whether the process that kernels are forked from is started at once, not
         with the first notebook.
+    :param repositories: folders of clones, by the URL of the Git repository.
     """
 
     def __init__(
@@ -80,6 +85,7 @@ class Service:
         quotas: Quotas | None = None,
         results: ScriptedResults | None = None,
         preload_kernels: bool = False,
+        repositories: Mapping[str, Path] | None = None,
     ) -> None:
         self._results = results or ScriptedResults()
         self.root = root
@@ -99,6 +105,8 @@ class Service:
         self._callbacks: dict[int, str] = {}
         self.live_notebooks: dict[int, Any] = {}
         self.uploads = Uploads()
+        self._checkouts = Checkouts(root, self.temporary_folder, repositories or {})
+        self._background: set[asyncio.Task[None]] = set()
         self.store = Store(state_dir / "workspace.sqlite")
         self.scheduler = Scheduler(
             self.store,
@@ -116,6 +124,8 @@ class Service:
     async def stop_runs(self) -> None:
         """End all live runs."""
         await self.scheduler.stop()
+        await self._checkouts.close()
+        await asyncio.gather(*self._background, return_exceptions=True)
 
     def close(self) -> None:
         """Close the store after the last request."""
@@ -139,11 +149,44 @@ class Service:
     def environment_of(self, run: Run) -> Mapping[str, Any]:
         """Return the ``spec`` of the environment of a run's task; empty if it has none."""
         key = run.shown_settings.get("environment_key")
-        job_run = self.store.run(run.job_run_id) if run.job_run_id is not None else None
-        if key is None or job_run is None:
-            return {}
-        specs = {one["environment_key"]: one.get("spec") for one in job_run.environments}
+        specs = {one["environment_key"]: one.get("spec") for one in self._job_run(run).environments}
         return specs.get(key) or {}
+
+    async def checkout_of(self, run: Run) -> Path | None:
+        """Return the checkout of a repository that has the run's code; None if it has not.
+
+        :raises CheckoutError: the repository cannot be checked out.
+        """
+        if not is_in_git(run.task):
+            return None
+        owner: Run | None = run
+        while owner is not None and _GIT not in self._job_run(owner).shown_settings:
+            # A notebook of a repository runs another one of it.
+            owner = self.store.run(owner.started_by_run_id or 0)
+        if owner is None:
+            return None
+        job_run = self._job_run(owner)
+        await self._note_commit(job_run)
+        git_source = job_run.shown_settings[_GIT]
+        run.shown_settings = {**run.shown_settings, _GIT: git_source}
+        return await self._checkouts.checkout(job_run.run_id, git_source)
+
+    async def _note_commit(self, job_run: Run) -> None:
+        """Set the commit of a job run that has a repository, and keep it."""
+        git_source = job_run.shown_settings[_GIT]
+        if _SNAPSHOT in git_source:
+            return
+        commit = await self._checkouts.used_commit(job_run.run_id, git_source)
+        git_source = {**git_source, _SNAPSHOT: {"used_commit": commit}}
+        job_run.shown_settings = {**job_run.shown_settings, _GIT: git_source}
+        self.store.save_run(job_run)
+
+    def _job_run(self, run: Run) -> Run:
+        """Return the run of the job that a run belongs to; it may be the run itself."""
+        if run.job_run_id is None:
+            return run
+        live = self.scheduler.live_run(run.job_run_id)
+        return live or self.store.run(run.job_run_id) or run
 
     def run_marker(self, run_id: int) -> str:
         """Return the marker that the processes of a run carry in their environment."""
@@ -228,6 +271,9 @@ class Service:
 
     def _runner_of(self, run: Run) -> Runner:
         if run.is_of_tasks:
+            if _GIT in run.shown_settings and not self._dry_run:
+                # The branch may move before the first task starts.
+                self._do(self._note_commit(run))
             return TasksRunner(run, self)
         resolve(run, self.references(run).fill)
         if "condition_task" in run.task:
@@ -243,7 +289,9 @@ class Service:
         if kind in _OF_CODE:
             return PreparedRunner(run, self, lambda code: _OF_CODE[kind](run, self, code))
         if kind == "notebook_task":
-            return NotebookRunner(run, self, self._fork_server)
+            return PreparedRunner(
+                run, self, lambda code: NotebookRunner(run, self, code, self._fork_server)
+            )
         if kind == "run_job_task":
             return RunJobRunner(run, self)
         return CannotRun(kind)
@@ -257,12 +305,26 @@ class Service:
 
     def _on_end(self, run: Run) -> None:
         """Start the next attempt, where the job wants one (reference: "Create", max_retries)."""
+        if _GIT in run.shown_settings and run.parent_run_id is None:
+            self._do(self._checkouts.remove(run.run_id))
         # A repair is not retried: where the run had retries left, they have followed it before.
         if run.parent_run_id is not None or run.history:
             return
         job = self.store.job(run.job_id)
         if job is not None and is_retried(run, job.settings, run.attempt_number):
             self.launcher.retry(run, job)
+
+    def _do(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._background.add(task)
+
+        def is_done(_: asyncio.Task[None]) -> None:
+            self._background.discard(task)
+            # The tasks that need the repository fail for the same reason.
+            if not task.cancelled():
+                task.exception()
+
+        task.add_done_callback(is_done)
 
     def _end_what_was_live(self) -> None:
         for run in self.store.live_runs():

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -69,6 +69,8 @@ class LocalWorkspace:
         None: nothing is recorded.
     :param preload_kernels: whether the process that notebooks' kernels are forked from is started
         with the workspace; default False: with the first notebook.
+    :param repositories: the folder of a clone by the URL of its Git repository, for ``git_source``;
+        default None. Clones below the folder ``Repos`` of the root need not be named.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class LocalWorkspace:
         token_lifetime_seconds: int = DEFAULT_TOKEN_LIFETIME_SECONDS,
         record: str | os.PathLike[str] | None = None,
         preload_kernels: bool = False,
+        repositories: Mapping[str, str | os.PathLike[str]] | None = None,
     ) -> None:
         self.root = Path(root).resolve()
         self.token = token or secrets.token_urlsafe(24)
@@ -99,6 +102,9 @@ class LocalWorkspace:
         self._token_lifetime_seconds = token_lifetime_seconds
         self._preload_kernels = preload_kernels
         self._record = Path(record).resolve() if record else None
+        self._repositories = {
+            url: Path(folder).resolve() for url, folder in (repositories or {}).items()
+        }
         self._simulation: Simulation | None = None
         self._url: str | None = None
         self._thread: threading.Thread | None = None
@@ -188,6 +194,7 @@ class LocalWorkspace:
                 token_lifetime_seconds=self._token_lifetime_seconds,
                 simulation=self.simulation,
                 preload_kernels=self._preload_kernels,
+                repositories=self._repositories,
             ) as url:
                 started.set_result(url)
                 await self._stopped.wait()
@@ -225,6 +232,7 @@ async def serve(
     token_lifetime_seconds: int = DEFAULT_TOKEN_LIFETIME_SECONDS,
     simulation: Simulation | None = None,
     preload_kernels: bool = False,
+    repositories: Mapping[str, Path] | None = None,
 ) -> AsyncIterator[str]:
     """Serve a workspace in the running event loop for as long as the block lasts.
 
@@ -243,6 +251,7 @@ async def serve(
             quotas=quotas,
             results=simulation.results if simulation else None,
             preload_kernels=preload_kernels,
+            repositories=repositories,
         )
         server = Server(
             service,

@@ -26,7 +26,7 @@ def context(tmp_path: Path) -> KernelContext:
     (root / "data" / "state").symlink_to(root / ".workspace")
     (root / "data" / "outside").symlink_to(outside)
     (root / "data" / "nothing").symlink_to(root / "none")
-    return KernelContext(root, root, {}, tmp_path / "exit", "", "secret")
+    return KernelContext(root, root, [], root, {}, tmp_path / "exit", "", "secret")
 
 
 def names(folder: Path) -> set[str]:

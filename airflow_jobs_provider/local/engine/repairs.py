@@ -137,7 +137,9 @@ class Repairer:
             for task in (job.settings.get("tasks") or [] if job else [])
         }
         if job is not None and run.run_type == RunType.JOB_RUN:
-            run.shown_settings = shown_settings(job.settings, of_task=False)
+            run.shown_settings = _with_commit(
+                shown_settings(job.settings, of_task=False), run.shown_settings
+            )
             run.environments = job.settings.get("environments") or []
         run.tasks = [
             current.get(task["task_key"], task) if task["task_key"] in chosen else task
@@ -150,6 +152,13 @@ class Repairer:
             run.cluster_spec = {
                 name: job.settings[name] for name in CLUSTER_FIELDS if job.settings.get(name)
             }
+
+
+def _with_commit(settings: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a job's settings with the commit that the run used before, if it still applies."""
+    used: Mapping[str, Any] = before.get("git_source") or {}
+    given = {name: value for name, value in used.items() if name != "git_snapshot"}
+    return {**settings, "git_source": used} if given == settings.get("git_source") else settings
 
 
 def tasks_to_rerun(

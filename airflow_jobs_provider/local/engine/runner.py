@@ -94,6 +94,12 @@ class Workspace(Protocol):
     def environment_of(self, run: Run) -> Mapping[str, Any]:
         """Return the ``spec`` of the environment of a run's task; empty if it has none."""
 
+    async def checkout_of(self, run: Run) -> Path | None:
+        """Return the checkout of a repository that has the run's code; None if it has not.
+
+        :raises CheckoutError: the repository cannot be checked out.
+        """
+
     def run_marker(self, run_id: int) -> str:
         """Return the marker that the processes of a run carry in their environment."""
 

@@ -268,12 +268,15 @@ class Server:
         if parent is None:
             return _invalid_token()
         data = await self._json_body(request)
+        path = str(data.get("notebook_path") or "")
+        is_in_git = "git_source" in parent.shown_settings and not path.startswith("/")
         settings = {
             "run_name": data.get("notebook_path"),
             "timeout_seconds": data.get("timeout_seconds") or 0,
             "notebook_task": {
                 "notebook_path": data.get("notebook_path"),
                 "base_parameters": data.get("arguments") or {},
+                "source": "GIT" if is_in_git else None,
             },
             "existing_cluster_id": f"local-{parent.run_id}",
         }

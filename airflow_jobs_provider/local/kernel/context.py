@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from airflow_jobs_provider.local.paths import notebook_in_root
+
 __all__ = ["CONTEXT_VARIABLE", "KernelContext", "too_large_mark"]
 
 _REDACTED = "[REDACTED]"
@@ -29,6 +31,9 @@ class KernelContext:
     """What the kernel of one run knows about it.
 
     :param root: the workspace's root folder.
+    :param code_root: the folder that the notebook's path begins at: the workspace's root, or the
+        checkout of a Git repository.
+    :param import_path: folders to import from, beside the notebook's own.
     :param folder: the folder of the notebook that is being read; ``%run`` changes it for a while.
     :param parameters: the run's parameters, which override the widgets' defaults.
     :param exit_file: where ``dbutils.notebook.exit`` leaves its value for the workspace.
@@ -38,6 +43,8 @@ class KernelContext:
     """
 
     root: Path
+    code_root: Path
+    import_path: list[str]
     folder: Path
     parameters: dict[str, str]
     exit_file: Path
@@ -53,6 +60,8 @@ class KernelContext:
         file.unlink()
         return cls(
             root=Path(data["root"]),
+            code_root=Path(data["code_root"]),
+            import_path=data["import_path"],
             folder=Path(data["folder"]),
             parameters=data["parameters"],
             exit_file=Path(data["exit_file"]),
@@ -69,11 +78,25 @@ class KernelContext:
         _write_whole(too_large_mark(self.exit_file), words)
 
     def workspace_path(self, path: str) -> str:
-        """Return the workspace path that ``path``, as written in the notebook, means."""
+        """Return the workspace path that ``path``, as written in the notebook, means.
+
+        It begins with a slash, unless it is of a notebook in a Git repository.
+        """
         if path.startswith("/"):
             return path
-        folder = PurePosixPath("/", self.folder.relative_to(self.root.resolve()).as_posix())
-        return os.path.normpath(folder / path)
+        folder = self.folder.relative_to(self.code_root.resolve()).as_posix()
+        start = "/" if self.code_root == self.root else ""
+        return os.path.normpath(PurePosixPath(start, folder, path))
+
+    def notebook_file(self, path: str) -> Path | None:
+        """Return the file of a notebook that ``path``, as written in the notebook, means.
+
+        :returns: None if there is no such notebook.
+        :raises PathRefusedError: the path leads out of the workspace.
+        """
+        full_path = self.workspace_path(path)
+        root = self.root if full_path.startswith("/") else self.code_root
+        return notebook_in_root(root, full_path)
 
     def run_notebook(self, path: str, timeout_seconds: int, arguments: dict[str, str]) -> Any:
         """Have the workspace run another notebook, and return how that run ended."""

@@ -64,8 +64,8 @@ def run_kernel(arguments: list[str]) -> None:
     app.initialize(arguments)
     magics.register(app.shell, context)
     limit_output(app.shell, app.session, context)
-    # The notebook's folder and the workspace's root, as Databricks has it.
-    sys.path[:0] = [str(context.folder), str(context.root)]
+    # The notebook's folder, its libraries and the workspace's root, as Databricks has it.
+    sys.path[:0] = [str(context.folder), *context.import_path]
     app.start()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from airflow_jobs_provider.local.kernel.context import KernelContext
 from airflow_jobs_provider.local.kernel.dbutils import NotebookExit
 from airflow_jobs_provider.local.notebook_files import read_notebook
-from airflow_jobs_provider.local.paths import PathRefusedError, notebook_in_root
+from airflow_jobs_provider.local.paths import PathRefusedError
 
 __all__ = ["register"]
 
@@ -60,7 +60,7 @@ def _run_notebook(shell: Any, context: KernelContext, line: str) -> None:
         raise ValueError("%run needs the path of a notebook")
     written = words[0]
     try:
-        file = notebook_in_root(context.root, context.workspace_path(written))
+        file = context.notebook_file(written)
     except PathRefusedError as error:
         raise FileNotFoundError(str(error)) from None
     if file is None:

@@ -20,6 +20,7 @@ from airflow_jobs_provider.local.output_limits import MAX_RESULT_BYTES, OutputMe
 from airflow_jobs_provider.local.paths import PathRefusedError, notebook_in_root
 from airflow_jobs_provider.local.runners.kernel_client import Kernel, load_kernel_support
 from airflow_jobs_provider.local.runners.kernel_processes import ForkServer
+from airflow_jobs_provider.local.runners.prepare import TaskCode
 
 __all__ = ["NotebookRunner"]
 
@@ -30,9 +31,12 @@ _COLOURS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 class NotebookRunner:
     """Runs the notebook of a ``notebook_task`` (reference: "NotebookTask")."""
 
-    def __init__(self, run: Run, workspace: Workspace, fork_server: ForkServer) -> None:
+    def __init__(
+        self, run: Run, workspace: Workspace, code: TaskCode, fork_server: ForkServer
+    ) -> None:
         self._run = run
         self._workspace = workspace
+        self._code = code
         self._fork_server = fork_server
         self._folder = Path(tempfile.mkdtemp(dir=workspace.temporary_folder))
         self._exit_file = self._folder / "exit"
@@ -47,7 +51,7 @@ class NotebookRunner:
         """Read the notebook and start its kernel."""
         path: str = self._run.task["notebook_task"]["notebook_path"]
         try:
-            file = notebook_in_root(self._workspace.root, path)
+            file = notebook_in_root(self._code.root, path)
             if file is None:
                 self._missing = _no_access(path, "Either it does not exist, or")
             else:
@@ -111,6 +115,8 @@ class NotebookRunner:
             json.dumps(
                 {
                     "root": str(self._workspace.root),
+                    "code_root": str(self._code.root),
+                    "import_path": [str(folder) for folder in self._code.import_path],
                     "folder": str(file.parent),
                     "parameters": notebook_parameters(self._run),
                     "exit_file": str(self._exit_file),

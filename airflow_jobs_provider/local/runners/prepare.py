@@ -11,6 +11,7 @@ from pathlib import Path
 
 from airflow_jobs_provider.local.engine.model import Run
 from airflow_jobs_provider.local.engine.runner import Outcome, Runner, Workspace
+from airflow_jobs_provider.local.runners.checkouts import CheckoutError
 from airflow_jobs_provider.local.runners.libraries import Libraries, LibraryError, load_libraries
 
 __all__ = ["PreparedRunner", "TaskCode"]
@@ -20,7 +21,8 @@ __all__ = ["PreparedRunner", "TaskCode"]
 class TaskCode:
     """Where the code of a task is.
 
-    :ivar root: the folder that the paths of its files begin at: the workspace's root.
+    :ivar root: the folder that the paths of its files begin at: the workspace's root, or the
+        checkout of a repository.
     :ivar import_path: folders that the run can import from, in their order.
     """
 
@@ -57,7 +59,13 @@ class PreparedRunner:
             except LibraryError as error:
                 self._failure = error.outcome
                 return
-        self._runner = self._make(TaskCode(root, [*self._libraries.folders, root]))
+        try:
+            checkout = await self._workspace.checkout_of(self._run)
+        except CheckoutError as error:
+            self._failure = error.outcome
+            return
+        folders = [*self._libraries.folders, *([checkout] if checkout else []), root]
+        self._runner = self._make(TaskCode(checkout or root, folders))
         await self._runner.setup()
 
     async def execute(self) -> Outcome:
