@@ -108,8 +108,8 @@ def test_references(tmp_path: Path) -> None:
         left = [file.name for file in clone.iterdir()]
         assert sorted(left) == [".git", "helper.py", "job.py", "notebooks", "other.py"]
         assert git(clone, "worktree", "list").count("\n") == 1
-        # What was made for a run goes with it.
-        assert not [*workspace_folder(workspace).glob("git-*")]
+        folder = workspace_folder(workspace)
+        until(lambda: not [*folder.glob("git-*")], "the checkouts to be removed")
 
 
 def workspace_folder(workspace: LocalWorkspace) -> Path:
