@@ -18,6 +18,7 @@ __all__ = [
     "WORKSPACE_PORT",
     "airflow_environment",
     "connection_to",
+    "write_private_file",
 ]
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,6 +63,14 @@ def connection_to(workspace: LocalWorkspace) -> str:
     return json.dumps(
         {"conn_type": "databricks_jobs", "host": workspace.url, "password": workspace.token}
     )
+
+
+def write_private_file(file: Path, text: str) -> None:
+    """Write a file that only this user can read."""
+    file.unlink(missing_ok=True)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
+        opened.write(text)
 
 
 def _with_loopback(hosts: str) -> str:

@@ -1,5 +1,7 @@
 """``make airflow``: a whole Airflow with the example DAGs and the local workspace, ready to click.
 
+A start page leads to both; on a desktop it is opened in the browser.
+
 The components of ``airflow standalone`` (scheduler, triggerer, DAG processor, API server) with a
 home of their own. They are started one by one because ``airflow standalone`` opens two log servers
 to the network; here everything stays on loopback. Ctrl-C stops all. Each component's log is in the
@@ -31,7 +33,9 @@ from scripts.airflow_env import (
     WORKSPACE_PORT,
     airflow_environment,
     connection_to,
+    write_private_file,
 )
+from scripts.start_page import open_in_browser, write_start_page
 
 COMPONENTS = (
     "scheduler --skip-serve-logs",
@@ -41,6 +45,11 @@ COMPONENTS = (
 )
 START_SECONDS = 180
 STOP_SECONDS = 20
+FIRST_DAGS = {
+    "databricks_demo": "a notebook weighs penguins; the next task gets its exit value",
+    "databricks_run_now": "a job is created, and run with parameters",
+    "databricks_wait_for_job": "a sensor waits for a run that somebody else has launched",
+}
 OPEN = build_opener(ProxyHandler({})).open
 
 
@@ -107,14 +116,26 @@ def run(home: Path, dags: Path, port: int, workspace: LocalWorkspace) -> int:
             processes[command] = started(home, env, command)
         if not is_ready(processes, port, password):
             return failed(home, *ended(processes))
+        page = home / "index.html"
+        write_start_page(
+            page,
+            airflow=f"http://127.0.0.1:{port}",
+            user="admin",
+            password=password,
+            pages=workspace.pages_url,
+            root=workspace.root,
+            dags=FIRST_DAGS,
+        )
         print(
             f"\nAirflow:          http://127.0.0.1:{port}  (user admin, password {password})\n"
             f"Local workspace:  {workspace.url}  (connection databricks_default)\n"
+            f"Both on one page: {page.as_uri()}\n"
             f"Logs:             {home}\n"
-            "Trigger databricks_demo, databricks_run_now or databricks_wait_for_job there. "
+            f"Trigger {', '.join([*FIRST_DAGS][:-1])} or {[*FIRST_DAGS][-1]} there. "
             "Ctrl-C stops everything.",
             flush=True,
         )
+        open_in_browser(page)
         while not ended(processes):
             time.sleep(1)
         return failed(home, *ended(processes))
@@ -181,10 +202,7 @@ def free_port(port: int) -> int:
 def write_password(file: Path) -> str:
     """Make the admin's password, in a file that only this user reads."""
     password = secrets.token_urlsafe(9)
-    file.unlink(missing_ok=True)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as opened:
-        json.dump({"admin": password}, opened)
+    write_private_file(file, json.dumps({"admin": password}))
     return password
 
 

@@ -123,6 +123,9 @@ def _when_ready(process: subprocess.Popen[str], home: Path) -> Standalone:
 
 def test_demo_in_a_whole_airflow(standalone: Standalone) -> None:
     """The demo DAG, triggered over REST: the triggerer resumes it, XCom and link are there."""
+    start_page = (standalone.home / "index.html").read_text()
+    assert f'"{standalone.url}"' in start_page
+    assert f'"{standalone.workspace_url}/#key=' in start_page
     run = standalone.run("databricks_demo")
     task = f"{run}/taskInstances/weigh_penguins"
     exit_value = standalone.get(f"{task}/xcomEntries/return_value")["value"]
