@@ -65,6 +65,7 @@ except TaskDeferred as deferred:
     run = {"run_id": deferred.trigger.run_id, "job_id": 1,
            "state": {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}}
     task().execute_complete(context, {"run": run}, **deferred.kwargs)
+assert "airflow_jobs_provider.triggers.polling.poller" not in sys.modules
 print("IMPORTED", loaded(before))
 """
 

@@ -36,6 +36,7 @@ class Field:
     """One field of a structure.
 
     :ivar name: name of the field.
+    :ivar hint: the type of its value, with what the reference says of it.
     :ivar type_name: the reference's name of its type: ``STRING``, ``array of Library``.
     :ivar required: whether the field is required.
     :ivar is_later: whether the 2.0 reference does not list it.
@@ -45,6 +46,7 @@ class Field:
     """
 
     name: str
+    hint: Any
     type_name: str
     required: bool
     is_later: bool
@@ -162,6 +164,7 @@ def _field(name: str, hint: Any) -> Field:
     type_name = _type_name(inner)
     return Field(
         name=name,
+        hint=hint,
         type_name=f"array of {type_name}" if is_list else type_name,
         required=required,
         is_later=is_later is not None,

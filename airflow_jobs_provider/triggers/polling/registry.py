@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_jobs_provider.api.retry import async_sleep
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
-from airflow_jobs_provider.triggers.polling.poller import RunPoller
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
     from airflow_jobs_provider.triggers.polling.launch_limiter import HostLimiters
+    from airflow_jobs_provider.triggers.polling.poller import RunPoller
 
 __all__ = ["get_poller", "poller_key", "run_workflow_unpolled"]
 
@@ -37,6 +37,9 @@ def get_poller(hook: DatabricksJobsHook) -> RunPoller:
     key = poller_key(hook)
     if key in _pollers:
         return _pollers[key]
+
+    # Not imported by a task's process, which makes a trigger only to defer with it.
+    from airflow_jobs_provider.triggers.polling.poller import RunPoller
 
     def remove() -> None:
         if _pollers.get(key) is poller:

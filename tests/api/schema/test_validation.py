@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from airflow_jobs_provider.api.errors import InvalidRequestError, JobsAPIError
+from airflow_jobs_provider.api.schema import validation
 from airflow_jobs_provider.api.schema.introspection import fields_of, structures
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.schema.validation import find_problems, find_type_problems, validate
@@ -184,6 +185,29 @@ def test_all_problems_are_told_together() -> None:
         "idempotency_token",
         "notebook_task.notebook_path",
     ]
+
+
+def test_only_what_is_given_gets_a_validator() -> None:
+    """Those of all fields of a request take longer to build than all else that a task does."""
+    validation._validator.cache_clear()
+    validate(
+        "runs/submit", {"existing_cluster_id": "a", "notebook_task": {"notebook_path": "/etl"}}
+    )
+    built = validation._validator.cache_info().currsize
+    assert built == 2
+    validation.build_validators()
+    assert validation._validator.cache_info().currsize > 10 * built
+
+
+def test_a_key_that_is_no_text() -> None:
+    """Wherever it stands, it is named."""
+    for payload, path in (
+        ({5: 1}, "[5]"),
+        ({None: 1}, "None"),
+        ({"notebook_task": {"notebook_path": "/etl", 5: 1}}, "notebook_task[5]"),
+    ):
+        problems = find_problems("runs/submit", payload)
+        assert (path, "must have text as keys") in [(one.field, one.rule) for one in problems]
 
 
 def test_one_problem_is_one_sentence() -> None:
