@@ -6,16 +6,18 @@ import base64
 import io
 import logging
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
-from databricks.sdk import WorkspaceClient
-from databricks.sdk.errors import NotFound
-from databricks.sdk.errors.base import DatabricksError
 
 from airflow_jobs_provider.testing import DatabricksWorkspace
 from tests.local.api import CLUSTER, Api
+
+# Every test process imports this file. The SDK takes 1.5 s of processor time, so that only the
+# tests that need it import it.
+if TYPE_CHECKING:
+    from databricks.sdk import WorkspaceClient
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +30,8 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DatabricksWo
 @pytest.fixture
 def sdk(workspace: DatabricksWorkspace, monkeypatch: pytest.MonkeyPatch) -> WorkspaceClient:
     """Databricks' own client."""
+    from databricks.sdk import WorkspaceClient
+
     logging.getLogger("databricks.sdk").setLevel(logging.ERROR)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     return WorkspaceClient(host=workspace.url, token=workspace.token)
@@ -49,6 +53,8 @@ def call(
 
 def test_dbfs(sdk: WorkspaceClient, workspace: DatabricksWorkspace) -> None:
     """Files are written, read, listed, moved and deleted; large ones in blocks."""
+    from databricks.sdk.errors import DatabricksError, NotFound
+
     content = bytes(range(256)) * 6000  # more than a block
     sdk.dbfs.mkdirs("/data")
     sdk.dbfs.upload("/data/large.bin", io.BytesIO(content))
@@ -121,6 +127,8 @@ def test_what_is_wrong_is_refused(
 
 def test_files_of_volumes(sdk: WorkspaceClient, workspace: DatabricksWorkspace) -> None:
     """By the Files API, whose paths are in the URL."""
+    from databricks.sdk.errors import NotFound
+
     folder = "/Volumes/main/default/my files"
     sdk.files.create_directory(folder)
     sdk.files.upload(f"{folder}/a ü.csv", io.BytesIO(b"x,y\n"))
@@ -140,6 +148,8 @@ def test_files_of_volumes(sdk: WorkspaceClient, workspace: DatabricksWorkspace) 
 
 def test_secrets(sdk: WorkspaceClient, workspace: DatabricksWorkspace) -> None:
     """Scopes and secrets; the log of requests has no value."""
+    from databricks.sdk.errors import DatabricksError
+
     sdk.secrets.create_scope("mine")
     sdk.secrets.put_secret("mine", "password", string_value="hunter2")
     sdk.secrets.put_secret("mine", "key", bytes_value=base64.b64encode(b"\1\2").decode())

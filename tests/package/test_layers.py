@@ -6,6 +6,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
 
@@ -58,13 +59,18 @@ MAX_LINES = 500
 TABLES = {"api.schema.types"}
 
 FILES = {module_name(file): file for file in sorted(PACKAGE.rglob("*.py"))}
-TREES = {name: ast.parse(file.read_text()) for name, file in FILES.items()}
 
 
-def imports(tree: ast.AST) -> set[str]:
+@cache
+def tree(name: str) -> ast.Module:
+    """Return a module's syntax tree. Every test process imports this file; few need the trees."""
+    return ast.parse(FILES[name].read_text())
+
+
+def imports(source: ast.AST) -> set[str]:
     """Return what a module imports anywhere: also in functions and under TYPE_CHECKING."""
     found: set[str] = set()
-    for node in ast.walk(tree):
+    for node in ast.walk(source):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -76,7 +82,7 @@ def imports(tree: ast.AST) -> set[str]:
 def own_imports(name: str) -> set[str]:
     """Return the modules of this package that a module imports, by their names below it."""
     found: set[str] = set()
-    for imported in imports(TREES[name]):
+    for imported in imports(tree(name)):
         package, _, below = imported.partition(".")
         if package == NAME:
             # What is imported from a module is no module.
@@ -150,7 +156,7 @@ def test_the_api_the_local_workspace_and_migrate_know_no_airflow() -> None:
     names = [n for n in FILES if place(n)[0] <= place("local")[0] or is_in(n, "migrate")]
     assert names
     for name in names:
-        roots = {other.partition(".")[0] for other in imports(TREES[name])}
+        roots = {other.partition(".")[0] for other in imports(tree(name))}
         assert "airflow" not in roots, name
 
 
@@ -198,7 +204,7 @@ def private_uses(source: ast.AST) -> list[str]:
 def test_only_airflow_compat_knows_airflows_versions_and_internals() -> None:
     """A new version of Airflow is a change there, and nowhere else."""
     free = ("airflow_compat", "local", "migrate", "official_names")
-    uses = {name: private_uses(TREES[name]) for name in FILES if place(name)[1] not in free}
+    uses = {name: private_uses(tree(name)) for name in FILES if place(name)[1] not in free}
     assert {name: found for name, found in uses.items() if found} == {}
 
 
