@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
@@ -21,7 +22,7 @@ from airflow_jobs_provider.airflow_compat.trigger_cancellation import calls_on_k
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.triggers import base
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from airflow_jobs_provider.triggers.polling import poller, rate_limiter
+from airflow_jobs_provider.triggers.polling import rate_limiter
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
 from tests.helpers.responses import GONE
 from tests.helpers.trigger_supervisor import Row, Supervisor, cancel, on_kill, task_runner
@@ -111,20 +112,30 @@ def test_cancel_on_kill_is_off(canceled: Look) -> None:
     assert canceled.supervisor.asked("GetTaskStates") == 0
 
 
-@pytest.fixture(autouse=True)
-def _polls_take_their_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the questions to Airflow are to be sent without waits."""
-    monkeypatch.setattr(poller, "seconds_to_wait", float)
+@pytest.fixture
+def slow_poll(server: ScriptedServer, end: End) -> Iterator[None]:
+    """The service does not answer the first poll of a trigger that is running, for the whole test.
+
+    Without waits the trigger would poll again and again.
+    """
+    kept: list[socket.socket] = []
+    if end is cancel:  # The other way is for a trigger that polls nothing.
+        server.will(lambda connection: kept.append(connection.dup()))
+    yield
+    for connection in kept:
+        connection.close()
 
 
 @pytest.mark.parametrize(("state", "cancels"), [("failed", [7]), ("deferred", [])])
+@pytest.mark.usefixtures("slow_poll")
 def test_airflow_is_asked_again(canceled: Look, state: str, cancels: list[int]) -> None:
     """After an error the task's state is not known, so Airflow is asked again."""
     row = Row(state)
-    with no_waiting() as waits:
-        canceled.ask(Supervisor(row, errors=5), row.trigger(7))
+    supervisor = Supervisor(row, errors=5)
+    with no_waiting():
+        canceled.ask(supervisor, row.trigger(7))
     assert canceled.canceled == cancels
-    assert 3 <= len(waits) <= 5
+    assert supervisor.asked("GetTaskStates") == 6
 
 
 def test_a_question_without_an_answer(canceled: Look, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,12 +161,13 @@ def test_an_answer_after_the_trigger_has_ended(
     assert canceled.canceled == [7]
 
 
+@pytest.mark.usefixtures("slow_poll")
 def test_a_task_whose_state_is_never_known(
     canceled: Look, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After ten minutes the run is not canceled, and a warning names it."""
     row = Row("failed")
-    trigger = row.trigger(7)
+    trigger = row.trigger(7, polling_period_seconds=1)
     trigger._log = logging.getLogger("task")  # type: ignore[assignment, unused-ignore]
     with no_waiting() as waits:
         canceled.ask(Supervisor(row, errors=float("inf"), seconds=0), trigger)
@@ -251,6 +263,7 @@ def test_a_hundred_of_two_hundred_are_marked(canceled: Look) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("slow_poll")
 def test_a_limit_of_requests_at_the_cancels(canceled: Look, server: ScriptedServer) -> None:
     """Each run is canceled, whatever the task's own retry arguments are."""
     rows = [Row("failed", number, run_id=f"run_{number}") for number in range(30)]
