@@ -8,8 +8,7 @@ from typing import Any
 
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
-from tests.fakes.fake_service import Seen
-from tests.fakes.job_service import JobRun, JobService
+from tests.fakes.fake_service import FakeService, JobRun, Seen
 
 __all__ = ["GroupScenario", "group_task"]
 
@@ -34,7 +33,7 @@ class GroupScenario:
     def __init__(
         self,
         dag_run: ClusterDagRun,
-        workspace: JobService,
+        workspace: FakeService,
         record: Callable[[str, object], None] = lambda _name, _value: None,
     ) -> None:
         self.dag_run = dag_run

@@ -16,7 +16,7 @@ from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.eventually import eventually
 from tests.end_to_end.group_scenarios import GroupScenario
-from tests.fakes.job_service import JobService
+from tests.fakes.fake_service import FakeService
 
 # Thorough on Airflow 2, to keep the whole check short.
 pytestmark = [pytest.mark.standalone, *([pytest.mark.thorough] if AIRFLOW_2 else [])]
@@ -50,15 +50,15 @@ def settings() -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def workspace() -> Iterator[JobService]:
+def workspace() -> Iterator[FakeService]:
     """A workspace whose tasks go on until a test ends them."""
-    with JobService() as running:
+    with FakeService() as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def begun(
-    cluster: AirflowCluster, workspace: JobService, request: pytest.FixtureRequest
+    cluster: AirflowCluster, workspace: FakeService, request: pytest.FixtureRequest
 ) -> dict[str, GroupScenario]:
     """The DAG runs of all tests that name theirs, begun at once: Airflow takes its time."""
     scenarios = {}
@@ -87,7 +87,7 @@ def group(
 @pytest.fixture
 def begin(
     cluster: AirflowCluster,
-    workspace: JobService,
+    workspace: FakeService,
     record_property: Callable[[str, object], None],
 ) -> Callable[[str], GroupScenario]:
     """Begin a DAG run."""

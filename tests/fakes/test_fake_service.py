@@ -8,13 +8,13 @@ from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.api.errors import BadRequestError
-from tests.fakes.job_service import JobRun, JobService
+from tests.fakes.fake_service import FakeService, JobRun
 
 
 def test_the_tasks_that_a_repair_names_run_again() -> None:
     """In a run that has ended, after the latest repair; the others keep their only run."""
     tasks = [{"task_key": key} for key in ("a", "b")]
-    with JobService() as service, JobsClient(service.url, Token("t"), api_version="2.2") as client:
+    with FakeService() as service, JobsClient(service.url, Token("t"), api_version="2.2") as client:
         job_id = client.send(endpoints.create_job({"name": "etl", "tasks": tasks}))
         run_id = client.send(endpoints.run_now({"job_id": job_id}))
         run = service.run(run_id)

@@ -1,15 +1,16 @@
 """A Jobs API over real HTTP that executes nothing: it keeps runs, and counts what it is asked.
 
-A run ends when its plan says so, or when the test ends it. As in the real service, a launch with an
-idempotency token that was used before starts nothing. Faults and hooks can be put at any endpoint,
-and the network to it can be cut. It knows neither Airflow nor the package under test.
+A run ends when its plan says so, or when the test ends it. A run of a job with ``tasks`` is a
+JobRun: the tasks start at once, whatever they depend on, and the test ends them. As in the real
+service, a launch with an idempotency token that was used before starts nothing. Faults and hooks
+can be put at any endpoint, and the network to it can be cut. It knows neither Airflow nor the
+package under test.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
-import math
 import re
 import socket
 import ssl
@@ -22,186 +23,33 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import count
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from tests.fakes.fake_service.runs import UNTIL_ENDED, JobRun, Plan, Run, TaskRun
 from tests.fakes.identity.base import Request
 from tests.fakes.identity.server import Identity
 from tests.fakes.identity.workspace import bearer_refusal
 
 __all__ = [
     "FAULTS",
-    "UNTIL_ENDED",
+    "LAUNCHES",
+    "TOKEN",
+    "TRACE",
     "FakeService",
     "Fault",
     "Hook",
     "Lists",
-    "Plan",
-    "Run",
     "Seen",
 ]
 
 LAUNCHES = ("runs/submit", "run-now")
 FIRST_RUN_ID = 1001
+FIRST_JOB_ID = 501
 TOKEN = "the-token-of-the-fake-service"
 TRACE = "Traceback (most recent call last): line 1"
 MAX_HANG_SECONDS = 20
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How a run will go.
-
-    :ivar result: its result state.
-    :ivar seconds: how long it takes at least.
-    :ivar looks: how often it is shown running at least.
-    :ivar terminating_seconds: how long it is TERMINATING after a cancel.
-    :ivar message: its state message at the end.
-    """
-
-    result: str = "SUCCESS"
-    seconds: float = 0.0
-    looks: int = 1
-    terminating_seconds: float = 0.0
-    message: str = ""
-
-
-# A run that goes on until the test ends it, or a client cancels it.
-UNTIL_ENDED = Plan(seconds=math.inf, terminating_seconds=1.0)
-
-
-@dataclass
-class Run:
-    """A run on the service, and what was asked of it.
-
-    :ivar request: what it was launched with.
-    :ivar started: when it started, in seconds since the epoch; ``launched_at`` on the monotonic
-        clock.
-    :ivar life_cycle_state: its state until it ends.
-    :ivar launches: launching requests that were answered with it.
-    :ivar looks: how often it was shown; ``cancels``: canceling requests for it.
-    :ivar canceled_at: when it was first canceled while it went on, on the monotonic clock.
-    :ivar beside: runs of the same task that were active when it was launched.
-    :ivar has_output: whether its notebook gives an exit value.
-    :ivar end_was_told: whether a client was told of its end.
-    :ivar repairs: ids of its repairs, oldest first.
-    :ivar more: further fields of its answer.
-    """
-
-    run_id: int
-    job_id: int
-    kind: str
-    token: str | None
-    plan: Plan
-    request: dict[str, Any] = field(default_factory=dict)
-    started: float = field(default_factory=time.time)
-    launched_at: float = field(default_factory=time.monotonic)
-    life_cycle_state: str = "RUNNING"
-    launches: int = 1
-    looks: int = 0
-    cancels: int = 0
-    canceled_at: float | None = None
-    beside: int = 0
-    has_output: bool = True
-    end_was_told: bool = False
-    repairs: list[int] = field(default_factory=list)
-    more: dict[str, Any] = field(default_factory=dict)
-    _ended_as: str | None = None
-    _ended_at: float | None = None
-
-    @property
-    def name(self) -> str:
-        """The name that the operator gave it: DAG, task, DAG run and try."""
-        return str(self.request.get("run_name", ""))
-
-    @property
-    def task(self) -> str:
-        """What all tries of a task have in common in the names of their runs."""
-        return self.name.rpartition(" try ")[0]
-
-    @property
-    def is_of_function(self) -> bool:
-        """Whether it executes a function of ``@task.databricks_python``."""
-        parameters = (self.request.get("notebook_task") or {}).get("base_parameters") or {}
-        return "airflow_arguments" in parameters
-
-    @property
-    def ended(self) -> bool:
-        """Whether it has ended."""
-        if self._ended_as is not None:
-            return True
-        if self.canceled_at is not None:
-            return time.monotonic() - self.canceled_at >= self.plan.terminating_seconds
-        return self.looks >= self.plan.looks and time.time() >= self.started + self.plan.seconds
-
-    @property
-    def is_active(self) -> bool:
-        """Whether it goes on."""
-        return not self.ended
-
-    @property
-    def result(self) -> str | None:
-        """Its result state, once it has ended."""
-        if not self.ended:
-            return None
-        return self._ended_as or ("CANCELED" if self.canceled_at else self.plan.result)
-
-    def end(self, result: str, at: float) -> None:
-        """End it, at a time in seconds since the epoch."""
-        self._ended_as, self._ended_at = result, at
-
-    def repair(self, plan: Plan) -> int:
-        """Let it go on by another plan; return the repair's id."""
-        self.plan, self.looks = plan, 0
-        self._ended_as = self._ended_at = self.canceled_at = None
-        self.repairs.append(self.run_id * 10 + len(self.repairs))
-        return self.repairs[-1]
-
-    def state(self) -> dict[str, Any]:
-        """Return its state as ``runs/get`` answers it."""
-        result = self.result
-        if result is None:
-            if self.canceled_at is not None:
-                return {"life_cycle_state": "TERMINATING", "state_message": "Canceling"}
-            return {"life_cycle_state": self.life_cycle_state, "state_message": "In run"}
-        message = self.plan.message
-        state = {"life_cycle_state": "TERMINATED", "result_state": result, "state_message": message}
-        if result == "CANCELED":
-            return state | {"state_message": "Run cancelled.", "user_cancelled_or_timedout": True}
-        return state
-
-    def tasks(self) -> list[dict[str, Any]]:
-        """Return its tasks: those it was given, or those it was submitted with, in its state."""
-        if "tasks" in self.more:
-            return list(self.more["tasks"])
-        return [
-            {"run_id": self.run_id * 100 + n, "task_key": task["task_key"], "state": self.state()}
-            for n, task in enumerate(self.request.get("tasks") or ())
-        ]
-
-    def as_answer(self) -> dict[str, Any]:
-        """Return the run as ``runs/get`` answers it."""
-        answer: dict[str, Any] = {
-            "run_id": self.run_id,
-            "job_id": self.job_id,
-            "run_type": self.kind,
-            "run_page_url": f"http://workspace.invalid/#job/{self.job_id}/run/{self.run_id}",
-            "start_time": int(self.started * 1000),
-            "state": self.state(),
-        }
-        if self.name:
-            answer["run_name"] = self.name
-        if tasks := self.tasks():
-            answer["tasks"] = tasks
-        if self.repairs:
-            repairs = [{"type": "REPAIR", "id": one, "state": self.state()} for one in self.repairs]
-            answer["repair_history"] = [{"type": "ORIGINAL"}, *repairs]
-        if self.ended:
-            end = self._ended_at
-            if end is None:
-                end = time.time() if self.canceled_at else self.started + self.plan.seconds
-            answer["end_time"] = int(end * 1000)
-        return answer | self.more
 
 
 @dataclass(frozen=True)
@@ -361,6 +209,7 @@ class FakeService:
     :ivar jobs: the jobs that can be listed: their settings by job id.
     :ivar pipelines: the names of pipelines by id.
     :ivar lists: how lists are cut into pages.
+    :ivar hooks: each is told of each request, after ``hook``; the first that returns True hangs up.
     :ivar accepts: the Authorization headers that are not refused; all of them if None.
     :ivar expired_status: how an expired token is refused: ``400``, ``401`` or ``403``.
     """
@@ -387,6 +236,8 @@ class FakeService:
         self.seen: list[Seen] = []
         self.most_at_once = 0
         self.hook: Hook | None = None
+        self.hooks: list[Hook] = []
+        self._job_ids = count(FIRST_JOB_ID)
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
         self._happenings: dict[tuple[str, int], list[Callable[[], object]]] = defaultdict(list)
         self._by_token: dict[str, int] = {}
@@ -527,6 +378,11 @@ class FakeService:
             one = run if isinstance(run, Run) else self.runs[run]
             one.end(result, time.time() - ago)
 
+    def end_task(self, run: JobRun, key: str, result: str = "SUCCESS") -> None:
+        """End the latest run of a task of a job."""
+        with self._lock:
+            run.latest[key].result = result
+
     @property
     def live(self) -> list[Run]:
         """The runs that have not ended."""
@@ -543,6 +399,7 @@ class FakeService:
                 store.clear()
             self.most_at_once = 0
             self.hook = None
+            self.hooks.clear()
 
     def _answer(self, seen: Seen) -> tuple[int, dict[str, Any]]:
         if hold := self._held.get(seen.endpoint):
@@ -571,12 +428,25 @@ class FakeService:
                 settings = self.jobs.setdefault(int(parameters["job_id"]), {})
                 settings.update(parameters["new_settings"])
                 return 200, {}
+            if seen.endpoint == "create":
+                job_id = next(self._job_ids)
+                self.jobs[job_id] = dict(parameters)
+                return 200, {"job_id": job_id}
+            if seen.endpoint == "delete":
+                # Of two DAG runs that create the job at the same moment, one deletes its own.
+                del self.jobs[int(parameters["job_id"])]
+                return 200, {}
+            if seen.endpoint == "reset":
+                self.jobs[int(parameters["job_id"])] = dict(parameters["new_settings"])
+                return 200, {}
             if seen.endpoint == "pipelines":
                 found = [{"pipeline_id": key, "name": name} for key, name in self.pipelines.items()]
                 return 200, {"statuses": found}
             if seen.endpoint.startswith(("workspace/", "preview/")):
                 return self._workspace(seen)
             run_id = int(parameters.get("run_id", 0))
+            if (answer := self._answer_for_task_run(seen.endpoint, run_id)) is not None:
+                return 200, answer
             if seen.endpoint == "runs/get-output" and (task := self._task(run_id)):
                 return 200, _output(task, task["task_key"], task["state"].get("result_state"))
             run = self.runs.get(run_id)
@@ -587,7 +457,7 @@ class FakeService:
                 run.looks += 1
                 return 200, answer
             if seen.endpoint == "runs/repair":
-                return self._repair(run, parameters.get("latest_repair_id"))
+                return self._repair(run, parameters)
             if seen.endpoint == "runs/cancel":
                 run.cancels += 1
                 if run.is_active and run.canceled_at is None:
@@ -634,6 +504,19 @@ class FakeService:
         return {"run_id": run_id, "number_in_job": run_id}
 
     def _new_run(self, seen: Seen, run_id: int, job_id: int) -> Run:
+        settings = self.jobs.get(job_id, {})
+        if seen.endpoint == "run-now" and settings.get("tasks"):
+            run = JobRun(
+                run_id=run_id,
+                job_id=job_id,
+                kind="JOB_RUN",
+                token=seen.parameters.get("idempotency_token"),
+                plan=Plan(),
+                request=seen.parameters,
+                job_name=str(settings["name"]),
+            )
+            run.start_tasks([task["task_key"] for task in settings["tasks"]])
+            return run
         return Run(
             run_id=run_id,
             job_id=job_id,
@@ -643,12 +526,43 @@ class FakeService:
             request=seen.parameters,
         )
 
-    def _repair(self, run: Run, latest_repair_id: int | None) -> tuple[int, dict[str, Any]]:
+    def _repair(self, run: Run, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        """Run tasks again as the service does: in no active run, and after the latest repair."""
         latest = run.repairs[-1] if run.repairs else None
-        if run.is_active or latest_repair_id != latest:
+        keys = request.get("rerun_tasks") or []
+        if (
+            run.is_active
+            or request.get("latest_repair_id") != latest
+            or (isinstance(run, JobRun) and len({*keys}) < len(keys))
+        ):
             message = f"Run {run.run_id} cannot be repaired."
             return 400, {"error_code": "INVALID_STATE", "message": message}
+        if isinstance(run, JobRun):
+            run.start_tasks(keys)
+            return 200, {"repair_id": run.repair(Plan())}
         return 200, {"repair_id": run.repair(self._plan(run.job_id))}
+
+    def _answer_for_task_run(self, endpoint: str, run_id: int) -> dict[str, Any] | None:
+        """Answer a request for the run of a task of a job; None for anything else."""
+        found = self._task_run(run_id)
+        if found is None:
+            return None
+        run, task = found
+        if endpoint == "runs/get":
+            return task.as_answer() | {"job_id": run.job_id}
+        if endpoint == "runs/cancel":
+            task.cancels += 1
+            task.result = task.result or "CANCELED"
+            return {}
+        return None
+
+    def _task_run(self, run_id: int) -> tuple[JobRun, TaskRun] | None:
+        for run in self.runs.values():
+            if isinstance(run, JobRun):
+                for task in run.task_runs:
+                    if task.run_id == run_id:
+                        return run, task
+        return None
 
     def _plan(self, job_id: int) -> Plan:
         if job_id in self.plans_of_jobs:
@@ -835,8 +749,9 @@ class Handler(BaseHTTPRequestHandler):
             service._told(answer)
 
     def _hook(self, seen: Seen, moment: str) -> bool:
-        hook = self.server.service.hook
-        if hook is not None and hook(seen, moment):
+        service = self.server.service
+        hooks = [*([service.hook] if service.hook is not None else []), *service.hooks]
+        if any(hook(seen, moment) for hook in hooks):
             self.hang_up()
             return True
         return False
