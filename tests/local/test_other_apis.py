@@ -53,7 +53,8 @@ def call(
 
 def test_dbfs(sdk: WorkspaceClient, workspace: DatabricksWorkspace) -> None:
     """Files are written, read, listed, moved and deleted; large ones in blocks."""
-    from databricks.sdk.errors import DatabricksError, NotFound
+    from databricks.sdk.errors import NotFound
+    from databricks.sdk.errors.base import DatabricksError
 
     content = bytes(range(256)) * 6000  # more than a block
     sdk.dbfs.mkdirs("/data")
@@ -148,7 +149,7 @@ def test_files_of_volumes(sdk: WorkspaceClient, workspace: DatabricksWorkspace) 
 
 def test_secrets(sdk: WorkspaceClient, workspace: DatabricksWorkspace) -> None:
     """Scopes and secrets; the log of requests has no value."""
-    from databricks.sdk.errors import DatabricksError
+    from databricks.sdk.errors.base import DatabricksError
 
     sdk.secrets.create_scope("mine")
     sdk.secrets.put_secret("mine", "password", string_value="hunter2")
