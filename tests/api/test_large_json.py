@@ -15,7 +15,7 @@ from airflow_jobs_provider.api import large_json
 from airflow_jobs_provider.api.large_json import PIECE_CHARACTERS, parse_large_object
 from airflow_jobs_provider.api.responses import InvalidResponseError, parse_json_object
 from tests.fakes.many_runs import Run
-from tests.package.test_fuzz import examples
+from tests.helpers.fuzz import examples
 
 RUNS = 1000
 PAGE = json.dumps(

@@ -15,8 +15,7 @@ from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 from airflow_jobs_provider.airflow_compat.run_successor import Successor
 from airflow_jobs_provider.operators import cancel_on_kill
 from airflow_jobs_provider.operators.workflow_launch import FRESH_SECONDS, TASK_RUNS_KEY
-from tests.fakes.fake_service import TOKEN
-from tests.fakes.job_service import JobRun, JobService
+from tests.fakes.fake_service import TOKEN, FakeService, JobRun
 from tests.helpers.workflow_group import Airflow
 
 NOTEBOOKS = [f"n{number}" for number in range(20)]
@@ -24,21 +23,21 @@ LAUNCH = {"list": 2, "create": 1, "run-now": 1, "runs/get": 1}
 
 
 @pytest.fixture
-def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[JobService]:
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
     """The service that counts, and the connection to it."""
-    with JobService() as running:
+    with FakeService() as running:
         connection = {"conn_type": "databricks_jobs", "host": running.url, "password": TOKEN}
         monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
         yield running
 
 
-def counted(service: JobService) -> Counter[str]:
+def counted(service: FakeService) -> Counter[str]:
     """Return the requests since this was asked last, by endpoint."""
     seen, service.seen[:] = list(service.seen), []
     return Counter(one.endpoint for one in seen)
 
 
-def launched(airflow: Airflow, service: JobService) -> JobRun:
+def launched(airflow: Airflow, service: FakeService) -> JobRun:
     """Execute the launching task; return the run."""
     airflow.xcoms["etl.launch", "return_value"] = airflow.launch(1, 0)
     (run,) = service.runs.values()
@@ -60,7 +59,7 @@ async def event_of(trigger: Any) -> Any:
     return payload
 
 
-def test_notebooks_side_by_side(service: JobService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_notebooks_side_by_side(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
     """The launch, one read for all, and one request for the output of each."""
     airflow = Airflow(monkeypatch, keys=NOTEBOOKS, deferrable=True)
     run = launched(airflow, service)
@@ -86,7 +85,7 @@ def test_notebooks_side_by_side(service: JobService, monkeypatch: pytest.MonkeyP
 
 
 def test_without_xcoms_no_output_is_read(
-    service: JobService, monkeypatch: pytest.MonkeyPatch
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So a group whose tasks push none costs the launch and the reads of its run."""
     airflow = Airflow(monkeypatch, deferrable=True, do_xcom_push=False)
@@ -107,7 +106,7 @@ def test_without_xcoms_no_output_is_read(
     ],
 )
 def test_a_task_run_that_is_not_known(
-    change: dict[str, Any], service: JobService, monkeypatch: pytest.MonkeyPatch
+    change: dict[str, Any], service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The task reads it on its worker."""
     airflow = Airflow(monkeypatch, deferrable=True)
@@ -118,7 +117,7 @@ def test_a_task_run_that_is_not_known(
     assert counted(service) == {"runs/get": 1}
 
 
-def test_what_reads_on_its_worker(service: JobService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_reads_on_its_worker(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
     """A later attempt, and a task after others: its run may have ended before it starts."""
     airflow = Airflow(monkeypatch, chained=True, deferrable=True)
     launched(airflow, service)
@@ -137,7 +136,7 @@ def test_what_reads_on_its_worker(service: JobService, monkeypatch: pytest.Monke
 def test_nothing_is_pushed_that_nobody_needs(
     keys: list[str],
     arguments: dict[str, Any],
-    service: JobService,
+    service: FakeService,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A single task reads the run itself, and so does each that waits on its worker."""
@@ -146,7 +145,7 @@ def test_nothing_is_pushed_that_nobody_needs(
     assert ("etl.launch", TASK_RUNS_KEY) not in airflow.xcoms
 
 
-def test_a_kill_before_the_deferral(service: JobService, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_before_the_deferral(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
     """Airflow 3 lets the process go on; it cancels the task run that it does not read."""
     monkeypatch.setattr(cancel_on_kill, "find_successor", lambda _attempt: Successor.NONE)
     airflow = Airflow(monkeypatch, deferrable=True)

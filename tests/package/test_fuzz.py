@@ -8,14 +8,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import socket
 from collections.abc import Callable, Generator
 from typing import Any
 
 import pytest
 from aiohttp import web
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from airflow_jobs_provider.api import endpoints, retry
@@ -44,20 +43,7 @@ from airflow_jobs_provider.triggers.polling.registry import get_poller
 from tests.fakes.many_runs import ManyRuns
 from tests.fakes.scripted_server import ScriptedServer
 from tests.helpers.client_face import Face
-
-EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
-
-
-def examples(quick: int) -> Callable[[Any], Any]:
-    """Give a test so many examples with a fixed seed, or FUZZ_EXAMPLES random ones."""
-    return settings(
-        max_examples=EXAMPLES or quick,
-        derandomize=not EXAMPLES,
-        deadline=None,
-        database=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-    )
-
+from tests.helpers.fuzz import examples
 
 # -- answers -------------------------------------------------------------------------------------
 
