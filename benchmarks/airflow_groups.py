@@ -31,8 +31,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.whole_airflow import WholeAirflow
 from scripts import official
-from tests.fakes.fake_service import Seen
-from tests.fakes.job_service import JobRun, JobService
+from tests.fakes.fake_service import FakeService, JobRun, Seen
 
 ROOT = Path(__file__).parents[1]
 THIS_ONE, OFFICIAL = "this package", "official provider"
@@ -83,7 +82,7 @@ with DAG("{name}", schedule=None), DatabricksWorkflowTaskGroup(
 """
 
 
-class TimedJobService(JobService):
+class TimedJobService(FakeService):
     """A service whose tasks end evenly over a stretch of time.
 
     :param first_end: seconds from the launch to the first end.
@@ -140,7 +139,7 @@ def idle_rates(airflow: WholeAirflow) -> dict[str, float]:
 
 
 def run_group(
-    airflow: WholeAirflow, service: JobService, mode: str, number: int, tasks: int
+    airflow: WholeAirflow, service: FakeService, mode: str, number: int, tasks: int
 ) -> Measures:
     """Run a group once, and measure it."""
     idle_before = idle_rates(airflow)
@@ -219,7 +218,7 @@ def dag_file(mode: str, tasks: int) -> str:
     )
 
 
-def connection_to(service: JobService) -> dict[str, Any]:
+def connection_to(service: FakeService) -> dict[str, Any]:
     """Return a connection in the form that both providers take."""
     address = urlsplit(service.url)
     return {
