@@ -1,4 +1,4 @@
-"""Reading notebooks: Jupyter's ``.ipynb`` and Databricks' source form ``.py``.
+"""Reading notebooks: Jupyter's ``.ipynb`` and Databricks' source form, ``.py`` and ``.sql``.
 
 Both end as the same list of cells. A cell's leading magic (``%md``, ``%sql``, ``%python`` ...) is
 turned into what Jupyter can run; magics that work inside Python code (``%run``, ``%pip``) are left
@@ -26,8 +26,10 @@ __all__ = [
 
 SOURCE_HEADER = "# Databricks notebook source"
 _SEPARATOR = "# COMMAND ----------"
-_CELL_SEPARATOR = re.compile(r"^# COMMAND -+[ \t]*$", re.MULTILINE)
-_MAGIC_LINE = re.compile(r"^# MAGIC ?")
+# How a comment begins in the source form of each language.
+_COMMENTS = {".py": "#", ".sql": "--"}
+_NOT_RUN = {"scala": "Scala", "r": "R"}
+_METADATA = "application/vnd.databricks.v1+notebook"
 _LEADING_MAGIC = re.compile(r"\A\s*%(md-sandbox|md|sql|python|sh|scala|r|fs)\b[ \t]*")
 
 
@@ -52,7 +54,19 @@ def read_notebook(path: Path) -> list[Cell]:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise NotNotebookError(f"{path.name} is not text in UTF-8: {error}") from error
-    return list(_cells_of_jupyter(path, text) if path.suffix == ".ipynb" else _cells_of_py(text))
+    if path.suffix == ".ipynb":
+        return list(_cells_of_jupyter(path, text))
+    language = path.suffix.lower().removeprefix(".")
+    if language in _NOT_RUN:
+        raise NotNotebookError(_not_run(path, language))
+    return list(_cells_of_source(text, _COMMENTS.get(path.suffix, "#"), language))
+
+
+def _not_run(path: Path, language: str) -> str:
+    return (
+        f"{path.name} is in {_NOT_RUN[language]}, which the local workspace does not run; "
+        "it runs Python and SQL"
+    )
 
 
 def as_source(cells: Sequence[Cell]) -> str:
@@ -90,40 +104,55 @@ def as_jupyter(cells: Sequence[Cell]) -> str:
 def _cells_of_jupyter(path: Path, text: str) -> Iterator[Cell]:
     try:
         document = json.loads(text)
-        cells: list[dict[str, Any]] = document["cells"]
-        for cell in cells:
-            source = cell["source"]
-            source = source if isinstance(source, str) else "".join(source)
-            if cell["cell_type"] == "code":
-                yield _cell(source)
-            elif cell["cell_type"] == "markdown":
-                yield Cell("markdown", source)
-    except (ValueError, KeyError, TypeError) as error:
+        language = _language_of(document)
+        cells: list[tuple[str, str]] = [
+            (cell["cell_type"], "".join(cell["source"])) for cell in document["cells"]
+        ]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise NotNotebookError(
             f"{path.name} is not a Jupyter notebook of format 4: {error!r}"
         ) from error
+    if language in _NOT_RUN:
+        raise NotNotebookError(_not_run(path, language))
+    for kind, source in cells:
+        if kind == "code":
+            yield _cell(source, language)
+        elif kind == "markdown":
+            yield Cell("markdown", source)
 
 
-def _cells_of_py(text: str) -> Iterator[Cell]:
-    body = text.removeprefix("\ufeff").removeprefix(SOURCE_HEADER)
-    for chunk in _CELL_SEPARATOR.split(body):
+def _language_of(document: dict[str, Any]) -> str:
+    metadata: dict[str, Any] = document.get("metadata") or {}
+    named = (
+        (metadata.get(_METADATA) or {}).get("language"),
+        (metadata.get("language_info") or {}).get("name"),
+    )
+    return next((str(name).lower() for name in named if name), "python")
+
+
+def _cells_of_source(text: str, comment: str, language: str) -> Iterator[Cell]:
+    body = text.removeprefix("\ufeff").removeprefix(f"{comment} Databricks notebook source")
+    for chunk in re.split(rf"^{comment} COMMAND -+[ \t]*$", body, flags=re.MULTILINE):
         source = chunk.strip("\n")
         if source.strip():
-            yield _cell(_without_magic_comments(source))
+            yield _cell(_without_magic_comments(source, comment), language)
 
 
-def _without_magic_comments(source: str) -> str:
+def _without_magic_comments(source: str, comment: str) -> str:
+    magic = re.compile(rf"^{comment} MAGIC ?")
     lines = source.splitlines()
-    if not any(_MAGIC_LINE.match(line) for line in lines):
+    if not any(magic.match(line) for line in lines):
         return source
     # A title line stands before the magic; Python would take it as a comment, %md would not.
-    lines = [line for line in lines if not line.startswith("# DBTITLE")]
-    return "\n".join(_MAGIC_LINE.sub("", line) for line in lines).strip("\n")
+    lines = [line for line in lines if not line.startswith(f"{comment} DBTITLE")]
+    return "\n".join(magic.sub("", line) for line in lines).strip("\n")
 
 
-def _cell(source: str) -> Cell:
+def _cell(source: str, language: str) -> Cell:
     match = _LEADING_MAGIC.match(source)
     if match is None:
+        if language == "sql" and not source.lstrip().startswith("%"):
+            return Cell("code", f"%%sql\n{source}")
         return Cell("code", source)
     name, rest = match[1], source[match.end() :]
     if name in {"md", "md-sandbox"}:
@@ -132,4 +161,8 @@ def _cell(source: str) -> Cell:
         return Cell("code", rest.lstrip("\n"))
     # As a cell magic it takes the whole cell, several lines too.
     first, _, others = rest.partition("\n")
-    return Cell("code", f"%%{name}\n{first}\n{others}" if first.strip() else f"%%{name}\n{others}")
+    options = ""
+    if name == "sh" and first.split()[:1] == ["-e"]:
+        options, first = " -e", first.split("-e", 1)[1].strip()
+    body = f"{first}\n{others}" if first.strip() else others
+    return Cell("code", f"%%{name}{options}\n{body}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 __all__ = [
     "NOTEBOOK_SUFFIXES",
+    "RUN_SUFFIXES",
     "STATE_FOLDER",
     "PathRefusedError",
     "data_file_in_root",
@@ -17,6 +19,8 @@ __all__ = [
 
 STATE_FOLDER = ".workspace"
 NOTEBOOK_SUFFIXES = (".ipynb", ".py")
+# Those of other languages are found, so that a run can say that it does not run them.
+RUN_SUFFIXES = (*NOTEBOOK_SUFFIXES, ".sql", ".scala", ".r", ".R")
 _SHOWN_CHARS = 300
 
 
@@ -40,12 +44,15 @@ def file_in_root(root: Path, workspace_path: str) -> Path:
     return _checked(real_root, _path_in(real_root, workspace_path))
 
 
-def notebook_in_root(root: Path, workspace_path: str) -> Path | None:
+def notebook_in_root(
+    root: Path, workspace_path: str, suffixes: Sequence[str] = NOTEBOOK_SUFFIXES
+) -> Path | None:
     """Return the file of the notebook ``workspace_path``, which is named without its extension.
 
     As with :func:`file_in_root`, what is returned has no links. A path with its extension is taken,
     too, though the service itself knows notebooks by their name without it only.
 
+    :param suffixes: the extensions to look for, in this order.
     :returns: None if there is no such notebook.
     :raises PathRefusedError: the path, or what it links to, does not stay inside the workspace.
     """
@@ -54,12 +61,12 @@ def notebook_in_root(root: Path, workspace_path: str) -> Path | None:
     # A link may have the extension or lack it, and so may what it leads to.
     target = _checked(real_root, path)
     for stem in dict.fromkeys((path, target)):
-        for suffix in NOTEBOOK_SUFFIXES:
+        for suffix in suffixes:
             with suppress(_CannotOpenError):  # too long with the extension
                 file = _checked(real_root, stem.parent / f"{stem.name}{suffix}")
                 if file.is_file():
                     return file
-    return target if target.suffix in NOTEBOOK_SUFFIXES and target.is_file() else None
+    return target if target.suffix in suffixes and target.is_file() else None
 
 
 def _path_in(real_root: Path, workspace_path: str) -> Path:

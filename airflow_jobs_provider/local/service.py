@@ -142,6 +142,11 @@ class Service:
 
     # Used by runners
 
+    @property
+    def workspace_number(self) -> int:
+        """The id of the workspace, as the API has it."""
+        return zlib.crc32(self._workspace_id.encode())
+
     def kept_file(self, run_id: int, suffix: str) -> Path:
         """Return where a file of a run is kept."""
         return self._runs_folder / f"{run_id}{suffix}"
@@ -194,8 +199,7 @@ class Service:
 
     def references(self, run: Run) -> References:
         """Return what replaces the references in a run's parameters."""
-        number = zlib.crc32(self._workspace_id.encode())
-        return References(run, self.store, number, self.base_url)
+        return References(run, self.store, self.workspace_number, self.base_url)
 
     def open_callback(self, run_id: int) -> str:
         """Return a secret with which this run may start others, until it is closed."""

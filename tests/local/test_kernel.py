@@ -12,14 +12,16 @@ from typing import Any
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
-from airflow_jobs_provider.local.kernel import magics, namespace
-from airflow_jobs_provider.local.kernel.context import CONTEXT_VARIABLE, KernelContext
+from airflow_jobs_provider.local.kernel import magics, namespace, sql_cells
+from airflow_jobs_provider.local.kernel.context import CONTEXT_VARIABLE, KernelContext, restart_mark
 from airflow_jobs_provider.local.kernel.dbutils import (
     DBUtils,
     InputWidgetNotDefined,
     NotebookExit,
+    PythonRestart,
     WorkflowException,
 )
+from airflow_jobs_provider.local.kernel.sql_cells import statements_of
 from airflow_jobs_provider.local.notebook_files import NotNotebookError, read_notebook
 from airflow_jobs_provider.local.paths import (
     PathRefusedError,
@@ -40,11 +42,16 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelContext:
     file = tmp_path / "context.json"
     given = {
         "root": str(tmp_path),
+        "code_root": str(tmp_path),
+        "import_path": [str(tmp_path)],
         "folder": str(folder),
         "parameters": {"given": "1"},
         "exit_file": str(tmp_path / "exit"),
         "callback_url": "http://127.0.0.1:1/local/",
         "secret": "the secret",
+        "widgets": {"kept": "2"},
+        "about": {},
+        "warehouse": str(tmp_path / "warehouse"),
     }
     file.write_text(json.dumps(given))
     monkeypatch.setenv(CONTEXT_VARIABLE, str(file))
@@ -93,7 +100,7 @@ def test_widgets_in_this_process(context: KernelContext) -> None:
     widgets.dropdown("d", "a", ["a", "b"], "Label")
     widgets.combobox("c", "x", ["a"])
     widgets.multiselect("m", "a", ["a", "b"])
-    assert widgets.getAll() == {"given": "1", "d": "a", "c": "x", "m": "a"}
+    assert widgets.getAll() == {"given": "1", "kept": "2", "d": "a", "c": "x", "m": "a"}
     assert widgets.get("none", "default") == "default"
     with pytest.raises(TypeError, match="must be text, not int"):
         widgets.text("number", 5)  # type: ignore[arg-type]
@@ -110,7 +117,12 @@ def test_widgets_in_this_process(context: KernelContext) -> None:
 def test_what_dbutils_has_not(context: KernelContext) -> None:
     """A part of dbutils that is not there says which are."""
     dbutils = DBUtils(context)
-    dbutils.library.restartPython()
+    with pytest.raises(ValueError, match="no 'nothing' here"):
+        dbutils.fs.help("nothing")
+    with pytest.raises(PythonRestart):
+        dbutils.library.restartPython()
+    mark = json.loads(restart_mark(context.exit_file).read_text())
+    assert mark == {"widgets": {"given": "1", "kept": "2"}}
     with pytest.raises(AttributeError, match=r"dbutils\.credentials is not there .* widgets"):
         dbutils.credentials.assumeRole("a")
     with pytest.raises(AttributeError):
@@ -167,7 +179,9 @@ def test_run_magic_in_this_process(shell: Any, context: KernelContext) -> None:
             shell.run_cell(line).raise_error()
 
 
-def test_magics_in_this_process(shell: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_magics_in_this_process(
+    shell: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """%pip says that it does nothing; %sql asks spark; an exit is shown as such."""
 
     class Frame:
@@ -179,7 +193,8 @@ def test_magics_in_this_process(shell: Any, capsys: pytest.CaptureFixture[str]) 
             return [(1, "<i>")][:count]
 
     Frame.__module__ = "pyspark.sql.dataframe"
-    shell.user_ns["spark"] = types.SimpleNamespace(sql=lambda _: Frame())
+    monkeypatch.setattr(sql_cells, "_is_installed", lambda name: name == "pyspark")
+    shell.user_ns["spark"] = types.SimpleNamespace(sql=lambda *_, **__: Frame())
     shell.run_cell("%pip install x").raise_error()
     shell.run_cell("%%sql\nselect 1").raise_error()
     assert isinstance(shell.user_ns["_sqldf"], Frame)
@@ -192,6 +207,38 @@ def test_magics_in_this_process(shell: Any, capsys: pytest.CaptureFixture[str]) 
     assert "%pip install x: not done by the local workspace" in shown
     assert "Notebook exited: xxx" in shown
     assert len(shown) < 15_000
+
+
+def test_statements_of_a_cell() -> None:
+    """Semicolons in literals, quoted names and comments divide nothing."""
+    text = "select 'a;''b' -- c;d\n, `e;f` /* g;\nh */; ; -- only a comment\n;select \"i;j\""
+    assert [*statements_of(text)] == [
+        "select 'a;''b' -- c;d\n, `e;f` /* g;\nh */",
+        'select "i;j"',
+    ]
+
+
+def test_sql_in_spark(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each statement is run, with the widgets as parameters; the last frame is shown."""
+    ran: list[tuple[str, Any]] = []
+
+    def sql(statement: str, args: Any = None) -> str:
+        ran.append((statement, args))
+        return f"frame {len(ran)}"
+
+    monkeypatch.setattr(sql_cells, "_is_installed", lambda name: name == "pyspark")
+    shell.user_ns["spark"] = types.SimpleNamespace(sql=sql)
+    shell.run_cell("%%sql\nselect 1;\nselect :given").raise_error()
+    values = {"given": "1", "kept": "2"}
+    assert ran == [("select 1", values), ("select :given", values)]
+    assert shell.user_ns["_sqldf"] == "frame 2"
+
+
+def test_sql_needs_an_engine(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without pyspark and DuckDB a %sql cell says what to install."""
+    monkeypatch.setattr(sql_cells, "_is_installed", lambda _: False)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'airflow-jobs-provider\[sql\]'"):
+        shell.run_cell("%sql select 1").raise_error()
 
 
 def test_get_argument(shell: Any) -> None:

@@ -1,10 +1,11 @@
-"""``dbutils.fs`` and the redaction of secrets, without a kernel."""
+"""``dbutils.fs``, the redaction of secrets and the forms of notebooks, without a kernel."""
 
 from __future__ import annotations
 
 import base64
 import html
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
 from airflow_jobs_provider.local.kernel.files import Files
+from airflow_jobs_provider.local.kernel.output_monitor import RedactedSend
+from airflow_jobs_provider.local.notebook_files import NotNotebookError, read_notebook
 
 
 @pytest.fixture
@@ -72,3 +75,71 @@ def test_redaction(context: KernelContext, monkeypatch: pytest.MonkeyPatch) -> N
     assert "line" not in context.redact(f"{key!r} {json.dumps(key)} {key.strip()}")
     page = f"<td>{html.escape(secrets['html'])}</td> {html.escape(secrets['html'], quote=False)}"
     assert context.redact(page) == "<td>[REDACTED]</td> [REDACTED]"
+
+
+@pytest.mark.parametrize(
+    ("pieces", "shown"),
+    [
+        (["x ab", "cd y"], ["x ", "[REDACTED] y"]),
+        (["abcd", "ef"], ["[REDACTED]"]),
+        (["abcd", "e-"], ["[REDACTED]e-"]),
+        (["ab", "c", "d"], ["[REDACTED]"]),
+        (["a", "b"], ["ab"]),
+        (["xab"], ["[REDACTED]"]),
+        (["abab", "cd"], ["ab", "[REDACTED]"]),
+        (["none", "of it"], ["none", "of it"]),
+    ],
+)
+@pytest.mark.parametrize("end", ["execute_reply", "clear_output"])
+def test_redaction_over_pieces(
+    context: KernelContext, pieces: list[str], shown: list[str], end: str
+) -> None:
+    """A secret that is printed in pieces is redacted; nothing is kept back for good."""
+    context.redacted = {"abcd", "abcdef", "xab", "abz"}
+    sent: list[Any] = []
+
+    def send(_stream: Any, message: Any, content: Any = None, **_: Any) -> None:
+        sent.append((message["content"] if isinstance(message, dict) else content).get("text"))
+
+    redacted = RedactedSend(send, context, os.getpid())
+    for piece in pieces:
+        header = {"msg_type": "stream"}
+        content = {"name": "stdout", "text": piece}
+        redacted(None, {"header": header, "parent_header": {}, "content": content}, ident=b"")
+    redacted(None, end, {"status": "ok"})
+    assert sent.pop() is None
+    assert "".join(sent) == "".join(shown)
+    assert all(text for text in sent)
+
+
+def test_languages_of_notebooks(tmp_path: Path) -> None:
+    """A notebook of SQL has its cells in SQL; one in Scala or R is refused by name."""
+    file = tmp_path / "n.sql"
+    file.write_text(
+        "-- Databricks notebook source\n-- DBTITLE 1,x\nselect 1\n-- COMMAND ----------\n"
+        "-- MAGIC %python\n-- MAGIC x = 1\n-- COMMAND ----------\n-- MAGIC %run ./other\n"
+        "-- COMMAND ----------\n-- MAGIC %sh -e\n-- MAGIC ls"
+    )
+    assert [cell.source for cell in read_notebook(file)] == [
+        "%%sql\n-- DBTITLE 1,x\nselect 1",
+        "x = 1",
+        "%run ./other",
+        "%%sh -e\nls",
+    ]
+    jupyter = tmp_path / "n.ipynb"
+    cells = [{"cell_type": "code", "source": "select 2"}]
+    for language, metadata in (
+        ("sql", {"application/vnd.databricks.v1+notebook": {"language": "sql"}}),
+        ("sql", {"language_info": {"name": "sql"}}),
+        ("scala", {"language_info": {"name": "scala"}}),
+    ):
+        jupyter.write_text(json.dumps({"cells": cells, "metadata": metadata}))
+        if language == "sql":
+            assert read_notebook(jupyter)[0].source == "%%sql\nselect 2"
+        else:
+            with pytest.raises(NotNotebookError, match="is in Scala, which the local workspace"):
+                read_notebook(jupyter)
+    for name, language in (("n.scala", "Scala"), ("n.r", "R"), ("n.R", "R")):
+        (tmp_path / name).write_text("1")
+        with pytest.raises(NotNotebookError, match=f"is in {language}, which"):
+            read_notebook(tmp_path / name)

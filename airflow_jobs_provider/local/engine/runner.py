@@ -88,6 +88,14 @@ class Workspace(Protocol):
     def live_notebooks(self) -> dict[int, Any]:
         """The notebooks (format 4) that are executed, by their runs, as they are now."""
 
+    @property
+    def user(self) -> str:
+        """The name of the workspace's user."""
+
+    @property
+    def workspace_number(self) -> int:
+        """The id of the workspace, as the API has it."""
+
     def kept_file(self, run_id: int, suffix: str) -> Path:
         """Return where a file of a run is kept."""
 

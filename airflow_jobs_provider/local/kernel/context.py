@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from airflow_jobs_provider.local.paths import notebook_in_root
+from airflow_jobs_provider.local.paths import RUN_SUFFIXES, notebook_in_root
 
-__all__ = ["CONTEXT_VARIABLE", "KernelContext", "too_large_mark"]
+__all__ = ["CONTEXT_VARIABLE", "KernelContext", "restart_mark", "too_large_mark"]
 
 _REDACTED = "[REDACTED]"
 CONTEXT_VARIABLE = "AIRFLOW_JOBS_PROVIDER_KERNEL_CONTEXT"
@@ -24,6 +24,11 @@ CONTEXT_VARIABLE = "AIRFLOW_JOBS_PROVIDER_KERNEL_CONTEXT"
 def too_large_mark(exit_file: Path) -> Path:
     """Return the file that says why a kernel ended itself: its output was too large."""
     return exit_file.with_name("too-large")
+
+
+def restart_mark(exit_file: Path) -> Path:
+    """Return the file with which a kernel asks to be started again."""
+    return exit_file.with_name("restart")
 
 
 @dataclass(slots=True)
@@ -39,6 +44,9 @@ class KernelContext:
     :param exit_file: where ``dbutils.notebook.exit`` leaves its value for the workspace.
     :param callback_url: where ``dbutils`` asks for runs of other notebooks and for task values.
     :param secret: the key for that, good for this run only.
+    :param widgets: the widgets' values from before Python was restarted.
+    :param about: the run, the job and the notebook, as the notebook's context returns them.
+    :param warehouse: the file of the workspace's SQL warehouse.
     :param redacted: the secrets that the notebook has read.
     """
 
@@ -50,6 +58,9 @@ class KernelContext:
     exit_file: Path
     callback_url: str
     secret: str = field(repr=False)
+    widgets: dict[str, str] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+    warehouse: str = ""
     redacted: set[str] = field(default_factory=set, repr=False)
 
     @classmethod
@@ -67,11 +78,18 @@ class KernelContext:
             exit_file=Path(data["exit_file"]),
             callback_url=data["callback_url"],
             secret=data["secret"],
+            widgets=data["widgets"],
+            about=data["about"],
+            warehouse=data["warehouse"],
         )
 
     def leave_exit_value(self, value: str) -> None:
         """Hand the exit value to the workspace; whole or not at all."""
         _write_whole(self.exit_file, self.redact(value))
+
+    def leave_restart(self, widgets: dict[str, str]) -> None:
+        """Ask the workspace to start this kernel again; whole or not at all."""
+        _write_whole(restart_mark(self.exit_file), json.dumps({"widgets": widgets}))
 
     def leave_excess(self, words: str) -> None:
         """Tell the workspace that the notebook's output is too large; whole or not at all."""
@@ -96,7 +114,7 @@ class KernelContext:
         """
         full_path = self.workspace_path(path)
         root = self.root if full_path.startswith("/") else self.code_root
-        return notebook_in_root(root, full_path)
+        return notebook_in_root(root, full_path, RUN_SUFFIXES)
 
     def run_notebook(self, path: str, timeout_seconds: int, arguments: dict[str, str]) -> Any:
         """Have the workspace run another notebook, and return how that run ended."""
@@ -132,15 +150,35 @@ class KernelContext:
     def redact(self, value: Any) -> Any:
         """Return texts in any structure with the secrets that the notebook has read redacted."""
         if isinstance(value, str):
-            # The longest first: a secret may be the beginning of another one.
-            longest = sorted(self.redacted, key=len, reverse=True)
-            if longest:
-                value = re.sub("|".join(map(re.escape, longest)), _REDACTED, value)
+            if self.redacted:
+                value = self._secrets().sub(_REDACTED, value)
         elif isinstance(value, dict):
             return {name: self.redact(one) for name, one in value.items()}
         elif isinstance(value, list):
             return [self.redact(one) for one in value]
         return value
+
+    def complete_chars(self, text: str) -> int:
+        """Return how much of a text can be shown now: its end may be the beginning of a secret."""
+        if not self.redacted or not text:
+            return len(text)
+        held = 0
+        for secret in self.redacted:
+            for size in range(min(len(secret) - 1, len(text)), held, -1):
+                if secret[size - 1] == text[-1] and text.endswith(secret[:size]):
+                    held = size
+                    break
+        complete = len(text) - held
+        for found in self._secrets().finditer(text):
+            # The whole secret that is there is redacted now.
+            if found.start() < complete < found.end():
+                return found.end()
+        return complete
+
+    def _secrets(self) -> re.Pattern[str]:
+        # The longest first: a secret may be the beginning of another one.
+        longest = sorted(self.redacted, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest)))
 
     def _ask(self, path: str, body: dict[str, Any], what: str) -> Any:
         request = urllib.request.Request(  # noqa: S310  (the URL is the workspace's own)

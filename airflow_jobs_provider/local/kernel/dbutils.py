@@ -1,4 +1,4 @@
-"""``dbutils`` as a notebook of the local workspace finds it: widgets, and other notebooks."""
+"""``dbutils`` as a notebook of the local workspace finds it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,19 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
+from airflow_jobs_provider.local.kernel.dbutils_help import Helpful
 from airflow_jobs_provider.local.kernel.files import Files
+from airflow_jobs_provider.local.kernel.notebook_context import EntryPoint, NotebookContext
 
 _MAX_TASK_VALUE_BYTES = 48 * 1024
 
-__all__ = ["DBUtils", "InputWidgetNotDefined", "NotebookExit", "WorkflowException"]
+__all__ = [
+    "DBUtils",
+    "InputWidgetNotDefined",
+    "NotebookExit",
+    "PythonRestart",
+    "WorkflowException",
+]
 
 
 class NotebookExit(BaseException):
@@ -21,6 +29,10 @@ class NotebookExit(BaseException):
 
     No Exception, so that a notebook's own ``except Exception`` does not swallow it.
     """
+
+
+class PythonRestart(BaseException):
+    """Ends the cell; the next one finds a fresh Python. No Exception, as :class:`NotebookExit`."""
 
 
 class InputWidgetNotDefined(Exception):  # noqa: N818 - the name in dbutils
@@ -31,12 +43,14 @@ class WorkflowException(Exception):  # noqa: N818 - the name in dbutils
     """A notebook started with ``dbutils.notebook.run`` did not end well."""
 
 
-class Widgets:
+class Widgets(Helpful):
     """``dbutils.widgets``: a notebook's parameters, with the notebook's own defaults."""
 
-    def __init__(self, parameters: Mapping[str, str]) -> None:
+    def __init__(
+        self, parameters: Mapping[str, str], values: Mapping[str, str] | None = None
+    ) -> None:
         self._parameters = dict(parameters)
-        self._values = dict(parameters)
+        self._values = {**parameters, **(values or {})}
 
     # The arguments have the names they have on Databricks, since notebooks may give them by name.
 
@@ -126,11 +140,20 @@ class Widgets:
         self._values[name] = self._parameters.get(name, default)
 
 
-class Notebook:
+class Notebook(Helpful):
     """``dbutils.notebook``: ending this notebook, and running others."""
 
     def __init__(self, context: KernelContext) -> None:
         self._context = context
+
+    @property
+    def entry_point(self) -> EntryPoint:
+        """The way to the notebook's context: ``getDbutils().notebook().getContext()``."""
+        return EntryPoint(self.getContext())
+
+    def getContext(self) -> NotebookContext:  # noqa: N802
+        """Return what the notebook can know of its run."""
+        return NotebookContext(self._context.about)
 
     def exit(self, value: Any = "") -> NoReturn:
         """End the run as a success, with ``value`` (as text) as its result."""
@@ -159,7 +182,7 @@ class Notebook:
         return str(ended["result"] or "")
 
 
-class TaskValues:
+class TaskValues(Helpful):
     """``dbutils.jobs.taskValues``: values that a task hands to later tasks of its job run."""
 
     def __init__(self, context: KernelContext) -> None:
@@ -215,7 +238,7 @@ class SecretScope:
     name: str
 
 
-class Secrets:
+class Secrets(Helpful):
     """``dbutils.secrets``: the secrets of the workspace. What is read is redacted in outputs."""
 
     def __init__(self, context: KernelContext) -> None:
@@ -244,30 +267,41 @@ class Secrets:
         return [SecretScope(name) for name in self._context.secret_names(None)]
 
 
-class Jobs:
+class Jobs(Helpful):
     """``dbutils.jobs``."""
 
     def __init__(self, context: KernelContext) -> None:
         self.taskValues = TaskValues(context)
 
 
-class _Library:
-    """``dbutils.library``: installing is not done here, so restarting has nothing to pick up."""
+class Library(Helpful):
+    """``dbutils.library``."""
 
-    def restartPython(self) -> None:  # noqa: N802
-        """Do nothing; on Databricks it makes freshly installed packages visible."""
+    def __init__(self, context: KernelContext, widgets: Widgets) -> None:
+        self._context = context
+        self._widgets = widgets
+
+    def restartPython(self) -> NoReturn:  # noqa: N802
+        """End the cell, and restart Python: the next cell finds the widgets, and nothing else."""
+        self._context.leave_restart(self._widgets.getAll())
+        raise PythonRestart
 
 
-class DBUtils:
+class DBUtils(Helpful):
     """The ``dbutils`` of a run."""
 
     def __init__(self, context: KernelContext) -> None:
-        self.widgets = Widgets(context.parameters)
+        self.widgets = Widgets(context.parameters, context.widgets)
         self.notebook = Notebook(context)
         self.jobs = Jobs(context)
         self.fs = Files(context)
         self.secrets = Secrets(context)
-        self.library = _Library()
+        self.library = Library(context, self.widgets)
+
+    @property
+    def entry_point(self) -> EntryPoint:
+        """The same as ``dbutils.notebook.entry_point``."""
+        return self.notebook.entry_point
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
+from airflow_jobs_provider.local.kernel.dbutils_help import Helpful
 from airflow_jobs_provider.local.paths import STATE_FOLDER, PathRefusedError, data_file_in_root
 
 __all__ = ["FileInfo", "Files"]
@@ -37,7 +38,7 @@ class FileInfo:
         return not self.isDir()
 
 
-class Files:
+class Files(Helpful):
     """``dbutils.fs``."""
 
     def __init__(self, context: KernelContext) -> None:

@@ -30,7 +30,7 @@ _LATE_MODULES = (
     ),
     *("ipykernel.debugger", "pdb", "sqlite3", "tornado.platform.asyncio"),
 )
-_OURS = ("context", "magics", "namespace", "output_monitor")
+_OURS = ("context", "magics", "namespace", "notebook_imports", "output_monitor")
 
 
 def load_modules() -> None:
@@ -56,11 +56,19 @@ def run_kernel(arguments: list[str]) -> None:
     from airflow_jobs_provider.local.kernel import magics
     from airflow_jobs_provider.local.kernel.context import KernelContext
     from airflow_jobs_provider.local.kernel.namespace import names_for
+    from airflow_jobs_provider.local.kernel.notebook_imports import (
+        NotebookSkipper,
+        provide_modules,
+    )
     from airflow_jobs_provider.local.kernel.output_monitor import limit_output
 
     context = KernelContext.from_environment()
+    skipper: Any = NotebookSkipper(context.root, context.code_root)
+    sys.meta_path.insert(0, skipper)
+    names = names_for(context)
+    provide_modules(names)
     kernelapp: Any = import_module("ipykernel.kernelapp")
-    app = kernelapp.IPKernelApp.instance(user_ns=names_for(context))
+    app = kernelapp.IPKernelApp.instance(user_ns=names)
     app.initialize(arguments)
     magics.register(app.shell, context)
     limit_output(app.shell, app.session, context)

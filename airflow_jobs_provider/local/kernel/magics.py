@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextvars
+import io
 import shlex
+import shutil
+import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
-from airflow_jobs_provider.local.kernel.dbutils import NotebookExit
+from airflow_jobs_provider.local.kernel.dbutils import NotebookExit, PythonRestart
+from airflow_jobs_provider.local.kernel.sql_cells import SqlMagic
 from airflow_jobs_provider.local.notebook_files import read_notebook
 from airflow_jobs_provider.local.paths import PathRefusedError
 
 __all__ = ["register"]
 
 _SHOWN_CHARS = 10_000
+_LAST_OUTPUT_SECONDS = 1.0
 
 
 def register(shell: Any, context: KernelContext) -> None:
@@ -29,29 +36,84 @@ def register(shell: Any, context: KernelContext) -> None:
             "Python it was started with. Install it there if it is missing.\n"
         )
 
-    def sql(line: str, cell: str | None = None) -> Any:
-        frame = shell.user_ns["spark"].sql((cell if cell is not None else line).strip())
-        shell.user_ns["_sqldf"] = frame
-        shell.user_ns["display"](frame)
+    def restart_python(_line: str) -> None:
+        shell.user_ns["dbutils"].library.restartPython()
+
+    def sh(line: str, cell: str | None = None) -> None:
+        _run_script(line, cell)
+
+    def fs(line: str, cell: str | None = None) -> None:
+        words = shlex.split(line if cell is None else f"{line} {cell}")
+        files = shell.user_ns["dbutils"].fs
+        if not words or words[0].startswith("_") or not hasattr(files, words[0]):
+            raise ValueError("%fs needs a command of dbutils.fs; %fs help prints them")
+        answer = getattr(files, words[0])(*words[1:])
+        if answer is not None:
+            shell.user_ns["display"](answer)
+
+    sql = SqlMagic(shell, context)
 
     def unsupported(name: str) -> Any:
         def magic(_line: str, _cell: str | None = None) -> None:
-            raise NotImplementedError(f"%{name} cells are not run by the local workspace")
+            raise NotImplementedError(
+                f"%{name} cells are not run by the local workspace; it runs Python, SQL and sh"
+            )
 
         return magic
 
-    for name, function in {"run": run, "pip": pip, "conda": pip}.items():
+    line_magics = {"run": run, "pip": pip, "conda": pip, "restart_python": restart_python}
+    for name, function in line_magics.items():
         shell.register_magic_function(function, "line", name)
-    shell.register_magic_function(sql, "line_cell", "sql")
-    for name in ("scala", "r", "fs"):
+    for name, cell_function in {"sql": sql.run, "sh": sh, "fs": fs}.items():
+        shell.register_magic_function(cell_function, "line_cell", name)
+    for name in ("scala", "r"):
         shell.register_magic_function(unsupported(name), "line_cell", name)
-    shell.set_custom_exc((NotebookExit,), _show_exit)
+    shell.set_custom_exc((NotebookExit, PythonRestart), _show_exit)
 
 
-def _show_exit(_shell: Any, _kind: Any, error: BaseException, *_: Any, **__: Any) -> None:
+def _show_exit(shell: Any, _kind: Any, error: BaseException, *_: Any, **__: Any) -> None:
+    # ipykernel reads it after each exception; only IPython's own handler sets it. Without it a
+    # cell that awaits gets no reply.
+    shell._last_traceback = []  # noqa: SLF001  (its contract)
+    if isinstance(error, PythonRestart):
+        sys.stdout.write("Python is restarted.\n")
+        return
     shown = str(error)
     shown = shown if len(shown) <= _SHOWN_CHARS else shown[:_SHOWN_CHARS] + "..."
     sys.stdout.write(f"Notebook exited: {shown}\n")
+
+
+def _run_script(line: str, cell: str | None) -> None:
+    """Run the script of a %sh cell: its exit code fails the cell only with ``-e``."""
+    option, _, rest = line.strip().partition(" ")
+    fails = option == "-e"
+    first = rest if fails else line
+    script = first if cell is None else f"{first}\n{cell}" if first.strip() else cell
+    command = [shutil.which("bash") or "sh", *(["-e"] if fails else []), "-c", script]
+    process = subprocess.Popen(  # noqa: S603  (its purpose)
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert process.stdout is not None
+    output = process.stdout
+
+    def show() -> None:
+        with io.TextIOWrapper(output, encoding="utf-8", errors="replace") as text:
+            for piece in text:
+                sys.stdout.write(piece)
+
+    reader = threading.Thread(target=contextvars.copy_context().run, args=(show,), daemon=True)
+    reader.start()
+    try:
+        code = process.wait()
+    except BaseException:
+        process.kill()
+        raise
+    # A process that was started in the background may keep the output open.
+    reader.join(_LAST_OUTPUT_SECONDS)
+    if code != 0:
+        if fails:
+            raise subprocess.CalledProcessError(code, script)
+        sys.stdout.write(f"The script ended with exit code {code}.\n")
 
 
 def _run_notebook(shell: Any, context: KernelContext, line: str) -> None:

@@ -62,7 +62,7 @@ class Kernel:
         if os.name == "posix":
             # Sockets in a folder of ours: no port that another process could take or knock at.
             self._manager.transport = "ipc"
-            self._manager.ip = str(folder / "kernel")
+            self._manager.ip = str(folder / "k")  # the path of a socket must be short
         self._client = client_class(
             notebook,
             km=self._manager,

@@ -11,13 +11,21 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from airflow_jobs_provider.local.engine.model import Output, Run
+from airflow_jobs_provider.local.engine.model import Output, Run, task_key_of
 from airflow_jobs_provider.local.engine.parameters import notebook_parameters
 from airflow_jobs_provider.local.engine.runner import Outcome, Workspace
-from airflow_jobs_provider.local.kernel.context import CONTEXT_VARIABLE, too_large_mark
+from airflow_jobs_provider.local.kernel.context import (
+    CONTEXT_VARIABLE,
+    restart_mark,
+    too_large_mark,
+)
 from airflow_jobs_provider.local.notebook_files import Cell, NotNotebookError, read_notebook
 from airflow_jobs_provider.local.output_limits import MAX_RESULT_BYTES, OutputMeter
-from airflow_jobs_provider.local.paths import PathRefusedError, notebook_in_root
+from airflow_jobs_provider.local.paths import (
+    RUN_SUFFIXES,
+    PathRefusedError,
+    notebook_in_root,
+)
 from airflow_jobs_provider.local.runners.kernel_client import Kernel, load_kernel_support
 from airflow_jobs_provider.local.runners.kernel_processes import ForkServer
 from airflow_jobs_provider.local.runners.prepare import TaskCode
@@ -40,29 +48,35 @@ class NotebookRunner:
         self._fork_server = fork_server
         self._folder = Path(tempfile.mkdtemp(dir=workspace.temporary_folder))
         self._exit_file = self._folder / "exit"
+        self._file = Path()
         self._cells: list[Cell] = []
         self._marker = workspace.run_marker(run.run_id)
         self._missing: Outcome | None = None
         self._meter = OutputMeter()
         self._kernel: Kernel | None = None
+        self._kernel_number = 0
         self._notebook: Any = None
 
     async def setup(self) -> None:
         """Read the notebook and start its kernel."""
         path: str = self._run.task["notebook_task"]["notebook_path"]
         try:
-            file = notebook_in_root(self._code.root, path)
+            file = notebook_in_root(self._code.root, path, RUN_SUFFIXES)
             if file is None:
                 self._missing = _no_access(path, "Either it does not exist, or")
             else:
+                self._file = file
                 self._cells = read_notebook(file)
         except PathRefusedError:
             self._missing = _no_access(path, "It cannot be opened in this workspace, or")
         except NotNotebookError as error:
             self._missing = Outcome.failure(f"The notebook {path} cannot be read: {error}")
         if self._missing is None:
-            assert file is not None
-            await self._start_kernel(file)
+            # The first import takes half a second: not in the event loop, and not at start-up.
+            await asyncio.to_thread(load_kernel_support)
+            self._notebook = _notebook_of(self._cells)
+            self._workspace.live_notebooks[self._run.run_id] = self._notebook
+            await self._start_kernel({})
 
     async def execute(self) -> Outcome:
         """Run the cells in order until one fails or exits the notebook."""
@@ -86,7 +100,13 @@ class NotebookRunner:
                 return Outcome.failure(excess)
             if self._exit_file.exists():
                 return Outcome(output=_exit_output(self._exit_file))
-            if failure is not None:
+            mark = restart_mark(self._exit_file)
+            if mark.exists():
+                widgets = json.loads(mark.read_text(encoding="utf-8"))["widgets"]
+                mark.unlink()
+                await self._kernel.end()
+                await self._start_kernel(widgets)
+            elif failure is not None:
                 return failure
         return Outcome()
 
@@ -102,13 +122,15 @@ class NotebookRunner:
             await asyncio.to_thread(_write_notebook, self._notebook, file)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    async def _start_kernel(self, file: Path) -> None:
-        # The first import takes half a second: not in the event loop, and not at start-up.
-        await asyncio.to_thread(load_kernel_support)
-        self._notebook = _notebook_of(self._cells)
-        self._workspace.live_notebooks[self._run.run_id] = self._notebook
-        folder = self._folder / "kernel"
-        self._kernel = Kernel(self._notebook, folder, self._marker, self._fork_server, self._meter)
+    async def _start_kernel(self, widgets: dict[str, str]) -> None:
+        self._kernel_number += 1
+        self._kernel = Kernel(
+            self._notebook,
+            self._folder / f"k{self._kernel_number}",
+            self._marker,
+            self._fork_server,
+            self._meter,
+        )
         given = self._folder / "context.json"
         given.touch(mode=0o600)
         given.write_text(
@@ -117,16 +139,19 @@ class NotebookRunner:
                     "root": str(self._workspace.root),
                     "code_root": str(self._code.root),
                     "import_path": [str(folder) for folder in self._code.import_path],
-                    "folder": str(file.parent),
+                    "folder": str(self._file.parent),
                     "parameters": notebook_parameters(self._run),
                     "exit_file": str(self._exit_file),
                     "callback_url": f"{self._workspace.base_url}/local/",
                     "secret": self._workspace.open_callback(self._run.run_id),
+                    "widgets": widgets,
+                    "about": _about(self._run, self._workspace),
+                    "warehouse": str(self._workspace.warehouse),
                 }
             ),
             encoding="utf-8",
         )
-        await self._kernel.start(file.parent, {CONTEXT_VARIABLE: str(given)})
+        await self._kernel.start(self._file.parent, {CONTEXT_VARIABLE: str(given)})
 
     def _excess(self) -> str:
         """Return the message about output that is too large, or an empty text."""
@@ -134,6 +159,28 @@ class NotebookRunner:
         if mark.exists():
             return mark.read_text(encoding="utf-8")
         return self._meter.excess
+
+
+def _about(run: Run, workspace: Workspace) -> dict[str, Any]:
+    """Return what the notebook's context tells of the run."""
+    tags = {
+        "jobId": str(run.job_id),
+        "runId": str(run.run_id),
+        "jobName": run.run_name,
+        "taskKey": task_key_of(run),
+        "user": workspace.user,
+        "orgId": str(workspace.workspace_number),
+        "browserHostName": workspace.base_url.partition("//")[2],
+    }
+    if run.job_run_id is not None:
+        tags["multitaskParentRunId"] = str(run.job_run_id)
+    if "existing_cluster_id" in run.cluster_spec:
+        tags["clusterId"] = str(run.cluster_spec["existing_cluster_id"])
+    extra = {
+        "notebook_path": run.task["notebook_task"]["notebook_path"],
+        "api_url": workspace.base_url,
+    }
+    return {"tags": tags, "extraContext": extra}
 
 
 def _no_access(path: str, reason: str) -> Outcome:
