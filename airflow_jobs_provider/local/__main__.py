@@ -75,6 +75,11 @@ def main(arguments: list[str] | None = None) -> int:
         help="let each run end well at once, without doing anything",
     )
     parser.add_argument(
+        "--pip-install",
+        action="store_true",
+        help="let %%pip install of a notebook install packages, into a folder of its run",
+    )
+    parser.add_argument(
         "--oauth",
         action="store_true",
         help="accept OAuth tokens only, and print a connection with client id and client secret; "
@@ -141,6 +146,7 @@ async def _serve(chosen: argparse.Namespace) -> None:
         token_lifetime_seconds=chosen.token_lifetime,
         simulation=Simulation(log=log),
         preload_kernels=True,
+        pip_install=chosen.pip_install,
         repositories=dict(chosen.repository),
     ) as url:
         connection = json.dumps(_connection(url, token, oauth=chosen.oauth))

@@ -72,6 +72,7 @@ class Service:
     :param results: results that a test decides on.
     :param preload_kernels: whether the process that kernels are forked from is started at once, not
         with the first notebook.
+    :param pip_install: whether ``%pip install`` of a notebook installs packages for its run.
     :param repositories: folders of clones, by the URL of the Git repository.
     """
 
@@ -85,12 +86,14 @@ class Service:
         quotas: Quotas | None = None,
         results: ScriptedResults | None = None,
         preload_kernels: bool = False,
+        pip_install: bool = False,
         repositories: Mapping[str, Path] | None = None,
     ) -> None:
         self._results = results or ScriptedResults()
         self.root = root
         self.base_url = ""
         self.user = _user_name()
+        self.installs_packages = pip_install
         self._dry_run = dry_run
         self._runs_folder = state_dir / "runs"
         self._runs_folder.mkdir(parents=True, exist_ok=True)

@@ -69,6 +69,8 @@ class LocalWorkspace:
         None: nothing is recorded.
     :param preload_kernels: whether the process that notebooks' kernels are forked from is started
         with the workspace; default False: with the first notebook.
+    :param pip_install: whether ``%pip install`` installs packages into a folder of the run; default
+        False: it only prints that it does nothing.
     :param repositories: the folder of a clone by the URL of its Git repository, for ``git_source``;
         default None. Clones below the folder ``Repos`` of the root need not be named.
     """
@@ -88,6 +90,7 @@ class LocalWorkspace:
         token_lifetime_seconds: int = DEFAULT_TOKEN_LIFETIME_SECONDS,
         record: str | os.PathLike[str] | None = None,
         preload_kernels: bool = False,
+        pip_install: bool = False,
         repositories: Mapping[str, str | os.PathLike[str]] | None = None,
     ) -> None:
         self.root = Path(root).resolve()
@@ -101,6 +104,7 @@ class LocalWorkspace:
         self._oauth = oauth
         self._token_lifetime_seconds = token_lifetime_seconds
         self._preload_kernels = preload_kernels
+        self._pip_install = pip_install
         self._record = Path(record).resolve() if record else None
         self._repositories = {
             url: Path(folder).resolve() for url, folder in (repositories or {}).items()
@@ -194,6 +198,7 @@ class LocalWorkspace:
                 token_lifetime_seconds=self._token_lifetime_seconds,
                 simulation=self.simulation,
                 preload_kernels=self._preload_kernels,
+                pip_install=self._pip_install,
                 repositories=self._repositories,
             ) as url:
                 started.set_result(url)
@@ -232,6 +237,7 @@ async def serve(
     token_lifetime_seconds: int = DEFAULT_TOKEN_LIFETIME_SECONDS,
     simulation: Simulation | None = None,
     preload_kernels: bool = False,
+    pip_install: bool = False,
     repositories: Mapping[str, Path] | None = None,
 ) -> AsyncIterator[str]:
     """Serve a workspace in the running event loop for as long as the block lasts.
@@ -251,6 +257,7 @@ async def serve(
             quotas=quotas,
             results=simulation.results if simulation else None,
             preload_kernels=preload_kernels,
+            pip_install=pip_install,
             repositories=repositories,
         )
         server = Server(

@@ -52,6 +52,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelContext:
         "widgets": {"kept": "2"},
         "about": {},
         "warehouse": str(tmp_path / "warehouse"),
+        "packages": "",
     }
     file.write_text(json.dumps(given))
     monkeypatch.setenv(CONTEXT_VARIABLE, str(file))
@@ -264,11 +265,46 @@ def test_lazy_spark(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     module.SparkSession = types.SimpleNamespace(builder=Builder())
     monkeypatch.setitem(sys.modules, "pyspark", types.ModuleType("pyspark"))
     monkeypatch.setitem(sys.modules, "pyspark.sql", module)
-    shell.run_cell("v = sc.version; spark.kept = 1; text = repr(spark)").raise_error()
+    shell.run_cell("text = 'spark'; value = len(text)").raise_error()
+    proxy = shell.user_ns["spark"]
+    assert proxy is not session
+    assert not hasattr(proxy, "_repr_html_")
+    proxy.kept = 1
+    shell.run_cell("v = sc.version; text = repr(spark)").raise_error()
     assert shell.user_ns["v"] == "9"
     assert session.kept == 1
     assert shell.user_ns["text"] == repr(session)
-    assert not hasattr(shell.user_ns["spark"], "_repr_html_")
+    # The real object in the first cell that names it, so that isinstance() is true.
+    assert shell.user_ns["spark"] is session
+
+
+@pytest.mark.parametrize(
+    ("cell", "needs"),
+    [
+        ("spark.range(3)", True),
+        ("def f():\n    return sc", True),
+        ("import pyspark.sql.functions as F", True),
+        ("from pyspark.sql import Row", True),
+        ("from pyspark.dbutils import DBUtils", False),
+        ("import sparkle; x.spark = 'spark'", False),
+        ("not python", False),
+    ],
+)
+def test_which_cells_need_spark(cell: str, needs: bool) -> None:
+    """A cell that names spark or sc, or imports pyspark, needs the session."""
+    assert namespace._needs_spark(cell) is needs
+
+
+def test_figure_is_shown_once(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A figure that was displayed is closed, so that it is not shown at the end of the cell."""
+    closed: list[Any] = []
+    pyplot: Any = types.ModuleType("matplotlib.pyplot")
+    pyplot.close = closed.append
+    monkeypatch.setitem(sys.modules, "matplotlib.pyplot", pyplot)
+    figure = type("Figure", (), {"__module__": "matplotlib.figure"})()
+    shell.user_ns["figure"] = figure
+    shell.run_cell("display(figure, 'text')").raise_error()
+    assert closed == [figure]
 
 
 def test_reading_notebooks(tmp_path: Path) -> None:

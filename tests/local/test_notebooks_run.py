@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import zipfile
+from pathlib import Path
 
 import pytest
 
+from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.local.api import Api
 
 
@@ -118,6 +121,31 @@ def test_jupyter_notebook_with_magics(api: Api) -> None:
     assert view["content"].startswith("<!DOCTYPE html>")
     assert "from the shell" in view["content"]
     assert "%pip install something: not done by the local workspace" in view["content"]
+
+
+@pytest.mark.slow
+def test_pip_installs_for_its_run(tmp_path: Path) -> None:
+    """With pip_install a run has what it installs, also after a restart; the next run does not."""
+    name = "of_the_run-1.0-py3-none-any.whl"
+    info = "of_the_run-1.0.dist-info"
+    with zipfile.ZipFile(tmp_path / name, "w") as wheel:
+        wheel.writestr("of_the_run.py", "VALUE = 7\n")
+        wheel.writestr(
+            f"{info}/METADATA", "Metadata-Version: 2.1\nName: of_the_run\nVersion: 1.0\n"
+        )
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+    install = f"# MAGIC %pip install --quiet --no-index --no-deps /Workspace/{name}"
+    show = "import of_the_run\ndbutils.notebook.exit(of_the_run.VALUE)"
+    with LocalWorkspace(tmp_path, pip_install=True) as workspace:
+        api = Api(workspace)
+        for cells in ((install, show), (install, "# MAGIC %restart_python", show)):
+            run, output = api.run_notebook(*cells)
+            assert output["notebook_output"].get("result") == "7", (run, output)
+        _, output = api.run_notebook(show)
+        assert output["error"] == "ModuleNotFoundError: No module named 'of_the_run'"
+        _, output = api.run_notebook("# MAGIC %pip install --no-index no-such-package", "1")
+        assert output["error"].startswith("CalledProcessError: Command 'pip install --no-index")
 
 
 def test_run_magic_shares_names(api: Api) -> None:

@@ -89,6 +89,10 @@ class Workspace(Protocol):
         """The notebooks (format 4) that are executed, by their runs, as they are now."""
 
     @property
+    def installs_packages(self) -> bool:
+        """Whether ``%pip install`` installs packages for its run."""
+
+    @property
     def user(self) -> str:
         """The name of the workspace's user."""
 

@@ -47,6 +47,7 @@ class KernelContext:
     :param widgets: the widgets' values from before Python was restarted.
     :param about: the run, the job and the notebook, as the notebook's context returns them.
     :param warehouse: the file of the workspace's SQL warehouse.
+    :param packages: the folder for what ``%pip install`` installs; empty if it does nothing.
     :param redacted: the secrets that the notebook has read.
     """
 
@@ -61,6 +62,7 @@ class KernelContext:
     widgets: dict[str, str] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     warehouse: str = ""
+    packages: str = ""
     redacted: set[str] = field(default_factory=set, repr=False)
 
     @classmethod
@@ -81,6 +83,7 @@ class KernelContext:
             widgets=data["widgets"],
             about=data["about"],
             warehouse=data["warehouse"],
+            packages=data["packages"],
         )
 
     def leave_exit_value(self, value: str) -> None:

@@ -73,7 +73,8 @@ def run_kernel(arguments: list[str]) -> None:
     magics.register(app.shell, context)
     limit_output(app.shell, app.session, context)
     # The notebook's folder, its libraries and the workspace's root, as Databricks has it.
-    sys.path[:0] = [str(context.folder), *context.import_path]
+    installed = [context.packages] if context.packages else []
+    sys.path[:0] = [str(context.folder), *context.import_path, *installed]
     app.start()
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextvars
-import io
 import shlex
-import shutil
-import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
 from airflow_jobs_provider.local.kernel.dbutils import NotebookExit, PythonRestart
+from airflow_jobs_provider.local.kernel.namespace import SparkStarter
+from airflow_jobs_provider.local.kernel.scripts import install_packages, run_script
 from airflow_jobs_provider.local.kernel.sql_cells import SqlMagic
 from airflow_jobs_provider.local.notebook_files import read_notebook
 from airflow_jobs_provider.local.paths import PathRefusedError
@@ -21,26 +18,29 @@ from airflow_jobs_provider.local.paths import PathRefusedError
 __all__ = ["register"]
 
 _SHOWN_CHARS = 10_000
-_LAST_OUTPUT_SECONDS = 1.0
 
 
 def register(shell: Any, context: KernelContext) -> None:
     """Teach the kernel's shell the magics, and that an exit is no error."""
 
     def run(line: str) -> None:
-        _run_notebook(shell, context, line)
+        _run_notebook(shell, context, line, starter)
 
     def pip(line: str) -> None:
-        sys.stdout.write(
-            f"%pip {line}: not done by the local workspace, which uses the packages of the "
-            "Python it was started with. Install it there if it is missing.\n"
-        )
+        if context.packages:
+            install_packages(context, line)
+        else:
+            sys.stdout.write(
+                f"%pip {line}: not done by the local workspace, which uses the packages of the "
+                "Python it was started with. Install it there if it is missing, or start the "
+                "workspace with --pip-install.\n"
+            )
+
+    def conda(line: str) -> None:
+        sys.stdout.write(f"%conda {line}: not done by the local workspace; use %pip.\n")
 
     def restart_python(_line: str) -> None:
         shell.user_ns["dbutils"].library.restartPython()
-
-    def sh(line: str, cell: str | None = None) -> None:
-        _run_script(line, cell)
 
     def fs(line: str, cell: str | None = None) -> None:
         words = shlex.split(line if cell is None else f"{line} {cell}")
@@ -52,6 +52,8 @@ def register(shell: Any, context: KernelContext) -> None:
             shell.user_ns["display"](answer)
 
     sql = SqlMagic(shell, context)
+    starter = SparkStarter(shell)
+    shell.events.register("pre_run_cell", starter.before_cell)
 
     def unsupported(name: str) -> Any:
         def magic(_line: str, _cell: str | None = None) -> None:
@@ -61,10 +63,10 @@ def register(shell: Any, context: KernelContext) -> None:
 
         return magic
 
-    line_magics = {"run": run, "pip": pip, "conda": pip, "restart_python": restart_python}
+    line_magics = {"run": run, "pip": pip, "conda": conda, "restart_python": restart_python}
     for name, function in line_magics.items():
         shell.register_magic_function(function, "line", name)
-    for name, cell_function in {"sql": sql.run, "sh": sh, "fs": fs}.items():
+    for name, cell_function in {"sql": sql.run, "sh": run_script, "fs": fs}.items():
         shell.register_magic_function(cell_function, "line_cell", name)
     for name in ("scala", "r"):
         shell.register_magic_function(unsupported(name), "line_cell", name)
@@ -83,40 +85,7 @@ def _show_exit(shell: Any, _kind: Any, error: BaseException, *_: Any, **__: Any)
     sys.stdout.write(f"Notebook exited: {shown}\n")
 
 
-def _run_script(line: str, cell: str | None) -> None:
-    """Run the script of a %sh cell: its exit code fails the cell only with ``-e``."""
-    option, _, rest = line.strip().partition(" ")
-    fails = option == "-e"
-    first = rest if fails else line
-    script = first if cell is None else f"{first}\n{cell}" if first.strip() else cell
-    command = [shutil.which("bash") or "sh", *(["-e"] if fails else []), "-c", script]
-    process = subprocess.Popen(  # noqa: S603  (its purpose)
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
-    assert process.stdout is not None
-    output = process.stdout
-
-    def show() -> None:
-        with io.TextIOWrapper(output, encoding="utf-8", errors="replace") as text:
-            for piece in text:
-                sys.stdout.write(piece)
-
-    reader = threading.Thread(target=contextvars.copy_context().run, args=(show,), daemon=True)
-    reader.start()
-    try:
-        code = process.wait()
-    except BaseException:
-        process.kill()
-        raise
-    # A process that was started in the background may keep the output open.
-    reader.join(_LAST_OUTPUT_SECONDS)
-    if code != 0:
-        if fails:
-            raise subprocess.CalledProcessError(code, script)
-        sys.stdout.write(f"The script ended with exit code {code}.\n")
-
-
-def _run_notebook(shell: Any, context: KernelContext, line: str) -> None:
+def _run_notebook(shell: Any, context: KernelContext, line: str, starter: SparkStarter) -> None:
     words = shlex.split(line)
     if not words:
         raise ValueError("%run needs the path of a notebook")
@@ -133,10 +102,10 @@ def _run_notebook(shell: Any, context: KernelContext, line: str) -> None:
         name, equals, value = word.removeprefix("$").partition("=")
         if equals:
             widgets.override(name, value)
-    _execute_cells(shell, context, file)
+    _execute_cells(shell, context, file, starter)
 
 
-def _execute_cells(shell: Any, context: KernelContext, file: Path) -> None:
+def _execute_cells(shell: Any, context: KernelContext, file: Path, starter: SparkStarter) -> None:
     caller_folder, context.folder = context.folder, file.parent
     try:
         for cell in read_notebook(file):
@@ -144,6 +113,7 @@ def _execute_cells(shell: Any, context: KernelContext, file: Path) -> None:
                 continue
             # In place of run_cell, which would print an error here and again in the caller.
             source = shell.transform_cell(cell.source)
+            starter.before_code(source)
             name = shell.compile.cache(source, raw_code=cell.source)
             exec(shell.compile(source, name, "exec"), shell.user_ns)  # noqa: S102  (its purpose)
     finally:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import ast
 import html
+import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
 from airflow_jobs_provider.local.kernel.dbutils import DBUtils
 
-__all__ = ["names_for"]
+__all__ = ["SparkStarter", "names_for"]
 
 _SHOWN_ROWS = 1000
+_SPARK_NAMES = frozenset({"spark", "sc"})
 
 
 class _Lazy:
@@ -44,14 +48,75 @@ class _Lazy:
 
 def _spark_session() -> Any:
     try:
-        from pyspark.sql import SparkSession
+        sql: Any = import_module("pyspark.sql")
     except ImportError:
         raise ModuleNotFoundError(
             "spark needs pyspark (and Java) on this machine: pip install pyspark",
             name="pyspark",
         ) from None
-    builder: Any = SparkSession.builder
-    return builder.master("local[*]").config("spark.ui.enabled", "false").getOrCreate()
+    builder: Any = sql.SparkSession.builder
+    session = builder.master("local[*]").config("spark.ui.enabled", "false").getOrCreate()
+    if hasattr(sql, "DataFrame"):
+        # What Databricks adds to the class.
+        sql.DataFrame.display = _display
+    return session
+
+
+class SparkStarter:
+    """Makes ``spark`` and ``sc`` the real objects before the first cell that needs them.
+
+    Until then they stand for them, so that a notebook without Spark starts none. A cell needs them
+    if it names one of them or imports pyspark: ``isinstance`` and ``getActiveSession`` need the
+    real session.
+
+    :param shell: IPython's shell.
+    """
+
+    def __init__(self, shell: Any) -> None:
+        self._shell = shell
+        self._is_done = False
+
+    def before_cell(self, info: Any) -> None:
+        """Look at a cell before it is run."""
+        if not self._is_done:
+            self.before_code(self._shell.transform_cell(info.raw_cell))
+
+    def before_code(self, source: str) -> None:
+        """Look at Python code, which need not be valid."""
+        if self._is_done or not _needs_spark(source):
+            return
+        # Where it cannot be made, the one who uses it is told why.
+        with suppress(Exception):
+            session = _spark_session()
+            self._is_done = True
+            real = {"spark": session, "sc": session.sparkContext}
+            runtime = sys.modules.get("databricks.sdk.runtime")
+            for names in (self._shell.user_ns, vars(runtime) if runtime else {}):
+                for name, made in real.items():
+                    if isinstance(names.get(name), _Lazy):
+                        names[name] = made
+
+
+def _needs_spark(source: str) -> bool:
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError):
+        return False
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) if name in _SPARK_NAMES:
+                return True
+            case ast.Import(names=aliases):
+                imported = [alias.name for alias in aliases]
+            case ast.ImportFrom(module=str(module), level=0):
+                imported = [module]
+            case _:
+                continue
+        if any(
+            f"{name}.".startswith("pyspark.") and name != "pyspark.dbutils" for name in imported
+        ):
+            return True
+    return False
 
 
 def _display(*objects: Any, **kwargs: Any) -> None:
@@ -59,6 +124,12 @@ def _display(*objects: Any, **kwargs: Any) -> None:
     # A Spark data frame shows only its schema of itself; Databricks shows the rows.
     shown = (ipython.HTML(_table_of(o)) if _is_spark_frame(o) else o for o in objects)
     ipython.display(*shown, **kwargs)
+    pyplot: Any = sys.modules.get("matplotlib.pyplot")
+    for one in objects:
+        if pyplot is not None and type(one).__module__.startswith("matplotlib."):
+            # Else the inline backend would show it at the end of the cell once more.
+            with suppress(TypeError):  # no figure
+                pyplot.close(one)
 
 
 def _table_of(frame: Any) -> str:

@@ -147,11 +147,19 @@ class NotebookRunner:
                     "widgets": widgets,
                     "about": _about(self._run, self._workspace),
                     "warehouse": str(self._workspace.warehouse),
+                    "packages": self._packages(),
                 }
             ),
             encoding="utf-8",
         )
         await self._kernel.start(self._file.parent, {CONTEXT_VARIABLE: str(given)})
+
+    def _packages(self) -> str:
+        if not self._workspace.installs_packages:
+            return ""
+        folder = self._folder / "packages"
+        folder.mkdir(exist_ok=True)
+        return str(folder)
 
     def _excess(self) -> str:
         """Return the message about output that is too large, or an empty text."""
