@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection
+from itertools import count
 from typing import Any
 
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
@@ -113,13 +114,14 @@ class GroupScenario:
                 except AssertionError as error:
                     raise AssertionError(f"{error}\n{self.dag_run.logs()}") from None
 
-    def kill_worker_at(self, endpoint: str, moment: str) -> None:
+    def kill_worker_at(self, endpoint: str, moment: str, number: int = 1) -> None:
         """Let a worker be killed whose task sends such a request of this DAG run, once.
 
         :param endpoint: the endpoint.
         :param moment: ``received``, or ``handled`` for after the service has done it.
+        :param number: of the request among those of workers; default the first one.
         """
-        one_at_a_time = threading.Lock()
+        one_at_a_time, numbers = threading.Lock(), count(1)
 
         def hook(seen: Seen, when: str) -> bool:
             if (seen.endpoint, when) != (endpoint, moment) or not self._is_own(seen.parameters):
@@ -130,6 +132,8 @@ class GroupScenario:
                 pid = self.dag_run.cluster.task_process(seen.client_port)
                 if pid is None:
                     return False  # a trigger's request
+                if next(numbers) != number:
+                    return False
                 self.dag_run.cluster.kill_worker(pid)
                 self.killed.append(pid)
             return True

@@ -19,15 +19,22 @@ TEN = [f"n{number}" for number in range(10)]
 
 
 def group(
-    dag_id: str, names: Sequence[str], *, of_first: dict[str, Any] | None = None, **arguments: Any
+    dag_id: str,
+    names: Sequence[str],
+    *,
+    of_first: dict[str, Any] | None = None,
+    is_chain: bool = False,
+    **arguments: Any,
 ) -> DAG:
     """Make a DAG of a group of notebooks.
 
     :param dag_id: the DAG.
     :param names: the tasks, by their Databricks keys.
     :param of_first: arguments of the first task alone.
+    :param is_chain: whether each task depends on the one before it.
     :param arguments: arguments of all tasks, the launching one included.
     """
+    before = None
     common = {"retries": 0, "retry_delay": timedelta(seconds=0.1), **arguments}
     with (
         DAG(dag_id, schedule=None, catchup=False, max_active_runs=50, default_args=common) as dag,
@@ -37,7 +44,7 @@ def group(
     ):
         for name in names:
             more = (of_first or {}) if name == names[0] else {}
-            DatabricksNotebookOperator(
+            task = DatabricksNotebookOperator(
                 task_id=name,
                 databricks_task_key=name,
                 notebook_path=f"/Shared/{name}",
@@ -47,10 +54,14 @@ def group(
                 deferrable=True,
                 **more,
             )
+            if is_chain and before is not None:
+                before >> task
+            before = task
     return dag
 
 
 pair = group("pair", PAIR)
 pair_retried = group("pair_retried", PAIR, retries=3)
 pair_timed = group("pair_timed", PAIR, of_first={"execution_timeout": timedelta(seconds=20)})
-ten = group("ten", TEN)
+chain_retried = group("chain_retried", PAIR, is_chain=True, retries=3)
+ten = group("ten", TEN, retries=1)
