@@ -19,6 +19,7 @@ from typing import Any
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.lines.base import (
     BEFORE_RUNNING,
+    BEFORE_SCHEDULING,
     DEFERRED,
     RUNNING,
     UP_FOR_RETRY,
@@ -31,6 +32,7 @@ __all__ = [
     "LaterAttempt",
     "TaskRecord",
     "WorkflowRecords",
+    "is_about_to_start",
     "is_running",
     "is_skipped",
     "is_to_be_executed",
@@ -129,6 +131,11 @@ class WorkflowRecords:
 def is_to_be_executed(state: str | None) -> bool:
     """Return whether Airflow will execute a task of this state, as after a clear."""
     return state in (*BEFORE_RUNNING, _RESTARTING)
+
+
+def is_about_to_start(state: str | None) -> bool:
+    """Return whether the scheduler has decided to execute a task of this state now."""
+    return is_to_be_executed(state) and state not in BEFORE_SCHEDULING
 
 
 def is_to_be_retried(state: str | None) -> bool:

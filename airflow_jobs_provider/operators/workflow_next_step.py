@@ -36,6 +36,7 @@ from airflow_jobs_provider.airflow_compat.workflow_records import (
     UNKNOWN_ATTEMPT,
     LaterAttempt,
     TaskRecord,
+    is_about_to_start,
     is_running,
     is_to_be_executed,
     is_to_be_retried,
@@ -125,6 +126,7 @@ def runs_again_too(
     record: TaskRecord,
     later: LaterAttempt = UNKNOWN_ATTEMPT,
     *,
+    launch_was_cleared: bool = False,
     has_waited: bool = False,
 ) -> Rerun:
     """Return whether another task of the group runs again with the same repair.
@@ -137,6 +139,10 @@ def runs_again_too(
     reported                          a success: the retry reports that
     to be executed, latest run not    if that did not run, because of a task before it
     reported
+    to be retried, latest run         if that was canceled, or the attempt has died: it has followed
+    canceled, or failed and not       the run, or no attempt has recorded anything
+    reported
+    about to be executed, likewise    undecided: the attempt will report that, or run the task again
     running, latest run reported      yes if a later attempt has begun: it runs the task again.
                                       Otherwise the attempt is about to end
     executed, latest run failed and   undecided: the attempt is about to report that, and Airflow
@@ -148,6 +154,8 @@ def runs_again_too(
     :param task: its latest run; None where the group's run has no such task.
     :param record: what its attempts have recorded.
     :param later: what Airflow tells of attempts after the one that has recorded this.
+    :param launch_was_cleared: whether the launching task was cleared. Then it is not known whether
+        attempts that have recorded nothing belong to the group's run. Default False.
     :param has_waited: whether an undecided task has had time to tell. Then a task that is still
         running although it has reported a failure counts as one that was started again, and whose
         process has died. Other undecided tasks do not run again.
@@ -164,7 +172,15 @@ def runs_again_too(
     if record.reported != run_id:
         not_run = RunState.from_run(task).result_state in NOT_RUN
         if is_to_be_executed(state):
-            return Rerun.YES if not_run else Rerun.NO
+            if not_run:
+                return Rerun.YES
+            if status not in (RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.CANCELED):
+                return Rerun.NO
+            if is_to_be_retried(state):
+                has_recorded_nothing = record == TaskRecord() and not launch_was_cleared
+                has_died = has_recorded_nothing or record.follows == run_id
+                return Rerun.YES if has_died or status is RunStatus.CANCELED else Rerun.NO
+            return undecided if is_about_to_start(state) else Rerun.NO
         return Rerun.NO if succeeded or status is RunStatus.ACTIVE else undecided
     if is_to_be_executed(state):
         is_untold = is_to_be_retried(state) and succeeded and not later.was_cleared

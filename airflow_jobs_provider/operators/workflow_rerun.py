@@ -238,6 +238,8 @@ class WorkflowRerunOperator(LaunchRunOperator):
         chosen: dict[str, str] = {}
         members = {task.task_id: task for task in group.members() if task.task_id != self.task_id}
         undecided, deadline = set(members), time.monotonic() + SETTLE_SECONDS
+        assert self.execution_context is not None
+        was_cleared = group.launch_task.was_cleared(self.execution_context)
         while undecided:
             has_waited = time.monotonic() > deadline
             states = records.states(sorted(undecided))
@@ -252,7 +254,12 @@ class WorkflowRerunOperator(LaunchRunOperator):
                             task_id, record, pushes_xcoms=member.do_xcom_push
                         )
                     rerun = runs_again_too(
-                        state, task or None, record, later, has_waited=has_waited
+                        state,
+                        task or None,
+                        record,
+                        later,
+                        launch_was_cleared=was_cleared,
+                        has_waited=has_waited,
                     )
                 if rerun is Rerun.YES:
                     chosen[member.databricks_task_key] = task_id

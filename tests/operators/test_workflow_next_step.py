@@ -144,8 +144,15 @@ def test_a_run_that_the_attempt_has_started_itself_is_reported() -> None:
         ("restarting", {"reported": 7}, Rerun.YES),
         ("deferred", {"reported": 7, "wants_rerun_of": 7}, Rerun.YES),
         ("running", {"reported": 7, "wants_rerun_of": 7}, Rerun.YES),
-        # It has run in Databricks, and Airflow has not executed it yet.
-        ("scheduled", {}, Rerun.NO),
+        # It has run in Databricks, and Airflow has not executed it yet, or resumes it.
+        (None, {}, Rerun.NO),
+        ("scheduled", {}, Rerun.UNDECIDED),
+        ("queued", {"reported": 6}, Rerun.UNDECIDED),
+        ("restarting", {}, Rerun.UNDECIDED),
+        # An attempt has died. With a record it may have ended before a repair ran the task again.
+        ("up_for_retry", {}, Rerun.YES),
+        ("up_for_retry", {"reported": 6, "follows": 7, "try_number": 2}, Rerun.YES),
+        ("up_for_retry", {"reported": 6, "try_number": 1}, Rerun.NO),
         ("success", {"reported": 7}, Rerun.NO),
         ("failed", {"reported": 7}, Rerun.NO),
         ("upstream_failed", {"reported": 7}, Rerun.NO),
@@ -202,6 +209,34 @@ def test_another_task_that_is_executed_runs_again(
     task, record = run("TERMINATED", result), TaskRecord(reported=reported)
     assert runs_again_too(state, task, record, later) is rerun
     assert runs_again_too(state, task, record, later, has_waited=True) is at_last
+
+
+@pytest.mark.parametrize("record", [NEVER, REPORTED])
+def test_a_task_whose_run_was_canceled(record: TaskRecord) -> None:
+    """A retry runs it again. After a clear, the attempt that starts will say so."""
+    canceled = {**run("TERMINATED", "CANCELED"), "run_id": 8}
+    assert runs_again_too("up_for_retry", canceled, record) is Rerun.YES
+    assert runs_again_too("scheduled", canceled, record) is Rerun.UNDECIDED
+    assert runs_again_too("scheduled", canceled, record, has_waited=True) is Rerun.NO
+
+
+@pytest.mark.parametrize("result", ["SUCCESS", "EXCLUDED"])
+@pytest.mark.parametrize("state", ["queued", "up_for_retry"])
+def test_a_task_that_has_not_failed_is_not_waited_for(state: str, result: str) -> None:
+    """Its next attempt reports that."""
+    assert runs_again_too(state, run("TERMINATED", result), NEVER) is Rerun.NO
+
+
+def test_an_attempt_before_the_launching_task_was_cleared() -> None:
+    """It may have died in an earlier run of the group. The next attempt reports the failure."""
+    failed = run("TERMINATED", "FAILED")
+    assert runs_again_too("up_for_retry", failed, NEVER, launch_was_cleared=True) is Rerun.NO
+
+
+def test_a_task_that_does_not_start_is_not_waited_for_any_longer() -> None:
+    """Such as one that waits for a slot of its pool."""
+    failed = run("TERMINATED", "FAILED")
+    assert runs_again_too("queued", failed, NEVER, has_waited=True) is Rerun.NO
 
 
 def test_a_task_that_did_not_run_because_of_others_runs_again() -> None:
