@@ -37,7 +37,7 @@ import sqlalchemy
 import airflow_jobs_provider
 from scripts import end_with_parent
 from scripts.airflow_env import airflow_environment
-from tests.end_to_end.airflow_versions import AIRFLOW_2
+from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import PATIENCE_SECONDS, eventually
 from tests.end_to_end.processes import is_alive, send
@@ -357,6 +357,8 @@ class AirflowCluster:
                 "AIRFLOW__WEBSERVER__WORKERS": "1",
                 "AIRFLOW__SCHEDULER__JOB_HEARTBEAT_SEC": "2",
             }
+        if AIRFLOW_3_0:
+            env["AIRFLOW__CORE__EXECUTOR"] = "tests.end_to_end.local_executor.LocalExecutor"
         return env | {
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
