@@ -27,6 +27,7 @@ from airflow_jobs_provider.local.engine.store import Store
 from airflow_jobs_provider.local.engine.uploads import Uploads
 from airflow_jobs_provider.local.runners.checkouts import Checkouts, is_in_git
 from airflow_jobs_provider.local.runners.control_flow import ConditionRunner, ForEachRunner
+from airflow_jobs_provider.local.runners.dbt import DbtRunner
 from airflow_jobs_provider.local.runners.kernel_processes import ForkServer
 from airflow_jobs_provider.local.runners.notebook import NotebookRunner
 from airflow_jobs_provider.local.runners.prepare import PreparedRunner, TaskCode
@@ -50,6 +51,7 @@ __all__ = ["Service"]
 
 # Kinds of task that run code in processes of their own.
 _OF_CODE: Mapping[str, Callable[[Run, Workspace, TaskCode], Runner]] = {
+    "dbt_task": DbtRunner,
     "python_wheel_task": PythonWheelRunner,
     "spark_jar_task": SparkJarRunner,
     "spark_python_task": PythonRunner,

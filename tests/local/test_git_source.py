@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from airflow_jobs_provider.local.runners.checkouts import is_in_git
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.local.api import CLUSTER, Api, until
 
@@ -80,6 +81,24 @@ def run(api: Api, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     ended = api.run(run_id, version="2.2")
     task_run_id = ended["tasks"][0]["run_id"]
     return ended, api.get("runs/get-output", version="2.2", run_id=task_run_id).json()
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ({"notebook_task": {"notebook_path": "a"}}, True),
+        ({"notebook_task": {"notebook_path": "/a", "source": "WORKSPACE"}}, False),
+        ({"sql_task": {"warehouse_id": "w", "file": {"path": "a"}}}, True),
+        ({"sql_task": {"file": {"path": "a", "source": "WORKSPACE"}}}, False),
+        ({"dbt_task": {"commands": ["dbt run"]}}, True),
+        ({"spark_python_task": {"python_file": "a.py"}}, False),
+        ({"spark_python_task": {"python_file": "a.py", "source": "GIT"}}, True),
+        ({"python_wheel_task": {"package_name": "p"}}, False),
+    ],
+)
+def test_which_tasks_are_in_git(task: dict[str, Any], expected: bool) -> None:
+    """Each kind has its own default for the source of its code."""
+    assert is_in_git(task) is expected
 
 
 @pytest.mark.slow

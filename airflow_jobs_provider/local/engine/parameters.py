@@ -86,6 +86,9 @@ def parameters_of(run: Run) -> Any:
         case "sql_task":
             own = task.get("parameters") or {}
             return {**own, **(run.overriding_parameters.get("sql_params") or {}), **_of_job(run)}
+        case "dbt_task":
+            given = run.overriding_parameters.get("dbt_commands")
+            return task["commands"] if given is None else given
         case "condition_task":
             return {"left": task["left"], "right": task["right"]}
         case "for_each_task":

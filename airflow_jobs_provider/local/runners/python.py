@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from airflow_jobs_provider.api.states import RunResultState
@@ -42,6 +43,10 @@ class ProcessRunner:
         """Return the command and the folder to run it in, or how the run ends without it."""
         raise NotImplementedError
 
+    def variables(self) -> Mapping[str, str]:
+        """Return more variables for the environment of the command."""
+        return {}
+
     async def setup(self) -> None:
         """Nothing to prepare."""
 
@@ -60,6 +65,7 @@ class ProcessRunner:
                 {
                     "PYTHONPATH": os.pathsep.join(filter(None, (*import_path, inherited))),
                     "PYTHONUNBUFFERED": "1",
+                    **self.variables(),
                 },
             ),
             log=self._log,
