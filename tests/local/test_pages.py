@@ -126,7 +126,7 @@ def test_runs_are_filtered(dry: Api) -> None:
     for run_id in (of_job, named, given, failed):
         dry.wait(run_id)
     assert listed(read(dry, f"/?job={job_id}")) == [of_job]
-    assert listed(read(dry, "/?text=ÄRGER")) == [named]
+    assert listed(read(dry, "/?text=äRGER")) == [named]
     assert listed(read(dry, "/?text=100%25_a")) == [named]
     assert listed(read(dry, "/?text=100_")) == []
     assert listed(read(dry, "/?text=Ähre")) == [given]
@@ -365,10 +365,46 @@ def _version(page: str) -> str:
 # Requests of clients
 
 
+def test_settings_and_requests_need_the_key(dry: Api) -> None:
+    """Whoever has no token sees no cluster's environment; with the key a request can be copied."""
+    cluster = {
+        "spark_version": "15",
+        "node_type_id": "n",
+        "num_workers": 1,
+        "spark_env_vars": {"PASSWORD": "pa55"},
+    }
+    loads = {"task_key": "a", "notebook_task": NOTEBOOK["notebook_task"], "new_cluster": cluster}
+    task = {"task_key": "each", "for_each_task": {"inputs": "[1]", "task": loads}}
+    job_id = dry.create(name="hides", version="2.1", tasks=[task])
+    run_id = dry.wait(dry.run_now(job_id))["run_id"]
+    once = dry.post("runs/submit", {"run_name": "hides", "tasks": [task]}, "2.1").json()["run_id"]
+    dry.wait(once)
+    [task_run] = dry.run(once, version="2.1")["tasks"]
+    shown = ("/", "/jobs", f"/jobs/{job_id}", f"/runs/{run_id}", f"/runs/{once}", "/requests")
+    for path in (*shown, f"/runs/{task_run['run_id']}"):
+        assert "pa55" not in read(dry, path)
+    # Nor can it be found out by searching.
+    assert listed(read(dry, "/?text=pa55")) == []
+    assert listed(read(dry, "/?text=hides"))[:2] == [once, run_id]
+    bearer = {"Authorization": f"Bearer {key_of(dry)}"}
+    for path in (f"/jobs/{job_id}/settings", f"/runs/{once}/request"):
+        url = dry.workspace.url + path
+        assert requests.get(url, timeout=10).status_code == 401
+        page = requests.get(url, headers=bearer, timeout=10).text
+        assert "&#34;PASSWORD&#34;: &#34;pa55&#34;" in page
+    of_job = f"{dry.workspace.url}/runs/{run_id}/request"
+    page = requests.get(of_job, headers=bearer, timeout=10).text
+    assert "DatabricksRunNowOperator" in page
+    for path in ("/jobs/987654/settings", "/runs/987654/request"):
+        missing = requests.get(dry.workspace.url + path, headers=bearer, timeout=10)
+        assert missing.status_code == 404
+
+
 def test_list_of_requests(dry: Api) -> None:
     """The list needs the key; it has each request as a curl command, and launches as a DAG."""
     dry.submit(run_name=f"listed {EVIL}", **NOTEBOOK)
-    dry.get("runs/get", run_id=987654)
+    for _ in range(3):
+        dry.get("runs/get", run_id=987654)
     read(dry, "/requests")
     url = f"{dry.workspace.url}/requests/list"
     assert requests.get(url, timeout=10).status_code == 401
@@ -381,6 +417,7 @@ def test_list_of_requests(dry: Api) -> None:
     assert dry.workspace.token not in page
     failed = requests.get(url, params={"failed": "1", "text": "987654"}, headers=bearer, timeout=10)
     assert failed.text.count("<summary>") == 1
+    assert ", 3 times" in failed.text
     assert "runs/get?run_id=987654" in failed.text
     none = requests.get(url, params={"text": "no such text"}, headers=bearer, timeout=10)
     assert "No request matches" in none.text

@@ -1,4 +1,4 @@
-"""The pages' key: what the buttons and the list of requests need.
+"""The pages' key: what the buttons need, and what shows whole requests and settings.
 
 A browser sends cookies with the requests that any page makes, so a page of another site, or of
 another program on this machine, could press the buttons with them. Therefore there is no cookie: a

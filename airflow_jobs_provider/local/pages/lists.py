@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from airflow_jobs_provider.local.engine.model import now_millis
+from airflow_jobs_provider.local.engine.model import Job, now_millis
 from airflow_jobs_provider.local.pages import snippets
 from airflow_jobs_provider.local.pages.graph import lay_out
 from airflow_jobs_provider.local.pages.matrix import matrix_of
@@ -14,7 +14,7 @@ from airflow_jobs_provider.local.pages.page_store import ACTIVE_RUNS, PageStore,
 from airflow_jobs_provider.local.pages.render import render
 from airflow_jobs_provider.local.pages.states import StateKind
 
-__all__ = ["render_job", "render_jobs", "render_runs"]
+__all__ = ["render_job", "render_jobs", "render_runs", "render_settings"]
 
 _PAGE = 50
 _MATRIX_RUNS = 25
@@ -80,12 +80,11 @@ def render_jobs(store: PageStore, query: Mapping[str, str], version: str) -> str
     )
 
 
-def render_job(store: PageStore, job_id: int, base_url: str, version: str) -> str | None:
+def render_job(store: PageStore, job_id: int, version: str) -> str | None:
     """Return the page of a job; None if there is no such job."""
     job = store.job(job_id)
     if job is None:
         return None
-    request = {"job_id": job_id}
     tasks = job.settings.get("tasks") or []
     return render(
         "job.html",
@@ -93,9 +92,18 @@ def render_job(store: PageStore, job_id: int, base_url: str, version: str) -> st
         name=job.settings.get("name", "Untitled"),
         graph=lay_out(tasks) if len(tasks) > 1 else None,
         matrix=matrix_of(job, store, _MATRIX_RUNS),
+        version=version,
+    )
+
+
+def render_settings(job: Job, base_url: str) -> str:
+    """Return a job's settings, and how to launch a run of it, as a part of a page."""
+    request = {"job_id": job.job_id}
+    return render(
+        "settings.html",
+        settings=job.settings,
         curl=snippets.curl("POST", f"{base_url}/api/2.1/jobs/run-now", request),
         dag=snippets.dag_of("run-now", request),
-        version=version,
     )
 
 

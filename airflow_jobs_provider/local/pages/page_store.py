@@ -12,11 +12,11 @@ from airflow_jobs_provider.local.engine.model import Job, Run
 from airflow_jobs_provider.local.engine.store import Store
 from airflow_jobs_provider.local.pages.states import ACTIVE, StateKind, kind_of_states
 
-__all__ = ["ACTIVE_RUNS", "PageStore", "RunFilter"]
+__all__ = ["ACTIVE_RUNS", "PageStore", "RunFilter", "without_clusters"]
 
 ACTIVE_RUNS = "active"
 _CACHE_KIB = 512
-_SEARCHED = ("run_name", "task", "tasks", "overriding_parameters", "job_parameters")
+_NEW_CLUSTER = "new_cluster"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +53,9 @@ class PageStore(Store):
             f"{file.as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
         )
         self._db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
-        # The rule is written in Python once; SQL asks it.
+        # These rules are written in Python once; SQL asks them.
         self._db.create_function("state_kind", 2, _kind_name, deterministic=True)
+        self._db.create_function("has_text", 2, _has_text, deterministic=True)
 
     def search_runs(self, wanted: RunFilter, limit: int) -> list[Run]:
         """Return the runs that a filter selects, the newest first."""
@@ -72,11 +73,8 @@ class PageStore(Store):
             )
             values += names
         if wanted.text:
-            found = [f"json_extract(record, '$.{name}') LIKE ? ESCAPE '\\'" for name in _SEARCHED]
-            conditions.append(f"(run_id = ? OR {' OR '.join(found)})")
-            # All but the name are JSON, with the escapes of ASCII.
-            in_json = json.dumps(wanted.text)[1:-1]
-            values += [wanted.text, _like(wanted.text), *[_like(in_json)] * (len(_SEARCHED) - 1)]
+            conditions.append("(run_id = ? OR has_text(record, ?))")
+            values += [wanted.text, wanted.text.casefold()]
         for condition, bound in (("run_id < ?", wanted.before), ("run_id > ?", wanted.after)):
             if bound is not None:
                 conditions.append(condition)
@@ -121,6 +119,29 @@ class PageStore(Store):
 
 def _kind_name(life_cycle_state: str, result_state: str | None) -> str:
     return kind_of_states(life_cycle_state, result_state).name
+
+
+def without_clusters(tasks: Any) -> Any:
+    """Return tasks without the clusters that they start, whose environment may hold secrets."""
+    if isinstance(tasks, dict):
+        return {
+            name: without_clusters(value) for name, value in tasks.items() if name != _NEW_CLUSTER
+        }
+    if isinstance(tasks, list):
+        return [without_clusters(task) for task in tasks]
+    return tasks
+
+
+def _has_text(record: str, text: str) -> bool:
+    """Return whether a text is in the name of a run, its tasks or its parameters.
+
+    Nothing is searched that the pages do not show: whoever searches could find out what it is.
+    """
+    run = json.loads(record)
+    tasks = without_clusters([run["task"], run["tasks"]])
+    parameters = [run["overriding_parameters"], run["job_parameters"]]
+    searched = [run["run_name"], tasks, parameters]
+    return text in json.dumps(searched, ensure_ascii=False).casefold()
 
 
 def _like(text: str) -> str:

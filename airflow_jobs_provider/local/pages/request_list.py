@@ -25,28 +25,42 @@ def render_requests(
         answered with an error or not at all.
     """
     text = query.get("text", "").strip()[:_MAX_TEXT].lower()
-    found = []
+    found: list[tuple[LoggedRequest, int]] = []
     for one in reversed(requests):
         is_failed = one.status is None or one.status >= _FAILED
         if query.get("failed") and not is_failed:
             continue
         if text and text not in f"{one.method} {one.path} {_text(one)}".lower():
             continue
-        found.append(one)
+        if found and _is_repeated(one, found[-1][0]):
+            # A client that waits sends the same request again and again.
+            found[-1] = found[-1][0], found[-1][1] + 1
+            continue
         if len(found) > _SHOWN:
             break
+        found.append((one, 1))
     return render(
         "request_list.html",
         requests=[
             (
                 one,
+                count,
                 snippets.curl(one.method, base_url + one.path, one.data),
                 snippets.dag_of(one.endpoint, one.data),
             )
-            for one in found[:_SHOWN]
+            for one, count in found[:_SHOWN]
         ],
         has_more=len(found) > _SHOWN,
         failed=_FAILED,
+    )
+
+
+def _is_repeated(one: LoggedRequest, other: LoggedRequest) -> bool:
+    return (one.method, one.path, one.status, one.data) == (
+        other.method,
+        other.path,
+        other.status,
+        other.data,
     )
 
 

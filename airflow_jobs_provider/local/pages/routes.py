@@ -1,8 +1,8 @@
 """Routes of the pages.
 
 Pages may be read without the token by everybody on this machine, as the service's run pages are by
-everybody in a workspace. What changes something, and the requests of clients, need a key
-(``actions.py``).
+everybody in a workspace. What changes something needs a key (``key.py``). So does what shows whole
+requests and settings: they have the environment of clusters, for example.
 """
 
 from __future__ import annotations
@@ -26,14 +26,19 @@ from airflow_jobs_provider.local.pages.headers import (
     STATIC_HEADERS,
 )
 from airflow_jobs_provider.local.pages.key import PagesKey
-from airflow_jobs_provider.local.pages.lists import render_job, render_jobs, render_runs
+from airflow_jobs_provider.local.pages.lists import (
+    render_job,
+    render_jobs,
+    render_runs,
+    render_settings,
+)
 from airflow_jobs_provider.local.pages.live_notebook import NotebookFollower
 from airflow_jobs_provider.local.pages.log_files import LogFollower
 from airflow_jobs_provider.local.pages.notebook_export import export_notebook
 from airflow_jobs_provider.local.pages.page_store import PageStore
 from airflow_jobs_provider.local.pages.render import render
 from airflow_jobs_provider.local.pages.request_list import render_requests
-from airflow_jobs_provider.local.pages.run_page import render_run
+from airflow_jobs_provider.local.pages.run_page import render_request, render_run
 from airflow_jobs_provider.local.service import Service
 
 __all__ = ["Pages"]
@@ -47,7 +52,7 @@ class Pages:
 
     :param service: the workspace.
     :param log: the requests of clients.
-    :param key: what the buttons and the list of requests need.
+    :param key: what the buttons need, and what shows whole requests and settings.
     """
 
     def __init__(self, service: Service, log: RequestLog, key: PagesKey) -> None:
@@ -69,6 +74,8 @@ class Pages:
         router.add_get(f"/runs/{{run_id:{_ID}}}/notebook", self._notebook)
         router.add_get("/events", self._events)
         router.add_get(f"/runs/{{run_id:{_ID}}}/events", self._run_events)
+        router.add_get(f"/runs/{{run_id:{_ID}}}/request", self._request_of_run)
+        router.add_get(f"/jobs/{{job_id:{_ID}}}/settings", self._settings)
         router.add_get("/requests", self._requests)
         router.add_get("/requests/list", self._request_list)
         add_action_routes(app, self._service, self._key)
@@ -103,8 +110,7 @@ class Pages:
     async def _job(self, request: web.Request) -> web.StreamResponse:
         job_id = int(request.match_info["job_id"])
         version = str(self._service.store.changes)
-        url = self._service.base_url
-        html = await self._rendered(lambda store: render_job(store, job_id, url, version))
+        html = await self._rendered(lambda store: render_job(store, job_id, version))
         return _page(html) if html is not None else _missing("Job", job_id)
 
     async def _run(self, request: web.Request) -> web.StreamResponse:
@@ -114,7 +120,7 @@ class Pages:
 
         def make(store: PageStore) -> str | None:
             run = store.run(run_id)
-            return None if run is None else render_run(run, store, service.base_url, files)
+            return None if run is None else render_run(run, store, files)
 
         html = await self._rendered(make)
         return _page(html) if html is not None else _missing("Run", run_id)
@@ -156,7 +162,23 @@ class Pages:
             NotebookFollower(lambda: service.live_notebooks.get(run_id)),
         )
 
-    # Requests of clients
+    # What needs the key
+
+    async def _request_of_run(self, request: web.Request) -> web.StreamResponse:
+        self._key.check(request, self._service.base_url)
+        run_id = int(request.match_info["run_id"])
+        run = self._service.store.run(run_id)
+        if run is None:
+            return _missing("Run", run_id)
+        return _page(render_request(run, self._service.base_url))
+
+    async def _settings(self, request: web.Request) -> web.StreamResponse:
+        self._key.check(request, self._service.base_url)
+        job_id = int(request.match_info["job_id"])
+        job = self._service.store.job(job_id)
+        if job is None:
+            return _missing("Job", job_id)
+        return _page(render_settings(job, self._service.base_url))
 
     async def _requests(self, _request: web.Request) -> web.StreamResponse:
         return _page(render("requests.html"))

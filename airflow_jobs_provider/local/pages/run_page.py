@@ -10,12 +10,12 @@ from airflow_jobs_provider.local.engine.parameters import parameters_of
 from airflow_jobs_provider.local.pages import snippets
 from airflow_jobs_provider.local.pages.graph import lay_out
 from airflow_jobs_provider.local.pages.log_files import log_end
-from airflow_jobs_provider.local.pages.page_store import PageStore
+from airflow_jobs_provider.local.pages.page_store import PageStore, without_clusters
 from airflow_jobs_provider.local.pages.render import render
 from airflow_jobs_provider.local.pages.states import StateKind, kind_of
 from airflow_jobs_provider.local.pages.timeline import repairs_of, timeline_of
 
-__all__ = ["render_run"]
+__all__ = ["render_request", "render_run"]
 
 # More rows than this are not read by anybody, and take long to render.
 _MAX_TASKS = 300
@@ -24,7 +24,7 @@ _NOTEBOOK_TASK = "notebook_task"
 _WITHOUT_LOG = {_NOTEBOOK_TASK, "condition_task", "for_each_task", "run_job_task"}
 
 
-def render_run(run: Run, store: PageStore, base_url: str, files: tuple[Path, Path]) -> str:
+def render_run(run: Run, store: PageStore, files: tuple[Path, Path]) -> str:
     """Return the page of a run.
 
     :param files: where its executed notebook and its log are, if there are any.
@@ -33,7 +33,7 @@ def render_run(run: Run, store: PageStore, base_url: str, files: tuple[Path, Pat
     children = store.task_runs([run.run_id])
     latest = _latest(run, children)
     attempts = store.attempts(run)
-    endpoint, request = snippets.request_of(run)
+    endpoint, _ = snippets.request_of(run)
     log_text, log_size = log_end(log) if _writes_log(run) else (None, 0)
     job = store.job(run.job_id)
     return render(
@@ -52,16 +52,24 @@ def render_run(run: Run, store: PageStore, base_url: str, files: tuple[Path, Pat
         attempts=attempts,
         repairs=repairs_of(run),
         parameters=parameters_of(run),
-        task=run.task,
+        task=without_clusters(run.task),
         live_log=log_text,
         log_size=log_size,
         is_live_notebook=_NOTEBOOK_TASK in run.task and not run.has_ended,
         has_notebook=run.has_ended and notebook.exists(),
         can_repair=_can_be_repaired(run, latest),
         can_run_again=run.parent_run_id is None and (endpoint != "run-now" or job is not None),
+        now=now_millis(),
+    )
+
+
+def render_request(run: Run, base_url: str) -> str:
+    """Return the request that launches a run like this one, as a part of a page."""
+    endpoint, request = snippets.request_of(run)
+    return render(
+        "request.html",
         curl=snippets.curl("POST", f"{base_url}/api/2.1/jobs/{endpoint}", request),
         dag=snippets.dag_of(endpoint, request),
-        now=now_millis(),
     )
 
 

@@ -8,6 +8,26 @@ if (given) {
   history.replaceState(null, "", location.pathname + location.search);
 }
 
+/** Return whether there is a key, so that what needs one is shown without a question. */
+export function hasKey() {
+  return localStorage.getItem(NAME) !== null;
+}
+
+/** Replace an element by the one of the same id in what the server answers. */
+export async function load(url, id) {
+  say("");
+  try {
+    const response = await send(url);
+    if (response === null) return;
+    const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+    const element = fresh.getElementById(id);
+    if (element) document.getElementById(id).replaceWith(document.adoptNode(element));
+    else say(`The workspace answered with status ${response.status}.`);
+  } catch (error) {
+    say(`The workspace did not answer: ${error.message}`);
+  }
+}
+
 /** Send a request with the key; ask for the access token where there is none, or it is not valid. */
 export async function send(url, options = {}) {
   for (;;) {

@@ -1,18 +1,10 @@
 // The list of requests: read with the key.
-import { say, send } from "./key.js";
+import { hasKey, load } from "./key.js";
 
 const form = document.getElementById("request-filter");
 
-async function show() {
-  say("");
-  try {
-    const response = await send(`/requests/list?${new URLSearchParams(new FormData(form))}`);
-    if (response === null) return;
-    const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-    document.getElementById("requests").replaceWith(fresh.getElementById("requests"));
-  } catch (error) {
-    say(`The workspace did not answer: ${error.message}`);
-  }
+function show() {
+  load(`/requests/list?${new URLSearchParams(new FormData(form))}`, "requests");
 }
 
 form.addEventListener("submit", (event) => {
@@ -20,4 +12,4 @@ form.addEventListener("submit", (event) => {
   show();
 });
 // Without a key the dialog comes only when the user asks for the list.
-if (localStorage.getItem("local-workspace-key")) show();
+if (hasKey()) show();
