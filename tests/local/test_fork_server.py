@@ -98,6 +98,25 @@ def test_fork_server_that_was_killed(workspace: Api) -> None:
 
 
 @pytest.mark.slow
+def test_canceled_before_its_kernel_is_there(workspace: Api) -> None:
+    """A run that is canceled while it waits for its kernel leaves none."""
+    run_id, kernel = wait_in(workspace)
+    server = kernel.parents()[1]
+    workspace.post("runs/cancel", {"run_id": run_id})
+    workspace.wait(run_id)
+    [note] = (workspace.root / ".workspace").glob("temporary-folder")
+    folder = Path(note.read_text())
+    server.suspend()
+    run_id = workspace.submit(notebook_task={"notebook_path": workspace.notebook("1")})
+    until(lambda: [*folder.glob("*/k1/kernel.log")], "the kernel to be asked for")
+    workspace.post("runs/cancel", {"run_id": run_id})
+    assert workspace.wait(run_id)["state"]["result_state"] == "CANCELED"
+    server.resume()
+    assert tell(workspace)[0]  # its request came later
+    until(lambda: not server.children(recursive=True), "the unwanted kernel to end")
+
+
+@pytest.mark.slow
 def test_killed_workspace_leaves_none(tmp_path: Path, programs: list[Program]) -> None:
     """A workspace that is killed leaves neither the fork server nor a kernel."""
     program = Program(tmp_path, "--port", "0")

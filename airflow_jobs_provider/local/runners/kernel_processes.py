@@ -20,14 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.local.runners.fork_server import MARKER_CHARS, MAX_REQUEST_BYTES
-from airflow_jobs_provider.local.runners.processes import environment_of_runs
+from airflow_jobs_provider.local.runners.processes import environment_of_runs, request_end
 
 __all__ = ["ForkServer", "ForkedProcess"]
 
 _PROGRAM = Path(__file__).with_name("fork_server.py")
 # Its supervisors and the way in which it shows their markers are Linux's.
 _IS_SUPPORTED = sys.platform.startswith("linux")
-_END_SECONDS = 5.0
 
 
 class ForkedProcess:
@@ -149,15 +148,19 @@ class ForkServer:
             return None
         finally:
             os.close(write_end)
-        first = await status.readline()
+        pid_line = asyncio.ensure_future(status.readline())
+        try:
+            first = await asyncio.shield(pid_line)
+        except asyncio.CancelledError:
+            # The request cannot be taken back: the kernel ends as soon as it is there.
+            pid_line.add_done_callback(_end_unwanted)
+            raise
         return ForkedProcess(int(first), status) if first else None
 
     def close(self) -> None:
-        """End the process; returns when it has ended."""
+        """End the process, and with it all kernels; returns when it has ended."""
         self._retire()
         for process in self._retired:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_END_SECONDS)
             process.kill()
             process.wait()
         self._retired.clear()
@@ -169,6 +172,11 @@ class ForkServer:
         if self._process is not None:
             self._retired.append(self._process)
         self._control = self._process = None
+
+
+def _end_unwanted(pid_line: asyncio.Future[bytes]) -> None:
+    if not pid_line.cancelled() and pid_line.exception() is None and pid_line.result():
+        request_end(int(pid_line.result()))
 
 
 async def _reader_of(descriptor: int) -> asyncio.StreamReader:
