@@ -19,8 +19,9 @@ __all__ = ["parse_large_object"]
 # Other threads get the GIL each time so many characters have been parsed: 0.4 ms.
 PIECE_CHARACTERS = 64 * 1024
 # A thread that waits for the GIL gets it while this one sleeps. Otherwise it would wait for
-# sys.getswitchinterval(), which is 5 ms, each time that it has released it.
-PAUSE_SECONDS = 1e-6
+# sys.getswitchinterval(), which is 5 ms, each time that it has released it. With a shorter pause
+# this thread may take the GIL again before the other one wakes up.
+PAUSE_SECONDS = 1e-4
 
 _parse_value = json.JSONDecoder().raw_decode
 _skip_whitespace = re.compile(r"[ \t\n\r]*").match
