@@ -97,6 +97,8 @@ async def drive(wish: dict[str, Any]) -> dict[str, Any]:
         "longest_block_ms": 1000 * turns.longest,
         "longest_without_collections_ms": 1000 * turns.longest_without_collections,
         "longest_collection_ms": 1000 * collections.longest,
+        "longest_collection_in_threads_ms": 1000 * collections.longest_elsewhere,
+        "full_collections_in_threads": collections.full_elsewhere,
         "airflows_collection_ms": 1000 * airflows_collection,
         "late_median": statistics.median(late) if late else None,
         "late_p99": late[int(0.99 * (len(late) - 1))] if late else None,

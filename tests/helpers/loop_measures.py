@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from typing import Any
 
@@ -10,19 +11,33 @@ __all__ = ["Collections", "Turns"]
 
 
 class Collections:
-    """Times the garbage collections, in seconds of CPU."""
+    """Times the garbage collections, in seconds of CPU; made in the thread of the event loop.
+
+    :ivar total: all collections in the thread of the event loop.
+    :ivar longest: the longest one there.
+    :ivar longest_elsewhere: the longest one in another thread. It holds the GIL, so it delays the
+        event loop as well.
+    :ivar full_elsewhere: how many full collections there were in other threads.
+    """
 
     def __init__(self) -> None:
-        self.longest = self.total = self._started = 0.0
+        self.longest = self.total = self.longest_elsewhere = self._started = 0.0
+        self.full_elsewhere = 0
+        self._thread = threading.get_ident()
 
-    def __call__(self, phase: str, _info: Any) -> None:
+    def __call__(self, phase: str, info: dict[str, int]) -> None:
         """Note when a collection starts and stops."""
         now = time.thread_time()
         if phase == "start":
             self._started = now
+            return
+        seconds = now - self._started
+        if threading.get_ident() == self._thread:
+            self.longest = max(self.longest, seconds)
+            self.total += seconds
         else:
-            self.longest = max(self.longest, now - self._started)
-            self.total += now - self._started
+            self.longest_elsewhere = max(self.longest_elsewhere, seconds)
+            self.full_elsewhere += info["generation"] == 2
 
 
 class Turns:
