@@ -352,6 +352,9 @@ class AirflowCluster:
                 # Airflow 2 refuses SQLite with any executor but the sequential one, since a
                 # deployment's database would be locked too often; a few tasks are no deployment.
                 "_AIRFLOW__SKIP_DATABASE_EXECUTOR_COMPATIBILITY_CHECK": "1",
+                # SQLite locks no rows. So the scheduler and the task process that schedules what
+                # comes after its task would both count an attempt.
+                "AIRFLOW__SCHEDULER__SCHEDULE_AFTER_TASK_EXECUTION": "False",
                 "AIRFLOW__API__AUTH_BACKENDS": "airflow.api.auth.backend.default",
                 "AIRFLOW__WEBSERVER__CONFIG_FILE": str(self.home / "webserver_config.py"),
                 "AIRFLOW__WEBSERVER__WORKERS": "1",
