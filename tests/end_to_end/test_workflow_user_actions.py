@@ -17,8 +17,7 @@ from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.group_scenarios import GroupScenario
 from tests.fakes.fake_service import FakeService
 
-# Thorough on Airflow 2, to keep the whole check short.
-pytestmark = [pytest.mark.standalone, *([pytest.mark.thorough] if AIRFLOW_2 else [])]
+pytestmark = pytest.mark.standalone
 
 HERE = Path(__file__).parent
 # After so many seconds without a heartbeat Airflow takes a task for dead; by default these are
@@ -146,10 +145,11 @@ def killed_at(
     return pytest.mark.parametrize("group", planned, indirect=True, ids=str)
 
 
-# A test that takes much time is in the whole check on one line of Airflow.
+# To keep the whole check short, these are thorough on the older lines of Airflow.
 in_whole_check_on_newest = (
     pytest.mark.thorough if AIRFLOW_2 or AIRFLOW_3_0 else pytest.mark.standalone
 )
+in_whole_check_on_airflow_3 = pytest.mark.thorough if AIRFLOW_2 else pytest.mark.standalone
 
 
 def both_waiting(group: GroupScenario) -> None:
@@ -186,6 +186,7 @@ def test_member_cleared_while_the_run_is_active(group: GroupScenario) -> None:
 
 @of("pair")
 @pytest.mark.parametrize("state", ["failed", pytest.param("success", marks=pytest.mark.thorough)])
+@in_whole_check_on_airflow_3
 def test_member_marked(group: GroupScenario, state: str) -> None:
     """Its own task run is canceled; the other task goes on."""
     both_waiting(group)
@@ -198,6 +199,7 @@ def test_member_marked(group: GroupScenario, state: str) -> None:
 
 
 @of("pair")
+@in_whole_check_on_newest
 def test_all_tasks_cleared_with_the_launching_one(group: GroupScenario) -> None:
     """The task runs are canceled, and a new run is launched."""
     both_waiting(group)
@@ -225,6 +227,7 @@ def test_launching_task_cleared_alone(group: GroupScenario) -> None:
 
 
 @of("pair")
+@in_whole_check_on_airflow_3
 def test_dag_run_marked_failed(group: GroupScenario) -> None:
     """The runs of the deferred tasks are canceled."""
     both_waiting(group)
@@ -234,6 +237,7 @@ def test_dag_run_marked_failed(group: GroupScenario) -> None:
 
 
 @of("pair_timed")
+@in_whole_check_on_newest
 def test_member_beyond_execution_timeout(group: GroupScenario) -> None:
     """Its own task run is canceled; the other task goes on."""
     group.launched()
@@ -249,6 +253,7 @@ def test_member_beyond_execution_timeout(group: GroupScenario) -> None:
 
 
 @killed_at("run-now", "received", "handled")
+@in_whole_check_on_newest
 def test_launching_worker_killed(group: GroupScenario) -> None:
     """Before and after the launch: the next try launches the run, or finds it."""
     group.until_killed()
