@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,8 @@ if TYPE_CHECKING:
     from tests.end_to_end.airflow_cluster import AirflowCluster
 
 __all__ = ["ClusterDagRun"]
+
+OF_TASK = "dag_id = :dag_id and run_id = :run_id and task_id = :task_id"
 
 
 @dataclass
@@ -37,16 +38,31 @@ class ClusterDagRun:
         return ClusterDagRun(self.cluster, self.dag_id, self.run_id, self.date, task_id)
 
     def task(self, map_index: int = -1) -> dict[str, Any]:
-        """Return the task's state, try and triggerer."""
+        """Return the task instance as Airflow's API has it."""
         return self.cluster.ask("GET", self._task_path(map_index))
+
+    def state_and_try(self, map_index: int = -1) -> tuple[str, int]:
+        """Return the task's state and its try's number; "missing" and 0 before there is one."""
+        query = f"select state, try_number from task_instance where {OF_TASK} and map_index = :at"
+        for state, number in self.cluster.rows(query, **self._key, at=map_index):
+            return str(state), int(number)
+        return "missing", 0
+
+    def triggerer_id(self) -> int:
+        """Return the triggerer that the task's trigger is assigned to; -1 if there is none."""
+        query = (
+            "select triggerer_id from trigger where triggerer_id is not null"
+            f" and id in (select trigger_id from task_instance where {OF_TASK})"
+        )
+        return max((int(number) for (number,) in self.cluster.rows(query, **self._key)), default=-1)
 
     def until(self, state: str, *, map_index: int = -1, try_number: int | None = None) -> None:
         """Wait until the task is in a state."""
 
         def is_so() -> bool:
-            task = self.task(map_index)
-            seen.append(f"{task['state']} at try {task['try_number']}")
-            return task["state"] == state and try_number in (None, task["try_number"])
+            found, number = self.state_and_try(map_index)
+            seen.append(f"{found} at try {number}")
+            return found == state and try_number in (None, number)
 
         seen: list[str] = []
         try:
@@ -100,7 +116,7 @@ class ClusterDagRun:
         """
         # Airflow 3 tells some ends in the second way only. Airflow 2 tells all in the first.
         told = "TaskInstance Finished.* state=deferred" if AIRFLOW_2 else "state success"
-        number = self.task()["try_number"]
+        _, number = self.state_and_try()
         lines = re.compile(
             rf"(?=.*{told})(?=.*task_id='?{re.escape(self.task_id)}'?,)"
             rf"(?=.*run_id='?{self.run_id}'?,)(?=.*try_number={number}\b)"
@@ -131,11 +147,8 @@ class ClusterDagRun:
 
     def xcom_keys(self) -> set[str]:
         """Return the keys of the task's XComs."""
-        try:
-            answer = self.cluster.ask("GET", f"{self._task_path(-1)}/xcomEntries")
-        except AssertionError:  # Airflow 2 says so where there is none yet.
-            return set()
-        return {entry["key"] for entry in answer["xcom_entries"]}
+        query = f"select key from xcom where {OF_TASK} and map_index = -1"
+        return {str(key) for (key,) in self.cluster.rows(query, **self._key)}
 
     def clear(self, task_ids: Sequence[str] = (), *, only_failed: bool = False) -> None:
         """Clear the task, or these tasks together."""
@@ -165,17 +178,18 @@ class ClusterDagRun:
 
     def state(self) -> str:
         """Return the state of the whole DAG run."""
-        return str(self.cluster.ask("GET", self._path)["state"])
+        query = "select state from dag_run where dag_id = :dag_id and run_id = :run_id"
+        ((state,),) = self.cluster.rows(query, dag_id=self.dag_id, run_id=self.run_id)
+        return str(state)
 
     def states(self) -> dict[str, int]:
         """Return how many of its task instances are in each state."""
-        found: Counter[str] = Counter()
-        while True:
-            path = f"{self._path}/taskInstances?limit=100&offset={found.total()}"
-            answer = self.cluster.ask("GET", path)
-            found.update(str(task["state"]) for task in answer["task_instances"])
-            if found.total() >= answer["total_entries"]:
-                return dict(found)
+        query = (
+            "select state, count(*) from task_instance"
+            " where dag_id = :dag_id and run_id = :run_id group by state"
+        )
+        rows = self.cluster.rows(query, dag_id=self.dag_id, run_id=self.run_id)
+        return {str(state): int(count) for state, count in rows}
 
     def until_over(self, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until the whole DAG run has ended.
@@ -205,6 +219,11 @@ class ClusterDagRun:
 
     def _log_folder(self) -> Path:
         return self.cluster.home / "logs" / f"dag_id={self.dag_id}" / f"run_id={self.run_id}"
+
+    @property
+    def _key(self) -> dict[str, object]:
+        """The parameters of OF_TASK."""
+        return {"dag_id": self.dag_id, "run_id": self.run_id, "task_id": self.task_id}
 
     def _task_path(self, map_index: int) -> str:
         mapped = f"/{map_index}" if map_index >= 0 else ""

@@ -15,13 +15,15 @@ from typing import Any
 
 import pytest
 
-from scripts.airflow_env import ROOT, airflow_environment
+from airflow_jobs_provider.local.workspace import LocalWorkspace
+from scripts.airflow_env import ROOT, airflow_environment, connection_to
 from scripts.services import PostgresServer, RedisServer
-from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.airflow_cluster import AirflowCluster, Clusters
 from tests.end_to_end.dag_run import DagRun, RunDag, RunDags, dag_run_of
 from tests.end_to_end.deployment import Deployment
 from tests.end_to_end.scenarios import Begin, Scenario
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
+from tests.helpers.launches import launch
 
 HERE = Path(__file__).parent
 
@@ -128,10 +130,24 @@ def run_dags(dag_tests: _DagTests) -> RunDags:
     return run
 
 
-@pytest.fixture(scope="module")
-def workspace() -> Iterator[FakeService]:
+@pytest.fixture(scope="session")
+def shared_workspace() -> Iterator[FakeService]:
     """A workspace that counts the launches, looks and cancels."""
     with FakeService(UNTIL_ENDED) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def workspace(shared_workspace: FakeService) -> FakeService:
+    """The workspace of the default connection; a module may have its own."""
+    return shared_workspace
+
+
+@pytest.fixture(scope="session")
+def local_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkspace]:
+    """A workspace that really runs notebooks."""
+    state = tmp_path_factory.mktemp("state")
+    with LocalWorkspace(HERE / "notebooks", state_dir=state) as running:
         yield running
 
 
@@ -147,23 +163,37 @@ def settings() -> dict[str, str]:
     return {}
 
 
+@pytest.fixture(scope="session")
+def sensed_runs(shared_workspace: FakeService) -> dict[str, str]:
+    """Runs that no task launched, for the DAG files: environment variables with their ids."""
+    good, bad = (launch(shared_workspace, name) for name in ("the sensed job", "a bad run"))
+    return {"SENSED_GOOD_RUN": str(good.run_id), "SENSED_BAD_RUN": str(bad.run_id)}
+
+
 @pytest.fixture(scope="module")
-def connections(workspace: FakeService) -> dict[str, str]:
-    """Connections of a whole Airflow, as environment variables; a module may have more."""
-    return {"AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection}
+def connections(
+    workspace: FakeService, local_workspace: LocalWorkspace, sensed_runs: dict[str, str]
+) -> dict[str, str]:
+    """What a whole Airflow is told of the workspaces, as environment variables."""
+    return sensed_runs | {
+        "AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection,
+        "AIRFLOW_CONN_LOCAL_WORKSPACE": connection_to(local_workspace),
+    }
+
+
+@pytest.fixture(scope="session")
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
+    """Whole Airflows, one at a time."""
+    with Clusters(tmp_path_factory) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")
 def cluster(
-    dags: Path,
-    connections: dict[str, str],
-    settings: dict[str, str],
-    tmp_path_factory: pytest.TempPathFactory,
-) -> Iterator[AirflowCluster]:
-    """A whole Airflow for all tests of a module."""
-    home = tmp_path_factory.mktemp("cluster")
-    with AirflowCluster(home, dags, connections, settings) as running:
-        yield running
+    clusters: Clusters, dags: Path, connections: dict[str, str], settings: dict[str, str]
+) -> AirflowCluster:
+    """A whole Airflow for all tests of a module, and of the next one if it needs the same."""
+    return clusters.running(dags, connections, settings)
 
 
 @pytest.fixture(scope="module")

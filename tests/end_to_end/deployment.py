@@ -143,7 +143,7 @@ class Deployment(AirflowCluster):
 
     def triggerer_of(self, dag_run: ClusterDagRun) -> str:
         """Return the triggerer that waits for a DAG run's task."""
-        number = dag_run.task()["triggerer_job"]["id"]
+        number = dag_run.triggerer_id()
         return next(name for name, one in self._triggerer_ids.items() if one == number)
 
 

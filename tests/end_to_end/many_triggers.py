@@ -18,6 +18,7 @@ __all__ = [
     "cancels",
     "launch_runs",
     "left_alone",
+    "mark_failed",
     "runs_of",
     "started",
 ]
@@ -72,6 +73,13 @@ def runs_of(workspace: FakeService, number: int) -> list[Run]:
     """Return the runs that the tasks of a DAG wait for."""
     first = FIRST_RUN_ID + TASKS * number
     return [workspace.run(run_id) for run_id in range(first, first + TASKS)]
+
+
+def mark_failed(cluster: AirflowCluster, number: int) -> None:
+    """Mark the only DAG run of a DAG failed."""
+    query = "select run_id from dag_run where dag_id = :dag_id"
+    ((run_id,),) = cluster.rows(query, dag_id=f"many_{number}")
+    cluster.ask("PATCH", f"/dags/many_{number}/dagRuns/{run_id}", {"state": "failed"})
 
 
 def cancels(workspace: FakeService) -> list[int]:

@@ -51,7 +51,7 @@ def executed(scenario: Scenario, cluster: Deployment) -> tuple[Run, WorkerOfTask
 def succeeded(scenario: Scenario, cluster: Deployment) -> bool:
     """Start what has ended, as a service manager does; return whether the task has succeeded."""
     cluster.restart_what_ended()
-    return bool(scenario.dag_run.task()["state"] == "success")
+    return bool(scenario.dag_run.state_and_try()[0] == "success")
 
 
 # A blocking task's worker dies.
@@ -376,5 +376,5 @@ def test_marked_failed(begin: Begin, cluster: Deployment, dag_id: str) -> None:
         scenario.deferred()
     scenario.dag_run.mark("failed")
     scenario.all_stopped()
-    assert scenario.dag_run.task()["state"] == "failed"
+    assert scenario.dag_run.state_and_try()[0] == "failed"
     scenario.saw(runs=1, cancels=1)

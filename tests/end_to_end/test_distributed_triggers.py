@@ -20,6 +20,7 @@ from tests.end_to_end.many_triggers import (
     cancels,
     launch_runs,
     left_alone,
+    mark_failed,
     runs_of,
 )
 from tests.end_to_end.scenarios import Scenario
@@ -90,7 +91,7 @@ def test_one_dag_run_of_three_is_marked(
 ) -> None:
     """The runs of its hundred tasks are canceled within a minute, and no others."""
     marked = time.monotonic()
-    cluster.ask("PATCH", "/dags/many_0/dagRuns/many_0_1", {"state": "failed"})
+    mark_failed(cluster, 0)
     mine = runs_of(workspace, 0)
     eventually(lambda: all(run.cancels for run in mine), "they are canceled", SECONDS_TO_CANCEL)
     record_property("until all were canceled, s", round(time.monotonic() - marked, 1))

@@ -23,6 +23,7 @@ from tests.end_to_end.many_triggers import (
     cancels,
     launch_runs,
     left_alone,
+    mark_failed,
     runs_of,
     started,
 )
@@ -139,7 +140,7 @@ def test_one_dag_run_of_several_is_marked(
 ) -> None:
     """The runs of its hundred tasks are canceled within a minute, and no others."""
     marked = time.monotonic()
-    cluster.ask("PATCH", "/dags/many_0/dagRuns/many_0_1", {"state": "failed"})
+    mark_failed(cluster, 0)
     mine = runs_of(workspace, 0)
     eventually(lambda: all(run.cancels for run in mine), "all its runs are canceled", 60)
     record_property("until all were canceled, s", round(time.monotonic() - marked, 1))

@@ -1,6 +1,6 @@
 """How many processes Airflow starts for a task: counted in a real Airflow.
 
-Every process that begins a task, or resumes it, notes itself; see start_dags/starts.py.
+Every process that begins a task, or resumes it, notes itself; see cluster_dags/starts.py.
 """
 
 from __future__ import annotations
@@ -8,15 +8,11 @@ from __future__ import annotations
 from ast import literal_eval
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 from airflow.triggers.base import BaseTrigger
 
-from airflow_jobs_provider.api import endpoints
-from airflow_jobs_provider.api.auth import Token
-from airflow_jobs_provider.api.client import JobsClient
 from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_3_0
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
@@ -25,26 +21,10 @@ from tests.fakes.fake_service import FakeService, Run
 
 pytestmark = pytest.mark.standalone
 
-HERE = Path(__file__).parent
 # Whether the triggerer renders templates, as from Airflow 3.3 on.
 RENDERS = hasattr(BaseTrigger, "render_template_fields")
 # Where a trigger ends a task, Airflow 3.0 would take the DAGs of its file for gone; a worker does.
 BACK_ON_A_WORKER = 1 if AIRFLOW_3_0 else 0
-
-
-@pytest.fixture(scope="module")
-def dags() -> Path:
-    """The DAGs of this module."""
-    return HERE / "start_dags"
-
-
-@pytest.fixture(scope="module")
-def connections(connections: dict[str, str], workspace: FakeService) -> dict[str, str]:
-    """The ids of two runs as well, for the DAGs."""
-    return connections | {
-        "SENSED_GOOD_RUN": str(launch(workspace, "the sensed job").run_id),
-        "SENSED_BAD_RUN": str(launch(workspace, "a bad run").run_id),
-    }
 
 
 Starts = Callable[[ClusterDagRun], int]
@@ -82,18 +62,6 @@ def begun(cluster: AirflowCluster) -> dict[str, ClusterDagRun]:
         "rendered",
     )
     return {dag_id: cluster.trigger(dag_id) for dag_id in dag_ids}
-
-
-def launch(workspace: FakeService, name: str) -> Run:
-    """Launch a run, which no task launched, of a new job with this name."""
-    job_id = 501 + len(workspace.jobs)
-    workspace.jobs[job_id] = {"name": name}
-    client = JobsClient(workspace.url, Token("any"))
-    try:
-        run_id = client.send(endpoints.run_now({"job_id": job_id}))
-    finally:
-        client.close()
-    return workspace.run(run_id)
 
 
 def launched(workspace: FakeService, dag_run: ClusterDagRun, number: int = 1) -> Run:

@@ -9,8 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -18,7 +17,6 @@ from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.local.workspace import LocalWorkspace
-from scripts.airflow_env import connection_to
 from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
@@ -27,22 +25,6 @@ from tests.end_to_end.scenarios import Begin, Scenario
 from tests.fakes.fake_service import FakeService
 
 pytestmark = pytest.mark.standalone
-
-HERE = Path(__file__).parent
-
-
-@pytest.fixture(scope="module")
-def local_workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkspace]:
-    """A workspace that really runs notebooks."""
-    state = tmp_path_factory.mktemp("state")
-    with LocalWorkspace(HERE / "notebooks", state_dir=state) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def connections(connections: dict[str, str], local_workspace: LocalWorkspace) -> dict[str, str]:
-    """The connection to the local workspace as well."""
-    return connections | {"AIRFLOW_CONN_LOCAL_WORKSPACE": connection_to(local_workspace)}
 
 
 @pytest.fixture(scope="module")
@@ -69,13 +51,31 @@ def scenario(
     return Scenario(begun[request.node.name], workspace, record_property)
 
 
-@pytest.fixture
-def triggerer(cluster: AirflowCluster) -> str:
-    """The only triggerer at work."""
+@pytest.fixture(scope="module")
+def limited(cluster: AirflowCluster, workspace: FakeService) -> Scenario:
+    """A DAG run with a time-out of a minute; begun by the first test that uses it.
+
+    Among all the others of this module, its task might not be deferred within the time-out.
+    """
+    return Scenario(cluster.trigger("deferred_limited"), workspace, unrecorded)
+
+
+def unrecorded(name: str, value: object) -> None:
+    """Leave what several tests share out of the test report."""
+
+
+def only_triggerer(cluster: AirflowCluster) -> str:
+    """Return the only triggerer at work."""
     first, *others = cluster.triggerers or [cluster.start_triggerer()]
     for name in others:
         cluster.terminate(name)
     return first
+
+
+@pytest.fixture
+def triggerer(cluster: AirflowCluster) -> str:
+    """The only triggerer at work."""
+    return only_triggerer(cluster)
 
 
 @pytest.fixture
@@ -138,19 +138,11 @@ def test_deferred_then_marked_but_not_to_be_canceled(
 
 
 @of("deferred")
+@pytest.mark.usefixtures("limited")
 def test_dag_run_marked_failed(scenario: Scenario) -> None:
     """Marking the whole DAG run cancels the run of its deferred task."""
     scenario.deferred()
     scenario.dag_run.mark_all("failed")
-    scenario.all_stopped()
-    scenario.saw(runs=1, cancels=1)
-
-
-def test_dag_run_beyond_dagrun_timeout(begin: Begin) -> None:
-    """A DAG run that takes too long takes the run of its deferred task along."""
-    scenario = begin("deferred_limited")
-    scenario.deferred()
-    scenario.dag_run.until("skipped")
     scenario.all_stopped()
     scenario.saw(runs=1, cancels=1)
 
@@ -173,6 +165,14 @@ def test_one_of_the_mapped_tasks_marked_then_cleared(scenario: Scenario) -> None
     for map_index in range(3):
         scenario.dag_run.until("success", map_index=map_index)
     scenario.saw(runs=4, cancels=1)
+
+
+def test_dag_run_beyond_dagrun_timeout(limited: Scenario) -> None:
+    """A DAG run that takes too long takes the run of its deferred task along."""
+    limited.dag_run.until_watched()
+    limited.dag_run.until("skipped")
+    limited.all_stopped()
+    limited.saw(runs=1, cancels=1)
 
 
 # On a worker or in the triggerer.
@@ -335,17 +335,6 @@ def test_a_notebook_at_work_is_stopped(scenario: Scenario, local_workspace: Loca
 # Triggerers come and go. These tests begin their scenarios themselves.
 
 
-def test_triggerer_restarted(begin: Begin, cluster: AirflowCluster, triggerer: str) -> None:
-    """A triggerer that is told to stop cancels nothing; the next one goes on."""
-    scenario = begin("deferred")
-    scenario.deferred()
-    cluster.terminate(triggerer)
-    cluster.start_triggerer()
-    scenario.deferred(watched=2)
-    scenario.succeed()
-    scenario.saw(runs=1, cancels=0)
-
-
 def test_triggerer_killed(begin: Begin, cluster: AirflowCluster, triggerer: str) -> None:
     """A triggerer that is killed with SIGKILL cancels nothing; the next one goes on."""
     scenario = begin("deferred")
@@ -409,17 +398,43 @@ def test_cleared_while_two_triggerers_are_at_work(begin: Begin) -> None:
     scenario.saw(runs=2, cancels=1)
 
 
+@pytest.fixture(scope="module")
+def restarted(cluster: AirflowCluster, workspace: FakeService) -> dict[str, Scenario]:
+    """Deferred tasks whose triggerer was told to stop; the next one was started later.
+
+    By their names: nothing was done to them, or a user marked or cleared the task in between.
+    """
+    scenarios = {
+        name: Scenario(cluster.trigger("deferred"), workspace, unrecorded)
+        for name in ("untouched", "marked", "cleared")
+    }
+    triggerer = only_triggerer(cluster)
+    for scenario in scenarios.values():
+        scenario.deferred()
+    cluster.terminate(triggerer)
+    scenarios["marked"].dag_run.mark("failed")
+    scenarios["cleared"].dag_run.clear()
+    scenarios["cleared"].running(2)
+    scenarios["cleared"].dag_run.until("deferred")
+    cluster.start_triggerer()
+    return scenarios
+
+
+def test_triggerer_restarted(restarted: dict[str, Scenario]) -> None:
+    """A triggerer that is told to stop cancels nothing; the next one goes on."""
+    scenario = restarted["untouched"]
+    scenario.deferred(watched=2)
+    scenario.succeed()
+    scenario.saw(runs=1, cancels=0)
+
+
 def test_marked_while_no_triggerer_is_at_work(
-    begin: Begin, cluster: AirflowCluster, triggerer: str
+    restarted: dict[str, Scenario], cluster: AirflowCluster, triggerer: str
 ) -> None:
     """The next triggerer cancels the run; that of Airflow 2 never looks at it, a known limit."""
-    scenario = begin("deferred")
-    scenario.deferred()
-    cluster.terminate(triggerer)
-    scenario.dag_run.mark("failed")
-    next_triggerer = cluster.start_triggerer()
+    scenario = restarted["marked"]
     if AIRFLOW_2:
-        cluster.until_beaten(next_triggerer, since=time.time())
+        cluster.until_beaten(triggerer, since=time.time())
         scenario.saw(runs=1, cancels=0)
         return
     scenario.all_stopped()
@@ -428,18 +443,13 @@ def test_marked_while_no_triggerer_is_at_work(
 
 
 def test_cleared_while_no_triggerer_is_at_work(
-    begin: Begin, cluster: AirflowCluster, triggerer: str
+    restarted: dict[str, Scenario], cluster: AirflowCluster, triggerer: str
 ) -> None:
     """A known limit: once the next try has deferred, nobody is told of the first run."""
-    scenario = begin("deferred")
-    first = scenario.deferred()
-    cluster.terminate(triggerer)
-    scenario.dag_run.clear()
-    scenario.running(2)
-    scenario.dag_run.until("deferred")
-    next_triggerer = cluster.start_triggerer()
+    scenario = restarted["cleared"]
+    first, _ = scenario.runs
     scenario.deferred(2)
-    cluster.until_beaten(next_triggerer, since=time.time())
+    cluster.until_beaten(triggerer, since=time.time())
     scenario.succeed()
     assert first.is_active
     scenario.saw(runs=2, cancels=0)
