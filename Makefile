@@ -33,7 +33,8 @@ EXECUTOR ?= LocalExecutor
 TASKS ?=
 ROUNDS ?=
 MODES ?=
-# "distributed and not thorough" is what the whole check runs.
+# The whole check runs "slow and not thorough", and likewise the others.
+SLOW ?= slow
 STANDALONE ?= standalone
 DISTRIBUTED ?= distributed
 export PYTHON
@@ -130,7 +131,7 @@ mutants: venv-dev
 	nice -n 10 .venv/bin/python -m scripts.mutants $(MUTANTS)
 
 test-slow: venv-dev
-	.venv/bin/python -m pytest -m slow tests $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -m "$(SLOW)" tests $(PYTEST_ARGS)
 
 test-real-clients: venv-dev
 	.venv/bin/python -m pytest -m real_clients tests $(PYTEST_ARGS)

@@ -21,7 +21,6 @@ pytestmark = pytest.mark.skipif(
     airflow_version < "3.3", reason="the harness speaks to the supervisor of Airflow 3.3"
 )
 
-RANDOM_KILLS = 100
 DAGS = ("submit_blocking", "submit_deferrable", "run_now_blocking", "run_now_deferrable")
 
 
@@ -71,11 +70,12 @@ def test_killed_run_now(at_large: Killer, point: Point) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random(at_large: Killer) -> None:
-    """A hundred kills at any moment, of tasks some of whose runs fail: never a run too many."""
+@pytest.mark.parametrize("wanted", [30, pytest.param(100, marks=pytest.mark.thorough)])
+def test_killed_at_random(at_large: Killer, wanted: int) -> None:
+    """So many kills at any moment, of tasks some of whose runs fail: never a run too many."""
     dice = random.Random(4)
     kills = tasks = 0
-    while kills < RANDOM_KILLS:
+    while kills < wanted:
         plans = random_plans(dice)
         account = at_large.kill_after(
             DAGS[tasks % len(DAGS)], [dice.uniform(0, 0.7) for _ in range(8)], plans
