@@ -85,7 +85,7 @@ class HeldBeforeDeferring(DatabricksSubmitRunOperator):
 
 with DAG("held_before_deferring", schedule=None, **DAG_COMMON) as held_before_deferring:
     HeldBeforeDeferring.partial(task_id="wait", deferrable=True, **COMMON).expand(
-        notebook_task=[{"notebook_path": f"/Shared/long{number}"} for number in range(12)]
+        notebook_task=[{"notebook_path": f"/Shared/long{number}"} for number in range(6)]
     )
 
 
