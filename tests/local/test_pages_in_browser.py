@@ -149,6 +149,11 @@ async def test_buttons_by_keyboard(dry: Api) -> None:
         # The wrong token was refused.
         assert [one for one in browser.problems if "403 (Forbidden)" not in one] == []
         assert len(browser.problems) == 1
+        await browser.until("document.querySelector('#request pre') !== null")
+        copied = "document.querySelector('[data-copy=curl]').textContent == 'Copied'"
+        selected = "getSelection().toString().startsWith('curl --request POST')"
+        await browser.value("document.querySelector('[data-copy=curl]').click()")
+        await browser.until(f"{copied} || {selected}")
         # The list of requests is shown at once, and has no token in it.
         await browser.goto(f"{dry.workspace.url}/requests")
         await browser.until("document.querySelector('.requests') !== null")
@@ -221,6 +226,8 @@ async def test_phone_and_dark_screens(dry: Api) -> None:
         paths = ("/", "/jobs", f"/jobs/{job_id}", f"/runs/{done}", f"/runs/{stuck}", "/requests")
         for path in paths:
             await browser.goto(dry.workspace.url + path)
+            # With the key in the browser these are shown without a question.
+            await browser.until("document.querySelector('[data-load]') === null")
             for width, dark in ((390, False), (390, True), (1200, True), (1200, False)):
                 await browser.show(width=width, dark=dark)
                 assert await browser.value(POOR_CONTRAST) == [], (path, dark)
