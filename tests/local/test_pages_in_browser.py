@@ -218,7 +218,8 @@ async def test_a_foreign_page_cannot_press_buttons(dry: Api) -> None:
 async def test_phone_and_dark_screens(dry: Api) -> None:
     """No page is wider than a phone, and all texts are readable in both colour schemes."""
     job_id = dry.create(name="a job with an extremely-long-name-" * 4, version="2.1", tasks=TASKS)
-    done = dry.wait(dry.run_now(job_id))["run_id"]
+    for _ in range(20):
+        done = dry.wait(dry.run_now(job_id))["run_id"]
     stuck = dry.submit(run_name="stuck", **NOTEBOOK)
     assert isinstance(dry.workspace, LocalWorkspace)
     async with open_browser() as browser:
@@ -233,4 +234,11 @@ async def test_phone_and_dark_screens(dry: Api) -> None:
                 assert await browser.value(POOR_CONTRAST) == [], (path, dark)
                 wide = await browser.value("document.documentElement.scrollWidth")
                 assert wide <= width, path
+            if path == f"/jobs/{job_id}":
+                await browser.show(width=390)
+                await browser.goto(dry.workspace.url + path)
+                # A word is not broken into letters, and the latest run is in sight.
+                assert await browser.value("document.querySelector('tbody th').clientHeight < 40")
+                latest = "[...document.querySelectorAll('.matrix thead a')].at(-1)"
+                await browser.until(f"{latest}.getBoundingClientRect().right <= 390")
         assert browser.problems == []

@@ -11,6 +11,7 @@ let lastRead = 0;
 
 for (const section of document.querySelectorAll("[data-live]")) shown.set(section.id, section.outerHTML);
 document.querySelector("#log[data-follows] pre")?.scrollTo(0, 1e9);
+showLatest();
 fitFrames();
 tick();
 setInterval(tick, 1000);
@@ -54,6 +55,7 @@ function readAgain() {
       fresh.querySelectorAll("[data-live]").forEach(replace);
       document.body.dataset.version = fresh.body.dataset.version;
       document.title = fresh.title;
+      showLatest();
       fitFrames();
       tick();
     } catch {
@@ -127,6 +129,11 @@ function fitFrames() {
     });
     fit();
   }
+}
+
+/** Scroll the matrix to the latest runs, which are at its end. */
+function showLatest() {
+  document.querySelector(".scroll:has(> .matrix)")?.scrollTo(1e6, 0);
 }
 
 function tick() {
