@@ -248,8 +248,9 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
             raise
 
     def _send(self, call: Call[Any]) -> Any:
-        # Any outage is waited out, until the sensor's timeout.
-        return self.hook.send(call, retries=self.hook.retry_policy().without_deadline())
+        # Any outage is waited out, until the sensor's timeout. Not sent by the hook, which would
+        # validate the request again at each poke: its ids were checked.
+        return self.hook.client.send(call, retries=self.hook.retry_policy().without_deadline())
 
     def _record(self, event: Event) -> None:
         from airflow_jobs_provider.api.workflows.events import RunIdentified

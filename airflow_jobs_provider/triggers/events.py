@@ -3,6 +3,9 @@
 ``{"run": {...}}`` has the ended run's ids, state, page and tasks; ``"timed_out"`` beside it names
 the time limit after which the trigger stopped waiting. Where the run cannot be read it is
 ``{"run_id": ..., "error": "..."}``, with ``"is_final": True`` where a retry cannot help.
+
+A payload never has the run's output. Airflow writes each event into the task's log, and stores it
+in its database past the XCom backend. The output may be large or secret.
 """
 
 from __future__ import annotations

@@ -2,51 +2,159 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat import connection as compat_connection
 
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.api.schema import validation
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from tests.fakes.fake_service import TOKEN, UNTIL_ENDED, FakeService
-from tests.helpers.tasks import TaskInstance, deferred_by, submit
+from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
+from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
+from tests.fakes.fake_service import UNTIL_ENDED, FakeService
+from tests.helpers.tasks import (
+    TaskInstance,
+    deferred_by,
+    fired,
+    parsed_for_a_task,
+    submit,
+    xcoms_of,
+)
 
 
-def test_a_deferred_task(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each of its processes opens one connection and reads the Airflow connection once."""
-    opened: list[Any] = []
-    read: list[str] = []
+class Counts:
+    """What was asked for since the last look."""
+
+    def __init__(self, service: FakeService) -> None:
+        self._service = service
+        self.connections: list[Any] = []
+        self.looked_up: list[str] = []
+        self.validated: list[str] = []
+
+    def take(self) -> tuple[list[str], int, list[str], list[str]]:
+        """Return requests, connections opened, Airflow connections read, requests validated."""
+        seen = [one.endpoint for one in self._service.seen]
+        taken = seen, len(self.connections), [*self.looked_up], [*self.validated]
+        for counted in (self._service.seen, self.connections, self.looked_up, self.validated):
+            counted.clear()
+        return taken
+
+
+@pytest.fixture
+def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeService]:
+    """A service whose runs last until they are ended, as the default connection names it."""
+    with FakeService(UNTIL_ENDED) as service:
+        monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", service.connection)
+        yield service
+
+
+@pytest.fixture
+def counts(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Counts:
+    """Counts what the processes of this test ask for."""
+    counts = Counts(service)
+    process_request = service._server.process_request
     get_connection = DatabricksJobsHook.get_connection
+    get_async_connection = compat_connection.get_async_connection
+    validate = validation.validate
 
-    def counted(conn_id: str) -> Any:
-        read.append(conn_id)
+    def accept(request: Any, address: Any) -> None:
+        counts.connections.append(address)
+        process_request(request, address)
+
+    def look_up(conn_id: str) -> Any:
+        counts.looked_up.append(conn_id)
         return get_connection(conn_id)
 
-    monkeypatch.setattr(DatabricksJobsHook, "get_connection", staticmethod(counted))
+    async def look_up_async(conn_id: str) -> Any:
+        counts.looked_up.append(conn_id)
+        return await get_async_connection(conn_id)
+
+    def check(call_name: str, payload: Any, **more: Any) -> None:
+        counts.validated.append(call_name)
+        validate(call_name, payload, **more)
+
+    monkeypatch.setattr(service._server, "process_request", accept)
+    monkeypatch.setattr(DatabricksJobsHook, "get_connection", staticmethod(look_up))
+    monkeypatch.setattr(compat_connection, "get_async_connection", look_up_async)
+    monkeypatch.setattr(validation, "validate", check)
+    # A task's process, which parses the DAG file to execute one task of it.
+    parsed_for_a_task(monkeypatch)
+    return counts
+
+
+@pytest.fixture
+def context() -> Any:
+    """The context of a first try."""
     context: Any = {"ti": TaskInstance(), "params": {}, "dag_run": None, "task": None}
     context["ti"].try_number = 1
-    with FakeService(UNTIL_ENDED) as service:
-        process_request = service._server.process_request
+    return context
 
-        def accept(request: Any, address: Any) -> None:
-            opened.append(address)
-            process_request(request, address)
 
-        monkeypatch.setattr(service._server, "process_request", accept)
-        connection = {"conn_type": "databricks_jobs", "host": service.url, "password": TOKEN}
-        monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+ONE = ["databricks_default"]
 
-        deferred = deferred_by(submit(deferrable=True), context)
-        assert [seen.endpoint for seen in service.seen] == ["runs/submit", "runs/get"]
-        assert (len(opened), read) == (1, ["databricks_default"])
 
-        (run,) = service.runs.values()
+def test_a_deferred_task(service: FakeService, counts: Counts, context: Any) -> None:
+    """Each of its processes opens one connection and reads the Airflow connection once."""
+    deferred = deferred_by(submit(deferrable=True), context)
+    assert counts.take() == (["runs/submit", "runs/get"], 1, ONE, ["runs/submit"])
+
+    (run,) = service.runs.values()
+    run.end("SUCCESS", run.started)
+    event = {"run": run.as_answer()}
+    output = submit(deferrable=True).execute_complete(context, event, **deferred.kwargs or {})
+    assert output == f"output of {run.run_id}"
+    assert counts.take() == (["runs/get-output"], 1, ONE, [])
+
+
+@pytest.mark.skipif(
+    airflow_line().completion_fault is not None, reason=str(airflow_line().completion_fault)
+)
+def test_a_trigger_that_ends_the_task(service: FakeService, counts: Counts, context: Any) -> None:
+    """It opens one connection, reads the Airflow connection once, and validates nothing."""
+    deferred = deferred_by(submit(deferrable=True, end_from_trigger=True), context)
+    counts.take()
+    (run,) = service.runs.values()
+    run.end("SUCCESS", run.started)
+    assert xcoms_of(fired(deferred.trigger)) == {"return_value": f"output of {run.run_id}"}
+    seen, *others = counts.take()
+    assert seen[-1] == "runs/get-output"
+    assert others == [1, ONE, []]
+
+
+def end_all(service: FakeService) -> None:
+    """End the runs."""
+    for run in service.runs.values():
         run.end("SUCCESS", run.started)
-        opened.clear()
-        read.clear()
-        service.seen.clear()
-        event = {"run": run.as_answer()}
-        output = submit(deferrable=True).execute_complete(context, event, **deferred.kwargs or {})
-        assert output == f"output of {run.run_id}"
-        assert [seen.endpoint for seen in service.seen] == ["runs/get-output"]
-        assert (len(opened), read) == (1, ["databricks_default"])
+
+
+def test_a_task_that_waits_on_the_worker(
+    service: FakeService, counts: Counts, context: Any
+) -> None:
+    """One connection and one look-up, however often the run is read."""
+    service.at("runs/get", 4, lambda: end_all(service))
+    assert submit().execute(context) is not None
+    assert counts.take() == (
+        ["runs/submit", *["runs/get"] * 4, "runs/get-output"],
+        1,
+        ONE,
+        ["runs/submit"],
+    )
+
+
+def test_a_job_by_its_name(service: FakeService, counts: Counts, context: Any) -> None:
+    """Finding the job takes neither another connection nor another look-up."""
+    service.jobs[7] = {"name": "nightly"}
+    task = DatabricksRunNowOperator(task_id="etl", job_name="nightly", deferrable=True)
+    deferred_by(task, context)
+    assert counts.take() == (["list", "run-now", "runs/get"], 1, ONE, ["run-now"])
+
+
+def test_a_sensor(service: FakeService, counts: Counts, context: Any) -> None:
+    """One connection and one look-up for all pokes of a process."""
+    run_id = DatabricksJobsHook(validate=False).submit_run({"run_name": "r"})
+    counts.take()
+    service.at("runs/get", 3, lambda: end_all(service))
+    DatabricksJobRunSensor(task_id="etl", run_id=run_id, poke_interval=0.01).execute(context)
+    assert counts.take() == ([*["runs/get"] * 3, "runs/get-output"], 1, ONE, [])
