@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from databricks.sdk.service.jobs import RunOutput
 
 from airflow_jobs_provider.local.runners import sql
 from airflow_jobs_provider.local.workspace import LocalWorkspace
@@ -69,6 +70,8 @@ def test_a_table_outlives_its_run(tmp_path: Path) -> None:
             "id",
             "customer",
         ]
+        # A typed client finds each field where it expects it.
+        assert RunOutput.from_dict(output).as_dict()["sql_output"] == output["sql_output"]
         customer = '{"who": "it\'s"}'
         assert rows(output) == [["1", customer, "2024/01", None], ["2", customer, "2024/01", None]]
     with LocalWorkspace(tmp_path) as workspace:

@@ -102,13 +102,12 @@ def _of_job(run: Run) -> dict[str, str]:
     return {parameter["name"]: parameter["value"] for parameter in run.job_parameters}
 
 
-def _wheel_parameters(run: Run, task: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a ``python_wheel_task``, which are named or positional."""
+def _wheel_parameters(run: Run, task: Mapping[str, Any]) -> dict[str, str] | list[str]:
+    """Return the parameters of a ``python_wheel_task``: a map of named ones, or a list."""
     over = run.overriding_parameters
     named: Mapping[str, str] = over.get("python_named_params") or {}
     if task.get("named_parameters") or named:
         own = task.get("named_parameters") or {}
-        return {"named_parameters": {**own, **named, **_of_job(run)}, "parameters": []}
-    positional = over.get("python_params")
-    own = task.get("parameters") or []
-    return {"named_parameters": {}, "parameters": own if positional is None else positional}
+        return {**own, **named, **_of_job(run)}
+    positional: list[str] | None = over.get("python_params")
+    return (task.get("parameters") or []) if positional is None else positional

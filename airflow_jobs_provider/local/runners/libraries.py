@@ -6,6 +6,7 @@ the workspace's Python. The run is told which of its dependencies that Python do
 
 from __future__ import annotations
 
+import re
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from airflow_jobs_provider.local.paths import PathRefusedError, data_file_in_roo
 
 __all__ = ["Libraries", "LibraryError", "load_libraries"]
 
+# Also of a package that is looked up in the metadata of those that are installed.
+_IMPORT_ERROR = re.compile(r"\b(?:Import|ModuleNotFound|PackageNotFound)Error\b")
 _OPTION_OF_FILE = ("-r ", "--requirement ", "--requirement=")
 
 
@@ -56,11 +59,11 @@ class Libraries:
     missing: Sequence[tuple[str, str]] = ()
 
     def add_to(self, outcome: Outcome) -> Outcome:
-        """Return an outcome that tells what is missing: in ``info``, and in its error."""
+        """Return an outcome that tells what is missing: in ``info``, and where an import failed."""
         if not self.missing:
             return outcome
         output = replace(outcome.output, info=self.note)
-        if output.error is not None:
+        if output.error is not None and _IMPORT_ERROR.search(output.error):
             output = replace(output, error=f"{output.error} ({self.note})")
         return replace(outcome, output=output)
 

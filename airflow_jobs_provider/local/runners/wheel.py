@@ -28,9 +28,9 @@ class PythonWheelRunner(ProcessRunner):
         path = [*map(str, self._code.import_path), *sys.path]
         if not any(metadata.distributions(name=package, path=path)):
             return _package_missing(package)
-        given = parameters_of(self._run)
-        parameters = [f"--{name}={value}" for name, value in given["named_parameters"].items()]
-        parameters += given["parameters"]
+        parameters: dict[str, str] | list[str] = parameters_of(self._run)
+        if isinstance(parameters, dict):
+            parameters = [f"--{name}={value}" for name, value in parameters.items()]
         # -P: the folder of the program is not on the import path.
         command = [sys.executable, "-P", _PROGRAM, package, task["entry_point"], *parameters]
         return command, self._workspace.root
