@@ -81,6 +81,8 @@ class WorkflowRerunOperator(LaunchRunOperator):
 
     def _read_metadata(self, context: Context) -> None:
         """Take connection and run from what the group's launching task has returned."""
+        from airflow_jobs_provider.api.ids import parse_id
+
         self.execution_context = context
         metadata = self.workflow_run_metadata
         if not metadata:
@@ -95,8 +97,7 @@ class WorkflowRerunOperator(LaunchRunOperator):
                 raise AirflowException(f"the task {launch!r} has launched no run")
         self.databricks_conn_id = str(metadata["conn_id"])
         self._workflow_run_id = int(metadata["run_id"])
-        job_id = metadata.get("job_id")
-        self._workflow_job_id = None if job_id is None else int(job_id)
+        self._workflow_job_id = parse_id(metadata.get("job_id"))
 
     def _launch_task(self) -> Any:
         group = self.workflow_group()
