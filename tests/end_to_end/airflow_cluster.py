@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -48,6 +49,8 @@ __all__ = ["START_SECONDS", "AirflowCluster", "Clusters"]
 API = "/api/v1" if AIRFLOW_2 else "/api/v2"
 DATABASE_SERVER = os.environ.get("TEST_DATABASE_SERVER", "")
 START_SECONDS = 300
+# Below those that Linux and macOS give to clients.
+PORTS = (20_000, 32_000)
 # How long a triggerer may be silent before another one takes its triggers.
 TRIGGERER_SILENCE_SECONDS = 12
 OPEN = build_opener(ProxyHandler({})).open
@@ -546,9 +549,11 @@ def _time(noted: datetime | str) -> datetime:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    return port
+    """Return a port that no client's connection is given before Airflow takes it."""
+    while True:
+        port = random.randrange(*PORTS)
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 def _number_triggers_once(database: sqlite3.Connection) -> None:
