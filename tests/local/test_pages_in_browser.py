@@ -68,26 +68,42 @@ def is_shown(text: str) -> str:
     return f"document.getElementById('head').textContent.includes('{text}')"
 
 
+def is_logged(text: str) -> str:
+    """Return the expression that is true when the log on the page has a text."""
+    return f"document.getElementById('log').textContent.includes('{text}')"
+
+
 async def test_a_process_is_followed(api: Api, tmp_path: Path) -> None:
-    """The log fills while the process writes it, and the page shows its end, without a reload."""
-    go_on = tmp_path / "go-on"
+    """The log fills while a process writes it; its end and a repair are shown without a reload."""
+    assert isinstance(api.workspace, LocalWorkspace)
+    go_on, succeed = tmp_path / "go-on", tmp_path / "succeed"
     run_id = api.submit_python(
         "import sys, time, os\n"
         "print('early', flush=True)\n"
         "while not os.path.exists(sys.argv[1]): time.sleep(0.02)\n"
-        "print('<b>late</b>')",
+        "print('<b>late</b>')\n"
+        "sys.exit(not os.path.exists(sys.argv[2]))",
         str(go_on),
+        str(succeed),
     )
+    is_followed = "'follows' in document.getElementById('log').dataset"
     async with open_browser() as browser:
+        await browser.goto(api.workspace.pages_url)
         await browser.goto(f"{api.workspace.url}/runs/{run_id}")
         await browser.value("window.isSame = true")
-        await browser.until("document.getElementById('log').textContent.includes('early')")
-        assert await browser.value("document.querySelector('[data-action$=cancel]') !== null")
-        go_on.touch()
-        await browser.until("document.getElementById('log').textContent.includes('<b>late</b>')")
-        await browser.until(is_shown("Succeeded"))
-        assert await browser.value("window.isSame && document.title.startsWith('Succeeded')")
-        assert await browser.value("document.querySelector('[data-action$=cancel]') === null")
+        for end in ("Failed", "Succeeded"):
+            await browser.until(f"{is_followed} && {is_logged('early')}")
+            assert not await browser.value(is_logged("late"))
+            assert await browser.value("document.querySelector('[data-action$=cancel]') !== null")
+            go_on.touch()
+            await browser.until(is_logged("<b>late</b>"))
+            await browser.until(is_shown(end))
+            assert await browser.value(f"window.isSame && document.title.startsWith('{end}')")
+            assert await browser.value("document.querySelector('[data-action$=cancel]') === null")
+            if end == "Failed":
+                go_on.unlink()
+                succeed.touch()
+                await browser.value("document.querySelector('[data-action$=repair]').click()")
         assert browser.problems == []
 
 

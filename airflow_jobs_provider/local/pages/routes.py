@@ -117,12 +117,7 @@ class Pages:
         run_id = int(request.match_info["run_id"])
         service = self._service
         files = service.kept_file(run_id, ".ipynb"), service.kept_file(run_id, ".log")
-
-        def make(store: PageStore) -> str | None:
-            run = store.run(run_id)
-            return None if run is None else render_run(run, store, files)
-
-        html = await self._rendered(make)
+        html = await self._rendered(lambda store: render_run(run_id, store, files))
         return _page(html) if html is not None else _missing("Run", run_id)
 
     async def _notebook(self, request: web.Request) -> web.StreamResponse:

@@ -24,11 +24,16 @@ _NOTEBOOK_TASK = "notebook_task"
 _WITHOUT_LOG = {_NOTEBOOK_TASK, "condition_task", "for_each_task", "run_job_task"}
 
 
-def render_run(run: Run, store: PageStore, files: tuple[Path, Path]) -> str:
-    """Return the page of a run.
+def render_run(run_id: int, store: PageStore, files: tuple[Path, Path]) -> str | None:
+    """Return the page of a run; None if there is no such run.
 
     :param files: where its executed notebook and its log are, if there are any.
     """
+    # First: of what changes while the page is made, the page learns by a newer version.
+    version = store.version(run_id)
+    run = store.run(run_id)
+    if run is None:
+        return None
     notebook, log = files
     children = store.task_runs([run.run_id])
     latest = _latest(run, children)
@@ -40,7 +45,7 @@ def render_run(run: Run, store: PageStore, files: tuple[Path, Path]) -> str:
         "run.html",
         run=run,
         kind=kind_of(run),
-        version=store.version(run.run_id),
+        version=version,
         job=job,
         facts=_facts(run),
         output=store.output(run.run_id),

@@ -6,6 +6,7 @@ const MAX_LOG_CHARS = 500_000;
 const MIN_MILLIS_BETWEEN_READS = 1000;
 const shown = new Map();
 let source = null;
+let followed = "";
 let reading = null;
 let lastRead = 0;
 
@@ -24,6 +25,7 @@ if (document.body.dataset.events) {
 
 function connect() {
   if (source) return;
+  followed = whatIsFollowed();
   const log = document.getElementById("log");
   const query = log && "follows" in log.dataset ? `?log=${log.dataset.follows}` : "";
   source = new EventSource(document.body.dataset.events + query);
@@ -44,6 +46,10 @@ function disconnect() {
   source = null;
 }
 
+function whatIsFollowed() {
+  return [...document.querySelectorAll("[data-follows]")].map((section) => section.id).join(" ");
+}
+
 function readAgain() {
   reading ??= (async () => {
     await new Promise((due) => setTimeout(due, Math.max(0, lastRead + MIN_MILLIS_BETWEEN_READS - Date.now())));
@@ -58,6 +64,11 @@ function readAgain() {
       showLatest();
       fitFrames();
       tick();
+      // A run that is repaired writes again, from the beginning.
+      if (source && followed !== whatIsFollowed()) {
+        disconnect();
+        connect();
+      }
     } catch {
       // The connection of the events notices, too, and comes back.
     } finally {
