@@ -399,5 +399,5 @@ def test_page_of_a_repaired_run(api: Api) -> None:
     graph.repair(run_id, rerun_all_failed_tasks=True)
     assert api.wait(run_id)["state"]["result_state"] == "SUCCESS"
     page = requests.get(f"{api.workspace.url}/runs/{run_id}", timeout=60).text
-    assert page.count("attempt 0") == 5
-    assert page.count("attempt 1") == 3
+    assert page.count('<td data-label="Attempt">0</td>') == 5
+    assert page.count('<td data-label="Attempt">1</td>') == 3

@@ -58,7 +58,8 @@ def test_a_table_outlives_its_run(tmp_path: Path) -> None:
             OPTIMIZE main.sales.orders; -- has no effect here
             USE CATALOG main;
             SELECT id, customer, date_format(day, 'yyyy/MM'), NULL AS nothing
-            FROM sales.orders WHERE id >= :least ORDER BY id;
+            FROM sales.orders
+            WHERE sales.orders.id >= :least AND orders.customer.who = :who ORDER BY id;
         """
         ended, output = run(Api(workspace), text, who="it's", least="1")
         assert ended["state"]["result_state"] == "SUCCESS", output

@@ -10,6 +10,7 @@ import asyncio
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,7 @@ class Checkouts:
         self._repositories = {_plain(url): path for url, path in repositories.items()}
         self._commits: dict[int, asyncio.Task[tuple[Path, str]]] = {}
         self._checkouts: dict[int, asyncio.Task[Path]] = {}
+        self._folders: dict[int, Path] = {}
 
     async def used_commit(self, run_id: int, git_source: Mapping[str, Any]) -> str:
         """Return the commit that a job run uses; it stays the same until :meth:`remove`.
@@ -92,24 +94,24 @@ class Checkouts:
         :raises CheckoutError: it cannot be made.
         """
         if run_id not in self._checkouts:
-            work = asyncio.create_task(self._check_out(run_id, git_source))
+            # A repair may begin while the checkout of the run before it is being removed.
+            folder = Path(tempfile.mkdtemp(prefix="git-", dir=self._folder))
+            self._folders[run_id] = folder
+            work = asyncio.create_task(self._check_out(run_id, git_source, folder))
             self._checkouts[run_id] = _quiet(work)
         return await asyncio.shield(self._checkouts[run_id])
 
     async def remove(self, run_id: int) -> None:
         """Remove the checkout of a job run, if there is one."""
         works = [self._checkouts.pop(run_id, None), self._commits.pop(run_id, None)]
+        folder = self._folders.pop(run_id, None)
         await _cancel([work for work in works if work is not None])
-        folder = self._folder_of(run_id)
-        if folder.exists():
+        if folder is not None:
             await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def close(self) -> None:
         """End all work."""
         await _cancel([*self._checkouts.values(), *self._commits.values()])
-
-    def _folder_of(self, run_id: int) -> Path:
-        return self._folder / f"git-{run_id}"
 
     def _commit(self, run_id: int, git_source: Mapping[str, Any]) -> asyncio.Task[tuple[Path, str]]:
         if run_id not in self._commits:
@@ -130,9 +132,8 @@ class Checkouts:
                 raise CheckoutError(said)
         raise CheckoutError(f"{clone} has no {' or '.join(names)}. Nothing is fetched")
 
-    async def _check_out(self, run_id: int, git_source: Mapping[str, Any]) -> Path:
+    async def _check_out(self, run_id: int, git_source: Mapping[str, Any], folder: Path) -> Path:
         clone, commit = await asyncio.shield(self._commit(run_id, git_source))
-        folder = self._folder_of(run_id)
         for command in (
             # It borrows the objects of the clone.
             ("clone", "--quiet", "--shared", "--no-checkout", "--template=", clone, folder),
@@ -155,11 +156,12 @@ class Checkouts:
         owner, _, name = plain.replace(":", "/").rpartition("/")
         repositories = self._root / REPOSITORIES_FOLDER
         named = [repositories / owner.rpartition("/")[2] / name, repositories / name]
-        found = [folder for folder in named if _is_clone(folder)][:1] or [
-            folder for folder in sorted(repositories.glob("*")) if _is_clone(folder / name)
-        ]
+        found = [folder for folder in named if _is_clone(folder)][:1]
+        if not found:
+            others = [folder / name for folder in repositories.glob("*")]
+            found = [folder for folder in others if _is_clone(folder)]
         if len(found) == 1:
-            return found[0] if found[0].name == name else found[0] / name
+            return found[0]
         problem = "several clones" if found else "no clone"
         raise CheckoutError(
             f"The local workspace has {problem} of {url}. Clone it to {named[0]}, or start the "

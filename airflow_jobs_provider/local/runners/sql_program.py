@@ -132,13 +132,18 @@ class Warehouse:
 
     def _with_schema_names(self, statement: exp.Expression) -> exp.Expression:
         """Replace catalog and schema by the schema's name in DuckDB; other names stay."""
-        for node in [*statement.find_all(exp.Table, exp.Column)]:
-            catalog = node.text("catalog")
-            schema = node.text("db")
-            if schema:
-                name = self.position.schema_name(catalog, schema)
-                node.set("db", exp.to_identifier(name, quoted=True))
-                node.set("catalog", None)
+        tables = [table for table in statement.find_all(exp.Table) if table.db]
+        named = {_table_name(table, table.name) for table in tables}
+        # Others are fields of a structure: table.column.field.
+        columns = [
+            column
+            for column in statement.find_all(exp.Column)
+            if _table_name(column, column.table) in named
+        ]
+        for node in (*tables, *columns):
+            name = self.position.schema_name(node.text("catalog"), node.text("db"))
+            node.set("db", exp.to_identifier(name, quoted=True))
+            node.set("catalog", None)
         return statement
 
 
@@ -251,6 +256,10 @@ def _is_without_effect(statement: exp.Expression) -> bool:
 
 def _catalogs(statement: exp.Expression) -> set[str]:
     return {table.catalog for table in statement.find_all(exp.Table) if table.catalog}
+
+
+def _table_name(node: exp.Expression, table: str) -> tuple[str, str, str]:
+    return node.text("catalog").lower(), node.text("db").lower(), table.lower()
 
 
 def _quoted(name: str) -> str:
