@@ -114,6 +114,15 @@ def test_lists_are_escaped(dry: Api) -> None:
         assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
 
 
+def test_what_utf_8_cannot_hold(dry: Api) -> None:
+    """Half a surrogate pair in a result breaks no page."""
+    assert isinstance(dry.workspace, LocalWorkspace)
+    dry.workspace.simulation.results.add(ScriptedResult("half", result="<\ud83d>"))
+    run_id = dry.submit(run_name="half", **NOTEBOOK)
+    dry.wait(run_id)
+    assert "&lt;?&gt;" in read(dry, f"/runs/{run_id}")
+
+
 def test_runs_are_filtered(dry: Api) -> None:
     """The list has the runs of a state, of a job, and those with a text in name or task."""
     job_id = dry.create(name="filtered", version="2.1", tasks=TWO_TASKS)

@@ -8,7 +8,7 @@ requests and settings: they have the environment of clusters, for example.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
 from importlib import resources
@@ -126,7 +126,7 @@ class Pages:
         if file is None:
             return _missing("The executed notebook of run", run_id)
         html = await asyncio.to_thread(export_notebook, file)
-        return web.Response(text=html, content_type="text/html", headers=NOTEBOOK_HEADERS)
+        return _html(html, HTTPStatus.OK, NOTEBOOK_HEADERS)
 
     # What a page follows
 
@@ -212,7 +212,15 @@ def _static_file(name: str) -> bytes | None:
 
 
 def _page(html: str | None, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
-    return web.Response(text=html, status=status, content_type="text/html", headers=PAGE_HEADERS)
+    return _html(html or "", status, PAGE_HEADERS)
+
+
+def _html(html: str, status: HTTPStatus, headers: Mapping[str, str]) -> web.Response:
+    # A notebook may print half a surrogate pair, which UTF-8 cannot hold.
+    body = html.encode("utf-8", "replace")
+    return web.Response(
+        body=body, status=status, content_type="text/html", charset="utf-8", headers=headers
+    )
 
 
 def _missing(what: str, number: int) -> web.Response:
