@@ -32,7 +32,7 @@ class Lateness:
         GIL. The time that the machine gave to other processes is not counted.
     :ivar longest_work: the most processor time of all threads from the timer's start to its end.
         Whatever works in this process delays the loop no longer, be it on the loop, a thread with
-        the GIL or a garbage collection. It does not depend on how busy the machine is.
+        the GIL or a garbage collection. It hardly depends on how busy the machine is.
     """
 
     def __init__(self) -> None:
