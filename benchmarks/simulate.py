@@ -111,9 +111,9 @@ class Service:
             del self.by_id[run.run_id]
         del self.runs[:first]
 
-    def version_of(self, _call: Any) -> str:
-        """Return the version of the API, as a client does."""
-        return self.api_version
+    def version_of(self, call: Any) -> str:
+        """Return the version of the API, as a client of a connection without version does."""
+        return str(call.api_version(None if self.api_version == "2.0" else self.api_version))
 
     @asynccontextmanager
     async def async_client(self) -> AsyncIterator[Any]:
@@ -143,11 +143,11 @@ class Service:
             self._recent.append(now)
         if call.path == "runs/get":
             return self.by_id[asked["run_id"]].as_response(now)
-        return self._page(asked, now)
+        return self._page(self.version_of(call), asked, now)
 
-    def _page(self, asked: Any, now: float) -> Page[Any]:
+    def _page(self, api_version: str, asked: Any, now: float) -> Page[Any]:
         limit, offset = asked.get("limit", 20), asked.get("offset", 0)
-        most = 1000 if self.api_version == "2.0" else 25
+        most = 1000 if api_version == "2.0" else 25
         if offset > MAX_OFFSET or limit > most:
             raise BadRequestError(
                 status=400, api_message="The supplied offset or limit is too large."
@@ -172,7 +172,7 @@ class Service:
             place -= 1
         self.last_response_bytes = RUN_BYTES * len(found)
         more = place >= first
-        if self.api_version == "2.0":
+        if api_version == "2.0":
             return Page(found, has_more=more)
         return Page(found, token=str(place + 1) if more else None)
 
@@ -358,6 +358,8 @@ async def steady(
 def run(scenario: Callable[..., Any], **options: Any) -> dict[str, Any]:
     """Play a scenario in virtual time; return its measures."""
     logging.disable(logging.WARNING)
+    # The pollers' own random waits: the same in each run of the simulation.
+    random.seed(1)
     loop = VirtualTimeLoop()
     use_virtual_time(loop)
     result: dict[str, Any] = run_in_virtual_time(scenario(loop, **options), loop)

@@ -19,6 +19,7 @@ Module              Responsibility
 ``reader``          what to read: lists, or single runs by their ids
 ``run_lists``       how many pages of which list to read, and what they cost
 ``run_changes``     what has changed, where reading all runs takes too long
+``window_sweep``    the same by windows of start times, where pages are small
 ``list_pages``      one page of a list, with its retries
 ``slow_reads``      concurrent reads of single runs
 ``publisher``       giving each waiter its run when the run has changed

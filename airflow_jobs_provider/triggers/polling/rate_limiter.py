@@ -20,12 +20,12 @@ REQUESTS_PER_SECOND = 20.0
 REQUESTS_AT_ONCE = 8
 # A 429 halves the rate, down to this many requests per second.
 LOWEST_REQUESTS_PER_SECOND = 1.0
-# After a 429 the rate grows to this fraction of the rate that was refused in so many seconds.
+# After a 429 and its pause the rate grows to this fraction of the refused rate in so many seconds.
 QUICK_FRACTION = 0.9
-QUICK_SECONDS = 30.0
-# Beyond that it may meet the service's limit again. So many seconds it would take from nothing to
-# the full rate.
-RECOVERY_SECONDS = 600.0
+QUICK_SECONDS = 5.0
+# Beyond that it may meet the service's limit again. So it grows by so many requests per second in
+# the first minute, four times as much in two minutes, and so on.
+SLOW_GROWTH = 1.0
 
 
 class RateLimiter:
@@ -38,7 +38,9 @@ class RateLimiter:
     def __init__(
         self, requests_per_second: float | None = None, at_once: int | None = None
     ) -> None:
-        self._next_request_at = self._slowed_down_at = self._recovered_at = 0.0
+        self._next_request_at = self._slowed_down_at = 0.0
+        # When the pause after the latest 429 ends; None if there was none.
+        self._resumed_at: float | None = None
         self._rate = self._full_rate = requests_per_second or REQUESTS_PER_SECOND
         self._refused_rate = self._full_rate
         self._in_flight = asyncio.Semaphore(at_once or REQUESTS_AT_ONCE)
@@ -77,16 +79,14 @@ class RateLimiter:
             lowest = min(LOWEST_REQUESTS_PER_SECOND, self._full_rate)
             self._refused_rate = self._rate
             self._rate = max(lowest, self._rate / 2)
-            self._slowed_down_at = self._recovered_at = now
+            self._slowed_down_at = now
+        self._resumed_at = self._next_request_at
 
     def _recover(self) -> None:
-        now = time.monotonic()
-        seconds, self._recovered_at = now - self._recovered_at, now
-        quick_end = QUICK_FRACTION * self._refused_rate
-        if self._rate < quick_end:
-            growth = self._refused_rate / 2 / QUICK_SECONDS
-            quick_seconds = min(seconds, (quick_end - self._rate) / growth)
-            self._rate += growth * quick_seconds
-            seconds -= quick_seconds
-        slow_growth = self._full_rate * seconds / RECOVERY_SECONDS
-        self._rate = min(self._full_rate, self._rate + slow_growth)
+        if self._resumed_at is None:
+            return
+        seconds = max(0.0, time.monotonic() - self._resumed_at)
+        quick = (QUICK_FRACTION - 0.5) * min(1.0, seconds / QUICK_SECONDS)
+        slow = SLOW_GROWTH * (max(0.0, seconds - QUICK_SECONDS) / 60) ** 2
+        rate = self._refused_rate * (0.5 + quick) + slow
+        self._rate = min(self._full_rate, max(self._rate, rate))

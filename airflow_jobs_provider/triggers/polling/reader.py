@@ -13,6 +13,7 @@ from airflow_jobs_provider.api.errors import (
     BadRequestError,
     ConflictError,
     JobsAPIError,
+    RateLimitError,
     ResponseLostError,
     ServerError,
     UnexpectedResponseError,
@@ -77,7 +78,7 @@ class RunReader:
         list_error: JobsAPIError | None = None
         lists_read = is_full = False
         try:
-            if self._lists.are_cheaper_than(len(due)):
+            if self._lists.are_cheaper_than(len(due), self._waiters.shortest_period()):
                 try:
                     due, is_full = await self._read_lists(due)
                     lists_read = True
@@ -99,7 +100,7 @@ class RunReader:
             seconds = time.monotonic() - now - self._sender.outage_seconds
             self._publisher.poll_seconds = seconds
             if is_full:
-                self._lists.changes.record_full_read(now, seconds, self._waiters.run_ids())
+                self._lists.changes.record_full_read(now, seconds)
             self._warn_of_late_reads(seconds)
 
     async def _read_lists(self, due: set[int]) -> tuple[set[int], bool]:
@@ -110,8 +111,16 @@ class RunReader:
             due = await self._lists.read(due, self._waiters.run_ids(), publish, period)
             return due, True
         each_read = {run_id for run_id in due if self._waiters.wants_each_read(run_id)}
-        postpone = self._publisher.postpone
-        return await self._lists.read_changes(due, each_read, period, publish, postpone), False
+        left = await self._lists.read_changes(
+            due,
+            each_read,
+            self._waiters.run_ids(),
+            period,
+            publish,
+            self._publisher.postpone,
+            self._read_among_lists,
+        )
+        return left, False
 
     def _due_runs(self, now: float, *, early: float = 0.0) -> set[int]:
         """Return the runs to be read now, or early by this fraction of their period."""
@@ -163,6 +172,19 @@ class RunReader:
                 given_up = self._unreadable_runs.record_failure(failed, self._sender.retries)
                 for run_id, error in given_up.items():
                     self._waiters.fail(run_id, error)
+
+    async def _read_among_lists(self, run_ids: Iterable[int]) -> bool:
+        """Read runs by their ids while lists are read; return whether they were read.
+
+        A 429 does not end the reading of the lists. The runs stay due.
+        """
+        try:
+            await self._read_by_id(run_ids)
+        except RateLimitError as error:
+            if not await self._sender.wait_out(error, len(self._waiters)):
+                raise
+            return False
+        return True
 
     async def _read_run(self, run_id: int) -> bool:
         """Read a run and publish it; return whether the service answered for it."""

@@ -17,21 +17,43 @@ lists are read again after :data:`FULL_READ_SECONDS`.
 
 from __future__ import annotations
 
+import logging
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from itertools import pairwise
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import Awaitable, Collection, Iterable
+from typing import TYPE_CHECKING
+
+from airflow_jobs_provider.api.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    UnexpectedResponseError,
+)
+from airflow_jobs_provider.triggers.polling.window_sweep import (
+    ListEnd,
+    UnorderedListError,
+    WindowSweep,
+    is_in_order,
+    start_of,
+)
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.errors import JobsAPIError
     from airflow_jobs_provider.api.schema.types import Run
+    from airflow_jobs_provider.triggers.polling.window_sweep import (
+        Pages,
+        Postpone,
+        Publish,
+        ReadById,
+    )
 
-__all__ = ["SHORTEST_SECONDS", "ListEnd", "Publish", "RunChanges"]
+__all__ = ["REFUSALS", "SHORTEST_SECONDS", "RunChanges"]
 
-Publish: TypeAlias = "Callable[[Iterable[Run]], Awaitable[set[int]]]"
-Postpone: TypeAlias = "Callable[[Iterable[int]], None]"
+log = logging.getLogger(__name__)
 
+# Errors that show that a service does not know a later version, or its parameters.
+REFUSALS = (AuthenticationError, BadRequestError, UnexpectedResponseError)
 # Changes are read if reading all runs took longer than this fraction of the polling period.
 SLOW_FRACTION = 0.5
 # All lists are read again after this time. An active run cannot be deleted, but what the caller may
@@ -50,41 +72,31 @@ SHORTEST_SECONDS = 5.0
 _STARTED = ("RUNNING", "TERMINATING")
 
 
-class ListEnd:
-    """Says how the reading of a list ended.
-
-    :ivar is_complete: whether its last page was read.
-    """
-
-    is_complete = False
-
-
-class Pages(Protocol):
-    """Reads a list page by page."""
-
-    def __call__(
-        self, which: str, limit: int, *, end: ListEnd, **filters: int
-    ) -> AsyncIterator[list[Run]]: ...
-
-
 class RunChanges:
     """Reads the runs that have ended or started, of runs that were read before.
 
     :param pages: reads a list page by page.
-    :param max_page_runs: runs on a page at most.
-    :param has_time_filters: whether lists can be limited to a time of start (API 2.1 and later).
+    :param page_runs: runs on a page at most.
+    :param window_page_runs: the same for a list that is limited to a window of start times (API 2.1
+        and later); None if no such version may be used.
     """
 
-    def __init__(self, pages: Pages, max_page_runs: int, *, has_time_filters: bool) -> None:
+    def __init__(self, pages: Pages, page_runs: int, *, window_page_runs: int | None) -> None:
         self._pages = pages
-        self._max_page_runs = max_page_runs
-        self._has_time_filters = has_time_filters
+        self._page_runs = page_runs
+        self._windows: WindowSweep | None = None
+        if window_page_runs is not None:
+            self._windows = WindowSweep(pages, window_page_runs)
+        # Whether windows are read from the start. Larger pages are read first.
+        self._has_windows_only = page_runs == window_page_runs
         # Start of each run that is waited for, in milliseconds, once it is known.
         self._starts: dict[int, int] = {}
         self._full_read_at = self._ended_read_at = float("-inf")
-        self._full_read_seconds = 0.0
-        self._suspended_until = 0.0
+        self._full_read_seconds = self._ended_seconds = 0.0
+        self._suspended_until = self._windows_refused_until = 0.0
         self._has_all_active = False
+        # Active runs that no list showed. They are read by their ids.
+        self._unlisted: set[int] = set()
 
     def are_wanted(self, period: float) -> bool:
         """Whether changes are to be read, since reading all runs takes too long.
@@ -95,8 +107,23 @@ class RunChanges:
         return (
             self._full_read_seconds > SLOW_FRACTION * period
             and now >= self._suspended_until
-            and now - self._full_read_at < FULL_READ_SECONDS
+            and (now - self._full_read_at < FULL_READ_SECONDS or not self._needs_full_reads)
         )
+
+    def expected_requests(self, runs: int) -> float | None:
+        """Return how many requests it takes to read what has changed; None if that is not known.
+
+        :param runs: how many runs are due.
+        """
+        if self._windows is None or not self._has_windows_only:
+            return None
+        each = self._windows.requests_per_run
+        return None if each is None else 1 + runs * each
+
+    @property
+    def _needs_full_reads(self) -> bool:
+        # A sweep of windows sees each active run now and then, if the lists show it.
+        return not self._has_windows_only or bool(self._unlisted)
 
     def begin_full_read(self) -> None:
         """Begin to read all lists, of which that of the ended runs comes last."""
@@ -106,15 +133,13 @@ class RunChanges:
         """Record whether the whole list of active runs was read."""
         self._has_all_active = is_complete
 
-    def record_full_read(self, began: float, seconds: float, waited_for: Collection[int]) -> None:
+    def record_full_read(self, began: float, seconds: float) -> None:
         """Record that all lists were read.
 
         :param began: when (monotonic clock).
         :param seconds: how long that took, with the runs that were read by their ids.
-        :param waited_for: ids of all runs with a waiter.
         """
         self._full_read_at, self._full_read_seconds = began, seconds
-        self._starts = {r: start for r, start in self._starts.items() if r in waited_for}
 
     def record_starts(self, runs: Iterable[Run], run_ids: Collection[int]) -> None:
         """Record when runs have started.
@@ -128,6 +153,7 @@ class RunChanges:
             has_started = isinstance(state, dict) and state.get("life_cycle_state") in _STARTED
             if run_id in run_ids and has_started and type(start) is int and start > 0:
                 self._starts[run_id] = start
+                self._unlisted.discard(run_id)
 
     def record_start_of_unlisted(self, run: Run) -> None:
         """Record when a run has started that was read by its id: no list had it.
@@ -137,6 +163,7 @@ class RunChanges:
         """
         if self._has_all_active:
             self._starts.pop(run["run_id"], None)
+            self._unlisted.add(run["run_id"])
         else:
             self.record_starts([run], {run["run_id"]})
 
@@ -144,47 +171,111 @@ class RunChanges:
         self,
         due: set[int],
         each_read: set[int],
+        waited_for: Collection[int],
         period: float,
         publish: Publish,
         postpone: Postpone,
+        read_by_id: ReadById,
     ) -> set[int]:
         """Read what has changed; return the due runs of which it is not known.
 
         :param due: ids of the runs that are to be read now.
         :param each_read: those of them that are to be read although they have not changed.
+        :param waited_for: ids of all runs with a waiter.
         :param period: the shortest polling period, in seconds.
         :param publish: takes the runs of a page; returns the ids of those with a waiter.
         :param postpone: takes the ids of runs that have not ended.
+        :param read_by_id: reads runs by their ids; returns whether they were read.
         :raises JobsAPIError: a page cannot be read.
         """
-        # Also of runs that are not due yet: the same pages tell of them.
-        known = {r: start for r, start in self._starts.items() if r not in each_read}
+        self._starts = {r: start for r, start in self._starts.items() if r in waited_for}
+        self._unlisted.intersection_update(waited_for)
         due = set(due)
         now = time.monotonic()
+        if self._has_windows_only:
+            await self._read_new(due - self._known(each_read).keys(), due, publish)
+        known = self._known(each_read)
         is_new_period = now - self._ended_read_at >= AGAIN_FRACTION * period
         if is_new_period or not due.isdisjoint(known):
             self._ended_read_at = now
-            found: set[int] = set()
-            reach = await self._read_ended(known, found, publish, all_known=due <= known.keys())
-            unchanged = {r for r, start in known.items() if start > reach} - found
-            postpone(unchanged)
-            due -= unchanged | found
-        old = {r: known[r] for r in due if r in known}
-        if self._has_time_filters and len(old) > 1:
-            await self._read_old(old, due, publish)
-        await self._read_new(due - old.keys(), due, publish)
+            left = known
+            if not self._has_windows_only:
+                found: set[int] = set()
+                reach = await self._read_ended(known, found, publish, all_known=due <= known.keys())
+                unchanged = {r for r, start in known.items() if start > reach} - found
+                postpone(unchanged)
+                decided = unchanged | found
+                due -= decided
+                left = {r: start for r, start in known.items() if r not in decided}
+            has_new = self._has_windows_only and len(due - known.keys()) > 1
+            if self._windows is not None and self.can_read_windows and len(left) > 1:
+                reads = (publish, postpone, read_by_id)
+                due -= await self._read_windows(self._windows, left, *reads, has_new=has_new)
+        if not self._has_windows_only:
+            await self._read_new(due - known.keys(), due, publish)
         return due
+
+    async def _read_windows(
+        self,
+        windows: WindowSweep,
+        starts: dict[int, int],
+        publish: Publish,
+        postpone: Postpone,
+        read_by_id: ReadById,
+        *,
+        has_new: bool,
+    ) -> set[int]:
+        """Read windows of start times; return the runs of which it is known now."""
+        if not self._has_windows_only:
+            if (each := windows.requests_per_run) is None:
+                each = 0.0
+            if each >= 1 or len(starts) < PAGES_TO_JUDGE:
+                # Few of the runs of a page are waited for. That may have changed after a while.
+                windows.requests_per_run = each * 0.95
+                return set()
+            publish = _Successful(publish)
+        try:
+            return await windows.read(
+                starts, time.monotonic(), publish, postpone, read_by_id, has_new=has_new
+            )
+        except UnorderedListError:
+            self._suspended_until = time.monotonic() + SUSPEND_SECONDS
+        except REFUSALS as error:
+            self.refuse_windows(error)
+        return set()
+
+    @property
+    def can_read_windows(self) -> bool:
+        """Whether lists can be limited to a window of start times."""
+        return self._windows is not None and time.monotonic() >= self._windows_refused_until
+
+    def refuse_windows(self, error: JobsAPIError) -> None:
+        """Read no windows for a while, since the service refuses them.
+
+        :param error: the refusal. It is raised if runs are read from windows only.
+        """
+        if self._has_windows_only or isinstance(error, ConflictError):
+            raise error
+        log.info("Runs that 2.0 does not list are read one by one: %s", error)
+        self._windows_refused_until = time.monotonic() + SUSPEND_SECONDS
+
+    def _known(self, each_read: set[int]) -> dict[int, int]:
+        """Return the starts, also of runs that are not due yet: the same pages tell of them."""
+        return {r: start for r, start in self._starts.items() if r not in each_read}
 
     async def read_ended_meanwhile(self, period: float, publish: Publish) -> None:
         """Read the ended runs once a period, while all lists are being read for longer than that.
+
+        That takes half of the time at most, so that the other lists are read to their end.
 
         :param period: the shortest polling period, in seconds.
         :param publish: see :meth:`read`.
         """
         now = time.monotonic()
-        if now - self._ended_read_at >= max(period, SHORTEST_SECONDS):
+        if now - self._ended_read_at >= max(period, SHORTEST_SECONDS, self._ended_seconds * 2):
             self._ended_read_at = now
             await self._read_ended(self._starts, set(), publish, all_known=False)
+            self._ended_seconds = time.monotonic() - now
 
     async def _read_ended(
         self, known: dict[int, int], found: set[int], publish: Publish, *, all_known: bool
@@ -199,20 +290,21 @@ class RunChanges:
         starts = sorted(known.values())
         oldest = starts[0] if starts else 0
         is_bounded = all_known and bool(starts)
-        filters = {"start_time_from": oldest} if is_bounded and self._has_time_filters else {}
+        # Only a version that has no larger pages takes the filter.
+        filters = {"start_time_from": oldest} if is_bounded and self._has_windows_only else {}
         end, reach = ListEnd(), max(starts, default=0)
         saved: deque[float] = deque(maxlen=PAGES_TO_JUDGE)
         latest: float = float("inf")
-        async for page in self._pages("ended", self._max_page_runs, end=end, **filters):
-            times = [_start_of(run) for run in page]
+        async for page in self._pages("ended", self._page_runs, end=end, **filters):
+            times = [start_of(run) for run in page]
             if not times:
                 continue
-            if not _is_in_order(times):
+            if not is_in_order(times):
                 self._suspended_until = time.monotonic() + SUSPEND_SECONDS
                 return max(starts, default=0)
             published = await publish(page)
             passed = max(0, bisect_left(starts, latest) - bisect_right(starts, times[-1]))
-            saved.append(len(published) + passed / self._max_page_runs)
+            saved.append(len(published) + passed / self._page_runs)
             found |= published
             # A page by offset may begin with runs of the page before.
             latest = min(latest, times[-1])
@@ -223,33 +315,6 @@ class RunChanges:
                 break
         return oldest - 1 if end.is_complete else reach
 
-    async def _read_old(self, old: dict[int, int], due: set[int], publish: Publish) -> None:
-        """Read the active runs among which there are more ended ones.
-
-        :param old: their starts.
-        :param due: loses the runs that are found.
-        """
-        filters = {"start_time_from": min(old.values()), "start_time_to": max(old.values())}
-        saved: deque[int] = deque(maxlen=PAGES_TO_JUDGE)
-        async for page in self._pages("active", self._max_page_runs, end=ListEnd(), **filters):
-            found = await publish(page)
-            saved.append(len(found & due))
-            due -= found
-            if len(saved) == PAGES_TO_JUDGE and sum(saved) < PAGES_TO_JUDGE:
-                break
-        missing = {start for run_id, start in old.items() if run_id in due}
-        if len(missing) < PAGES_TO_JUDGE:
-            return
-        # These have ended. The list shows several of them on a page, if they are that many.
-        filters = {"start_time_from": min(missing), "start_time_to": max(missing)}
-        saved.clear()
-        async for page in self._pages("ended", self._max_page_runs, end=ListEnd(), **filters):
-            found = await publish(page)
-            saved.append(len(found))
-            due -= found
-            if len(saved) == PAGES_TO_JUDGE and sum(saved) < PAGES_TO_JUDGE:
-                return
-
     async def _read_new(self, new: set[int], due: set[int], publish: Publish) -> None:
         """Read the latest active runs, to find those whose start is not known.
 
@@ -259,21 +324,36 @@ class RunChanges:
         if len(new) < 2:
             return
         newest = max(self._starts.values(), default=0)
-        async for page in self._pages("active", self._max_page_runs, end=ListEnd()):
+        async for page in self._pages("active", self._page_runs, end=ListEnd()):
             found = await publish(page)
             self.record_starts(page, found)
             due -= found
             is_found = bool(found & new)
             new = new - found
-            is_newer = bool(page) and _start_of(page[-1]) > newest
+            is_newer = bool(page) and start_of(page[-1]) > newest
             if not new or not (is_found or is_newer):
                 return
 
 
-def _start_of(run: Run) -> int:
-    start = run.get("start_time")
-    return start if isinstance(start, int) else 0
+class _Successful:
+    """Publishes the active runs of a page, and those that succeeded.
+
+    For pages of a later version than the one that runs are read from. The others are left to be
+    read by their ids: the service's own retries of a run look different there.
+
+    :param publish: publishes the runs of a page.
+    """
+
+    def __init__(self, publish: Publish) -> None:
+        self._publish = publish
+
+    def __call__(self, runs: Iterable[Run]) -> Awaitable[set[int]]:
+        """Publish the runs of a page; return the ids of those with a waiter."""
+        return self._publish([run for run in runs if _is_active_or_successful(run)])
 
 
-def _is_in_order(times: list[int]) -> bool:
-    return times[-1] > 0 and all(later >= earlier for later, earlier in pairwise(times))
+def _is_active_or_successful(run: Run) -> bool:
+    # Nothing of the run was checked, except its id.
+    state = run.get("state")
+    result = state.get("result_state") if isinstance(state, dict) else ""
+    return result in (None, "SUCCESS")

@@ -21,17 +21,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iter
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.endpoints import list_runs
-from airflow_jobs_provider.api.errors import BadRequestError, ConflictError
+from airflow_jobs_provider.api.errors import BadRequestError, ConflictError, InvalidRequestError
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
-from airflow_jobs_provider.triggers.polling.run_changes import ListEnd, RunChanges
+from airflow_jobs_provider.triggers.polling.run_changes import REFUSALS, RunChanges
+from airflow_jobs_provider.triggers.polling.window_sweep import ListEnd, start_of
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call, Page
     from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.api.errors import JobsAPIError
     from airflow_jobs_provider.api.schema.types import Run
-    from airflow_jobs_provider.triggers.polling.run_changes import Publish
+    from airflow_jobs_provider.triggers.polling.window_sweep import Publish, ReadById
 
 __all__ = ["RunLists"]
 
@@ -60,6 +61,10 @@ REFUSED_SECONDS = 600.0
 # The same after a list could not be read although runs could. It doubles each time, up to
 # REFUSED_SECONDS.
 SUSPEND_SECONDS = 60.0
+
+
+# Names of the lists, where a later version is asked for a window of start times.
+_OF_LATER_VERSION = {"active": "active, of a later version", "ended": "ended, of a later version"}
 
 
 class RunLists:
@@ -92,16 +97,23 @@ class RunLists:
         self._suspended_until = 0.0
         self._suspend_seconds = SUSPEND_SECONDS
         self.changes = RunChanges(
-            self._pages, self._max_page_runs, has_time_filters=self._since_2_1
+            self._pages,
+            self._max_page_runs,
+            window_page_runs=MAX_PAGE_RUNS_SINCE_2_1 if self._has_windows() else None,
         )
 
-    def are_cheaper_than(self, reads: int) -> bool:
-        """Whether reading the list of active runs costs less than reading runs by their ids.
+    def are_cheaper_than(self, reads: int, period: float) -> bool:
+        """Whether reading lists costs less than reading runs by their ids.
 
         :param reads: how many runs would be read by their ids.
+        :param period: the shortest polling period, in seconds.
         """
         if time.monotonic() < self._suspended_until:
             return False
+        if self.changes.are_wanted(period):
+            requests = self.changes.expected_requests(reads)
+            if requests is not None:
+                return requests < reads
         listed = max(int(self._active_runs), reads)
         pages = -(-listed // self._page_limit("active"))
         if pages + listed * self._bytes_per_run("active") / BYTES_PER_UNIT_OF_COST < reads:
@@ -142,16 +154,20 @@ class RunLists:
         self,
         due: set[int],
         each_read: set[int],
+        waited_for: Collection[int],
         period: float,
         publish: Publish,
         postpone: Callable[[Iterable[int]], None],
+        read_by_id: ReadById,
     ) -> set[int]:
         """Read what has changed; return the due runs of which that is not known.
 
         The parameters are those of :meth:`.RunChanges.read`.
         """
         try:
-            return await self.changes.read(due, each_read, period, publish, postpone)
+            return await self.changes.read(
+                due, each_read, waited_for, period, publish, postpone, read_by_id
+            )
         except ConflictError:
             raise
         except BadRequestError as error:
@@ -182,7 +198,7 @@ class RunLists:
         """Read the active runs; False if that was stopped because it costs too much."""
         listed, cost, end = 0, 0.0, ListEnd()
         self.changes.begin_full_read()
-        async for page in self._pages("active", MAX_PAGE_RUNS, end=end):
+        async for page in self._all_active(end):
             listed += len(page)
             found = await publish(page)
             self.changes.record_starts(page, found)
@@ -198,6 +214,23 @@ class RunLists:
         # Not if it is longer than the service's largest offset.
         self.changes.end_active_list(is_complete=end.is_complete)
         return True
+
+    async def _all_active(self, end: ListEnd) -> AsyncIterator[list[Run]]:
+        """Read the active runs, beyond the largest offset by windows of a later version."""
+        earliest = 0
+        async for page in self._pages("active", MAX_PAGE_RUNS, end=end):
+            if page:
+                earliest = start_of(page[-1])
+            yield page
+        if end.is_complete or self._since_2_1 or not earliest:
+            return
+        if not self.changes.can_read_windows:
+            return
+        try:
+            async for page in self._pages("active", MAX_PAGE_RUNS, end=end, start_time_to=earliest):
+                yield page
+        except REFUSALS as error:
+            self.changes.refuse_windows(error)
 
     async def _read_ended(
         self, missing: set[int], seen: set[int], publish: Publish, max_waste: float
@@ -234,7 +267,10 @@ class RunLists:
         limit = FIRST_PAGE_RUNS
         if which in self._run_bytes:
             limit = int(MAX_PAGE_BYTES / self._bytes_per_run(which))
-        return min(self._max_page_runs, max(MIN_PAGE_RUNS, limit))
+        most = self._max_page_runs
+        if which in _OF_LATER_VERSION.values():
+            most = min(most, MAX_PAGE_RUNS_SINCE_2_1)
+        return min(most, max(MIN_PAGE_RUNS, limit))
 
     def _cost(self, which: str, runs: int) -> float:
         """Return the cost of a page with so many runs, in requests."""
@@ -252,7 +288,10 @@ class RunLists:
         :param end: is told whether the last page was read.
         :param filters: further parameters of the request.
         """
-        pages = Paginator(self._call(which).with_parameters(**filters))
+        call = self._call(which, is_window=bool(filters)).with_parameters(**filters)
+        if filters and not self._since_2_1:
+            which = _OF_LATER_VERSION[which]
+        pages = Paginator(call)
         previous_ids: set[int] = set()
         overlap = 0
         while not pages.is_exhausted:
@@ -291,14 +330,22 @@ class RunLists:
             pages.seek(min(pages.offset - overlap, MAX_OFFSET))
             previous_ids = set(ids)
 
-    def _call(self, which: str) -> Call[Page[Run]]:
+    def _has_windows(self) -> bool:
+        """Whether a list can be limited to a window of start times."""
+        try:
+            self._client.version_of(list_runs().with_parameters(start_time_from=0))
+        except InvalidRequestError:
+            return False  # the connection's api_version is 2.0
+        return True
+
+    def _call(self, which: str, *, is_window: bool) -> Call[Page[Run]]:
         call = list_runs(
             active_only=which == "active" or None,
             completed_only=which == "ended" or None,
             check_items=False,
             item_hook=self._item_hook,
         )
-        if self._since_2_1 and which == "ended":
+        if (self._since_2_1 or is_window) and which == "ended":
             # Without this the runs have no tasks, whose output will be read.
             call = call.with_parameters(expand_tasks=True)
         return call
@@ -313,7 +360,7 @@ class RunLists:
             except ConflictError:
                 raise
             except BadRequestError as error:
-                if pages.reduce_limit(error):
+                if which not in _OF_LATER_VERSION.values() and pages.reduce_limit(error):
                     self._max_page_runs = pages.limit
                     continue
                 if pages.offset or pages.token is not None:

@@ -112,7 +112,7 @@ async def test_the_rate_recovers_with_time(clock: Clock) -> None:
     limiter = RateLimiter()
     clock.now += 500
     limiter.slow_down(0, sent_at=clock.now)
-    for seconds, rate in ((12, 14), (12, 18), (30, 19), (600, 20)):
+    for seconds, rate in ((2.5, 14), (2.5, 18), (30, 18.25), (30, 19), (600, 20)):
         clock.now += seconds
         await sent_at(limiter, 1)
         assert limiter.requests_per_second == pytest.approx(rate)
@@ -131,10 +131,21 @@ async def test_a_service_that_allows_half_the_rate_is_asked_nearly_as_often_as_i
     limiter.slow_down(0, sent_at=clock.now)
     limiter.slow_down(0, sent_at=clock.now)
     assert limiter.requests_per_second == 5
-    for seconds, rate in ((12, 7), (12, 9), (15, 9.5)):
+    for seconds, rate in ((2.5, 7), (2.5, 9), (30, 9.25), (30, 10)):
         clock.now += seconds
         await sent_at(limiter, 1)
         assert limiter.requests_per_second == pytest.approx(rate)
+
+
+async def test_the_rate_recovers_after_the_pause(clock: Clock) -> None:
+    """A pause tells nothing of the rate that the service allows."""
+    limiter = RateLimiter()
+    limiter.slow_down(300, sent_at=clock.now)
+    assert await sent_at(limiter, 1) == [1300.0]
+    assert limiter.requests_per_second == pytest.approx(10)
+    clock.now += 5
+    await sent_at(limiter, 1)
+    assert limiter.requests_per_second == pytest.approx(18)
 
 
 async def test_eight_requests_are_in_flight_at_most() -> None:

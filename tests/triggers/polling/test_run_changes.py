@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from airflow_jobs_provider.api.errors import (
+    AuthenticationError,
+    BadRequestError,
+    ConflictError,
+    ServerError,
+    UnexpectedResponseError,
+)
 from airflow_jobs_provider.triggers.polling import run_changes
-from airflow_jobs_provider.triggers.polling.run_changes import ListEnd, RunChanges
+from airflow_jobs_provider.triggers.polling.run_changes import RunChanges
+from airflow_jobs_provider.triggers.polling.window_sweep import ListEnd
 
 PERIOD = 10.0
 PAGE = 5
@@ -21,9 +30,22 @@ class Lists:
     :ivar asked: the list and the filters of each page.
     :ivar published: the runs of the pages.
     :ivar postponed: the runs that have not ended.
+    :ivar by_id: the runs that were read by their ids.
+    :ivar is_throttled: whether runs cannot be read by their ids.
+    :ivar most_pages: so many pages of a list can be read, without filters.
+    :ivar incomplete: ended runs that are not published.
+    :ivar results: the result states of ended runs, default SUCCESS.
+    :ivar window_error: is raised instead of a page of a window.
     """
 
-    def __init__(self, active: Iterable[int], ended: Iterable[int] = (), *, filters: bool) -> None:
+    def __init__(
+        self,
+        active: Iterable[int],
+        ended: Iterable[int] = (),
+        *,
+        filters: bool,
+        window_page: int = PAGE,
+    ) -> None:
         self.active, self.ended = sorted(active, reverse=True), sorted(ended, reverse=True)
         self.states: dict[int, str] = {}
         self.most_pages = 1000
@@ -32,7 +54,14 @@ class Lists:
         self.asked: list[tuple[str, dict[str, int]]] = []
         self.published: set[int] = set()
         self.postponed: set[int] = set()
-        self.changes = RunChanges(self.pages, PAGE, has_time_filters=filters)
+        self.by_id: set[int] = set()
+        self.is_throttled = False
+        self.incomplete: set[int] = set()
+        self.results: dict[int, str] = {}
+        self.window_error: Exception | None = None
+        self.changes = RunChanges(
+            self.pages, PAGE, window_page_runs=window_page if filters else None
+        )
 
     async def pages(
         self, which: str, limit: int, *, end: ListEnd, **filters: int
@@ -43,7 +72,11 @@ class Lists:
             for run_id in (self.active if which == "active" else self.ended)
             if filters.get("start_time_from", 0) <= run_id <= filters.get("start_time_to", 10**9)
         ]
-        for first in range(0, max(1, len(ids)), limit)[: self.most_pages]:
+        if "start_time_to" in filters and self.window_error is not None:
+            self.asked.append((which, filters))
+            raise self.window_error
+        most = 1000 if filters else self.most_pages
+        for first in range(0, max(1, len(ids)), limit)[:most]:
             self.asked.append((which, filters))
             end.is_complete = first + limit >= len(ids)
             yield [self.run(run_id, which) for run_id in ids[first : first + limit]]
@@ -51,13 +84,22 @@ class Lists:
     def run(self, run_id: int, which: str) -> dict[str, Any]:
         """Return a run as a list has it."""
         state = self.states.get(run_id, "RUNNING" if which == "active" else "TERMINATED")
-        return {"run_id": run_id, "start_time": run_id, "state": {"life_cycle_state": state}}
+        states = {"life_cycle_state": state}
+        if which == "ended":
+            states["result_state"] = self.results.get(run_id, "SUCCESS")
+        return {"run_id": run_id, "start_time": run_id, "state": states}
 
     async def publish(self, runs: Iterable[Any]) -> set[int]:
         """Take the runs of a page."""
-        found = {run["run_id"] for run in runs} & self.waited_for
+        found = {run["run_id"] for run in runs} & self.waited_for - self.incomplete
         self.published |= found
         return found
+
+    async def read_by_id(self, run_ids: Collection[int]) -> bool:
+        """Read runs by their ids, unless the service answers 429."""
+        if not self.is_throttled:
+            self.by_id.update(run_ids)
+        return not self.is_throttled
 
     def knows(self, *run_ids: int) -> None:
         """Let the starts of these runs be known from an earlier read of all lists."""
@@ -69,8 +111,15 @@ class Lists:
         self.asked.clear()
         self.published.clear()
         self.postponed.clear()
+        self.by_id.clear()
         return await self.changes.read(
-            set(due), set(each_read), PERIOD, self.publish, self.postponed.update
+            set(due),
+            set(each_read),
+            self.waited_for,
+            PERIOD,
+            self.publish,
+            self.postponed.update,
+            self.read_by_id,
         )
 
     def pages_of(self, which: str) -> int:
@@ -88,16 +137,30 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 def test_changes_are_read_where_reading_all_runs_is_slow(clock: SimpleNamespace) -> None:
     """Slower than half the period; half an hour later all lists are read again."""
-    changes = Lists([], filters=True).changes
+    changes = Lists([], filters=False).changes
     assert not changes.are_wanted(PERIOD)
-    changes.record_full_read(clock.now, 5.0, set())
+    changes.record_full_read(clock.now, 5.0)
     assert not changes.are_wanted(PERIOD)
-    changes.record_full_read(clock.now, 5.1, set())
+    changes.record_full_read(clock.now, 5.1)
     assert changes.are_wanted(PERIOD)
     clock.now += 1_799
     assert changes.are_wanted(PERIOD)
     clock.now += 1
     assert not changes.are_wanted(PERIOD)
+
+
+def test_windows_are_read_for_longer_where_lists_show_all_runs(clock: SimpleNamespace) -> None:
+    """A sweep sees each active run now and then; one that no list shows is looked for again."""
+    lists = Lists([7], filters=True)
+    lists.changes.record_full_read(clock.now, 60.0)
+    lists.changes.end_active_list(is_complete=True)
+    clock.now += 1_800
+    assert lists.changes.are_wanted(PERIOD)
+    run: Any = lists.run(7, "active")
+    lists.changes.record_start_of_unlisted(run)
+    assert not lists.changes.are_wanted(PERIOD)
+    lists.knows(7)
+    assert lists.changes.are_wanted(PERIOD)
 
 
 @pytest.mark.parametrize("filters", [True, False])
@@ -108,7 +171,8 @@ async def test_a_run_that_the_list_of_ended_runs_does_not_have_has_not_ended(
     lists = Lists(set(range(1, 101)) - {20, 60}, [20, 60], filters=filters)
     lists.knows(*range(1, 101))
     assert await lists.read(range(1, 101)) == set()
-    assert lists.asked == [("ended", {"start_time_from": 1} if filters else {})]
+    window = {"start_time_from": 1, "start_time_to": 100} if filters else {}
+    assert lists.asked == [("ended", window)]
     assert lists.published == {20, 60}
     assert lists.postponed == set(range(1, 101)) - {20, 60}
 
@@ -163,33 +227,31 @@ async def test_a_run_whose_every_read_is_wanted_is_read() -> None:
 
 
 async def test_among_many_ended_runs_the_active_ones_are_read() -> None:
-    """Eight pages that tell of less than one page's runs are the last; then it is a time's list."""
+    """A page of ended runs tells of less than one of them; now and then one is tried."""
     ended = [n for n in range(1, 1001) if n % 20]
     lists = Lists(range(20, 1001, 20), ended, filters=True)
     lists.waited_for = set(lists.active) | {1, 21}
     lists.knows(*lists.waited_for)
-    left = await lists.read(lists.waited_for)
-    assert lists.pages_of("ended") == 8
-    first_page, *_ = (filters for which, filters in lists.asked if which == "active")
-    assert first_page == {"start_time_from": 1, "start_time_to": max(lists.published)}
-    # What has ended there is read by its id.
-    assert left == {1, 21}
-    assert lists.postponed | lists.published == set(lists.active)
+    assert await lists.read(lists.waited_for) == set()
+    assert lists.pages_of("active") <= 12
+    assert lists.pages_of("ended") <= 5
+    assert lists.published | lists.postponed | lists.by_id == lists.waited_for
+    assert lists.postponed | lists.by_id <= set(lists.active) | {1, 21}
+    assert {1, 21} <= lists.published | lists.by_id
 
 
-async def test_many_ended_runs_among_the_old_ones_are_read_from_their_list() -> None:
+async def test_many_ended_runs_are_read_from_their_list() -> None:
     """Where a page has several of them, that takes fewer requests than reading each by its id."""
     older = set(range(1, 101))
     lists = Lists(range(2, 101, 2), [*range(1, 101, 2), *range(101, 300)], filters=True)
     lists.waited_for = older
     lists.knows(*older)
     assert await lists.read(older) == set()
+    assert lists.published | lists.postponed == older
+    assert set(lists.ended) & older <= lists.published
+    assert len(lists.asked) <= 2 * len(older) / PAGE
     # The latest ended runs are nobody's here.
-    assert [filters for which, filters in lists.asked if which == "ended"][-1] == {
-        "start_time_from": 1,
-        "start_time_to": 99,
-    }
-    assert lists.published == older
+    assert all(window["start_time_to"] <= 100 for _, window in lists.asked)
 
 
 async def test_new_runs_are_found_at_the_top_of_the_active_ones() -> None:
@@ -228,9 +290,9 @@ async def test_the_list_of_ended_runs_is_read_once_in_a_period(clock: SimpleName
 
 async def test_a_list_in_another_order_tells_nothing(clock: SimpleNamespace) -> None:
     """All runs stay due, and all lists are read for ten minutes."""
-    lists = Lists(range(1, 11), [20, 30], filters=True)
+    lists = Lists(range(1, 11), [2, 3], filters=True)
     lists.knows(*range(1, 11))
-    lists.changes.record_full_read(clock.now, 60.0, lists.waited_for)
+    lists.changes.record_full_read(clock.now, 60.0)
     lists.ended.reverse()
     lists.active.clear()
     assert await lists.read([1]) == {1}
@@ -240,11 +302,13 @@ async def test_a_list_in_another_order_tells_nothing(clock: SimpleNamespace) -> 
     assert lists.changes.are_wanted(PERIOD)
 
 
-async def test_starts_of_runs_that_nobody_waits_for_are_forgotten(clock: SimpleNamespace) -> None:
-    """When all lists are read."""
-    lists = Lists(range(1, 11), filters=True)
+@pytest.mark.parametrize("filters", [True, False])
+async def test_starts_of_runs_that_nobody_waits_for_are_forgotten(filters: bool) -> None:
+    """They would count as runs that a page tells about."""
+    lists = Lists(range(1, 11), filters=filters)
     lists.knows(*range(1, 11))
-    lists.changes.record_full_read(clock.now, 60.0, {3})
+    lists.waited_for = {3}
+    await lists.read([3])
     assert list(lists.changes._starts) == [3]
 
 
@@ -257,3 +321,116 @@ async def test_ended_runs_are_read_while_all_lists_are_read(clock: SimpleNamespa
         await lists.changes.read_ended_meanwhile(PERIOD, lists.publish)
         assert lists.pages_of("ended") == pages
     assert lists.published == {11}
+
+
+async def test_a_listed_run_that_lacks_something_is_read_by_its_id() -> None:
+    """Such as one with more than a hundred tasks. It has ended."""
+    lists = Lists(range(1, 11), filters=True)
+    lists.knows(*range(1, 11))
+    lists.active.remove(4)
+    lists.ended, lists.incomplete = [4], {4}
+    assert await lists.read(range(1, 11)) == set()
+    assert lists.by_id == {4}
+    assert 4 not in lists.postponed
+    lists.is_throttled = True
+    assert await lists.read(range(1, 11)) == {4}
+
+
+async def test_each_active_run_is_seen_on_its_list_every_half_hour(clock: SimpleNamespace) -> None:
+    """One that the lists do not show any more is read by its id then."""
+    lists = Lists(range(1, 201), filters=True)
+    lists.knows(*range(1, 201))
+    lists.active.remove(4)
+    seen: set[int] = set()
+    for _ in range(181):
+        assert await lists.read(range(1, 201)) == set()
+        seen |= lists.published | lists.by_id
+        assert lists.pages_of("active") <= 4
+        clock.now += 10
+    assert seen == set(range(1, 201))
+
+
+async def test_parts_of_a_sweep_are_read_at_the_same_time() -> None:
+    """A sweep of 100 pages: four parts at once. It takes no page more for each part."""
+    ended = [n for n in range(1, 2001) if n % 4]
+    lists = Lists(range(4, 2001, 4), ended, filters=True)
+    lists.waited_for = set(lists.active)
+    lists.knows(*lists.active)
+    in_progress = most = 0
+    publish = lists.publish
+
+    async def slowly(runs: Iterable[Any]) -> set[int]:
+        nonlocal in_progress, most
+        in_progress += 1
+        most = max(most, in_progress)
+        await asyncio.sleep(0)
+        in_progress -= 1
+        return await publish(runs)
+
+    lists.publish = slowly  # type: ignore[method-assign]
+    await lists.read(lists.active)
+    assert most == 1
+    await lists.read(lists.active)
+    assert most == 4
+    assert lists.published | lists.postponed == set(lists.active)
+
+
+async def test_an_error_of_one_part_ends_the_sweep() -> None:
+    """It is raised, and no other part goes on."""
+    lists = Lists(range(4, 2001, 4), [n for n in range(1, 2001) if n % 4], filters=True)
+    lists.waited_for = set(lists.active)
+    lists.knows(*lists.active)
+    await lists.read(lists.active)
+    lists.window_error = ServerError(status=503)
+    before = asyncio.all_tasks()
+    with pytest.raises(ServerError):
+        await lists.read(lists.active)
+    assert len(lists.asked) <= 4
+    assert asyncio.all_tasks() == before
+
+
+# -- runs that 2.0 does not list, since they are too many ------------------------------------------
+
+
+async def test_runs_beyond_the_largest_offset_are_read_from_a_later_version() -> None:
+    """What its windows tell is not read by id; a run that failed is."""
+    ended = [n for n in range(1, 400) if n % 4]
+    lists = Lists(range(4, 400, 4), ended, filters=True, window_page=4)
+    lists.most_pages = 1
+    lists.waited_for = {*lists.active, 101, 201}
+    lists.knows(*lists.waited_for)
+    lists.results[201] = "FAILED"
+    assert await lists.read(lists.waited_for) == set()
+    assert lists.asked[0] == ("ended", {})
+    assert all(window["start_time_to"] < 396 for _, window in lists.asked[1:])
+    assert 201 in lists.by_id
+    assert 201 not in lists.published
+    assert 101 in lists.published | lists.by_id
+    assert lists.published | lists.postponed | lists.by_id == lists.waited_for
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        BadRequestError(status=400, api_message="Unknown field: start_time_to"),
+        AuthenticationError(status=403),
+        UnexpectedResponseError(status=200, excerpt="<html>"),
+    ],
+)
+async def test_a_service_without_later_versions_is_asked_for_them_every_ten_minutes(
+    clock: SimpleNamespace, error: Exception
+) -> None:
+    """Its old runs are read by their ids."""
+    lists = Lists(range(1, 100), range(100, 200), filters=True, window_page=4)
+    lists.most_pages = 1
+    lists.waited_for = set(lists.active)
+    lists.knows(*lists.active)
+    lists.window_error = error
+    for seconds, windows in ((0, True), (599, False), (1, True)):
+        clock.now += seconds
+        assert await lists.read(lists.active) == set(lists.active)
+        assert any("start_time_to" in window for _, window in lists.asked) is windows
+    lists.window_error = ConflictError(status=400, api_message="COULD_NOT_ACQUIRE_LOCK")
+    clock.now += 600
+    with pytest.raises(ConflictError):
+        await lists.read(lists.active)

@@ -24,6 +24,7 @@ class Workspace:
     :ivar run_bytes: the size of a run.
     :ivar largest_page: a larger limit is refused.
     :ivar hidden: the largest id of the runs that the caller may not see; pages leave them out.
+    :ivar are_windows_refused: whether the filters of later versions are refused.
     :ivar after_page: called after each page; it may change all of this.
     :ivar errors: are raised instead of a page, one for each request; None for a page.
     """
@@ -32,6 +33,7 @@ class Workspace:
         self.active, self.ended = list(active), list(ended)
         self.version, self.run_bytes, self.largest_page = "2.0", 1_000.0, 1000
         self.hidden = 0
+        self.are_windows_refused = False
         self.after_page: Callable[[], None] = lambda: None
         self.errors: list[Exception | None] = []
         self.asked: list[Asked] = []
@@ -41,9 +43,9 @@ class Workspace:
         self.last_response_bytes = 0.0
         self.now = 1_000.0
 
-    def version_of(self, _call: Call[Any]) -> str:
-        """Return the version of the API, as a client does."""
-        return self.version
+    def version_of(self, call: Call[Any]) -> str:
+        """Return the version of the API, as a client does that is bound to one."""
+        return call.api_version(self.version or None)
 
     async def read_page(self, call: Call[Any]) -> Any:
         """Answer ``runs/list``."""
@@ -51,6 +53,10 @@ class Workspace:
         which = "active" if parameters.get("active_only") else "ended"
         assert which == "active" or parameters["completed_only"]
         ids = self.active if which == "active" else self.ended
+        if (until := parameters.get("start_time_to")) is not None:
+            if self.are_windows_refused:
+                raise refused("start_time_to is unknown.")
+            ids = [run_id for run_id in ids if run_id <= until]
         limit, token = parameters["limit"], parameters.get("page_token")
         offset = ids.index(int(token)) if token else parameters.get("offset", 0)
         self.calls.append(call)
@@ -61,8 +67,9 @@ class Workspace:
             raise refused(f"The limit is at most {self.largest_page}.")
         page, rest = ids[offset : offset + limit], ids[offset + limit :]
         shown = [run_id for run_id in page if run_id > self.hidden]
-        answer: dict[str, Any] = {"runs": [{"run_id": run_id} for run_id in shown]}
-        if self.version == "2.0":
+        runs = [{"run_id": run_id, "start_time": run_id} for run_id in shown]
+        answer: dict[str, Any] = {"runs": runs}
+        if self.version_of(call) == "2.0":
             answer["has_more"] = bool(rest)
         elif rest:
             answer["next_page_token"] = str(rest[0])
@@ -219,6 +226,24 @@ async def test_the_list_is_read_up_to_its_largest_offset(workspace: Workspace) -
     assert missing == set(range(1, 1001))
 
 
+async def test_the_list_is_read_beyond_its_largest_offset_from_a_later_version(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By windows of 25 runs, which begin where 2.0 ends. Then all active runs were read."""
+    workspace.version, workspace.active = "", list(range(15_000, 0, -1))
+    lists = lists_of(workspace)
+    due = set(workspace.active)
+    monkeypatch.setattr(lists, "_max_page_runs", 1000)
+    workspace.run_bytes = 10.0
+    assert await read(workspace, lists, due) == set()
+    windows = [call for call in workspace.calls if "start_time_to" in call.parameters]
+    assert {call.api_version() for call in windows} == {"2.2"}
+    assert len(windows) == pytest.approx(4_000 / 25, abs=2)
+    workspace.calls.clear()
+    workspace.are_windows_refused = True
+    assert len(await read(workspace, lists, due)) == 4_000
+
+
 async def test_a_list_by_tokens_has_small_pages_that_do_not_overlap(workspace: Workspace) -> None:
     """As in API 2.1 and later; the tasks of runs that ended are asked for."""
     workspace.version, workspace.largest_page = "2.1", 25
@@ -359,24 +384,24 @@ async def test_the_active_list_is_not_read_on_if_it_costs_too_much(workspace: Wo
         ("ended", 0, 25),
     ]
     # As far as it was read, 700 runs, and one more page of a thousand: 2 pages, 1.7 megabytes.
-    assert lists.are_cheaper_than(4)
-    assert not lists.are_cheaper_than(3)
+    assert lists.are_cheaper_than(4, 10)
+    assert not lists.are_cheaper_than(3, 10)
 
 
 def test_one_run_is_cheaper_to_read_by_its_id(workspace: Workspace) -> None:
     """A page costs one request and its size; before it is known, 1.5 kB and 100 runs a page."""
     lists = lists_of(workspace)
-    assert lists.are_cheaper_than(1) is False
-    assert lists.are_cheaper_than(2) is True
+    assert lists.are_cheaper_than(1, 10) is False
+    assert lists.are_cheaper_than(2, 10) is True
     workspace.version = "2.1"
-    assert not lists_of(workspace).are_cheaper_than(1)
-    assert lists_of(workspace).are_cheaper_than(2)
+    assert not lists_of(workspace).are_cheaper_than(1, 10)
+    assert lists_of(workspace).are_cheaper_than(2, 10)
 
 
 def test_lists_are_read_on_a_machine_that_has_just_started(workspace: Workspace) -> None:
     """The monotonic clock of such a machine begins at 0."""
     workspace.now = 0.0
-    assert lists_of(workspace).are_cheaper_than(2)
+    assert lists_of(workspace).are_cheaper_than(2, 10)
 
 
 async def test_the_measured_list_decides(workspace: Workspace) -> None:
@@ -385,12 +410,12 @@ async def test_the_measured_list_decides(workspace: Workspace) -> None:
     lists = lists_of(workspace)
     await read(workspace, lists, workspace.active)
     # 4 pages of 30 runs and 10 megabytes.
-    assert lists.are_cheaper_than(15)
-    assert not lists.are_cheaper_than(14)
+    assert lists.are_cheaper_than(15, 10)
+    assert not lists.are_cheaper_than(14, 10)
     # 95 runs by now.
-    assert lists.are_cheaper_than(14)
-    assert not lists.are_cheaper_than(13)
-    assert lists.are_cheaper_than(14)
+    assert lists.are_cheaper_than(14, 10)
+    assert not lists.are_cheaper_than(13, 10)
+    assert lists.are_cheaper_than(14, 10)
 
 
 async def test_pages_have_three_megabytes_at_most(workspace: Workspace) -> None:
@@ -462,11 +487,11 @@ async def test_lists_that_are_refused_are_not_read_for_ten_minutes(
     assert workspace.pages() == [("active", 0, 100)]
     (line,) = caplog.messages
     assert line.startswith("Runs are read one by one, since listing them is refused: ")
-    assert lists.are_cheaper_than(2) is False
+    assert lists.are_cheaper_than(2, 10) is False
     workspace.now += 599
-    assert not lists.are_cheaper_than(2)
+    assert not lists.are_cheaper_than(2, 10)
     workspace.now += 1
-    assert lists.are_cheaper_than(2)
+    assert lists.are_cheaper_than(2, 10)
 
 
 async def test_a_refusal_after_the_first_page_ends_the_list(workspace: Workspace) -> None:
@@ -478,7 +503,7 @@ async def test_a_refusal_after_the_first_page_ends_the_list(workspace: Workspace
         workspace.errors = [None, refused()]
         first_page = 100 if version == "2.0" else 25
         assert len(await read(workspace, lists, workspace.active)) == 300 - first_page
-        assert lists.are_cheaper_than(2)
+        assert lists.are_cheaper_than(2, 10)
 
 
 @pytest.mark.parametrize("error", [ConflictError(status=409), BROKEN])
@@ -490,7 +515,7 @@ async def test_other_errors_are_raised(workspace: Workspace, pages: int, error: 
     workspace.errors = [*[None] * pages, error]
     with pytest.raises(type(error)):
         await read(workspace, lists, workspace.active)
-    assert lists.are_cheaper_than(2)
+    assert lists.are_cheaper_than(2, 10)
 
 
 async def test_lists_that_do_not_work_are_suspended_for_longer_each_time(
@@ -502,7 +527,7 @@ async def test_lists_that_do_not_work_are_suspended_for_longer_each_time(
     def suspended_seconds() -> float:
         lists.suspend(BROKEN)
         began = workspace.now
-        while not lists.are_cheaper_than(2):
+        while not lists.are_cheaper_than(2, 10):
             workspace.now += 1
         return workspace.now - began
 
