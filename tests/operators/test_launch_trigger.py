@@ -125,6 +125,30 @@ def test_a_run_is_launched_and_its_output_is_pushed(
     }
 
 
+def test_what_is_asked_of_airflow_and_of_the_service(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each message to Airflow takes the triggerer about 8 ms of CPU time."""
+    triggerer = start(service, monkeypatch)
+    assert succeeded(triggerer.start(Attempt()))
+    handled = [moment for moment in triggerer.moments if moment.endswith(" handled")]
+    assert [one.removesuffix(" handled") for one in handled if "XCom " in one] == [
+        "GetXCom launch_record",
+        "SetXCom launch_record",
+        "SetXCom run_id",
+        "SetXCom job_id",
+        "SetXCom run_page_url",
+        "GetXCom launch_record",
+        "SetXCom return_value",
+    ]
+    assert [seen.endpoint for seen in service.seen] == [
+        "runs/submit",
+        "runs/get",
+        "runs/get",
+        "runs/get-output",
+    ]
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "sent"),
     [
