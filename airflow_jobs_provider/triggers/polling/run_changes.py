@@ -6,13 +6,13 @@ need not be seen again until it ends, and ends can be read without reading the a
 * The list of ended runs is in order of start. It is read from the latest start on. A run that had
   started after the last run of a page, and is on no page so far, has not ended. So one page of 25
   ended runs tells of all active runs that started between them, be it 10 or 1,000.
-* Where more ended runs than active ones lie between two starts, the active ones are read instead
-  (versions with time filters). One that is missing there has ended, and is read by its id.
+* Where pages have 25 runs, and for runs that 2.0 does not list, windows of start times are read
+  instead: see :mod:`.window_sweep`.
 * Runs whose start is not known yet are at the top of the list of active runs.
 
 What is concluded from an absence is only that a run has not ended. Nothing is concluded of a run
 that was active although the whole list of active runs did not have it: it is read by its id. All
-lists are read again after :data:`FULL_READ_SECONDS`.
+lists are read again after :data:`FULL_READ_SECONDS`, unless a sweep of windows sees all runs.
 """
 
 from __future__ import annotations
