@@ -200,9 +200,12 @@ class RunChanges:
             self._ended_read_at = now
             left = known
             if not self._has_windows_only:
-                found: set[int] = set()
-                reach = await self._read_ended(known, found, publish, all_known=due <= known.keys())
-                unchanged = {r for r, start in known.items() if start > reach} - found
+                found, listed = set[int](), set[int]()
+                reach = await self._read_ended(
+                    known, found, publish, all_known=due <= known.keys(), listed=listed
+                )
+                # A run that is listed but was not published has ended, and lacks something.
+                unchanged = {r for r, start in known.items() if start > reach} - found - listed
                 postpone(unchanged)
                 decided = unchanged | found
                 due -= decided
@@ -278,13 +281,20 @@ class RunChanges:
             self._ended_seconds = time.monotonic() - now
 
     async def _read_ended(
-        self, known: dict[int, int], found: set[int], publish: Publish, *, all_known: bool
+        self,
+        known: dict[int, int],
+        found: set[int],
+        publish: Publish,
+        *,
+        all_known: bool,
+        listed: set[int] | None = None,
     ) -> int:
         """Read the ended runs, from the latest start on, as long as that saves requests.
 
         :param known: starts of the runs that are waited for.
         :param found: is given the runs that are found.
         :param all_known: whether the start of all due runs is known: none is older.
+        :param listed: is given all runs of the pages.
         :returns: the start, in milliseconds, after which all ended runs have been read.
         """
         starts = sorted(known.values())
@@ -302,6 +312,8 @@ class RunChanges:
             if not is_in_order(times):
                 self._suspended_until = time.monotonic() + SUSPEND_SECONDS
                 return max(starts, default=0)
+            if listed is not None:
+                listed.update(run["run_id"] for run in page)
             published = await publish(page)
             passed = max(0, bisect_left(starts, latest) - bisect_right(starts, times[-1]))
             saved.append(len(published) + passed / self._page_runs)

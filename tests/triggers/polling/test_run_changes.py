@@ -323,6 +323,16 @@ async def test_ended_runs_are_read_while_all_lists_are_read(clock: SimpleNamespa
     assert lists.published == {11}
 
 
+async def test_a_listed_run_that_lacks_something_stays_due() -> None:
+    """2.0 lists no tasks. The run has ended, and is not taken for an active one."""
+    lists = Lists(range(1, 11), filters=False)
+    lists.knows(*range(1, 11))
+    lists.active.remove(4)
+    lists.ended, lists.incomplete = [4], {4}
+    assert await lists.read(range(1, 11)) == {4}
+    assert lists.postponed == set(range(1, 11)) - {4}
+
+
 async def test_a_listed_run_that_lacks_something_is_read_by_its_id() -> None:
     """Such as one with more than a hundred tasks. It has ended."""
     lists = Lists(range(1, 11), filters=True)
