@@ -99,12 +99,12 @@ def test_entry_points(api: Api) -> None:
     ended, output = run(api, **CLUSTER, **task("other"), libraries=libraries)
     assert ended["state"]["result_state"] == "SUCCESS", output
     assert output["logs"] == "called without metadata\n"
-    ended, output = run(api, **CLUSTER, **task("mian"), libraries=libraries)
+    ended, output = run(api, **CLUSTER, **task("begin"), libraries=libraries)
     assert ended["state"]["result_state"] == "FAILED"
     assert ended["status"]["termination_details"]["code"] == "RUN_EXECUTION_ERROR"
     assert output["error"] == (
-        "ImportError: Entry point mian is not in the metadata of the package my-etl, and "
-        "my_etl.mian() does not exist. Entry points of the package: run"
+        "ImportError: Entry point begin is not in the metadata of the package my-etl, and "
+        "my_etl.begin() does not exist. Entry points of the package: run"
     )
 
 
