@@ -239,6 +239,3 @@ def _field(structure: Any, path: tuple[str | int, ...]) -> Field | None:
         else:
             structure = field.structure if field is not None else None
     return field
-
-
-_LONG_NUMBER_BITS = 10_000
