@@ -317,15 +317,9 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         from airflow_jobs_provider.api.workflows.follow import whole_run
         from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 
-        keys = {
-            member.databricks_task_key
-            for member in self.members
-            if self.task_id in member.upstream_task_ids
-            and member.deferrable
-            and member.wait_for_termination
-        }
+        keys = self._shared_task_keys()
         # An earlier attempt may have launched the run long ago.
-        if len(keys) < 2 or not launched.is_own or not self.do_xcom_push:
+        if not keys or not launched.is_own or not self.do_xcom_push:
             return
         steps = whole_run(launched.run_id, api_version=LATEST_API_VERSION, first_look=launched.run)
         try:
@@ -336,7 +330,7 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         tasks = {
             key: [int(task["run_id"]), task.get("run_page_url")]
             for key, task in latest_attempts(run).items()
-            if key in keys and not RunState.from_run(task).is_terminal
+            if key in keys and task.get("run_id") and not RunState.from_run(task).is_terminal
         }
         value = {
             "run_id": launched.run_id,
@@ -346,18 +340,37 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         }
         self._push(context, {TASK_RUNS_KEY: value})
 
+    def _shared_task_keys(self) -> set[str]:
+        """Return the keys of the group's first tasks that defer; none if there is only one.
+
+        The run of a task after others may have ended before Airflow starts the task.
+        """
+        inside = {member.task_id for member in self.members}
+        keys = {
+            str(member.databricks_task_key)
+            for member in self.members
+            if self.task_id in member.upstream_task_ids
+            and inside.isdisjoint(member.upstream_task_ids)
+            and member.deferrable
+            and member.wait_for_termination
+        }
+        return keys if len(keys) > 1 else set()
+
     def launched_task(self, context: Context, run_id: int, task_key: str) -> LaunchedTask | None:
-        """Return a task as this operator has read it; None if that was long ago.
+        """Return a task as this operator has read it; None if it has not, or long ago.
 
         :param context: the context of any task of the group.
         :param run_id: the group's run.
         :param task_key: the task.
         """
+        if task_key not in self._shared_task_keys():
+            return None
         found = self._own_xcom(context, TASK_RUNS_KEY)
         if not isinstance(found, dict) or found.get("run_id") != run_id:
             return None
         task = found["tasks"].get(task_key)
-        if task is None or time.time() - found["read_at"] > FRESH_SECONDS:
+        # The clocks of two workers may differ.
+        if task is None or abs(time.time() - found["read_at"]) > FRESH_SECONDS:
             return None
         return LaunchedTask(task[0], task[1], found["reached_by"])
 

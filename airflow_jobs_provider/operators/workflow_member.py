@@ -175,14 +175,10 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
 
     def _defer_unread(self, context: Context) -> None:
         """Defer without a request if the launching task has read the task run just now."""
-        launch = self._launch_task()
-        # A later attempt may have to run the task again. The run of a task after others may have
-        # ended already: the service starts it before Airflow does.
-        if not self.deferrable or self._attempt.try_number > 1:
-            return
-        if launch.task_id not in self.upstream_task_ids:
-            return
-        task = launch.launched_task(context, self._workflow_run_id, self.databricks_task_key)
+        if self._attempt.try_number > 1:
+            return  # It may have to run the task again.
+        key = self.databricks_task_key
+        task = self._launch_task().launched_task(context, self._workflow_run_id, key)
         if task is None or not self._may_defer(context):
             return
         known = {"run_id": task.run_id, "run_page_url": task.run_page_url}

@@ -7,12 +7,15 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_jobs_provider.airflow_compat.run_successor import Successor
+from airflow_jobs_provider.api.workflows import outputs
+from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.operators import cancel_on_kill
 from airflow_jobs_provider.operators.workflow_launch import FRESH_SECONDS, TASK_RUNS_KEY
 from tests.fakes.fake_service import TOKEN, FakeService, JobRun
@@ -102,6 +105,7 @@ def test_without_xcoms_no_output_is_read(
     [
         pytest.param({"run_id": 99}, id="of another run"),
         pytest.param({"read_at": time.time() - FRESH_SECONDS - 1}, id="long ago"),
+        pytest.param({"read_at": time.time() + 2 * FRESH_SECONDS}, id="clocks differ"),
         pytest.param({"tasks": {}}, id="not listed"),
     ],
 )
@@ -139,10 +143,34 @@ def test_nothing_is_pushed_that_nobody_needs(
     service: FakeService,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """A single task reads the run itself, and so does each that waits on its worker."""
+    """A single task reads the run itself, and so does each that waits on its worker.
+
+    Nor do they ask for it: Airflow 3.0 to 3.2 warn of an XCom that is not there.
+    """
     airflow = Airflow(monkeypatch, keys=keys, **arguments)
-    launched(airflow, service)
+    run = launched(airflow, service)
     assert ("etl.launch", TASK_RUNS_KEY) not in airflow.xcoms
+    launch, asked = airflow.group.launch_task, list[str]()
+    monkeypatch.setattr(launch, "_own_xcom", lambda _context, key: asked.append(key))
+    for key in keys:
+        service.end_task(run, key)
+    with suppress(TaskDeferred):
+        airflow.execute()
+    assert asked == []
+
+
+def test_a_task_run_without_an_id(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launch succeeds all the same, and that task reads the run."""
+    airflow = Airflow(monkeypatch, deferrable=True)
+
+    def latest(run: Any) -> dict[str, Any]:
+        tasks: dict[str, Any] = latest_attempts(run)
+        return {**tasks, "a": {**tasks["a"], "run_id": None}}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(outputs, "latest_attempts", latest)
+        launched(airflow, service)
+    assert set(airflow.xcoms["etl.launch", TASK_RUNS_KEY]["tasks"]) == {"b", "c"}
 
 
 def test_a_kill_before_the_deferral(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
