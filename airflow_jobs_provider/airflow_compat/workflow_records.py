@@ -58,7 +58,7 @@ class TaskRecord:
     :ivar is_alone: whether the task runs outside the group's run, since that cannot be repaired.
     :ivar try_number: the number of the attempt that has recorded this; 0 for none.
     :ivar follows: the task run that the latest attempt has followed. The first attempt of all
-        records none.
+        records it only if a repair has started it.
     :ivar clear_number: how often tasks of the DAG run were cleared before that attempt; None in
         Airflow 2, which has no such number.
     """

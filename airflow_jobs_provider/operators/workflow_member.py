@@ -19,7 +19,12 @@ from airflow_jobs_provider.airflow_compat.refused_deferral import Deferral
 from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.execution_state import KillState
-from airflow_jobs_provider.operators.workflow_next_step import NOT_RUN, NextStep, next_step
+from airflow_jobs_provider.operators.workflow_next_step import (
+    NOT_RUN,
+    NextStep,
+    next_step,
+    was_repaired,
+)
 from airflow_jobs_provider.operators.workflow_rerun import WorkflowRerunOperator
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
@@ -201,6 +206,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
             self._attempt,
             own=self._own_task_run_id,
             cancels=self.cancel_on_kill,
+            max_retries=self.service_retries(),
         )
 
     def _wait_for_member(self, context: Context, run: Run, record: TaskRecord) -> Any:
@@ -214,7 +220,10 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         before = _attempts_until(run, self.databricks_task_key, record.reported)
         if task is not None:
             self._identified(context, run, task)
-            if self._attempt.try_number > 1 and record.follows != task["run_id"]:
+            is_first = not was_repaired(task, self.service_retries())
+            if record.follows != task["run_id"] and not (
+                is_first and self._attempt.try_number == 1
+            ):
                 # After a clear, the next attempt has to know it.
                 record = self._records().write(
                     self.task_id, replace(record, follows=int(task["run_id"]))

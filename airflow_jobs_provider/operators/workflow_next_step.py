@@ -46,7 +46,15 @@ from airflow_jobs_provider.airflow_compat.workflow_records import (
 if TYPE_CHECKING:
     from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
-__all__ = ["NOT_RUN", "NextStep", "Rerun", "next_step", "runs_again_too", "unmet_conditions"]
+__all__ = [
+    "NOT_RUN",
+    "NextStep",
+    "Rerun",
+    "next_step",
+    "runs_again_too",
+    "unmet_conditions",
+    "was_repaired",
+]
 
 #: Results of a task that did not run, because a task before it failed or was canceled.
 NOT_RUN = ("UPSTREAM_FAILED", "UPSTREAM_CANCELED")
@@ -66,6 +74,7 @@ def next_step(
     *,
     own: int | None = None,
     cancels: bool = True,
+    max_retries: int = 0,
 ) -> NextStep:
     """Return what an attempt does with the latest run of its task, active or ended.
 
@@ -74,6 +83,7 @@ def next_step(
     :param attempt: the attempt.
     :param own: the task run that this attempt has started by a repair; None for none.
     :param cancels: whether a run is canceled if a user clears its task; default True.
+    :param max_retries: the service's own retries of the task, -1 for no limit; default 0.
     """
     from airflow_jobs_provider.api.states import RunState, RunStatus
 
@@ -83,7 +93,7 @@ def next_step(
     if run_id == record.wants_rerun_of:
         return NextStep.RERUN
     if not state.is_terminal:
-        is_outdated = cancels and _was_followed_before_clear(run_id, record, attempt)
+        is_outdated = cancels and _was_followed_before_clear(task, record, attempt, max_retries)
         return NextStep.RERUN if is_outdated else NextStep.REPORT
     if run_id == record.reported:
         # An attempt that has recorded a success, but died before it told Airflow, is retried.
@@ -102,13 +112,28 @@ def next_step(
     return NextStep.RERUN if failed and died else NextStep.REPORT
 
 
-def _was_followed_before_clear(run_id: Any, record: TaskRecord, attempt: TaskAttempt) -> bool:
+def _was_followed_before_clear(
+    task: Mapping[str, Any], record: TaskRecord, attempt: TaskAttempt, max_retries: int
+) -> bool:
     """Return whether the attempts before the clear of a task have followed its active run."""
     if attempt.attempts_before_clear == 0 or record.try_number > attempt.attempts_before_clear:
         return False
-    # The first attempt of all records nothing. It has followed the task's first run, unless the
+    if task.get("run_id") == record.follows:
+        return True
+    # The first attempt of all records nothing where it follows the task's first run, unless the
     # launching task was cleared: then the record has the number of an attempt before that.
-    return run_id == record.follows or record == TaskRecord()
+    return record == TaskRecord() and not was_repaired(task, max_retries)
+
+
+def was_repaired(task: Mapping[str, Any], max_retries: int) -> bool:
+    """Return whether a repair has started a task run, rather than the launch of the group's run.
+
+    A repair goes on with the numbers of the attempts, as a retry of the service does.
+
+    :param task: the task run. False if it may as well be a retry.
+    :param max_retries: the service's own retries of the task, -1 for no limit.
+    """
+    return 0 <= max_retries < int(task.get("attempt_number") or 0)
 
 
 class Rerun(Enum):
@@ -126,7 +151,9 @@ def runs_again_too(
     record: TaskRecord,
     later: LaterAttempt = UNKNOWN_ATTEMPT,
     *,
+    follows_run: bool = True,
     launch_was_cleared: bool = False,
+    max_retries: int = 0,
     has_waited: bool = False,
 ) -> Rerun:
     """Return whether another task of the group runs again with the same repair.
@@ -140,9 +167,10 @@ def runs_again_too(
     to be executed, latest run not    if that did not run, because of a task before it
     reported
     to be retried, latest run         if that was canceled, or the attempt has died: it has followed
-    canceled, or failed and not       the run, or no attempt has recorded anything
-    reported
+    canceled, or failed and not       the run, or no attempt has recorded anything and no repair has
+    reported                          started the run
     about to be executed, likewise    undecided: the attempt will report that, or run the task again
+    it does not wait for its run      no, unless that did not run, because of a task before it
     running, latest run reported      yes if a later attempt has begun: it runs the task again.
                                       Otherwise the attempt is about to end
     executed, latest run failed and   undecided: the attempt is about to report that, and Airflow
@@ -154,8 +182,11 @@ def runs_again_too(
     :param task: its latest run; None where the group's run has no such task.
     :param record: what its attempts have recorded.
     :param later: what Airflow tells of attempts after the one that has recorded this.
+    :param follows_run: whether the other task waits for the end of its run; default True. One that
+        does not neither reports nor records anything.
     :param launch_was_cleared: whether the launching task was cleared. Then it is not known whether
         attempts that have recorded nothing belong to the group's run. Default False.
+    :param max_retries: the service's own retries of the task, -1 for no limit; default 0.
     :param has_waited: whether an undecided task has had time to tell. Then a task that is still
         running although it has reported a failure counts as one that was started again, and whose
         process has died. Other undecided tasks do not run again.
@@ -171,14 +202,16 @@ def runs_again_too(
     succeeded = status in (RunStatus.SUCCEEDED, RunStatus.SKIPPED)
     if record.reported != run_id:
         not_run = RunState.from_run(task).result_state in NOT_RUN
+        if is_to_be_executed(state) and not_run:
+            return Rerun.YES
+        if not follows_run:
+            return Rerun.NO
         if is_to_be_executed(state):
-            if not_run:
-                return Rerun.YES
             if status not in (RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.CANCELED):
                 return Rerun.NO
             if is_to_be_retried(state):
-                has_recorded_nothing = record == TaskRecord() and not launch_was_cleared
-                has_died = has_recorded_nothing or record.follows == run_id
+                is_untouched = record == TaskRecord() and not was_repaired(task, max_retries)
+                has_died = record.follows == run_id or (is_untouched and not launch_was_cleared)
                 return Rerun.YES if has_died or status is RunStatus.CANCELED else Rerun.NO
             return undecided if is_about_to_start(state) else Rerun.NO
         return Rerun.NO if succeeded or status is RunStatus.ACTIVE else undecided

@@ -18,6 +18,7 @@ from airflow_jobs_provider.airflow_compat.workflow_records import (
     UNKNOWN_ATTEMPT,
     TaskRecord,
     WorkflowRecords,
+    is_about_to_start,
     is_skipped,
     is_unfinished,
 )
@@ -214,7 +215,7 @@ class WorkflowRerunOperator(LaunchRunOperator):
         from airflow_jobs_provider.api.workflows.repair import RunNotRepairableError
 
         latest, own = latest_attempts(run), self.databricks_task_key
-        keys = {own: self.task_id, **self._others_to_rerun(latest)}
+        keys = {own: self.task_id, **self._others_to_rerun(latest, definitions)}
         unmet = unmet_conditions(keys, definitions, latest)
         if own in unmet:
             raise RunNotRepairableError(
@@ -229,18 +230,25 @@ class WorkflowRerunOperator(LaunchRunOperator):
         )
         return chosen
 
-    def _others_to_rerun(self, latest: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
+    def _others_to_rerun(
+        self,
+        latest: Mapping[str, Mapping[str, Any]],
+        definitions: Sequence[Mapping[str, Any]],
+    ) -> dict[str, str]:
         """Return the other tasks of the group that are to run again, task ids by task key.
 
         :param latest: the latest runs of the run's tasks, by task key.
+        :param definitions: the tasks as the job defines them.
         """
         group, records = self.workflow_group(), self._records()
         assert group is not None
         chosen: dict[str, str] = {}
         members = {task.task_id: task for task in group.members() if task.task_id != self.task_id}
+        retries = {one["task_key"]: int(one.get("max_retries") or 0) for one in definitions}
         undecided, deadline = set(members), time.monotonic() + SETTLE_SECONDS
         assert self.execution_context is not None
         was_cleared = group.launch_task.was_cleared(self.execution_context)
+        known: dict[str, tuple[str | None, TaskRecord]] = {}
         while undecided:
             has_waited = time.monotonic() > deadline
             states = records.states(sorted(undecided))
@@ -248,8 +256,12 @@ class WorkflowRerunOperator(LaunchRunOperator):
                 member, state = members[task_id], states.get(task_id)
                 rerun = Rerun.NO
                 if task_id in states and is_unfinished(state):
-                    task = latest.get(member.databricks_task_key) or {}
-                    record, later = records.read(task_id), UNKNOWN_ATTEMPT
+                    key = member.databricks_task_key
+                    task = latest.get(key) or {}
+                    # A task that still waits for its start has recorded nothing meanwhile.
+                    if not is_about_to_start(state) or known.get(task_id, (None,))[0] != state:
+                        known[task_id] = state, records.read(task_id)
+                    record, later = known[task_id][1], UNKNOWN_ATTEMPT
                     if record.reported is not None and record.reported == task.get("run_id"):
                         later = records.later_attempt(
                             task_id, record, pushes_xcoms=member.do_xcom_push
@@ -259,7 +271,9 @@ class WorkflowRerunOperator(LaunchRunOperator):
                         task or None,
                         record,
                         later,
+                        follows_run=member.wait_for_termination,
                         launch_was_cleared=was_cleared,
+                        max_retries=retries.get(key, 0),
                         has_waited=has_waited,
                     )
                 if rerun is Rerun.YES:

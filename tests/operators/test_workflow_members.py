@@ -173,6 +173,28 @@ def test_an_attempt_after_a_clear_records_which_run_it_follows(
     assert sent(server, "runs/cancel") == [{"run_id": 200}]
 
 
+def test_the_first_attempt_records_that_it_follows_a_run_of_a_repair(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """Cleared, the next attempt cancels it, but not one that another repair has started for it."""
+    followed = Airflow(monkeypatch, deferrable=True)
+    server.will(whole("RUNNING", *FAILED, task("b", 201, "RUNNING")))
+    with pytest.raises(TaskDeferred):
+        followed.execute(1, 0, key="b")
+    assert followed.recorded("b")["follows"] == 201
+    server.will(whole("RUNNING", *FAILED, task("b", 201, "RUNNING")), answer({}))
+    with pytest.raises(TaskDeferred):
+        followed.execute(2, 1, key="b")
+    assert sent(server, "runs/cancel") == [{"run_id": 201}]
+
+    other = Airflow(monkeypatch, deferrable=True)
+    server.will(whole("RUNNING", *FAILED, task("b", 201, "RUNNING")))
+    with pytest.raises(TaskDeferred) as deferred:
+        other.execute(2, 1, key="b")
+    assert isinstance(deferred.value.trigger, DatabricksWorkflowTaskTrigger)
+    assert len(sent(server, "runs/cancel")) == 1
+
+
 def test_the_xcoms_are_those_of_the_retry_by_the_service(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
 ) -> None:

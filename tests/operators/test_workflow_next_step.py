@@ -134,6 +134,16 @@ def test_a_run_that_the_attempt_has_started_itself_is_reported() -> None:
         assert next_step(task, NEVER, RETRY, own=7) is NextStep.REPORT
 
 
+def test_a_run_that_another_repair_has_started_is_not_canceled() -> None:
+    """No attempt before the clear has followed it: such an attempt would have recorded that."""
+    repaired = {**run("RUNNING"), "attempt_number": 1}
+    assert next_step(repaired, NEVER, CLEARED) is NextStep.REPORT
+    assert next_step(repaired, followed(by=1), CLEARED) is NextStep.RERUN
+    # It may be a retry of the service.
+    for max_retries in (1, -1):
+        assert next_step(repaired, NEVER, CLEARED, max_retries=max_retries) is NextStep.RERUN
+
+
 @pytest.mark.parametrize(
     ("state", "record", "rerun"),
     [
@@ -231,6 +241,24 @@ def test_an_attempt_before_the_launching_task_was_cleared() -> None:
     """It may have died in an earlier run of the group. The next attempt reports the failure."""
     failed = run("TERMINATED", "FAILED")
     assert runs_again_too("up_for_retry", failed, NEVER, launch_was_cleared=True) is Rerun.NO
+
+
+def test_a_task_that_a_repair_has_run_already_is_not_repaired_once_more() -> None:
+    """Its retry may be far off, and other tasks may be repaired several times meanwhile."""
+    failed = {**run("TERMINATED", "FAILED"), "attempt_number": 1}
+    assert runs_again_too("up_for_retry", failed, NEVER) is Rerun.NO
+    assert runs_again_too("up_for_retry", failed, NEVER, max_retries=1) is Rerun.YES
+    assert runs_again_too("up_for_retry", failed, NEVER, max_retries=-1) is Rerun.YES
+
+
+@pytest.mark.parametrize("state", [None, "scheduled", "up_for_retry", "running", "deferred"])
+@pytest.mark.parametrize("result", ["FAILED", "CANCELED"])
+def test_a_task_that_does_not_wait_for_its_run(state: str | None, result: str) -> None:
+    """It records nothing, and its next attempt does not run the task again."""
+    ended = run("TERMINATED", result)
+    assert runs_again_too(state, ended, NEVER, follows_run=False) is Rerun.NO
+    not_run = run("TERMINATED", "UPSTREAM_FAILED")
+    assert runs_again_too(None, not_run, NEVER, follows_run=False) is Rerun.YES
 
 
 def test_a_task_that_does_not_start_is_not_waited_for_any_longer() -> None:

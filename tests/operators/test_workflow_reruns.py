@@ -10,8 +10,13 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.run_successor import Successor
-from airflow_jobs_provider.airflow_compat.workflow_records import UNKNOWN_ATTEMPT, LaterAttempt
+from airflow_jobs_provider.airflow_compat.workflow_records import (
+    KEY_PREFIX,
+    UNKNOWN_ATTEMPT,
+    LaterAttempt,
+)
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators import cancel_on_kill, workflow_rerun
@@ -160,6 +165,56 @@ def test_another_task_that_is_running_is_waited_for(
         cleared.execute(2, 1)
     (repair,) = sent(server, "runs/repair")
     assert repair["rerun_tasks"] == (["a", "b"] if is_included else ["a"])
+
+
+def test_what_is_asked_while_a_task_does_not_start(
+    cleared: Airflow, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its record is read once, not each second: no process of it can write any."""
+    monkeypatch.setattr(workflow_rerun, "SETTLE_SECONDS", 60.0)
+    cleared.states["etl.b"] = "queued"
+    cleared.record("b")
+    line, read = airflow_line(), list[str]()
+    read_xcom = line.read_xcom
+
+    def count(attempt: Any, task_id: str, key: str) -> Any:
+        read.append(key)
+        return read_xcom(attempt, task_id, key)
+
+    monkeypatch.setattr(line, "read_xcom", count)
+    asked = itertools.count()
+
+    def change() -> None:
+        if next(asked) == 5:
+            cleared.states["etl.b"] = "running"
+            cleared.record("b", wants_rerun_of=101)
+
+    cleared.before_states = change
+    server.will(
+        whole("TERMINATED", *FAILED), *cleared.repair(), *[whole("RUNNING", *DONE)] * 2, OUTPUT
+    )
+    with no_waiting():
+        cleared.execute(2, 1)
+    assert next(asked) == 6
+    assert read.count(f"{KEY_PREFIX}etl.b") == 2
+    (repair,) = sent(server, "runs/repair")
+    assert repair["rerun_tasks"] == ["a", "b"]
+
+
+def test_the_service_retries_of_another_task(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """Its second attempt may be one of them; without them a repair has run it already."""
+    for max_retries, keys in ((None, ["a"]), (1, ["a", "b"])):
+        airflow = Airflow(monkeypatch, max_retries=max_retries)
+        airflow.states |= {"etl.a": "running", "etl.b": "up_for_retry"}
+        airflow.record("a", reported=100, try_number=1)
+        tasks = (FAILED[0], task("b", 201, "TERMINATED", "FAILED"))
+        ended = whole("TERMINATED", *tasks)
+        again = whole("TERMINATED", *tasks, task("a", 200, "TERMINATED", "SUCCESS"), repairs=1)
+        server.will(ended, ended, airflow.job, REPAIRED, again, airflow.job, again, again, OUTPUT)
+        assert airflow.execute(2, 1) == "42"
+        assert sent(server, "runs/repair")[-1]["rerun_tasks"] == keys
 
 
 def test_a_job_that_changes_while_the_others_are_asked(
