@@ -40,6 +40,8 @@ PRELOADED = (
     "airflow_jobs_provider.operators.workflow",
     "airflow_jobs_provider.sensors.jobs",
     "airflow_jobs_provider.triggers.jobs",
+    "airflow_jobs_provider.triggers.sensor",
+    "airflow_jobs_provider.triggers.workflow",
 )
 
 

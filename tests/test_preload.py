@@ -39,6 +39,8 @@ sys.argv = ["airflow", "scheduler"]
 DatabricksJobsPlugin.on_load()
 parent = loaded(before)
 assert "airflow_jobs_provider.operators.submit_run" in parent
+# Sensors and tasks of a group defer with these.
+assert {f"airflow_jobs_provider.triggers.{name}" for name in ("sensor", "workflow")} < set(parent)
 assert "requests" in sys.modules  # Airflow 2 has imported it before.
 assert not [n for n in parent if n.partition(".")[0] == "databricks"]
 assert "aiohttp" not in sys.modules
