@@ -14,6 +14,7 @@ import pytest
 
 from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
+from tests.end_to_end.eventually import eventually
 from tests.end_to_end.group_scenarios import GroupScenario
 from tests.fakes.fake_service import FakeService
 
@@ -206,7 +207,11 @@ def test_all_tasks_cleared_with_the_launching_one(group: GroupScenario) -> None:
     group.clear("launch", "a", "b")
     group.launched(2)
     group.deferred("a", "b")
-    assert {task.result for task in group.runs[0].task_runs} == {"CANCELED"}
+    first = group.runs[0]
+    eventually(
+        lambda: {task.result for task in first.task_runs} == {"CANCELED"},
+        "the task runs of the first run are canceled",
+    )
     both_succeed(group)
     group.saw(runs=2, repairs=0, cancels=2)
 
