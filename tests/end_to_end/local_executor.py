@@ -1,9 +1,13 @@
-"""Airflow 3.0's LocalExecutor, which starts a task once the scheduler has committed its state.
+"""Airflow 3.0's LocalExecutor without two races that end tasks or the scheduler of a busy machine.
 
 The original starts a process as soon as the scheduler hands a task over, before the transaction in
 which the task becomes "queued" is committed. On a busy machine the process may be faster. Then
 Airflow's API refuses to start the task, since it is still "scheduled" (409, "TI was not in a state
 where it could be marked as running"), and the scheduler fails it. Later lines wait for the commit.
+
+At its end the original sends a message to each worker that is alive, one after the other. An idle
+worker may take the first one and exit before its own turn. Then one message is missing, and the
+scheduler waits for the last worker for good.
 """
 
 from __future__ import annotations
@@ -34,3 +38,9 @@ class LocalExecutor(Original):  # type: ignore[misc,unused-ignore]
         for workload in workloads:
             original.queue_workload(workload)
         original.sync()
+
+    def end(self) -> None:
+        """Let each worker end, with a message to spare for each."""
+        for _ in self.workers:
+            self.activity_queue.put(None)
+        super().end()
