@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import (
+    AbstractAsyncContextManager,
+    asynccontextmanager,
+    contextmanager,
+    nullcontext,
+)
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_jobs_provider.api.base_client import ignore_attempt
@@ -45,7 +50,8 @@ class Sender:
 
     :ivar retries: the same; after the first answer an answer that is not the API's is an outage.
     :ivar outage: whether the service answers the poller's own requests.
-    :ivar outage_seconds: how long :meth:`wait_out` has waited in outages other than a 429.
+    :ivar outage_seconds: how long :meth:`wait_out` has waited in outages other than a 429. Waits at
+        the same time count once.
     """
 
     def __init__(
@@ -59,6 +65,9 @@ class Sender:
         self.retries = retries
         self.outage = ServiceOutage()
         self.outage_seconds = 0.0
+        # The waits in such outages that are going on, and when the first of them began.
+        self._outage_waits = 0
+        self._outage_waits_began = 0.0
         self._rate_limiter = rate_limiter
         self._launch_limiter = launch_limiter
 
@@ -124,16 +133,27 @@ class Sender:
         :param runs: the number of runs that are waited for.
         :returns: False, without a wait, if another try cannot help.
         """
-        began = time.monotonic()
         self.outage.record_failure(error, runs)
         seconds = self.retries.wait_seconds(error, self.outage.failures)
         if not self.retries.should_retry(error, self.outage.consecutive, seconds):
             return False
-        await async_sleep(seconds)
-        if not isinstance(error, RateLimitError):
-            self.outage_seconds += time.monotonic() - began
+        with nullcontext() if isinstance(error, RateLimitError) else self._counted_as_outage():
+            await async_sleep(seconds)
         await self.renew_credentials(error)
         return True
+
+    @contextmanager
+    def _counted_as_outage(self) -> Iterator[None]:
+        """Add the time within the context to ``outage_seconds``."""
+        if not self._outage_waits:
+            self._outage_waits_began = time.monotonic()
+        self._outage_waits += 1
+        try:
+            yield
+        finally:
+            self._outage_waits -= 1
+            if not self._outage_waits:
+                self.outage_seconds += time.monotonic() - self._outage_waits_began
 
     async def renew_credentials(self, error: JobsAPIError) -> None:
         """Take fresh credentials, if the error says that the present ones were refused."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
@@ -168,6 +169,26 @@ async def test_an_outage_is_waited_out_as_the_policy_says(waits: list[float]) ->
     assert bench.sender.outage_seconds == 90
     assert bench.sender.outage.failures == 3
     assert bench.client.renewed == 0
+
+
+async def test_waits_at_the_same_time_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four parts of a sweep wait out one outage: it is not four times as long."""
+    clock = SimpleNamespace(monotonic=lambda: now)
+    now = 1_000.0
+    woken = asyncio.Event()
+
+    async def wait(_seconds: float) -> None:
+        await woken.wait()
+
+    monkeypatch.setattr(sender_module, "time", clock)
+    monkeypatch.setattr(sender_module, "async_sleep", wait)
+    sender = Bench([]).sender
+    waiting = [asyncio.create_task(sender.wait_out(DOWN, 5)) for _ in range(4)]
+    await asyncio.sleep(0)
+    now += 30
+    woken.set()
+    assert await asyncio.gather(*waiting) == [True] * 4
+    assert sender.outage_seconds == 30
 
 
 async def test_the_log_says_how_many_runs_are_concerned(
