@@ -75,6 +75,7 @@ class RunReader:
         if not due:
             return
         self._sender.outage_seconds = 0.0
+        self._lists.changes.forget_others(self._waiters.run_ids())
         list_error: JobsAPIError | None = None
         lists_read = is_full = False
         try:

@@ -30,6 +30,7 @@ from airflow_jobs_provider.api.errors import (
     ConflictError,
     UnexpectedResponseError,
 )
+from airflow_jobs_provider.api.states import RunState, RunStatus
 from airflow_jobs_provider.triggers.polling.window_sweep import (
     ListEnd,
     UnorderedListError,
@@ -79,6 +80,8 @@ class RunChanges:
     :param page_runs: runs on a page at most.
     :param window_page_runs: the same for a list that is limited to a window of start times (API 2.1
         and later); None if no such version may be used.
+
+    :ivar has_all_active: whether the whole list of active runs was read, when all lists were last.
     """
 
     def __init__(self, pages: Pages, page_runs: int, *, window_page_runs: int | None) -> None:
@@ -94,7 +97,9 @@ class RunChanges:
         self._full_read_at = self._ended_read_at = float("-inf")
         self._full_read_seconds = self._ended_seconds = 0.0
         self._suspended_until = self._windows_refused_until = 0.0
-        self._has_all_active = False
+        self.has_all_active = False
+        # Runs that were not on a list that has each active run.
+        self._missing: set[int] = set()
         # Active runs that no list showed. They are read by their ids.
         self._unlisted: set[int] = set()
 
@@ -113,17 +118,33 @@ class RunChanges:
     def expected_requests(self, runs: int) -> float | None:
         """Return how many requests it takes to read what has changed; None if that is not known.
 
+        What the latest sweep took says little of many more runs: a page tells about more of them.
+
         :param runs: how many runs are due.
         """
-        if self._windows is None or not self._has_windows_only:
+        windows = self._windows
+        if windows is None or windows.requests_per_run is None or not self._has_windows_only:
             return None
-        each = self._windows.requests_per_run
-        return None if each is None else 1 + runs * each
+        return 1 + runs * windows.requests_per_run if runs <= 2 * windows.runs else None
+
+    def expect_fewer_requests(self) -> None:
+        """Let what the latest sweep took count less, since no sweep is read for it."""
+        if self._windows is not None:
+            self._windows.expect_fewer_requests()
 
     @property
     def _needs_full_reads(self) -> bool:
         # A sweep of windows sees each active run now and then, if the lists show it.
         return not self._has_windows_only or bool(self._unlisted)
+
+    def forget_others(self, waited_for: Collection[int]) -> None:
+        """Forget the runs that nobody waits for any more.
+
+        :param waited_for: ids of all runs with a waiter.
+        """
+        self._starts = {r: start for r, start in self._starts.items() if r in waited_for}
+        self._unlisted.intersection_update(waited_for)
+        self._missing.intersection_update(waited_for)
 
     def begin_full_read(self) -> None:
         """Begin to read all lists, of which that of the ended runs comes last."""
@@ -131,7 +152,7 @@ class RunChanges:
 
     def end_active_list(self, *, is_complete: bool) -> None:
         """Record whether the whole list of active runs was read."""
-        self._has_all_active = is_complete
+        self.has_all_active = is_complete
 
     def record_full_read(self, began: float, seconds: float) -> None:
         """Record that all lists were read.
@@ -155,17 +176,28 @@ class RunChanges:
                 self._starts[run_id] = start
                 self._unlisted.discard(run_id)
 
+    def record_missing(self, run_ids: Iterable[int]) -> None:
+        """Record that runs were not on a list that has each active run.
+
+        :param run_ids: the runs. They are read by their ids next.
+        """
+        self._missing.update(run_ids)
+
     def record_start_of_unlisted(self, run: Run) -> None:
         """Record when a run has started that was read by its id: no list had it.
 
         Where the list of active runs was too long to be read, it may be on a page further on.
         Otherwise the lists do not show this run, and say nothing of its end.
         """
-        if self._has_all_active:
-            self._starts.pop(run["run_id"], None)
-            self._unlisted.add(run["run_id"])
-        else:
-            self.record_starts([run], {run["run_id"]})
+        run_id = run["run_id"]
+        if run_id in self._missing:
+            self._missing.discard(run_id)
+            self._starts.pop(run_id, None)
+            self._unlisted.add(run_id)
+        elif not self.has_all_active:
+            self.record_starts([run], {run_id})
+        elif run_id not in self._starts:
+            self._unlisted.add(run_id)
 
     async def read(
         self,
@@ -188,8 +220,7 @@ class RunChanges:
         :param read_by_id: reads runs by their ids; returns whether they were read.
         :raises JobsAPIError: a page cannot be read.
         """
-        self._starts = {r: start for r, start in self._starts.items() if r in waited_for}
-        self._unlisted.intersection_update(waited_for)
+        self.forget_others(waited_for)
         due = set(due)
         now = time.monotonic()
         if self._has_windows_only:
@@ -211,7 +242,9 @@ class RunChanges:
                 due -= decided
                 left = {r: start for r, start in known.items() if r not in decided}
             has_new = self._has_windows_only and len(due - known.keys()) > 1
-            if self._windows is not None and self.can_read_windows and len(left) > 1:
+            if has_new and len(left) <= 1:
+                await self._read_latest_ended(due, publish)
+            elif self._windows is not None and self.can_read_windows and len(left) > 1:
                 reads = (publish, postpone, read_by_id)
                 due -= await self._read_windows(self._windows, left, *reads, has_new=has_new)
         if not self._has_windows_only:
@@ -234,12 +267,17 @@ class RunChanges:
                 each = 0.0
             if each >= 1 or len(starts) < PAGES_TO_JUDGE:
                 # Few of the runs of a page are waited for. That may have changed after a while.
-                windows.requests_per_run = each * 0.95
+                windows.expect_fewer_requests()
                 return set()
             publish = _Successful(publish)
+
+        async def read_missing(run_ids: Collection[int]) -> bool:
+            self.record_missing(run_ids)
+            return await read_by_id(run_ids)
+
         try:
             return await windows.read(
-                starts, time.monotonic(), publish, postpone, read_by_id, has_new=has_new
+                starts, time.monotonic(), publish, postpone, read_missing, has_new=has_new
             )
         except UnorderedListError:
             self._suspended_until = time.monotonic() + SUSPEND_SECONDS
@@ -327,14 +365,28 @@ class RunChanges:
                 break
         return oldest - 1 if end.is_complete else reach
 
+    async def _read_latest_ended(self, due: set[int], publish: Publish) -> None:
+        """Read the latest ended runs, as long as they are waited for.
+
+        :param due: loses the runs that are found.
+        """
+        async for page in self._pages("ended", self._page_runs, end=ListEnd()):
+            found = await publish(page)
+            due -= found
+            if not found:
+                return
+
     async def _read_new(self, new: set[int], due: set[int], publish: Publish) -> None:
         """Read the latest active runs, to find those whose start is not known.
+
+        No more pages are read than there are such runs: each can be read by its id.
 
         :param new: these runs.
         :param due: loses the runs that are found.
         """
         if len(new) < 2:
             return
+        pages_left = len(new)
         newest = max(self._starts.values(), default=0)
         async for page in self._pages("active", self._page_runs, end=ListEnd()):
             found = await publish(page)
@@ -343,7 +395,8 @@ class RunChanges:
             is_found = bool(found & new)
             new = new - found
             is_newer = bool(page) and start_of(page[-1]) > newest
-            if not new or not (is_found or is_newer):
+            pages_left -= 1
+            if not new or not (is_found or is_newer) or not pages_left:
                 return
 
 
@@ -366,6 +419,6 @@ class _Successful:
 
 def _is_active_or_successful(run: Run) -> bool:
     # Nothing of the run was checked, except its id.
-    state = run.get("state")
-    result = state.get("result_state") if isinstance(state, dict) else ""
-    return result in (None, "SUCCESS")
+    if not isinstance(run.get("state"), dict):
+        return False
+    return RunState.from_run(run).status in (RunStatus.ACTIVE, RunStatus.SUCCEEDED)

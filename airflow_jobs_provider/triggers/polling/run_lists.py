@@ -113,6 +113,8 @@ class RunLists:
         if self.changes.are_wanted(period):
             requests = self.changes.expected_requests(reads)
             if requests is not None:
+                if requests >= reads:
+                    self.changes.expect_fewer_requests()
                 return requests < reads
         listed = max(int(self._active_runs), reads)
         pages = -(-listed // self._page_limit("active"))
@@ -143,6 +145,8 @@ class RunLists:
             if due - seen and len(missing) > self._cost("ended", len(missing)):
                 max_waste = SEARCH_COST_FRACTION * len(due - seen)
                 await self._read_ended(missing, seen, publish, max_waste)
+            if self.changes.has_all_active:
+                self.changes.record_missing(due - seen)
             self._suspend_seconds = SUSPEND_SECONDS
         except ConflictError:
             raise

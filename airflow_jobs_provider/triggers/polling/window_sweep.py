@@ -52,6 +52,8 @@ RUNS_WORTH_A_PAGE = 1.3
 RUNS_WORTH_READING_ON = 4
 # So many runs that have ended are read together.
 READ_TOGETHER = 16
+# What a sweep took counts less by this factor each time that it prevents another one.
+COUNTS_LESS = 0.95
 # The weight of the latest page in what is expected of the next one.
 LATEST_WEIGHT = 0.2
 # A sweep is divided into parts of about so many requests. So many parts are read at the same time,
@@ -127,6 +129,8 @@ class WindowSweep:
         self._confirmed_at: float | None = None
         #: Requests that the latest sweep took, divided by its runs; None before the first sweep.
         self.requests_per_run: float | None = None
+        #: How many runs the latest sweep had.
+        self.runs = 0
 
     async def read(
         self,
@@ -165,8 +169,14 @@ class WindowSweep:
                 part.reached = before.earliest
         parts[-1].is_confirmation = bool(to_confirm)
         await _run_in_order(part.read for part in parts)
-        self.requests_per_run = sum(part.requests for part in parts) / len(ordered)
+        self.runs = len(ordered)
+        self.requests_per_run = sum(part.requests for part in parts) / self.runs
         return set().union(*(part.learned for part in parts))
+
+    def expect_fewer_requests(self) -> None:
+        """Let what the latest sweep took count less. The runs may be others by now."""
+        if self.requests_per_run is not None:
+            self.requests_per_run *= COUNTS_LESS
 
     def _borders(self, ids: list[int]) -> list[int]:
         """Divide the runs, in order of start, into parts that take about as many requests each."""

@@ -105,7 +105,8 @@ class Bench:
 
     def run(self, run_id: int) -> Any:
         """Return a run as the service has it."""
-        return {"run_id": run_id, "state": self.answers.get(run_id) or RUNNING}
+        state = self.answers.get(run_id) or RUNNING
+        return {"run_id": run_id, "start_time": run_id, "state": state}
 
     def wait(self, *run_ids: int, due: float = NOW, period: float = 100.0) -> list[Waiter]:
         """Wait for changes of runs that are RUNNING."""
@@ -149,7 +150,7 @@ async def test_a_run_that_is_due_is_read_by_its_id(bench: Bench) -> None:
     assert await bench.poll() == []
     bench.passed = 20
     assert await bench.poll() == [7]
-    assert waiter.future.result() == {"run_id": 7, "state": ENDED}
+    assert waiter.future.result() == {"run_id": 7, "start_time": 7, "state": ENDED}
 
 
 async def test_a_poll_without_a_request_ends_no_outage(bench: Bench) -> None:
@@ -498,3 +499,17 @@ async def test_reads_in_progress_can_be_canceled(
         assert not ended.is_set()
         bench.reader.cancel()
         await ended.wait()
+
+
+async def test_nothing_is_kept_of_runs_that_nobody_waits_for(bench: Bench) -> None:
+    """Neither of those that were read by their ids nor of those that were listed."""
+    for first, last in ((1, 2), (2, 12), (12, 13)):
+        waiters = bench.wait(*range(first, last))
+        bench.listed = list(range(last - 1, first - 1, -1))
+        await bench.poll()
+        for one in waiters:
+            bench.waiters.remove(one)
+    bench.wait(99)
+    await bench.poll()
+    changes = bench.reader._lists.changes
+    assert changes._starts.keys() | changes._unlisted <= {99}

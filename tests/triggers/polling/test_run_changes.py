@@ -444,3 +444,103 @@ async def test_a_service_without_later_versions_is_asked_for_them_every_ten_minu
     clock.now += 600
     with pytest.raises(ConflictError):
         await lists.read(lists.active)
+
+
+# -- what is known of runs, over time --------------------------------------------------------------
+
+
+def test_runs_that_nobody_waits_for_are_forgotten_in_every_poll() -> None:
+    """Also where changes are never read: a triggerer runs for months."""
+    lists = Lists(range(1, 11), filters=True)
+    lists.knows(*range(1, 9))
+    lists.changes.end_active_list(is_complete=True)
+    for run_id in (9, 10):
+        run: Any = lists.run(run_id, "active")
+        lists.changes.record_start_of_unlisted(run)
+    lists.changes.forget_others({3, 9})
+    assert list(lists.changes._starts) == [3]
+    assert lists.changes._unlisted == {9}
+
+
+async def test_what_a_sweep_took_does_not_count_for_many_more_runs() -> None:
+    """Nor for ever: a few runs far apart cost as much as reading them by their ids."""
+    few = range(100, 2001, 100)
+    lists = Lists(few, set(range(1, 2001)) - set(few), filters=True)
+    lists.waited_for = set(few)
+    lists.knows(*few)
+    await lists.read(few)
+    taken = lists.changes.expected_requests(20)
+    assert taken is not None
+    lists.changes.expect_fewer_requests()
+    assert 1 < (lists.changes.expected_requests(20) or 0) < taken
+    assert lists.changes.expected_requests(40) is not None
+    assert lists.changes.expected_requests(41) is None
+
+
+async def test_a_run_that_is_read_by_its_id_stays_known() -> None:
+    """Unless it was looked for on a list that would have it."""
+    lists = Lists([*range(1, 4), 5], filters=True)
+    lists.waited_for.add(4)
+    lists.changes.end_active_list(is_complete=True)
+    lists.knows(*range(1, 6))
+    read: list[Any] = [lists.run(run_id, "active") for run_id in (3, 4)]
+    for run in read:
+        lists.changes.record_start_of_unlisted(run)
+    assert set(lists.changes._starts) == set(range(1, 6))
+    lists.changes.record_missing({4})
+    for run in read:
+        lists.changes.record_start_of_unlisted(run)
+    assert set(lists.changes._starts) == {1, 2, 3, 5}
+
+
+async def test_a_run_is_unlisted_if_a_sweep_misses_it_and_it_is_active(
+    clock: SimpleNamespace,
+) -> None:
+    """The lists do not show it any more, so they say nothing of its end."""
+    lists = Lists(range(1, 201), filters=True)
+    lists.knows(*range(1, 201))
+    lists.active.remove(4)
+    lists.changes.end_active_list(is_complete=True)
+    await lists.read(range(1, 201))
+    clock.now += 1_800
+    await lists.read(range(1, 201))
+    assert lists.by_id == {4}
+    run: Any = lists.run(4, "active")
+    lists.changes.record_start_of_unlisted(run)
+    assert 4 not in lists.changes._starts
+
+
+@pytest.mark.parametrize("known", [set(), {1}])
+async def test_short_runs_are_found_at_the_top_of_the_ended_ones(known: set[int]) -> None:
+    """Where no window of known runs is read, too: a page has several of them."""
+    lists = Lists(known, range(2, 102), filters=True)
+    lists.knows(*known)
+    assert await lists.read([*known, *range(2, 102)]) == set()
+    assert lists.published >= set(range(2, 102))
+    assert len(lists.asked) <= 100 / PAGE + 2
+
+
+async def test_new_runs_are_not_looked_for_at_any_cost() -> None:
+    """No more pages are read than there are such runs: each can be read by its id."""
+    lists = Lists(range(1, 1001), filters=True)
+    lists.waited_for = {1, 2, 3}
+    assert await lists.read([1, 2, 3]) == {1, 2, 3}
+    assert lists.pages_of("active") <= 3
+
+
+@pytest.mark.parametrize(
+    ("state", "is_taken"),
+    [
+        ({"life_cycle_state": "RUNNING"}, True),
+        ({"life_cycle_state": "SOMETHING_NEW", "result_state": ""}, True),
+        ({"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}, True),
+        ({"life_cycle_state": "TERMINATED", "result_state": "FAILED"}, False),
+        ({"life_cycle_state": "INTERNAL_ERROR"}, False),
+        ({"life_cycle_state": "SKIPPED"}, False),
+        ("RUNNING", False),
+    ],
+)
+def test_what_is_taken_from_a_page_of_a_later_version(state: Any, is_taken: bool) -> None:
+    """A run that has failed may have ended without a result: the service may retry it."""
+    run: Any = {"run_id": 7, "state": state}
+    assert run_changes._is_active_or_successful(run) is is_taken

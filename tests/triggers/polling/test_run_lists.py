@@ -537,3 +537,32 @@ async def test_lists_that_do_not_work_are_suspended_for_longer_each_time(
     await read(workspace, lists, [1])
     assert suspended_seconds() == 60
     assert caplog.messages == [message] * 2
+
+
+async def test_lists_are_read_for_many_runs_though_that_did_not_pay_for_few(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep for 20 runs among a thousand of others takes as long as to read each by its id."""
+    workspace.version, workspace.largest_page = "2.1", 25
+    lists = lists_of(workspace)
+    monkeypatch.setattr(lists.changes, "are_wanted", lambda _period: True)
+    windows = lists.changes._windows
+    assert windows is not None
+    windows.requests_per_run, windows.runs = 1.1, 20
+    assert lists.are_cheaper_than(10_000, 10)
+    assert [lists.are_cheaper_than(20, 10) for _ in range(5)] == [False] * 3 + [True] * 2
+
+
+@pytest.mark.parametrize("is_hidden", [True, False])
+async def test_a_run_that_the_whole_list_of_active_runs_did_not_have(
+    workspace: Workspace, is_hidden: bool
+) -> None:
+    """Its start is forgotten if it is active all the same: the lists do not show it."""
+    workspace.active = [8, 7]
+    lists = lists_of(workspace)
+    run: Any = {"run_id": 7, "start_time": 7, "state": {"life_cycle_state": "RUNNING"}}
+    lists.changes.record_starts([run], {7})
+    workspace.hidden = 7 if is_hidden else 0
+    await read(workspace, lists, [8, 7])
+    lists.changes.record_start_of_unlisted(run)
+    assert (7 in lists.changes._starts) is not is_hidden
