@@ -45,14 +45,16 @@ class ServiceOutage:
         """How long the outage has lasted; 0 if there is none."""
         return 0.0 if self._since is None else time.monotonic() - self._since
 
-    def record_failure(self, error: JobsAPIError, runs: int) -> None:
+    def record_failure(self, error: JobsAPIError, runs: int, *, is_further: bool = True) -> None:
         """Record a failed try.
 
         :param error: why it failed.
         :param runs: the number of runs that are waited for.
+        :param is_further: whether it was made after the one before had failed. Tries at the same
+            time count once. Default True.
         """
         now = time.monotonic()
-        self.failures += 1
+        self.failures = self.failures + 1 if is_further else max(1, self.failures)
         if self._since is not None:
             return
         self._since = now

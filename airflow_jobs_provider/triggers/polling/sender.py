@@ -20,7 +20,7 @@ from airflow_jobs_provider.api.errors import (
     RateLimitError,
     TokenRefusedError,
 )
-from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
+from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep, skipped_seconds
 from airflow_jobs_provider.triggers.polling.outages import ServiceOutage
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ class Sender:
         self.retries = retries
         self.outage = ServiceOutage()
         self.outage_seconds = 0.0
+        self._next_try_at = 0.0
         # The waits in such outages that are going on, and when the first of them began.
         self._outage_waits = 0
         self._outage_waits_began = 0.0
@@ -133,10 +134,15 @@ class Sender:
         :param runs: the number of runs that are waited for.
         :returns: False, without a wait, if another try cannot help.
         """
-        self.outage.record_failure(error, runs)
+        now = time.monotonic() + skipped_seconds()
+        # What fails before the next try was sent at the same time: the waits do not grow for it.
+        is_further = now >= self._next_try_at
+        self.outage.record_failure(error, runs, is_further=is_further)
         seconds = self.retries.wait_seconds(error, self.outage.failures)
         if not self.retries.should_retry(error, self.outage.consecutive, seconds):
             return False
+        if is_further:
+            self._next_try_at = now + seconds
         with nullcontext() if isinstance(error, RateLimitError) else self._counted_as_outage():
             await async_sleep(seconds)
         await self.renew_credentials(error)

@@ -172,12 +172,13 @@ async def test_an_outage_is_waited_out_as_the_policy_says(waits: list[float]) ->
 
 
 async def test_waits_at_the_same_time_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four parts of a sweep wait out one outage: it is not four times as long."""
+    """Four parts of a sweep wait out one outage: the first wait is no longer for it."""
     clock = SimpleNamespace(monotonic=lambda: now)
     now = 1_000.0
-    woken = asyncio.Event()
+    woken, waits = asyncio.Event(), list[float]()
 
-    async def wait(_seconds: float) -> None:
+    async def wait(seconds: float) -> None:
+        waits.append(seconds)
         await woken.wait()
 
     monkeypatch.setattr(sender_module, "time", clock)
@@ -189,6 +190,9 @@ async def test_waits_at_the_same_time_count_once(monkeypatch: pytest.MonkeyPatch
     woken.set()
     assert await asyncio.gather(*waiting) == [True] * 4
     assert sender.outage_seconds == 30
+    assert waits == [30] * 4
+    assert await sender.wait_out(DOWN, 5) is True
+    assert waits[4:] == [60]
 
 
 async def test_the_log_says_how_many_runs_are_concerned(
