@@ -29,18 +29,16 @@ from airflow_jobs_provider.api.calls import Call, Page
 from airflow_jobs_provider.api.errors import APIConnectionError, AuthenticationError, JobsAPIError
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.proxies import Route, choose_route, ssl_context
+from airflow_jobs_provider.api.responses import LARGE_BYTES
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.workflows.base import Workflow, run_workflow_async
 
 if TYPE_CHECKING:
     import aiohttp
 
-__all__ = ["PARSE_IN_LOOP_BYTES", "AsyncJobsClient"]
+__all__ = ["AsyncJobsClient"]
 
 T = TypeVar("T")
-
-# A response up to this size is parsed in the event loop, a larger one in a thread.
-PARSE_IN_LOOP_BYTES = 128 * 1024
 
 
 class AsyncJobsClient(BaseClient):
@@ -186,7 +184,7 @@ class AsyncJobsClient(BaseClient):
             failure = strip_traceback(error)
         else:
             received = (response.status, response.headers, body)
-            if len(body) <= PARSE_IN_LOOP_BYTES and not response.headers.get("Content-Encoding"):
+            if len(body) <= LARGE_BYTES and not response.headers.get("Content-Encoding"):
                 result, self.last_response_bytes = self._parse_response(call, route, *received)
             else:
                 # In a thread, since it takes long enough to block the event loop.

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "LARGE_BYTES",
     "InvalidResponseError",
     "JSONObject",
     "NotJSONError",
@@ -78,8 +79,8 @@ class NotJSONError(ValueError):
     """A response is not JSON, but a page or plain text, as of a gateway."""
 
 
-# A larger response is parsed piece by piece. The asyncio client does so in a thread.
-_LARGE_BYTES = 128 * 1024
+#: A larger response is parsed piece by piece, with pauses. The asyncio client does so in a thread.
+LARGE_BYTES = 128 * 1024
 
 
 def parse_json_object(
@@ -112,7 +113,7 @@ def parse_json_object(
 
 
 def _parse_json(body: bytes, item_hook: Callable[[Any], Any] | None) -> Any:
-    if len(body) > _LARGE_BYTES:
+    if len(body) > LARGE_BYTES:
         # As json.loads decodes it.
         text = body.decode(json.detect_encoding(body), "surrogatepass")
         return parse_large_object(text, item_hook)

@@ -170,6 +170,8 @@ class RunReader:
                 answered = True in results.values() or any(map(_is_invalid, failed.values()))
                 if not answered and not await self._can_read_another(failed):
                     raise next(iter(failed.values()))
+                # A run may have lost its waiter since it was asked for.
+                failed = {r: error for r, error in failed.items() if r in self._waiters}
                 given_up = self._unreadable_runs.record_failure(failed, self._sender.retries)
                 for run_id, error in given_up.items():
                     self._waiters.fail(run_id, error)

@@ -113,7 +113,7 @@ class RunLists:
         if self.changes.are_wanted(period):
             requests = self.changes.expected_requests(reads)
             if requests is not None:
-                if requests >= reads:
+                if 1 < reads <= requests:
                     self.changes.expect_fewer_requests()
                 return requests < reads
         listed = max(int(self._active_runs), reads)

@@ -513,3 +513,12 @@ async def test_nothing_is_kept_of_runs_that_nobody_waits_for(bench: Bench) -> No
     await bench.poll()
     changes = bench.reader._lists.changes
     assert changes._starts.keys() | changes._unlisted <= {99}
+
+
+async def test_a_read_that_fails_after_the_wait_has_ended_is_forgotten(bench: Bench) -> None:
+    """Nobody would end the record of its failure."""
+    (waiter,) = bench.wait(7)
+    bench.answers[7] = INVALID
+    bench.after_read = lambda _run_id: bench.waiters.remove(waiter)
+    assert await bench.poll() == [7]
+    assert 7 not in bench.unreadable

@@ -550,6 +550,8 @@ async def test_lists_are_read_for_many_runs_though_that_did_not_pay_for_few(
     assert windows is not None
     windows.requests_per_run, windows.runs = 1.1, 20
     assert lists.are_cheaper_than(10_000, 10)
+    # One run is read by its id in any case.
+    assert not any(lists.are_cheaper_than(1, 10) for _ in range(100))
     assert [lists.are_cheaper_than(20, 10) for _ in range(5)] == [False] * 3 + [True] * 2
 
 
