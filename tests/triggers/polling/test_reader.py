@@ -519,6 +519,10 @@ async def test_a_read_that_fails_after_the_wait_has_ended_is_forgotten(bench: Be
     """Nobody would end the record of its failure."""
     (waiter,) = bench.wait(7)
     bench.answers[7] = INVALID
-    bench.after_read = lambda _run_id: bench.waiters.remove(waiter)
+
+    def end_wait(_run_id: int) -> None:
+        bench.waiters.remove(waiter)
+
+    bench.after_read = end_wait
     assert await bench.poll() == [7]
     assert 7 not in bench.unreadable

@@ -173,8 +173,8 @@ async def test_an_outage_is_waited_out_as_the_policy_says(waits: list[float]) ->
 
 async def test_waits_at_the_same_time_count_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four parts of a sweep wait out one outage: the first wait is no longer for it."""
-    clock = SimpleNamespace(monotonic=lambda: now)
     now = 1_000.0
+    clock = SimpleNamespace(monotonic=lambda: now)
     woken, waits = asyncio.Event(), list[float]()
 
     async def wait(seconds: float) -> None:
