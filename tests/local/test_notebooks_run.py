@@ -278,3 +278,23 @@ def test_kernel_does_not_see_secrets(api: Api, monkeypatch: pytest.MonkeyPatch) 
     environment = output["notebook_output"]["result"]
     assert "secret-of-other" not in environment
     assert api.workspace.token not in environment
+
+
+def test_kernel_has_no_port(api: Api) -> None:
+    """What a notebook's process prints arrives, and no other program can print into a notebook."""
+    _, output = api.run_notebook(
+        """
+        import json, os, psutil
+        if os.fork() == 0:
+            print("of a process", flush=True)
+            os._exit(0)
+        os.wait()
+        connections = psutil.Process().net_connections("inet")
+        dbutils.notebook.exit(json.dumps([one.laddr.port for one in connections]))
+        """
+    )
+    assert output["notebook_output"]["result"] == "[]"
+    run_id = output["metadata"]["run_id"]
+    notebook = json.loads((api.root / ".workspace" / "runs" / f"{run_id}.ipynb").read_text())
+    [cell] = notebook["cells"]
+    assert "of a process" in "".join(one.get("text", "") for one in cell["outputs"])

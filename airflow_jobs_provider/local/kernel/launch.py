@@ -30,7 +30,10 @@ _LATE_MODULES = (
     ),
     *("ipykernel.debugger", "pdb", "sqlite3", "tornado.platform.asyncio"),
 )
-_OURS = ("context", "magics", "namespace", "notebook_imports", "output_monitor")
+_OURS = (
+    *("context", "forked_output", "magics", "namespace", "notebook_imports"),
+    "output_monitor",
+)
 
 
 def load_modules() -> None:
@@ -55,6 +58,7 @@ def run_kernel(arguments: list[str]) -> None:
     """
     from airflow_jobs_provider.local.kernel import magics
     from airflow_jobs_provider.local.kernel.context import KernelContext
+    from airflow_jobs_provider.local.kernel.forked_output import receive_at
     from airflow_jobs_provider.local.kernel.namespace import names_for
     from airflow_jobs_provider.local.kernel.notebook_imports import (
         NotebookSkipper,
@@ -68,6 +72,7 @@ def run_kernel(arguments: list[str]) -> None:
     names = names_for(context)
     provide_modules(names)
     kernelapp: Any = import_module("ipykernel.kernelapp")
+    receive_at(context.exit_file.with_name("forked"), kernelapp.IOPubThread)
     app = kernelapp.IPKernelApp.instance(user_ns=names)
     app.initialize(arguments)
     magics.register(app.shell, context)
@@ -79,7 +84,8 @@ def run_kernel(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    # Python put this file's folder first; a notebook importing `magics` must not find ours.
-    sys.path.pop(0)
+    if not sys.flags.safe_path:
+        # Python put this file's folder first; a notebook importing `magics` must not find ours.
+        sys.path.pop(0)
     load_modules()
     run_kernel(sys.argv[1:])
