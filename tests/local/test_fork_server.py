@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from airflow_jobs_provider.local.runners import kernel_processes
 from airflow_jobs_provider.local.runners.process_markers import MARKER_VARIABLE
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.local.api import Api, Process, lives, until
@@ -95,6 +97,52 @@ def test_fork_server_that_was_killed(workspace: Api) -> None:
     assert "process died" in workspace.output(run_id)["error"]
     assert not kernel.is_running()
     assert tell(workspace)[0] != kernel.pid
+
+
+@pytest.mark.slow
+def test_fork_that_fails(workspace: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no room for a process, the other kernels go on, and later ones fork."""
+    program, mark = tmp_path / "program.py", tmp_path / "fails"
+    program.write_text(
+        f"""
+        import os, runpy
+        fork = os.fork
+        def fork_unless_marked():
+            if os.path.exists({str(mark)!r}):
+                raise BlockingIOError
+            return fork()
+        os.fork = fork_unless_marked
+        runpy.run_path({str(kernel_processes._PROGRAM)!r}, run_name="__main__")
+        """.replace("\n        ", "\n")
+    )
+    monkeypatch.setattr(kernel_processes, "_PROGRAM", program)
+    _, kernel = wait_in(workspace)
+    server = kernel.parents()[1]
+    mark.touch()
+    run_id, other = wait_in(workspace)
+    assert other.parents()[1].pid == os.getpid()
+    workspace.post("runs/cancel", {"run_id": run_id})
+    workspace.wait(run_id)
+    mark.unlink()
+    assert wait_in(workspace)[1].parents()[1] == server
+    assert lives(kernel)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("is_forked", [True, False])
+def test_safe_path(
+    workspace: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_forked: bool
+) -> None:
+    """With PYTHONSAFEPATH a notebook still imports from each folder of PYTHONPATH."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "of_the_path.py").write_text("FOUND = 'it'")
+    monkeypatch.setenv("PYTHONSAFEPATH", "1")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "elsewhere"), prepend=os.pathsep)
+    monkeypatch.setattr(kernel_processes, "_IS_SUPPORTED", is_forked)
+    _, output = workspace.run_notebook(
+        "import of_the_path", "dbutils.notebook.exit(of_the_path.FOUND)"
+    )
+    assert output["notebook_output"]["result"] == "it"
 
 
 @pytest.mark.slow

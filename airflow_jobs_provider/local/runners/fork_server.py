@@ -36,8 +36,9 @@ _PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
 
 def main(control: socket.socket, workspace_pid: int) -> None:
     """Fork a kernel for each request; return in the forked kernel when that has ended."""
-    # Python put this file's folder first.
-    sys.path.pop(0)
+    if not sys.flags.safe_path:
+        # Python put this file's folder first.
+        sys.path.pop(0)
     sys.path.insert(0, _PACKAGE_PARENT)
     from airflow_jobs_provider.local.kernel.launch import load_modules
     from airflow_jobs_provider.local.runners.process_markers import MARKER_VARIABLE
@@ -56,7 +57,7 @@ def main(control: socket.socket, workspace_pid: int) -> None:
         data, descriptors, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, 2)
         if not data:
             break
-        if os.fork() == 0:
+        if _forked() == 0:
             control.close()
             _show_marker(MARKER_VARIABLE, json.loads(data)["marker"])
             _become_kernel(json.loads(data), descriptors, own_pid)
@@ -66,6 +67,17 @@ def main(control: socket.socket, workspace_pid: int) -> None:
     with suppress(ChildProcessError):
         while True:
             os.wait()
+
+
+def _forked() -> int | None:
+    """Fork; return None if the system has no room for another process.
+
+    The workspace sees that by the closed pipe. The kernels that are there go on.
+    """
+    try:
+        return os.fork()
+    except OSError:
+        return None
 
 
 def _become_kernel(request: dict[str, Any], descriptors: Sequence[int], parent_pid: int) -> None:
