@@ -516,3 +516,11 @@ def test_git_source(dry: Api, good: Any, bad: Any, words: str) -> None:
     job_id = dry.create(**NOTEBOOK, git_source=good, version="2.2")
     assert words in _refusal(dry, "create", {**NOTEBOOK, "git_source": bad})
     assert words in _refusal(dry, "update", {"job_id": job_id, "new_settings": {"git_source": bad}})
+
+
+def test_commit_of_a_git_source(dry: Api) -> None:
+    """The commit is the workspace's to choose: that of another run, or any text, is left out."""
+    given = {**GIT, "git_snapshot": {"used_commit": "--help"}}
+    job_id = dry.create(**NOTEBOOK, git_source=given, version="2.2")
+    job = dry.get("get", version="2.2", job_id=job_id).json()
+    assert job["settings"]["git_source"] == GIT

@@ -280,6 +280,7 @@ def test_kernel_does_not_see_secrets(api: Api, monkeypatch: pytest.MonkeyPatch) 
     assert api.workspace.token not in environment
 
 
+@pytest.mark.slow
 def test_kernel_has_no_port(api: Api) -> None:
     """What a notebook's process prints arrives, and no other program can print into a notebook."""
     _, output = api.run_notebook(

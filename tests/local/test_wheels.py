@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from airflow_jobs_provider.local.runners.libraries import LibraryError, load_libraries
 from tests.local.api import CLUSTER, Api
 
-pytestmark = pytest.mark.slow
 MAIN = """
 import json, sys
 from importlib import metadata
@@ -54,6 +54,7 @@ def run(api: Api, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     return ended, api.get("runs/get-output", version="2.2", run_id=task_run_id).json()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["dbfs:/wheels", "/Workspace/Shared", "/Volumes/a/b/c"])
 def test_wheel_below_the_root(api: Api, place: str) -> None:
     """A wheel among the libraries is on the import path of its run, and of no other."""
@@ -64,6 +65,7 @@ def test_wheel_below_the_root(api: Api, place: str) -> None:
     assert output["logs"].splitlines() == ['["a", "b c"]', "1.2"]
 
 
+@pytest.mark.slow
 def test_package_that_is_missing(api: Api) -> None:
     """A package is missing without its wheel, though another run had it."""
     wheel(api.root / "wheels")
@@ -75,6 +77,7 @@ def test_package_that_is_missing(api: Api) -> None:
     assert code == "LIBRARY_INSTALLATION_ERROR"
 
 
+@pytest.mark.slow
 def test_parameters_of_run_now(api: Api) -> None:
     """Named parameters are options; a run's own and the job's win over the task's."""
     libraries = [{"whl": f"dbfs:/{wheel(api.root)}"}]
@@ -93,6 +96,7 @@ def test_parameters_of_run_now(api: Api) -> None:
     assert logs.splitlines()[0] == '["--day=monday", "--mode=b", "--n=1"]'
 
 
+@pytest.mark.slow
 def test_entry_points(api: Api) -> None:
     """A function of the package stands in for an entry point that its metadata does not have."""
     libraries = [{"whl": f"dbfs:/{wheel(api.root)}"}]
@@ -108,6 +112,7 @@ def test_entry_points(api: Api) -> None:
     )
 
 
+@pytest.mark.slow
 def test_wheel_that_cannot_be_used(api: Api) -> None:
     """A wheel that is missing, broken or of another platform fails the run as the service does."""
     (api.root / "broken-1-py3-none-any.whl").write_text("no archive")
@@ -130,6 +135,7 @@ def test_wheel_that_cannot_be_used(api: Api) -> None:
         assert code == "LIBRARY_INSTALLATION_ERROR"
 
 
+@pytest.mark.slow
 def test_environment_of_a_serverless_task(api: Api) -> None:
     """The wheels of an environment are used; what is missing is told and is no failure."""
     source = f"{MAIN}\ndef broken():\n    import no_such_module_of_ours\n"
@@ -150,8 +156,41 @@ def test_environment_of_a_serverless_task(api: Api) -> None:
     assert output["error"] == f"{error} ({told})"
 
 
+@pytest.mark.slow
 def test_package_of_the_workspaces_python(api: Api) -> None:
     """A package that is installed needs no wheel."""
     ended, output = run(api, **CLUSTER, **task("cpu_count", package="psutil"))
     assert ended["state"]["result_state"] == "SUCCESS", output
     assert output["logs"] == ""
+
+
+def test_odd_wheels(tmp_path: Path) -> None:
+    """A wheel writes nothing beside its folder; metadata that tell nothing are passed over."""
+    root, folder = tmp_path / "root", tmp_path / "folder"
+    name = wheel(root, "a; os_name ~= '2'", "b; no_such == '1'", "pytest==0")
+    with zipfile.ZipFile(root / name, "a") as archive:
+        archive.writestr("../../outside.txt", "")
+        archive.writestr("other-1.dist-info/METADATA", "")
+    loaded = load_libraries([{"whl": f"/{name}"}], {}, root, folder)
+    assert loaded.missing == [("pytest==0", f"{pytest.__version__} is installed")]
+    assert not [*tmp_path.glob("*.txt")]
+
+
+def test_wheel_with_broken_content(tmp_path: Path) -> None:
+    """A wheel whose list of files can be read, but not a file of it, is told like any other."""
+    name = "broken-1-py3-none-any.whl"
+    with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a.py", "x = 1\n" * 100)
+    data = bytearray((tmp_path / name).read_bytes())
+    data[34:44] = b"\xff" * 10  # behind the header of the file, and its name
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(LibraryError, match="cannot be unpacked"):
+        load_libraries([{"whl": f"/{name}"}], {}, tmp_path, tmp_path / "folder")
+
+
+def test_requirements_that_lead_to_themselves(tmp_path: Path) -> None:
+    """Files of requirements that name each other are refused."""
+    (tmp_path / "a.txt").write_text("-r /b.txt")
+    (tmp_path / "b.txt").write_text("-r /a.txt")
+    with pytest.raises(LibraryError, match="leads to itself"):
+        load_libraries([{"requirements": "/a.txt"}], {}, tmp_path, tmp_path / "folder")

@@ -37,8 +37,12 @@ def check_later_kind(kind: str | None, settings: Mapping[str, Any], where: str) 
         check(settings[kind], at(where, kind))
 
 
-def check_git_source(git_source: Mapping[str, Any]) -> None:
-    """Check the repository of a job: a known provider, and one reference at most."""
+def check_git_source(git_source: Mapping[str, Any]) -> dict[str, Any]:
+    """Check the repository of a job: a known provider, and one reference at most.
+
+    Returns it without ``git_snapshot``, which clients send back from a run's answer: the workspace
+    sets it.
+    """
     provider: str = git_source["git_provider"]
     if provider.lower() not in {one.lower() for one in _GIT_PROVIDERS}:
         known = ", ".join(_GIT_PROVIDERS)
@@ -46,6 +50,7 @@ def check_git_source(git_source: Mapping[str, Any]) -> None:
     given = [name for name in _GIT_REFERENCES if git_source.get(name)]
     if len(given) > 1:
         raise invalid(f"git_source must have only one of {', '.join(given)}")
+    return {name: value for name, value in git_source.items() if name != "git_snapshot"}
 
 
 def _check_wheel(task: Mapping[str, Any], where: str) -> None:

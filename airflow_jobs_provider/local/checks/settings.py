@@ -57,7 +57,7 @@ def check_settings(
     if "schedule" in settings:
         check_schedule(settings["schedule"])
     if "git_source" in settings:
-        check_git_source(settings["git_source"])
+        settings["git_source"] = check_git_source(settings["git_source"])
     rules = _Rules(version, in_git="git_source" in settings)
     for index, cluster in enumerate(settings.get("job_clusters") or []):
         if "new_cluster" in cluster:

@@ -146,10 +146,9 @@ class Checkouts:
 
     def _clone(self, url: str) -> Path:
         """Return the folder of the clone of a repository."""
-        if url.startswith("file://"):
-            return Path(unquote(urlsplit(url).path))
-        if Path(url).is_absolute():
-            return Path(url)
+        folder = Path(unquote(urlsplit(url).path) if url.startswith("file://") else url)
+        if folder.is_absolute():
+            return folder
         plain = _plain(url)
         if plain in self._repositories:
             return self._repositories[plain]
@@ -213,6 +212,8 @@ async def _git(*arguments: str) -> tuple[int, str]:
         )
     except FileNotFoundError:
         raise CheckoutError("git is not on the PATH of this machine: install it") from None
+    except ValueError as error:  # a null character
+        raise CheckoutError(str(error)) from None
     try:
         said, _ = await process.communicate()
     except asyncio.CancelledError:

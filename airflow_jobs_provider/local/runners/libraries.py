@@ -10,6 +10,7 @@ import re
 import sys
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -107,21 +108,27 @@ def load_libraries(
             folders += _unpack(line, root, folder / str(len(folders)))
         else:
             requirements.append(line)
-    own = [*metadata.distributions(path=[str(one) for one in folders])]
+    found = metadata.distributions(path=[str(one) for one in folders])
+    own = [one for one in found if _has_name(one)]
     for one in own:
         requirements += one.requires or ()
     return Libraries(folders, [*_missing(requirements, own)])
 
 
-def _lines(lines: Iterable[str], root: Path) -> Iterator[str]:
-    """Yield lines of requirements, those of the files among them instead of the files."""
+def _lines(lines: Iterable[str], root: Path, above: Sequence[str] = ()) -> Iterator[str]:
+    """Yield lines of requirements, those of the files among them instead of the files.
+
+    :param above: the files that lead to these lines.
+    """
     for raw in lines:
         line = raw.partition(" #")[0].strip()
         for option in _OPTION_OF_FILE:
             if line.startswith(option):
                 name = line.removeprefix(option).strip()
+                if name in above:
+                    raise LibraryError("requirements", name, "the file leads to itself")
                 text = _file("requirements", name, root).read_text("utf-8", "replace")
-                yield from _lines(text.splitlines(), root)
+                yield from _lines(text.splitlines(), root, (*above, name))
                 break
         else:
             # Other options, such as the address of an index, matter to pip only.
@@ -155,9 +162,16 @@ def _unpack(name: str, root: Path, folder: Path) -> list[Path]:
     try:
         with zipfile.ZipFile(file) as archive:
             archive.extractall(folder)  # leaves out what leads out of the folder
-    except (zipfile.BadZipFile, OSError) as error:
+    except Exception as error:  # noqa: BLE001  (of any kind where the content is broken)
         raise LibraryError("whl", name, f"{file.name} cannot be unpacked: {error}") from None
     return [folder, *folder.glob("*.data/purelib"), *folder.glob("*.data/platlib")]
+
+
+def _has_name(distribution: metadata.Distribution) -> bool:
+    try:
+        return all(field in distribution.metadata for field in ("Name", "Version"))
+    except FileNotFoundError:  # later versions of importlib.metadata: there are no metadata
+        return False
 
 
 def _missing(
@@ -172,14 +186,16 @@ def _missing(
             requirement = Requirement(text)
         except InvalidRequirement:
             continue  # an address or a folder: what it would install is not known
-        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
-            continue
         version = versions.get(canonicalize_name(requirement.name))
-        if version is None:
-            try:
-                version = metadata.version(requirement.name)
-            except metadata.PackageNotFoundError:
-                yield text.partition(";")[0].strip(), "not installed"
+        # Neither a marker nor a version need be one that can be compared.
+        with suppress(KeyError, ValueError):
+            if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
                 continue
-        if not requirement.specifier.contains(version, prereleases=True):
-            yield text.partition(";")[0].strip(), f"{version} is installed"
+            if version is None:
+                try:
+                    version = metadata.version(requirement.name)
+                except metadata.PackageNotFoundError:
+                    yield text.partition(";")[0].strip(), "not installed"
+                    continue
+            if not requirement.specifier.contains(version, prereleases=True):
+                yield text.partition(";")[0].strip(), f"{version} is installed"
