@@ -85,6 +85,16 @@ def test_an_upload_that_was_not_closed(workspace: DatabricksWorkspace) -> None:
     assert call(workspace, "POST", "dbfs/close", {"handle": handle}).status_code == 404
 
 
+def test_contents_of_files_in_the_log(workspace: DatabricksWorkspace) -> None:
+    """The log of requests keeps the beginning of a large file; the file itself is whole."""
+    contents = base64.b64encode(b"x" * 30_000).decode()
+    call(workspace, "POST", "dbfs/put", {"path": "/large.txt", "contents": contents})
+    assert (workspace.root / "large.txt").stat().st_size == 30_000
+    data = workspace.simulation.log.requests[-1].data
+    cut = f"{contents[:20_000]}... (20000 more characters)"
+    assert data == {"path": "/large.txt", "contents": cut}
+
+
 @pytest.mark.parametrize(
     ("method", "endpoint", "fields", "words"),
     [

@@ -27,6 +27,8 @@ __all__ = ["LoggedRequest", "RequestLog"]
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _KEPT_REQUESTS = 10_000
+# Of a text in a body. Blocks of files that clients upload would fill the memory.
+_KEPT_CHARS = 20_000
 _MASK = "***"
 _ISSUED_TOKEN = re.compile(r'("access_token":\s*")[^"]*')
 # Of the requests secrets/put, and of the responses of secrets/get.
@@ -44,7 +46,8 @@ class LoggedRequest:
     :param method: the HTTP method.
     :param endpoint: the endpoint, such as ``runs/get``; other paths without their first slash.
     :param path: the whole path.
-    :param data: parameters of the query and fields of the JSON body.
+    :param data: parameters of the query and fields of the JSON body, whose texts are cut after
+        20,000 characters, such as the contents of a file.
     :param status: the HTTP status of the response; None where no response was sent.
     :param time: when the request came, in seconds since 1970.
     :param seconds: how long the response took.
@@ -114,7 +117,7 @@ class RequestLog:
             request.method,
             endpoint_of_path(request.path),
             request.path,
-            {**request.query, **fields},
+            {name: _cut(value) for name, value in {**request.query, **fields}.items()},
             response.status if is_sent else None,
             round(moment, 3),
             round(seconds, 4),
@@ -150,6 +153,12 @@ class RequestLog:
             line = line.replace(json.dumps(self._token)[1:-1], _MASK)
         self._file.write(line + "\n")
         self._file.flush()
+
+
+def _cut(value: Any) -> Any:
+    if not isinstance(value, str) or len(value) <= _KEPT_CHARS:
+        return value
+    return f"{value[:_KEPT_CHARS]}... ({len(value) - _KEPT_CHARS} more characters)"
 
 
 async def _body_of(request: web.Request) -> Any:
