@@ -110,6 +110,19 @@ def test_texts_that_cannot_be_read() -> None:
 
 
 @needs_duckdb
+def test_values_are_no_statements() -> None:
+    """A parameter is a value or a name, whatever quotes it has."""
+    sql_program = import_module("airflow_jobs_provider.local.runners.sql_program")
+    query = "SELECT :value FROM IDENTIFIER(:table) AS o"
+    given = {"value": "x'; SELECT 2; --", "table": "`a``; SELECT 2; --`.b"}
+    (statement,) = sql_program.read_statements(query, given)
+    literal, name = "'x''; SELECT 2; --'", '"a`; SELECT 2; --"'
+    assert statement.sql(dialect="duckdb", identify=True) == (
+        f'SELECT {literal} FROM {name}."b" AS "o"'
+    )
+
+
+@needs_duckdb
 @pytest.mark.slow
 def test_rows_for_other_tasks(api: Api) -> None:
     """The rows of a SQL task are the inputs of a loop, and values for other tasks."""

@@ -237,8 +237,8 @@ def _with_identifiers(query: str, parameters: Mapping[str, str]) -> str:
                 last = tokens[index + 3]
             case _:
                 continue
-        parts = exp.to_table(name, dialect=DIALECT).parts
-        made += query[end : token.start], ".".join(f"`{part.name}`" for part in parts)
+        parts = [part.name.replace("`", "``") for part in exp.to_table(name, dialect=DIALECT).parts]
+        made += query[end : token.start], ".".join(f"`{part}`" for part in parts)
         end = last.end + 1
     return "".join((*made, query[end:]))
 
