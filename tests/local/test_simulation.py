@@ -274,6 +274,14 @@ def test_the_commands(simulated: Api, tmp_path: Path, capsys: pytest.CaptureFixt
     assert "cannot be read" in capsys.readouterr().err
 
 
+def test_a_command_with_the_token_of_the_environment(
+    simulated: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The token is in the environment for all requests of a command."""
+    monkeypatch.setenv("AIRFLOW_JOBS_PROVIDER_LOCAL_TOKEN", simulated.workspace.token)
+    assert main(["clear", "--port", simulated.workspace.url.rpartition(":")[2]]) == 0
+
+
 def test_a_command_without_a_workspace(capsys: pytest.CaptureFixture[str]) -> None:
     """The message says what to do."""
     assert main(["requests", "--port", "9"]) == 1
