@@ -104,8 +104,8 @@ def test_without_xcoms_no_output_is_read(
     "change",
     [
         pytest.param({"run_id": 99}, id="of another run"),
-        pytest.param({"read_at": time.time() - FRESH_SECONDS - 1}, id="long ago"),
-        pytest.param({"read_at": time.time() + 2 * FRESH_SECONDS}, id="clocks differ"),
+        pytest.param({"seconds": -FRESH_SECONDS - 1}, id="long ago"),
+        pytest.param({"seconds": 2 * FRESH_SECONDS}, id="clocks differ"),
         pytest.param({"tasks": {}}, id="not listed"),
     ],
 )
@@ -115,7 +115,9 @@ def test_a_task_run_that_is_not_known(
     """The task reads it on its worker."""
     airflow = Airflow(monkeypatch, deferrable=True)
     launched(airflow, service)
-    airflow.xcoms["etl.launch", TASK_RUNS_KEY] |= change
+    read = airflow.xcoms["etl.launch", TASK_RUNS_KEY]
+    read |= change
+    read["read_at"] = time.time() + read.pop("seconds", 0)
     counted(service)
     deferred(airflow, "a")
     assert counted(service) == {"runs/get": 1}
