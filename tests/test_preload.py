@@ -72,6 +72,7 @@ print("IMPORTED", loaded(before))
 """
 
 
+@pytest.mark.slow
 def test_a_forked_task_process_imports_nothing_of_the_package() -> None:
     """The scheduler has imported it all: from the DAG file's parse to the deferral, and after."""
     with FakeService(UNTIL_ENDED) as service:

@@ -498,6 +498,7 @@ def test_nobody_listens(face: Face, server: ScriptedServer) -> None:
     assert (caught.value.attempts, face.waits) == (3, [0.5, 1])
 
 
+@pytest.mark.slow
 def test_a_host_name_that_does_not_resolve(face: Face) -> None:
     """A wrong host is given up after a minute, with a message that names it."""
     face.connect("https://no-such-workspace.invalid")

@@ -231,6 +231,7 @@ def test_a_proxy_that_never_worked(scheme: str, without_deadline: bool, face: Fa
 
 
 @pytest.mark.parametrize("without_deadline", [False, True])
+@pytest.mark.slow
 def test_a_proxys_name_that_does_not_resolve(without_deadline: bool, face: Face) -> None:
     """It is the proxy's address that the message names, not the workspace's."""
     proxies = Proxies({"https": "http://proxy.test.invalid:3128"})
@@ -244,6 +245,7 @@ def test_a_proxys_name_that_does_not_resolve(without_deadline: bool, face: Face)
 
 
 @pytest.mark.parametrize("without_deadline", [False, True])
+@pytest.mark.slow
 def test_a_host_name_that_never_resolved(without_deadline: bool, face: Face) -> None:
     """The same for the workspace's own name."""
     face.connect(f"https://{HOST}")
@@ -349,6 +351,7 @@ async def test_a_wait_does_not_last_for_ever(
     assert PASSWORD not in str(results)
 
 
+@pytest.mark.slow
 async def test_a_wait_outlasts_a_proxy_that_worked_before(
     short_patience: float, workspace: ScriptedServer, ca_file: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -371,6 +374,7 @@ async def test_a_wait_outlasts_a_proxy_that_worked_before(
 
 
 @pytest.mark.parametrize("worker_reached_it", ["by this proxy", "by another proxy"])
+@pytest.mark.slow
 async def test_a_triggerer_that_starts_while_the_proxy_is_down(
     worker_reached_it: str,
     short_patience: float,

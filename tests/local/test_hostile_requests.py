@@ -140,6 +140,7 @@ def test_bodies_that_cannot_be_decoded(api: Api, body: bytes, headers: dict[str,
     ],
     ids=["brackets", "objects", "numbers", "lists"],
 )
+@pytest.mark.slow
 def test_large_bodies_hold_up_nobody(api: Api, body: bytes) -> None:
     """While 10 MB that are no JSON are read, other requests are answered."""
     longest, done = 0.0, threading.Event()

@@ -151,6 +151,7 @@ def test_good_requests_are_accepted_on_both_sides(dry: Api) -> None:
 
 
 @pytest.mark.usefixtures("dryly_connected")
+@pytest.mark.slow
 def test_both_sides_of_each_bound(dry: Api) -> None:
     """At the bound of each rule the service accepts as the client does; past it, it refuses."""
     things = Things(dry)

@@ -249,6 +249,7 @@ def test_a_task_of_a_workflow_group_starts_on_a_worker() -> None:
     assert not task.start_from_trigger
 
 
+@pytest.mark.slow
 def test_killed_at_each_moment_there_is_one_run(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -404,7 +405,13 @@ def kill_by_user(
 @pytest.mark.parametrize(("endpoint", "number"), [("runs/submit", 1), ("runs/get", 2)])
 @pytest.mark.parametrize(
     ("state", "later", "cancels"),
-    [("deferred", False, 0), ("deferred", True, 1), ("success", False, 1), ("failed", False, 1)],
+    [
+        # on_kill asks Airflow for 20 s, since the state may be about to change.
+        pytest.param("deferred", False, 0, marks=pytest.mark.slow),
+        ("deferred", True, 1),
+        ("success", False, 1),
+        ("failed", False, 1),
+    ],
 )
 def test_a_user_cancels_the_run_and_a_takeover_does_not(
     state: str,

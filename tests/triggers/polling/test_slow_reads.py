@@ -123,6 +123,7 @@ async def test_all_reads_are_slow(service: SlowResponses) -> None:
         assert [(await wait)["run_id"] for wait in waits] == [1, 2, 3]
 
 
+@pytest.mark.slow
 async def test_a_slow_list_times_out(
     service: SlowResponses, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
