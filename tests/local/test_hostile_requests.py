@@ -128,6 +128,8 @@ def test_bodies_that_cannot_be_decoded(api: Api, body: bytes, headers: dict[str,
     """A body that is not UTF-8, or not in the encoding that it names, is malformed."""
     answer = create(api, body, headers=headers)
     assert (answer.status_code, answer.json()["error_code"]) == (400, "MALFORMED_REQUEST")
+    # The client is told where the connection cannot be used again.
+    assert create(api, b"{}").status_code == 400
 
 
 @pytest.mark.parametrize(

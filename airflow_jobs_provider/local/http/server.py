@@ -376,7 +376,11 @@ async def _answer_problems(request: web.Request, handler: _Handler) -> web.Strea
     try:
         return await handler(request)
     except ApiError as problem:
-        return _error(problem.status, problem.error_code, problem.message)
+        response = _error(problem.status, problem.error_code, problem.message)
+        if request.content.exception() is not None:
+            # The server closes the connection, since the next request cannot be found on it.
+            response.force_close()
+        return response
     except web.HTTPException as problem:
         if problem.status in {HTTPStatus.NOT_FOUND, HTTPStatus.METHOD_NOT_ALLOWED}:
             path = request.path.removeprefix("/api")
