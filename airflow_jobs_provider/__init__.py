@@ -81,6 +81,28 @@ def _configuration() -> dict[str, object]:
                 "example": None,
                 "default": "5",
             },
+            "billing_tags": {
+                "description": (
+                    "Whether operators add tags with the DAG, the task and its owner to the "
+                    "clusters and jobs that they define, for billing reports. An operator's own "
+                    "billing_tags wins."
+                ),
+                "version_added": None,
+                "type": "boolean",
+                "example": None,
+                "default": "False",
+            },
+            "run_name_template": {
+                "description": (
+                    "The name of a run that is given none, with the placeholders dag_id, task_id, "
+                    "task (the task_id, with the index of a mapped task in brackets), map_index, "
+                    "run_id and try_number in curly braces. Empty: DAG, task, DAG run and try."
+                ),
+                "version_added": None,
+                "type": "string",
+                "example": None,
+                "default": "",
+            },
             "start_from_trigger": {
                 "description": (
                     "auto: each task that launches a run, and needs no worker, starts and ends in "

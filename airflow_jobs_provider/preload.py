@@ -34,6 +34,7 @@ PRELOADED = (
     "airflow_jobs_provider.operators.export_run",
     "airflow_jobs_provider.operators.jobs",
     "airflow_jobs_provider.operators.notebook",
+    "airflow_jobs_provider.operators.run_name",
     "airflow_jobs_provider.operators.run_now",
     "airflow_jobs_provider.operators.submit_run",
     "airflow_jobs_provider.operators.task",

@@ -10,16 +10,21 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, NoReturn, overload
 
+from airflow.providers.common.compat.sdk import conf
+
 from airflow_jobs_provider.operators.templates import has_unrendered
 
 __all__ = [
     "check_flags",
     "check_id",
     "check_json_serializable",
+    "check_optional_flags",
     "check_retry_args",
     "check_text",
     "check_token",
     "check_whole_number",
+    "flag_or_option",
+    "openlineage_flag",
     "to_seconds",
 ]
 
@@ -50,6 +55,40 @@ def check_flags(**flags: Any) -> None:
     for name, value in flags.items():
         if not isinstance(value, bool):
             _refuse(name, "must be True or False", value)
+
+
+def check_optional_flags(**flags: Any) -> None:
+    """Check arguments that must be True, False or None.
+
+    :param flags: the arguments by name.
+    :raises InvalidRequestError: one is something else.
+    """
+    check_flags(**{name: value for name, value in flags.items() if value is not None})
+
+
+def flag_or_option(name: str, value: bool | None, section: str, option: str) -> bool:
+    """Return a flag, or an option of Airflow's configuration in its place.
+
+    :param name: name of the argument.
+    :param value: the argument; None for the option.
+    :param section: section of the option.
+    :param option: name of the option; without it the flag is False.
+    :raises InvalidRequestError: the argument is neither a bool nor None.
+    """
+    if value is None:
+        return bool(conf.getboolean(section, option, fallback=False))
+    check_flags(**{name: value})
+    return value
+
+
+def openlineage_flag(name: str, value: bool | None) -> bool:
+    """Return an operator's argument ``openlineage_<name>``, or Airflow's setting for it.
+
+    :param name: the name, such as ``inject_parent_job_info``.
+    :param value: the argument; None for ``[openlineage] spark_<name>``, else False.
+    :raises InvalidRequestError: it is neither a bool nor None.
+    """
+    return flag_or_option(f"openlineage_{name}", value, "openlineage", f"spark_{name}")
 
 
 def check_whole_number(name: str, value: Any, *, least: int) -> None:

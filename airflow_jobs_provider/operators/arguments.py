@@ -249,6 +249,10 @@ class TaskArguments(OperatorArguments, RunArguments, total=False):
     :param max_retries: retries of the task by the service, -1 for no limit; default 0; templated.
     :param min_retry_interval_millis: milliseconds between two attempts; default 0; templated.
     :param retry_on_timeout: retry the task if it timed out; default False; templated.
+    :param billing_tags: add tags for billing reports to each new cluster of a one-time run, as
+        :class:`~airflow_jobs_provider.operators.submit_run.DatabricksSubmitRunOperator` does. In a
+        group the group's argument decides about the job, and is this one's default. Default
+        ``[databricks_jobs] billing_tags``, else False.
     :param workflow_run_metadata: in a group: what the group's launching task returned. The group
         sets it.
     """
@@ -260,6 +264,7 @@ class TaskArguments(OperatorArguments, RunArguments, total=False):
     max_retries: Number | None
     min_retry_interval_millis: Number | None
     retry_on_timeout: Flag | None
+    billing_tags: bool | None
     workflow_run_metadata: Any
 
 

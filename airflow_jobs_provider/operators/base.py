@@ -58,6 +58,11 @@ class DatabricksJobsBaseOperator(BaseOperator):
         """The hook of the task's connection."""
         return self._new_hook()
 
+    @cached_property
+    def workspace_url(self) -> str:
+        """The workspace's URL. A trigger that makes the operator sets it."""
+        return self.hook.client.base_url
+
     def _new_hook(self) -> DatabricksJobsHook:
         from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 

@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_jobs_provider.exceptions import airflow_exceptions
-from airflow_jobs_provider.operators.argument_checks import to_seconds
+from airflow_jobs_provider.operators.argument_checks import (
+    check_optional_flags,
+    flag_or_option,
+    to_seconds,
+)
 from airflow_jobs_provider.operators.payload import PayloadOperator
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
 
@@ -104,6 +108,10 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         the permissions. An empty list changes nothing.
     :param polling_period_seconds: without effect, as in the official provider: this task waits for
         nothing. Default None.
+    :param billing_tags: add tags with the DAG, the task and its owner to the job's ``tags`` and to
+        the ``custom_tags`` of each new cluster, for billing reports; see
+        :mod:`airflow_jobs_provider.operators.billing_tags`. Default ``[databricks_jobs]
+        billing_tags``, else False.
     :param kwargs: the shared arguments; see
         :class:`~airflow_jobs_provider.operators.arguments.PayloadArguments`. The DAG's ``params``
         become the job's ``parameters``, with the DAG run's values as defaults.
@@ -184,6 +192,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         performance_target: Text | None = None,
         access_control_list: ListOf[Mapping[str, Any]] | None = None,
         polling_period_seconds: float | timedelta | None = None,
+        billing_tags: bool | None = None,
         **kwargs: Unpack[PayloadArguments],
     ) -> None:
         super().__init__(**kwargs)
@@ -219,6 +228,8 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         self.polling_period_seconds = to_seconds(
             "polling_period_seconds", polling_period_seconds, optional=True
         )
+        check_optional_flags(billing_tags=billing_tags)
+        self.billing_tags = billing_tags
         self._check_when_parsed()
 
     def execute(self, context: Context) -> int:
@@ -230,6 +241,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
             name = settings.get("name")
             if not name:
                 raise AirflowFailException("name must be given: it is what the job is found by")
+            settings = self._with_billing_tags(settings, context)
             # The hook checks the permissions with the request that they are sent in.
             check_before_sending(
                 "create",
@@ -245,3 +257,21 @@ class DatabricksCreateJobsOperator(PayloadOperator):
             self.hook.reset_job(job_id, settings)
             self.log.info("Reset job %s, %r, to the settings given.", job_id, name)
             return job_id
+
+    def _with_billing_tags(self, settings: dict[str, Any], context: Context) -> dict[str, Any]:
+        """Return the job's settings with billing tags, if they are asked for."""
+        if not flag_or_option("billing_tags", self.billing_tags, "databricks_jobs", "billing_tags"):
+            return settings
+        from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
+        from airflow_jobs_provider.operators.billing_tags import (
+            TagRules,
+            task_tags,
+            with_cluster_tags,
+            with_job_tags,
+        )
+
+        tags = task_tags(context, self)
+        rules = TagRules.for_workspace(self.workspace_url)
+        if self.hook.client.api_version == OLDEST_API_VERSION:  # A job has no tags there.
+            return with_cluster_tags(settings, tags, rules, self.log)
+        return with_job_tags(settings, tags, rules, self.log)

@@ -23,6 +23,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_json_serializable,
     check_retry_args,
     check_token,
+    flag_or_option,
     to_seconds,
 )
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
@@ -116,6 +117,21 @@ class LaunchRunOperator(StartFromTriggerOperator):
     def launch_call(self, context: Context) -> Call[int]:
         """Return the call that launches the run, without its token."""
         raise NotImplementedError
+
+    def _with_billing_tags(
+        self, request: dict[str, Any], context: Context, billing_tags: bool | None
+    ) -> dict[str, Any]:
+        """Return the request of a one-time run with billing tags, if they are asked for."""
+        if not flag_or_option("billing_tags", billing_tags, "databricks_jobs", "billing_tags"):
+            return request
+        from airflow_jobs_provider.operators.billing_tags import (
+            TagRules,
+            run_tags,
+            with_cluster_tags,
+        )
+
+        rules = TagRules.for_workspace(self.workspace_url)
+        return with_cluster_tags(request, run_tags(context, self), rules, self.log)
 
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""

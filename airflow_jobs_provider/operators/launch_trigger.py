@@ -239,6 +239,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
 
         def make() -> tuple[LaunchRunOperator, Call[int]]:
             operator = self._make_operator(with_xcoms(request, xcoms))
+            operator.workspace_url = client.base_url
             try:
                 call = operator.launch_call(self._context())
             finally:

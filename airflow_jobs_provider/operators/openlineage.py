@@ -8,40 +8,25 @@ never keeps a run from being launched.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import conf
-
-from airflow_jobs_provider.operators.argument_checks import check_flags
 from airflow_jobs_provider.operators.dag_params import (
     NOT_WITH_JOB_PARAMETERS,
     PARAMETER_MAPS,
 )
+from airflow_jobs_provider.operators.payload_clusters import mapped, with_each_cluster
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.workflows.progress import Log
 
-__all__ = ["inject_into_run_now", "inject_into_submit", "openlineage_flag"]
+__all__ = ["inject_into_run_now", "inject_into_submit"]
 
 CONTEXT_PARAMETER = "OPENLINEAGE_CONTEXT"
 # The parameters that say the same.
 CONTEXT_PARAMETERS = (CONTEXT_PARAMETER, "spark.openlineage.context")
-
-
-def openlineage_flag(name: str, value: bool | None) -> bool:
-    """Return an operator's argument ``openlineage_<name>``, or Airflow's setting for it.
-
-    :param name: the name, such as ``inject_parent_job_info``.
-    :param value: the argument; None for ``[openlineage] spark_<name>``, else False.
-    :raises InvalidRequestError: it is neither a bool nor None.
-    """
-    if value is None:
-        return bool(conf.getboolean("openlineage", f"spark_{name}", fallback=False))
-    check_flags(**{f"openlineage_{name}": value})
-    return value
 
 
 def inject_into_submit(
@@ -57,7 +42,7 @@ def inject_into_submit(
     :param transport: send the transport's configuration to new clusters.
     """
     result = dict(request)
-    if not (parent or transport) or not _is_available(log):
+    if not _is_available(log):
         return result
     from airflow_jobs_provider.airflow_compat.openlineage import (
         with_parent_spark_properties,
@@ -77,26 +62,21 @@ def inject_into_submit(
                 properties = with_transport_spark_properties(properties, context)
             return {**cluster, "spark_conf": properties}
 
-        return _each_cluster(request, cluster_with)
+        return with_each_cluster(request, cluster_with)
 
     if parent:
         result = _unless_it_fails(in_parameters, result, log)
     return _unless_it_fails(in_clusters, result, log)
 
 
-def inject_into_run_now(
-    request: Mapping[str, Any], context: Context, log: Log, *, parent: bool
-) -> dict[str, Any]:
+def inject_into_run_now(request: Mapping[str, Any], context: Context, log: Log) -> dict[str, Any]:
     """Return a ``run-now`` request with OpenLineage's information among its job parameters.
 
     :param request: the request; it is not changed.
     :param context: the task's context.
     :param log: the task's logger.
-    :param parent: send the task's identity.
     """
     result = dict(request)
-    if not parent:
-        return result
     others = [name for name in NOT_WITH_JOB_PARAMETERS if request.get(name) is not None]
     if others:
         log.info(
@@ -164,31 +144,4 @@ def _each_task(
     tasks = request.get("tasks")
     if not isinstance(tasks, (list, tuple)):
         return change(request)
-    return {**request, "tasks": list(_mapped(tasks, change))}
-
-
-def _each_cluster(
-    request: dict[str, Any], change: Callable[[Mapping[str, Any]], dict[str, Any]]
-) -> dict[str, Any]:
-    """Return a request with each ``new_cluster`` changed: also of tasks, loops and job clusters."""
-
-    def holder_with(holder: Mapping[str, Any]) -> dict[str, Any]:
-        result = dict(holder)
-        if isinstance(holder.get("new_cluster"), Mapping):
-            result["new_cluster"] = change(holder["new_cluster"])
-        loop = holder.get("for_each_task")
-        if isinstance(loop, Mapping) and isinstance(loop.get("task"), Mapping):
-            result["for_each_task"] = {**loop, "task": holder_with(loop["task"])}
-        return result
-
-    result = holder_with(request)
-    for name in ("tasks", "job_clusters"):
-        if isinstance(request.get(name), (list, tuple)):
-            result[name] = list(_mapped(request[name], holder_with))
-    return result
-
-
-def _mapped(
-    items: list[Any] | tuple[Any, ...], change: Callable[[Mapping[str, Any]], dict[str, Any]]
-) -> Iterator[Any]:
-    return (change(item) if isinstance(item, Mapping) else item for item in items)
+    return {**request, "tasks": list(mapped(tasks, change))}

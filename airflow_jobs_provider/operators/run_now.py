@@ -14,9 +14,9 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_id,
     check_text,
     check_whole_number,
+    openlineage_flag,
 )
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
-from airflow_jobs_provider.operators.openlineage import inject_into_run_now, openlineage_flag
 from airflow_jobs_provider.operators.payload_validation import check_new_settings, has_unrendered
 
 if TYPE_CHECKING:
@@ -203,8 +203,11 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             if request["job_id"] is None:
                 raise AirflowException(f"no job has the name {job_name!r}")
         request["job_id"] = require_id("job_id", request["job_id"])
-        parent = self.openlineage_inject_parent_job_info
-        return run_now(inject_into_run_now(request, context, self.log, parent=parent))
+        if self.openlineage_inject_parent_job_info:
+            from airflow_jobs_provider.operators.openlineage import inject_into_run_now
+
+            request = inject_into_run_now(request, context, self.log)
+        return run_now(request)
 
     def _launch(self, context: Context, first_attempt_index: int) -> LaunchResult:
         if self.repair_run and not self.wait_for_termination:

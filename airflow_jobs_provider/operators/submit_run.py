@@ -6,8 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
+from airflow_jobs_provider.operators.argument_checks import (
+    check_optional_flags,
+    openlineage_flag,
+)
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
-from airflow_jobs_provider.operators.openlineage import inject_into_submit, openlineage_flag
 from airflow_jobs_provider.operators.payload_validation import has_unrendered
 from airflow_jobs_provider.operators.pipelines import check_pipeline_names, with_pipeline_ids
 
@@ -38,8 +41,6 @@ if TYPE_CHECKING:
     )
 
 __all__ = ["DatabricksSubmitRunOperator"]
-
-MAX_RUN_NAME_BYTES = 4096  # reference: "Run", run_name
 
 
 class DatabricksSubmitRunOperator(LaunchRunOperator):
@@ -76,7 +77,8 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     :param new_cluster: cluster to create for the run (reference: "NewCluster").
     :param libraries: libraries to install on the cluster (reference: "Library").
     :param environments: environments of the serverless tasks, in later API versions.
-    :param run_name: name of the run; default DAG, task, DAG run and try.
+    :param run_name: name of the run; default DAG, task, DAG run and try, or as ``[databricks_jobs]
+        run_name_template`` says.
     :param timeout_seconds: seconds, or a timedelta, after which the service stops the run; default
         the task's ``execution_timeout``, if it has one.
     :param idempotency_token: token of at most 64 characters. The same token launches no second run.
@@ -90,6 +92,10 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     :param git_source: repository of the code, in later API versions.
     :param performance_target: ``PERFORMANCE_OPTIMIZED`` or ``STANDARD``, for serverless tasks in
         later API versions. The service ignores any other value.
+    :param billing_tags: add tags with the DAG, the task, its owner, the DAG run and the try to the
+        ``custom_tags`` of each new cluster, for billing reports; see
+        :mod:`airflow_jobs_provider.operators.billing_tags`. Default ``[databricks_jobs]
+        billing_tags``, else False.
     :param openlineage_inject_parent_job_info: send the task's identity for OpenLineage with the
         request, so that the lineage events of the run name the task as their parent: as the
         parameter ``OPENLINEAGE_CONTEXT`` of each task whose parameters are a map, and in the
@@ -167,6 +173,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         access_control_list: ListOf[Mapping[str, Any]] | None = None,
         git_source: StructureOf[Mapping[str, Any]] | None = None,
         performance_target: Text | None = None,
+        billing_tags: bool | None = None,
         openlineage_inject_parent_job_info: bool | None = None,
         openlineage_inject_transport_info: bool | None = None,
         **kwargs: Unpack[LaunchArguments],
@@ -193,6 +200,8 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         self.access_control_list = access_control_list
         self.git_source = git_source
         self.performance_target = performance_target
+        check_optional_flags(billing_tags=billing_tags)
+        self.billing_tags = billing_tags
         self.openlineage_inject_parent_job_info = openlineage_flag(
             "inject_parent_job_info", openlineage_inject_parent_job_info
         )
@@ -210,6 +219,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     def _operator_arguments(self) -> dict[str, Any]:
         return {
             **super()._operator_arguments(),
+            "billing_tags": self.billing_tags,
             "openlineage_inject_parent_job_info": False,
             "openlineage_inject_transport_info": False,
         }
@@ -226,6 +236,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``runs/submit`` call, named after the task unless it has a name."""
         from airflow_jobs_provider.api.endpoints import submit_run
+        from airflow_jobs_provider.operators.run_name import default_run_name
 
         request = self.request_with_dag_params(context)
         if not request.get("run_name"):
@@ -234,22 +245,15 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
             # The service stops the run even if this task does not exist any more by then.
             request["timeout_seconds"] = math.ceil(self.execution_timeout.total_seconds())
         request = with_pipeline_ids(request, self.hook.find_pipeline_id_by_name)
-        request = inject_into_submit(
-            request,
-            context,
-            self.log,
-            parent=self.openlineage_inject_parent_job_info,
-            transport=self.openlineage_inject_transport_info,
-        )
+        request = self._with_billing_tags(request, context, self.billing_tags)
+        if self.openlineage_inject_parent_job_info or self.openlineage_inject_transport_info:
+            from airflow_jobs_provider.operators.openlineage import inject_into_submit
+
+            request = inject_into_submit(
+                request,
+                context,
+                self.log,
+                parent=self.openlineage_inject_parent_job_info,
+                transport=self.openlineage_inject_transport_info,
+            )
         return submit_run(request)
-
-
-def default_run_name(context: Context) -> str:
-    """Return a run's name: the DAG, task, DAG run and try that launch it.
-
-    :param context: the task's context.
-    """
-    ti = context["ti"]
-    mapped = f"[{ti.map_index}]" if ti.map_index is not None and ti.map_index >= 0 else ""
-    name = f"{ti.dag_id}.{ti.task_id}{mapped} {ti.run_id} try {ti.try_number}"
-    return name.encode()[:MAX_RUN_NAME_BYTES].decode(errors="ignore")

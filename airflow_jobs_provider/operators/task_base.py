@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_jobs_provider.airflow_compat.parsing import is_parsed_for_execution
-from airflow_jobs_provider.operators.argument_checks import check_text
+from airflow_jobs_provider.operators.argument_checks import check_optional_flags, check_text
 from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
     fields_over_json,
@@ -98,9 +98,12 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         retry_on_timeout: Flag | None = None,
         workflow_run_metadata: Any = None,
         polling_period_seconds: float | timedelta = 5,
+        billing_tags: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(polling_period_seconds=polling_period_seconds, **kwargs)
+        check_optional_flags(billing_tags=billing_tags)
+        self.billing_tags = billing_tags
         self.existing_cluster_id = existing_cluster_id
         self.new_cluster = new_cluster
         self.job_cluster_key = job_cluster_key
@@ -211,10 +214,14 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``runs/submit`` call, named after the task."""
         from airflow_jobs_provider.api.endpoints import submit_run
-        from airflow_jobs_provider.operators.submit_run import default_run_name
+        from airflow_jobs_provider.operators.run_name import default_run_name
 
         name = self._task_key or default_run_name(context)
-        return submit_run({"run_name": name, **self.request()})
+        group, billing_tags = self.workflow_group(), self.billing_tags
+        if group is not None and billing_tags is None:
+            billing_tags = group.billing_tags
+        request = {"run_name": name, **self.request()}
+        return submit_run(self._with_billing_tags(request, context, billing_tags))
 
     def retry_settings(self) -> dict[str, Any]:
         """Return the settings for the service's own retries of the task, as far as given."""
@@ -251,7 +258,11 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         return reasons
 
     def _operator_arguments(self) -> dict[str, Any]:
-        return {**super()._operator_arguments(), "databricks_task_key": self._task_key}
+        return {
+            **super()._operator_arguments(),
+            "billing_tags": self.billing_tags,
+            "databricks_task_key": self._task_key,
+        }
 
     def _check_when_parsed(self) -> None:
         """Check the request at the end of the constructor, as far as it is known."""

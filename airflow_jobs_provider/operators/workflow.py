@@ -54,8 +54,8 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
     :class:`~airflow_jobs_provider.operators.notebook.DatabricksNotebookOperator`,
     :class:`~airflow_jobs_provider.operators.task.DatabricksTaskOperator`, and task groups of them.
     Dependencies between them become ``depends_on``, a task's ``trigger_rule`` becomes ``run_if``.
-    All arguments are templated but ``notebook_packages``, ``launch_task_args`` and those of
-    Airflow's ``TaskGroup``, such as ``group_id``.
+    All arguments are templated but ``notebook_packages``, ``launch_task_args``, ``billing_tags``
+    and those of Airflow's ``TaskGroup``, such as ``group_id``.
 
     XComs of each task: ``return_value`` is its output; ``run_id`` and ``run_page_url`` are those of
     its own task run. A task that Databricks skips is skipped in Airflow.
@@ -76,6 +76,10 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
     :param spark_submit_params: parameters of all spark-submit tasks; default none.
     :param launch_task_args: arguments for the launching task, such as ``queue``, ``pool``,
         ``retries`` and ``trigger_rule``; default those of the group's ``default_args``.
+    :param billing_tags: add tags with the DAG, the group and the launching task's owner to the job
+        and to each new cluster, and with the task to a new cluster of its own, for billing reports;
+        see :mod:`airflow_jobs_provider.operators.billing_tags`. Default ``[databricks_jobs]
+        billing_tags``, else False.
     :param kwargs: arguments of Airflow's ``TaskGroup``, such as ``group_id``.
     :raises ValueError: when the DAG is parsed: a task cannot be a task of the job.
     """
@@ -97,6 +101,7 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
         python_params: Sequence[str] | None = None,
         spark_submit_params: Sequence[str] | None = None,
         launch_task_args: Mapping[str, Any] | None = None,
+        billing_tags: bool | None = None,
         **kwargs: Any,
     ) -> None:
         self.databricks_conn_id = databricks_conn_id
@@ -111,6 +116,7 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
         self.python_params = python_params
         self.spark_submit_params = spark_submit_params
         self.launch_task_args = dict(launch_task_args or {})
+        self.billing_tags = billing_tags
         self.launch_task: Any = None
         super().__init__(**kwargs)
 
@@ -162,6 +168,7 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
             notebook_params=self.notebook_params,
             python_params=self.python_params,
             spark_submit_params=self.spark_submit_params,
+            billing_tags=self.billing_tags,
             # The tasks of the group read its XComs, whatever the default arguments of the DAG are.
             **{"do_xcom_push": True, **self.launch_task_args},
         )

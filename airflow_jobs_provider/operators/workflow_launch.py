@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
 from airflow_jobs_provider.exceptions import airflow_exceptions
+from airflow_jobs_provider.operators.argument_checks import check_optional_flags, flag_or_option
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
@@ -101,9 +102,12 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         notebook_params: Any = None,
         python_params: Any = None,
         spark_submit_params: Any = None,
+        billing_tags: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        check_optional_flags(billing_tags=billing_tags)
+        self.billing_tags = billing_tags
         self.job_name = job_name
         self.access_control_list = access_control_list
         self.existing_clusters = existing_clusters
@@ -179,8 +183,19 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
             "access_control_list": launch.access_control_list,
         }
         merged = _merged(without_empty(settings), launch.extra_job_params or {})
-        request = fields_over_json("create", None, merged)
+        request = self._with_job_tags(fields_over_json("create", None, merged))
         return request, definition_digest(request)
+
+    def _with_job_tags(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return the job's settings with billing tags, if they are asked for."""
+        if not flag_or_option("billing_tags", self.billing_tags, "databricks_jobs", "billing_tags"):
+            return settings
+        from airflow_jobs_provider.operators.billing_tags import TagRules, group_tags, with_job_tags
+
+        task_ids = {member.databricks_task_key: member.task_id for member in self.members}
+        tags = group_tags(self, str(getattr(self.task_group, "group_id", "")))
+        rules = TagRules.for_workspace(self.workspace_url)
+        return with_job_tags(settings, tags, rules, self.log, task_ids=task_ids)
 
     def recorded_digest(self, context: Context) -> str | None:
         """Return the digest of the definition that the group's run was launched with.

@@ -50,6 +50,8 @@ class WorkflowGroup(Protocol):
     launch_task: Any
     #: Libraries for all notebooks.
     notebook_packages: list[Any]
+    #: Whether to add billing tags; None for Airflow's setting.
+    billing_tags: bool | None
 
     def members(self) -> Sequence[WorkflowRerunOperator]:
         """Return the tasks of the group that are tasks of its job."""

@@ -214,6 +214,47 @@ def test_the_request_is_that_of_a_worker(
     assert values_of(triggerer)["run_id"] == run.run_id
 
 
+@pytest.mark.parametrize("given", [{"billing_tags": True}, {}])
+def test_the_settings_of_the_triggerer_count(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any]
+) -> None:
+    """For the run's name, and for tags unless the operator says otherwise."""
+    cluster = {"spark_version": "15", "node_type_id": "n", "num_workers": 1}
+    triggerer = start(
+        service,
+        monkeypatch,
+        existing_cluster_id=None,
+        new_cluster=cluster,
+        owner="Ann",
+        **given,
+    )
+    monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__RUN_NAME_TEMPLATE", "prod {task}")
+    if not given:
+        monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__BILLING_TAGS", "True")
+    assert succeeded(triggerer.start(Attempt()))
+    (run,) = service.runs.values()
+    assert run.request["run_name"] == "prod etl"
+    assert run.request["new_cluster"]["custom_tags"] == {
+        "airflow_dag_id": "sales",
+        "airflow_task_id": "etl",
+        "airflow_owner": "Ann",
+        "airflow_run_id": RUN_ID,
+        "airflow_try_number": "1",
+    }
+
+
+def test_an_invalid_run_name_template_is_final_in_the_triggerer(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker tells it, and Airflow does not retry."""
+    triggerer = start(service, monkeypatch)
+    monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__RUN_NAME_TEMPLATE", "{dag}")
+    payload = triggerer.start(Attempt()).payload
+    assert (payload["is_launch"], payload["is_final"]) == (True, True)
+    assert "run_name_template is invalid" in payload["error"]
+    assert not service.runs
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "reason"),
     [

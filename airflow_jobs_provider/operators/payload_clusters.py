@@ -1,0 +1,44 @@
+"""Changes each new cluster of a request: of the run or job, of tasks, loops and job clusters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+__all__ = ["mapped", "with_each_cluster"]
+
+
+def with_each_cluster(
+    request: Mapping[str, Any], change: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    """Return a request with each ``new_cluster`` changed.
+
+    :param request: the request of ``runs/submit`` or ``create``; it is not changed.
+    :param change: returns the cluster to send in place of one that is given.
+    """
+
+    def holder_with(holder: Mapping[str, Any]) -> dict[str, Any]:
+        result = dict(holder)
+        if isinstance(holder.get("new_cluster"), Mapping):
+            result["new_cluster"] = change(holder["new_cluster"])
+        loop = holder.get("for_each_task")
+        if isinstance(loop, Mapping) and isinstance(loop.get("task"), Mapping):
+            result["for_each_task"] = {**loop, "task": holder_with(loop["task"])}
+        return result
+
+    result = holder_with(request)
+    for name in ("tasks", "job_clusters"):
+        if isinstance(request.get(name), (list, tuple)):
+            result[name] = list(mapped(request[name], holder_with))
+    return result
+
+
+def mapped(
+    items: list[Any] | tuple[Any, ...], change: Callable[[Mapping[str, Any]], dict[str, Any]]
+) -> Iterator[Any]:
+    """Yield the items, each map among them changed.
+
+    :param items: the items, such as ``tasks``.
+    :param change: returns the item to yield in place of a map.
+    """
+    return (change(item) if isinstance(item, Mapping) else item for item in items)
