@@ -168,6 +168,10 @@ class Triggerer:
         """Change the launch record, as a later attempt in another triggerer does."""
         self.xcoms[self._task_id, "launch_record"].update(changes)
 
+    def start_with(self, arguments: Any) -> None:
+        """Let the serialized DAG have other arguments of the task's first trigger."""
+        self._dag.get_task(self._task_id).start_trigger_args = arguments
+
     def kill(self) -> None:
         """Kill the triggerer now: nothing of it runs any more."""
         self.is_dead = True
