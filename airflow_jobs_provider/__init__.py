@@ -10,6 +10,18 @@ from airflow_jobs_provider._version import __version__
 
 __all__ = ["__version__", "get_provider_info"]
 
+_INTEGRATION = "Databricks Jobs"
+# Paths in the repository, as Airflow's own providers name theirs.
+_HOW_TO_GUIDES = (
+    "/docs/quickstart.md",
+    "/docs/connections.md",
+    "/docs/several-tasks.md",
+    "/docs/taskflow.md",
+    "/docs/without-workers.md",
+    "/docs/migrating.md",
+    "/docs/testing.md",
+)
+
 
 def get_provider_info() -> dict[str, object]:
     """Tell Airflow what this distribution brings (the ``apache_airflow_provider`` entry point).
@@ -23,22 +35,20 @@ def get_provider_info() -> dict[str, object]:
     call_before_celery_forks(preload)
     return {
         "package-name": "airflow-jobs-provider",
-        "name": "Databricks Jobs",
+        "name": _INTEGRATION,
         "description": "Run Databricks jobs through the Jobs API.",
         "versions": [__version__],
+        "integrations": [
+            {
+                "integration-name": _INTEGRATION,
+                "external-doc-url": "https://docs.databricks.com/api/workspace/jobs",
+                "how-to-guide": list(_HOW_TO_GUIDES),
+                "tags": ["service"],
+            }
+        ],
         "connection-types": _connection_types(),
-        "hooks": [
-            {
-                "integration-name": "Databricks Jobs",
-                "python-modules": ["airflow_jobs_provider.hooks.jobs"],
-            }
-        ],
-        "operators": [
-            {
-                "integration-name": "Databricks Jobs",
-                "python-modules": ["airflow_jobs_provider.operators.jobs"],
-            }
-        ],
+        "hooks": _modules("airflow_jobs_provider.hooks.jobs"),
+        "operators": _modules("airflow_jobs_provider.operators.jobs"),
         "task-decorators": [
             {
                 "name": "databricks_notebook",
@@ -49,21 +59,20 @@ def get_provider_info() -> dict[str, object]:
                 "class-name": "airflow_jobs_provider.decorators.jobs.databricks_python",
             },
         ],
-        "sensors": [
-            {
-                "integration-name": "Databricks Jobs",
-                "python-modules": ["airflow_jobs_provider.sensors.jobs"],
-            }
-        ],
-        "triggers": [
-            {
-                "integration-name": "Databricks Jobs",
-                "python-modules": ["airflow_jobs_provider.triggers.jobs"],
-            }
-        ],
+        "sensors": _modules("airflow_jobs_provider.sensors.jobs"),
+        "triggers": _modules(
+            "airflow_jobs_provider.triggers.jobs",
+            "airflow_jobs_provider.triggers.sensor",
+            "airflow_jobs_provider.triggers.workflow",
+            "airflow_jobs_provider.operators.launch_trigger",
+        ),
         "extra-links": ["airflow_jobs_provider.links.DatabricksJobRunLink"],
         "config": {"databricks_jobs": _configuration()},
     }
+
+
+def _modules(*modules: str) -> list[dict[str, object]]:
+    return [{"integration-name": _INTEGRATION, "python-modules": list(modules)}]
 
 
 def _configuration() -> dict[str, object]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -15,6 +16,8 @@ from scripts.install import install
 
 ROOT = Path(__file__).parents[2]
 
+PROJECT_URL = "https://forge.example/team/project"
+
 pytestmark = pytest.mark.slow
 
 
@@ -25,7 +28,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return (ROOT / given).resolve()
     folder = tmp_path_factory.mktemp("dist")
     command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(folder)]
-    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
+    env = os.environ | {"PROJECT_URL": PROJECT_URL}
+    subprocess.run([*command, str(ROOT)], check=True, capture_output=True, env=env)
     (built,) = folder.glob("*.whl")
     return built
 
@@ -84,6 +88,17 @@ def test_airflow_shows_the_provider(installed: Path, tmp_path: Path) -> None:
     assert "airflow_jobs_provider.hooks.jobs.DatabricksJobsHook" in line
     links = airflow(installed, tmp_path, "providers", "links", "-o", "plain")
     assert "airflow_jobs_provider.links.DatabricksJobRunLink" in links
+
+
+def test_airflow_shows_what_the_provider_brings(installed: Path, tmp_path: Path) -> None:
+    """With the documentation's address, which Airflow takes from the wheel's metadata."""
+    arguments = ("providers", "get", "airflow-jobs-provider", "--full", "-o", "json")
+    (shown,) = json.loads(airflow(installed, tmp_path, *arguments))
+    (integration,) = shown["integrations"]
+    assert "/docs/quickstart.md" in integration["how-to-guide"]
+    assert integration["external-doc-url"].startswith("https://docs.databricks.com/")
+    project_url = os.environ.get("PROJECT_URL") if "TEST_WHEEL" in os.environ else PROJECT_URL
+    assert shown["documentation-url"] == (f"{project_url}#readme" if project_url else None)
 
 
 def test_the_local_workspace_starts_from_the_wheel(installed: Path, tmp_path: Path) -> None:
