@@ -163,10 +163,15 @@ lint: venv-dev
 	.venv/bin/python -m mypy airflow_jobs_provider tests benchmarks scripts
 	.venv/bin/codespell
 
-# The distributions in dist/, and the tests of this wheel in an empty environment.
+# The distributions in dist/, and the tests of this wheel in an empty environment. The same commit
+# gives the same bytes: the files in them have the time of the commit.
+dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1580601600)
 dist: venv-dev
+	.venv/bin/python scripts/install.py constraints/airflow-3.3.txt --editable '.[release]'
+	.venv/bin/python -m scripts.serialized_triggers --check
 	rm -rf dist
 	.venv/bin/python -m build --no-isolation --outdir dist
+	.venv/bin/python -m twine check --strict dist/*
 	TEST_WHEEL=$$(ls dist/*.whl) .venv/bin/python -m pytest tests/packaging $(PYTEST_ARGS)
 
 format: venv-dev
