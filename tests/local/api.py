@@ -93,6 +93,16 @@ class Api:
         output: dict[str, Any] = self.get("runs/get-output", run_id=run_id).json()
         return output
 
+    def run_to_end(self, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Submit a run and wait for its end; return it and its first task's output, in 2.2."""
+        answer = self.post("runs/submit", settings, version="2.2")
+        assert answer.status_code == 200, answer.text
+        run_id = answer.json()["run_id"]
+        self.wait(run_id)
+        ended = self.run(run_id, version="2.2")
+        task_run_id = ended["tasks"][0]["run_id"]
+        return ended, self.get("runs/get-output", version="2.2", run_id=task_run_id).json()
+
     def wait(self, run_id: int, *states: str, seconds: float = 30) -> dict[str, Any]:
         """Wait until the run is in one of these states, or has ended if none are given."""
         wanted = set(states) or TERMINAL

@@ -30,13 +30,7 @@ def fake_dbt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(api: Api, *commands: str, **fields: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Submit a dbt_task and wait for its end; return the run and its output."""
-    task = {"commands": commands, **fields}
-    answer = api.post("runs/submit", {"dbt_task": task, **CLUSTER}, version="2.2")
-    assert answer.status_code == 200, answer.text
-    run_id = answer.json()["run_id"]
-    api.wait(run_id)
-    output = api.get("runs/get-output", version="2.2", run_id=run_id).json()
-    return api.run(run_id, version="2.2"), output
+    return api.run_to_end(dbt_task={"commands": commands, **fields}, **CLUSTER)
 
 
 @pytest.mark.usefixtures("fake_dbt")

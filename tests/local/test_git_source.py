@@ -72,17 +72,6 @@ def source(url: str = URL, **reference: str) -> dict[str, str]:
 JOB = {"spark_python_task": {"python_file": "job.py", "source": "GIT"}, **CLUSTER}
 
 
-def run(api: Api, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Submit a run and wait for its end; return it and the output of its first task."""
-    answer = api.post("runs/submit", settings, version="2.2")
-    assert answer.status_code == 200, answer.text
-    run_id = answer.json()["run_id"]
-    api.wait(run_id)
-    ended = api.run(run_id, version="2.2")
-    task_run_id = ended["tasks"][0]["run_id"]
-    return ended, api.get("runs/get-output", version="2.2", run_id=task_run_id).json()
-
-
 @pytest.mark.parametrize(
     ("task", "expected"),
     [
@@ -118,7 +107,7 @@ def test_references(tmp_path: Path) -> None:
         ):
             # The suffix .git makes no difference.
             git_source = source(URL.removesuffix(".git"), **reference)
-            ended, output = run(api, **JOB, git_source=git_source)
+            ended, output = api.run_to_end(**JOB, git_source=git_source)
             assert ended["state"]["result_state"] == "SUCCESS", output
             assert output["logs"] == f"{version}\n"
             snapshot = {"git_snapshot": {"used_commit": commits[version]}}
@@ -142,7 +131,7 @@ def test_a_notebook_of_a_repository(api: Api) -> None:
     repository(api.root / "Repos" / "team" / "etl")
     task = {"notebook_path": "notebooks/main"}
     tasks = [{"task_key": "t", "notebook_task": task}]
-    ended, output = run(api, tasks=tasks, git_source=source(git_branch="main"))
+    ended, output = api.run_to_end(tasks=tasks, git_source=source(git_branch="main"))
     assert ended["state"]["result_state"] == "SUCCESS", output
     assert output["notebook_output"]["result"] == "two run "
 
@@ -202,7 +191,7 @@ def test_what_cannot_be_checked_out(
         clone = tmp_path_factory.mktemp("empty")
         git(clone, "init", "--quiet")
         git_source = {**git_source, "git_url": str(clone)}
-    ended, output = run(api, **JOB, git_source=git_source)
+    ended, output = api.run_to_end(**JOB, git_source=git_source)
     assert ended["state"]["result_state"] == "FAILED"
     assert output["error"].startswith("Failed to checkout Git repository: ")
     assert words in output["error"]

@@ -26,17 +26,7 @@ def task(path: str, **parameters: str) -> dict[str, Any]:
 def run(api: Api, text: str, **parameters: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Run a file of this text; return the run and its output, as version 2.2 answers them."""
     (api.root / "query.sql").write_text(text)
-    return submit(api, task("/Workspace/query.sql", **parameters))
-
-
-def submit(api: Api, settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Submit a run and wait for its end; return it and its output."""
-    answer = api.post("runs/submit", settings, version="2.2")
-    assert answer.status_code == 200, answer.text
-    run_id = answer.json()["run_id"]
-    api.wait(run_id)
-    output = api.get("runs/get-output", version="2.2", run_id=run_id).json()
-    return api.run(run_id, version="2.2"), output
+    return api.run_to_end(**task("/Workspace/query.sql", **parameters))
 
 
 def rows(output: dict[str, Any]) -> list[list[str | None]]:
@@ -156,16 +146,16 @@ def test_rows_for_other_tasks(api: Api) -> None:
 
 def test_what_cannot_run(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A saved query, a missing file and a missing package end the run with what to do."""
-    ended, _ = submit(api, {"sql_task": {"warehouse_id": "w", "query": {"query_id": "q"}}})
+    ended, _ = api.run_to_end(sql_task={"warehouse_id": "w", "query": {"query_id": "q"}})
     assert ended["state"]["life_cycle_state"] == "INTERNAL_ERROR"
     assert "name it in sql_task.file" in ended["state"]["state_message"]
     monkeypatch.setattr(sql, "_NEEDED", ("json", "no_such_module"))
-    ended, _ = submit(api, task("/Workspace/none.sql"))
+    ended, _ = api.run_to_end(**task("/Workspace/none.sql"))
     assert ended["state"]["life_cycle_state"] == "INTERNAL_ERROR"
     message = "sql_task needs no_such_module on this machine: "
     command = "pip install 'airflow-jobs-provider[sql]'"
     assert ended["state"]["state_message"] == message + command
     monkeypatch.setattr(sql, "_NEEDED", ())
-    ended, output = submit(api, task("/Workspace/none.sql"))
+    ended, output = api.run_to_end(**task("/Workspace/none.sql"))
     assert ended["state"]["result_state"] == "FAILED"
     assert output["error"].startswith("Cannot read the file /Workspace/none.sql: there is no file")

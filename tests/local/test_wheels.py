@@ -43,24 +43,13 @@ def task(entry_point: str = "run", package: str = "my-etl", **fields: Any) -> di
     return {"python_wheel_task": {"package_name": package, "entry_point": entry_point, **fields}}
 
 
-def run(api: Api, **settings: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Submit a run and wait for it; return it and its output, as version 2.2 answers them."""
-    answer = api.post("runs/submit", settings, version="2.2")
-    assert answer.status_code == 200, answer.text
-    run_id = answer.json()["run_id"]
-    api.wait(run_id)
-    ended = api.run(run_id, version="2.2")
-    task_run_id = ended["tasks"][0]["run_id"]
-    return ended, api.get("runs/get-output", version="2.2", run_id=task_run_id).json()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("place", ["dbfs:/wheels", "/Workspace/Shared", "/Volumes/a/b/c"])
 def test_wheel_below_the_root(api: Api, place: str) -> None:
     """A wheel among the libraries is on the import path of its run, and of no other."""
     name = wheel(api.root / place.removeprefix("dbfs:/").removeprefix("/Workspace").lstrip("/"))
     libraries = [{"whl": f"{place}/{name}"}]
-    ended, output = run(api, **CLUSTER, **task(parameters=["a", "b c"]), libraries=libraries)
+    ended, output = api.run_to_end(**CLUSTER, **task(parameters=["a", "b c"]), libraries=libraries)
     assert ended["state"]["result_state"] == "SUCCESS", output
     assert output["logs"].splitlines() == ['["a", "b c"]', "1.2"]
 
@@ -69,7 +58,7 @@ def test_wheel_below_the_root(api: Api, place: str) -> None:
 def test_package_that_is_missing(api: Api) -> None:
     """A package is missing without its wheel, though another run had it."""
     wheel(api.root / "wheels")
-    ended, output = run(api, **CLUSTER, **task())
+    ended, output = api.run_to_end(**CLUSTER, **task())
     assert ended["state"]["result_state"] == "FAILED"
     assert output["error"].startswith("Python wheel with name my-etl could not be found.")
     assert "pip install my-etl" in output["error"]
@@ -100,10 +89,10 @@ def test_parameters_of_run_now(api: Api) -> None:
 def test_entry_points(api: Api) -> None:
     """A function of the package stands in for an entry point that its metadata does not have."""
     libraries = [{"whl": f"dbfs:/{wheel(api.root)}"}]
-    ended, output = run(api, **CLUSTER, **task("other"), libraries=libraries)
+    ended, output = api.run_to_end(**CLUSTER, **task("other"), libraries=libraries)
     assert ended["state"]["result_state"] == "SUCCESS", output
     assert output["logs"] == "called without metadata\n"
-    ended, output = run(api, **CLUSTER, **task("begin"), libraries=libraries)
+    ended, output = api.run_to_end(**CLUSTER, **task("begin"), libraries=libraries)
     assert ended["state"]["result_state"] == "FAILED"
     assert ended["status"]["termination_details"]["code"] == "RUN_EXECUTION_ERROR"
     assert output["error"] == (
@@ -125,7 +114,7 @@ def test_wheel_that_cannot_be_used(api: Api) -> None:
     ):
         (api.root / "wheel.whl").touch()
         libraries = [{"whl": f"dbfs:/{name}"}]
-        ended, output = run(api, **CLUSTER, **task(), libraries=libraries)
+        ended, output = api.run_to_end(**CLUSTER, **task(), libraries=libraries)
         assert ended["state"]["state_message"] == output["error"]
         assert output["error"].startswith(
             f'Library installation failed for library due to user error for whl: "dbfs:/{name}".'
@@ -145,7 +134,7 @@ def test_environment_of_a_serverless_task(api: Api) -> None:
     environments = [{"environment_key": "e", "spec": {"client": "1", "dependencies": dependencies}}]
     for entry_point, result in (("run", "SUCCESS"), ("broken", "FAILED")):
         tasks = [{"task_key": "t", "environment_key": "e", **task(entry_point)}]
-        ended, output = run(api, tasks=tasks, environments=environments)
+        ended, output = api.run_to_end(tasks=tasks, environments=environments)
         assert ended["state"]["result_state"] == result, output
         told = output["info"]
         assert "no-such-package>=2: not installed" in told
@@ -159,7 +148,7 @@ def test_environment_of_a_serverless_task(api: Api) -> None:
 @pytest.mark.slow
 def test_package_of_the_workspaces_python(api: Api) -> None:
     """A package that is installed needs no wheel."""
-    ended, output = run(api, **CLUSTER, **task("cpu_count", package="psutil"))
+    ended, output = api.run_to_end(**CLUSTER, **task("cpu_count", package="psutil"))
     assert ended["state"]["result_state"] == "SUCCESS", output
     assert output["logs"] == ""
 

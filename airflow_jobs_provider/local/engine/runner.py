@@ -47,6 +47,16 @@ class Outcome:
             millis,
         )
 
+    @classmethod
+    def not_started(cls, message: str, *, termination_code: str | None = None) -> Outcome:
+        """Return the outcome of a run whose work could not begin: its state has the reason, too."""
+        return cls(
+            RunResultState.FAILED,
+            message,
+            Output(error=message),
+            termination_code=termination_code,
+        )
+
 
 class Runner(Protocol):
     """Executes one run in three steps, which set the run's states and durations.

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from airflow_jobs_provider.api.states import RunResultState
 from airflow_jobs_provider.local.engine.runner import Outcome
 
 __all__ = ["CheckoutError", "Checkouts", "is_in_git"]
@@ -46,13 +45,7 @@ class CheckoutError(Exception):
     def outcome(self) -> Outcome:
         """The outcome of a run that needs it."""
         message = f"Failed to checkout Git repository: {self}"
-        failure = Outcome.failure(message)
-        return Outcome(
-            RunResultState.FAILED,
-            message,
-            failure.output,
-            termination_code="REPOSITORY_CHECKOUT_FAILED",
-        )
+        return Outcome.not_started(message, termination_code="REPOSITORY_CHECKOUT_FAILED")
 
 
 def is_in_git(task: Mapping[str, Any]) -> bool:

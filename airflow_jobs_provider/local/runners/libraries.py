@@ -16,7 +16,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from airflow_jobs_provider.api.states import RunResultState
 from airflow_jobs_provider.local.engine.runner import Outcome
 from airflow_jobs_provider.local.paths import PathRefusedError, data_file_in_root
 
@@ -39,13 +38,7 @@ class LibraryError(Exception):
     @property
     def outcome(self) -> Outcome:
         """The outcome of the run."""
-        failure = Outcome.failure(str(self))
-        return Outcome(
-            RunResultState.FAILED,
-            str(self),
-            failure.output,
-            termination_code="LIBRARY_INSTALLATION_ERROR",
-        )
+        return Outcome.not_started(str(self), termination_code="LIBRARY_INSTALLATION_ERROR")
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,12 +192,10 @@ def _about(run: Run, workspace: Workspace) -> dict[str, Any]:
 
 
 def _no_access(path: str, reason: str) -> Outcome:
-    message = (
+    return Outcome.not_started(
         f'Unable to access the notebook "{path}". {reason} the identity used to run this job '
         "lacks the required permissions."
     )
-    failure = Outcome.failure(message)
-    return Outcome(failure.result_state, message, failure.output)
 
 
 def _exit_output(file: Path) -> Output:

@@ -9,7 +9,6 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from airflow_jobs_provider.api.states import RunResultState
 from airflow_jobs_provider.local.engine.model import Output, Run
 from airflow_jobs_provider.local.engine.parameters import list_parameters
 from airflow_jobs_provider.local.engine.runner import Outcome, Workspace
@@ -105,7 +104,7 @@ class PythonRunner(ProcessRunner):
 def file_missing(uri: str, reason: str) -> Outcome:
     """Return the outcome of a run whose file does not exist."""
     message = f"Cannot read the file {uri}: {reason}."
-    return Outcome(RunResultState.FAILED, message, Outcome.failure(message).output)
+    return Outcome.not_started(message)
 
 
 def _tail(log: Path) -> tuple[str, bool]:

@@ -7,7 +7,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from airflow_jobs_provider.api.states import RunResultState
 from airflow_jobs_provider.local.engine.parameters import parameters_of
 from airflow_jobs_provider.local.engine.runner import Outcome
 from airflow_jobs_provider.local.runners import entry_point
@@ -42,10 +41,4 @@ def _package_missing(package: str) -> Outcome:
         "the task or in the dependencies of its environment, or install it in the Python of the "
         f"local workspace: {sys.executable} -m pip install {package}"
     )
-    failure = Outcome.failure(message)
-    return Outcome(
-        RunResultState.FAILED,
-        message,
-        failure.output,
-        termination_code="LIBRARY_INSTALLATION_ERROR",
-    )
+    return Outcome.not_started(message, termination_code="LIBRARY_INSTALLATION_ERROR")
