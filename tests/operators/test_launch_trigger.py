@@ -23,17 +23,14 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
     XComArg,
 )
-from jinja2 import Undefined
 
 from airflow_jobs_provider.airflow_compat import completion_reasons
-from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksNotebookOperator,
     DatabricksRunNowOperator,
-    DatabricksSubmitRunOperator,
     DatabricksTaskOperator,
     DatabricksWorkflowTaskGroup,
 )
@@ -41,6 +38,7 @@ from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.launch_trigger import DatabricksLaunchTrigger
 from airflow_jobs_provider.operators.task_base import default_task_key
 from tests.fakes.fake_service import FAULTS, UNTIL_ENDED, FakeService, Plan
+from tests.helpers.start_from_trigger import operator
 from tests.helpers.triggerer import (
     RUN_ID,
     START,
@@ -50,11 +48,6 @@ from tests.helpers.triggerer import (
     task_runner,
     values_of,
 )
-
-REQUEST: dict[str, Any] = {
-    "existing_cluster_id": "c",
-    "notebook_task": {"notebook_path": "/x", "base_parameters": {"day": "{{ ds }}"}},
-}
 
 
 @pytest.fixture(scope="module")
@@ -70,23 +63,6 @@ def service(running: FakeService) -> FakeService:
     running.forget()
     running.plan, running.accepts = Plan(), None
     return running
-
-
-def operator(
-    kind: type[LaunchRunOperator] = DatabricksSubmitRunOperator, **arguments: Any
-) -> LaunchRunOperator:
-    """Make an operator that starts and ends in the triggerer."""
-    request = REQUEST if kind is DatabricksSubmitRunOperator else {}
-    given: dict[str, Any] = {
-        "task_id": "etl",
-        "start_from_trigger": True,
-        "end_from_trigger": True,
-        "polling_period_seconds": 0.05,
-        "retries": 2,
-        **request,
-        **arguments,
-    }
-    return kind(**given)
 
 
 def start(service: FakeService, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Triggerer:
@@ -772,9 +748,6 @@ def test_a_worker_tells_why_nothing_was_launched(
     assert isinstance(caught.value, AirflowFailException) is is_final
 
 
-# -- where the task starts ---------------------------------------------------------------------
-
-
 def test_a_triggerer_that_wakes_up_late_pushes_no_output(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -790,85 +763,6 @@ def test_a_triggerer_that_wakes_up_late_pushes_no_output(
     assert "return_value" not in values_of(triggerer)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        ({"on_execute_callback": print}, "on_execute_callback"),
-        ({"pre_execute": print}, "pre_execute"),
-        ({"do_xcom_push": False}, "do_xcom_push=False"),
-        ({"pool": "other"}, "its pool"),
-        ({"pool_slots": 2}, "its pool"),
-        ({"max_active_tis_per_dag": 1}, "max_active_tis_per_dag"),
-        ({"max_active_tis_per_dagrun": 1}, "max_active_tis_per_dagrun"),
-        ({"run_as_user": "nobody"}, "run_as_user"),
-        ({"wait_for_termination": False}, "wait_for_termination=False"),
-        ({"openlineage_inject_parent_job_info": True}, "OpenLineage"),
-        ({"run_name": "{{ ti.xcom_pull('other') }}"}, "ti.xcom_pull in a template in run_name"),
-        ({"run_name": "{{ ti.max_tries }}"}, "ti.max_tries in a template in run_name"),
-        ({"run_name": "{{ var.value.name }}"}, "var in a template in run_name"),
-        ({"run_name": "{{ conn.name.host }}"}, "conn in a template in run_name"),
-        ({"run_name": "{{ ti }}"}, "ti as a whole in a template in run_name"),
-        ({"run_name": "{{ dag_run.clear_number }}"}, "dag_run.clear_number in a template"),
-        ({"run_name": "{% include 'x' %}"}, "includes another"),
-        ({"run_name": "{{ ds"}, "Jinja cannot parse"),
-        ({"json": "x.json-tpl"}, "a template file in json"),
-        ({"libraries": [{1: "a"}]}, "a key that is no text in libraries"),
-        ({"libraries": [{"jar": "a"}] * 1000}, "a request of 4"),
-        ({"run_name": datetime(2026, 1, 1, tzinfo=UTC)}, "the type datetime in run_name"),
-    ],
-)
-def test_what_needs_a_worker_starts_on_one(arguments: dict[str, Any], reason: str) -> None:
-    """The log of the task names the reason."""
-    with DAG("sales", schedule=None, catchup=False):
-        task = operator(**arguments, validate=False)
-    assert any(reason in one for one in task.worker_start_reasons())
-    assert not task.start_from_trigger
-    assert task.start_trigger_args is None
-    assert task.deferrable
-
-
-def test_with_queues_of_triggerers_a_worker_starts_the_task(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """Airflow 3.3.2 does not name the task's queue where a task starts in the triggerer."""
-    monkeypatch.setenv("AIRFLOW__TRIGGERER__QUEUES_ENABLED", "True")
-    with DAG("sales", schedule=None, catchup=False):
-        assert operator().worker_start_reasons() == ["queues of triggerers"]
-
-
-def test_an_older_airflow_refuses_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When the DAG is parsed, of mapped tasks, too."""
-    monkeypatch.setattr(airflow_line(), "renders_in_triggerer", False)
-    arguments: Any = {"task_id": "etl", "start_from_trigger": True, **REQUEST}
-    for make in (DatabricksSubmitRunOperator, DatabricksSubmitRunOperator.partial):
-        with pytest.raises(ValueError, match=r"needs Airflow 3\.3 or later; this is"):
-            make(**arguments)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "reason"),
-    [
-        ({"max_active_tasks": 3}, "the DAG's max_active_tasks"),
-        ({"render_template_as_native_obj": True}, "the DAG's render_template_as_native_obj"),
-        ({"user_defined_macros": {"a": 1}}, "the DAG's user_defined_macros"),
-        ({"template_undefined": Undefined}, "the DAG's template_undefined"),
-        ({"params": {"day": Param(type="string")}}, "params without a default (day)"),
-    ],
-)
-def test_what_the_dag_has_for_a_worker(arguments: dict[str, Any], reason: str) -> None:
-    """Airflow does not heed it where a task starts in the triggerer, or its triggerer ends."""
-    with DAG("sales", schedule=None, catchup=False, **arguments):
-        task = operator()
-    assert reason in task.worker_start_reasons()
-
-
-@pytest.mark.parametrize("value", [None, "", 0, Param("x", type="string"), Param(None)])
-def test_params_with_a_default_need_no_worker(value: Any) -> None:
-    """Whatever the default is."""
-    with DAG("sales", schedule=None, catchup=False, params={"day": value}):
-        assert operator(params={"hour": value}).worker_start_reasons() == []
-
-
 def test_a_required_param_ends_the_triggerer(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -877,34 +771,3 @@ def test_a_required_param_ends_the_triggerer(
     triggerer = start(service, monkeypatch, params={"day": Param(type="string")})
     with pytest.raises(ValueError, match="no default"):
         triggerer.trigger(Attempt())
-
-
-def test_a_mapped_task_and_a_subclass_start_on_a_worker() -> None:
-    """Airflow starts the one before it expands it; the other may do more than the trigger."""
-
-    class Own(DatabricksSubmitRunOperator):
-        """A user's operator."""
-
-    with DAG("sales", schedule=None, catchup=False):
-        mapped = DatabricksSubmitRunOperator.partial(
-            task_id="etl", start_from_trigger=True, **REQUEST
-        ).expand(run_name=["a", "b"])
-        own = Own(task_id="own", start_from_trigger=True, **REQUEST)
-    assert mapped.start_trigger_args is None
-    assert own.worker_start_reasons() == ["a subclass of the operator"]
-
-
-def test_the_option_starts_all_tasks_in_the_triggerer_that_can(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """The others stay as they are, and an operator's own argument wins."""
-    monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__START_FROM_TRIGGER", "auto")
-    with DAG("sales", schedule=None, catchup=False):
-        able = DatabricksSubmitRunOperator(task_id="able", **REQUEST)
-        unable = DatabricksSubmitRunOperator(task_id="unable", pool="other", **REQUEST)
-        unwilling = DatabricksSubmitRunOperator(
-            task_id="unwilling", start_from_trigger=False, **REQUEST
-        )
-    assert (able.start_from_trigger, able.deferrable, able._end_from_trigger) == (True,) * 3
-    for task in (unable, unwilling):
-        assert (task.start_from_trigger, task.deferrable, task._end_from_trigger) == (False,) * 3
