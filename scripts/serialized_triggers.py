@@ -158,7 +158,8 @@ def connect(service: FakeService) -> None:
 
 def launch_before(name: str, service: FakeService) -> None:
     """Launch the run that a task waits for without launching it; other tasks have none."""
-    endpoint, request = "run-now", {"job_id": JOB_ID}
+    endpoint = "run-now"
+    request: dict[str, Any] = {"job_id": JOB_ID}
     if not name.startswith("sensor"):
         return
     if "task_key" in TASKS[name][1]:
@@ -276,6 +277,7 @@ def _trigger_classes() -> set[str]:
 
 
 def _subclasses(kind: type) -> Iterator[type]:
+    child: type
     for child in kind.__subclasses__():
         yield child
         yield from _subclasses(child)
