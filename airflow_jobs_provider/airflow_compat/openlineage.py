@@ -9,6 +9,8 @@ import uuid
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_jobs_provider.api.text import is_lineage_credential
+
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
@@ -61,14 +63,23 @@ def with_transport_spark_properties(
 ) -> dict[str, Any]:
     """Return Spark properties with which Spark sends its lineage events where Airflow does.
 
+    The transport's credentials are masked in Airflow's logs from then on.
+
     :param properties: the properties; those about a transport that they have are kept.
     :param context: the task's context.
     """
     from airflow.providers.common.compat.openlineage.utils.spark import (
         inject_transport_information_into_spark_properties,
     )
+    from airflow.providers.common.compat.sdk import mask_secret
 
-    return dict(inject_transport_information_into_spark_properties(dict(properties), context))
+    result = dict(inject_transport_information_into_spark_properties(dict(properties), context))
+    for name in result.keys() - properties.keys():
+        if is_lineage_credential(name):
+            credential = str(result[name])
+            mask_secret(credential)
+            mask_secret(credential.removeprefix("Bearer "))
+    return result
 
 
 def parent_run_context(context: Context) -> dict[str, Any]:

@@ -5,8 +5,12 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-__all__ = ["is_true", "printable", "printable_lines", "safe_url"]
+__all__ = ["is_lineage_credential", "is_true", "printable", "printable_lines", "safe_url"]
 
+# An API key or a header of a transport, also of one of several; the kind of authentication is none.
+_LINEAGE_CREDENTIAL = re.compile(
+    r"spark\.openlineage\.transport\.(.*\.)?(auth\.(?!type$)|headers\.)"
+)
 _COLORS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -58,3 +62,11 @@ def is_true(value: object) -> bool:
     if isinstance(value, str):
         return value.strip().lower() in ("true", "1", "yes", "on")
     return bool(value)
+
+
+def is_lineage_credential(name: str) -> bool:
+    """Whether a Spark property authenticates to the receiver of OpenLineage's events.
+
+    :param name: name of the property in ``spark_conf``.
+    """
+    return _LINEAGE_CREDENTIAL.match(name) is not None

@@ -120,6 +120,11 @@ class DatabricksJobsBaseHook(BaseHook):
             )
         return self._blocking_client
 
+    @property
+    def connected_to(self) -> str | None:
+        """The workspace's URL; None before :attr:`client` is used."""
+        return None if self._blocking_client is None else self._blocking_client.base_url
+
     @asynccontextmanager
     async def async_client(self) -> AsyncIterator[AsyncJobsClient]:
         """Return an asyncio client of the connection's workspace, as an async context manager.

@@ -253,6 +253,12 @@ class TaskArguments(OperatorArguments, RunArguments, total=False):
         :class:`~airflow_jobs_provider.operators.submit_run.DatabricksSubmitRunOperator` does. In a
         group the group's argument decides about the job, and is this one's default. Default
         ``[databricks_jobs] billing_tags``, else False.
+    :param openlineage_inject_parent_job_info: send the task's identity for OpenLineage with a
+        one-time run, as ``DatabricksSubmitRunOperator`` does. A group has an argument of its own
+        for its run. Default Airflow's ``[openlineage] spark_inject_parent_job_info``, else False.
+    :param openlineage_inject_transport_info: with a one-time run, configure Spark on the new
+        cluster to send its OpenLineage events where Airflow sends its own; default Airflow's
+        ``[openlineage] spark_inject_transport_info``, else False.
     :param workflow_run_metadata: in a group: what the group's launching task returned. The group
         sets it.
     """
@@ -265,6 +271,8 @@ class TaskArguments(OperatorArguments, RunArguments, total=False):
     min_retry_interval_millis: Number | None
     retry_on_timeout: Flag | None
     billing_tags: bool | None
+    openlineage_inject_parent_job_info: bool | None
+    openlineage_inject_transport_info: bool | None
     workflow_run_metadata: Any
 
 

@@ -61,6 +61,9 @@ class LaunchRunOperator(StartFromTriggerOperator):
 
     operator_extra_links: tuple[DatabricksJobRunLink, ...] = (DatabricksJobRunLink(),)
 
+    # Whether OpenLineage's information is sent with the run, in the operators that take this.
+    openlineage_inject_parent_job_info: bool = False
+    openlineage_inject_transport_info: bool = False
     # Whether a retry takes over the failed run of an earlier try, rather than launch a new one.
     _adopts_failed_runs: ClassVar[bool] = False
 
@@ -132,6 +135,26 @@ class LaunchRunOperator(StartFromTriggerOperator):
 
         rules = TagRules.for_workspace(self.workspace_url)
         return with_cluster_tags(request, run_tags(context, self), rules, self.log)
+
+    def _with_openlineage(self, request: dict[str, Any], context: Context) -> dict[str, Any]:
+        """Return the request of a one-time run with OpenLineage's information, if asked for."""
+        if not (self.openlineage_inject_parent_job_info or self.openlineage_inject_transport_info):
+            return request
+        from airflow_jobs_provider.operators.openlineage import inject_into_submit
+
+        return inject_into_submit(
+            request,
+            context,
+            self.log,
+            parent=self.openlineage_inject_parent_job_info,
+            transport=self.openlineage_inject_transport_info,
+        )
+
+    def _request_reasons(self) -> list[str]:
+        reasons = super()._request_reasons()
+        if self.openlineage_inject_parent_job_info or self.openlineage_inject_transport_info:
+            reasons.append("OpenLineage")
+        return reasons
 
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""
@@ -255,7 +278,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
             before_own_launch=self._before_own_launch(call),
         )
         launched = self._run_workflow(steps, stop_after_any_kill=True, on_event=on_event)
-        run = launched.run
+        run = self._last_run = launched.run
         page_url = self._state.run_page_url = run.get("run_page_url")
         self._push(context, {JOB_ID_KEY: run.get("job_id"), RUN_PAGE_URL_KEY: page_url})
         self.log.info(
@@ -302,6 +325,13 @@ class LaunchRunOperator(StartFromTriggerOperator):
     def _before_own_launch(self, call: Call[int]) -> Workflow[None] | None:
         """Return what to execute before this try launches a run of its own; here nothing."""
         return None
+
+    def _known_run(self) -> Mapping[str, Any]:
+        known, run_id = super()._known_run(), self._state.run.run_id
+        if run_id is None or known.get("run_id") == run_id:
+            return known
+        page_url = self._state.run_page_url
+        return {**self._run_of_arguments(), "run_id": run_id, "run_page_url": page_url}
 
     # -- waiting -------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_jobs_provider.api.workflows.progress import Log
 
-__all__ = ["inject_into_run_now", "inject_into_submit"]
+__all__ = ["inject_into_notebook_params", "inject_into_run_now", "inject_into_submit"]
 
 CONTEXT_PARAMETER = "OPENLINEAGE_CONTEXT"
 # The parameters that say the same.
@@ -53,34 +53,59 @@ def inject_into_submit(
         value = _context_value(context)
         return _each_task(request, lambda task: _with_parameter(task, value))
 
-    def in_clusters(request: dict[str, Any]) -> dict[str, Any]:
+    def in_clusters(
+        inject: Callable[[Mapping[str, Any], Context], dict[str, Any]],
+    ) -> Callable[[dict[str, Any]], dict[str, Any]]:
         def cluster_with(cluster: Mapping[str, Any]) -> dict[str, Any]:
-            properties = dict(cluster.get("spark_conf") or {})
-            if parent:
-                properties = with_parent_spark_properties(properties, context)
-            if transport:
-                properties = with_transport_spark_properties(properties, context)
-            return {**cluster, "spark_conf": properties}
+            return {**cluster, "spark_conf": inject(cluster.get("spark_conf") or {}, context)}
 
-        return with_each_cluster(request, cluster_with)
+        return lambda request: with_each_cluster(request, cluster_with)
 
     if parent:
         result = _unless_it_fails(in_parameters, result, log)
-    return _unless_it_fails(in_clusters, result, log)
+        result = _unless_it_fails(in_clusters(with_parent_spark_properties), result, log)
+    if transport:
+        # The error's text may quote the transport's configuration, with its API key.
+        change = in_clusters(with_transport_spark_properties)
+        result = _unless_it_fails(change, result, log, may_quote_secrets=True)
+    return result
 
 
 def inject_into_run_now(request: Mapping[str, Any], context: Context, log: Log) -> dict[str, Any]:
-    """Return a ``run-now`` request with OpenLineage's information among its job parameters.
+    """Return a ``run-now`` request with the task's identity among its job parameters.
 
     :param request: the request; it is not changed.
     :param context: the task's context.
     :param log: the task's logger.
     """
+    return _inject_into_run(request, "job_parameters", NOT_WITH_JOB_PARAMETERS, context, log)
+
+
+def inject_into_notebook_params(
+    request: Mapping[str, Any], context: Context, log: Log
+) -> dict[str, Any]:
+    """Return a ``run-now`` request with the task's identity among its notebooks' parameters.
+
+    :param request: the request; it is not changed.
+    :param context: the task's context.
+    :param log: the task's logger.
+    """
+    return _inject_into_run(request, "notebook_params", ("jar_params",), context, log)
+
+
+def _inject_into_run(
+    request: Mapping[str, Any],
+    field: str,
+    not_with: tuple[str, ...],
+    context: Context,
+    log: Log,
+) -> dict[str, Any]:
     result = dict(request)
-    others = [name for name in NOT_WITH_JOB_PARAMETERS if request.get(name) is not None]
+    others = [name for name in not_with if request.get(name) is not None]
     if others:
         log.info(
-            "OpenLineage's parent job is not sent: run-now takes no job_parameters beside %s.",
+            "OpenLineage's parent job is not sent: run-now takes no %s beside %s.",
+            field,
             ", ".join(others),
         )
         return result
@@ -88,8 +113,7 @@ def inject_into_run_now(request: Mapping[str, Any], context: Context, log: Log) 
         return result
 
     def inject(request: dict[str, Any]) -> dict[str, Any]:
-        parameters = _with_context(request.get("job_parameters") or {}, _context_value(context))
-        return {**request, "job_parameters": parameters}
+        return {**request, field: _with_context(request.get(field) or {}, _context_value(context))}
 
     return _unless_it_fails(inject, result, log)
 
@@ -107,12 +131,17 @@ def _is_available(log: Log) -> bool:
 
 
 def _unless_it_fails(
-    change: Callable[[dict[str, Any]], dict[str, Any]], request: dict[str, Any], log: Log
+    change: Callable[[dict[str, Any]], dict[str, Any]],
+    request: dict[str, Any],
+    log: Log,
+    *,
+    may_quote_secrets: bool = False,
 ) -> dict[str, Any]:
     try:
         return change(request)
     except Exception as error:  # noqa: BLE001  (whatever the other provider raises)
-        log.warning("OpenLineage's information is not sent with the run: %r", error)
+        reason = type(error).__name__ if may_quote_secrets else repr(error)
+        log.warning("OpenLineage's information is not sent with the run: %s", reason)
         return request
 
 

@@ -114,6 +114,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         "performance_target",
     )
     _service_may_retry: ClassVar[bool] = True
+    _has_job: ClassVar[bool] = True
     template_fields: Sequence[str] = (*LaunchRunOperator.template_fields, *request_fields)
     template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
         ("json", "notebook_params", "job_parameters"), "json"
@@ -168,8 +169,6 @@ class DatabricksRunNowOperator(LaunchRunOperator):
 
     def _request_reasons(self) -> list[str]:
         reasons = super()._request_reasons()
-        if self.openlineage_inject_parent_job_info:
-            reasons.append("OpenLineage")
         reasons += [name for name in ("cancel_previous_runs", "repair_run") if getattr(self, name)]
         return reasons
 
@@ -208,6 +207,9 @@ class DatabricksRunNowOperator(LaunchRunOperator):
 
             request = inject_into_run_now(request, context, self.log)
         return run_now(request)
+
+    def _run_of_arguments(self) -> Mapping[str, Any]:
+        return {"job_id": self.job_id}
 
     def _launch(self, context: Context, first_attempt_index: int) -> LaunchResult:
         if self.repair_run and not self.wait_for_termination:

@@ -210,12 +210,6 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         )
         self._check_when_parsed()
 
-    def _request_reasons(self) -> list[str]:
-        reasons = super()._request_reasons()
-        if self.openlineage_inject_parent_job_info or self.openlineage_inject_transport_info:
-            reasons.append("OpenLineage")
-        return reasons
-
     def _operator_arguments(self) -> dict[str, Any]:
         return {
             **super()._operator_arguments(),
@@ -246,14 +240,4 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
             request["timeout_seconds"] = math.ceil(self.execution_timeout.total_seconds())
         request = with_pipeline_ids(request, self.hook.find_pipeline_id_by_name)
         request = self._with_billing_tags(request, context, self.billing_tags)
-        if self.openlineage_inject_parent_job_info or self.openlineage_inject_transport_info:
-            from airflow_jobs_provider.operators.openlineage import inject_into_submit
-
-            request = inject_into_submit(
-                request,
-                context,
-                self.log,
-                parent=self.openlineage_inject_parent_job_info,
-                transport=self.openlineage_inject_transport_info,
-            )
-        return submit_run(request)
+        return submit_run(self._with_openlineage(request, context))

@@ -13,7 +13,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_jobs_provider.airflow_compat.parsing import is_parsed_for_execution
-from airflow_jobs_provider.operators.argument_checks import check_optional_flags, check_text
+from airflow_jobs_provider.operators.argument_checks import (
+    check_optional_flags,
+    check_text,
+    openlineage_flag,
+)
 from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
     fields_over_json,
@@ -99,11 +103,19 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         workflow_run_metadata: Any = None,
         polling_period_seconds: float | timedelta = 5,
         billing_tags: bool | None = None,
+        openlineage_inject_parent_job_info: bool | None = None,
+        openlineage_inject_transport_info: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(polling_period_seconds=polling_period_seconds, **kwargs)
         check_optional_flags(billing_tags=billing_tags)
         self.billing_tags = billing_tags
+        self.openlineage_inject_parent_job_info = openlineage_flag(
+            "inject_parent_job_info", openlineage_inject_parent_job_info
+        )
+        self.openlineage_inject_transport_info = openlineage_flag(
+            "inject_transport_info", openlineage_inject_transport_info
+        )
         self.existing_cluster_id = existing_cluster_id
         self.new_cluster = new_cluster
         self.job_cluster_key = job_cluster_key
@@ -221,7 +233,8 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         if group is not None and billing_tags is None:
             billing_tags = group.billing_tags
         request = {"run_name": name, **self.request()}
-        return submit_run(self._with_billing_tags(request, context, billing_tags))
+        request = self._with_billing_tags(request, context, billing_tags)
+        return submit_run(self._with_openlineage(request, context))
 
     def retry_settings(self) -> dict[str, Any]:
         """Return the settings for the service's own retries of the task, as far as given."""
@@ -262,6 +275,8 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
             **super()._operator_arguments(),
             "billing_tags": self.billing_tags,
             "databricks_task_key": self._task_key,
+            "openlineage_inject_parent_job_info": False,
+            "openlineage_inject_transport_info": False,
         }
 
     def _check_when_parsed(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
@@ -29,6 +29,11 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
     It has what they share: the deferral, reading the trigger's event, and the run's result. Its
     arguments are those of :class:`~.arguments.WaitArguments`.
     """
+
+    # The run as last read, for OpenLineage.
+    _last_run: Mapping[str, Any] | None = None
+    # Whether the run's job is the user's, not that of a one-time run.
+    _has_job: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -109,6 +114,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         """Return the output of a run that succeeded; raise where it did not succeed."""
         from airflow_jobs_provider.run_result import read_result
 
+        self._last_run = run
         steps = read_result(
             run,
             self.log,
@@ -127,6 +133,54 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         # replace the XCom run_id, and a run of one task, whose output is no dict, would fail.
         self.multiple_outputs = False
         return self._value_of(context, result)
+
+    # -- OpenLineage -----------------------------------------------------------------------------
+
+    def get_openlineage_facets_on_start(self) -> Any:
+        """Return the facets of OpenLineage's event about the start of the task.
+
+        Airflow's OpenLineage provider calls this and the next two methods, where it is installed.
+        """
+        return self._openlineage_facets(self._run_of_arguments())
+
+    def get_openlineage_facets_on_complete(self, task_instance: Any) -> Any:
+        """Return the facets of OpenLineage's event about a task that succeeded.
+
+        :param task_instance: the task instance.
+        """
+        return self._openlineage_facets(self._known_run())
+
+    def get_openlineage_facets_on_failure(self, task_instance: Any) -> Any:
+        """Return the facets of OpenLineage's event about a task that failed.
+
+        :param task_instance: the task instance.
+        """
+        return self._openlineage_facets(self._known_run())
+
+    def _openlineage_facets(self, run: Mapping[str, Any]) -> Any:
+        from airflow_jobs_provider.airflow_compat.openlineage_facets import lineage_of
+
+        # Not from the connection: this may be a fork of the task's process, which must not send
+        # requests to Airflow.
+        hook, job_run_id = vars(self).get("hook"), self._job_run_id()
+        return lineage_of(
+            run,
+            workspace_url=None if hook is None else hook.connected_to,
+            job_run_id=job_run_id,
+            has_job=self._has_job or job_run_id is not None,
+        )
+
+    def _run_of_arguments(self) -> Mapping[str, Any]:
+        """Return what the arguments say of the run: ``run_id`` and ``job_id``, if they do."""
+        return {}
+
+    def _known_run(self) -> Mapping[str, Any]:
+        """Return the run as far as this process knows it."""
+        return self._last_run or self._run_of_arguments()
+
+    def _job_run_id(self) -> int | None:
+        """Return the run of the whole job, where the task follows one task of it."""
+        return None
 
     def _value_of(self, context: Context, result: RunResult) -> Any:
         """Return what the task returns; here the run's output.

@@ -54,8 +54,9 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
     :class:`~airflow_jobs_provider.operators.notebook.DatabricksNotebookOperator`,
     :class:`~airflow_jobs_provider.operators.task.DatabricksTaskOperator`, and task groups of them.
     Dependencies between them become ``depends_on``, a task's ``trigger_rule`` becomes ``run_if``.
-    All arguments are templated but ``notebook_packages``, ``launch_task_args``, ``billing_tags``
-    and those of Airflow's ``TaskGroup``, such as ``group_id``.
+    All arguments are templated but ``notebook_packages``, ``launch_task_args``, ``billing_tags``,
+    ``openlineage_inject_parent_job_info`` and those of Airflow's ``TaskGroup``, such as
+    ``group_id``.
 
     XComs of each task: ``return_value`` is its output; ``run_id`` and ``run_page_url`` are those of
     its own task run. A task that Databricks skips is skipped in Airflow.
@@ -80,6 +81,9 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
         and to each new cluster, and with the task to a new cluster of its own, for billing reports;
         see :mod:`airflow_jobs_provider.operators.billing_tags`. Default ``[databricks_jobs]
         billing_tags``, else False.
+    :param openlineage_inject_parent_job_info: send the launching task's identity for OpenLineage as
+        the parameter ``OPENLINEAGE_CONTEXT`` of all notebooks, with the run, so that the job stays
+        the same; default Airflow's ``[openlineage] spark_inject_parent_job_info``, else False.
     :param kwargs: arguments of Airflow's ``TaskGroup``, such as ``group_id``.
     :raises ValueError: when the DAG is parsed: a task cannot be a task of the job.
     """
@@ -102,6 +106,7 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
         spark_submit_params: Sequence[str] | None = None,
         launch_task_args: Mapping[str, Any] | None = None,
         billing_tags: bool | None = None,
+        openlineage_inject_parent_job_info: bool | None = None,
         **kwargs: Any,
     ) -> None:
         self.databricks_conn_id = databricks_conn_id
@@ -117,6 +122,7 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
         self.spark_submit_params = spark_submit_params
         self.launch_task_args = dict(launch_task_args or {})
         self.billing_tags = billing_tags
+        self.openlineage_inject_parent_job_info = openlineage_inject_parent_job_info
         self.launch_task: Any = None
         super().__init__(**kwargs)
 
@@ -169,6 +175,7 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
             python_params=self.python_params,
             spark_submit_params=self.spark_submit_params,
             billing_tags=self.billing_tags,
+            openlineage_inject_parent_job_info=self.openlineage_inject_parent_job_info,
             # The tasks of the group read its XComs, whatever the default arguments of the DAG are.
             **{"do_xcom_push": True, **self.launch_task_args},
         )

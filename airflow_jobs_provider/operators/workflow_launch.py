@@ -13,7 +13,11 @@ from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
 from airflow_jobs_provider.exceptions import airflow_exceptions
-from airflow_jobs_provider.operators.argument_checks import check_optional_flags, flag_or_option
+from airflow_jobs_provider.operators.argument_checks import (
+    check_optional_flags,
+    flag_or_option,
+    openlineage_flag,
+)
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
@@ -76,6 +80,7 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
     call_name: ClassVar[str] = "run-now"
     # A run that failed belongs to the group's tasks, which report that and repair it.
     _adopts_failed_runs: ClassVar[bool] = True
+    _has_job: ClassVar[bool] = True
     template_fields: Sequence[str] = (
         "databricks_conn_id",
         "access_control_list",
@@ -103,11 +108,15 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         python_params: Any = None,
         spark_submit_params: Any = None,
         billing_tags: bool | None = None,
+        openlineage_inject_parent_job_info: bool | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_optional_flags(billing_tags=billing_tags)
         self.billing_tags = billing_tags
+        self.openlineage_inject_parent_job_info = openlineage_flag(
+            "inject_parent_job_info", openlineage_inject_parent_job_info
+        )
         self.job_name = job_name
         self.access_control_list = access_control_list
         self.existing_clusters = existing_clusters
@@ -283,7 +292,13 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         job_id = self._run_workflow(within_deadline(defining), stop_after_any_kill=True)
         self._ensured_at = time.monotonic()
         self._push(context, {DEFINITION_KEY: digest})
-        return run_now({"job_id": job_id, **self._run_parameters()})
+        parameters = self._run_parameters()
+        has_notebooks = any("notebook_task" in task for task in settings["tasks"])
+        if self.openlineage_inject_parent_job_info and has_notebooks:
+            from airflow_jobs_provider.operators.openlineage import inject_into_notebook_params
+
+            parameters = inject_into_notebook_params(parameters, context, self.log)
+        return run_now({"job_id": job_id, **parameters})
 
     def _launch(self, context: Context, first_attempt_index: int) -> LaunchResult:
         from airflow_jobs_provider.api.states import RunState

@@ -279,8 +279,18 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
             self._state.run.answered(run_id)
         page_url = task.get("run_page_url") or run.get("run_page_url")
         self._state.run_page_url = page_url
+        self._last_run = task
         xcoms = {RUN_ID_KEY: run_id, JOB_ID_KEY: run.get("job_id"), RUN_PAGE_URL_KEY: page_url}
         self._push(context, xcoms)
+
+    def _known_run(self) -> Mapping[str, Any]:
+        known = super()._known_run()
+        return known if known.get("job_id") else {**known, "job_id": self._workflow_job_id}
+
+    def _job_run_id(self) -> int | None:
+        # A one-time run of the task is not a part of the group's run.
+        is_member = "task_key" in self._known_run()
+        return self._workflow_run_id or None if is_member else None
 
     def _member_ended(self, context: Context, task: Run) -> Any:
         """Report the end of the task's run: return its output, skip, or raise why it failed."""

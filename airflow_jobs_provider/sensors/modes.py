@@ -18,6 +18,7 @@ To add a mode, add its argument to :mod:`.jobs` and its methods here.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -257,6 +258,14 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
 
         if isinstance(event, RunIdentified):
             self._found_run_id = event.run_id
+
+    def _run_of_arguments(self) -> Mapping[str, Any]:
+        return {"run_id": self.run_id, "job_id": self.job_id}
+
+    def _known_run(self) -> Mapping[str, Any]:
+        if self._last_run is None and self._found_run_id is not None:
+            return {**self._run_of_arguments(), "run_id": self._found_run_id}
+        return super()._known_run()
 
     def _result_or_raise(self, context: Context, run: Run) -> Any:
         self._push(context, run_xcoms(run))

@@ -250,6 +250,35 @@ def test_a_recording_has_no_secret(simulated: Api, tmp_path: Path) -> None:
     assert file.stat().st_mode & 0o077 == 0
 
 
+def test_a_recording_has_no_credentials_of_a_lineage_receiver(
+    simulated: Api, tmp_path: Path
+) -> None:
+    """Neither in a request or a response, nor in what tests and pages get of the requests."""
+    prefix = "spark.openlineage.transport."
+    secret = {
+        f"{prefix}auth.apiKey": "hunter2",
+        f"{prefix}transports.a.auth.apiKey": "hunter2",
+        f"{prefix}headers.Authorization": "hunter2",
+    }
+    plain = {f"{prefix}auth.type": "api_key", f"{prefix}url": "http://127.0.0.1", "a": "b"}
+    cluster = {
+        "spark_version": "15.4.x-scala2.12",
+        "node_type_id": "i3.xlarge",
+        "num_workers": 1,
+        "spark_conf": {**secret, **plain},
+    }
+    body = {"name": "j", "new_cluster": cluster, "notebook_task": NOTEBOOK}
+    job_id = simulated.post("create", body).json()["job_id"]
+    settings = simulated.get("get", job_id=job_id).json()["settings"]
+    assert settings["new_cluster"]["spark_conf"] == {**secret, **plain}
+    text = (tmp_path / "recording" / "requests.jsonl").read_text()
+    assert "hunter2" not in text
+    masked = {**dict.fromkeys(secret, "***"), **plain}
+    assert json.loads(text.splitlines()[0])["body"]["new_cluster"]["spark_conf"] == masked
+    (logged, _) = control(simulated, "GET", "requests").json()["requests"]
+    assert logged["data"]["new_cluster"]["spark_conf"] == masked
+
+
 def test_the_commands(simulated: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The commands send what the control requests do."""
     token_file = tmp_path / "token"

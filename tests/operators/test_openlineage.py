@@ -11,9 +11,13 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
+from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
+from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 from tests.fakes.scripted_server import ScriptedServer
 from tests.helpers.responses import LAUNCHED, RUNNING
-from tests.helpers.tasks import run_now, submit
+from tests.helpers.tasks import TaskInstance, run_now, submit
+from tests.helpers.workflow_group import Airflow
+from tests.helpers.workflow_group import sent as bodies
 
 CLUSTER = {"spark_version": "15", "node_type_id": "n", "num_workers": 1, "spark_conf": {"a": "b"}}
 PROVIDER = "airflow.providers.openlineage"
@@ -208,3 +212,128 @@ def test_a_provider_with_an_invalid_setting(
     task = run_now(job_id=3, wait_for_termination=False, openlineage_inject_parent_job_info=True)
     assert "job_parameters" not in sent(server, context, task)
     assert "disabled is no boolean" in logged()
+
+
+def test_a_task_operator(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Alone it submits a one-time run, with the same information."""
+    installed(monkeypatch)
+    task = DatabricksNotebookOperator(
+        task_id="etl",
+        notebook_path="/etl",
+        new_cluster=CLUSTER,
+        wait_for_termination=False,
+        openlineage_inject_parent_job_info=True,
+        openlineage_inject_transport_info=True,
+    )
+    body = sent(server, context, task)
+    assert parent_of(body["notebook_task"]["base_parameters"])["run"] == {"runId": "run of etl"}
+    assert body["new_cluster"]["spark_conf"] == {"a": "b", "parent_job": "etl", "transport": "etl"}
+
+
+@pytest.mark.parametrize(
+    ("params", "notebook_params"),
+    [
+        ({}, ["OPENLINEAGE_CONTEXT"]),
+        ({"notebook_params": {"day": "1"}}, ["OPENLINEAGE_CONTEXT", "day"]),
+        ({"jar_params": ["a"]}, []),
+    ],
+)
+def test_a_group_sends_it_with_the_run(
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    params: dict[str, Any],
+    notebook_params: list[str],
+) -> None:
+    """The job is the same as without, so that it is not reset for each DAG run."""
+    installed(monkeypatch)
+    plain = Airflow(monkeypatch, group=params)
+    airflow = Airflow(monkeypatch, group={**params, "openlineage_inject_parent_job_info": True})
+    assert airflow.settings == plain.settings
+    server.will(airflow.jobs, airflow.job, LAUNCHED, RUNNING)
+    airflow.launch(try_number=1, max_tries=0)
+    (body,) = bodies(server, "run-now")
+    assert sorted(body.get("notebook_params", {})) == notebook_params
+    if notebook_params:
+        assert parent_of(body["notebook_params"])["run"] == {"runId": "run of etl.launch"}
+
+
+def test_credentials_of_the_transport_are_masked(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the cluster only: they are in no attribute of the task."""
+    installed(monkeypatch)
+    masked: list[str] = []
+    monkeypatch.setattr("airflow.providers.common.compat.sdk.mask_secret", masked.append)
+    prefix = "spark.openlineage.transport."
+    properties = {
+        f"{prefix}type": "composite",
+        f"{prefix}transports.a.auth.type": "api_key",
+        f"{prefix}transports.a.auth.apiKey": "Bearer the key",
+        f"{prefix}transports.b.headers.Authorization": "the header",
+        f"{prefix}transports.b.url": "http://127.0.0.1",
+    }
+    monkeypatch.setattr(
+        f"{SPARK}.inject_transport_information_into_spark_properties",
+        lambda given, _context: {**given, **properties},
+    )
+    task = submit(
+        existing_cluster_id=None,
+        new_cluster=CLUSTER,
+        wait_for_termination=False,
+        openlineage_inject_transport_info=True,
+    )
+    body = sent(server, context, task)
+    assert body["new_cluster"]["spark_conf"] == {"a": "b", **properties}
+    assert set(masked) == {"Bearer the key", "the key", "the header"}
+    assert "the key" not in str({name: getattr(task, name) for name in task.template_fields})
+
+
+def test_an_error_about_the_transport_is_not_quoted(
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+) -> None:
+    """It may quote the configuration, with the API key."""
+
+    def fail(_properties: Any, _context: Any) -> Any:
+        raise ValueError("no such token provider: {'apiKey': 'the key'}")
+
+    installed(monkeypatch)
+    monkeypatch.setattr(f"{SPARK}.inject_transport_information_into_spark_properties", fail)
+    task = submit(
+        existing_cluster_id=None,
+        new_cluster=CLUSTER,
+        wait_for_termination=False,
+        openlineage_inject_parent_job_info=True,
+        openlineage_inject_transport_info=True,
+    )
+    body = sent(server, context, task)
+    assert body["new_cluster"]["spark_conf"] == {"a": "b", "parent_job": "etl"}
+    text = logged()
+    assert "not sent with the run: ValueError" in text
+    assert "the key" not in text
+
+
+def test_a_retry_names_itself_and_gets_the_run_of_the_first_try(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request has another parent, but the same token, so that nothing is launched twice."""
+    installed(monkeypatch, lineage_run_id=lambda ti: f"try {ti.try_number}")
+    with FakeService(UNTIL_ENDED) as service:
+        monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", service.connection)
+        for try_number in (1, 2):
+            ti = TaskInstance()
+            ti.try_number, ti.max_tries = try_number, 1
+            task = submit(wait_for_termination=False, openlineage_inject_parent_job_info=True)
+            own_context: Any = {**context, "ti": ti}
+            task.execute(own_context)
+        ((run,), sent) = service.runs.values(), service.seen
+    assert run.launches == 2
+    launches = [one.parameters for one in sent if one.endpoint == "runs/submit"]
+    parents = [parent_of(one["notebook_task"]["base_parameters"]) for one in launches]
+    assert [parent["run"]["runId"] for parent in parents] == ["try 1", "try 2"]
+    assert len({one["idempotency_token"] for one in launches}) == 1

@@ -1,7 +1,8 @@
 """What clients asked of the local workspace: the last requests, and a recording in a file.
 
 No header is kept, so no token of a client either. In a recording the workspace's access token and
-the tokens that it issues are masked wherever they occur. The values of secrets are not kept.
+the tokens that it issues are masked wherever they occur. The values of secrets are not kept, nor
+are the credentials with which Spark sends lineage events.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import IO, Any
 
 from aiohttp import web
 
+from airflow_jobs_provider.api.text import is_lineage_credential
 from airflow_jobs_provider.local.http.faults import endpoint_of_path
 
 __all__ = ["LoggedRequest", "RequestLog"]
@@ -31,6 +33,8 @@ _KEPT_REQUESTS = 10_000
 _KEPT_CHARS = 20_000
 _MASK = "***"
 _ISSUED_TOKEN = re.compile(r'("access_token":\s*")[^"]*')
+# The spark_conf of a job cluster is five levels deep.
+_MASKED_LEVELS = 20
 # Of the requests secrets/put, and of the responses of secrets/get.
 _SECRET_FIELDS = ("string_value", "bytes_value")
 _SECRETS = "/api/2.0/secrets/"
@@ -110,8 +114,7 @@ class RequestLog:
         is_sent = request.transport is not None and not request.transport.is_closing()
         if request.path.startswith(_SECRETS) and not isinstance(body, dict | None):
             body = _MASK  # JSON with an error, and with a secret
-        if isinstance(body, dict):
-            body = {name: _MASK if name in _SECRET_FIELDS else v for name, v in body.items()}
+        body = _masked(body)
         fields = body if isinstance(body, dict) else {}
         logged = LoggedRequest(
             request.method,
@@ -133,7 +136,7 @@ class RequestLog:
     ) -> None:
         assert self._file is not None
         answered = response.body if isinstance(response, web.Response) else None
-        given = _json_of(answered) if isinstance(answered, bytes) else None
+        given = _masked(_json_of(answered)) if isinstance(answered, bytes) else None
         if request.path.startswith(_SECRETS) and isinstance(given, dict) and "value" in given:
             given["value"] = _MASK
         line = json.dumps(
@@ -153,6 +156,22 @@ class RequestLog:
             line = line.replace(json.dumps(self._token)[1:-1], _MASK)
         self._file.write(line + "\n")
         self._file.flush()
+
+
+def _masked(value: Any, levels: int = _MASKED_LEVELS) -> Any:
+    """Return JSON in which secrets are masked."""
+    if levels and isinstance(value, dict):
+        return {
+            name: _MASK if _is_secret(name) else _masked(item, levels - 1)
+            for name, item in value.items()
+        }
+    if levels and isinstance(value, list):
+        return [_masked(item, levels - 1) for item in value]
+    return value
+
+
+def _is_secret(name: str) -> bool:
+    return name in _SECRET_FIELDS or is_lineage_credential(name)
 
 
 def _cut(value: Any) -> Any:
