@@ -20,6 +20,8 @@ from scripts.install import install
 ROOT = Path(__file__).resolve().parent.parent
 AIRFLOW = "apache-airflow==3.3.2"
 PROVIDER = "apache-airflow-providers-databricks==7.23.0"
+# What Airflow emits lineage events with; see with_openlineage().
+OPENLINEAGE = "apache-airflow-providers-openlineage==2.20.3"
 # What the official provider needs in another version than Airflow's newest.
 OTHER_VERSIONS = re.compile(r"^(python-dateutil)==", re.IGNORECASE)
 
@@ -40,6 +42,15 @@ def python(folder: Path = ROOT / ".venv-official", *, more: Sequence[str] = ()) 
             install(binary, AIRFLOW, PROVIDER, *more, constraints=constraints.name)
         made.touch()
     return str(binary)
+
+
+def with_openlineage() -> str:
+    """Return the Python of an environment that has Airflow's OpenLineage provider as well.
+
+    It has an environment of its own: with the provider's listener Airflow ends no task in the
+    triggerer.
+    """
+    return python(ROOT / ".venv-official-openlineage", more=[OPENLINEAGE])
 
 
 if __name__ == "__main__":

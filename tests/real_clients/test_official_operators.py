@@ -14,7 +14,6 @@ from scripts import official
 
 pytestmark = pytest.mark.real_clients
 ROOT = Path(__file__).parents[2]
-OPENLINEAGE = "apache-airflow-providers-openlineage"
 RECORD = ROOT / "tests" / "data" / "official_provider.json"
 SURFACE = ROOT / "tests" / "helpers" / "surface.py"
 SUBMIT, RUN_NOW, CREATE = (
@@ -208,7 +207,7 @@ def test_the_record_is_what_the_official_provider_offers(tmp_path: Path) -> None
 @pytest.fixture(scope="module")
 def launches(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What both providers send for each case, in one environment with OpenLineage."""
-    python = official.python(ROOT / ".venv-official-openlineage", more=[OPENLINEAGE])
+    python = official.with_openlineage()
     cases = [
         {
             "class": kind,

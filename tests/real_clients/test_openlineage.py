@@ -20,7 +20,6 @@ import pytest
 from scripts import official
 from scripts.airflow_env import ROOT, airflow_environment
 from tests.fakes.fake_service import FakeService, JobRun, Plan, Run, Seen
-from tests.real_clients.test_official_operators import OPENLINEAGE
 
 pytestmark = pytest.mark.real_clients
 DAGS = Path(__file__).with_name("lineage_dags")
@@ -82,7 +81,7 @@ def ends_groups(service: FakeService) -> None:
 @pytest.fixture(scope="module")
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Outcome]:
     """Run the DAG to its end, with ``dag.test()``."""
-    python = official.python(ROOT / ".venv-official-openlineage", more=[OPENLINEAGE])
+    python = official.with_openlineage()
     home = tmp_path_factory.mktemp("lineage")
     events, result = home / "events.jsonl", home / "result.json"
     receiver = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
