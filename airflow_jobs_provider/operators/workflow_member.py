@@ -17,6 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowException, AirflowSkipExc
 
 from airflow_jobs_provider.airflow_compat.refused_deferral import Deferral
 from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
+from airflow_jobs_provider.airflow_compat.workflow_records import TaskRecord
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.execution_state import KillState
 from airflow_jobs_provider.operators.workflow_next_step import (
@@ -31,7 +32,6 @@ from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_jobs_provider.airflow_compat.workflow_records import TaskRecord
     from airflow_jobs_provider.api.schema.types import Run
 
 __all__ = ["WorkflowMemberOperator"]
@@ -146,7 +146,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         record = self._record()
         if record.is_alone:
             return self._launch_alone(context)
-        self._defer_unread(context)
+        self._defer_unread(context, record)
         is_of_others = self._is_of_official_provider(context, record)
         while True:
             try:
@@ -178,9 +178,10 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
                     self.hook.client.send(cancel_run(latest))
                 self._wait_for_run_end(context, run)
 
-    def _defer_unread(self, context: Context) -> None:
+    def _defer_unread(self, context: Context, record: TaskRecord) -> None:
         """Defer without a request if the launching task has read the task run just now."""
-        if self._attempt.try_number > 1:
+        is_first = self._attempt.try_number == 1
+        if not is_first and not self._is_first_since_launch(record):
             return  # It may have to run the task again.
         key = self.databricks_task_key
         task = self._launch_task().launched_task(context, self._workflow_run_id, key)
@@ -189,7 +190,19 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         known = {"run_id": task.run_id, "run_page_url": task.run_page_url}
         self._identified(context, {"job_id": self._workflow_job_id}, known)
         self._handle_earlier_kill()
+        if not is_first:
+            # After a clear, the next attempt has to know it.
+            self._records().write(self.task_id, replace(record, follows=task.run_id))
         self._defer_until_member_ended(context, known, 0, reached_by=task.reached_by)
+
+    def _is_first_since_launch(self, record: TaskRecord) -> bool:
+        """Return whether the task was cleared with the launching task, and has not run since.
+
+        No attempt has recorded anything since then, see :meth:`_record`.
+        """
+        attempt = self._attempt
+        is_first = attempt.attempt_index == 0 and attempt.attempts_before_clear > 0
+        return is_first and record == TaskRecord(try_number=attempt.attempts_before_clear)
 
     def _is_of_official_provider(self, context: Context, record: TaskRecord) -> bool:
         """Return whether an operator of the official provider has reported the task's run.

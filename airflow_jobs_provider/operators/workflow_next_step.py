@@ -14,6 +14,8 @@ it                                          cleared it
 an earlier attempt was to run it again      runs the task again
 failed, and no attempt has reported it,     runs the task again: an earlier attempt was to report
 though an earlier one was to                it, and died or never started
+the same, no attempt has recorded           reports it if a repair has started it and there are as
+anything                                    many runs as attempts: the repair was for this attempt
 canceled, though the attempt is not the     runs the task again: the kill of an earlier attempt
 first one                                   has canceled it
 not run, because a task before it failed    runs the task again: Airflow counts that one as
@@ -109,6 +111,10 @@ def next_step(
     has_reported = record.wants_rerun_of is None and record.follows in (None, record.reported)
     reporter = record.try_number - (not has_reported)
     died = attempt.try_number - reporter > 1
+    if record == TaskRecord() and was_repaired(task, max_retries):
+        # A repair that another task has made was for this attempt, if there are as many runs of
+        # the task as attempts.
+        died = int(task.get("attempt_number") or 0) + 1 < attempt.try_number
     return NextStep.RERUN if failed and died else NextStep.REPORT
 
 

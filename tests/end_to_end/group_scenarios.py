@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
-from tests.fakes.fake_service import FakeService, JobRun, Seen
+from tests.fakes.fake_service import FakeService, JobRun, Run, Seen
 
 __all__ = ["GroupScenario", "group_task"]
 
@@ -47,6 +47,24 @@ class GroupScenario:
         """The group's runs that were launched for the DAG run."""
         runs = self.workspace.runs_of(self.dag_run.run_id)
         return [run for run in runs if isinstance(run, JobRun)]
+
+    @property
+    def runs_alone(self) -> list[Run]:
+        """The one-time runs of tasks of the group that run outside of its run."""
+
+        def is_own(run: Run) -> bool:
+            notebooks = [task.get("notebook_task") or {} for task in run.request.get("tasks") or ()]
+            given = [notebook.get("base_parameters") or {} for notebook in notebooks]
+            return self.dag_run.run_id in [parameters.get("dag_run") for parameters in given]
+
+        return [run for run in list(self.workspace.runs.values()) if is_own(run)]
+
+    @property
+    def repair_requests(self) -> list[list[str]]:
+        """The tasks that each request for a repair names, the refused requests included."""
+        own = {run.run_id for run in self.runs}
+        asked = self.workspace.asked("runs/repair")
+        return [sorted(one["rerun_tasks"]) for one in asked if int(one["run_id"]) in own]
 
     def task(self, name: str) -> ClusterDagRun:
         """Return the DAG run for one of the group's tasks."""

@@ -16,7 +16,7 @@ from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.eventually import eventually
 from tests.end_to_end.group_scenarios import GroupScenario
-from tests.fakes.fake_service import FakeService
+from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 
 pytestmark = pytest.mark.standalone
 
@@ -53,8 +53,8 @@ def settings() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def workspace() -> Iterator[FakeService]:
-    """A workspace whose tasks go on until a test ends them."""
-    with FakeService() as running:
+    """A workspace whose runs go on until a test ends them."""
+    with FakeService(UNTIL_ENDED) as running:
         yield running
 
 
@@ -330,12 +330,114 @@ def test_triggerer_ends(
     group.saw(runs=1, repairs=0, cancels=0)
 
 
+# Several DAG runs at once.
+
+
+@pytest.mark.parametrize(
+    "group", [Planned("own_definition")] * 2, indirect=True, ids=["first", "second"]
+)
+@in_whole_check_on_newest
+def test_dag_runs_with_different_definitions(
+    group: GroupScenario, begun: dict[str, GroupScenario]
+) -> None:
+    """Both begin at once, and each of their runs has the definition of its own DAG run."""
+    same_dag = [one for one in begun.values() if one.dag_run.dag_id == group.dag_run.dag_id]
+    runs = [one.launched() for one in same_dag]
+    assert len({run.job_id for run in runs}) == len(runs)
+    both_waiting(group)
+    both_succeed(group)
+    tasks = group.runs[0].definition["tasks"]
+    assert {task["existing_cluster_id"] for task in tasks} == {f"c-{group.dag_run.run_id}"}
+    group.saw(runs=1, repairs=0, cancels=0)
+
+
 # A clear that repairs.
+
+
+@of("changed")
+@in_whole_check_on_newest
+def test_member_cleared_after_the_job_was_changed(
+    group: GroupScenario, workspace: FakeService
+) -> None:
+    """The task is submitted alone, and its log says why."""
+    run = group.launched()
+    group.deferred("a", "b")
+    group.end("a", result="FAILED")
+    group.end("b")
+    group.until("failed", "a")
+    group.until("success", "b")
+    group.dag_run.until_over()
+    workspace.jobs[run.job_id]["tasks"][0]["existing_cluster_id"] = "another"
+    group.clear("a")
+    (alone,) = eventually(lambda: group.runs_alone, "the task is submitted")
+    group.task("a").until("deferred", try_number=2)
+    group.task("a").until_left_worker()
+    workspace.end(alone)
+    group.until("success", "a")
+    reason = f"job {run.job_id} was changed since the run was launched"
+    assert f"Run {run.run_id} is not repaired: {reason}" in group.dag_run.logs()
+    assert group.repair_requests == []
+    group.saw(runs=1, repairs=0, cancels=0)
+    group.untouched("b")
+
+
+def restart_triggerers(cluster: AirflowCluster) -> None:
+    """Stop all triggerers, and start one."""
+    for name in cluster.triggerers:
+        cluster.terminate(name)
+    cluster.start_triggerer()
 
 
 @of("ten")
 @pytest.mark.thorough
-def test_two_of_ten_are_cleared(group: GroupScenario, cluster: AirflowCluster) -> None:
+@pytest.mark.parametrize("restarted", ["not", "before_the_repair", "after_the_repair"])
+def test_two_of_ten_are_cleared(
+    group: GroupScenario, cluster: AirflowCluster, restarted: str
+) -> None:
+    """One request repairs both; eight tasks are untouched, and the DAG run ends well.
+
+    The triggerer is restarted while both wait for the end of the run, or after the repair.
+    """
+    group.launched()
+    group.deferred(*TEN)
+    group.end(*FAILED, result="FAILED")
+    group.until("failed", *FAILED)
+    if restarted == "before_the_repair":
+        group.clear(*FAILED)
+        for name in FAILED:
+            task = group.task(name)
+            task.until("deferred", try_number=2)
+            task.until_left_worker()
+            task.until_watched(times=2)
+        restart_triggerers(cluster)
+        for name in FAILED:
+            group.task(name).until_watched(times=3)
+        group.end(*OTHERS)
+        group.until("success", *OTHERS)
+    else:
+        group.end(*OTHERS)
+        group.until("success", *OTHERS)
+        group.dag_run.until_over()
+        group.clear(*FAILED)
+    group.run_again(*FAILED, attempts=2)
+    times = 2 if restarted == "before_the_repair" else 1
+    group.deferred(*FAILED, times=times)
+    if restarted == "after_the_repair":
+        restart_triggerers(cluster)
+        group.deferred(*FAILED, watched=2)
+    group.end(*FAILED)
+    group.dag_run.until_over_with({"success": len(TEN) + 1})
+    group.dag_run.until_over()
+    assert group.dag_run.state() == "success"
+    assert group.repair_requests == [sorted(FAILED)]
+    assert all(group.runs[-1].attempts(name) == 2 for name in FAILED)
+    group.saw(runs=1, repairs=1, cancels=0)
+    group.untouched(OTHERS)
+
+
+@of("ten_retried")
+@pytest.mark.thorough
+def test_two_of_ten_are_retried_and_cleared(group: GroupScenario, cluster: AirflowCluster) -> None:
     """One repair for the retry of both, and one for their clear; eight tasks are untouched.
 
     A worker is killed between the clear and the repair, with a retry left, and the triggerer is
@@ -360,9 +462,7 @@ def test_two_of_ten_are_cleared(group: GroupScenario, cluster: AirflowCluster) -
     group.deferred(*FAILED)
     group.saw(runs=1, repairs=2, cancels=0)
 
-    for name in cluster.triggerers:
-        cluster.terminate(name)
-    cluster.start_triggerer()
+    restart_triggerers(cluster)
     group.deferred(*FAILED, watched=2)
     group.end(*FAILED)
     group.dag_run.until_over_with({"success": len(TEN) + 1})
@@ -371,3 +471,14 @@ def test_two_of_ten_are_cleared(group: GroupScenario, cluster: AirflowCluster) -
     assert all(group.runs[-1].attempts(name) == 3 for name in FAILED)
     group.saw(runs=1, repairs=2, cancels=0)
     group.untouched(OTHERS)
+
+
+# At the end: all DAG runs have begun by now.
+
+
+def test_dag_runs_that_begin_at_once_use_one_job(begun: dict[str, GroupScenario]) -> None:
+    """Several of them may find no job and create one; the same definition ends in one job."""
+    runs = [run for one in begun.values() if one.dag_run.dag_id == "pair" for run in one.runs]
+    if len(runs) < 2:
+        pytest.skip("the DAG runs of the other tests are needed")
+    assert len({run.job_id for run in runs}) == 1

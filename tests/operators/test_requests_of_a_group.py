@@ -21,7 +21,6 @@ from airflow_jobs_provider.operators.workflow_launch import FRESH_SECONDS, TASK_
 from tests.fakes.fake_service import TOKEN, FakeService, JobRun
 from tests.helpers.workflow_group import Airflow
 
-NOTEBOOKS = [f"n{number}" for number in range(20)]
 LAUNCH = {"list": 2, "create": 1, "run-now": 1, "runs/get": 1}
 
 
@@ -48,10 +47,10 @@ def launched(airflow: Airflow, service: FakeService) -> JobRun:
     return run
 
 
-def deferred(airflow: Airflow, key: str, try_number: int = 1) -> TaskDeferred:
+def deferred(airflow: Airflow, key: str, try_number: int = 1, max_tries: int = 0) -> TaskDeferred:
     """Execute a task of the group until it defers."""
     with pytest.raises(TaskDeferred) as caught:
-        airflow.execute(try_number, key=key)
+        airflow.execute(try_number, max_tries, key=key)
     return caught.value
 
 
@@ -62,14 +61,18 @@ async def event_of(trigger: Any) -> Any:
     return payload
 
 
-def test_notebooks_side_by_side(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
+def test_notebooks_side_by_side(
+    count: int, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The launch, one read for all, and one request for the output of each."""
-    airflow = Airflow(monkeypatch, keys=NOTEBOOKS, deferrable=True)
+    notebooks = [f"n{number}" for number in range(count)]
+    airflow = Airflow(monkeypatch, keys=notebooks, deferrable=True)
     run = launched(airflow, service)
     assert counted(service) == LAUNCH
-    deferrals = {key: deferred(airflow, key) for key in NOTEBOOKS}
+    deferrals = {key: deferred(airflow, key) for key in notebooks}
     assert counted(service) == {}
-    for key in NOTEBOOKS:
+    for key in notebooks:
         task_run = run.latest[key]
         assert airflow.xcoms[f"etl.{key}", "run_id"] == task_run.run_id
         page_url = airflow.xcoms[f"etl.{key}", "run_page_url"]
@@ -84,7 +87,7 @@ def test_notebooks_side_by_side(service: FakeService, monkeypatch: pytest.Monkey
     assert counted(service) == {"runs/get": 1}
     for (key, deferral), payload in zip(deferrals.items(), payloads, strict=True):
         assert airflow.execute(key=key, resume=(deferral, payload)) == f"output of {key}"
-    assert counted(service) == {"runs/get-output": len(NOTEBOOKS)}
+    assert counted(service) == {"runs/get-output": len(notebooks)}
 
 
 def test_without_xcoms_no_output_is_read(
@@ -132,6 +135,38 @@ def test_what_reads_on_its_worker(service: FakeService, monkeypatch: pytest.Monk
     deferred(airflow, "b")
     assert counted(service) == {"runs/get": 1}
     deferred(airflow, "a", try_number=2)
+    assert counted(service) == {"runs/get": 1}
+
+
+def test_the_whole_group_was_cleared(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tasks defer without a request, as in the first run.
+
+    A task that is cleared once more looks at its run, which may be canceled by then.
+    """
+    airflow = Airflow(monkeypatch, deferrable=True)
+    airflow.xcoms["etl.launch", "return_value"] = airflow.launch(2, 1)
+    (run,) = service.runs.values()
+    assert isinstance(run, JobRun)
+    counted(service)
+    for key in airflow.keys:
+        deferral = deferred(airflow, key, try_number=2, max_tries=1)
+        task_run = run.latest[key].run_id
+        assert deferral.trigger.run_id == task_run
+        assert airflow.recorded(key)["follows"] == task_run
+    assert counted(service) == {}
+    service.end_task(run, "a", "CANCELED")
+    deferred(airflow, "a", try_number=3, max_tries=2)
+    assert counted(service)["runs/get"] > 0
+
+
+def test_a_retry_after_the_whole_group_was_cleared(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It reads the run, although the attempt before it has died and recorded nothing."""
+    airflow = Airflow(monkeypatch, deferrable=True)
+    airflow.xcoms["etl.launch", "return_value"] = airflow.launch(2, 1)
+    counted(service)
+    deferred(airflow, "a", try_number=3, max_tries=1)
     assert counted(service) == {"runs/get": 1}
 
 

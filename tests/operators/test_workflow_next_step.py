@@ -134,6 +134,32 @@ def test_a_run_that_the_attempt_has_started_itself_is_reported() -> None:
         assert next_step(task, NEVER, RETRY, own=7) is NextStep.REPORT
 
 
+@pytest.mark.parametrize(
+    ("one", "record", "run_number", "max_retries", "step"),
+    [
+        # The first attempt has died, and the repair of another task was for the second one.
+        (RETRY, NEVER, 2, 0, NextStep.REPORT),
+        (CLEARED, NEVER, 2, 0, NextStep.REPORT),
+        # Both attempts have died. The third one has had no run yet.
+        (attempt(3, 2), NEVER, 2, 0, NextStep.RERUN),
+        (attempt(3, 2), NEVER, 3, 0, NextStep.REPORT),
+        # The second run may be a retry by the service for the first attempt.
+        (RETRY, NEVER, 2, 1, NextStep.RERUN),
+        # The attempt before has followed the run of the repair, or an earlier one was reported.
+        (attempt(3, 2), followed(by=2), 2, 0, NextStep.RERUN),
+        (attempt(3, 2), reported_before(2), 2, 0, NextStep.RERUN),
+        # The launching task was cleared: some attempts belong to an earlier run.
+        (attempt(3, 2), OF_RUN_BEFORE, 2, 0, NextStep.RERUN),
+    ],
+)
+def test_a_failed_run_that_a_repair_has_started(
+    one: TaskAttempt, record: TaskRecord, run_number: int, max_retries: int, step: NextStep
+) -> None:
+    """An attempt reports it if it was made for that attempt: there is no run too many."""
+    repaired = {**run("TERMINATED", "FAILED"), "attempt_number": run_number - 1}
+    assert next_step(repaired, record, one, max_retries=max_retries) is step
+
+
 def test_a_run_that_another_repair_has_started_is_not_canceled() -> None:
     """No attempt before the clear has followed it: such an attempt would have recorded that."""
     repaired = {**run("RUNNING"), "attempt_number": 1}

@@ -9,7 +9,7 @@ import json
 import random
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -42,12 +42,22 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkspa
         yield running
 
 
+@pytest.fixture
+def connected(workspace: LocalWorkspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection to the workspace."""
+    connection = {"conn_type": "databricks_jobs", "host": workspace.url}
+    connection["password"] = workspace.token
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+
+
 class Airflow:
     """A DAG run with a group: states, XComs and attempts of its tasks."""
 
-    def __init__(self, dag_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(
+        self, dag_id: str, monkeypatch: pytest.MonkeyPatch, keys: Sequence[str] = KEYS
+    ) -> None:
         with DAG(dag_id, schedule=None), DatabricksWorkflowTaskGroup(group_id="g") as self.group:
-            for key in KEYS:
+            for key in keys:
                 DatabricksNotebookOperator(
                     task_id=key,
                     notebook_path="/n",
@@ -129,13 +139,11 @@ def together(tasks: list[threading.Thread]) -> None:
 @pytest.mark.parametrize(
     "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 6))]
 )
+@pytest.mark.usefixtures("connected")
 def test_tasks_that_are_cleared_together_are_one_repair(
     seed: int, dies: bool, workspace: LocalWorkspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whenever their processes start, and also where one dies before it has told anything."""
-    connection = {"conn_type": "databricks_jobs", "host": workspace.url}
-    connection["password"] = workspace.token
-    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
     airflow = Airflow(f"seed_{seed}_{dies}", monkeypatch)
     airflow.execute("g.launch")
     for task_id in airflow.members:
@@ -157,10 +165,40 @@ def test_tasks_that_are_cleared_together_are_one_repair(
         airflow.states[victim] = "up_for_retry"
         airflow.execute(victim)
     assert set(airflow.states.values()) == {"success"}
-    with JobsClient(workspace.url, Token(workspace.token)) as client:
-        runs = client.send(list_runs(job_id=airflow.xcoms["g.launch", "job_id"])).items
-        assert len(runs) == 1, "nothing else was launched"
-        run: Any = client.run(whole_run(runs[0]["run_id"], api_version="2.2", include_history=True))
+    run = only_run(airflow, workspace)
     assert len(repairs_of(run)) == 1
-    attempts = {key: task["attempt_number"] + 1 for key, task in latest_attempts(run).items()}
-    assert attempts == {key: 2 if key in CLEARED else 1 for key in KEYS}
+    assert attempts_of(run) == {key: 2 if key in CLEARED else 1 for key in KEYS}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(airflow_version() < (3, 0), reason="operators are for the main thread only")
+@pytest.mark.usefixtures("connected")
+def test_tasks_of_a_group_of_two_hundred_are_cleared(
+    workspace: LocalWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One repair runs them again, on whatever page of the run's tasks they are."""
+    keys = [f"n{number}" for number in range(200)]
+    cleared = ["g.n3", "g.n150", "g.n199"]
+    airflow = Airflow("large", monkeypatch, keys)
+    airflow.execute("g.launch")
+    airflow.states = dict.fromkeys(airflow.members, "success")
+    for task_id in cleared:
+        airflow.execute(task_id)
+    assert len({airflow.xcoms[task_id, "run_id"] for task_id in cleared}) == len(cleared)
+    airflow.clear(*cleared)
+    together([threading.Thread(target=airflow.execute, args=(one,)) for one in cleared])
+    run = only_run(airflow, workspace)
+    assert len(repairs_of(run)) == 1
+    assert attempts_of(run) == {key: 2 if f"g.{key}" in cleared else 1 for key in keys}
+
+
+def only_run(airflow: Airflow, workspace: LocalWorkspace) -> Any:
+    """Return the run of the group; nothing else was launched."""
+    with JobsClient(workspace.url, Token(workspace.token)) as client:
+        (run,) = client.send(list_runs(job_id=airflow.xcoms["g.launch", "job_id"])).items
+        return client.run(whole_run(run["run_id"], api_version="2.2", include_history=True))
+
+
+def attempts_of(run: Any) -> dict[str, int]:
+    """Return how often each task of a run was started."""
+    return {key: task["attempt_number"] + 1 for key, task in latest_attempts(run).items()}

@@ -24,6 +24,7 @@ def group(
     *,
     of_first: dict[str, Any] | None = None,
     is_chain: bool = False,
+    cluster: str = "c",
     **arguments: Any,
 ) -> DAG:
     """Make a DAG of a group of notebooks.
@@ -32,6 +33,7 @@ def group(
     :param names: the tasks, by their Databricks keys.
     :param of_first: arguments of the first task alone.
     :param is_chain: whether each task depends on the one before it.
+    :param cluster: the cluster of all tasks; a template is a part of the job's definition.
     :param arguments: arguments of all tasks, the launching one included.
     """
     before = None
@@ -49,7 +51,7 @@ def group(
                 databricks_task_key=name,
                 notebook_path=f"/Shared/{name}",
                 source="WORKSPACE",
-                existing_cluster_id="c",
+                existing_cluster_id=cluster,
                 polling_period_seconds=1,
                 deferrable=True,
                 **more,
@@ -64,4 +66,7 @@ pair = group("pair", PAIR)
 pair_retried = group("pair_retried", PAIR, retries=3)
 pair_timed = group("pair_timed", PAIR, of_first={"execution_timeout": timedelta(seconds=20)})
 chain_retried = group("chain_retried", PAIR, is_chain=True, retries=3)
-ten = group("ten", TEN, retries=1)
+ten = group("ten", TEN)
+ten_retried = group("ten_retried", TEN, retries=1)
+changed = group("changed", PAIR)
+own_definition = group("own_definition", PAIR, cluster="c-{{ run_id }}")

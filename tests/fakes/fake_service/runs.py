@@ -200,9 +200,13 @@ class TaskRun:
 
 @dataclass
 class JobRun(Run):
-    """A run of a job: it goes on until each of its tasks was ended, or canceled."""
+    """A run of a job: it goes on until each of its tasks was ended, or canceled.
+
+    :ivar definition: the job's settings when the run was launched.
+    """
 
     job_name: str = ""
+    definition: dict[str, Any] = field(default_factory=dict)
     task_runs: list[TaskRun] = field(default_factory=list)
 
     @property

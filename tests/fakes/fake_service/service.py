@@ -514,6 +514,7 @@ class FakeService:
                 plan=Plan(),
                 request=seen.parameters,
                 job_name=str(settings["name"]),
+                definition=dict(settings),
             )
             run.start_tasks([task["task_key"] for task in settings["tasks"]])
             return run
