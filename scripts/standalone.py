@@ -49,6 +49,7 @@ FIRST_DAGS = {
     "databricks_demo": "a notebook weighs penguins; the next task gets its exit value",
     "databricks_run_now": "a job is created, and run with parameters",
     "databricks_wait_for_job": "a sensor waits for a run that somebody else has launched",
+    "databricks_workflow_group": "three notebooks are one run; clear one to run it again there",
 }
 OPEN = build_opener(ProxyHandler({})).open
 

@@ -70,18 +70,18 @@ class ClusterDagRun:
         except AssertionError as error:
             raise AssertionError(f"{error}, but {seen[-1]}\n{self.logs()}") from None
 
+    def times_watched(self) -> int:
+        """Return how many triggers have begun for the task, the mapped ones included."""
+        folder = self.cluster.home if AIRFLOW_2 else self._log_folder()
+        files = folder.glob("triggerer-*.log" if AIRFLOW_2 else "**/*.trigger.*.log")
+        begun = re.compile(rf"trigger {self.dag_id}/{self.run_id}/{self.task_id}/.* starting")
+        texts = (file.read_text(errors="replace") for file in files)
+        return sum(len(begun.findall(text)) for text in texts)
+
     def until_watched(self, *, times: int = 1, seconds: float = PATIENCE_SECONDS) -> None:
         """Wait until so many triggers have begun for the task, the mapped ones included."""
-
-        def is_so() -> bool:
-            folder = self.cluster.home if AIRFLOW_2 else self._log_folder()
-            files = folder.glob("triggerer-*.log" if AIRFLOW_2 else "**/*.trigger.*.log")
-            begun = re.compile(rf"trigger {self.dag_id}/{self.run_id}/{self.task_id}/.* starting")
-            texts = (file.read_text(errors="replace") for file in files)
-            return sum(len(begun.findall(text)) for text in texts) >= times
-
         try:
-            eventually(is_so, f"{self.run_id} is watched", seconds)
+            eventually(lambda: self.times_watched() >= times, f"{self.run_id} is watched", seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.logs()}") from None
 

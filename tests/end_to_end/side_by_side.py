@@ -18,7 +18,7 @@ from airflow_jobs_provider.migrate.names import OFFICIAL
 from scripts.airflow_env import ROOT, airflow_environment
 from tests.end_to_end.recording_proxy import Recorded, recording_proxy
 
-__all__ = ["DAGS", "Side", "rows", "shown", "table", "with_imports_changed"]
+__all__ = ["DAGS", "Side", "rows", "shown", "shown_outcomes", "table", "with_imports_changed"]
 
 DAGS = Path(__file__).parent / "official_dags"
 # Where the official provider has the URL of the button. Here it is the XCom run_page_url.
@@ -27,6 +27,8 @@ _LINK = "_link_DatabricksJobRunLink"
 _GROUP_LINK = "databricks_job_run_link"
 # What the launching task of a group keeps here for a clear or a retry.
 _RECORDS = re.compile(r"databricks_(definition|task_runs|task_run\..*)")
+_PAGE = ROOT / "docs" / "migrating.md"
+_GROUP_ROW = re.compile(r"^\| `(group_\w+)` \| `(\S+)` \| .*? \| (.*?) \| .*\|$", re.MULTILINE)
 _HEAD = "| DAG | Task | Official | Here | Differs |\n| --- | --- | --- | --- | --- |\n"
 
 
@@ -144,6 +146,12 @@ def shown(task: Mapping[str, Any]) -> str:
         for key, value in sorted(xcoms.items())
     ]
     return f"{task['state']}: {', '.join(parts)}" if parts else str(task["state"])
+
+
+def shown_outcomes() -> dict[tuple[str, str], str]:
+    """Return what docs/migrating.md shows of this package's groups, by DAG and task."""
+    rows = _GROUP_ROW.findall(_PAGE.read_text())
+    return {(dag_id, task_id): outcome for dag_id, task_id, outcome in rows}
 
 
 def _value(value: Any) -> str:

@@ -5,7 +5,6 @@ On Airflow 3.3 they run side by side with the official provider: see test_offici
 
 from __future__ import annotations
 
-import re
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,15 +13,12 @@ import pytest
 from airflow import __version__ as airflow_version
 
 from scripts.airflow_env import ROOT
-from tests.end_to_end.side_by_side import DAGS, Side, shown, with_imports_changed
+from tests.end_to_end.side_by_side import DAGS, Side, shown, shown_outcomes, with_imports_changed
 
 pytestmark = [
     pytest.mark.standalone,
     pytest.mark.skipif(airflow_version >= "3.3", reason="test_official_dags.py has more"),
 ]
-
-PAGE = ROOT / "docs" / "migrating.md"
-ROW = re.compile(r"^\| (`group_\w+`) \| (`\S+`) \| .*? \| (.*?) \| .*\|$", re.MULTILINE)
 
 
 def test_the_outcomes_are_those_of_the_page(migrated_home: Path, tmp_path: Path) -> None:
@@ -36,10 +32,9 @@ def test_the_outcomes_are_those_of_the_page(migrated_home: Path, tmp_path: Path)
     with ExitStack() as stack:
         side.start(stack, migrated_home, dags).wait(600)
     seen = {
-        (f"`{dag_id}`", f"`{task_id}`"): shown(task)
+        (dag_id, task_id): shown(task)
         for dag_id, outcome in side.outcomes().items()
         for task_id, task in outcome["tasks"].items()
     }
-    rows = ROW.findall(PAGE.read_text())
-    assert seen == {(dag_id, task_id): here for dag_id, task_id, here in rows}
+    assert seen == shown_outcomes()
     assert len({dag_id for dag_id, _ in seen}) == len(list(dags.glob("*.py")))

@@ -56,12 +56,29 @@ class Standalone:
         )
         made.raise_for_status()
         path = f"dags/{dag_id}/dagRuns/{made.json()['dag_run_id']}"
+        self.until_success(path)
+        return path
+
+    def clear(self, path: str, task_id: str) -> None:
+        """Clear a task of a DAG run, and wait for the end of the DAG run."""
+        _, dag_id, _, run_id = path.split("/")
+        body = {"dry_run": False, "dag_run_id": run_id, "task_ids": [task_id], "only_failed": False}
+        url = f"{self.url}/api/v2/dags/{dag_id}/clearTaskInstances"
+        self.session.post(url, json=body, timeout=30).raise_for_status()
+        self.until_success(path)
+
+    def until_success(self, path: str) -> None:
+        """Wait until a DAG run has succeeded."""
         deadline = time.monotonic() + RUN_SECONDS
         while (state := self.get(path)["state"]) in ("queued", "running"):
             assert time.monotonic() < deadline, f"{path} is still {state}"
             time.sleep(0.5)
         assert state == "success", self.task_log(path)
-        return path
+
+    def xcoms(self, path: str, task_id: str, *keys: str) -> list[Any]:
+        """Return XComs of a task."""
+        entries = f"{path}/taskInstances/{task_id}/xcomEntries"
+        return [self.get(f"{entries}/{key}")["value"] for key in keys]
 
     def task_log(self, path: str) -> str:
         """Return the logs of all tasks of a DAG run."""
@@ -155,6 +172,28 @@ def test_taskflow_in_a_whole_airflow(standalone: Standalone) -> None:
     assert ranked == {"Biscoe": 5076, "Dream": 3733, "Torgersen": 3706}
     page = standalone.get(f"{run}/taskInstances/rank/links")["extra_links"]
     assert page["See Databricks Job Run"].startswith(standalone.workspace_url)
+
+
+def test_a_clear_repairs_in_a_whole_airflow(standalone: Standalone) -> None:
+    """A cleared notebook of a group runs again in the same run; the others do not."""
+    group = "penguins"
+    run = standalone.run("databricks_workflow_group")
+    tasks = {task["task_id"] for task in standalone.get(f"{run}/taskInstances")["task_instances"]}
+    others = sorted(tasks - {f"{group}.compare"})
+    before = {task_id: standalone.xcoms(run, task_id, "run_id") for task_id in tasks}
+    found = standalone.xcoms(run, f"{group}.compare", "return_value", "job_id")
+    assert len(tasks) == 4
+    standalone.clear(run, f"{group}.compare")
+    after = {task_id: standalone.xcoms(run, task_id, "run_id") for task_id in tasks}
+    assert [after[task_id] for task_id in others] == [before[task_id] for task_id in others]
+    assert after[f"{group}.compare"] != before[f"{group}.compare"]
+    assert standalone.xcoms(run, f"{group}.compare", "return_value", "job_id") == found
+    tries = standalone.get(f"{run}/taskInstances")["task_instances"]
+    assert {task["task_id"] for task in tries if task["try_number"] > 1} == {f"{group}.compare"}
+    path = f"{run}/taskInstances/{group}.compare/logs/2"
+    log = "\n".join(str(line.get("event")) for line in standalone.get(path)["content"])
+    (launched,) = before[f"{group}.launch"]
+    assert f"Run {launched} is to be repaired. These tasks run again: {group}.compare" in log
 
 
 def test_everything_is_on_loopback(standalone: Standalone) -> None:

@@ -403,15 +403,16 @@ def test_two_of_ten_are_cleared(
     group.end(*FAILED, result="FAILED")
     group.until("failed", *FAILED)
     if restarted == "before_the_repair":
+        tasks = [group.task(name) for name in FAILED]
+        watched = [task.times_watched() for task in tasks]
         group.clear(*FAILED)
-        for name in FAILED:
-            task = group.task(name)
+        for task, times in zip(tasks, watched, strict=True):
             task.until("deferred", try_number=2)
             task.until_left_worker()
-            task.until_watched(times=2)
+            task.until_watched(times=times + 1)
         restart_triggerers(cluster)
-        for name in FAILED:
-            group.task(name).until_watched(times=3)
+        for task, times in zip(tasks, watched, strict=True):
+            task.until_watched(times=times + 2)
         group.end(*OTHERS)
         group.until("success", *OTHERS)
     else:
@@ -420,8 +421,7 @@ def test_two_of_ten_are_cleared(
         group.dag_run.until_over()
         group.clear(*FAILED)
     group.run_again(*FAILED, attempts=2)
-    times = 2 if restarted == "before_the_repair" else 1
-    group.deferred(*FAILED, times=times)
+    group.deferred(*FAILED, times=2 if restarted == "before_the_repair" else 1)
     if restarted == "after_the_repair":
         restart_triggerers(cluster)
         group.deferred(*FAILED, watched=2)
