@@ -95,6 +95,16 @@ class GroupScenario:
             eventually(lambda task=task, line=line: task.logged_by_trigger(line) >= watched, what)  # type: ignore[misc]
         self.dag_run.cluster.until_prepared(self.task(names[0]))
 
+    def followed_on_workers(self, *names: str) -> None:
+        """Wait until workers follow the latest runs of tasks."""
+        run = self.runs[-1]
+        for name in names:
+            line = f"Task '{name}' of run {run.run_id} is run {run.latest[name].run_id}"
+            try:
+                eventually(lambda line=line: line in self.dag_run.logs(), line)  # type: ignore[misc]
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self.dag_run.logs()}") from None
+
     def run_again(self, *names: str, attempts: int) -> None:
         """Wait until Databricks tasks were started so many times in all."""
         run = self.runs[-1]

@@ -254,7 +254,71 @@ def test_member_beyond_execution_timeout(group: GroupScenario) -> None:
     group.saw(runs=1, repairs=0, cancels=1)
 
 
+# A user acts, and the tasks wait on workers. Their DAG runs would hold the workers of the others.
+
+
+def both_on_workers(group: GroupScenario) -> None:
+    """Wait until both tasks of a pair follow their runs on workers."""
+    group.launched()
+    group.followed_on_workers("a", "b")
+
+
+@pytest.mark.thorough
+def test_blocking_member_cleared(begin: Callable[[str], GroupScenario]) -> None:
+    """Its own task run is canceled; it runs again by a repair, once the other one has ended."""
+    group = begin("blocking")
+    both_on_workers(group)
+    group.clear("a")
+    group.until_canceled("a")
+    if AIRFLOW_3_0:  # It leaves such a task in the state restarting.
+        group.end("b")
+        group.until("success", "b")
+        group.saw(runs=1, repairs=0, cancels=1)
+        return
+    group.task("a").until("running", try_number=2)
+    group.end("b")
+    group.until("success", "b")
+    group.run_again("a", attempts=2)
+    group.followed_on_workers("a")
+    group.end("a")
+    group.until("success", "a")
+    group.saw(runs=1, repairs=1, cancels=1)
+    group.untouched("b")
+
+
+@pytest.mark.thorough
+def test_blocking_member_marked(begin: Callable[[str], GroupScenario]) -> None:
+    """Its own task run is canceled; the other task goes on."""
+    group = begin("blocking")
+    both_on_workers(group)
+    group.task("a").mark("failed")
+    group.until_canceled("a")
+    group.end("b")
+    group.until("failed", "a")
+    group.until("success", "b")
+    group.saw(runs=1, repairs=0, cancels=1)
+
+
 # Processes die.
+
+
+@pytest.mark.thorough
+def test_blocking_member_killed(begin: Callable[[str], GroupScenario]) -> None:
+    """The worker of one of the tasks dies; the next try follows the same task run."""
+    group = begin("blocking_retried")
+    # The first read is that of the launching task, the next ones are those of both tasks.
+    group.kill_worker_at("runs/get", "received", number=8)
+    group.until_killed()
+    group.followed_on_workers("a", "b")
+    eventually(
+        lambda: (
+            sorted(group.task(name).state_and_try() for name in "ab")
+            == [("running", 1), ("running", 2)]
+        ),
+        "the next try of one of the tasks runs",
+    )
+    both_succeed(group)
+    group.saw(runs=1, repairs=0, cancels=0)
 
 
 @killed_at("run-now", "received", "handled")

@@ -25,6 +25,7 @@ def group(
     of_first: dict[str, Any] | None = None,
     is_chain: bool = False,
     cluster: str = "c",
+    deferrable: bool = True,
     **arguments: Any,
 ) -> DAG:
     """Make a DAG of a group of notebooks.
@@ -34,6 +35,7 @@ def group(
     :param of_first: arguments of the first task alone.
     :param is_chain: whether each task depends on the one before it.
     :param cluster: the cluster of all tasks; a template is a part of the job's definition.
+    :param deferrable: whether the tasks wait in the triggerer, and not on a worker.
     :param arguments: arguments of all tasks, the launching one included.
     """
     before = None
@@ -53,7 +55,7 @@ def group(
                 source="WORKSPACE",
                 existing_cluster_id=cluster,
                 polling_period_seconds=1,
-                deferrable=True,
+                deferrable=deferrable,
                 **more,
             )
             if is_chain and before is not None:
@@ -66,6 +68,8 @@ pair = group("pair", PAIR)
 pair_retried = group("pair_retried", PAIR, retries=3)
 pair_timed = group("pair_timed", PAIR, of_first={"execution_timeout": timedelta(seconds=20)})
 chain_retried = group("chain_retried", PAIR, is_chain=True, retries=3)
+blocking = group("blocking", PAIR, deferrable=False)
+blocking_retried = group("blocking_retried", PAIR, deferrable=False, retries=3)
 ten = group("ten", TEN)
 ten_retried = group("ten_retried", TEN, retries=1)
 changed = group("changed", PAIR)
