@@ -415,6 +415,36 @@ def test_dag_runs_with_different_definitions(
     group.saw(runs=1, repairs=0, cancels=0)
 
 
+@of("mapped")
+@in_whole_check_on_newest
+def test_map_indexes_with_different_definitions(group: GroupScenario) -> None:
+    """Both run at once, each with its own definition, and a clear repairs each of their runs."""
+    dag_run = group.dag_run
+    group.launched(2)
+    runs = group.runs
+    found = {
+        run.job_id: {task["existing_cluster_id"] for task in run.definition["tasks"]}
+        for run in runs
+    }
+    assert sorted(found.values(), key=sorted) == [{"one"}, {"two"}]
+    dag_run.until_over_with({"success": 2, "deferred": 4})
+    for name in ("a", "b"):
+        dag_run.of_task(f"each.g.{name}").until_settled(times=2)
+    for run in runs:
+        group.workspace.end_task(run, "a", "FAILED")
+        group.workspace.end_task(run, "b")
+    dag_run.until_over_with({"success": 4, "failed": 2})
+    dag_run.until_over()
+    dag_run.clear(["each.g.a"])
+    eventually(lambda: all(run.attempts("a") == 2 for run in runs), "both have run a again")
+    dag_run.until_over_with({"success": 4, "deferred": 2})
+    dag_run.of_task("each.g.a").until_settled(times=4)
+    for run in runs:
+        group.workspace.end_task(run, "a")
+    dag_run.until_over_with({"success": 6})
+    group.saw(runs=2, repairs=2, cancels=0)
+
+
 # A clear that repairs.
 
 

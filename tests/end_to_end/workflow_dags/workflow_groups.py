@@ -9,13 +9,18 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, task_group
 
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
 from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
 
 PAIR = ("a", "b")
 TEN = [f"n{number}" for number in range(10)]
+GROUP: dict[str, Any] = {
+    "group_id": "g",
+    "notebook_params": {"dag_run": "{{ run_id }}"},
+    "max_concurrent_runs": 50,
+}
 
 
 def group(
@@ -42,26 +47,27 @@ def group(
     common = {"retries": 0, "retry_delay": timedelta(seconds=0.1), **arguments}
     with (
         DAG(dag_id, schedule=None, catchup=False, max_active_runs=50, default_args=common) as dag,
-        DatabricksWorkflowTaskGroup(
-            group_id="g", notebook_params={"dag_run": "{{ run_id }}"}, max_concurrent_runs=50
-        ),
+        DatabricksWorkflowTaskGroup(**GROUP),
     ):
         for name in names:
             more = (of_first or {}) if name == names[0] else {}
-            task = DatabricksNotebookOperator(
-                task_id=name,
-                databricks_task_key=name,
-                notebook_path=f"/Shared/{name}",
-                source="WORKSPACE",
-                existing_cluster_id=cluster,
-                polling_period_seconds=1,
-                deferrable=deferrable,
-                **more,
-            )
+            task = notebook(name, existing_cluster_id=cluster, deferrable=deferrable, **more)
             if is_chain and before is not None:
                 before >> task
             before = task
     return dag
+
+
+def notebook(name: str, **arguments: Any) -> DatabricksNotebookOperator:
+    """Make a notebook whose Databricks key is its name."""
+    return DatabricksNotebookOperator(
+        task_id=name,
+        databricks_task_key=name,
+        notebook_path=f"/Shared/{name}",
+        source="WORKSPACE",
+        polling_period_seconds=1,
+        **arguments,
+    )
 
 
 pair = group("pair", PAIR)
@@ -74,3 +80,14 @@ ten = group("ten", TEN)
 ten_retried = group("ten_retried", TEN, retries=1)
 changed = group("changed", PAIR)
 own_definition = group("own_definition", PAIR, cluster="c-{{ run_id }}")
+
+with DAG("mapped", schedule=None, catchup=False) as mapped:
+
+    @task_group
+    def each(cluster: str) -> None:
+        """Run a pair whose definition depends on the map index."""
+        with DatabricksWorkflowTaskGroup(**GROUP):
+            for name in PAIR:
+                notebook(name, existing_cluster_id=cluster, deferrable=True)
+
+    each.expand(cluster=["one", "two"])
