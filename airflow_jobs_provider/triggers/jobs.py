@@ -1,15 +1,18 @@
-"""DatabricksJobRunTrigger: wait for a run in the triggerer, without a worker."""
+"""The public triggers: a task waits for a run without a worker; an asset is told of ended runs."""
 
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.official_names import missing_name
 from airflow_jobs_provider.triggers.arguments import RunTriggerArguments
 from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 
-__all__ = ["DatabricksJobRunTrigger"]
+if TYPE_CHECKING:
+    from airflow_jobs_provider.triggers.run_events import DatabricksJobRunEventTrigger
+
+__all__ = ["DatabricksJobRunEventTrigger", "DatabricksJobRunTrigger"]
 
 
 class DatabricksJobRunTrigger(RunTriggerArguments, DatabricksJobsBaseTrigger):
@@ -42,5 +45,10 @@ class DatabricksJobRunTrigger(RunTriggerArguments, DatabricksJobsBaseTrigger):
 
 if not TYPE_CHECKING:
 
-    def __getattr__(name: str) -> NoReturn:
+    def __getattr__(name: str) -> Any:
+        if name == "DatabricksJobRunEventTrigger":
+            # Not imported by a task that defers with the other trigger.
+            from airflow_jobs_provider.triggers import run_events
+
+            return run_events.DatabricksJobRunEventTrigger
         raise missing_name(__name__, name)

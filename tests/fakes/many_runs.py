@@ -1,9 +1,9 @@
 """A Jobs API with thousands of runs that only pass the time, and that counts what it is asked.
 
 Nothing is executed: a run has a start and an end, and its state follows from the clock. It speaks
-``runs/get``, ``runs/list`` and ``runs/get-output`` of API 2.0, 2.1 and 2.2; since 2.1 lists have
-pages of 25 and page tokens, and leave out tasks unless asked for them. Used by the benchmarks, in a
-process of its own, and by the tests of the poller, in theirs.
+``runs/get``, ``runs/list``, ``runs/get-output`` and ``get`` of API 2.0, 2.1 and 2.2; since 2.1
+lists have pages of 25 and page tokens, and leave out tasks unless asked for them. Used by the
+benchmarks, in a process of its own, and by the tests of the poller, in theirs.
 """
 
 from __future__ import annotations
@@ -39,6 +39,13 @@ class Run:
     tasks: int = 0
     # The runs of its tasks, where each has an end of its own.
     members: list[Run] = field(default_factory=list)
+    # Its job; default one of its own.
+    job: int = 0
+
+    @property
+    def job_id(self) -> int:
+        """Its job."""
+        return self.job or self.run_id + 500_000
 
     def as_json(self, now: float, *, listed_tasks: int | None = None) -> dict[str, Any]:
         """Answer the run as the API does, in about the size of a real one.
@@ -54,7 +61,7 @@ class Run:
         if ended:
             state["result_state"] = self.result
         answer = {
-            "job_id": self.run_id + 500_000,
+            "job_id": self.job_id,
             "run_id": self.run_id,
             "number_in_job": self.run_id,
             "original_attempt_run_id": self.run_id,
@@ -84,7 +91,7 @@ class Run:
             "cleanup_duration": 0,
             "trigger": "ONE_TIME",
             "run_name": f"sales.total[{self.run_id}] scheduled__2026-01-01T00:00:00+00:00 try 1",
-            "run_page_url": f"https://example.com/?o=1#job/{self.run_id + 500_000}/run/1",
+            "run_page_url": f"https://example.com/?o=1#job/{self.job_id}/run/1",
             "run_type": "SUBMIT_RUN",
         }
         if self.members:
@@ -108,6 +115,7 @@ class Run:
 class ManyRuns:
     """The service.
 
+    :ivar jobs: the settings of jobs, by id.
     :ivar max_page: most runs on a page of the 2.0 list.
     :ivar requests_per_second: above it the answer is 429; None for no limit.
     :ivar retry_after: the Retry-After header of a 429.
@@ -121,6 +129,7 @@ class ManyRuns:
     """
 
     runs: dict[int, Run] = field(default_factory=dict)
+    jobs: dict[int, dict[str, Any]] = field(default_factory=dict)
     max_page: int = MAX_LIMIT
     requests_per_second: float | None = None
     retry_after: str = "1"
@@ -157,6 +166,7 @@ class ManyRuns:
         app = web.Application(middlewares=[self._count])
         for version in ("2.0", "2.1", "2.2"):
             base = f"/api/{version}/jobs/runs"
+            app.router.add_get(f"/api/{version}/jobs/get", self._get_job)
             app.router.add_get(f"{base}/get", self._get_as_told)
             app.router.add_get(f"{base}/list", self._list_as_told)
             app.router.add_get(f"{base}/get-output", self._output)
@@ -164,8 +174,22 @@ class ManyRuns:
         app.router.add_get("/counts", self._counts)
         return app
 
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request that came without a connection, as the application does."""
+        endpoint = request.path.split("/jobs/")[1]
+        handlers: dict[str, Answer] = {
+            "get": self._get_job,
+            "runs/get": self._get_as_told,
+            "runs/list": self._list_as_told,
+            "runs/get-output": self._output,
+        }
+        return await self._counted(request, handlers[endpoint])
+
     @web.middleware
     async def _count(self, request: web.Request, handler: Any) -> web.StreamResponse:
+        return await self._counted(request, handler)
+
+    async def _counted(self, request: web.Request, handler: Any) -> web.StreamResponse:
         if not request.path.startswith("/api/"):
             response: web.StreamResponse = await handler(request)
             return response
@@ -205,6 +229,12 @@ class ManyRuns:
         self.latest.append(run_id)
         self.found_active += now < self.runs[run_id].end
         return web.json_response(self.runs[run_id].as_json(now))
+
+    async def _get_job(self, request: web.Request) -> web.Response:
+        job_id = int(request.query["job_id"])
+        if job_id not in self.jobs:
+            return self._error(f"Job {job_id} does not exist.")
+        return web.json_response({"job_id": job_id, "settings": self.jobs[job_id]})
 
     async def _output(self, request: web.Request) -> web.Response:
         run = self.runs[int(request.query["run_id"])]

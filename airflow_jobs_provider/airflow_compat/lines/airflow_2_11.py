@@ -24,6 +24,7 @@ from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
+    from airflow.triggers.shared_stream import SharedStreamProducer
 
 __all__ = ["LINE", "Airflow211"]
 
@@ -36,6 +37,15 @@ class Airflow211(AirflowLine):
     builds_api_in_triggerer = False
     fails_tasks_resumed_early = False
     completion_fault = None
+    has_event_triggers = False
+
+    def asset_stores(self, trigger: Any) -> list[Any]:  # noqa: ARG002
+        """Return none."""
+        return []
+
+    def event_producer(self, handover: Any) -> SharedStreamProducer:
+        """Raise an error: Airflow does not ask for one."""
+        raise NotImplementedError(handover)
 
     def is_parsed_for_execution(self) -> bool:
         """Return whether Airflow has named the task to execute."""

@@ -38,6 +38,7 @@ from airflow_jobs_provider.xcom import (
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
+    from airflow.triggers.shared_stream import SharedStreamProducer
 
 __all__ = ["LINE", "Airflow30"]
 
@@ -57,6 +58,15 @@ class Airflow30(AirflowLine):
     builds_api_in_triggerer = True
     fails_tasks_resumed_early = True
     completion_fault: str | None = "Airflow 3.0 (apache/airflow#55315)"
+    has_event_triggers = True
+
+    def asset_stores(self, trigger: Any) -> list[Any]:  # noqa: ARG002
+        """Return none."""
+        return []
+
+    def event_producer(self, handover: Any) -> SharedStreamProducer:
+        """Raise an error: Airflow does not ask for one."""
+        raise NotImplementedError(handover)
 
     # -- tasks -------------------------------------------------------------------------------------
 

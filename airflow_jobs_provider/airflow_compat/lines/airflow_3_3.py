@@ -1,8 +1,17 @@
-"""Airflow 3.3: a trigger is told when a user acts, and the triggerer renders templates."""
+"""Airflow 3.3: a trigger is told when a user acts, and the triggerer renders templates.
+
+A trigger of asset events has a store for each asset, and is told which events are stored.
+"""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
 from airflow_jobs_provider.airflow_compat.lines.airflow_3_2 import Airflow32
+
+if TYPE_CHECKING:
+    from airflow.triggers.shared_stream import AdvanceItem, SharedStreamProducer
 
 __all__ = ["LINE", "Airflow33"]
 
@@ -12,6 +21,29 @@ class Airflow33(Airflow32):
 
     calls_on_kill = True
     renders_in_triggerer = True
+
+    def asset_stores(self, trigger: Any) -> list[Any]:
+        """Return one for each asset. Airflow's own object for all of them writes only to one."""
+        stores: Any = trigger.asset_state_store
+        if stores is None:
+            return []
+        return [*stores._by_name.values(), *stores._by_uri.values()]  # noqa: SLF001
+
+    def event_producer(self, handover: Any) -> SharedStreamProducer:
+        """Return a producer that calls the object."""
+        from airflow.triggers.shared_stream import SharedStreamProducer
+
+        class Producer(SharedStreamProducer):
+            """Calls the object."""
+
+            def open_stream(self) -> AsyncIterator[tuple[Any, Any]]:
+                stream: AsyncIterator[tuple[Any, Any]] = handover.open_stream()
+                return stream
+
+            async def advance(self, batch: Sequence[AdvanceItem]) -> None:
+                await handover.advance(batch)
+
+        return Producer()
 
 
 LINE = Airflow33()

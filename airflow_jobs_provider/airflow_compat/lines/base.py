@@ -13,6 +13,7 @@ from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
+    from airflow.triggers.shared_stream import SharedStreamProducer
 
 __all__ = [
     "BEFORE_RUNNING",
@@ -122,6 +123,22 @@ class AirflowLine(Protocol):
     fails_tasks_resumed_early: bool
     #: Why a task must not be ended by its trigger; None where it may.
     completion_fault: str | None
+    #: Whether an asset can be watched by a trigger.
+    has_event_triggers: bool
+
+    # -- asset events ------------------------------------------------------------------------------
+
+    def asset_stores(self, trigger: Any) -> list[Any]:
+        """Return the stores of the assets that a running trigger watches: ``aget`` and ``aset``.
+
+        :param trigger: the trigger.
+        """
+
+    def event_producer(self, handover: Any) -> SharedStreamProducer:
+        """Return Airflow's producer for the events of one trigger.
+
+        :param handover: has the producer's ``open_stream`` and ``advance``.
+        """
 
     # -- tasks -------------------------------------------------------------------------------------
 

@@ -28,6 +28,10 @@ Module              Responsibility
 ``launch_limiter``  launches per second, in turn between DAGs
 ``outages``         failures in a row, of the service and of single runs
 ``shared_reads``    reads of a run that the triggers of its tasks share
+``ended_runs``      all runs that end, for watches of jobs
+``all_run_lists``   reading the lists for them
+``watch_position``  how far a watch has come, across restarts
+``job_details``     names and tags of jobs
 ==================  =============================================================
 """
 
@@ -37,7 +41,8 @@ import asyncio
 import contextvars
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_jobs_provider.api.base_client import ignore_attempt
@@ -56,6 +61,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.api.retry import RetryPolicy
     from airflow_jobs_provider.api.schema.types import Run
+    from airflow_jobs_provider.triggers.polling.ended_runs import EndedRuns
     from airflow_jobs_provider.triggers.polling.waiters import States
 from airflow_jobs_provider.api.workflows.progress import REPEAT_SECONDS
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
@@ -93,6 +99,8 @@ class RunPoller:
         self._error: Exception | None = None
         self._waiter_added = asyncio.Event()
         self._next_poll_at = float("inf")
+        self._reader: RunReader | None = None
+        self._ended_runs: EndedRuns | None = None
         loop = asyncio.get_running_loop()
         self._sender: asyncio.Future[Sender] = loop.create_future()
         # A context of its own. In the first waiter's the poller would log to that waiter's task.
@@ -240,6 +248,27 @@ class RunPoller:
         finally:
             self._users -= 1
 
+    @property
+    def ended_runs(self) -> EndedRuns:
+        """The runs of the workspace that end, for watches."""
+        if self._ended_runs is None:
+            # Not imported where nothing is watched.
+            from airflow_jobs_provider.triggers.polling.ended_runs import EndedRuns
+
+            self._ended_runs = EndedRuns(self._waiters, self._opened)
+        return self._ended_runs
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[tuple[Sender, RunReader]]:
+        """Keep the poller open."""
+        self._users += 1
+        try:
+            sender = await asyncio.shield(self._sender)
+            assert self._reader is not None
+            yield sender, self._reader
+        finally:
+            self._users -= 1
+
     # -- the loop ------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -252,7 +281,7 @@ class RunPoller:
                 retries = self._hook.retry_policy().without_deadline()
                 sender = Sender(client, limiters.requests, retries, limiters.launches)
                 self._sender.set_result(sender)
-                reader = RunReader(self._waiters, sender, self._unreadable_runs)
+                reader = self._reader = RunReader(self._waiters, sender, self._unreadable_runs)
                 while await self._is_needed():
                     await self._sleep_until_due()
                     await reader.poll()

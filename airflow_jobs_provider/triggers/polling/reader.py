@@ -64,6 +64,11 @@ class RunReader:
         self._lists = RunLists(sender.client, pages.read, waiters.needed_part)
         self._warned_of_late_reads = False
 
+    @property
+    def publisher(self) -> Publisher:
+        """Gives runs that were read to their waiters."""
+        return self._publisher
+
     def cancel(self) -> None:
         """Cancel the reads that are in progress."""
         self._slow_reads.cancel()

@@ -202,7 +202,7 @@ class RunLists:
         """Read the active runs; False if that was stopped because it costs too much."""
         listed, cost, end = 0, 0.0, ListEnd()
         self.changes.begin_full_read()
-        async for page in self._all_active(end):
+        async for page in self.active_pages(end):
             listed += len(page)
             found = await publish(page)
             self.changes.record_starts(page, found)
@@ -219,10 +219,25 @@ class RunLists:
         self.changes.end_active_list(is_complete=end.is_complete)
         return True
 
-    async def _all_active(self, end: ListEnd) -> AsyncIterator[list[Run]]:
-        """Read the active runs, beyond the largest offset by windows of a later version."""
+    def active_pages(self, end: ListEnd) -> AsyncIterator[list[Run]]:
+        """Read the active runs, all of them.
+
+        :param end: is told whether the last page was read.
+        """
+        return self._all_pages("active", MAX_PAGE_RUNS, end)
+
+    def ended_pages(self, limit: int, end: ListEnd) -> AsyncIterator[list[Run]]:
+        """Read the ended runs, from the latest start on.
+
+        :param limit: runs of the first page, at most. The limit doubles with each further page.
+        :param end: is told whether the last page was read.
+        """
+        return self._all_pages("ended", limit, end)
+
+    async def _all_pages(self, which: str, limit: int, end: ListEnd) -> AsyncIterator[list[Run]]:
+        """Read a list, beyond the largest offset by windows of a later version."""
         earliest = 0
-        async for page in self._pages("active", MAX_PAGE_RUNS, end=end):
+        async for page in self._pages(which, limit, end=end):
             if page:
                 earliest = start_of(page[-1])
             yield page
@@ -231,7 +246,7 @@ class RunLists:
         if not self.changes.can_read_windows:
             return
         try:
-            async for page in self._pages("active", MAX_PAGE_RUNS, end=end, start_time_to=earliest):
+            async for page in self._pages(which, MAX_PAGE_RUNS, end=end, start_time_to=earliest):
                 yield page
         except REFUSALS as error:
             self.changes.refuse_windows(error)

@@ -1,0 +1,499 @@
+"""All runs that end, for many watches: what each is told, and what that costs in requests."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from airflow_jobs_provider.triggers.arguments import RunEventTriggerArguments
+from airflow_jobs_provider.triggers.polling import ended_runs
+from airflow_jobs_provider.triggers.polling.ended_runs import Watch
+from airflow_jobs_provider.triggers.polling.registry import get_poller
+from airflow_jobs_provider.triggers.polling.watch_position import WatchPosition
+from airflow_jobs_provider.triggers.run_selection import RunSelection
+from tests.helpers.timeless_workspace import Workspace, play
+
+PERIOD = 30.0
+RUNNING: Any = {"state": {"life_cycle_state": "RUNNING"}}
+
+
+class Observer:
+    """Follows a watch, and notes what it is told.
+
+    :ivar told: the runs, in this order.
+    :ivar ends: when each was told, in seconds of the clock.
+    :ivar position: the latest position.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        *,
+        look_back: float = 0,
+        position: Mapping[str, Any] | None = None,
+        period: float = PERIOD,
+        **chosen: Any,
+    ) -> None:
+        self.workspace = workspace
+        arguments = RunEventTriggerArguments(**(chosen or {"all_runs": True}))
+        begin = WatchPosition.from_stored([position])
+        if begin is None:
+            begin = WatchPosition.at_first_start(workspace.now(), look_back)
+        self.watch = Watch(RunSelection.from_arguments(arguments), period, begin)
+        self.told: list[int] = []
+        self.runs: list[Any] = []
+        self.ends: dict[int, float] = {}
+        self.position: Mapping[str, Any] = {}
+        self.task = asyncio.create_task(self._follow())
+
+    async def _follow(self) -> None:
+        async for batch in get_poller(DatabricksJobsHook()).ended_runs.follow(self.watch):
+            self.position = batch.position
+            self.runs += batch.runs
+            for one in batch.runs:
+                self.told.append(one.run["run_id"])
+                self.ends[one.run["run_id"]] = self.workspace.now()
+
+    async def stop(self) -> Mapping[str, Any]:
+        """End the watch, and return its latest position."""
+        self.task.cancel()
+        await asyncio.gather(self.task, return_exceptions=True)
+        return self.position
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Workspace]:
+    """Run a scenario in virtual time."""
+    return lambda scenario, *arguments, **options: play(
+        monkeypatch, scenario, *arguments, **options
+    )
+
+
+Run = Callable[..., Workspace]
+
+
+@pytest.mark.parametrize("api_version", ["2.0", "2.1"])
+def test_each_run_that_ends_is_told_once(run: Run, api_version: str) -> None:
+    """One that was active, one that starts and ends between two reads; the active one is not."""
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.start(1, lasting=100)
+        workspace.start(2, lasting=1e6)
+        observer = Observer(workspace)
+        await asyncio.sleep(70)
+        workspace.start(3, lasting=5)
+        await asyncio.sleep(200)
+        assert observer.told == [3, 1]
+
+    run(scenario, api_version=api_version)
+
+
+def test_a_run_that_started_long_before_is_told_when_it_ends(run: Run) -> None:
+    """The lists are in order of start, and it is far down on that of the ended ones."""
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.start(1, ago=40 * 86_400, lasting=40 * 86_400 + 60)
+        for run_id in range(100, 400):
+            workspace.start(run_id, ago=86_400 * 2 - 60 * run_id, lasting=30)
+        observer = Observer(workspace)
+        await asyncio.sleep(150)
+        assert observer.told == [1]
+
+    workspace = run(scenario)
+    assert workspace.asked["runs/get"] == 1
+
+
+def test_a_run_is_told_within_the_period(run: Run) -> None:
+    """The time from its end to the batch is no longer than the period and a read."""
+
+    async def scenario(workspace: Workspace) -> None:
+        observer = Observer(workspace)
+        await asyncio.sleep(100)
+        for run_id in range(1, 20):
+            workspace.start(run_id, lasting=7 * run_id)
+        await asyncio.sleep(300)
+        late = [at - workspace.runs[run_id].end for run_id, at in observer.ends.items()]
+        assert len(late) == 19
+        assert max(late) <= PERIOD + 0.5
+
+    run(scenario)
+
+
+def test_a_run_that_is_repaired_is_told_at_each_end(run: Run) -> None:
+    """Also if the repair begins and ends between two reads."""
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.start(1, lasting=20)
+        observer = Observer(workspace)
+        await asyncio.sleep(60)
+        assert observer.told == [1]
+        workspace.runs[1].end = workspace.now() + 60
+        await asyncio.sleep(120)
+        assert observer.told == [1, 1]
+        workspace.runs[1].end = workspace.now() + 0.01
+        await asyncio.sleep(PERIOD + 1)
+        assert observer.told == [1, 1, 1]
+
+    run(scenario)
+
+
+def test_a_run_that_is_deleted_is_not_told(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says so, once, and the others are told."""
+    caplog.set_level("INFO")
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.start(1)
+        workspace.start(2, lasting=70)
+        observer = Observer(workspace)
+        await asyncio.sleep(40)
+        workspace.deleted.add(1)
+        await asyncio.sleep(120)
+        assert observer.told == [2]
+
+    run(scenario)
+    assert caplog.text.count("Run 1 was active and does not exist any more") == 1
+
+
+def test_a_run_that_cannot_be_read_is_told_later(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """While it is neither on a list nor to be read it counts as active; others go on."""
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.start(1, ago=1000, lasting=1040)
+        workspace.start(2, ago=1000, lasting=1040)
+        for run_id in range(10, 50):
+            workspace.start(run_id, ago=500 - run_id, lasting=10)
+        observer = Observer(workspace)
+        await asyncio.sleep(10)
+        workspace.start(3)
+        workspace.refused.add(1)
+        await asyncio.sleep(PERIOD * 4)
+        assert observer.told == [2]
+        workspace.refused.clear()
+        await asyncio.sleep(PERIOD)
+        assert observer.told == [2, 1]
+
+    run(scenario)
+    assert caplog.text.count("Run 1 cannot be read for now") == 1
+
+
+def test_an_outage_of_hours_loses_nothing(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """All runs that ended meanwhile are told. The log tells of its begin and end once each."""
+    caplog.set_level("INFO")
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.start(1, lasting=3600)
+        observer = Observer(workspace)
+        await asyncio.sleep(100)
+        workspace.is_down = True
+        for run_id in range(2, 150):
+            await asyncio.sleep(60)
+            workspace.start(run_id, lasting=30)
+        workspace.is_down = False
+        await asyncio.sleep(1000)
+        assert sorted(observer.told) == list(range(1, 150))
+
+    run(scenario)
+    assert caplog.text.count("cannot be followed for now") == 1
+    assert caplog.text.count("The service answers again") == 1
+
+
+def test_a_restart_with_its_position_loses_nothing_and_repeats_nothing(run: Run) -> None:
+    """Whatever ended in between: an old run, a new one, many new ones. The look-back is 0."""
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.start(1, ago=40 * 86_400, lasting=40 * 86_400 + 300)
+        workspace.start(2, lasting=20)
+        workspace.start(3, lasting=300)
+        first = Observer(workspace)
+        await asyncio.sleep(90)
+        assert first.told == [2]
+        position = await first.stop()
+        for run_id in range(4, 200):
+            workspace.start(run_id, lasting=30)
+            await asyncio.sleep(10)
+        second = Observer(workspace, position=position)
+        await asyncio.sleep(90)
+        assert sorted(second.told) == [1, *range(3, 200)]
+
+    run(scenario)
+
+
+def test_a_restart_finds_runs_beyond_those_whose_ids_are_in_the_position(run: Run) -> None:
+    """A position has 100 ids; the earliest start says where the others are."""
+
+    async def scenario(workspace: Workspace) -> None:
+        count = ended_runs.MAX_ACTIVE_IDS + 150
+        for run_id in range(1, count + 1):
+            workspace.start(run_id, ago=100_000 - run_id, lasting=100_000 + 200 + run_id)
+        first = Observer(workspace)
+        await asyncio.sleep(60)
+        position = await first.stop()
+        assert len(position["active"]) == ended_runs.MAX_ACTIVE_IDS
+        await asyncio.sleep(3600)
+        second = Observer(workspace, position=position)
+        await asyncio.sleep(60)
+        assert sorted(second.told) == list(range(1, count + 1))
+
+    run(scenario)
+
+
+def test_a_first_start_begins_at_the_look_back(run: Run) -> None:
+    """By the time of the end, not of the start."""
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.start(1, ago=1000, lasting=100)
+        workspace.start(2, ago=5000, lasting=4800)
+        observer = Observer(workspace, look_back=300)
+        none = Observer(workspace, look_back=0)
+        await asyncio.sleep(60)
+        assert observer.told == [2]
+        position = await observer.stop()
+        again = Observer(workspace, position=position)
+        later = Observer(workspace, position=await none.stop())
+        await asyncio.sleep(60)
+        assert again.told == none.told == later.told == []
+
+    run(scenario)
+
+
+def test_the_first_read_has_a_limit_of_pages(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look-back costs no more than that in a workspace with very many runs."""
+    monkeypatch.setattr(ended_runs.AllRunLists.__module__ + ".MAX_FIRST_PAGES", 4)
+
+    async def scenario(workspace: Workspace) -> None:
+        for run_id in range(1, 1000):
+            workspace.start(run_id, ago=run_id * 60 + 20, lasting=10)
+        observer = Observer(workspace, look_back=86_400)
+        await asyncio.sleep(20)
+        assert observer.told == list(range(100, 0, -1))
+        position = await observer.stop()
+        second = Observer(workspace, position=position)
+        await asyncio.sleep(20)
+        assert second.told == []
+
+    workspace = run(scenario, api_version="2.1")
+    assert workspace.asked["runs/list completed_only"] == 5
+
+
+def test_two_hundred_watches_cost_as_much_as_one(run: Run) -> None:
+    """Two requests in each period: one list of active runs, and one of ended ones."""
+    seconds = 10 * PERIOD
+
+    async def scenario(workspace: Workspace, watches: int) -> None:
+        for job in range(1, 201):
+            workspace.start(job, job=job, ago=job * 60, lasting=1e6)
+        observers = [Observer(workspace, job_id=n + 1) for n in range(watches)]
+        await asyncio.sleep(15)
+        for job in (1, 2, 50, 150, 200):
+            await asyncio.sleep(PERIOD)
+            workspace.end(job)
+        await asyncio.sleep(seconds - 5 * PERIOD)
+        told = [one.told for one in observers]
+        assert told == [[n] if n in (1, 2, 50, 150, 200) else [] for n in range(1, watches + 1)]
+
+    one, many = run(scenario, 1), run(scenario, 200)
+    assert many.asked == one.asked
+    reads = 1 + seconds // PERIOD
+    # The first read does not know yet how large a run is, and takes smaller pages.
+    assert reads <= one.asked["runs/list active_only"] <= reads + 1
+    assert one.asked["runs/list completed_only"] == reads
+    assert one.requests <= 2 * reads + 6
+
+
+def test_watches_that_join_one_after_the_other_share_their_reads(run: Run) -> None:
+    """As Airflow starts them: some each second. All get what ended meanwhile."""
+
+    async def scenario(workspace: Workspace) -> None:
+        observers = []
+        for n in range(40):
+            observers.append(Observer(workspace, all_runs=True))
+            if n % 2:
+                workspace.start(n, lasting=10)
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(60)
+        assert all(one.told[-10:] == list(range(21, 41, 2)) for one in observers)
+
+    assert run(scenario).requests == 6
+
+
+def test_a_watch_with_a_shorter_period_need_not_wait_for_the_others(run: Run) -> None:
+    """It is read within its own period after it was added."""
+
+    async def scenario(workspace: Workspace) -> None:
+        Observer(workspace, period=3600)
+        await asyncio.sleep(100)
+        workspace.start(1, lasting=10)
+        quick = Observer(workspace, period=5)
+        await asyncio.sleep(17)
+        assert quick.told == [1]
+
+    run(scenario)
+
+
+def test_waits_take_their_runs_from_the_pages_of_the_watches(run: Run) -> None:
+    """A hundred deferred tasks need no request of their own, and get their ends as early."""
+
+    async def scenario(workspace: Workspace) -> None:
+        for run_id in range(1, 101):
+            workspace.start(run_id, lasting=200 + run_id)
+        observer = Observer(workspace)
+        await asyncio.sleep(10)
+        poller = get_poller(DatabricksJobsHook())
+        waits = [poller.wait_for_change(r, period=PERIOD, known=RUNNING) for r in range(1, 101)]
+        runs = await asyncio.gather(*waits)
+        assert {one["state"]["result_state"] for one in runs} == {"SUCCESS"}
+        assert "cluster_spec" in runs[0]
+        await asyncio.sleep(PERIOD)
+        assert sorted(observer.told) == list(range(1, 101))
+        assert "cluster_spec" not in observer.runs[0].run
+
+    workspace = run(scenario)
+    assert set(workspace.asked) == {"runs/list active_only", "runs/list completed_only"}
+    # Until 330 s, every 24 s while there are waits. A page of ended runs may be followed by two.
+    assert workspace.requests <= 3 * 15
+
+
+def test_runs_are_chosen_by_their_jobs_names_and_tags(run: Run) -> None:
+    """Each job of a run that has ended is read once for all watches, in ten minutes."""
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.jobs = {
+            7: {"name": "sales", "tags": {"team": "emea", "nightly": ""}},
+            8: {"name": "stock", "tags": {"team": "emea"}},
+            9: {"name": "sales"},
+        }
+        by_name = Observer(workspace, job_name="sales")
+        by_tag = Observer(workspace, tags={"team": "emea"})
+        by_label = Observer(workspace, tags=["nightly", "team"])
+        await asyncio.sleep(40)
+        for n, job in enumerate([7, 8, 9, 10, 7]):
+            workspace.start(n + 1, job=job, lasting=10 + 60 * n)
+        await asyncio.sleep(400)
+        assert by_name.told == [1, 3, 5]
+        assert by_tag.told == [1, 2, 5]
+        assert by_label.told == [1, 5]
+        assert by_name.runs[0].job.tags == {"team": "emea", "nightly": ""}
+        workspace.jobs[8]["name"] = "sales"
+        await asyncio.sleep(601)
+        workspace.start(6, job=8, lasting=1)
+        await asyncio.sleep(PERIOD + 1)
+        assert by_name.told == [1, 3, 5, 6]
+
+    assert run(scenario).asked["get"] == 5
+
+
+def test_runs_are_chosen_by_their_states(run: Run) -> None:
+    """A result state, or the life cycle state."""
+
+    async def scenario(workspace: Workspace) -> None:
+        bad = Observer(workspace, all_runs=True, states=["FAILED", "CANCELED"])
+        ended = Observer(workspace, all_runs=True, states=["TERMINATED"])
+        await asyncio.sleep(10)
+        for n, result in enumerate(["SUCCESS", "FAILED", "TIMEDOUT", "CANCELED"]):
+            workspace.start(n + 1, lasting=n + 1).result = result
+        await asyncio.sleep(60)
+        assert bad.told == [2, 4]
+        assert ended.told == [1, 2, 3, 4]
+
+    run(scenario)
+
+
+def test_a_refused_list_is_tried_again(run: Run, caplog: pytest.LogCaptureFixture) -> None:
+    """The log says what is wrong; what ended meanwhile is told once lists are allowed."""
+
+    async def scenario(workspace: Workspace) -> None:
+        observer = Observer(workspace)
+        await asyncio.sleep(40)
+        workspace.lists_refused = True
+        workspace.start(1, lasting=30)
+        await asyncio.sleep(600)
+        workspace.lists_refused = False
+        await asyncio.sleep(700)
+        assert observer.told == [1]
+
+    run(scenario)
+    assert "the next try is in 30 s" in caplog.text
+    assert "the next try is in 60 s" in caplog.text
+
+
+def test_a_position_is_told_without_events(run: Run) -> None:
+    """So that a restart after a quiet day has little to read."""
+
+    async def scenario(workspace: Workspace) -> None:
+        observer = Observer(workspace, job_id=1)
+        await asyncio.sleep(10)
+        first = observer.position
+        for run_id in range(2, 50):
+            workspace.start(run_id, job=2, lasting=10)
+            await asyncio.sleep(ended_runs.POSITION_SECONDS / 20)
+        assert observer.position["started_from"] > first["started_from"] + 900_000
+        assert observer.told == []
+
+    run(scenario)
+
+
+def test_a_run_with_a_time_in_the_future_hides_no_other(run: Run) -> None:
+    """The clock of the service, or of a run, may be wrong."""
+
+    async def scenario(workspace: Workspace) -> None:
+        observer = Observer(workspace)
+        await asyncio.sleep(10)
+        workspace.start(1, ago=-1e6, lasting=-1e6)
+        await asyncio.sleep(60)
+        position = await observer.stop()
+        workspace.start(2, lasting=10)
+        await asyncio.sleep(60)
+        second = Observer(workspace, position=position)
+        await asyncio.sleep(60)
+        assert 2 in observer.told + second.told
+
+    run(scenario)
+
+
+def test_nothing_is_read_once_the_last_watch_has_ended(run: Run) -> None:
+    """The poller closes as it does without watches."""
+
+    async def scenario(workspace: Workspace) -> None:
+        observer = Observer(workspace)
+        await asyncio.sleep(100)
+        await observer.stop()
+        workspace.asked.clear()
+        await asyncio.sleep(1000)
+
+    assert run(scenario).requests == 0
+
+
+def test_a_list_that_ends_too_early_is_read_again_and_then_given_up(
+    run: Run, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A service of 2.0 alone lists no runs beyond an offset; the log says what that may mean."""
+    monkeypatch.setattr("airflow_jobs_provider.triggers.polling.run_lists.MAX_OFFSET", 100)
+    fake = SimpleNamespace(offset=100)
+    monkeypatch.setattr("tests.fakes.many_runs.LAST_OFFSET", fake.offset)
+
+    async def scenario(workspace: Workspace) -> None:
+        observer = Observer(workspace)
+        workspace.start(1, lasting=5)
+        await asyncio.sleep(40)
+        workspace.is_down = True
+        for run_id in range(2, 1002):
+            workspace.start(run_id, lasting=1)
+            await asyncio.sleep(1)
+        workspace.is_down = False
+        await asyncio.sleep(900)
+        assert observer.told[0] == 1
+        assert len(observer.told) == len(set(observer.told)) < 1001
+        assert 1001 in observer.told
+        workspace.start(2000, lasting=1)
+        await asyncio.sleep(60)
+        assert observer.told[-1] == 2000
+
+    run(scenario)
+    assert caplog.text.count("does not list the ended runs back to where") == 1
