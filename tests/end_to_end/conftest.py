@@ -171,14 +171,25 @@ def sensed_runs(shared_workspace: FakeService) -> dict[str, str]:
     return {"SENSED_GOOD_RUN": str(good.run_id), "SENSED_BAD_RUN": str(bad.run_id)}
 
 
+@pytest.fixture(scope="session")
+def event_workspace() -> Iterator[FakeService]:
+    """The workspace of the DAG that starts when a run ends."""
+    with FakeService(UNTIL_ENDED) as running:
+        yield running
+
+
 @pytest.fixture(scope="module")
 def connections(
-    workspace: FakeService, local_workspace: LocalWorkspace, sensed_runs: dict[str, str]
+    workspace: FakeService,
+    local_workspace: LocalWorkspace,
+    event_workspace: FakeService,
+    sensed_runs: dict[str, str],
 ) -> dict[str, str]:
     """What a whole Airflow is told of the workspaces, as environment variables."""
     return sensed_runs | {
         "AIRFLOW_CONN_DATABRICKS_DEFAULT": workspace.connection,
         "AIRFLOW_CONN_LOCAL_WORKSPACE": connection_to(local_workspace),
+        "AIRFLOW_CONN_DATABRICKS_EVENTS": event_workspace.connection,
     }
 
 

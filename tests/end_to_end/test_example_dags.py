@@ -12,9 +12,15 @@ import pytest
 
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import EXAMPLE_DAGS, ROOT, airflow_environment, connection_to
+from tests.end_to_end.airflow_versions import AIRFLOW_2
 from tests.end_to_end.dag_run import DagRun, RunDag, RunDags
 
-DAG_FILES = sorted(EXAMPLE_DAGS.glob("*.py"))
+# Airflow 2 has no asset watchers, and finds no DAG in that file.
+DAG_FILES = [
+    file
+    for file in sorted(EXAMPLE_DAGS.glob("*.py"))
+    if not (AIRFLOW_2 and file.stem == "databricks_job_events")
+]
 RUNS: list[tuple[str, dict[str, Any]]] = [
     ("databricks_demo", {"island": "Dream"}),
     ("databricks_run_now", {"measure": "body_mass_g"}),
