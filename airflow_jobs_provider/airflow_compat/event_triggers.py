@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -42,7 +42,7 @@ __all__ = ["AssetEventTrigger", "EventBatch"]
 
 log = logging.getLogger(__name__)
 
-# Airflow fails a trigger whose events of one portion are not all stored after five minutes.
+# Events that Airflow is given before it has stored them. After five minutes it fails the trigger.
 PORTION = 100
 # Waits between two attempts to read a position.
 FIRST_WAIT_SECONDS = 2.0
@@ -77,8 +77,8 @@ class AssetEventTrigger(BaseEventTrigger):
         """The key of the position in the store: another one for each watcher of an asset."""
 
     @abstractmethod
-    def batches(self, stored: Sequence[Any]) -> AsyncIterator[EventBatch]:
-        """Yield events, for ever.
+    def batches(self, stored: Sequence[Any]) -> AsyncGenerator[EventBatch, None]:
+        """Yield events without an end.
 
         :param stored: the stored position, one for each asset of the watcher that has one.
         """
@@ -87,8 +87,7 @@ class AssetEventTrigger(BaseEventTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Yield the events."""
-        batches = self.batches(())
-        async with aclosing(batches):  # type: ignore[type-var]
+        async with aclosing(self.batches(())) as batches:
             async for batch in batches:
                 for payload in batch.payloads:
                     yield TriggerEvent(payload)
@@ -171,8 +170,8 @@ class _Handover:
 
         The next portion waits until Airflow has stored the one before.
         """
-        batches = self._trigger.batches(await self._trigger.read_positions())
-        async with aclosing(batches):  # type: ignore[type-var]
+        stored = await self._trigger.read_positions()
+        async with aclosing(self._trigger.batches(stored)) as batches:
             async for batch in batches:
                 for start in range(0, max(1, len(batch.payloads)), PORTION):
                     portion = batch.payloads[start : start + PORTION]

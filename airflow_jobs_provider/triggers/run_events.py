@@ -6,7 +6,7 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +102,7 @@ class DatabricksJobRunEventTrigger(RunEventTriggerArguments, AssetEventTrigger):
         digest = hashlib.sha256(json.dumps(watched, sort_keys=True).encode()).hexdigest()
         return f"databricks_job_runs_{digest[:32]}"
 
-    async def batches(self, stored: Sequence[Any]) -> AsyncIterator[EventBatch]:
+    async def batches(self, stored: Sequence[Any]) -> AsyncGenerator[EventBatch, None]:
         """Yield the events of the runs that end.
 
         :param stored: the position, where one is stored.
@@ -120,9 +120,8 @@ class DatabricksJobRunEventTrigger(RunEventTriggerArguments, AssetEventTrigger):
         wait_seconds = FIRST_WAIT_SECONDS
         while True:
             hook = DatabricksJobsHook(self.databricks_conn_id, caller=type(self).__qualname__)
-            followed = get_poller(hook).ended_runs.follow(watch)
             try:
-                async with aclosing(followed):  # type: ignore[type-var]
+                async with aclosing(get_poller(hook).ended_runs.follow(watch)) as followed:
                     async for batch in followed:
                         wait_seconds = FIRST_WAIT_SECONDS
                         yield EventBatch([self._payload(one) for one in batch.runs], batch.position)

@@ -103,8 +103,8 @@ class Lists:
         run_id, start = int(run["run_id"]), start_time_of(run)
         try:
             is_terminal = RunState.from_run(run).is_terminal
-        except AttributeError:
-            return  # its state is no object
+        except (AttributeError, TypeError):
+            return  # its state is none
         if not is_terminal:
             self.active[run_id] = ActiveRun.from_run(run)
         else:

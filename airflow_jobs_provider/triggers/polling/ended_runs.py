@@ -14,7 +14,7 @@ import asyncio
 import contextvars
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -142,7 +142,7 @@ class EndedRuns:
         self._incomplete_reads = 0
         self._joined = asyncio.Event()
 
-    async def follow(self, watch: Watch) -> AsyncIterator[WatchBatch]:
+    async def follow(self, watch: Watch) -> AsyncGenerator[WatchBatch, None]:
         """Yield what each read shows to a watch: its first read, and then whenever runs have ended.
 
         :param watch: the watch.

@@ -497,3 +497,30 @@ def test_a_list_that_ends_too_early_is_read_again_and_then_given_up(
 
     run(scenario)
     assert caplog.text.count("does not list the ended runs back to where") == 1
+
+
+def test_active_runs_beyond_the_reach_of_their_list_are_read_in_turn(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.0 alone shows no run beyond an offset. Some are read by their ids each time."""
+    monkeypatch.setattr("airflow_jobs_provider.triggers.polling.run_lists.MAX_OFFSET", 60)
+    monkeypatch.setattr("tests.fakes.many_runs.LAST_OFFSET", 60)
+    monkeypatch.setattr(ended_runs.AllRunLists.__module__ + ".UNLISTED_AT_ONCE", 20)
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.max_page = 30
+        for run_id in range(1, 61):
+            workspace.start(run_id, ago=2000 - run_id, lasting=1e6)
+        observer = Observer(workspace)
+        await asyncio.sleep(20)
+        for run_id in range(101, 301):
+            workspace.start(run_id, ago=1000 - run_id, lasting=1e6)
+        await asyncio.sleep(100)
+        workspace.asked.clear()
+        for run_id in (1, 30, 60):
+            workspace.end(run_id)
+        await asyncio.sleep(4 * PERIOD)
+        assert sorted(observer.told) == [1, 30, 60]
+        assert workspace.asked["runs/get"] <= 4 * 20
+
+    run(scenario)
