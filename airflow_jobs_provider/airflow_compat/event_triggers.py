@@ -69,7 +69,7 @@ class AssetEventTrigger(BaseEventTrigger):
             raise RuntimeError(
                 f"{type(self).__name__} needs Airflow 3: Airflow 2 has no asset watchers"
             )
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     @property
     @abstractmethod

@@ -80,6 +80,9 @@ class DatabricksJobRunEventTrigger(RunEventTriggerArguments, AssetEventTrigger):
     :raises RuntimeError: Airflow is older than 3.0.
     """
 
+    # The public name, which Airflow stores.
+    __module__ = "airflow_jobs_provider.triggers.jobs"
+
     def __post_init__(self) -> None:
         AssetEventTrigger.__init__(self)
         self._selection = RunSelection.from_arguments(self)
@@ -90,7 +93,8 @@ class DatabricksJobRunEventTrigger(RunEventTriggerArguments, AssetEventTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""
-        return f"airflow_jobs_provider.triggers.jobs.{type(self).__qualname__}", self.as_kwargs()
+        cls = type(self)
+        return f"{cls.__module__}.{cls.__qualname__}", self.as_kwargs()
 
     @property
     def position_key(self) -> str:

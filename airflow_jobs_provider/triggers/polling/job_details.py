@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.endpoints import get_job
 from airflow_jobs_provider.api.errors import AuthenticationError, BadRequestError, ConflictError
@@ -70,6 +70,6 @@ class JobDetailsCache:
             # The runs could be read a moment ago, so this concerns the job only.
             log.info("Job %s, of which a run has ended, cannot be read: %s", job_id, error)
             return JobDetails()
-        settings = job.get("settings") or {}
-        tags = settings.get("tags") or {}
+        settings: Any = job.get("settings") or {}
+        tags: Any = settings.get("tags") or {}
         return JobDetails(settings.get("name"), {str(k): str(v or "") for k, v in tags.items()})

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.arguments import RunEventTriggerArguments
-from airflow_jobs_provider.triggers.polling import ended_runs
+from airflow_jobs_provider.triggers.polling import all_run_lists, ended_runs
 from airflow_jobs_provider.triggers.polling.ended_runs import Watch
 from airflow_jobs_provider.triggers.polling.registry import get_poller
 from airflow_jobs_provider.triggers.polling.watch_position import WatchPosition
@@ -265,7 +264,7 @@ def test_a_first_start_begins_at_the_look_back(run: Run) -> None:
 
 def test_the_first_read_has_a_limit_of_pages(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A look-back costs no more than that in a workspace with very many runs."""
-    monkeypatch.setattr(ended_runs.AllRunLists.__module__ + ".MAX_FIRST_PAGES", 4)
+    monkeypatch.setattr(all_run_lists, "MAX_FIRST_PAGES", 4)
 
     async def scenario(workspace: Workspace) -> None:
         for run_id in range(1, 1000):
@@ -475,8 +474,7 @@ def test_a_list_that_ends_too_early_is_read_again_and_then_given_up(
 ) -> None:
     """A service of 2.0 alone lists no runs beyond an offset; the log says what that may mean."""
     monkeypatch.setattr("airflow_jobs_provider.triggers.polling.run_lists.MAX_OFFSET", 100)
-    fake = SimpleNamespace(offset=100)
-    monkeypatch.setattr("tests.fakes.many_runs.LAST_OFFSET", fake.offset)
+    monkeypatch.setattr("tests.fakes.many_runs.LAST_OFFSET", 100)
 
     async def scenario(workspace: Workspace) -> None:
         observer = Observer(workspace)
@@ -505,7 +503,7 @@ def test_active_runs_beyond_the_reach_of_their_list_are_read_in_turn(
     """2.0 alone shows no run beyond an offset. Some are read by their ids each time."""
     monkeypatch.setattr("airflow_jobs_provider.triggers.polling.run_lists.MAX_OFFSET", 60)
     monkeypatch.setattr("tests.fakes.many_runs.LAST_OFFSET", 60)
-    monkeypatch.setattr(ended_runs.AllRunLists.__module__ + ".UNLISTED_AT_ONCE", 20)
+    monkeypatch.setattr(all_run_lists, "UNLISTED_AT_ONCE", 20)
 
     async def scenario(workspace: Workspace) -> None:
         workspace.max_page = 30
