@@ -18,6 +18,7 @@ _HOW_TO_GUIDES = (
     "/docs/several-tasks.md",
     "/docs/taskflow.md",
     "/docs/without-workers.md",
+    "/docs/event-driven.md",
     "/docs/migrating.md",
     "/docs/testing.md",
 )
