@@ -93,7 +93,7 @@ def test_neither_a_deferring_task_nor_a_dag_imports_what_watches() -> None:
         ({"tags": {"team": 1}}, "tags must be a dict or a list of text"),
         ({"job_id": 1, "states": "FAILED"}, "states must be a list of states"),
         ({"job_id": 1, "states": []}, "states must be a list of states"),
-        ({"job_id": 1, "states": ["SUCESS"]}, r"unknown: \['SUCESS'\]"),
+        ({"job_id": 1, "states": ["SUCCEEDED"]}, r"unknown: \['SUCCEEDED'\]"),
         ({"job_id": 1, "polling_period_seconds": 0}, "polling_period_seconds must be a number"),
         ({"job_id": 1, "look_back_seconds": -1}, "look_back_seconds must be a number"),
     ],
