@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import json
 import os
 import shutil
@@ -28,6 +29,11 @@ os.environ["AIRFLOW_HOME"] = _HOME
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 # No .netrc of the person who runs the tests is read.
 os.environ["NETRC"] = f"{_HOME}/netrc"
+
+
+def pytest_collection_finish() -> None:
+    """Let the garbage collector leave out what was imported and collected: a million objects."""
+    gc.freeze()
 
 
 @pytest.fixture

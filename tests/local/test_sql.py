@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from databricks.sdk.service.jobs import RunOutput
 
 from airflow_jobs_provider.local.runners import sql
 from airflow_jobs_provider.local.workspace import LocalWorkspace
@@ -39,6 +38,8 @@ def rows(output: dict[str, Any]) -> list[list[str | None]]:
 @pytest.mark.slow
 def test_a_table_outlives_its_run(tmp_path: Path) -> None:
     """A table is there for later runs, also of a workspace that was started again."""
+    from databricks.sdk.service.jobs import RunOutput
+
     with LocalWorkspace(tmp_path) as workspace:
         text = """
             CREATE SCHEMA IF NOT EXISTS main.sales;
