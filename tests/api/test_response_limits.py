@@ -133,6 +133,7 @@ def test_gzip_is_read(face: Face, server: ScriptedServer) -> None:
         face.send(endpoints.get_run(7), retries=ONCE)
 
 
+@pytest.mark.slow
 async def test_a_large_answer_does_not_hold_up_the_event_loop(server: ScriptedServer) -> None:
     """It is unpacked and parsed beside the loop, which has its turn meanwhile."""
     run: dict[str, Any] = {"run_id": 7, "state": {"life_cycle_state": "RUNNING"}, "job_id": 3}

@@ -186,6 +186,7 @@ def test_notebook_that_runs_itself(api: Api) -> None:
     assert "10 deep at most" in api.output(run_id)["error"]
 
 
+@pytest.mark.slow
 def test_forty_at_once(api: Api) -> None:
     """Forty runs submitted at once, ten times what may run, are answered first and all end well."""
     gate = api.root / "forty"

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
+from itertools import groupby, takewhile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -417,19 +418,37 @@ def all_cases(kind: Any, *, deferrable: bool, **more: Any) -> Iterator[Case]:
         yield from given_by_templates(kind, native=native, deferrable=deferrable, **more)
 
 
+def until_one_waits(cases: Iterable[Case], waits: Callable[[], int]) -> Iterator[Case]:
+    """Yield the cases of each argument up to the first one that gets as far as a wait.
+
+    :param waits: returns how many have got so far.
+    """
+    for _, of_argument in groupby(cases, key=lambda case: case.name):
+        before = waits()
+        yield from takewhile(lambda _case: waits() == before, of_argument)  # noqa: B023
+
+
 def left_running(runs: dict[int, Life], of_case: dict[int, Case]) -> list[str]:
     """Return the cases whose run was not canceled, or more than once."""
     return [f"{of_case[n]}: {run.cancels} cancels" for n, run in runs.items() if run.cancels != 1]
 
 
+# A kill is the same whatever an argument is given: the quick tests have one value of each argument.
+whole_matrix = pytest.mark.parametrize(
+    "whole", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["one value", "all values"]
+)
+
+
+@whole_matrix
 @pytest.mark.parametrize("kind", LAUNCH)
 def test_killed_on_a_worker(
-    context: Any, server: ScriptedServer, kind: Any, signalled: Signalled
+    context: Any, server: ScriptedServer, kind: Any, signalled: Signalled, whole: bool
 ) -> None:
     """Whatever was given, the run that was launched is canceled, once."""
     service, of_case = GoingOn(server, signalled.signal), {}
+    cases = all_cases(kind, deferrable=False)
     with no_waiting():
-        for case in all_cases(kind, deferrable=False):
+        for case in cases if whole else until_one_waits(cases, lambda: len(service.runs)):
             of_case[service.next_run_id] = case
             outcome(case, context, begun=signalled.aim)
     assert len(service.runs) >= FEWEST_LAUNCHES
@@ -437,14 +456,16 @@ def test_killed_on_a_worker(
     assert left_running(service.runs, of_case) == []
 
 
+@whole_matrix
 @pytest.mark.parametrize("kind", LAUNCH)
 def test_killed_while_deferred(
-    context: Any, server: ScriptedServer, kind: Any, monkeypatch: pytest.MonkeyPatch
+    context: Any, server: ScriptedServer, kind: Any, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:
     """The same in the triggerer, once a user has marked all tasks failed."""
     service, of_case = GoingOn(server), {}
     triggers: list[Any] = []
-    for case in all_cases(kind, deferrable=True):
+    cases = all_cases(kind, deferrable=True)
+    for case in cases if whole else until_one_waits(cases, lambda: len(triggers)):
         of_case[service.next_run_id] = case
         outcome(case, context, deferred_to=triggers.append)
     assert len(triggers) == len(service.runs) >= FEWEST_LAUNCHES

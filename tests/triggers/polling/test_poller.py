@@ -419,11 +419,11 @@ class EndingRuns:
         return answer
 
 
-@pytest.mark.parametrize("ends_at_each_page", [20, 60])
+@pytest.mark.parametrize("ends_at_each_page", [8, 24])
 async def test_runs_that_end_between_pages(service: ManyRuns, ends_at_each_page: int) -> None:
     """However far the list moves between two pages, no run is missed."""
-    service.max_page = 400
-    run_ids = service.add(2000)
+    service.max_page = 160
+    run_ids = service.add(800)
     EndingRuns(service, run_ids, ends_at_each_page)
     tasks = start_waits(poller(), run_ids)
     async with asyncio.timeout(60):
