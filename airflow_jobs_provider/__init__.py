@@ -67,7 +67,11 @@ def get_provider_info() -> dict[str, object]:
             "airflow_jobs_provider.triggers.workflow",
             "airflow_jobs_provider.operators.launch_trigger",
         ),
-        "extra-links": ["airflow_jobs_provider.links.DatabricksJobRunLink"],
+        "extra-links": [
+            "airflow_jobs_provider.links.DatabricksJobRunLink",
+            "airflow_jobs_provider.ui.links.DatabricksJobLink",
+            "airflow_jobs_provider.ui.links.DatabricksWorkflowRunLink",
+        ],
         "config": {"databricks_jobs": _configuration()},
     }
 

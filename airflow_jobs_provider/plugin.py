@@ -1,23 +1,41 @@
-"""The Airflow plugin: preloads the provider's modules where an executor forks task processes.
+"""The Airflow plugin: preloading, extra links of tasks, and a page in Airflow's UI.
 
-It has no listeners, views or links. In every other process it imports nothing.
+========================  =========================================================================
+Attribute                 What reads it
+========================  =========================================================================
+``on_load``               Every process. It preloads the provider's modules where an executor forks
+                          task processes, and imports nothing elsewhere.
+``operator_extra_links``  Processes that read DAGs from Airflow's database. The links import nothing
+                          heavy.
+``fastapi_apps``          The API server, when it starts, and ``airflow plugins``. Only this imports
+                          FastAPI.
+``external_views``        The API server, when a user opens the UI.
+========================  =========================================================================
+
+It has no listeners.
 """
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
 from airflow_jobs_provider.airflow_compat.executor_parent import forks_task_processes
 
-__all__ = ["DatabricksJobsPlugin"]
+__all__ = ["PAGE_PREFIX", "DatabricksJobsPlugin"]
+
+# Where Airflow serves the page, below its own address.
+PAGE_PREFIX = "databricks-jobs"
 
 
 class DatabricksJobsPlugin(AirflowPlugin):
-    """Preloads the provider's modules in the scheduler of a LocalExecutor."""
+    """Preloads the provider's modules, and adds links and a page to Airflow's UI."""
 
     name = "databricks_jobs"
+
+    # What follows are lists in Airflow's class. Here they are made when Airflow reads them.
 
     @classmethod
     def on_load(cls, *_args: Any, **_kwargs: Any) -> None:
@@ -26,3 +44,50 @@ class DatabricksJobsPlugin(AirflowPlugin):
             from airflow_jobs_provider.preload import preload
 
             preload()
+
+    @cached_property
+    def operator_extra_links(self) -> list[Any]:  # type: ignore[override]
+        """The links that Airflow's server computes: the job, and the run of a workflow group.
+
+        On Airflow 2 the operators have them.
+        """
+        from airflow_jobs_provider.airflow_compat.plugins import takes_links_of_plugins
+
+        if not takes_links_of_plugins():
+            return []
+        from airflow_jobs_provider.ui.links import UI_LINKS
+
+        return list(UI_LINKS)
+
+    @cached_property
+    def fastapi_apps(self) -> list[Any]:  # type: ignore[override]
+        """The application that serves the page; none before Airflow 3.1."""
+        from airflow_jobs_provider.airflow_compat.plugins import shows_plugin_pages
+
+        if not shows_plugin_pages():
+            return []
+        from airflow_jobs_provider.ui.app import make_app
+
+        return [
+            {"app": make_app(), "url_prefix": f"/{PAGE_PREFIX}", "name": "Databricks runs"},
+        ]
+
+    @cached_property
+    def external_views(self) -> list[Any]:  # type: ignore[override]
+        """The menu entry of the page; none before Airflow 3.1.
+
+        Without ``url_route`` Airflow opens the page in a tab of its own. Otherwise it would show it
+        in a frame, which may not open links to Databricks.
+        """
+        from airflow_jobs_provider.airflow_compat.plugins import shows_plugin_pages
+
+        if not shows_plugin_pages():
+            return []
+        return [
+            {
+                "name": "Databricks runs",
+                "href": f"{PAGE_PREFIX}/",
+                "destination": "nav",
+                "category": "browse",
+            }
+        ]

@@ -20,7 +20,7 @@ LINE, GREY, BLUE, GREEN, ORANGE = "#555555", "#f2f2f2", "#dce9f7", "#e0f0df", "#
 # Rows of parts from the top to the bottom: a part imports parts of the rows below it.
 LAYERS = (
     (
-        ("plugin", "Airflow's plugin: preloads in the scheduler"),
+        ("plugin", "Airflow's plugin: preloads, links, page"),
         ("preload", "imports what task processes need"),
     ),
     (
@@ -30,7 +30,10 @@ LAYERS = (
         ("testing/", "pytest plugin for DAGs"),
     ),
     (("operators/", "launch a run, wait for it, push XComs"),),
-    (("triggers/", "wait in the triggerer; triggers/polling/: one poller for all runs"),),
+    (
+        ("triggers/", "wait in the triggerer; polling/: one poller for all runs"),
+        ("ui/", "links of tasks, page in Airflow's UI"),
+    ),
     (
         ("airflow_compat/", "Airflow's versions"),
         ("run_result", "an ended run: output or error"),

@@ -17,7 +17,6 @@ from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
 from airflow_jobs_provider.airflow_compat.start_in_triggerer import check_renders_in_triggerer
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.exceptions import airflow_exceptions
-from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
     check_json_serializable,
@@ -26,6 +25,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     flag_or_option,
     to_seconds,
 )
+from airflow_jobs_provider.operators.extra_links import extra_links
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
 from airflow_jobs_provider.operators.start_from_trigger import StartFromTriggerOperator
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
@@ -59,7 +59,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
         has not started; default no limit.
     """
 
-    operator_extra_links: tuple[DatabricksJobRunLink, ...] = (DatabricksJobRunLink(),)
+    operator_extra_links: tuple[Any, ...] = extra_links()
 
     # Whether OpenLineage's information is sent with the run, in the operators that take this.
     openlineage_inject_parent_job_info: bool = False

@@ -16,6 +16,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_whole_number,
     openlineage_flag,
 )
+from airflow_jobs_provider.operators.extra_links import extra_links
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.payload_validation import check_new_settings, has_unrendered
 
@@ -99,6 +100,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     """
 
     _starts_in_triggerer: ClassVar[bool] = True
+    operator_extra_links = extra_links("DatabricksJobLink")
     call_name: ClassVar[str] = "run-now"
     request_fields: ClassVar[tuple[str, ...]] = (
         "job_id",

@@ -18,6 +18,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_text,
     openlineage_flag,
 )
+from airflow_jobs_provider.operators.extra_links import extra_links
 from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
     fields_over_json,
@@ -75,6 +76,7 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
     :class:`~.arguments.TaskArguments`.
     """
 
+    operator_extra_links = extra_links("DatabricksJobLink", "DatabricksWorkflowRunLink")
     call_name: ClassVar[str] = "runs/submit"
     template_fields: Sequence[str] = (
         "databricks_conn_id",

@@ -18,6 +18,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     flag_or_option,
     openlineage_flag,
 )
+from airflow_jobs_provider.operators.extra_links import extra_links
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.payload_validation import (
     check_before_sending,
@@ -77,6 +78,7 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
 
     # When the job was last known to have the group's definition, on the monotonic clock.
     _ensured_at: float = 0.0
+    operator_extra_links = extra_links("DatabricksJobLink")
     call_name: ClassVar[str] = "run-now"
     # A run that failed belongs to the group's tasks, which report that and repair it.
     _adopts_failed_runs: ClassVar[bool] = True

@@ -11,7 +11,6 @@ from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
     check_start_in_triggerer,
 )
 from airflow_jobs_provider.api.ids import require_exactly_one
-from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.official_names import missing_name
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
@@ -19,6 +18,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_json_serializable,
     check_text,
 )
+from airflow_jobs_provider.operators.extra_links import extra_links
 from airflow_jobs_provider.operators.templates import has_unrendered
 from airflow_jobs_provider.sensors.modes import RunSensorModes
 
@@ -81,7 +81,7 @@ class DatabricksJobRunSensor(RunSensorModes):
         "task_key",
         "databricks_conn_id",
     )
-    operator_extra_links = (DatabricksJobRunLink(),)
+    operator_extra_links = extra_links("DatabricksJobLink")
     ui_color = "#1cb1c2"
     ui_fgcolor = "#fff"
     # A mapped task, for which Airflow asks the class, starts on a worker.

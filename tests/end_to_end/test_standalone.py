@@ -158,10 +158,23 @@ def test_demo_in_a_whole_airflow(standalone: Standalone) -> None:
 
 
 def test_run_now_in_a_whole_airflow(standalone: Standalone) -> None:
-    """The run-now DAG: the job is made, run with parameters, and waited for by the sensor."""
+    """The run-now DAG: the job is made, run with parameters, and waited for by the sensor.
+
+    The UI has a link to the job, and the page of runs lists the run for a user of Airflow.
+    """
     run = standalone.run("databricks_run_now")
     waited = standalone.get(f"{run}/taskInstances/wait/xcomEntries/return_value")["value"]
     assert json.loads(waited)["measure"] == "bill_length_mm"
+    # The plugin's links and page.
+    links = standalone.get(f"{run}/taskInstances/launch/links")["extra_links"]
+    assert re.fullmatch(rf"{standalone.workspace_url}/jobs/\d+", links["See Databricks Job"])
+    address = f"{standalone.url}/databricks-jobs/"
+    assert requests.get(address, timeout=30).status_code == 401
+    page = standalone.session.get(address, timeout=30)
+    assert page.status_code == 200
+    assert f'href="{links["See Databricks Job Run"]}"' in page.text
+    plugins = standalone.get("plugins")["plugins"]
+    assert "databricks-jobs/" in {view["href"] for one in plugins for view in one["external_views"]}
 
 
 def test_taskflow_in_a_whole_airflow(standalone: Standalone) -> None:

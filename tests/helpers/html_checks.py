@@ -11,8 +11,9 @@ _NAMED = {"a", "button", "summary", "h1", "h2", "h3", "title", "option", "label"
 
 
 class _Page(HTMLParser):
-    def __init__(self) -> None:
+    def __init__(self, *, relative: bool) -> None:
         super().__init__()
+        self.relative = relative
         self.problems: list[str] = []
         self.ids: list[str] = []
         self.labels: set[str] = set()
@@ -29,7 +30,7 @@ class _Page(HTMLParser):
                 self.problems.append(f"<{tag}> has {name}=, which the policy forbids")
         for name in ("src", "href", "action"):
             value = given.get(name) or ""
-            if value and not value.startswith(("/", "#")):
+            if value and not self._is_own(value, given):
                 self.problems.append(f"<{tag}> refers to {value}")
         if "id" in given:
             self.ids.append(str(given["id"]))
@@ -55,6 +56,14 @@ class _Page(HTMLParser):
         if tag not in _VOID:
             self._open.append((tag, given, []))
 
+    def _is_own(self, address: str, given: dict[str, str | None]) -> bool:
+        """Return whether an address is on this server, or a link to a page elsewhere."""
+        if not self.relative:
+            return address.startswith(("/", "#"))
+        if given.get("rel") == "noopener noreferrer":
+            return address.startswith(("http://", "https://"))
+        return ":" not in address and not address.startswith("/")
+
     def handle_data(self, data: str) -> None:
         for _, _, texts in self._open:
             texts.append(data)
@@ -73,9 +82,14 @@ class _Page(HTMLParser):
             self.problems.append("an inline style sheet")
 
 
-def problems_of(html: str) -> list[str]:
-    """Return what is wrong with a page."""
-    page = _Page()
+def problems_of(html: str, *, relative: bool = False) -> list[str]:
+    """Return what is wrong with a page.
+
+    :param html: the page.
+    :param relative: whether its addresses are relative, and it may link to pages elsewhere; default
+        False.
+    """
+    page = _Page(relative=relative)
     page.feed(html)
     page.close()
     problems = page.problems

@@ -778,7 +778,7 @@ def test_links_before_and_after_the_launch(monkeypatch: pytest.MonkeyPatch) -> N
     key: Any = None
     for task in (submit(), sensor()):
         stored.clear()
-        (link,) = task.operator_extra_links
+        link = task.operator_extra_links[0]
         assert isinstance(link, links.DatabricksJobRunLink)
         assert link.get_link(task, ti_key=key) == ""
         stored[link.xcom_key] = "http://w/7"

@@ -27,6 +27,7 @@ LAYERS = (
     ("local",),
     ("xcom", "exceptions"),
     ("links", "run_result", "airflow_compat", "hooks"),
+    ("ui",),
     ("triggers",),
     ("operators",),
     ("decorators",),

@@ -37,6 +37,9 @@ class Airflow211(AirflowLine):
     builds_api_in_triggerer = False
     fails_tasks_resumed_early = False
     completion_fault = None
+    # Its web server fails with a KeyError for a mapped task whose operator has a plugin's link.
+    takes_links_of_plugins = False
+    shows_plugin_pages = False
     has_event_triggers = False
 
     def asset_stores(self, trigger: Any) -> list[Any]:  # noqa: ARG002
@@ -233,6 +236,17 @@ class Airflow211(AirflowLine):
 
     def delete_xcoms(self, task_instance: Any, keys: Sequence[str]) -> None:
         """Do nothing: only tasks that start in the triggerer record anything."""
+
+    def stored_xcoms(self, place: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+        """Read the rows, and their values as the XCom backend does."""
+        from airflow.models.xcom import XCom
+        from airflow.utils.session import create_session
+
+        with create_session() as session:
+            # As columns: an object has its value deserialized already.
+            rows = session.query(XCom.key, XCom.value).filter_by(**place)
+            rows = rows.filter(XCom.key.in_(keys)).all()
+            return {row.key: XCom.deserialize_value(row) for row in rows}
 
 
 LINE = Airflow211()

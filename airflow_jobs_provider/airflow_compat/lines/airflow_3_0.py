@@ -58,6 +58,8 @@ class Airflow30(AirflowLine):
     builds_api_in_triggerer = True
     fails_tasks_resumed_early = True
     completion_fault: str | None = "Airflow 3.0 (apache/airflow#55315)"
+    takes_links_of_plugins = True
+    shows_plugin_pages = False
     has_event_triggers = True
 
     def asset_stores(self, trigger: Any) -> list[Any]:  # noqa: ARG002
@@ -358,6 +360,16 @@ class Airflow30(AirflowLine):
 
         for key in keys:
             XCom.delete(key=key, **_place(task_instance))
+
+    def stored_xcoms(self, place: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+        """Read the rows, without the XCom backend, as Airflow reads its own links."""
+        from airflow.models.xcom import XComModel
+        from airflow.utils.session import create_session
+        from sqlalchemy import select
+
+        query = select(XComModel).filter_by(**place).where(XComModel.key.in_(keys))
+        with create_session() as session:
+            return {row.key: row.value for row in session.scalars(query)}
 
 
 LINE = Airflow30()

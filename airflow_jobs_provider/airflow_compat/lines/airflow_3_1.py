@@ -1,4 +1,4 @@
-"""Airflow 3.1: a trigger may end its task."""
+"""Airflow 3.1: a trigger may end its task, and plugins may have pages."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ class Airflow31(Airflow30):
     """
 
     completion_fault = None
+    shows_plugin_pages = True
 
 
 LINE = Airflow31()

@@ -123,6 +123,10 @@ class AirflowLine(Protocol):
     fails_tasks_resumed_early: bool
     #: Why a task must not be ended by its trigger; None where it may.
     completion_fault: str | None
+    #: Whether links of plugins work, for mapped tasks, too.
+    takes_links_of_plugins: bool
+    #: Whether the UI has a menu entry for a plugin's page.
+    shows_plugin_pages: bool
     #: Whether an asset can be watched by a trigger.
     has_event_triggers: bool
 
@@ -238,3 +242,12 @@ class AirflowLine(Protocol):
 
     def delete_xcoms(self, task_instance: Any, keys: Sequence[str]) -> None:
         """Delete XComs of a trigger's task (Airflow 3)."""
+
+    # -- server ------------------------------------------------------------------------------------
+
+    def stored_xcoms(self, place: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+        """Return XComs by key from the metadata database.
+
+        :param place: the task instance: ``dag_id``, ``run_id``, ``task_id`` and ``map_index``.
+        :param keys: keys of the XComs.
+        """
