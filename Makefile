@@ -12,6 +12,7 @@
 #   make test-standalone, test-standalone-2.11, -3.0   whole Airflows; they are parts of test-all, like
 #   make test-slow, test-real-clients
 #   make test-distributed   Celery, PostgreSQL, Redis, two workers and triggerers; INSTALL=1 installs them
+#   make docs       the documentation as a site, in site/: strict, links checked, no network
 #   make fuzz       random answers of the service, 2000 a test (FUZZ_EXAMPLES=2000)
 #   make mutants    how many changes of the code the tests notice (MUTANTS=api/retry.py for one module)
 #   make dist       the distributions, and the tests of the wheel
@@ -69,7 +70,7 @@ TEST_AIRFLOW = $(AIRFLOW_LINES:%=test-airflow-%)
 TEST_PYTHON = $(PYTHON_VERSIONS:%=test-python-%)
 TEST_STANDALONE = $(STANDALONE_LINES:%=test-standalone-%)
 
-.PHONY: help demo airflow migrate test test-all bench bench-scale bench-airflow fuzz mutants test-dag-runs test-distributed test-slow test-standalone test-real-clients lint dist format constraints clean \
+.PHONY: help demo airflow migrate test test-all bench bench-scale bench-airflow fuzz mutants test-dag-runs test-distributed test-slow test-standalone test-real-clients lint docs dist format constraints clean \
 	venv venv-dev $(TEST_AIRFLOW) $(TEST_PYTHON) $(TEST_STANDALONE)
 
 help:
@@ -163,6 +164,12 @@ lint: venv-dev
 	.venv/bin/python -m mypy airflow_jobs_provider tests benchmarks scripts
 	.venv/bin/codespell
 
+# Material's note on MkDocs 2, which has no plugins, is not about this site: pyproject.toml excludes it.
+docs:
+	@sh scripts/venv.sh .venv-docs none docs
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
+	@echo "Open site/index.html. With a version menu: .venv-docs/bin/mike serve after mike deploy."
+
 # The distributions in dist/, and the tests of this wheel in an empty environment. The same commit
 # gives the same bytes: the files in them have the time of the commit.
 dist: export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || echo 1580601600)
@@ -188,4 +195,4 @@ venv-dev:
 	@sh scripts/venv.sh .venv 3.3 dev
 
 clean:
-	rm -rf .venv .venv-* .demo dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .venv-* .demo dist site .mypy_cache .ruff_cache .pytest_cache

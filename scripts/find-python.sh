@@ -3,6 +3,7 @@
 #
 #   scripts/find-python.sh 3.3         any Python that is tested with Airflow 3.3
 #   scripts/find-python.sh 3.3 3.13    Python 3.13, if it is tested with Airflow 3.3
+#   scripts/find-python.sh none        any Python that the documentation can be built with
 #
 # Looks on PATH first, then among pyenv's versions. PYTHON=/path/to/python3 in the environment
 # overrides the choice, but not a VERSION that it does not have. Fails with one plain sentence.
@@ -19,7 +20,10 @@ case $airflow in
 2.11 | 3.0) known="3.11 3.12" named="3.11 or 3.12" ;; # neither installs on 3.13
 *) known="3.12 3.11 3.13" named="3.11, 3.12 or 3.13" ;;
 esac
-needed="Airflow $airflow with this package needs Python $named"
+case $airflow in
+none) needed="The documentation needs Python $named" ;;
+*) needed="Airflow $airflow with this package needs Python $named" ;;
+esac
 if [ -n "$wanted" ]; then
     case " $known " in
     *" $wanted "*) known=$wanted named=$wanted needed="Python $wanted is needed" ;;

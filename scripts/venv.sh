@@ -3,6 +3,7 @@
 #
 #   scripts/venv.sh .venv 3.3 local               this package, editable, with its extra "local"
 #   scripts/venv.sh .venv-py3.13 3.3 dev 3.13     the same with "dev", on Python 3.13 and no other
+#   scripts/venv.sh .venv-docs none docs          what the extra "docs" names: no Airflow, not this package
 #
 # Answers at once when nothing has changed: a stamp keeps the checksum of pyproject.toml and of the
 # constraints, and the place of this checkout. The extra "dev" includes "local".
@@ -10,7 +11,10 @@ set -eu
 
 venv=$1 airflow=$2 extra=$3 version=${4:-}
 cd "$(dirname "$0")/.."
-constraints=constraints/airflow-$airflow.txt
+case $airflow in
+none) constraints=constraints/$extra.txt ;;
+*) constraints=constraints/airflow-$airflow.txt ;;
+esac
 key="$(cat pyproject.toml "$constraints" | cksum) $(pwd)"
 
 is_current() {
@@ -36,6 +40,19 @@ if [ "$(cat "$venv/.made-at" 2>/dev/null)" != "$(pwd)" ] || ! "$venv/bin/python"
     echo "Making $venv with $("$python" --version) ($python)"
     "$python" -m venv --clear --without-pip "$venv"
     pwd >"$venv/.made-at"
+fi
+
+if [ "$airflow" = none ]; then
+    echo "Installing the packages of [$extra] into $venv"
+    rm -f "$venv"/.installed-*
+    "$venv/bin/python" -c '
+import sys, tomllib
+with open("pyproject.toml", "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"][sys.argv[1]], sep="\n")
+' "$extra" >"$venv/requirements.txt"
+    "$venv/bin/python" scripts/install.py "$constraints" -r "$venv/requirements.txt"
+    printf '%s' "$key" >"$venv/.installed-$extra"
+    exit 0
 fi
 
 echo "Installing Airflow $airflow and this package [$extra] into $venv: a minute or two the first time"
