@@ -1,19 +1,16 @@
-"""Write docs/reference.md: endpoints, methods of the hook, structures, fields and rules.
+"""Write docs/reference.md (endpoints, structures, fields, rules) and the pages of docs/reference/.
 
     python -m scripts.reference_docs
 
-A test fails when the page is not what this writes.
+A test fails when a page is not what this writes.
 """
 
 from __future__ import annotations
 
-import inspect
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.schema.introspection import (
     Field,
     enum_values,
@@ -25,9 +22,10 @@ from airflow_jobs_provider.api.schema.introspection import (
 from airflow_jobs_provider.api.schema.rules import MAX_REQUEST_BYTES, RULES, Rule
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS, OLDEST_API_VERSION
-from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from scripts import class_pages
+from scripts.class_pages import hook_method_of
 
-PAGE = Path(__file__).parents[1] / "docs" / "reference.md"
+DOCS = Path(__file__).parents[1] / "docs"
 
 HEAD = """\
 # Requests, fields and validation rules
@@ -72,19 +70,6 @@ Outside Airflow, `airflow_jobs_provider.api.schema.validation.validate("runs/sub
 validates a request. It raises `airflow_jobs_provider.api.errors.InvalidRequestError`.
 """
 
-HOOK_HEAD = """\
-## Methods of the hook
-
-`airflow_jobs_provider.hooks.jobs.DatabricksJobsHook`, which is also there as `DatabricksHook`. Each
-method has an asyncio form with the prefix `a_`, except `get_conn`, `test_connection` and `close`.
-The docstrings have the parameters. `async with hook:` keeps one client open for the asyncio
-methods. An error of a method is an exception of `airflow_jobs_provider.api.errors`, and an
-AirflowException as well.
-
-| Method | What it does |
-| --- | --- |
-"""
-
 RULES_HEAD = f"""\
 ## Rules
 
@@ -107,7 +92,7 @@ def page() -> str:
     known = structures()
     bodies = {id(e.request) for e in ENDPOINTS.values()}
     bodies |= {id(e.response) for e in ENDPOINTS.values()}
-    parts = [HEAD, "## Endpoints\n", *_endpoints(), "", HOOK_HEAD + "\n".join(_hook_methods()), ""]
+    parts = [HEAD, "## Endpoints\n", *_endpoints(), ""]
     parts += [RULES_HEAD + "\n".join(_rules()), ""]
     parts += ["## Structures\n"]
     for name, structure in sorted(known.items()):
@@ -123,7 +108,7 @@ def page() -> str:
 
 
 def _endpoints() -> Iterator[str]:
-    methods = _methods()
+    methods = hook_method_of()
     yield "| Section | Call | Hook method | Request | Response |"
     yield "| --- | --- | --- | --- | --- |"
     for path, endpoint in ENDPOINTS.items():
@@ -131,36 +116,11 @@ def _endpoints() -> Iterator[str]:
         gives = _link(response.__name__) if response is not None else "nothing"
         takes = _link(endpoint.request.__name__)
         call = f"`{endpoint.verb} {path}`"
-        yield f"| {endpoint.section} | {call} | `{methods[path]}` | {takes} | {gives} |"
+        yield f"| {endpoint.section} | {call} | {_hook_link(methods[path])} | {takes} | {gives} |"
 
 
-def _methods() -> dict[str, str]:
-    """Return the name of the hook's method by path: the first endpoint function of that path."""
-    found: dict[str, str] = {}
-    for name in endpoints.__all__:
-        function = getattr(endpoints, name)
-        if inspect.isfunction(function):
-            required = [
-                p for p in inspect.signature(function).parameters.values() if p.default is p.empty
-            ]
-            call = function(
-                *({} if p.name in ("request", "settings", "new_settings") else 1 for p in required)
-            )
-            found.setdefault(call.path, name)
-    return found
-
-
-def _hook_methods() -> Iterator[str]:
-    methods = inspect.getmembers(DatabricksJobsHook, inspect.isfunction)
-    for name, method in methods:
-        own = method.__module__.startswith("airflow_jobs_provider.")
-        if own and not name.startswith(("_", "a_", "async_")) and name != "retry_policy":
-            parameters = list(inspect.signature(method).parameters.values())[1:]
-            listed = ", ".join(p.name for p in parameters)
-            summary = (inspect.getdoc(method) or "").partition("\n\n")[0].replace("\n", " ")
-            text = re.sub(r' \(reference: "[^"]*"\)', "", summary).replace("``", "`")
-            text = re.sub(r":\w+:`~?\.?(?:[\w.]+\.)?(\w+)`", r"`\1`", text)
-            yield f"| `{name}({listed})` | {text} |"
+def _hook_link(method: str) -> str:
+    return f"[`{method}`](reference/hook.md#{method})"
 
 
 def _rules() -> Iterator[str]:
@@ -223,5 +183,13 @@ def _link(name: str) -> str:
     return f"[{name}](#{name.lower()})"
 
 
+def all_pages() -> dict[Path, str]:
+    """Return every generated page with its content."""
+    classes = {DOCS / name: text for name, text in class_pages.pages().items()}
+    return {DOCS / "reference.md": page(), **classes}
+
+
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    for path, content in all_pages().items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(content)

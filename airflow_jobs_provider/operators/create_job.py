@@ -59,7 +59,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         DatabricksCreateJobsOperator(
             task_id="define",
             name="Nightly model training",
-            new_cluster={"spark_version": "15.4.x-scala2.12", "num_workers": 2, ...},
+            existing_cluster_id="0923-164208-meows279",
             notebook_task={"notebook_path": "/Shared/train"},
         )
 

@@ -50,7 +50,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
 
         DatabricksSubmitRunOperator(
             task_id="etl",
-            new_cluster={"spark_version": "15.4.x-scala2.12", "num_workers": 2, ...},
+            existing_cluster_id="0923-164208-meows279",
             notebook_task={"notebook_path": "/Shared/etl", "base_parameters": {"day": "{{ ds }}"}},
             deferrable=True,
         )

@@ -40,7 +40,7 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
         with DatabricksWorkflowTaskGroup(
             group_id="sales",
             databricks_conn_id="databricks_default",
-            job_clusters=[{"job_cluster_key": "small", "new_cluster": {...}}],
+            job_clusters=[{"job_cluster_key": "small", "new_cluster": SMALL}],
         ):
             load = DatabricksNotebookOperator(
                 task_id="load", notebook_path="/Shared/load", job_cluster_key="small"

@@ -37,7 +37,7 @@ class DatabricksJobRunSensor(RunSensorModes):
     ::
 
         DatabricksJobRunSensor(task_id="wait", run_id=launch.output["run_id"], deferrable=True)
-        DatabricksJobRunSensor(task_id="wait", job_name="Nightly load", deferrable=True)
+        DatabricksJobRunSensor(task_id="nightly", job_name="Nightly load", deferrable=True)
 
     The run is given by its id or by its job. Of a job's runs, the newest counts that has started
     since ``started_since`` when the sensor begins to wait; if there is none, the first that starts

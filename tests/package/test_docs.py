@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import DAG
 from airflow_jobs_provider.api.schema.rules import RULES
 from scripts import architecture_diagrams
 from scripts.airflow_env import ROOT
-from scripts.reference_docs import PAGE, page
+from scripts.reference_docs import all_pages, page
 from tests.helpers.snippets import IN_A_DAG, NOT_RUN, RUN_BY, SNIPPETS, Snippet
 
 DOCUMENTS = sorted(
@@ -22,9 +22,16 @@ DOCUMENTS = sorted(
 )
 
 
-def test_the_page_is_what_the_code_says() -> None:
-    """docs/reference.md is stale unless `python -m scripts.reference_docs` would write the same."""
-    assert PAGE.read_text() == page(), "run: python -m scripts.reference_docs"
+def test_the_generated_pages_are_what_the_code_says() -> None:
+    """A page is stale unless `python -m scripts.reference_docs` would write the same."""
+    for path, content in all_pages().items():
+        assert path.read_text() == content, "run: python -m scripts.reference_docs"
+
+
+def test_no_generated_page_is_left() -> None:
+    """A page that the script no longer writes is removed."""
+    generated = {path for path in DOCUMENTS if "<!-- Written by scripts/" in path.read_text()}
+    assert generated == set(all_pages())
 
 
 @pytest.mark.parametrize(
