@@ -168,7 +168,7 @@ lint: venv-dev
 docs:
 	@sh scripts/venv.sh .venv-docs none docs
 	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs build --strict
-	@echo "Open site/index.html. With a version menu: .venv-docs/bin/mike serve after mike deploy."
+	@echo "The site is in site/: open site/index.html"
 
 # The distributions in dist/, and the tests of this wheel in an empty environment. The same commit
 # gives the same bytes: the files in them have the time of the commit.

@@ -99,9 +99,11 @@ def _box(x: float, y: float, width: float, height: float, fill: str) -> str:
 
 
 def _picture(width: int, height: int, title: str, parts: Iterator[str]) -> str:
+    # Without a viewBox a browser cuts off what does not fit into a narrow page.
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
     return "\n".join(
         (
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {FONT}>',
+            f'<svg xmlns="http://www.w3.org/2000/svg" {size} {FONT}>',
             f"<title>{escape(title)}</title>",
             '<marker id="head" markerWidth="9" markerHeight="8" refX="8" refY="4" orient="auto">',
             f'<path d="M0,0 L9,4 L0,8 z" fill="{LINE}"/></marker>',

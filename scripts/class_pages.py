@@ -165,6 +165,7 @@ CLASS_PAGES = {
     ),
     "hook.md": ClassPage(
         "Hook",
+        "Guide: [Use the hook](../hook.md). "
         "`airflow_jobs_provider.hooks.jobs.DatabricksJobsHook` is also there as `DatabricksHook`. "
         "Each method has an asyncio form with the prefix `a_`, except `get_conn`, "
         "`test_connection` and `close`. `async with hook:` keeps one client open for the asyncio "

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import posixpath
@@ -62,6 +63,9 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
     """Point links to files outside docs/ to their pages."""
     uri = page.file.src_uri
+    if page.is_homepage:
+        # It is alone in its section of the navigation.
+        page.meta["hide"] = ["navigation"]
     here = posixpath.dirname(PAGES.get(uri, f"docs/{uri}"))
     return _outside_fences(
         markdown, lambda text: _LINK.sub(lambda link: _page_link(link, here, uri), text)
@@ -140,11 +144,16 @@ def _examples() -> str:
 
 
 def _source(path: Path) -> str:
-    text = path.read_text(encoding="utf-8")
+    """Return a file's code under its name; a module's docstring is the text above."""
+    code = path.read_text(encoding="utf-8")
+    docstring = ""
     if path.suffix == ".ipynb":
-        cells = json.loads(text)["cells"]
-        text = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
-    return f"### {path.name}\n\n```python\n{text.rstrip()}\n```"
+        cells = json.loads(code)["cells"]
+        code = "\n\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "code")
+    elif docstring := ast.get_docstring(ast.parse(code)) or "":
+        code = code.split('"""', 2)[2]
+        docstring = docstring.replace("``", "`") + "\n\n"
+    return f"### {path.name}\n\n{docstring}```python\n{code.strip()}\n```"
 
 
 class _Counter(HTMLParser):

@@ -19,10 +19,14 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+def text_of(document: str) -> str:
+    """Return a document's text."""
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
 def code_blocks(document: str) -> list[str]:
     """Return the Python code that a document shows."""
-    text = (ROOT / document).read_text(encoding="utf-8")
-    return re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    return re.findall(r"^```python\n(.*?)^```", text_of(document), re.MULTILINE | re.DOTALL)
 
 
 def test_the_readme_has_a_dag_that_is_parsed() -> None:
@@ -35,7 +39,7 @@ def test_the_readme_has_a_dag_that_is_parsed() -> None:
 
 
 def test_the_quickstart_works_as_it_stands(tmp_path: Path, run_dag: RunDag) -> None:
-    """Notebook and DAG of the quickstart, put where it says, give what it says."""
+    """Notebook and DAG of the tutorial, put where it says, give what it says."""
     notebook, dag = code_blocks("docs/quickstart.md")
     shared = tmp_path / "my_notebooks" / "Shared"
     shared.mkdir(parents=True)
@@ -45,9 +49,16 @@ def test_the_quickstart_works_as_it_stands(tmp_path: Path, run_dag: RunDag) -> N
     (dags / "hello.py").write_text(dag)
     with LocalWorkspace(tmp_path / "my_notebooks") as workspace:
         ran = run_dag(dags / "hello.py", connection=connection_to(workspace))
+        # The step "Let it fail".
+        (failure,) = re.findall(r"^    (raise .*)$", text_of("docs/quickstart.md"), re.MULTILINE)
+        lines = notebook.splitlines()
+        (shared / "hello.py").write_text("\n".join([*lines[:-1], failure]))
+        failed = run_dag(dags / "hello.py", connection=connection_to(workspace))
     assert ran.state == "success", ran.log
     assert ran.tasks["hello"]["xcoms"]["return_value"] == "Hello, Airflow"
     assert "\nHello, Airflow\n" in ran.log_of("show")
+    assert failed.state == "failed"
+    assert "ValueError: no greeting today" in failed.log_of("hello")
 
 
 @pytest.fixture(scope="module")

@@ -85,6 +85,18 @@ def test_every_file_that_a_document_names_exists(document: Path) -> None:
             assert (ROOT / name).exists(), name
 
 
+@pytest.mark.parametrize("document", ["README.md", "docs/comparison.md"])
+def test_the_figures_of_a_comparison_are_those_of_the_benchmarks(document: str) -> None:
+    """A table beside the official provider has no other figures than docs/benchmarks.md."""
+    text = (ROOT / document).read_text()
+    benchmarks = (ROOT / "docs" / "benchmarks.md").read_text()
+    (table,) = re.findall(r"(?:^\|.*[Oo]fficial provider 7.*\n)(?:^\|.*\n)+", text, re.MULTILINE)
+    figures = re.findall(r"[\d.,]*\d(?= (?:ms|MB|requests|s of CPU|packages)\b)", table)
+    assert len(figures) >= 6
+    for figure in figures:
+        assert re.search(rf"(?<![\d.,]){re.escape(figure)}(?![\d.,]*\d)", benchmarks), figure
+
+
 def test_every_log_line_to_monitor_is_written_by_the_code() -> None:
     """docs/deployment.md has log lines with "..." for what varies."""
     section = (ROOT / "docs" / "deployment.md").read_text().partition("| Log line |")[2]
