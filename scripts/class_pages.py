@@ -422,7 +422,7 @@ def _error_classes() -> list[type]:
     return [*found, *(kind for kind, _ in _walk(errors.JobsAPIError, 0))]
 
 
-def _walk(kind: type, depth: int) -> Iterator[tuple[type, int]]:
+def _walk(kind: type[Any], depth: int) -> Iterator[tuple[type[Any], int]]:
     yield kind, depth
     for below in kind.__subclasses__():
         # At run time a class of the same name is made with AirflowException as its second base.

@@ -13,7 +13,7 @@ __all__ = ["Docstring", "parse", "signature_types"]
 
 _FIELD = re.compile(r"^:(param|ivar|raises|returns?)\s*([\w.]*):\s*(.*)$")
 _ROLE = re.compile(r":\w+:`~?\.?([\w.]+)`")
-_REFERENCE = re.compile(r'([Rr]eference:)((?:,?\s*"[^"]+")+)')
+_REFERENCE = re.compile(r'((?i:reference:))((?:,?\s*"[^"]+")+)')
 # Annotations as a reader knows them; the others stay.
 _TYPES = (
     (r"\bUnpack\[.*\]|\bRequired\[(.*)\]", r"\1"),
