@@ -13,9 +13,9 @@ import pytest
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
-from tests.fakes.scripted_server import ScriptedServer
-from tests.helpers.responses import LAUNCHED, RUNNING
-from tests.helpers.tasks import TaskInstance, run_now, submit
+from tests.fakes.scripted_server import ScriptedServer, answer
+from tests.helpers.responses import LAUNCHED, RUNNING, run
+from tests.helpers.tasks import TaskInstance, deferred_by, fired, run_now, submit
 from tests.helpers.workflow_group import Airflow
 from tests.helpers.workflow_group import sent as bodies
 
@@ -263,7 +263,7 @@ def test_a_group_sends_it_with_the_run(
 def test_credentials_of_the_transport_are_masked(
     context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those of the cluster only: they are in no attribute of the task."""
+    """They are in no attribute of the task, its trigger, or the event with the ended run."""
     installed(monkeypatch)
     masked: list[str] = []
     monkeypatch.setattr("airflow.providers.common.compat.sdk.mask_secret", masked.append)
@@ -282,11 +282,18 @@ def test_credentials_of_the_transport_are_masked(
     task = submit(
         existing_cluster_id=None,
         new_cluster=CLUSTER,
-        wait_for_termination=False,
+        deferrable=True,
         openlineage_inject_transport_info=True,
     )
-    body = sent(server, context, task)
-    assert body["new_cluster"]["spark_conf"] == {"a": "b", **properties}
+    server.will(LAUNCHED, RUNNING)
+    deferred = deferred_by(task, context)
+    cluster = server.requests[0].body["new_cluster"]
+    assert cluster["spark_conf"] == {"a": "b", **properties}
+    # The service shows the cluster of a run.
+    ended = run("TERMINATED", "SUCCESS", cluster_spec={"new_cluster": cluster})
+    server.will(answer(ended))
+    stored = [deferred.trigger.serialize(), deferred.kwargs, fired(deferred.trigger).payload]
+    assert "the key" not in str(stored)
     assert set(masked) == {"Bearer the key", "the key", "the header"}
     assert "the key" not in str({name: getattr(task, name) for name in task.template_fields})
 
