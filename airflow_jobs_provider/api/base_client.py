@@ -86,6 +86,7 @@ RESPONSE_TIMEOUT_SECONDS = 180.0
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 # An error body beyond this size says nothing more.
 MAX_ERROR_BYTES = 1024 * 1024
+_NO_RETRIES = RetryPolicy(max_attempts=1)
 # What is kept of a streamed response, for the error message if it is invalid.
 _EXCERPT_BYTES = 4_096
 
@@ -302,7 +303,8 @@ class BaseClient:
         raise failure
 
     def _retrying(self, call: Call[Any], retries: RetryPolicy | None) -> dict[str, Any]:
-        return (retries or self._retries).tenacity(
+        policy = _NO_RETRIES if call.is_optional else retries or self._retries
+        return policy.tenacity(
             call.name, idempotent=call.idempotent, forbidden_is_final=call.forbidden_is_final
         )
 

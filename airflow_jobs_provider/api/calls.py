@@ -52,6 +52,8 @@ class Call(Generic[T]):
         False.
     :ivar has_deadline: whether a workflow sends the call within the deadline of the retry policy,
         although it is a read; see :func:`.workflows.base.within_deadline`. Default False.
+    :ivar is_optional: whether a workflow goes on without the response. The call is then sent once,
+        whatever the retry policy is; see :func:`.workflows.base.without_retries`. Default False.
     :ivar min_api_version: lowest version of the API that has the endpoint; default 2.0. Fields of
         ``parameters`` may need a higher one, see :mod:`.schema.version_selection`.
     :ivar default_api_version: version for a connection without ``api_version``; None (default):
@@ -77,6 +79,7 @@ class Call(Generic[T]):
     missing_ok: bool = False
     forbidden_is_final: bool = False
     has_deadline: bool = False
+    is_optional: bool = False
     min_api_version: str = OLDEST_API_VERSION
     default_api_version: str | None = None
     service: str = JOBS_SERVICE

@@ -5,7 +5,14 @@ from __future__ import annotations
 import re
 from urllib.parse import urlsplit
 
-__all__ = ["is_lineage_credential", "is_true", "printable", "printable_lines", "safe_url"]
+__all__ = [
+    "duration",
+    "is_lineage_credential",
+    "is_true",
+    "printable",
+    "printable_lines",
+    "safe_url",
+]
 
 # An API key or a header of a transport, also of one of several; the kind of authentication is none.
 _LINEAGE_CREDENTIAL = re.compile(
@@ -28,6 +35,19 @@ def printable(text: object, limit: int | None = None) -> str:
             char if char.isprintable() else char.encode("unicode_escape").decode() for char in shown
         )
     return f"{shown}..." if is_cut else shown
+
+
+def duration(seconds: float) -> str:
+    """Return a duration as text: 4 s, 3 min 20 s, 2 h 5 min.
+
+    :param seconds: the duration.
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def printable_lines(text: str) -> str:

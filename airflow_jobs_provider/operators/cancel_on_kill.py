@@ -70,6 +70,11 @@ class CancelOnKillOperator(WaitForRunOperator):
         """Whether the task has launched, or may have launched, a run that may be active."""
         return self._state.run.may_be_active
 
+    def _logged_ids(self) -> tuple[int | None, int | None]:
+        # The base class may log before there is a state.
+        state: ExecutionState | None = getattr(self, "_state", None)
+        return (None, None) if state is None else (state.run.run_id, state.job_id)
+
     def on_kill(self) -> None:
         """Cancel the run that the task was launching or waiting for, if nothing follows it.
 

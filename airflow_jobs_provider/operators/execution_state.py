@@ -61,7 +61,7 @@ class ExecutionState:
     The execution starts, or    :meth:`next_execution` makes a new state. ``kill`` and
     resumes after a deferral    ``started_at`` are kept.
     A request is sent           ``run``; see :class:`~.launched_run.LaunchedRun`.
-    The run was read            ``run_page_url``.
+    The run was read            ``run_page_url``, ``job_id``.
     The task is killed          ``kill``.
     The task is about to defer  ``deferral``.
     ==========================  ================================================================
@@ -76,6 +76,7 @@ class ExecutionState:
     :ivar kill: whether the task was killed, and what that means for the run.
     :ivar deferral: a deferral that Airflow has not accepted yet.
     :ivar run_page_url: page of the run.
+    :ivar job_id: job of the run; None if it is not known.
     :ivar started_at: when the try started, in seconds since the epoch, where Airflow has a wrong
         time; else None.
     :ivar deadline: when ``execution_timeout`` is over, in seconds since the epoch, where a deferral
@@ -88,6 +89,7 @@ class ExecutionState:
     kill: KillState = KillState.NOT_KILLED
     deferral: Deferral | None = None
     run_page_url: str | None = None
+    job_id: int | None = None
     started_at: float | None = None
     deadline: float | None = None
 

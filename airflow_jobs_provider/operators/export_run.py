@@ -121,7 +121,7 @@ class DatabricksExportRunOperator(DatabricksJobsBaseOperator):
 
     def _exported(self, run_id: int) -> list[tuple[str, int]]:
         """Return the run, or the runs of the notebooks among its tasks, each with its folder."""
-        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
+        from airflow_jobs_provider.api.run_summary import latest_attempts
 
         tasks = {
             key: task

@@ -205,6 +205,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
             self._state.run.answered(int(event["run"]["run_id"]))
             self._state.run.ended()
             self._state.run_page_url = event["run"].get("run_page_url")
+            self._state.job_id = event["run"].get("job_id")
         run = None if "run_state" in event else self._run_from_event(event)
         with airflow_exceptions(), executions.watching(self):
             if run is None:
@@ -253,9 +254,8 @@ class LaunchRunOperator(StartFromTriggerOperator):
         :param context: the task's context.
         :param first_attempt_index: index of the first token to use.
         """
-        from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
         from airflow_jobs_provider.api.workflows.events import RunIdentified
-        from airflow_jobs_provider.api.workflows.launch import launch_once
+        from airflow_jobs_provider.api.workflows.launch import launch_once, log_launch
 
         call = self.launch_call(context)
         client = self.hook.client
@@ -280,14 +280,9 @@ class LaunchRunOperator(StartFromTriggerOperator):
         launched = self._run_workflow(steps, stop_after_any_kill=True, on_event=on_event)
         run = self._last_run = launched.run
         page_url = self._state.run_page_url = run.get("run_page_url")
-        self._push(context, {JOB_ID_KEY: run.get("job_id"), RUN_PAGE_URL_KEY: page_url})
-        self.log.info(
-            "%s run %s%s, see %s",
-            "Launched" if launched.is_own else "Following",
-            launched.run_id,
-            "" if version == OLDEST_API_VERSION else f" through version {version} of the API",
-            page_url or "the workspace",
-        )
+        self._state.job_id = run.get("job_id")
+        self._push(context, {JOB_ID_KEY: self._state.job_id, RUN_PAGE_URL_KEY: page_url})
+        log_launch(launched, self.log, api_version=version)
         return launched
 
     def _user_token(self) -> str | None:

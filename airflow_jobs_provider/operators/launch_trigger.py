@@ -39,9 +39,8 @@ from airflow_jobs_provider.api.endpoints import cancel_run, get_run
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.states import RunState
-from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import run_workflow_async
-from airflow_jobs_provider.api.workflows.launch import LaunchResult, launch_once
+from airflow_jobs_provider.api.workflows.launch import LaunchResult, launch_once, log_launch
 from airflow_jobs_provider.api.workflows.launched_run import LaunchedRun
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
 from airflow_jobs_provider.triggers.arguments import TriggerArguments
@@ -299,13 +298,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         page_url = launched.run.get("run_page_url")
         await self._push({JOB_ID_KEY: launched.run.get("job_id"), RUN_PAGE_URL_KEY: page_url})
         version = (await get_poller(self._hook).client()).version_of(call)
-        self.log.info(
-            "%s run %s%s, see %s",
-            "Launched" if launched.is_own else "Following",
-            launched.run_id,
-            "" if version == OLDEST_API_VERSION else f" through version {version} of the API",
-            page_url or "the workspace",
-        )
+        log_launch(launched, self.log, api_version=version)
         return launched
 
     async def _send(self, call: Call[Any]) -> Any:

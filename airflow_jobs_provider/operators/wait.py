@@ -62,6 +62,20 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         # _result_or_raise changes the attribute itself.
         self._push_task_outputs = self.multiple_outputs
 
+    @property
+    def log(self) -> Any:
+        """The task's logger. In a structured log its lines carry the ids of the task's run."""
+        run_id, job_id = self._logged_ids()
+        if run_id is None:
+            return super().log
+        from airflow_jobs_provider.api.workflows.progress import run_log
+
+        return run_log(super().log, run_id, job_id)
+
+    def _logged_ids(self) -> tuple[int | None, int | None]:
+        """Return the ids of the task's run and of its job, as far as they are known."""
+        return None, None
+
     def _may_defer(self, context: Context) -> bool:
         """Whether the task waits in the triggerer."""
         if not self.deferrable:

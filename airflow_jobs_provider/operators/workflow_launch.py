@@ -343,11 +343,11 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         One read serves them all. The tasks after them are not active before the first ones end.
         """
         from airflow_jobs_provider.api.errors import JobsAPIError
+        from airflow_jobs_provider.api.run_summary import latest_attempts
         from airflow_jobs_provider.api.states import RunState
         from airflow_jobs_provider.api.versions import LATEST_API_VERSION
         from airflow_jobs_provider.api.workflows.base import within_deadline
         from airflow_jobs_provider.api.workflows.follow import whole_run
-        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 
         keys = self._shared_task_keys()
         # An earlier attempt may have launched the run long ago.

@@ -140,8 +140,8 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         """Wait for the end of the task, run it again if needed, and report the end."""
         from airflow_jobs_provider.api.endpoints import cancel_run
         from airflow_jobs_provider.api.errors import NotFoundError
+        from airflow_jobs_provider.api.run_summary import latest_attempts
         from airflow_jobs_provider.api.states import RunState
-        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 
         record = self._record()
         if record.is_alone:
@@ -224,10 +224,10 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
 
     def _wait_for_member(self, context: Context, run: Run, record: TaskRecord) -> Any:
         """Wait for the end of the task's latest run, on the worker or in the triggerer."""
+        from airflow_jobs_provider.api.run_summary import latest_attempts
         from airflow_jobs_provider.api.states import RunState
         from airflow_jobs_provider.api.workflows.events import Event, RunIdentified
         from airflow_jobs_provider.api.workflows.find import follow_task
-        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 
         task: Any = latest_attempts(run).get(self.databricks_task_key)
         before = _attempts_until(run, self.databricks_task_key, record.reported)

@@ -145,7 +145,7 @@ class WorkflowRerunOperator(LaunchRunOperator):
         :param latest: the task's latest run.
         """
         from airflow_jobs_provider.api.errors import BadRequestError, JobsAPIError
-        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
+        from airflow_jobs_provider.api.run_summary import latest_attempts
         from airflow_jobs_provider.api.workflows.repair import RunNotRepairableError, repair_tasks
 
         settings, digest = self._launch_task().definition(context)
@@ -185,10 +185,10 @@ class WorkflowRerunOperator(LaunchRunOperator):
     def _cancel_rerun_after_kill(self, latest: int) -> None:
         """Cancel the task's new run: the kill came when the repair may have been sent already."""
         from airflow_jobs_provider.api.errors import JobsAPIError
+        from airflow_jobs_provider.api.run_summary import latest_attempts
         from airflow_jobs_provider.api.versions import LATEST_API_VERSION
         from airflow_jobs_provider.api.workflows.base import run_workflow
         from airflow_jobs_provider.api.workflows.follow import whole_run
-        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 
         if self._state.kill is KillState.LEFT_TO_RETRY or self._state.run.is_canceled:
             return
@@ -213,7 +213,7 @@ class WorkflowRerunOperator(LaunchRunOperator):
         :param definitions: the tasks as the job defines them.
         :raises RunNotRepairableError: a repair could not run this task.
         """
-        from airflow_jobs_provider.api.workflows.outputs import latest_attempts
+        from airflow_jobs_provider.api.run_summary import latest_attempts
         from airflow_jobs_provider.api.workflows.repair import RunNotRepairableError
 
         latest, own = latest_attempts(run), self.databricks_task_key

@@ -248,6 +248,9 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
                 raise AirflowException(str(error)) from error
             raise
 
+    def _logged_ids(self) -> tuple[int | None, int | None]:
+        return self._found_run_id, None
+
     def _send(self, call: Call[Any]) -> Any:
         # Any outage is waited out, until the sensor's timeout. Not sent by the hook, which would
         # validate the request again at each poke: its ids were checked.

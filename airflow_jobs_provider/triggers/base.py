@@ -29,7 +29,7 @@ from airflow_jobs_provider.api.workflows.cancel_log import log_failed_cancel
 from airflow_jobs_provider.api.workflows.events import Event, RunIdentified
 from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
-from airflow_jobs_provider.api.workflows.progress import RunProgress
+from airflow_jobs_provider.api.workflows.progress import RunProgress, run_log
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.run_result import RunResult, read_result
 from airflow_jobs_provider.triggers.arguments import TriggerArguments
@@ -80,6 +80,13 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         """Return the class path and the arguments that make this trigger again."""
         cls = type(self)
         return f"{cls.__module__}.{cls.__qualname__}", self.as_kwargs()
+
+    @property
+    def log(self) -> Any:
+        """The trigger's logger. In a structured log its lines carry the ids of the task's run."""
+        run_id = getattr(self, "_active_run_id", None)
+        job_id = None if run_id is None or self._progress is None else self._progress.job_id
+        return run_log(super().log, run_id, job_id)
 
     @property
     def _hook(self) -> DatabricksJobsHook:
@@ -137,7 +144,12 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
     async def _wait_for_run(self, run_id: int) -> dict[str, Any]:
         """Wait until a run has ended, or a time limit is over; return the event's payload."""
         self._run_id = self._active_run_id = run_id
-        self._progress = RunProgress(run_id, self.log, known_life_cycle_state=self.life_cycle_state)
+        self._progress = RunProgress(
+            # The plain logger: thousands of triggers keep theirs.
+            run_id,
+            super().log,
+            known_life_cycle_state=self.life_cycle_state,
+        )
         steps = follow_run(
             run_id,
             polling_period=self._polling_period,

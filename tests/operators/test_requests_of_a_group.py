@@ -14,8 +14,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_jobs_provider.airflow_compat.run_successor import Successor
-from airflow_jobs_provider.api.workflows import outputs
-from airflow_jobs_provider.api.workflows.outputs import latest_attempts
+from airflow_jobs_provider.api import run_summary
+from airflow_jobs_provider.api.run_summary import latest_attempts
 from airflow_jobs_provider.operators import cancel_on_kill
 from airflow_jobs_provider.operators.workflow_launch import FRESH_SECONDS, TASK_RUNS_KEY
 from tests.fakes.fake_service import TOKEN, FakeService, JobRun
@@ -205,7 +205,7 @@ def test_a_task_run_without_an_id(service: FakeService, monkeypatch: pytest.Monk
         return {**tasks, "a": {**tasks["a"], "run_id": None}}
 
     with monkeypatch.context() as patch:
-        patch.setattr(outputs, "latest_attempts", latest)
+        patch.setattr(run_summary, "latest_attempts", latest)
         launched(airflow, service)
     assert set(airflow.xcoms["etl.launch", TASK_RUNS_KEY]["tasks"]) == {"b", "c"}
 

@@ -22,8 +22,8 @@ from airflow_jobs_provider.airflow_compat.workflow_records import LaterAttempt
 from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.api.endpoints import list_runs
+from airflow_jobs_provider.api.run_summary import latest_attempts
 from airflow_jobs_provider.api.workflows.follow import whole_run
-from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.api.workflows.repair import repairs_of
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator

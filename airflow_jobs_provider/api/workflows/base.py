@@ -32,6 +32,7 @@ __all__ = [
     "run_workflow",
     "run_workflow_async",
     "within_deadline",
+    "without_retries",
 ]
 
 T = TypeVar("T")
@@ -61,13 +62,28 @@ def within_deadline(steps: Workflow[T]) -> Workflow[T]:
 
     :param steps: the workflow.
     """
+    return (yield from _with_changed_calls(steps, has_deadline=True))
+
+
+def without_retries(steps: Workflow[T]) -> Workflow[T]:
+    """Let a workflow send each of its calls once, and return its result.
+
+    For what the log says beside: an outage is not waited out for it.
+
+    :param steps: the workflow.
+    """
+    return (yield from _with_changed_calls(steps, is_optional=True))
+
+
+def _with_changed_calls(steps: Workflow[T], **changes: bool) -> Workflow[T]:
+    """Change the calls of a workflow, and return its result."""
     response: Any = None
     error: JobsAPIError | None = None
     try:
         while True:
             step = steps.send(response) if error is None else steps.throw(error)
             if isinstance(step, Call):
-                step = replace(step, has_deadline=True)
+                step = replace(step, **changes)
             response, error = None, None
             try:
                 response = yield step

@@ -26,6 +26,7 @@ from airflow_jobs_provider.api.errors import DuplicateNameError, InvalidRequestE
 from airflow_jobs_provider.api.ids import require_exactly_one, require_id
 from airflow_jobs_provider.api.pagination import Paginator, read_all_items
 from airflow_jobs_provider.api.problems import Problem, describe_value
+from airflow_jobs_provider.api.run_summary import latest_attempts
 from airflow_jobs_provider.api.states import (
     RunLifeCycleState,
     RunResultState,
@@ -36,7 +37,6 @@ from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 from airflow_jobs_provider.api.workflows.events import RunIdentified
 from airflow_jobs_provider.api.workflows.follow import follow_run, whole_run
-from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.api.workflows.progress import Log, RunProgress
 
 if TYPE_CHECKING:

@@ -21,13 +21,14 @@ from airflow_jobs_provider.api.endpoints import (
 from airflow_jobs_provider.api.errors import (
     APIStatusError,
     AuthenticationError,
+    JobsAPIError,
     NotFoundError,
     UnexpectedResponseError,
 )
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, RunStatus
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
-from airflow_jobs_provider.api.workflows.base import Wait, Workflow
+from airflow_jobs_provider.api.workflows.base import Wait, Workflow, without_retries
 from airflow_jobs_provider.api.workflows.events import RunIdentified
 from airflow_jobs_provider.api.workflows.launched_run import JUST_LAUNCHED_SECONDS, is_just_launched
 from airflow_jobs_provider.api.workflows.progress import RunProgress
@@ -160,12 +161,23 @@ def follow_run(
             if clock() - since >= queued_timeout_seconds:
                 return FollowResult(run, queued_too_long=True)
         run_id = int(run["run_id"])
+        if progress.tasks_are_due(run):
+            yield from _log_tasks(run_id, progress)
         # Ten thousand of these generators wait in one triggerer: each keeps as little as it can.
         del run, state
         yield Wait(polling_period())
         run = yield from read_run(
             run_id, launched_at=launched_at, period=polling_period(), clock=clock
         )
+
+
+def _log_tasks(run_id: int, progress: RunProgress) -> Workflow[None]:
+    """Read the tasks of a run for the log. The wait goes on if they cannot be read."""
+    try:
+        run = yield from without_retries(whole_run(run_id, api_version=LATEST_API_VERSION))
+    except JobsAPIError:
+        return
+    progress.observe_tasks(run)
 
 
 def whole_run(

@@ -37,9 +37,9 @@ from airflow_jobs_provider.api.endpoints import (
 )
 from airflow_jobs_provider.api.errors import NotFoundError
 from airflow_jobs_provider.api.pagination import read_all_items
+from airflow_jobs_provider.api.run_summary import latest_attempts
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
-from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.api.workflows.permissions import (
     create_with_permissions,
     reset_with_permissions,

@@ -10,14 +10,17 @@ from typing import TYPE_CHECKING, Any
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import BadRequestError, NotFoundError
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, RunStatus
+from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 from airflow_jobs_provider.api.workflows.events import LaunchPrepared, RunIdentified
 from airflow_jobs_provider.api.workflows.follow import read_run
+from airflow_jobs_provider.api.workflows.progress import run_log
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
+    from airflow_jobs_provider.api.workflows.progress import Log
 
-__all__ = ["LaunchResult", "launch_once"]
+__all__ = ["LaunchResult", "launch_once", "log_launch"]
 
 
 _FAILED = (RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.SUCCEEDED_WITH_FAILURES)
@@ -117,6 +120,26 @@ def launch_once(
         if is_last or is_good:
             return LaunchResult(run_id, run, attempt_index, launched_at=launched_at, is_own=is_last)
     raise AssertionError("no token was given")
+
+
+def log_launch(launched: LaunchResult, log: Log, *, api_version: str) -> None:
+    """Log which run the task follows, and where its page is.
+
+    :param launched: the run.
+    :param log: the task's logger.
+    :param api_version: the version of the API that the launch was sent to.
+    """
+    through = (
+        "" if api_version == OLDEST_API_VERSION else f" through version {api_version} of the API"
+    )
+    run = launched.run
+    run_log(log, launched.run_id, run.get("job_id")).info(
+        "%s run %s%s, see %s",
+        "Launched" if launched.is_own else "Following",
+        launched.run_id,
+        through,
+        run.get("run_page_url") or "the workspace",
+    )
 
 
 def _is_terminating(run: Mapping[str, Any]) -> bool:

@@ -24,6 +24,7 @@ from airflow_jobs_provider.api.errors import (
     NotFoundError,
     UnexpectedResponseError,
 )
+from airflow_jobs_provider.api.run_summary import attempt_number, latest_attempts
 from airflow_jobs_provider.api.states import RunResultState, RunState, RunStatus
 from airflow_jobs_provider.api.text import printable
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
@@ -35,7 +36,6 @@ __all__ = [
     "OutputValue",
     "TaskOutput",
     "failed_tasks",
-    "latest_attempts",
     "output_value",
     "read_outputs",
 ]
@@ -145,16 +145,6 @@ class TaskOutput:
         return [*lines, f"{name}, further iterations that failed: {more}"] if more else lines
 
 
-def latest_attempts(run: Entry) -> dict[str, Entry]:
-    """Return the task runs of a run by task key, the highest attempt of each."""
-    latest: dict[str, Entry] = {}
-    for task in run.get("tasks") or ():
-        key = str(task.get("task_key") or task.get("run_id"))
-        if key not in latest or _attempt(task) >= _attempt(latest[key]):
-            latest[key] = task
-    return latest
-
-
 def failed_tasks(run: Entry) -> dict[str, Entry]:
     """Return the task runs that failed, by task key, at their latest attempt.
 
@@ -258,7 +248,7 @@ class _TaskRun:
     @property
     def attempt(self) -> int:
         """Number of attempts before this one."""
-        return _attempt(self.entry)
+        return attempt_number(self.entry)
 
     @property
     def first_attempt_id(self) -> int | None:
@@ -375,10 +365,6 @@ class _OutputReader:
             self.errors_left -= 1
             return self.errors_left >= 0
         return True
-
-
-def _attempt(entry: Entry) -> int:
-    return int(entry.get("attempt_number") or 0)
 
 
 def _is_for_each_task(entry: Entry) -> bool:

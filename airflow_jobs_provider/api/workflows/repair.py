@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.endpoints import cancel_run, repair_run
 from airflow_jobs_provider.api.errors import BadRequestError, JobsAPIError
+from airflow_jobs_provider.api.run_summary import latest_attempts
 from airflow_jobs_provider.api.states import RunState, RunStatus
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow, within_deadline
 from airflow_jobs_provider.api.workflows.follow import read_run, whole_run
 from airflow_jobs_provider.api.workflows.job_definitions import has_tasks, job_change
-from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.api.workflows.permissions import update_with_permissions
 
 if TYPE_CHECKING:

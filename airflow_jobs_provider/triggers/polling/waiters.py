@@ -209,11 +209,13 @@ class Waiters:
 
 
 def without_details(run: Run) -> Run:
-    """Return an active run without its objects and lists; one that has ended as it is.
+    """Return an active run without its objects and lists but its tasks; an ended one as it is.
 
-    A waiter keeps an active run until its next change.
+    A waiter may keep an active run until its next change. The tasks are for the log.
     """
     if RunState.from_run(run).is_terminal:
         return run
     plain = {name: value for name, value in run.items() if not isinstance(value, (dict, list))}
+    if run.get("tasks"):
+        plain["tasks"] = run["tasks"]
     return cast("Run", {**plain, "state": run.get("state")})

@@ -17,6 +17,7 @@ from airflow_jobs_provider.api.errors import (
     ServerError,
     UnexpectedResponseError,
 )
+from airflow_jobs_provider.api.workflows.base import run_workflow
 from airflow_jobs_provider.api.workflows.follow import FollowResult, follow_run, read_run, whole_run
 from airflow_jobs_provider.api.workflows.launched_run import JUST_LAUNCHED_SECONDS
 from airflow_jobs_provider.api.workflows.progress import RunProgress
@@ -312,7 +313,50 @@ def test_the_log_names_the_attempt_that_is_followed(caplog: pytest.LogCaptureFix
     assert caplog.messages == [
         "Run 7 is TERMINATED/FAILED",
         "Run 7 is retried by the service as run 8",
-        "Run 8 is TERMINATED/SUCCESS",
+        "Run 8 is TERMINATED/SUCCESS; attempt 2",
+    ]
+
+
+def test_the_tasks_of_a_long_run_are_read_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    """Once in ten minutes, from the version that lists them; whether that works or not."""
+    caplog.set_level("INFO")
+    listed = run("RUNNING", format="MULTI_TASK", job_id=3)
+    ended = {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}
+    tasks = [
+        {"task_key": "a", "state": ended},
+        {"task_key": "b", "state": {"life_cycle_state": "RUNNING"}},
+    ]
+    driver = WorkflowDriver(
+        *[listed] * 61,
+        ServerError(status=503),
+        *[listed] * 60,
+        {**listed, "tasks": tasks[:1], "next_page_token": "more"},
+        {**listed, "tasks": tasks[1:]},
+        SUCCEEDED,
+    )
+    calls: list[Any] = []
+
+    def send(call: Any) -> Any:
+        calls.append(call)
+        return driver.send(call)
+
+    steps = follow_run(
+        7,
+        polling_period=lambda: 10,
+        progress=RunProgress(7, logging.getLogger("task"), clock=lambda: driver.now),
+        clock=lambda: driver.now,
+    )
+    assert run_workflow(steps, send=send, wait=driver.wait) == FollowResult(SUCCEEDED)
+    assert driver.answers == []
+    optional = [call for call in calls if call.is_optional]
+    assert [call.api_version() for call in optional] == ["2.2"] * 3
+    assert [call.parameters.get("page_token") for call in optional] == [None, None, "more"]
+    assert caplog.messages == [
+        "Run 7 is RUNNING",
+        "Run 7 is still RUNNING, for 10 min 0 s",
+        "Run 7 is still RUNNING, for 20 min 0 s",
+        "Run 7: 1 of 2 tasks ended (50 %): succeeded: a; running: b",
+        "Run 7 is TERMINATED/SUCCESS after 20 min 10 s RUNNING",
     ]
 
 

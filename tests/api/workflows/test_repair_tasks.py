@@ -21,10 +21,10 @@ from airflow_jobs_provider.api.endpoints import (
     update_job,
 )
 from airflow_jobs_provider.api.errors import BadRequestError
+from airflow_jobs_provider.api.run_summary import latest_attempts
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.follow import whole_run
 from airflow_jobs_provider.api.workflows.job_definitions import ensure_job
-from airflow_jobs_provider.api.workflows.outputs import latest_attempts
 from airflow_jobs_provider.api.workflows.repair import (
     RunNotRepairableError,
     repair_tasks,

@@ -145,12 +145,13 @@ async def test_an_error_of_all_waits_lets_them_end_first() -> None:
 
 
 def test_an_active_run_is_kept_without_details() -> None:
-    """But with its state; a run that has ended is kept whole."""
+    """But with its state and tasks; a run that has ended is kept whole."""
     details: dict[str, Any] = {"tasks": [1], "cluster_spec": {}, "job_id": 3, "run_name": "r"}
     active: Any = {"run_id": 7, "state": {"life_cycle_state": "RUNNING"}, **details}
     assert without_details(active) == {
         "run_id": 7,
         "state": {"life_cycle_state": "RUNNING"},
+        "tasks": [1],
         "job_id": 3,
         "run_name": "r",
     }
