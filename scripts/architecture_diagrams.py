@@ -35,11 +35,12 @@ LAYERS = (
         ("ui/", "links of tasks, page in Airflow's UI"),
     ),
     (
-        ("airflow_compat/", "Airflow's versions"),
         ("run_result", "an ended run: output or error"),
         ("hooks/", "connections, methods"),
         ("links", "button of a task"),
     ),
+    (("metrics", "what is sent to StatsD or OpenTelemetry"),),
+    (("airflow_compat/", "Airflow's versions"),),
     (
         ("exceptions", "what a task raises"),
         ("xcom", "keys of XComs"),

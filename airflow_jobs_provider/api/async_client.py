@@ -14,15 +14,13 @@ from urllib.parse import urlsplit
 
 import tenacity
 
+from airflow_jobs_provider.api.attempts import AttemptTracker, OnAttempt, ignore_attempt
 from airflow_jobs_provider.api.base_client import (
     CONNECT_SECONDS,
     LIBRARY_ERRORS,
-    AttemptTracker,
     BaseClient,
-    OnAttempt,
     Request,
     error_reason,
-    ignore_attempt,
     strip_traceback,
 )
 from airflow_jobs_provider.api.calls import Call, Page
@@ -66,7 +64,7 @@ class AsyncJobsClient(BaseClient):
             the error after a failed attempt.
         :raises JobsAPIError: how the last attempt failed; see :mod:`.errors`.
         """
-        attempts = AttemptTracker(call)
+        attempts = AttemptTracker(call, self._observer)
         request = self._request(call)
 
         async def attempt() -> T:
@@ -76,8 +74,12 @@ class AsyncJobsClient(BaseClient):
             try:
                 async with rate_limit():
                     on_attempt(call, None)
-                    return await self._send_once(call, request, attempts)
+                    attempts.begin_request()
+                    result = await self._send_once(call, request, attempts)
+                attempts.end_request()
+                return result
             except JobsAPIError as error:
+                attempts.end_request(error)
                 on_attempt(call, error)
                 if attempts.is_already_done(error):
                     return cast("T", None)
@@ -183,6 +185,7 @@ class AsyncJobsClient(BaseClient):
         except BaseException as error:  # noqa: BLE001 - such as the cancellation of the task
             failure = strip_traceback(error)
         else:
+            attempts.status = response.status
             received = (response.status, response.headers, body)
             if len(body) <= LARGE_BYTES and not response.headers.get("Content-Encoding"):
                 result, self.last_response_bytes = self._parse_response(call, route, *received)

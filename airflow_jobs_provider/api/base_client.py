@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import errno
 import http.client
-import logging
 import os
 import re
 import ssl
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +17,8 @@ from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider._version import __version__
-from airflow_jobs_provider.api.auth import Credentials, fingerprint
+from airflow_jobs_provider.api.attempts import ClientObserver
+from airflow_jobs_provider.api.auth import Credentials
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.encoding import (
     ACCEPT_ENCODING,
@@ -32,17 +31,14 @@ from airflow_jobs_provider.api.encoding import (
 )
 from airflow_jobs_provider.api.error_mapping import error_from_response, invalid_response_error
 from airflow_jobs_provider.api.errors import (
-    AuthenticationError,
     CertificateError,
     ConnectError,
     CredentialsError,
     HostNotFoundError,
     JobsAPIError,
-    NotFoundError,
     ProxyAuthenticationError,
     ProxyError,
     ResponseLostError,
-    TokenRefusedError,
     UnexpectedResponseError,
     is_success,
 )
@@ -68,17 +64,13 @@ __all__ = [
     "MAX_ERROR_BYTES",
     "MAX_RESPONSE_BYTES",
     "RESPONSE_TIMEOUT_SECONDS",
-    "AttemptTracker",
     "BaseClient",
-    "OnAttempt",
     "Request",
     "error_reason",
-    "ignore_attempt",
     "strip_traceback",
 ]
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 _AZURE_DOMAINS = (".azuredatabricks.net", ".databricks.azure.cn", ".databricks.azure.us")
 CONNECT_SECONDS = 10.0
@@ -128,6 +120,7 @@ class BaseClient:
         user_agent_suffix: str = "",
         sleep: Callable[[float], Any] | None = None,
         renew_credentials: Callable[[], Any] | None = None,
+        observer: ClientObserver | None = None,
     ) -> None:
         """Make a client; nothing is sent yet.
 
@@ -151,6 +144,7 @@ class BaseClient:
             asyncio client; default :func:`~.retry.blocking_sleep` or :func:`~.retry.async_sleep`.
         :param renew_credentials: returns new credentials after a 401 or 403, before the next
             attempt; awaited by the asyncio client. Default None: the credentials stay.
+        :param observer: is told of the requests, for metrics; default None: nobody is.
         :raises ValueError: ``base_url`` is not an http or https URL.
         :raises CredentialsError: it is plain http to another machine, without ``allow_http``.
         """
@@ -177,6 +171,7 @@ class BaseClient:
         #: Waits between two attempts, and in a workflow.
         self.sleep = sleep or self._default_sleep
         self._renew_credentials = renew_credentials
+        self._observer = observer
         suffix = f" {user_agent_suffix}" if user_agent_suffix else ""
         self._user_agent = f"airflow-jobs-provider/{__version__}{suffix}"
 
@@ -374,84 +369,6 @@ class BaseClient:
 
 def _too_large(status: int, limit: int) -> UnexpectedResponseError:
     return UnexpectedResponseError(status=status, excerpt=f"more than {limit / 1024 / 1024:g} MiB")
-
-
-OnAttempt = Callable[[Call[Any], JobsAPIError | None], None]
-"""Called with the call, and None before an attempt or the error after a failed one."""
-
-
-def ignore_attempt(_call: Call[Any], _error: JobsAPIError | None) -> None:
-    """Do nothing: the default of ``on_attempt``."""
-
-
-class AttemptTracker:
-    """Counts the attempts of one call, and records what is known of their outcome.
-
-    :ivar call: the call.
-    :ivar count: attempts so far.
-    :ivar outcome_unknown: whether the service may have acted on an attempt that failed.
-    :ivar refusal: how the latest attempt ended, if it was with a 401 or 403, or with the refusal of
-        an identity service; else None.
-    """
-
-    def __init__(self, call: Call[Any]) -> None:
-        self.call = call
-        self.count = 0
-        self.outcome_unknown = False
-        self.refusal: JobsAPIError | None = None
-        self._credentials = ""
-        self._started = time.monotonic()
-
-    def start(self) -> None:
-        """Count an attempt."""
-        self.count += 1
-
-    def record_credentials(self, headers: Mapping[str, str]) -> Mapping[str, str]:
-        """Record which credentials the attempt has, and return them.
-
-        :param headers: the headers that authenticate it.
-        """
-        self._credentials = fingerprint(headers)
-        return headers
-
-    def is_already_done(self, error: JobsAPIError) -> bool:
-        """Record an error; return whether it shows that an earlier attempt did the work.
-
-        So it is if a call that deletes is repeated and answered with "does not exist".
-
-        :param error: how the latest attempt failed.
-        """
-        if isinstance(error, AuthenticationError):
-            error.refused_credentials = self._credentials
-        is_refusal = isinstance(error, (AuthenticationError, TokenRefusedError))
-        self.refusal = error if is_refusal else None
-        self.outcome_unknown = self.outcome_unknown or error.outcome_unknown
-        is_gone = isinstance(error, NotFoundError)
-        return is_gone and self.call.missing_ok and self.outcome_unknown
-
-    def log_recovery(self, idle_seconds: float) -> None:
-        """Log that the call succeeded, if an attempt before failed.
-
-        :param idle_seconds: sum of the waits.
-        """
-        if self.count > 1:
-            log.info(
-                "%s succeeded after %d attempts in %.0f s.",
-                self.call.name,
-                self.count,
-                max(time.monotonic() - self._started, idle_seconds),
-            )
-
-    def record_attempts(self, error: JobsAPIError, idle_seconds: float) -> None:
-        """Store the number and the time of the attempts in the last error.
-
-        :param error: how the latest attempt failed.
-        :param idle_seconds: sum of the waits.
-        """
-        elapsed = max(time.monotonic() - self._started, idle_seconds)
-        error.record_attempts(
-            self.call.name, self.count, elapsed, outcome_unknown=self.outcome_unknown
-        )
 
 
 # What HTTP libraries raise beside their own errors, such as for a response that they cannot parse.

@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, cast
 
 import tenacity
 
+from airflow_jobs_provider.api.attempts import AttemptTracker, OnAttempt
 from airflow_jobs_provider.api.base_client import (
     CONNECT_SECONDS,
     LIBRARY_ERRORS,
-    AttemptTracker,
     BaseClient,
-    OnAttempt,
     Request,
     error_reason,
     strip_traceback,
@@ -69,7 +68,7 @@ class JobsClient(BaseClient):
             the error after a failed attempt.
         :raises JobsAPIError: how the last attempt failed; see :mod:`.errors`.
         """
-        attempts = AttemptTracker(call)
+        attempts = AttemptTracker(call, self._observer)
         request = self._request(call)
 
         def attempt() -> T:
@@ -77,9 +76,13 @@ class JobsClient(BaseClient):
                 self.renew_credentials(attempts.refusal)
             attempts.start()
             on_attempt(call, None)
+            attempts.begin_request()
             try:
-                return self._send_once(call, request, attempts)
+                result = self._send_once(call, request, attempts)
+                attempts.end_request()
+                return result
             except JobsAPIError as error:
+                attempts.end_request(error)
                 on_attempt(call, error)
                 if attempts.is_already_done(error):
                     return cast("T", None)
@@ -215,6 +218,7 @@ class JobsClient(BaseClient):
             failure = strip_traceback(error)
         else:
             status, headers = response.status_code, response.headers
+            attempts.status = status
             if is_stream:
                 with response:
                     parts = self._parts(response, library_errors, route, started)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseHook
 
+from airflow_jobs_provider.airflow_compat.stats import stats_are_on
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.official_names import missing_method
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.retry import RetryPolicy
     from airflow_jobs_provider.api.workflows.base import Workflow
     from airflow_jobs_provider.hooks.connection import WorkspaceAccess
+    from airflow_jobs_provider.metrics import ConnectionMetrics
 
 __all__ = ["DatabricksJobsBaseHook"]
 
@@ -41,6 +44,7 @@ class _ClientArguments(TypedDict):
     timeout_seconds: float
     retries: RetryPolicy
     user_agent_suffix: str
+    observer: ConnectionMetrics | None
 
 
 class DatabricksJobsBaseHook(BaseHook):
@@ -133,8 +137,9 @@ class DatabricksJobsBaseHook(BaseHook):
         """
         import asyncio
 
-        # In a thread: the first import of an HTTP library would block the event loop.
-        await asyncio.to_thread(_import_async_dependencies)
+        # In a thread: the first import of an HTTP library would block the event loop, and so would
+        # the client of the metrics.
+        await asyncio.to_thread(self._import_async_dependencies)
         from airflow.providers.common.compat.connection import get_async_connection
         from asgiref.sync import sync_to_async
 
@@ -153,6 +158,19 @@ class DatabricksJobsBaseHook(BaseHook):
         arguments = self._client_arguments(await read_connection())
         async with AsyncJobsClient(**arguments, renew_credentials=renew_credentials) as client:
             yield client
+
+    def _import_async_dependencies(self) -> None:
+        from importlib import import_module
+
+        for module in (
+            "aiohttp",
+            "asgiref.sync",
+            "airflow.providers.common.compat.connection",
+            "airflow_jobs_provider.api.client",
+            "airflow_jobs_provider.hooks.connection",
+        ):
+            import_module(module)
+        self.metrics  # noqa: B018 - made here, for later
 
     async def __aenter__(self) -> Self:
         """Open one client for all ``a_`` methods; without it each call opens a client."""
@@ -200,7 +218,20 @@ class DatabricksJobsBaseHook(BaseHook):
             ),
             "retries": self.retry_policy(),
             "user_agent_suffix": self.caller,
+            "observer": self.metrics,
         }
+
+    @cached_property
+    def metrics(self) -> ConnectionMetrics | None:
+        """What the connection's metrics are sent through; None if Airflow sends no metrics.
+
+        Its first use may block.
+        """
+        if not stats_are_on():
+            return None
+        from airflow_jobs_provider.metrics import ConnectionMetrics
+
+        return ConnectionMetrics(self.databricks_conn_id)
 
     def send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
         """Send any call of :mod:`airflow_jobs_provider.api.endpoints` and return its result.
@@ -304,16 +335,3 @@ def _airflow_exceptions() -> AbstractContextManager[None]:
 def _with_airflow_exceptions(items: Iterator[T]) -> Iterator[T]:
     with _airflow_exceptions():
         yield from items
-
-
-def _import_async_dependencies() -> None:
-    from importlib import import_module
-
-    for module in (
-        "aiohttp",
-        "asgiref.sync",
-        "airflow.providers.common.compat.connection",
-        "airflow_jobs_provider.api.client",
-        "airflow_jobs_provider.hooks.connection",
-    ):
-        import_module(module)

@@ -283,6 +283,8 @@ class LaunchRunOperator(StartFromTriggerOperator):
         self._state.job_id = run.get("job_id")
         self._push(context, {JOB_ID_KEY: self._state.job_id, RUN_PAGE_URL_KEY: page_url})
         log_launch(launched, self.log, api_version=version)
+        if (metrics := self.hook.metrics) is not None:
+            metrics.launched(is_own=launched.is_own)
         return launched
 
     def _user_token(self) -> str | None:

@@ -299,6 +299,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         await self._push({JOB_ID_KEY: launched.run.get("job_id"), RUN_PAGE_URL_KEY: page_url})
         version = (await get_poller(self._hook).client()).version_of(call)
         log_launch(launched, self.log, api_version=version)
+        if (metrics := self._hook.metrics) is not None:
+            metrics.launched(is_own=launched.is_own)
         return launched
 
     async def _send(self, call: Call[Any]) -> Any:

@@ -123,7 +123,15 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         if event is None:
             await self._before_resume()
             event = TriggerEvent(payload)
+        self._record_delay(payload)
         yield event
+
+    def _record_delay(self, payload: Mapping[str, Any]) -> None:
+        """Record the time from the run's end to its event."""
+        end = payload["run"].get("end_time") if "run" in payload else None
+        if end and (metrics := self._hook.metrics) is not None:
+            # The service's clock may be ahead of this one.
+            metrics.event_fired(max(0.0, time.time() - float(end) / 1000))
 
     async def on_kill(self) -> None:
         """Cancel the run after a user cleared or marked the task (Airflow 3.3 and later).

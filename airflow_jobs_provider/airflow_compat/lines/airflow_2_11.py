@@ -50,6 +50,9 @@ class Airflow211(AirflowLine):
         """Raise an error: Airflow does not ask for one."""
         raise NotImplementedError(handover)
 
+    def initialize_stats(self) -> None:
+        """Do nothing: ``Stats`` reads its configuration itself."""
+
     def is_parsed_for_execution(self) -> bool:
         """Return whether Airflow has named the task to execute."""
         from importlib import import_module

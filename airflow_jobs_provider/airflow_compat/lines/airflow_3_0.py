@@ -70,6 +70,9 @@ class Airflow30(AirflowLine):
         """Raise an error: Airflow does not ask for one."""
         raise NotImplementedError(handover)
 
+    def initialize_stats(self) -> None:
+        """Do nothing: ``Stats`` reads its configuration itself."""
+
     # -- tasks -------------------------------------------------------------------------------------
 
     def is_parsed_for_execution(self) -> bool:

@@ -18,6 +18,17 @@ __all__ = ["LINE", "Airflow32"]
 class Airflow32(Airflow31):
     """Airflow 3.2."""
 
+    def initialize_stats(self) -> None:
+        """Initialize it as a task's process does. The triggerer initializes a copy of its own."""
+        from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
+        from airflow.sdk._shared.observability.metrics.stats import Stats
+        from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
+
+        # The attribute of the class; other names are those of its client. The first metric sets it,
+        # if nothing has before.
+        if vars(Stats).get("factory") in (None, NoStatsLogger):
+            Stats.initialize(factory=get_stats_factory(Stats))
+
     def xcoms_at_start(self, attempt: TaskAttempt) -> dict[str, int]:  # noqa: ARG002
         """Return none: ids tell attempts apart."""
         return {}

@@ -45,5 +45,17 @@ class Airflow33(Airflow32):
 
         return Producer()
 
+    def initialize_stats(self) -> None:
+        """Initialize it as a task's process does. The triggerer initializes a copy of its own."""
+        from airflow.providers.common.compat.sdk import conf
+        from airflow.sdk._shared.observability.metrics import stats
+        from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
+
+        if stats._factory is None:  # noqa: SLF001 - Airflow does not tell otherwise
+            stats.initialize(
+                factory=get_stats_factory(),
+                export_legacy_names=conf.getboolean("metrics", "legacy_names_on", fallback=True),
+            )
+
 
 LINE = Airflow33()

@@ -144,6 +144,11 @@ class AirflowLine(Protocol):
         :param handover: has the producer's ``open_stream`` and ``advance``.
         """
 
+    # -- metrics -----------------------------------------------------------------------------------
+
+    def initialize_stats(self) -> None:
+        """Initialize ``Stats`` of Airflow's Task SDK, unless this process has done so (3.2)."""
+
     # -- tasks -------------------------------------------------------------------------------------
 
     def is_parsed_for_execution(self) -> bool:

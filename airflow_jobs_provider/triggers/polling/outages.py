@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -29,11 +29,17 @@ LOG_RATE_LIMIT_EVERY_SECONDS = 600.0
 class ServiceOutage:
     """Whether the service answers, for all requests of a poller together.
 
+    :param on_end: called with its seconds when an outage has ended that was no mere rate limit;
+        default None: nothing is called.
+
     :ivar failures: failed tries in a row.
     :ivar consecutive: the same, for the retry policy.
+    :ivar is_rate_limit: whether the outage began with a 429.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_end: Callable[[float], None] | None = None) -> None:
+        self._on_end = on_end
+        self.is_rate_limit = False
         self.failures = 0
         self.consecutive = ConsecutiveFailures()
         self._since: float | None = None
@@ -58,8 +64,9 @@ class ServiceOutage:
         if self._since is not None:
             return
         self._since = now
+        self.is_rate_limit = isinstance(error, RateLimitError)
         self._was_logged = True
-        if isinstance(error, RateLimitError):
+        if self.is_rate_limit:
             self._was_logged = now - self._rate_limit_logged_at >= LOG_RATE_LIMIT_EVERY_SECONDS
             self._rate_limit_logged_at = now if self._was_logged else self._rate_limit_logged_at
         if self._was_logged:
@@ -71,6 +78,8 @@ class ServiceOutage:
             log.info(
                 "The service answers again, after %.0f s; all runs are followed.", self.seconds
             )
+        if self._since is not None and self._on_end is not None and not self.is_rate_limit:
+            self._on_end(self.seconds)
         self._since = None
         self.failures = 0
         self.consecutive = ConsecutiveFailures()

@@ -45,7 +45,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mappi
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_jobs_provider.api.base_client import ignore_attempt
+from airflow_jobs_provider.api.attempts import ignore_attempt
 from airflow_jobs_provider.api.responses import parse_states
 from airflow_jobs_provider.api.retry import async_sleep, seconds_to_wait
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
@@ -56,7 +56,7 @@ from airflow_jobs_provider.triggers.polling.sender import Sender
 from airflow_jobs_provider.triggers.polling.waiters import Waiter, Waiters, without_details
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.base_client import OnAttempt
+    from airflow_jobs_provider.api.attempts import OnAttempt
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.api.retry import RetryPolicy
@@ -279,7 +279,9 @@ class RunPoller:
                     self._limiters[client.host] = HostLimiters.of(client.host)
                 limiters = self._limiters[client.host]
                 retries = self._hook.retry_policy().without_deadline()
-                sender = Sender(client, limiters.requests, retries, limiters.launches)
+                sender = Sender(
+                    client, limiters.requests, retries, limiters.launches, self._hook.metrics
+                )
                 self._sender.set_result(sender)
                 reader = self._reader = RunReader(self._waiters, sender, self._unreadable_runs)
                 while await self._is_needed():
@@ -301,6 +303,8 @@ class RunPoller:
 
     async def _is_needed(self) -> bool:
         """Wait for a waiter; False if none comes for a while and nobody uses the poller."""
+        if not self._waiters and (metrics := self._hook.metrics) is not None:
+            metrics.poller_became_idle()
         while not self._waiters:
             self._next_poll_at = float("inf")
             self._waiter_added.clear()

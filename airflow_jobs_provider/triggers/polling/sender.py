@@ -13,7 +13,7 @@ from contextlib import (
 )
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow_jobs_provider.api.base_client import ignore_attempt
+from airflow_jobs_provider.api.attempts import ignore_attempt
 from airflow_jobs_provider.api.errors import (
     AuthenticationError,
     JobsAPIError,
@@ -24,9 +24,10 @@ from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep, skipped_se
 from airflow_jobs_provider.triggers.polling.outages import ServiceOutage
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.api.base_client import OnAttempt
+    from airflow_jobs_provider.api.attempts import OnAttempt
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.client import AsyncJobsClient
+    from airflow_jobs_provider.metrics import ConnectionMetrics
     from airflow_jobs_provider.triggers.polling.launch_limiter import LaunchLimiter
     from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 
@@ -36,6 +37,8 @@ T = TypeVar("T")
 RateLimit = Callable[[], AbstractAsyncContextManager[Any]]
 
 _ONE_TRY = RetryPolicy(max_attempts=1)
+# A turn that comes at once takes this long at most.
+_SHORTEST_WAIT_SECONDS = 0.001
 # The calls that launch a run. The service's limit for them is lower than for others.
 _LAUNCHES = frozenset({"run-now", "runs/submit"})
 
@@ -47,8 +50,10 @@ class Sender:
     :param rate_limiter: limiter of all requests.
     :param retries: retry policy for polling.
     :param launch_limiter: limiter of launches.
+    :param metrics: what metrics are sent through; default None: Airflow sends none.
 
     :ivar retries: the same; after the first answer an answer that is not the API's is an outage.
+    :ivar metrics: the same.
     :ivar outage: whether the service answers the poller's own requests.
     :ivar outage_seconds: how long :meth:`wait_out` has waited in outages other than a 429. Waits at
         the same time count once.
@@ -60,10 +65,12 @@ class Sender:
         rate_limiter: RateLimiter,
         retries: RetryPolicy,
         launch_limiter: LaunchLimiter,
+        metrics: ConnectionMetrics | None = None,
     ) -> None:
         self.client = client
         self.retries = retries
-        self.outage = ServiceOutage()
+        self.metrics = metrics
+        self.outage = ServiceOutage(None if metrics is None else metrics.poller_outage_ended)
         self.outage_seconds = 0.0
         self._next_try_at = 0.0
         # The waits in such outages that are going on, and when the first of them began.
@@ -108,7 +115,8 @@ class Sender:
     @asynccontextmanager
     async def rate_limit(self) -> AsyncIterator[None]:
         """Wait until a request may be sent. A 429 within the context slows down all pollers."""
-        async with _slowed_by_429(self._rate_limiter, self._rate_limiter.acquire(), self._pause):
+        turn = self._timed("requests", self._rate_limiter.acquire())
+        async with _slowed_by_429(self._rate_limiter, turn, self._pause):
             yield
 
     @asynccontextmanager
@@ -118,11 +126,18 @@ class Sender:
         It does not slow down the pollers: the service limits each endpoint by itself.
         """
         launches = self._launch_limiter
+        turn = self._timed("launches", launches.acquire(dag_id))
         async with (
-            _slowed_by_429(launches, launches.acquire(dag_id), self._pause),
-            self._rate_limiter.acquire(),
+            _slowed_by_429(launches, turn, self._pause),
+            self._timed("requests", self._rate_limiter.acquire()),
         ):
             yield
+
+    def _timed(
+        self, limit: str, turn: AbstractAsyncContextManager[float]
+    ) -> AbstractAsyncContextManager[float]:
+        """Return a limiter's context; the time that it waits is recorded if there are metrics."""
+        return turn if self.metrics is None else _recorded(turn, limit, self.metrics)
 
     def _pause(self, error: RateLimitError) -> float:
         return self.retries.wait_seconds(error, self.outage.failures + 1)
@@ -143,6 +158,8 @@ class Sender:
             return False
         if is_further:
             self._next_try_at = now + seconds
+        if self.metrics is not None:
+            self.metrics.poll_failed(0.0 if self.outage.is_rate_limit else self.outage.seconds)
         with nullcontext() if isinstance(error, RateLimitError) else self._counted_as_outage():
             await async_sleep(seconds)
         await self.renew_credentials(error)
@@ -169,6 +186,18 @@ class Sender:
     def record_answer(self) -> None:
         """Record that the API has answered at this address."""
         self.retries = self.retries.with_known_host()
+
+
+@asynccontextmanager
+async def _recorded(
+    turn: AbstractAsyncContextManager[float], limit: str, metrics: ConnectionMetrics
+) -> AsyncIterator[float]:
+    began = time.monotonic()
+    async with turn as sent_at:
+        waited = time.monotonic() - began
+        if waited >= _SHORTEST_WAIT_SECONDS:
+            metrics.rate_limited(limit, waited)
+        yield sent_at
 
 
 @asynccontextmanager

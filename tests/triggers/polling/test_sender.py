@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.base_client import ignore_attempt
+from airflow_jobs_provider.api.attempts import ignore_attempt
 from airflow_jobs_provider.api.endpoints import get_run, run_now
 from airflow_jobs_provider.api.errors import (
     AuthenticationError,

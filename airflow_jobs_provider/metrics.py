@@ -1,0 +1,281 @@
+"""The metrics of this package. They go where Airflow's own go: StatsD, DataDog or OpenTelemetry.
+
+:data:`METRICS` is the table of all metrics; docs/metrics.md is tested against it. Nothing imports
+this module unless Airflow sends metrics.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_jobs_provider.airflow_compat.stats import get_stats, values_are_in_names
+from airflow_jobs_provider.api.calls import JOBS_SERVICE
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from airflow_jobs_provider.api.calls import Call
+
+__all__ = ["METRICS", "ConnectionMetrics", "Kind", "Metric"]
+
+log = logging.getLogger(__name__)
+
+_UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
+_CANCELS = ("runs/cancel", "runs/cancel-all")
+
+
+class Kind(StrEnum):
+    """The kinds of metrics that Airflow has."""
+
+    COUNTER = "counter"
+    GAUGE = "gauge"
+    TIMER = "timer"
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One metric.
+
+    :ivar name: its name, below Airflow's own prefix.
+    :ivar kind: its kind.
+    :ivar unit: what its value counts.
+    :ivar tags: names of its tags, in the order in which plain StatsD has their values in the name.
+    :ivar meaning: what it says.
+    """
+
+    name: str
+    kind: Kind
+    unit: str
+    tags: tuple[str, ...]
+    meaning: str
+
+
+_CONN = ("conn_id",)
+_ENDPOINT = ("conn_id", "endpoint")
+
+REQUESTS = Metric(
+    "databricks_jobs.requests",
+    Kind.COUNTER,
+    "requests",
+    (*_ENDPOINT, "status"),
+    "Requests that were sent, each attempt by itself. `status` is the HTTP status. Where no "
+    "response came, or where it cannot be used, it is the name of the exception, such as "
+    "`ConnectError`, `ResponseLostError` or `UnexpectedResponseError`.",
+)
+REQUEST_DURATION = Metric(
+    "databricks_jobs.request_duration",
+    Kind.TIMER,
+    "ms",
+    _ENDPOINT,
+    "Time from a request to the end of its response.",
+)
+RETRIES = Metric(
+    "databricks_jobs.retries",
+    Kind.COUNTER,
+    "retries",
+    _ENDPOINT,
+    "Calls that were sent again after a failed attempt. The next poll of the triggerer after a "
+    "failed one counts as a retry with the endpoint `poll`.",
+)
+OUTAGE_DURATION = Metric(
+    "databricks_jobs.outage_duration",
+    Kind.TIMER,
+    "ms",
+    _CONN,
+    "Time from the first failed attempt to the response, or to the end of the retries. In the "
+    "triggerer an outage counts once for all runs of the connection.",
+)
+RATE_LIMIT_WAIT = Metric(
+    "databricks_jobs.rate_limit_wait",
+    Kind.TIMER,
+    "ms",
+    (*_CONN, "limit"),
+    "Time that a request of the triggerer waited for its turn. `limit` is `requests` or "
+    "`launches`. Requests that did not wait are not counted.",
+)
+LAUNCHES = Metric(
+    "databricks_jobs.launches",
+    Kind.COUNTER,
+    "runs",
+    _CONN,
+    "Runs that tasks launched with the token of their own try.",
+)
+ADOPTIONS = Metric(
+    "databricks_jobs.adoptions",
+    Kind.COUNTER,
+    "runs",
+    _CONN,
+    "Runs of an earlier try of the task that a retry found and followed, instead of launching "
+    "another one.",
+)
+CANCELS = Metric(
+    "databricks_jobs.cancels",
+    Kind.COUNTER,
+    "requests",
+    _CONN,
+    "Cancels that the service accepted.",
+)
+EVENT_DELAY = Metric(
+    "databricks_jobs.event_delay",
+    Kind.TIMER,
+    "ms",
+    _CONN,
+    "Time from the run's end, by the service's clock, to the event of its trigger. With "
+    "`end_from_trigger` it includes reading the output.",
+)
+POLLER_WAITS = Metric(
+    "databricks_jobs.poller_waits",
+    Kind.GAUGE,
+    "waits",
+    (*_CONN, "hostname"),
+    "Waits for runs in a triggerer, after each poll.",
+)
+POLLER_OUTAGE_SECONDS = Metric(
+    "databricks_jobs.poller_outage_seconds",
+    Kind.GAUGE,
+    "s",
+    (*_CONN, "hostname"),
+    "How long the service has not answered a triggerer's polls; 0 when it answers again.",
+)
+POLL_DURATION = Metric(
+    "databricks_jobs.poll_duration",
+    Kind.TIMER,
+    "ms",
+    _CONN,
+    "Time of a poll that reads all runs that are due, without the waits in an outage.",
+)
+
+#: All metrics.
+METRICS = (
+    REQUESTS,
+    REQUEST_DURATION,
+    RETRIES,
+    OUTAGE_DURATION,
+    RATE_LIMIT_WAIT,
+    LAUNCHES,
+    ADOPTIONS,
+    CANCELS,
+    EVENT_DELAY,
+    POLLER_WAITS,
+    POLLER_OUTAGE_SECONDS,
+    POLL_DURATION,
+)
+
+
+class ConnectionMetrics:
+    """Sends the metrics of one connection. It is a :class:`~.api.attempts.ClientObserver`.
+
+    Making one may block, see :func:`~.airflow_compat.stats.get_stats`; its methods do not. An error
+    of Airflow's metrics is logged once, and never raised.
+
+    :param conn_id: the connection.
+    """
+
+    def __init__(self, conn_id: str) -> None:
+        self._conn_id = conn_id
+        self._stats = get_stats()
+        self._values_are_in_names = values_are_in_names()
+        self._has_failed = False
+
+    def request_ended(self, call: Call[Any], status: str, seconds: float) -> None:
+        """Count a request, and a cancel that was accepted."""
+        endpoint = _endpoint(call)
+        self._send(REQUESTS, 1, endpoint=endpoint, status=status)
+        self._send(REQUEST_DURATION, seconds * 1000, endpoint=endpoint)
+        if call.path in _CANCELS and status == "200":
+            self._send(CANCELS, 1)
+
+    def call_retried(self, call: Call[Any]) -> None:
+        """Count a retry."""
+        self._send(RETRIES, 1, endpoint=_endpoint(call))
+
+    def outage_ended(self, seconds: float) -> None:
+        """Record how long an outage lasted."""
+        self._send(OUTAGE_DURATION, seconds * 1000)
+
+    def launched(self, *, is_own: bool) -> None:
+        """Count a run that a task launched, or that it found.
+
+        :param is_own: whether its token is that of the try itself.
+        """
+        self._send(LAUNCHES if is_own else ADOPTIONS, 1)
+
+    def event_fired(self, delay_seconds: float) -> None:
+        """Record the time from a run's end to its event."""
+        self._send(EVENT_DELAY, delay_seconds * 1000)
+
+    def rate_limited(self, limit: str, seconds: float) -> None:
+        """Record for how long a request waited.
+
+        :param limit: ``requests`` or ``launches``.
+        :param seconds: how long.
+        """
+        self._send(RATE_LIMIT_WAIT, seconds * 1000, limit=limit)
+
+    def poller_became_idle(self) -> None:
+        """Record that nothing is waited for in this triggerer."""
+        for gauge in (POLLER_WAITS, POLLER_OUTAGE_SECONDS):
+            self._send(gauge, 0, hostname=self._hostname)
+
+    def polled(self, waits: int, seconds: float) -> None:
+        """Record a poll of all runs that were due.
+
+        :param waits: the waits that are left.
+        :param seconds: how long the poll took.
+        """
+        self._send(POLLER_WAITS, waits, hostname=self._hostname)
+        self._send(POLL_DURATION, seconds * 1000)
+
+    def poll_failed(self, outage_seconds: float) -> None:
+        """Record that a poll failed and is tried again.
+
+        :param outage_seconds: how long the service has not answered.
+        """
+        self._send(RETRIES, 1, endpoint="poll")
+        self._send(POLLER_OUTAGE_SECONDS, outage_seconds, hostname=self._hostname)
+
+    def poller_outage_ended(self, seconds: float) -> None:
+        """Record that polls are answered again.
+
+        :param seconds: how long the outage lasted.
+        """
+        self._send(POLLER_OUTAGE_SECONDS, 0, hostname=self._hostname)
+        self.outage_ended(seconds)
+
+    @cached_property
+    def _hostname(self) -> str:
+        # Not the fully qualified name, for which a name server may be asked.
+        return socket.gethostname()
+
+    def _send(self, metric: Metric, value: float, **tags: str) -> None:
+        name, sent_tags = self._name_and_tags(metric, {"conn_id": self._conn_id, **tags})
+        try:
+            if metric.kind is Kind.COUNTER:
+                self._stats.incr(name, int(value), tags=sent_tags)
+            elif metric.kind is Kind.GAUGE:
+                self._stats.gauge(name, value, tags=sent_tags)
+            else:
+                self._stats.timing(name, value, tags=sent_tags)
+        except Exception as error:  # noqa: BLE001 - whatever a client of StatsD does
+            if not self._has_failed:
+                self._has_failed = True
+                log.warning("The metric %s cannot be sent: %s", name, error)
+
+    def _name_and_tags(
+        self, metric: Metric, values: Mapping[str, str]
+    ) -> tuple[str, dict[str, str] | None]:
+        tags = {name: _UNSAFE.sub("_", values[name]) for name in metric.tags}
+        if self._values_are_in_names:
+            return ".".join((metric.name, *tags.values())), None
+        return metric.name, tags
+
+
+def _endpoint(call: Call[Any]) -> str:
+    """Return the endpoint without ids: only the first part of another service's path."""
+    return _UNSAFE.sub("_", call.path if call.service == JOBS_SERVICE else call.service)

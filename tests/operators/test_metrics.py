@@ -1,0 +1,237 @@
+"""What is sent to Airflow's metrics while tasks launch runs and wait for them."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.api import endpoints
+from airflow_jobs_provider.api.retry import no_waiting
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from airflow_jobs_provider.metrics import METRICS, ConnectionMetrics, Kind
+from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from tests.fakes.scripted_server import ScriptedServer, answer, lose
+from tests.helpers.responses import LAUNCHED, OUTPUT, RUNNING, SUCCEEDED, run
+from tests.helpers.stats import OpenTelemetry, StatsD, sent_through
+from tests.helpers.tasks import events, retrying, submit
+
+DOCS = Path(__file__).parents[2] / "docs"
+UNAVAILABLE = answer({"error_code": "TEMPORARILY_UNAVAILABLE"}, status=503)
+
+
+@pytest.fixture
+def metrics(monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenTelemetry]:
+    """OpenTelemetry is on."""
+    telemetry = OpenTelemetry()
+    with sent_through(telemetry.logger, monkeypatch, otel_on="True"):
+        yield telemetry
+
+
+def test_a_task_that_waits_on_a_worker(
+    context: Any, server: ScriptedServer, metrics: OpenTelemetry
+) -> None:
+    """Each attempt counts by endpoint and status; an outage is measured once."""
+    server.will(LAUNCHED, UNAVAILABLE, lose, RUNNING, SUCCEEDED, OUTPUT)
+    with no_waiting() as waits:
+        assert submit().execute(context) == "42"
+    assert metrics.counts("requests") == {
+        ("runs_submit", "200"): 1,
+        ("runs_get", "503"): 1,
+        ("runs_get", "ResponseLostError"): 1,
+        ("runs_get", "200"): 2,
+        ("runs_get-output", "200"): 1,
+    }
+    assert metrics.counts("retries") == {("runs_get",): 2}
+    assert metrics.counts("launches") == {(): 1}
+    assert metrics.counts("adoptions") == {}
+    durations = metrics.milliseconds("request_duration")
+    assert durations.keys() == {("runs_submit",), ("runs_get",), ("runs_get-output",)}
+    assert all(0 < milliseconds < 5000 for milliseconds in durations.values())
+    # The waits of the retries count, although the test skips them.
+    outage = metrics.milliseconds("outage_duration")[()]
+    assert outage >= 30_000
+    assert outage <= sum(waits) * 1000 + 5000
+
+
+def test_a_retry_that_finds_the_run(
+    context: Any, server: ScriptedServer, metrics: OpenTelemetry
+) -> None:
+    """It is an adoption, not a launch."""
+    retrying(context)
+    server.will(LAUNCHED, RUNNING, SUCCEEDED, OUTPUT)
+    submit().execute(context)
+    assert metrics.counts("adoptions") == {(): 1}
+    assert metrics.counts("launches") == {}
+
+
+def test_a_refused_launch(context: Any, server: ScriptedServer, metrics: OpenTelemetry) -> None:
+    """It is a request, and no launch."""
+    server.will(answer({"error_code": "PERMISSION_DENIED"}, status=403))
+    with pytest.raises(AirflowException):
+        submit().execute(context)
+    assert metrics.counts("requests") == {("runs_submit", "403"): 1}
+    assert metrics.counts("launches") == {}
+    assert metrics.counts("retries") == {}
+
+
+@pytest.mark.usefixtures("context")
+def test_cancels_that_were_accepted(server: ScriptedServer, metrics: OpenTelemetry) -> None:
+    """A refused one is a request only."""
+    server.will(answer({}), answer({"error_code": "INVALID_STATE"}, status=403))
+    hook = DatabricksJobsHook(retry_limit=1)
+    hook.send(endpoints.cancel_run(7))
+    with pytest.raises(AirflowException):
+        hook.send(endpoints.cancel_run(7))
+    assert metrics.counts("cancels") == {(): 1}
+
+
+@pytest.mark.usefixtures("context")
+def test_an_endpoint_of_another_service_has_no_ids(
+    server: ScriptedServer, metrics: OpenTelemetry
+) -> None:
+    """There may be thousands of jobs, and each value of a tag is a time series."""
+    server.will(answer({}))
+    DatabricksJobsHook().send(endpoints.update_job_permission(7, {"access_control_list": []}))
+    assert metrics.counts("requests") == {("permissions", "200"): 1}
+
+
+@pytest.mark.usefixtures("context")
+def test_a_task_that_waits_in_the_triggerer(
+    server: ScriptedServer, metrics: OpenTelemetry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Polls, waits, the outage once, and the time from the run's end to the event."""
+    monkeypatch.setattr(airflow_line(), "fails_tasks_resumed_early", False)
+    ended = run("TERMINATED", "SUCCESS", end_time=int(time.time() * 1000) - 3000)
+    server.will(RUNNING, UNAVAILABLE, UNAVAILABLE, answer(ended))
+    with no_waiting():
+        (event,) = events(DatabricksJobRunTrigger(7, polling_period_seconds=0.01))
+    assert event["run"]["run_id"] == 7
+    assert metrics.counts("requests")["runs_get", "503"] >= 1
+    assert metrics.counts("retries")[("poll",)] >= 1
+    hostname = socket.gethostname()
+    assert metrics.counts("poller_waits").keys() == {(hostname,)}
+    assert metrics.counts("poller_outage_seconds") == {(hostname,): 0}
+    assert metrics.milliseconds("outage_duration")[()] > 0
+    assert metrics.milliseconds("poll_duration")[()] > 0
+    assert 3000 <= metrics.milliseconds("event_delay")[()] < 10_000
+
+
+async def test_a_rate_limit_that_is_waited_for(
+    server: ScriptedServer, metrics: OpenTelemetry, context: Any
+) -> None:
+    """Only the requests that had to wait count."""
+    from airflow_jobs_provider.triggers.polling.registry import get_poller
+
+    assert context
+    server.will(*[RUNNING] * 3)
+    poller = get_poller(DatabricksJobsHook())
+    for _ in range(3):
+        await poller.send(endpoints.get_run(7))
+    (waited,) = metrics.milliseconds("rate_limit_wait").items()
+    assert waited[0] == ("requests",)
+    assert 0 < waited[1] < 1000
+
+
+def test_metrics_that_cannot_be_sent_fail_no_task(
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The log says so once."""
+
+    class Broken:
+        """A logger that fails."""
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "timer":
+                return lambda *_: None
+            raise OSError("no buffer space")
+
+    server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+    with sent_through(Broken(), monkeypatch, otel_on="True"):
+        assert submit().execute(context) == "42"
+    lines = [r.getMessage() for r in caplog.records if r.name == "airflow_jobs_provider.metrics"]
+    assert lines == ["The metric databricks_jobs.requests cannot be sent: no buffer space"]
+
+
+@pytest.mark.usefixtures("context")
+def test_nothing_is_measured_where_airflow_sends_no_metrics() -> None:
+    """Nor is anything imported for it."""
+    assert DatabricksJobsHook().metrics is None
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, "airflow.databricks_jobs.retries.warehouse_eu.runs_get:1|c"),
+        (
+            {"statsd_influxdb_enabled": "True"},
+            "airflow.databricks_jobs.retries,conn_id=warehouse_eu,endpoint=runs_get:1|c",
+        ),
+    ],
+)
+def test_statsd(monkeypatch: pytest.MonkeyPatch, options: dict[str, str], name: str) -> None:
+    """Plain StatsD has no tags, so the names have their values; InfluxDB's form has tags."""
+    with_tags = {"influxdb_tags_enabled": True, "statsd_influxdb_enabled": True} if options else {}
+    server = StatsD(**with_tags)
+    try:
+        with sent_through(server.logger, monkeypatch, statsd_on="True", **options):
+            ConnectionMetrics("warehouse.eu").call_retried(endpoints.get_run(7))
+            assert server.received() == [name]
+    finally:
+        server.close()
+
+
+# -- documentation ---------------------------------------------------------------------------------
+
+
+def documented() -> list[list[str]]:
+    """Return the rows of the table of docs/metrics.md."""
+    rows = re.findall(r"^\| `databricks_jobs\..*$", (DOCS / "metrics.md").read_text(), re.MULTILINE)
+    return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
+
+
+def test_every_metric_is_documented() -> None:
+    """With its type, unit, tags and meaning, as the code has them."""
+    assert documented() == [
+        [
+            f"`{metric.name}`",
+            str(metric.kind),
+            metric.unit,
+            ", ".join(f"`{tag}`" for tag in metric.tags),
+            metric.meaning,
+        ]
+        for metric in METRICS
+    ]
+
+
+def test_the_dashboard_asks_for_metrics_that_exist() -> None:
+    """Each metric is on it, and timers are asked for what statsd_exporter makes of them."""
+    dashboard = json.loads((DOCS / "dashboards" / "databricks-jobs.json").read_text())
+    queries = [
+        target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())
+    ]
+    names = {metric.name.replace(".", "_"): metric for metric in METRICS}
+    asked: set[str] = set()
+    for query in queries:
+        for name in re.findall(r"airflow_(databricks_jobs_\w+)", query):
+            base = re.sub(r"_(sum|count)$", "", name)
+            metric = names[base]
+            assert (base != name) <= (metric.kind is Kind.TIMER), query
+            assert set(re.findall(r"by \(([^)]*)\)", query)) <= {"", *_combinations(metric.tags)}
+            asked.add(base)
+    assert asked == set(names)
+
+
+def _combinations(tags: tuple[str, ...]) -> set[str]:
+    return {*tags, *(f"{one}, {other}" for one in tags for other in tags)}
