@@ -14,7 +14,7 @@ from enum import StrEnum
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.airflow_compat.stats import get_stats, values_are_in_names
+from airflow_jobs_provider.airflow_compat.telemetry import get_stats, values_are_in_names
 from airflow_jobs_provider.api.calls import JOBS_SERVICE
 
 if TYPE_CHECKING:
@@ -171,8 +171,8 @@ METRICS = (
 class ConnectionMetrics:
     """Sends the metrics of one connection. It is a :class:`~.api.attempts.ClientObserver`.
 
-    Making one may block, see :func:`~.airflow_compat.stats.get_stats`; its methods do not. An error
-    of Airflow's metrics is logged once, and never raised.
+    Making one may block, see :func:`~.airflow_compat.telemetry.get_stats`; its methods do not. An
+    error of Airflow's metrics is logged once, and never raised.
 
     :param conn_id: the connection.
     """

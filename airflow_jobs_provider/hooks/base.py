@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.sdk import BaseHook
 
-from airflow_jobs_provider.airflow_compat.stats import stats_are_on
+from airflow_jobs_provider.airflow_compat.telemetry import stats_are_on
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.official_names import missing_method
 

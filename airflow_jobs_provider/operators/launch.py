@@ -16,6 +16,7 @@ from airflow_jobs_provider.airflow_compat.refused_deferral import Deferral
 from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
 from airflow_jobs_provider.airflow_compat.start_in_triggerer import check_renders_in_triggerer
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+from airflow_jobs_provider.airflow_compat.telemetry import annotate_span
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
@@ -283,6 +284,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
         self._state.job_id = run.get("job_id")
         self._push(context, {JOB_ID_KEY: self._state.job_id, RUN_PAGE_URL_KEY: page_url})
         log_launch(launched, self.log, api_version=version)
+        annotate_span(launched.run_id, job_id=self._state.job_id, page_url=page_url)
         if (metrics := self.hook.metrics) is not None:
             metrics.launched(is_own=launched.is_own)
         return launched

@@ -19,6 +19,7 @@ from airflow_jobs_provider.airflow_compat.deferred_tasks import (
     warm_up,
 )
 from airflow_jobs_provider.airflow_compat.early_events import seconds_until_event
+from airflow_jobs_provider.airflow_compat.telemetry import annotate_span
 from airflow_jobs_provider.airflow_compat.trigger_cancellation import calls_on_kill
 from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.errors import JobsAPIError
@@ -123,12 +124,21 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         if event is None:
             await self._before_resume()
             event = TriggerEvent(payload)
-        self._record_delay(payload)
+        self._record_end(payload)
         yield event
 
-    def _record_delay(self, payload: Mapping[str, Any]) -> None:
-        """Record the time from the run's end to its event."""
-        end = payload["run"].get("end_time") if "run" in payload else None
+    def _record_end(self, payload: Mapping[str, Any]) -> None:
+        """Record the run in Airflow's trace, and the time from its end to the event in a metric."""
+        if "run" not in payload:
+            return
+        run = payload["run"]
+        annotate_span(
+            run["run_id"],
+            job_id=run.get("job_id"),
+            page_url=run.get("run_page_url"),
+            state=str(RunState.from_run(run)),
+        )
+        end = run.get("end_time")
         if end and (metrics := self._hook.metrics) is not None:
             # The service's clock may be ahead of this one.
             metrics.event_fired(max(0.0, time.time() - float(end) / 1000))

@@ -6,9 +6,12 @@ ends well with the run that it launched, and nothing goes on in the end.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -18,6 +21,7 @@ from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.eventually import eventually
 from tests.end_to_end.scenarios import Begin, Scenario, concluded
+from tests.end_to_end.statsd_server import StatsDServer
 from tests.fakes.fake_service import FakeService
 
 pytestmark = pytest.mark.standalone
@@ -48,9 +52,16 @@ OUTAGE_SECONDS = 8
 
 
 @pytest.fixture(scope="module")
-def settings() -> dict[str, str]:
-    """An Airflow that soon takes a silent process for dead."""
-    return SETTINGS
+def statsd() -> Iterator[StatsDServer]:
+    """What gets Airflow's metrics."""
+    with StatsDServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def settings(statsd: StatsDServer) -> dict[str, str]:
+    """An Airflow that soon takes a silent process for dead, and that sends metrics."""
+    return SETTINGS | statsd.settings
 
 
 @pytest.fixture
@@ -69,6 +80,37 @@ def noted(scenario: Scenario) -> None:
     """Wait until each task of a scenario has noted its run as an XCom; what it logs comes after."""
     lines = [f"Launched run {run.run_id}, " for run in scenario.runs]
     eventually(lambda: all(line in scenario.dag_run.logs() for line in lines), f"{lines}")
+
+
+def test_metrics_and_structured_logs(
+    blocking: Scenario, deferred: Scenario, statsd: StatsDServer
+) -> None:
+    """The worker and the triggerer send metrics, and their logs name the run in each line."""
+    pytest.importorskip("statsd", reason="Airflow's extra statsd is not installed")
+    runs = (blocking.running(), deferred.deferred())
+    concluded(blocking, deferred)
+    conn = {"conn_id": "databricks_default"}
+    assert len(statsd.values("launches", **conn)) == 2
+    for endpoint in ("runs_submit", "runs_get", "runs_get-output"):
+        assert set(statsd.values("requests", endpoint=endpoint, status="200", **conn)) == {1}
+        assert min(statsd.values("request_duration", endpoint=endpoint, **conn)) > 0
+    # Only the triggerer has a poller. It polls on where others wait, so these are at least ours.
+    (delay,) = statsd.values("event_delay", **conn)
+    assert 0 <= delay < 60_000
+    assert max(statsd.values("poller_waits", hostname=socket.gethostname(), **conn)) >= 1
+    assert min(statsd.values("poll_duration", **conn)) > 0
+    for scenario, run in zip((blocking, deferred), runs, strict=True):
+        logs = scenario.dag_run.logs()
+        launched = next(
+            line for line in logs.splitlines() if f"Launched run {run.run_id}, " in line
+        )
+        ended = next(line for line in logs.splitlines() if f"Run {run.run_id} is TERM" in line)
+        if not (AIRFLOW_2 or AIRFLOW_3_0):
+            for line in (launched, ended):
+                fields = json.loads(line)
+                assert fields["databricks_run_id"] == run.run_id
+                assert fields["databricks_job_id"] == run.job_id
+                assert fields["run_id"] == scenario.dag_run.run_id
 
 
 def test_worker_killed(blocking: Scenario, cluster: AirflowCluster) -> None:

@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
-from airflow_jobs_provider.airflow_compat import stats as compat
+from airflow_jobs_provider.airflow_compat import telemetry
 from airflow_jobs_provider.airflow_compat.lines import airflow_version
 
 _HAS_SDK = airflow_version() >= (3, 2)
@@ -60,7 +60,7 @@ class OpenTelemetry:
 class StatsD:
     """Airflow's logger of StatsD, and a server for it."""
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self, *, has_tags: bool) -> None:
         client = pytest.importorskip("statsd", reason="Airflow's extra statsd is not installed")
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.bind(("127.0.0.1", 0))
@@ -68,7 +68,10 @@ class StatsD:
         port = self._socket.getsockname()[1]
         logger = import_module(f"{_LOGGERS}.statsd_logger").SafeStatsdLogger
         self._client = client.StatsClient("127.0.0.1", port, prefix="airflow")
-        self.logger = logger(self._client, **options)
+        # Before 3.2 the logger reads the option by which names may have a comma from the
+        # configuration.
+        options = {"statsd_influxdb_enabled": has_tags} if _HAS_SDK else {}
+        self.logger = logger(self._client, influxdb_tags_enabled=has_tags, **options)
 
     def received(self) -> list[str]:
         """Return what was sent so far, one metric each."""
@@ -94,7 +97,7 @@ def sent_through(logger: Any, monkeypatch: pytest.MonkeyPatch, **options: str) -
     """
     for name, value in options.items():
         monkeypatch.setenv(f"AIRFLOW__METRICS__{name.upper()}", value)
-    caches = (compat.stats_are_on, compat.values_are_in_names)
+    caches = (telemetry.stats_are_on, telemetry.values_are_in_names)
     with monkeypatch.context() as patch:
         if airflow_version() >= (3, 3):
             module = import_module(f"{_LOGGERS}.stats")
@@ -105,8 +108,9 @@ def sent_through(logger: Any, monkeypatch: pytest.MonkeyPatch, **options: str) -
             stats.initialize(factory=lambda: logger)
         else:
             stats = import_module("airflow.stats").Stats
+            if hasattr(type(stats), "_instance_pid"):
+                patch.setattr(stats, "_instance_pid", os.getpid(), raising=False)
             patch.setattr(stats, "instance", logger, raising=False)
-            patch.setattr(stats, "_instance_pid", os.getpid(), raising=False)
         for cached in caches:
             cached.cache_clear()
         try:
