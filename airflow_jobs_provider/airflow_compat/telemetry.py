@@ -22,7 +22,7 @@ __all__ = ["annotate_span", "get_stats", "stats_are_on", "traces_are_on", "value
 
 
 def _is_on(option: str, section: str = "metrics") -> bool:
-    return conf.getboolean(section, option, fallback=False)
+    return bool(conf.getboolean(section, option, fallback=False))
 
 
 @cache

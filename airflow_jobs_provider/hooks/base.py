@@ -229,9 +229,13 @@ class DatabricksJobsBaseHook(BaseHook):
         """
         if not stats_are_on():
             return None
-        from airflow_jobs_provider.metrics import ConnectionMetrics
+        try:
+            from airflow_jobs_provider.metrics import ConnectionMetrics
 
-        return ConnectionMetrics(self.databricks_conn_id)
+            return ConnectionMetrics(self.databricks_conn_id)
+        except Exception as error:  # noqa: BLE001 - such as a StatsD client of the user's own
+            self.log.warning("No metrics of the Databricks Jobs provider are sent: %s", error)
+            return None
 
     def send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
         """Send any call of :mod:`airflow_jobs_provider.api.endpoints` and return its result.

@@ -139,9 +139,9 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             state=str(RunState.from_run(run)),
         )
         end = run.get("end_time")
-        if end and (metrics := self._hook.metrics) is not None:
+        if end and isinstance(end, int) and (metrics := self._hook.metrics) is not None:
             # The service's clock may be ahead of this one.
-            metrics.event_fired(max(0.0, time.time() - float(end) / 1000))
+            metrics.event_fired(max(0.0, time.time() - end / 1000))
 
     async def on_kill(self) -> None:
         """Cancel the run after a user cleared or marked the task (Airflow 3.3 and later).

@@ -38,7 +38,7 @@ class OpenTelemetry:
         for resource in data.resource_metrics if data is not None else ():
             for metric in (one for scope in resource.scope_metrics for one in scope.metrics):
                 for point in metric.data.data_points:
-                    tags = dict(point.attributes)
+                    tags = dict(point.attributes or {})
                     # Airflow's gauge begins with a point of its own.
                     if metric.name == f"airflow.databricks_jobs.{name}" and tags:
                         assert tags.pop("conn_id") == "databricks_default"
@@ -52,7 +52,7 @@ class OpenTelemetry:
     def milliseconds(self, name: str) -> dict[tuple[str, ...], float]:
         """Return the timer's sums, by the values of their tags; before 3.3 its latest values."""
         return {
-            tags: float(getattr(point, "sum", None) or getattr(point, "value", 0.0))
+            tags: float(point.sum if hasattr(point, "sum") else point.value)
             for tags, point in self.points(name).items()
         }
 

@@ -170,6 +170,16 @@ def test_metrics_that_cannot_be_sent_fail_no_task(
     assert lines == ["The metric databricks_jobs.requests cannot be sent: no buffer space"]
 
 
+def test_metrics_that_cannot_be_set_up_fail_no_task(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, logged: Any
+) -> None:
+    """Such as a client of StatsD that the user has written."""
+    server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+    with sent_through(object(), monkeypatch, otel_on="True"):
+        assert submit().execute(context) == "42"
+    assert "No metrics of the Databricks Jobs provider are sent: " in logged()
+
+
 @pytest.mark.usefixtures("context")
 def test_nothing_is_measured_where_airflow_sends_no_metrics() -> None:
     """Nor is anything imported for it."""

@@ -62,7 +62,7 @@ def within_deadline(steps: Workflow[T]) -> Workflow[T]:
 
     :param steps: the workflow.
     """
-    return (yield from _with_changed_calls(steps, has_deadline=True))
+    return (yield from _with_changed_calls(steps, lambda call: replace(call, has_deadline=True)))
 
 
 def without_retries(steps: Workflow[T]) -> Workflow[T]:
@@ -72,10 +72,12 @@ def without_retries(steps: Workflow[T]) -> Workflow[T]:
 
     :param steps: the workflow.
     """
-    return (yield from _with_changed_calls(steps, is_optional=True))
+    return (yield from _with_changed_calls(steps, lambda call: replace(call, is_optional=True)))
 
 
-def _with_changed_calls(steps: Workflow[T], **changes: bool) -> Workflow[T]:
+def _with_changed_calls(
+    steps: Workflow[T], change: Callable[[Call[Any]], Call[Any]]
+) -> Workflow[T]:
     """Change the calls of a workflow, and return its result."""
     response: Any = None
     error: JobsAPIError | None = None
@@ -83,7 +85,7 @@ def _with_changed_calls(steps: Workflow[T], **changes: bool) -> Workflow[T]:
         while True:
             step = steps.send(response) if error is None else steps.throw(error)
             if isinstance(step, Call):
-                step = replace(step, **changes)
+                step = change(step)
             response, error = None, None
             try:
                 response = yield step
