@@ -96,6 +96,7 @@ class Service:
     by_id: dict[int, Run] = field(default_factory=dict)
     last_response_bytes: int = 0
     host: str = "w"
+    metrics: None = None
     _recent: deque[float] = field(default_factory=deque)
 
     def add(self, run: Run) -> Run:

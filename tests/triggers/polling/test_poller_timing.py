@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,6 +18,8 @@ from airflow_jobs_provider.api.errors import ConnectError, ServerError
 from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.api.workflows.base import Wait
 from airflow_jobs_provider.api.workflows.events import RunIdentified
+from airflow_jobs_provider.api.workflows.follow import follow_run
+from airflow_jobs_provider.api.workflows.progress import RunProgress
 from airflow_jobs_provider.triggers.polling import (
     launch_limiter,
     outages,
@@ -42,6 +46,7 @@ class Bench:
 
     host = "w"
     last_response_bytes = 1_000
+    metrics = None
 
     def __init__(self, loop: VirtualTimeLoop) -> None:
         self.loop, self.began = loop, loop.time()
@@ -180,6 +185,38 @@ def test_a_report_comes_with_the_first_read_after_its_time(play: Play) -> None:
                 await bench.wait(poller, 7, 10)
 
     play(scenario)
+
+
+def test_the_tasks_of_a_long_run_are_read_for_the_log(
+    play: Play, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One request more in ten minutes: what the poller reads for all runs lists no tasks."""
+    caplog.set_level("INFO")
+    optional: list[float] = []
+
+    async def scenario(bench: Bench) -> None:
+        bench.ends[7] = 1_900
+        send = bench.send
+
+        async def answer(call: Any, **options: Any) -> Any:
+            run = await send(call, **options)
+            if not call.is_optional:
+                return {**run, "format": "MULTI_TASK", "tasks": None}
+            optional.append(bench.now())
+            states = {"a": ENDED, "b": RUNNING}
+            tasks = [{"task_key": key, "state": state} for key, state in states.items()]
+            return {**run, "tasks": tasks}
+
+        bench.send = answer  # type: ignore[method-assign]
+        progress = RunProgress(7, logging.getLogger("task"), clock=bench.loop.time)
+        steps = follow_run(7, polling_period=lambda: 10.0, progress=progress, follow_attempts=False)
+        ended = await bench.poller().run_workflow(steps, period=10)
+        assert ended.run["state"] == ENDED
+
+    play(scenario)
+    assert len(optional) == 3
+    assert all(600 <= later - earlier < 625 for earlier, later in pairwise([0, *optional]))
+    assert caplog.messages.count("Run 7: 1 of 2 tasks ended (50 %): succeeded: a; running: b") == 1
 
 
 def test_a_new_wait_that_is_due_earlier_is_read_in_time(play: Play) -> None:
