@@ -101,7 +101,7 @@ def lineage_of(
 
 
 def _tasks(run: Mapping[str, Any]) -> list[dict[str, Any]]:
-    from airflow_jobs_provider.api.workflows.outputs import latest_attempts
+    from airflow_jobs_provider.api.run_summary import latest_attempts
 
     if not run.get("tasks"):
         return []

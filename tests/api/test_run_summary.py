@@ -69,7 +69,7 @@ def test_a_run_of_one_task_has_no_progress(run: dict[str, Any]) -> None:
     assert ended_tasks(run) == frozenset()
 
 
-CLUSTER = {"cluster_instance": {"cluster_id": "0923-164208-meows279"}}
+CLUSTER: dict[str, Any] = {"cluster_instance": {"cluster_id": "0923-164208-meows279"}}
 TIMES = {"setup_duration": 259_754, "execution_duration": 3_589_020, "cleanup_duration": 31_038}
 
 

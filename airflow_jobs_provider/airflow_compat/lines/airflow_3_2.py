@@ -22,12 +22,15 @@ class Airflow32(Airflow31):
         """Initialize it as a task's process does. The triggerer initializes a copy of its own."""
         from airflow.sdk._shared.observability.metrics.base_stats_logger import NoStatsLogger
         from airflow.sdk._shared.observability.metrics.stats import Stats
-        from airflow.sdk.observability.metrics.stats_utils import get_stats_factory
+        from airflow.sdk.observability.metrics import stats_utils
 
         # The attribute of the class; other names are those of its client. The first metric sets it,
         # if nothing has before.
         if vars(Stats).get("factory") in (None, NoStatsLogger):
-            Stats.initialize(factory=get_stats_factory(Stats))
+            # 3.3 has other parameters.
+            stats: Any = Stats
+            get_stats_factory: Any = stats_utils.get_stats_factory
+            stats.initialize(factory=get_stats_factory(stats))
 
     def xcoms_at_start(self, attempt: TaskAttempt) -> dict[str, int]:  # noqa: ARG002
         """Return none: ids tell attempts apart."""

@@ -117,7 +117,7 @@ def test_the_line_of_an_ended_run_tells_its_cost(caplog: pytest.LogCaptureFixtur
     """A run that has not ended has no such times yet."""
     caplog.set_level("INFO")
     watched = Watched()
-    times = {"setup_duration": 60_000, "execution_duration": 35_000}
+    times: dict[str, Any] = {"setup_duration": 60_000, "execution_duration": 35_000}
     watched.poll(0, "RUNNING", **times)
     watched.poll(100, "TERMINATED", "SUCCESS", **times)
     assert caplog.messages == [
