@@ -38,6 +38,7 @@ MODES ?=
 SLOW ?= slow
 STANDALONE ?= standalone
 DISTRIBUTED ?= distributed
+REAL_CLIENTS ?= real_clients
 export PYTHON
 # Tests start hundreds of processes: each would compile this package anew.
 unexport PYTHONDONTWRITEBYTECODE
@@ -135,7 +136,7 @@ test-slow: venv-dev
 	.venv/bin/python -m pytest -m "$(SLOW)" tests $(PYTEST_ARGS)
 
 test-real-clients: venv-dev
-	.venv/bin/python -m pytest -m real_clients tests $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -m "$(REAL_CLIENTS)" tests $(PYTEST_ARGS)
 
 $(TEST_AIRFLOW): test-airflow-%:
 	@sh scripts/venv.sh .venv-$* $* dev

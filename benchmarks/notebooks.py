@@ -39,13 +39,14 @@ class Workspace:
     """A running ``python -m airflow_jobs_provider.local``.
 
     :param root: its root folder.
+    :param arguments: more arguments of the command.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *arguments: str) -> None:
         self.process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "airflow_jobs_provider.local", "--root", str(root)),
-                *("--port", "0", "--max-concurrent-runs", str(AT_ONCE)),
+                *("--port", "0", "--max-concurrent-runs", str(AT_ONCE), *arguments),
             ],
             stdout=subprocess.PIPE,
             text=True,
@@ -57,12 +58,22 @@ class Workspace:
         self.session = requests.Session()
         self.session.headers["Authorization"] = f"Bearer {connection['password']}"
 
+    def end(self) -> None:
+        """End the workspace; return when it has ended."""
+        self.process.terminate()
+        self.process.wait()
+
+    def post(self, endpoint: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Send a request; return the answer."""
+        answer = self.session.post(f"{self.url}/{endpoint}", json=body, timeout=60)
+        answer.raise_for_status()
+        answered: dict[str, Any] = answer.json()
+        return answered
+
     def launch(self, path: str) -> int:
         """Launch a notebook; return the id of the run."""
         body = {"existing_cluster_id": "any", "notebook_task": {"notebook_path": path}}
-        answer = self.session.post(f"{self.url}/runs/submit", json=body, timeout=60)
-        answer.raise_for_status()
-        return int(answer.json()["run_id"])
+        return int(self.post("runs/submit", body)["run_id"])
 
     def state(self, run_id: int) -> dict[str, Any]:
         """Return the state of a run."""
@@ -107,11 +118,9 @@ def measure(root: Path) -> dict[str, float]:
         below = server.children(recursive=True)
         kernels = sum(child.memory_full_info().pss for child in below) - forks
         for run in runs:
-            body = {"run_id": run}
-            workspace.session.post(f"{workspace.url}/runs/cancel", json=body, timeout=60)
+            workspace.post("runs/cancel", {"run_id": run})
     finally:
-        workspace.process.terminate()
-        workspace.process.wait()
+        workspace.end()
     left = [one for one in below if one.is_running()]
     assert not left, left
     return {

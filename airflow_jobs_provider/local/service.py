@@ -24,12 +24,13 @@ from airflow_jobs_provider.local.engine.runner import Runner, Workspace
 from airflow_jobs_provider.local.engine.scheduler import STOPPED_MESSAGE, Scheduler
 from airflow_jobs_provider.local.engine.scripted_results import ScriptedResults, ScriptedRunner
 from airflow_jobs_provider.local.engine.store import Store
-from airflow_jobs_provider.local.engine.uploads import Uploads
+from airflow_jobs_provider.local.engine.uploads import PartialFiles, Uploads
 from airflow_jobs_provider.local.runners.checkouts import Checkouts, is_in_git
 from airflow_jobs_provider.local.runners.control_flow import ConditionRunner, ForEachRunner
 from airflow_jobs_provider.local.runners.dbt import DbtRunner
 from airflow_jobs_provider.local.runners.kernel_processes import ForkServer
 from airflow_jobs_provider.local.runners.notebook import NotebookRunner
+from airflow_jobs_provider.local.runners.notebook_export import NotebookExporter
 from airflow_jobs_provider.local.runners.prepare import PreparedRunner, TaskCode
 from airflow_jobs_provider.local.runners.process_markers import (
     kill_marked,
@@ -61,6 +62,8 @@ _OF_CODE: Mapping[str, Callable[[Run, Workspace, TaskCode], Runner]] = {
 _GIT = "git_source"
 _SNAPSHOT = "git_snapshot"
 _TEMPORARY_PREFIX = "local-workspace-"
+# What is kept of a run: the executed notebook, the same as a page, and the log of a process.
+_KEPT_SUFFIXES = (".ipynb", ".html", ".log")
 
 
 class Service:
@@ -104,12 +107,17 @@ class Service:
         # One workspace at a time has the state folder, so these are left of one that was killed.
         kill_marked(run_marker(self._workspace_id))
         self.temporary_folder = _temporary_folder(state_dir)
+        for partial in self._runs_folder.glob("*.partial"):
+            partial.unlink()
         self._fork_server = ForkServer(run_marker(self._workspace_id))
         if preload_kernels and not dry_run:
             self._fork_server.start()
+        self._exporter = NotebookExporter(f"{run_marker(self._workspace_id)}export:")
         self._callbacks: dict[int, str] = {}
         self.live_notebooks: dict[int, Any] = {}
-        self.uploads = Uploads()
+        self.partial_files = PartialFiles(state_dir / "partial-files")
+        self.partial_files.discard_all()
+        self.uploads = Uploads(self.partial_files)
         self._checkouts = Checkouts(root, self.temporary_folder, repositories or {})
         self._background: set[asyncio.Task[None]] = set()
         self.store = Store(state_dir / "workspace.sqlite")
@@ -142,8 +150,16 @@ class Service:
     def forget_old_runs(self) -> None:
         """Remove runs older than 60 days, and their files."""
         for run_id in self.store.forget_old_runs():
-            for suffix in (".ipynb", ".log"):
+            for suffix in _KEPT_SUFFIXES:
                 self.kept_file(run_id, suffix).unlink(missing_ok=True)
+
+    async def notebook_page(self, run_id: int) -> Path | None:
+        """Return the file with a run's executed notebook in HTML; None if the run has none.
+
+        :raises ExportError: it cannot be made.
+        """
+        notebook = self.kept_file(run_id, ".ipynb")
+        return await self._exporter.export(notebook) if notebook.exists() else None
 
     # Used by runners
 
@@ -336,12 +352,13 @@ class Service:
         task.add_done_callback(is_done)
 
     def _end_what_was_live(self) -> None:
-        for run in self.store.live_runs():
-            run.life_cycle_state = RunLifeCycleState.INTERNAL_ERROR
-            run.state_message = STOPPED_MESSAGE
-            run.end_time = now_millis()
-            self.store.save_run(run)
-            self.store.save_output(run.run_id, Output(error=STOPPED_MESSAGE))
+        with self.store.transaction():
+            for run in self.store.live_runs():
+                run.life_cycle_state = RunLifeCycleState.INTERNAL_ERROR
+                run.state_message = STOPPED_MESSAGE
+                run.end_time = now_millis()
+                self.store.save_run(run)
+                self.store.save_output(run.run_id, Output(error=STOPPED_MESSAGE))
 
 
 def _temporary_folder(state_dir: Path) -> Path:
@@ -354,8 +371,10 @@ def _temporary_folder(state_dir: Path) -> Path:
         left = Path(note.read_text(encoding="utf-8"))
         if left.name.startswith(_TEMPORARY_PREFIX) and left.parent == Path(tempfile.gettempdir()):
             shutil.rmtree(left, ignore_errors=True)
-    folder = Path(tempfile.mkdtemp(prefix=_TEMPORARY_PREFIX))
+    folder = Path(tempfile.gettempdir()) / f"{_TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+    # First the note: a workspace that is killed in between leaves no folder that nobody knows.
     note.write_text(str(folder), encoding="utf-8")
+    folder.mkdir(mode=0o700)
     return folder
 
 

@@ -6,11 +6,13 @@ import base64
 import io
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import requests
 
+from airflow_jobs_provider.local.engine.uploads import PartialFiles, Uploads
 from airflow_jobs_provider.testing import DatabricksWorkspace
 from tests.local.api import CLUSTER, Api
 
@@ -83,6 +85,22 @@ def test_an_upload_that_was_not_closed(workspace: DatabricksWorkspace) -> None:
     assert call(workspace, "POST", "dbfs/close", {"handle": handle}).status_code == 200
     assert (workspace.root / "half.txt").read_bytes() == b"\0\0\0"
     assert call(workspace, "POST", "dbfs/close", {"handle": handle}).status_code == 404
+
+
+def test_an_upload_of_a_killed_workspace(tmp_path: Path) -> None:
+    """The next workspace removes what was written of it, and nothing else."""
+    notes, root = tmp_path / "notes", tmp_path / "root"
+    root.mkdir()
+    killed = Uploads(PartialFiles(notes))
+    (root / "of_a_user.partial").touch()
+    handle = killed.create(root / "half.txt")
+    killed.add(handle, b"half")
+    killed.close(killed.create(root / "whole.txt"))
+    assert len(list(root.iterdir())) == 3
+    (notes / "odd").write_bytes(bytes(root / "whole.txt"))
+    PartialFiles(notes).discard_all()
+    assert sorted(one.name for one in root.iterdir()) == ["of_a_user.partial", "whole.txt"]
+    assert list(notes.iterdir()) == []
 
 
 def test_contents_of_files_in_the_log(workspace: DatabricksWorkspace) -> None:

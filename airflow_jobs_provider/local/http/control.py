@@ -27,7 +27,6 @@ from dataclasses import asdict, fields
 from typing import Any, TypeVar
 
 from aiohttp import web
-from pydantic import TypeAdapter, ValidationError
 
 from airflow_jobs_provider.local.engine.model import Run
 from airflow_jobs_provider.local.engine.parameters import parameters_of
@@ -123,6 +122,9 @@ def _made(kind: type[_T], given: Mapping[str, Any]) -> _T:
     unknown = sorted(given.keys() - known)
     if unknown:
         raise invalid(f"Unknown field {unknown[0]!r}; known are {', '.join(sorted(known))}")
+    # Here, since most workspaces never need it and it takes 6 MB.
+    from pydantic import TypeAdapter, ValidationError
+
     try:
         return TypeAdapter(kind).validate_python(given)
     except ValidationError as error:

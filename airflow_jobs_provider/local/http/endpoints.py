@@ -22,7 +22,6 @@ from airflow_jobs_provider.local.errors import (
 )
 from airflow_jobs_provider.local.http.call import Call, Endpoint
 from airflow_jobs_provider.local.http.permissions import read_access_control_list
-from airflow_jobs_provider.local.pages.notebook_export import export_notebook
 from airflow_jobs_provider.local.versions import LATEST, Version, page_token, position_of
 
 __all__ = ["ENDPOINTS", "endpoints_of"]
@@ -184,10 +183,10 @@ async def export_run(call: Call) -> dict[str, Any]:
     if views == "DASHBOARDS":
         return {"views": []}
     path: str = run.task["notebook_task"]["notebook_path"]
-    file = call.service.kept_file(run.run_id, ".ipynb")
-    if not file.exists():
+    file = await call.service.notebook_page(run.run_id)
+    if file is None:
         raise invalid(f"Run {run.run_id} has no executed notebook yet")
-    content = await asyncio.to_thread(export_notebook, file)
+    content = await asyncio.to_thread(file.read_text, encoding="utf-8")
     name = path.rstrip("/").rpartition("/")[2]
     return {"views": [{"content": content, "name": name, "type": "NOTEBOOK"}]}
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from airflow_jobs_provider.local import checks
-from airflow_jobs_provider.local.engine.uploads import PARTIAL_SUFFIX, partial_of
+from airflow_jobs_provider.local.engine.uploads import PARTIAL_SUFFIX
 from airflow_jobs_provider.local.errors import ApiError, invalid
 from airflow_jobs_provider.local.http.call import Call, Endpoint
 from airflow_jobs_provider.local.paths import (
@@ -42,7 +42,7 @@ async def put(call: Call) -> dict[str, Any]:
     if not isinstance(content, bytes):  # a form has bytes
         content = _decoded("contents", content)
     file, overwrite = _file(call), checks.read_flag(call.data, "overwrite")
-    await asyncio.to_thread(lambda: _write(file, content, overwrite=overwrite))
+    await asyncio.to_thread(lambda: _write(call, file, content, overwrite=overwrite))
     return {}
 
 
@@ -164,7 +164,7 @@ async def upload(call: Call) -> dict[str, Any]:
     """Upload a file; the directories above it are made."""
     overwrite = checks.read_flag(call.data, "overwrite")
     file, content = _file(call), call.data["body"]
-    await asyncio.to_thread(lambda: _write(file, content, overwrite=overwrite))
+    await asyncio.to_thread(lambda: _write(call, file, content, overwrite=overwrite))
     return {}
 
 
@@ -246,16 +246,11 @@ def _refusing(look_up: Callable[[], _T]) -> _T:
         raise invalid(str(error)) from None
 
 
-def _write(file: Path, content: bytes, *, overwrite: bool) -> None:
-    """Store a file; a reader sees the one before or the whole new one."""
+def _write(call: Call, file: Path, content: bytes, *, overwrite: bool) -> None:
+    """Store a file."""
     _check_new(file, overwrite=overwrite)
     _make_directory(file.parent)
-    partial = partial_of(file)
-    try:
-        partial.write_bytes(content)
-        partial.replace(file)
-    finally:
-        partial.unlink(missing_ok=True)
+    call.service.partial_files.write(file, content)
 
 
 def _check_new(file: Path, *, overwrite: bool) -> None:

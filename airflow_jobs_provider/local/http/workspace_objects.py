@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.local import checks
-from airflow_jobs_provider.local.engine.uploads import PARTIAL_SUFFIX, partial_of
+from airflow_jobs_provider.local.engine.uploads import PARTIAL_SUFFIX, PartialFiles
 from airflow_jobs_provider.local.errors import ApiError, invalid
 from airflow_jobs_provider.local.http.call import Call, Endpoint
 from airflow_jobs_provider.local.notebook_files import (
@@ -49,8 +49,9 @@ _DIRECTORY, _NOTEBOOK, _FILE = "DIRECTORY", "NOTEBOOK", "FILE"
 class _Objects:
     """The objects below the root folder of a workspace."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, partial_files: PartialFiles) -> None:
         self._root = root.resolve()
+        self._partial_files = partial_files
 
     def import_object(
         self, path: str, content: bytes, import_format: str, *, overwrite: bool
@@ -72,13 +73,7 @@ class _Objects:
         ]
         if (target.exists() or others) and not overwrite:
             raise _exists(path)
-        # A run that reads the file meanwhile sees either the one before or the whole new one.
-        partial = partial_of(target)
-        try:
-            partial.write_bytes(content)
-            partial.replace(target)
-        finally:
-            partial.unlink(missing_ok=True)
+        self._partial_files.write(target, content)
         for other in others:
             other.unlink(missing_ok=True)
         return {"object_id": _object_id(self._workspace_path(target))}
@@ -230,7 +225,7 @@ async def import_object(call: Call) -> dict[str, Any]:
     if not isinstance(content, bytes):
         raise invalid("Missing required field: content")
     path, overwrite = _path(call), checks.read_flag(data, "overwrite")
-    objects = _Objects(call.service.root)
+    objects = _objects(call)
     return await asyncio.to_thread(
         lambda: objects.import_object(path, content, import_format, overwrite=overwrite)
     )
@@ -239,7 +234,7 @@ async def import_object(call: Call) -> dict[str, Any]:
 async def export_object(call: Call) -> dict[str, Any] | bytes:
     """Export: the content of a notebook or a file, in base64, or as it is ("direct_download")."""
     export_format = _one_of(call.data, "format", _EXPORT_FORMATS, default="SOURCE")
-    objects, path = _Objects(call.service.root), _path(call)
+    objects, path = _objects(call), _path(call)
     direct = checks.read_flag(call.data, "direct_download")
     content, kind = await asyncio.to_thread(objects.export_object, path, export_format)
     if direct:
@@ -249,27 +244,31 @@ async def export_object(call: Call) -> dict[str, Any] | bytes:
 
 async def list_objects(call: Call) -> dict[str, Any]:
     """List: the objects in a folder."""
-    found = await asyncio.to_thread(_Objects(call.service.root).list_objects, _path(call))
+    found = await asyncio.to_thread(_objects(call).list_objects, _path(call))
     return {"objects": found} if found else {}
 
 
 async def get_status(call: Call) -> dict[str, Any]:
     """Get status: the type of an object."""
-    return await asyncio.to_thread(_Objects(call.service.root).status, _path(call))
+    return await asyncio.to_thread(_objects(call).status, _path(call))
 
 
 async def make_folder(call: Call) -> dict[str, Any]:
     """Mkdirs: make a folder and those above it."""
-    await asyncio.to_thread(_Objects(call.service.root).make_folder, _path(call))
+    await asyncio.to_thread(_objects(call).make_folder, _path(call))
     return {}
 
 
 async def delete_object(call: Call) -> dict[str, Any]:
     """Delete: remove an object."""
     recursive, path = checks.read_flag(call.data, "recursive"), _path(call)
-    objects = _Objects(call.service.root)
+    objects = _objects(call)
     await asyncio.to_thread(lambda: objects.delete(path, recursive=recursive))
     return {}
+
+
+def _objects(call: Call) -> _Objects:
+    return _Objects(call.service.root, call.service.partial_files)
 
 
 WORKSPACE_ENDPOINTS: dict[tuple[str, str], Endpoint] = {

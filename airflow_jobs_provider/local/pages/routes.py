@@ -8,7 +8,7 @@ requests and settings: they have the environment of clusters, for example.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from http import HTTPStatus
 from importlib import resources
@@ -16,7 +16,6 @@ from pathlib import Path
 
 from aiohttp import web
 
-from airflow_jobs_provider.local.engine.model import Run
 from airflow_jobs_provider.local.http.request_log import RequestLog
 from airflow_jobs_provider.local.pages.actions import add_action_routes
 from airflow_jobs_provider.local.pages.events import EventStreams
@@ -34,7 +33,6 @@ from airflow_jobs_provider.local.pages.lists import (
 )
 from airflow_jobs_provider.local.pages.live_notebook import NotebookFollower
 from airflow_jobs_provider.local.pages.log_files import LogFollower
-from airflow_jobs_provider.local.pages.notebook_export import export_notebook
 from airflow_jobs_provider.local.pages.page_store import PageStore
 from airflow_jobs_provider.local.pages.render import render
 from airflow_jobs_provider.local.pages.request_list import render_requests
@@ -44,6 +42,9 @@ from airflow_jobs_provider.local.service import Service
 __all__ = ["Pages"]
 
 _ID = "[0-9]{1,18}"
+# Browsers tell with it whose page sends a request. "none": the user has typed the address.
+_FETCH_SITE = "Sec-Fetch-Site"
+_THIS_SITE = ("none", "same-origin")
 _CONTENT_TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 
@@ -122,11 +123,15 @@ class Pages:
 
     async def _notebook(self, request: web.Request) -> web.StreamResponse:
         run_id = int(request.match_info["run_id"])
-        file = self._executed_notebook(self._service.store.run(run_id))
+        if request.headers.get(_FETCH_SITE, _THIS_SITE[0]) not in _THIS_SITE:
+            return _page(render("foreign.html", run_id=run_id), HTTPStatus.FORBIDDEN)
+        is_known = self._service.store.run(run_id) is not None
+        file = await self._service.notebook_page(run_id) if is_known else None
         if file is None:
             return _missing("The executed notebook of run", run_id)
-        html = await asyncio.to_thread(export_notebook, file)
-        return _html(html, HTTPStatus.OK, NOTEBOOK_HEADERS)
+        # The file has up to 40 MB, which never are in memory.
+        headers = {**NOTEBOOK_HEADERS, "Content-Type": "text/html; charset=utf-8"}
+        return web.FileResponse(file, headers=headers)
 
     # What a page follows
 
@@ -180,14 +185,10 @@ class Pages:
 
     async def _request_list(self, request: web.Request) -> web.StreamResponse:
         self._key.check(request, self._service.base_url)
-        requests, query, url = self._log.requests, dict(request.query), self._service.base_url
-        return _page(await asyncio.to_thread(render_requests, requests, query, url))
-
-    def _executed_notebook(self, run: Run | None) -> Path | None:
-        if run is None:
-            return None
-        file = self._service.kept_file(run.run_id, ".ipynb")
-        return file if file.exists() else None
+        query, url = dict(request.query), self._service.base_url
+        # Reading the log takes a moment, too.
+        html = await asyncio.to_thread(lambda: render_requests(self._log.requests, query, url))
+        return _page(html)
 
 
 async def _static(request: web.Request) -> web.StreamResponse:
@@ -212,14 +213,10 @@ def _static_file(name: str) -> bytes | None:
 
 
 def _page(html: str | None, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
-    return _html(html or "", status, PAGE_HEADERS)
-
-
-def _html(html: str, status: HTTPStatus, headers: Mapping[str, str]) -> web.Response:
     # A notebook may print half a surrogate pair, which UTF-8 cannot hold.
-    body = html.encode("utf-8", "replace")
+    body = (html or "").encode("utf-8", "replace")
     return web.Response(
-        body=body, status=status, content_type="text/html", charset="utf-8", headers=headers
+        body=body, status=status, content_type="text/html", charset="utf-8", headers=PAGE_HEADERS
     )
 
 

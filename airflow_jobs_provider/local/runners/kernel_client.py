@@ -15,6 +15,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
 from queue import Empty
 from typing import Any
@@ -34,6 +35,13 @@ __all__ = ["Kernel", "load_kernel_support"]
 
 _START_SECONDS = 60
 _LAST_BYTES = 2000
+# The fields of outputs in a notebook of format 4, by the kernel's messages.
+_OUTPUT_FIELDS = {
+    "display_data": ("data", "metadata"),
+    "error": ("ename", "evalue", "traceback"),
+    "execute_result": ("data", "execution_count", "metadata"),
+    "stream": ("name", "text"),
+}
 _LAUNCH = str(Path(launch.__file__))
 
 
@@ -149,6 +157,8 @@ def _make_classes() -> tuple[Any, Any]:
     from nbclient.exceptions import CellExecutionComplete
     from traitlets import Type
 
+    as_node: Any = import_module("nbformat.notebooknode").from_dict
+
     class Provisioner(LocalProvisioner):
         """Forks the kernel where there is a fork server."""
 
@@ -248,6 +258,34 @@ def _make_classes() -> tuple[Any, Any]:
             if msg["msg_type"] == "error" and msg["content"].get("truncated"):
                 self.error_is_truncated = True
             return super().process_message(msg, cell, cell_index)
+
+        def output(
+            self, outs: list[Any], msg: dict[str, Any], display_id: str | None, cell_index: int
+        ) -> Any:
+            """Add an output to a cell.
+
+            nbclient's own method validates it against the JSON schema of notebooks, which takes
+            10 MB.
+            """
+            if self.output_hook_stack.get(msg["parent_header"].get("msg_id")):
+                # A widget takes it.
+                return super().output(outs, msg, display_id, cell_index)
+            kind, content = msg["header"]["msg_type"], msg["content"]
+            if kind not in _OUTPUT_FIELDS:
+                return None
+            if self.clear_before_next_output:
+                outs.clear()
+                self.clear_display_id_mapping(cell_index)
+                self.clear_before_next_output = False
+            if display_id:
+                shown_in = self._display_id_map.setdefault(display_id, {})
+                shown_in.setdefault(cell_index, []).append(len(outs))
+            outs.append(
+                as_node(
+                    {"output_type": kind, **{name: content[name] for name in _OUTPUT_FIELDS[kind]}}
+                )
+            )
+            return outs[-1]
 
     return Manager, Client
 

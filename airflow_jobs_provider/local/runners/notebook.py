@@ -217,15 +217,32 @@ def _error_and_trace(cell: Any, error: Any) -> tuple[str, str]:
 
 
 def _notebook_of(cells: list[Cell]) -> Any:
-    v4: Any = import_module("nbformat.v4")
-    made = [
-        v4.new_code_cell(cell.source) if cell.kind == "code" else v4.new_markdown_cell(cell.source)
-        for cell in cells
+    """Return a notebook of format 4.5; not by the functions for it, which load a JSON schema."""
+    from_dict: Any = import_module("nbformat.notebooknode").from_dict
+    made: list[dict[str, Any]] = [
+        {
+            "id": f"cell-{number}",
+            "cell_type": cell.kind,
+            "metadata": {},
+            "source": cell.source,
+            **({"execution_count": None, "outputs": []} if cell.kind == "code" else {}),
+        }
+        for number, cell in enumerate(cells, start=1)
     ]
     language = {"name": "python", "pygments_lexer": "ipython3"}
     kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-    return v4.new_notebook(cells=made, metadata={"language_info": language, "kernelspec": kernel})
+    return from_dict(
+        {
+            "cells": made,
+            "metadata": {"language_info": language, "kernelspec": kernel},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+    )
 
 
 def _write_notebook(notebook: Any, file: Path) -> None:
-    file.write_text(json.dumps(notebook), encoding="utf-8")
+    # In one step: the workspace may be killed meanwhile.
+    partial = file.with_suffix(".partial")
+    partial.write_text(json.dumps(notebook), encoding="utf-8")
+    partial.replace(file)
