@@ -13,14 +13,18 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
-from airflow_jobs_provider.local.engine.model import Run
+from airflow_jobs_provider.local.engine.model import Output, Run
+from airflow_jobs_provider.local.engine.store import Store
 from airflow_jobs_provider.local.pages.graph import lay_out
 from airflow_jobs_provider.local.pages.live_notebook import NotebookFollower
 from airflow_jobs_provider.local.pages.log_files import LogFollower, log_end
+from airflow_jobs_provider.local.pages.page_store import PageStore
 from airflow_jobs_provider.local.pages.render import SHOWN_CHARS, span
+from airflow_jobs_provider.local.pages.run_page import render_run
 from airflow_jobs_provider.local.pages.snippets import curl, dag_of, request_of
 from airflow_jobs_provider.local.pages.states import StateKind, kind_of_states
 from airflow_jobs_provider.local.pages.timeline import repairs_of, timeline_of
+from tests.helpers.html_checks import problems_of
 
 TERMINATED, SUCCESS = RunLifeCycleState.TERMINATED, RunResultState.SUCCESS
 
@@ -198,6 +202,30 @@ def test_request_of_a_repaired_run() -> None:
 
 
 # What is followed
+
+
+def test_results_of_sql_on_the_page(tmp_path: Path) -> None:
+    """The page has the statements, and the first rows of each result; what is cut is told."""
+    store = Store(tmp_path / "store.sqlite")
+    store.add_runs([run(task={"sql_task": {"file": {"path": "/q.sql"}}})])
+    results = [
+        {"columns": [], "rows": [], "truncated": False},
+        {"columns": ["<a>", "b"], "rows": [[1, None], ["x" * 999, {"k": 2}]], "truncated": False},
+        {"columns": ["n"], "rows": [[n] for n in range(60)], "truncated": False},
+    ]
+    sql = {"query_text": "SELECT '<b>'", "results": results}
+    store.save_output(1, Output(sql=sql, info="<unpacked>"))
+    page = render_run(1, PageStore(store.file), (tmp_path / "1.ipynb", tmp_path / "1.log"))
+    assert page is not None
+    assert problems_of(page) == []
+    assert "SELECT &#39;&lt;b&gt;&#39;" in page
+    assert "&lt;unpacked&gt;" in page
+    assert "<td>1</td><td>NULL</td>" in page
+    assert f"<td>{'x' * 200}…</td><td>{{&#34;k&#34;: 2}}</td>" in page
+    assert page.count('<th scope="col">') == 3
+    assert "<td>49</td>" in page
+    assert "<td>50</td>" not in page
+    assert page.count("There are more rows") == 1
 
 
 def test_log_follower(tmp_path: Path) -> None:

@@ -92,6 +92,57 @@ def test_page_of_a_failed_run(api: Api) -> None:
     assert "INTERNAL_ERROR / FAILED" in page
 
 
+def test_message_is_shown_once(dry: Api) -> None:
+    """A failed run of several tasks has no section for an error that is its state's message."""
+    assert isinstance(dry.workspace, LocalWorkspace)
+    dry.workspace.simulation.results.add(ScriptedResult("breaks_once", ScriptedEnd.FAILED, times=1))
+    tasks = [{"task_key": "breaks_once", **NOTEBOOK}, {"task_key": "works", **NOTEBOOK}]
+    run_id = dry.post("runs/submit", {"tasks": tasks}, "2.1").json()["run_id"]
+    state = dry.wait(run_id)["state"]
+    assert state["result_state"] == "FAILED"
+    page = read(dry, f"/runs/{run_id}")
+    assert page.count(state["state_message"]) == 1
+    assert "error-title" not in page
+    [failed, _] = dry.run(run_id, version="2.1")["tasks"]
+    assert "error-title" in read(dry, f"/runs/{failed['run_id']}")
+
+
+def test_notebook_for_pages_of_this_workspace_only(api: Api) -> None:
+    """A page of another site makes the workspace export nothing."""
+    assert isinstance(api.workspace, LocalWorkspace)
+    run, _ = api.run_notebook("print('seen')")
+    url = run["run_page_url"] + "/notebook"
+    html = api.workspace.state_dir / "runs" / f"{run['run_id']}.html"
+    for site in ("cross-site", "same-site"):
+        answer = requests.get(url, headers={"Sec-Fetch-Site": site}, timeout=10)
+        assert answer.status_code == 403
+        assert f'<a href="/runs/{run["run_id"]}">' in answer.text
+        assert problems_of(answer.text) == []
+    assert not html.exists()
+    for site in ("same-origin", "none"):
+        answer = requests.get(url, headers={"Sec-Fetch-Site": site}, timeout=10)
+        assert answer.status_code == 200
+    made = html.stat()
+    exported = api.get("runs/export", run_id=run["run_id"]).json()["views"][0]["content"]
+    assert exported == answer.text
+    assert html.stat().st_ino == made.st_ino, "the notebook is exported once"
+
+
+def test_notebook_that_cannot_be_exported(api: Api) -> None:
+    """The answer is an error of the server; the next export makes the page."""
+    assert isinstance(api.workspace, LocalWorkspace)
+    run, _ = api.run_notebook("print('seen')")
+    file = api.workspace.state_dir / "runs" / f"{run['run_id']}.ipynb"
+    whole = file.read_text()
+    file.write_text(whole[:100])
+    answer = api.get("runs/export", run_id=run["run_id"])
+    assert (answer.status_code, answer.json()["error_code"]) == (500, "INTERNAL_ERROR")
+    file.write_text(whole)
+    assert "seen" in api.get("runs/export", run_id=run["run_id"]).text
+    left = {one.name for one in file.parent.glob(f"{run['run_id']}.*")}
+    assert left == {f"{run['run_id']}.ipynb", f"{run['run_id']}.html"}
+
+
 def test_page_of_a_python_run(api: Api) -> None:
     """A Python file's page shows what it wrote."""
     run_id = api.submit_python(f"print('''{EVIL}''')", "first")
@@ -271,6 +322,25 @@ def test_run_now_and_run_again(dry: Api) -> None:
         ("report", [{"task_key": "load"}], NOTEBOOK["notebook_task"]),
     ]
     assert press(dry, "runs/987654/run-again", key_of(dry)).status_code == 400
+
+
+def test_run_again_with_some_tasks(dry: Api) -> None:
+    """A run of some of a job's tasks is retried, and launched again, with the same ones."""
+    assert isinstance(dry.workspace, LocalWorkspace)
+    dry.workspace.simulation.results.add(ScriptedResult("report", ScriptedEnd.FAILED, times=1))
+    job_id = dry.create(name="some", version="2.1", max_retries=1, tasks=TWO_TASKS)
+    body = {"job_id": job_id, "only": ["report"]}
+    first = dry.post("run-now", body, "2.1").json()["run_id"]
+    dry.wait(first)
+    retry = dry.get("runs/list", version="2.1", job_id=job_id).json()["runs"][0]["run_id"]
+    assert retry != first
+    assert [task["task_key"] for task in dry.run(retry, version="2.1")["tasks"]] == ["report"]
+    again = _launched(dry, f"runs/{first}/run-again")
+    assert [task["task_key"] for task in again["tasks"]] == ["report"]
+    bearer = {"Authorization": f"Bearer {key_of(dry)}"}
+    url = f"{dry.workspace.url}/runs/{first}/request"
+    page = requests.get(url, headers=bearer, timeout=10).text
+    assert "&#39;only&#39;: [&#39;report&#39;]" in page
 
 
 def _launched(api: Api, path: str) -> dict[str, Any]:

@@ -115,12 +115,13 @@ class Launcher:
             return known
         if queues is None:
             queues = (job.settings.get("queue") or {}).get("enabled") is True
-        settings = _only_tasks(job.settings, only) if only else job.settings
+        settings = _only_tasks(job.settings, only or ())
         if started_by is None:
             self._check_room(settings, queues=queues)
         run = self._new_run(job, settings, run_type=RunType.JOB_RUN, token=token)
         run.overriding_parameters = dict(overriding)
         run.queues = queues
+        run.only = list(only or ())
         run.job_parameters = self.job_parameters(run, job)
         run.started_by_run_id = started_by.run_id if started_by else None
         limit = job.settings.get("max_concurrent_runs", 1)
@@ -159,7 +160,11 @@ class Launcher:
 
     def retry(self, failed: Run, job: Job) -> Run:
         """Start the next attempt of a job's run that did not succeed ("Create", max_retries)."""
-        run = self._new_run(job, job.settings, run_type=RunType.JOB_RUN, token=None)
+        # The job may have lost a task meanwhile.
+        only = [key for key in failed.only if key in _task_keys(job.settings)]
+        settings = _only_tasks(job.settings, only)
+        run = self._new_run(job, settings, run_type=RunType.JOB_RUN, token=None)
+        run.only = only
         run.overriding_parameters = failed.overriding_parameters
         run.job_parameters = failed.job_parameters
         run.queues = failed.queues
@@ -252,16 +257,15 @@ class Launcher:
 
 
 def _only_tasks(settings: Mapping[str, Any], only: Sequence[str]) -> dict[str, Any]:
-    """Return a job's settings with the named tasks only.
+    """Return a job's settings with the named tasks only; with all if none is named.
 
     :raises ApiError: the job has no task of a name.
     """
+    if not only:
+        return dict(settings)
     tasks: list[dict[str, Any]] = settings.get("tasks") or []
-    known = {task["task_key"] for task in tasks} or {
-        key_of_name(settings.get("name") or "Untitled")
-    }
     for key in only:
-        if key not in known:
+        if key not in _task_keys(settings):
             raise invalid(f"only has a task that the job does not have: {key[:100]!r}")
     chosen = [
         {
@@ -272,6 +276,11 @@ def _only_tasks(settings: Mapping[str, Any], only: Sequence[str]) -> dict[str, A
         if task["task_key"] in only
     ]
     return {**settings, "tasks": chosen} if tasks else dict(settings)
+
+
+def _task_keys(settings: Mapping[str, Any]) -> set[str]:
+    tasks: list[dict[str, Any]] = settings.get("tasks") or []
+    return {task["task_key"] for task in tasks} or {key_of_name(settings.get("name") or "Untitled")}
 
 
 def task_run(parent: Run, task: Mapping[str, Any], state: RunLifeCycleState, run_id: int) -> Run:

@@ -170,6 +170,8 @@ class Run:
     shown_settings: dict[str, Any] = field(default_factory=dict)
     # Those of the job run, from which its tasks choose one by its key
     environments: list[dict[str, Any]] = field(default_factory=list)
+    # The keys of the job's tasks that the launch named, if it named any
+    only: list[str] = field(default_factory=list)
     # Whether it is queued at the job's concurrency limit
     queues: bool = False
     idempotency_token: str | None = None

@@ -1,8 +1,9 @@
 """What clients asked of the local workspace: the last requests, and a recording in a file.
 
-No header is kept, so no token of a client either. In a recording the workspace's access token and
-the tokens that it issues are masked wherever they occur. The values of secrets are not kept, nor
-are the credentials with which Spark sends lineage events.
+Refused requests are among them, without their query and body. No header is kept, so no token of a
+client either. In a recording the workspace's access token and the tokens that it issues are masked
+wherever they occur. Not kept are the values of secrets, and the credentials with which Spark sends
+lineage events.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import json
 import os
 import re
+import sys
 import threading
 import time
 from collections import deque
@@ -18,7 +20,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 from aiohttp import web
 
@@ -29,8 +31,11 @@ __all__ = ["LoggedRequest", "RequestLog"]
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _KEPT_REQUESTS = 10_000
-# Of a text in a body. Blocks of files that clients upload would fill the memory.
+# Of all requests, and of one text of a body: files that clients upload would fill the memory.
+_KEPT_BYTES = 8_000_000
 _KEPT_CHARS = 20_000
+# Anybody on this machine can send a request that is refused.
+_KEPT_CHARS_OF_REFUSED = 200
 _MASK = "***"
 _ISSUED_TOKEN = re.compile(r'("access_token":\s*")[^"]*')
 # The spark_conf of a job cluster is five levels deep.
@@ -66,8 +71,32 @@ class LoggedRequest:
     seconds: float = 0.0
 
 
+class _Kept(NamedTuple):
+    """A logged request in little memory: as objects its data takes several times that of JSON."""
+
+    method: str
+    path: str
+    data: bytes
+    status: int | None
+    time: float
+    seconds: float
+
+    def as_request(self) -> LoggedRequest:
+        return LoggedRequest(
+            self.method,
+            endpoint_of_path(self.path),
+            self.path,
+            json.loads(self.data) if self.data else {},
+            self.status,
+            self.time,
+            self.seconds,
+        )
+
+
 class RequestLog:
-    """The last 10,000 requests; it may be read from any thread.
+    """The last 10,000 requests, fewer if they have more than 8 MB of data.
+
+    It may be read from any thread.
 
     :param folder: where all requests and responses are recorded, in ``requests.jsonl``, one JSON
         object a line; default None: nothing is recorded.
@@ -76,7 +105,8 @@ class RequestLog:
     """
 
     def __init__(self, folder: Path | None = None, token: str = "") -> None:
-        self._requests: deque[LoggedRequest] = deque(maxlen=_KEPT_REQUESTS)
+        self._requests: deque[_Kept] = deque()
+        self._kept_bytes = 0
         self._lock = threading.Lock()
         self._token = token
         self._file: IO[str] | None = None
@@ -92,12 +122,14 @@ class RequestLog:
     def requests(self) -> list[LoggedRequest]:
         """The last requests, in the order of their responses."""
         with self._lock:
-            return list(self._requests)
+            kept = list(self._requests)
+        return [one.as_request() for one in kept]
 
     def clear(self) -> None:
         """Forget the requests; a recording is kept."""
         with self._lock:
             self._requests.clear()
+            self._kept_bytes = 0
 
     def close(self) -> None:
         """Close the recording."""
@@ -116,25 +148,52 @@ class RequestLog:
             body = _MASK  # JSON with an error, and with a secret
         body = _masked(body)
         fields = body if isinstance(body, dict) else {}
-        logged = LoggedRequest(
-            request.method,
-            endpoint_of_path(request.path),
-            request.path,
-            {name: _cut(value) for name, value in {**request.query, **fields}.items()},
-            response.status if is_sent else None,
+        sent = response if is_sent else None
+        self._keep(request, request.path, {**request.query, **fields}, sent, moment, seconds)
+        self._record(request, dict(request.query), body, sent, seconds)
+        return response
+
+    def add_refused(self, request: web.Request, response: web.Response) -> None:
+        """Log a request whose sender may not send it; its query and body are not kept."""
+        self._keep(request, request.path[:_KEPT_CHARS_OF_REFUSED], {}, response, time.time(), 0.0)
+        self._record(request, {}, None, response, 0.0)
+
+    def _keep(
+        self,
+        request: web.Request,
+        path: str,
+        given: Mapping[str, Any],
+        response: web.StreamResponse | None,
+        moment: float,
+        seconds: float,
+    ) -> None:
+        data = {name: _cut(value) for name, value in given.items()}
+        kept = _Kept(
+            sys.intern(request.method),
+            sys.intern(path),
+            json.dumps(data, separators=(",", ":")).encode() if data else b"",
+            None if response is None else response.status,
             round(moment, 3),
             round(seconds, 4),
         )
         with self._lock:
-            self._requests.append(logged)
-        if self._file is not None:
-            self._record(request, body, response if is_sent else None, seconds)
-        return response
+            self._requests.append(kept)
+            self._kept_bytes += len(kept.data)
+            while len(self._requests) > 1 and (
+                len(self._requests) > _KEPT_REQUESTS or self._kept_bytes > _KEPT_BYTES
+            ):
+                self._kept_bytes -= len(self._requests.popleft().data)
 
     def _record(
-        self, request: web.Request, body: Any, response: web.StreamResponse | None, seconds: float
+        self,
+        request: web.Request,
+        query: Mapping[str, str],
+        body: Any,
+        response: web.StreamResponse | None,
+        seconds: float,
     ) -> None:
-        assert self._file is not None
+        if self._file is None:
+            return
         answered = response.body if isinstance(response, web.Response) else None
         given = _masked(_json_of(answered)) if isinstance(answered, bytes) else None
         if request.path.startswith(_SECRETS) and isinstance(given, dict) and "value" in given:
@@ -144,7 +203,7 @@ class RequestLog:
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "method": request.method,
                 "path": request.path,
-                "query": dict(request.query),
+                "query": query,
                 "body": body,
                 "status": None if response is None else response.status,
                 "response": given,

@@ -178,6 +178,14 @@ class Server:
 
     @web.middleware
     async def _guard(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        refusal = self._refusal(request)
+        if refusal is None:
+            return await handler(request)
+        if request.path.startswith(_CLIENT_PATHS):
+            self._simulation.log.add_refused(request, refusal)
+        return refusal
+
+    def _refusal(self, request: web.Request) -> web.Response | None:
         # DNS rebinding: a web page may resolve its own host name to this machine. Its requests
         # arrive here with that name in the Host header.
         if not self._is_this_machine(request):
@@ -189,10 +197,8 @@ class Server:
             )
         is_control = request.path.startswith(CONTROL_PATH)
         if is_control or request.path.startswith("/api/"):
-            refusal = self._refusal(request, oauth_only=self._oauth_only and not is_control)
-            if refusal is not None:
-                return refusal
-        return await handler(request)
+            return self._refusal_of_token(request, oauth_only=self._oauth_only and not is_control)
+        return None
 
     @web.middleware
     async def _simulate(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
@@ -215,7 +221,7 @@ class Server:
         except ValueError:
             return False
 
-    def _refusal(self, request: web.Request, *, oauth_only: bool) -> web.Response | None:
+    def _refusal_of_token(self, request: web.Request, *, oauth_only: bool) -> web.Response | None:
         secret = _credential(request)
         if secret is None:
             return _error(

@@ -71,4 +71,4 @@ def _run_again(call: Call, run: Run) -> Run:
         return launcher.submit(checks.check_settings(request, call.version))
     job = Call(call.service, call.version, request).job()
     request.pop("job_id")
-    return launcher.run_now(job, request)
+    return launcher.run_now(job, request, only=request.pop("only", None))

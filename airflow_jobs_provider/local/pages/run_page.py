@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
-from airflow_jobs_provider.local.engine.model import Run, now_millis
+from airflow_jobs_provider.local.engine.model import Output, Run, now_millis
 from airflow_jobs_provider.local.engine.parameters import parameters_of
 from airflow_jobs_provider.local.pages import snippets
 from airflow_jobs_provider.local.pages.graph import lay_out
@@ -19,6 +20,7 @@ __all__ = ["render_request", "render_run"]
 
 # More rows than this are not read by anybody, and take long to render.
 _MAX_TASKS = 300
+_MAX_RESULTS, _MAX_ROWS, _MAX_COLUMNS, _MAX_VALUE_CHARS = 20, 50, 50, 200
 _NOTEBOOK_TASK = "notebook_task"
 # These have no process, or none whose output is kept as a log.
 _WITHOUT_LOG = {_NOTEBOOK_TASK, "condition_task", "for_each_task", "run_job_task"}
@@ -41,6 +43,7 @@ def render_run(run_id: int, store: PageStore, files: tuple[Path, Path]) -> str |
     endpoint, _ = snippets.request_of(run)
     log_text, log_size = log_end(log) if _writes_log(run) else (None, 0)
     job = store.job(run.job_id)
+    output = store.output(run.run_id)
     return render(
         "run.html",
         run=run,
@@ -48,7 +51,9 @@ def render_run(run_id: int, store: PageStore, files: tuple[Path, Path]) -> str |
         version=version,
         job=job,
         facts=_facts(run),
-        output=store.output(run.run_id),
+        output=output,
+        shows_error=run.has_ended and _tells_more(output, run),
+        sql_results=_sql_results(output),
         graph=lay_out(run.tasks) if 1 < len(run.tasks) <= _MAX_TASKS else None,
         latest=latest,
         children=children[:_MAX_TASKS],
@@ -76,6 +81,37 @@ def render_request(run: Run, base_url: str) -> str:
         curl=snippets.curl("POST", f"{base_url}/api/2.1/jobs/{endpoint}", request),
         dag=snippets.dag_of(endpoint, request),
     )
+
+
+def _tells_more(output: Output, run: Run) -> bool:
+    """Return whether a run's error says more than the message of its state, which is shown first.
+
+    A run of several tasks, and one that was canceled, have the same text in both.
+    """
+    return output.error_trace is not None or output.error not in {None, run.state_message}
+
+
+def _sql_results(output: Output) -> list[dict[str, Any]]:
+    """Return the first results of a SQL task, each with the first rows and columns of it."""
+    results: list[dict[str, Any]] = (output.sql or {}).get("results") or []
+    return [
+        {
+            "columns": [str(name) for name in one["columns"][:_MAX_COLUMNS]],
+            "rows": [[_text_of(v) for v in row[:_MAX_COLUMNS]] for row in one["rows"][:_MAX_ROWS]],
+            "is_cut": one["truncated"]
+            or len(one["rows"]) > _MAX_ROWS
+            or len(one["columns"]) > _MAX_COLUMNS,
+        }
+        for one in results[:_MAX_RESULTS]
+        if one["columns"]
+    ]
+
+
+def _text_of(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_VALUE_CHARS else f"{text[:_MAX_VALUE_CHARS]}…"
 
 
 def _latest(run: Run, children: list[Run]) -> dict[str, Run]:

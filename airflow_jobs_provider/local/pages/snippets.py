@@ -30,6 +30,7 @@ def request_of(run: Run) -> tuple[str, dict[str, Any]]:
         first = run.history[0]["overriding_parameters"] if run.history else None
         return "run-now", {
             "job_id": run.job_id,
+            **({"only": run.only} if run.only else {}),
             **(run.overriding_parameters if first is None else first),
         }
     settings: dict[str, Any] = {"run_name": run.run_name}
