@@ -24,7 +24,8 @@ class WorkspaceRun:
     :ivar run_id: the run.
     :ivar job_id: its job; a one-time run has a job of its own.
     :ivar parent_run_id: for the run of a task, the run that it belongs to; else None.
-    :ivar names: notebook path, Python file or main class; the run's or job's name; the task key.
+    :ivar names: what the task runs, such as a notebook's path; the name of the run or the job; the
+        task key.
     :ivar parameters: the parameters that the notebook got, as a map of text to text; of other tasks
         the list of their parameters.
     :ivar life_cycle_state: such as RUNNING or TERMINATED (reference: "RunLifeCycleState").
@@ -56,8 +57,9 @@ class DatabricksWorkspace(LocalWorkspace):
             assert dag.test().state == "success"
             databricks_workspace.assert_launched("/Shared/etl", parameters={"day": "2026-01-31"})
 
-    Where a method takes a ``name``, it is a notebook's path, a Python file, a main class, the name
-    of a run or a job, or a task key. ``*`` and ``?`` in it match any characters.
+    Where a method takes a ``name``, it is what the task runs (a notebook's path, a Python file, a
+    main class, package or entry point of a wheel, a SQL file, a dbt project or a pipeline id), the
+    name of a run or a job, or a task key. ``*`` and ``?`` in it match any characters.
 
     The arguments are those of :class:`~airflow_jobs_provider.local.workspace.LocalWorkspace`.
     """

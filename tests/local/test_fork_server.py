@@ -75,6 +75,24 @@ def test_kernels_are_forked(workspace: Api) -> None:
 
 
 @pytest.mark.slow
+def test_each_kernel_has_random_numbers_of_its_own(workspace: Api) -> None:
+    """Forked from one process, two notebooks do not get the same numbers."""
+    code = """
+        import json, random, tempfile, uuid
+        numbers = [random.random(), str(uuid.uuid4()), tempfile.mktemp()]
+        try:
+            import numpy
+            numbers.append(numpy.random.random())
+        except ImportError:
+            pass
+        dbutils.notebook.exit(json.dumps(numbers))
+        """
+    first, second = (
+        json.loads(workspace.run_notebook(code)[1]["notebook_output"]["result"]) for _ in range(2)
+    )
+    assert not {*first} & {*second}
+
+
 def test_changed_environment_is_seen(workspace: Api, monkeypatch: pytest.MonkeyPatch) -> None:
     """A variable that was set meanwhile is seen by the next kernel; a live kernel goes on."""
     run_id, kernel = wait_in(workspace)

@@ -117,6 +117,26 @@ def test_results_by_the_name_of_a_job_or_task(simulated: Api) -> None:
     assert results == ["by job", "by task"]
 
 
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("my_package", {"python_wheel_task": {"package_name": "my_package", "entry_point": "go"}}),
+        ("go", {"python_wheel_task": {"package_name": "my_package", "entry_point": "go"}}),
+        ("/q.sql", {"sql_task": {"file": {"path": "/q.sql"}, "warehouse_id": "w"}}),
+        ("/models", {"dbt_task": {"commands": ["dbt run"], "project_directory": "/models"}}),
+        ("p-1", {"pipeline_task": {"pipeline_id": "p-1"}}),
+    ],
+)
+def test_results_by_what_a_task_runs(simulated: Api, name: str, task: dict[str, Any]) -> None:
+    """Tasks of every kind that runs something are named by it."""
+    add(simulated, "results", name=name, end="failed", error="as told")
+    settings = {"tasks": [{"task_key": "only", "existing_cluster_id": "1", **task}]}
+    run_id = simulated.post("runs/submit", settings, version="2.1").json()["run_id"]
+    simulated.wait(run_id)
+    [child] = simulated.run(run_id, version="2.1")["tasks"]
+    assert simulated.output(child["run_id"])["error"] == "as told"
+
+
 def test_a_run_that_never_ends_can_be_canceled(simulated: Api) -> None:
     """It is RUNNING until then."""
     add(simulated, "results", name="/Shared/etl", end="never")
@@ -206,6 +226,27 @@ def test_requests_are_logged(simulated: Api) -> None:
     ]
     assert logged[0]["data"]["notebook_task"] == NOTEBOOK
     assert logged[1]["data"] == {"limit": "5"}
+
+
+def test_refused_requests_are_logged(simulated: Api) -> None:
+    """Those without a token, with a wrong one and for another host, without what they sent."""
+    url = f"{simulated.workspace.url}/api/2.1/jobs/runs/submit"
+    sent: list[dict[str, str]] = [
+        {},
+        {"Authorization": "Bearer wrong"},
+        {"Host": "elsewhere:80", "Authorization": f"Bearer {simulated.workspace.token}"},
+    ]
+    for headers in sent:
+        body = {"notebook_task": NOTEBOOK}
+        requests.post(url, params={"a": "1"}, json=body, headers=headers, timeout=30)
+    requests.get(f"{simulated.workspace.url}/api/{'x' * 5000}", timeout=30)
+    logged = control(simulated, "GET", "requests").json()["requests"]
+    assert [one["status"] for one in logged] == [401, 403, 403, 401]
+    assert [one["endpoint"] for one in logged[:3]] == ["runs/submit"] * 3
+    assert [one["data"] for one in logged] == [{}] * 4
+    assert len(logged[3]["path"]) == 200
+    add(simulated, "faults", endpoint="*", status=503)
+    assert requests.get(url, timeout=30).status_code == 401, "a fault is not for a refused request"
 
 
 def test_a_recording_has_no_token(tmp_path: Path) -> None:

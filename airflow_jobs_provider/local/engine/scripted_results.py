@@ -1,8 +1,9 @@
 """Results that a test decides on: a run ends as it was told to, without running anything.
 
-A rule names runs by the notebook's path, the Python file, the run's or job's name or the task's
-key. Of the rules that fit a run the last one added decides, and one with a number of times only so
-often. Runs that no rule fits are run as usual.
+A rule names runs by what their task runs (notebook path, Python file, main class, package or entry
+point of a wheel, SQL file, dbt project, pipeline id), the run's or job's name or the task's key. Of
+the rules that fit a run the last one added decides, and one with a number of times only so often.
+Runs that no rule fits are run as usual.
 
 What could go wrong: a rule with a misspelled name is never used. ``ScriptedResults.unused`` lists
 such rules.
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -31,10 +32,16 @@ __all__ = [
     "names_of",
 ]
 
-_FILE_FIELDS = (
+# The fields of tasks that name what they run.
+_NAME_FIELDS = (
     ("notebook_task", "notebook_path"),
     ("spark_python_task", "python_file"),
     ("spark_jar_task", "main_class_name"),
+    ("python_wheel_task", "package_name"),
+    ("python_wheel_task", "entry_point"),
+    ("sql_task", "file", "path"),
+    ("dbt_task", "project_directory"),
+    ("pipeline_task", "pipeline_id"),
 )
 
 
@@ -57,7 +64,8 @@ class ScriptedEnd(StrEnum):
 class ScriptedResult:
     """The end of the runs of a name.
 
-    :param name: notebook path, Python file, main class, run or job name, or task key; ``*`` and
+    :param name: what the task runs: notebook path, Python file, main class, package or entry point
+        of a wheel, SQL file, dbt project or pipeline id; or run or job name, or task key. ``*`` and
         ``?`` match any characters.
     :param end: how the runs end; default SUCCESS.
     :param result: what the notebook gives to ``dbutils.notebook.exit()``: a text as it is, anything
@@ -163,8 +171,15 @@ class ScriptedRunner:
 
 def names_of(run: Run) -> list[str]:
     """Return the names by which a rule may name a run."""
-    names = [run.task[kind].get(name) for kind, name in _FILE_FIELDS if kind in run.task]
+    names = [_value_at(run.task, path) for path in _NAME_FIELDS]
     return [name for name in (*names, run.run_name, run.task_key) if name]
+
+
+def _value_at(task: Mapping[str, Any], path: Iterable[str]) -> Any:
+    value: Any = task
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
 
 
 def is_named(names: Iterable[str], pattern: str) -> bool:
