@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -15,14 +16,25 @@ REPOSITORY = Path(__file__).parents[2]
 
 
 class Program:
-    """A running ``python -m airflow_jobs_provider.local``."""
+    """A running ``python -m airflow_jobs_provider.local``.
 
-    def __init__(self, root: Path, *arguments: str) -> None:
+    :param environment: a virtual environment whose Python runs it, in place of this one.
+    """
+
+    def __init__(self, root: Path, *arguments: str, environment: Path | None = None) -> None:
         self.root = root
-        command = [sys.executable, "-W", "error", "-m", "airflow_jobs_provider.local"]
+        env = {**os.environ}
+        if environment is None:
+            command = [sys.executable, "-W", "error"]
+        else:
+            # Other versions of libraries may warn.
+            command = [str(environment / "bin" / "python")]
+            env["PATH"] = f"{environment / 'bin'}{os.pathsep}{env['PATH']}"
+        command += ["-m", "airflow_jobs_provider.local"]
         self.process = subprocess.Popen(
             [*command, "--root", str(root), *arguments],
             cwd=REPOSITORY,
+            env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

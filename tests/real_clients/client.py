@@ -5,23 +5,34 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 
+# What a workspace needs that runs in a client's environment.
+WORKSPACE = ("aiohttp", "ipykernel", "nbclient", "nbconvert", "nbformat", "packaging", "psutil")
+
 
 @dataclass(frozen=True)
 class Client:
-    """A client's environment, and where it is to go."""
+    """A client's environment, and where it is to go.
+
+    :param folder: the virtual environment.
+    :param home: the home folder of its programs.
+    :param proxy_url: the proxy for plain HTTP, if there is one.
+    :param variables: more variables of its programs' environment.
+    """
 
     folder: Path
     workspace: LocalWorkspace
     home: Path
     proxy_url: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
 
-    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+    def run(self, *command: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
         """Run a program of the environment, with nothing of ours but the connection."""
         program = self.folder / "bin" / command[0]
         return subprocess.run(
@@ -32,7 +43,9 @@ class Client:
                 "DATABRICKS_HOST": self.workspace.url,
                 "DATABRICKS_TOKEN": self.workspace.token,
                 **({"http_proxy": self.proxy_url} if self.proxy_url else {}),
+                **self.variables,
             },
+            cwd=cwd,
             capture_output=True,
             text=True,
             timeout=120,

@@ -14,7 +14,7 @@ import pytest
 from tests.real_clients.client import Client
 
 pytestmark = pytest.mark.real_clients
-ClientOf = Callable[[str, str], Client]
+ClientOf = Callable[..., Client]
 
 
 def test_databricks_sdk(client_of: ClientOf) -> None:
