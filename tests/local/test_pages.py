@@ -193,7 +193,8 @@ def test_runs_are_filtered(dry: Api) -> None:
     assert listed(read(dry, "/?text=Ähre&state=succeeded")) == [given]
     assert listed(read(dry, "/?text=Ähre&state=failed")) == []
     assert listed(read(dry, f"/?job={job_id}&state=active")) == []
-    assert listed(read(dry, f"/?text={failed}&state=failed")) == [failed]
+    # The number may be in the text of another run, too.
+    assert listed(read(dry, f"/?text={failed}&state=failed"))[0] == failed
     assert "No run matches" in read(dry, "/?text=nothing-like-it")
     # What is not understood is ignored.
     assert of_job in listed(read(dry, "/?state=x&job=y&before=z&after=-1"))

@@ -138,8 +138,9 @@ def _has_tags(run: dict[str, Any], text: str) -> bool:
 @pytest.fixture
 def dbx(client_of: Callable[..., Client], workspace: LocalWorkspace) -> Iterator[Client]:
     """Return dbx, and where it can store its deployments."""
-    # It imports pkg_resources, which newer versions of setuptools do not have.
-    client = client_of("dbx", "dbx==0.8.19", "setuptools<81")
+    # It imports pkg_resources, which newer versions of setuptools do not have; its typer fails with
+    # newer versions of click.
+    client = client_of("dbx", "dbx==0.8.19", "setuptools<81", "click<8.2")
     tracking = Tracking(workspace.root)
     others = {"/api/2.0/mlflow/": tracking.answer, "/dbfs/": tracking.store}
     variables = {
