@@ -41,6 +41,7 @@ time.sleep(600)
 """
 # What the clients start: more than two cores do, so that runs are in all states at each kill.
 KINDS = ("notebook", "python", "works", "tasks", "job")
+MOST_ACTIVE = 4
 END_SECONDS = 10
 
 
@@ -52,6 +53,7 @@ class Answered:
     # The requests of all launches, by their tokens; those without an answer, too
     requests: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     ended: dict[int, dict[str, Any]] = field(default_factory=dict)
+    ends: int = 0
     outputs: dict[int, dict[str, Any]] = field(default_factory=dict)
     jobs: dict[int, str] = field(default_factory=dict)
     deleted_runs: set[int] = field(default_factory=set)
@@ -75,7 +77,8 @@ class Client:
         self._session.headers["Authorization"] = f"Bearer {TOKEN}"
         self._count = 0
         self._seed = seed
-        self._launched: list[int] = []
+        self._active: list[int] = []
+        self._ended: list[int] = []
         self.thread = threading.Thread(target=self._work, name=f"client {number}")
 
     def _work(self) -> None:
@@ -111,6 +114,8 @@ class Client:
         return answered
 
     def _launch(self, name: str) -> None:
+        if len(self._active) >= MOST_ACTIVE:
+            return  # else runs would wait in the queue only
         settings = settings_of(self._random.choice(KINDS), name)
         path = "2.1/jobs/runs/submit"
         if settings is None:
@@ -123,19 +128,22 @@ class Client:
         self.seen.requests[name] = path, body
         run_id = self._post(path, body)["run_id"]
         self.seen.launches[name] = run_id
-        self._launched.append(run_id)
+        self._active.append(run_id)
 
     def _look(self, _name: str) -> None:
-        if not self._launched:
+        if not self._active:
             return
-        run_id = self._random.choice(self._launched)
+        run_id = self._random.choice(self._active)
         run = self._get("2.1/jobs/runs/get", run_id=run_id)
-        if run["state"]["life_cycle_state"] not in TERMINAL or run_id in self.seen.repairs:
+        if run["state"]["life_cycle_state"] not in TERMINAL:
             return
         for task in run["tasks"]:
             output = self._get("2.1/jobs/runs/get-output", run_id=task["run_id"])
             self.seen.outputs[task["run_id"]] = without_run(output)
         self.seen.ended[run_id] = run
+        self.seen.ends += 1
+        self._active.remove(run_id)
+        self._ended.append(run_id)
 
     def _create(self, name: str) -> None:
         task = {"notebook_path": "/notebook", "base_parameters": {"n": "of the job"}}
@@ -161,32 +169,27 @@ class Client:
         self.seen.files[name] = name.encode() * 10
 
     def _delete_run(self, _name: str) -> None:
-        ended = [one for one in self._launched if one in self.seen.ended]
-        if not ended:
-            return
-        run_id = self._random.choice(ended)
-        run = self.seen.ended.pop(run_id)
-        self._launched.remove(run_id)
-        for task in run["tasks"]:
-            self.seen.outputs.pop(task["run_id"], None)
-        self.seen.perhaps_deleted.add(run_id)
-        self._post("2.0/jobs/runs/delete", {"run_id": run_id})
-        self.seen.deleted_runs.add(run_id)
+        run_id = self._take_ended()
+        if run_id is not None:
+            self.seen.perhaps_deleted.add(run_id)
+            self._post("2.0/jobs/runs/delete", {"run_id": run_id})
+            self.seen.deleted_runs.add(run_id)
 
     def _repair(self, _name: str) -> None:
-        failed = [
-            one for one in self._launched if one in self.seen.ended and one not in self.seen.repairs
-        ]
-        if not failed:
-            return
-        run_id = self._random.choice(failed)
-        run = self.seen.ended.pop(run_id)
-        for task in run["tasks"]:
+        run_id = self._take_ended()
+        if run_id is not None:
+            key = self._get("2.1/jobs/runs/get", run_id=run_id)["tasks"][0]["task_key"]
+            body = {"run_id": run_id, "rerun_tasks": [key]}
+            self.seen.repairs[run_id] = self._post("2.1/jobs/runs/repair", body)["repair_id"]
+
+    def _take_ended(self) -> int | None:
+        """Return a run that is to be changed: what is known of it does not hold any more."""
+        if not self._ended:
+            return None
+        run_id = self._ended.pop(self._random.randrange(len(self._ended)))
+        for task in self.seen.ended.pop(run_id)["tasks"]:
             self.seen.outputs.pop(task["run_id"], None)
-        keys = [task["task_key"] for task in run["tasks"]]
-        body = {"run_id": run_id, "rerun_tasks": keys[:1]}
-        self.seen.repairs[run_id] = 0
-        self.seen.repairs[run_id] = self._post("2.1/jobs/runs/repair", body)["repair_id"]
+        return run_id
 
 
 def settings_of(kind: str, name: str) -> dict[str, Any] | None:
@@ -267,10 +270,9 @@ def check(api: Api, seen: Answered, most: int | None) -> None:
         answer = api.get("runs/get-output", version="2.1", run_id=run_id)
         assert without_run(answer.json()) == output
     for run_id, repair_id in list(seen.repairs.items())[chosen]:
-        if repair_id:
-            query = {"run_id": run_id, "include_history": "true"}
-            history = api.get("runs/get", version="2.1", **query).json()["repair_history"]
-            assert [item.get("id") for item in history] == [None, repair_id]
+        query = {"run_id": run_id, "include_history": "true"}
+        history = api.get("runs/get", version="2.1", **query).json()["repair_history"]
+        assert [item.get("id") for item in history] == [None, repair_id]
     jobs = {
         job["job_id"]: job["settings"]["name"] for job in api.get("list").json().get("jobs", [])
     }
@@ -358,12 +360,11 @@ def test_killed_under_load(tmp_path: Path, programs: list[Program], kills: int) 
         if life == kills:
             break
         clients = [Client(number, api.workspace.url, seen, life) for number in range(4)]
-        before = len(seen.launches), len(seen.ended)
+        ends = seen.ends
         for client in clients:
             client.thread.start()
         # The kill comes while runs work, at any moment of what they and the clients do.
-        until(lambda: len(seen.launches) > before[0] + 8, "launches", seconds=30)  # noqa: B023
-        until(lambda: len(seen.ended) > before[1] + 3, "ends of runs", seconds=60)  # noqa: B023
+        until(lambda: seen.ends > ends + 3, "ends of runs", seconds=60)  # noqa: B023
         until(lambda: processes_of(root), "processes of runs", seconds=30)
         time.sleep(chance.uniform(0, 1))
         program.process.kill()
