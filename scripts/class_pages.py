@@ -34,8 +34,15 @@ from airflow_jobs_provider.operators import arguments
 from airflow_jobs_provider.operators import jobs as operators
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from airflow_jobs_provider.testing import DatabricksWorkspace, WorkspaceRun
-from airflow_jobs_provider.triggers.arguments import RunTriggerArguments, TriggerArguments
-from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from airflow_jobs_provider.triggers.arguments import (
+    RunEventTriggerArguments,
+    RunTriggerArguments,
+    TriggerArguments,
+)
+from airflow_jobs_provider.triggers.jobs import (
+    DatabricksJobRunEventTrigger,
+    DatabricksJobRunTrigger,
+)
 from scripts.docstrings import Docstring, parse, signature_types
 
 __all__ = ["hook_method_of", "pages"]
@@ -174,10 +181,14 @@ CLASS_PAGES = {
         [Entry(DatabricksJobsHook, DatabricksJobsHook.__module__, methods=True)],
     ),
     "triggers.md": ClassPage(
-        "Trigger",
-        "The operators and the sensor make their triggers themselves. A trigger is public for "
-        "operators of your own.",
+        "Triggers",
+        "Import them from `airflow_jobs_provider.triggers.jobs`. `DatabricksJobRunEventTrigger` is "
+        "for an `AssetWatcher`: [Event-driven scheduling](../event-driven.md). The operators and "
+        "the sensor make `DatabricksJobRunTrigger` themselves; it is public for operators of your "
+        "own.",
         [
+            Entry(DatabricksJobRunEventTrigger, "airflow_jobs_provider.triggers.jobs"),
+            Entry(RunEventTriggerArguments, RunEventTriggerArguments.__module__),
             Entry(DatabricksJobRunTrigger, DatabricksJobRunTrigger.__module__),
             Entry(RunTriggerArguments, RunTriggerArguments.__module__),
             Entry(TriggerArguments, TriggerArguments.__module__),
@@ -261,6 +272,8 @@ def _entry(entry: Entry, links: Callable[[str], str | None]) -> Iterator[str]:
         yield f"`{entry.module}.{entry.name}`"
     yield found.summary
     if found.example:
+        if found.lead:
+            yield found.lead
         yield f"<!-- {entry.how} -->\n```python\n{found.example}\n```"
     if found.body:
         yield found.body

@@ -39,6 +39,7 @@ class Docstring:
 
     :ivar summary: the first sentence or paragraph.
     :ivar body: what follows it, up to the fields.
+    :ivar lead: the words before the example; mostly empty.
     :ivar example: the first code block; empty if there is none.
     :ivar params: the descriptions of the parameters by name.
     :ivar attributes: those of the attributes.
@@ -48,6 +49,7 @@ class Docstring:
 
     summary: str = ""
     body: str = ""
+    lead: str = ""
     example: str = ""
     params: dict[str, str] = field(default_factory=dict)
     attributes: dict[str, str] = field(default_factory=dict)
@@ -93,10 +95,10 @@ def _read_text(text: str, found: Docstring, links: Links) -> None:
     rest = []
     blocks = re.split(r"\n{2,}(?=\S)", text.strip())
     for number, block in enumerate(blocks):
-        if block.startswith("::\n"):
-            code = textwrap.dedent(block.removeprefix("::")).strip("\n")
-            if not found.example:
-                found.example = code
+        lead, colons, code = block.partition("::\n")
+        if colons and not found.example:
+            found.lead = f"{_inline(' '.join(lead.split()), links)}:" if lead else ""
+            found.example = textwrap.dedent(code).strip("\n")
         elif number == 0:
             found.summary = _inline(" ".join(block.split()), links)
         elif block.startswith("* "):
