@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Self
 
 from airflow.providers.common.compat.sdk import BaseOperatorLink, XCom
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
     from airflow.sdk.types import TaskInstanceKey
 
-__all__ = ["DatabricksJobRunLink"]
+__all__ = ["DatabricksJobRunLink", "LinksToPush"]
 
 
 class DatabricksJobRunLink(BaseOperatorLink):
@@ -35,3 +36,35 @@ class DatabricksJobRunLink(BaseOperatorLink):
         if page_url is not None and (url := page_url()):
             return str(url)
         return XCom.get_value(key=RUN_PAGE_URL_KEY, ti_key=ti_key) or ""
+
+
+class LinksToPush(tuple[BaseOperatorLink, ...]):  # noqa: SLOT001 - it has an attribute
+    """The links whose XComs Airflow 3 is to push at the end of a task's process.
+
+    Airflow pushes the XCom of each link of the object that executed the task. For a link whose XCom
+    the task has pushed, that is one more request to Airflow's API, and for a sensor in reschedule
+    mode it is two for each poke.
+
+    :param links: the operator's links; that to the run's page is left out.
+    :param at_process_end: called when Airflow asks for the links, which it does once, at the end of
+        the process.
+    """
+
+    _at_process_end: Callable[[], None]
+
+    def __new__(cls, links: Iterable[BaseOperatorLink], at_process_end: Callable[[], None]) -> Self:
+        """Leave out the link to the run's page."""
+        remaining = super().__new__(
+            cls, [link for link in links if not isinstance(link, DatabricksJobRunLink)]
+        )
+        remaining._at_process_end = at_process_end
+        return remaining
+
+    def __iter__(self) -> Iterator[BaseOperatorLink]:
+        """Return the links, after the call."""
+        self._at_process_end()
+        return super().__iter__()
+
+    def __reduce__(self) -> tuple[type, tuple[list[BaseOperatorLink]]]:
+        """Copy the links only."""
+        return tuple, ([*super().__iter__()],)

@@ -116,12 +116,15 @@ class CancelOnKillOperator(WaitForRunOperator):
     def page_url_at_process_end(self) -> str | None:
         """Return the URL of the run's page; None where this object has executed no task.
 
-        Airflow 3 asks for it at the end of a task's process. A deferral that Airflow has refused is
-        noticed then.
+        Airflow 3 asks for it at the end of a task's process.
         """
+        self._at_process_end()
+        return self._state.run_page_url
+
+    def _at_process_end(self) -> None:
+        """Cancel the run if Airflow has refused the deferral, since a user has ended the task."""
         if self._state.deferral is not None:
             self._state.deferral.finish()
-        return self._state.run_page_url
 
     def cancel_orphaned_run(self, context: Context) -> None:
         """Cancel the run of this task, which has failed for good, if the run may be active.

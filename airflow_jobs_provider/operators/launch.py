@@ -215,9 +215,8 @@ class LaunchRunOperator(StartFromTriggerOperator):
             next_run = self._next_run(context, run, attempt_index)
             if next_run is None:
                 if attempt_index is not None and self.do_xcom_push:
-                    # The process that deferred has pushed the URL of the run's page. Airflow pushes
-                    # the links of this object once more at the end of each process.
-                    self.operator_extra_links = ()
+                    # The process that deferred has pushed the URL of the run's page.
+                    self._leave_out_run_link()
                 value = self._result_or_raise(context, run)
                 if try_number is None:
                     self._record_success(context)

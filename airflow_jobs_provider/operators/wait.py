@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
 
+from airflow_jobs_provider.links import LinksToPush
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_whole_number
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
-from airflow_jobs_provider.xcom import RETURN_VALUE_KEY, push_xcoms
+from airflow_jobs_provider.xcom import RETURN_VALUE_KEY, RUN_PAGE_URL_KEY, push_xcoms
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -207,7 +208,19 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
     def _push(self, context: Context, values: Mapping[str, Any]) -> None:
         """Push XComs by key, unless the task is not to push any; None is left out."""
         if self.do_xcom_push:
-            push_xcoms(context, {key: one for key, one in values.items() if one is not None})
+            given = {key: one for key, one in values.items() if one is not None}
+            push_xcoms(context, given)
+            if RUN_PAGE_URL_KEY in given:
+                self._leave_out_run_link()
+
+    def _leave_out_run_link(self) -> None:
+        """Let Airflow not push the XCom of the link to the run's page at the process's end."""
+        links = self.operator_extra_links
+        if not isinstance(links, LinksToPush):
+            self.operator_extra_links = LinksToPush(links, self._at_process_end)
+
+    def _at_process_end(self) -> None:
+        """Do what is to be done at the end of the task's process on Airflow 3; here nothing."""
 
     @staticmethod
     def _run_from_event(event: Mapping[str, Any]) -> Run:

@@ -73,6 +73,8 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Wait in the sensor's mode; return the run's output."""
+        # Before the run has ended, Airflow would push an empty URL at the end of each process.
+        self._leave_out_run_link()
         if self._may_defer(context):
             return self._read_or_defer(context)
         try:

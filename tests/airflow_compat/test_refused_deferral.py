@@ -113,9 +113,9 @@ def test_a_user_has_ended_the_task(
     """The process finds out as it finishes, by one question, and cancels the run."""
     ti = defer(operator)
     assert supervised.asked == []
-    assert finish(operator, ti) == [PAGE]
+    assert finish(operator, ti) == []
     assert canceled(server) == [7]
-    assert finish(operator, ti) == [PAGE]
+    assert finish(operator, ti) == []
     assert supervised.asked == ["GetTaskStates"]
     assert canceled(server) == [7]
 
@@ -125,7 +125,7 @@ def test_an_accepted_deferral_cancels_nothing(
     server: ScriptedServer, operator: Any, supervised: Supervisor
 ) -> None:
     """The trigger waits for it, or another try; in doubt it goes on."""
-    assert finish(operator, defer(operator)) == [PAGE]
+    assert finish(operator, defer(operator)) == []
     assert len(supervised.asked) <= 1
     assert canceled(server) == []
 
@@ -135,7 +135,7 @@ def test_an_accepted_deferral_cancels_nothing(
 def test_cancel_on_kill_false_cancels_nothing(server: ScriptedServer, operator: Any) -> None:
     """With cancel_on_kill=False it goes on."""
     operator.cancel_on_kill = False
-    assert finish(operator, defer(operator)) == [PAGE]
+    assert finish(operator, defer(operator)) == []
     assert canceled(server) == []
 
 
@@ -196,5 +196,5 @@ def test_the_refusal_at_exit_cancels_the_run(
 
 def test_nothing_is_asked_without_a_supervisor(server: ScriptedServer, operator: Any) -> None:
     """As in ``dag.test()``: nobody is asked."""
-    assert finish(operator, defer(operator)) == [PAGE]
+    assert finish(operator, defer(operator)) == []
     assert canceled(server) == []
