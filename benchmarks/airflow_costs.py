@@ -132,13 +132,14 @@ MODES = {
         start_from_trigger=True,
         end_from_trigger=True,
     ),
-    # What Airflow itself takes for a task that starts and ends in the triggerer. The trigger fires
-    # at once.
+    # What Airflow itself takes for a task that starts in the triggerer, waits there about as long as
+    # a run lasts, and ends there.
     "airflow_sensor": Mode(
         "DateTimeSensorAsync, start_from_trigger, end_from_trigger",
         "from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync",
         "DateTimeSensorAsync",
-        'target_time="2020-01-01T00:00:00+00:00", start_from_trigger=True, end_from_trigger=True',
+        f'target_time="{{{{ (dag_run.start_date + macros.timedelta(seconds={RUN_SECONDS}))'
+        '.isoformat() }}", start_from_trigger=True, end_from_trigger=True',
     ),
     "blocking": _submit("blocking", deferrable=False),
     # Checks the measurement: see BURNED_SECONDS.
