@@ -132,8 +132,8 @@ MODES = {
         start_from_trigger=True,
         end_from_trigger=True,
     ),
-    # What Airflow itself takes for a task that starts in the triggerer, waits there about as long as
-    # a run lasts, and ends there.
+    # What Airflow itself takes for a task that starts in the triggerer, waits there about as long
+    # as a run lasts, and ends there.
     "airflow_sensor": Mode(
         "DateTimeSensorAsync, start_from_trigger, end_from_trigger",
         "from airflow.providers.standard.sensors.date_time import DateTimeSensorAsync",
