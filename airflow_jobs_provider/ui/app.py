@@ -146,6 +146,7 @@ def _refused(_request: Request, error: Exception) -> Response:
         error.status_code,
         title=title or f"Error {error.status_code}",
         reason=str(error.detail),
+        is_login_needed=error.status_code == 401,
     )
 
 

@@ -136,7 +136,10 @@ def waits_for(kind: str, target: Mapping[str, int | str]) -> str:
         return f"run {run}" if task is None else f"task {task} of run {run}"
     if kind == "DatabricksLaunchTrigger":
         return "its run to be launched"
-    if (job := target.get("job_id") or target.get("job_name")) is not None:
+    job = target.get("job_id") or target.get("job_name")
+    if kind == "DatabricksJobRunEventTrigger":
+        return "runs of several jobs" if job is None else f"each run of job {job}"
+    if job is not None:
         return f"a run of job {job}"
     return "unknown"
 

@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-__all__ = ["Browser", "open_browser"]
+__all__ = ["POOR_CONTRAST", "Browser", "open_browser"]
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = (
@@ -36,6 +36,38 @@ _FLAGS = (
     "--remote-debugging-port=0",
 )
 _SECONDS = 90.0
+# The contrast of each text with the nearest background, where it is below 4.5.
+POOR_CONTRAST = """
+(() => {
+  const channels = (color) => color.match(/[\\d.]+/g).map(Number);
+  const luminance = (color) => {
+    const [r, g, b] = channels(color).slice(0, 3).map((one) => one / 255)
+      .map((one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const isSeen = (color) => channels(color).length === 3 || channels(color)[3] > 0.99;
+  const background = (element) => {
+    for (let one = element; one; one = one.parentElement) {
+      const color = getComputedStyle(one).backgroundColor;
+      if (isSeen(color)) return color;
+    }
+    return "rgb(255, 255, 255)";
+  };
+  const poor = [];
+  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
+    const element = node.parentElement;
+    if (!node.data.trim() || element.closest("svg, script, dialog:not([open])")) continue;
+    const style = getComputedStyle(element);
+    const [dark, light] = [luminance(style.color), luminance(background(element))]
+      .sort((one, other) => one - other);
+    if ((light + 0.05) / (dark + 0.05) < 4.5) {
+      poor.push([node.data, style.color, background(element)]);
+    }
+  }
+  return poor;
+})()
+"""
 
 
 class Browser:

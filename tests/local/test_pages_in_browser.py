@@ -10,7 +10,7 @@ from aiohttp import web
 
 from airflow_jobs_provider.local.engine.scripted_results import ScriptedEnd, ScriptedResult
 from airflow_jobs_provider.local.workspace import LocalWorkspace
-from tests.helpers.browser import Browser, open_browser
+from tests.helpers.browser import POOR_CONTRAST, Browser, open_browser
 from tests.local.api import CLUSTER, Api
 
 pytestmark = pytest.mark.slow
@@ -21,38 +21,6 @@ TASKS = [
     {"task_key": "a_task_with_a_very_long_name_" * 3, **NOTEBOOK},
     {"task_key": "report", "depends_on": [{"task_key": "load"}], **NOTEBOOK},
 ]
-# The contrast of each text with the nearest background, where it is below 4.5.
-POOR_CONTRAST = """
-(() => {
-  const channels = (color) => color.match(/[\\d.]+/g).map(Number);
-  const luminance = (color) => {
-    const [r, g, b] = channels(color).slice(0, 3).map((one) => one / 255)
-      .map((one) => (one <= 0.03928 ? one / 12.92 : ((one + 0.055) / 1.055) ** 2.4));
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
-  };
-  const isSeen = (color) => channels(color).length === 3 || channels(color)[3] > 0.99;
-  const background = (element) => {
-    for (let one = element; one; one = one.parentElement) {
-      const color = getComputedStyle(one).backgroundColor;
-      if (isSeen(color)) return color;
-    }
-    return "rgb(255, 255, 255)";
-  };
-  const poor = [];
-  const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  for (let node = walker.nextNode(); node; node = walker.nextNode()) {
-    const element = node.parentElement;
-    if (!node.data.trim() || element.closest("svg, script, dialog:not([open])")) continue;
-    const style = getComputedStyle(element);
-    const [dark, light] = [luminance(style.color), luminance(background(element))]
-      .sort((one, other) => one - other);
-    if ((light + 0.05) / (dark + 0.05) < 4.5) {
-      poor.push([node.data, style.color, background(element)]);
-    }
-  }
-  return poor;
-})()
-"""
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from html import unescape
-from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -15,7 +13,7 @@ import airflow
 import pytest
 
 from tests.helpers.html_checks import problems_of
-from tests.helpers.metadata import Metadata, make_database, metadata_database
+from tests.helpers.metadata import Metadata
 
 pytestmark = [
     pytest.mark.skipif(
@@ -30,39 +28,6 @@ RUN_TRIGGER = "triggers.jobs.DatabricksJobRunTrigger"
 SENSOR_TRIGGER = "triggers.sensor.DatabricksJobRunSensorTrigger"
 PAGES = ("", "waits")
 Get = Callable[..., Awaitable[Any]]
-
-
-@pytest.fixture(scope="module")
-def application(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Any, Any]]:
-    """Airflow's authentication and the plugin's application, mounted as the API server does."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AIRFLOW__CORE__AUTH_MANAGER", "tests.helpers.page_users.PageUsers")
-        patch.setenv("AIRFLOW__API_AUTH__JWT_SECRET", "a secret of these tests, 64 bytes long " * 2)
-        from airflow.api_fastapi.app import create_auth_manager, purge_cached_app
-        from fastapi import FastAPI
-
-        from airflow_jobs_provider.plugin import DatabricksJobsPlugin
-
-        server = FastAPI()
-        (described,) = DatabricksJobsPlugin().fastapi_apps
-        server.mount(described["url_prefix"], described["app"])
-        yield server, create_auth_manager()
-        purge_cached_app()
-
-
-@pytest.fixture(scope="module")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A metadata database to copy."""
-    file = tmp_path_factory.mktemp("metadata") / "airflow.db"
-    make_database(file)
-    return file
-
-
-@pytest.fixture
-def metadata(tmp_path: Path, empty_database: Path, application: Any) -> Iterator[Metadata]:
-    """An empty metadata database."""
-    with metadata_database(Path(shutil.copy(empty_database, tmp_path))) as made:
-        yield made
 
 
 @pytest.fixture
@@ -89,12 +54,13 @@ def rows(page: Any) -> list[dict[str, str]]:
     """Return the rows of the last table of a page, by the headings of the columns."""
     assert page.status_code == 200, page.text
     tables = page.text.split("<table")
+    cell = re.compile(r'<td data-label="([^"]*)"[^>]*>(.*?)</td>', re.DOTALL)
     if len(tables) == 1:
         return []
     return [
         {
             name: " ".join(unescape(re.sub("<[^>]*>", "", text)).split())
-            for name, text in re.findall(r'<td data-label="([^"]*)">(.*?)</td>', row, re.DOTALL)
+            for name, text in cell.findall(row)
         }
         for row in tables[-1].split("<tr>")[2:]
     ]
@@ -370,9 +336,11 @@ async def test_arguments_that_cannot_be_read_are_no_error(get: Get, metadata: Me
 async def test_watchers_of_assets_need_the_right_to_read_assets(
     get: Get, application: Any, metadata: Metadata, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They belong to no DAG."""
-    metadata.add_trigger("triggers.event.DatabricksJobRunEventTrigger", {"job_id": 5})
-    assert [row["Waits for"] for row in rows(await get("waits"))] == ["a run of job 5"]
+    """They belong to no DAG. Which runs a tag selects is not shown."""
+    for arguments in ({"job_id": 5}, {"tags": {"team": "x"}}):
+        metadata.add_trigger("triggers.run_events.DatabricksJobRunEventTrigger", arguments)
+    found = [row["Waits for"] for row in rows(await get("waits"))]
+    assert found == ["runs of several jobs", "each run of job 5"]
     monkeypatch.setattr(application[1], "is_authorized_asset", lambda **_: False)
     assert rows(await get("waits")) == []
 
