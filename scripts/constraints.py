@@ -5,8 +5,8 @@
     python3 scripts/constraints.py docs           the packages of the extra ``docs``
     python3 scripts/constraints.py --keep         keep the pins there are, add what is missing
 
-Each file of a line pins every package of the extras ``dev`` (which includes ``local``) and
-``distributed``. ``docs.txt`` pins those of the extra ``docs``, which is installed without Airflow.
+Each file of a line pins every package of the extras ``dev`` (which includes ``local``),
+``distributed`` and ``release``. ``docs.txt`` pins those of the extra ``docs``, which is installed without Airflow.
 So installing with a file gives the same environment tomorrow. The oldest Python that is found sets
 the versions; each other one that the line is tested with adds what only it needs. Run the
 test-suite on all lines before committing what changed.
@@ -69,7 +69,7 @@ def requirements(line: str) -> list[str]:
         project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
         return list(project["optional-dependencies"][DOCS])
     held = [*HELD_EVERYWHERE, *HELD.get(line, ())]
-    return [f"apache-airflow=={line}.*", *held, f"{ROOT}[dev,distributed]"]
+    return [f"apache-airflow=={line}.*", *held, f"{ROOT}[dev,distributed,release]"]
 
 
 def find_python(line: str, version: str) -> str | None:
