@@ -15,8 +15,13 @@ _INTEGRATION = "Databricks Jobs"
 _HOW_TO_GUIDES = (
     "/docs/quickstart.md",
     "/docs/connections.md",
+    "/docs/submit-run.md",
+    "/docs/run-now.md",
+    "/docs/wait-for-run.md",
     "/docs/several-tasks.md",
+    "/docs/workflows.md",
     "/docs/taskflow.md",
+    "/docs/deferrable.md",
     "/docs/without-workers.md",
     "/docs/event-driven.md",
     "/docs/migrating.md",
