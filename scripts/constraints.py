@@ -8,8 +8,8 @@
 Each file of a line pins every package of the extras ``dev`` (which includes ``local``),
 ``distributed`` and ``release``. ``docs.txt`` pins those of the extra ``docs``, which is installed
 without Airflow. So installing with a file gives the same environment tomorrow. The oldest Python
-that is found sets the versions; each other one that the line is tested with adds what only it needs. Run the
-test-suite on all lines before committing what changed.
+that is found sets the versions; each other one that the line is tested with adds what only it
+needs. Run the test-suite on all lines before committing what changed.
 """
 
 from __future__ import annotations
