@@ -36,6 +36,7 @@ from scripts.airflow_env import ROOT, airflow_environment
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 
 __all__ = [
+    "EVENT_TRIGGERS",
     "FOLDER",
     "JOB_ID",
     "STARTS_IN_TRIGGERER",
@@ -119,6 +120,14 @@ STARTS_IN_TRIGGERER: dict[str, tuple[str, dict[str, Any]]] = {
             "end_from_trigger": True,
         },
     ),
+}
+
+
+# Of an AssetWatcher. Airflow stores them, and the position under a key that is made from them.
+EVENT_TRIGGERS: dict[str, dict[str, Any]] = {
+    "events of a job": {"job_id": JOB_ID, "states": ["SUCCESS", "FAILED"]},
+    "events of jobs with tags": {"tags": {"team": "sales"}, "polling_period_seconds": 60},
+    "events of all runs": {"all_runs": True, "look_back_seconds": 3600},
 }
 
 
@@ -254,6 +263,21 @@ def _member_of_group() -> dict[str, Any]:
         monkeypatch.undo()
 
 
+def _event_trigger(name: str) -> dict[str, Any]:
+    from airflow_jobs_provider.triggers.polling.watch_position import WatchPosition
+
+    path = "airflow_jobs_provider.triggers.jobs.DatabricksJobRunEventTrigger"
+    trigger = imported(path)(**EVENT_TRIGGERS[name])
+    classpath, kwargs = trigger.serialize()
+    position = WatchPosition(2_000, 1_000, active=(7,), reported={8: 2_500})
+    return {
+        "classpath": classpath,
+        "kwargs": kwargs,
+        "position_key": trigger.position_key,
+        "position": position.as_json(),
+    }
+
+
 def stored_today() -> dict[str, Any]:
     """Return what the current code stores of each task."""
     from airflow import __version__ as airflow_version
@@ -263,17 +287,31 @@ def stored_today() -> dict[str, Any]:
     tasks = {name: _stored_of(name) for name in TASKS}
     tasks |= {name: _started_in_triggerer(name) for name in STARTS_IN_TRIGGERER}
     tasks["member of a group"] = _member_of_group()
-    return {"version": __version__, "airflow": airflow_version, "tasks": tasks}
+    events = {name: _event_trigger(name) for name in EVENT_TRIGGERS}
+    return {
+        "version": __version__,
+        "airflow": airflow_version,
+        "tasks": tasks,
+        "event_triggers": events,
+    }
 
 
 def _trigger_classes() -> set[str]:
-    """Return the class paths of all triggers that wait for a run."""
+    """Return the class paths of all triggers."""
     for package in ("operators", "triggers"):
         path = f"airflow_jobs_provider.{package}"
         for module in pkgutil.iter_modules(import_module(path).__path__, f"{path}."):
             import_module(module.name)
-    base = imported("airflow_jobs_provider.triggers.base.DatabricksJobsBaseTrigger")
-    return {f"{one.__module__}.{one.__qualname__}" for one in _subclasses(base)}
+    bases = {
+        imported("airflow_jobs_provider.triggers.base.DatabricksJobsBaseTrigger"),
+        imported("airflow_jobs_provider.airflow_compat.event_triggers.AssetEventTrigger"),
+    }
+    return {
+        f"{one.__module__}.{one.__qualname__}"
+        for base in bases
+        for one in _subclasses(base)
+        if one not in bases
+    }
 
 
 def _subclasses(kind: type) -> Iterator[type]:
@@ -287,12 +325,14 @@ def _form(stored: dict[str, Any]) -> dict[str, Any]:
     """Return class paths, and names of arguments: what differs from one version to the next."""
     return {
         name: [
-            task["classpath"],
-            sorted(task["kwargs"]),
-            task["next_method"],
-            sorted(task["next_kwargs"]),
+            one["classpath"],
+            sorted(one["kwargs"]),
+            one.get("next_method"),
+            sorted(one.get("next_kwargs", ())),
+            one.get("position_key"),
+            sorted(one.get("position", ())),
         ]
-        for name, task in stored["tasks"].items()
+        for name, one in (stored["tasks"] | stored.get("event_triggers", {})).items()
     }
 
 
@@ -303,7 +343,8 @@ def main(arguments: list[str]) -> None:
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     environ.update(airflow_environment(home, home, connection=None))
     stored = json.loads(json.dumps(stored_today(), allow_nan=False))
-    classes = {task["classpath"] for task in stored["tasks"].values()}
+    kept = stored["tasks"] | stored["event_triggers"]
+    classes = {one["classpath"] for one in kept.values()}
     if missing := _trigger_classes() - classes:
         sys.exit(f"Error: no task of this script defers to {', '.join(sorted(missing))}")
     file = FOLDER / f"{stored['version']}.json"
@@ -315,7 +356,7 @@ def main(arguments: list[str]) -> None:
             )
         return
     file.write_text(json.dumps(stored, indent=1, sort_keys=True) + "\n")
-    print(f"{file.relative_to(ROOT)}: {len(stored['tasks'])} tasks")
+    print(f"{file.relative_to(ROOT)}: {len(kept)} triggers")
 
 
 if __name__ == "__main__":

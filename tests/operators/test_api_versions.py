@@ -137,7 +137,14 @@ SUBMITS: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.usefixtures("_connected")
-@pytest.mark.parametrize("case", SUBMITS)
+@pytest.mark.parametrize(
+    "case",
+    [
+        # The workspace takes seconds of processor time for them.
+        pytest.param(case, marks=pytest.mark.slow) if case == "1000 tasks" else case
+        for case in SUBMITS
+    ],
+)
 def test_what_a_version_takes_is_submitted(
     case: str, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,9 +11,11 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
+import airflow.triggers.base
 import pytest
 from airflow.triggers.base import BaseTrigger
 
+from airflow_jobs_provider.triggers.polling.watch_position import WatchPosition
 from scripts.serialized_triggers import (
     FOLDER,
     STARTS_IN_TRIGGERER,
@@ -34,6 +36,11 @@ STORED = {
     f"{version}: {name}": stored
     for version, file in FILES.items()
     for name, stored in file["tasks"].items()
+}
+EVENT_TRIGGERS = {
+    f"{version}: {name}": stored
+    for version, file in FILES.items()
+    for name, stored in file.get("event_triggers", {}).items()
 }
 RESUMED = {key: stored for key, stored in STORED.items() if "result" in stored}
 
@@ -131,6 +138,21 @@ def test_the_task_has_the_same_token(key: str, service: FakeService) -> None:
     defer(operator_of(stored), task_context())
     (run,) = service.runs.values()
     assert run.token == stored["idempotency_token"]
+
+
+@pytest.mark.parametrize("key", EVENT_TRIGGERS)
+def test_a_stored_event_trigger_continues(key: str) -> None:
+    """It has the same arguments, and finds its position in the asset's state store."""
+    if not hasattr(airflow.triggers.base, "BaseEventTrigger"):
+        pytest.skip("Airflow 2 has no event triggers")
+    stored = EVENT_TRIGGERS[key]
+    trigger = trigger_of(stored)
+    path, kwargs = trigger.serialize()
+    assert path == stored["classpath"]
+    assert kwargs.items() >= stored["kwargs"].items()
+    assert trigger.position_key == stored["position_key"]
+    position = WatchPosition.from_stored([stored["position"]])
+    assert position == WatchPosition(2_000, 1_000, active=(7,), reported={8: 2_500})
 
 
 @pytest.mark.parametrize("version", FILES)
