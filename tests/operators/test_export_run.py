@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -98,10 +99,29 @@ def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoints, "MAX_EXPORT_BYTES", LIMIT)
 
 
+# Made when they are first needed, not by each process that collects the tests.
+
+
+@cache
+def large_gzip() -> bytes:
+    """Return more than the limit."""
+    return gzip.compress(exported("x" * (LIMIT + MIB)), 1)
+
+
+@cache
+def broken_gzip() -> bytes:
+    """Return an export whose end is missing."""
+    return gzip.compress(exported("new" * MIB), 1)[:-9]
+
+
 def too_large(connection: socket.socket) -> None:
-    """Answer with more than the limit; made here, not by each process that collects the tests."""
-    body = gzip.compress(exported("x" * (LIMIT + MIB)), 1)
-    answer(body, headers={"Content-Encoding": "gzip"})(connection)
+    """Answer with more than the limit."""
+    answer(large_gzip(), headers={"Content-Encoding": "gzip"})(connection)
+
+
+def broken(connection: socket.socket) -> None:
+    """Answer with an export whose end is missing."""
+    answer(broken_gzip(), headers={"Content-Encoding": "gzip"})(connection)
 
 
 BAD: dict[str, Step] = {
@@ -110,9 +130,7 @@ BAD: dict[str, Step] = {
     "a view that does not fit": answer(exported("new")[:-2] + b', {"content": 7}]}'),
     "no JSON behind a view": answer(exported("new")[:-2] + b", <html>"),
     "too large": too_large,
-    "broken gzip": answer(
-        gzip.compress(exported("new" * MIB))[:-9], headers={"Content-Encoding": "gzip"}
-    ),
+    "broken gzip": broken,
 }
 
 
