@@ -6,100 +6,33 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from aiohttp import web
 
-from airflow_jobs_provider.api import retry
-from airflow_jobs_provider.api.endpoints import get_run, get_run_output, list_runs
+from airflow_jobs_provider.api.endpoints import get_run, list_runs
 from airflow_jobs_provider.api.errors import (
-    AuthenticationError,
-    JobsAPIError,
     NotFoundError,
-    UnexpectedResponseError,
 )
-from airflow_jobs_provider.api.retry import Backoff
 from airflow_jobs_provider.api.workflows.base import Wait
-from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from airflow_jobs_provider.triggers.polling import poller as poller_module
 from airflow_jobs_provider.triggers.polling import (
-    list_pages,
-    outages,
     rate_limiter,
     reader,
     run_changes,
     run_lists,
 )
-from airflow_jobs_provider.triggers.polling import poller as poller_module
-from airflow_jobs_provider.triggers.polling.poller import RunPoller
-from airflow_jobs_provider.triggers.polling.registry import get_poller
 from tests.fakes.many_runs import ManyRuns
-
-PERIOD = 0.2
-
-
-@pytest.fixture
-async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ManyRuns]:
-    """A service with many runs, in this event loop, and the connection to it."""
-    many = ManyRuns()
-    runner = web.AppRunner(many.app(), access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    host, port = runner.addresses[0][:2]
-    for name, version in (("DEFAULT", "2.0"), ("OTHER", "2.0"), ("LATER", "2.1")):
-        monkeypatch.setenv(
-            f"AIRFLOW_CONN_DATABRICKS_{name}",
-            json.dumps(
-                {"conn_type": "databricks_jobs", "host": f"http://{host}:{port}", "password": name}
-                | {"extra": {"api_version": version}}
-            ),
-        )
-    # The pace is for a service that others use, too.
-    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
-    # In so short a period no list can be read.
-    monkeypatch.setattr(run_changes, "SLOW_FRACTION", 1e9)
-    yield many
-    for task in [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]:
-        if "RunPoller" in repr(task):
-            task.cancel()
-    await runner.cleanup()
-
-
-def poller(**arguments: Any) -> RunPoller:
-    """Return the poller of the default connection, with short waits between retries."""
-    arguments.setdefault("retry_delay", 0.01)
-    return get_poller(DatabricksJobsHook(**arguments))
-
-
-def poller_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Return the log lines of the poller about runs that cannot be read."""
-    return [r.getMessage() for r in caplog.records if r.name == outages.__name__]
-
-
-async def wait_for_end(one: RunPoller, run_id: int, period: float = PERIOD) -> Any:
-    """Wait until a run is not RUNNING."""
-    known: dict[str, Any] = {"state": {"life_cycle_state": "RUNNING"}}
-    return await one.wait_for_change(run_id, period=period, known=known)
-
-
-def start_waits(
-    one: RunPoller, run_ids: list[int], period: float = PERIOD
-) -> list[asyncio.Task[Any]]:
-    """Wait for all of these runs."""
-    return [asyncio.create_task(wait_for_end(one, run_id, period)) for run_id in run_ids]
-
-
-async def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds in the service, which runs in this event loop."""
-    while not condition():  # noqa: ASYNC110 - it has no event for everything
-        await asyncio.sleep(0.01)
-
-
-async def result_states(tasks: list[asyncio.Task[Any]]) -> list[str]:
-    """Return how the runs ended."""
-    return [run["state"]["result_state"] for run in await asyncio.gather(*tasks)]
+from tests.helpers.polling import (
+    PERIOD,
+    poller,
+    result_states,
+    start_waits,
+    wait_for_end,
+    wait_until,
+)
 
 
 async def test_one_run_is_read_by_its_id(service: ManyRuns) -> None:
@@ -251,62 +184,6 @@ async def test_lists_with_pages_of_25_runs(service: ManyRuns) -> None:
     assert service.asked["runs/get"] < len(run_ids) / 2
 
 
-async def test_an_outage_is_logged_at_its_start_and_end(
-    service: ManyRuns, caplog: pytest.LogCaptureFixture
-) -> None:
-    """An outage over several polls with two hundred waiters is two lines in the log."""
-    caplog.set_level("INFO")
-    run_ids = service.add(200)
-    tasks = start_waits(poller(), run_ids)
-    service.trouble.extend([503] * 6)
-    async with asyncio.timeout(10):
-        await wait_until(lambda: not service.trouble)
-    for run_id in run_ids:
-        service.end(run_id)
-    assert set(await result_states(tasks)) == {"SUCCESS"}
-    lines = [
-        r.getMessage()
-        for r in caplog.records
-        if r.name.startswith("airflow_jobs_provider.triggers.")
-    ]
-    assert [line.split(" cannot")[0].split(", after")[0] for line in lines] == [
-        "200 runs",
-        "The service answers again",
-    ]
-
-
-@pytest.mark.slow
-async def test_a_429_halves_the_rate(service: ManyRuns, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each 429 halves the rate of the requests, so a few of them are enough; all get their run."""
-    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 40.0)
-    service.requests_per_second = 5
-    service.lists_refused = True
-    run_ids = service.add(20)
-    tasks = start_waits(poller(), run_ids)
-    for run_id in run_ids:
-        service.end(run_id)
-    assert set(await result_states(tasks)) == {"SUCCESS"}
-    # 40, 20, 10, 5 requests per second, and perhaps one more that was in flight.
-    assert 1 <= service.throttled <= 5
-
-
-@pytest.mark.parametrize(
-    "retry_after", ["0", "-1", "nan", "0.001", "Wed, 21 Oct 2015 07:28:00 GMT"]
-)
-async def test_an_unusable_retry_after(service: ManyRuns, retry_after: str) -> None:
-    """It is ignored: the first wait is the policy's, one second or more."""
-    service.requests_per_second = 0
-    service.retry_after = retry_after
-    with retry.no_waiting() as waits:
-        (task,) = start_waits(poller(retry_delay=None), service.add(1), 0.01)
-        async with asyncio.timeout(10):
-            await wait_until(lambda: len(waits) >= 2)
-        task.cancel()
-    period, first_wait = waits[:2]
-    assert period == 0.01
-    assert first_wait >= 1
-
-
 async def test_a_poller_for_each_connection(service: ManyRuns) -> None:
     """Two credentials for one host are two pollers; one credential is one."""
     assert poller() is poller()
@@ -391,15 +268,6 @@ async def test_triggers_share_the_poller(service: ManyRuns) -> None:
     assert sum(service.asked.values()) <= 15
 
 
-async def test_errors_are_typed(service: ManyRuns) -> None:
-    """An error that is not retried is raised in every wait."""
-    service.trouble.extend([404] * 50)
-    tasks = start_waits(poller(), service.add(3))
-    for task in tasks:
-        with pytest.raises(JobsAPIError):
-            await task
-
-
 class EndingRuns:
     """A service's runs that end as its lists are read: a number of them at each page.
 
@@ -475,30 +343,6 @@ async def test_listed_runs_keep_their_tasks(
     if connection == "databricks_later":
         # Later versions list tasks when asked to, the first hundred of a run.
         assert service.asked["runs/get"] < 10
-
-
-async def test_an_error_between_pages(service: ManyRuns) -> None:
-    """A page that fails is read again; the pages before it are not."""
-    service.max_page = 25
-    run_ids = service.add(250)
-    list_runs, asked = service._list, []
-
-    async def every_third_fails(request: web.Request) -> web.Response:
-        asked.append(request.query.get("offset", "0"))
-        if len(asked) % 3 == 0:
-            return web.json_response({}, status=429, headers={"Retry-After": "0"})
-        return await list_runs(request)
-
-    service.list_runs = every_third_fails
-    tasks = start_waits(poller(), run_ids)
-    async with asyncio.timeout(20):
-        await wait_until(lambda: len(set(asked)) >= 8)
-    service.list_runs = None
-
-    assert asked == sorted(asked, key=int)
-    for run_id in run_ids:
-        service.end(run_id)
-    assert set(await result_states(tasks)) == {"SUCCESS"}
 
 
 @pytest.mark.parametrize("queued_timeout_seconds", [None, 100])
@@ -631,226 +475,3 @@ async def test_a_failed_poller_fails_later_waits(service: ManyRuns) -> None:
         for _ in range(2):
             with pytest.raises(Exception, match="not_there"):
                 await wait_for_end(one, 7)
-
-
-async def test_waiting_between_retries_blocks_no_other_request(service: ManyRuns) -> None:
-    """As many reads of outputs as may be in flight wait for a retry: runs are still polled."""
-    one = poller(retry_delay=60)
-    (run_id,) = service.add(1)
-    service.refused = set(service.add(rate_limiter.REQUESTS_AT_ONCE))
-    refused = [asyncio.create_task(one.send(get_run_output(other))) for other in service.refused]
-    async with asyncio.timeout(10):
-        await wait_until(lambda: service.asked["runs/get-output"] == len(refused))
-        tasks = start_waits(one, [run_id])
-        service.end(run_id)
-        assert await result_states(tasks) == ["SUCCESS"]
-    assert not any(task.done() for task in refused)
-
-
-async def test_a_429_pauses_all_requests(service: ManyRuns) -> None:
-    """Whoever got the 429, no request is sent until the wait is over."""
-    one = poller(retry_delay=0.5)
-    run_ids = service.add(2)
-    service.trouble.append(429)
-    began = time.monotonic()
-    first = asyncio.create_task(one.send(get_run(run_ids[0])))
-    await wait_until(lambda: not service.trouble)
-    await asyncio.sleep(0.1)
-    await one.send(get_run(run_ids[1]))
-    assert time.monotonic() - began >= 0.5
-    assert (await first)["run_id"] == run_ids[0]
-
-
-@pytest.mark.parametrize("others_period", [PERIOD, 30.0])
-async def test_a_forbidden_run_fails_its_waiter_only(
-    service: ManyRuns,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-    others_period: float,
-) -> None:
-    """It fails after its retries; all others keep their period, be it short or long."""
-    caplog.set_level("INFO")
-    monkeypatch.setattr(retry, "_REFUSED_CREDENTIALS", Backoff(0.5, 0.5, 1.0, always_limited=True))
-    service.lists_refused = True
-    forbidden, *run_ids = service.add(3)
-    service.refused = {forbidden}
-    one = poller(retry_delay=None)
-    tasks = start_waits(one, run_ids, others_period)
-    (alone,) = start_waits(one, [forbidden])
-    began = time.monotonic()
-    async with asyncio.timeout(10):
-        with pytest.raises(AuthenticationError):
-            await alone
-    assert time.monotonic() - began >= 1.0
-    assert not any(task.done() for task in tasks)
-    if others_period == PERIOD:
-        # Each of the two was read more often than the one that is refused.
-        assert service.found_active > 2 * (service.asked["runs/get"] - service.found_active)
-        for run_id in run_ids:
-            service.end(run_id)
-        assert set(await result_states(tasks)) == {"SUCCESS"}
-    (line,) = poller_lines(caplog)
-    assert line.startswith(f"Run {forbidden} cannot be read for now, while others can: ")
-    for task in tasks:
-        task.cancel()
-
-
-async def test_a_run_that_can_be_read_again(
-    service: ManyRuns, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Its waiter gets the run, and the log says so."""
-    caplog.set_level("INFO")
-    service.lists_refused = True
-    run_ids = service.add(3)
-    service.refused = set(run_ids[:1])
-    tasks = start_waits(poller(retry_delay=0.1), run_ids)
-    async with asyncio.timeout(10):
-        await wait_until(lambda: bool(poller_lines(caplog)))
-        service.refused = set()
-        for run_id in run_ids:
-            service.end(run_id)
-        assert set(await result_states(tasks)) == {"SUCCESS"}
-    assert poller_lines(caplog)[1:] == [f"Run {run_ids[0]} can be read again, after 0 s."]
-
-
-@pytest.mark.parametrize("status", [302, 404, 403, 500])
-async def test_a_list_that_cannot_be_read(
-    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    """While the runs themselves can be read, no wait fails."""
-    monkeypatch.setattr(list_pages, "SECOND_TRY_SECONDS", 0.01)
-    monkeypatch.setattr(list_pages, "SHORT_OUTAGE_SECONDS", 0.1)
-
-    async def broken(_request: web.Request) -> web.Response:
-        return web.Response(status=status, text="<html><title>Oh</title></html>")
-
-    service.list_runs = broken
-    run_ids = service.add(30)
-    tasks = start_waits(poller(), run_ids)
-    async with asyncio.timeout(10):
-        await wait_until(lambda: service.asked["runs/get"] >= 60)
-        for run_id in run_ids:
-            service.end(run_id)
-        assert set(await result_states(tasks)) == {"SUCCESS"}
-    assert service.asked["runs/list active_only"] < 20
-
-
-@pytest.mark.parametrize("status", [302, 404, 403])
-async def test_one_unexpected_response_for_a_list(
-    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, status: int
-) -> None:
-    """The list is read again; five hundred runs are not read by their ids instead."""
-    monkeypatch.setattr(list_pages, "SECOND_TRY_SECONDS", 0.01)
-    run_ids = service.add(500)
-    tasks = start_waits(poller(), run_ids)
-    service.trouble.append(status)
-    async with asyncio.timeout(10):
-        await wait_until(lambda: service.asked["runs/list active_only"] >= 4)
-        for run_id in run_ids:
-            service.end(run_id)
-        assert set(await result_states(tasks)) == {"SUCCESS"}
-    assert service.asked["runs/get"] <= 5
-
-
-@pytest.mark.parametrize("passes", [True, False])
-async def test_unexpected_responses_for_all_requests(
-    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, passes: bool
-) -> None:
-    """After runs were read it is an outage, not a wrong address, with a limit of its own."""
-    monkeypatch.setattr(list_pages, "SECOND_TRY_SECONDS", 0.01)
-    monkeypatch.setattr(
-        retry, "_UNEXPECTED_WHILE_POLLING", Backoff(0.1, 0.1, 1.0, always_limited=True)
-    )
-    run_ids = service.add(5)
-    tasks = start_waits(poller(retry_delay=None), run_ids)
-    async with asyncio.timeout(10):
-        await wait_until(lambda: sum(service.asked.values()) >= 2)
-        service.trouble.extend([404] * (10 if passes else 10_000))
-        for run_id in run_ids:
-            service.end(run_id)
-        if passes:
-            assert set(await result_states(tasks)) == {"SUCCESS"}
-        else:
-            for task in tasks:
-                with pytest.raises(UnexpectedResponseError):
-                    await task
-
-
-DEEP = b'{"run_id": 1, "state": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
-# The odd run is run 1, of these bytes, a status and headers.
-ODD_ANSWERS: dict[str, tuple[bytes, int, dict[str, str]]] = {
-    "a state that is text": (b'{"run_id": 1, "state": "RUNNING"}', 200, {}),
-    "an id that is a list": (b'{"run_id": [1]}', 200, {}),
-    "an empty object": (b"{}", 200, {}),
-    "nothing": (b"", 200, {}),
-    "null": (b"null", 200, {}),
-    "another run": (b'{"run_id": 4, "state": {"life_cycle_state": "RUNNING"}}', 200, {}),
-    "nested deeply": (DEEP, 200, {}),
-}
-
-
-@pytest.mark.parametrize("name", ODD_ANSWERS)
-async def test_an_invalid_response_fails_its_waiter_only(
-    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, name: str
-) -> None:
-    """Its run is read again within limits; then its wait raises the response, and no other does."""
-    monkeypatch.setattr(
-        retry, "_INVALID_BODY", Backoff(0.01, 0.05, max_attempts=5, always_limited=True)
-    )
-    body, status, headers = ODD_ANSWERS[name]
-    odd, *run_ids = service.add(5)
-    service.lists_refused = True
-    service.odd[odd] = lambda: web.Response(body=body, status=status, headers=headers)
-    one = poller(retry_delay=None)
-    (alone,), tasks = start_waits(one, [odd]), start_waits(one, run_ids)
-    async with asyncio.timeout(10):
-        with pytest.raises(UnexpectedResponseError, match="does not fit") as caught:
-            await alone
-        if body.startswith(b"{"):
-            assert body[:400].decode() in str(caught.value)
-        assert not any(task.done() for task in tasks)
-        for run_id in run_ids:
-            service.end(run_id)
-        assert set(await result_states(tasks)) == {"SUCCESS"}
-    lines = poller_lines(caplog)
-    assert [line.split(",")[0] for line in lines] == ["Run 1 cannot be read for now"]
-
-
-async def test_a_run_id_given_as_text(service: ManyRuns) -> None:
-    """The waiter gets the run, and it is read no more often than its period says."""
-    (run_id,) = service.add(1)
-
-    def as_text() -> web.Response:
-        return web.json_response(
-            {**service.runs[run_id].as_json(time.time()), "run_id": str(run_id)}
-        )
-
-    service.odd[run_id] = as_text
-    tasks = start_waits(poller(), [run_id])
-    began = time.monotonic()
-    async with asyncio.timeout(10):
-        await wait_until(lambda: service.asked["runs/get"] >= 3)
-        service.end(run_id)
-        (run,) = await asyncio.gather(*tasks)
-    assert run["run_id"] == run_id
-    assert service.asked["runs/get"] <= 2 + (time.monotonic() - began) / (0.8 * PERIOD)
-
-
-async def test_invalid_items_in_a_list(service: ManyRuns) -> None:
-    """The other runs of the page are published; the invalid ones are read by their ids."""
-    run_ids = service.add(100)
-    odd = dict(zip(run_ids, (7, {"run_id": 2, "state": "RUNNING"}, {"run_id": None}), strict=False))
-
-    async def with_odd_items(request: web.Request) -> web.Response:
-        answer = json.loads((await service._list(request)).text or "")
-        answer["runs"] = [odd.get(run["run_id"], run) for run in answer["runs"]]
-        return web.json_response(answer)
-
-    service.list_runs = with_odd_items
-    tasks = start_waits(poller(), run_ids)
-    async with asyncio.timeout(10):
-        await wait_until(lambda: service.asked["runs/list active_only"] >= 3)
-        for run_id in run_ids:
-            service.end(run_id)
-        assert set(await result_states(tasks)) == {"SUCCESS"}
-    assert set(service.latest) == set(odd)
