@@ -70,10 +70,8 @@ class Tracking:
         return Answer(200, json.dumps(found).encode())
 
     def store(self, asked: Asked) -> Answer:
-        """Store an artifact, or return one."""
+        """Store an artifact."""
         file = self.root / unquote(asked.path).removeprefix("/dbfs/")
-        if asked.method == "GET":
-            return Answer(200, file.read_bytes(), "application/octet-stream")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(asked.body)
         return Answer(200, b"")
@@ -124,16 +122,6 @@ class Tracking:
         self.runs[data["run_id"]]["data"]["tags"] += data.get("tags", [])
         return {}
 
-    def runs_search(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Return all runs, of which dbx chooses one by its tags."""
-        return {"runs": [run for run in self.runs.values() if _has_tags(run, data["filter"])]}
-
-
-def _has_tags(run: dict[str, Any], text: str) -> bool:
-    tags = {one["key"]: one["value"] for one in run["data"]["tags"]}
-    wanted = (part.removeprefix("tags.").split(" = ") for part in text.split(" and "))
-    return all(tags.get(name) == value.strip("'") for name, value in wanted)
-
 
 @pytest.fixture
 def dbx(client_of: Callable[..., Client], workspace: LocalWorkspace) -> Iterator[Client]:
@@ -179,5 +167,3 @@ def test_deploy_and_launch(dbx: Client, workspace: LocalWorkspace, tmp_path: Pat
     [task] = api.run(launched["run_id"], version="2.1")["tasks"]
     output = api.get("runs/get-output", version="2.1", run_id=task["run_id"]).json()
     assert output["logs"] == "job of ['as-changed']\n"
-    run("deploy", "--no-package", "--assets-only")
-    assert "finished successfully" in run("launch", "deployed", "--from-assets", "--trace")
