@@ -5,7 +5,7 @@ Airflow             What it gives
 ==================  =============================================================================
 2.11                no triggers of asset events
 3.0, 3.1, 3.2       a trigger yields events; nothing is stored for it
-3.3                 a store for each asset, and word of which events are in Airflow's database
+3.3                 a store for each asset; a confirmation of each event that is stored
 ==================  =============================================================================
 
 In Airflow an event is first in the memory of the triggerer: it is stored about a second later. So

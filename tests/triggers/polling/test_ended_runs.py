@@ -191,12 +191,12 @@ def test_an_outage_of_hours_loses_nothing(run: Run, caplog: pytest.LogCaptureFix
         observer = Observer(workspace)
         await asyncio.sleep(100)
         workspace.is_down = True
-        for run_id in range(2, 150):
-            await asyncio.sleep(60)
+        for run_id in range(2, 100):
+            await asyncio.sleep(90)
             workspace.start(run_id, lasting=30)
         workspace.is_down = False
-        await asyncio.sleep(1000)
-        assert sorted(observer.told) == list(range(1, 150))
+        await asyncio.sleep(400)
+        assert sorted(observer.told) == list(range(1, 100))
 
     run(scenario)
     assert caplog.text.count("cannot be followed for now") == 1
@@ -241,6 +241,26 @@ def test_a_restart_finds_runs_beyond_those_whose_ids_are_in_the_position(run: Ru
         assert sorted(second.told) == list(range(1, count + 1))
 
     run(scenario)
+
+
+def test_a_run_of_weeks_does_not_make_a_restart_read_weeks_of_runs(run: Run) -> None:
+    """Its id is in the position, so only what came after the position is read."""
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.start(1, ago=40 * 86_400, lasting=40 * 86_400 + 100)
+        for run_id in range(10, 510):
+            workspace.start(run_id, ago=40 * 86_400 - 600 * run_id, lasting=60)
+        workspace.start(2, ago=10, lasting=5)
+        first = Observer(workspace)
+        await asyncio.sleep(10)
+        position = await first.stop()
+        await asyncio.sleep(3600)
+        workspace.asked.clear()
+        second = Observer(workspace, position=position)
+        await asyncio.sleep(PERIOD)
+        assert second.told == [1]
+
+    assert run(scenario, api_version="2.1").asked["runs/list completed_only"] == 1
 
 
 def test_a_first_start_begins_at_the_look_back(run: Run) -> None:
@@ -426,12 +446,12 @@ def test_a_position_is_told_without_events(run: Run) -> None:
     """So that a restart after a quiet day has little to read."""
 
     async def scenario(workspace: Workspace) -> None:
-        observer = Observer(workspace, job_id=1)
+        observer = Observer(workspace, job_id=1, period=300)
         await asyncio.sleep(10)
         first = observer.position
-        for run_id in range(2, 50):
+        for run_id in range(2, 10):
             workspace.start(run_id, job=2, lasting=10)
-            await asyncio.sleep(ended_runs.POSITION_SECONDS / 20)
+            await asyncio.sleep(ended_runs.POSITION_SECONDS / 3)
         assert observer.position["started_from"] > first["started_from"] + 900_000
         assert observer.told == []
 
@@ -481,14 +501,14 @@ def test_a_list_that_ends_too_early_is_read_again_and_then_given_up(
         workspace.start(1, lasting=5)
         await asyncio.sleep(40)
         workspace.is_down = True
-        for run_id in range(2, 1002):
+        for run_id in range(2, 402):
             workspace.start(run_id, lasting=1)
             await asyncio.sleep(1)
         workspace.is_down = False
-        await asyncio.sleep(900)
+        await asyncio.sleep(200)
         assert observer.told[0] == 1
-        assert len(observer.told) == len(set(observer.told)) < 1001
-        assert 1001 in observer.told
+        assert len(observer.told) == len(set(observer.told)) < 401
+        assert 401 in observer.told
         workspace.start(2000, lasting=1)
         await asyncio.sleep(60)
         assert observer.told[-1] == 2000
@@ -520,5 +540,26 @@ def test_active_runs_beyond_the_reach_of_their_list_are_read_in_turn(
         await asyncio.sleep(4 * PERIOD)
         assert sorted(observer.told) == [1, 30, 60]
         assert workspace.asked["runs/get"] <= 4 * 20
+
+    run(scenario)
+
+
+def test_a_run_that_is_listed_late_is_told(run: Run) -> None:
+    """Later runs were on the lists before it, and it has ended when it comes."""
+
+    async def scenario(workspace: Workspace) -> None:
+        observer = Observer(workspace)
+        await asyncio.sleep(40)
+        workspace.start(1, lasting=3)
+        workspace.deleted.add(1)
+        await asyncio.sleep(5)
+        for run_id in range(2, 42):
+            workspace.start(run_id, lasting=1)
+            await asyncio.sleep(0.1)
+        await asyncio.sleep(20)
+        assert observer.told == list(range(2, 42))
+        workspace.deleted.clear()
+        await asyncio.sleep(PERIOD)
+        assert observer.told == [*range(2, 42), 1]
 
     run(scenario)
