@@ -85,6 +85,9 @@ class EventTriggerer:
     """One life of a triggerer.
 
     :param database: what Airflow has stored. It outlives the triggerer.
+
+    :ivar stores_events: whether events get into the database.
+    :ivar most_at_once: the most events that were in memory at the end of a round.
     """
 
     def __init__(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,6 +96,7 @@ class EventTriggerer:
         self._tasks: list[asyncio.Task[Any]] = []
         self._streams: Any = None
         self.stores_events = True
+        self.most_at_once = 0
         if HAS_STORE:
             from airflow.sdk.execution_time import task_runner
             from airflow.triggers.shared_stream import SharedStreamManager
@@ -161,6 +165,7 @@ class EventTriggerer:
             if self._streams is not None and confirmed:
                 self._streams.confirm_persisted(confirmed)
             confirmed = []
+            self.most_at_once = max(self.most_at_once, len(self._queue))
             if not self.stores_events:
                 continue
             for trigger_id, number, payload in self._queue:

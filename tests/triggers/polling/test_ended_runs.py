@@ -505,7 +505,7 @@ def test_a_list_that_ends_too_early_is_read_again_and_then_given_up(
             workspace.start(run_id, lasting=1)
             await asyncio.sleep(1)
         workspace.is_down = False
-        await asyncio.sleep(200)
+        await asyncio.sleep(500)
         assert observer.told[0] == 1
         assert len(observer.told) == len(set(observer.told)) < 401
         assert 401 in observer.told
