@@ -35,8 +35,6 @@ class DatabricksJobsPlugin(AirflowPlugin):
 
     name = "databricks_jobs"
 
-    # What follows are lists in Airflow's class. Here they are made when Airflow reads them.
-
     @classmethod
     def on_load(cls, *_args: Any, **_kwargs: Any) -> None:
         """Preload, if this process forks task processes. Airflow calls it in every process."""
@@ -44,6 +42,8 @@ class DatabricksJobsPlugin(AirflowPlugin):
             from airflow_jobs_provider.preload import preload
 
             preload()
+
+    # These are lists in Airflow's class. Here they are made when Airflow reads them.
 
     @cached_property
     def operator_extra_links(self) -> list[Any]:  # type: ignore[override]

@@ -101,11 +101,13 @@ def find_runs(
     chosen = _chosen(wanted, readable, limit).subquery()
     page, run, job = aliased(XComModel), aliased(XComModel), aliased(XComModel)
     task = TaskInstance
+    # Airflow pushes the page once more when a task's process ends.
+    launched = func.coalesce(run.timestamp, page.timestamp)
     query = (
         select(
             *(run.value, job.value, page.value),
             *(task.dag_id, task.run_id, task.task_id, task.map_index, task.try_number, task.state),
-            *(task.start_date, page.timestamp, task.end_date, page.dag_run_id),
+            *(task.start_date, launched, task.end_date, page.dag_run_id),
         )
         .join_from(chosen, page, _is_beside(page, chosen.c, RUN_PAGE_URL_KEY))
         .join(task, _is_task(task, page))

@@ -86,6 +86,10 @@ def dag(plugin_links: None) -> Any:
         DatabricksJobRunSensor(task_id="wait", run_id=7)
         notebook: Any = {"notebook_path": "/n", "existing_cluster_id": "c", "source": "WORKSPACE"}
         jobs.DatabricksNotebookOperator(task_id="alone", **notebook)
+        parameters = [{"a": "1"}, {"a": "2"}]
+        jobs.DatabricksNotebookOperator.partial(task_id="mapped_alone", **notebook).expand(
+            notebook_params=parameters
+        )
         with jobs.DatabricksWorkflowTaskGroup(group_id="group"):
             jobs.DatabricksNotebookOperator(task_id="member", **notebook)
     # Before Airflow 3.2 the DAG that is read has the methods itself.
@@ -142,6 +146,7 @@ def links_of(dag: Any, task_id: str, **place: Any) -> dict[str, str | None]:
         ("submit", {}, {RUN: "https://h/?o=1#job/12/run/2"}),
         ("wait", {}, {RUN: "https://h/?o=1#job/12/run/3", JOB: "https://h/?o=1#job/12"}),
         ("alone", {}, {RUN: "https://h/?o=1#job/12/run/4", JOB: None, WORKFLOW: None}),
+        ("mapped_alone", {"map_index": 0}, {RUN: None, JOB: None, WORKFLOW: None}),
         ("group.launch", {}, {RUN: "https://h/?o=1#job/12/run/5", JOB: "https://h/?o=1#job/12"}),
         (
             "group.member",
