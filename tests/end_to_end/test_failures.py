@@ -10,6 +10,7 @@ import pytest
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import connection_to
 from tests.end_to_end.dag_run import DagRun, RunDag
+from tests.end_to_end.statsd_server import StatsDServer
 
 HERE = Path(__file__).parent
 TOKEN = "the-token-of-the-workspace-4711"
@@ -38,7 +39,14 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkspa
 
 
 @pytest.fixture(scope="module")
-def failing(workspace: LocalWorkspace, run_dag: RunDag) -> DagRun:
+def statsd() -> Iterator[StatsDServer]:
+    """What gets Airflow's metrics."""
+    with StatsDServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def failing(workspace: LocalWorkspace, run_dag: RunDag, statsd: StatsDServer) -> DagRun:
     """All the failing tasks, run once at level DEBUG."""
     unknown = {"conn_type": "databricks_jobs", "host": workspace.url, "password": WRONG_TOKEN}
     nowhere = {"conn_type": "databricks", "host": "no-such-workspace.invalid", "password": TOKEN}
@@ -46,6 +54,7 @@ def failing(workspace: LocalWorkspace, run_dag: RunDag) -> DagRun:
         HERE / "dags" / "failing.py",
         connection=connection_to(workspace),
         env={
+            **statsd.settings,
             "AIRFLOW_CONN_WRONG_TOKEN": json.dumps(unknown),
             "AIRFLOW_CONN_WRONG_HOST": json.dumps(nowhere),
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
@@ -69,6 +78,25 @@ def test_failure_of_a_notebook_names_its_page(failing: DagRun, workspace: LocalW
     page = failing.tasks["raising_notebook"]["xcoms"]["run_page_url"]
     assert page.startswith(workspace.url)
     assert page in failing.log_of("raising_notebook").partition("running trigger in line")[2]
+
+
+@pytest.mark.usefixtures("failing")
+def test_failures_are_counted_in_airflows_metrics(statsd: StatsDServer) -> None:
+    """By connection, endpoint and status, on every line of Airflow."""
+    pytest.importorskip("statsd", reason="Airflow's extra statsd is not installed")
+    conn = {"conn_id": "databricks_default"}
+    # The notebook that is missing is a run that fails.
+    assert statsd.values("launches", **conn) == [1, 1, 1]
+    assert statsd.values("requests", endpoint="run-now", status="400", **conn) == [1]
+    assert set(statsd.values("requests", endpoint="runs_get", status="200", **conn)) == {1}
+    assert statsd.values("requests", endpoint="runs_submit", conn_id="wrong_token") == [1]
+    assert statsd.values("requests", status="403", conn_id="wrong_token") == [1]
+    assert statsd.values("requests", status="HostNotFoundError", conn_id="wrong_host") == [1, 1]
+    assert statsd.values("retries", conn_id="wrong_host") == [1]
+    # Of those that wait in the triggerer. A run may end before its task defers.
+    assert statsd.values("event_delay", **conn)
+    assert max(statsd.values("poller_waits", **conn)) >= 1
+    assert min(statsd.values("poll_duration", **conn)) > 0
 
 
 @pytest.mark.parametrize("token", [TOKEN, WRONG_TOKEN])
