@@ -45,6 +45,7 @@ def test_tasks_wait_while_the_package_is_upgraded(
     record_property: Callable[[str, object], None],
 ) -> None:
     """One is deferred, one waits on a worker, which dies. Each ends with its only run."""
+    workspace.seen.clear()  # of fixtures, which have the current version
     deferred, blocking = (
         Scenario(outdated.trigger(name), workspace, record_property)
         for name in ("deferred_steady", "blocking_steady")
