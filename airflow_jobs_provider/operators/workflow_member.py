@@ -263,6 +263,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
             max_retries=self.service_retries(),
             attempts_before=before,
             tell_attempts=True,
+            first_look=None if task is None else run,
         )
         try:
             ended = self._run_workflow(steps, on_event=on_event)

@@ -138,6 +138,19 @@ def test_what_reads_on_its_worker(service: FakeService, monkeypatch: pytest.Monk
     assert counted(service) == {"runs/get": 1}
 
 
+def test_a_task_that_starts_after_its_end(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One read of the group's run tells the end."""
+    airflow = Airflow(monkeypatch, chained=True, deferrable=True)
+    run = launched(airflow, service)
+    service.end_task(run, "a")
+    service.end_task(run, "b")
+    counted(service)
+    assert airflow.execute(key="b") == "output of b"
+    assert counted(service) == {"runs/get": 1, "runs/get-output": 1}
+
+
 def test_the_whole_group_was_cleared(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tasks defer without a request, as in the first run.
 

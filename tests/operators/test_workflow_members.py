@@ -276,7 +276,7 @@ def test_a_task_that_is_excluded_is_skipped(cleared: Airflow, server: ScriptedSe
     """Its first run; the end is recorded, as any other."""
     cleared.xcoms.pop(("etl.launch", f"{KEY_PREFIX}etl.a"))
     excluded = whole("TERMINATED", task("a", 100, "TERMINATED", "EXCLUDED"))
-    server.will(excluded, excluded)
+    server.will(excluded)
     with pytest.raises(AirflowSkipException):
         cleared.execute()
     assert cleared.recorded("a")["reported"] == 100
@@ -293,7 +293,7 @@ def test_a_failed_attempt_that_the_service_may_retry(
     """A task waits for the next attempt in the triggerer, too."""
     airflow = Airflow(monkeypatch, deferrable=True, max_retries=retries)
     going_on = whole("RUNNING", task("a", 100, "TERMINATED", "FAILED"))
-    server.will(going_on, going_on, FAILED_OUTPUT)
+    server.will(going_on, FAILED_OUTPUT)
     with pytest.raises(TaskDeferred if waits else DatabricksRunFailedError):
         airflow.execute()
 
@@ -305,7 +305,7 @@ def test_the_first_attempt_after_the_launching_task_was_cleared(
     cleared.record("a")
     cleared.xcoms["etl.launch", WAS_CLEARED_KEY] = True
     ended = whole("TERMINATED", *FAILED)
-    server.will(ended, ended, FAILED_OUTPUT)
+    server.will(ended, FAILED_OUTPUT)
     with pytest.raises(DatabricksRunFailedError):
         cleared.execute(2, 1)
     assert cleared.recorded("a")["reported"] == 100

@@ -56,7 +56,7 @@ def test_tasks_that_are_cleared_together_are_one_repair(
 
 def test_the_second_task_finds_the_repair(cleared: Airflow, server: ScriptedServer) -> None:
     """It was running already, or has ended: nothing is repaired."""
-    server.will(whole("TERMINATED", *DONE, repairs=1), whole("TERMINATED", *DONE), OUTPUT)
+    server.will(whole("TERMINATED", *DONE, repairs=1), OUTPUT)
     assert cleared.execute(2, 1) == "42"
     assert sent(server, "runs/repair") == []
 
@@ -69,7 +69,6 @@ def test_another_task_was_faster(cleared: Airflow, server: ScriptedServer) -> No
         whole("TERMINATED", *FAILED),
         cleared.job,
         answer(refused, 400),
-        whole("RUNNING", *RERUN, repairs=1),
         whole("RUNNING", *RERUN, repairs=1),
         whole("RUNNING", *DONE, repairs=1),
         OUTPUT,
@@ -84,7 +83,6 @@ def test_the_next_repair_names_the_latest(cleared: Airflow, server: ScriptedServ
     server.will(
         whole("TERMINATED", *FAILED, repairs=2),
         *cleared.repair(repairs=2),
-        whole("RUNNING", *DONE),
         whole("RUNNING", *DONE),
         OUTPUT,
     )
@@ -116,7 +114,7 @@ def test_which_other_task_runs_again(
     server.will(
         whole("TERMINATED", *FAILED),
         *cleared.repair(),
-        *[whole("RUNNING", *DONE)] * 2,
+        whole("RUNNING", *DONE),
         OUTPUT,
     )
     cleared.execute(2, 1)
@@ -158,9 +156,7 @@ def test_another_task_that_is_running_is_waited_for(
 
     asked = itertools.count()
     cleared.before_states = lambda: change() if next(asked) == 1 else None
-    server.will(
-        whole("TERMINATED", *FAILED), *cleared.repair(), *[whole("RUNNING", *DONE)] * 2, OUTPUT
-    )
+    server.will(whole("TERMINATED", *FAILED), *cleared.repair(), whole("RUNNING", *DONE), OUTPUT)
     with no_waiting():
         cleared.execute(2, 1)
     (repair,) = sent(server, "runs/repair")
@@ -190,9 +186,7 @@ def test_what_is_asked_while_a_task_does_not_start(
             cleared.record("b", wants_rerun_of=101)
 
     cleared.before_states = change
-    server.will(
-        whole("TERMINATED", *FAILED), *cleared.repair(), *[whole("RUNNING", *DONE)] * 2, OUTPUT
-    )
+    server.will(whole("TERMINATED", *FAILED), *cleared.repair(), whole("RUNNING", *DONE), OUTPUT)
     with no_waiting():
         cleared.execute(2, 1)
     assert next(asked) == 6
@@ -212,7 +206,7 @@ def test_the_service_retries_of_another_task(
         tasks = (FAILED[0], task("b", 201, "TERMINATED", "FAILED"))
         ended = whole("TERMINATED", *tasks)
         again = whole("TERMINATED", *tasks, task("a", 200, "TERMINATED", "SUCCESS"), repairs=1)
-        server.will(ended, ended, airflow.job, REPAIRED, again, airflow.job, again, again, OUTPUT)
+        server.will(ended, ended, airflow.job, REPAIRED, again, airflow.job, again, OUTPUT)
         assert airflow.execute(2, 1) == "42"
         assert sent(server, "runs/repair")[-1]["rerun_tasks"] == keys
 
@@ -248,7 +242,7 @@ def test_a_job_that_changes_while_the_run_is_repaired(
         ended_alone = answer({**run("TERMINATED", "SUCCESS"), "run_id": 9})
         server.will(answer({}), answer({"run_id": 9}), ended_alone, OUTPUT)
     else:
-        server.will(*[whole("RUNNING", *DONE, repairs=1)] * 2, OUTPUT)
+        server.will(whole("RUNNING", *DONE, repairs=1), OUTPUT)
     assert cleared.execute(2, 1) == "42"
     assert sent(server, "runs/cancel") == ([{"run_id": 7}] if runs_other else [])
     assert len(sent(server, "runs/submit")) == int(runs_other)
@@ -288,7 +282,7 @@ def test_a_task_before_it_that_was_marked_successful(
         ended_alone = answer({**run("TERMINATED", "SUCCESS"), "run_id": 9})
         server.will(answer({"run_id": 9}), ended_alone, OUTPUT)
     else:
-        server.will(airflow.job, REPAIRED, repaired, airflow.job, repaired, repaired, OUTPUT)
+        server.will(airflow.job, REPAIRED, repaired, airflow.job, repaired, OUTPUT)
     assert airflow.execute(1, 0, key="b") == "42"
     assert len(sent(server, "runs/repair")) == int(not is_alone)
     assert ("the task 'a' before it has not succeeded in the run" in logged()) is is_alone
@@ -306,7 +300,7 @@ def test_a_repair_leaves_out_what_it_could_not_run(
     before = (FAILED[0], not_run, task("c", 102, "TERMINATED", "FAILED"))
     again = whole("TERMINATED", *before, task("c", 202, "TERMINATED", "SUCCESS"), repairs=1)
     ended = whole("TERMINATED", *before)
-    server.will(ended, ended, airflow.job, REPAIRED, again, airflow.job, again, again, OUTPUT)
+    server.will(ended, ended, airflow.job, REPAIRED, again, airflow.job, again, OUTPUT)
     assert airflow.execute(2, 1, key="c") == "42"
     (repair,) = sent(server, "runs/repair")
     assert repair["rerun_tasks"] == ["c"]
@@ -430,7 +424,7 @@ def test_an_attempt_that_never_started(
     server.will(
         whole("TERMINATED", *FAILED),
         *cleared.repair(),
-        *[whole("RUNNING", *DONE)] * 2,
+        whole("RUNNING", *DONE),
         OUTPUT,
     )
     assert cleared.execute(3 if record else 2, max_tries) == "42"
@@ -446,7 +440,7 @@ def test_a_repair_by_another_task_while_this_one_waits(
     cleared.record("a")
     again = (*FAILED, task("a", 200, "TERMINATED", "FAILED"))
     active = whole("RUNNING", *FAILED)
-    server.will(active, active, whole("TERMINATED", *again), *[whole("TERMINATED", *again)] * 2)
+    server.will(active, active, *[whole("TERMINATED", *again)] * 2)
     server.will(FAILED_OUTPUT)
     with pytest.raises(DatabricksRunFailedError):
         cleared.execute(2, 1)

@@ -227,6 +227,7 @@ def follow_task(
     max_retries: int = 0,
     attempts_before: int = 0,
     tell_attempts: bool = False,
+    first_look: Run | None = None,
 ) -> Workflow[Run]:
     """Wait until a task of a run has ended, at its latest attempt; return the task's own run.
 
@@ -240,12 +241,15 @@ def follow_task(
         task again; default 0.
     :param tell_attempts: whether each attempt is an event, :class:`~.events.RunIdentified`; default
         False.
+    :param first_look: the run with all its tasks, where it has been read just now; default None.
     :raises ValueError: the run has no such task.
     """
     progress: RunProgress | None = None
     seen: int | None = None
     while True:
-        run = yield from whole_run(run_id, api_version=LATEST_API_VERSION)
+        run, first_look = first_look, None
+        if run is None:
+            run = yield from whole_run(run_id, api_version=LATEST_API_VERSION)
         tasks = latest_attempts(run)
         run_has_ended = RunState.from_run(run).is_terminal
         task = tasks.get(task_key)
