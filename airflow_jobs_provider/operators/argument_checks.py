@@ -8,11 +8,15 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_jobs_provider.operators.dag_options import flag_option
 from airflow_jobs_provider.operators.templates import has_unrendered
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
 
 __all__ = [
     "check_flags",
@@ -81,14 +85,18 @@ def flag_or_option(name: str, value: bool | None, section: str, option: str) -> 
     return value
 
 
-def openlineage_flag(name: str, value: bool | None) -> bool:
+def openlineage_flag(task: BaseOperator, name: str, value: bool | None) -> bool:
     """Return an operator's argument ``openlineage_<name>``, or Airflow's setting for it.
 
+    :param task: the operator, whose constructor runs.
     :param name: the name, such as ``inject_parent_job_info``.
     :param value: the argument; None for ``[openlineage] spark_<name>``, else False.
     :raises InvalidRequestError: it is neither a bool nor None.
     """
-    return flag_or_option(f"openlineage_{name}", value, "openlineage", f"spark_{name}")
+    if value is None:
+        return flag_option(task, "openlineage", f"spark_{name}")
+    check_flags(**{f"openlineage_{name}": value})
+    return value
 
 
 def check_whole_number(name: str, value: Any, *, least: int) -> None:

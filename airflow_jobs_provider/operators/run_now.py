@@ -165,7 +165,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             databricks_repair_reason_new_settings or {}
         )
         self.openlineage_inject_parent_job_info = openlineage_flag(
-            "inject_parent_job_info", openlineage_inject_parent_job_info
+            self, "inject_parent_job_info", openlineage_inject_parent_job_info
         )
         self._check_when_parsed()
 

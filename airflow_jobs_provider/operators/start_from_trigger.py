@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import conf
-
 from airflow_jobs_provider.airflow_compat.completion_reasons import worker_launch_reasons
 from airflow_jobs_provider.airflow_compat.orphaned_runs import recorded_run_id
 from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
@@ -24,6 +22,7 @@ from airflow_jobs_provider.airflow_compat.triggerer_values import (
 )
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_json_serializable
 from airflow_jobs_provider.operators.cancel_on_kill import CancelOnKillOperator
+from airflow_jobs_provider.operators.dag_options import text_option
 from airflow_jobs_provider.operators.execution_state import ExecutionState
 from airflow_jobs_provider.operators.payload import PayloadOperator
 from airflow_jobs_provider.operators.templates import has_unrendered
@@ -62,7 +61,7 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         super().__init__(**kwargs)
         self._start_is_optional = start_from_trigger is None
         if start_from_trigger is None:
-            option = conf.get("databricks_jobs", "start_from_trigger", fallback="")
+            option = text_option(self, "databricks_jobs", "start_from_trigger")
             start_from_trigger = option == "auto" and renders_in_triggerer()
         check_flags(start_from_trigger=start_from_trigger)
         self._given_start = start_from_trigger

@@ -203,10 +203,10 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         check_optional_flags(billing_tags=billing_tags)
         self.billing_tags = billing_tags
         self.openlineage_inject_parent_job_info = openlineage_flag(
-            "inject_parent_job_info", openlineage_inject_parent_job_info
+            self, "inject_parent_job_info", openlineage_inject_parent_job_info
         )
         self.openlineage_inject_transport_info = openlineage_flag(
-            "inject_transport_info", openlineage_inject_transport_info
+            self, "inject_transport_info", openlineage_inject_transport_info
         )
         self._check_when_parsed()
 

@@ -113,10 +113,10 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         check_optional_flags(billing_tags=billing_tags)
         self.billing_tags = billing_tags
         self.openlineage_inject_parent_job_info = openlineage_flag(
-            "inject_parent_job_info", openlineage_inject_parent_job_info
+            self, "inject_parent_job_info", openlineage_inject_parent_job_info
         )
         self.openlineage_inject_transport_info = openlineage_flag(
-            "inject_transport_info", openlineage_inject_transport_info
+            self, "inject_transport_info", openlineage_inject_transport_info
         )
         self.existing_cluster_id = existing_cluster_id
         self.new_cluster = new_cluster

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
-from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException, conf
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_jobs_provider.links import LinksToPush
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_whole_number
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
+from airflow_jobs_provider.operators.dag_options import flag_option
 from airflow_jobs_provider.xcom import RETURN_VALUE_KEY, RUN_PAGE_URL_KEY, push_xcoms
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
     ) -> None:
         super().__init__(**kwargs)
         if deferrable is None:
-            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+            deferrable = flag_option(self, "operators", "default_deferrable")
         check_flags(
             deferrable=deferrable,
             end_from_trigger=end_from_trigger,

@@ -117,7 +117,7 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         check_optional_flags(billing_tags=billing_tags)
         self.billing_tags = billing_tags
         self.openlineage_inject_parent_job_info = openlineage_flag(
-            "inject_parent_job_info", openlineage_inject_parent_job_info
+            self, "inject_parent_job_info", openlineage_inject_parent_job_info
         )
         self.job_name = job_name
         self.access_control_list = access_control_list
