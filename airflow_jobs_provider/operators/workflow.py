@@ -186,8 +186,8 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
             if member.trigger_rule_name() == "always":
                 # Airflow would start it before there is a run.
                 member.trigger_rule = type(member.trigger_rule)("all_done")
-        for root in roots:
-            root.set_upstream(launch)
+        # One call for all: Airflow compares the DAGs of all tasks in each.
+        launch.set_downstream(roots)
         # The launching task renders the templates of all tasks, so it needs what they take.
         for other in self._needed_tasks(members):
             launch.set_upstream(other)
