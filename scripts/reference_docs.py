@@ -22,8 +22,8 @@ from airflow_jobs_provider.api.schema.introspection import (
 from airflow_jobs_provider.api.schema.rules import MAX_REQUEST_BYTES, RULES, Rule
 from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS, OLDEST_API_VERSION
-from scripts import class_pages
-from scripts.class_pages import hook_method_of
+from scripts import class_pages, fact_pages
+from scripts.fact_pages import hook_method_of
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -185,8 +185,8 @@ def _link(name: str) -> str:
 
 def all_pages() -> dict[Path, str]:
     """Return every generated page with its content."""
-    classes = {DOCS / name: text for name, text in class_pages.pages().items()}
-    return {DOCS / "reference.md": page(), **classes}
+    below = {**class_pages.pages(), **fact_pages.pages()}
+    return {DOCS / "reference.md": page(), **{DOCS / name: text for name, text in below.items()}}
 
 
 if __name__ == "__main__":
