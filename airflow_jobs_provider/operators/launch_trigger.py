@@ -305,11 +305,11 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
 
     async def _send(self, call: Call[Any]) -> Any:
         """Send a call of the launch, in its turn among the launches of the triggerer."""
-        poller = get_poller(self._hook)
         if call.verb == "GET":
-            return await poller.send(call)
+            return await get_poller(self._hook).send(call)
         await self._stop_if_outdated()
-        run_id = await poller.send(
+        # Not before: a poller that nobody uses may close meanwhile.
+        run_id = await get_poller(self._hook).send(
             call,
             without_deadline=False,
             dag_id=self._context()["ti"].dag_id,

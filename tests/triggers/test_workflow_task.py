@@ -12,6 +12,8 @@ from airflow.triggers.base import TaskSuccessEvent
 from airflow_jobs_provider.airflow_compat.early_events import seconds_until_event
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.api.retry import no_waiting
+from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
+from airflow_jobs_provider.triggers.polling import poller
 from airflow_jobs_provider.triggers.workflow import DatabricksWorkflowTaskTrigger
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
 from tests.helpers.responses import OUTPUT, run
@@ -63,6 +65,26 @@ def test_all_tasks_share_the_reads_of_their_run(context: Any, server: ScriptedSe
     payloads = asyncio.run(collect())
     assert [one["run"]["run_id"] for one in payloads] == [100 + number for number in numbers]
     assert [request.path for request in server.requests] == ["/api/2.2/jobs/runs/get"] * 3
+
+
+def test_one_client_for_all_reads(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two reads nobody waits for a run, but the connection is looked up once."""
+    monkeypatch.setattr(poller, "LINGER_SECONDS", 0.01)
+    opened: list[DatabricksJobsHook] = []
+    async_client = DatabricksJobsHook.async_client
+
+    def count(hook: DatabricksJobsHook, *args: Any, **kwargs: Any) -> Any:
+        opened.append(hook)
+        return async_client(hook, *args, **kwargs)
+
+    monkeypatch.setattr(DatabricksJobsHook, "async_client", count)
+    active = whole("RUNNING", task(0, "RUNNING"))
+    server.will(active, active, whole("TERMINATED", task(0, "TERMINATED", "SUCCESS")))
+    asyncio.run(payload_of(trigger(0)))
+    assert len(server.requests) == 3
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize(("retries", "run_id"), [(0, 100), (1, 200), (-1, 200)])

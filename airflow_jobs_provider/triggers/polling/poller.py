@@ -41,8 +41,8 @@ import asyncio
 import contextvars
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_jobs_provider.api.attempts import ignore_attempt
@@ -94,8 +94,9 @@ class RunPoller:
         self._on_close = on_close
         self._waiters = Waiters()
         self._unreadable_runs = UnreadableRuns()
-        # Calls in progress, which need the poller although nobody waits for a run.
+        # Calls in progress, and others that need the poller although nobody waits for a run.
         self._users = 0
+        self._unused = asyncio.Event()
         self._error: Exception | None = None
         self._waiter_added = asyncio.Event()
         self._next_poll_at = float("inf")
@@ -218,22 +219,16 @@ class RunPoller:
         :param dag_id: the DAG that launches a run, see :mod:`.launch_limiter`.
         :param on_attempt: called before and after each attempt, see :meth:`AsyncJobsClient.send`.
         """
-        self._users += 1
-        try:
+        with self.kept_open():
             sender = await asyncio.shield(self._sender)
             if retries is None and without_deadline and not call.has_deadline:
                 retries = sender.retries
             return await sender.send(call, retries, dag_id=dag_id, on_attempt=on_attempt)
-        finally:
-            self._users -= 1
 
     async def client(self) -> AsyncJobsClient:
         """Return the poller's client: to validate requests, not to send any."""
-        self._users += 1
-        try:
+        with self.kept_open():
             return (await asyncio.shield(self._sender)).client
-        finally:
-            self._users -= 1
 
     async def send_after(self, seconds: float, call: Call[T]) -> T:
         """Send a call after a wait; see :meth:`send`.
@@ -241,12 +236,20 @@ class RunPoller:
         :param seconds: how long to wait.
         :param call: what to send.
         """
-        self._users += 1
-        try:
+        with self.kept_open():
             await async_sleep(seconds)
             return await self.send(call)
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Keep the poller, and so its client, although nobody waits for a run."""
+        self._users += 1
+        try:
+            yield
         finally:
             self._users -= 1
+            if not self._users:
+                self._unused.set()
 
     @property
     def ended_runs(self) -> EndedRuns:
@@ -261,13 +264,10 @@ class RunPoller:
     @asynccontextmanager
     async def _opened(self) -> AsyncIterator[tuple[Sender, RunReader]]:
         """Keep the poller open."""
-        self._users += 1
-        try:
+        with self.kept_open():
             sender = await asyncio.shield(self._sender)
             assert self._reader is not None
             yield sender, self._reader
-        finally:
-            self._users -= 1
 
     # -- the loop ------------------------------------------------------------------------------
 
@@ -289,6 +289,7 @@ class RunPoller:
                     await reader.poll()
                 # Before anything is awaited, so that a later waiter gets another poller.
                 self._on_close()
+                await self._until_unused()
         except Exception as error:  # noqa: BLE001 - every waiter must get it
             self._on_close()
             self._error = error
@@ -300,6 +301,16 @@ class RunPoller:
             if reader is not None:
                 reader.cancel()
             self._on_close()
+
+    async def _until_unused(self) -> None:
+        """Wait for the end of calls by those that have got the poller before it was closed.
+
+        A call may begin in a task that has been created, and has not run yet.
+        """
+        await asyncio.sleep(0)
+        while self._users:
+            self._unused.clear()
+            await self._unused.wait()
 
     async def _is_needed(self) -> bool:
         """Wait for a waiter; False if none comes for a while and nobody uses the poller."""

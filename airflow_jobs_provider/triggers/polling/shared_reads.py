@@ -70,7 +70,9 @@ def _reads_of(hook: DatabricksJobsHook, run_id: int) -> Iterator[_SharedReads]:
     shared = _shared.setdefault(key, _SharedReads())
     shared.users += 1
     try:
-        yield shared
+        # Between two reads nobody uses the poller. Without it each read may open a connection.
+        with get_poller(hook).kept_open():
+            yield shared
     finally:
         shared.users -= 1
         if not shared.users and _shared.get(key) is shared:

@@ -468,6 +468,28 @@ async def test_a_poller_stays_open_while_a_workflow_runs(
     assert run["run_id"] == run_id
 
 
+async def test_a_call_that_begins_as_the_poller_closes(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its task was created before the poller closed, and runs after that."""
+    monkeypatch.setattr(poller_module, "LINGER_SECONDS", 0.01)
+    (run_id,) = service.add(1)
+    one, calls = poller(), list[asyncio.Task[Any]]()
+    remove = one._on_close
+
+    def begin_a_call() -> None:
+        remove()
+        if not calls:
+            calls.append(asyncio.create_task(one.send(get_run(run_id))))
+
+    one._on_close = begin_a_call
+    async with asyncio.timeout(10):
+        await wait_until(lambda: bool(calls))
+        assert (await calls[0])["run_id"] == run_id
+        await wait_until(one._task.done)
+    assert one._task.exception() is None
+
+
 async def test_a_failed_poller_fails_later_waits(service: ManyRuns) -> None:
     """They raise its error at once, as the waits did that it had then."""
     one = poller(databricks_conn_id="not_there")
