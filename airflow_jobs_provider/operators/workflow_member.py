@@ -132,6 +132,9 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
                 page_url = task.get("run_page_url")
                 xcoms = {RUN_ID_KEY: int(task["run_id"]), RUN_PAGE_URL_KEY: page_url}
                 self._push(context, xcoms)
+            elif try_number is not None and self.do_xcom_push:
+                # The process that deferred has pushed the URL of the run's page.
+                self._leave_out_run_link()
             return self._member_ended(context, task)
 
     # -- following -----------------------------------------------------------------------------

@@ -141,6 +141,9 @@ def test_a_deferred_task_is_resumed(
     server.will(OUTPUT)
     event = {"run": {**run("TERMINATED", "SUCCESS"), "run_id": 200}}
     assert again.execute(2, 1, resume=(deferred.value, event)) == "42"
+    # Airflow pushes the XCom of each of these links at the end of the process.
+    pushed = [link.name for link in again.group.members()[0].operator_extra_links]
+    assert "See Databricks Job Run" not in pushed
 
 
 def test_a_task_is_cleared_while_its_run_is_active(
