@@ -17,17 +17,19 @@ from sqlalchemy.orm import Session, sessionmaker
 
 __all__ = ["Metadata", "make_database", "metadata_database"]
 
-NOW = datetime.now(UTC).replace(microsecond=0)
-
 
 @dataclass
 class Metadata:
     """The database.
 
     :ivar engine: what it is reached by.
+    :ivar made_at: when the test began; not when its module was imported.
     """
 
     engine: Engine
+    made_at: datetime = field(
+        default_factory=lambda: datetime.now(UTC).replace(microsecond=0), kw_only=True
+    )
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
     _dags: set[str] = field(default_factory=set)
 
@@ -78,7 +80,7 @@ class Metadata:
         self.add_dag(dag_id)
         number = next(self._numbers)
         run_id = dag_run or f"manual__{number}"
-        began = NOW - age - timedelta(minutes=10)
+        began = self.made_at - age - timedelta(minutes=10)
         self.add(
             "dag_run",
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import cached_property
 from typing import Any
 
 import pytest
@@ -38,7 +39,9 @@ def methods(*classes: type) -> dict[str, Any]:
         name: getattr(classes[0], name)
         for one in classes
         for name, value in vars(one).items()
-        if not name.startswith("_") and inspect.isroutine(inspect.unwrap(getattr(one, name)))
+        if not name.startswith("_")
+        and not isinstance(value, cached_property)
+        and inspect.isroutine(inspect.unwrap(getattr(one, name)))
     }
 
 
