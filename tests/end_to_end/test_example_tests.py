@@ -15,7 +15,7 @@ from tests.end_to_end.airflow_versions import AIRFLOW_3_0
 
 @pytest.mark.skipif(AIRFLOW_3_0, reason="tried with the first and the last line")
 def test_the_tests_of_the_example_dags_pass(tmp_path: Path) -> None:
-    """Green, red, retried, through an outage, with the real notebook; and the test of the page."""
+    """Green, red, retried, through an outage, with the real notebook; and the tests of the page."""
     shutil.copytree(ROOT / "example_dags", tmp_path / "example_dags")
     page = (ROOT / "docs" / "testing.md").read_text(encoding="utf-8")
     snippet = page.partition("```python\n")[2].partition("```")[0]
@@ -36,4 +36,4 @@ def test_the_tests_of_the_example_dags_pass(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "6 passed" in done.stdout
+    assert "7 passed" in done.stdout
