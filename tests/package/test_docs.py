@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import linecache
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 
 from airflow_jobs_provider.api.schema.rules import RULES
+from airflow_jobs_provider.xcom import RESERVED_KEYS
 from scripts import architecture_diagrams
 from scripts.airflow_env import ROOT
 from scripts.reference_docs import all_pages, page
@@ -95,6 +97,30 @@ def test_the_figures_of_a_comparison_are_those_of_the_benchmarks(document: str) 
     assert len(figures) >= 6
     for figure in figures:
         assert re.search(rf"(?<![\d.,]){re.escape(figure)}(?![\d.,]*\d)", benchmarks), figure
+
+
+def test_the_reserved_xcom_keys_are_those_of_the_code() -> None:
+    """docs/several-tasks.md names each key that a task of a run must not have."""
+    text = (ROOT / "docs" / "several-tasks.md").read_text()
+    (keys,) = re.findall(r"is a reserved XCom key \((.*?)\)", text, re.DOTALL)
+    assert set(re.findall(r"`(\w+)`", keys)) == RESERVED_KEYS
+
+
+def test_each_example_dag_is_counted() -> None:
+    """docs/README.md tells how many example DAGs there are."""
+    count = len(list((ROOT / "example_dags").glob("*.py")))
+    numbers = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+    assert f"| {numbers[count]} DAGs " in (ROOT / "docs" / "README.md").read_text()
+
+
+def test_every_extra_for_users_is_listed() -> None:
+    """docs/installation.md has the extras of pyproject.toml, but those of development."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    of_development = {"bench", "dev", "distributed", "docs", "mutants", "release"}
+    listed = re.findall(
+        r"^\| `\[(\w+)\]` \|", (ROOT / "docs" / "installation.md").read_text(), re.MULTILINE
+    )
+    assert set(listed) == project["optional-dependencies"].keys() - of_development
 
 
 def test_every_log_line_to_monitor_is_written_by_the_code() -> None:
