@@ -104,7 +104,7 @@ def _configuration() -> dict[str, object]:
                 "description": (
                     "Whether operators add tags with the DAG, the task and its owner to the "
                     "clusters and jobs that they define, for billing reports. An operator's own "
-                    "billing_tags wins."
+                    "billing_tags takes precedence."
                 ),
                 "version_added": None,
                 "type": "boolean",
@@ -126,7 +126,7 @@ def _configuration() -> dict[str, object]:
                 "description": (
                     "auto: each task that launches a run, and needs no worker, starts and ends in "
                     "the triggerer, as with start_from_trigger=True and end_from_trigger=True. It "
-                    "needs Airflow 3.3. An operator's own start_from_trigger wins."
+                    "needs Airflow 3.3. An operator's own start_from_trigger takes precedence."
                 ),
                 "version_added": None,
                 "type": "string",

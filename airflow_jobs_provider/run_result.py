@@ -59,7 +59,7 @@ class RunResult:
                     key,
                 )
             if self.value is not None and not self.by_task:
-                log.info("multiple_outputs: the run tells no task keys; see return_value.")
+                log.info("multiple_outputs: the run has no task keys; see return_value.")
         if self.value is not None:
             xcoms[RETURN_VALUE_KEY] = self.value
         if self.truncated:

@@ -220,6 +220,8 @@ MODULES = {
     "airflow_jobs_provider.api.retry": "[Retries](exceptions.md#retries)",
     "airflow_jobs_provider.hooks.connection": "[Connections](../connections.md)",
     "airflow_jobs_provider.sensors.modes": "[Wait for a run](../wait-for-run.md#modes)",
+    "airflow_jobs_provider.operators.billing_tags": "[Billing tags](../billing-tags.md)",
+    "airflow_jobs_provider.xcom": "[Outputs by task](../several-tasks.md#outputs-by-task)",
 }
 
 

@@ -90,7 +90,7 @@ def test_a_run_that_tells_no_tasks_has_one_output(caplog: pytest.LogCaptureFixtu
     """The log says where it is."""
     caplog.set_level("INFO")
     assert RunResult("42").xcoms(LOG, multiple_outputs=True) == {"return_value": "42"}
-    assert caplog.messages == ["multiple_outputs: the run tells no task keys; see return_value."]
+    assert caplog.messages == ["multiple_outputs: the run has no task keys; see return_value."]
 
 
 def test_an_output_that_is_too_long_is_cut_and_flagged(caplog: pytest.LogCaptureFixture) -> None:

@@ -44,7 +44,7 @@ PLACEHOLDERS = {
 # "verify" is a text, since an unticked box of a form that knows nothing of an old connection would
 # turn the check of certificates off.
 EXTRA_FIELDS: dict[str, tuple[str, str, str]] = {
-    "token": ("password", "Token", "In place of the one in the password; wins over it"),
+    "token": ("password", "Token", "In place of the one in the password; takes precedence over it"),
     "service_principal_oauth": (
         "boolean",
         "Databricks service principal",

@@ -157,9 +157,9 @@ class WaitArguments(TypedDict, total=False):
         listeners, and every task on Airflow 3.0, which would take the DAG for deleted.
     :param do_xcom_push: push the XComs; default True. (Airflow's argument.)
     :param multiple_outputs: push the output of each task of the run under its task key as well, so
-        that ``etl.output["load"]`` is the output of the task ``load``; default False. A task whose
-        key is that of another XCom (``run_id``, ``job_id``, ``run_page_url``, ``return_value``,
-        ``output_truncated``) is found in ``return_value`` only.
+        that ``etl.output["load"]`` is the output of the task ``load``; default False. The
+        output of a task whose key is reserved, such as ``run_id``, is in ``return_value`` only; see
+        :mod:`airflow_jobs_provider.xcom`.
     :param max_output_bytes: cut off the output after so many bytes; the XCom ``output_truncated``
         is then True; default no limit.
     :param fail_on_partial_success: fail the task where the run ended ``SUCCESS_WITH_FAILURES``: its
@@ -183,7 +183,7 @@ class PayloadArguments(OperatorArguments, total=False):
 
     :param json: the fields of the request as one dict; or as text, JSON or a Python literal, such
         as a template or a file ``...json-tpl`` gives. So can every structure, list and map be
-        given. A field that is given by its own name wins. Default none; templated.
+        given. A field that is given as an argument takes precedence. Default none; templated.
     :param forward_dag_params: send the DAG's ``params`` as parameters where the request has none;
         default True. A param that is None is left out.
     """

@@ -67,9 +67,9 @@ class DatabricksCreateJobsOperator(PayloadOperator):
     running the task again changes the same job. Creating is not repeated when its response was
     lost; the task's next try finds the job.
 
-    Every setting can be given by its own name or in ``json``, also those of later API versions that
-    have no argument here; the own name wins. All are templated, take XComArgs, and are not sent by
-    default. Reference: "Create", "Reset", "JobSettings".
+    Every setting can be given as an argument or in ``json``, also those of later API versions that
+    have no argument here. The argument takes precedence. All are templated, take XComArgs, and are
+    not sent by default. Reference: "Create", "Reset", "JobSettings".
 
     :param name: name of the job.
     :param description: description of the job, in later API versions.

@@ -51,8 +51,8 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         )
 
     XComs, launching and waiting are those of :class:`.DatabricksSubmitRunOperator`. Every field of
-    the request can be given by its own name or in ``json``; the own name wins. All are templated,
-    take XComArgs, and are not sent by default. Reference: "Run now".
+    the request can be given as an argument or in ``json``. The argument takes precedence. All are
+    templated, take XComArgs, and are not sent by default. Reference: "Run now".
 
     :param job_id: the job to run.
     :param job_name: the job's name, in place of its id; exactly one job must have it.

@@ -60,9 +60,9 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     are pushed as soon as the run is launched. The run is launched once, however often the request
     is sent.
 
-    Every field of the request can be given by its own name or in ``json``; the own name wins. All
-    are templated, take XComArgs, and are not sent by default. Numbers and booleans among the
-    parameters are sent as text. Reference: "Runs submit".
+    Every field of the request can be given as an argument or in ``json``. The argument takes
+    precedence. All are templated, take XComArgs, and are not sent by default. Numbers and booleans
+    among the parameters are sent as text. Reference: "Runs submit".
 
     :param notebook_task: a notebook and its parameters (reference: "NotebookTask").
     :param spark_jar_task: the main class of a JAR (reference: "SparkJarTask").

@@ -29,8 +29,8 @@ class DatabricksTaskOperator(DatabricksTaskBaseOperator):
     it is a task of the group's job.
 
     :param task_config: the task, as the API takes it in ``tasks`` of a job: its kind with its
-        settings, and any other setting of a task. Templated, takes XComArgs. Arguments that are
-        given by their own names win.
+        settings, and any other setting of a task. Templated, takes XComArgs. Other arguments
+        take precedence over it.
     :param kwargs: the shared arguments; see
         :class:`~airflow_jobs_provider.operators.arguments.TaskArguments`.
     :raises InvalidRequestError: when the DAG is parsed: the reference forbids the request.

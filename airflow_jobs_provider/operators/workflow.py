@@ -71,8 +71,8 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
     :param job_clusters: clusters that the tasks share (reference: "JobSettings"); default none.
     :param max_concurrent_runs: runs of the job at a time; default 1. Further runs are queued.
     :param notebook_packages: libraries for all notebooks, beside their own; default none.
-    :param notebook_params: parameters for all notebooks. They win over a notebook's own; default
-        none.
+    :param notebook_params: parameters for all notebooks. They take precedence over a
+        notebook's own; default none.
     :param python_params: parameters of all Python tasks; default none.
     :param spark_submit_params: parameters of all spark-submit tasks; default none.
     :param launch_task_args: arguments for the launching task, such as ``queue``, ``pool``,

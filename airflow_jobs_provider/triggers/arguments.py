@@ -31,7 +31,7 @@ class StoredArguments:
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TriggerArguments(StoredArguments):
-    """What both triggers take.
+    """What each trigger that waits for a run takes.
 
     :param databricks_conn_id: Airflow connection to the workspace; default ``databricks_default``.
     :param polling_period_seconds: seconds between two reads of the run; default 30.

@@ -4,7 +4,8 @@ The service passes them to the tasks of a job's run by itself. A task that is su
 one-time run, has no job. So they are written into its definition:
 
 * the parameters of ``run-now`` replace those of the tasks of their kind;
-* the job's ``parameters`` go to each task that takes parameters by name, and win over its own;
+* the job's ``parameters`` go to each task that takes parameters by name, and take precedence over
+  its own;
 * ``{{job.parameters.<name>}}`` in any text becomes the value.
 """
 
