@@ -3,7 +3,7 @@
 Import time is what an operator adds once Airflow itself is imported, which every DAG file that uses
 it pays; the median of several fresh processes. Installed size is what the provider adds to an
 environment that has Airflow alone: its own files and those of the packages that nothing else there
-needs.
+needs, with their compiled modules.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ getattr(import_module(sys.argv[1]), "DatabricksSubmitRunOperator")
 print(time.perf_counter() - before)
 """
 _SIZE = """
-import json, re, sys
+import json, py_compile, re, sys, tempfile
 from importlib.metadata import PackageNotFoundError, distribution
-from importlib.util import find_spec
+from importlib.util import cache_from_source, find_spec
 from pathlib import Path
 
 def needed(name, extra=""):
@@ -55,15 +55,24 @@ def needed(name, extra=""):
 
 def size(name):
     found = distribution(name)
-    files = [file.locate() for file in found.files or ()]
+    files = {Path(file.locate()) for file in found.files or ()}
     if '"editable": true' in (found.read_text("direct_url.json") or ""):
-        # As it would be installed: the package, compiled by this Python alone.
         folder = Path(find_spec(name.replace("-", "_")).origin).parent
-        files += [
-            file for file in folder.rglob("*")
-            if file.suffix != ".pyc" or f".{sys.implementation.cache_tag}." in file.name
-        ]
-    return sum(file.stat().st_size for file in files if file.is_file())
+        files |= {file for file in folder.rglob("*") if file.suffix != ".pyc"}
+    files = {file for file in files if file.is_file()}
+    # pip compiles what it installs; uv, and pip with --no-compile, do not.
+    missing = [
+        file
+        for file in files
+        if file.suffix == ".py" and Path(cache_from_source(str(file))) not in files
+    ]
+    return sum(file.stat().st_size for file in files) + sum(map(compiled_size, missing))
+
+def compiled_size(file):
+    with tempfile.TemporaryDirectory() as folder:
+        compiled = Path(folder, "compiled")
+        py_compile.compile(str(file), cfile=str(compiled), quiet=2)
+        return compiled.stat().st_size if compiled.is_file() else 0
 
 added = needed(sys.argv[1]) - needed("apache-airflow")
 print(json.dumps({name: size(name) for name in sorted(added)}))
