@@ -12,11 +12,14 @@ Attribute                 What reads it
 ``external_views``        The API server, when a user opens the UI.
 ========================  =========================================================================
 
-It has no listeners.
+It has no listeners. An error in one of the last three is logged, and Airflow goes on without links
+or page: it reads them where an exception would end its scheduler or API server.
 """
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +28,8 @@ from airflow.providers.common.compat.sdk import AirflowPlugin
 from airflow_jobs_provider.airflow_compat.executor_parent import forks_task_processes
 
 __all__ = ["PAGE_PREFIX", "DatabricksJobsPlugin"]
+
+log = logging.getLogger(__name__)
 
 # Where Airflow serves the page, below its own address.
 PAGE_PREFIX = "databricks-jobs"
@@ -51,37 +56,21 @@ class DatabricksJobsPlugin(AirflowPlugin):
 
         On Airflow 2 the operators have them.
         """
-        from airflow_jobs_provider.airflow_compat.plugins import takes_links_of_plugins
-
-        if not takes_links_of_plugins():
-            return []
-        from airflow_jobs_provider.ui.links import UI_LINKS
-
-        return list(UI_LINKS)
+        return _list_or_nothing("Links of Databricks tasks", _links)
 
     @cached_property
     def fastapi_apps(self) -> list[Any]:  # type: ignore[override]
         """The application that serves the page; none before Airflow 3.1."""
-        from airflow_jobs_provider.airflow_compat.plugins import shows_plugin_pages
-
-        if not shows_plugin_pages():
-            return []
-        from airflow_jobs_provider.ui.app import make_app
-
-        return [
-            {"app": make_app(), "url_prefix": f"/{PAGE_PREFIX}", "name": "Databricks runs"},
-        ]
+        return _list_or_nothing("The page of Databricks runs", _apps)
 
     @cached_property
     def external_views(self) -> list[Any]:  # type: ignore[override]
-        """The menu entry of the page; none before Airflow 3.1.
+        """The menu entry of the page; none where there is no page.
 
         Without ``url_route`` Airflow opens the page in a tab of its own. Otherwise it would show it
         in a frame, which may not open links to Databricks.
         """
-        from airflow_jobs_provider.airflow_compat.plugins import shows_plugin_pages
-
-        if not shows_plugin_pages():
+        if not self.fastapi_apps:
             return []
         return [
             {
@@ -91,3 +80,36 @@ class DatabricksJobsPlugin(AirflowPlugin):
                 "category": "browse",
             }
         ]
+
+
+def _links() -> list[Any]:
+    from airflow_jobs_provider.airflow_compat.plugins import takes_links_of_plugins
+
+    if not takes_links_of_plugins():
+        return []
+    from airflow_jobs_provider.ui.links import UI_LINKS
+
+    return list(UI_LINKS)
+
+
+def _apps() -> list[Any]:
+    from airflow_jobs_provider.airflow_compat.plugins import shows_plugin_pages
+
+    if not shows_plugin_pages():
+        return []
+    from airflow_jobs_provider.ui.app import make_app
+
+    return [{"app": make_app(), "url_prefix": f"/{PAGE_PREFIX}", "name": "Databricks runs"}]
+
+
+def _list_or_nothing(what: str, make: Callable[[], list[Any]]) -> list[Any]:
+    """Return the list that a function makes; an empty one, and a line in the log, if it fails.
+
+    :param what: what is missing then.
+    :param make: the function.
+    """
+    try:
+        return make()
+    except Exception:
+        log.exception("%s cannot be shown", what)
+        return []
