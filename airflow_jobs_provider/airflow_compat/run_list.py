@@ -153,10 +153,13 @@ def _chosen(wanted: RunFilter, dag_ids: Collection[str], limit: int) -> Any:
     place = _place(page)
     if wanted.after is not None:
         # The nearest ones, so in the opposite order.
-        query = query.where(tuple_(*place) > tuple_(*wanted.after)).order_by(*place)
+        beyond = (place[0] >= wanted.after[0], tuple_(*place) > tuple_(*wanted.after))
+        query = query.where(*beyond).order_by(*place)
     else:
         if wanted.before is not None:
-            query = query.where(tuple_(*place) < tuple_(*wanted.before))
+            # MySQL finds the first row of a page by the first condition; by the second it does not.
+            beyond = (place[0] <= wanted.before[0], tuple_(*place) < tuple_(*wanted.before))
+            query = query.where(*beyond)
         query = query.order_by(*(column.desc() for column in place))
     return query.limit(limit)
 

@@ -17,6 +17,7 @@ from airflow.models.taskinstance import TaskInstance
 from airflow.models.trigger import Trigger
 from airflow.models.xcom import XComModel
 from sqlalchemy import and_, false, func, or_, select
+from sqlalchemy.orm import lazyload
 
 from airflow_jobs_provider.api.ids import parse_id
 from airflow_jobs_provider.xcom import RUN_ID_KEY
@@ -121,6 +122,8 @@ def find_waits(
     task = TaskInstance
     query = (
         select(Trigger, task.dag_id, task.run_id, task.task_id, task.map_index, XComModel.value)
+        # Airflow would read each task instance as a whole, too, and unpickle its executor_config.
+        .options(lazyload(Trigger.task_instance))
         .outerjoin(task, task.trigger_id == Trigger.id)
         .outerjoin(
             XComModel,
@@ -182,7 +185,9 @@ def find_triggerers(
 def _conditions(wanted: WaitFilter, dag_ids: Collection[str]) -> list[Any]:
     readable = {wanted.dag_id} & set(dag_ids) if wanted.dag_id else set(dag_ids)
     of_readable = TaskInstance.dag_id.in_(readable) if readable else false()
-    watches = TaskInstance.id.is_(None)
+    # Not each trigger without a task: that of a task that was cleared stays for some seconds, and
+    # nothing tells any more which DAG it was of.
+    watches = Trigger.assets.any()
     shows_watches = wanted.reads_assets and not wanted.dag_id
     return [
         Trigger.classpath.startswith(_CLASSES, autoescape=True),

@@ -66,7 +66,7 @@ def _runs(
         days=int(days) if days in map(str, DAYS) else _DEFAULT_DAYS,
         dag_id=dag.strip()[:_MAX_TEXT],
         states=STATES[state][1] if state in STATES else (),
-        text=text.strip()[:_MAX_TEXT],
+        text=_printable(text.strip())[:_MAX_TEXT],
         before=_position(before),
         after=_position(after) if not before else None,
     )
@@ -108,9 +108,9 @@ def _waits(
     wanted = WaitFilter(
         reads_assets=reader.reads_assets,
         dag_id=dag.strip()[:_MAX_TEXT],
-        triggerer_id=parse_id(triggerer),
-        before=parse_id(before),
-        after=parse_id(after) if not before else None,
+        triggerer_id=_database_id(triggerer),
+        before=_database_id(before),
+        after=_database_id(after) if not before else None,
     )
     found = find_waits(session, wanted, reader.dag_ids, ROWS + 1)
     rows, has_newer, has_older = _cut(found, wanted.before, wanted.after)
@@ -185,6 +185,12 @@ def _pager(
     }
 
 
+def _database_id(text: str) -> int | None:
+    """Return an id of Airflow's database, which has 32 bits; None for anything else."""
+    number = parse_id(text)
+    return number if number is not None and number < 2**31 else None
+
+
 def _position(text: str) -> Position | None:
     """Return a position as a link of the page has it; None for anything else."""
     try:
@@ -193,4 +199,9 @@ def _position(text: str) -> Position | None:
         return None
     is_one = type(dag_run) is int and isinstance(task_id, str) and type(map_index) is int
     is_small = is_one and abs(dag_run) < 2**31 and abs(map_index) < 2**31
-    return (dag_run, task_id[:_MAX_TEXT], map_index) if is_small else None
+    return (dag_run, _printable(task_id)[:_MAX_TEXT], map_index) if is_small else None
+
+
+def _printable(text: str) -> str:
+    """Return text without what no database takes: NUL in PostgreSQL, halves of characters."""
+    return "".join(char for char in text if char.isprintable())

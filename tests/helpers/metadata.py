@@ -136,6 +136,18 @@ class Metadata:
             session.flush()
             return trigger.id
 
+    def watch(self, trigger_id: int, asset: str) -> None:
+        """Let a trigger watch for events of an asset."""
+        from airflow.models.base import Base
+
+        number = next(self._numbers)
+        self.add("asset", {"id": number, "name": asset, "uri": f"{asset}-{number}", "extra": {}})
+        row: dict[str, Any] = {"asset_id": number, "trigger_id": trigger_id}
+        if "asset_watcher" in Base.metadata.tables:
+            self.add("asset_watcher", {**row, "name": f"{asset}-{number}"})
+        else:  # before Airflow 3.2
+            self.add("asset_trigger", row)
+
     def add_triggerer(self, hostname: str, *, age: timedelta = timedelta(0)) -> int:
         """Add a triggerer whose last heartbeat was so long ago; return the id of its job."""
         number = next(self._numbers)

@@ -226,6 +226,19 @@ async def test_filters(get: Get, metadata: Metadata) -> None:
     assert "No run matches." in (await get("?dag=nothing")).text
 
 
+@pytest.mark.parametrize("position", [r'[1, "\ud800", -1]', r'[1, "\u0000", -1]', '["", 1, {}]'])
+@pytest.mark.parametrize("name", ["before", "after"])
+async def test_text_that_no_database_takes(
+    get: Get, metadata: Metadata, name: str, position: str
+) -> None:
+    """NUL is an error in PostgreSQL, and half a character in all of them."""
+    metadata.add_run("etl", 1)
+    assert (await get(f"?{name}={quote(position)}")).status_code == 200
+    page = await get("?text=et%00l")
+    assert [row["Run"] for row in rows(page)] == ["1"]
+    assert "\0" not in page.text
+
+
 async def test_run_ids_of_an_earlier_airflow_are_found(get: Get, metadata: Metadata) -> None:
     """A database that was migrated may have them as text."""
     metadata.add_run("etl", "7001")
@@ -290,6 +303,8 @@ async def test_what_each_triggerer_waits_for(get: Get, metadata: Metadata) -> No
     assert re.search(rf"{one}\s+host-1\s.*✓\s*alive\s+3\s", table, re.DOTALL)
     assert re.search(rf"{two}\s+host-2\s.*✕\s*not alive\s+2\s", table, re.DOTALL)
     assert len(rows(await get(f"waits?triggerer={two}"))) == 2
+    # No id of the database has more than 32 bits. Some databases raise an error for one.
+    assert len(rows(await get(f"waits?triggerer={2**31}&before={2**40}"))) == 6
     assert rows(await get("waits?dag=etl_")) == []
     assert problems_of(page.text, relative=True) == []
 
@@ -333,16 +348,40 @@ async def test_arguments_that_cannot_be_read_are_no_error(get: Get, metadata: Me
     assert rows(await get("waits"))[0]["Waits for"] == "unknown"
 
 
+async def test_task_instances_are_not_read_as_a_whole(get: Get, metadata: Metadata) -> None:
+    """Such as their ``executor_config``, which may be of a class that the API server lacks."""
+    from sqlalchemy import text
+
+    trigger = metadata.add_trigger(RUN_TRIGGER, {"run_id": 7001})
+    metadata.add_task("etl", state="deferred", trigger_id=trigger)
+    with metadata.session() as session:
+        session.execute(text("UPDATE task_instance SET executor_config = X'00'"))
+    assert rows(await get("waits"))[0]["Waits for"] == "run 7001"
+
+
 async def test_watchers_of_assets_need_the_right_to_read_assets(
     get: Get, application: Any, metadata: Metadata, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They belong to no DAG. Which runs a tag selects is not shown."""
     for arguments in ({"job_id": 5}, {"tags": {"team": "x"}}):
-        metadata.add_trigger("triggers.run_events.DatabricksJobRunEventTrigger", arguments)
-    found = [row["Waits for"] for row in rows(await get("waits"))]
-    assert found == ["runs of several jobs", "each run of job 5"]
+        kind = "triggers.run_events.DatabricksJobRunEventTrigger"
+        metadata.watch(metadata.add_trigger(kind, arguments), "sales")
+    found = [(row["Waits for"], row["DAG"]) for row in rows(await get("waits"))]
+    assert found == [
+        ("runs of several jobs", "asset sales"),
+        ("each run of job 5", "asset sales"),
+    ]
     monkeypatch.setattr(application[1], "is_authorized_asset", lambda **_: False)
     assert rows(await get("waits")) == []
+
+
+async def test_the_trigger_of_a_cleared_task_is_not_listed(get: Get, metadata: Metadata) -> None:
+    """It stays for some seconds. Nothing tells any more whether the user may read its DAG."""
+    metadata.add_trigger(RUN_TRIGGER, {"run_id": 7001})
+    page = await get("waits")
+    assert rows(page) == []
+    assert "7001" not in page.text
+    assert "No trigger waits" in page.text
 
 
 async def test_paging_of_waits(get: Get, metadata: Metadata) -> None:
