@@ -55,7 +55,9 @@ class LinksToPush(tuple[BaseOperatorLink, ...]):  # noqa: SLOT001 - it has an at
     def __new__(cls, links: Iterable[BaseOperatorLink], at_process_end: Callable[[], None]) -> Self:
         """Leave out the link to the run's page."""
         remaining = super().__new__(
-            cls, [link for link in links if not isinstance(link, DatabricksJobRunLink)]
+            # A user's subclass of the link may have another URL.
+            cls,
+            [link for link in links if type(link) is not DatabricksJobRunLink],
         )
         remaining._at_process_end = at_process_end
         return remaining

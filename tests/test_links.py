@@ -135,6 +135,45 @@ def test_a_link_of_a_subclass_is_pushed(context: Any, server: ScriptedServer) ->
     assert pushed_at_process_end(operator) == ["http://dashboard"]
 
 
+class ComputedLinks(DatabricksSubmitRunOperator):
+    """A user's subclass whose links are a property, which Airflow allows."""
+
+    @property
+    def operator_extra_links(self) -> Any:
+        """Return its links."""
+        return (links.DatabricksJobRunLink(), OwnLink())
+
+
+class OwnRunLink(links.DatabricksJobRunLink):
+    """A user's link in place of that to the run's page."""
+
+    def get_link(self, _operator: Any, *, ti_key: Any) -> str:
+        """Return its URL."""
+        return "http://proxy/7"
+
+
+class OwnRunLinkOperator(DatabricksSubmitRunOperator):
+    """A user's subclass with that link."""
+
+    operator_extra_links = (OwnRunLink(),)
+
+
+@pytest.mark.parametrize(
+    ("operator", "pushed"),
+    [(ComputedLinks, [PAGE, "http://dashboard"]), (OwnRunLinkOperator, ["http://proxy/7"])],
+)
+def test_links_that_cannot_be_left_out(
+    context: Any, server: ScriptedServer, operator: Any, pushed: list[str]
+) -> None:
+    """The run is launched and followed all the same."""
+    server.will(LAUNCHED, answer(ENDED), OUTPUT)
+    task = operator(
+        task_id="etl", existing_cluster_id="1201-my-cluster", notebook_task={"notebook_path": "/a"}
+    )
+    task.execute(context)
+    assert pushed_at_process_end(task) == pushed
+
+
 def test_links_to_push_can_be_copied(context: Any, server: ScriptedServer) -> None:
     """A copy of an operator that was executed has the remaining links."""
     server.will(LAUNCHED, answer(ENDED), OUTPUT)

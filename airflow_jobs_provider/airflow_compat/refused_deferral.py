@@ -50,7 +50,11 @@ class Deferral:
         if not self._is_decided:
             self._is_decided = True
             if self._is_ended_by_user():
-                self._cancel()
+                try:
+                    self._cancel()
+                except Exception:
+                    # Airflow asks for the links, and has more to do before the process ends.
+                    log.exception("The run of the task that a user has ended may still run")
 
     def _is_ended_by_user(self) -> bool:
         try:

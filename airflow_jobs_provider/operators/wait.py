@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
@@ -218,7 +219,9 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         """Let Airflow not push the XCom of the link to the run's page at the process's end."""
         links = self.operator_extra_links
         if not isinstance(links, LinksToPush):
-            self.operator_extra_links = LinksToPush(links, self._at_process_end)
+            # In a subclass it may be a property, which cannot be set.
+            with suppress(AttributeError):
+                self.operator_extra_links = LinksToPush(links, self._at_process_end)
 
     def _at_process_end(self) -> None:
         """Do what is to be done at the end of the task's process on Airflow 3; here nothing."""

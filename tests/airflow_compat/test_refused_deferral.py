@@ -141,6 +141,22 @@ def test_cancel_on_kill_false_cancels_nothing(server: ScriptedServer, operator: 
 
 @supervised_by("failed")
 @pytest.mark.usefixtures("supervised")
+def test_a_cancel_that_fails_lets_airflow_finish(
+    operator: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Airflow calls listeners and callbacks after it has asked for the links."""
+
+    def fail(_reason: str) -> None:
+        raise RuntimeError("no client")
+
+    ti = defer(operator)
+    monkeypatch.setattr(operator, "_cancel", fail)
+    assert finish(operator, ti) == []
+    assert "no client" in caplog.text
+
+
+@supervised_by("failed")
+@pytest.mark.usefixtures("supervised")
 def test_a_run_canceled_by_on_kill_is_canceled_once(server: ScriptedServer, operator: Any) -> None:
     """It is canceled once."""
     ti = defer(operator)
