@@ -167,13 +167,17 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
 
     # -- the job -------------------------------------------------------------------------------
 
-    def definition(self, context: Context) -> tuple[dict[str, Any], str]:
+    def definition(
+        self, context: Context, *, workspace_url: str | None = None
+    ) -> tuple[dict[str, Any], str]:
         """Return the job's settings, with its permissions, and the digest of them.
 
         The templates of this task and of all tasks of the group are rendered for it. They must not
         depend on the task that renders them.
 
         :param context: the context of any task of the group.
+        :param workspace_url: the workspace's URL; default that of this task's connection. In the
+            process of another task this one has no connection.
         """
         from airflow_jobs_provider.api.workflows.job_definitions import definition_digest
 
@@ -194,10 +198,10 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
             "access_control_list": launch.access_control_list,
         }
         merged = _merged(without_empty(settings), launch.extra_job_params or {})
-        request = self._with_job_tags(fields_over_json("create", None, merged))
+        request = self._with_job_tags(fields_over_json("create", None, merged), workspace_url)
         return request, definition_digest(request)
 
-    def _with_job_tags(self, settings: dict[str, Any]) -> dict[str, Any]:
+    def _with_job_tags(self, settings: dict[str, Any], workspace_url: str | None) -> dict[str, Any]:
         """Return the job's settings with billing tags, if they are asked for."""
         if not flag_or_option("billing_tags", self.billing_tags, "databricks_jobs", "billing_tags"):
             return settings
@@ -205,7 +209,7 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
 
         task_ids = {member.databricks_task_key: member.task_id for member in self.members}
         tags = group_tags(self, str(getattr(self.task_group, "group_id", "")))
-        rules = TagRules.for_workspace(self.workspace_url)
+        rules = TagRules.for_workspace(workspace_url or self.workspace_url)
         return with_job_tags(settings, tags, rules, self.log, task_ids=task_ids)
 
     def recorded_digest(self, context: Context) -> str | None:

@@ -148,7 +148,7 @@ class WorkflowRerunOperator(LaunchRunOperator):
         from airflow_jobs_provider.api.run_summary import latest_attempts
         from airflow_jobs_provider.api.workflows.repair import RunNotRepairableError, repair_tasks
 
-        settings, digest = self._launch_task().definition(context)
+        settings, digest = self._launch_task().definition(context, workspace_url=self.workspace_url)
         launched_with = self._launched_with(context)
         if launched_with is None:
             return "it was not launched by this provider"

@@ -52,6 +52,7 @@ class Airflow:
         keys: Sequence[str] = KEYS,
         chained: bool = False,
         group: dict[str, Any] | None = None,
+        workspace_url: str | None = None,
         **arguments: Any,
     ) -> None:
         with (
@@ -101,7 +102,7 @@ class Airflow:
         )
         # Tasks that tell nothing are not waited for; a test that wants it sets another time.
         monkeypatch.setattr(workflow_rerun, "SETTLE_SECONDS", 0.0)
-        self.settings, digest = self.group.launch_task.definition({})
+        self.settings, digest = self.group.launch_task.definition({}, workspace_url=workspace_url)
         self.xcoms["etl.launch", DEFINITION_KEY] = digest
 
     def _states(self, task_ids: list[str]) -> dict[str, str | None]:

@@ -54,6 +54,29 @@ def test_tasks_that_are_cleared_together_are_one_repair(
     assert cleared.xcoms["etl.a", "run_id"] == 200
 
 
+def test_the_tags_of_a_group_whose_connection_is_a_template(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launching task has no connection in the process of another task. The tags need none."""
+    connection = "{{ 'databricks_default' }}"
+    group = {"databricks_conn_id": connection, "billing_tags": True}
+    airflow = Airflow(monkeypatch, group=group, workspace_url=server.url)
+    airflow.states |= {"etl.a": "running", "etl.b": None}
+    for key, run_id in zip("abc", (100, 101, 102), strict=True):
+        airflow.record(key, reported=run_id, max_tries=0)
+    # Airflow has rendered the template of the task that it executes.
+    airflow.group.members()[0].databricks_conn_id = "databricks_default"
+    server.will(
+        whole("TERMINATED", *FAILED),
+        *airflow.repair(),
+        whole("RUNNING", *RERUN, repairs=1),
+        whole("RUNNING", *DONE, repairs=1),
+        OUTPUT,
+    )
+    assert airflow.execute(2, 1) == "42"
+    assert len(sent(server, "runs/repair")) == 1
+
+
 def test_the_second_task_finds_the_repair(cleared: Airflow, server: ScriptedServer) -> None:
     """It was running already, or has ended: nothing is repaired."""
     server.will(whole("TERMINATED", *DONE, repairs=1), OUTPUT)
