@@ -15,14 +15,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NOT_WITH_JOB_PARAMETERS",
-    "PARAMETER_MAPS",
     "forwardable_params",
+    "parameter_maps_of",
     "with_dag_params",
 ]
 
 # The parameters of a task that are a map. Positional parameters, such as those of a Python file,
 # have no names.
-PARAMETER_MAPS = {
+_PARAMETER_MAPS = {
     "notebook_task": "base_parameters",
     "python_wheel_task": "named_parameters",
     "sql_task": "parameters",
@@ -37,6 +37,21 @@ NOT_WITH_JOB_PARAMETERS = (
     "python_named_params",
     "dbt_commands",
 )
+
+
+def parameter_maps_of(task: Mapping[str, Any]) -> dict[str, str]:
+    """Return the kinds of a task whose parameters are a map, each with the name of the map.
+
+    A Python wheel task takes no named parameters beside positional ones.
+
+    :param task: the task, or a one-time run without ``tasks``.
+    """
+    return {
+        kind: field
+        for kind, field in _PARAMETER_MAPS.items()
+        if isinstance(definition := task.get(kind), Mapping)
+        and not (kind == "python_wheel_task" and definition.get("parameters"))
+    }
 
 
 def forwardable_params(operator: BaseOperator, context: Context) -> dict[str, str]:
@@ -94,10 +109,9 @@ def with_dag_params(
 
 def _with_params_of_task(task: Mapping[str, Any], params: Mapping[str, str]) -> dict[str, Any]:
     result = dict(task)
-    for kind, field in PARAMETER_MAPS.items():
-        definition = task.get(kind)
-        if isinstance(definition, Mapping) and not definition.get(field):
-            result[kind] = {**definition, field: dict(params)}
+    for kind, field in parameter_maps_of(task).items():
+        if not task[kind].get(field):
+            result[kind] = {**task[kind], field: dict(params)}
     return result
 
 

@@ -11,9 +11,10 @@ import json
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
 from airflow_jobs_provider.operators.dag_params import (
     NOT_WITH_JOB_PARAMETERS,
-    PARAMETER_MAPS,
+    parameter_maps_of,
 )
 from airflow_jobs_provider.operators.payload_clusters import mapped, with_each_cluster
 
@@ -59,7 +60,8 @@ def inject_into_submit(
         def cluster_with(cluster: Mapping[str, Any]) -> dict[str, Any]:
             return {**cluster, "spark_conf": inject(cluster.get("spark_conf") or {}, context)}
 
-        return lambda request: with_each_cluster(request, cluster_with)
+        # The service refuses a spark-submit task whose cluster has Spark properties.
+        return lambda request: with_each_cluster(request, cluster_with, but_of="spark_submit_task")
 
     if parent:
         result = _unless_it_fails(in_parameters, result, log)
@@ -71,13 +73,23 @@ def inject_into_submit(
     return result
 
 
-def inject_into_run_now(request: Mapping[str, Any], context: Context, log: Log) -> dict[str, Any]:
+def inject_into_run_now(
+    request: Mapping[str, Any], context: Context, log: Log, *, api_version: str | None
+) -> dict[str, Any]:
     """Return a ``run-now`` request with the task's identity among its job parameters.
 
     :param request: the request; it is not changed.
     :param context: the task's context.
     :param log: the task's logger.
+    :param api_version: the connection's ``api_version``. Version 2.0 has no job parameters.
     """
+    if api_version == OLDEST_API_VERSION:
+        log.info(
+            "OpenLineage's parent job is not sent: the connection's api_version is %s, which has "
+            "no job_parameters.",
+            api_version,
+        )
+        return dict(request)
     return _inject_into_run(request, "job_parameters", NOT_WITH_JOB_PARAMETERS, context, log)
 
 
@@ -113,7 +125,16 @@ def _inject_into_run(
         return result
 
     def inject(request: dict[str, Any]) -> dict[str, Any]:
-        return {**request, field: _with_context(request.get(field) or {}, _context_value(context))}
+        from airflow_jobs_provider.api.schema.rules.parameters import (
+            MAX_PARAMETER_BYTES,
+            parameter_bytes,
+        )
+
+        parameters = _with_context(request.get(field) or {}, _context_value(context))
+        size = parameter_bytes(field, parameters)
+        if field == "notebook_params" and size > MAX_PARAMETER_BYTES:
+            raise ValueError(f"{field} would have {size} bytes, the limit is {MAX_PARAMETER_BYTES}")
+        return {**request, field: parameters}
 
     return _unless_it_fails(inject, result, log)
 
@@ -159,11 +180,9 @@ def _with_context(parameters: Mapping[str, Any], value: str) -> dict[str, Any]:
 
 def _with_parameter(task: Mapping[str, Any], value: str) -> dict[str, Any]:
     result = dict(task)
-    for kind, field in PARAMETER_MAPS.items():
-        definition = task.get(kind)
-        if isinstance(definition, Mapping):
-            parameters = definition.get(field) or {}
-            result[kind] = {**definition, field: _with_context(parameters, value)}
+    for kind, field in parameter_maps_of(task).items():
+        parameters = task[kind].get(field) or {}
+        result[kind] = {**task[kind], field: _with_context(parameters, value)}
     return result
 
 

@@ -9,17 +9,22 @@ __all__ = ["mapped", "with_each_cluster"]
 
 
 def with_each_cluster(
-    request: Mapping[str, Any], change: Callable[[Mapping[str, Any]], dict[str, Any]]
+    request: Mapping[str, Any],
+    change: Callable[[Mapping[str, Any]], dict[str, Any]],
+    *,
+    but_of: str | None = None,
 ) -> dict[str, Any]:
     """Return a request with each ``new_cluster`` changed.
 
     :param request: the request of ``runs/submit`` or ``create``; it is not changed.
     :param change: returns the cluster to send in place of one that is given.
+    :param but_of: a kind of task whose own cluster is not changed; default None.
     """
 
     def holder_with(holder: Mapping[str, Any]) -> dict[str, Any]:
         result = dict(holder)
-        if isinstance(holder.get("new_cluster"), Mapping):
+        is_changed = but_of is None or holder.get(but_of) is None
+        if is_changed and isinstance(holder.get("new_cluster"), Mapping):
             result["new_cluster"] = change(holder["new_cluster"])
         loop = holder.get("for_each_task")
         if isinstance(loop, Mapping) and isinstance(loop.get("task"), Mapping):

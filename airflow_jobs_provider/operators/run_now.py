@@ -207,7 +207,8 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         if self.openlineage_inject_parent_job_info:
             from airflow_jobs_provider.operators.openlineage import inject_into_run_now
 
-            request = inject_into_run_now(request, context, self.log)
+            version = self.hook.client.api_version
+            request = inject_into_run_now(request, context, self.log, api_version=version)
         return run_now(request)
 
     def _run_of_arguments(self) -> Mapping[str, Any]:

@@ -102,9 +102,14 @@ def test_submit_sends_them_with_each_task(
 def test_positional_parameters_are_left_alone(context: Any, server: ScriptedServer) -> None:
     """Names and values cannot become the arguments of a Python file or a JAR."""
     context["params"] = PARAMS
-    task = {"spark_python_task": {"python_file": "dbfs:/a.py"}}
-    body = sent(server, submit(json={**CLUSTER, **task}), context)
-    assert body == {"run_name": "r", **CLUSTER, **task}
+    wheel = {"package_name": "p", "entry_point": "e", "parameters": ["a"]}
+    for task in (
+        {"spark_python_task": {"python_file": "dbfs:/a.py"}},
+        # A wheel takes one kind only.
+        {"python_wheel_task": wheel},
+    ):
+        body = sent(server, submit(json={**CLUSTER, **task}), context)
+        assert body == {"run_name": "r", **CLUSTER, **task}
 
 
 @pytest.mark.parametrize("job_id", [None, 5])

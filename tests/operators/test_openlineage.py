@@ -13,7 +13,7 @@ import pytest
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
-from tests.fakes.scripted_server import ScriptedServer, answer
+from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
 from tests.helpers.responses import LAUNCHED, RUNNING, run
 from tests.helpers.tasks import TaskInstance, deferred_by, fired, run_now, submit
 from tests.helpers.workflow_group import Airflow
@@ -214,6 +214,66 @@ def test_a_provider_with_an_invalid_setting(
     assert "disabled is no boolean" in logged()
 
 
+def test_a_wheel_with_positional_parameters(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes no named ones beside them, so the service would refuse the run."""
+    installed(monkeypatch)
+    wheel = {"package_name": "p", "entry_point": "e"}
+    tasks = [
+        {"task_key": "a", "python_wheel_task": {**wheel, "parameters": ["x"]}},
+        {"task_key": "b", "python_wheel_task": wheel},
+    ]
+    more: dict[str, Any] = {"existing_cluster_id": None, "notebook_task": None}
+    task = submit(
+        tasks=tasks,
+        wait_for_termination=False,
+        openlineage_inject_parent_job_info=True,
+        **more,
+    )
+    first, second = sent(server, context, task)["tasks"]
+    assert first == tasks[0]
+    assert list(second["python_wheel_task"]["named_parameters"]) == ["OPENLINEAGE_CONTEXT"]
+
+
+def test_a_spark_submit_task(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cluster takes no Spark properties, so the service would refuse the run."""
+    installed(monkeypatch)
+    cluster = {name: value for name, value in CLUSTER.items() if name != "spark_conf"}
+    task = submit(
+        existing_cluster_id=None,
+        new_cluster=cluster,
+        notebook_task=None,
+        spark_submit_task={"parameters": ["--class", "Main", "dbfs:/a.jar"]},
+        wait_for_termination=False,
+        openlineage_inject_parent_job_info=True,
+        openlineage_inject_transport_info=True,
+    )
+    assert sent(server, context, task)["new_cluster"] == cluster
+
+
+def test_a_connection_without_job_parameters(
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+) -> None:
+    """Version 2.0 has none. The run is launched without them."""
+    installed(monkeypatch)
+    connection = {
+        "conn_type": "databricks_jobs",
+        "host": server.url,
+        "password": TOKEN,
+        "extra": {"api_version": "2.0"},
+    }
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+    task = run_now(job_id=3, wait_for_termination=False, openlineage_inject_parent_job_info=True)
+    assert "job_parameters" not in sent(server, context, task)
+    assert "api_version is 2.0" in logged()
+
+
 def test_a_task_operator(
     context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -258,6 +318,19 @@ def test_a_group_sends_it_with_the_run(
     assert sorted(body.get("notebook_params", {})) == notebook_params
     if notebook_params:
         assert parent_of(body["notebook_params"])["run"] == {"runId": "run of etl.launch"}
+
+
+def test_a_group_without_room_for_it(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parameters of a run have 10,000 bytes at most. The run is launched as it is."""
+    installed(monkeypatch)
+    params = {"notebook_params": {"text": "x" * 9_900}}
+    airflow = Airflow(monkeypatch, group={**params, "openlineage_inject_parent_job_info": True})
+    server.will(airflow.jobs, airflow.job, LAUNCHED, RUNNING)
+    airflow.launch(try_number=1, max_tries=0)
+    (body,) = bodies(server, "run-now")
+    assert body["notebook_params"] == params["notebook_params"]
 
 
 def test_credentials_of_the_transport_are_masked(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from airflow_jobs_provider.api.schema.rules.base import (
     ONLY_2_0,
@@ -18,7 +19,7 @@ from airflow_jobs_provider.api.schema.rules.base import (
     rule,
 )
 
-__all__: list[str] = []  # each rule registers itself
+__all__ = ["MAX_PARAMETER_BYTES", "parameter_bytes"]  # each rule registers itself
 
 MAX_PARAMETER_BYTES = 10_000
 PARAMETER_KINDS = ("notebook_params", "jar_params", "python_params", "spark_submit_params")
@@ -48,11 +49,20 @@ def parameters_size(node: Node, location: Location) -> Problems:
     for name in PARAMETER_KINDS:
         if node.get(name):
             try:
-                text = json.dumps({name: node[name]}, ensure_ascii=False, separators=(",", ":"))
+                size = parameter_bytes(name, node[name])
             except (TypeError, ValueError):
                 continue
-            size = len(text.encode(errors="replace"))
             yield from check_size(MAX_PARAMETER_BYTES, "bytes as JSON", size, location, name)
+
+
+def parameter_bytes(name: str, value: Any) -> int:
+    """Return how many bytes one kind of parameters has as JSON, with its name.
+
+    :param name: such as ``notebook_params``.
+    :param value: the parameters.
+    """
+    text = json.dumps({name: value}, ensure_ascii=False, separators=(",", ":"))
+    return len(text.encode(errors="replace"))
 
 
 @rule(*_PARAMETERS)
