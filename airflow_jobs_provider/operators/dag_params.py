@@ -28,6 +28,8 @@ _PARAMETER_MAPS = {
     "sql_task": "parameters",
     "run_job_task": "job_parameters",
 }
+# What excludes them.
+_NOT_BESIDE = {"python_wheel_task": "parameters", "sql_task": "alert"}
 # Run-now takes none of these together with job_parameters.
 NOT_WITH_JOB_PARAMETERS = (
     "notebook_params",
@@ -35,6 +37,7 @@ NOT_WITH_JOB_PARAMETERS = (
     "jar_params",
     "spark_submit_params",
     "python_named_params",
+    "sql_params",
     "dbt_commands",
 )
 
@@ -42,7 +45,8 @@ NOT_WITH_JOB_PARAMETERS = (
 def parameter_maps_of(task: Mapping[str, Any]) -> dict[str, str]:
     """Return the kinds of a task whose parameters are a map, each with the name of the map.
 
-    A Python wheel task takes no named parameters beside positional ones.
+    A Python wheel task takes no named parameters beside positional ones, and a SQL task that
+    evaluates an alert takes none.
 
     :param task: the task, or a one-time run without ``tasks``.
     """
@@ -50,7 +54,7 @@ def parameter_maps_of(task: Mapping[str, Any]) -> dict[str, str]:
         kind: field
         for kind, field in _PARAMETER_MAPS.items()
         if isinstance(definition := task.get(kind), Mapping)
-        and not (kind == "python_wheel_task" and definition.get("parameters"))
+        and not definition.get(_NOT_BESIDE.get(kind, ""))
     }
 
 

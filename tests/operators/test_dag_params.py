@@ -63,6 +63,7 @@ def test_run_now_sends_them_as_job_parameters(context: Any, server: ScriptedServ
         {"spark_submit_params": ["--class", "Main"]},
         {"python_named_params": {"day": "today"}},
         {"json": {"dbt_commands": ["dbt run"]}},
+        {"json": {"sql_params": {"day": "today"}}},
     ],
 )
 def test_parameters_of_the_request_come_first(
@@ -107,6 +108,8 @@ def test_positional_parameters_are_left_alone(context: Any, server: ScriptedServ
         {"spark_python_task": {"python_file": "dbfs:/a.py"}},
         # A wheel takes one kind only.
         {"python_wheel_task": wheel},
+        # An alert takes none.
+        {"sql_task": {"warehouse_id": "w", "alert": {"alert_id": "a"}}},
     ):
         body = sent(server, submit(json={**CLUSTER, **task}), context)
         assert body == {"run_name": "r", **CLUSTER, **task}
