@@ -18,6 +18,7 @@ from airflow.models.xcom import XComModel
 from sqlalchemy import String, and_, cast, func, or_, select, tuple_
 from sqlalchemy.orm import aliased
 
+from airflow_jobs_provider.airflow_compat.stored_xcoms import decoded
 from airflow_jobs_provider.api.ids import parse_id
 from airflow_jobs_provider.api.text import safe_url
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
@@ -205,9 +206,10 @@ def _listed(
     ended: datetime | None,
     dag_run_id: int,
 ) -> ListedRun:
+    page_url = decoded(page_url)
     return ListedRun(
-        run_id=parse_id(run_id),
-        job_id=parse_id(job_id),
+        run_id=parse_id(decoded(run_id)),
+        job_id=parse_id(decoded(job_id)),
         # A user may have pushed another XCom in its place.
         page_url=safe_url(page_url) if isinstance(page_url, str) else None,
         dag_id=dag_id,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
@@ -10,7 +12,7 @@ from airflow_jobs_provider.airflow_compat.lines import airflow_line
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
-__all__ = ["stored_xcoms"]
+__all__ = ["decoded", "stored_xcoms"]
 
 
 def stored_xcoms(
@@ -26,7 +28,7 @@ def stored_xcoms(
     :param task_id: another task of the same DAG run, at the same map index; default the task
         itself.
     """
-    return airflow_line().stored_xcoms(
+    stored = airflow_line().stored_xcoms(
         {
             "dag_id": ti_key.dag_id,
             "run_id": ti_key.run_id,
@@ -35,3 +37,18 @@ def stored_xcoms(
         },
         keys,
     )
+    return {key: decoded(value) for key, value in stored.items()}
+
+
+def decoded(value: Any) -> Any:
+    """Return an XCom as it was pushed.
+
+    Airflow 3 stores an XCom as JSON. What the event of a trigger pushes, as with
+    ``end_from_trigger``, it stores as text that is JSON again.
+
+    :param value: the value in the database.
+    """
+    if isinstance(value, str):
+        with suppress(ValueError, RecursionError):
+            return json.loads(value)
+    return value

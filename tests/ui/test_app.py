@@ -239,6 +239,15 @@ async def test_text_that_no_database_takes(
     assert "\0" not in page.text
 
 
+async def test_a_run_whose_task_has_ended_in_the_triggerer(get: Get, metadata: Metadata) -> None:
+    """Airflow stores what the trigger's event pushes as text that is JSON."""
+    url = "https://example.com/?o=1#job/12/run/7001"
+    metadata.add_run("etl", "7001", page=f'"{url}"')
+    page = await get()
+    assert rows(page)[0]["Run"] == "7001"
+    assert f'href="{url}"' in page.text
+
+
 async def test_run_ids_of_an_earlier_airflow_are_found(get: Get, metadata: Metadata) -> None:
     """A database that was migrated may have them as text."""
     metadata.add_run("etl", "7001")

@@ -105,7 +105,7 @@ def metadata(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metadata]:
     file = tmp_path_factory.mktemp("metadata") / "airflow.db"
     make_database(file, "dag_run", "xcom")
     with metadata_database(file) as made:
-        for number, run_id in enumerate(("r", "evil"), 1):
+        for number, run_id in enumerate(("r", "evil", "triggerer"), 1):
             row = {"id": number, "dag_id": "d", "run_id": run_id, "run_type": "manual"}
             # Airflow has a function for the default of each of these; of run_after since 3.0.
             row |= {"log_template_id": None, "run_after": datetime.now(UTC)}
@@ -178,6 +178,16 @@ def test_a_task_pushes_no_xcom_for_them() -> None:
     operator = jobs.DatabricksRunNowOperator(task_id="t", job_id=12)
     (link,) = operator.operator_extra_links
     assert isinstance(link, DatabricksJobRunLink)
+
+
+@pytest.mark.skipif(AIRFLOW_2, reason="Airflow 2 ends no task in the triggerer")
+def test_a_task_that_has_ended_in_the_triggerer(dag: Any, metadata: Metadata) -> None:
+    """Airflow stores what the trigger's event pushes as text that is JSON."""
+    place = {"run_id": "triggerer", "dag_run_id": 3}
+    url = '"https://h/?o=1#job/12/run/3"'
+    metadata.add("xcom", _xcom("wait", "run_page_url", url, **place))
+    links = links_of(dag, "wait", run_id="triggerer")
+    assert links == {RUN: "https://h/?o=1#job/12/run/3", JOB: "https://h/?o=1#job/12"}
 
 
 def test_an_unsafe_url_is_no_link(dag: Any, metadata: Metadata) -> None:
