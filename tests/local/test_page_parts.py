@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import shlex
+from contextlib import closing
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -206,7 +207,8 @@ def test_request_of_a_repaired_run() -> None:
 
 def test_results_of_sql_on_the_page(tmp_path: Path) -> None:
     """The page has the statements, and the first rows of each result; what is cut is told."""
-    store = Store(tmp_path / "store.sqlite")
+    file = tmp_path / "store.sqlite"
+    store = Store(file)
     store.add_runs([run(task={"sql_task": {"file": {"path": "/q.sql"}}})])
     results = [
         {"columns": [], "rows": [], "truncated": False},
@@ -215,7 +217,9 @@ def test_results_of_sql_on_the_page(tmp_path: Path) -> None:
     ]
     sql = {"query_text": "SELECT '<b>'", "results": results}
     store.save_output(1, Output(sql=sql, info="<unpacked>"))
-    page = render_run(1, PageStore(store.file), (tmp_path / "1.ipynb", tmp_path / "1.log"))
+    store.close()
+    with closing(PageStore(file)) as pages:
+        page = render_run(1, pages, (tmp_path / "1.ipynb", tmp_path / "1.log"))
     assert page is not None
     assert problems_of(page) == []
     assert "SELECT &#39;&lt;b&gt;&#39;" in page
