@@ -48,7 +48,8 @@ class Client:
             cwd=cwd,
             capture_output=True,
             text=True,
-            timeout=120,
+            # The first command compiles the modules of a new environment.
+            timeout=300,
             check=False,
         )
 

@@ -70,8 +70,10 @@ class Tracking:
         return Answer(200, json.dumps(found).encode())
 
     def store(self, asked: Asked) -> Answer:
-        """Store an artifact."""
+        """Store an artifact, or return one."""
         file = self.root / unquote(asked.path).removeprefix("/dbfs/")
+        if asked.method == "GET":
+            return Answer(200, file.read_bytes(), "application/octet-stream")
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(asked.body)
         return Answer(200, b"")
@@ -122,6 +124,16 @@ class Tracking:
         self.runs[data["run_id"]]["data"]["tags"] += data.get("tags", [])
         return {}
 
+    def runs_search(self, data: dict[str, Any]) -> dict[str, Any]:
+        """Return the runs with the tags that the filter names."""
+        return {"runs": [run for run in self.runs.values() if _has_tags(run, data["filter"])]}
+
+
+def _has_tags(run: dict[str, Any], text: str) -> bool:
+    tags = {one["key"]: one["value"] for one in run["data"]["tags"]}
+    wanted = (part.removeprefix("tags.").split(" = ") for part in text.split(" and "))
+    return all(tags.get(name) == value.strip("'") for name, value in wanted)
+
 
 @pytest.fixture
 def dbx(client_of: Callable[..., Client], workspace: LocalWorkspace) -> Iterator[Client]:
@@ -141,25 +153,32 @@ def dbx(client_of: Callable[..., Client], workspace: LocalWorkspace) -> Iterator
         yield replace(client, proxy_url=f"http://127.0.0.1:{port}", variables=variables)
 
 
-def test_deploy_and_launch(dbx: Client, workspace: LocalWorkspace, tmp_path: Path) -> None:
-    """A workflow is deployed with its file, changed by a second deployment, and launched."""
+@pytest.fixture
+def deployment(tmp_path: Path) -> Path:
+    """Return the deployment file of a project."""
     project = tmp_path / "project"
     (project / ".dbx").mkdir(parents=True)
     (project / "conf").mkdir()
     (project / ".dbx" / "project.json").write_text(json.dumps(PROJECT))
     (project / "job.py").write_text("import sys; print('job of', sys.argv[1:])")
-    deployment = project / "conf" / "deployment.yml"
-    deployment.write_text(DEPLOYMENT)
+    file = project / "conf" / "deployment.yml"
+    file.write_text(DEPLOYMENT)
+    return file
 
-    def run(*arguments: str) -> str:
-        done = dbx.run("dbx", *arguments, cwd=project)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
 
-    run("deploy", "--no-package")
+def run(dbx: Client, deployment: Path, *arguments: str) -> str:
+    """Run dbx in the project, and return what it prints."""
+    done = dbx.run("dbx", *arguments, cwd=deployment.parents[1])
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_deploy_and_launch(dbx: Client, workspace: LocalWorkspace, deployment: Path) -> None:
+    """A workflow is deployed with its file, changed by a second deployment, and launched."""
+    run(dbx, deployment, "deploy", "--no-package")
     deployment.write_text(DEPLOYMENT.replace("as-deployed", "as-changed"))
-    run("deploy", "--no-package")
-    shown = run("launch", "deployed", "--trace", "--include-output=stdout")
+    run(dbx, deployment, "deploy", "--no-package")
+    shown = run(dbx, deployment, "launch", "deployed", "--trace", "--include-output=stdout")
     assert "finished successfully" in shown
     api = Api(workspace)
     [job] = api.get("list", version="2.1", name="deployed").json()["jobs"]
@@ -167,3 +186,11 @@ def test_deploy_and_launch(dbx: Client, workspace: LocalWorkspace, tmp_path: Pat
     [task] = api.run(launched["run_id"], version="2.1")["tasks"]
     output = api.get("runs/get-output", version="2.1", run_id=task["run_id"]).json()
     assert output["logs"] == "job of ['as-changed']\n"
+
+
+@pytest.mark.thorough
+def test_launch_from_assets(dbx: Client, deployment: Path) -> None:
+    """A workflow of which only the files are deployed is launched as a one-time run."""
+    run(dbx, deployment, "deploy", "--no-package", "--assets-only")
+    shown = run(dbx, deployment, "launch", "deployed", "--from-assets", "--trace")
+    assert "finished successfully" in shown
