@@ -12,13 +12,13 @@ import asyncio
 import json
 import os
 import re
-import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -169,8 +169,8 @@ class RequestLog:
     ) -> None:
         data = {name: _cut(value) for name, value in given.items()}
         kept = _Kept(
-            sys.intern(request.method),
-            sys.intern(path),
+            _shared(request.method),
+            _shared(path),
             json.dumps(data, separators=(",", ":")).encode() if data else b"",
             None if response is None else response.status,
             round(moment, 3),
@@ -215,6 +215,15 @@ class RequestLog:
             line = line.replace(json.dumps(self._token)[1:-1], _MASK)
         self._file.write(line + "\n")
         self._file.flush()
+
+
+@lru_cache(maxsize=1_000)
+def _shared(text: str) -> str:
+    """Return the same object for equal texts, mostly: the same paths come again and again.
+
+    ``sys.intern`` of Python 3.12.0 and some later ones never lets a text go.
+    """
+    return text
 
 
 def _masked(value: Any, levels: int = _MASKED_LEVELS) -> Any:
