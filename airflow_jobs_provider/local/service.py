@@ -25,6 +25,7 @@ from airflow_jobs_provider.local.engine.scheduler import STOPPED_MESSAGE, Schedu
 from airflow_jobs_provider.local.engine.scripted_results import ScriptedResults, ScriptedRunner
 from airflow_jobs_provider.local.engine.store import Store
 from airflow_jobs_provider.local.engine.uploads import PartialFiles, Uploads
+from airflow_jobs_provider.local.kernel.spark_tables import remove_unused_warehouses
 from airflow_jobs_provider.local.runners.checkouts import Checkouts, is_in_git
 from airflow_jobs_provider.local.runners.control_flow import ConditionRunner, ForEachRunner
 from airflow_jobs_provider.local.runners.dbt import DbtRunner
@@ -103,9 +104,11 @@ class Service:
         self._runs_folder = state_dir / "runs"
         self._runs_folder.mkdir(parents=True, exist_ok=True)
         self.warehouse = state_dir / "warehouse.duckdb"
+        self.spark_folder = state_dir / "spark"
         self._workspace_id = workspace_id(state_dir)
         # One workspace at a time has the state folder, so these are left of one that was killed.
         kill_marked(run_marker(self._workspace_id))
+        remove_unused_warehouses(self.spark_folder)
         self.temporary_folder = _temporary_folder(state_dir)
         for partial in self._runs_folder.glob("*.partial"):
             partial.unlink()

@@ -21,6 +21,7 @@ from airflow_jobs_provider.local.kernel.dbutils import (
     PythonRestart,
     WorkflowException,
 )
+from airflow_jobs_provider.local.kernel.spark_tables import remove_unused_warehouses
 from airflow_jobs_provider.local.kernel.sql_cells import statements_of
 from airflow_jobs_provider.local.notebook_files import NotNotebookError, read_notebook
 from airflow_jobs_provider.local.paths import (
@@ -52,6 +53,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> KernelContext:
         "widgets": {"kept": "2"},
         "about": {},
         "warehouse": str(tmp_path / "warehouse"),
+        "spark_folder": str(tmp_path / "spark"),
         "packages": "",
     }
     file.write_text(json.dumps(given))
@@ -66,9 +68,10 @@ def shell(context: KernelContext, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     """Return an IPython shell that knows our magics."""
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     made: Any = InteractiveShell
-    shell = made(user_ns=namespace.names_for(context))
+    spark = namespace.Spark(context)
+    shell = made(user_ns=namespace.names_for(context, spark))
     shell.history_manager.enabled = False
-    magics.register(shell, context)
+    magics.register(shell, context, spark)
     yield shell
     shell.history_manager.end_session()
 
@@ -248,23 +251,38 @@ def test_get_argument(shell: Any) -> None:
     assert shell.user_ns["b"] == ("1", "d")
 
 
+def _install_pyspark(monkeypatch: pytest.MonkeyPatch, session: object) -> dict[str, str]:
+    """Put a pyspark in place that returns this session; return the settings it will be given."""
+    settings: dict[str, str] = {}
+
+    class Builder:
+        """Stands for pyspark's builder of sessions."""
+
+        def master(self, _: str) -> Builder:
+            return self
+
+        def config(self, name: str, value: str) -> Builder:
+            settings[name] = value
+            return self
+
+        def getOrCreate(self) -> object:  # noqa: N802
+            return session
+
+    module: Any = types.ModuleType("pyspark.sql")
+    module.SparkSession = types.SimpleNamespace(builder=Builder())
+    monkeypatch.setitem(sys.modules, "pyspark", types.ModuleType("pyspark"))
+    monkeypatch.setitem(sys.modules, "pyspark.sql", module)
+    return settings
+
+
 def test_lazy_spark(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Spark is made once something is asked of it, and a missing pyspark says what to install."""
     monkeypatch.setitem(sys.modules, "pyspark.sql", None)
     with pytest.raises(ModuleNotFoundError, match="pip install pyspark"):
         shell.run_cell("spark.range(1)").raise_error()
 
-    class Builder:
-        """Stands for pyspark's builder of sessions."""
-
-        def __getattr__(self, name: str) -> Any:
-            return lambda *_: session if name == "getOrCreate" else self
-
     session = types.SimpleNamespace(sparkContext=types.SimpleNamespace(version="9"))
-    module: Any = types.ModuleType("pyspark.sql")
-    module.SparkSession = types.SimpleNamespace(builder=Builder())
-    monkeypatch.setitem(sys.modules, "pyspark", types.ModuleType("pyspark"))
-    monkeypatch.setitem(sys.modules, "pyspark.sql", module)
+    _install_pyspark(monkeypatch, session)
     shell.run_cell("text = 'spark'; value = len(text)").raise_error()
     proxy = shell.user_ns["spark"]
     assert proxy is not session
@@ -276,6 +294,83 @@ def test_lazy_spark(shell: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert shell.user_ns["text"] == repr(session)
     # The real object in the first cell that names it, so that isinstance() is true.
     assert shell.user_ns["spark"] is session
+
+
+def test_when_tables_are_shared(
+    shell: Any, context: KernelContext, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    """Tables of other runs are read before a cell, its own are written after it; errors are told.
+
+    The same around the run of another notebook.
+    """
+    asked: list[str] = []
+
+    class Tables:
+        """Stands for the tables of a session."""
+
+        def __init__(self, _session: object, folder: Path, warehouse: Path) -> None:
+            asked.append(f"of {warehouse.relative_to(folder).parent}")
+
+        def read(self) -> None:
+            asked.append("read")
+
+        def write(self) -> None:
+            asked.append("write")
+            raise RuntimeError("Java has died")
+
+    def run_notebook(*_: object) -> dict[str, str]:
+        asked.append("run")
+        return {"result_state": "SUCCESS", "result": ""}
+
+    monkeypatch.setattr(namespace, "SparkTables", Tables)
+    monkeypatch.setattr(KernelContext, "run_notebook", run_notebook)
+    conf = {"spark.sql.catalogImplementation": "in-memory"}
+    session = types.SimpleNamespace(sparkContext=None, _jsparkSession=None, conf=conf)
+    settings = _install_pyspark(monkeypatch, session)
+    shell.run_cell("dbutils.notebook.run('other')").raise_error()
+    assert asked == ["run"]
+    shell.run_cell("spark").raise_error()
+    assert asked[1:] == ["of data", "read", "read", "write"]
+    assert "Java has died" in capsys.readouterr().err
+    warehouse = Path(settings["spark.sql.warehouse.dir"])
+    assert warehouse.parent == Path(context.spark_folder, "data")
+    asked.clear()
+    shell.run_cell("dbutils.notebook.run('other')").raise_error()
+    assert asked == ["read", "write", "run", "read", "write"]
+
+
+def test_unused_warehouses(tmp_path: Path) -> None:
+    """At its start the workspace removes the warehouse folders that no table is in.
+
+    It leaves those of sessions with a Hive metastore, whose tables it does not know.
+    """
+    remove_unused_warehouses(tmp_path)
+    for name in ("data/used/t", "data/unused/t", "data/hive/t", "tables"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("used", "unused"):
+        (tmp_path / "data" / name / ".defined").touch()
+    table = tmp_path / "tables" / "default.t.json"
+    table.write_text(json.dumps({"location": "data/used/t"}))
+    (tmp_path / "tables" / "default.v.json").write_text(json.dumps({"location": None}))
+    table.with_suffix(".partial").touch()
+    remove_unused_warehouses(tmp_path)
+    assert {one.name for one in (tmp_path / "data").iterdir()} == {"used", "hive"}
+    assert not list(tmp_path.rglob("*.partial"))
+
+
+@pytest.mark.parametrize("catalog", ["hive", None])
+def test_catalogs_that_remember_their_tables(
+    shell: Any, context: KernelContext, monkeypatch: pytest.MonkeyPatch, catalog: str | None
+) -> None:
+    """The tables of a Hive metastore, and those of Spark Connect, are left alone."""
+    session = types.SimpleNamespace(sparkContext=None)
+    if catalog is not None:
+        session._jsparkSession = None
+        session.conf = {"spark.sql.catalogImplementation": catalog}
+    _install_pyspark(monkeypatch, session)
+    shell.run_cell("spark").raise_error()
+    assert shell.user_ns["spark"] is session
+    assert not Path(context.spark_folder).exists()
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from airflow_jobs_provider.local.runners.processes import environment_of_runs
 from tests.local.api import Api
 
 CLUSTER = {"spark_version": "13.3.x-scala2.12", "node_type_id": "n", "num_workers": 1}
@@ -110,3 +112,11 @@ def test_submit_out_of_the_root(api: Api) -> None:
     state, output = _run(api, spark_submit_task={"parameters": ["dbfs:/../x.py"]})
     assert state["result_state"] == "FAILED"
     assert "out of the workspace" in output["error"]
+
+
+def test_python_of_spark(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Spark runs Python functions with the workspace's Python, unless the user has chosen one."""
+    monkeypatch.delenv("PYSPARK_PYTHON", raising=False)
+    assert environment_of_runs("marker")["PYSPARK_PYTHON"] == sys.executable
+    monkeypatch.setenv("PYSPARK_PYTHON", "/opt/python")
+    assert environment_of_runs("marker")["PYSPARK_PYTHON"] == "/opt/python"

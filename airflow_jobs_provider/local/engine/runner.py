@@ -91,6 +91,10 @@ class Workspace(Protocol):
         """The file of the database that SQL tasks share."""
 
     @property
+    def spark_folder(self) -> Path:
+        """The folder of the tables that notebooks save with Spark."""
+
+    @property
     def base_url(self) -> str:
         """The workspace's URL."""
 

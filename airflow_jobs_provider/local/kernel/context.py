@@ -47,6 +47,7 @@ class KernelContext:
     :param widgets: the widgets' values from before Python was restarted.
     :param about: the run, the job and the notebook, as the notebook's context returns them.
     :param warehouse: the file of the workspace's SQL warehouse.
+    :param spark_folder: the folder of the tables that Spark saves.
     :param packages: the folder for what ``%pip install`` installs; empty if it does nothing.
     :param redacted: the secrets that the notebook has read.
     """
@@ -62,6 +63,7 @@ class KernelContext:
     widgets: dict[str, str] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     warehouse: str = ""
+    spark_folder: str = ""
     packages: str = ""
     redacted: set[str] = field(default_factory=set, repr=False)
 
@@ -83,6 +85,7 @@ class KernelContext:
             widgets=data["widgets"],
             about=data["about"],
             warehouse=data["warehouse"],
+            spark_folder=data["spark_folder"],
             packages=data["packages"],
         )
 

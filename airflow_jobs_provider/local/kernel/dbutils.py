@@ -6,7 +6,7 @@ import builtins
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
 from airflow_jobs_provider.local.kernel.dbutils_help import Helpful
@@ -140,11 +140,22 @@ class Widgets(Helpful):
         self._values[name] = self._parameters.get(name, default)
 
 
+class Tables(Protocol):
+    """The tables that runs have in common (see :class:`.namespace.Spark`)."""
+
+    def write_tables(self) -> None:
+        """Make this run's tables known to other runs."""
+
+    def read_tables(self) -> None:
+        """Make other runs' tables known to this run."""
+
+
 class Notebook(Helpful):
     """``dbutils.notebook``: ending this notebook, and running others."""
 
-    def __init__(self, context: KernelContext) -> None:
+    def __init__(self, context: KernelContext, tables: Tables | None) -> None:
         self._context = context
+        self._tables = tables
 
     @property
     def entry_point(self) -> EntryPoint:
@@ -173,7 +184,11 @@ class Notebook(Helpful):
         """
         texts = {str(name): str(value) for name, value in (arguments or {}).items()}
         full_path = self._context.workspace_path(path)
+        if self._tables is not None:
+            self._tables.write_tables()
         ended = self._context.run_notebook(full_path, int(timeout_seconds), texts)
+        if self._tables is not None:
+            self._tables.read_tables()
         if ended["result_state"] != "SUCCESS":
             raise WorkflowException(
                 f"Run {ended['run_id']} of {full_path} ended {ended['result_state'] or 'badly'}: "
@@ -288,11 +303,15 @@ class Library(Helpful):
 
 
 class DBUtils(Helpful):
-    """The ``dbutils`` of a run."""
+    """The ``dbutils`` of a run.
 
-    def __init__(self, context: KernelContext) -> None:
+    :param context: what the kernel knows of its run.
+    :param tables: the tables that this run shares with the notebooks that it runs, if any.
+    """
+
+    def __init__(self, context: KernelContext, tables: Tables | None = None) -> None:
         self.widgets = Widgets(context.parameters, context.widgets)
-        self.notebook = Notebook(context)
+        self.notebook = Notebook(context, tables)
         self.jobs = Jobs(context)
         self.fs = Files(context)
         self.secrets = Secrets(context)

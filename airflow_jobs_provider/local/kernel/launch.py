@@ -32,7 +32,7 @@ _LATE_MODULES = (
 )
 _OURS = (
     *("context", "forked_output", "magics", "namespace", "notebook_imports"),
-    "output_monitor",
+    *("output_monitor", "spark_tables"),
 )
 
 
@@ -59,7 +59,7 @@ def run_kernel(arguments: list[str]) -> None:
     from airflow_jobs_provider.local.kernel import magics
     from airflow_jobs_provider.local.kernel.context import KernelContext
     from airflow_jobs_provider.local.kernel.forked_output import receive_at
-    from airflow_jobs_provider.local.kernel.namespace import names_for
+    from airflow_jobs_provider.local.kernel.namespace import Spark, names_for
     from airflow_jobs_provider.local.kernel.notebook_imports import (
         NotebookSkipper,
         provide_modules,
@@ -69,13 +69,14 @@ def run_kernel(arguments: list[str]) -> None:
     context = KernelContext.from_environment()
     skipper: Any = NotebookSkipper(context.root, context.code_root)
     sys.meta_path.insert(0, skipper)
-    names = names_for(context)
+    spark = Spark(context)
+    names = names_for(context, spark)
     provide_modules(names)
     kernelapp: Any = import_module("ipykernel.kernelapp")
     receive_at(context.exit_file.with_name("forked"), kernelapp.IOPubThread)
     app = kernelapp.IPKernelApp.instance(user_ns=names)
     app.initialize(arguments)
-    magics.register(app.shell, context)
+    magics.register(app.shell, context, spark)
     limit_output(app.shell, app.session, context)
     # The notebook's folder, its libraries and the workspace's root, as Databricks has it.
     installed = [context.packages] if context.packages else []

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
 from airflow_jobs_provider.local.kernel.dbutils import NotebookExit, PythonRestart
-from airflow_jobs_provider.local.kernel.namespace import SparkStarter
+from airflow_jobs_provider.local.kernel.namespace import Spark, SparkStarter
 from airflow_jobs_provider.local.kernel.scripts import install_packages, run_script
 from airflow_jobs_provider.local.kernel.sql_cells import SqlMagic
 from airflow_jobs_provider.local.notebook_files import read_notebook
@@ -20,7 +20,7 @@ __all__ = ["register"]
 _SHOWN_CHARS = 10_000
 
 
-def register(shell: Any, context: KernelContext) -> None:
+def register(shell: Any, context: KernelContext, spark: Spark) -> None:
     """Teach the kernel's shell the magics, and that an exit is no error."""
 
     def run(line: str) -> None:
@@ -52,8 +52,10 @@ def register(shell: Any, context: KernelContext) -> None:
             shell.user_ns["display"](answer)
 
     sql = SqlMagic(shell, context)
-    starter = SparkStarter(shell)
+    starter = SparkStarter(shell, spark)
     shell.events.register("pre_run_cell", starter.before_cell)
+    shell.events.register("pre_run_cell", spark.read_tables)
+    shell.events.register("post_run_cell", spark.write_tables)
 
     def unsupported(name: str) -> Any:
         def magic(_line: str, _cell: str | None = None) -> None:

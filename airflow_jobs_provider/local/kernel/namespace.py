@@ -5,15 +5,21 @@ from __future__ import annotations
 import ast
 import html
 import sys
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from airflow_jobs_provider.local.kernel.context import KernelContext
 from airflow_jobs_provider.local.kernel.dbutils import DBUtils
+from airflow_jobs_provider.local.kernel.spark_tables import (
+    SparkTables,
+    forgets_tables,
+    new_warehouse,
+)
 
-__all__ = ["SparkStarter", "names_for"]
+__all__ = ["Spark", "SparkStarter", "names_for"]
 
 _SHOWN_ROWS = 1000
 _SPARK_NAMES = frozenset({"spark", "sc"})
@@ -22,13 +28,14 @@ _SPARK_NAMES = frozenset({"spark", "sc"})
 class _Lazy:
     """Stands for an object that is costly to make until something is asked of it."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, spark: Spark) -> None:
         self.__dict__["_name"] = name
+        self.__dict__["_spark"] = spark
 
     def _target(self) -> Any:
         target = self.__dict__.get("_made")
         if target is None:
-            session = _spark_session()
+            session = self.__dict__["_spark"].session()
             target = session if self.__dict__["_name"] == "spark" else session.sparkContext
             self.__dict__["_made"] = target
         return target
@@ -46,20 +53,67 @@ class _Lazy:
         return repr(self._target())
 
 
-def _spark_session() -> Any:
+class Spark:
+    """The session of a notebook's run, and its tables, which outlive the run.
+
+    :param context: what the kernel knows of its run.
+    """
+
+    def __init__(self, context: KernelContext) -> None:
+        self._folder = Path(context.spark_folder)
+        self._session: Any = None
+        self._tables: SparkTables | None = None
+
+    def session(self) -> Any:
+        """Return the session, which is started the first time.
+
+        :raises ModuleNotFoundError: pyspark is not installed.
+        """
+        if self._session is not None:
+            return self._session
+        try:
+            sql: Any = import_module("pyspark.sql")
+        except ImportError:
+            raise ModuleNotFoundError(
+                "spark needs pyspark (and Java) on this machine: pip install pyspark",
+                name="pyspark",
+            ) from None
+        builder: Any = sql.SparkSession.builder.master("local[*]")
+        for setting in ("spark.ui.enabled", "spark.ui.showConsoleProgress"):
+            builder = builder.config(setting, "false")
+        warehouse = new_warehouse(self._folder)
+        builder = builder.config("spark.sql.warehouse.dir", str(warehouse))
+        session = builder.getOrCreate()
+        if hasattr(sql, "DataFrame"):
+            # What Databricks adds to the class.
+            sql.DataFrame.display = _display
+        self._session = session
+        with _reported():
+            if forgets_tables(session):
+                self._tables = SparkTables(session, self._folder, warehouse)
+        self.read_tables()
+        return session
+
+    def write_tables(self, *_: object) -> None:
+        """Make the tables that this run has saved known to other runs."""
+        if self._tables is not None:
+            with _reported():
+                self._tables.write()
+
+    def read_tables(self, *_: object) -> None:
+        """Make the tables that other runs have saved known to this run."""
+        if self._tables is not None:
+            with _reported():
+                self._tables.read()
+
+
+@contextmanager
+def _reported() -> Iterator[None]:
+    """Report an error in the cell's output: the cell itself goes on."""
     try:
-        sql: Any = import_module("pyspark.sql")
-    except ImportError:
-        raise ModuleNotFoundError(
-            "spark needs pyspark (and Java) on this machine: pip install pyspark",
-            name="pyspark",
-        ) from None
-    builder: Any = sql.SparkSession.builder
-    session = builder.master("local[*]").config("spark.ui.enabled", "false").getOrCreate()
-    if hasattr(sql, "DataFrame"):
-        # What Databricks adds to the class.
-        sql.DataFrame.display = _display
-    return session
+        yield
+    except Exception as error:  # noqa: BLE001  (such as a Java process that died)
+        sys.stderr.write(f"Tables are not shared with other runs: {error!r}"[:500] + "\n")
 
 
 class SparkStarter:
@@ -70,10 +124,12 @@ class SparkStarter:
     real session.
 
     :param shell: IPython's shell.
+    :param spark: the session of the run.
     """
 
-    def __init__(self, shell: Any) -> None:
+    def __init__(self, shell: Any, spark: Spark) -> None:
         self._shell = shell
+        self._spark = spark
         self._is_done = False
 
     def before_cell(self, info: Any) -> None:
@@ -87,7 +143,7 @@ class SparkStarter:
             return
         # Where it cannot be made, the one who uses it is told why.
         with suppress(Exception):
-            session = _spark_session()
+            session = self._spark.session()
             self._is_done = True
             real = {"spark": session, "sc": session.sparkContext}
             runtime = sys.modules.get("databricks.sdk.runtime")
@@ -155,17 +211,17 @@ def _ipython_display() -> Any:
     return import_module("IPython.display")
 
 
-def names_for(context: KernelContext) -> dict[str, Any]:
+def names_for(context: KernelContext, spark: Spark) -> dict[str, Any]:
     """Return the names that a notebook of this run finds defined."""
-    dbutils = DBUtils(context)
+    dbutils = DBUtils(context, spark)
 
     def get_argument(name: str, default: str | None = None) -> str:
         return dbutils.widgets.get(name, default)
 
     return {
         "dbutils": dbutils,
-        "spark": _Lazy("spark"),
-        "sc": _Lazy("sc"),
+        "spark": _Lazy("spark", spark),
+        "sc": _Lazy("sc", spark),
         "display": _display,
         "displayHTML": _display_html,
         "getArgument": get_argument,

@@ -147,6 +147,7 @@ class NotebookRunner:
                     "widgets": widgets,
                     "about": _about(self._run, self._workspace),
                     "warehouse": str(self._workspace.warehouse),
+                    "spark_folder": str(self._workspace.spark_folder),
                     "packages": self._packages(),
                 }
             ),

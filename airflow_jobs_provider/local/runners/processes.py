@@ -46,8 +46,10 @@ def environment_of_runs(marker: str, extra: Mapping[str, str] | None = None) -> 
     :param marker: the run's marker (see :func:`.process_markers.run_marker`).
     """
     kept = {name: text for name, text in os.environ.items() if not name.startswith(_NOT_INHERITED)}
-    # Spark would listen on the machine's address in the network.
-    return {"SPARK_LOCAL_IP": "127.0.0.1", **kept, **(extra or {}), MARKER_VARIABLE: marker}
+    # Else Spark would listen on the machine's address in the network, and run functions and
+    # applications in Python with the python3 that PATH has.
+    spark = {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
+    return {**spark, **kept, **(extra or {}), MARKER_VARIABLE: marker}
 
 
 def supervised(command: Sequence[str]) -> list[str]:
