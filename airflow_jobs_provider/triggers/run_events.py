@@ -26,6 +26,8 @@ log = logging.getLogger(__name__)
 # Waits after an error that ends the poller, such as a connection that does not exist.
 FIRST_WAIT_SECONDS = 30.0
 MAX_WAIT_SECONDS = 600.0
+# Of the arguments: ten years. Infinity would be an error only when the trigger runs.
+MAX_SECONDS = 10 * 365 * 86_400.0
 # Of a listed run, as the service gives them. Its state is divided.
 _FIELDS = (
     "run_name",
@@ -88,8 +90,11 @@ class DatabricksJobRunEventTrigger(RunEventTriggerArguments, AssetEventTrigger):
         self._selection = RunSelection.from_arguments(self)
         for name, least in (("polling_period_seconds", 1), ("look_back_seconds", 0)):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= least:
-                raise TypeError(f"{name} must be a number of at least {least}, not {value!r}")
+            is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not is_number or not least <= value <= MAX_SECONDS:
+                raise TypeError(
+                    f"{name} must be a number from {least} to {MAX_SECONDS:.0f}, not {value!r}"
+                )
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """Return the class path and the arguments that make this trigger again."""

@@ -95,7 +95,9 @@ def test_neither_a_deferring_task_nor_a_dag_imports_what_watches() -> None:
         ({"job_id": 1, "states": []}, "states must be a list of states"),
         ({"job_id": 1, "states": ["SUCCEEDED"]}, r"unknown: \['SUCCEEDED'\]"),
         ({"job_id": 1, "polling_period_seconds": 0}, "polling_period_seconds must be a number"),
+        ({"job_id": 1, "polling_period_seconds": float("nan")}, "must be a number from 1 to"),
         ({"job_id": 1, "look_back_seconds": -1}, "look_back_seconds must be a number"),
+        ({"job_id": 1, "look_back_seconds": float("inf")}, "must be a number from 0 to"),
     ],
 )
 def test_a_wrong_argument_is_a_type_error(arguments: dict[str, Any], message: str) -> None:
