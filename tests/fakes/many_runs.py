@@ -92,7 +92,7 @@ class Run:
             "trigger": "ONE_TIME",
             "run_name": f"sales.total[{self.run_id}] scheduled__2026-01-01T00:00:00+00:00 try 1",
             "run_page_url": f"https://example.com/?o=1#job/{self.job_id}/run/1",
-            "run_type": "SUBMIT_RUN",
+            "run_type": "JOB_RUN" if self.job else "SUBMIT_RUN",
         }
         if self.members:
             answer["format"] = "MULTI_TASK"
@@ -125,6 +125,8 @@ class ManyRuns:
     :ivar found_active: how often ``runs/get`` showed a run that had not ended.
     :ivar latest: runs that ``runs/get`` showed lately, in this order.
     :ivar refused: runs that the caller may not see, nor their output: 403.
+    :ivar hidden: the same, and they are on no list.
+    :ivar broken_jobs: jobs that cannot be read: 500.
     :ivar trouble: answers to give before anything else: a status for each request.
     """
 
@@ -136,6 +138,8 @@ class ManyRuns:
     trouble: deque[int] = field(default_factory=deque)
     deleted: set[int] = field(default_factory=set)
     refused: set[int] = field(default_factory=set)
+    hidden: set[int] = field(default_factory=set)
+    broken_jobs: set[int] = field(default_factory=set)
     odd: dict[int, Callable[[], web.Response]] = field(default_factory=dict)
     lists_refused: bool = False
     asked: Counter[str] = field(default_factory=Counter)
@@ -221,7 +225,7 @@ class ManyRuns:
         run_id = int(asked["run_id"])
         if run_id in self.odd:
             return self.odd[run_id]()
-        if run_id in self.refused:
+        if run_id in self.refused | self.hidden:
             return self._error("You do not have View permission.", "PERMISSION_DENIED", 403)
         if run_id not in self.runs or run_id in self.deleted:
             return self._error(f"Run {run_id} does not exist.")
@@ -232,6 +236,8 @@ class ManyRuns:
 
     async def _get_job(self, request: web.Request) -> web.Response:
         job_id = int(request.query["job_id"])
+        if job_id in self.broken_jobs:
+            return self._error("Internal error.", "INTERNAL_ERROR", 500)
         if job_id not in self.jobs:
             return self._error(f"Job {job_id} does not exist.")
         return web.json_response({"job_id": job_id, "settings": self.jobs[job_id]})
@@ -254,7 +260,7 @@ class ManyRuns:
             (
                 run
                 for run in self.runs.values()
-                if run.run_id not in self.deleted
+                if run.run_id not in self.deleted | self.hidden
                 and int(run.start * 1000) >= int(request.query.get("start_time_from", 0))
                 and int(run.start * 1000) <= int(request.query.get("start_time_to", 10**18))
                 and not (request.query.get("active_only") == "true" and now >= run.end)

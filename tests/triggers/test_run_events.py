@@ -195,7 +195,7 @@ def test_an_event_tells_of_the_run(run: Run) -> None:
             "state_message": "",
             "run_name": "sales.total[1] scheduled__2026-01-01T00:00:00+00:00 try 1",
             "run_page_url": "https://example.com/?o=1#job/7/run/1",
-            "run_type": "SUBMIT_RUN",
+            "run_type": "JOB_RUN",
             "start_time": start_time,
             "end_time": end_time,
             "setup_duration": 1000,

@@ -59,6 +59,9 @@ FIRST_PAGE_RUNS = 25
 RUNS_WORTH_A_PAGE = 5
 # Pages that are read back to a look-back, when there is no stored position.
 MAX_FIRST_PAGES = 100
+# Where runs cannot be read by their ids although the lists can, that is an outage at first. After
+# so many reads in a row it concerns these runs only.
+MAX_FAILED_READS = 3
 # Runs beyond the end of an incomplete list of active runs that are read by their ids at a time.
 UNLISTED_AT_ONCE = 50
 
@@ -130,6 +133,8 @@ class AllRunLists:
         self._publish = publish
         # Runs that could not be read by their ids, while others could.
         self._unreadable: set[int] = set()
+        # Reads of the lists in a row after which runs could not be read by their ids.
+        self._failed_reads = 0
 
     async def read(
         self, expected: Mapping[int, ActiveRun], started_from: int, first_started_from: int
@@ -200,7 +205,9 @@ class AllRunLists:
             results = await _gather(portion, self._read_run)
             errors = {r: one for r, one in results.items() if isinstance(one, JobsAPIError)}
             if len(errors) == len(portion) and not self._unreadable.issuperset(errors):
-                raise next(iter(errors.values()))
+                self._failed_reads += 1
+                if self._failed_reads < MAX_FAILED_READS:
+                    raise next(iter(errors.values()))
             for run_id, result in results.items():
                 if isinstance(result, JobsAPIError):
                     found.active[run_id] = expected[run_id]
@@ -211,6 +218,7 @@ class AllRunLists:
                     log.info("Run %s was active and does not exist any more: no event", run_id)
                 else:
                     found.add(result)
+        self._failed_reads = 0
 
     async def _read_run(self, run_id: int) -> Run | None:
         """Read a run; return None if it does not exist."""

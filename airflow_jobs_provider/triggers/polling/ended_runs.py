@@ -56,6 +56,8 @@ OVERLAP_MS = 60_000
 MAX_ACTIVE_IDS = 100
 # A watch without events gives its position this often, so that a restart has little to read.
 POSITION_SECONDS = 900.0
+# The longest pause after a read that took longer than the period.
+MAX_PAUSE_SECONDS = 60.0
 # The lists are read for watches this much earlier than the poller would read them for its waits.
 EARLY_FRACTION = 0.8
 # The wait after an error that does not pass by itself. It doubles up to ten minutes.
@@ -172,7 +174,8 @@ class EndedRuns:
 
     async def _run(self) -> None:
         try:
-            async with self._opened() as (sender, reader):
+            async with self._opened() as (poller_sender, reader):
+                sender = poller_sender.for_watchers()
                 pages = ListPageReader(sender, waiting_runs=lambda: len(self._watches))
                 lists = RunLists(sender.client, pages.read, self._needed_part)
                 read = AllRunLists(lists, sender, reader.publisher.publish_page)
@@ -182,11 +185,15 @@ class EndedRuns:
                     began = time.monotonic()
                     if await self._read(read, jobs, sender):
                         seconds = time.monotonic() - began
-                        # No more than half of the time, where there is very much to read.
-                        await self._sleep(max(self._period() - seconds, seconds))
+                        # A pause as long as the read, where there is very much to read. A long wait
+                        # for the service does not delay the next read.
+                        pause = min(seconds, MAX_PAUSE_SECONDS)
+                        await self._sleep(max(self._period() - seconds, pause))
         except Exception as error:  # noqa: BLE001 - each watch must get it
             for watch in self._watches:
                 watch.queue.put_nowait(error)
+            # Nothing is given to a watch that has yet to see the error.
+            self._watches.clear()
 
     async def _sleep(self, seconds: float) -> None:
         """Wait for the next read. A watch that is added gets its first one within its period."""
@@ -231,6 +238,7 @@ class EndedRuns:
                 await async_sleep(refused_seconds)
                 refused_seconds = min(2 * refused_seconds, MAX_REFUSED_SECONDS)
             else:
+                sender.record_answer()
                 sender.outage.record_success()
                 return True
 
@@ -253,13 +261,15 @@ class EndedRuns:
         ended = sorted(found.ended.values(), key=end_of)
         fresh = [run for run in ended if self._seen.get(run["run_id"]) != end_of(run)]
         reports = [(one, self._report(one, ended if one.is_new else fresh)) for one in watches]
-        wanted = {
-            _job_of(run) for watch, runs in reports if watch.selection.needs_job for run in runs
-        }
-        details = await jobs.read(wanted - {0})
+        wanted = {watch: {_job_of(run) for run in runs} - {0} for watch, runs in reports}
+        needed = [wanted[watch] for watch in watches if watch.selection.needs_job]
+        details = await jobs.read(set().union(*needed))
         read = self._record(found, seconds)
         for watch, runs in reports:
-            self._tell(watch, runs, details, read)
+            if watch.selection.needs_job and not wanted[watch] <= details.keys():
+                self._postpone(watch, runs, read)
+            else:
+                self._tell(watch, runs, details, read)
 
     def _report(self, watch: Watch, ended: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Return the runs that a watch may report, in the same order."""
@@ -302,6 +312,15 @@ class EndedRuns:
             active=tuple(run_id for run_id, _ in order[:MAX_ACTIVE_IDS]),
         )
 
+    def _postpone(
+        self, watch: Watch, runs: Sequence[Mapping[str, Any]], read: ListsRead | None
+    ) -> None:
+        """Let a watch have its runs at the next read, since their jobs cannot be read for now."""
+        watch.is_new = True
+        if read is not None:
+            watch.position.advance(read)
+        watch.position.add_unreported([run["run_id"] for run in runs])
+
     def _tell(
         self,
         watch: Watch,
@@ -331,8 +350,12 @@ class EndedRuns:
 
 
 _UNKNOWN_JOB = JobDetails()
+# The service gives such a run the id of a job that does not exist.
+_TYPES_WITHOUT_JOB = ("SUBMIT_RUN", "WORKFLOW_RUN")
 
 
 def _job_of(run: Mapping[str, Any]) -> int:
-    """Return the id of a run's job; 0 if it has none."""
+    """Return the id of a run's job; 0 if it has none that can be read."""
+    if run.get("run_type") in _TYPES_WITHOUT_JOB:
+        return 0
     return parse_id(run.get("job_id")) or 0

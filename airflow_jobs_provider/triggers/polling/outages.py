@@ -31,14 +31,18 @@ class ServiceOutage:
 
     :param on_end: called with its seconds when an outage has ended that was no mere rate limit;
         default None: nothing is called.
+    :param followed: what is followed, for the log; default ``runs``.
 
     :ivar failures: failed tries in a row.
     :ivar consecutive: the same, for the retry policy.
     :ivar is_rate_limit: whether the outage began with a 429.
     """
 
-    def __init__(self, on_end: Callable[[float], None] | None = None) -> None:
+    def __init__(
+        self, on_end: Callable[[float], None] | None = None, followed: str = "runs"
+    ) -> None:
         self._on_end = on_end
+        self._followed = followed
         self.is_rate_limit = False
         self.failures = 0
         self.consecutive = ConsecutiveFailures()
@@ -70,13 +74,15 @@ class ServiceOutage:
             self._was_logged = now - self._rate_limit_logged_at >= LOG_RATE_LIMIT_EVERY_SECONDS
             self._rate_limit_logged_at = now if self._was_logged else self._rate_limit_logged_at
         if self._was_logged:
-            log.warning("%d runs cannot be followed for now: %s", runs, error)
+            log.warning("%d %s cannot be followed for now: %s", runs, self._followed, error)
 
     def record_success(self) -> None:
         """Record that the service answers: an outage, if there is one, has ended."""
         if self._since is not None and self._was_logged:
             log.info(
-                "The service answers again, after %.0f s; all runs are followed.", self.seconds
+                "The service answers again, after %.0f s; all %s are followed.",
+                self.seconds,
+                self._followed,
             )
         if self._since is not None and self._on_end is not None and not self.is_rate_limit:
             self._on_end(self.seconds)

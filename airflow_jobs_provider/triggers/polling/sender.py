@@ -51,6 +51,7 @@ class Sender:
     :param retries: retry policy for polling.
     :param launch_limiter: limiter of launches.
     :param metrics: what metrics are sent through; default None: Airflow sends none.
+    :param followed: what is followed with the requests, for the log; default ``runs``.
 
     :ivar retries: the same; after the first answer an answer that is not the API's is an outage.
     :ivar metrics: the same.
@@ -66,11 +67,14 @@ class Sender:
         retries: RetryPolicy,
         launch_limiter: LaunchLimiter,
         metrics: ConnectionMetrics | None = None,
+        *,
+        followed: str = "runs",
     ) -> None:
         self.client = client
         self.retries = retries
         self.metrics = metrics
-        self.outage = ServiceOutage(None if metrics is None else metrics.poller_outage_ended)
+        on_outage_end = None if metrics is None else metrics.poller_outage_ended
+        self.outage = ServiceOutage(on_outage_end, followed)
         self.outage_seconds = 0.0
         self._next_try_at = 0.0
         # The waits in such outages that are going on, and when the first of them began.
@@ -78,6 +82,20 @@ class Sender:
         self._outage_waits_began = 0.0
         self._rate_limiter = rate_limiter
         self._launch_limiter = launch_limiter
+
+    def for_watchers(self) -> Sender:
+        """Return a sender with the same client and limits, and with outages of its own.
+
+        What cannot be read for watchers says nothing about the runs that are waited for.
+        """
+        return Sender(
+            self.client,
+            self._rate_limiter,
+            self.retries,
+            self._launch_limiter,
+            self.metrics,
+            followed="watchers",
+        )
 
     async def send(
         self,

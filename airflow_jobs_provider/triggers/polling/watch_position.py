@@ -121,6 +121,13 @@ class WatchPosition:
             return False
         return end > self.ended_after or run_id in self.active or run_id in active
 
+    def add_unreported(self, run_ids: Collection[int]) -> None:
+        """Keep runs that have ended and are still to be reported, until the position advances.
+
+        :param run_ids: the runs.
+        """
+        self.active = tuple({*self.active, *run_ids})
+
     def advance(self, lists: ListsRead) -> None:
         """Continue from lists that were read, once all that they show has been reported.
 

@@ -182,6 +182,63 @@ def test_a_run_that_cannot_be_read_is_told_later(
     assert caplog.text.count("Run 1 cannot be read for now") == 1
 
 
+def test_a_run_that_cannot_be_read_stops_no_other(
+    run: Run, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also if it is the only one that is read by its id: the caller may not see it any more."""
+    caplog.set_level("INFO")
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.start(1, ago=1000, lasting=1e6)
+        observer = Observer(workspace)
+        await asyncio.sleep(10)
+        workspace.hidden.add(1)
+        workspace.start(2, lasting=10)
+        await asyncio.sleep(PERIOD * 5)
+        assert observer.told == [2]
+        workspace.start(3, lasting=10)
+        await asyncio.sleep(PERIOD * 1.5)
+        assert observer.told == [2, 3]
+        workspace.hidden.clear()
+        workspace.end(1)
+        await asyncio.sleep(PERIOD * 1.5)
+        assert observer.told == [2, 3, 1]
+
+    run(scenario)
+    assert caplog.text.count("Run 1 cannot be read for now") == 1
+    assert caplog.text.count("1 watchers cannot be followed for now") == 2
+    assert "1 runs cannot be followed for now" not in caplog.text
+
+
+def test_an_error_loses_no_run_of_a_watch_that_is_behind(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is given to it after the error: Airflow may take minutes to store its events."""
+    read = all_run_lists.AllRunLists.read
+
+    async def scenario(workspace: Workspace) -> None:
+        watches = [Observer(workspace) for _ in range(2)]
+        for one in watches:
+            one.task.cancel()
+        quick, slow = (one.watch for one in watches)
+        runs = get_poller(DatabricksJobsHook()).ended_runs
+        of_quick, of_slow = runs.follow(quick), runs.follow(slow)
+        await asyncio.gather(anext(of_quick), anext(of_slow))
+        monkeypatch.setattr(all_run_lists.AllRunLists, "read", None)
+        with pytest.raises(TypeError):
+            await anext(of_quick)
+        monkeypatch.setattr(all_run_lists.AllRunLists, "read", read)
+        again = runs.follow(quick)
+        await anext(again)
+        workspace.start(1, lasting=5)
+        assert [one.run["run_id"] for one in (await anext(again)).runs] == [1]
+        with pytest.raises(TypeError):
+            await anext(of_slow)
+        assert [one.run["run_id"] for one in (await anext(runs.follow(slow))).runs] == [1]
+
+    run(scenario)
+
+
 def test_an_outage_of_hours_loses_nothing(run: Run, caplog: pytest.LogCaptureFixture) -> None:
     """All runs that ended meanwhile are told. The log tells of its begin and end once each."""
     caplog.set_level("INFO")
@@ -201,6 +258,25 @@ def test_an_outage_of_hours_loses_nothing(run: Run, caplog: pytest.LogCaptureFix
     run(scenario)
     assert caplog.text.count("cannot be followed for now") == 1
     assert caplog.text.count("The service answers again") == 1
+
+
+def test_a_long_wait_for_the_service_does_not_delay_the_next_read(run: Run) -> None:
+    """A 429 is waited out within one read, for as long as it takes."""
+
+    async def scenario(workspace: Workspace) -> None:
+        observer = Observer(workspace)
+        await asyncio.sleep(PERIOD)
+        workspace.retry_after, workspace.requests_per_second = "90", 0
+        await asyncio.sleep(300)
+        workspace.requests_per_second = None
+        workspace.start(1, lasting=1)
+        await asyncio.sleep(120)
+        assert observer.told == [1]
+        workspace.start(2, lasting=1)
+        await asyncio.sleep(ended_runs.MAX_PAUSE_SECONDS + 1)
+        assert observer.told == [1, 2]
+
+    run(scenario)
 
 
 def test_a_restart_with_its_position_loses_nothing_and_repeats_nothing(run: Run) -> None:
@@ -406,6 +482,85 @@ def test_runs_are_chosen_by_their_jobs_names_and_tags(run: Run) -> None:
         assert by_name.told == [1, 3, 5, 6]
 
     assert run(scenario).asked["get"] == 5
+
+
+@pytest.mark.parametrize("seconds", [PERIOD * 3, PERIOD * 12])
+def test_a_job_that_cannot_be_read_delays_its_watch_only(
+    run: Run, caplog: pytest.LogCaptureFixture, seconds: float
+) -> None:
+    """Its run is told once the job can be read. After ten reads it counts as without tags."""
+    caplog.set_level("INFO")
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.jobs = {7: {"tags": {"team": "emea"}}, 8: {"tags": {"team": "emea"}}}
+        by_tag = Observer(workspace, tags=["team"])
+        everything = Observer(workspace)
+        await asyncio.sleep(10)
+        workspace.broken_jobs.add(8)
+        workspace.start(1, job=8, lasting=1)
+        workspace.start(2, job=7, lasting=1)
+        await asyncio.sleep(PERIOD * 2)
+        assert sorted(everything.told) == [1, 2]
+        assert by_tag.told == []
+        await asyncio.sleep(seconds - PERIOD * 2)
+        workspace.broken_jobs.clear()
+        await asyncio.sleep(PERIOD * 10)
+        assert sorted(by_tag.told) == ([1, 2] if seconds < PERIOD * 10 else [2])
+        assert sorted(everything.told) == [1, 2]
+
+    run(scenario)
+    assert caplog.text.count("Job 8 cannot be read for now") == 1
+    assert caplog.text.count("Job 8 counts as one without name and tags") == (seconds > PERIOD * 10)
+    assert "cannot be followed" not in caplog.text
+
+
+def test_an_old_run_is_not_lost_while_a_job_cannot_be_read(run: Run) -> None:
+    """It has started before a first start looks for, and ends before the watch has a position."""
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.jobs = {7: {"tags": {"team": "emea"}}}
+        workspace.start(1, job=7, ago=9 * 86_400, lasting=9 * 86_400 + PERIOD)
+        for run_id in range(10, 40):
+            workspace.start(run_id, job=0, ago=2 * 86_400 + run_id, lasting=10)
+        workspace.broken_jobs.add(8)
+        observer = Observer(workspace, tags=["team"])
+        workspace.start(2, job=8, lasting=1)
+        await asyncio.sleep(PERIOD * 3)
+        workspace.broken_jobs.clear()
+        await asyncio.sleep(PERIOD * 2)
+        assert observer.told == [1]
+
+    run(scenario)
+
+
+def test_runs_of_submit_cost_no_reads_of_jobs(run: Run) -> None:
+    """Each has a job id of its own, of a job that does not exist."""
+
+    async def scenario(workspace: Workspace) -> None:
+        observer = Observer(workspace, tags=["team"])
+        for run_id in range(1, 11):
+            workspace.start(run_id, job=0, lasting=run_id)
+        await asyncio.sleep(PERIOD * 2)
+        assert observer.told == []
+
+    assert run(scenario).asked["get"] == 0
+
+
+def test_reads_of_many_jobs_delay_no_waits(run: Run) -> None:
+    """The poller's requests come in between."""
+
+    async def scenario(workspace: Workspace) -> None:
+        for run_id in range(1, 201):
+            workspace.start(run_id, job=run_id, lasting=40)
+        Observer(workspace, tags=["team"])
+        await asyncio.sleep(PERIOD * 1.9)
+        waited_for = workspace.start(1000, lasting=8)
+        poller = get_poller(DatabricksJobsHook())
+        await poller.wait_for_change(1000, period=3, known=RUNNING)
+        assert 0 < workspace.asked["get"] < 200
+        assert workspace.now() - waited_for.end <= 3.5
+
+    run(scenario)
 
 
 def test_runs_are_chosen_by_their_states(run: Run) -> None:

@@ -106,6 +106,22 @@ async def test_a_call_is_sent_with_the_clients_retries_or_its_own(waits: list[fl
     ]
 
 
+async def test_watchers_have_outages_of_their_own(
+    waits: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The runs that are waited for may be read meanwhile. The limits are the same."""
+    bench = Bench(waits)
+    watchers = bench.sender.for_watchers()
+    assert await watchers.wait_out(DOWN, 2)
+    assert watchers.outage.failures == 1
+    assert (bench.sender.outage.failures, bench.sender.outage_seconds) == (0, 0.0)
+    assert "2 watchers cannot be followed for now" in caplog.text
+    with pytest.raises(RateLimitError):
+        async with watchers.rate_limit():
+            raise SLOWER
+    assert len(bench.limiter.slowed_down) == 1
+
+
 async def test_a_call_that_is_sent_once_has_no_retries(waits: list[float]) -> None:
     """It is within the rate limit, or within another one that is given."""
     bench = Bench(waits)
