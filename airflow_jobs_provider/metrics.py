@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from airflow_jobs_provider.api.calls import Call
 
-__all__ = ["METRICS", "ConnectionMetrics", "Kind", "Metric"]
+__all__ = ["METRICS", "ConnectionMetrics", "Kind", "Metric", "PollerMetrics", "connection_metrics"]
 
 log = logging.getLogger(__name__)
 
@@ -127,14 +127,15 @@ EVENT_DELAY = Metric(
     "ms",
     _CONN,
     "Time from the run's end, by the service's clock, to the event of its trigger. With "
-    "`end_from_trigger` it includes reading the output.",
+    "`end_from_trigger` it includes reading the output. Where the run may have ended before its "
+    "trigger started, the time begins with that start.",
 )
 POLLER_WAITS = Metric(
     "databricks_jobs.poller_waits",
     Kind.GAUGE,
     "waits",
     (*_CONN, "hostname"),
-    "Waits for runs in a triggerer, after each poll.",
+    "Waits for runs, and for tasks of runs, in a triggerer.",
 )
 POLLER_OUTAGE_SECONDS = Metric(
     "databricks_jobs.poller_outage_seconds",
@@ -171,17 +172,24 @@ METRICS = (
 class ConnectionMetrics:
     """Sends the metrics of one connection. It is a :class:`~.api.attempts.ClientObserver`.
 
-    Making one may block, see :func:`~.airflow_compat.telemetry.get_stats`; its methods do not. An
-    error of Airflow's metrics is logged once, and never raised.
+    A process has one for each connection, see :func:`connection_metrics`. Making one may block, see
+    :func:`~.airflow_compat.telemetry.get_stats`; its methods do not. An error of Airflow's metrics
+    is logged once, and never raised.
 
     :param conn_id: the connection.
+
+    :ivar pollers: the pollers of the connection, for the gauges.
     """
 
     def __init__(self, conn_id: str) -> None:
+        self.pollers: list[PollerMetrics] = []
         self._conn_id = conn_id
         self._stats = get_stats()
         self._values_are_in_names = values_are_in_names()
         self._has_failed = False
+        # DataDog's client resolves the name of its host when it sends first: here, where it may
+        # block.
+        self._send(CANCELS, 0)
 
     def request_ended(self, call: Call[Any], status: str, seconds: float) -> None:
         """Count a request, and a cancel that was accepted."""
@@ -218,35 +226,29 @@ class ConnectionMetrics:
         """
         self._send(RATE_LIMIT_WAIT, seconds * 1000, limit=limit)
 
-    def poller_became_idle(self) -> None:
-        """Record that nothing is waited for in this triggerer."""
-        for gauge in (POLLER_WAITS, POLLER_OUTAGE_SECONDS):
-            self._send(gauge, 0, hostname=self._hostname)
+    def of_poller(self) -> PollerMetrics:
+        """Return what a poller of the connection sends its metrics through, until it closes it."""
+        return PollerMetrics(self)
 
-    def polled(self, waits: int, seconds: float) -> None:
-        """Record a poll of all runs that were due.
-
-        :param waits: the waits that are left.
-        :param seconds: how long the poll took.
-        """
-        self._send(POLLER_WAITS, waits, hostname=self._hostname)
+    def polled(self, seconds: float) -> None:
+        """Record how long a poll of all runs that were due took."""
         self._send(POLL_DURATION, seconds * 1000)
 
-    def poll_failed(self, outage_seconds: float) -> None:
-        """Record that a poll failed and is tried again.
-
-        :param outage_seconds: how long the service has not answered.
-        """
+    def poll_failed(self) -> None:
+        """Record that a poll failed and is tried again."""
         self._send(RETRIES, 1, endpoint="poll")
-        self._send(POLLER_OUTAGE_SECONDS, outage_seconds, hostname=self._hostname)
 
-    def poller_outage_ended(self, seconds: float) -> None:
-        """Record that polls are answered again.
+    def send_gauges(self, *gauges: Metric) -> None:
+        """Send gauges of all pollers of the connection.
 
-        :param seconds: how long the outage lasted.
+        :param gauges: :data:`POLLER_WAITS`, :data:`POLLER_OUTAGE_SECONDS`.
         """
-        self._send(POLLER_OUTAGE_SECONDS, 0, hostname=self._hostname)
-        self.outage_ended(seconds)
+        for gauge in gauges:
+            if gauge is POLLER_WAITS:
+                value: float = sum(poller.waits for poller in self.pollers)
+            else:
+                value = max((poller.outage_seconds for poller in self.pollers), default=0)
+            self._send(gauge, value, hostname=self._hostname)
 
     @cached_property
     def _hostname(self) -> str:
@@ -254,8 +256,8 @@ class ConnectionMetrics:
         return socket.gethostname()
 
     def _send(self, metric: Metric, value: float, **tags: str) -> None:
-        name, sent_tags = self._name_and_tags(metric, {"conn_id": self._conn_id, **tags})
         try:
+            name, sent_tags = self._name_and_tags(metric, {"conn_id": self._conn_id, **tags})
             if metric.kind is Kind.COUNTER:
                 self._stats.incr(name, int(value), tags=sent_tags)
             elif metric.kind is Kind.GAUGE:
@@ -265,7 +267,7 @@ class ConnectionMetrics:
         except Exception as error:  # noqa: BLE001 - whatever a client of StatsD does
             if not self._has_failed:
                 self._has_failed = True
-                log.warning("The metric %s cannot be sent: %s", name, error)
+                log.warning("The metric %s cannot be sent: %s", metric.name, error)
 
     def _name_and_tags(
         self, metric: Metric, values: Mapping[str, str]
@@ -274,6 +276,84 @@ class ConnectionMetrics:
         if self._values_are_in_names:
             return ".".join((metric.name, *tags.values())), None
         return metric.name, tags
+
+
+class PollerMetrics:
+    """Sends the metrics of one poller.
+
+    Tasks of one connection with different retry arguments have different pollers. The gauges count
+    them together.
+
+    :param connection: the metrics of the poller's connection.
+
+    :ivar connection: the same.
+    :ivar waits: the poller's waits.
+    :ivar outage_seconds: how long the service has not answered its polls.
+    """
+
+    def __init__(self, connection: ConnectionMetrics) -> None:
+        self.connection = connection
+        self.waits = 0
+        self.outage_seconds = 0.0
+        connection.pollers.append(self)
+
+    def waits_changed(self, waits: int) -> None:
+        """Record how many waits there are.
+
+        :param waits: the waits.
+        """
+        self.waits = waits
+        self.connection.send_gauges(POLLER_WAITS)
+
+    def poll_failed(self, outage_seconds: float) -> None:
+        """Record that a poll failed and is tried again.
+
+        :param outage_seconds: how long the service has not answered.
+        """
+        self.outage_seconds = outage_seconds
+        self.connection.poll_failed()
+        self.connection.send_gauges(POLLER_OUTAGE_SECONDS)
+
+    def outage_ended(self, seconds: float) -> None:
+        """Record that polls are answered again.
+
+        :param seconds: how long the outage lasted.
+        """
+        self.outage_seconds = 0.0
+        self.connection.send_gauges(POLLER_OUTAGE_SECONDS)
+        self.connection.outage_ended(seconds)
+
+    def poll_ended(self) -> None:
+        """Record that the poller has no runs to read."""
+        self.outage_seconds = 0.0
+        self.connection.send_gauges(POLLER_OUTAGE_SECONDS)
+
+    def close(self) -> None:
+        """Record that the poller has ended."""
+        self.connection.pollers.remove(self)
+        self.connection.send_gauges(POLLER_WAITS, POLLER_OUTAGE_SECONDS)
+
+
+_of_connections: dict[str, ConnectionMetrics | None] = {}
+
+
+def connection_metrics(conn_id: str) -> ConnectionMetrics | None:
+    """Return what this process sends the metrics of a connection through.
+
+    The first call for a connection may block.
+
+    :param conn_id: the connection.
+    :returns: None if Airflow's metrics cannot be set up. The log says so once.
+    """
+    if conn_id not in _of_connections:
+        made: ConnectionMetrics | None = None
+        try:
+            made = ConnectionMetrics(conn_id)
+        except Exception as error:  # noqa: BLE001 - such as a StatsD client of the user's own
+            log.warning("No metrics of the Databricks Jobs provider are sent: %s", error)
+        # Another thread may have been faster.
+        _of_connections.setdefault(conn_id, made)
+    return _of_connections[conn_id]
 
 
 def _endpoint(call: Call[Any]) -> str:

@@ -71,7 +71,10 @@ def annotate_span(
     """
     if not traces_are_on():
         return
-    from opentelemetry import trace
+    try:
+        from opentelemetry import trace
+    except ImportError:
+        return  # Airflow has no traces without it either. The run has been launched.
 
     values = {"run_id": run_id, "job_id": job_id, "run_page_url": page_url, "state": state}
     trace.get_current_span().set_attributes(

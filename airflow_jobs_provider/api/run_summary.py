@@ -8,7 +8,14 @@ from typing import Any, TypeAlias
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, RunStatus
 from airflow_jobs_provider.api.text import duration, printable
 
-__all__ = ["attempt_number", "ended_tasks", "latest_attempts", "task_summary", "usage_summary"]
+__all__ = [
+    "attempt_number",
+    "ended_tasks",
+    "latest_attempts",
+    "lists_all_tasks",
+    "task_summary",
+    "usage_summary",
+]
 
 Entry: TypeAlias = Mapping[str, Any]
 
@@ -43,6 +50,16 @@ def latest_attempts(run: Entry) -> dict[str, Entry]:
         if key not in latest or attempt_number(task) >= attempt_number(latest[key]):
             latest[key] = task
     return latest
+
+
+def lists_all_tasks(run: Entry) -> bool:
+    """Return whether a run has been read with all its tasks.
+
+    A page of API 2.2 has at most 100 of them.
+
+    :param run: the run.
+    """
+    return bool(run.get("tasks")) and not (run.get("next_page_token") or run.get("has_more"))
 
 
 def attempt_number(task: Entry) -> int:
@@ -99,11 +116,13 @@ def usage_summary(run: Entry) -> str:
 
     Such as ``cluster 0923-164208-meows279 (new, 2 x i3.xlarge), setup 4 min 20 s, execution 59 min
     49 s, cleanup 31 s, attempt 2``. The fields that the run lacks are left out. The times of a run
-    of several tasks are the sums of all attempts of its tasks.
+    of several tasks are the sums of all attempts of its tasks. They are left out if not all tasks
+    were read.
 
     :param run: the run, or a task run.
     """
-    parts = [_clusters(run), *_durations(run)]
+    tasks: tuple[Entry, ...] = tuple(run["tasks"]) if lists_all_tasks(run) else ()
+    parts = [_clusters(run, tasks), *_durations(run, tasks)]
     if (attempt := attempt_number(run)) > 0:
         parts.append(f"attempt {attempt + 1}")
     # The first entry is the original run.
@@ -112,9 +131,9 @@ def usage_summary(run: Entry) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _clusters(run: Entry) -> str:
+def _clusters(run: Entry, tasks: tuple[Entry, ...]) -> str:
     used: dict[str, Entry] = {}
-    for entry in (run, *(run.get("tasks") or ())):
+    for entry in (run, *tasks):
         cluster_id = (entry.get("cluster_instance") or {}).get("cluster_id")
         if cluster_id:
             used.setdefault(str(cluster_id), entry)
@@ -143,11 +162,11 @@ def _cluster_kind(spec: Entry) -> str:
     return f"new, {size}" if size else "new"
 
 
-def _durations(run: Entry) -> Iterable[str]:
+def _durations(run: Entry, tasks: tuple[Entry, ...]) -> Iterable[str]:
     entries: tuple[Entry, ...] = (run,)
     # A run of several tasks has no setup, execution and cleanup of its own.
-    if not any(run.get(name) for name in _DURATIONS) and run.get("tasks"):
-        entries = tuple(run["tasks"])
+    if not any(run.get(name) for name in _DURATIONS) and tasks:
+        entries = tasks
     sums = {
         name: sum(float(entry[name]) for entry in entries if entry.get(name) is not None)
         for name in _DURATIONS

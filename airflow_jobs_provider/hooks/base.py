@@ -225,17 +225,13 @@ class DatabricksJobsBaseHook(BaseHook):
     def metrics(self) -> ConnectionMetrics | None:
         """What the connection's metrics are sent through; None if Airflow sends no metrics.
 
-        Its first use may block.
+        The first use for a connection may block.
         """
         if not stats_are_on():
             return None
-        try:
-            from airflow_jobs_provider.metrics import ConnectionMetrics
+        from airflow_jobs_provider.metrics import connection_metrics
 
-            return ConnectionMetrics(self.databricks_conn_id)
-        except Exception as error:  # noqa: BLE001 - such as a StatsD client of the user's own
-            self.log.warning("No metrics of the Databricks Jobs provider are sent: %s", error)
-            return None
+        return connection_metrics(self.databricks_conn_id)
 
     def send(self, call: Call[T], *, retries: RetryPolicy | None = None) -> T:
         """Send any call of :mod:`airflow_jobs_provider.api.endpoints` and return its result.

@@ -103,6 +103,8 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         """Wait until the run has ended, then yield the one event."""
         event: TriggerEvent | None = None
         began = time.monotonic()
+        # Without a known state the run may have ended long before.
+        not_before = time.time() if self.life_cycle_state is None else 0.0
         if self.reached_by:
             record_reached(self.reached_by)
         if self.cancel_on_kill:
@@ -124,11 +126,15 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         if event is None:
             await self._before_resume()
             event = TriggerEvent(payload)
-        self._record_end(payload)
+        self._record_end(payload, not_before)
         yield event
 
-    def _record_end(self, payload: Mapping[str, Any]) -> None:
-        """Record the run in Airflow's trace, and the time from its end to the event in a metric."""
+    def _record_end(self, payload: Mapping[str, Any], not_before: float) -> None:
+        """Record the run in Airflow's trace, and the time from its end to the event in a metric.
+
+        :param payload: the event's payload.
+        :param not_before: the time from which the event may be late, in seconds since the epoch.
+        """
         if "run" not in payload:
             return
         run = payload["run"]
@@ -141,7 +147,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         end = run.get("end_time")
         if end and isinstance(end, int) and (metrics := self._hook.metrics) is not None:
             # The service's clock may be ahead of this one.
-            metrics.event_fired(max(0.0, time.time() - end / 1000))
+            metrics.event_fired(max(0.0, time.time() - max(end / 1000, not_before)))
 
     async def on_kill(self) -> None:
         """Cancel the run after a user cleared or marked the task (Airflow 3.3 and later).

@@ -9,6 +9,7 @@ import pytest
 from airflow_jobs_provider.api.run_summary import (
     ended_tasks,
     latest_attempts,
+    lists_all_tasks,
     task_summary,
     usage_summary,
 )
@@ -133,3 +134,13 @@ def test_the_cost_of_a_run_of_several_tasks_is_that_of_all_attempts() -> None:
     )
     run["tasks"][1]["cluster_instance"] = {"cluster_id": "other"}
     assert usage_summary(run).startswith("2 clusters, ")
+
+
+@pytest.mark.parametrize("more", [{"next_page_token": "b"}, {"has_more": True}])
+def test_the_first_hundred_tasks_are_not_the_whole_run(more: dict[str, Any]) -> None:
+    """Their times and clusters are left out, since they would say too little."""
+    run = {"tasks": [task(str(n), *SUCCEEDED, **CLUSTER, setup_duration=1000) for n in range(2)]}
+    assert lists_all_tasks(run)
+    assert usage_summary(run) == "cluster 0923-164208-meows279, setup 2 s"
+    assert not lists_all_tasks({**run, **more})
+    assert usage_summary({**run, **more}) == ""

@@ -13,6 +13,7 @@ import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 
+from airflow_jobs_provider import metrics
 from airflow_jobs_provider.airflow_compat import telemetry
 from airflow_jobs_provider.airflow_compat.lines import airflow_version
 
@@ -111,6 +112,8 @@ def sent_through(logger: Any, monkeypatch: pytest.MonkeyPatch, **options: str) -
             if hasattr(type(stats), "_instance_pid"):
                 patch.setattr(stats, "_instance_pid", os.getpid(), raising=False)
             patch.setattr(stats, "instance", logger, raising=False)
+        # Those of this logger only.
+        patch.setattr(metrics, "_of_connections", {})
         for cached in caches:
             cached.cache_clear()
         try:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import socket
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,8 +22,10 @@ from airflow_jobs_provider.airflow_compat.lines import airflow_line, airflow_ver
 from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.metrics import METRICS, ConnectionMetrics, Kind
+from airflow_jobs_provider.metrics import METRICS, ConnectionMetrics, Kind, connection_metrics
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from airflow_jobs_provider.triggers.polling.reader import RunReader
+from airflow_jobs_provider.triggers.polling.registry import get_poller
 from tests.fakes.scripted_server import ScriptedServer, answer, lose
 from tests.helpers.responses import LAUNCHED, OUTPUT, RUNNING, SUCCEEDED, run
 from tests.helpers.stats import OpenTelemetry, StatsD, sent_through
@@ -119,24 +124,115 @@ def test_a_task_that_waits_in_the_triggerer(
     ended = run("TERMINATED", "SUCCESS", end_time=int(time.time() * 1000) - 3000)
     server.will(RUNNING, UNAVAILABLE, UNAVAILABLE, answer(ended))
     with no_waiting():
-        (event,) = events(DatabricksJobRunTrigger(7, polling_period_seconds=0.01))
+        trigger = DatabricksJobRunTrigger(
+            7, polling_period_seconds=0.01, life_cycle_state="PENDING"
+        )
+        (event,) = events(trigger)
     assert event["run"]["run_id"] == 7
     assert metrics.counts("requests")["runs_get", "503"] >= 1
     assert metrics.counts("retries")[("poll",)] >= 1
     hostname = socket.gethostname()
-    assert metrics.counts("poller_waits").keys() == {(hostname,)}
+    assert metrics.counts("poller_waits") == {(hostname,): 0}
     assert metrics.counts("poller_outage_seconds") == {(hostname,): 0}
     assert metrics.milliseconds("outage_duration")[()] > 0
     assert metrics.milliseconds("poll_duration")[()] > 0
     assert 3000 <= metrics.milliseconds("event_delay")[()] < 10_000
 
 
+@pytest.mark.usefixtures("context")
+def test_a_run_that_ended_long_before_its_trigger_started(
+    server: ScriptedServer, metrics: OpenTelemetry
+) -> None:
+    """The event is not late: nobody waited."""
+    server.will(answer(run("TERMINATED", "SUCCESS", end_time=1_000_000)))
+    events(DatabricksJobRunTrigger(7, polling_period_seconds=0.01))
+    assert 0 < metrics.milliseconds("event_delay")[()] < 10_000
+
+
+async def test_the_gauges_count_all_pollers_of_a_connection(metrics: OpenTelemetry) -> None:
+    """Tasks with different retry arguments have different pollers; one may end before another."""
+    host = (socket.gethostname(),)
+    connection = connection_metrics("databricks_default")
+    assert connection is not None
+    assert connection is connection_metrics("databricks_default")
+    one, other = connection.of_poller(), connection.of_poller()
+    one.waits_changed(3)
+    other.waits_changed(4)
+    other.poll_failed(90.0)
+    one.poll_failed(30.0)
+    assert metrics.counts("poller_waits") == {host: 7}
+    assert metrics.counts("poller_outage_seconds") == {host: 90}
+    other.close()
+    assert metrics.counts("poller_waits") == {host: 3}
+    assert metrics.counts("poller_outage_seconds") == {host: 30}
+    one.poll_ended()
+    one.close()
+    assert metrics.counts("poller_waits") == metrics.counts("poller_outage_seconds") == {host: 0}
+
+
+async def test_a_poller_that_fails_leaves_no_gauge(
+    server: ScriptedServer, metrics: OpenTelemetry, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its waits have failed, and nobody would set the gauge again."""
+
+    async def fail(_self: Any) -> None:
+        assert metrics.counts("poller_waits") == {(socket.gethostname(),): 2}
+        raise ValueError("a fault")
+
+    assert context
+    assert server
+    monkeypatch.setattr(RunReader, "poll", fail)
+    poller = get_poller(DatabricksJobsHook())
+    # Two waits for one run are two.
+    waits = [poller.wait_for_change(7, period=0.01) for _ in range(2)]
+    assert all(
+        isinstance(error, ValueError)
+        for error in await asyncio.gather(*waits, return_exceptions=True)
+    )
+    assert metrics.counts("poller_waits") == {(socket.gethostname(),): 0}
+
+
+async def test_tasks_that_share_reads_are_waits(
+    server: ScriptedServer, metrics: OpenTelemetry, context: Any
+) -> None:
+    """Those of a workflow group, which read their run together."""
+    host = (socket.gethostname(),)
+    assert context
+    assert server
+    poller = get_poller(DatabricksJobsHook())
+    await poller.client()
+    with poller.shared_wait():
+        assert metrics.counts("poller_waits") == {host: 1}
+    assert metrics.counts("poller_waits") == {host: 0}
+
+
+async def test_the_first_metric_is_sent_outside_the_event_loop(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """DataDog's client resolves the name of its host for it, which may take seconds."""
+    threads: list[int] = []
+
+    class Logger:
+        """Takes note of the threads that send."""
+
+        def __getattr__(self, _name: str) -> Any:
+            return lambda *_args, **_kwargs: threads.append(threading.get_ident())
+
+        def timer(self, *_args: Any, **_kwargs: Any) -> None:
+            """Make a timer, which sends nothing."""
+
+    assert context
+    server.will(RUNNING)
+    with sent_through(Logger(), monkeypatch, otel_on="True"):
+        await get_poller(DatabricksJobsHook()).send(endpoints.get_run(7))
+    assert threads[0] != threading.get_ident()
+    assert threads[-1] == threading.get_ident()
+
+
 async def test_a_rate_limit_that_is_waited_for(
     server: ScriptedServer, metrics: OpenTelemetry, context: Any
 ) -> None:
     """Only the requests that had to wait count."""
-    from airflow_jobs_provider.triggers.polling.registry import get_poller
-
     assert context
     server.will(*[RUNNING] * 3)
     poller = get_poller(DatabricksJobsHook())
@@ -167,17 +263,24 @@ def test_metrics_that_cannot_be_sent_fail_no_task(
     with sent_through(Broken(), monkeypatch, otel_on="True"):
         assert submit().execute(context) == "42"
     lines = [r.getMessage() for r in caplog.records if r.name == "airflow_jobs_provider.metrics"]
-    assert lines == ["The metric databricks_jobs.requests cannot be sent: no buffer space"]
+    assert lines == ["The metric databricks_jobs.cancels cannot be sent: no buffer space"]
 
 
 def test_metrics_that_cannot_be_set_up_fail_no_task(
-    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, logged: Any
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Such as a client of StatsD that the user has written."""
-    server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+    """Such as a client of StatsD that the user has written. It is tried once."""
+    server.will(*[LAUNCHED, SUCCEEDED, OUTPUT] * 2)
     with sent_through(object(), monkeypatch, otel_on="True"):
         assert submit().execute(context) == "42"
-    assert "No metrics of the Databricks Jobs provider are sent: " in logged()
+        assert submit().execute(context) == "42"
+    lines = [r.getMessage() for r in caplog.records if r.name == "airflow_jobs_provider.metrics"]
+    assert [line.partition(":")[0] for line in lines] == [
+        "No metrics of the Databricks Jobs provider are sent"
+    ]
 
 
 @pytest.mark.usefixtures("context")
@@ -201,7 +304,12 @@ def test_statsd(monkeypatch: pytest.MonkeyPatch, options: dict[str, str], name: 
     server = StatsD(has_tags=bool(options))
     try:
         with sent_through(server.logger, monkeypatch, statsd_on="True", **options):
-            ConnectionMetrics("warehouse.eu").call_retried(endpoints.get_run(7))
+            metrics = ConnectionMetrics("warehouse.eu")
+            # Nothing was canceled; the client has been used once.
+            (first,) = server.received()
+            assert first.startswith("airflow.databricks_jobs.cancels")
+            assert first.endswith(":0|c")
+            metrics.call_retried(endpoints.get_run(7))
             assert server.received() == [name]
     finally:
         server.close()
@@ -283,6 +391,16 @@ def test_the_span_of_a_trigger_has_the_state(server: ScriptedServer, span: Any) 
     events(DatabricksJobRunTrigger(7, polling_period_seconds=0.01))
     assert span.attributes["databricks.run_id"] == 7
     assert span.attributes["databricks.state"] == "TERMINATED/SUCCESS"
+
+
+def test_a_trace_that_cannot_be_made_fails_no_task(
+    context: Any, server: ScriptedServer, span: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run has been launched when it is annotated."""
+    assert span
+    monkeypatch.setitem(sys.modules, "opentelemetry", None)
+    server.will(LAUNCHED, SUCCEEDED, OUTPUT)
+    assert submit().execute(context) == "42"
 
 
 def test_without_a_trace_there_is_no_span(context: Any, server: ScriptedServer) -> None:

@@ -225,7 +225,8 @@ def _with_all_tasks(run: Run) -> Workflow[Run]:
             if page.get(name) and not (name == "tasks" and arrays["iterations"]):
                 arrays[name] = [*(items or ()), *page[name]]
         token = page.get("next_page_token")
-    whole = {name: value for name, value in run.items() if name != "next_page_token"}
+    paging = ("has_more", "next_page_token")
+    whole = {name: value for name, value in run.items() if name not in paging}
     whole |= {name: items for name, items in arrays.items() if items is not None}
     return cast("Run", whole)
 

@@ -7,11 +7,11 @@ and the parts of its time. Polls are not logged. An unknown state is logged once
 Of a run of several tasks there is a line when tasks have ended, at most one a minute. It says which
 tasks have ended and which are running. It needs the run's tasks:
 
-* Where each poll reads the run with its tasks, it costs nothing.
-* Where the polls read no tasks, as from lists of runs or from version 2.0 of the API, the tasks are
-  read by a request of their own. This is at most one request for a run in ten minutes, and at most
-  one in two seconds for all runs of the process. With 10,000 such runs, each has a line every five
-  to six hours. :meth:`RunProgress.tasks_are_due` decides, and
+* Where each poll reads the run with all its tasks, it costs nothing.
+* Where the polls read no tasks, as from lists of runs or from version 2.0 of the API, or only the
+  first hundred, the tasks are read by a request of their own. This is at most one request for a
+  run in ten minutes, and at most one in two seconds for all runs of the process. With 10,000 such
+  runs, each has a line every five to six hours. :meth:`RunProgress.tasks_are_due` decides, and
   :func:`~airflow_jobs_provider.api.workflows.follow.follow_run` reads.
 """
 
@@ -21,7 +21,13 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from airflow_jobs_provider.api.run_summary import ended_tasks, task_summary, usage_summary
+from airflow_jobs_provider.api.run_summary import (
+    ended_tasks,
+    latest_attempts,
+    lists_all_tasks,
+    task_summary,
+    usage_summary,
+)
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.text import duration, printable
 
@@ -179,20 +185,22 @@ class RunProgress:
                 state,
                 "ended without success" if state.is_terminal else "active",
             )
-        if not state.is_terminal and run.get("tasks"):
+        if not state.is_terminal and lists_all_tasks(run):
             self.observe_tasks(run)
         return state
 
     def observe_tasks(self, run: Mapping[str, Any]) -> None:
         """Log how far the tasks of an active run are, if tasks have ended since the last line.
 
-        :param run: the run, with its tasks.
+        :param run: the run, with all its tasks.
         """
         now = self._clock()
-        if not run.get("tasks"):
-            # So it is in version 2.0, if the connection demands it. They are not asked for again.
-            self._tasks_due_since = float("inf")
         if now - self._tasks_logged_at < SECONDS_BETWEEN_TASK_LINES:
+            return
+        if _if_valid(lambda whole: len(latest_attempts(whole)), run, 0) < 2:
+            # A run of one task has no progress, and version 2.0 may list no tasks. They are not
+            # asked for again.
+            self._tasks_due_since = float("inf")
             return
         ended = _if_valid(ended_tasks, run, _NO_TASKS)
         if ended and ended != self._logged_tasks:
@@ -206,7 +214,7 @@ class RunProgress:
 
         :param run: the run as it was read, active.
         """
-        if run.get("tasks") or run.get("format") != "MULTI_TASK":
+        if lists_all_tasks(run) or run.get("format") != "MULTI_TASK":
             return False
         now = self._clock()
         # The absolute value, since tests have clocks of their own.

@@ -35,7 +35,7 @@ class ServiceOutage:
 
     :ivar failures: failed tries in a row.
     :ivar consecutive: the same, for the retry policy.
-    :ivar is_rate_limit: whether the outage began with a 429.
+    :ivar is_rate_limit: whether each failure so far was a 429.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class ServiceOutage:
         now = time.monotonic()
         self.failures = self.failures + 1 if is_further else max(1, self.failures)
         if self._since is not None:
+            self.is_rate_limit = self.is_rate_limit and isinstance(error, RateLimitError)
             return
         self._since = now
         self.is_rate_limit = isinstance(error, RateLimitError)

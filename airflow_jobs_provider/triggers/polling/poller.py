@@ -61,6 +61,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.api.retry import RetryPolicy
     from airflow_jobs_provider.api.schema.types import Run
+    from airflow_jobs_provider.metrics import PollerMetrics
     from airflow_jobs_provider.triggers.polling.ended_runs import EndedRuns
     from airflow_jobs_provider.triggers.polling.waiters import States
 from airflow_jobs_provider.api.workflows.progress import REPEAT_SECONDS
@@ -97,6 +98,8 @@ class RunPoller:
         # Calls in progress, and others that need the poller although nobody waits for a run.
         self._users = 0
         self._unused = asyncio.Event()
+        self._shared_waits = 0
+        self._metrics: PollerMetrics | None = None
         self._error: Exception | None = None
         self._waiter_added = asyncio.Event()
         self._next_poll_at = float("inf")
@@ -251,6 +254,19 @@ class RunPoller:
             if not self._users:
                 self._unused.set()
 
+    @contextmanager
+    def shared_wait(self) -> Iterator[None]:
+        """Count a wait whose reads are not the poller's, see :mod:`.shared_reads`."""
+        self._shared_waits += 1
+        self._send_waits()
+        try:
+            # Between two reads nobody uses the poller. Without it each read may open a connection.
+            with self.kept_open():
+                yield
+        finally:
+            self._shared_waits -= 1
+            self._send_waits()
+
     @property
     def ended_runs(self) -> EndedRuns:
         """The runs of the workspace that end, for watches."""
@@ -279,8 +295,10 @@ class RunPoller:
                     self._limiters[client.host] = HostLimiters.of(client.host)
                 limiters = self._limiters[client.host]
                 retries = self._hook.retry_policy().without_deadline()
+                if (metrics := self._hook.metrics) is not None:
+                    self._metrics = metrics.of_poller()
                 sender = Sender(
-                    client, limiters.requests, retries, limiters.launches, self._hook.metrics
+                    client, limiters.requests, retries, limiters.launches, self._metrics
                 )
                 self._sender.set_result(sender)
                 reader = self._reader = RunReader(self._waiters, sender, self._unreadable_runs)
@@ -300,7 +318,15 @@ class RunPoller:
         finally:
             if reader is not None:
                 reader.cancel()
+            if self._metrics is not None:
+                self._metrics.close()
+                self._metrics = None
             self._on_close()
+
+    def _send_waits(self) -> None:
+        """Send how many waits there are, if Airflow sends metrics."""
+        if self._metrics is not None:
+            self._metrics.waits_changed(self._waiters.count() + self._shared_waits)
 
     async def _until_unused(self) -> None:
         """Wait for the end of calls by those that have got the poller before it was closed.
@@ -314,8 +340,9 @@ class RunPoller:
 
     async def _is_needed(self) -> bool:
         """Wait for a waiter; False if none comes for a while and nobody uses the poller."""
-        if not self._waiters and (metrics := self._hook.metrics) is not None:
-            metrics.poller_became_idle()
+        self._send_waits()
+        if not self._waiters and self._metrics is not None:
+            self._metrics.poll_ended()
         while not self._waiters:
             self._next_poll_at = float("inf")
             self._waiter_added.clear()

@@ -106,7 +106,7 @@ class RunReader:
             seconds = time.monotonic() - now - self._sender.outage_seconds
             self._publisher.poll_seconds = seconds
             if self._sender.metrics is not None:
-                self._sender.metrics.polled(len(self._waiters), seconds)
+                self._sender.metrics.connection.polled(seconds)
             if is_full:
                 self._lists.changes.record_full_read(now, seconds)
             self._warn_of_late_reads(seconds)

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.attempts import OnAttempt
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.client import AsyncJobsClient
-    from airflow_jobs_provider.metrics import ConnectionMetrics
+    from airflow_jobs_provider.metrics import ConnectionMetrics, PollerMetrics
     from airflow_jobs_provider.triggers.polling.launch_limiter import LaunchLimiter
     from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 
@@ -66,14 +66,14 @@ class Sender:
         rate_limiter: RateLimiter,
         retries: RetryPolicy,
         launch_limiter: LaunchLimiter,
-        metrics: ConnectionMetrics | None = None,
+        metrics: PollerMetrics | None = None,
         *,
         followed: str = "runs",
     ) -> None:
         self.client = client
         self.retries = retries
         self.metrics = metrics
-        on_outage_end = None if metrics is None else metrics.poller_outage_ended
+        on_outage_end = None if metrics is None else metrics.outage_ended
         self.outage = ServiceOutage(on_outage_end, followed)
         self.outage_seconds = 0.0
         self._next_try_at = 0.0
@@ -155,7 +155,7 @@ class Sender:
         self, limit: str, turn: AbstractAsyncContextManager[float]
     ) -> AbstractAsyncContextManager[float]:
         """Return a limiter's context; the time that it waits is recorded if there are metrics."""
-        return turn if self.metrics is None else _recorded(turn, limit, self.metrics)
+        return turn if self.metrics is None else _recorded(turn, limit, self.metrics.connection)
 
     def _pause(self, error: RateLimitError) -> float:
         return self.retries.wait_seconds(error, self.outage.failures + 1)

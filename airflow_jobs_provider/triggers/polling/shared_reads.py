@@ -70,8 +70,7 @@ def _reads_of(hook: DatabricksJobsHook, run_id: int) -> Iterator[_SharedReads]:
     shared = _shared.setdefault(key, _SharedReads())
     shared.users += 1
     try:
-        # Between two reads nobody uses the poller. Without it each read may open a connection.
-        with get_poller(hook).kept_open():
+        with get_poller(hook).shared_wait():
             yield shared
     finally:
         shared.users -= 1

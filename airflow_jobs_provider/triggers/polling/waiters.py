@@ -64,6 +64,7 @@ class Waiters:
     def __init__(self) -> None:
         # The first waiter of each run, which has the others.
         self._by_run: dict[int, Waiter] = {}
+        self._count = 0
 
     def __bool__(self) -> bool:
         return bool(self._by_run)
@@ -80,11 +81,13 @@ class Waiters:
 
     def add(self, waiter: Waiter) -> None:
         """Add a waiter."""
+        self._count += 1
         waiter.other = self._by_run.get(waiter.run_id)
         self._by_run[waiter.run_id] = waiter
 
     def remove(self, waiter: Waiter) -> bool:
         """Remove a waiter; return whether its run has other waiters."""
+        self._count -= 1
         if self._by_run.get(waiter.run_id) is not waiter:
             for before in self._of(waiter.run_id):
                 if before.other is waiter:
@@ -95,6 +98,10 @@ class Waiters:
         else:
             self._by_run[waiter.run_id] = waiter.other
         return waiter.run_id in self._by_run
+
+    def count(self) -> int:
+        """Return the number of waits; a run may have several."""
+        return self._count
 
     def next_due(self) -> float:
         """Return when the next run is due (monotonic clock)."""

@@ -210,3 +210,33 @@ def test_a_plain_log_stays_as_it_is() -> None:
     plain, structured = logging.getLogger("task"), StructuredLog([], {})
     assert run_log(plain, 7, 11) is plain
     assert run_log(structured, None) is structured
+
+
+@pytest.mark.parametrize("more", [{"next_page_token": "b"}, {"has_more": True}])
+def test_a_share_is_one_of_all_tasks(
+    more: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A poll reads the first hundred tasks of a run. So all of them are read for the log."""
+    caplog.set_level("INFO")
+    watched = Watched()
+    monkeypatch.setattr(RunProgress, "_tasks_read_at", float("-inf"))
+    page = {**OF_TASKS, **more, "tasks": tasks(a="SUCCESS", b="RUNNING")}
+    watched.poll(0, "RUNNING", **page)
+    watched.now = REPEAT_SECONDS
+    assert watched.progress.tasks_are_due(page)
+    watched.progress.observe_tasks({"tasks": tasks(a="SUCCESS", b="RUNNING", c="RUNNING")})
+    assert caplog.messages == [
+        "Run 7 is RUNNING",
+        "Run 7: 1 of 3 tasks ended (33 %): succeeded: a; running: b, c",
+    ]
+
+
+def test_the_task_of_a_run_of_one_task_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most runs have one task, and there is no progress to tell of it."""
+    monkeypatch.setattr(RunProgress, "_tasks_read_at", float("-inf"))
+    watched = Watched()
+    watched.now = REPEAT_SECONDS
+    assert watched.progress.tasks_are_due(OF_TASKS)
+    watched.progress.observe_tasks({**OF_TASKS, "tasks": tasks(a="RUNNING")})
+    watched.now += 10 * REPEAT_SECONDS
+    assert not watched.progress.tasks_are_due(OF_TASKS)

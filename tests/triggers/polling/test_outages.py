@@ -169,3 +169,17 @@ def test_a_run_without_a_waiter_is_forgotten(clock: Clock, retries: RetryPolicy)
     unreadable.forget(7)
     unreadable.forget(8)
     assert unreadable.not_before() == {}
+
+
+def test_an_outage_after_a_rate_limit_is_an_outage(clock: Clock) -> None:
+    """It has begun with a 429, and then the service did not answer at all."""
+    ended: list[float] = []
+    outage = ServiceOutage(ended.append)
+    outage.record_failure(SLOWER, 1)
+    assert outage.is_rate_limit
+    clock.now += 60
+    outage.record_failure(DOWN, 1)
+    outage.record_failure(SLOWER, 1)
+    assert not outage.is_rate_limit
+    outage.record_success()
+    assert ended == [60]
