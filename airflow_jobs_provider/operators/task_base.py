@@ -299,7 +299,9 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
             check_text("databricks_task_key", self._task_key)
         if self.workflow_group() is not None:
             return  # The group checks its tasks when it is complete.
-        known = [getattr(self, name) for name in (*self.template_fields, *self.definition_fields)]
+        # A user's subclass may set its own template fields after this constructor.
+        names = (*self.template_fields, *self.definition_fields)
+        known = [getattr(self, name, None) for name in names]
         if not self.validate or is_parsed_for_execution() or has_unrendered(known):
             return
         check_before_sending(self.call_name, {"run_name": self.task_id, **self.request()})

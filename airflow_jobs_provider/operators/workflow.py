@@ -159,6 +159,12 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
         before = [self.dag.get_task(task_id) for task_id in sorted(self.upstream_task_ids)]
         after = [self.dag.get_task(task_id) for task_id in sorted(self.downstream_task_ids)]
         leaves = list(self.get_leaves()) if after else []
+        flags = {
+            "billing_tags": self.billing_tags,
+            "openlineage_inject_parent_job_info": self.openlineage_inject_parent_job_info,
+        }
+        # None would hide the default argument of the DAG.
+        flags = {name: flag for name, flag in flags.items() if flag is not None}
         launch = self.launch_task = DatabricksWorkflowLaunchOperator(
             dag=self.dag,
             task_group=self,
@@ -174,10 +180,8 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
             notebook_params=self.notebook_params,
             python_params=self.python_params,
             spark_submit_params=self.spark_submit_params,
-            billing_tags=self.billing_tags,
-            openlineage_inject_parent_job_info=self.openlineage_inject_parent_job_info,
             # The tasks of the group read its XComs, whatever the default arguments of the DAG are.
-            **{"do_xcom_push": True, **self.launch_task_args},
+            **{"do_xcom_push": True, **flags, **self.launch_task_args},
         )
         launch.members = members
         for member in members:

@@ -170,3 +170,20 @@ def test_a_request_that_cannot_succeed_is_refused_when_the_dag_is_parsed(argumen
     """With the name of the argument."""
     with pytest.raises(InvalidRequestError, match=next(iter(arguments))):
         notebook(**arguments)
+
+
+def test_a_subclass_with_a_template_field_of_its_own() -> None:
+    """It sets the field after the constructor of its base class, as operators of Airflow do."""
+
+    class Tagged(DatabricksNotebookOperator):
+        """A notebook operator with one more field."""
+
+        template_fields = (*DatabricksNotebookOperator.template_fields, "unit")
+
+        def __init__(self, *, unit: str, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+            self.unit = unit
+
+    arguments: dict[str, Any] = {"task_id": "etl", "existing_cluster_id": CLUSTER}
+    own = Tagged(unit="{{ ds }}", notebook_path="/etl", source="WORKSPACE", **arguments)
+    assert own.unit == "{{ ds }}"

@@ -125,6 +125,19 @@ def test_the_launching_task_comes_first() -> None:
     assert report.downstream_task_ids == {"after"}
 
 
+def test_default_arguments_apply_to_the_launching_task() -> None:
+    """Those of the DAG, unless the group has arguments of its own."""
+    flags = ("billing_tags", "openlineage_inject_parent_job_info")
+    without: dict[str, Any] = dict.fromkeys(flags, False)
+    with DAG("sales", schedule=None, default_args=dict.fromkeys(flags, True)):
+        with DatabricksWorkflowTaskGroup(group_id="a") as first:
+            notebook("x")
+        with DatabricksWorkflowTaskGroup(group_id="b", **without) as second:
+            notebook("y")
+    assert [getattr(first.launch_task, flag) for flag in flags] == [True, True]
+    assert [getattr(second.launch_task, flag) for flag in flags] == [False, False]
+
+
 def test_what_a_template_renders_to_is_not_rendered_again() -> None:
     """Such as a reference to a secret of Databricks, or text of a DAG run's conf."""
     reference = "{{secrets/sales/key}}"
