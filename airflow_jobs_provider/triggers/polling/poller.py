@@ -46,6 +46,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_jobs_provider.api.attempts import ignore_attempt
+from airflow_jobs_provider.api.errors import ResponseLostError
 from airflow_jobs_provider.api.responses import parse_states
 from airflow_jobs_provider.api.retry import async_sleep, seconds_to_wait
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
@@ -73,6 +74,8 @@ T = TypeVar("T")
 
 # How long a poller without waiters keeps its connections.
 LINGER_SECONDS = 30.0
+# How long a call without which its workflow goes on may take, with the wait for its turn.
+LONGEST_OPTIONAL_SECONDS = 5.0
 
 
 class RunPoller:
@@ -243,6 +246,25 @@ class RunPoller:
             await async_sleep(seconds)
             return await self.send(call)
 
+    async def send_optional(self, seconds: float, call: Call[T]) -> T:
+        """Send a call without which its workflow goes on, such as a read for the log.
+
+        The poller's lists do not have what it asks for. It is given up soon, since the workflow
+        waits for its run only after it.
+
+        :param seconds: how long to wait before.
+        :param call: what to send.
+        :raises ResponseLostError: there is no response after :data:`LONGEST_OPTIONAL_SECONDS`.
+        """
+        await async_sleep(seconds)
+        try:
+            async with asyncio.timeout(LONGEST_OPTIONAL_SECONDS):
+                return await self.send(call)
+        except TimeoutError:
+            raise ResponseLostError(
+                f"{call.name} took longer than {LONGEST_OPTIONAL_SECONDS:g} s"
+            ) from None
+
     @contextmanager
     def kept_open(self) -> Iterator[None]:
         """Keep the poller, and so its client, although nobody waits for a run."""
@@ -341,7 +363,8 @@ class RunPoller:
     async def _is_needed(self) -> bool:
         """Wait for a waiter; False if none comes for a while and nobody uses the poller."""
         self._send_waits()
-        if not self._waiters and self._metrics is not None:
+        is_idle = not self._waiters
+        if is_idle and self._metrics is not None:
             self._metrics.poll_ended()
         while not self._waiters:
             self._next_poll_at = float("inf")
@@ -352,6 +375,8 @@ class RunPoller:
             except TimeoutError:
                 if not self._users:
                     return bool(self._waiters)
+        if is_idle:
+            self._send_waits()
         return True
 
     async def _sleep_until_due(self) -> None:
@@ -399,8 +424,9 @@ class _PolledReads:
         """Send a call, after the wait before it."""
         wait, self._wait = self._wait, 0.0
         is_read = call.path == "runs/get" and call.parameters.keys() == {"run_id"}
-        # The poller's lists do not have what an optional call asks for.
-        if not is_read or call.is_optional:
+        if call.is_optional:
+            return self._poller.send_optional(wait, call)
+        if not is_read:
             return self._poller.send_after(wait, call)
         run_id = int(call.parameters["run_id"])
         if self._run_id not in (None, run_id):

@@ -175,11 +175,11 @@ def test_an_outage_after_a_rate_limit_is_an_outage(clock: Clock) -> None:
     """It has begun with a 429, and then the service did not answer at all."""
     ended: list[float] = []
     outage = ServiceOutage(ended.append)
-    outage.record_failure(SLOWER, 1)
-    assert outage.is_rate_limit
-    clock.now += 60
-    outage.record_failure(DOWN, 1)
-    outage.record_failure(SLOWER, 1)
-    assert not outage.is_rate_limit
+    was_rate_limit = []
+    for error in (SLOWER, DOWN, SLOWER):
+        outage.record_failure(error, 1)
+        was_rate_limit.append(outage.is_rate_limit)
+        clock.now += 20
+    assert was_rate_limit == [True, False, False]
     outage.record_success()
     assert ended == [60]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import random
 import time
 from typing import Any
@@ -16,6 +17,8 @@ from airflow_jobs_provider.api.errors import (
     NotFoundError,
 )
 from airflow_jobs_provider.api.workflows.base import Wait
+from airflow_jobs_provider.api.workflows.follow import follow_run
+from airflow_jobs_provider.api.workflows.progress import RunProgress
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from airflow_jobs_provider.triggers.polling import poller as poller_module
 from airflow_jobs_provider.triggers.polling import (
@@ -466,6 +469,34 @@ async def test_a_poller_stays_open_while_a_workflow_runs(
     async with asyncio.timeout(10):
         run = await poller().run_workflow(steps(), period=0.01)
     assert run["run_id"] == run_id
+
+
+async def test_a_read_for_the_log_delays_no_event(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A response that takes long is given up, and the wait for the run goes on."""
+    monkeypatch.setattr(poller_module, "LONGEST_OPTIONAL_SECONDS", 0.01)
+    one, given_up = poller(), asyncio.Event()
+    send = one.send
+
+    async def never_answer(call: Any, **arguments: Any) -> Any:
+        if not call.is_optional:
+            return await send(call, **arguments)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            given_up.set()
+
+    monkeypatch.setattr(one, "send", never_answer)
+    (run_id,) = service.add(1)
+    progress = RunProgress(run_id, logging.getLogger("task"))
+    monkeypatch.setattr(progress, "tasks_are_due", lambda _run: not given_up.is_set())
+    steps = follow_run(run_id, polling_period=lambda: PERIOD, progress=progress)
+    waiting = asyncio.create_task(one.run_workflow(steps, period=PERIOD))
+    async with asyncio.timeout(10):
+        await given_up.wait()
+        service.end(run_id)
+        assert (await waiting).run["run_id"] == run_id
 
 
 async def test_a_call_that_begins_as_the_poller_closes(
