@@ -89,7 +89,8 @@ OUTAGE_DURATION = Metric(
     "ms",
     _CONN,
     "Time from the first failed attempt to the response, or to the end of the retries. In the "
-    "triggerer an outage counts once for all runs of the connection.",
+    "triggerer an outage counts once for all runs of the connection, and once for its asset "
+    "watchers.",
 )
 RATE_LIMIT_WAIT = Metric(
     "databricks_jobs.rate_limit_wait",
