@@ -96,5 +96,7 @@ def tasks_of(dag_run: ClusterDagRun) -> dict[str, dict[str, Any]]:
         f"select task_id, map_index, key, value from xcom {of_run}", **key
     )
     for task_id, map_index, xcom, value in pushed:
-        tasks[name(task_id, map_index)]["xcoms"][xcom] = json.loads(value)
+        # SQLite gives a number as such, and any other JSON value as its text.
+        given = json.loads(value) if isinstance(value, (str, bytes)) else value
+        tasks[name(task_id, map_index)]["xcoms"][xcom] = given
     return tasks
