@@ -52,6 +52,7 @@ __all__ = [
     "NOT_RUN",
     "NextStep",
     "Rerun",
+    "has_succeeded",
     "next_step",
     "runs_again_too",
     "unmet_conditions",
@@ -151,6 +152,18 @@ class Rerun(Enum):
     UNDECIDED = auto()
 
 
+def has_succeeded(task: Mapping[str, Any] | None) -> bool:
+    """Return whether the run of a task has succeeded, or was skipped.
+
+    :param task: the task's run; None for none.
+    """
+    from airflow_jobs_provider.api.states import RunState, RunStatus
+
+    if task is None:
+        return False
+    return RunState.from_run(task).status in (RunStatus.SUCCEEDED, RunStatus.SKIPPED)
+
+
 def runs_again_too(
     state: str | None,
     task: Mapping[str, Any] | None,
@@ -205,7 +218,7 @@ def runs_again_too(
     if record.wants_rerun_of == run_id:
         return Rerun.YES
     undecided = Rerun.NO if has_waited else Rerun.UNDECIDED
-    succeeded = status in (RunStatus.SUCCEEDED, RunStatus.SKIPPED)
+    succeeded = has_succeeded(task)
     if record.reported != run_id:
         not_run = RunState.from_run(task).result_state in NOT_RUN
         if is_to_be_executed(state) and not_run:

@@ -26,6 +26,7 @@ from airflow_jobs_provider.operators.execution_state import KillState
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.workflow_next_step import (
     Rerun,
+    has_succeeded,
     runs_again_too,
     unmet_conditions,
 )
@@ -278,6 +279,14 @@ class WorkflowRerunOperator(LaunchRunOperator):
                         max_retries=retries.get(key, 0),
                         has_waited=has_waited,
                     )
+                # The record was read after the state. A queued attempt, which resumes after its
+                # task run's success, may have reported that meanwhile.
+                if (
+                    rerun is Rerun.YES
+                    and has_succeeded(latest.get(members[task_id].databricks_task_key))
+                    and records.states([task_id]).get(task_id) != state
+                ):
+                    rerun = Rerun.UNDECIDED
                 if rerun is Rerun.YES:
                     chosen[member.databricks_task_key] = task_id
                 if rerun is not Rerun.UNDECIDED:

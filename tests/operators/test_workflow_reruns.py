@@ -186,6 +186,28 @@ def test_another_task_that_is_running_is_waited_for(
     assert repair["rerun_tasks"] == (["a", "b"] if is_included else ["a"])
 
 
+def test_a_queued_task_that_reports_its_success_meanwhile_is_untouched(
+    cleared: Airflow, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was queued to resume after its event, and has reported before its record is read."""
+    monkeypatch.setattr(workflow_rerun, "SETTLE_SECONDS", 60.0)
+    cleared.states["etl.b"] = "success"
+    cleared.states["etl.c"] = "queued"
+    cleared.record("c", reported=102)
+    asked = itertools.count()
+
+    def change() -> None:
+        if next(asked) == 1:
+            cleared.states["etl.c"] = "success"
+
+    cleared.before_states = change
+    server.will(whole("TERMINATED", *FAILED), *cleared.repair(), whole("RUNNING", *DONE), OUTPUT)
+    with no_waiting():
+        cleared.execute(2, 1)
+    (repair,) = sent(server, "runs/repair")
+    assert repair["rerun_tasks"] == ["a"]
+
+
 def test_what_is_asked_while_a_task_does_not_start(
     cleared: Airflow, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
