@@ -23,7 +23,8 @@ class Helpful:
                 raise ValueError(f"There is no {name!r} here; help() prints what there is")
             sys.stdout.write(f"{_signature(name, found)}\n\n{inspect.getdoc(found) or ''}\n")
             return
-        lines = [inspect.getdoc(self) or "", ""]
+        # A class's docstring ends with its constructor's parameters: a notebook calls none.
+        lines = [(inspect.getdoc(self) or "").partition("\n:")[0].rstrip(), ""]
         for part, value in sorted(vars(self).items()):
             if isinstance(value, Helpful):
                 lines.append(f"{part}: {_first_line(value)}")
