@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,19 @@ def load(dag_file: str, dag_id: str) -> dict[str, Any]:
     if dag_id not in bag.dags:
         sys.exit(f"Error: {dag_file} has no DAG {dag_id!r}, only {sorted(bag.dags)}.")
     return {dag_id: bag.dags[dag_id]}
+
+
+def share_api_server() -> None:
+    """Let all tasks share one API server in this process, as Airflow 3.3 does.
+
+    Airflow 3.0 to 3.2 make one for each task, which takes 1.6 s of processor time.
+    """
+    try:
+        supervisor: Any = import_module("airflow.sdk.execution_time.supervisor")
+    except ImportError:  # Airflow 2
+        return
+    if not hasattr(supervisor.in_process_api_server, "cache_info"):
+        supervisor.in_process_api_server = cache(supervisor.in_process_api_server)
 
 
 def outcome(dag_id: str, run_id: str, state: str) -> dict[str, Any]:
@@ -83,6 +97,7 @@ def exit_code(outcomes: Iterable[dict[str, Any]]) -> int:
 def main(dag_file: str, dag_id: str, result_file: str, conf: str = "{}") -> int:
     """Run the DAG or DAGs, write the result file, return the exit code."""
     dags = load(dag_file, dag_id)
+    share_api_server()
     if dag_id == SEVERAL:
         return run_several(dags, json.loads(conf), Path(result_file))
     outcomes = {one: run(dag, json.loads(conf)) for one, dag in dags.items()}
