@@ -54,6 +54,9 @@ QUICK = not slow and not standalone and not distributed and not real_clients
 # The tests that Airflow's version can make a difference to.
 TESTS_WITH_AIRFLOW = $(addprefix tests/,airflow_compat decorators hooks operators package sensors \
 	test_links.py triggers ui) $(addprefix --ignore=tests/,package/test_fuzz.py triggers/polling)
+# The others.
+TESTS_WITHOUT_AIRFLOW = tests --ignore-glob='tests/triggers/test_*.py' \
+	$(addprefix --ignore=tests/,airflow_compat decorators hooks operators sensors test_links.py ui)
 # The lines besides 3.3, on which all other targets run. All whole DAGs run on those of STANDALONE_LINES,
 # those of one test module on the others.
 AIRFLOW_LINES = 2.11 3.0 3.1 3.2
@@ -61,6 +64,8 @@ STANDALONE_LINES = 2.11 3.0
 # The Pythons on which the quick tests can be run beside the one that is found first.
 PYTHON_VERSIONS = 3.12 3.13
 TESTS ?= tests
+# The files with tests of a marker: to collect all files takes 20 s of processor time.
+WITH_MARKER = $(sort $(shell grep -rlw --include='test_*.py' 'mark.$1' tests))
 # Several targets may run at a time; their caches are apart or there is none.
 PYTEST_CACHE ?= -p no:cacheprovider
 # Older lines warn of what newer libraries deprecate, and nobody will change them for it.
@@ -133,10 +138,10 @@ mutants: venv-dev
 	nice -n 10 .venv/bin/python -m scripts.mutants $(MUTANTS)
 
 test-slow: venv-dev
-	.venv/bin/python -m pytest -m "$(SLOW)" tests $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -m "$(SLOW)" $(call WITH_MARKER,slow) $(PYTEST_ARGS)
 
 test-real-clients: venv-dev
-	.venv/bin/python -m pytest -m "$(REAL_CLIENTS)" tests $(PYTEST_ARGS)
+	.venv/bin/python -m pytest -m "$(REAL_CLIENTS)" $(call WITH_MARKER,real_clients) $(PYTEST_ARGS)
 
 $(TEST_AIRFLOW): test-airflow-%:
 	@sh scripts/venv.sh .venv-$* $* dev
