@@ -499,17 +499,13 @@ class Clusters:
         dags: Path,
         connections: dict[str, str],
         settings: dict[str, str],
-        *,
-        fresh: bool = False,
     ) -> AirflowCluster:
         """Return the Airflow that is running if it is the wanted one, or start that.
 
         A start takes half a minute of processor time.
-
-        :param fresh: start one in any case; default False.
         """
         wanted = (dags, connections, settings)
-        if self._one is None or fresh or wanted != self._wanted or not self._one.is_whole:
+        if self._one is None or wanted != self._wanted or not self._one.is_whole:
             self._end()
             self._one = AirflowCluster(self._homes.mktemp("cluster"), *wanted).__enter__()
             self._wanted = wanted
@@ -521,7 +517,8 @@ class Clusters:
             one.__exit__()
 
 
-COMPONENTS = ["scheduler", *(["webserver"] if AIRFLOW_2 else ["dagprocessor", "apiserver"])]
+API_SERVER = "webserver" if AIRFLOW_2 else "apiserver"
+COMPONENTS = ["scheduler", *([] if AIRFLOW_2 else ["dagprocessor"]), API_SERVER]
 COMMANDS = {
     "scheduler": "scheduler --skip-serve-logs",
     "triggerer": "triggerer --skip-serve-logs",

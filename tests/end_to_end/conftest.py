@@ -19,7 +19,6 @@ from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import ROOT, airflow_environment, connection_to
 from scripts.services import PostgresServer, RedisServer
 from tests.end_to_end.airflow_cluster import AirflowCluster, Clusters
-from tests.end_to_end.airflow_versions import AIRFLOW_3_0
 from tests.end_to_end.dag_run import DagRun, RunDag, RunDags, dag_run_of
 from tests.end_to_end.deployment import Deployment
 from tests.end_to_end.scenarios import Begin, Scenario
@@ -204,12 +203,8 @@ def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
 def cluster(
     clusters: Clusters, dags: Path, connections: dict[str, str], settings: dict[str, str]
 ) -> AirflowCluster:
-    """A whole Airflow for all tests of a module, and of the next one if it needs the same.
-
-    Airflow 3.0 fails a task whose worker is quicker than the scheduler, as one is that has worked
-    before, when many begin at once: there each module has one of its own.
-    """
-    return clusters.running(dags, connections, settings, fresh=AIRFLOW_3_0)
+    """A whole Airflow for all tests of a module, and of the next one if it needs the same."""
+    return clusters.running(dags, connections, settings)
 
 
 @pytest.fixture(scope="module")

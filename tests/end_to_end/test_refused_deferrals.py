@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.end_to_end.airflow_cluster import AirflowCluster, Clusters
-from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
+from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.airflow_versions import AIRFLOW_2
 from tests.end_to_end.eventually import eventually
 from tests.end_to_end.scenarios import Scenario
 from tests.fakes.fake_service import FakeService
@@ -73,18 +73,8 @@ def test_tasks_defer(cluster: AirflowCluster, workspace: FakeService) -> None:
 
 
 @pytest.fixture(scope="module")
-def marked(
-    clusters: Clusters,
-    dags: Path,
-    connections: dict[str, str],
-    settings: dict[str, str],
-    workspace: FakeService,
-) -> dict[str, Scenario]:
-    """DAG runs that were marked while all their tasks were held; the tasks defer now.
-
-    They begin at once, in a fresh Airflow 3.0, for the reason that the fixture ``cluster`` has.
-    """
-    cluster = clusters.running(dags, connections, settings, fresh=AIRFLOW_3_0)
+def marked(cluster: AirflowCluster, workspace: FakeService) -> dict[str, Scenario]:
+    """DAG runs that were marked while all their tasks were held; the tasks defer now."""
     held = {state: hold(cluster, workspace) for state in ("failed", "success")}
     for one in held.values():
         one.until_held()
