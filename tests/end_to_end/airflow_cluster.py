@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -53,6 +52,7 @@ START_SECONDS = 300
 PORTS = (20_000, 32_000)
 # How long a triggerer may be silent before another one takes its triggers.
 TRIGGERER_SILENCE_SECONDS = 12
+LOCKED = "database is locked"
 OPEN = build_opener(ProxyHandler({})).open
 
 
@@ -133,22 +133,33 @@ class AirflowCluster:
         )
 
     def ask(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
-        """Send a request to Airflow's API."""
+        """Send a request to Airflow's API; again while another process writes to SQLite.
+
+        SQLite does not wait where a transaction has read, and another one has written since.
+        """
         request = Request(f"http://127.0.0.1:{self.port}{API}{path}", method=verb)
         if body is not None:
             request.add_header("Content-Type", "application/json")
             request.data = json.dumps(body).encode()
-        try:
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            before = self._locked()
             try:
-                answer = OPEN(request, timeout=60)
+                with OPEN(request, timeout=60) as answer:
+                    return dict(json.loads(answer.read() or b"{}"))
             except HTTPError as error:
-                if error.code != HTTPStatus.INTERNAL_SERVER_ERROR:
-                    raise
-                answer = OPEN(request, timeout=60)  # SQLite was locked for too long
-            with answer:
-                return dict(json.loads(answer.read() or b"{}"))
-        except HTTPError as error:
-            raise AssertionError(f"{verb} {path}: {error}: {error.read().decode()}") from error
+                text = error.read().decode()
+                is_locked = LOCKED in text or self._locked() > before
+                if not is_locked or time.monotonic() > deadline:
+                    raise AssertionError(f"{verb} {path}: {error}: {text}") from error
+            time.sleep(0.2)
+
+    def _locked(self) -> int:
+        """Return how often the API server has logged that another process was writing to SQLite.
+
+        Airflow 3.3 says so in its response only.
+        """
+        return self.log_of(API_SERVER).count(LOCKED)
 
     def rows(self, query: str, **parameters: object) -> list[tuple[Any, ...]]:
         """Return what the metadata database has.
@@ -387,6 +398,8 @@ class AirflowCluster:
             "AIRFLOW__API__PORT": str(self.port),
             "AIRFLOW__API__BASE_URL": url,
             "AIRFLOW__API__WORKERS": "1",
+            # For LOCKED.
+            "AIRFLOW__API__EXPOSE_STACKTRACE": "True",
             # Airflow 3.0 names none, which newer versions of PyJWT refuse.
             "AIRFLOW__API_AUTH__JWT_ISSUER": "airflow",
             "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
