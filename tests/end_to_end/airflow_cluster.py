@@ -46,6 +46,10 @@ from tests.end_to_end.processes import is_alive, send
 __all__ = ["START_SECONDS", "AirflowCluster", "Clusters"]
 
 API = "/api/v1" if AIRFLOW_2 else "/api/v2"
+# The DAG files do not change. To parse them takes a second of processor time, by default twice a
+# minute. Airflow 3.0 may take DAGs for gone after a callback, until it parses them again.
+_SECTION = "SCHEDULER" if AIRFLOW_2 else "DAG_PROCESSOR"
+PARSING = {} if AIRFLOW_3_0 else {f"AIRFLOW__{_SECTION}__MIN_FILE_PROCESS_INTERVAL": "600"}
 DATABASE_SERVER = os.environ.get("TEST_DATABASE_SERVER", "")
 START_SECONDS = 300
 # Below those that Linux and macOS give to clients.
@@ -371,6 +375,7 @@ class AirflowCluster:
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._database,
             "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "3",
+            **PARSING,
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
             "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": str(TRIGGERER_SILENCE_SECONDS),
             "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
