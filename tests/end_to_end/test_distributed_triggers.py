@@ -1,6 +1,8 @@
 """300 deferred tasks in two triggerers, on PostgreSQL: whose runs are canceled, and when.
 
-The tests of this module go on from where the one before ended.
+The tests of this module go on from where the one before ended. They are thorough: the whole check
+has the same on SQLite in test_many_triggers.py, and triggerers that end on PostgreSQL in
+test_distributed.py.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from tests.end_to_end.many_triggers import (
 from tests.end_to_end.scenarios import Scenario
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 
-pytestmark = pytest.mark.distributed
+pytestmark = [pytest.mark.distributed, pytest.mark.thorough]
 
 HERE = Path(__file__).parent
 # So many triggers the frozen triggerer must have at the least, or the test proves little.
@@ -100,7 +102,6 @@ def test_one_dag_run_of_three_is_marked(
     assert cancels(workspace) == [TASKS, *[0] * (DAGS - 1)]
 
 
-@pytest.mark.thorough
 def test_hundreds_launch_and_end(
     cluster: Deployment, workspace: FakeService, record_property: Record
 ) -> None:
