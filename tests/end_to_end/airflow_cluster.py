@@ -47,9 +47,12 @@ __all__ = ["START_SECONDS", "AirflowCluster", "Clusters"]
 
 API = "/api/v1" if AIRFLOW_2 else "/api/v2"
 # The DAG files do not change. To parse them takes a second of processor time, by default twice a
-# minute. Airflow 3.0 may take DAGs for gone after a callback, until it parses them again.
+# minute. Airflow 3.0 takes DAGs for gone if a callback is executed so long after they were parsed.
 _SECTION = "SCHEDULER" if AIRFLOW_2 else "DAG_PROCESSOR"
-PARSING = {} if AIRFLOW_3_0 else {f"AIRFLOW__{_SECTION}__MIN_FILE_PROCESS_INTERVAL": "600"}
+PARSING = {
+    f"AIRFLOW__{_SECTION}__MIN_FILE_PROCESS_INTERVAL": "600",
+    f"AIRFLOW__{_SECTION}__STALE_DAG_THRESHOLD": "86400",
+}
 DATABASE_SERVER = os.environ.get("TEST_DATABASE_SERVER", "")
 START_SECONDS = 300
 # Below those that Linux and macOS give to clients.
