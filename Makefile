@@ -51,12 +51,11 @@ IN_PARALLEL = $(if $(filter 1,$(TEST_PROCESSES)),,-n $(TEST_PROCESSES) --dist lo
 # The programs of the documents are run on Airflow 3.3 only.
 DAGS_ON_OLDER = tests/end_to_end --ignore=tests/end_to_end/test_docs.py
 QUICK = not slow and not standalone and not distributed and not real_clients
-# The tests that Airflow's version can make a difference to.
-TESTS_WITH_AIRFLOW = $(addprefix tests/,airflow_compat decorators hooks operators package sensors \
-	test_links.py triggers ui) $(addprefix --ignore=tests/,package/test_fuzz.py triggers/polling)
-# The others.
-TESTS_WITHOUT_AIRFLOW = tests --ignore-glob='tests/triggers/test_*.py' \
-	$(addprefix --ignore=tests/,airflow_compat decorators hooks operators sensors test_links.py ui)
+# The tests that Airflow's version can make a difference to, and the others.
+OF_AIRFLOW = airflow_compat decorators hooks operators package sensors test_links.py triggers ui
+NOT_OF_AIRFLOW = package/test_fuzz.py triggers/polling
+TESTS_WITH_AIRFLOW = $(OF_AIRFLOW:%=tests/%) $(NOT_OF_AIRFLOW:%=--ignore=tests/%)
+TESTS_WITHOUT_AIRFLOW = tests $(NOT_OF_AIRFLOW:%=tests/%) $(OF_AIRFLOW:%=--ignore=tests/%)
 # The lines besides 3.3, on which all other targets run. All whole DAGs run on those of STANDALONE_LINES,
 # those of one test module on the others.
 AIRFLOW_LINES = 2.11 3.0 3.1 3.2

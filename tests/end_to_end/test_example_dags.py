@@ -121,8 +121,12 @@ def test_functions_and_notebooks_run_on_the_workspace(done: list[DagRun]) -> Non
 
 
 @pytest.mark.slow
+@pytest.mark.thorough
 def test_a_group_of_notebooks_is_one_run(workspace: LocalWorkspace, run_dag: RunDag) -> None:
-    """Each task has the output of its own notebook, with the group's parameters or its own."""
+    """Each task has the output of its own notebook, with the group's parameters or its own.
+
+    The whole check executes this DAG in test_standalone.py.
+    """
     done = run_dag(
         EXAMPLE_DAGS / "databricks_workflow_group.py",
         connection=connection_to(workspace),

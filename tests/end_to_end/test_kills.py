@@ -70,7 +70,7 @@ def test_killed_run_now(at_large: Killer, point: Point) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("wanted", [30, pytest.param(100, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("wanted", [10, pytest.param(100, marks=pytest.mark.thorough)])
 def test_killed_at_random(at_large: Killer, wanted: int) -> None:
     """So many kills at any moment, of tasks some of whose runs fail: never a run too many."""
     dice = random.Random(4)
