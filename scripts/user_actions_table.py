@@ -11,21 +11,30 @@ import sys
 import xml.etree.ElementTree as ET
 
 MODULES = (
+    ".test_launches_in_triggerer",
     ".test_user_actions",
     ".test_refused_deferrals",
     ".test_whole_processes",
     ".test_workflow_user_actions",
 )
+# DAGs whose task needs no worker.
+WORKERLESS = "workerless"
+# Of a request at which a process is killed.
+MOMENTS = ("received", "handled")
 
 
 def scenario(test: str) -> str:
     """Turn a test's name into words."""
     name, _, parameters = test.removeprefix("test_").partition("[")
-    first, *others = parameters.rstrip("]").split("-")
     words = name.replace("_", " ")
-    kind = first.partition("_")[0]
-    if others:
-        return f"{words}: {first}"
+    given = [part for part in parameters.rstrip("]").split("-") if part]
+    others = [part for part in given if not part.startswith(WORKERLESS)]
+    if len(others) < len(given):
+        return f"{WORKERLESS}: {', '.join([words, *others])}"
+    if len(given) > 1:
+        moments = [part for part in given[1:] if part in MOMENTS]
+        return f"{words}: {', '.join([given[0], *moments])}"
+    kind = given[0].partition("_")[0] if given else ""
     return f"{kind}: {words}" if kind and kind not in words and kind != "really" else words
 
 

@@ -227,6 +227,13 @@ class AirflowCluster:
         (self._triggerer_ids[name],) = eventually(new, f"{name} is at work")
         return name
 
+    def only_triggerer(self) -> str:
+        """Return the only triggerer at work: the others are stopped, or one is started."""
+        first, *others = self.triggerers or [self.start_triggerer()]
+        for name in others:
+            self.terminate(name)
+        return first
+
     def until_beaten(self, name: str, since: float, seconds: float = 6) -> None:
         """Wait until a triggerer has gone round for some seconds since a time."""
         number = self._triggerer_ids[name]
@@ -399,6 +406,10 @@ class AirflowCluster:
             }
         if AIRFLOW_3_0:
             env["AIRFLOW__CORE__EXECUTOR"] = "tests.end_to_end.local_executor.LocalExecutor"
+        else:
+            # By default Airflow takes the DAGs of a file for removed if its process was killed
+            # because the machine stood still for a minute.
+            env["AIRFLOW__DAG_PROCESSOR__STALE_DAG_THRESHOLD"] = "600"
         return env | {
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",

@@ -207,6 +207,12 @@ def cluster(
     return clusters.running(dags, connections, settings)
 
 
+@pytest.fixture
+def triggerer(cluster: AirflowCluster) -> str:
+    """The only triggerer at work."""
+    return cluster.only_triggerer()
+
+
 @pytest.fixture(scope="module")
 def airflow_settings() -> dict[str, str]:
     """Environment variables of a module's distributed Airflow, besides those of Deployment."""

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import pytest
+
+from tests.end_to_end.airflow_versions import RENDERS_IN_TRIGGERER
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
 from tests.fakes.fake_service import FakeService, Run
 
-__all__ = ["Begin", "Scenario", "concluded", "failed_and_canceled"]
+__all__ = ["Begin", "Scenario", "concluded", "failed_and_canceled", "workerless"]
+
+
+def workerless(dag_id: str) -> Any:
+    """Return a parameter of a test: a DAG whose task needs no worker, from Airflow 3.3 on.
+
+    They are thorough, to keep the whole check short.
+    """
+    reason = "a worker launches every run"
+    skipped = pytest.mark.skipif(not RENDERS_IN_TRIGGERER, reason=reason)
+    return pytest.param(dag_id, marks=[pytest.mark.thorough, skipped])
 
 
 class Scenario:
@@ -23,6 +37,11 @@ class Scenario:
         self.dag_run = dag_run
         self.workspace = workspace
         self._record = record
+
+    @property
+    def is_workerless(self) -> bool:
+        """Whether the triggerer launches the runs, and no worker does anything."""
+        return self.dag_run.dag_id.startswith("workerless")
 
     @property
     def runs(self) -> list[Run]:
@@ -47,7 +66,8 @@ class Scenario:
         """
         run = self.running(count)
         self.dag_run.until("deferred")
-        self.dag_run.until_settled(times=count)
+        if not self.is_workerless:
+            self.dag_run.until_settled(times=count)
         self.dag_run.until_watched(times=count if watched is None else watched)
         looks = run.looks
         eventually(lambda: run.looks > looks, "the trigger looks at the run")

@@ -11,18 +11,15 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from airflow.triggers.base import BaseTrigger
 
 from tests.end_to_end.airflow_cluster import AirflowCluster
-from tests.end_to_end.airflow_versions import AIRFLOW_3_0
+from tests.end_to_end.airflow_versions import AIRFLOW_3_0, RENDERS_IN_TRIGGERER
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
 from tests.fakes.fake_service import FakeService, Run
 
 pytestmark = pytest.mark.standalone
 
-# Whether the triggerer renders templates, as from Airflow 3.3 on.
-RENDERS = hasattr(BaseTrigger, "render_template_fields")
 # Where a trigger ends a task, Airflow 3.0 would take the DAGs of its file for gone; a worker does.
 BACK_ON_A_WORKER = 1 if AIRFLOW_3_0 else 0
 
@@ -229,7 +226,7 @@ def test_a_rescheduled_sensor_knows_when_its_wait_began(sensed: dict[str, Cluste
         ("sensed_from_the_start", 1),
         ("sensed_to_the_end", 1 + BACK_ON_A_WORKER),
         ("sensed_all_along", BACK_ON_A_WORKER),
-        ("named", 0 if RENDERS else 2),
+        ("named", 0 if RENDERS_IN_TRIGGERER else 2),
     ],
 )
 def test_a_sensor_takes_two_or_one_or_none(
@@ -302,12 +299,14 @@ def test_a_sensor_of_what_another_task_launched(
     workspace.end(run)
     dag_run.until("success")
     assert seen_by_the_next_task(dag_run) == (f"output of {run.run_id}", run.run_id, None)
-    assert starts(dag_run) == (0 if RENDERS else 2)
+    assert starts(dag_run) == (0 if RENDERS_IN_TRIGGERER else 2)
 
 
 # -- runs that the triggerer launches (Airflow 3.3) --------------------------------------------
 
-launches_in_triggerer = pytest.mark.skipif(not RENDERS, reason="a worker launches every run")
+launches_in_triggerer = pytest.mark.skipif(
+    not RENDERS_IN_TRIGGERER, reason="a worker launches every run"
+)
 
 
 def followed(workspace: FakeService, dag_run: ClusterDagRun, number: int = 1) -> Run:

@@ -10,6 +10,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -21,7 +22,7 @@ from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
-from tests.end_to_end.scenarios import Begin, Scenario
+from tests.end_to_end.scenarios import Begin, Scenario, workerless
 from tests.fakes.fake_service import FakeService
 
 pytestmark = pytest.mark.standalone
@@ -64,20 +65,6 @@ def unrecorded(name: str, value: object) -> None:
     """Leave what several tests share out of the test report."""
 
 
-def only_triggerer(cluster: AirflowCluster) -> str:
-    """Return the only triggerer at work."""
-    first, *others = cluster.triggerers or [cluster.start_triggerer()]
-    for name in others:
-        cluster.terminate(name)
-    return first
-
-
-@pytest.fixture
-def triggerer(cluster: AirflowCluster) -> str:
-    """The only triggerer at work."""
-    return only_triggerer(cluster)
-
-
 @pytest.fixture
 def two_triggerers(cluster: AirflowCluster) -> None:
     """Two triggerers are at work."""
@@ -85,15 +72,19 @@ def two_triggerers(cluster: AirflowCluster) -> None:
         cluster.start_triggerer()
 
 
-def of(*dag_ids: str) -> pytest.MarkDecorator:
+def of(*dag_ids: Any) -> pytest.MarkDecorator:
     """Name the DAGs that a test is about; their runs begin before the first test."""
     return pytest.mark.parametrize("scenario", dag_ids, indirect=True)
+
+
+# The task of a test that begins its scenario itself.
+in_the_triggerer = pytest.mark.parametrize("dag_id", ["deferred", workerless("workerless")])
 
 
 # The task waits in the triggerer.
 
 
-@of("deferred")
+@of("deferred", workerless("workerless"))
 def test_deferred_then_cleared(scenario: Scenario) -> None:
     """The run of the cleared task is canceled, and the next try launches one of its own."""
     first = scenario.deferred()
@@ -104,7 +95,7 @@ def test_deferred_then_cleared(scenario: Scenario) -> None:
     scenario.saw(runs=2, cancels=1)
 
 
-@of("deferred")
+@of("deferred", workerless("workerless"))
 @pytest.mark.parametrize("state", ["failed", "success"])
 def test_deferred_then_marked(scenario: Scenario, state: str) -> None:
     """The run is canceled, and the task stays as it was marked."""
@@ -115,7 +106,7 @@ def test_deferred_then_marked(scenario: Scenario, state: str) -> None:
     scenario.saw(runs=1, cancels=1)
 
 
-@of("deferred_timed")
+@of("deferred_timed", workerless("workerless_timed"))
 def test_deferred_beyond_execution_timeout(scenario: Scenario) -> None:
     """The run is canceled and the task fails; the trigger names the limit."""
     scenario.dag_run.until("failed")
@@ -124,7 +115,7 @@ def test_deferred_beyond_execution_timeout(scenario: Scenario) -> None:
     assert "it took longer than execution_timeout allows" in scenario.dag_run.logs()
 
 
-@of("deferred_kept")
+@of("deferred_kept", workerless("workerless_kept"))
 def test_deferred_then_marked_but_not_to_be_canceled(
     scenario: Scenario, cluster: AirflowCluster, triggerer: str
 ) -> None:
@@ -137,7 +128,7 @@ def test_deferred_then_marked_but_not_to_be_canceled(
     scenario.saw(runs=1, cancels=0)
 
 
-@of("deferred")
+@of("deferred", workerless("workerless"))
 @pytest.mark.usefixtures("limited")
 def test_dag_run_marked_failed(scenario: Scenario) -> None:
     """Marking the whole DAG run cancels the run of its deferred task."""
@@ -167,33 +158,44 @@ def test_one_of_the_mapped_tasks_marked_then_cleared(scenario: Scenario) -> None
     scenario.saw(runs=4, cancels=1)
 
 
+def check_dagrun_timeout(scenario: Scenario) -> None:
+    """Wait until the DAG run has taken too long, and the run of its deferred task is canceled."""
+    scenario.dag_run.until_watched()
+    scenario.dag_run.until("skipped")
+    scenario.all_stopped()
+    scenario.saw(runs=1, cancels=1)
+
+
 def test_dag_run_beyond_dagrun_timeout(limited: Scenario) -> None:
     """A DAG run that takes too long takes the run of its deferred task along."""
-    limited.dag_run.until_watched()
-    limited.dag_run.until("skipped")
-    limited.all_stopped()
-    limited.saw(runs=1, cancels=1)
+    check_dagrun_timeout(limited)
+
+
+@pytest.mark.parametrize("dag_id", [workerless("workerless_limited")])
+def test_workerless_dag_run_beyond_dagrun_timeout(begin: Begin, dag_id: str) -> None:
+    """The same, without a worker."""
+    check_dagrun_timeout(begin(dag_id))
 
 
 # On a worker or in the triggerer.
 
 
-@of("blocking_retried", "deferred_retried")
+@of("blocking_retried", "deferred_retried", workerless("workerless_retried"))
 def test_run_fails_at_every_try(scenario: Scenario) -> None:
     """Each of Airflow's retries launches one new run."""
     for launched in (1, 2, 3):
         run = scenario.running(launched)
-        if scenario.dag_run.dag_id.startswith("deferred"):
+        if not scenario.dag_run.dag_id.startswith("blocking"):
             scenario.deferred(launched)
         scenario.workspace.end(run, "FAILED")
     scenario.dag_run.until("failed")
     scenario.saw(runs=3, cancels=0)
 
 
-@of("blocking", "deferred")
+@of("blocking", "deferred", workerless("workerless"))
 def test_run_fails_and_the_task_is_cleared(scenario: Scenario) -> None:
     """A failed task that is cleared starts afresh, with a run of its own."""
-    is_deferred = scenario.dag_run.dag_id == "deferred"
+    is_deferred = scenario.dag_run.dag_id != "blocking"
     run = scenario.deferred() if is_deferred else scenario.running()
     scenario.workspace.end(run, "FAILED")
     scenario.dag_run.until("failed")
@@ -335,9 +337,12 @@ def test_a_notebook_at_work_is_stopped(scenario: Scenario, local_workspace: Loca
 # Triggerers come and go. These tests begin their scenarios themselves.
 
 
-def test_triggerer_killed(begin: Begin, cluster: AirflowCluster, triggerer: str) -> None:
+@in_the_triggerer
+def test_triggerer_killed(
+    begin: Begin, cluster: AirflowCluster, triggerer: str, dag_id: str
+) -> None:
     """A triggerer that is killed with SIGKILL cancels nothing; the next one goes on."""
-    scenario = begin("deferred")
+    scenario = begin(dag_id)
     scenario.deferred()
     cluster.kill(triggerer)
     cluster.start_triggerer()
@@ -346,11 +351,12 @@ def test_triggerer_killed(begin: Begin, cluster: AirflowCluster, triggerer: str)
     scenario.saw(runs=1, cancels=0)
 
 
+@in_the_triggerer
 def test_another_triggerer_takes_over(
-    begin: Begin, cluster: AirflowCluster, triggerer: str
+    begin: Begin, cluster: AirflowCluster, triggerer: str, dag_id: str
 ) -> None:
     """Of two triggerers one is killed: the other one goes on with the run, nothing is canceled."""
-    scenario = begin("deferred")
+    scenario = begin(dag_id)
     scenario.deferred()
     cluster.start_triggerer()
     cluster.kill(triggerer)
@@ -359,9 +365,12 @@ def test_another_triggerer_takes_over(
     scenario.saw(runs=1, cancels=0)
 
 
-def test_frozen_triggerer_wakes_up(begin: Begin, cluster: AirflowCluster, triggerer: str) -> None:
+@in_the_triggerer
+def test_frozen_triggerer_wakes_up(
+    begin: Begin, cluster: AirflowCluster, triggerer: str, dag_id: str
+) -> None:
     """Another triggerer has taken over meanwhile: the one that wakes up cancels nothing."""
-    scenario = begin("deferred")
+    scenario = begin(dag_id)
     scenario.deferred()
     cluster.start_triggerer()
     cluster.freeze(triggerer)
@@ -375,10 +384,11 @@ def test_frozen_triggerer_wakes_up(begin: Begin, cluster: AirflowCluster, trigge
     scenario.saw(runs=1, cancels=0)
 
 
+@in_the_triggerer
 @pytest.mark.usefixtures("two_triggerers")
-def test_marked_while_two_triggerers_are_at_work(begin: Begin) -> None:
+def test_marked_while_two_triggerers_are_at_work(begin: Begin, dag_id: str) -> None:
     """One of them cancels, once."""
-    scenario = begin("deferred")
+    scenario = begin(dag_id)
     scenario.deferred()
     scenario.dag_run.mark("failed")
     scenario.all_stopped()
@@ -386,10 +396,11 @@ def test_marked_while_two_triggerers_are_at_work(begin: Begin) -> None:
     scenario.saw(runs=1, cancels=1)
 
 
+@in_the_triggerer
 @pytest.mark.usefixtures("two_triggerers")
-def test_cleared_while_two_triggerers_are_at_work(begin: Begin) -> None:
+def test_cleared_while_two_triggerers_are_at_work(begin: Begin, dag_id: str) -> None:
     """One of them cancels, once; the next try launches a run of its own."""
-    scenario = begin("deferred")
+    scenario = begin(dag_id)
     first = scenario.deferred()
     scenario.dag_run.clear()
     scenario.deferred(2)
@@ -398,24 +409,27 @@ def test_cleared_while_two_triggerers_are_at_work(begin: Begin) -> None:
     scenario.saw(runs=2, cancels=1)
 
 
-@pytest.fixture(scope="module")
-def restarted(cluster: AirflowCluster, workspace: FakeService) -> dict[str, Scenario]:
+@pytest.fixture(scope="module", params=["deferred", workerless("workerless")])
+def restarted(
+    cluster: AirflowCluster, workspace: FakeService, request: pytest.FixtureRequest
+) -> dict[str, Scenario]:
     """Deferred tasks whose triggerer was told to stop; the next one was started later.
 
     By their names: nothing was done to them, or a user marked or cleared the task in between.
     """
     scenarios = {
-        name: Scenario(cluster.trigger("deferred"), workspace, unrecorded)
+        name: Scenario(cluster.trigger(request.param), workspace, unrecorded)
         for name in ("untouched", "marked", "cleared")
     }
-    triggerer = only_triggerer(cluster)
+    triggerer = cluster.only_triggerer()
     for scenario in scenarios.values():
         scenario.deferred()
     cluster.terminate(triggerer)
     scenarios["marked"].dag_run.mark("failed")
     scenarios["cleared"].dag_run.clear()
-    scenarios["cleared"].running(2)
-    scenarios["cleared"].dag_run.until("deferred")
+    if not scenarios["cleared"].is_workerless:
+        scenarios["cleared"].running(2)
+    scenarios["cleared"].dag_run.until("deferred", try_number=2)
     cluster.start_triggerer()
     return scenarios
 
@@ -445,10 +459,18 @@ def test_marked_while_no_triggerer_is_at_work(
 def test_cleared_while_no_triggerer_is_at_work(
     restarted: dict[str, Scenario], cluster: AirflowCluster, triggerer: str
 ) -> None:
-    """A known limit: once the next try has deferred, nobody is told of the first run."""
+    """A known limit: once the next try has deferred, nobody is told of the first run.
+
+    Without workers the next try itself cancels that run before it launches its own.
+    """
     scenario = restarted["cleared"]
-    first, _ = scenario.runs
     scenario.deferred(2)
+    first = scenario.runs[0]
+    if scenario.is_workerless:
+        eventually(lambda: not first.is_active, "the first run has ended")
+        scenario.succeed()
+        scenario.saw(runs=2, cancels=1)
+        return
     cluster.until_beaten(triggerer, since=time.time())
     scenario.succeed()
     assert first.is_active
@@ -456,7 +478,7 @@ def test_cleared_while_no_triggerer_is_at_work(
 
 
 # Last: the scheduler of Airflow 2.11 ends where a DAG run is deleted that it is updating.
-@of("deferred")
+@of("deferred", workerless("workerless"))
 def test_dag_run_deleted(scenario: Scenario) -> None:
     """Deleting the whole DAG run cancels the run of its deferred task."""
     scenario.deferred()

@@ -20,7 +20,7 @@ import pytest
 from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.eventually import eventually
-from tests.end_to_end.scenarios import Begin, Scenario, concluded
+from tests.end_to_end.scenarios import Begin, Scenario, concluded, workerless
 from tests.end_to_end.statsd_server import StatsDServer
 from tests.fakes.fake_service import FakeService
 
@@ -70,10 +70,10 @@ def blocking(begin: Begin) -> Scenario:
     return begin("blocking_steady")
 
 
-@pytest.fixture
-def deferred(begin: Begin) -> Scenario:
+@pytest.fixture(params=["deferred_steady", workerless("workerless_steady")])
+def deferred(begin: Begin, request: pytest.FixtureRequest) -> Scenario:
     """A task that waits in the triggerer."""
-    return begin("deferred_steady")
+    return begin(request.param)
 
 
 def noted(scenario: Scenario) -> None:
@@ -82,6 +82,7 @@ def noted(scenario: Scenario) -> None:
     eventually(lambda: all(line in scenario.dag_run.logs() for line in lines), f"{lines}")
 
 
+@pytest.mark.parametrize("deferred", ["deferred_steady"], indirect=True)
 def test_metrics_and_structured_logs(
     blocking: Scenario, deferred: Scenario, statsd: StatsDServer
 ) -> None:

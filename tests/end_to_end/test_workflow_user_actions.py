@@ -96,15 +96,6 @@ def begin(
     return lambda dag_id: GroupScenario(cluster.trigger(dag_id), workspace, record_property)
 
 
-@pytest.fixture
-def triggerer(cluster: AirflowCluster) -> str:
-    """The only triggerer at work."""
-    first, *others = cluster.triggerers or [cluster.start_triggerer()]
-    for name in others:
-        cluster.terminate(name)
-    return first
-
-
 @dataclass(frozen=True)
 class Planned:
     """A DAG run that begins before the first test.

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from airflow.providers.common.compat.sdk import DAG, task
+from airflow.triggers.base import BaseTrigger
 
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 
@@ -35,8 +36,7 @@ def one_task(dag_id: str, *, dagrun_timeout: timedelta | None = None, **argument
     with DAG(dag_id, schedule=None, dagrun_timeout=dagrun_timeout, **DAG_COMMON) as dag:
         DatabricksSubmitRunOperator(
             task_id="wait",
-            pre_execute=note_pid,
-            **{"notebook_task": NOTEBOOK, **COMMON, **arguments},
+            **{"notebook_task": NOTEBOOK, "pre_execute": note_pid, **COMMON, **arguments},
         )
     return dag
 
@@ -59,6 +59,29 @@ really_running = one_task(
     databricks_conn_id="local_workspace",
     notebook_task={"notebook_path": "/sleeping"},
 )
+
+# From 3.3 on the triggerer launches runs; before that the operator refuses to.
+if hasattr(BaseTrigger, "render_template_fields"):
+    # A worker calls pre_execute.
+    TRIGGERER: dict[str, Any] = {
+        "start_from_trigger": True,
+        "end_from_trigger": True,
+        "pre_execute": None,
+    }
+    workerless = one_task("workerless", **TRIGGERER)
+    workerless_timed = one_task("workerless_timed", **TRIGGERER, execution_timeout=A_WHILE)
+    workerless_retried = one_task("workerless_retried", **TRIGGERER, retries=2)
+    workerless_steady = one_task("workerless_steady", **TRIGGERER, retries=99)
+    workerless_limited = one_task("workerless_limited", **TRIGGERER, dagrun_timeout=4 * A_WHILE)
+    workerless_kept = one_task("workerless_kept", **TRIGGERER, cancel_on_kill=False)
+    with DAG("workerless_many", schedule=None, **DAG_COMMON) as workerless_many:
+        for number in range(30):
+            DatabricksSubmitRunOperator(
+                task_id=f"wait_{number}",
+                notebook_task=NOTEBOOK,
+                deferrable=True,
+                **{**COMMON, **TRIGGERER},
+            )
 
 with DAG("mapped", schedule=None, **DAG_COMMON) as mapped:
     DatabricksSubmitRunOperator.partial(task_id="wait", deferrable=True, **COMMON).expand(

@@ -1,0 +1,215 @@
+"""Runs without a worker, whose triggerer dies or stands still: in a whole Airflow 3.3.
+
+The triggerer is killed with SIGKILL, or stopped with SIGSTOP, at a request of the trigger: as the
+request comes in, or once the service has handled it. What users do, and what happens to the
+triggerer while the task waits, is in test_user_actions.py, and the rest of Airflow in
+test_whole_processes.py. docs/guarantees.md has the figures.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.airflow_versions import RENDERS_IN_TRIGGERER
+from tests.end_to_end.eventually import eventually
+from tests.end_to_end.scenarios import Begin, Scenario
+from tests.fakes.fake_service import Seen
+
+pytestmark = [
+    pytest.mark.standalone,
+    pytest.mark.thorough,
+    pytest.mark.skipif(not RENDERS_IN_TRIGGERER, reason="a worker launches every run"),
+]
+
+TASKS = 30
+
+
+def at_request(
+    scenario: Scenario,
+    endpoint: str,
+    moment: str,
+    act: Callable[[], object],
+    *,
+    number: int = 1,
+    is_answered: bool = False,
+) -> threading.Event:
+    """Let something happen at a request of the scenario's DAG run; the event tells that it did.
+
+    :param scenario: the scenario.
+    :param endpoint: the endpoint.
+    :param moment: ``received``, or ``handled`` for after the service has done it.
+    :param act: what happens.
+    :param number: of the request among those of the DAG run to the endpoint.
+    :param is_answered: whether the request is answered all the same.
+    """
+    done, lock, seen = threading.Event(), threading.Lock(), 0
+
+    def is_own(parameters: dict[str, object]) -> bool:
+        if "run_id" in parameters:
+            return int(str(parameters["run_id"])) in [run.run_id for run in scenario.runs]
+        return scenario.dag_run.run_id in str(parameters.get("run_name")).split()
+
+    def hook(request: Seen, when: str) -> bool:
+        nonlocal seen
+        if (request.endpoint, when) != (endpoint, moment) or not is_own(request.parameters):
+            return False
+        with lock:
+            seen += 1
+            if seen != number:
+                return False
+        act()
+        done.set()
+        return not is_answered
+
+    scenario.workspace.hooks.append(hook)
+    return done
+
+
+def happened(event: threading.Event, scenario: Scenario) -> None:
+    """Wait for what happens at a request."""
+    try:
+        eventually(event.is_set, f"{scenario.dag_run.run_id} sends the request")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{scenario.dag_run.logs()}") from None
+
+
+def succeeded(scenario: Scenario, *, runs: int, cancels: int) -> None:
+    """Wait until the task has succeeded with its last run, and check the counts."""
+    scenario.dag_run.until("success")
+    run_id = scenario.runs[-1].run_id
+    assert scenario.dag_run.xcom("return_value") == f"output of {run_id}"
+    assert scenario.dag_run.xcom("run_id") == str(run_id)
+    scenario.saw(runs=runs, cancels=cancels)
+
+
+@pytest.mark.parametrize("moment", ["received", "handled"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["runs/submit", "runs/get", "runs/get-output"],
+    ids=["launch", "first read", "output"],
+)
+def test_triggerer_killed_at(
+    begin: Begin, cluster: AirflowCluster, triggerer: str, endpoint: str, moment: str
+) -> None:
+    """Before, during and after the launch, and as it reads the output; the next one goes on."""
+    scenario = begin("workerless")
+    killed = at_request(scenario, endpoint, moment, lambda: cluster.kill_whole(triggerer))
+    if endpoint == "runs/get-output":
+        scenario.workspace.end(scenario.deferred())
+    happened(killed, scenario)
+    cluster.start_triggerer()
+    if endpoint != "runs/get-output":
+        scenario.workspace.end(scenario.deferred())
+    succeeded(scenario, runs=1, cancels=0)
+
+
+def test_another_triggerer_takes_over_the_launch(
+    begin: Begin, cluster: AirflowCluster, triggerer: str
+) -> None:
+    """It was running before; it launches the same run."""
+    scenario = begin("workerless")
+
+    def kill() -> None:
+        cluster.start_triggerer()
+        cluster.kill_whole(triggerer)
+
+    happened(at_request(scenario, "runs/submit", "handled", kill), scenario)
+    scenario.workspace.end(scenario.deferred())
+    succeeded(scenario, runs=1, cancels=0)
+
+
+@pytest.mark.parametrize("is_answered", [True, False], ids=["answered", "answer_lost"])
+def test_triggerer_frozen_during_the_launch(
+    begin: Begin, cluster: AirflowCluster, triggerer: str, is_answered: bool
+) -> None:
+    """Another one has taken over when it wakes up; both have one run, which nobody cancels."""
+    scenario = begin("workerless")
+    frozen = at_request(
+        scenario,
+        "runs/submit",
+        "received",
+        lambda: cluster.freeze(triggerer),
+        is_answered=is_answered,
+    )
+    happened(frozen, scenario)
+    try:
+        cluster.start_triggerer()
+        run = scenario.deferred()
+    finally:
+        awake = time.time()
+        cluster.thaw(triggerer)
+    cluster.until_beaten(triggerer, since=awake)
+    scenario.workspace.end(run)
+    succeeded(scenario, runs=1, cancels=0)
+
+
+@pytest.mark.parametrize("endpoint", ["runs/submit", "runs/get"], ids=["launch", "first read"])
+def test_cleared_while_its_triggerer_is_frozen(
+    begin: Begin, cluster: AirflowCluster, triggerer: str, endpoint: str
+) -> None:
+    """During the launch or after it; the first run is canceled, and the task has the second one."""
+    scenario = begin("workerless")
+    frozen = at_request(
+        scenario, endpoint, "handled", lambda: cluster.freeze(triggerer), is_answered=True
+    )
+    happened(frozen, scenario)
+    (first,) = scenario.runs
+    try:
+        cluster.start_triggerer()
+        scenario.dag_run.clear()
+        second = scenario.deferred(2, watched=1)
+    finally:
+        cluster.thaw(triggerer)
+    eventually(lambda: not first.is_active, "the first run has ended")
+    scenario.workspace.end(second)
+    succeeded(scenario, runs=2, cancels=1)
+
+
+def test_cleared_after_its_triggerer_was_killed_during_the_launch(
+    begin: Begin, cluster: AirflowCluster, triggerer: str
+) -> None:
+    """A known limit: nobody knows of the first run, which continues to its end."""
+    scenario = begin("workerless")
+    killed = at_request(scenario, "runs/submit", "handled", lambda: cluster.kill_whole(triggerer))
+    happened(killed, scenario)
+    (first,) = scenario.runs
+    scenario.dag_run.clear()
+    cluster.start_triggerer()
+    scenario.workspace.end(scenario.deferred(2, watched=1))
+    succeeded(scenario, runs=2, cancels=0)
+    assert first.is_active
+
+
+def test_triggerers_killed_while_they_launch_many(
+    begin: Begin, cluster: AirflowCluster, triggerer: str
+) -> None:
+    """Thirty tasks at once, the triggerer is killed three times during the launches.
+
+    A fourth time it is killed while the outputs are read. Each task has one run.
+    """
+    scenario = begin("workerless_many")
+
+    def kill() -> None:
+        cluster.kill_whole(*cluster.triggerers)
+
+    launches = [
+        at_request(scenario, "runs/submit", moment, kill, number=number)
+        for moment, number in (("received", 5), ("handled", 14), ("received", 31))
+    ]
+    for killed in launches:
+        happened(killed, scenario)
+        cluster.start_triggerer()
+    eventually(lambda: len(scenario.runs) == TASKS, "all runs are launched")
+    concluding = at_request(scenario, "runs/get-output", "handled", kill, number=TASKS // 2)
+    for run in scenario.runs:
+        scenario.workspace.end(run)
+    happened(concluding, scenario)
+    cluster.start_triggerer()
+    scenario.dag_run.until_over_with({"success": TASKS})
+    assert len({run.task for run in scenario.runs}) == TASKS
+    scenario.saw(runs=TASKS, cancels=0)
