@@ -36,6 +36,7 @@ __all__ = [
     "record_attempt",
     "record_handover",
     "record_success",
+    "recorded_run_id",
 ]
 
 
@@ -90,6 +91,23 @@ def read_record(task_instance: Any) -> LaunchRecord | None:
     :param task_instance: the task's.
     """
     return LaunchRecord.from_xcom(airflow_line().read_own_xcom(task_instance, LAUNCH_RECORD_KEY))
+
+
+def recorded_run_id(task_instance: Any) -> int | None:
+    """Return the run that another triggerer has launched for this attempt. It blocks.
+
+    None where none is known, where a later attempt has begun, and where a worker goes on with this
+    one.
+
+    :param task_instance: the trigger's.
+    """
+    # Before the record: a later attempt stores its record before it launches its run.
+    run_id = airflow_line().read_own_xcom(task_instance, RUN_ID_KEY)
+    record = read_record(task_instance)
+    own = LaunchRecord(_carrier(task_instance), 0, task_instance.try_number)
+    if record is None or replace(record, first_try=0) != own:
+        return None
+    return parse_id(run_id)
 
 
 def is_replaced(task_instance: Any, *, retry_finds_run: bool) -> bool | None:

@@ -31,6 +31,7 @@ from airflow_jobs_provider.airflow_compat.launch_record import (
     read_record,
     record_attempt,
     record_handover,
+    recorded_run_id,
 )
 from airflow_jobs_provider.airflow_compat.task_state import read_xcom_of
 from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_timeout
@@ -350,6 +351,23 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         return {"run_id": None, "error": "execution_timeout is over", "is_launch": True}
 
     # -- cancelling the run --------------------------------------------------------------------
+
+    async def _cancel_unless_deferred(self) -> None:
+        if not self._may_have_run() and self.task_instance is not None:
+            await self._find_recorded_run()
+        await super()._cancel_unless_deferred()
+
+    async def _find_recorded_run(self) -> None:
+        """Find the run that a triggerer before this one has launched.
+
+        This one is canceled before it has asked for the run: the task was marked meanwhile.
+        """
+        try:
+            run_id = await sync_to_async(recorded_run_id)(self.task_instance)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
+            self.log.warning("A run of this task may still run, its id is unknown: %s", error)
+        else:
+            self._run_id = self._active_run_id = run_id
 
     def _may_have_run(self) -> bool:
         return self._run_id is not None or self._launched.may_be_active

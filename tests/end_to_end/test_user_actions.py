@@ -106,13 +106,23 @@ def test_deferred_then_marked(scenario: Scenario, state: str) -> None:
     scenario.saw(runs=1, cancels=1)
 
 
-@of("deferred_timed", workerless("workerless_timed"))
+@of("deferred_timed")
 def test_deferred_beyond_execution_timeout(scenario: Scenario) -> None:
     """The run is canceled and the task fails; the trigger names the limit."""
     scenario.dag_run.until("failed")
     scenario.all_stopped()
     scenario.saw(runs=1, cancels=1)
     assert "it took longer than execution_timeout allows" in scenario.dag_run.logs()
+
+
+# Begun with all others, its task might not have launched its run within the time-out.
+@pytest.mark.parametrize("dag_id", [workerless("workerless_timed")])
+def test_workerless_beyond_execution_timeout(begin: Begin, dag_id: str) -> None:
+    """The same, without a worker until the task fails."""
+    scenario = begin(dag_id)
+    scenario.dag_run.until("failed")
+    scenario.all_stopped()
+    scenario.saw(runs=1, cancels=1)
 
 
 @of("deferred_kept", workerless("workerless_kept"))

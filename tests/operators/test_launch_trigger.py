@@ -476,6 +476,36 @@ def test_a_frozen_triggerer_does_not_cancel_the_run_that_a_retry_follows(
     assert run.cancels == cancels
 
 
+@pytest.mark.parametrize(
+    ("state", "record", "cancels"),
+    [
+        ("failed", {}, 1),
+        ("success", {}, 1),
+        # Another triggerer goes on with the run, or a worker does.
+        ("deferred", {}, 0),
+        ("running", {"handed_over": True}, 0),
+        ("failed", {"try_number": 2}, 0),
+        ("failed", {"carrier": "of a DAG run that was created again"}, 0),
+    ],
+)
+def test_a_task_is_marked_while_no_triggerer_is_running(
+    state: str,
+    record: dict[str, Any],
+    cancels: int,
+    service: FakeService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next triggerer cancels the run, although its trigger is canceled before it asks."""
+    triggerer = start(service, monkeypatch)
+    attempt = Attempt()
+    until_launched(triggerer, service, attempt)
+    triggerer.state = state
+    triggerer.record(**record)
+    triggerer.run(lambda trigger: trigger.on_kill(), attempt)
+    (run,) = service.runs.values()
+    assert run.cancels == cancels
+
+
 def test_a_run_of_an_unknown_id_is_canceled_once_the_next_attempt_is_recorded(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
