@@ -19,14 +19,19 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.api.workflows.base import Wait
 from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.progress import RunProgress
+from airflow_jobs_provider.triggers.arguments import RunEventTriggerArguments
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from airflow_jobs_provider.triggers.polling import poller as poller_module
 from airflow_jobs_provider.triggers.polling import (
+    ended_runs,
     rate_limiter,
     reader,
     run_changes,
     run_lists,
 )
+from airflow_jobs_provider.triggers.polling import poller as poller_module
+from airflow_jobs_provider.triggers.polling.ended_runs import Watch, WatchBatch
+from airflow_jobs_provider.triggers.polling.watch_position import WatchPosition
+from airflow_jobs_provider.triggers.run_selection import RunSelection
 from tests.fakes.many_runs import ManyRuns
 from tests.helpers.polling import (
     PERIOD,
@@ -517,6 +522,37 @@ async def test_a_call_that_begins_as_the_poller_closes(
     async with asyncio.timeout(10):
         await wait_until(lambda: bool(calls))
         assert (await calls[0])["run_id"] == run_id
+        await wait_until(one._task.done)
+    assert one._task.exception() is None
+
+
+async def test_a_watch_that_begins_as_the_poller_closes(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first step comes in the turn of the event loop in which the poller closes."""
+    monkeypatch.setattr(poller_module, "LINGER_SECONDS", 0.01)
+    monkeypatch.setattr(ended_runs, "COLLECT_SECONDS", 0.01)
+    service.end(*service.add(1))
+    selection = RunSelection.from_arguments(RunEventTriggerArguments(all_runs=True))
+    watch = Watch(selection, 0.01, WatchPosition.at_first_start(time.time(), 3600))
+    one, waits = poller(), list[asyncio.Future[Any]]()
+    following, remove = one.ended_runs.follow(watch), one._on_close
+
+    def begin_a_watch() -> None:
+        if not waits:
+            waits.append(following.__anext__().send(None))
+        remove()
+
+    one._on_close = begin_a_watch
+    async with asyncio.timeout(10):
+        await wait_until(lambda: any(wait.done() for wait in waits))
+    batch = watch.queue.get_nowait()
+    assert isinstance(batch, WatchBatch)
+    assert [ended.run["run_id"] for ended in batch.runs] == list(service.runs)
+    task = one.ended_runs._task
+    assert task is not None
+    task.cancel()
+    async with asyncio.timeout(10):
         await wait_until(one._task.done)
     assert one._task.exception() is None
 
