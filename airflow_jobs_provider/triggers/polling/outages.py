@@ -117,6 +117,10 @@ class UnreadableRuns:
     def __contains__(self, run_id: int) -> bool:
         return run_id in self._by_run
 
+    def run_ids(self) -> set[int]:
+        """Return the runs."""
+        return set(self._by_run)
+
     def not_before(self) -> dict[int, float]:
         """Return when each unreadable run is to be read again (monotonic clock)."""
         return {run_id: outage.retry_at for run_id, outage in self._by_run.items()}

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.responses import InvalidResponseError, parse_run, parse_states
@@ -89,15 +89,13 @@ class Publisher:
             published += self._waiters.publish(run_id, run, states, now, next_read)
         return read_ids
 
-    def postpone(self, run_ids: Iterable[int]) -> None:
+    def postpone(self, run_ids: Collection[int]) -> None:
         """Set when runs are due that a list has shown not to have changed.
 
         :param run_ids: the runs.
         """
-        now = time.monotonic()
-        next_read = self._next_read()
-        for run_id in run_ids:
-            self._waiters.postpone(run_id, now, next_read)
+        self._waiters.postpone(run_ids, time.monotonic(), self._next_read())
+        for run_id in self._unreadable_runs.run_ids().intersection(run_ids):
             self._unreadable_runs.record_success(run_id)
 
     def _next_read(self) -> Callable[[float], float]:

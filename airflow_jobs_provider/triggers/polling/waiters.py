@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator, KeysView, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -64,7 +65,8 @@ class Waiters:
     def __init__(self) -> None:
         # The first waiter of each run, which has the others.
         self._by_run: dict[int, Waiter] = {}
-        self._count = 0
+        # How many waiters have each polling period.
+        self._periods: Counter[float] = Counter()
 
     def __bool__(self) -> bool:
         return bool(self._by_run)
@@ -81,13 +83,15 @@ class Waiters:
 
     def add(self, waiter: Waiter) -> None:
         """Add a waiter."""
-        self._count += 1
+        self._periods[waiter.period] += 1
         waiter.other = self._by_run.get(waiter.run_id)
         self._by_run[waiter.run_id] = waiter
 
     def remove(self, waiter: Waiter) -> bool:
         """Remove a waiter; return whether its run has other waiters."""
-        self._count -= 1
+        self._periods[waiter.period] -= 1
+        if not self._periods[waiter.period]:
+            del self._periods[waiter.period]
         if self._by_run.get(waiter.run_id) is not waiter:
             for before in self._of(waiter.run_id):
                 if before.other is waiter:
@@ -101,7 +105,7 @@ class Waiters:
 
     def count(self) -> int:
         """Return the number of waits; a run may have several."""
-        return self._count
+        return self._periods.total()
 
     def next_due(self) -> float:
         """Return when the next run is due (monotonic clock)."""
@@ -113,7 +117,7 @@ class Waiters:
 
     def shortest_period(self) -> float:
         """Return the shortest polling period, in seconds."""
-        return min(waiter.period for waiter in self._all())
+        return min(self._periods)
 
     def due_runs(
         self, now: float, *, early: float = 0.0, not_before: Mapping[int, float]
@@ -134,15 +138,21 @@ class Waiters:
         """Whether at least one waiter gets each read of a run, also if it has not changed."""
         return any(waiter.known is None for waiter in self._of(run_id))
 
-    def postpone(self, run_id: int, now: float, next_read: Callable[[float], float]) -> None:
-        """Set when a run is due that is known not to have changed, without having been read.
+    def postpone(
+        self, run_ids: Iterable[int], now: float, next_read: Callable[[float], float]
+    ) -> None:
+        """Set when runs are due that are known not to have changed, without having been read.
 
-        :param run_id: the run's id.
+        :param run_ids: the runs. They may be ten thousand.
         :param now: the time (monotonic clock).
         :param next_read: returns the seconds to the next read of the run from a waiter's period.
         """
-        for waiter in self._of(run_id):
-            waiter.due = now + next_read(waiter.period)
+        due = {period: now + next_read(period) for period in self._periods}
+        for first in map(self._by_run.get, run_ids):
+            waiter = first
+            while waiter is not None:
+                waiter.due = due[waiter.period]
+                waiter = waiter.other
 
     def any_waiting_for(self, run_id: int, states: States, now: float) -> bool:
         """Whether a run with these states is to be published to at least one waiter."""

@@ -18,8 +18,9 @@ from __future__ import annotations
 import asyncio
 from bisect import bisect_left
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from itertools import accumulate, pairwise
+from itertools import accumulate, pairwise, repeat
 from math import ceil
+from operator import neg
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ __all__ = [
 ]
 
 Publish: TypeAlias = "Callable[[Iterable[Run]], Awaitable[set[int]]]"
-Postpone: TypeAlias = "Callable[[Iterable[int]], None]"
+Postpone: TypeAlias = "Callable[[Collection[int]], None]"
 ReadById: TypeAlias = "Callable[[Collection[int]], Awaitable[bool]]"
 
 # Where it is not known how many runs a page of ended runs tells about, one is read after so many
@@ -63,6 +64,9 @@ PARTS_AT_ONCE = 4
 # Each active run is seen on a page of active runs once in this time: what the caller may list can
 # change, and then the list of ended runs does not show its end.
 CONFIRM_SECONDS = 1800.0
+# What a page of ended runs tells is kept for each run. Of integers up to 256 Python has one object
+# each.
+MAX_TELLS = 255
 _NEVER = float("inf")
 
 
@@ -91,7 +95,7 @@ class _Expected:
     """What is expected of the next page, as the latest ones were.
 
     :ivar ended_page_tells: for each run, about how many runs a page of ended runs told with this
-        one in its window. At most 255: these integers are no objects of their own.
+        one in its window. At most :data:`MAX_TELLS`.
     :ivar active_page_tells: about how many runs a page of active runs tells.
     :ivar ended_fraction: the fraction of the runs that has ended since the sweep before.
     :ivar requests_per_ended: requests to read a run that has ended.
@@ -102,6 +106,11 @@ class _Expected:
         self.active_page_tells = float(page_runs)
         self.ended_fraction = 0.0
         self.requests_per_ended = 1.0
+
+    def forget_others(self, run_ids: dict[int, int]) -> None:
+        """Forget the runs that are not among these."""
+        for run_id in self.ended_page_tells.keys() - run_ids.keys():
+            del self.ended_page_tells[run_id]
 
     def requests_per_active_run(self) -> float:
         """Return the cost of a page of active runs for each run that it tells about."""
@@ -153,14 +162,18 @@ class WindowSweep:
             ended are looked for above the window of the others; default False.
         :raises UnorderedListError: a list is not in order of start.
         """
-        tells = self._expected.ended_page_tells
-        self._expected.ended_page_tells = {r: tells[r] for r in starts if r in tells}
-        ordered = sorted((-start, run_id) for run_id, start in starts.items())
-        borders = self._borders([run_id for _, run_id in ordered])
-        slices = [ordered[first:last] for first, last in pairwise(borders)]
-        if to_confirm := self._next_to_confirm(ordered, now):
+        self._expected.forget_others(starts)
+        # The event loop stands still here: no Python code is executed for each of the runs.
+        ids = sorted(starts)
+        ids.sort(key=starts.__getitem__, reverse=True)
+        keys = list(map(neg, map(starts.__getitem__, ids)))
+        slices = [slice(first, last) for first, last in pairwise(self._borders(ids))]
+        if to_confirm := self._next_to_confirm(keys, now):
             slices.append(to_confirm)
-        parts = [_Part(self._pages, self._page_runs, self._expected, runs) for runs in slices]
+        parts = [
+            _Part(self._pages, self._page_runs, self._expected, ids[runs], keys[runs])
+            for runs in slices
+        ]
         for part in parts:
             part.publish, part.postpone, part.read_by_id = publish, postpone, read_by_id
         parts[0].has_new = has_new
@@ -169,7 +182,7 @@ class WindowSweep:
                 part.reached = before.earliest
         parts[-1].is_confirmation = bool(to_confirm)
         await _run_in_order(part.read for part in parts)
-        self.runs = len(ordered)
+        self.runs = len(ids)
         self.requests_per_run = sum(part.requests for part in parts) / self.runs
         return set().union(*(part.learned for part in parts))
 
@@ -181,30 +194,33 @@ class WindowSweep:
     def _borders(self, ids: list[int]) -> list[int]:
         """Divide the runs, in order of start, into parts that take about as many requests each."""
         active, tells = self._expected.requests_per_active_run(), self._expected.ended_page_tells
-        costs = list(accumulate(min(active, 1 / max(1, tells.get(r, 255))) for r in ids))
+        # The cost of a run, by what a page of ended runs tells.
+        cost = [min(active, 1 / max(1, told)) for told in range(MAX_TELLS + 1)]
+        told = map(tells.get, ids, repeat(MAX_TELLS))
+        costs = list(accumulate(map(cost.__getitem__, told)))
         # The ended runs have become more since the latest pages of each place.
         requests = max(costs[-1], len(ids) * (self.requests_per_run or 0.0))
         parts = max(1, int(requests / REQUESTS_OF_A_PART))
         borders = {bisect_left(costs, costs[-1] * n / parts) for n in range(1, parts)}
         return sorted({0, len(ids)} | borders)
 
-    def _next_to_confirm(self, ordered: list[tuple[int, int]], now: float) -> list[tuple[int, int]]:
-        """Return the runs to be seen on pages of active runs.
+    def _next_to_confirm(self, keys: list[int], now: float) -> slice | None:
+        """Return which runs are to be seen on pages of active runs, if any.
 
-        :param ordered: starts, negative, and ids of all runs, in order.
+        :param keys: starts, negative, of all runs, in order.
         """
         if self._confirmed_at is None:
             # All of them were, a moment ago.
             self._confirmed_at = now
         fraction = min(1.0, (now - self._confirmed_at) / CONFIRM_SECONDS)
-        runs = ceil(len(ordered) * fraction)
+        runs = ceil(len(keys) * fraction)
         if runs < self._page_runs and fraction < 1:
-            return []
+            return None
         self._confirmed_at = now
-        first = bisect_left(ordered, (-self._confirm_before, 0))
+        first = bisect_left(keys, -self._confirm_before)
         last = first + runs
-        self._confirm_before = _NEVER if last >= len(ordered) else -ordered[last][0]
-        return ordered[first:last]
+        self._confirm_before = _NEVER if last >= len(keys) else -keys[last]
+        return slice(first, last) if first < len(keys) else None
 
 
 class _Part:
@@ -213,7 +229,8 @@ class _Part:
     :param pages: reads a list page by page.
     :param page_runs: runs on a page at most.
     :param expected: what is expected of the pages.
-    :param runs: starts, negative, and ids of the runs, in order.
+    :param ids: ids of the runs, in order of start.
+    :param keys: starts of the runs, negative, in the same order.
 
     :ivar has_new: whether runs that started later are looked for on pages of ended runs.
     :ivar is_confirmation: whether only pages of active runs are read.
@@ -232,17 +249,16 @@ class _Part:
     reached: int | None = None
 
     def __init__(
-        self, pages: Pages, page_runs: int, expected: _Expected, runs: list[tuple[int, int]]
+        self, pages: Pages, page_runs: int, expected: _Expected, ids: list[int], keys: list[int]
     ) -> None:
         self.learned: set[int] = set()
         self.requests = 0
         self._pages = pages
         self._page_runs = page_runs
         self._expected = expected
-        self._keys = [key for key, _ in runs]
-        self._ids = [run_id for _, run_id in runs]
-        self.earliest = -self._keys[-1]
-        self._key_of = {run_id: key for key, run_id in runs}
+        self._ids, self._keys = ids, keys
+        self.earliest = -keys[-1]
+        self._key_of: dict[int, int] = {}
         # Place of the first run that the sweep has not come to.
         self._place = 0
         # Runs that have ended and must still be read.
@@ -254,6 +270,8 @@ class _Part:
 
     async def read(self) -> None:
         """Read all windows."""
+        # Not for all parts at the same time.
+        self._key_of = dict(zip(self._ids, self._keys, strict=True))
         if self.has_new:
             await self._read_newest()
         while self._place < len(self._ids):
@@ -362,7 +380,7 @@ class _Part:
             self.learned.update(absent)
             self._pages_since_probe = 0
             if passed:
-                self._ended_page_tells = min(int(tells), 255)
+                self._ended_page_tells = min(int(tells), MAX_TELLS)
                 for run_id in passed:
                     self._expected.ended_page_tells[run_id] = self._ended_page_tells
         else:
@@ -382,7 +400,7 @@ class _Part:
         self._unread = set()
         while pending:
             newest = pending.pop()
-            told = self._expected.ended_page_tells.get(newest, self._ended_page_tells or 255)
+            told = self._expected.ended_page_tells.get(newest, self._ended_page_tells or MAX_TELLS)
             if pending and 1 + told * self._expected.ended_fraction >= RUNS_WORTH_A_PAGE:
                 found, reach = await self._read_ended_page(pending[0], newest)
                 while pending and self._key_of[pending[-1]] < reach:
