@@ -174,6 +174,7 @@ class ManyRuns:
             app.router.add_get(f"{base}/get", self._get_as_told)
             app.router.add_get(f"{base}/list", self._list_as_told)
             app.router.add_get(f"{base}/get-output", self._output)
+            app.router.add_post(f"{base}/cancel", self._cancel)
         app.router.add_post("/set-up", self._set_up)
         app.router.add_get("/counts", self._counts)
         return app
@@ -248,6 +249,10 @@ class ManyRuns:
             return self._error("You do not have View permission.", "PERMISSION_DENIED", 403)
         output = {"result": str(run.run_id)}
         return web.json_response({"metadata": run.as_json(time.time()), "notebook_output": output})
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        self.end((await request.json())["run_id"], "CANCELED")
+        return web.json_response({})
 
     async def _list_as_told(self, request: web.Request) -> web.StreamResponse:
         return await (self.list_runs or self._list)(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from airflow_jobs_provider.api.errors import (
     JobsAPIError,
     RateLimitError,
     ResponseLostError,
+    ServerError,
     UnexpectedResponseError,
 )
 from airflow_jobs_provider.api.retry import async_sleep
@@ -48,15 +50,19 @@ class ListPageReader:
         self._sender = sender
         self._waiting_runs = waiting_runs
 
-    async def read(self, call: Call[Page[Run]]) -> Page[Run]:
+    async def read(self, call: Call[Page[Run]], *, waits_out_outages: bool = True) -> Page[Run]:
         """Read a page, with retries, so that the pages before it need not be read again.
 
+        :param call: the call for the page.
+        :param waits_out_outages: try again after a 5xx or a lost response; default True. False: all
+            runs can be read without this page, and what cannot be read is no outage of theirs.
         :raises JobsAPIError: the page cannot be read, or nobody waits for a run any more.
         """
         had_second_try = False
+        rate_limit = functools.partial(self._rate_limit, call.name)
         while True:
             try:
-                page = await self._sender.send_once(call, self._rate_limit)
+                page = await self._sender.send_once(call, rate_limit)
             except PageTimeoutError:
                 # No second try: all runs wait for this page.
                 raise
@@ -68,7 +74,8 @@ class ListPageReader:
                 await async_sleep(SECOND_TRY_SECONDS)
                 await self._sender.renew_credentials(error)
             except JobsAPIError as error:
-                if not self._is_worth_waiting(error):
+                is_outage = isinstance(error, (ServerError, ResponseLostError))
+                if (is_outage and not waits_out_outages) or not self._is_worth_waiting(error):
                     raise
                 if not await self._sender.wait_out(error, self._waiting_runs()):
                     raise
@@ -85,8 +92,8 @@ class ListPageReader:
         return isinstance(error, RateLimitError) or is_short
 
     @asynccontextmanager
-    async def _rate_limit(self) -> AsyncIterator[None]:
-        async with self._sender.rate_limit(), _page_timeout():
+    async def _rate_limit(self, endpoint: str) -> AsyncIterator[None]:
+        async with self._sender.rate_limit(endpoint), _page_timeout():
             yield
 
 

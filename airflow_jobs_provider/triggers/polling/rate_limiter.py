@@ -29,7 +29,10 @@ SLOW_GROWTH = 1.0
 
 
 class RateLimiter:
-    """Limits the rate of the requests to one host, and pauses them all after a 429.
+    """Limits the rate of the requests to one host, and pauses those to an endpoint after its 429.
+
+    The service limits each endpoint by itself, and ``Retry-After`` is about the endpoint that was
+    asked. So a refused list does not hold back a cancel. All requests become slower after a 429.
 
     :param requests_per_second: the full rate; default :data:`REQUESTS_PER_SECOND`.
     :param at_once: requests in flight at most; default :data:`REQUESTS_AT_ONCE`.
@@ -39,7 +42,9 @@ class RateLimiter:
         self, requests_per_second: float | None = None, at_once: int | None = None
     ) -> None:
         self._next_request_at = self._slowed_down_at = 0.0
-        # When the pause after the latest 429 ends; None if there was none.
+        # When the pause of each endpoint ends.
+        self._paused_until: dict[str, float] = {}
+        # When the latest pause ends; None if there was none.
         self._resumed_at: float | None = None
         self._rate = self._full_rate = requests_per_second or REQUESTS_PER_SECOND
         self._refused_rate = self._full_rate
@@ -51,36 +56,53 @@ class RateLimiter:
         return self._rate
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[float]:
+    async def acquire(self, endpoint: str = "") -> AsyncIterator[float]:
         """Wait until a request may be sent, and count it as in flight within the context.
 
         Yields the time at which it was allowed (monotonic clock).
-        """
-        async with self._in_flight:
-            while True:
-                now = time.monotonic()
-                if now >= self._next_request_at:
-                    self._next_request_at = now + 1 / self._rate
-                    break
-                await asyncio.sleep(self._next_request_at - now)
-            yield now
-            self._recover()
 
-    def slow_down(self, seconds: float, sent_at: float) -> None:
-        """Pause all requests, and halve the rate after that.
+        :param endpoint: the endpoint, such as ``runs/list``. Default: one for all requests.
+        """
+        while True:
+            if (pause := self._paused_until.get(endpoint, 0.0) - time.monotonic()) > 0:
+                # Not in flight meanwhile: requests to other endpoints are sent.
+                await asyncio.sleep(pause)
+                continue
+            async with self._in_flight:
+                if (now := await self._turn(endpoint)) is not None:
+                    yield now
+                    self._recover()
+                    return
+
+    async def _turn(self, endpoint: str) -> float | None:
+        """Wait for the time of the next request; return None if the endpoint is paused by then."""
+        while True:
+            now = time.monotonic()
+            if now >= self._next_request_at:
+                break
+            await asyncio.sleep(self._next_request_at - now)
+        if now < self._paused_until.get(endpoint, 0.0):
+            return None
+        self._next_request_at = now + 1 / self._rate
+        return now
+
+    def slow_down(self, seconds: float, sent_at: float, endpoint: str = "") -> None:
+        """Pause the requests to an endpoint, and halve the rate of all requests.
 
         :param seconds: length of the pause.
         :param sent_at: when the refused request was sent (monotonic clock). The rate stays as it is
             if that was before it was halved last: the request tells nothing about the new rate.
+        :param endpoint: the endpoint that refused it, as for :meth:`acquire`.
         """
         now = time.monotonic()
-        self._next_request_at = max(self._next_request_at, now + seconds_to_wait(seconds))
+        paused_until = max(self._paused_until.get(endpoint, 0.0), now + seconds_to_wait(seconds))
+        self._paused_until[endpoint] = paused_until
         if sent_at >= self._slowed_down_at:
             lowest = min(LOWEST_REQUESTS_PER_SECOND, self._full_rate)
             self._refused_rate = self._rate
             self._rate = max(lowest, self._rate / 2)
             self._slowed_down_at = now
-        self._resumed_at = self._next_request_at
+        self._resumed_at = max(self._resumed_at or 0.0, paused_until)
 
     def _recover(self) -> None:
         if self._resumed_at is None:

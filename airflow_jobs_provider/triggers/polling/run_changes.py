@@ -28,6 +28,8 @@ from airflow_jobs_provider.api.errors import (
     AuthenticationError,
     BadRequestError,
     ConflictError,
+    ResponseLostError,
+    ServerError,
     UnexpectedResponseError,
 )
 from airflow_jobs_provider.api.states import RunState, RunStatus
@@ -49,19 +51,25 @@ if TYPE_CHECKING:
         ReadById,
     )
 
-__all__ = ["REFUSALS", "SHORTEST_SECONDS", "RunChanges"]
+__all__ = ["SHORTEST_SECONDS", "WINDOW_ERRORS", "RunChanges"]
 
 log = logging.getLogger(__name__)
 
 # Errors that show that a service does not know a later version, or its parameters.
-REFUSALS = (AuthenticationError, BadRequestError, UnexpectedResponseError)
+_REFUSALS = (AuthenticationError, BadRequestError, UnexpectedResponseError)
+# Errors of a window that say nothing of the lists of 2.0. A ConnectError is about the host.
+WINDOW_ERRORS = (*_REFUSALS, ServerError, ResponseLostError)
 # Changes are read if reading all runs took longer than this fraction of the polling period.
 SLOW_FRACTION = 0.5
 # All lists are read again after this time. An active run cannot be deleted, but what the caller may
 # list can change.
 FULL_READ_SECONDS = 1800.0
-# How long all lists are read after a list that was not in order of start.
+# How long all lists are read after a list that was not in order of start, and how long no windows
+# are read after a service has refused them.
 SUSPEND_SECONDS = 600.0
+# How long no windows are read after a 5xx or a lost response. It doubles each time, up to
+# SUSPEND_SECONDS.
+WINDOW_OUTAGE_SECONDS = 60.0
 # A list is read as long as this many pages save at least as many requests.
 PAGES_TO_JUDGE = 8
 # For runs whose start is not known, the list of ended runs is read no more often than after this
@@ -96,7 +104,8 @@ class RunChanges:
         self._starts: dict[int, int] = {}
         self._full_read_at = self._ended_read_at = float("-inf")
         self._full_read_seconds = self._ended_seconds = 0.0
-        self._suspended_until = self._windows_refused_until = 0.0
+        self._suspended_until = self._windows_suspended_until = 0.0
+        self._window_outage_seconds = WINDOW_OUTAGE_SECONDS
         self.has_all_active = False
         # Runs that were not on a list that has each active run.
         self._missing: set[int] = set()
@@ -142,7 +151,8 @@ class RunChanges:
 
         :param waited_for: ids of all runs with a waiter.
         """
-        self._starts = {r: start for r, start in self._starts.items() if r in waited_for}
+        for run_id in self._starts.keys() - waited_for:
+            del self._starts[run_id]
         self._unlisted.intersection_update(waited_for)
         self._missing.intersection_update(waited_for)
 
@@ -240,7 +250,7 @@ class RunChanges:
                 postpone(unchanged)
                 decided = unchanged | found
                 due -= decided
-                left = {r: start for r, start in known.items() if r not in decided}
+                left = {r: known[r] for r in known.keys() - decided}
             has_new = self._has_windows_only and len(due - known.keys()) > 1
             if has_new and len(left) <= 1:
                 await self._read_latest_ended(due, publish)
@@ -276,33 +286,47 @@ class RunChanges:
             return await read_by_id(run_ids)
 
         try:
-            return await windows.read(
+            learned = await windows.read(
                 starts, time.monotonic(), publish, postpone, read_missing, has_new=has_new
             )
         except UnorderedListError:
             self._suspended_until = time.monotonic() + SUSPEND_SECONDS
-        except REFUSALS as error:
-            self.refuse_windows(error)
-        return set()
+            return set()
+        except WINDOW_ERRORS as error:
+            self.suspend_windows(error)
+            return set()
+        self.record_windows_read()
+        return learned
 
     @property
     def can_read_windows(self) -> bool:
         """Whether lists can be limited to a window of start times."""
-        return self._windows is not None and time.monotonic() >= self._windows_refused_until
+        return self._windows is not None and time.monotonic() >= self._windows_suspended_until
 
-    def refuse_windows(self, error: JobsAPIError) -> None:
-        """Read no windows for a while, since the service refuses them.
+    def suspend_windows(self, error: JobsAPIError) -> None:
+        """Read no windows for a while, since one could not be read.
 
-        :param error: the refusal. It is raised if runs are read from windows only.
+        :param error: one of :data:`WINDOW_ERRORS`. It is raised if runs are read from windows only.
         """
         if self._has_windows_only or isinstance(error, ConflictError):
             raise error
-        log.info("Runs that 2.0 does not list are read one by one: %s", error)
-        self._windows_refused_until = time.monotonic() + SUSPEND_SECONDS
+        log.info("Runs that 2.0 does not list are read one by one for now: %s", error)
+        seconds = SUSPEND_SECONDS
+        if not isinstance(error, _REFUSALS):
+            seconds = self._window_outage_seconds
+            self._window_outage_seconds = min(2 * seconds, SUSPEND_SECONDS)
+        self._windows_suspended_until = time.monotonic() + seconds
+
+    def record_windows_read(self) -> None:
+        """Record that windows can be read."""
+        self._window_outage_seconds = WINDOW_OUTAGE_SECONDS
 
     def _known(self, each_read: set[int]) -> dict[int, int]:
         """Return the starts, also of runs that are not due yet: the same pages tell of them."""
-        return {r: start for r, start in self._starts.items() if r not in each_read}
+        known = dict(self._starts)
+        for run_id in each_read:
+            known.pop(run_id, None)
+        return known
 
     async def read_ended_meanwhile(self, period: float, publish: Publish) -> None:
         """Read the ended runs once a period, while all lists are being read for longer than that.

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_jobs_provider.api.endpoints import list_runs
 from airflow_jobs_provider.api.errors import BadRequestError, ConflictError, InvalidRequestError
 from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
-from airflow_jobs_provider.triggers.polling.run_changes import REFUSALS, RunChanges
+from airflow_jobs_provider.triggers.polling.run_changes import WINDOW_ERRORS, RunChanges
 from airflow_jobs_provider.triggers.polling.window_sweep import ListEnd, start_of
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.client import AsyncJobsClient
     from airflow_jobs_provider.api.errors import JobsAPIError
     from airflow_jobs_provider.api.schema.types import Run
-    from airflow_jobs_provider.triggers.polling.window_sweep import Publish, ReadById
+    from airflow_jobs_provider.triggers.polling.window_sweep import Postpone, Publish, ReadById
 
 __all__ = ["RunLists"]
 
@@ -67,11 +67,19 @@ SUSPEND_SECONDS = 60.0
 _OF_LATER_VERSION = {"active": "active, of a later version", "ended": "ended, of a later version"}
 
 
+class ReadPage(Protocol):
+    """Reads a page, as :meth:`.ListPageReader.read` does."""
+
+    def __call__(
+        self, call: Call[Page[Run]], *, waits_out_outages: bool
+    ) -> Awaitable[Page[Run]]: ...
+
+
 class RunLists:
     """Reads the lists of active and of ended runs, with as few and as small pages as will do.
 
     :param client: client of the workspace.
-    :param read_page: sends a call for a page.
+    :param read_page: reads a page.
     :param item_hook: takes each listed run and returns what is needed of it; default None: all of
         it.
 
@@ -81,7 +89,7 @@ class RunLists:
     def __init__(
         self,
         client: AsyncJobsClient,
-        read_page: Callable[[Call[Page[Run]]], Awaitable[Page[Run]]],
+        read_page: ReadPage,
         item_hook: Callable[[Any], Any] | None = None,
     ) -> None:
         self._client = client
@@ -161,7 +169,7 @@ class RunLists:
         waited_for: Collection[int],
         period: float,
         publish: Publish,
-        postpone: Callable[[Iterable[int]], None],
+        postpone: Postpone,
         read_by_id: ReadById,
     ) -> set[int]:
         """Read what has changed; return the due runs of which that is not known.
@@ -248,8 +256,10 @@ class RunLists:
         try:
             async for page in self._pages(which, MAX_PAGE_RUNS, end=end, start_time_to=earliest):
                 yield page
-        except REFUSALS as error:
-            self.changes.refuse_windows(error)
+        except WINDOW_ERRORS as error:
+            self.changes.suspend_windows(error)
+        else:
+            self.changes.record_windows_read()
 
     async def _read_ended(
         self, missing: set[int], seen: set[int], publish: Publish, max_waste: float
@@ -372,14 +382,16 @@ class RunLists:
     async def _next_page(self, which: str, pages: Paginator[Run], limit: int) -> Page[Run] | None:
         """Read one page; None if the rest of the list cannot be read."""
         pages.limit = limit
+        # Without the windows of a later version the lists of 2.0 are still of use.
+        is_optional = which in _OF_LATER_VERSION.values()
         while True:
             try:
-                page = await self._read_page(pages.call())
+                page = await self._read_page(pages.call(), waits_out_outages=not is_optional)
                 break
             except ConflictError:
                 raise
             except BadRequestError as error:
-                if which not in _OF_LATER_VERSION.values() and pages.reduce_limit(error):
+                if not is_optional and pages.reduce_limit(error):
                     self._max_page_runs = pages.limit
                     continue
                 if pages.offset or pages.token is not None:

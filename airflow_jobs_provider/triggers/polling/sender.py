@@ -112,9 +112,9 @@ class Sender:
         :param dag_id: the DAG that launches a run. DAGs launch in turn. Default: one for all.
         :param on_attempt: called before and after each attempt, see :meth:`AsyncJobsClient.send`.
         """
-        rate_limit: RateLimit = self.rate_limit
+        rate_limit: RateLimit = functools.partial(self.rate_limit, call.name)
         if call.path in _LAUNCHES:
-            rate_limit = functools.partial(self._launch_rate_limit, dag_id)
+            rate_limit = functools.partial(self._launch_rate_limit, call.name, dag_id)
         # Each try is within the limit by itself: a wait between two of them delays no other call.
         return await self.client.send(
             call, retries=retries, rate_limit=rate_limit, on_attempt=on_attempt
@@ -124,21 +124,27 @@ class Sender:
         """Send a call without retries.
 
         :param call: what to send.
-        :param rate_limit: what to send it within; default :meth:`rate_limit`.
+        :param rate_limit: what to send it within; default :meth:`rate_limit` of its endpoint.
         """
-        return await self.client.send(
-            call, retries=_ONE_TRY, rate_limit=rate_limit or self.rate_limit
-        )
+        rate_limit = rate_limit or functools.partial(self.rate_limit, call.name)
+        return await self.client.send(call, retries=_ONE_TRY, rate_limit=rate_limit)
 
     @asynccontextmanager
-    async def rate_limit(self) -> AsyncIterator[None]:
-        """Wait until a request may be sent. A 429 within the context slows down all pollers."""
-        turn = self._timed("requests", self._rate_limiter.acquire())
-        async with _slowed_by_429(self._rate_limiter, turn, self._pause):
+    async def rate_limit(self, endpoint: str) -> AsyncIterator[None]:
+        """Wait until a request may be sent.
+
+        A 429 within the context slows down all pollers, and pauses what they send to the endpoint.
+
+        :param endpoint: the endpoint, such as ``runs/list``.
+        """
+        limiter = self._rate_limiter
+        turn = self._timed("requests", limiter.acquire(endpoint))
+        slow_down = functools.partial(limiter.slow_down, endpoint=endpoint)
+        async with _slowed_by_429(slow_down, turn, self._pause):
             yield
 
     @asynccontextmanager
-    async def _launch_rate_limit(self, dag_id: str) -> AsyncIterator[None]:
+    async def _launch_rate_limit(self, endpoint: str, dag_id: str) -> AsyncIterator[None]:
         """Wait until a launch may be sent. A 429 within the context slows down all launches.
 
         It does not slow down the pollers: the service limits each endpoint by itself.
@@ -146,8 +152,8 @@ class Sender:
         launches = self._launch_limiter
         turn = self._timed("launches", launches.acquire(dag_id))
         async with (
-            _slowed_by_429(launches, turn, self._pause),
-            self._timed("requests", self._rate_limiter.acquire()),
+            _slowed_by_429(launches.slow_down, turn, self._pause),
+            self._timed("requests", self._rate_limiter.acquire(endpoint)),
         ):
             yield
 
@@ -220,13 +226,14 @@ async def _recorded(
 
 @asynccontextmanager
 async def _slowed_by_429(
-    limiter: RateLimiter | LaunchLimiter,
+    slow_down: Callable[[float, float], None],
     turn: AbstractAsyncContextManager[float],
     pause: Callable[[RateLimitError], float],
 ) -> AsyncIterator[None]:
     """Enter a limiter's context, and slow the limiter down after a 429 within it.
 
-    :param limiter: the limiter.
+    :param slow_down: slows the limiter down; takes the seconds to pause, and when the refused
+        request was sent.
     :param turn: its context.
     :param pause: returns the seconds to pause after a 429.
     """
@@ -235,5 +242,5 @@ async def _slowed_by_429(
         async with turn as sent_at:
             yield
     except RateLimitError as error:
-        limiter.slow_down(pause(error), sent_at=sent_at)
+        slow_down(pause(error), sent_at)
         raise

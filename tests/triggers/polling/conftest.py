@@ -21,7 +21,8 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ManyRuns]:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]
-    for name, version in (("DEFAULT", "2.0"), ("OTHER", "2.0"), ("LATER", "2.1")):
+    versions = {"DEFAULT": "2.0", "OTHER": "2.0", "LATER": "2.1", "ANY": None}
+    for name, version in versions.items():
         monkeypatch.setenv(
             f"AIRFLOW_CONN_DATABRICKS_{name}",
             json.dumps(

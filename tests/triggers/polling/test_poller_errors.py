@@ -10,17 +10,14 @@ import pytest
 from aiohttp import web
 
 from airflow_jobs_provider.api import retry
-from airflow_jobs_provider.api.endpoints import get_run, get_run_output
+from airflow_jobs_provider.api.endpoints import cancel_run, get_run, get_run_output
 from airflow_jobs_provider.api.errors import (
     AuthenticationError,
     JobsAPIError,
     UnexpectedResponseError,
 )
 from airflow_jobs_provider.api.retry import Backoff
-from airflow_jobs_provider.triggers.polling import (
-    list_pages,
-    rate_limiter,
-)
+from airflow_jobs_provider.triggers.polling import list_pages, rate_limiter, run_lists
 from tests.fakes.many_runs import ManyRuns
 from tests.helpers.polling import (
     PERIOD,
@@ -121,6 +118,34 @@ async def test_an_error_between_pages(service: ManyRuns) -> None:
     assert set(await result_states(tasks)) == {"SUCCESS"}
 
 
+async def test_an_outage_of_later_versions_concerns_no_list_of_2_0(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They are asked for what lies beyond the largest offset of 2.0. It is read by ids instead."""
+    monkeypatch.setattr(run_lists, "MAX_OFFSET", 50)
+    service.max_page = 25
+    run_ids = service.add(100)
+    failed, listed = 0, 0
+
+    async def fail_later_versions(request: web.Request) -> web.StreamResponse:
+        nonlocal failed, listed
+        if "/api/2.0/" not in request.path:
+            failed += 1
+            return web.json_response({}, status=503)
+        listed += failed
+        return await service._list(request)
+
+    service.list_runs = fail_later_versions
+    tasks = start_waits(poller(databricks_conn_id="databricks_any"), run_ids)
+    async with asyncio.timeout(30):
+        await wait_until(lambda: listed >= 6)
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert failed == 1
+    assert "cannot be followed" not in caplog.text
+
+
 async def test_waiting_between_retries_blocks_no_other_request(service: ManyRuns) -> None:
     """As many reads of outputs as may be in flight wait for a retry: runs are still polled."""
     one = poller(retry_delay=60)
@@ -135,8 +160,8 @@ async def test_waiting_between_retries_blocks_no_other_request(service: ManyRuns
     assert not any(task.done() for task in refused)
 
 
-async def test_a_429_pauses_all_requests(service: ManyRuns) -> None:
-    """Whoever got the 429, no request is sent until the wait is over."""
+async def test_a_429_pauses_all_requests_to_its_endpoint(service: ManyRuns) -> None:
+    """Whoever got the 429, none is sent until the wait is over."""
     one = poller(retry_delay=0.5)
     run_ids = service.add(2)
     service.trouble.append(429)
@@ -147,6 +172,26 @@ async def test_a_429_pauses_all_requests(service: ManyRuns) -> None:
     await one.send(get_run(run_ids[1]))
     assert time.monotonic() - began >= 0.5
     assert (await first)["run_id"] == run_ids[0]
+
+
+async def test_a_list_that_is_refused_does_not_hold_back_a_cancel(service: ManyRuns) -> None:
+    """The Retry-After of a list may be longer than Airflow gives a trigger to cancel its run."""
+    refused = asyncio.Event()
+
+    async def refuse(_request: web.Request) -> web.Response:
+        refused.set()
+        return web.json_response({}, status=429, headers={"Retry-After": "60"})
+
+    service.list_runs = refuse
+    one, run_ids = poller(), service.add(3)
+    tasks = start_waits(one, run_ids)
+    async with asyncio.timeout(10):
+        await refused.wait()
+        await one.send(cancel_run(run_ids[0]))
+    assert service.runs[run_ids[0]].result == "CANCELED"
+    assert service.asked["runs/list active_only"] == 1
+    for task in tasks:
+        task.cancel()
 
 
 @pytest.mark.parametrize("others_period", [PERIOD, 30.0])

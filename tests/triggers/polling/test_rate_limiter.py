@@ -76,6 +76,55 @@ async def test_a_429_pauses_and_halves_the_rate(clock: Clock) -> None:
     assert second - first == pytest.approx(0.1, rel=0.05)
 
 
+async def test_only_the_endpoint_that_refused_a_request_is_paused(clock: Clock) -> None:
+    """A cancel does not wait for the Retry-After of a list. It is slower: the rate is halved."""
+    limiter = RateLimiter()
+    limiter.slow_down(60, sent_at=clock.now, endpoint="runs/list")
+    sent = []
+    for endpoint in ("runs/cancel", "runs/get", "runs/list"):
+        async with limiter.acquire(endpoint) as now:
+            sent.append(now)
+    assert sent == pytest.approx([1000.0, 1000.1, 1060.0])
+
+
+async def test_requests_to_a_paused_endpoint_are_not_in_flight() -> None:
+    """However many of them wait, a request to another endpoint is sent."""
+    limiter = RateLimiter()
+    limiter.slow_down(60, sent_at=0.0, endpoint="runs/list")
+
+    async def send() -> None:
+        async with limiter.acquire("runs/list"):
+            pytest.fail("it is paused")
+
+    paused = [asyncio.create_task(send()) for _ in range(2 * rate_limiter.REQUESTS_AT_ONCE)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(10), limiter.acquire("runs/cancel"):
+        pass
+    for task in paused:
+        task.cancel()
+    await asyncio.gather(*paused, return_exceptions=True)
+
+
+async def test_a_pause_that_begins_before_the_turn_of_a_request(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request waits for its end."""
+    limiter = RateLimiter(1)
+    assert await sent_at(limiter, 1) == [1000.0]
+    sleeps = []
+
+    async def sleep(seconds: float) -> None:
+        clock.now += seconds
+        sleeps.append(seconds)
+        if len(sleeps) == 1:
+            limiter.slow_down(5, sent_at=clock.now)
+
+    faked = SimpleNamespace(sleep=sleep, Semaphore=asyncio.Semaphore)
+    monkeypatch.setattr(rate_limiter, "asyncio", faked)
+    assert await sent_at(limiter, 1) == [1006.0]
+    assert sleeps == [1.0, 5.0]
+
+
 async def test_a_shorter_pause_does_not_replace_a_longer_one(clock: Clock) -> None:
     """The later end of both counts."""
     limiter = RateLimiter()

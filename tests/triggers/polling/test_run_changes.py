@@ -13,6 +13,7 @@ from airflow_jobs_provider.api.errors import (
     AuthenticationError,
     BadRequestError,
     ConflictError,
+    ResponseLostError,
     ServerError,
     UnexpectedResponseError,
 )
@@ -444,6 +445,32 @@ async def test_a_service_without_later_versions_is_asked_for_them_every_ten_minu
     clock.now += 600
     with pytest.raises(ConflictError):
         await lists.read(lists.active)
+
+
+async def test_windows_that_do_not_work_are_suspended_for_longer_each_time(
+    clock: SimpleNamespace,
+) -> None:
+    """After a 5xx or a lost response: for a minute, two, up to ten. What was read counts anew."""
+    lists = Lists(range(1, 100), range(100, 200), filters=True, window_page=4)
+    lists.most_pages = 1
+    lists.waited_for = set(lists.active)
+    lists.knows(*lists.active)
+    errors = [ServerError(status=503), ResponseLostError("closed")] * 3
+    for seconds, error in zip((60, 120, 240, 480, 600, 600), errors, strict=True):
+        lists.window_error = error
+        assert await lists.read(lists.active) == set(lists.active)
+        assert not lists.changes.can_read_windows
+        clock.now += seconds - 1
+        assert not lists.changes.can_read_windows
+        clock.now += 1
+        assert lists.changes.can_read_windows
+    lists.window_error = None
+    assert await lists.read(lists.active) != set(lists.active)
+    lists.window_error = ServerError(status=503)
+    clock.now += 60
+    await lists.read(lists.active)
+    clock.now += 60
+    assert lists.changes.can_read_windows
 
 
 # -- what is known of runs, over time --------------------------------------------------------------

@@ -53,16 +53,18 @@ class Limiter:
 
     def __init__(self) -> None:
         self.slowed_down: list[tuple[float, float]] = []
+        self.paused: list[str] = []
         self.acquired: list[tuple[str, ...]] = []
 
     @asynccontextmanager
-    async def acquire(self, *dag_id: str) -> AsyncIterator[float]:
+    async def acquire(self, *turn: str) -> AsyncIterator[float]:
         """Allow a request at 900."""
-        self.acquired.append(dag_id)
+        self.acquired.append(turn)
         yield 900.0
 
-    def slow_down(self, seconds: float, sent_at: float) -> None:
+    def slow_down(self, seconds: float, sent_at: float, endpoint: str = "") -> None:
         """Note it."""
+        self.paused.append(endpoint)
         self.slowed_down.append((seconds, sent_at))
 
 
@@ -99,10 +101,13 @@ async def test_a_call_is_sent_with_the_clients_retries_or_its_own(waits: list[fl
     assert await bench.sender.send(CALL) == "answer"
     told: Any = object()
     assert await bench.sender.send(CALL, own, on_attempt=told) == "answer"
-    limit = bench.sender.rate_limit
+    for how in bench.client.sent:
+        async with how.pop("rate_limit")():
+            pass
+    assert bench.limiter.acquired == [("runs/get",)] * 2
     assert bench.client.sent == [
-        {"retries": None, "rate_limit": limit, "on_attempt": ignore_attempt},
-        {"retries": own, "rate_limit": limit, "on_attempt": told},
+        {"retries": None, "on_attempt": ignore_attempt},
+        {"retries": own, "on_attempt": told},
     ]
 
 
@@ -117,7 +122,7 @@ async def test_watchers_have_outages_of_their_own(
     assert (bench.sender.outage.failures, bench.sender.outage_seconds) == (0, 0.0)
     assert "2 watchers cannot be followed for now" in caplog.text
     with pytest.raises(RateLimitError):
-        async with watchers.rate_limit():
+        async with watchers.rate_limit("runs/list"):
             raise SLOWER
     assert len(bench.limiter.slowed_down) == 1
 
@@ -128,8 +133,11 @@ async def test_a_call_that_is_sent_once_has_no_retries(waits: list[float]) -> No
     other: Any = object()
     assert await bench.sender.send_once(CALL) == "answer"
     assert await bench.sender.send_once(CALL, other) == "answer"
-    limits = [how["rate_limit"] for how in bench.client.sent]
-    assert limits == [bench.sender.rate_limit, other]
+    first, second = [how["rate_limit"] for how in bench.client.sent]
+    assert second is other
+    async with first():
+        pass
+    assert bench.limiter.acquired == [("runs/get",)]
     assert [how["retries"].max_attempts for how in bench.client.sent] == [1, 1]
 
 
@@ -139,11 +147,12 @@ async def test_a_429_slows_down_all_pollers_of_the_host(waits: list[float]) -> N
     for failures, seconds in ((0, 1.0), (1, 2.0), (2, 4.0)):
         assert bench.sender.outage.failures == failures
         with pytest.raises(RateLimitError):
-            async with bench.sender.rate_limit():
+            async with bench.sender.rate_limit("runs/list"):
                 raise SLOWER
         assert bench.limiter.slowed_down[-1] == (seconds, 900.0)
         bench.sender.outage.record_failure(SLOWER, 1)
     assert len(bench.limiter.slowed_down) == 3
+    assert set(bench.limiter.paused) == {"runs/list"}
 
 
 async def test_a_launch_waits_for_its_turn_too(waits: list[float]) -> None:
@@ -157,17 +166,17 @@ async def test_a_launch_waits_for_its_turn_too(waits: list[float]) -> None:
                 raise SLOWER
     assert bench.launches.acquired == [("sales",)] * 2
     assert bench.launches.slowed_down == [(1.0, 900.0)] * 2
-    assert bench.limiter.acquired == [()] * 2
+    assert bench.limiter.acquired == [("run-now",)] * 2
     assert bench.limiter.slowed_down == []
 
 
 async def test_other_results_do_not_slow_down(waits: list[float]) -> None:
     """An answer, and an error that is not about the rate."""
     bench = Bench(waits)
-    async with bench.sender.rate_limit():
+    async with bench.sender.rate_limit("runs/list"):
         pass
     with pytest.raises(ServerError):
-        async with bench.sender.rate_limit():
+        async with bench.sender.rate_limit("runs/list"):
             raise DOWN
     assert bench.limiter.slowed_down == []
 
