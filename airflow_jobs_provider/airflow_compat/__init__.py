@@ -21,6 +21,7 @@ Module                     Question
 ``executor_parent``        Does an executor fork the task processes from this process?
 ``start_in_triggerer``     Can a task start in the triggerer, and when did a sensor's wait begin?
 ``launch_record``          Which attempt of its task is a trigger that launches the run?
+``triggerer_health``       Has the triggerer run without a pause, and does it store XComs?
 =========================  =========================================================================
 
 What differs between the lines of Airflow. Each column stands for a module of ``lines``; an empty

@@ -9,6 +9,10 @@ Airflow gives a task another ``context_carrier`` when it is cleared, and keeps i
 clear that leaves the DAG run's state alone (``reset_dag_runs`` is false) keeps it as well. So an
 attempt continues the one before it if the carrier is the same and that attempt was handed to a
 worker, since each attempt fails there. Otherwise what the attempt before has launched is an orphan.
+
+The first attempt of all needs no record for its tokens. Without one, the next attempt takes it for
+an attempt that was not handed to a worker. So a triggerer without a pause stores none; see
+:mod:`.triggerer_health`.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ __all__ = [
     "LaunchAttempt",
     "LaunchRecord",
     "begin_attempt",
+    "begin_first_attempt",
     "is_replaced",
     "read_record",
     "record_attempt",
@@ -129,6 +134,16 @@ def is_replaced(task_instance: Any, *, retry_finds_run: bool) -> bool | None:
     return record.try_number > number and not is_retry
 
 
+def begin_first_attempt(task_instance: Any) -> LaunchAttempt | None:
+    """Return the attempt of a task that has had no other one, without asking Airflow; else None.
+
+    :param task_instance: the trigger's, with its context.
+    """
+    if task_instance.try_number != 1:
+        return None
+    return LaunchAttempt(_task_attempt(task_instance, 1), _first_record(task_instance), False)
+
+
 def begin_attempt(task_instance: Any) -> LaunchAttempt:
     """Return the attempt of a task whose trigger runs. It blocks.
 
@@ -147,9 +162,7 @@ def begin_attempt(task_instance: Any) -> LaunchAttempt:
         record = replace(record, first_try=stored.first_try)
     elif number > 1:
         orphan = parse_id(last_run)
-    attempt = TaskAttempt.from_context(
-        task_instance.get_template_context(), first_try=record.first_try
-    )
+    attempt = _task_attempt(task_instance, record.first_try)
     return LaunchAttempt(attempt, record, record is not stored, orphan)
 
 
@@ -191,9 +204,19 @@ def record_success(task_instance: Any) -> None:
 
 def _change(task_instance: Any, *, handed_over: bool) -> None:
     record = read_record(task_instance)
+    if record is None and task_instance.try_number == 1:
+        record = _first_record(task_instance)
     if record is not None and record.try_number == task_instance.try_number:
         changed: Mapping[str, Any] = asdict(replace(record, handed_over=handed_over))
         airflow_line().store_xcoms(task_instance, {LAUNCH_RECORD_KEY: changed})
+
+
+def _first_record(task_instance: Any) -> LaunchRecord:
+    return LaunchRecord(_carrier(task_instance), first_try=1, try_number=1)
+
+
+def _task_attempt(task_instance: Any, first_try: int) -> TaskAttempt:
+    return TaskAttempt.from_context(task_instance.get_template_context(), first_try=first_try)
 
 
 def _carrier(task_instance: Any) -> str:

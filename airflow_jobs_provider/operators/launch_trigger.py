@@ -27,6 +27,7 @@ from airflow_jobs_provider.airflow_compat.deferred_tasks import is_no_longer_def
 from airflow_jobs_provider.airflow_compat.launch_record import (
     LaunchAttempt,
     begin_attempt,
+    begin_first_attempt,
     is_replaced,
     read_record,
     record_attempt,
@@ -35,6 +36,10 @@ from airflow_jobs_provider.airflow_compat.launch_record import (
 )
 from airflow_jobs_provider.airflow_compat.task_state import read_xcom_of
 from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_timeout
+from airflow_jobs_provider.airflow_compat.triggerer_health import (
+    PAUSE_SECONDS,
+    triggerer_health,
+)
 from airflow_jobs_provider.airflow_compat.triggerer_values import with_xcoms, xcom_references
 from airflow_jobs_provider.api.endpoints import cancel_run, get_run
 from airflow_jobs_provider.api.errors import JobsAPIError
@@ -62,8 +67,6 @@ if TYPE_CHECKING:
 __all__ = ["DatabricksLaunchTrigger"]
 
 _CANCEL_SECONDS = 19.0
-# Airflow cancels the trigger of a cleared task within a few seconds, unless it is frozen.
-_FROZEN_SECONDS = 5.0
 # A task that was cleared may be deferred again for so long before its next attempt is recorded.
 _NEXT_ATTEMPT_SECONDS = 20.0
 _ORPHAN_RETRIES = RetryPolicy(max_attempts=3)
@@ -106,7 +109,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             setattr(self, name, kwargs[name])
         self._rendering_error: Exception | None = None
         self._launched = LaunchedRun()
-        self._checked_at = 0.0
+        # Then it was the latest attempt, unless the triggerer was paused; see triggerer_health.
+        self._checked_at = time.monotonic() - PAUSE_SECONDS
 
     def __repr__(self) -> str:
         """Return the operator, without the request, which may hold secrets."""
@@ -139,7 +143,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
     # -- the wait ------------------------------------------------------------------------------
 
     async def _wait(self) -> dict[str, Any]:
-        self.deadline, self._checked_at = self._task_deadline(), time.time()
+        self.deadline = self._task_deadline()
         try:
             begun = await self._begin()
             if begun.is_outdated:
@@ -200,7 +204,12 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             raise NeedsWorkerError(f"the triggerer cannot render its templates: {error}")
         if task_instance is None or self.trigger_id is None:
             raise NeedsWorkerError("the trigger is in no triggerer")
+        if not self._may_be_outdated() and triggerer_health().stores_xcoms:
+            begun = begin_first_attempt(task_instance)
+            if begun is not None:
+                return begun
         try:
+            self._checked_at = time.monotonic()
             begun = await sync_to_async(begin_attempt)(task_instance)
             if begun.is_new and not begun.is_outdated:
                 # The user's token may bring the same run, which this attempt then follows.
@@ -322,22 +331,28 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         return run_id
 
     async def _stop_if_outdated(self) -> None:
-        """Go no further if a later attempt has begun while this triggerer was frozen."""
-        if time.time() - self._checked_at < _FROZEN_SECONDS:
+        """Go no further if a later attempt has begun while this triggerer was paused."""
+        if not self._may_be_outdated():
             return
-        is_outdated = False
+        checked_at, is_outdated = time.monotonic(), False
         with suppress(Exception):  # whatever Airflow's API says
             is_outdated = await self._has_later_attempt()
-            self._checked_at = time.time()
+            self._checked_at = checked_at
         if is_outdated:
             await _wait_for_cancel()
+
+    def _may_be_outdated(self) -> bool:
+        """Whether a later attempt may have begun, so that Airflow has to be asked."""
+        return triggerer_health().may_have_paused(self._checked_at)
 
     async def _push(self, xcoms: Mapping[str, Any]) -> None:
         await self._stop_if_outdated()
         values = {key: value for key, value in xcoms.items() if value is not None}
         try:
             await push_xcoms(self, values)
+            triggerer_health().stores_xcoms = True
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
+            triggerer_health().stores_xcoms = False
             self.log.warning("XComs are not stored (%s): %s", ", ".join(values), error)
 
     async def _stop_launching(self) -> dict[str, Any]:
@@ -414,11 +429,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
     # -- the end of the task -------------------------------------------------------------------
 
     async def _task_success_event(self, run: Run) -> TriggerEvent | None:
-        """End the task, unless a later attempt has begun while this triggerer stood still."""
-        # An error of Airflow's API here is one of the XComs' storage, too.
-        with suppress(Exception):
-            if await self._has_later_attempt():
-                await _wait_for_cancel()
+        """End the task, unless a later attempt has begun while this triggerer was paused."""
+        await self._stop_if_outdated()
         return await super()._task_success_event(run)
 
     async def _has_later_attempt(self) -> bool:

@@ -18,6 +18,7 @@ from uuid import uuid4
 
 import pytest
 
+from airflow_jobs_provider.airflow_compat.triggerer_health import triggerer_health
 from tests.fakes.fake_service import FakeService, Seen
 
 runner: Any = pytest.importorskip("airflow.jobs.triggerer_job_runner")
@@ -65,6 +66,8 @@ class Triggerer:
     :ivar refuses: keys of XComs that cannot be stored.
     :ivar moments: what has happened since the last start, in order.
     :ivar die_at: index of the moment at which the triggerer dies; None for never.
+    :ivar stores_xcoms: whether it has stored XComs before. Without a pause it then stores no record
+        of a first attempt.
     """
 
     def __init__(self, dag: Any, service: FakeService, task_id: str = "etl") -> None:
@@ -83,6 +86,8 @@ class Triggerer:
         self.moments: list[str] = []
         self.die_at: int | None = None
         self.is_dead = False
+        self.stores_xcoms = True
+        self._pending: dict[int, Any] = {}
         service.hook = self._request
 
     # -- what a test does ----------------------------------------------------------------------
@@ -102,6 +107,7 @@ class Triggerer:
 
         async def main() -> Any:
             self._loop = asyncio.get_running_loop()
+            triggerer_health().stores_xcoms = self.stores_xcoms
             trigger = self.trigger(attempt, timeout_after)
             self._work = asyncio.ensure_future(work(trigger))
             try:
@@ -166,7 +172,8 @@ class Triggerer:
 
     def record(self, **changes: Any) -> None:
         """Change the launch record, as a later attempt in another triggerer does."""
-        self.xcoms[self._task_id, "launch_record"].update(changes)
+        first = {"carrier": Attempt.carrier, "first_try": 1, "try_number": 1, "handed_over": False}
+        self.xcoms.setdefault((self._task_id, "launch_record"), first).update(changes)
 
     def start_with(self, arguments: Any) -> None:
         """Let the serialized DAG have other arguments of the task's first trigger."""

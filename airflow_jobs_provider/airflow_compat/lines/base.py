@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -247,6 +247,12 @@ class AirflowLine(Protocol):
 
     def delete_xcoms(self, task_instance: Any, keys: Sequence[str]) -> None:
         """Delete XComs of a trigger's task (Airflow 3)."""
+
+    def pending_messages(self) -> Collection[int] | None:
+        """Return the ids of a triggerer's messages to Airflow that are not answered, oldest first.
+
+        None where they are not known.
+        """
 
     # -- server ------------------------------------------------------------------------------------
 

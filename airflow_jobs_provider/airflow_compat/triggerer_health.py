@@ -1,0 +1,83 @@
+"""Has this triggerer run without a pause, and does it store XComs?
+
+A triggerer that was paused (a stopped process, a suspended machine, a blocked event loop, a main
+process that waits for the database) may still run the trigger of an attempt that is over. Without a
+pause Airflow cancels such a trigger within a few seconds. So only a triggerer that may have been
+paused needs to ask Airflow whether a later attempt has begun.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+
+__all__ = ["PAUSE_SECONDS", "TriggererHealth", "triggerer_health"]
+
+#: A longer gap is a pause. Airflow cancels the trigger of a cleared task sooner, and has another
+#: triggerer take over the triggers of a paused one later.
+PAUSE_SECONDS = 5.0
+_BEAT_SECONDS = 1.0
+
+
+class TriggererHealth:
+    """Watches the triggerer that has the running event loop; see :func:`triggerer_health`.
+
+    :ivar stores_xcoms: whether the latest attempt to store XComs has succeeded; False before the
+        first one.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.stores_xcoms = False
+        # The monotonic clock stops in a suspended machine. The other one may be set.
+        self._monotonic, self._clock = time.monotonic(), time.time()
+        self._running_since = self._monotonic
+        # The oldest message to Airflow that is not answered, and when it was seen first.
+        self._oldest: int | None = None
+        self._oldest_since = 0.0
+        self._beat()
+
+    def may_have_paused(self, since: float) -> bool:
+        """Return whether there may have been a pause in a time, up to now.
+
+        :param since: the beginning of the time, on the monotonic clock.
+        """
+        self._check()
+        return since < self._running_since
+
+    def _beat(self) -> None:
+        self._check()
+        self._loop.call_later(_BEAT_SECONDS, self._beat)
+
+    def _check(self) -> None:
+        monotonic, clock = time.monotonic(), time.time()
+        gap = max(monotonic - self._monotonic, clock - self._clock)
+        self._monotonic, self._clock = monotonic, clock
+        if self._waits_for_airflow() or gap > PAUSE_SECONDS:
+            self._running_since = monotonic
+
+    def _waits_for_airflow(self) -> bool:
+        """Return whether a message has had no answer for long."""
+        now, pending = self._monotonic, airflow_line().pending_messages()
+        if pending is None:  # it may have, at any time
+            return now - self._running_since > PAUSE_SECONDS
+        # In the order in which they were sent, which is that of the answers.
+        oldest = next(iter(pending), None)
+        if oldest != self._oldest:
+            self._oldest, self._oldest_since = oldest, now
+        return oldest is not None and now - self._oldest_since > PAUSE_SECONDS
+
+
+_loops: dict[asyncio.AbstractEventLoop, TriggererHealth] = {}
+
+
+def triggerer_health() -> TriggererHealth:
+    """Return what watches the running event loop. It does so from the first call on."""
+    for closed in [loop for loop in _loops if loop.is_closed()]:
+        del _loops[closed]
+    loop = asyncio.get_running_loop()
+    if loop not in _loops:
+        _loops[loop] = TriggererHealth()
+    return _loops[loop]
