@@ -102,7 +102,12 @@ def test_the_event_loop_looks_by_itself(clock: Clock, monkeypatch: pytest.Monkey
     async def work() -> None:
         health = triggerer_health()
         looked = asyncio.Event()
-        monkeypatch.setattr(airflow_line(), "pending_messages", lambda: looked.set() or {})
+
+        def look() -> dict[int, None]:
+            looked.set()
+            return {}
+
+        monkeypatch.setattr(airflow_line(), "pending_messages", look)
         clock.advance(6)
         await asyncio.wait_for(looked.wait(), 10)
         monkeypatch.setattr(airflow_line(), "pending_messages", dict)
