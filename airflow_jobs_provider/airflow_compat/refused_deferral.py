@@ -5,8 +5,8 @@ the deferral comes before Airflow's signal, Airflow 3 refuses it. Then there is 
 ``on_kill`` and no error that the task could see. The process finds out at its end:
 
 * Airflow 3.2 and later log the refusal and finish the process in order. They ask for the operator's
-  links, and meanwhile the task's state can be asked for. That is one request for each deferral,
-  instead of the one by which the link's URL was read.
+  links, and meanwhile the task's state can be asked for. That needs no request if the deferral was
+  seen to be accepted.
 * Airflow 3.0 and 3.1 end the process with the refusal as the error, which tells the state. Airflow
   cannot be asked any more, but nothing needs to be asked.
 
@@ -42,14 +42,18 @@ class Deferral:
         self._cancel = cancel
         self._is_decided = not airflow_line().runs_under_supervisor()
         if not self._is_decided:
+            self._is_accepted = airflow_line().watch_deferral()
             # Airflow drops what was registered before it made the task's process.
             atexit.register(self._at_exit)
 
     def finish(self) -> None:
-        """Ask whether a user has ended the task; cancel its run if so. Later calls do nothing."""
+        """Cancel the run if a user has ended the task; later calls do nothing.
+
+        Airflow is asked for the task's state unless it has accepted the deferral.
+        """
         if not self._is_decided:
             self._is_decided = True
-            if self._is_ended_by_user():
+            if not self._is_accepted() and self._is_ended_by_user():
                 try:
                     self._cancel()
                 except Exception:

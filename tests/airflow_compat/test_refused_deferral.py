@@ -9,12 +9,16 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import socket
 import sys
+from contextlib import suppress
 from typing import Any, NoReturn
 
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
+from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.lines.airflow_3_2 import Airflow32
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
 from tests.helpers.tasks import TaskInstanceWithId
@@ -41,10 +45,13 @@ class Supervisor:
     def __init__(self, state: str | None) -> None:
         self.states = {} if state == DELETED else {"a_run": {"etl": state}}
         self.asked: list[str] = []
+        self.refuses = False
 
     def send(self, msg: Any) -> Any:
-        """Answer the one question that is expected."""
+        """Answer the one question that is expected, or refuse a deferral."""
         self.asked.append(type(msg).__name__)
+        if self.refuses and type(msg).__name__ == "DeferTask":
+            refuse(409, "failed")
         return comms.TaskStatesResult(task_states=self.states)
 
 
@@ -104,6 +111,32 @@ def finish(operator: Any, ti: Any) -> list[str]:
 def canceled(server: ScriptedServer) -> list[Any]:
     """Return the runs that were canceled."""
     return [one.body["run_id"] for one in server.requests if one.path.endswith("/runs/cancel")]
+
+
+def send_deferral() -> None:
+    """Send the deferral as Airflow does, which only logs a refusal."""
+    with suppress(errors.AirflowRuntimeError):
+        task_runner.SUPERVISOR_COMMS.send(msg=comms.DeferTask.model_construct())
+
+
+@pytest.mark.skipif(
+    not isinstance(airflow_line(), Airflow32), reason="a refused deferral ends the process"
+)
+@pytest.mark.parametrize("is_refused", [False, True])
+@supervised_by("failed")
+def test_an_accepted_deferral_takes_no_request(
+    is_refused: bool,
+    server: ScriptedServer,
+    operator: Any,
+    supervised: Supervisor,
+) -> None:
+    """What a user does after it is told to the trigger."""
+    ti = defer(operator)
+    supervised.refuses = is_refused
+    send_deferral()
+    assert finish(operator, ti) == []
+    assert supervised.asked == (["DeferTask", "GetTaskStates"] if is_refused else ["DeferTask"])
+    assert canceled(server) == ([7] if is_refused else [])
 
 
 @supervised_by(*ENDED_BY_USER)
@@ -214,3 +247,21 @@ def test_nothing_is_asked_without_a_supervisor(server: ScriptedServer, operator:
     """As in ``dag.test()``: nobody is asked."""
     assert finish(operator, defer(operator)) == []
     assert canceled(server) == []
+
+
+@pytest.mark.skipif(
+    not isinstance(airflow_line(), Airflow32), reason="a refused deferral ends the process"
+)
+def test_airflows_own_object_can_be_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where this fails, each deferral takes one more request to Airflow's API."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        supervisor = comms.CommsDecoder(socket=ours)
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+        monkeypatch.setattr(comms.CommsDecoder, "send", lambda _supervisor, msg: msg)
+        is_accepted = airflow_line().watch_deferral()
+        message = comms.DeferTask.model_construct()
+        assert not is_accepted()
+        assert task_runner.SUPERVISOR_COMMS is supervisor
+        assert supervisor.send(msg=message) is message
+        assert is_accepted()

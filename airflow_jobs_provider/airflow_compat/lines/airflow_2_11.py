@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -179,6 +179,10 @@ class Airflow211(AirflowLine):
     def refusal_status(self, error: BaseException) -> int | None:  # noqa: ARG002
         """Return None: there is no API between a task and the database."""
         return None
+
+    def watch_deferral(self) -> Callable[[], bool]:
+        """Return what knows of no acceptance."""
+        return lambda: False
 
     def is_refused_after_user_action(self, error: BaseException) -> bool:  # noqa: ARG002
         """Return False: a deferral overwrites what the user has marked."""

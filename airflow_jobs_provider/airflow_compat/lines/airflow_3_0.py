@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -286,6 +286,10 @@ class Airflow30(AirflowLine):
         """Read the status from the error that the supervisor has passed on."""
         status: int | None = _detail(error).get("status_code")
         return status
+
+    def watch_deferral(self) -> Callable[[], bool]:
+        """Return what knows of no acceptance."""
+        return lambda: False
 
     def is_refused_after_user_action(self, error: BaseException) -> bool:
         """Return whether the task is gone, or was in a state that a user has set."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 from airflow_jobs_provider.airflow_compat.lines.airflow_3_1 import Airflow31
@@ -35,6 +37,25 @@ class Airflow32(Airflow31):
     def xcoms_at_start(self, attempt: TaskAttempt) -> dict[str, int]:  # noqa: ARG002
         """Return none: ids tell attempts apart."""
         return {}
+
+    def watch_deferral(self) -> Callable[[], bool]:
+        """Note the supervisor's answer, whose error Airflow only logs."""
+        from airflow.sdk.execution_time import task_runner
+
+        supervisor: Any = task_runner.SUPERVISOR_COMMS
+        kind, accepted = type(supervisor), []
+
+        def send(supervisor: Any, *args: Any, **kwargs: Any) -> Any:
+            answer = kind.send(supervisor, *args, **kwargs)
+            message = args[0] if args else kwargs.get("msg")
+            if type(message).__name__ == "DeferTask":
+                accepted.append(message)
+            return answer
+
+        # The same object, since others hold it. Its class has slots.
+        with suppress(TypeError):
+            supervisor.__class__ = type(kind.__name__, (kind,), {"__slots__": (), "send": send})
+        return lambda: bool(accepted)
 
     def _find_later_attempt(self, attempt: TaskAttempt, state: str | None) -> Successor:
         """Find the successor by the id, which another attempt does not share."""

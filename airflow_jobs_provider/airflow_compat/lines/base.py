@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -216,6 +216,12 @@ class AirflowLine(Protocol):
 
     def refusal_status(self, error: BaseException) -> int | None:
         """Return the HTTP status with which Airflow's API refused a request; else None."""
+
+    def watch_deferral(self) -> Callable[[], bool]:
+        """Watch the deferral that is about to be sent.
+
+        The result returns whether Airflow is known to have accepted it.
+        """
 
     def is_refused_after_user_action(self, error: BaseException) -> bool:
         """Return whether Airflow refused a deferral since a user has ended the task."""
