@@ -20,7 +20,7 @@ from airflow_jobs_provider.local.engine.parameters import resolve
 from airflow_jobs_provider.local.engine.quotas import QuotaKeeper, Quotas
 from airflow_jobs_provider.local.engine.references import References
 from airflow_jobs_provider.local.engine.repairs import Repairer
-from airflow_jobs_provider.local.engine.runner import Runner, Workspace
+from airflow_jobs_provider.local.engine.runner import LiveNotebook, Runner, Workspace
 from airflow_jobs_provider.local.engine.scheduler import STOPPED_MESSAGE, Scheduler
 from airflow_jobs_provider.local.engine.scripted_results import ScriptedResults, ScriptedRunner
 from airflow_jobs_provider.local.engine.store import Store
@@ -117,7 +117,7 @@ class Service:
             self._fork_server.start()
         self._exporter = NotebookExporter(f"{run_marker(self._workspace_id)}export:")
         self._callbacks: dict[int, str] = {}
-        self.live_notebooks: dict[int, Any] = {}
+        self.live_notebooks: dict[int, LiveNotebook] = {}
         self.partial_files = PartialFiles(state_dir / "partial-files")
         self.partial_files.discard_all()
         self.uploads = Uploads(self.partial_files)

@@ -10,6 +10,39 @@ import pytest
 from tests.local.program import REPOSITORY
 
 MOST_MEGABYTES = 60
+# What the processes of notebooks and of their pages import.
+JUPYTER = {"IPython", "ipykernel", "jupyter_client", "jsonschema", "nbclient", "nbconvert", "zmq"}
+SERVER = """
+import sys, tempfile
+from pathlib import Path
+from airflow_jobs_provider.local.workspace import LocalWorkspace
+from tests.local.api import Api
+
+with tempfile.TemporaryDirectory() as root, LocalWorkspace(root) as workspace:
+    api = Api(workspace)
+    run, output = api.run_notebook("print(1)", "dbutils.notebook.exit('done')")
+    assert output["notebook_output"]["result"] == "done"
+    for page in ("", f"runs/{run['run_id']}", f"runs/{run['run_id']}/notebook"):
+        api.session.get(f"{workspace.url}/{page}").raise_for_status()
+print(*{name.partition(".")[0] for name in sys.modules})
+"""
+
+
+@pytest.mark.slow
+def test_server_imports_nothing_of_jupyter() -> None:
+    """Not even when it has executed a notebook and shown its page."""
+    done = subprocess.run(
+        [sys.executable, "-c", SERVER],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    imported = {*done.stdout.split()}
+    assert {"aiohttp", "jinja2"} < imported
+    assert not imported & JUPYTER
 
 
 @pytest.mark.slow
@@ -27,5 +60,5 @@ def test_memory_of_the_server() -> None:
     assert done.returncode == 0, done.stderr
     rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")][2:]
     assert len(rows) == 6
-    proportional = {row[1].strip(): float(row[2]) for row in rows}
-    assert max(proportional.values()) < MOST_MEGABYTES, done.stdout
+    resident = {row[1].strip(): float(row[3]) for row in rows}
+    assert max(resident.values()) < MOST_MEGABYTES, done.stdout

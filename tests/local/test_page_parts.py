@@ -15,6 +15,7 @@ import pytest
 
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
 from airflow_jobs_provider.local.engine.model import Output, Run
+from airflow_jobs_provider.local.engine.runner import LiveNotebook
 from airflow_jobs_provider.local.engine.store import Store
 from airflow_jobs_provider.local.pages.graph import lay_out
 from airflow_jobs_provider.local.pages.live_notebook import NotebookFollower
@@ -25,6 +26,7 @@ from airflow_jobs_provider.local.pages.run_page import render_run
 from airflow_jobs_provider.local.pages.snippets import curl, dag_of, request_of
 from airflow_jobs_provider.local.pages.states import StateKind, kind_of_states
 from airflow_jobs_provider.local.pages.timeline import repairs_of, timeline_of
+from airflow_jobs_provider.local.runners.notebook_changes import NotebookChanges
 from tests.helpers.html_checks import problems_of
 
 TERMINATED, SUCCESS = RunLifeCycleState.TERMINATED, RunResultState.SUCCESS
@@ -263,32 +265,44 @@ def test_end_of_a_large_log(tmp_path: Path) -> None:
     assert log_end(tmp_path / "none") == ("", 0)
 
 
-def test_notebook_follower() -> None:
-    """It returns the cells that have changed, as text."""
+def test_changed_cells_of_a_notebook() -> None:
+    """Those cells are told that have changed, as text."""
     cells: list[dict[str, Any]] = [
         {"cell_type": "markdown", "source": "# title"},
         {"cell_type": "code", "source": "print(1)", "execution_count": 1, "outputs": []},
         {"cell_type": "code", "source": "2", "execution_count": None, "outputs": []},
     ]
-    current: dict[str, Any] | None = None
-    follower = NotebookFollower(lambda: current)
-    assert follower.changed_cells() == []
-    current = {"cells": cells}
-    assert [cell["source"] for cell in follower.changed_cells()] == ["# title", "print(1)", "2"]
-    assert follower.changed_cells() == []
+    changes = NotebookChanges({"cells": cells})
+    assert [cell["source"] for cell in changes.changed_cells()] == ["# title", "print(1)", "2"]
+    assert changes.changed_cells() == []
     cells[1]["outputs"].append({"output_type": "stream", "text": "1\n"})
-    [cell] = follower.changed_cells()
+    [cell] = changes.changed_cells()
     assert (cell["index"], cell["output"], cell["is_running"]) == (1, "1\n", True)
     cells[2]["execution_count"] = 2
     html = {"text/html": "<b>2</b>", "text/plain": "2"}
     cells[2]["outputs"].append({"output_type": "execute_result", "data": html})
-    first, second = follower.changed_cells()
+    first, second = changes.changed_cells()
     assert not first["is_running"]
     assert second["output"] == "(HTML: shown when the run has ended)\n"
     error = {"output_type": "error", "traceback": ["\x1b[31mValueError\x1b[0m"]}
     cells[2]["outputs"] = [error]
-    [cell] = follower.changed_cells()
+    [cell] = changes.changed_cells()
     assert cell["output"] == "ValueError\n"
+
+
+def test_pages_follow_a_notebook() -> None:
+    """Each page gets all cells first, and then those that have changed."""
+    live: LiveNotebook | None = None
+    early = NotebookFollower(lambda: live)
+    assert early.changed_cells() == []
+    live = LiveNotebook()
+    live.update([{"index": 0, "output": ""}, {"index": 1, "output": ""}])
+    assert [cell["index"] for cell in early.changed_cells()] == [0, 1]
+    live.update([{"index": 1, "output": "1"}])
+    late = NotebookFollower(lambda: live)
+    assert [cell["output"] for cell in early.changed_cells()] == ["1"]
+    assert [cell["output"] for cell in late.changed_cells()] == ["", "1"]
+    assert early.changed_cells() == late.changed_cells() == []
 
 
 # Colours

@@ -18,6 +18,9 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("java") is None, reason="Spark needs Java"),
 ]
 
+# Of one run, on a machine that does much else. Spark starts in each.
+MOST_SECONDS = 1200
+
 WRITES = (
     "dbutils.widgets.text('least', '1')",
     """
@@ -130,7 +133,7 @@ def test_spark(
     task = {"parameters": [f"dbfs:{api.python(SUBMITTED)}", "5"]}
     body = {"new_cluster": cluster, "spark_submit_task": task}
     run_id = api.post("runs/submit", body).json()["run_id"]
-    state = api.wait(run_id, seconds=400)["state"]
+    state = api.wait(run_id, seconds=MOST_SECONDS)["state"]
     output = api.get("runs/get-output", version="2.2", run_id=run_id).json()
     assert state.get("result_state") == "SUCCESS", output
     assert "sum 10" in output["logs"]
@@ -139,6 +142,6 @@ def test_spark(
 def result_of(api: Api, path: str) -> Any:
     """Run a notebook; return its result, or how it failed."""
     run_id = api.submit(notebook_task={"notebook_path": path})
-    api.wait(run_id, seconds=400)
+    api.wait(run_id, seconds=MOST_SECONDS)
     output = api.output(run_id)
     return output["notebook_output"].get("result", output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,7 +10,14 @@ from typing import Any, Protocol
 from airflow_jobs_provider.api.states import RunResultState
 from airflow_jobs_provider.local.engine.model import Output, Run
 
-__all__ = ["FAILED_MESSAGE", "CannotRunError", "Outcome", "Runner", "Workspace"]
+__all__ = [
+    "FAILED_MESSAGE",
+    "CannotRunError",
+    "LiveNotebook",
+    "Outcome",
+    "Runner",
+    "Workspace",
+]
 
 FAILED_MESSAGE = "Workload failed, see run output for details"
 
@@ -58,6 +65,27 @@ class Outcome:
         )
 
 
+class LiveNotebook:
+    """The cells of a notebook that is executed, as the page of its run shows them.
+
+    :ivar version: how often cells have changed.
+    """
+
+    def __init__(self) -> None:
+        self.version = 0
+        self._cells: dict[int, tuple[int, dict[str, Any]]] = {}
+
+    def update(self, cells: Iterable[dict[str, Any]]) -> None:
+        """Replace cells, each of which has its ``index`` in the notebook."""
+        self.version += 1
+        for cell in cells:
+            self._cells[cell["index"]] = (self.version, cell)
+
+    def changed_since(self, version: int) -> list[dict[str, Any]]:
+        """Return the cells that were replaced after a version, in their order."""
+        return [cell for _, (changed, cell) in sorted(self._cells.items()) if changed > version]
+
+
 class Runner(Protocol):
     """Executes one run in three steps, which set the run's states and durations.
 
@@ -99,8 +127,8 @@ class Workspace(Protocol):
         """The workspace's URL."""
 
     @property
-    def live_notebooks(self) -> dict[int, Any]:
-        """The notebooks (format 4) that are executed, by their runs, as they are now."""
+    def live_notebooks(self) -> dict[int, LiveNotebook]:
+        """The notebooks that are executed, by their runs."""
 
     @property
     def installs_packages(self) -> bool:

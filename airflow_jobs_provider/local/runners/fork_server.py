@@ -1,15 +1,20 @@
-"""A process that has a kernel's modules loaded, and forks the kernels of notebooks.
+"""A process that has the modules of notebooks loaded, and forks the processes of their runs.
 
 A program: ``python fork_server.py CONTROL_FD WORKSPACE_PID``. Importing what a kernel needs takes
 longer than most short notebooks; a forked kernel has it at once, and shares the memory of it.
 
-Each message on the control socket is one request: a JSON object with the kernel's ``arguments``,
-``environment`` (in addition to this process's own), ``cwd`` and ``marker``, and two descriptors:
-the kernel's standard error, and a pipe. The supervisor that is forked writes its process id into
-the pipe, and at its end the exit code, each as a line. Without a second line it was killed.
+Each message on the control socket is one request: a JSON object with the ``program`` and the run's
+``marker``, and descriptors. The first is a pipe, into which the process writes its process id as a
+line.
 
-When the control socket is closed, the process ends after its last kernel. When the workspace dies,
-the process is killed, and its supervisors kill the kernels.
+* A kernel: its ``arguments``, ``environment`` (in addition to this process's own) and ``cwd``, and
+  the descriptor of its standard error. The process is the kernel's supervisor. At its end it writes
+  the exit code as a second line. Without one it was killed.
+* The client that executes a notebook (``notebook_program.py``): its ``task``, and the descriptors
+  of its commands, of its messages and of this control socket.
+
+When the control socket is closed, the process ends after the last one that it has forked. When the
+workspace dies, the process is killed, and with it the clients; its supervisors kill the kernels.
 """
 
 from __future__ import annotations
@@ -24,29 +29,27 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
-__all__ = ["MARKER_CHARS", "MAX_REQUEST_BYTES"]
-
-MAX_REQUEST_BYTES = 64 * 1024
-# The length of the marker in the fork server's own environment; that of a run is written over it.
-MARKER_CHARS = 128
+_MAX_DESCRIPTORS = 4
 _PACKAGE_PARENT = str(Path(__file__).resolve().parents[3])
 
 
 def main(control: socket.socket, workspace_pid: int) -> None:
-    """Fork a kernel for each request; return in the forked kernel when that has ended."""
+    """Fork a process for each request; return in a forked kernel when that has ended."""
     if not sys.flags.safe_path:
         # Python put this file's folder first.
         sys.path.pop(0)
     sys.path.insert(0, _PACKAGE_PARENT)
     from airflow_jobs_provider.local.kernel.launch import load_modules
+    from airflow_jobs_provider.local.runners.fork_requests import CLIENT, MAX_REQUEST_BYTES
     from airflow_jobs_provider.local.runners.process_markers import MARKER_VARIABLE
     from airflow_jobs_provider.local.runners.supervisor import signal_when_parent_dies
 
-    sys.path.remove(_PACKAGE_PARENT)
     signal_when_parent_dies(workspace_pid, signal.SIGKILL)
     load_modules()
+    only_of_clients = _load_client()
+    sys.path.remove(_PACKAGE_PARENT)
     # The system reaps the supervisors.
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     # A collection would write to each object, and so copy the shared memory in every kernel.
@@ -54,19 +57,37 @@ def main(control: socket.socket, workspace_pid: int) -> None:
     gc.freeze()
     own_pid = os.getpid()
     while True:
-        data, descriptors, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, 2)
+        data, descriptors, _, _ = socket.recv_fds(control, MAX_REQUEST_BYTES, _MAX_DESCRIPTORS)
         if not data:
             break
         if _forked() == 0:
             control.close()
-            _show_marker(MARKER_VARIABLE, json.loads(data)["marker"])
-            _become_kernel(json.loads(data), descriptors, own_pid)
+            request = json.loads(data)
+            _show_marker(MARKER_VARIABLE, request["marker"])
+            if request["program"] == CLIENT:
+                _become_client(request, descriptors, own_pid)
+            for name in only_of_clients:
+                del sys.modules[name]
+            _become_kernel(request, descriptors, own_pid)
             return
         for descriptor in descriptors:
             os.close(descriptor)
     with suppress(ChildProcessError):
         while True:
             os.wait()
+
+
+def _load_client() -> list[str]:
+    """Import what clients need; return the modules that a kernel does not need.
+
+    A kernel is to import them itself: the notebook may have installed other versions.
+    """
+    before = {name.partition(".")[0] for name in sys.modules}
+    from airflow_jobs_provider.local.runners.notebook_program import load_modules
+
+    load_modules()
+    known = before | sys.stdlib_module_names
+    return [name for name in sys.modules if name.partition(".")[0] not in known]
 
 
 def _forked() -> int | None:
@@ -80,12 +101,37 @@ def _forked() -> int | None:
         return None
 
 
+def _become_client(
+    request: dict[str, Any], descriptors: Sequence[int], parent_pid: int
+) -> NoReturn:
+    """Execute a notebook, and end the process."""
+    try:
+        from airflow_jobs_provider.local.runners.kernel_processes import KernelForks
+        from airflow_jobs_provider.local.runners.notebook_program import run
+        from airflow_jobs_provider.local.runners.supervisor import signal_when_parent_dies
+
+        status, commands, messages, control = descriptors
+        os.setsid()
+        signal_when_parent_dies(parent_pid, signal.SIGKILL)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        os.write(status, b"%d\n" % os.getpid())
+        run(
+            Path(request["task"]),
+            os.fdopen(commands, "rb", buffering=0),
+            os.fdopen(messages, "wb", buffering=0),
+            KernelForks(socket.socket(fileno=control)),
+        )
+    finally:
+        # Nothing of the fork server's own is to be cleaned up.
+        os._exit(0)
+
+
 def _become_kernel(request: dict[str, Any], descriptors: Sequence[int], parent_pid: int) -> None:
     """Become the supervisor of a kernel; return in the kernel's process, when it has ended."""
     from airflow_jobs_provider.local.kernel.launch import run_kernel
     from airflow_jobs_provider.local.runners.supervisor import supervise
 
-    errors, status = descriptors
+    status, errors = descriptors
     leads = os.getpid()
     try:
         os.setsid()
@@ -112,6 +158,8 @@ def _show_marker(variable: str, marker: str) -> None:
 
     The system shows the environment with which a program was started, not what it changed since.
     """
+    from airflow_jobs_provider.local.runners.fork_requests import MARKER_CHARS
+
     getenv = ctypes.CDLL(None).getenv
     getenv.restype = ctypes.c_void_p
     place = getenv(variable.encode())

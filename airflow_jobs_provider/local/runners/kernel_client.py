@@ -1,13 +1,14 @@
 """The kernel of a notebook, and nbclient's client for it.
 
-nbclient speaks with the kernel from the server's event loop. Only two things are done differently
-from its ``execute()``: cells are run one by one, because ``dbutils.notebook.exit`` ends a notebook
-early; and the kernel is started without nbclient's signal handlers, which would replace the
-server's own.
+Only the process that executes the notebook uses it (``notebook_program.py``): what it imports takes
+13 MB. Two things are done differently from nbclient's ``execute()``: cells are run one by one,
+because ``dbutils.notebook.exit`` ends a notebook early; and the kernel is started without
+nbclient's signal handlers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -20,10 +21,11 @@ from pathlib import Path
 from queue import Empty
 from typing import Any
 
-from airflow_jobs_provider.local.engine.runner import CannotRunError
 from airflow_jobs_provider.local.kernel import launch
 from airflow_jobs_provider.local.output_limits import OutputMeter
-from airflow_jobs_provider.local.runners.kernel_processes import ForkServer
+from airflow_jobs_provider.local.runners.kernel_processes import KernelForks
+from airflow_jobs_provider.local.runners.notebook_task import last_line, start_failure
+from airflow_jobs_provider.local.runners.process_markers import kill_marked
 from airflow_jobs_provider.local.runners.processes import (
     end_process_tree,
     environment_of_runs,
@@ -31,10 +33,9 @@ from airflow_jobs_provider.local.runners.processes import (
     supervised,
 )
 
-__all__ = ["Kernel", "load_kernel_support"]
+__all__ = ["Kernel", "KernelStartError", "load_kernel_support"]
 
 _START_SECONDS = 60
-_LAST_BYTES = 2000
 # The fields of outputs in a notebook of format 4, by the kernel's messages.
 _OUTPUT_FIELDS = {
     "display_data": ("data", "metadata"),
@@ -45,13 +46,17 @@ _OUTPUT_FIELDS = {
 _LAUNCH = str(Path(launch.__file__))
 
 
+class KernelStartError(Exception):
+    """A kernel did not start; the text says why."""
+
+
 class Kernel:
     """A kernel that executes the cells of a notebook.
 
     :param notebook: the notebook, which gets the outputs.
     :param folder: an empty folder for the kernel's files.
     :param marker: the run's marker.
-    :param fork_server: what kernels are forked from.
+    :param forks: what kernels are forked by; None to start a program.
     :param meter: counts the notebook's outputs.
     """
 
@@ -60,13 +65,13 @@ class Kernel:
         notebook: Any,
         folder: Path,
         marker: str,
-        fork_server: ForkServer,
+        forks: KernelForks | None,
         meter: OutputMeter,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._marker = marker
-        self._fork_server = fork_server
+        self._forks = forks
         manager_class, client_class = _classes()
         self._manager = manager_class(connection_file=str(folder / "kernel.json"))
         if os.name == "posix":
@@ -82,6 +87,7 @@ class Kernel:
             record_timing=False,
         )
         self._client.meter = meter
+        self._is_started = False
 
     @property
     def error_is_truncated(self) -> bool:
@@ -92,7 +98,7 @@ class Kernel:
         """Start the kernel.
 
         :param environment: what it has in addition to the environment of all runs.
-        :raises CannotRunError: it did not start.
+        :raises KernelStartError: it did not start.
         """
         extra = {
             **environment,
@@ -100,7 +106,8 @@ class Kernel:
             "IPYTHONDIR": str(self._folder / "ipython"),
             "PYDEVD_DISABLE_FILE_VALIDATION": "1",
         }
-        self._manager.use_fork_server(self._fork_server, extra, self._marker)
+        self._manager.use_forks(self._forks, extra, self._marker)
+        self._is_started = True
         log = self._folder / "kernel.log"
         try:
             # A kernel copies what its child processes print to its own standard streams. It must
@@ -114,8 +121,7 @@ class Kernel:
                 )
             await self._client.async_start_new_kernel_client()
         except RuntimeError as error:
-            reason = ": ".join(filter(None, (str(error), _last_line(log))))
-            raise CannotRunError(f"The notebook's kernel did not start: {reason}") from error
+            raise KernelStartError(start_failure(str(error), last_line(log))) from error
 
     async def execute(self, cell: Any, index: int) -> None:
         """Execute a cell of the notebook; raises nbclient's exceptions."""
@@ -126,6 +132,9 @@ class Kernel:
         process = _process_of(self._manager)
         if process is not None:
             await end_process_tree(process.pid, process.poll, self._marker)
+        elif self._is_started:
+            # The start was interrupted, so the process id is not known.
+            await asyncio.to_thread(kill_marked, self._marker)
         if self._client.kc is not None:
             self._client.kc.stop_channels()
         with suppress(Exception):
@@ -162,11 +171,11 @@ def _make_classes() -> tuple[Any, Any]:
     class Provisioner(LocalProvisioner):
         """Forks the kernel where there is a fork server."""
 
-        forked_from: tuple[ForkServer, dict[str, str], str]
+        forked_by: tuple[KernelForks | None, dict[str, str], str]
 
         async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
-            server, environment, marker = self.forked_from
-            process: Any = await server.fork(
+            forks, environment, marker = self.forked_by
+            process: Any = forks and await forks.fork(
                 cmd[cmd.index(_LAUNCH) + 1 :],
                 environment=environment,
                 cwd=kwargs["cwd"],
@@ -221,14 +230,14 @@ def _make_classes() -> tuple[Any, Any]:
             command = supervised([sys.executable, _LAUNCH, "-f", "{connection_file}"])
             return KernelSpec(argv=command, display_name="Python 3", language="python")
 
-        def use_fork_server(
-            self, server: ForkServer, environment: dict[str, str], marker: str
+        def use_forks(
+            self, forks: KernelForks | None, environment: dict[str, str], marker: str
         ) -> None:
             self.kernel_id = str(uuid.uuid4())
             self.provisioner = Provisioner(
                 kernel_id=self.kernel_id, kernel_spec=self.kernel_spec, parent=self
             )
-            self.provisioner.forked_from = (server, environment, marker)
+            self.provisioner.forked_by = (forks, environment, marker)
 
     class Client(NotebookClient):
         """Stops a kernel whose notebook exceeds Databricks' output limits.
@@ -288,12 +297,6 @@ def _make_classes() -> tuple[Any, Any]:
             return outs[-1]
 
     return Manager, Client
-
-
-def _last_line(log: Path) -> str:
-    with log.open("rb") as opened:
-        opened.seek(max(0, opened.seek(0, os.SEEK_END) - _LAST_BYTES))
-        return opened.read().decode("utf-8", errors="replace").rstrip().rpartition("\n")[2]
 
 
 def _process_of(manager: Any) -> Any:
