@@ -2,7 +2,7 @@
 
 Each ``tests/local/notebooks/NAME.py.txt`` (or ``.ipynb.txt``, ``.sql.txt``) is a notebook. What it
 gives out is in ``recorded.json``. ``python -m tests.local.test_recorded_notebooks`` records it
-again; read the difference before you commit it.
+again; read the difference before you commit it. ``NAME`` as an argument records that one only.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from airflow_jobs_provider.local.kernel.dbutils import DBUtils
+from airflow_jobs_provider.local.notebook_files import read_notebook
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.local.api import Api
 
@@ -112,17 +116,31 @@ def test_what_is_recorded() -> None:
     assert sorted(json.loads(RECORDED.read_text())) == NAMES
 
 
-def record() -> None:
-    """Write what the notebooks give out now."""
+def test_help(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The text of the help is the recorded one. It is made of docstrings, so they are seen here."""
+    context: Any = SimpleNamespace(parameters={}, widgets={}, root=tmp_path)
+    names = {"dbutils": DBUtils(context)}
+    recorded = json.loads(RECORDED.read_text())["help"]["outputs"]
+    cells = read_notebook(FOLDER / "help.py.txt")
+    assert len(cells) == len(recorded) > 1
+    for cell, expected in zip(cells, recorded, strict=True):
+        exec(cell.source, names)  # noqa: S102  (our own notebook)
+        assert {"stdout": capsys.readouterr().out} == expected
+
+
+def record(*names: str) -> None:
+    """Write what the notebooks give out now; all of them if none is named."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder).resolve()
         prepare(root)
         with LocalWorkspace(root) as workspace:
             api = Api(workspace)
             put_secret(api)
-            found = {name: executed(api, name) for name in NAMES}
+            found = {name: executed(api, name) for name in names or NAMES}
+    if names:
+        found = {**json.loads(RECORDED.read_text()), **found}
     RECORDED.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
-    record()
+    record(*sys.argv[1:])

@@ -44,7 +44,7 @@ class WorkflowException(Exception):  # noqa: N818 - the name in dbutils
 
 
 class Widgets(Helpful):
-    """``dbutils.widgets``: a notebook's parameters, with the notebook's own defaults."""
+    """The parameters of the notebook, with the notebook's own defaults."""
 
     def __init__(
         self, parameters: Mapping[str, str], values: Mapping[str, str] | None = None
@@ -151,7 +151,7 @@ class Tables(Protocol):
 
 
 class Notebook(Helpful):
-    """``dbutils.notebook``: ending this notebook, and running others."""
+    """End this notebook, and run other notebooks."""
 
     def __init__(self, context: KernelContext, tables: Tables | None) -> None:
         self._context = context
@@ -198,7 +198,7 @@ class Notebook(Helpful):
 
 
 class TaskValues(Helpful):
-    """``dbutils.jobs.taskValues``: values that a task hands to later tasks of its job run."""
+    """Values that a task hands to the later tasks of its job run."""
 
     def __init__(self, context: KernelContext) -> None:
         self._context = context
@@ -254,7 +254,7 @@ class SecretScope:
 
 
 class Secrets(Helpful):
-    """``dbutils.secrets``: the secrets of the workspace. What is read is redacted in outputs."""
+    """The secrets of the workspace. What is read is redacted in outputs."""
 
     def __init__(self, context: KernelContext) -> None:
         self._context = context
@@ -283,14 +283,14 @@ class Secrets(Helpful):
 
 
 class Jobs(Helpful):
-    """``dbutils.jobs``."""
+    """Values that the tasks of a job run hand to each other."""
 
     def __init__(self, context: KernelContext) -> None:
         self.taskValues = TaskValues(context)
 
 
 class Library(Helpful):
-    """``dbutils.library``."""
+    """Restart Python."""
 
     def __init__(self, context: KernelContext, widgets: Widgets) -> None:
         self._context = context
@@ -303,7 +303,7 @@ class Library(Helpful):
 
 
 class DBUtils(Helpful):
-    """The ``dbutils`` of a run.
+    """The utilities of a notebook. Each part has a help() of its own, such as dbutils.fs.help().
 
     :param context: what the kernel knows of its run.
     :param tables: the tables that this run shares with the notebooks that it runs, if any.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import sys
 
 __all__ = ["Helpful"]
@@ -21,12 +22,12 @@ class Helpful:
             found = getattr(type(self), name, None)
             if name.startswith("_") or found is None:
                 raise ValueError(f"There is no {name!r} here; help() prints what there is")
-            sys.stdout.write(f"{_signature(name, found)}\n\n{inspect.getdoc(found) or ''}\n")
+            sys.stdout.write(f"{_signature(name, found)}\n\n{_text_of(found)}\n")
             return
         # A class's docstring ends with its constructor's parameters: a notebook calls none.
-        lines = [(inspect.getdoc(self) or "").partition("\n:")[0].rstrip(), ""]
+        lines = [_text_of(self).partition("\n:")[0].rstrip(), ""]
         for part, value in sorted(vars(self).items()):
-            if isinstance(value, Helpful):
+            if isinstance(value, Helpful) and not part.startswith("_"):
                 lines.append(f"{part}: {_first_line(value)}")
         for method in sorted(dir(type(self))):
             found = getattr(type(self), method)
@@ -47,4 +48,10 @@ def _signature(name: str, method: object) -> str:
 
 
 def _first_line(thing: object) -> str:
-    return (inspect.getdoc(thing) or "").partition("\n")[0]
+    return _text_of(thing).partition("\n")[0]
+
+
+def _text_of(thing: object) -> str:
+    """Return a docstring without the markup of reStructuredText."""
+    text = re.sub(r"``(.+?)``", r"\1", inspect.getdoc(thing) or "")
+    return re.sub(r"(?m)^:raises (\w+):", r"Raises \1:", text)

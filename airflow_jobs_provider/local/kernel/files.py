@@ -39,7 +39,7 @@ class FileInfo:
 
 
 class Files(Helpful):
-    """``dbutils.fs``."""
+    """Files of the workspace (dbfs:/a, /a or /Volumes/a) and of this machine (file:/a)."""
 
     def __init__(self, context: KernelContext) -> None:
         self._root = context.root.resolve()
