@@ -129,7 +129,7 @@ def test_notebook_for_pages_of_this_workspace_only(api: Api) -> None:
 
 
 def test_notebook_that_cannot_be_exported(api: Api) -> None:
-    """The answer is an error of the server; the next export makes the page."""
+    """The response and the page say why; the next export makes the page."""
     assert isinstance(api.workspace, LocalWorkspace)
     run, _ = api.run_notebook("print('seen')")
     file = api.workspace.state_dir / "runs" / f"{run['run_id']}.ipynb"
@@ -137,6 +137,14 @@ def test_notebook_that_cannot_be_exported(api: Api) -> None:
     file.write_text(whole[:100])
     answer = api.get("runs/export", run_id=run["run_id"])
     assert (answer.status_code, answer.json()["error_code"]) == (500, "INTERNAL_ERROR")
+    assert "NotJSONError" in answer.json()["message"]
+    shown = requests.get(run["run_page_url"] + "/notebook", timeout=30)
+    assert (shown.status_code, shown.headers["Content-Type"]) == (500, "text/html; charset=utf-8")
+    # It is shown in the frame of the run's page.
+    assert "frame-ancestors 'self'" in shown.headers["Content-Security-Policy"]
+    assert "NotJSONError" in shown.text
+    assert str(file) in shown.text
+    assert problems_of(shown.text) == []
     file.write_text(whole)
     assert "seen" in api.get("runs/export", run_id=run["run_id"]).text
     left = {one.name for one in file.parent.glob(f"{run['run_id']}.*")}

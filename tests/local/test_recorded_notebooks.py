@@ -124,7 +124,7 @@ def test_help(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = read_notebook(FOLDER / "help.py.txt")
     assert len(cells) == len(recorded) > 1
     for cell, expected in zip(cells, recorded, strict=True):
-        exec(cell.source, names)  # noqa: S102  (our own notebook)
+        exec(cell.source, names)
         assert {"stdout": capsys.readouterr().out} == expected
 
 

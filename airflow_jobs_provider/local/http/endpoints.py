@@ -22,6 +22,7 @@ from airflow_jobs_provider.local.errors import (
 )
 from airflow_jobs_provider.local.http.call import Call, Endpoint
 from airflow_jobs_provider.local.http.permissions import read_access_control_list
+from airflow_jobs_provider.local.runners.notebook_export import ExportError
 from airflow_jobs_provider.local.versions import LATEST, Version, page_token, position_of
 
 __all__ = ["ENDPOINTS", "endpoints_of"]
@@ -183,7 +184,14 @@ async def export_run(call: Call) -> dict[str, Any]:
     if views == "DASHBOARDS":
         return {"views": []}
     path: str = run.task["notebook_task"]["notebook_path"]
-    file = await call.service.notebook_page(run.run_id)
+    try:
+        file = await call.service.notebook_page(run.run_id)
+    except ExportError as error:
+        raise ApiError(
+            HTTPStatus.INTERNAL_SERVER_ERROR,
+            "INTERNAL_ERROR",
+            f"Run {run.run_id} cannot be exported: {error}",
+        ) from None
     if file is None:
         raise invalid(f"Run {run.run_id} has no executed notebook yet")
     content = await asyncio.to_thread(file.read_text, encoding="utf-8")

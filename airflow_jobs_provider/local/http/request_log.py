@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import re
 import threading
 import time
@@ -20,12 +19,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from aiohttp import web
 
 from airflow_jobs_provider.api.text import is_lineage_credential
 from airflow_jobs_provider.local.http.faults import endpoint_of_path
+from airflow_jobs_provider.local.http.recording import Recording
 
 __all__ = ["LoggedRequest", "RequestLog"]
 
@@ -45,7 +45,6 @@ _SECRET_FIELDS = ("string_value", "bytes_value")
 _SECRETS = "/api/2.0/secrets/"
 # How long the rest of a body may take that the answer did not need.
 _BODY_SECONDS = 0.5
-_RECORDING = "requests.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +97,8 @@ class RequestLog:
 
     It may be read from any thread.
 
-    :param folder: where all requests and responses are recorded, in ``requests.jsonl``, one JSON
-        object a line; default None: nothing is recorded.
+    :param folder: where requests and responses are recorded (see :class:`.recording.Recording`),
+        one JSON object a line; default None: nothing is recorded.
     :param token: the workspace's access token, which is masked there.
     :raises OSError: the folder cannot be written to.
     """
@@ -109,14 +108,7 @@ class RequestLog:
         self._kept_bytes = 0
         self._lock = threading.Lock()
         self._token = token
-        self._file: IO[str] | None = None
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            # Parameters and outputs are for its owner only.
-            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-            self._file = os.fdopen(
-                os.open(folder / _RECORDING, flags, 0o600), "a", encoding="utf-8"
-            )
+        self._recording = Recording(folder) if folder is not None else None
 
     @property
     def requests(self) -> list[LoggedRequest]:
@@ -133,9 +125,9 @@ class RequestLog:
 
     def close(self) -> None:
         """Close the recording."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._recording is not None:
+            self._recording.close()
+            self._recording = None
 
     async def answer(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
         """Answer a request, and log it."""
@@ -150,13 +142,18 @@ class RequestLog:
         fields = body if isinstance(body, dict) else {}
         sent = response if is_sent else None
         self._keep(request, request.path, {**request.query, **fields}, sent, moment, seconds)
-        self._record(request, dict(request.query), body, sent, seconds)
+        if self._recording is not None:
+            self._recording.add(
+                self._line_of(request, request.path, dict(request.query), body, sent, seconds)
+            )
         return response
 
     def add_refused(self, request: web.Request, response: web.Response) -> None:
         """Log a request whose sender may not send it; its query and body are not kept."""
-        self._keep(request, request.path[:_KEPT_CHARS_OF_REFUSED], {}, response, time.time(), 0.0)
-        self._record(request, {}, None, response, 0.0)
+        path = request.path[:_KEPT_CHARS_OF_REFUSED]
+        self._keep(request, path, {}, response, time.time(), 0.0)
+        if self._recording is not None:
+            self._recording.add_refused(self._line_of(request, path, {}, None, response, 0.0))
 
     def _keep(
         self,
@@ -184,16 +181,15 @@ class RequestLog:
             ):
                 self._kept_bytes -= len(self._requests.popleft().data)
 
-    def _record(
+    def _line_of(
         self,
         request: web.Request,
+        path: str,
         query: Mapping[str, str],
         body: Any,
         response: web.StreamResponse | None,
         seconds: float,
-    ) -> None:
-        if self._file is None:
-            return
+    ) -> str:
         answered = response.body if isinstance(response, web.Response) else None
         given = _masked(_json_of(answered)) if isinstance(answered, bytes) else None
         if request.path.startswith(_SECRETS) and isinstance(given, dict) and "value" in given:
@@ -202,7 +198,7 @@ class RequestLog:
             {
                 "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
                 "method": request.method,
-                "path": request.path,
+                "path": path,
                 "query": query,
                 "body": body,
                 "status": None if response is None else response.status,
@@ -213,8 +209,7 @@ class RequestLog:
         line = _ISSUED_TOKEN.sub(rf"\1{_MASK}", line)
         if self._token:
             line = line.replace(json.dumps(self._token)[1:-1], _MASK)
-        self._file.write(line + "\n")
-        self._file.flush()
+        return line
 
 
 @lru_cache(maxsize=1_000)

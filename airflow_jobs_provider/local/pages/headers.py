@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["NOTEBOOK_HEADERS", "PAGE_HEADERS", "STATIC_HEADERS"]
+__all__ = ["FRAME_HEADERS", "NOTEBOOK_HEADERS", "PAGE_HEADERS", "STATIC_HEADERS"]
 
 _COMMON_HEADERS = {
     "Cache-Control": "no-store",
@@ -28,6 +28,14 @@ PAGE_HEADERS: Mapping[str, str] = {
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
         "connect-src 'self'; frame-src 'self'; base-uri 'none'; form-action 'self'; "
         "frame-ancestors 'none'"
+    ),
+}
+# Of a page in the place of a notebook.
+FRAME_HEADERS: Mapping[str, str] = {
+    **_COMMON_HEADERS,
+    "Content-Security-Policy": (
+        "sandbox allow-same-origin; default-src 'none'; style-src 'self'; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'self'"
     ),
 }
 NOTEBOOK_HEADERS: Mapping[str, str] = {

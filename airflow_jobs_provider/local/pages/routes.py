@@ -8,7 +8,8 @@ requests and settings: they have the environment of clusters, for example.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
 from importlib import resources
@@ -20,6 +21,7 @@ from airflow_jobs_provider.local.http.request_log import RequestLog
 from airflow_jobs_provider.local.pages.actions import add_action_routes
 from airflow_jobs_provider.local.pages.events import EventStreams
 from airflow_jobs_provider.local.pages.headers import (
+    FRAME_HEADERS,
     NOTEBOOK_HEADERS,
     PAGE_HEADERS,
     STATIC_HEADERS,
@@ -37,10 +39,12 @@ from airflow_jobs_provider.local.pages.page_store import PageStore
 from airflow_jobs_provider.local.pages.render import render
 from airflow_jobs_provider.local.pages.request_list import render_requests
 from airflow_jobs_provider.local.pages.run_page import render_request, render_run
+from airflow_jobs_provider.local.runners.notebook_export import ExportError
 from airflow_jobs_provider.local.service import Service
 
 __all__ = ["Pages"]
 
+_log = logging.getLogger(__name__)
 _ID = "[0-9]{1,18}"
 # Browsers tell with it whose page sends a request. "none": the user has typed the address.
 _FETCH_SITE = "Sec-Fetch-Site"
@@ -126,7 +130,13 @@ class Pages:
         if request.headers.get(_FETCH_SITE, _THIS_SITE[0]) not in _THIS_SITE:
             return _page(render("foreign.html", run_id=run_id), HTTPStatus.FORBIDDEN)
         is_known = self._service.store.run(run_id) is not None
-        file = await self._service.notebook_page(run_id) if is_known else None
+        try:
+            file = await self._service.notebook_page(run_id) if is_known else None
+        except ExportError as error:
+            _log.warning("The page of run %s has no notebook: %s", run_id, error)
+            kept = self._service.kept_file(run_id, ".ipynb")
+            html = render("not_exported.html", run_id=run_id, file=str(kept), reason=str(error))
+            return _page(html, HTTPStatus.INTERNAL_SERVER_ERROR, FRAME_HEADERS)
         if file is None:
             return _missing("The executed notebook of run", run_id)
         # The file has up to 40 MB, which never are in memory.
@@ -212,11 +222,15 @@ def _static_file(name: str) -> bytes | None:
     return file.read_bytes() if file.is_file() else None
 
 
-def _page(html: str | None, status: HTTPStatus = HTTPStatus.OK) -> web.Response:
+def _page(
+    html: str | None,
+    status: HTTPStatus = HTTPStatus.OK,
+    headers: Mapping[str, str] = PAGE_HEADERS,
+) -> web.Response:
     # A notebook may print half a surrogate pair, which UTF-8 cannot hold.
     body = (html or "").encode("utf-8", "replace")
     return web.Response(
-        body=body, status=status, content_type="text/html", charset="utf-8", headers=PAGE_HEADERS
+        body=body, status=status, content_type="text/html", charset="utf-8", headers=headers
     )
 
 
