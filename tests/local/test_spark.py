@@ -61,9 +61,12 @@ def test_spark_submit_task(api: Api) -> None:
     state, output = _run(api, spark_submit_task={"parameters": parameters})
     assert state["result_state"] == "SUCCESS"
     root = api.root
-    assert output["logs"].splitlines() == [
+    lines = output["logs"].splitlines()
+    assert lines.pop(3).startswith("spark.sql.warehouse.dir=")
+    assert lines == [
         "--master",
         "local[*]",
+        "--conf",
         "--jars",
         f"{root}/a.jar,{root}/b.jar",
         f"{root}/x.py",
@@ -80,7 +83,7 @@ def test_spark_jar_task(api: Api) -> None:
     task = {"main_class_name": "com.example.Main", "parameters": ["a b"]}
     state, output = _run(api, spark_jar_task=task, libraries=libraries)
     assert state["result_state"] == "SUCCESS"
-    assert output["logs"].splitlines()[2:] == [
+    assert output["logs"].splitlines()[4:] == [
         "--class",
         "com.example.Main",
         "--jars",
@@ -112,6 +115,33 @@ def test_submit_out_of_the_root(api: Api) -> None:
     state, output = _run(api, spark_submit_task={"parameters": ["dbfs:/../x.py"]})
     assert state["result_state"] == "FAILED"
     assert "out of the workspace" in output["error"]
+
+
+def test_each_run_has_a_warehouse_of_its_own(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Python file may save a table in each run: Spark finds no files of the run before."""
+    source = """
+        import os, shlex
+        option, setting, program = shlex.split(os.environ["PYSPARK_SUBMIT_ARGS"])
+        assert (option, program) == ("--conf", "pyspark-shell")
+        name, _, folder = setting.partition("=")
+        os.mkdir(folder)
+        print(name, folder)
+        """
+    folders = set()
+    for _ in range(2):
+        run_id = api.submit_python(source)
+        assert api.wait(run_id)["state"]["result_state"] == "SUCCESS", api.output(run_id)
+        logs = api.get("runs/get-output", version="2.2", run_id=run_id).json()["logs"]
+        name, folder = logs.split()
+        assert name == "spark.sql.warehouse.dir"
+        folders.add(folder)
+    assert len(folders) == 2
+    assert not any(Path(folder).exists() for folder in folders)
+    monkeypatch.setenv("PYSPARK_SUBMIT_ARGS", "chosen")
+    run_id = api.submit_python("import os; print(os.environ['PYSPARK_SUBMIT_ARGS'])")
+    api.wait(run_id)
+    output = api.get("runs/get-output", version="2.2", run_id=run_id).json()
+    assert output["logs"] == "chosen\n"
 
 
 def test_python_of_spark(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Mapping
@@ -37,6 +39,9 @@ class ProcessRunner:
         self._process: asyncio.subprocess.Process | None = None
         self._log = workspace.kept_file(run.run_id, ".log")
         self._marker = workspace.run_marker(run.run_id)
+        # Of tables that it saves with Spark. They end with the run, whose Spark forgets them. In
+        # its current folder, Spark's default, they would keep the next run from saving them again.
+        self._spark_warehouse = workspace.temporary_folder / f"spark-{run.run_id}"
 
     def command(self) -> tuple[list[str], Path] | Outcome:
         """Return the command and the folder to run it in, or how the run ends without it."""
@@ -62,6 +67,7 @@ class ProcessRunner:
             env=environment_of_runs(
                 self._marker,
                 {
+                    **_spark_variables(self._spark_warehouse),
                     "PYTHONPATH": os.pathsep.join(filter(None, (*import_path, inherited))),
                     "PYTHONUNBUFFERED": "1",
                     **self.variables(),
@@ -83,6 +89,8 @@ class ProcessRunner:
         """End the process and its descendants."""
         if self._process is not None:
             await stop_process(self._process, self._marker)
+        if self._spark_warehouse.exists():
+            await asyncio.to_thread(shutil.rmtree, self._spark_warehouse, ignore_errors=True)
 
 
 class PythonRunner(ProcessRunner):
@@ -105,6 +113,14 @@ def file_missing(uri: str, reason: str) -> Outcome:
     """Return the outcome of a run whose file does not exist."""
     message = f"Cannot read the file {uri}: {reason}."
     return Outcome.not_started(message)
+
+
+def _spark_variables(warehouse: Path) -> dict[str, str]:
+    """Return the variables by which pyspark starts Spark with that warehouse folder."""
+    if "PYSPARK_SUBMIT_ARGS" in os.environ:
+        return {}
+    option = shlex.quote(f"spark.sql.warehouse.dir={warehouse}")
+    return {"PYSPARK_SUBMIT_ARGS": f"--conf {option} pyspark-shell"}
 
 
 def _tail(log: Path) -> tuple[str, bool]:

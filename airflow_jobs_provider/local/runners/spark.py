@@ -29,7 +29,11 @@ class SparkSubmitRunner(ProcessRunner):
             parameters = [self._local(text) for text in list_parameters(self._run)]
         except PathRefusedError as error:
             return file_missing("of spark_submit_task", str(error))
-        return [self._spark_submit, "--master", "local[*]", *parameters], self._workspace.root
+        return [*self._start(), *parameters], self._workspace.root
+
+    def _start(self) -> list[str]:
+        warehouse = f"spark.sql.warehouse.dir={self._spark_warehouse}"
+        return [self._spark_submit, "--master", "local[*]", "--conf", warehouse]
 
     def _local(self, parameter: str) -> str:
         # --jars and its like take several paths, joined with commas.
@@ -59,7 +63,7 @@ class SparkJarRunner(SparkSubmitRunner):
                 return file_missing(uri, str(error))
             if not files[-1].is_file():
                 return file_missing(uri, f"there is no file {files[-1]}")
-        command = [self._spark_submit, "--master", "local[*]", "--class", task["main_class_name"]]
+        command = [*self._start(), "--class", task["main_class_name"]]
         if files[1:]:
             command += ["--jars", ",".join(map(str, files[1:]))]
         command += [str(files[0]), *list_parameters(self._run)]
