@@ -61,6 +61,8 @@ class TaskRecord:
         records it only if a repair has started it.
     :ivar clear_number: how often tasks of the DAG run were cleared before that attempt; None in
         Airflow 2, which has no such number.
+    :ivar is_repairing: whether the attempt is about to repair the group's run, while it is
+        executed.
     """
 
     reported: int | None = None
@@ -70,6 +72,7 @@ class TaskRecord:
     try_number: int = 0
     follows: int | None = None
     clear_number: int | None = None
+    is_repairing: bool = False
 
 
 class WorkflowRecords:

@@ -172,9 +172,12 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
                 # A repair that another task of the group makes serves this one, too.
                 record = self._records().write(self.task_id, replace(record, wants_rerun_of=latest))
             if run_has_ended:
+                if not self._claim_repair(record):
+                    continue
                 reason = self._rerun(context, latest)
                 if reason is not None:
                     return self._go_alone(context, record, reason)
+                self._records().write(self.task_id, record)
             else:
                 if not RunState.from_run(task).is_terminal:
                     self.log.info("Canceling run %s: a user has cleared the task.", latest)

@@ -7,7 +7,7 @@ group that are to run again, see :meth:`WorkflowRerunOperator._tasks_to_rerun`.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -19,6 +19,7 @@ from airflow_jobs_provider.airflow_compat.workflow_records import (
     TaskRecord,
     WorkflowRecords,
     is_about_to_start,
+    is_running,
     is_skipped,
     is_unfinished,
 )
@@ -42,6 +43,9 @@ __all__ = ["WorkflowGroup", "WorkflowRerunOperator"]
 # How long a task that is executed may take to tell what it does, before it counts as one that does
 # not run again: its process has to parse the DAG file first.
 SETTLE_SECONDS = 15.0
+# How long a task waits for another one that has claimed the repair. That one may have to wait for
+# tasks to settle, and its process may have died.
+CLAIM_SECONDS = 60.0
 
 
 class WorkflowGroup(Protocol):
@@ -70,6 +74,8 @@ class WorkflowRerunOperator(LaunchRunOperator):
     _workflow_run_id: int = 0
     _workflow_job_id: int | None = None
     _own_task_run_id: int | None = None
+    # The tasks whose claims this process does not wait for any more.
+    _overdue_claims: frozenset[str] = frozenset()
 
     def workflow_group(self) -> WorkflowGroup | None:
         """Return the workflow group that the task is in, at any depth; None if it is in none."""
@@ -123,7 +129,8 @@ class WorkflowRerunOperator(LaunchRunOperator):
         # No attempt before the first one can have recorded anything.
         if self._attempt.try_number <= 1:
             return TaskRecord()
-        record = self._records().read(self.task_id)
+        # A claim of an earlier attempt is over.
+        record = replace(self._records().read(self.task_id), is_repairing=False)
         assert self.execution_context is not None
         if record.try_number == 0 and self._launch_task().was_cleared(self.execution_context):
             # The attempts before the clear may belong to an earlier run.
@@ -138,6 +145,56 @@ class WorkflowRerunOperator(LaunchRunOperator):
         return self._run_workflow(steps)
 
     # -- running again -------------------------------------------------------------------------
+
+    def _claim_repair(self, record: TaskRecord) -> bool:
+        """Claim the repair of the run, or wait for the task of the group that has claimed it.
+
+        Of the tasks that are cleared together, several may find at the same moment that the run has
+        ended. Each writes its claim before it looks for the claims of others. So at least one of
+        two sees the claim of the other, and the one whose task id comes first keeps its claim.
+
+        :param record: the task's record, which is to be written once the repair is made.
+        :return: True if the task has the only claim. It has to read the run once more then. False
+            if another task has had it; the run may be repaired by now.
+        """
+        records = self._records()
+        other = self._claimant()
+        if other is None:
+            records.write(self.task_id, replace(record, is_repairing=True))
+            while (other := self._claimant()) is not None and other > self.task_id:
+                self._wait_for_claimant(other)
+            if other is None:
+                return True
+            records.write(self.task_id, record)
+        self._wait_for_claimant(other)
+        return False
+
+    def _claimant(self, among: Collection[str] | None = None) -> str | None:
+        """Return the first task of the group, by task id, that is executed and repairs the run.
+
+        :param among: the tasks to look at; None for all others.
+        """
+        group, records = self.workflow_group(), self._records()
+        assert group is not None
+        if among is None:
+            among = {task.task_id for task in group.members()} - {self.task_id}
+        looked_at = sorted(set(among) - self._overdue_claims)
+        if not looked_at:
+            return None
+        states = records.states(looked_at)
+        executed = (task_id for task_id in looked_at if is_running(states.get(task_id)))
+        return next((task_id for task_id in executed if records.read(task_id).is_repairing), None)
+
+    def _wait_for_claimant(self, task_id: str) -> None:
+        """Wait until another task does not repair the run any more, or has taken too long."""
+        self.log.info("The task %s repairs run %s.", task_id, self._workflow_run_id)
+        deadline = time.monotonic() + CLAIM_SECONDS
+        while self._claimant([task_id]) is not None:
+            if time.monotonic() > deadline:
+                self._overdue_claims |= {task_id}
+                return
+            self._end_if_killed(after_any_kill=True)
+            self.hook.client.sleep(1.0)
 
     def _rerun(self, context: Context, latest: int) -> str | None:
         """Repair the run, unless it was repaired meanwhile; return why it cannot be repaired.

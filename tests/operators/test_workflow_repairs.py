@@ -44,7 +44,9 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalWorkspa
 
 @pytest.fixture
 def connected(workspace: LocalWorkspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The connection to the workspace."""
+    """The connection to the workspace; tasks look at each other more often than each second."""
+    sleep = staticmethod(lambda seconds: time.sleep(min(seconds, 0.05)))
+    monkeypatch.setattr(JobsClient, "_default_sleep", sleep)
     connection = {"conn_type": "databricks_jobs", "host": workspace.url}
     connection["password"] = workspace.token
     monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
@@ -167,6 +169,38 @@ def test_tasks_that_are_cleared_together_are_one_repair(
     assert set(airflow.states.values()) == {"success"}
     run = only_run(airflow, workspace)
     assert len(repairs_of(run)) == 1
+    assert len(repair_requests(run, workspace)) == 1
+    assert attempts_of(run) == {key: 2 if key in CLEARED else 1 for key in KEYS}
+
+
+@pytest.mark.skipif(airflow_version() < (3, 0), reason="operators are for the main thread only")
+@pytest.mark.usefixtures("connected")
+def test_tasks_that_find_the_end_of_the_run_at_the_same_moment(
+    workspace: LocalWorkspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of them requests the repair; the others wait for it and request none."""
+    airflow = Airflow("same_moment", monkeypatch)
+    airflow.execute("g.launch")
+    for task_id in airflow.members:
+        airflow.execute(task_id)
+    cleared = [f"g.{key}" for key in CLEARED]
+    airflow.clear(*cleared)
+    # Each has read that the run has ended before any of them learns of the others.
+    all_have_read, have_waited = threading.Barrier(len(cleared), timeout=20), threading.local()
+    line = airflow_line()
+    task_states = line.task_states
+
+    def wait_and_tell(attempt: Any, task_ids: Sequence[str]) -> dict[str, str | None]:
+        if not hasattr(have_waited, "once"):
+            have_waited.once = True
+            all_have_read.wait()
+        return task_states(attempt, task_ids)
+
+    monkeypatch.setattr(line, "task_states", wait_and_tell)
+    together([threading.Thread(target=airflow.execute, args=(one,)) for one in cleared])
+    assert set(airflow.states.values()) == {"success"}
+    run = only_run(airflow, workspace)
+    assert repair_requests(run, workspace) == [list(CLEARED)]
     assert attempts_of(run) == {key: 2 if key in CLEARED else 1 for key in KEYS}
 
 
@@ -197,6 +231,12 @@ def only_run(airflow: Airflow, workspace: LocalWorkspace) -> Any:
     with JobsClient(workspace.url, Token(workspace.token)) as client:
         (run,) = client.send(list_runs(job_id=airflow.xcoms["g.launch", "job_id"])).items
         return client.run(whole_run(run["run_id"], api_version="2.2", include_history=True))
+
+
+def repair_requests(run: Any, workspace: LocalWorkspace) -> list[list[str]]:
+    """Return the tasks that each request to repair a run names, the refused ones included."""
+    asked = [one.data for one in workspace.simulation.log.requests if one.endpoint == "runs/repair"]
+    return [sorted(body["rerun_tasks"]) for body in asked if body["run_id"] == run["run_id"]]
 
 
 def attempts_of(run: Any) -> dict[str, int]:

@@ -226,7 +226,7 @@ def test_what_is_asked_while_a_task_does_not_start(
     asked = itertools.count()
 
     def change() -> None:
-        if next(asked) == 5:
+        if next(asked) == 7:
             cleared.states["etl.b"] = "running"
             cleared.record("b", wants_rerun_of=101)
 
@@ -234,7 +234,7 @@ def test_what_is_asked_while_a_task_does_not_start(
     server.will(whole("TERMINATED", *FAILED), *cleared.repair(), whole("RUNNING", *DONE), OUTPUT)
     with no_waiting():
         cleared.execute(2, 1)
-    assert next(asked) == 6
+    assert next(asked) == 8
     assert read.count(f"{KEY_PREFIX}etl.b") == 2
     (repair,) = sent(server, "runs/repair")
     assert repair["rerun_tasks"] == ["a", "b"]
@@ -266,7 +266,8 @@ def test_a_job_that_changes_while_the_others_are_asked(
     alone = [answer({"run_id": 9}), answer({**run("TERMINATED", "SUCCESS"), "run_id": 9}), OUTPUT]
     server.will(ended, ended, cleared.changed_job, *alone)
     assert cleared.execute(2, 1) == "42"
-    assert read_before == [[]]
+    assert read_before
+    assert not any(read_before)
     assert sent(server, "runs/repair") == []
     assert "job 3 was changed" in logged()
 
