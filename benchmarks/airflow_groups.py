@@ -1,15 +1,15 @@
 """Measure what a workflow group costs a whole Airflow, beside the official provider's group.
 
-    python -m benchmarks.airflow_groups [--tasks 100] [--rounds 3]
+    python -m benchmarks.airflow_groups [--tasks 100] [--rounds 3] [--ends 20 60]
 
 Two Airflows run at the same time, with scheduler, LocalExecutor, triggerer, DAG processor, API
 server and SQLite: one has this package, the other one the official provider. In each round each
-way to run a group runs once: so many deferrable notebooks, polled every 5 seconds. A service on
-loopback launches the group's run, and lets its tasks end evenly over a stretch of time. Counted
-are the requests to the service, the processes, and the CPU seconds of each component with all its
-processes, less what the idle Airflow takes in the same time, measured before and after. A first
-round with 10 notebooks is not counted: it is for imports. The first counted round defines the job
-of the group; in later rounds it exists.
+way to run a group runs once: so many deferrable notebooks, polled every 5 seconds, which is the
+default of both. A service on loopback launches the group's run, and lets its tasks end evenly over
+a stretch of time (``--ends``). Counted are the requests to the service, the processes, and the CPU
+seconds of each component with all its processes, less what the idle Airflow takes in the same time,
+measured before and after. A first round with 10 notebooks that end soon is not counted: it is for
+imports. The first counted round defines the job of the group; in later rounds it exists.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ MODES = {
     "this package, end_from_trigger": (THIS_ONE, "end_from_trigger=True,"),
 }
 WARM_UP_TASKS = 10
+WARM_UP_ENDS = (5.0, 15.0)
 IDLE_SECONDS = 6
 # Until supervisors and the scheduler have noted all ends.
 SETTLE_SECONDS = 6
@@ -76,7 +77,6 @@ with DAG("{name}", schedule=None), DatabricksWorkflowTaskGroup(
             source="WORKSPACE",
             job_cluster_key="small",
             deferrable=True,
-            polling_period_seconds=5,
             {argument}
         )
 """
@@ -85,16 +85,15 @@ with DAG("{name}", schedule=None), DatabricksWorkflowTaskGroup(
 class TimedJobService(FakeService):
     """A service whose tasks end evenly over a stretch of time.
 
-    :param first_end: seconds from the launch to the first end.
-    :param last_end: seconds from the launch to the last end.
+    :ivar ends: seconds from the launch to the first end and to the last one.
     """
 
-    def __init__(self, first_end: float, last_end: float) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self._ends = (first_end, last_end)
+        self.ends = WARM_UP_ENDS
 
     def _answer(self, seen: Seen) -> tuple[int, dict[str, Any]]:
-        first, last = self._ends
+        first, last = self.ends
         with self._lock:
             for run in self.runs.values():
                 if not isinstance(run, JobRun) or run.ended:
@@ -165,12 +164,18 @@ def run_group(
     )
 
 
-def measure(tasks: int, rounds: int, ends: tuple[float, float]) -> list[Measures]:
-    """Measure all modes, and print a line for each measurement."""
+def measure(modes: list[str], tasks: int, rounds: int, ends: tuple[float, float]) -> list[Measures]:
+    """Measure modes, and print a line for each measurement.
+
+    :param modes: of MODES.
+    :param tasks: how many notebooks.
+    :param rounds: how many rounds are counted.
+    :param ends: seconds from the launch to the first end and to the last one.
+    """
     measured: list[Measures] = []
     pythons = {THIS_ONE: sys.executable, OFFICIAL: official.python()}
     with ExitStack() as stack:
-        services = {provider: stack.enter_context(TimedJobService(*ends)) for provider in pythons}
+        services = {provider: stack.enter_context(TimedJobService()) for provider in pythons}
         airflows = {
             provider: stack.enter_context(
                 WholeAirflow(
@@ -191,10 +196,10 @@ def measure(tasks: int, rounds: int, ends: tuple[float, float]) -> list[Measures
         time.sleep(SETTLE_SECONDS)
         for number in range(rounds + 1):
             # Each round begins with another one.
-            modes = list(MODES)
             for mode in modes[number % len(modes) :] + modes[: number % len(modes)]:
                 provider, _ = MODES[mode]
                 size = tasks if number else WARM_UP_TASKS
+                services[provider].ends = ends if number else WARM_UP_ENDS
                 row = run_group(airflows[provider], services[provider], mode, number, size)
                 measured.append(row)
                 print(line(row), flush=True)
@@ -247,6 +252,8 @@ def table(measured: list[Measures]) -> str:
     lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
     for mode in MODES:
         rows = [row for row in measured if row.mode == mode and row.round]
+        if not rows:
+            continue
         totals = [sum(row.cpu_seconds.values()) for row in rows]
         requests = [sum(row.requests.values()) for row in rows]
         rates = [60 * count / row.wall_seconds for count, row in zip(requests, rows, strict=True)]
@@ -269,6 +276,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--tasks", type=int, default=100, help="notebooks of the group")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--modes", default="", help="some of: " + "; ".join(MODES))
     parser.add_argument(
         "--ends",
         type=float,
@@ -278,7 +286,10 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, help="file for the measures as JSON")
     chosen = parser.parse_args()
-    measured = measure(chosen.tasks, chosen.rounds, tuple(chosen.ends))
+    modes = chosen.modes.split(";") if chosen.modes else list(MODES)
+    if unknown := set(modes) - set(MODES):
+        parser.error(f"unknown modes: {', '.join(sorted(unknown))}")
+    measured = measure(modes, chosen.tasks, chosen.rounds, tuple(chosen.ends))
     print(table(measured))
     machine = f"{platform.machine()} with {os.cpu_count()} cores, {official.AIRFLOW}"
     print(f"{machine}, {time.strftime('%Y-%m-%d')}")
