@@ -187,10 +187,11 @@ class WorkflowRerunOperator(LaunchRunOperator):
 
     def _wait_for_claimant(self, task_id: str) -> None:
         """Wait until another task does not repair the run any more, or has taken too long."""
-        self.log.info("The task %s repairs run %s.", task_id, self._workflow_run_id)
+        self.log.info("The task %s is about to repair run %s.", task_id, self._workflow_run_id)
         deadline = time.monotonic() + CLAIM_SECONDS
         while self._claimant([task_id]) is not None:
             if time.monotonic() > deadline:
+                self.log.info("It has not done so within %.0f s.", CLAIM_SECONDS)
                 self._overdue_claims |= {task_id}
                 return
             self._end_if_killed(after_any_kill=True)
