@@ -18,11 +18,11 @@ DONE_A = whole("RUNNING", *DONE, repairs=1)
 DONE_B = whole("RUNNING", *FAILED, task("b", 201, "TERMINATED", "SUCCESS"), repairs=1)
 
 
-def claim(airflow: Airflow, key: str, *, claims: bool = True) -> None:
+def claim(airflow: Airflow, key: str, *, is_repairing: bool = True) -> None:
     """Let a task that is executed claim the repair, or give up its claim."""
     run_id = {"a": 100, "b": 101}[key]
     airflow.states[f"etl.{key}"] = "running"
-    airflow.record(key, reported=run_id, wants_rerun_of=run_id, is_repairing=claims)
+    airflow.record(key, reported=run_id, wants_rerun_of=run_id, is_repairing=is_repairing)
 
 
 def at(look: int, change: Callable[[], None]) -> Callable[[], None]:
@@ -46,7 +46,7 @@ def claims(airflow: Airflow, key: str) -> bool:
 def test_the_task_that_was_first_is_waited_for(cleared: Airflow, server: ScriptedServer) -> None:
     """It has repaired the run; the other task finds its new run, and claims nothing."""
     claim(cleared, "b")
-    cleared.before_states = at(4, lambda: claim(cleared, "b", claims=False))
+    cleared.before_states = at(4, lambda: claim(cleared, "b", is_repairing=False))
     server.will(ENDED, REPAIRED_BY_OTHER, DONE_A, OUTPUT)
     with no_waiting() as waits:
         assert cleared.execute(2, 1) == "42"
@@ -88,7 +88,7 @@ def test_two_claims_at_the_same_moment(cleared: Airflow, server: ScriptedServer)
 
     def give_up() -> None:
         seen.append(claims(cleared, "a"))
-        claim(cleared, "b", claims=False)
+        claim(cleared, "b", is_repairing=False)
 
     first, then = at(2, lambda: claim(cleared, "b")), at(4, give_up)
     cleared.before_states = lambda: (first(), then())
@@ -105,13 +105,13 @@ def test_the_other_of_two_claims_at_the_same_moment(
     cleared: Airflow, server: ScriptedServer
 ) -> None:
     """The task whose id comes second gives up its claim, and finds what the first has repaired."""
-    claim(cleared, "a", claims=False)
+    claim(cleared, "a", is_repairing=False)
     cleared.states["etl.b"] = "running"
     seen = list[bool]()
 
     def end() -> None:
         seen.append(claims(cleared, "b"))
-        claim(cleared, "a", claims=False)
+        claim(cleared, "a", is_repairing=False)
 
     first, then = at(2, lambda: claim(cleared, "a")), at(4, end)
     cleared.before_states = lambda: (first(), then())
