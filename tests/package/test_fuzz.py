@@ -6,9 +6,11 @@ Quick with a fixed seed; ``make fuzz`` gives each test FUZZ_EXAMPLES random ones
 from __future__ import annotations
 
 import asyncio
+import gzip
 import json
 import logging
 import socket
+import time
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -38,8 +40,13 @@ from airflow_jobs_provider.api.workflows.outputs import output_value, read_outpu
 from airflow_jobs_provider.api.workflows.progress import RunProgress
 from airflow_jobs_provider.api.workflows.repair import repair_once, repaired_at, run_parameters
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.triggers.polling import rate_limiter
+from airflow_jobs_provider.triggers.arguments import RunEventTriggerArguments
+from airflow_jobs_provider.triggers.polling import ended_runs, list_pages, rate_limiter
+from airflow_jobs_provider.triggers.polling.ended_runs import Watch
+from airflow_jobs_provider.triggers.polling.poller import RunPoller
 from airflow_jobs_provider.triggers.polling.registry import get_poller
+from airflow_jobs_provider.triggers.polling.watch_position import WatchPosition
+from airflow_jobs_provider.triggers.run_selection import RunSelection
 from tests.fakes.many_runs import ManyRuns
 from tests.fakes.scripted_server import ScriptedServer
 from tests.helpers.client_face import Face
@@ -302,27 +309,108 @@ def test_workflows(name: str, data: st.DataObject) -> None:
 
 # -- the poller ----------------------------------------------------------------------------------
 
+# Runs of others, and the odd one, with what no run has: huge numbers, times in the far future,
+# states that are no states. What a list says of the other runs that are waited for is believed.
+run_ids_of_others = st.integers(2**53, 2**63 - 1) | st.sampled_from([1, "1", 1000]) | anything
+listed_runs = st.fixed_dictionaries(
+    {"run_id": run_ids_of_others},
+    optional={
+        "state": states | anything,
+        "start_time": st.integers(2**41, 2**64) | times | anything,
+        "end_time": st.integers(2**41, 2**64) | times | anything,
+        "job_id": ids | anything,
+        "run_type": texts | anything,
+        "run_name": texts | anything,
+        "execution_duration": anything,
+        "tasks": anything,
+    },
+)
+# Tokens that come again, and pages that all say that there is another one.
+listed_pages = st.fixed_dictionaries(
+    {"runs": st.lists(listed_runs, max_size=4).map(lambda found: [*found, *found])},
+    optional={
+        "has_more": st.booleans() | anything,
+        "next_page_token": st.sampled_from(["again", ""]) | anything,
+    },
+).map(lambda page: json.dumps(page).encode())
+
+
+class Cut(bytes):
+    """A body of which the second half does not come: the connection is closed."""
+
+
+class Packed(bytes):
+    """A body that is sent with ``Content-Encoding: gzip``."""
+
+
+odd_bodies = (
+    bodies
+    | bodies.map(Cut)
+    | bodies.map(gzip.compress).map(Packed)
+    | st.just(b"<html><title>Sign in</title></html>")
+)
+
 
 @examples(12)
 @given(
-    odd=st.lists(st.tuples(statuses, bodies), min_size=1, max_size=3),
-    listed=st.none() | bodies,
+    odd=st.lists(st.tuples(statuses, odd_bodies), min_size=1, max_size=3),
+    listed=st.none() | odd_bodies | listed_pages,
+    api_version=st.sampled_from(["2.0", "2.1"]),
+    chosen=st.sampled_from([None, {"all_runs": True}, {"all_runs": True, "states": ["FAILED"]}]),
 )
-@example(odd=[(200, b"{}")], listed=b"{}")
+@example(odd=[(200, b"{}")], listed=b"{}", api_version="2.0", chosen=None)
+@example(
+    odd=[(200, b"{}")],
+    listed=b'{"runs": [{"run_id": 1000, "state": {"life_cycle_state": "TERMINATED", '
+    b'"result_state": []}}]}',
+    api_version="2.0",
+    chosen={"all_runs": True, "states": ["FAILED"]},
+)
 def test_the_poller(
-    monkeypatch: pytest.MonkeyPatch, odd: list[tuple[int, bytes]], listed: bytes | None
+    monkeypatch: pytest.MonkeyPatch,
+    odd: list[tuple[int, bytes]],
+    listed: bytes | None,
+    api_version: str,
+    chosen: dict[str, Any] | None,
 ) -> None:
-    """One run's answers are its own waiter's trouble: the others get their runs."""
+    """One run's answers are its own waiter's trouble: the others get their runs.
+
+    A list stops neither them nor a watch of all runs.
+    """
     monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 1000.0)
     for name in ("_INVALID_BODY", "_REFUSED_CREDENTIALS", "_UNEXPECTED_WHILE_POLLING"):
         monkeypatch.setattr(
             retry, name, Backoff(0.001, 0.002, timeout=0.05, max_attempts=4, always_limited=True)
         )
-    asyncio.run(asyncio.wait_for(_poll(monkeypatch, odd, listed), 20))
+    monkeypatch.setattr(ended_runs, "COLLECT_SECONDS", 0.001)
+    monkeypatch.setattr(list_pages, "SHORT_OUTAGE_SECONDS", 0.05)
+    asyncio.run(asyncio.wait_for(_poll(monkeypatch, odd, listed, api_version, chosen), 20))
+
+
+async def _respond(request: web.Request, status: int, body: bytes | None) -> web.StreamResponse:
+    if isinstance(body, Cut):
+        response = web.StreamResponse(status=status, headers={"Content-Length": str(len(body) + 9)})
+        await response.prepare(request)
+        await response.write(body)
+        assert request.transport is not None
+        request.transport.close()
+        return response
+    packed = {"Content-Encoding": "gzip"} if isinstance(body, Packed) else {}
+    return web.Response(status=status, body=body, headers=packed)
+
+
+async def _watch(watch: Watch, poller: RunPoller) -> None:
+    """Follow a watch; each position can be stored."""
+    async for batch in poller.ended_runs.follow(watch):
+        json.dumps(batch.position, allow_nan=False)
 
 
 async def _poll(
-    monkeypatch: pytest.MonkeyPatch, odd: list[tuple[int, bytes]], listed: bytes | None
+    monkeypatch: pytest.MonkeyPatch,
+    odd: list[tuple[int, bytes]],
+    listed: bytes | None,
+    api_version: str,
+    chosen: dict[str, Any] | None,
 ) -> None:
     service = ManyRuns()
     runner = web.AppRunner(service.app(), access_log=None)
@@ -333,20 +421,24 @@ async def _poll(
         "AIRFLOW_CONN_DATABRICKS_DEFAULT",
         json.dumps(
             {"conn_type": "databricks_jobs", "host": f"http://{host}:{port}", "password": "x"}
+            | {"extra": {"api_version": api_version}}
         ),
     )
     alone, *run_ids = service.add(5)
     given_answers = iter(odd)
     latest = odd[-1]
 
-    def answer() -> web.Response:
-        status, body = next(given_answers, latest)
-        return web.Response(status=status, body=body)
+    get_run = service._get
 
-    async def list_page(_request: web.Request) -> web.Response:
-        return web.Response(body=listed)
+    async def get(request: web.Request) -> web.StreamResponse:
+        if request.query["run_id"] != str(alone):
+            return await get_run(request)
+        return await _respond(request, *next(given_answers, latest))
 
-    service.odd[alone] = answer
+    async def list_page(request: web.Request) -> web.StreamResponse:
+        return await _respond(request, 200, listed)
+
+    service.get_run = get
     if listed is not None:
         service.list_runs = list_page
     poller = get_poller(DatabricksJobsHook(retry_delay=0.001))
@@ -356,6 +448,11 @@ async def _poll(
         asyncio.create_task(poller.wait_for_change(run_id, period=0.01, known=known))
         for run_id in run_ids
     ]
+    watching: list[asyncio.Task[None]] = []
+    if chosen is not None:
+        selection = RunSelection.from_arguments(RunEventTriggerArguments(**chosen))
+        watch = Watch(selection, 0.01, WatchPosition.at_first_start(time.time(), 3600))
+        watching.append(asyncio.create_task(_watch(watch, poller)))
     try:
         # On a slow machine the poller reads the list of ended runs only.
         while service.asked.total() < 20:  # noqa: ASYNC110
@@ -366,9 +463,11 @@ async def _poll(
         assert {run["state"]["result_state"] for run in ended} == {"SUCCESS"}
         if of_odd_run.done() and (error := of_odd_run.exception()) is not None:
             assert isinstance(error, JobsAPIError)
+        assert not any(task.done() for task in watching)
     finally:
-        of_odd_run.cancel()
-        await asyncio.gather(of_odd_run, return_exceptions=True)
+        for task in (of_odd_run, *watching):
+            task.cancel()
+        await asyncio.gather(of_odd_run, *watching, return_exceptions=True)
         poller._task.cancel()
         await asyncio.gather(poller._task, return_exceptions=True)
         await runner.cleanup()

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.endpoints import get_run
 from airflow_jobs_provider.api.errors import BadRequestError, ConflictError, JobsAPIError
+from airflow_jobs_provider.api.responses import InvalidResponseError, parse_states
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.triggers.polling.rate_limiter import REQUESTS_AT_ONCE
-from airflow_jobs_provider.triggers.polling.watch_position import end_of, start_time_of
-from airflow_jobs_provider.triggers.polling.window_sweep import ListEnd
+from airflow_jobs_provider.triggers.polling.watch_position import end_of
+from airflow_jobs_provider.triggers.polling.window_sweep import ListEnd, start_of
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
@@ -81,7 +82,7 @@ class ActiveRun:
     def from_run(cls, run: Mapping[str, Any]) -> ActiveRun:
         """Return what is kept of an active run."""
         state = RunState.from_run(run).life_cycle_state
-        return cls(start_time_of(run), state == RunLifeCycleState.TERMINATING)
+        return cls(start_of(run), state == RunLifeCycleState.TERMINATING)
 
 
 @dataclass(slots=True)
@@ -103,12 +104,12 @@ class Lists:
 
     def add(self, run: Mapping[str, Any]) -> None:
         """Add a run that was listed, or read by its id."""
-        run_id, start = int(run["run_id"]), start_time_of(run)
+        run_id, start = int(run["run_id"]), start_of(run)
         try:
-            is_terminal = RunState.from_run(run).is_terminal
-        except (AttributeError, TypeError):
-            return  # its state is none
-        if not is_terminal:
+            parse_states(run)
+        except InvalidResponseError:
+            return
+        if not RunState.from_run(run).is_terminal:
             self.active[run_id] = ActiveRun.from_run(run)
         else:
             # It may have ended after the list of active runs was read.
@@ -153,7 +154,7 @@ class AllRunLists:
         earliest = 0
         async for page in self._lists.active_pages(end):
             await self._take(page, found)
-            earliest = start_time_of(page[-1]) if page else earliest
+            earliest = start_of(page[-1]) if page else earliest
         await self._read_ended(found, expected, started_from, first_started_from)
         missing = [r for r in expected if r not in found.active and r not in found.ended]
         if not end.is_complete:
@@ -178,7 +179,7 @@ class AllRunLists:
         async for page in self._lists.ended_pages(FIRST_PAGE_RUNS, end):
             pages += 1
             ids = [run["run_id"] for run in page]
-            oldest = start_time_of(page[-1]) if page else started_from
+            oldest = start_of(page[-1]) if page else started_from
             await self._take(page, found)
             left = missing.difference(ids)
             is_worth_it = len(missing) - len(left) >= RUNS_WORTH_A_PAGE <= len(left)

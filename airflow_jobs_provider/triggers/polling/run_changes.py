@@ -180,9 +180,9 @@ class RunChanges:
         """
         for run in runs:
             # Nothing of the run was checked, except its id.
-            start, state, run_id = run.get("start_time"), run.get("state"), run["run_id"]
+            start, state, run_id = start_of(run), run.get("state"), run["run_id"]
             has_started = isinstance(state, dict) and state.get("life_cycle_state") in _STARTED
-            if run_id in run_ids and has_started and type(start) is int and start > 0:
+            if run_id in run_ids and has_started and start:
                 self._starts[run_id] = start
                 self._unlisted.discard(run_id)
 

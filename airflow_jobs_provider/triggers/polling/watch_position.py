@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import Any, Self
 
 from airflow_jobs_provider.api.ids import parse_id
+from airflow_jobs_provider.triggers.polling.window_sweep import start_of
 
 __all__ = [
     "FIRST_DEPTH_SECONDS",
@@ -26,7 +27,6 @@ __all__ = [
     "ListsRead",
     "WatchPosition",
     "end_of",
-    "start_time_of",
 ]
 
 # The service may show the end of a run so much later than its end_time.
@@ -142,14 +142,6 @@ class WatchPosition:
         self.reported = {run_id: end for run_id, end in latest if end > self.ended_after}
 
 
-def start_time_of(run: Mapping[str, Any]) -> int:
-    """Return when a run has started; 0 if that is not known.
-
-    :param run: the run.
-    """
-    return parse_id(run.get("start_time")) or 0
-
-
 def end_of(run: Mapping[str, Any]) -> int:
     """Return when a run has ended. Without an ``end_time`` it is computed from its durations.
 
@@ -159,4 +151,4 @@ def end_of(run: Mapping[str, Any]) -> int:
         return end
     durations = ("setup_duration", "execution_duration", "cleanup_duration")
     parts = sum(parse_id(run.get(name)) or 0 for name in durations)
-    return start_time_of(run) + max(parts, parse_id(run.get("run_duration")) or 0)
+    return start_of(run) + max(parts, parse_id(run.get("run_duration")) or 0)

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from itertools import accumulate, pairwise, repeat
 from math import ceil
 from operator import neg
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+
+from airflow_jobs_provider.api.ids import parse_id
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
@@ -449,10 +451,12 @@ async def _run_in_order(steps: Iterable[Callable[[], Awaitable[None]]]) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def start_of(run: Run) -> int:
-    """Return when a listed run has started, in milliseconds; 0 if the list does not say it."""
-    start = run.get("start_time")
-    return start if isinstance(start, int) else 0
+def start_of(run: Mapping[str, Any]) -> int:
+    """Return when a run has started, in milliseconds; 0 if that is not known.
+
+    :param run: the run, of which nothing was checked.
+    """
+    return parse_id(run.get("start_time")) or 0
 
 
 def is_in_order(times: list[int]) -> bool:
