@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -25,8 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["TaskAttempt"]
 
 
-@dataclass(frozen=True, slots=True)
-class TaskAttempt:
+class TaskAttempt(NamedTuple):
     """One attempt (Airflow: try) of one task, as its process knows it from the beginning.
 
     :ivar dag_id: DAG.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
@@ -30,4 +29,4 @@ def read_xcom_of(attempt: TaskAttempt, task_id: str, key: str) -> Any:
     :param task_id: the other task.
     :param key: key of the XCom.
     """
-    return airflow_line().read_xcom(replace(attempt, map_index=-1), task_id, key)
+    return airflow_line().read_xcom(attempt._replace(map_index=-1), task_id, key)

@@ -84,9 +84,10 @@ FINAL_ERROR_CODES = frozenset({"INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST"})
 
 
 # "... does not exist" of anything, such as a cluster.
-_MISSING = re.compile(r"\b(do|does)(n't| not) exist\b|\bnot found\b", re.IGNORECASE)
-_MISSING_RUN = re.compile(r"\brun\b.*?(exist|found)\b", re.IGNORECASE)
-_DELETED_RUN = re.compile(r"\b(run|token)\b.*\bdeleted\b", re.IGNORECASE)
+# Compiled when they are used: each DAG file that uses an operator imports this module.
+_MISSING = r"(?i)\b(do|does)(n't| not) exist\b|\bnot found\b"
+_MISSING_RUN = r"(?i)\brun\b.*?(exist|found)\b"
+_DELETED_RUN = r"(?i)\b(run|token)\b.*\bdeleted\b"
 DOES_NOT_EXIST_CODES = frozenset({"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND"})
 
 # Characters of the service's message and request id that an error quotes.
@@ -344,7 +345,7 @@ class BadRequestError(APIStatusError):
     @property
     def names_something_missing(self) -> bool:
         """Whether the message says that something does not exist, which may change."""
-        return _MISSING.search(self.api_message) is not None
+        return re.search(_MISSING, self.api_message) is not None
 
     @property
     def may_mean_deleted_run(self) -> bool:
@@ -353,10 +354,10 @@ class BadRequestError(APIStatusError):
         The reference promises an error for that, and does not say which. Errors about a job, a
         cluster, permissions or the state of the service do not count.
         """
-        if _DELETED_RUN.search(self.api_message):
+        if re.search(_DELETED_RUN, self.api_message):
             return True
         if self.names_something_missing:
-            return _MISSING_RUN.search(self.api_message) is not None
+            return re.search(_MISSING_RUN, self.api_message) is not None
         return self.is_final or self.error_code in DOES_NOT_EXIST_CODES
 
 

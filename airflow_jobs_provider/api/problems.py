@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sized
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["TOO_DEEP", "Problem", "describe_value", "field_path", "find_non_json", "pluralize"]
 
 _LONG_NUMBER_BITS = 128
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(NamedTuple):
     """A field that breaks a rule.
 
     :ivar field: path of the field, such as ``tasks[3].new_cluster.autoscale``.

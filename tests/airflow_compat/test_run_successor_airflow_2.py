@@ -5,7 +5,6 @@ What Airflow 3 tells is in tests/airflow_compat/test_run_successor.py.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +41,7 @@ FIRST = TaskAttempt(
     clear_number=0,
     is_test=False,
 )
-LAST = dataclasses.replace(FIRST, max_tries=0)
+LAST = FIRST._replace(max_tries=0)
 
 Found = Callable[..., None]
 
@@ -117,7 +116,7 @@ def test_a_user_has_ended_the_task(found: Found, state: str, try_number: int) ->
 def test_a_signal_from_outside(found: Found, try_number: int, successor: Successor) -> None:
     """The try is at work, as Airflow sees it: it will fail, and be retried if a retry is left."""
     found("running", try_number)
-    assert find_successor(dataclasses.replace(FIRST, try_number=try_number)) is successor
+    assert find_successor(FIRST._replace(try_number=try_number)) is successor
 
 
 @pytest.mark.parametrize(
@@ -128,7 +127,7 @@ def test_an_attempt_after_the_last_retry_is_no_successor(
 ) -> None:
     """Airflow 2 takes the end of the killed process for its failure, and begins none after it."""
     found(state, try_number)
-    assert find_successor(dataclasses.replace(FIRST, try_number=2)) is Successor.NONE
+    assert find_successor(FIRST._replace(try_number=2)) is Successor.NONE
     found(state, try_number - 1, max_tries=0)
     assert find_successor(LAST) is Successor.NONE
 
@@ -149,7 +148,7 @@ def test_a_deleted_task_has_no_successor() -> None:
 def test_a_test_run_has_no_successor(found: Found) -> None:
     """As in ``airflow tasks test``."""
     found(None, 1)
-    assert find_successor(dataclasses.replace(FIRST, is_test=True)) is Successor.NONE
+    assert find_successor(FIRST._replace(is_test=True)) is Successor.NONE
 
 
 @pytest.mark.parametrize("state", [None, "running"])
@@ -176,10 +175,10 @@ def test_the_attempt_is_read_from_the_context() -> None:
         dag_id="sales", run_id="a_run", task_id="etl", map_index=-1, try_number=1, max_tries=2
     )
     context: Any = {"ti": ti, "dag_run": None}
-    told = dataclasses.replace(FIRST, clear_number=None)
+    told = FIRST._replace(clear_number=None)
     assert TaskAttempt.from_context(context) == told
     context["test_mode"] = True
-    assert TaskAttempt.from_context(context) == dataclasses.replace(told, is_test=True)
+    assert TaskAttempt.from_context(context) == told._replace(is_test=True)
 
 
 @pytest.mark.parametrize(
@@ -196,7 +195,7 @@ def test_a_later_attempt_of_another_task(
 ) -> None:
     """The row of the other task has the numbers of its latest attempt."""
     found("running", try_number, max_tries)
-    other = dataclasses.replace(FIRST, task_id="another")
+    other = FIRST._replace(task_id="another")
     later = airflow_line().later_attempt(other, "etl", try_number=1, max_tries=2, **RECORDED)
     assert later == expected
 

@@ -5,7 +5,6 @@ What Airflow 2 tells is in tests/airflow_compat/test_run_successor_airflow_2.py.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import pytest
@@ -76,7 +75,7 @@ def test_a_task_was_cleared_since(
 ) -> None:
     """As the number of clears in the DAG run tells, which is in the record."""
     xcoms["etl.b", "run_id"] = 7
-    recording = dataclasses.replace(ATTEMPT, task_id="etl.b", clear_number=before)
+    recording = ATTEMPT._replace(task_id="etl.b", clear_number=before)
     WorkflowRecords(recording, "etl.launch").write("etl.b", TaskRecord(reported=7))
     records = WorkflowRecords(ATTEMPT, "etl.launch")
     record = records.read("etl.b")

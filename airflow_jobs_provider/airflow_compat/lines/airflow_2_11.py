@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +108,7 @@ class Airflow211(AirflowLine):
         pushes_xcoms: bool,  # noqa: ARG002
     ) -> LaterAttempt:
         """Compare the numbers in the task instance's row."""
-        row = _row(replace(attempt, task_id=task_id))
+        row = _row(attempt._replace(task_id=task_id))
         if row is None:
             return LaterAttempt(has_begun=False, was_cleared=False)
         return LaterAttempt(

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
 
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
@@ -51,8 +50,7 @@ class Successor(Enum):
     EXISTING = "existing"
 
 
-@dataclass(frozen=True, slots=True)
-class LaterAttempt:
+class LaterAttempt(NamedTuple):
     """What Airflow tells of attempts of a task after a certain one.
 
     :ivar has_begun: whether a later attempt has begun. False where Airflow does not tell.
@@ -63,8 +61,7 @@ class LaterAttempt:
     was_cleared: bool
 
 
-@dataclass(frozen=True, slots=True)
-class DeferredTask:
+class DeferredTask(NamedTuple):
     """The task instance that a trigger belongs to.
 
     :ivar dag_id: DAG.

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -130,7 +129,7 @@ def _version_problems(
             yield (
                 problem
                 if problem.field in lasting
-                else replace(problem, found=f"{problem.found}. {_LATER_ALLOWS_IT}")
+                else problem._replace(found=f"{problem.found}. {_LATER_ALLOWS_IT}")
             )
 
 

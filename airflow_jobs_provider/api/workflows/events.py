@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call
@@ -11,8 +10,7 @@ if TYPE_CHECKING:
 __all__ = ["Event", "LaunchPrepared", "RunIdentified"]
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchPrepared:
+class LaunchPrepared(NamedTuple):
     """A launch is the next call of the workflow.
 
     :ivar call: the launch, with its idempotency token.
@@ -21,8 +19,7 @@ class LaunchPrepared:
     call: Call[int]
 
 
-@dataclass(frozen=True, slots=True)
-class RunIdentified:
+class RunIdentified(NamedTuple):
     """The run that the workflow is about from now on.
 
     It was launched, found by the launch of an earlier try, found in a list, or is the next attempt
