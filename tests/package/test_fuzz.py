@@ -193,6 +193,7 @@ CALLS: list[Call[Any]] = [
     status=statuses,
     more=headers,
     body=bodies,
+    form=st.sampled_from(["whole", "whole", "gzip", "cut"]),
     tries=st.integers(1, 3),
 )
 def test_the_client(
@@ -202,10 +203,15 @@ def test_the_client(
     status: int,
     more: dict[bytes, bytes],
     body: bytes,
+    form: str,
     tries: int,
 ) -> None:
     """Every endpoint, on both faces: a result, or a JobsAPIError that can be written anywhere."""
-    head = [b"HTTP/1.1 %d Whatever" % status, b"Content-Length: %d" % len(body)]
+    if form == "gzip":
+        body, more = gzip.compress(body), {**more, b"Content-Encoding": b"gzip"}
+    # Where it is cut, the connection is closed before the last bytes.
+    length = len(body) + 5 * (form == "cut")
+    head = [b"HTTP/1.1 %d Whatever" % status, b"Content-Length: %d" % length]
     head += [b"Connection: close", *(name + b": " + value for name, value in more.items())]
 
     def step(connection: socket.socket) -> None:
