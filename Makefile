@@ -50,14 +50,18 @@ TEST_PROCESSES ?= 4
 IN_PARALLEL = $(if $(filter 1,$(TEST_PROCESSES)),,-n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder)
 # The programs of the documents are run on Airflow 3.3 only.
 DAGS_ON_OLDER = tests/end_to_end --ignore=tests/end_to_end/test_docs.py
+DAGS_BETWEEN = tests/end_to_end/test_failures.py \
+	$(addprefix --ignore=tests/package/,test_argument_matrix.py test_fault_matrix.py)
 QUICK = not slow and not standalone and not distributed and not real_clients
 # The tests that Airflow's version can make a difference to, and the others.
 OF_AIRFLOW = airflow_compat decorators hooks operators package sensors test_links.py triggers ui
-NOT_OF_AIRFLOW = package/test_fuzz.py triggers/polling
+NOT_OF_AIRFLOW = $(addprefix package/test_,docs.py fuzz.py official_parity.py test_layout.py workflows.py) \
+	triggers/polling
 TESTS_WITH_AIRFLOW = $(OF_AIRFLOW:%=tests/%) $(NOT_OF_AIRFLOW:%=--ignore=tests/%)
 TESTS_WITHOUT_AIRFLOW = tests $(NOT_OF_AIRFLOW:%=tests/%) $(OF_AIRFLOW:%=--ignore=tests/%)
-# The lines besides 3.3, on which all other targets run. All whole DAGs run on those of STANDALONE_LINES,
-# those of one test module on the others.
+# The lines besides 3.3, on which all other targets run. All whole DAGs run on those of STANDALONE_LINES.
+# On the others, which lie between 3.0 and 3.3, those of one test module do, and the matrices of all
+# arguments and all faults are left out.
 AIRFLOW_LINES = 2.11 3.0 3.1 3.2
 STANDALONE_LINES = 2.11 3.0
 # The Pythons on which the quick tests can be run beside the one that is found first.
@@ -146,7 +150,7 @@ $(TEST_AIRFLOW): test-airflow-%:
 	@sh scripts/venv.sh .venv-$* $* dev
 	.venv-$*/bin/python -m pytest $(IN_PARALLEL) -m "$(QUICK)" $(PYTEST_OLDER) \
 		$(TESTS_WITH_AIRFLOW) \
-		$(if $(filter $*,$(STANDALONE_LINES)),$(DAGS_ON_OLDER),tests/end_to_end/test_failures.py) \
+		$(if $(filter $*,$(STANDALONE_LINES)),$(DAGS_ON_OLDER),$(DAGS_BETWEEN)) \
 		$(PYTEST_ARGS)
 
 $(TEST_PYTHON): test-python-%:
