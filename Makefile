@@ -58,7 +58,9 @@ OF_AIRFLOW = airflow_compat decorators hooks operators package sensors test_link
 NOT_OF_AIRFLOW = $(addprefix package/test_,docs.py fuzz.py official_parity.py test_layout.py workflows.py) \
 	triggers/polling
 TESTS_WITH_AIRFLOW = $(OF_AIRFLOW:%=tests/%) $(NOT_OF_AIRFLOW:%=--ignore=tests/%)
-TESTS_WITHOUT_AIRFLOW = tests $(NOT_OF_AIRFLOW:%=tests/%) $(OF_AIRFLOW:%=--ignore=tests/%)
+TESTS_WITHOUT_AIRFLOW = $(filter-out $(OF_AIRFLOW:%=tests/%) tests/end_to_end, \
+	$(patsubst %/__init__.py,%,$(wildcard tests/*/__init__.py)) $(wildcard tests/test_*.py)) \
+	$(NOT_OF_AIRFLOW:%=tests/%)
 # The lines besides 3.3, on which all other targets run. All whole DAGs run on those of STANDALONE_LINES.
 # On the others, which lie between 3.0 and 3.3, those of one test module do, and the matrices of all
 # arguments and all faults are left out.
