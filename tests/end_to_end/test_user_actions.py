@@ -190,7 +190,12 @@ def test_workerless_dag_run_beyond_dagrun_timeout(begin: Begin, dag_id: str) -> 
 # On a worker or in the triggerer.
 
 
-@of("blocking_retried", "deferred_retried", workerless("workerless_retried"))
+# test_starts.py has a deferred task whose run fails twice.
+@of(
+    "blocking_retried",
+    pytest.param("deferred_retried", marks=pytest.mark.thorough),
+    workerless("workerless_retried"),
+)
 def test_run_fails_at_every_try(scenario: Scenario) -> None:
     """Each of Airflow's retries launches one new run."""
     for launched in (1, 2, 3):
@@ -344,7 +349,8 @@ def test_a_notebook_at_work_is_stopped(scenario: Scenario, local_workspace: Loca
     assert [run["run_id"] for run in launched] == [run_id]
 
 
-# Triggerers come and go. These tests begin their scenarios themselves.
+# Triggerers come and go. These tests begin their scenarios themselves. In the whole check,
+# a triggerer takes hundreds of triggers over from one that is frozen: test_many_triggers.py.
 
 
 @in_the_triggerer
@@ -361,6 +367,7 @@ def test_triggerer_killed(
     scenario.saw(runs=1, cancels=0)
 
 
+@pytest.mark.thorough
 @in_the_triggerer
 def test_another_triggerer_takes_over(
     begin: Begin, cluster: AirflowCluster, triggerer: str, dag_id: str
@@ -375,6 +382,7 @@ def test_another_triggerer_takes_over(
     scenario.saw(runs=1, cancels=0)
 
 
+@pytest.mark.thorough
 @in_the_triggerer
 def test_frozen_triggerer_wakes_up(
     begin: Begin, cluster: AirflowCluster, triggerer: str, dag_id: str

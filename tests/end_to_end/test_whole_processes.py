@@ -267,7 +267,7 @@ def test_sigterm_to_the_process_group_with_no_retry_left(
     scenario.saw(runs=1, cancels=1)
 
 
-@pytest.mark.parametrize("fault", ["refusing", "silent"])
+@pytest.mark.parametrize("fault", [pytest.param("refusing", marks=pytest.mark.thorough), "silent"])
 def test_network_gone(
     blocking: Scenario, deferred: Scenario, begin: Begin, workspace: FakeService, fault: str
 ) -> None:
