@@ -50,7 +50,7 @@ API = "/api/v1" if AIRFLOW_2 else "/api/v2"
 # minute. Airflow 3.0 takes DAGs for gone if a callback is executed so long after they were parsed.
 _SECTION = "SCHEDULER" if AIRFLOW_2 else "DAG_PROCESSOR"
 PARSING = {
-    f"AIRFLOW__{_SECTION}__MIN_FILE_PROCESS_INTERVAL": "600",
+    f"AIRFLOW__{_SECTION}__MIN_FILE_PROCESS_INTERVAL": "120",
     f"AIRFLOW__{_SECTION}__STALE_DAG_THRESHOLD": "86400",
 }
 DATABASE_SERVER = os.environ.get("TEST_DATABASE_SERVER", "")
