@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import logging
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,7 +166,10 @@ def test_files_of_volumes(sdk: WorkspaceClient, workspace: DatabricksWorkspace) 
     contents = sdk.files.download(f"{folder}/a ü.csv").contents
     assert contents is not None
     assert contents.read() == b"x,y\n"
-    assert sdk.files.get_metadata(f"{folder}/a ü.csv").content_length == 4
+    os.utime(workspace.root / folder[1:] / "a ü.csv", (0, 1_760_000_000))
+    metadata = sdk.files.get_metadata(f"{folder}/a ü.csv")
+    assert metadata.content_length == 4
+    assert metadata.last_modified == "Thu, 09 Oct 2025 08:53:20 GMT"
     sdk.files.get_directory_metadata(folder)
     (entry,) = sdk.files.list_directory_contents(folder)
     assert (entry.name, entry.file_size, entry.is_directory) == ("a ü.csv", 4, False)

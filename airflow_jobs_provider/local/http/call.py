@@ -13,7 +13,7 @@ from airflow_jobs_provider.local.errors import job_does_not_exist, run_does_not_
 from airflow_jobs_provider.local.service import Service
 from airflow_jobs_provider.local.versions import Version
 
-__all__ = ["Call", "Endpoint"]
+__all__ = ["Call", "Endpoint", "FileContent"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,5 +53,16 @@ class Call:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class FileContent:
+    """A file as a response.
+
+    :param modified: when it was changed last, in seconds since 1970; None if that is not told.
+    """
+
+    content: bytes
+    modified: float | None = None
+
+
 # The answer: JSON, or the content of a file as it is.
-Endpoint = Callable[[Call], Awaitable[dict[str, Any] | bytes]]
+Endpoint = Callable[[Call], Awaitable[dict[str, Any] | FileContent]]

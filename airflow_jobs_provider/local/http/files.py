@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 from airflow_jobs_provider.local import checks
 from airflow_jobs_provider.local.engine.uploads import PARTIAL_SUFFIX
 from airflow_jobs_provider.local.errors import ApiError, invalid
-from airflow_jobs_provider.local.http.call import Call, Endpoint
+from airflow_jobs_provider.local.http.call import Call, Endpoint, FileContent
 from airflow_jobs_provider.local.paths import (
     STATE_FOLDER,
     PathRefusedError,
@@ -152,12 +152,12 @@ DBFS_ENDPOINTS: dict[tuple[str, str], Endpoint] = {
 # Files API: the path is in the URL, the content is the body
 
 
-async def download(call: Call) -> bytes:
+async def download(call: Call) -> FileContent:
     """Download a file."""
     file = _existing(call)
     if file.is_dir():
         raise invalid(f"{call.data['path']} is a directory")
-    return await asyncio.to_thread(file.read_bytes)
+    return FileContent(await asyncio.to_thread(file.read_bytes), file.stat().st_mtime)
 
 
 async def upload(call: Call) -> dict[str, Any]:

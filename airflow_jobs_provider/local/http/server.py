@@ -17,7 +17,7 @@ from aiohttp import web
 from airflow_jobs_provider.local import checks
 from airflow_jobs_provider.local.engine.model import Run, RunType
 from airflow_jobs_provider.local.errors import ApiError, invalid, malformed
-from airflow_jobs_provider.local.http.call import Call, Endpoint
+from airflow_jobs_provider.local.http.call import Call, Endpoint, FileContent
 from airflow_jobs_provider.local.http.clusters import CLUSTER_ENDPOINTS
 from airflow_jobs_provider.local.http.connections import Connection, Connections, Timeouts
 from airflow_jobs_provider.local.http.control import CONTROL_PATH, add_control_routes
@@ -257,8 +257,8 @@ class Server:
                 data = {**checks.as_query(data), **request.query}
             data = {**data, **request.match_info}
             answer = await endpoint(Call(self._service, version, data))
-            if isinstance(answer, bytes):
-                return web.Response(body=answer, content_type="application/octet-stream")
+            if isinstance(answer, FileContent):
+                return _file_response(answer)
             return web.json_response(answer)
 
         return handle
@@ -400,6 +400,13 @@ async def _answer_problems(request: web.Request, handler: _Handler) -> web.Strea
             "INTERNAL_ERROR",
             "The local workspace failed to answer; its log says why.",
         )
+
+
+def _file_response(file: FileContent) -> web.Response:
+    response = web.Response(body=file.content, content_type="application/octet-stream")
+    if file.modified is not None:
+        response.last_modified = file.modified
+    return response
 
 
 def _credential(request: web.Request) -> bytes | None:

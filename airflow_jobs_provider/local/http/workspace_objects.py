@@ -21,7 +21,7 @@ from typing import Any
 from airflow_jobs_provider.local import checks
 from airflow_jobs_provider.local.engine.uploads import PARTIAL_SUFFIX, PartialFiles
 from airflow_jobs_provider.local.errors import ApiError, invalid
-from airflow_jobs_provider.local.http.call import Call, Endpoint
+from airflow_jobs_provider.local.http.call import Call, Endpoint, FileContent
 from airflow_jobs_provider.local.notebook_files import (
     SOURCE_HEADER,
     NotNotebookError,
@@ -231,14 +231,14 @@ async def import_object(call: Call) -> dict[str, Any]:
     )
 
 
-async def export_object(call: Call) -> dict[str, Any] | bytes:
+async def export_object(call: Call) -> dict[str, Any] | FileContent:
     """Export: the content of a notebook or a file, in base64, or as it is ("direct_download")."""
     export_format = _one_of(call.data, "format", _EXPORT_FORMATS, default="SOURCE")
     objects, path = _objects(call), _path(call)
     direct = checks.read_flag(call.data, "direct_download")
     content, kind = await asyncio.to_thread(objects.export_object, path, export_format)
     if direct:
-        return content
+        return FileContent(content)
     return {"content": base64.b64encode(content).decode(), "file_type": kind}
 
 
