@@ -107,6 +107,17 @@ def test_message_is_shown_once(dry: Api) -> None:
     assert "error-title" in read(dry, f"/runs/{failed['run_id']}")
 
 
+def test_skipped_task_took_no_time(dry: Api) -> None:
+    """The list of task runs says that it did not run."""
+    assert isinstance(dry.workspace, LocalWorkspace)
+    dry.workspace.simulation.results.add(ScriptedResult("breaks_now", ScriptedEnd.FAILED, times=1))
+    first = {"task_key": "breaks_now", **NOTEBOOK}
+    second = {"task_key": "later", "depends_on": [{"task_key": "breaks_now"}], **NOTEBOOK}
+    run_id = dry.post("runs/submit", {"tasks": [first, second]}, "2.1").json()["run_id"]
+    dry.wait(run_id)
+    assert read(dry, f"/runs/{run_id}").count("did not run") == 1
+
+
 def test_notebook_for_pages_of_this_workspace_only(api: Api) -> None:
     """A page of another site makes the workspace export nothing."""
     assert isinstance(api.workspace, LocalWorkspace)
@@ -137,7 +148,9 @@ def test_notebook_that_cannot_be_exported(api: Api) -> None:
     file.write_text(whole[:100])
     answer = api.get("runs/export", run_id=run["run_id"])
     assert (answer.status_code, answer.json()["error_code"]) == (500, "INTERNAL_ERROR")
-    assert "NotJSONError" in answer.json()["message"]
+    message = answer.json()["message"]
+    assert "was not exported: nbformat.reader.NotJSONError: " in message
+    assert "Traceback" not in message
     shown = requests.get(run["run_page_url"] + "/notebook", timeout=30)
     assert (shown.status_code, shown.headers["Content-Type"]) == (500, "text/html; charset=utf-8")
     # It is shown in the frame of the run's page.

@@ -8,7 +8,6 @@ requests and settings: they have the environment of clusters, for example.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
@@ -44,7 +43,6 @@ from airflow_jobs_provider.local.service import Service
 
 __all__ = ["Pages"]
 
-_log = logging.getLogger(__name__)
 _ID = "[0-9]{1,18}"
 # Browsers tell with it whose page sends a request. "none": the user has typed the address.
 _FETCH_SITE = "Sec-Fetch-Site"
@@ -133,7 +131,6 @@ class Pages:
         try:
             file = await self._service.notebook_page(run_id) if is_known else None
         except ExportError as error:
-            _log.warning("The page of run %s has no notebook: %s", run_id, error)
             kept = self._service.kept_file(run_id, ".ipynb")
             html = render("not_exported.html", run_id=run_id, file=str(kept), reason=str(error))
             return _page(html, HTTPStatus.INTERNAL_SERVER_ERROR, FRAME_HEADERS)

@@ -7,6 +7,7 @@ ends, and the HTML is kept beside the notebook.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import sys
 from contextlib import suppress
@@ -20,9 +21,12 @@ from airflow_jobs_provider.local.runners.processes import (
 
 __all__ = ["ExportError", "NotebookExporter"]
 
+_log = logging.getLogger(__name__)
 _PROGRAM = str(Path(__file__).with_name("export_program.py"))
 # A notebook of 20 MB takes half a minute.
 _MAX_SECONDS = 300
+_LOGGED_CHARS = 4000
+_SHOWN_CHARS = 1000
 
 
 class ExportError(Exception):
@@ -63,8 +67,10 @@ class NotebookExporter:
             async with asyncio.timeout(_MAX_SECONDS):
                 code = await process.wait()
             if code != 0:
-                said = log.read_text(encoding="utf-8", errors="replace")
-                raise ExportError(f"{notebook.name} was not exported ({code}): {said[-2000:]}")
+                said = log.read_text(encoding="utf-8", errors="replace").rstrip()
+                _log.error("%s was not exported (%s): %s", notebook, code, said[-_LOGGED_CHARS:])
+                reason = said.rpartition("\n")[2][-_SHOWN_CHARS:] or f"exit code {code}"
+                raise ExportError(f"{notebook.name} was not exported: {reason}")
         except TimeoutError:
             raise ExportError(f"{notebook.name} took over {_MAX_SECONDS} s to export") from None
         finally:
