@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.threads import in_thread
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
@@ -32,15 +33,12 @@ async def success_event(
         key; default False.
     :raises Exception: the XComs cannot be stored; a worker may be able to.
     """
-    from asgiref.sync import sync_to_async
-
     task_instance: Any = trigger.task_instance
     if task_instance is not None:
-        # In asgiref's thread, since Airflow's way back to the event loop goes through it.
         if starts_task:
-            await sync_to_async(delete_output)(task_instance, multiple_outputs=multiple_outputs)
+            await in_thread(delete_output, task_instance, multiple_outputs=multiple_outputs)
         if xcoms:
-            xcoms = await sync_to_async(airflow_line().store_xcoms)(task_instance, xcoms)
+            xcoms = await in_thread(airflow_line().store_xcoms, task_instance, xcoms)
     return TaskSuccessEvent(xcoms=dict(xcoms) or None)
 
 
@@ -51,10 +49,8 @@ async def push_xcoms(trigger: BaseTrigger, xcoms: Mapping[str, Any]) -> None:
     :param xcoms: the XComs by key.
     :raises Exception: the XComs cannot be stored.
     """
-    from asgiref.sync import sync_to_async
-
     if xcoms:
-        await sync_to_async(airflow_line().store_xcoms)(trigger.task_instance, xcoms)
+        await in_thread(airflow_line().store_xcoms, trigger.task_instance, xcoms)
 
 
 def delete_output(task_instance: Any, *, multiple_outputs: bool = False) -> None:

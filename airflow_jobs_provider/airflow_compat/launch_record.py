@@ -108,8 +108,10 @@ def recorded_run_id(task_instance: Any) -> int | None:
     """
     # Before the record: a later attempt stores its record before it launches its run.
     run_id = airflow_line().read_own_xcom(task_instance, RUN_ID_KEY)
-    record = read_record(task_instance)
-    own = LaunchRecord(_carrier(task_instance), 0, task_instance.try_number)
+    record, number = read_record(task_instance), task_instance.try_number
+    if record is None and number == 1:
+        record = _first_record(task_instance)
+    own = LaunchRecord(_carrier(task_instance), 0, number)
     if record is None or replace(record, first_try=0) != own:
         return None
     return parse_id(run_id)

@@ -20,7 +20,6 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
 )
-from asgiref.sync import sync_to_async
 
 from airflow_jobs_provider.airflow_compat.completion_event import push_xcoms
 from airflow_jobs_provider.airflow_compat.deferred_tasks import is_no_longer_deferred
@@ -35,6 +34,7 @@ from airflow_jobs_provider.airflow_compat.launch_record import (
     recorded_run_id,
 )
 from airflow_jobs_provider.airflow_compat.task_state import read_xcom_of
+from airflow_jobs_provider.airflow_compat.threads import in_thread
 from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_timeout
 from airflow_jobs_provider.airflow_compat.triggerer_health import (
     PAUSE_SECONDS,
@@ -210,13 +210,13 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
                 return begun
         try:
             self._checked_at = time.monotonic()
-            begun = await sync_to_async(begin_attempt)(task_instance)
+            begun = await in_thread(begin_attempt, task_instance)
             if begun.is_new and not begun.is_outdated:
                 # The user's token may bring the same run, which this attempt then follows.
                 if not self._has_user_token():
                     await self._cancel_orphan(begun.orphan_run_id)
-                await sync_to_async(record_attempt)(
-                    task_instance, begun, multiple_outputs=self.multiple_outputs
+                await in_thread(
+                    record_attempt, task_instance, begun, multiple_outputs=self.multiple_outputs
                 )
         except Exception as error:  # whatever Airflow's API says
             raise NeedsWorkerError(f"its XComs cannot be read or stored: {error}") from error
@@ -240,7 +240,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         request = self._request()
         xcoms = {}
         for task_id, key in sorted(set(xcom_references(request))):
-            value = await sync_to_async(read_xcom_of)(begun.attempt, task_id, key)
+            value = await in_thread(read_xcom_of, begun.attempt, task_id, key)
             if value is None:
                 raise NeedsWorkerError(f"the task {task_id!r} has pushed no XCom {key!r}")
             xcoms[task_id, key] = value
@@ -378,7 +378,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         This one is canceled before it has asked for the run: the task was marked meanwhile.
         """
         try:
-            run_id = await sync_to_async(recorded_run_id)(self.task_instance)
+            run_id = await in_thread(recorded_run_id, self.task_instance)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
             self.log.warning("A run of this task may still run, its id is unknown: %s", error)
         else:
@@ -391,8 +391,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         deadline = time.monotonic() + _NEXT_ATTEMPT_SECONDS
         while not await is_no_longer_deferred(self, None):
             # Deferred again after a clear? Then the record is that of another attempt.
-            replaced = await sync_to_async(is_replaced)(
-                self.task_instance, retry_finds_run=self._retry_finds_run()
+            replaced = await in_thread(
+                is_replaced, self.task_instance, retry_finds_run=self._retry_finds_run()
             )
             if replaced is None and self._run_id is not None:
                 return await is_no_longer_deferred(self, self._run_id)
@@ -424,6 +424,9 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
                 self.log.error("The run of this task may still run, its id is unknown: %s", error)
                 return
             self.launched_at = time.time()
+            # Another triggerer may have followed it to its end.
+            if await self._has_ended():
+                return
         await self._cancel(reason)
 
     # -- the end of the task -------------------------------------------------------------------
@@ -435,13 +438,13 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
 
     async def _has_later_attempt(self) -> bool:
         task_instance: Any = self.task_instance
-        record = await sync_to_async(read_record)(task_instance)
+        record = await in_thread(read_record, task_instance)
         return record is not None and record.try_number > task_instance.try_number
 
     async def _before_resume(self) -> None:
         """Record that a worker goes on with the attempt."""
         try:
-            await sync_to_async(record_handover)(self.task_instance)
+            await in_thread(record_handover, self.task_instance)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
             self.log.warning("The next try will not find this one's run: %s", error)
 

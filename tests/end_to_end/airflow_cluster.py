@@ -351,6 +351,20 @@ class AirflowCluster:
     def freeze(self, name: str) -> None:
         """Stop a component where it is, as a suspended machine or a full disk would."""
         os.killpg(self._processes[name].pid, signal.SIGSTOP)
+        # SQLite has one lock for all that is written: the rest of Airflow would stand still, too.
+        while self._on_sqlite and not self._is_writable():
+            self.thaw(name)
+            time.sleep(0.05)
+            os.killpg(self._processes[name].pid, signal.SIGSTOP)
+
+    def _is_writable(self) -> bool:
+        """Whether nobody keeps the SQLite file locked."""
+        with closing(sqlite3.connect(self.home / "airflow.db", timeout=5)) as database:
+            try:
+                database.execute("begin immediate")
+            except sqlite3.OperationalError:
+                return False
+            return True
 
     def thaw(self, name: str) -> None:
         """Let a frozen component go on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -499,6 +500,59 @@ def test_a_frozen_triggerer_does_not_cancel_the_run_that_a_retry_follows(
     kill_by_user(triggerer, service, Attempt(), "runs/get", 2)
     (run,) = service.runs.values()
     assert run.cancels == cancels
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "GetXCom launch_record",
+        "SetXCom launch_record",
+        "SetXCom run_id",
+        "SetXCom return_value",
+    ],
+)
+def test_the_message_of_a_cancel_reaches_airflow(
+    moment: str, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its message Airflow does not call on_kill; a thread may wait for Airflow then."""
+    triggerer = start(service, monkeypatch)
+    answer = triggerer._answer
+
+    async def cancel(trigger: Any) -> None:
+        asked, canceled = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold(msg: Any) -> Any:
+            if f"{type(msg).__name__} {getattr(msg, 'key', '')}" == moment:
+                loop.call_soon_threadsafe(asked.set)
+                assert canceled.wait(10)
+            return answer(msg)
+
+        monkeypatch.setattr(triggerer, "_answer", hold)
+        work = asyncio.ensure_future(triggerer.first_event(trigger))
+        await asked.wait()
+        work.cancel("a user acts")
+        try:
+            with pytest.raises(asyncio.CancelledError) as error:
+                await work
+        finally:
+            canceled.set()
+        assert error.value.args == ("a user acts",)
+
+    triggerer.run(cancel, Attempt())
+
+
+def test_a_run_of_an_unknown_id_that_has_ended_is_not_canceled(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another triggerer has followed it to its end, while this one stood still."""
+    triggerer = start(service, monkeypatch)
+    triggerer.state = "success"
+    service.plan = Plan(looks=0)
+    service.trouble("runs/submit", FAULTS["time-out after handling"])
+    kill_by_user(triggerer, service, Attempt())
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (2, 0)
 
 
 @pytest.mark.parametrize(
