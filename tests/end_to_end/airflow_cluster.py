@@ -421,10 +421,6 @@ class AirflowCluster:
             }
         if AIRFLOW_3_0:
             env["AIRFLOW__CORE__EXECUTOR"] = "tests.end_to_end.local_executor.LocalExecutor"
-        else:
-            # By default Airflow takes the DAGs of a file for removed if its process was killed
-            # because the machine stood still for a minute.
-            env["AIRFLOW__DAG_PROCESSOR__STALE_DAG_THRESHOLD"] = "600"
         return env | {
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{url}/execution/",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",

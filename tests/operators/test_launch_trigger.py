@@ -530,7 +530,7 @@ def test_the_message_of_a_cancel_reaches_airflow(
 
         monkeypatch.setattr(triggerer, "_answer", hold)
         work = asyncio.ensure_future(triggerer.first_event(trigger))
-        await asked.wait()
+        await asyncio.wait_for(asked.wait(), 10)
         work.cancel("a user acts")
         try:
             with pytest.raises(asyncio.CancelledError) as error:
@@ -539,7 +539,8 @@ def test_the_message_of_a_cancel_reaches_airflow(
             canceled.set()
         assert error.value.args == ("a user acts",)
 
-    triggerer.run(cancel, Attempt())
+    # The first attempt asks less.
+    triggerer.run(cancel, Attempt(2))
 
 
 def test_a_run_of_an_unknown_id_that_has_ended_is_not_canceled(
