@@ -143,7 +143,8 @@ POLLER_OUTAGE_SECONDS = Metric(
     Kind.GAUGE,
     "s",
     (*_CONN, "hostname"),
-    "How long the service has not answered a triggerer's polls; 0 when it answers again.",
+    "How long the service has not answered a triggerer: the longest of the outages that go on; 0 "
+    "when there is none.",
 )
 POLL_DURATION = Metric(
     "databricks_jobs.poll_duration",
@@ -289,14 +290,18 @@ class PollerMetrics:
 
     :ivar connection: the same.
     :ivar waits: the poller's waits.
-    :ivar outage_seconds: how long the service has not answered its polls.
     """
 
     def __init__(self, connection: ConnectionMetrics) -> None:
         self.connection = connection
         self.waits = 0
-        self.outage_seconds = 0.0
+        self._outages: dict[object, float] = {}
         connection.pollers.append(self)
+
+    @property
+    def outage_seconds(self) -> float:
+        """How long the service has not answered: the longest of the outages that go on."""
+        return max(self._outages.values(), default=0.0)
 
     def waits_changed(self, waits: int) -> None:
         """Record how many waits there are.
@@ -306,27 +311,39 @@ class PollerMetrics:
         self.waits = waits
         self.connection.send_gauges(POLLER_WAITS)
 
-    def poll_failed(self, outage_seconds: float) -> None:
+    def poll_failed(self, source: object, outage_seconds: float) -> None:
         """Record that a poll failed and is tried again.
 
-        :param outage_seconds: how long the service has not answered.
+        :param source: who polls. The runs and the watchers have outages of their own.
+        :param outage_seconds: how long it has got no answer.
         """
-        self.outage_seconds = outage_seconds
         self.connection.poll_failed()
+        self.call_failed(source, outage_seconds)
+
+    def call_failed(self, source: object, outage_seconds: float) -> None:
+        """Record an outage that goes on.
+
+        :param source: who gets no answer.
+        :param outage_seconds: how long it has got none.
+        """
+        self._outages[source] = outage_seconds
         self.connection.send_gauges(POLLER_OUTAGE_SECONDS)
 
-    def outage_ended(self, seconds: float) -> None:
+    def outage_ended(self, source: object, seconds: float) -> None:
         """Record that polls are answered again.
 
+        :param source: who polls.
         :param seconds: how long the outage lasted.
         """
-        self.outage_seconds = 0.0
-        self.connection.send_gauges(POLLER_OUTAGE_SECONDS)
+        self.forget_outage(source)
         self.connection.outage_ended(seconds)
 
-    def poll_ended(self) -> None:
-        """Record that the poller has no runs to read."""
-        self.outage_seconds = 0.0
+    def forget_outage(self, source: object) -> None:
+        """Record that an outage, if there is one, has ended, or concerns nobody any more.
+
+        :param source: who got no answer.
+        """
+        self._outages.pop(source, None)
         self.connection.send_gauges(POLLER_OUTAGE_SECONDS)
 
     def close(self) -> None:

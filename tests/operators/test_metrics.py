@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.metrics import METRICS, ConnectionMetrics, Kind, connection_metrics
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from airflow_jobs_provider.triggers.polling import sender
 from airflow_jobs_provider.triggers.polling.reader import RunReader
 from airflow_jobs_provider.triggers.polling.registry import get_poller
 from tests.fakes.scripted_server import ScriptedServer, answer, lose
@@ -158,16 +160,53 @@ async def test_the_gauges_count_all_pollers_of_a_connection(metrics: OpenTelemet
     one, other = connection.of_poller(), connection.of_poller()
     one.waits_changed(3)
     other.waits_changed(4)
-    other.poll_failed(90.0)
-    one.poll_failed(30.0)
+    other.poll_failed("runs", 90.0)
+    one.poll_failed("runs", 30.0)
     assert metrics.counts("poller_waits") == {host: 7}
     assert metrics.counts("poller_outage_seconds") == {host: 90}
     other.close()
     assert metrics.counts("poller_waits") == {host: 3}
     assert metrics.counts("poller_outage_seconds") == {host: 30}
-    one.poll_ended()
+    one.forget_outage("runs")
     one.close()
     assert metrics.counts("poller_waits") == metrics.counts("poller_outage_seconds") == {host: 0}
+
+
+async def test_the_end_of_one_outage_leaves_the_others(metrics: OpenTelemetry) -> None:
+    """The runs, the watchers and each call of a poller have outages of their own."""
+    host = (socket.gethostname(),)
+    connection = connection_metrics("databricks_default")
+    assert connection is not None
+    poller = connection.of_poller()
+    poller.poll_failed("runs", 40.0)
+    poller.poll_failed("watchers", 60.0)
+    poller.outage_ended("watchers", 61.0)
+    assert metrics.counts("poller_outage_seconds") == {host: 40}
+    poller.outage_ended("runs", 41.0)
+    assert metrics.counts("poller_outage_seconds") == {host: 0}
+    poller.close()
+
+
+async def test_an_outage_of_tasks_that_share_reads(
+    server: ScriptedServer, metrics: OpenTelemetry, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their reads are calls of their own, which the poller does not make."""
+    host = (socket.gethostname(),)
+    server.will(UNAVAILABLE, UNAVAILABLE, RUNNING)
+    poller = get_poller(DatabricksJobsHook())
+    await poller.client()
+    clock = iter(range(0, 10**6, 50))
+    monkeypatch.setattr(sender, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    seconds: list[float] = []
+
+    def on_attempt(_call: Any, _error: Any) -> None:
+        seconds.extend(metrics.counts("poller_outage_seconds").values())
+
+    with poller.shared_wait(), no_waiting():
+        await poller.send(endpoints.get_run(7), on_attempt=on_attempt)
+    assert max(seconds) >= 50
+    assert metrics.counts("poller_outage_seconds") == {host: 0}
+    assert context
 
 
 async def test_a_poller_that_fails_leaves_no_gauge(

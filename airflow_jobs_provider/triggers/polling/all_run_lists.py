@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.endpoints import get_run
 from airflow_jobs_provider.api.errors import BadRequestError, ConflictError, JobsAPIError
+from airflow_jobs_provider.api.ids import parse_id
 from airflow_jobs_provider.api.responses import InvalidResponseError, parse_states
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.triggers.polling.rate_limiter import REQUESTS_AT_ONCE
@@ -73,16 +74,19 @@ class ActiveRun:
 
     :ivar start: when it has started, in milliseconds; 0 if that is not known.
     :ivar is_terminating: whether it is ``TERMINATING``.
+    :ivar job_id: its job; None if that is not known.
     """
 
     start: int = 0
     is_terminating: bool = False
+    job_id: int | None = None
 
     @classmethod
     def from_run(cls, run: Mapping[str, Any]) -> ActiveRun:
         """Return what is kept of an active run."""
         state = RunState.from_run(run).life_cycle_state
-        return cls(start_of(run), state == RunLifeCycleState.TERMINATING)
+        is_terminating = state == RunLifeCycleState.TERMINATING
+        return cls(start_of(run), is_terminating, parse_id(run.get("job_id")))
 
 
 @dataclass(slots=True)

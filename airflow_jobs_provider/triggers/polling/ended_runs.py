@@ -13,9 +13,10 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import random
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -52,10 +53,13 @@ log = logging.getLogger(__name__)
 COLLECT_SECONDS = 2.0
 # A run may be on the lists so much later than its start.
 OVERLAP_MS = 60_000
-# Runs whose ids are in a position. Of all others it has the earliest start.
-MAX_ACTIVE_IDS = 100
+# Runs whose ids are in a position. Of all others it has the earliest start, and a restart reads the
+# ended runs from there. With few ids, that would be weeks where many runs are active for weeks.
+MAX_ACTIVE_IDS = 1_000
 # A watch without events gives its position this often, so that a restart has little to read.
 POSITION_SECONDS = 900.0
+# So much earlier at most, at random: many watches would store their positions at the same moment.
+POSITION_JITTER = 0.25
 # The longest pause after a read that took longer than the period.
 MAX_PAUSE_SECONDS = 60.0
 # The lists are read for watches this much earlier than the poller would read them for its waits.
@@ -69,6 +73,10 @@ MAX_INCOMPLETE_READS = 3
 
 class Selection(Protocol):
     """Which runs a watch reports."""
+
+    @property
+    def job_id(self) -> int | None:
+        """The only job whose runs the watch reports; None for several jobs."""
 
     @property
     def needs_job(self) -> bool:
@@ -115,7 +123,7 @@ class Watch:
     position: WatchPosition
     queue: asyncio.Queue[WatchBatch | Exception] = field(default_factory=asyncio.Queue)
     is_new: bool = True
-    told_at: float = float("-inf")
+    next_position_at: float = 0.0
 
 
 class EndedRuns:
@@ -174,8 +182,9 @@ class EndedRuns:
 
     async def _run(self) -> None:
         try:
-            async with self._opened() as (poller_sender, reader):
+            async with self._opened() as (poller_sender, reader), AsyncExitStack() as stack:
                 sender = poller_sender.for_watchers()
+                stack.callback(sender.forget_outage)
                 pages = ListPageReader(sender, waiting_runs=lambda: len(self._watches))
                 lists = RunLists(sender.client, pages.read, self._needed_part)
                 read = AllRunLists(lists, sender, reader.publisher.publish_page)
@@ -266,10 +275,11 @@ class EndedRuns:
         details = await jobs.read(set().union(*needed))
         read = self._record(found, seconds)
         for watch, runs in reports:
+            lists_read = None if read is None else read.for_job(watch.selection.job_id)
             if watch.selection.needs_job and not wanted[watch] <= details.keys():
-                self._postpone(watch, runs, read)
+                self._postpone(watch, runs, lists_read)
             else:
-                self._tell(watch, runs, details, read)
+                self._tell(watch, runs, details, lists_read)
 
     def _report(self, watch: Watch, ended: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Return the runs that a watch may report, in the same order."""
@@ -280,8 +290,8 @@ class EndedRuns:
             if watch.position.is_unreported(run, active) and watch.selection.may_match(run)
         ]
 
-    def _record(self, found: Lists, seconds: float) -> ListsRead | None:
-        """Continue from what was read; return the part of a position that all watches share.
+    def _record(self, found: Lists, seconds: float) -> _PositionsAfterRead | None:
+        """Continue from what was read; return how far all watches have come.
 
         None: a part of the list of ended runs could not be read, and is to be read again.
         """
@@ -301,16 +311,7 @@ class EndedRuns:
         self._latest = min(max(self._latest, found.latest), limit)
         self._latest_start = min(max(self._latest_start, found.latest_start), limit)
         self._started_from = self._latest_start - OVERLAP_MS - int(seconds * 1000)
-        # Those that end soon, those of unknown start, and those that have run for longest.
-        order = sorted(
-            self._active.items(), key=lambda item: (not item[1].is_terminating, item[1].start)
-        )
-        rest = [run.start for _, run in order[MAX_ACTIVE_IDS:]]
-        return ListsRead(
-            ended_after=self._latest - MARGIN_MS,
-            started_from=max(0, min([self._started_from, *rest])),
-            active=tuple(run_id for run_id, _ in order[:MAX_ACTIVE_IDS]),
-        )
+        return _PositionsAfterRead(self._active, self._latest - MARGIN_MS, self._started_from)
 
     def _postpone(
         self, watch: Watch, runs: Sequence[Mapping[str, Any]], read: ListsRead | None
@@ -340,13 +341,55 @@ class EndedRuns:
                 ended.append(EndedRun(run, job))
                 watch.position.reported[run["run_id"]] = end_of(run)
         now = time.monotonic()
-        is_due = watch.is_new or now - watch.told_at >= POSITION_SECONDS
+        is_due = watch.is_new or now >= watch.next_position_at
         if read is not None:
             watch.position.advance(read)
             watch.is_new = False
         if ended or is_due:
-            watch.told_at = now
+            earlier = random.uniform(0, POSITION_JITTER)  # noqa: S311 - no secret
+            watch.next_position_at = now + POSITION_SECONDS * (1 - earlier)
             watch.queue.put_nowait(WatchBatch(ended, watch.position.as_json()))
+
+
+class _PositionsAfterRead:
+    """How far watches have come with one read of all lists.
+
+    :param active: the active runs, by id.
+    :param ended_after: runs that end later may not be on the lists yet, in milliseconds.
+    :param started_from: the lists were read for runs that started up to this time.
+    """
+
+    def __init__(
+        self, active: Mapping[int, ActiveRun], ended_after: int, started_from: int
+    ) -> None:
+        self._ended_after = ended_after
+        self._started_from = started_from
+        # Those that end soon, those of unknown start, and those that have run for longest.
+        self._active = sorted(
+            active.items(), key=lambda item: (not item[1].is_terminating, item[1].start)
+        )
+        self._of_jobs: dict[int | None, list[tuple[int, ActiveRun]]] = {}
+        for run_id, run in self._active:
+            self._of_jobs.setdefault(run.job_id, []).append((run_id, run))
+        self._made: dict[int | None, ListsRead] = {}
+
+    def for_job(self, job_id: int | None) -> ListsRead:
+        """Return the part of a position that all watches of a job share.
+
+        :param job_id: the job; None for watches of several jobs.
+        """
+        if job_id not in self._made:
+            active = self._active
+            if job_id is not None:
+                # A run whose job is not known may be the job's.
+                active = [*self._of_jobs.get(None, ()), *self._of_jobs.get(job_id, ())]
+            rest = [run.start for _, run in active[MAX_ACTIVE_IDS:]]
+            self._made[job_id] = ListsRead(
+                ended_after=self._ended_after,
+                started_from=max(0, min([self._started_from, *rest])),
+                active=frozenset(run_id for run_id, _ in active[:MAX_ACTIVE_IDS]),
+            )
+        return self._made[job_id]
 
 
 _UNKNOWN_JOB = JobDetails()

@@ -324,7 +324,7 @@ class RunPoller:
                 )
                 self._sender.set_result(sender)
                 reader = self._reader = RunReader(self._waiters, sender, self._unreadable_runs)
-                while await self._is_needed():
+                while await self._is_needed(sender):
                     await self._sleep_until_due()
                     await reader.poll()
                 # Before anything is awaited, so that a later waiter gets another poller.
@@ -360,12 +360,12 @@ class RunPoller:
             self._unused.clear()
             await self._unused.wait()
 
-    async def _is_needed(self) -> bool:
+    async def _is_needed(self, sender: Sender) -> bool:
         """Wait for a waiter; False if none comes for a while and nobody uses the poller."""
         self._send_waits()
         is_idle = not self._waiters
-        if is_idle and self._metrics is not None:
-            self._metrics.poll_ended()
+        if is_idle:
+            sender.forget_outage()
         while not self._waiters:
             self._next_poll_at = float("inf")
             self._waiter_added.clear()

@@ -73,7 +73,7 @@ class Sender:
         self.client = client
         self.retries = retries
         self.metrics = metrics
-        on_outage_end = None if metrics is None else metrics.outage_ended
+        on_outage_end = None if metrics is None else functools.partial(metrics.outage_ended, self)
         self.outage = ServiceOutage(on_outage_end, followed)
         self.outage_seconds = 0.0
         self._next_try_at = 0.0
@@ -115,10 +115,16 @@ class Sender:
         rate_limit: RateLimit = functools.partial(self.rate_limit, call.name)
         if call.path in _LAUNCHES:
             rate_limit = functools.partial(self._launch_rate_limit, call.name, dag_id)
-        # Each try is within the limit by itself: a wait between two of them delays no other call.
-        return await self.client.send(
-            call, retries=retries, rate_limit=rate_limit, on_attempt=on_attempt
-        )
+        outage = None if self.metrics is None else _CallOutage(self.metrics, on_attempt)
+        try:
+            # Each try is within the limit by itself: a wait between two of them delays no other
+            # call.
+            return await self.client.send(
+                call, retries=retries, rate_limit=rate_limit, on_attempt=outage or on_attempt
+            )
+        finally:
+            if outage is not None:
+                outage.end()
 
     async def send_once(self, call: Call[T], rate_limit: RateLimit | None = None) -> T:
         """Send a call without retries.
@@ -183,7 +189,8 @@ class Sender:
         if is_further:
             self._next_try_at = now + seconds
         if self.metrics is not None:
-            self.metrics.poll_failed(0.0 if self.outage.is_rate_limit else self.outage.seconds)
+            seconds_out = 0.0 if self.outage.is_rate_limit else self.outage.seconds
+            self.metrics.poll_failed(self, seconds_out)
         with nullcontext() if isinstance(error, RateLimitError) else self._counted_as_outage():
             await async_sleep(seconds)
         await self.renew_credentials(error)
@@ -207,9 +214,40 @@ class Sender:
         if isinstance(error, (AuthenticationError, TokenRefusedError)):
             await self.client.renew_credentials(error)
 
+    def forget_outage(self) -> None:
+        """Let the metrics forget an outage: nothing is followed any more."""
+        if self.metrics is not None:
+            self.metrics.forget_outage(self)
+
     def record_answer(self) -> None:
         """Record that the API has answered at this address."""
         self.retries = self.retries.with_known_host()
+
+
+class _CallOutage:
+    """Records the outage that one call waits out. It is the call's ``on_attempt``.
+
+    :param metrics: what it is sent through.
+    :param on_attempt: what is called as well.
+    """
+
+    def __init__(self, metrics: PollerMetrics, on_attempt: OnAttempt) -> None:
+        self._metrics = metrics
+        self._on_attempt = on_attempt
+        self._since: float | None = None
+
+    def __call__(self, call: Call[Any], error: JobsAPIError | None) -> None:
+        """Record an attempt that failed. A rate limit is no outage."""
+        self._on_attempt(call, error)
+        if error is not None and not isinstance(error, RateLimitError):
+            now = time.monotonic()
+            self._since = now if self._since is None else self._since
+            self._metrics.call_failed(self, now - self._since)
+
+    def end(self) -> None:
+        """Record that the call was answered, or given up."""
+        if self._since is not None:
+            self._metrics.forget_outage(self)
 
 
 @asynccontextmanager

@@ -33,17 +33,18 @@ __all__ = [
 MARGIN_MS = 600_000
 # At a first start, runs are looked for that started so long before the look-back.
 FIRST_DEPTH_SECONDS = 86_400
-# Reported runs in a position. If there are more within the margin, the margin is shorter.
-MAX_REPORTED = 1_000
+# Reported runs in a position. If there are more within the margin, the margin is shorter. A
+# workspace may have 10,000 new runs an hour, which are 1,667 within the margin.
+MAX_REPORTED = 2_000
 
 
 @dataclass(frozen=True, slots=True)
 class ListsRead:
-    """What one read of all lists has shown: the part of a position that all watches share."""
+    """What one read of all lists has shown: the part of a position that watches share."""
 
     ended_after: int
     started_from: int
-    active: tuple[int, ...]
+    active: frozenset[int]
 
 
 @dataclass(slots=True)
@@ -59,7 +60,7 @@ class WatchPosition:
 
     ended_after: int
     started_from: int
-    active: tuple[int, ...] = ()
+    active: frozenset[int] = frozenset()
     reported: dict[int, int] = field(default_factory=dict)
     is_first: bool = False
 
@@ -95,7 +96,7 @@ class WatchPosition:
             return cls(
                 ended_after=int(value["ended_after"]),
                 started_from=int(value["started_from"]),
-                active=tuple(int(run_id) for run_id in value["active"]),
+                active=frozenset(int(run_id) for run_id in value["active"]),
                 reported={int(run_id): int(end) for run_id, end in value["reported"].items()},
             )
         except (AttributeError, KeyError, TypeError, ValueError):
@@ -106,7 +107,7 @@ class WatchPosition:
         return {
             "ended_after": self.ended_after,
             "started_from": self.started_from,
-            "active": list(self.active),
+            "active": sorted(self.active),
             "reported": {str(run_id): end for run_id, end in self.reported.items()},
         }
 
@@ -126,7 +127,7 @@ class WatchPosition:
 
         :param run_ids: the runs.
         """
-        self.active = tuple({*self.active, *run_ids})
+        self.active |= set(run_ids)
 
     def advance(self, lists: ListsRead) -> None:
         """Continue from lists that were read, once all that they show has been reported.

@@ -27,6 +27,7 @@ class Observer:
     :ivar told: the runs, in this order.
     :ivar ends: when each was told, in seconds of the clock.
     :ivar position: the latest position.
+    :ivar positions_at: when each position was told, in seconds of the clock.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class Observer:
         self.runs: list[Any] = []
         self.ends: dict[int, float] = {}
         self.position: Mapping[str, Any] = {}
+        self.positions_at: list[float] = []
         self.task = asyncio.create_task(self._follow())
 
     async def _follow(self) -> None:
         async for batch in get_poller(DatabricksJobsHook()).ended_runs.follow(self.watch):
             self.position = batch.position
+            self.positions_at.append(self.workspace.now())
             self.runs += batch.runs
             for one in batch.runs:
                 self.told.append(one.run["run_id"])
@@ -300,8 +303,11 @@ def test_a_restart_with_its_position_loses_nothing_and_repeats_nothing(run: Run)
     run(scenario)
 
 
-def test_a_restart_finds_runs_beyond_those_whose_ids_are_in_the_position(run: Run) -> None:
-    """A position has 100 ids; the earliest start says where the others are."""
+def test_a_restart_finds_runs_beyond_those_whose_ids_are_in_the_position(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of so many only; the earliest start says where the others are."""
+    monkeypatch.setattr(ended_runs, "MAX_ACTIVE_IDS", 100)
 
     async def scenario(workspace: Workspace) -> None:
         count = ended_runs.MAX_ACTIVE_IDS + 150
@@ -337,6 +343,27 @@ def test_a_run_of_weeks_does_not_make_a_restart_read_weeks_of_runs(run: Run) -> 
         assert second.told == [1]
 
     assert run(scenario, api_version="2.1").asked["runs/list completed_only"] == 1
+
+
+def test_the_position_of_a_job_has_the_runs_of_the_job(run: Run) -> None:
+    """So the many active runs of other jobs make it neither long nor old."""
+
+    async def scenario(workspace: Workspace) -> None:
+        for run_id in range(1, 60):
+            workspace.start(run_id, job=run_id % 3, ago=86_400 + run_id, lasting=1e6)
+        of_job, of_all = Observer(workspace, job_id=1), Observer(workspace)
+        await asyncio.sleep(10)
+        assert of_job.position["active"] == list(range(1, 60, 3))
+        assert of_all.position["active"] == list(range(1, 60))
+        position = await of_job.stop()
+        workspace.end(1)
+        workspace.end(2)
+        await asyncio.sleep(3600)
+        again = Observer(workspace, job_id=1, position=position)
+        await asyncio.sleep(PERIOD)
+        assert again.told == [1]
+
+    run(scenario)
 
 
 def test_a_first_start_begins_at_the_look_back(run: Run) -> None:
@@ -609,6 +636,19 @@ def test_a_position_is_told_without_events(run: Run) -> None:
             await asyncio.sleep(ended_runs.POSITION_SECONDS / 3)
         assert observer.position["started_from"] > first["started_from"] + 900_000
         assert observer.told == []
+
+    run(scenario)
+
+
+def test_positions_without_events_are_told_at_different_times(run: Run) -> None:
+    """Each is a write to Airflow's database, and there may be hundreds of watches."""
+
+    async def scenario(workspace: Workspace) -> None:
+        observers = [Observer(workspace, job_id=n) for n in range(1, 41)]
+        await asyncio.sleep(ended_runs.POSITION_SECONDS + 2 * PERIOD)
+        at = [one.positions_at[1] for one in observers]
+        assert max(at) - min(at) > ended_runs.POSITION_SECONDS * ended_runs.POSITION_JITTER / 2
+        assert max(at.count(moment) for moment in at) < len(at) / 2
 
     run(scenario)
 
