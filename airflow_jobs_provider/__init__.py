@@ -76,6 +76,7 @@ def get_provider_info() -> dict[str, object]:
             "airflow_jobs_provider.links.DatabricksJobRunLink",
             "airflow_jobs_provider.ui.links.DatabricksJobLink",
             "airflow_jobs_provider.ui.links.DatabricksWorkflowRunLink",
+            "airflow_jobs_provider.ui.links.DatabricksTaskRunLink",
         ],
         "config": {"databricks_jobs": _configuration()},
     }

@@ -27,12 +27,9 @@ from airflow.providers.common.compat.sdk import AirflowPlugin
 
 from airflow_jobs_provider.airflow_compat.executor_parent import forks_task_processes
 
-__all__ = ["PAGE_PREFIX", "DatabricksJobsPlugin"]
+__all__ = ["DatabricksJobsPlugin"]
 
 log = logging.getLogger(__name__)
-
-# Where Airflow serves the page, below its own address.
-PAGE_PREFIX = "databricks-jobs"
 
 
 class DatabricksJobsPlugin(AirflowPlugin):
@@ -52,7 +49,7 @@ class DatabricksJobsPlugin(AirflowPlugin):
 
     @cached_property
     def operator_extra_links(self) -> list[Any]:  # type: ignore[override]
-        """The links that Airflow's server computes: the job, and the run of a workflow group.
+        """The links that Airflow's server computes: job, run of a workflow group, runs of tasks.
 
         On Airflow 2 the operators have them.
         """
@@ -72,6 +69,8 @@ class DatabricksJobsPlugin(AirflowPlugin):
         """
         if not self.fastapi_apps:
             return []
+        from airflow_jobs_provider.ui.links import PAGE_PREFIX
+
         return [
             {
                 "name": "Databricks runs",
@@ -83,13 +82,16 @@ class DatabricksJobsPlugin(AirflowPlugin):
 
 
 def _links() -> list[Any]:
-    from airflow_jobs_provider.airflow_compat.plugins import takes_links_of_plugins
+    from airflow_jobs_provider.airflow_compat.plugins import (
+        shows_plugin_pages,
+        takes_links_of_plugins,
+    )
 
     if not takes_links_of_plugins():
         return []
-    from airflow_jobs_provider.ui.links import UI_LINKS
+    from airflow_jobs_provider.ui.links import PAGE_LINKS, UI_LINKS
 
-    return list(UI_LINKS)
+    return [*UI_LINKS, *(PAGE_LINKS if shows_plugin_pages() else ())]
 
 
 def _apps() -> list[Any]:
@@ -98,6 +100,7 @@ def _apps() -> list[Any]:
     if not shows_plugin_pages():
         return []
     from airflow_jobs_provider.ui.app import make_app
+    from airflow_jobs_provider.ui.links import PAGE_PREFIX
 
     return [{"app": make_app(), "url_prefix": f"/{PAGE_PREFIX}", "name": "Databricks runs"}]
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.errors import JobsAPIError
+from airflow_jobs_provider.api.ids import parse_id
+from airflow_jobs_provider.api.run_summary import latest_attempts
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.text import printable, printable_lines
 from airflow_jobs_provider.api.workflows.follow import whole_run
@@ -18,14 +20,19 @@ from airflow_jobs_provider.api.workflows.outputs import (
     read_outputs,
 )
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
-from airflow_jobs_provider.xcom import OUTPUT_TRUNCATED_KEY, RESERVED_KEYS, RETURN_VALUE_KEY
+from airflow_jobs_provider.xcom import (
+    OUTPUT_TRUNCATED_KEY,
+    RESERVED_KEYS,
+    RETURN_VALUE_KEY,
+    TASK_RUN_IDS_KEY,
+)
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.api.workflows.base import Workflow
     from airflow_jobs_provider.api.workflows.progress import Log
 
-__all__ = ["RunResult", "read_result", "result_or_raise"]
+__all__ = ["RunResult", "read_result", "result_or_raise", "task_run_ids"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +43,13 @@ class RunResult:
         ``for_each_task``; a dict of them by task key for a run of several tasks.
     :ivar truncated: whether a part of it is missing.
     :ivar by_task: the output of each task by its key, if the run lists tasks.
+    :ivar task_run_ids: the task runs of a run of several tasks: their ids by task key.
     """
 
     value: OutputValue | dict[str, OutputValue] = None
     truncated: bool = False
     by_task: Mapping[str, OutputValue] = field(default_factory=dict)
+    task_run_ids: Mapping[str, int] = field(default_factory=dict)
 
     def xcoms(self, log: Log, *, multiple_outputs: bool = False) -> dict[str, Any]:
         """Return the task's XComs by key; no ``return_value`` if it is None.
@@ -64,6 +73,8 @@ class RunResult:
             xcoms[RETURN_VALUE_KEY] = self.value
         if self.truncated:
             xcoms[OUTPUT_TRUNCATED_KEY] = True
+        if self.task_run_ids:
+            xcoms[TASK_RUN_IDS_KEY] = dict(self.task_run_ids)
         return xcoms
 
 
@@ -113,13 +124,15 @@ def read_result(
             )
         except JobsAPIError as error:
             log.warning("The output of run %s cannot be read: %s", run["run_id"], error)
-    return result_or_raise(
+    result = result_or_raise(
         run,
         outputs,
         log,
         max_output_bytes=max_output_bytes,
         fail_on_partial_success=fail_on_partial_success,
     )
+    # Without an output nothing is pushed.
+    return result if want_output else replace(result, task_run_ids={})
 
 
 def result_or_raise(
@@ -148,7 +161,9 @@ def result_or_raise(
         for one in truncated:
             log.warning("The output of run %s is too long; it was cut off.", one.run_id)
         by_task = {one.task_key: one.value for one in outputs if one.task_key is not None}
-        return RunResult(output_value(outputs), bool(truncated), by_task)
+        return RunResult(
+            output_value(outputs), bool(truncated), by_task, task_run_ids(run, outputs)
+        )
     for output in (one for several in outputs for one in several.each()):
         if output.error_trace and not output.state.is_successful:
             log.error(
@@ -161,6 +176,20 @@ def result_or_raise(
         outputs=outputs,
         task_key=run.get("task_key"),
     )
+
+
+def task_run_ids(run: Mapping[str, Any], outputs: Sequence[TaskOutput]) -> dict[str, int]:
+    """Return the ids of the task runs of a run of several tasks, by task key; else nothing.
+
+    :param run: the run, ended. A list of runs may not have its tasks.
+    :param outputs: its outputs, as far as they could be read.
+    """
+    ids = {key: parse_id(task.get("run_id")) for key, task in latest_attempts(run).items()}
+    is_listed = bool(ids)
+    ids |= {one.task_key: one.run_id for one in outputs if one.task_key is not None}
+    # A for_each_task that is waited for by itself is its own only task.
+    known = {key: one for key, one in ids.items() if one and one != parse_id(run.get("run_id"))}
+    return {} if is_listed and len(known) < 2 else known
 
 
 def _warn_of_failed_tasks(run: Run, outputs: Sequence[TaskOutput], log: Log) -> None:

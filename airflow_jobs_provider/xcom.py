@@ -18,6 +18,7 @@ __all__ = [
     "RETURN_VALUE_KEY",
     "RUN_ID_KEY",
     "RUN_PAGE_URL_KEY",
+    "TASK_RUN_IDS_KEY",
     "push_xcoms",
     "run_xcoms",
 ]
@@ -27,6 +28,9 @@ RETURN_VALUE_KEY = "return_value"
 # True where a part of the output is missing.
 OUTPUT_TRUNCATED_KEY = "output_truncated"
 OUTPUT_KEYS = (RETURN_VALUE_KEY, OUTPUT_TRUNCATED_KEY)
+# The task runs of a run of several tasks: their ids by task key, once it has ended. A task that
+# starts in the triggerer may have those of an earlier attempt until then.
+TASK_RUN_IDS_KEY = "task_run_ids"
 # The run that the task launched or waited for, its job, and its page in the workspace.
 RUN_ID_KEY = "run_id"
 JOB_ID_KEY = "job_id"
@@ -40,6 +44,7 @@ LAUNCH_RECORD_KEY = "launch_record"
 RESERVED_KEYS = frozenset(
     {
         *OUTPUT_KEYS,
+        TASK_RUN_IDS_KEY,
         RUN_ID_KEY,
         JOB_ID_KEY,
         RUN_PAGE_URL_KEY,

@@ -7,8 +7,8 @@ only what it shows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,12 @@ from sqlalchemy.orm import aliased
 from airflow_jobs_provider.airflow_compat.stored_xcoms import decoded
 from airflow_jobs_provider.api.ids import parse_id
 from airflow_jobs_provider.api.text import safe_url
-from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
+from airflow_jobs_provider.xcom import (
+    JOB_ID_KEY,
+    RUN_ID_KEY,
+    RUN_PAGE_URL_KEY,
+    TASK_RUN_IDS_KEY,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -70,6 +75,7 @@ class ListedRun:
     :ivar began: when the run was launched, or the task was started if that was earlier.
     :ivar ended: when the task ended; None while it has not.
     :ivar position: place in the list.
+    :ivar task_run_ids: the task runs of a run of several tasks, by task key, once it has ended.
     """
 
     run_id: int | None
@@ -84,6 +90,7 @@ class ListedRun:
     began: datetime
     ended: datetime | None
     position: Position
+    task_run_ids: Mapping[str, int] = field(default_factory=dict)
 
 
 def find_runs(
@@ -100,7 +107,7 @@ def find_runs(
     if not readable:
         return []
     chosen = _chosen(wanted, readable, limit).subquery()
-    page, run, job = aliased(XComModel), aliased(XComModel), aliased(XComModel)
+    page, run, job, task_runs = (aliased(XComModel) for _ in range(4))
     task = TaskInstance
     # Airflow pushes the page once more when a task's process ends.
     launched = func.coalesce(run.timestamp, page.timestamp)
@@ -108,12 +115,20 @@ def find_runs(
         select(
             *(run.value, job.value, page.value),
             *(task.dag_id, task.run_id, task.task_id, task.map_index, task.try_number, task.state),
-            *(task.start_date, launched, task.end_date, page.dag_run_id),
+            *(task.start_date, launched, task.end_date, page.dag_run_id, task_runs.value),
         )
         .join_from(chosen, page, _is_beside(page, chosen.c, RUN_PAGE_URL_KEY))
         .join(task, _is_task(task, page))
         .outerjoin(run, _is_beside(run, page, RUN_ID_KEY))
         .outerjoin(job, _is_beside(job, page, JOB_ID_KEY))
+        .outerjoin(
+            task_runs,
+            and_(
+                _is_beside(task_runs, page, TASK_RUN_IDS_KEY),
+                # Not those of an earlier attempt, which a task that starts in the triggerer keeps.
+                task_runs.timestamp >= run.timestamp,
+            ),
+        )
         .order_by(*(column.desc() for column in _place(chosen.c)))
     )
     return [_listed(*row) for row in session.execute(query)]
@@ -205,6 +220,7 @@ def _listed(
     pushed: datetime,
     ended: datetime | None,
     dag_run_id: int,
+    task_runs: Any,
 ) -> ListedRun:
     page_url = decoded(page_url)
     return ListedRun(
@@ -222,4 +238,13 @@ def _listed(
         began=min(pushed, started or pushed),
         ended=ended,
         position=(dag_run_id, task_id, map_index),
+        task_run_ids=_task_run_ids(decoded(task_runs)),
     )
+
+
+def _task_run_ids(value: Any) -> dict[str, int]:
+    """Return the ids of task runs; nothing for what a user has pushed in their place."""
+    if not isinstance(value, Mapping):
+        return {}
+    ids = {str(key): parse_id(one) for key, one in value.items()}
+    return {key: one for key, one in ids.items() if one is not None}

@@ -10,6 +10,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_optional_flags,
     openlineage_flag,
 )
+from airflow_jobs_provider.operators.extra_links import task_run_links
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.payload_validation import has_unrendered
 from airflow_jobs_provider.operators.pipelines import check_pipeline_names, with_pipeline_ids
@@ -209,6 +210,9 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
             self, "inject_transport_info", openlineage_inject_transport_info
         )
         self._check_when_parsed()
+        json = self.json if isinstance(self.json, Mapping) else {}
+        if links := task_run_links(json.get("tasks") if tasks is None else tasks):
+            self.operator_extra_links = (*self.operator_extra_links, *links)
 
     def _operator_arguments(self) -> dict[str, Any]:
         return {

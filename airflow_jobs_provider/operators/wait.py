@@ -13,7 +13,12 @@ from airflow_jobs_provider.links import LinksToPush
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_whole_number
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
 from airflow_jobs_provider.operators.dag_options import flag_option
-from airflow_jobs_provider.xcom import RETURN_VALUE_KEY, RUN_PAGE_URL_KEY, push_xcoms
+from airflow_jobs_provider.xcom import (
+    RETURN_VALUE_KEY,
+    RUN_PAGE_URL_KEY,
+    TASK_RUN_IDS_KEY,
+    push_xcoms,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -129,7 +134,8 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
 
     def _result_or_raise(self, context: Context, run: Run) -> Any:
         """Return the output of a run that succeeded; raise where it did not succeed."""
-        from airflow_jobs_provider.run_result import read_result
+        from airflow_jobs_provider.exceptions import DatabricksRunFailedError
+        from airflow_jobs_provider.run_result import read_result, task_run_ids
 
         self._last_run = run
         steps = read_result(
@@ -140,7 +146,12 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             fail_on_partial_success=self.fail_on_partial_success,
         )
         # Not without a deadline: the service may be unable to return a run's output.
-        result = self.hook.client.run(steps, without_deadline=False)
+        try:
+            result = self.hook.client.run(steps, without_deadline=False)
+        except DatabricksRunFailedError as error:
+            # For the links to the pages of the tasks that failed.
+            self._push(context, {TASK_RUN_IDS_KEY: task_run_ids(run, error.outputs) or None})
+            raise
         if self.do_xcom_push:
             xcoms = result.xcoms(self.log, multiple_outputs=self._push_task_outputs)
             # Airflow itself pushes what is returned.

@@ -20,6 +20,7 @@ from airflow_jobs_provider.airflow_compat.page_access import ReaderDep, SessionD
 from airflow_jobs_provider.airflow_compat.run_list import Position, RunFilter, find_runs
 from airflow_jobs_provider.airflow_compat.wait_list import WaitFilter, find_triggerers, find_waits
 from airflow_jobs_provider.api.ids import parse_id
+from airflow_jobs_provider.ui.links import LONGEST_PERIOD_DAYS
 from airflow_jobs_provider.ui.render import (
     PAGE_HEADERS,
     STATES,
@@ -33,8 +34,8 @@ __all__ = ["DAYS", "ROWS", "make_app"]
 
 # Of a page.
 ROWS = 50
-# The choices of the period, in days. Databricks keeps runs for 60 days.
-DAYS = (1, 7, 30, 60)
+# The choices of the period, in days.
+DAYS = (1, 7, 30, LONGEST_PERIOD_DAYS)
 _DEFAULT_DAYS = 7
 _MAX_TEXT = 250
 # Suggestions of the field for a DAG.

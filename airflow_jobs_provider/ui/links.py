@@ -7,20 +7,43 @@ calls ``get_link`` when a user opens the task. So these links cost a task nothin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import urlencode
 
+import attrs
 from airflow.providers.common.compat.sdk import BaseOperatorLink
 
 from airflow_jobs_provider.airflow_compat.stored_xcoms import stored_xcoms
+from airflow_jobs_provider.api.ids import parse_id
 from airflow_jobs_provider.api.text import safe_url
-from airflow_jobs_provider.ui.job_page import job_page_url
-from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_PAGE_URL_KEY
+from airflow_jobs_provider.ui.job_page import job_page_url, task_run_page_url
+from airflow_jobs_provider.xcom import (
+    JOB_ID_KEY,
+    RUN_ID_KEY,
+    RUN_PAGE_URL_KEY,
+    TASK_RUN_IDS_KEY,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
-__all__ = ["UI_LINKS", "DatabricksJobLink", "DatabricksWorkflowRunLink", "OperatorName"]
+__all__ = [
+    "LONGEST_PERIOD_DAYS",
+    "PAGE_LINKS",
+    "PAGE_PREFIX",
+    "UI_LINKS",
+    "DatabricksJobLink",
+    "DatabricksTaskRunLink",
+    "DatabricksTaskRunsLink",
+    "DatabricksWorkflowRunLink",
+    "OperatorName",
+]
+
+# Where Airflow serves the page of the plugin, below its own address.
+PAGE_PREFIX = "databricks-jobs"
+# The longest period that the page shows. Databricks keeps runs for 60 days.
+LONGEST_PERIOD_DAYS = 60
 
 
 class OperatorName:
@@ -83,7 +106,60 @@ class DatabricksWorkflowRunLink(BaseOperatorLink):
         return (isinstance(url, str) and safe_url(url)) or ""
 
 
+class DatabricksTaskRunsLink(BaseOperatorLink):
+    """Link to the run on the page "Databricks runs", with the runs of its tasks (Airflow 3.1).
+
+    On Airflow 3 an operator cannot have a link for each task of its run without an XCom for each.
+    """
+
+    name = "See Databricks Task Runs"
+    operators: ClassVar[list[Any]] = [
+        OperatorName("operators.submit_run", "DatabricksSubmitRunOperator"),
+        OperatorName("operators.run_now", "DatabricksRunNowOperator"),
+        OperatorName("sensors.jobs", "DatabricksJobRunSensor"),
+    ]
+
+    def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """Return the URL; empty before the run has ended, and for a run of one task."""
+        from airflow.providers.common.compat.sdk import conf
+
+        xcoms = stored_xcoms(ti_key, (RUN_ID_KEY, TASK_RUN_IDS_KEY))
+        if not xcoms.get(TASK_RUN_IDS_KEY):
+            return ""
+        query = urlencode({"text": xcoms.get(RUN_ID_KEY), "days": LONGEST_PERIOD_DAYS})
+        base_url = str(conf.get("api", "base_url", fallback="")).rstrip("/")
+        return f"{base_url}/{PAGE_PREFIX}/?{query}"
+
+
+@attrs.define(slots=False)
+class DatabricksTaskRunLink(BaseOperatorLink):
+    """Link to the page of the run of one task of a run of several tasks (Airflow 2).
+
+    The web server computes it. Airflow 2 stores the attribute with the DAG.
+
+    :ivar task_key: the task's key.
+    """
+
+    task_key: str
+
+    @property
+    def name(self) -> str:
+        """The text of the link."""
+        return f"See Databricks Task {self.task_key}"
+
+    def get_link(self, operator: Any, *, ti_key: TaskInstanceKey) -> str:  # noqa: ARG002
+        """Return the URL; empty before the run has ended."""
+        xcoms = stored_xcoms(ti_key, (RUN_PAGE_URL_KEY, TASK_RUN_IDS_KEY))
+        ids = xcoms.get(TASK_RUN_IDS_KEY)
+        task_run_id = parse_id(ids.get(self.task_key)) if isinstance(ids, Mapping) else None
+        if task_run_id is None:
+            return ""
+        return task_run_page_url(xcoms.get(RUN_PAGE_URL_KEY), task_run_id) or ""
+
+
+# Those of a plugin; the last one needs the page.
 UI_LINKS = (DatabricksJobLink(), DatabricksWorkflowRunLink())
+PAGE_LINKS = (DatabricksTaskRunsLink(),)
 
 
 def _names(operators: Sequence[OperatorName]) -> set[str]:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from airflow_jobs_provider.ui.job_page import task_run_page_url
+
 if TYPE_CHECKING:
     from jinja2 import Environment
 
@@ -156,6 +158,6 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"moment": moment, "state": state_of}
-    functions = (dag_path, duration, task_path, waits_for)
+    functions = (dag_path, duration, task_path, task_run_page_url, waits_for)
     environment.globals |= {function.__name__: function for function in functions}
     return environment

@@ -194,7 +194,10 @@ def test_outputs_of_several_tasks_are_a_dict_in_the_triggerer(
     server.will(answer({**good, "tasks": tasks}))
     server.will(*(answer({"metadata": good, "notebook_output": {"result": r}}) for r in "12"))
     event = fired(ending_trigger())
-    assert xcoms_of(event) == {"return_value": {"a": "1", "b": "2"}}
+    assert xcoms_of(event) == {
+        "return_value": {"a": "1", "b": "2"},
+        "task_run_ids": {"a": 8, "b": 9},
+    }
 
 
 @pytest.mark.parametrize("where", ["worker", "triggerer"])

@@ -25,6 +25,8 @@ DAGS = Path(__file__).parent / "official_dags"
 _LINK = "_link_DatabricksJobRunLink"
 # The same for a task of a workflow group: the official provider has the page of the group's run.
 _GROUP_LINK = "databricks_job_run_link"
+# Only here, for a run of several tasks.
+_TASK_RUNS = "task_run_ids"
 # What the launching task of a group keeps here for a clear or a retry.
 _RECORDS = re.compile(r"databricks_(definition|task_runs|task_run\..*)")
 _PAGE = ROOT / "docs" / "migrating.md"
@@ -121,7 +123,7 @@ def with_imports_changed(text: str) -> str:
 
 def _xcoms(task: Mapping[str, Any]) -> dict[str, Any]:
     """Return the XComs of a task that its users read."""
-    hidden = {_LINK, _GROUP_LINK}
+    hidden = {_LINK, _GROUP_LINK, _TASK_RUNS}
     if not task["xcoms"].get("run_page_url"):
         hidden.add("run_page_url")  # Airflow 3 stores that a button leads nowhere.
     return {

@@ -115,13 +115,28 @@ class Metadata:
         return number
 
     def add_run(
-        self, dag_id: str, run_id: object = 7001, *, page: object = None, **task: Any
+        self,
+        dag_id: str,
+        run_id: object = 7001,
+        *,
+        page: object = None,
+        task_run_ids: object = None,
+        **task: Any,
     ) -> int:
         """Add a task that has launched a run; return the DAG run's id."""
         page = f"https://example.com/?o=1#job/12/run/{run_id}" if page is None else page
-        return self.add_task(
-            dag_id, xcoms={"run_id": run_id, "job_id": 12, "run_page_url": page}, **task
-        )
+        xcoms = {"run_id": run_id, "job_id": 12, "run_page_url": page}
+        if task_run_ids is not None:
+            xcoms["task_run_ids"] = task_run_ids
+        return self.add_task(dag_id, xcoms=xcoms, **task)
+
+    def age_xcom(self, dag_run_id: int, key: str) -> None:
+        """Let an XCom be a day older than the others of its task."""
+        from airflow.models.xcom import XComModel
+
+        with self.session() as session:
+            (row,) = session.query(XComModel).filter_by(dag_run_id=dag_run_id, key=key)
+            row.timestamp -= timedelta(days=1)
 
     def add_trigger(
         self, kind: str, arguments: Mapping[str, Any], *, triggerer_id: int | None = None

@@ -11,6 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import DAG
 from airflow.triggers.base import TaskSuccessEvent
 
+from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from tests.fakes.scripted_server import ScriptedServer, Step, answer
 from tests.helpers.responses import (
@@ -40,7 +41,14 @@ pytestmark = pytest.mark.usefixtures("triggerer_keeps_dags")
 
 WHERE = ["worker", "deferred", "triggerer"]
 KINDS = ["submit", "run now", "sensor"]
-RESERVED = ["run_id", "job_id", "run_page_url", "output_truncated", "return_value"]
+RESERVED = [
+    "run_id",
+    "job_id",
+    "run_page_url",
+    "output_truncated",
+    "task_run_ids",
+    "return_value",
+]
 
 
 def task(key: str, run_id: int) -> dict[str, Any]:
@@ -89,8 +97,9 @@ def test_each_task_has_an_xcom(kind: str, where: str, context: Any, server: Scri
     """Beside the whole, and None where a task gave nothing, as Airflow pushes it."""
     steps = [whole("SUCCESS", task("load", 71), task("report", 72)), good("9 rows"), answer({})]
     value = {"load": "9 rows", "report": None}
+    ids = {"load": 71, "report": 72}
     assert pushed(kind, where, context, server, *steps) == expected(
-        kind, **value, return_value=value
+        kind, **value, return_value=value, task_run_ids=ids
     )
 
 
@@ -103,7 +112,7 @@ def test_a_task_never_takes_the_place_of_another_xcom(
     steps = [whole("SUCCESS", task(key, 71), task("report", 72)), good("mine"), good("42")]
     value = {key: "mine", "report": "42"}
     assert pushed("submit", where, context, server, *steps) == expected(
-        "submit", report="42", return_value=value
+        "submit", report="42", return_value=value, task_run_ids={key: 71, "report": 72}
     )
     assert f"The output of task '{key}' is in return_value only" in logged()
 
@@ -114,7 +123,8 @@ def test_the_flag_is_pushed_beside(where: str, context: Any, server: ScriptedSer
     steps = [whole("SUCCESS", task("a", 71), task("b", 72)), good("long"), good("x")]
     value = {"a": "lo", "b": "x"}
     xcoms = pushed("run now", where, context, server, *steps, max_output_bytes=2)
-    assert xcoms == expected("run now", **value, return_value=value, output_truncated=True)
+    rest = {"output_truncated": True, "task_run_ids": {"a": 71, "b": 72}}
+    assert xcoms == expected("run now", **value, return_value=value, **rest)
 
 
 @pytest.mark.parametrize("where", WHERE)
@@ -161,6 +171,18 @@ def test_an_output_that_cannot_be_read_does_not_fail(
     assert (xcoms["a"], xcoms["b"]) == (None, "x")
 
 
+@pytest.mark.parametrize("where", ["worker", "deferred"])
+def test_a_run_that_failed_has_the_runs_of_its_tasks(
+    where: str, context: Any, server: ScriptedServer
+) -> None:
+    """For the links to their pages, where a user looks for the cause."""
+    failed = {**task("b", 72), **run("TERMINATED", "FAILED"), "run_id": 72}
+    steps = [whole("FAILED", task("a", 71), failed), answer({"error": "no", "metadata": failed})]
+    with pytest.raises(DatabricksRunFailedError):
+        pushed("submit", where, context, server, *steps)
+    assert context["ti"].xcoms["task_run_ids"] == {"a": 71, "b": 72}
+
+
 @pytest.mark.parametrize("where", WHERE)
 def test_nothing_is_pushed_where_nothing_is_wanted(
     where: str, context: Any, server: ScriptedServer
@@ -177,7 +199,8 @@ def test_without_it_there_is_the_whole_only(
     """The default."""
     steps = [whole("SUCCESS", task("a", 71), task("b", 72)), good("1"), good("2")]
     xcoms = pushed("submit", where, context, server, *steps, multiple_outputs=False)
-    assert xcoms == expected("submit", return_value={"a": "1", "b": "2"})
+    ids = {"a": 71, "b": 72}
+    assert xcoms == expected("submit", return_value={"a": "1", "b": "2"}, task_run_ids=ids)
 
 
 def test_the_trigger_stores_them_one_by_one(
@@ -195,6 +218,7 @@ def test_the_trigger_stores_them_one_by_one(
     assert [one[:2] for one in stored] == [
         ("a", "1"),
         ("return_value", {"a": "1", "run_id": "2"}),
+        ("task_run_ids", {"a": 71, "run_id": 72}),
     ]
 
 

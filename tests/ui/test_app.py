@@ -172,6 +172,23 @@ async def test_a_run_is_shown_with_its_task(get: Get, metadata: Metadata) -> Non
     assert problems_of(page.text, relative=True) == []
 
 
+async def test_the_tasks_of_a_run_have_links(get: Get, metadata: Metadata) -> None:
+    """To the page of each task's run; what a user has pushed under the key is no error."""
+    metadata.add_run("etl", 7001, task_run_ids={"load": 71, "<b>": "72", "none": "x"})
+    metadata.add_run("etl", 7002, task_run_ids=["load"])
+    metadata.add_run("etl", 7003, page="no page", task_run_ids={"load": 73})
+    # Of an earlier attempt of a task that starts in the triggerer.
+    dag_run = metadata.add_run("etl", 7004, task_run_ids={"old": 74})
+    metadata.age_xcom(dag_run, "task_run_ids")
+    page = await get()
+    cells = [row["Run"] for row in rows(page)]
+    assert sorted(cells) == ["7001 2 tasks load <b>", "7002", "7003 1 task load: 73", "7004"]
+    for run_id in (71, 72):
+        assert f'href="https://example.com/?o=1#job/12/run/{run_id}"' in page.text
+    assert "<b>" not in page.text
+    assert problems_of(page.text, relative=True) == []
+
+
 async def test_mapped_tasks_lead_to_their_index(get: Get, metadata: Metadata) -> None:
     """The link is that of the mapped task instance."""
     metadata.add_run("etl", 7001, task_id="load", map_index=3, dag_run="r")

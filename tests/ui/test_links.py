@@ -16,13 +16,21 @@ from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.operators import jobs
 from airflow_jobs_provider.plugin import DatabricksJobsPlugin
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
-from airflow_jobs_provider.ui.job_page import job_page_url
-from airflow_jobs_provider.ui.links import UI_LINKS, DatabricksJobLink, DatabricksWorkflowRunLink
+from airflow_jobs_provider.ui.job_page import job_page_url, task_run_page_url
+from airflow_jobs_provider.ui.links import (
+    PAGE_LINKS,
+    UI_LINKS,
+    DatabricksJobLink,
+    DatabricksWorkflowRunLink,
+)
 from tests.helpers.metadata import Metadata, make_database, metadata_database
 
 AIRFLOW_2 = airflow.__version__.startswith("2.")
+HAS_PAGE = not airflow.__version__.startswith(("2.", "3.0"))
 PLACE = {"dag_id": "d", "run_id": "r", "map_index": -1}
 JOB, RUN, WORKFLOW = "See Databricks Job", "See Databricks Job Run", "See Databricks Workflow Run"
+# Of a run of one task.
+TASKS = {"See Databricks Task Runs": None} if HAS_PAGE else {}
 
 
 @pytest.mark.parametrize(
@@ -50,9 +58,25 @@ def test_a_jobs_page_by_that_of_its_run(page: Any, job_id: Any, expected: str | 
     assert job_page_url(page, job_id) == expected
 
 
+@pytest.mark.parametrize(
+    ("page", "expected"),
+    [
+        ("https://h/?o=1#job/12/run/7", "https://h/?o=1#job/12/run/71"),
+        ("https://h/jobs/12/runs/7?o=1", "https://h/jobs/12/runs/71?o=1"),
+        ("http://127.0.0.1:8421/runs/7", "http://127.0.0.1:8421/runs/71"),
+        ("https://h/elsewhere", None),
+        ("javascript:alert(1)#job/12/run/7", None),
+        (None, None),
+    ],
+)
+def test_a_tasks_page_by_that_of_its_run(page: Any, expected: str | None) -> None:
+    """It differs from the page of the whole run in the id only."""
+    assert task_run_page_url(page, 71) == expected
+
+
 def test_the_operators_of_the_links_exist() -> None:
     """Airflow compares modules and names, so a renamed operator would lose its link."""
-    for link in UI_LINKS:
+    for link in (*UI_LINKS, *PAGE_LINKS):
         for name in link.operators:
             operator = getattr(import_module(name.__module__), name.__name__)
             links = inspect.getattr_static(operator, "operator_extra_links")
@@ -83,6 +107,12 @@ def dag(plugin_links: None) -> Any:
         jobs.DatabricksSubmitRunOperator(
             task_id="submit", existing_cluster_id="c", notebook_task={"notebook_path": "/n"}
         )
+        task: Any = {"existing_cluster_id": "c", "notebook_task": {"notebook_path": "/n"}}
+        for several, more in (("tasks", {}), ("ended_tasks", {"json": None})):
+            keys = ("load", "report", "{{ ds }}")
+            tasks: Any = [{"task_key": key, **task} for key in keys]
+            given: Any = {"json": {"tasks": tasks}} if more else {"tasks": tasks}
+            jobs.DatabricksSubmitRunOperator(task_id=several, **given)
         DatabricksJobRunSensor(task_id="wait", run_id=7)
         notebook: Any = {"notebook_path": "/n", "existing_cluster_id": "c", "source": "WORKSPACE"}
         jobs.DatabricksNotebookOperator(task_id="alone", **notebook)
@@ -117,6 +147,10 @@ def metadata(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Metadata]:
             for key, value in {"job_id": 12, "run_page_url": page, "other": 1}.items():
                 made.add("xcom", _xcom(task_id, key, value))
         made.add("xcom", _xcom("mapped", "run_page_url", "https://h/#job/13/run/9", map_index=1))
+        ended = {"run_id": 7, "run_page_url": "https://h/#job/13/run/7"}
+        ended["task_run_ids"] = {"load": 71, "report": 72, "x": 73}
+        for key, value in ended.items():
+            made.add("xcom", _xcom("ended_tasks", key, value))
         yield made
 
 
@@ -141,10 +175,18 @@ def links_of(dag: Any, task_id: str, **place: Any) -> dict[str, str | None]:
 @pytest.mark.parametrize(
     ("task_id", "place", "expected"),
     [
-        ("run_now", {}, {RUN: "https://h/?o=1#job/12/run/0", JOB: "https://h/?o=1#job/12"}),
-        ("mapped", {"map_index": 1}, {RUN: "https://h/#job/13/run/9", JOB: "https://h/#job/13"}),
-        ("submit", {}, {RUN: "https://h/?o=1#job/12/run/2"}),
-        ("wait", {}, {RUN: "https://h/?o=1#job/12/run/3", JOB: "https://h/?o=1#job/12"}),
+        (
+            "run_now",
+            {},
+            {RUN: "https://h/?o=1#job/12/run/0", JOB: "https://h/?o=1#job/12", **TASKS},
+        ),
+        (
+            "mapped",
+            {"map_index": 1},
+            {RUN: "https://h/#job/13/run/9", JOB: "https://h/#job/13", **TASKS},
+        ),
+        ("submit", {}, {RUN: "https://h/?o=1#job/12/run/2", **TASKS}),
+        ("wait", {}, {RUN: "https://h/?o=1#job/12/run/3", JOB: "https://h/?o=1#job/12", **TASKS}),
         ("alone", {}, {RUN: "https://h/?o=1#job/12/run/4", JOB: None, WORKFLOW: None}),
         ("mapped_alone", {"map_index": 0}, {RUN: None, JOB: None, WORKFLOW: None}),
         ("group.launch", {}, {RUN: "https://h/?o=1#job/12/run/5", JOB: "https://h/?o=1#job/12"}),
@@ -157,7 +199,7 @@ def links_of(dag: Any, task_id: str, **place: Any) -> dict[str, str | None]:
                 WORKFLOW: "https://h/?o=1#job/12/run/5",
             },
         ),
-        ("run_now", {"run_id": "not yet launched"}, {RUN: None, JOB: None}),
+        ("run_now", {"run_id": "not yet launched"}, {RUN: None, JOB: None, **TASKS}),
         ("group.member", {"run_id": "not yet launched"}, {RUN: None, JOB: None, WORKFLOW: None}),
     ],
 )
@@ -170,6 +212,32 @@ def test_the_links_of_a_task(
 ) -> None:
     """Its run; its job, but not that of a one-time run; the run of its group."""
     assert links_of(dag, task_id, **place) == expected
+
+
+@pytest.mark.skipif(AIRFLOW_2, reason="Airflow 2 has no page")
+def test_the_tasks_of_a_run_are_on_the_page(
+    dag: Any, metadata: Metadata, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There, since on Airflow 3 each link of an operator is an XCom. A run of one has none."""
+    monkeypatch.setenv("AIRFLOW__API__BASE_URL", "https://airflow/team/")
+    name = "See Databricks Task Runs"
+    url = "https://airflow/team/databricks-jobs/?text=7&days=60"
+    assert links_of(dag, "ended_tasks").get(name) == (url if HAS_PAGE else None)
+    assert links_of(dag, "tasks").get(name) is None
+    assert links_of(dag, "submit").get(name) is None
+
+
+@pytest.mark.skipif(not AIRFLOW_2, reason="Airflow 2")
+def test_each_task_that_the_dag_names_has_a_link(dag: Any, metadata: Metadata) -> None:
+    """Once the run has ended; the web server computes them from one XCom."""
+    load, report = "See Databricks Task load", "See Databricks Task report"
+    links = links_of(dag, "ended_tasks")
+    assert links == {
+        RUN: "https://h/#job/13/run/7",
+        load: "https://h/#job/13/run/71",
+        report: "https://h/#job/13/run/72",
+    }
+    assert links_of(dag, "tasks") == {RUN: None, load: None, report: None}
 
 
 @pytest.mark.skipif(AIRFLOW_2, reason="on Airflow 2 a task pushes no XComs for links")
@@ -187,7 +255,8 @@ def test_a_task_that_has_ended_in_the_triggerer(dag: Any, metadata: Metadata) ->
     url = '"https://h/?o=1#job/12/run/3"'
     metadata.add("xcom", _xcom("wait", "run_page_url", url, **place))
     links = links_of(dag, "wait", run_id="triggerer")
-    assert links == {RUN: "https://h/?o=1#job/12/run/3", JOB: "https://h/?o=1#job/12"}
+    expected = {RUN: "https://h/?o=1#job/12/run/3", JOB: "https://h/?o=1#job/12", **TASKS}
+    assert links == expected
 
 
 def test_an_unsafe_url_is_no_link(dag: Any, metadata: Metadata) -> None:
