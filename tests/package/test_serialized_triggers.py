@@ -152,7 +152,7 @@ def test_a_stored_event_trigger_continues(key: str) -> None:
     assert kwargs.items() >= stored["kwargs"].items()
     assert trigger.position_key == stored["position_key"]
     position = WatchPosition.from_stored([stored["position"]])
-    assert position == WatchPosition(2_000, 1_000, active=(7,), reported={8: 2_500})
+    assert position == WatchPosition(2_000, 1_000, active=frozenset({7}), reported={8: 2_500})
 
 
 @pytest.mark.parametrize("version", FILES)
