@@ -269,7 +269,7 @@ def _event_trigger(name: str) -> dict[str, Any]:
     path = "airflow_jobs_provider.triggers.jobs.DatabricksJobRunEventTrigger"
     trigger = imported(path)(**EVENT_TRIGGERS[name])
     classpath, kwargs = trigger.serialize()
-    position = WatchPosition(2_000, 1_000, active=(7,), reported={8: 2_500})
+    position = WatchPosition(2_000, 1_000, active=frozenset({7}), reported={8: 2_500})
     return {
         "classpath": classpath,
         "kwargs": kwargs,

@@ -75,7 +75,11 @@ def test_a_position_never_goes_back() -> None:
     """What had ended before the first start is not reported after the next one."""
     position = WatchPosition(ended_after=1000, started_from=0, reported={1: 1100, 2: 1300})
     position.advance(ListsRead(ended_after=900, started_from=800, active=frozenset({5})))
-    assert (position.ended_after, position.started_from, position.active) == (1000, 800, {5})
+    assert (position.ended_after, position.started_from, position.active) == (
+        1000,
+        800,
+        frozenset({5}),
+    )
     position.advance(ListsRead(ended_after=1200, started_from=900, active=frozenset()))
     assert (position.ended_after, position.reported) == (1200, {2: 1300})
 
