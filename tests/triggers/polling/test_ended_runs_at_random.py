@@ -18,7 +18,7 @@ from aiohttp import web
 
 from airflow_jobs_provider.triggers.polling import ended_runs
 from tests.helpers.timeless_workspace import Workspace, play
-from tests.triggers.polling.test_ended_runs import Observer
+from tests.helpers.watch_observer import Observer
 
 WATCHES = 2
 FIRST_SEED, _, LAST_SEED = os.environ.get("ENDED_RUNS_SEEDS", "0-5").partition("-")
