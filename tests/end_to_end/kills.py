@@ -19,7 +19,16 @@ from urllib.parse import urlsplit
 from scripts.airflow_env import ROOT, airflow_environment
 from tests.fakes.fake_service import LAUNCHES, FakeService, Plan, Seen
 
-__all__ = ["FUNCTION_POINTS", "POINTS", "Account", "Killer", "Point", "killer", "random_plans"]
+__all__ = [
+    "FUNCTION_POINTS",
+    "LAUNCHING",
+    "POINTS",
+    "Account",
+    "Killer",
+    "Point",
+    "killer",
+    "random_plans",
+]
 
 HERE = Path(__file__).parent
 DAG_FILE = HERE / "kill_dags" / "kills.py"
@@ -72,6 +81,8 @@ def _concluding(mode: str, kind: str) -> list[Point]:
     ]
 
 
+# Those until the run's id is stored.
+LAUNCHING = [*_launching(BLOCKING), *_launching(DEFERRABLE)]
 POINTS = [
     *_launching(BLOCKING),
     Point("while waiting", BLOCKING, endpoints=("runs/get",), count=2),

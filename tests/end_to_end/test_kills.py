@@ -9,6 +9,7 @@ from airflow import __version__ as airflow_version
 
 from tests.end_to_end.kills import (
     FUNCTION_POINTS,
+    LAUNCHING,
     POINTS,
     Account,
     Killer,
@@ -60,7 +61,16 @@ def test_killed_function(at_large: Killer, point: Point) -> None:
     assert len(at_large.service.notebooks) == 1
 
 
-@pytest.mark.parametrize("point", [p for p in POINTS if "XCom" in p.name or p.endpoints], ids=str)
+@pytest.mark.parametrize(
+    "point",
+    [
+        # Once it is launched, a run of a job is followed as any other.
+        point if point in LAUNCHING else pytest.param(point, marks=pytest.mark.thorough)
+        for point in POINTS
+        if point in LAUNCHING or point.endpoints
+    ],
+    ids=str,
+)
 @pytest.mark.slow
 def test_killed_run_now(at_large: Killer, point: Point) -> None:
     """The same for a run of a job."""
