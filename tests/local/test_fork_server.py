@@ -185,13 +185,29 @@ def test_canceled_before_its_kernel_is_there(workspace: Api) -> None:
 
 
 @pytest.mark.slow
+def test_process_of_a_notebook_that_was_killed(workspace: Api) -> None:
+    """The run fails, and its kernel is killed."""
+    run_id, kernel = wait_in(workspace)
+    server, supervisor = kernel.parents()[1], kernel.parent()
+    (client,) = [child for child in server.children() if child != supervisor]
+    client.kill()
+    assert workspace.wait(run_id)["state"]["result_state"] == "FAILED"
+    assert "process died" in workspace.output(run_id)["error"]
+    assert not lives(kernel)
+    assert tell(workspace)[0]
+
+
+@pytest.mark.slow
 def test_killed_workspace_leaves_none(tmp_path: Path, programs: list[Program]) -> None:
     """A workspace that is killed leaves neither the fork server nor a kernel."""
     program = Program(tmp_path, "--port", "0")
     programs.append(program)
     _, kernel = wait_in(program.api())
     processes = [kernel, *kernel.parents()[:2]]
-    assert processes[-1].ppid() == program.process.pid
+    server = processes[-1]
+    assert server.ppid() == program.process.pid
+    processes += [child for child in server.children() if child not in processes]
+    assert len(processes) == 4
     program.process.kill()
     for process in processes:
         process.wait(timeout=30)

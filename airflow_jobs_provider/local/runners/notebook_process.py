@@ -115,17 +115,17 @@ class NotebookProcess:
     async def _fork(self, fork_server: ForkServer, file: Path, commands: int) -> bool:
         read_end, write_end = os.pipe()
         try:
-            messages, transport = await reader_of(read_end)
-            self._process = await fork_server.fork_client(
-                file, marker=self._task.marker, commands=commands, messages=write_end
-            )
+            self._messages, transport = await reader_of(read_end)
+            try:
+                self._process = await fork_server.fork_client(
+                    file, marker=self._task.marker, commands=commands, messages=write_end
+                )
+            finally:
+                if self._process is None:
+                    transport.close()
         finally:
             os.close(write_end)
-        if self._process is None:
-            transport.close()
-            return False
-        self._messages = messages
-        return True
+        return self._process is not None
 
     async def _start_program(self, file: Path, commands: int) -> asyncio.subprocess.Process:
         with self._errors.open("wb") as errors:

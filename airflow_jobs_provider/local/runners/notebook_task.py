@@ -39,7 +39,8 @@ class Task:
 
 def start_failure(*reasons: str) -> str:
     """Return the message of a run whose kernel did not start."""
-    return f"The notebook's kernel did not start: {': '.join(filter(None, reasons))}"
+    reason = ": ".join(filter(None, reasons)) or "its process died"
+    return f"The notebook's kernel did not start: {reason}"
 
 
 def last_line(log: Path) -> str:
