@@ -50,7 +50,7 @@ MODES = {
     "this package, end_from_trigger": (THIS_ONE, "end_from_trigger=True,"),
 }
 WARM_UP_TASKS = 10
-WARM_UP_ENDS = (5.0, 15.0)
+WARM_UP_ENDS = (20.0, 40.0)
 IDLE_SECONDS = 6
 # Until supervisors and the scheduler have noted all ends.
 SETTLE_SECONDS = 6
