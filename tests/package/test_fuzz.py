@@ -367,8 +367,8 @@ odd_bodies = (
 @example(odd=[(200, b"{}")], listed=b"{}", api_version="2.0", chosen=None)
 @example(
     odd=[(200, b"{}")],
-    listed=b'{"runs": [{"run_id": 1000, "state": {"life_cycle_state": "TERMINATED", '
-    b'"result_state": []}}]}',
+    listed=b'{"runs": [{"run_id": 1000, "end_time": 4102444800000, "state": '
+    b'{"life_cycle_state": "TERMINATED", "result_state": [1]}}]}',
     api_version="2.0",
     chosen={"all_runs": True, "states": ["FAILED"]},
 )
