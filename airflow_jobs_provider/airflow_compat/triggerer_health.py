@@ -9,6 +9,7 @@ paused needs to ask Airflow whether a later attempt has begun.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import time
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
@@ -29,7 +30,7 @@ class TriggererHealth:
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._context = asyncio.get_running_loop(), contextvars.Context()
         self.stores_xcoms = False
         # The monotonic clock stops in a suspended machine. The other one may be set.
         self._monotonic, self._clock = time.monotonic(), time.time()
@@ -49,7 +50,8 @@ class TriggererHealth:
 
     def _beat(self) -> None:
         self._check()
-        self._loop.call_later(_BEAT_SECONDS, self._beat)
+        # Not in the context of the trigger that came first.
+        self._loop.call_later(_BEAT_SECONDS, self._beat, context=self._context)
 
     def _check(self) -> None:
         monotonic, clock = time.monotonic(), time.time()

@@ -58,11 +58,11 @@ from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from airflow.triggers.base import TriggerEvent
 
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.operators.launch import LaunchRunOperator
+    from airflow_jobs_provider.run_result import RunResult
 
 __all__ = ["DatabricksLaunchTrigger"]
 
@@ -431,10 +431,11 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
 
     # -- the end of the task -------------------------------------------------------------------
 
-    async def _task_success_event(self, run: Run) -> TriggerEvent | None:
-        """End the task, unless a later attempt has begun while this triggerer was paused."""
+    async def _read_result(self, run: Run) -> RunResult:
+        """Read the output; stop if a later attempt has begun while this triggerer was paused."""
+        result = await super()._read_result(run)
         await self._stop_if_outdated()
-        return await super()._task_success_event(run)
+        return result
 
     async def _has_later_attempt(self) -> bool:
         task_instance: Any = self.task_instance

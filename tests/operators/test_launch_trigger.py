@@ -864,8 +864,9 @@ def test_a_worker_tells_why_nothing_was_launched(
     assert isinstance(caught.value, AirflowFailException) is is_final
 
 
+@pytest.mark.parametrize(("endpoint", "number"), [("runs/get", 2), ("runs/get-output", 1)])
 def test_a_triggerer_that_wakes_up_late_pushes_no_output(
-    service: FakeService, monkeypatch: pytest.MonkeyPatch
+    endpoint: str, number: int, service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It has missed that its attempt was cleared: the output is that of a later one."""
     triggerer = start(service, monkeypatch)
@@ -874,7 +875,7 @@ def test_a_triggerer_that_wakes_up_late_pushes_no_output(
         triggerer.record(try_number=2)
         pause(monkeypatch)
 
-    service.at("runs/get", 2, wake_up_late)
+    service.at(endpoint, number, wake_up_late)
 
     async def wait(trigger: Any) -> None:
         with pytest.raises(TimeoutError):
