@@ -55,6 +55,7 @@ PARSING = {
     f"AIRFLOW__{_SECTION}__STALE_DAG_THRESHOLD": "86400",
     f"AIRFLOW__{'CORE' if AIRFLOW_2 else _SECTION}__DAG_FILE_PROCESSOR_TIMEOUT": "300",
 }
+DATABASE_OPTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 DATABASE_SERVER = os.environ.get("TEST_DATABASE_SERVER", "")
 START_SECONDS = 300
 # Below those that Linux and macOS give to clients.
@@ -62,6 +63,11 @@ PORTS = (20_000, 32_000)
 # How long a triggerer may be silent before another one takes its triggers.
 TRIGGERER_SILENCE_SECONDS = 12
 LOCKED = "database is locked"
+# How long a component waits until it may write to SQLite. The API server gives up soon and is asked
+# again: its requests may wait for each other, and meanwhile nobody else writes. A scheduler or a
+# triggerer that gives up ends.
+SQLITE_SECONDS = 60
+API_SERVER_SQLITE_SECONDS = 5
 OPEN = build_opener(ProxyHandler({})).open
 
 
@@ -100,9 +106,8 @@ class AirflowCluster:
         self._database_server = database_server
         self._on_sqlite = not database_server
         self._components = components or COMPONENTS
-        # Many processes write to one SQLite file; each waits for its turn.
         self._database = (
-            f"sqlite:///{self.home}/airflow.db?timeout=20"
+            f"sqlite:///{self.home}/airflow.db?timeout={SQLITE_SECONDS}"
             if self._on_sqlite
             else f"{database_server}/airflow_{self.port}_{int(time.time())}"
         )
@@ -199,13 +204,21 @@ class AirflowCluster:
         with (self.home / f"{name}.log").open("ab") as log:
             self._processes[name] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *arguments],
-                env=self.env,
+                env=self._environment_of(name),
                 cwd=self.home,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+
+    def _environment_of(self, name: str) -> dict[str, str]:
+        if name != API_SERVER or not self._on_sqlite:
+            return self.env
+        waits, gives_up = (
+            f"?timeout={seconds}" for seconds in (SQLITE_SECONDS, API_SERVER_SQLITE_SECONDS)
+        )
+        return self.env | {DATABASE_OPTION: self._database.replace(waits, gives_up)}
 
     def cpu_seconds(self, *names: str) -> float:
         """Return the CPU time that components have taken so far, with all their processes."""
@@ -410,7 +423,7 @@ class AirflowCluster:
             "AIRFLOW__CORE__PARALLELISM": "16",
             "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "50",
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self._database,
+            DATABASE_OPTION: self._database,
             "AIRFLOW__SCHEDULER__TRIGGER_TIMEOUT_CHECK_INTERVAL": "3",
             **PARSING,
             "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
