@@ -87,6 +87,10 @@ class ServiceOutage:
             )
         if self._since is not None and self._on_end is not None and not self.is_rate_limit:
             self._on_end(self.seconds)
+        self.forget()
+
+    def forget(self) -> None:
+        """Forget an outage that concerns nobody any more. A later one is another one."""
         self._since = None
         self.failures = 0
         self.consecutive = ConsecutiveFailures()

@@ -215,7 +215,8 @@ class Sender:
             await self.client.renew_credentials(error)
 
     def forget_outage(self) -> None:
-        """Let the metrics forget an outage: nothing is followed any more."""
+        """Forget an outage, also in the metrics: nothing is followed any more."""
+        self.outage.forget()
         if self.metrics is not None:
             self.metrics.forget_outage(self)
 

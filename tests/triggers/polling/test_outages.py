@@ -183,3 +183,24 @@ def test_an_outage_after_a_rate_limit_is_an_outage(clock: Clock) -> None:
     assert was_rate_limit == [True, False, False]
     outage.record_success()
     assert ended == [60]
+
+
+def test_an_outage_that_concerns_nobody_is_forgotten(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A later one counts anew, in the log and in the metric."""
+    ended: list[float] = []
+    outage = ServiceOutage(ended.append)
+    outage.record_failure(DOWN, 1)
+    outage.consecutive.since = clock.now
+    outage.forget()
+    assert (outage.failures, outage.seconds) == (0, 0.0)
+    assert outage.consecutive == ConsecutiveFailures()
+    clock.now += 3600
+    outage.record_success()
+    assert ended == []
+    outage.record_failure(DOWN, 2)
+    clock.now += 5
+    outage.record_success()
+    assert ended == [5]
+    assert len(lines(caplog)) == 3

@@ -246,6 +246,15 @@ async def test_the_next_wait_must_end_within_the_limit(waits: list[float]) -> No
     assert bench.client.renewed == 15
 
 
+async def test_the_limit_begins_anew_once_nobody_was_waiting(waits: list[float]) -> None:
+    """A poller that watchers keep open may be without waits for days."""
+    bench = Bench(waits)
+    assert await bench.sender.wait_out(FORBIDDEN, 5) is True
+    bench.sender.forget_outage()
+    waits.append(3 * 86_400)
+    assert await bench.sender.wait_out(FORBIDDEN, 1) is True
+
+
 @pytest.mark.parametrize(("error", "renewals"), [(FORBIDDEN, 1), (DOWN, 0), (SLOWER, 0)])
 async def test_refused_credentials_are_renewed(
     waits: list[float], error: JobsAPIError, renewals: int
