@@ -281,9 +281,16 @@ class RunChanges:
                 return set()
             publish = _Successful(publish)
 
+        by_id_error: JobsAPIError | None = None
+
         async def read_missing(run_ids: Collection[int]) -> bool:
+            nonlocal by_id_error
             self.record_missing(run_ids)
-            return await read_by_id(run_ids)
+            try:
+                return await read_by_id(run_ids)
+            except WINDOW_ERRORS as error:
+                by_id_error = error
+                raise
 
         try:
             learned = await windows.read(
@@ -293,6 +300,9 @@ class RunChanges:
             self._suspended_until = time.monotonic() + SUSPEND_SECONDS
             return set()
         except WINDOW_ERRORS as error:
+            if error is by_id_error:
+                # Runs cannot be read at all. That says nothing of windows.
+                raise
             self.suspend_windows(error)
             return set()
         self.record_windows_read()

@@ -60,6 +60,7 @@ class Lists:
         self.incomplete: set[int] = set()
         self.results: dict[int, str] = {}
         self.window_error: Exception | None = None
+        self.by_id_error: Exception | None = None
         self.changes = RunChanges(
             self.pages, PAGE, window_page_runs=window_page if filters else None
         )
@@ -98,6 +99,8 @@ class Lists:
 
     async def read_by_id(self, run_ids: Collection[int]) -> bool:
         """Read runs by their ids, unless the service answers 429."""
+        if self.by_id_error is not None:
+            raise self.by_id_error
         if not self.is_throttled:
             self.by_id.update(run_ids)
         return not self.is_throttled
@@ -470,6 +473,22 @@ async def test_windows_that_do_not_work_are_suspended_for_longer_each_time(
     clock.now += 60
     await lists.read(lists.active)
     clock.now += 60
+    assert lists.changes.can_read_windows
+
+
+@pytest.mark.parametrize("error", [ServerError(status=503), AuthenticationError(status=401)])
+async def test_a_read_by_id_that_fails_suspends_no_windows(error: Exception) -> None:
+    """The service is out of order, or the token has expired. It is raised, as for any read."""
+    lists = Lists(range(4, 400, 4), [n for n in range(1, 400) if n % 4], filters=True)
+    lists.changes = RunChanges(lists.pages, PAGE, window_page_runs=4)
+    lists.most_pages = 1
+    lists.waited_for = {*lists.active, 201}
+    lists.knows(*lists.waited_for)
+    lists.results[201] = "FAILED"
+    lists.by_id_error = error
+    with pytest.raises(type(error)):
+        await lists.read(lists.waited_for)
+    assert any("start_time_to" in window for _, window in lists.asked)
     assert lists.changes.can_read_windows
 
 
