@@ -93,3 +93,28 @@ def test_refused_requests_do_not_fill_the_recording(
     assert [record.message for record in caplog.records] == [
         "3 requests were refused (401, 403): no more of them are recorded"
     ]
+
+
+@pytest.mark.parametrize("step", ["write", "rotate"])
+def test_recording_that_cannot_be_written(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    step: str,
+) -> None:
+    """A disk is full, or the folder is gone. The requests are answered; one warning says why."""
+    if step == "write":
+        if not Path("/dev/full").exists():
+            pytest.skip("this system has no /dev/full")
+        (tmp_path / "requests.jsonl").symlink_to("/dev/full")
+    else:
+        monkeypatch.setattr(recording, "MAX_FILE_BYTES", 1)
+    made = Recording(tmp_path)
+    if step == "rotate":
+        (tmp_path / "requests.jsonl").unlink()
+    with caplog.at_level(logging.WARNING, logger=recording.__name__):
+        made.add("a request")
+        made.add("another one")
+    made.close()
+    (record,) = caplog.records
+    assert record.message.startswith("Requests are no longer recorded: [Errno")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -32,15 +33,20 @@ class Recording:
         self._file: IO[str] | None = self._open()
 
     def add(self, line: str) -> None:
-        """Add a line."""
+        """Add a line. If the file cannot be written, nothing is recorded from then on."""
         if self._file is None:
             return
-        self._file.write(line + "\n")
-        self._file.flush()
-        if self._file.tell() >= MAX_FILE_BYTES:
-            self._file.close()
-            (self._folder / _FILE).replace(self._folder / _OLDER_FILE)
-            self._file = self._open()
+        try:
+            self._file.write(line + "\n")
+            self._file.flush()
+            if self._file.tell() >= MAX_FILE_BYTES:
+                self._file.close()
+                (self._folder / _FILE).replace(self._folder / _OLDER_FILE)
+                self._file = self._open()
+        except OSError as error:
+            # Not raised: the request was carried out, and its response must not be lost.
+            _log.warning("Requests are no longer recorded: %s", error)
+            self.close()
 
     def add_refused(self, line: str) -> None:
         """Add a request that was refused; the first 1,000 since the start only.
@@ -58,7 +64,9 @@ class Recording:
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            # It has been flushed, unless that failed.
+            with suppress(OSError):
+                self._file.close()
             self._file = None
 
     def _open(self) -> IO[str]:
