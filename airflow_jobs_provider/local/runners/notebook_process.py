@@ -92,7 +92,8 @@ class NotebookProcess:
         self._commands = None
         has_ended = False
         if self._process is not None:
-            with suppress(TimeoutError):
+            # ValueError: a line that is longer than any message.
+            with suppress(TimeoutError, ValueError):
                 async with asyncio.timeout(_END_SECONDS):
                     has_ended = await self._reads_end()
         if not has_ended:
@@ -106,7 +107,7 @@ class NotebookProcess:
     async def _reads_end(self) -> bool:
         """Read all messages; return whether the last one tells a proper end."""
         name = ""
-        while line := await self._messages.readline():
+        while line := await self._read_line():
             name, value = _message_of(line)
             if name == "crash":
                 _log.error("Cannot end the notebook %s: %s", self._task.path, value)
@@ -144,7 +145,7 @@ class NotebookProcess:
 
     async def _next_message(self) -> tuple[str, Any]:
         """Return a message that is not about cells; an empty name if the process has died."""
-        while line := await self._messages.readline():
+        while line := await self._read_line():
             name, value = _message_of(line)
             match name:
                 case "cells":
@@ -156,6 +157,14 @@ class NotebookProcess:
                 case _:
                     return name, value
         return "", None
+
+    async def _read_line(self) -> bytes:
+        """Return the next message; empty at the end, and for a part of one.
+
+        A process that is killed while it writes leaves a part of a message.
+        """
+        line = await self._messages.readline()
+        return line if line.endswith(b"\n") else b""
 
 
 def _message_of(line: bytes) -> tuple[str, Any]:
