@@ -44,7 +44,7 @@ class RateLimiter:
         self._next_request_at = self._slowed_down_at = 0.0
         # When the pause of each endpoint ends.
         self._paused_until: dict[str, float] = {}
-        # When the latest pause ends; None if there was none.
+        # When the pause after the latest 429 ends; None if there was none.
         self._resumed_at: float | None = None
         self._rate = self._full_rate = requests_per_second or REQUESTS_PER_SECOND
         self._refused_rate = self._full_rate
@@ -102,7 +102,8 @@ class RateLimiter:
             self._refused_rate = self._rate
             self._rate = max(lowest, self._rate / 2)
             self._slowed_down_at = now
-        self._resumed_at = max(self._resumed_at or 0.0, paused_until)
+        # Not the end of a longer pause of another endpoint: what is sent meanwhile is not refused.
+        self._resumed_at = paused_until
 
     def _recover(self) -> None:
         if self._resumed_at is None:

@@ -197,6 +197,21 @@ async def test_the_rate_recovers_after_the_pause(clock: Clock) -> None:
     assert limiter.requests_per_second == pytest.approx(18)
 
 
+async def test_a_long_pause_of_one_endpoint_does_not_slow_down_others_for_as_long(
+    clock: Clock,
+) -> None:
+    """The rate grows after the pause of the latest 429, not after the longest pause."""
+    limiter = RateLimiter()
+    limiter.slow_down(300, sent_at=clock.now, endpoint="runs/list")
+    clock.now += 10
+    limiter.slow_down(1, sent_at=clock.now, endpoint="runs/get")
+    assert limiter.requests_per_second == 5
+    clock.now += 6
+    async with limiter.acquire("runs/get"):
+        pass
+    assert limiter.requests_per_second == pytest.approx(9)
+
+
 async def test_eight_requests_are_in_flight_at_most() -> None:
     """The ninth waits until one of them is answered."""
     limiter = RateLimiter()
