@@ -109,6 +109,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             setattr(self, name, kwargs[name])
         self._rendering_error: Exception | None = None
         self._launched = LaunchedRun()
+        # Whether the XCom run_id has the run.
+        self._is_recorded = False
         # Then it was the latest attempt, unless the triggerer was paused; see triggerer_health.
         self._checked_at = time.monotonic() - PAUSE_SECONDS
 
@@ -204,6 +206,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             raise NeedsWorkerError(f"the triggerer cannot render its templates: {error}")
         if task_instance is None or self.trigger_id is None:
             raise NeedsWorkerError("the trigger is in no triggerer")
+        triggerer_health().trigger_started()
         if not self._may_be_outdated() and triggerer_health().stores_xcoms:
             begun = begin_first_attempt(task_instance)
             if begun is not None:
@@ -327,7 +330,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         )
         self._launched.answered(run_id, time.time())
         self._run_id = self._active_run_id = run_id
-        await self._push({RUN_ID_KEY: run_id})
+        self._is_recorded = False
+        self._is_recorded = await self._push({RUN_ID_KEY: run_id})
         return run_id
 
     async def _stop_if_outdated(self) -> None:
@@ -345,15 +349,21 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         """Whether a later attempt may have begun, so that Airflow has to be asked."""
         return triggerer_health().may_have_paused(self._checked_at)
 
-    async def _push(self, xcoms: Mapping[str, Any]) -> None:
-        await self._stop_if_outdated()
+    async def _push(self, xcoms: Mapping[str, Any]) -> bool:
+        """Push XComs that are not None; return whether Airflow has stored any."""
         values = {key: value for key, value in xcoms.items() if value is not None}
+        if not values:
+            return False
+        await self._stop_if_outdated()
         try:
             await push_xcoms(self, values)
-            triggerer_health().stores_xcoms = True
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
-            triggerer_health().stores_xcoms = False
             self.log.warning("XComs are not stored (%s): %s", ", ".join(values), error)
+            is_stored = False
+        else:
+            is_stored = True
+        triggerer_health().stores_xcoms = is_stored
+        return is_stored
 
     async def _stop_launching(self) -> dict[str, Any]:
         """Cancel the run after ``execution_timeout``, also where its id is not known."""
@@ -383,6 +393,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             self.log.warning("A run of this task may still run, its id is unknown: %s", error)
         else:
             self._run_id = self._active_run_id = run_id
+            self._is_recorded = run_id is not None
 
     def _may_have_run(self) -> bool:
         return self._run_id is not None or self._launched.may_be_active
@@ -394,10 +405,10 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             replaced = await in_thread(
                 is_replaced, self.task_instance, retry_finds_run=self._retry_finds_run()
             )
-            if replaced is None and self._run_id is not None:
+            if replaced is None and self._is_recorded:
                 return await is_no_longer_deferred(self, self._run_id)
             # The next attempt cancels a run whose id is recorded. Nobody else knows of this one.
-            if replaced or self._run_id is not None or time.monotonic() > deadline:
+            if replaced or self._is_recorded or time.monotonic() > deadline:
                 return bool(replaced)
             await async_sleep(1.0)
         return True

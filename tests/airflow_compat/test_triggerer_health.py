@@ -145,6 +145,56 @@ def test_a_message_without_an_answer_is_a_pause(
     in_loop(work)
 
 
+def test_messages_that_wait_for_long_behind_others_are_a_pause(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is answered soon after the one before it, as is that by which triggers are canceled."""
+
+    async def work() -> None:
+        health = triggerer_health()
+        pending: dict[int, None] = dict.fromkeys(range(100))
+        monkeypatch.setattr(airflow_line(), "pending_messages", lambda: pending)
+        let_pass(clock, 1)
+        began = clock.steady
+        for number in range(70):
+            del pending[number]
+            pending[100 + number] = None
+            clock.advance(0.1)
+            waited = clock.steady - began
+            assert health.may_have_paused(BEGIN) is (waited > 5), waited
+        pending.clear()
+        let_pass(clock, 1)
+        answered = clock.steady
+        let_pass(clock, 1)
+        assert not health.may_have_paused(answered)
+
+    in_loop(work)
+
+
+def test_a_batch_of_triggers_that_takes_long_to_start_is_a_pause(clock: Clock) -> None:
+    """Airflow reads all of them from the database before, and cancels none meanwhile."""
+
+    async def work() -> None:
+        health = triggerer_health()
+        let_pass(clock, 10)
+        since = clock.steady
+        for _batch in range(10):  # one in each second
+            let_pass(clock, 1)
+            health.trigger_started()
+            clock.advance(0.1)
+            health.trigger_started()
+        assert not health.may_have_paused(since)
+        let_pass(clock, 1)
+        began = clock.steady
+        for _trigger in range(70):
+            health.trigger_started()
+            assert health.may_have_paused(since) is (clock.steady - began > 5)
+            clock.advance(0.1)
+        assert not health.may_have_paused(clock.steady)
+
+    in_loop(work)
+
+
 def test_without_knowledge_of_messages_a_pause_is_assumed_every_five_seconds(
     clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,5 +244,7 @@ def test_the_messages_are_those_of_airflows_own_object(monkeypatch: pytest.Monke
         task_runner, "SUPERVISOR_COMMS", SimpleNamespace(_pending={3: None}), raising=False
     )
     assert list(airflow_line().pending_messages() or ()) == [3]
+    monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", SimpleNamespace(_pending=[3]))
+    assert airflow_line().pending_messages() is None
     monkeypatch.delattr(task_runner, "SUPERVISOR_COMMS")
     assert airflow_line().pending_messages() is None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -243,7 +243,7 @@ class Airflow211(AirflowLine):
     def delete_xcoms(self, task_instance: Any, keys: Sequence[str]) -> None:
         """Do nothing: only tasks that start in the triggerer record anything."""
 
-    def pending_messages(self) -> Collection[int] | None:
+    def pending_messages(self) -> dict[int, Any] | None:
         """Return None: nothing starts in this triggerer."""
 
     def stored_xcoms(self, place: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -368,7 +368,7 @@ class Airflow30(AirflowLine):
         for key in keys:
             XCom.delete(key=key, **_place(task_instance))
 
-    def pending_messages(self) -> Collection[int] | None:
+    def pending_messages(self) -> dict[int, Any] | None:
         """Return None: nothing starts in this triggerer."""
 
     def stored_xcoms(self, place: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ A trigger of asset events has a store for each asset, and is told which events a
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.airflow_compat.lines.airflow_3_2 import Airflow32
@@ -45,13 +45,13 @@ class Airflow33(Airflow32):
 
         return Producer()
 
-    def pending_messages(self) -> Collection[int] | None:
+    def pending_messages(self) -> dict[int, Any] | None:
         """Return those for which the triggerer has a future, in the order of sending."""
         from airflow.sdk.execution_time import task_runner
 
         supervisor: Any = getattr(task_runner, "SUPERVISOR_COMMS", None)
-        pending: Collection[int] | None = getattr(supervisor, "_pending", None)
-        return pending
+        pending: Any = getattr(supervisor, "_pending", None)
+        return pending if isinstance(pending, dict) else None
 
     def initialize_stats(self) -> None:
         """Initialize it as a task's process does. The triggerer initializes a copy of its own."""

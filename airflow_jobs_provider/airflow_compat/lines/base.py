@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self
@@ -251,10 +251,11 @@ class AirflowLine(Protocol):
     def delete_xcoms(self, task_instance: Any, keys: Sequence[str]) -> None:
         """Delete XComs of a trigger's task (Airflow 3)."""
 
-    def pending_messages(self) -> Collection[int] | None:
-        """Return the ids of a triggerer's messages to Airflow that are not answered, oldest first.
+    def pending_messages(self) -> dict[int, Any] | None:
+        """Return a triggerer's messages to Airflow that are not answered, by their ids.
 
-        None where they are not known.
+        The ids grow in the order of sending, which is that of the dict. None where they are not
+        known.
         """
 
     # -- server ------------------------------------------------------------------------------------
