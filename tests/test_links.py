@@ -75,7 +75,7 @@ def test_the_process_that_resumes_pushes_the_url_at_most_once(
     context: Any,
     server: ScriptedServer,
     arguments: dict[str, Any],
-    resumed: dict[str, int],
+    resumed: dict[str, Any],
     pushed: list[str],
 ) -> None:
     """Airflow is left no link whose URL the process that deferred has pushed."""

@@ -178,6 +178,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
         try_number: int | None = None,
         deadline: float | None = None,
         execution: int | None = None,
+        started_in_triggerer: bool = False,
     ) -> Any:
         """Resume after the trigger's event: return the run's output, or raise why it failed.
 
@@ -190,7 +191,11 @@ class LaunchRunOperator(StartFromTriggerOperator):
         :param deadline: when ``execution_timeout`` is over, in seconds since the epoch; None, too,
             without one.
         :param execution: how often the operator was executed before in the try.
+        :param started_in_triggerer: whether the try started in the triggerer, and was handed to a
+            worker before; default False.
         """
+        if started_in_triggerer or try_number is None:
+            self._continue_on_worker()
         if event.get("start_on_worker"):
             self.log.info("A worker starts this task: %s", event["start_on_worker"])
             return self.execute(context)
@@ -217,10 +222,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
                 if attempt_index is not None and self.do_xcom_push:
                     # The process that deferred has pushed the URL of the run's page.
                     self._leave_out_run_link()
-                value = self._result_or_raise(context, run)
-                if try_number is None:
-                    self._record_success(context)
-                return value
+                return self._end(context, run)
             return self._wait_for_result(context, next_run)
 
     def _begin(
@@ -344,7 +346,13 @@ class LaunchRunOperator(StartFromTriggerOperator):
                 self._defer_until_ended(context, launched)
             run = self._wait_on_worker(launched)
             next_run = self._next_run(context, run, launched.attempt_index)
-        return self._result_or_raise(context, run)
+        return self._end(context, run)
+
+    def _end(self, context: Context, run: Run) -> Any:
+        """Return the output of the task's run, or raise why it failed."""
+        value = self._result_or_raise(context, run)
+        self._record_success(context)
+        return value
 
     def _next_run(
         self, context: Context, run: Run, attempt_index: int | None
@@ -403,6 +411,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
                 "try_number": context["ti"].try_number,
                 "deadline": deadline,
                 "execution": self._attempt.execution,
+                **({"started_in_triggerer": True} if self._started_in_triggerer else {}),
             },
         )
 

@@ -53,6 +53,8 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
     # Whether a start in the triggerer is asked for. False while the constructor runs: Airflow reads
     # start_from_trigger in the middle of it.
     _start_requested: bool = False
+    # Whether this process goes on with an attempt that has started in the triggerer.
+    _started_in_triggerer: bool = False
     # Airflow asks the class for these of a mapped task, which starts on a worker.
     start_trigger_args: Any = StartTriggerArguments()
     start_from_trigger: Any = StartFromTrigger()
@@ -174,9 +176,18 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
                 ", ".join(reasons),
             )
 
+    def _continue_on_worker(self) -> None:
+        """Go on with an attempt that has started in the triggerer, if this one has.
+
+        A worker ends it, which records the success. Otherwise a clear could look like a retry, and
+        the task would succeed with the old run.
+        """
+        if self._start_requested:
+            self._started_in_triggerer, self._end_from_trigger = True, False
+
     def _record_success(self, context: Context) -> None:
         """Record that an attempt that has started in the triggerer succeeds on this worker."""
-        if self._start_requested:
+        if self._started_in_triggerer:
             from airflow_jobs_provider.airflow_compat.launch_record import record_success
 
             record_success(context["ti"])

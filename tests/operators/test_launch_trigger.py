@@ -28,6 +28,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_jobs_provider.airflow_compat import completion_reasons
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+from airflow_jobs_provider.airflow_compat.triggerer_health import triggerer_health
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 from airflow_jobs_provider.operators.jobs import (
@@ -320,6 +321,21 @@ def test_killed_at_each_moment_there_is_one_run(
     assert killed >= len(moments) - 3
 
 
+def test_nothing_to_push_tells_nothing_of_the_storage_of_xcoms(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run may have neither a job nor a page; its id could not be stored."""
+    triggerer = start(service, monkeypatch)
+    triggerer.refuses.add("run_id")
+
+    async def push(trigger: Any) -> None:
+        await trigger._push({"run_id": 1})
+        await trigger._push({"job_id": None, "run_page_url": None})
+        assert not triggerer_health().stores_xcoms
+
+    triggerer.run(push, Attempt())
+
+
 def until_launched(triggerer: Triggerer, service: FakeService, attempt: Attempt) -> None:
     """Start a task, and kill the triggerer while it follows the run, which goes on."""
     service.plans.append(UNTIL_ENDED)
@@ -560,7 +576,9 @@ def test_a_run_of_an_unknown_id_that_has_ended_is_not_canceled(
     ("state", "record", "cancels"),
     [
         ("failed", {}, 1),
+        ("failed", None, 1),
         ("success", {}, 1),
+        ("deferred", None, 0),
         # Another triggerer goes on with the run, or a worker does.
         ("deferred", {}, 0),
         ("running", {"handed_over": True}, 0),
@@ -570,7 +588,7 @@ def test_a_run_of_an_unknown_id_that_has_ended_is_not_canceled(
 )
 def test_a_task_is_marked_while_no_triggerer_is_running(
     state: str,
-    record: dict[str, Any],
+    record: dict[str, Any] | None,
     cancels: int,
     service: FakeService,
     monkeypatch: pytest.MonkeyPatch,
@@ -580,19 +598,27 @@ def test_a_task_is_marked_while_no_triggerer_is_running(
     attempt = Attempt()
     until_launched(triggerer, service, attempt)
     triggerer.state = state
-    triggerer.record(**record)
+    if record is not None:
+        triggerer.record(**record)
     triggerer.run(lambda trigger: trigger.on_kill(), attempt)
     (run,) = service.runs.values()
     assert run.cancels == cancels
 
 
-def test_a_run_of_an_unknown_id_is_canceled_once_the_next_attempt_is_recorded(
-    service: FakeService, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_run_that_airflow_does_not_know_is_canceled_once_the_next_attempt_is_recorded(
+    is_answered: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cleared task is deferred again already, while its trigger is not running yet."""
+    """The cleared task is deferred again already, while its trigger is not running yet.
+
+    The launch was not answered, or the XCom ``run_id`` could not be stored.
+    """
     service.plan = UNTIL_ENDED
     triggerer = start(service, monkeypatch)
-    service.trouble("runs/submit", FAULTS["time-out after handling"])
+    if is_answered:
+        triggerer.refuses.add("run_id")
+    else:
+        service.trouble("runs/submit", FAULTS["time-out after handling"])
     asked = iter(range(9))
 
     def answer(msg: Any, answered: Any = triggerer._answer) -> Any:
@@ -602,9 +628,9 @@ def test_a_run_of_an_unknown_id_is_canceled_once_the_next_attempt_is_recorded(
 
     monkeypatch.setattr(triggerer, "_answer", answer)
     with no_waiting():
-        kill_by_user(triggerer, service, Attempt())
+        kill_by_user(triggerer, service, Attempt(), *(("runs/get", 2) if is_answered else ()))
     (run,) = service.runs.values()
-    assert (run.launches, run.cancels) == (2, 1)
+    assert (run.launches, run.cancels) == (1 if is_answered else 2, 1)
 
 
 def test_a_triggerer_frozen_during_the_launch_pushes_nothing(
@@ -850,6 +876,30 @@ def test_after_a_success_on_a_worker_a_cleared_task_starts_afresh(
     event = triggerer.start(first)
     assert operator().execute_complete(worker_context(triggerer), event.payload) == "output of 1001"
     assert triggerer.start(first.cleared(first.carrier)).payload["run"]["run_id"] == 1002
+
+
+def test_after_a_start_on_a_worker_and_a_success_a_cleared_task_starts_afresh(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The triggerer has handed the attempt to a worker before the launch. A worker ends it, too."""
+    triggerer = start(service, monkeypatch, notebook_task="of another task")
+    first = Attempt()
+    event = triggerer.start(first)
+    assert triggerer.xcoms["etl", "launch_record"]["handed_over"]
+    service.plan = UNTIL_ENDED
+    context = worker_context(triggerer)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator().execute_complete(context, event.payload)
+    trigger: Any = deferred.value.trigger
+    assert not trigger.end_from_trigger
+    service.end(1001)
+    done = triggerer.run(lambda _: triggerer.first_event(trigger), first)
+    kwargs = deferred.value.kwargs or {}
+    assert operator().execute_complete(context, done.payload, **kwargs) == "output of 1001"
+    service.plan = Plan()
+    triggerer.xcoms["other", "p"] = {"notebook_path": "/x"}
+    assert succeeded(triggerer.start(first.cleared(first.carrier)))
+    assert values_of(triggerer)["run_id"] == 1002
 
 
 @pytest.mark.parametrize("is_final", [True, False])
