@@ -25,6 +25,8 @@ __all__ = ["PAUSE_SECONDS", "TriggererHealth", "triggerer_health"]
 #: triggerer take over the triggers of a paused one later.
 PAUSE_SECONDS = 5.0
 _BEAT_SECONDS = 1.0
+# More than fit into a pause, one at each beat.
+_MOMENTS = 8
 # Airflow waits for a second between two batches of triggers that it starts.
 _BATCH_SECONDS = 0.5
 
@@ -42,8 +44,8 @@ class TriggererHealth:
         # The monotonic clock stops in a suspended machine. The other one may be set.
         self._monotonic, self._clock = time.monotonic(), time.time()
         self._running_since = self._monotonic
-        # Newest messages that were not answered, and when they were; at most one for each beat.
-        self._newest: deque[tuple[float, int]] = deque()
+        # The newest message that was not answered, at some moments of the last seconds.
+        self._newest: deque[tuple[float, int]] = deque(maxlen=_MOMENTS)
         # The first and the latest trigger of the batch that Airflow starts.
         self._batch_since = self._started_at = self._monotonic
         self._beat()

@@ -212,18 +212,27 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             if begun is not None:
                 return begun
         try:
-            self._checked_at = time.monotonic()
-            begun = await in_thread(begin_attempt, task_instance)
-            if begun.is_new and not begun.is_outdated:
-                # The user's token may bring the same run, which this attempt then follows.
-                if not self._has_user_token():
-                    await self._cancel_orphan(begun.orphan_run_id)
-                await in_thread(
-                    record_attempt, task_instance, begun, multiple_outputs=self.multiple_outputs
-                )
+            return await self._begin_recorded(task_instance)
         except Exception as error:  # whatever Airflow's API says
             raise NeedsWorkerError(f"its XComs cannot be read or stored: {error}") from error
+
+    async def _begin_recorded(self, task_instance: Any) -> LaunchAttempt:
+        begun = await self._read_attempt(task_instance)
+        if begun.is_new and not begun.is_outdated:
+            # The user's token may bring the same run, which this attempt then follows.
+            if not self._has_user_token():
+                await self._cancel_orphan(begun.orphan_run_id)
+            if self._may_be_outdated():  # or another triggerer may have gone on with this attempt
+                begun = await self._read_attempt(task_instance)
+        if begun.is_new and not begun.is_outdated:
+            await in_thread(
+                record_attempt, task_instance, begun, multiple_outputs=self.multiple_outputs
+            )
         return begun
+
+    async def _read_attempt(self, task_instance: Any) -> LaunchAttempt:
+        self._checked_at = time.monotonic()
+        return await in_thread(begin_attempt, task_instance)
 
     async def _cancel_orphan(self, run_id: int | None) -> None:
         """Cancel the run of an attempt before a clear; mostly it has ended."""
@@ -367,6 +376,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
 
     async def _stop_launching(self) -> dict[str, Any]:
         """Cancel the run after ``execution_timeout``, also where its id is not known."""
+        # A retry may follow the run.
+        await self._stop_if_outdated()
         if self.cancel_on_kill and self._launched.may_be_active:
             cancel = start_in_background(self._find_and_cancel("execution_timeout is over"))
             await asyncio.wait({cancel}, timeout=_CANCEL_SECONDS)

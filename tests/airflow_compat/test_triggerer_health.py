@@ -156,7 +156,7 @@ def test_messages_that_wait_for_long_behind_others_are_a_pause(
         monkeypatch.setattr(airflow_line(), "pending_messages", lambda: pending)
         let_pass(clock, 1)
         began = clock.steady
-        for number in range(70):
+        for number in range(95):
             del pending[number]
             pending[100 + number] = None
             clock.advance(0.1)

@@ -674,6 +674,27 @@ def test_the_run_of_another_triggerer_for_the_same_attempt_is_no_orphan(
     assert service.runs[7].cancels == 0
 
 
+def test_a_triggerer_that_wakes_up_before_it_records_deletes_no_output(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one has ended the same attempt since this one has read that there is no record."""
+    triggerer = start(service, monkeypatch)
+    second = Attempt().cleared()
+
+    def answer(msg: Any, answered: Any = triggerer._answer) -> Any:
+        value = answered(msg)
+        is_read = (type(msg).__name__, getattr(msg, "key", "")) == ("GetXCom", "launch_record")
+        if is_read and value.value is None:
+            triggerer.record(carrier=second.carrier, first_try=2, try_number=2)
+            triggerer.xcoms["etl", "return_value"] = "output"
+            pause(monkeypatch)
+        return value
+
+    monkeypatch.setattr(triggerer, "_answer", answer)
+    assert succeeded(triggerer.start(second))
+    assert not [one for one in messages(triggerer) if one.startswith("DeleteXCom")]
+
+
 def test_a_missing_connection_is_a_failure_that_a_worker_reports(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -747,6 +768,29 @@ def test_execution_timeout_cancels_a_launch_without_an_answer(
     (run,) = service.runs.values()
     assert (run.launches, run.cancels) == (2, 1)
     assert event.payload == {"run": {"run_id": run.run_id}, "timed_out": "execution_timeout"}
+
+
+def test_execution_timeout_of_an_attempt_that_is_over_cancels_nothing(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow has failed it while this triggerer was paused, and a retry follows the run."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch, execution_timeout=timedelta(seconds=1))
+
+    def wake_up_late() -> None:
+        triggerer.record(try_number=2, handed_over=True)
+        pause(monkeypatch)
+
+    service.trouble("runs/submit", FAULTS["time-out after handling"])
+    service.at("runs/submit", 1, wake_up_late)
+
+    async def wait(trigger: Any) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(triggerer.first_event(trigger), 1)
+
+    triggerer.run(wait, Attempt(), datetime.now(UTC) + timedelta(seconds=0.5))
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (1, 0)
 
 
 def test_a_request_that_cannot_succeed_is_not_sent(
