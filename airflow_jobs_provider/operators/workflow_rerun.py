@@ -129,8 +129,12 @@ class WorkflowRerunOperator(LaunchRunOperator):
         # No attempt before the first one can have recorded anything.
         if self._attempt.try_number <= 1:
             return TaskRecord()
-        # A claim of an earlier attempt is over.
-        record = replace(self._records().read(self.task_id), is_repairing=False)
+        record = self._records().read(self.task_id)
+        if record.is_repairing:
+            # An earlier attempt has died with this claim. Other tasks must not wait for it now that
+            # the task is executed again.
+            record = replace(record, is_repairing=False)
+            self._records().write(self.task_id, record)
         assert self.execution_context is not None
         if record.try_number == 0 and self._launch_task().was_cleared(self.execution_context):
             # The attempts before the clear may belong to an earlier run.

@@ -128,3 +128,23 @@ def test_the_claim_of_an_earlier_attempt(cleared: Airflow, server: ScriptedServe
     server.will(REPAIRED_BY_OTHER, DONE_A, OUTPUT)
     assert cleared.execute(3, 2) == "42"
     assert not claims(cleared, "a")
+
+
+def test_no_task_waits_for_the_claim_of_an_attempt_that_has_died(
+    cleared: Airflow, server: ScriptedServer
+) -> None:
+    """The next attempt gives it up before it waits for the claim of another task itself."""
+    cleared.record("a", reported=100, wants_rerun_of=100, is_repairing=True)
+    claim(cleared, "b")
+    seen = list[bool]()
+
+    def end() -> None:
+        seen.append(claims(cleared, "a"))
+        claim(cleared, "b", is_repairing=False)
+
+    cleared.before_states = at(2, end)
+    server.will(ENDED, REPAIRED_BY_OTHER, DONE_A, OUTPUT)
+    with no_waiting():
+        assert cleared.execute(3, 2) == "42"
+    assert seen == [False]
+    assert sent(server, "runs/repair") == []
