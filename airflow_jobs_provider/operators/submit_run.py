@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_jobs_provider.operators.argument_checks import (
@@ -212,7 +213,9 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         self._check_when_parsed()
         json = self.json if isinstance(self.json, Mapping) else {}
         if links := task_run_links(json.get("tasks") if tasks is None else tasks):
-            self.operator_extra_links = (*self.operator_extra_links, *links)
+            # In a subclass it may be a property, which cannot be set.
+            with suppress(AttributeError):
+                self.operator_extra_links = (*self.operator_extra_links, *links)
 
     def _operator_arguments(self) -> dict[str, Any]:
         return {

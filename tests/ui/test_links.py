@@ -240,6 +240,20 @@ def test_each_task_that_the_dag_names_has_a_link(dag: Any, metadata: Metadata) -
     assert links_of(dag, "tasks") == {RUN: None, load: None, report: None}
 
 
+@pytest.mark.skipif(not AIRFLOW_2, reason="Airflow 2")
+def test_a_subclass_whose_links_are_a_property() -> None:
+    """It keeps its own links, and can be made."""
+
+    class Mine(jobs.DatabricksSubmitRunOperator):
+        @property
+        def operator_extra_links(self) -> tuple[Any, ...]:  # type: ignore[override]
+            return (DatabricksJobRunLink(),)
+
+    task: Any = {"existing_cluster_id": "c", "notebook_task": {"notebook_path": "/n"}}
+    mine = Mine(task_id="mine", tasks=[{"task_key": key, **task} for key in ("load", "report")])
+    assert [link.name for link in mine.operator_extra_links] == [RUN]
+
+
 @pytest.mark.skipif(AIRFLOW_2, reason="on Airflow 2 a task pushes no XComs for links")
 def test_a_task_pushes_no_xcom_for_them() -> None:
     """Airflow pushes one for each link that an operator itself has: that is the run's only."""
