@@ -24,18 +24,22 @@ from airflow_jobs_provider.triggers.polling.window_sweep import start_of
 __all__ = [
     "FIRST_DEPTH_SECONDS",
     "MARGIN_MS",
+    "MAX_BYTES",
     "ListsRead",
     "WatchPosition",
     "end_of",
+    "max_reported",
 ]
 
 # The service may show the end of a run so much later than its end_time.
 MARGIN_MS = 600_000
 # At a first start, runs are looked for that started so long before the look-back.
 FIRST_DEPTH_SECONDS = 86_400
-# Reported runs in a position. If there are more within the margin, the margin is shorter. A
-# workspace may have 10,000 new runs an hour, which are 1,667 within the margin.
-MAX_REPORTED = 2_000
+# Airflow warns of each longer value, by default ([state_store] max_value_storage_bytes).
+MAX_BYTES = 65_535
+# The largest parts of a position as JSON: an active run, a reported run, and all else. Ids have up
+# to 19 digits, times have 13.
+_ACTIVE_BYTES, _REPORTED_BYTES, _OTHER_BYTES = 21, 38, 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +142,20 @@ class WatchPosition:
         self.started_from, self.active = lists.started_from, lists.active
         self.is_first = False
         latest = sorted(self.reported.items(), key=lambda item: item[1], reverse=True)
-        if len(latest) > MAX_REPORTED:
-            self.ended_after = max(self.ended_after, latest[MAX_REPORTED][1])
+        limit = max_reported(len(self.active))
+        if len(latest) > limit:
+            self.ended_after = max(self.ended_after, latest[limit][1])
         self.reported = {run_id: end for run_id, end in latest if end > self.ended_after}
+
+
+def max_reported(active: int) -> int:
+    """Return how many reported runs a position may have. If there are more, the margin is shorter.
+
+    A workspace may have 10,000 new runs an hour. Those are 1,667 within the margin.
+
+    :param active: the number of its active runs.
+    """
+    return max(0, MAX_BYTES - _OTHER_BYTES - _ACTIVE_BYTES * active) // _REPORTED_BYTES
 
 
 def end_of(run: Mapping[str, Any]) -> int:

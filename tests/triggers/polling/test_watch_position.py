@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.triggers.polling.watch_position import (
-    MAX_REPORTED,
+    MAX_BYTES,
     ListsRead,
     WatchPosition,
     end_of,
+    max_reported,
 )
 
 STORED: dict[str, Any] = {
@@ -84,16 +85,28 @@ def test_a_position_never_goes_back() -> None:
     assert (position.ended_after, position.reported) == (1200, {2: 1300})
 
 
-def test_a_position_has_a_limit() -> None:
-    """Airflow stores it in a row of its database. What is left out was reported, and stays so."""
-    count = MAX_REPORTED + 5
-    position = WatchPosition(0, 0, reported={n: n for n in range(1, count + 1)})
-    position.advance(ListsRead(ended_after=0, started_from=0, active=frozenset()))
-    assert len(position.reported) == MAX_REPORTED
+@pytest.mark.parametrize(("active", "expected"), [(0, 1_721), (100, 1_666), (1_000, 1_169)])
+def test_a_position_has_a_limit(active: int, expected: int) -> None:
+    """Airflow warns of a longer one. What is left out was reported, and stays so."""
+    last = 2**63 - 1  # the largest id
+    now = 1_795_000_000_000
+    ends = {last - n: now + n for n in range(expected + 5)}
+    runs = frozenset(last - expected - 5 - n for n in range(active))
+    position = WatchPosition(0, 0, reported=dict(ends))
+    position.advance(ListsRead(ended_after=0, started_from=now, active=runs))
+    assert len(position.reported) == max_reported(active) == expected
     assert not any(
-        position.is_unreported({"run_id": n, "end_time": n}) for n in range(1, count + 1)
+        position.is_unreported({"run_id": run_id, "end_time": end}) for run_id, end in ends.items()
     )
-    assert len(json.dumps(position.as_json())) < 60_000
+    assert MAX_BYTES - 150 < len(json.dumps(position.as_json())) <= MAX_BYTES
+
+
+def test_a_position_with_very_many_active_runs() -> None:
+    """Such as one with runs that are still to be reported: it has no reported ones."""
+    assert max_reported(10_000) == 0
+    position = WatchPosition(0, 0, reported={1: 5})
+    position.advance(ListsRead(ended_after=0, started_from=0, active=frozenset(range(10_000))))
+    assert (position.ended_after, position.reported) == (5, {})
 
 
 def test_the_end_of_a_run_without_end_time_is_computed() -> None:
