@@ -253,7 +253,7 @@ def test_a_repair_that_is_refused_leaves_the_runs_own_failure(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """The task fails with the run's reason; the refusal is in the log."""
-    server.will(LAUNCHED, *FAILS, failed(), REFUSED, failed(), FAILED_OUTPUT)
+    server.will(LAUNCHED, *FAILS, failed(), REFUSED, *[failed()] * 3, FAILED_OUTPUT)
     with pytest.raises(DatabricksRunFailedError, match="ValueError: no rows"):
         run_now(repair_run=True).execute(context)
     assert "Run 7 is not repaired" in caplog.text + "".join(capsys.readouterr())

@@ -84,14 +84,16 @@ def test_the_second_task_finds_the_repair(cleared: Airflow, server: ScriptedServ
     assert sent(server, "runs/repair") == []
 
 
-def test_another_task_was_faster(cleared: Airflow, server: ScriptedServer) -> None:
-    """The service refuses the second repair; the task's new run is found."""
+@pytest.mark.parametrize("reads", [1, 3])
+def test_another_task_was_faster(reads: int, cleared: Airflow, server: ScriptedServer) -> None:
+    """The service refuses the second repair, and shows the first a little later."""
     refused = {"error_code": "INVALID_STATE", "message": "Run 7 is active."}
     server.will(
         whole("TERMINATED", *FAILED),
         whole("TERMINATED", *FAILED),
         cleared.job,
         answer(refused, 400),
+        *[whole("TERMINATED", *FAILED)] * (reads - 1),
         whole("RUNNING", *RERUN, repairs=1),
         whole("RUNNING", *DONE, repairs=1),
         OUTPUT,
@@ -421,7 +423,7 @@ def refusal(airflow: Airflow) -> list[Step]:
     """Refuse the repair, with the run as it was."""
     error = {"error_code": "INVALID_PARAMETER_VALUE", "message": "The run is too old."}
     before = whole("TERMINATED", *FAILED)
-    return [before, airflow.job, answer(error, 400), before]
+    return [before, airflow.job, answer(error, 400), before, before, before]
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,9 @@ __all__ = [
 _REPAIRABLE = (RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.SUCCEEDED_WITH_FAILURES)
 # Reads of the run until the service shows the repair that it has accepted.
 _READS_AFTER_REPAIR = 10
+# Reads after a refused request, or one without a response, and the longest wait between two.
+_READS_AFTER_REFUSAL = 3
+_REFUSAL_WAIT_SECONDS = 5.0
 
 
 def repair_once(
@@ -106,9 +109,9 @@ def repair_once(
     except JobsAPIError as error:
         if not _may_be_under_repair(error):
             raise
-        run = yield from read()
-        if RunState.from_run(run).status is RunStatus.ACTIVE or len(repairs_of(run)) > len(repairs):
-            return run
+        found = yield from _run_under_repair(read, len(repairs), polling_period_seconds)
+        if found is not None:
+            return found
         raise
     # The service may show the state before the repair for a moment.
     for _ in range(_READS_AFTER_REPAIR):
@@ -184,9 +187,9 @@ def repair_tasks(
     except JobsAPIError as error:
         if not _may_be_under_repair(error):
             raise
-        run = yield from read()
-        if not RunState.from_run(run).is_terminal or len(repairs_of(run)) > len(repairs):
-            return run
+        found = yield from _run_under_repair(read, len(repairs), polling_period_seconds)
+        if found is not None:
+            return found
         raise
     for _ in range(_READS_AFTER_REPAIR):
         run = yield from read()
@@ -207,6 +210,27 @@ def _may_be_under_repair(error: JobsAPIError) -> bool:
     Another caller was faster, or the response to the same request was lost.
     """
     return isinstance(error, BadRequestError) or error.outcome_unknown
+
+
+def _run_under_repair(
+    read: Callable[[], Workflow[Run]], repairs: int, polling_period_seconds: float
+) -> Workflow[Run | None]:
+    """Return a run that another request repairs, or has repaired; None if none does.
+
+    The service may show the state before the repair for a moment. A caller that took that for a
+    refusal of any repair would run the task once more elsewhere.
+
+    :param read: reads the run.
+    :param repairs: the number of repairs before the request.
+    :param polling_period_seconds: seconds between two reads, at most.
+    """
+    for look in range(_READS_AFTER_REFUSAL):
+        if look:
+            yield Wait(min(polling_period_seconds, _REFUSAL_WAIT_SECONDS))
+        run = yield from read()
+        if not RunState.from_run(run).is_terminal or len(repairs_of(run)) > repairs:
+            return run
+    return None
 
 
 def is_repairable(run: Run, *, fail_on_partial_success: bool = True) -> bool:
