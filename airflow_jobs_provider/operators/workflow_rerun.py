@@ -207,7 +207,7 @@ class WorkflowRerunOperator(LaunchRunOperator):
         :param context: the task's context.
         :param latest: the task's latest run.
         """
-        from airflow_jobs_provider.api.errors import BadRequestError, JobsAPIError
+        from airflow_jobs_provider.api.errors import BadRequestError, ConflictError, JobsAPIError
         from airflow_jobs_provider.api.run_summary import latest_attempts
         from airflow_jobs_provider.api.workflows.repair import RunNotRepairableError, repair_tasks
 
@@ -233,6 +233,8 @@ class WorkflowRerunOperator(LaunchRunOperator):
                 # From here on a kill cancels it. It may have come just before.
                 self._state.run.answered(self._own_task_run_id)
             self._end_if_killed(after_any_kill=True)
+        except ConflictError:
+            raise  # a lock goes away: the next try repairs the run
         except BadRequestError as error:
             return f"the service refuses the repair: {error}"
         except RunNotRepairableError as error:

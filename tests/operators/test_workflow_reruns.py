@@ -17,6 +17,7 @@ from airflow_jobs_provider.airflow_compat.workflow_records import (
     UNKNOWN_ATTEMPT,
     LaterAttempt,
 )
+from airflow_jobs_provider.api.errors import ConflictError
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators import cancel_on_kill, workflow_rerun
@@ -453,6 +454,23 @@ def test_a_run_that_cannot_be_repaired(
     server.will(*alone)
     assert cleared.execute(3, 2) == "42"
     assert len(server.requests) == requests + 3
+
+
+def test_a_run_that_stays_locked(cleared: Airflow, server: ScriptedServer) -> None:
+    """The try fails, and the task does not run alone: the next try repairs the run."""
+    locked = answer({"error_code": "COULD_NOT_ACQUIRE_LOCK", "message": "Run 7 is locked."}, 400)
+    responses = {"repair": locked, "get": whole("TERMINATED", *FAILED)}
+
+    def respond(connection: Any) -> None:
+        server.will(respond)
+        path = server.requests[-1].path
+        step = cleared.job if "/jobs/get" in path else responses[path.rpartition("/")[2]]
+        step(connection)
+
+    server.will(respond)
+    with no_waiting(), pytest.raises(ConflictError, match="Run 7 is locked"):
+        cleared.execute(2, 1)
+    assert sent(server, "runs/submit") == []
 
 
 @pytest.mark.parametrize(
