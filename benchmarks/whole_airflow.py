@@ -15,10 +15,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.request import ProxyHandler, Request, build_opener
 
 import sqlalchemy
@@ -28,6 +29,7 @@ from scripts.process_cpu import Keeper, cpu_seconds
 from scripts.services import PostgresServer, RedisServer
 
 START_SECONDS = 240
+DATABASE_OPTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 OPEN = build_opener(ProxyHandler({})).open
 # The processes of each component, and the names under which they are shown: its own process, the
 # children, and theirs.
@@ -46,6 +48,11 @@ COMMANDS = {
     "worker": "celery worker --skip-serve-logs --without-gossip --without-mingle",
 }
 COMPONENTS = ("scheduler", "triggerer", "dag-processor", "api-server")
+# How long a component waits until it may write to SQLite. The API server gives up soon: its
+# requests may wait for each other, and meanwhile nobody else writes. It is asked again then.
+SQLITE_SECONDS = 60
+API_SERVER_SQLITE_SECONDS = 5
+REPEATED_REQUESTS = 12
 REQUEST = re.compile(r"\[http\.access\].* method=(\w+) path=(\S+) ")
 # What differs between tasks in a path: ids, and the names of DAGs, DAG runs and tasks.
 IDENTIFIER = re.compile(
@@ -135,8 +142,8 @@ class WholeAirflow:
     def _start_database(self) -> dict[str, str]:
         """Start the servers, if any, and return the settings that name them."""
         if not self._distributed:
-            url = f"sqlite:///{self.home}/airflow.db?timeout=20"
-            settings = {"AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url}
+            url = f"sqlite:///{self.home}/airflow.db?timeout={SQLITE_SECONDS}"
+            settings = {DATABASE_OPTION: url}
         else:
             postgres = self._stack.enter_context(PostgresServer())
             redis = self._stack.enter_context(RedisServer())
@@ -144,7 +151,7 @@ class WholeAirflow:
             url = f"{postgres.url}/postgres"
             settings = {
                 "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
-                "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": url,
+                DATABASE_OPTION: url,
                 "AIRFLOW__CELERY__BROKER_URL": redis.url,
                 "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{url}",
             }
@@ -178,13 +185,20 @@ class WholeAirflow:
         for name in (*COMPONENTS, *(["worker"] if self._distributed else [])):
             keeper = Keeper(
                 [self._python, "-m", "airflow", *COMMANDS[name].split()],
-                self._env | {"BENCHMARK_COMPONENT": name},
+                self._environment_of(name),
                 self.home,
                 self.home / f"{name}.log",
             )
             self._keepers[name] = self._stack.enter_context(keeper)
         self._until(self._is_ready, "Airflow is ready", START_SECONDS)
         self.ask("POST", "/connections", self._connection)
+
+    def _environment_of(self, name: str) -> dict[str, str]:
+        environment = self._env | {"BENCHMARK_COMPONENT": name}
+        if name == "api-server" and not self._distributed:
+            url = f"sqlite:///{self.home}/airflow.db?timeout={API_SERVER_SQLITE_SECONDS}"
+            environment[DATABASE_OPTION] = url
+        return environment
 
     def _run(self, *command: str) -> None:
         with (self.home / f"{'-'.join(command)}.log").open("wb") as log:
@@ -227,13 +241,21 @@ class WholeAirflow:
             time.sleep(0.25)
 
     def ask(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
-        """Send a request to Airflow's API."""
+        """Send a request to Airflow's API; again where it could not write to SQLite."""
         request = Request(f"http://127.0.0.1:{self._port}/api/v2{path}", method=verb)
         if body is not None:
             request.add_header("Content-Type", "application/json")
             request.data = json.dumps(body).encode()
-        with OPEN(request, timeout=60) as answer:
-            decoded: dict[str, Any] = json.loads(answer.read() or b"{}")
+        for attempt in range(REPEATED_REQUESTS):
+            try:
+                with OPEN(request, timeout=60) as answer:
+                    decoded: dict[str, Any] = json.loads(answer.read() or b"{}")
+                break
+            except HTTPError as error:
+                is_last = attempt == REPEATED_REQUESTS - 1
+                if is_last or error.code != HTTPStatus.INTERNAL_SERVER_ERROR:
+                    raise
+                time.sleep(1)
         return decoded
 
     def rows(self, query: str, **parameters: Any) -> list[Any]:
