@@ -28,11 +28,10 @@ print(*{name.partition(".")[0] for name in sys.modules})
 """
 
 
-@pytest.mark.slow
-def test_server_imports_nothing_of_jupyter() -> None:
-    """Not even when it has executed a notebook and shown its page."""
+def output_of(*arguments: str) -> str:
+    """Return what a Python process prints."""
     done = subprocess.run(
-        [sys.executable, "-c", SERVER],
+        [sys.executable, *arguments],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -40,7 +39,13 @@ def test_server_imports_nothing_of_jupyter() -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    imported = {*done.stdout.split()}
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_server_imports_nothing_of_jupyter() -> None:
+    """Not even when it has executed a notebook and shown its page."""
+    imported = {*output_of("-c", SERVER).split()}
     assert {"aiohttp", "jinja2"} < imported
     assert not imported & JUPYTER
 
@@ -49,16 +54,8 @@ def test_server_imports_nothing_of_jupyter() -> None:
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="measured on Linux")
 def test_memory_of_the_server() -> None:
     """With a thousand runs kept, a notebook executed and pages opened; the benchmark has 10,000."""
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.workspace_memory", "1000"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    rows = [line.split("|") for line in done.stdout.splitlines() if line.startswith("|")][2:]
+    output = output_of("-m", "benchmarks.workspace_memory", "1000")
+    rows = [line.split("|") for line in output.splitlines() if line.startswith("|")][2:]
     assert len(rows) == 6
     resident = {row[1].strip(): float(row[3]) for row in rows}
-    assert max(resident.values()) < MOST_MEGABYTES, done.stdout
+    assert max(resident.values()) < MOST_MEGABYTES, output
