@@ -28,8 +28,7 @@ RETURN_VALUE_KEY = "return_value"
 # True where a part of the output is missing.
 OUTPUT_TRUNCATED_KEY = "output_truncated"
 OUTPUT_KEYS = (RETURN_VALUE_KEY, OUTPUT_TRUNCATED_KEY)
-# The task runs of a run of several tasks: their ids by task key, once it has ended. A task that
-# starts in the triggerer may have those of an earlier attempt until then.
+# The task runs of a run of several tasks: their ids by task key, once it has ended.
 TASK_RUN_IDS_KEY = "task_run_ids"
 # The run that the task launched or waited for, its job, and its page in the workspace.
 RUN_ID_KEY = "run_id"

@@ -54,13 +54,14 @@ async def push_xcoms(trigger: BaseTrigger, xcoms: Mapping[str, Any]) -> None:
 
 
 def delete_output(task_instance: Any, *, multiple_outputs: bool = False) -> None:
-    """Delete the output that a task pushed before it was cleared.
+    """Delete the output that an earlier attempt has pushed, and the ids of its task runs.
 
-    Airflow does so where a worker starts the task, and nowhere else. Without it the next task would
-    get the old output after a run that has none.
+    Airflow does so where a worker starts the task, and not where it resumes one. Without it the
+    next task would get the old output after a run that has none.
 
-    :param task_instance: the task's.
+    :param task_instance: the task's. Its first attempt deletes nothing.
     :param multiple_outputs: whether it pushed the output of each task of the run under its key;
         default False.
     """
-    airflow_line().delete_output(task_instance, multiple_outputs=multiple_outputs)
+    if task_instance.try_number > 1:
+        airflow_line().delete_output(task_instance, multiple_outputs=multiple_outputs)

@@ -125,7 +125,7 @@ def find_runs(
             task_runs,
             and_(
                 _is_beside(task_runs, page, TASK_RUN_IDS_KEY),
-                # Not those of an earlier attempt, which a task that starts in the triggerer keeps.
+                # Not those of an earlier attempt, which earlier versions of this package have kept.
                 task_runs.timestamp >= run.timestamp,
             ),
         )

@@ -198,10 +198,12 @@ class LaunchRunOperator(StartFromTriggerOperator):
             self._continue_on_worker()
         if event.get("start_on_worker"):
             self.log.info("A worker starts this task: %s", event["start_on_worker"])
+            self._delete_earlier_output(context)
             return self.execute(context)
         if try_number not in (None, context["ti"].try_number):
             # Airflow 3.0 resumes a retry with the event and the start time of the try before.
             self._state = self._state.with_start(time.time())
+            self._delete_earlier_output(context)
             return self.execute(context)
         # In Airflow 3.0 the start time of a try changes each time that it is resumed.
         executions = self._begin(context, resumed=execution or 0, deadline=deadline)

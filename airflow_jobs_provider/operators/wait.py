@@ -226,6 +226,16 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             if RUN_PAGE_URL_KEY in given:
                 self._leave_out_run_link()
 
+    def _delete_earlier_output(self, context: Context) -> None:
+        """Delete the output of an earlier attempt where this one begins as the end of a deferral.
+
+        Airflow has deleted no XComs then.
+        """
+        if self.do_xcom_push:
+            from airflow_jobs_provider.airflow_compat.completion_event import delete_output
+
+            delete_output(context["ti"], multiple_outputs=self._push_task_outputs)
+
     def _leave_out_run_link(self) -> None:
         """Let Airflow not push the XCom of the link to the run's page at the process's end."""
         links = self.operator_extra_links

@@ -110,6 +110,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         if try_number not in (None, context["ti"].try_number):
             # Airflow 3.0 resumes a retry with the event and the start time of the try before.
             self._state = self._state.with_start(time.time())
+            self._delete_earlier_output(context)
             return self.execute(context)
         executions = self._begin(context, resumed=execution, deadline=deadline)
         self._read_metadata(context)

@@ -146,6 +146,7 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
         if try_number not in (None, context["ti"].try_number):
             # Airflow 3.0 starts a retry with the event and the start time of the try before.
             self._attempt_start = datetime.now(UTC)
+            self._delete_earlier_output(context)
             return self.execute(context)
         return self._result_or_raise(context, self._run_from_event(event))
 

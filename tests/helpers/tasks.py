@@ -82,9 +82,10 @@ def nothing(*_: Any) -> None:
 
 
 class InTriggerer:
-    """A task instance as a triggerer of Airflow 3 has it."""
+    """A task instance as a triggerer of Airflow 3 has it, of a second attempt."""
 
     dag_id, task_id, run_id, map_index = "sales", "etl", "scheduled__2026-01-01", 3
+    try_number = 2
 
 
 def stored_by_the_sdk(monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None) -> list[Any]:
@@ -158,6 +159,18 @@ class TaskInstance:
         """Tell what was remembered."""
         assert (task_ids, map_indexes) == (self.task_id, self.map_index)
         return self.xcoms.get(key)
+
+
+def keep_xcoms(monkeypatch: pytest.MonkeyPatch, ti: TaskInstance) -> dict[str, Any]:
+    """Let Airflow's XComs of a task be those that the task instance remembers; return them."""
+    try:
+        from airflow.sdk.execution_time.xcom import XCom
+    except ImportError:
+        monkeypatch.setattr("airflow.models.xcom.XCom.clear", lambda **_: ti.xcoms.clear())
+    else:
+        monkeypatch.setattr(XCom, "delete", lambda *, key, **_: ti.xcoms.pop(key, None))
+        monkeypatch.setattr(XCom, "get_one", lambda *, key, **_: ti.xcoms.get(key))
+    return ti.xcoms
 
 
 def submit(**arguments: Any) -> DatabricksSubmitRunOperator:

@@ -30,7 +30,10 @@ from airflow_jobs_provider.airflow_compat import completion_reasons
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.airflow_compat.triggerer_health import triggerer_health
 from airflow_jobs_provider.api.retry import no_waiting
-from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
+from airflow_jobs_provider.exceptions import (
+    DatabricksRunFailedError,
+    DatabricksRunTimeoutError,
+)
 from airflow_jobs_provider.operators.jobs import (
     DatabricksNotebookOperator,
     DatabricksRunNowOperator,
@@ -438,6 +441,51 @@ def test_without_an_output_a_cleared_task_keeps_no_old_one(
     service.end(1002)
     assert succeeded(triggerer.start(first.cleared()))
     assert "return_value" not in values_of(triggerer)
+
+
+def with_tasks(service: FakeService) -> None:
+    """Let the first run have two tasks."""
+    tasks = [{"run_id": run_id, "task_key": key} for key, run_id in (("load", 71), ("report", 72))]
+    state = service.runs[1001].state()
+    service.runs[1001].more["tasks"] = [{**task, "state": state} for task in tasks]
+
+
+def test_a_retry_with_a_run_of_one_task_keeps_no_ids_of_task_runs(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker has reported the failed run of several tasks, and pushed their ids."""
+    triggerer = start(service, monkeypatch)
+    service.plans.append(Plan("FAILED"))
+    service.at("runs/get", 1, lambda: with_tasks(service))
+    first = Attempt()
+    event = triggerer.start(first)
+    with pytest.raises(DatabricksRunFailedError):
+        operator().execute_complete(worker_context(triggerer), event.payload)
+    assert values_of(triggerer)["task_run_ids"] == {"load": 71, "report": 72}
+    assert succeeded(triggerer.start(first.next_try()))
+    assert values_of(triggerer)["run_id"] == 1002
+    assert "task_run_ids" not in values_of(triggerer)
+
+
+def test_a_worker_that_starts_a_cleared_task_keeps_no_old_output(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow takes the start for the end of a deferral, before which it deletes no XCom."""
+    triggerer = start(service, monkeypatch, timeout_seconds="{{ 60 // (2 - ti.try_number) }}")
+    service.at("runs/get", 1, lambda: with_tasks(service))
+    first = Attempt()
+    assert succeeded(triggerer.start(first))
+    assert values_of(triggerer)["task_run_ids"] == {"load": 71, "report": 72}
+    event = triggerer.start(first.cleared())
+    assert "division" in event.payload["start_on_worker"]
+    service.plans.append(Plan(looks=0))
+    read = service.count("runs/get") + 1
+    service.at("runs/get", read, lambda: setattr(service.runs[1002], "has_output", False))
+    context = worker_context(triggerer, try_number=2)
+    assert operator().execute_complete(context, event.payload) is None
+    xcoms = values_of(triggerer)
+    assert xcoms["run_id"] == 1002
+    assert not {"return_value", "task_run_ids"} & xcoms.keys()
 
 
 def kill_by_user(
@@ -864,15 +912,15 @@ def test_a_triggerer_that_wakes_up_late_launches_nothing(
 # -- on a worker -------------------------------------------------------------------------------
 
 
-def worker_context(triggerer: Triggerer) -> Any:
-    """Make the context of a worker that goes on with the first attempt."""
+def worker_context(triggerer: Triggerer, try_number: int = 1) -> Any:
+    """Make the context of a worker that goes on with the first attempt, or one after a clear."""
     ti = SimpleNamespace(
         dag_id="sales",
         run_id=RUN_ID,
         task_id="etl",
         map_index=-1,
-        try_number=1,
-        max_tries=2,
+        try_number=try_number,
+        max_tries=try_number + 1,
         start_date=None,
         xcom_push=lambda key, value: triggerer.xcoms.update({("etl", key): value}),
         xcom_pull=lambda key, **_: triggerer.xcoms.get(("etl", key)),

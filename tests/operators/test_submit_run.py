@@ -54,6 +54,7 @@ from tests.helpers.tasks import (
     canceled_after,
     events,
     fail_for_good,
+    keep_xcoms,
     paths,
     retrying,
     run_now,
@@ -703,17 +704,24 @@ def test_refused_credentials_while_polling_have_patience(
 
 
 def test_a_retry_that_begins_with_the_event_of_the_try_before(
-    context: Any, server: ScriptedServer
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Airflow 3.0 begins a retry so: it launches anew all the same, with all its time before it."""
+    """Airflow 3.0 begins a retry so: it launches anew all the same, with all its time before it.
+
+    Airflow deletes no XCom of the try before then.
+    """
     event = {"run": FAILED_RUN}
     context["ti"].start_date = datetime(2026, 1, 1, tzinfo=UTC)
     second = answer({**run("RUNNING"), "run_id": 8})
     server.will(LAUNCHED, FAILED, answer({"run_id": 8}), second)
     operator = submit(deferrable=True, execution_timeout=timedelta(hours=1))
     context["task"] = SimpleNamespace(retries=1)
+    xcoms = keep_xcoms(monkeypatch, context["ti"])
+    xcoms["task_run_ids"] = {"load": 71, "report": 72}
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute_complete(context, event, attempt_index=0, try_number=1)
+    assert xcoms["run_id"] == 8
+    assert "task_run_ids" not in xcoms
     assert paths(server) == ["runs/submit", "runs/get"] * 2
     trigger = deferred.value.trigger
     assert isinstance(trigger, DatabricksJobRunTrigger)

@@ -29,7 +29,7 @@ from airflow_jobs_provider.triggers.sensor import DatabricksJobRunSensorTrigger
 from tests.fakes.fake_service import FAULTS, FakeService, Fault
 from tests.helpers.reschedules import Reschedules
 from tests.helpers.sensors import sensor
-from tests.helpers.tasks import fired
+from tests.helpers.tasks import fired, keep_xcoms
 
 pytestmark = pytest.mark.usefixtures("triggerer_keeps_dags")
 
@@ -420,13 +420,19 @@ def test_a_task_of_a_jobs_run(sense: Sense, service: FakeService) -> None:
     assert sense(job_id=3, task_key="load") == "output of load"
 
 
-def test_a_retry_finds_its_own_run(service: FakeService, context: Any) -> None:
-    """Airflow 3.0 starts a retry with the event that ended the try before."""
+def test_a_retry_finds_its_own_run(
+    service: FakeService, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow 3.0 starts a retry with the event that ended the try before, and its XComs."""
+    xcoms = keep_xcoms(monkeypatch, context["ti"])
+    xcoms |= {"run_id": 7, "task_run_ids": {"load": 71, "report": 72}}
     service.start(8, ago=100)
     service.end(8)
     event = {"run": {"run_id": 7, "state": {"life_cycle_state": "INTERNAL_ERROR"}}}
     one = sensor(job_id=3, deferrable=True)
     assert one.execute_complete(context, event, try_number=1) == "output of 8"
+    assert xcoms["run_id"] == 8
+    assert "task_run_ids" not in xcoms
 
 
 def test_the_first_poke_of_a_rescheduled_sensor(
@@ -476,6 +482,7 @@ def test_execution_timeout_in_the_triggerer(
     most: float,
     service: FakeService,
     context: Any,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Airflow 3 forgets it there; it counts from the start of this try, 100 s ago."""
     service.start(7)
@@ -488,6 +495,7 @@ def test_execution_timeout_in_the_triggerer(
     assert least <= deferred.value.timeout.total_seconds() <= most
     # Airflow 3.0 begins a retry with the start of the try before.
     if execution_timeout:
+        keep_xcoms(monkeypatch, context["ti"])
         with pytest.raises(TaskDeferred) as retried:
             sensor(deferrable=True, **arguments).execute_complete(context, {}, try_number=1)
         assert retried.value.timeout is not None

@@ -33,6 +33,7 @@ from airflow_jobs_provider.xcom import (
     RESERVED_KEYS,
     RETURN_VALUE_KEY,
     RUN_ID_KEY,
+    TASK_RUN_IDS_KEY,
 )
 
 if TYPE_CHECKING:
@@ -345,11 +346,11 @@ class Airflow30(AirflowLine):
         return {}
 
     def delete_output(self, task_instance: Any, *, multiple_outputs: bool) -> None:
-        """Delete the XComs of the output by their keys."""
+        """Delete these XComs by their keys."""
         from airflow.sdk.execution_time.xcom import XCom
 
         place = _place(task_instance)
-        keys = list(OUTPUT_KEYS)
+        keys = [*OUTPUT_KEYS, TASK_RUN_IDS_KEY]
         if multiple_outputs:
             before = XCom.get_one(key=RETURN_VALUE_KEY, **place)
             keys += sorted(set(before) - RESERVED_KEYS) if isinstance(before, Mapping) else []

@@ -243,7 +243,7 @@ class AirflowLine(Protocol):
         """Store a task's XComs from its trigger; return those that the event has to carry."""
 
     def delete_output(self, task_instance: Any, *, multiple_outputs: bool) -> None:
-        """Delete the output that a task pushed before it was cleared."""
+        """Delete the output that an earlier attempt has pushed, and the ids of its task runs."""
 
     def read_own_xcom(self, task_instance: Any, key: str) -> Any:
         """Return an XCom of a trigger's task (Airflow 3); None without."""
