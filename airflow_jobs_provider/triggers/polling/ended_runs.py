@@ -56,7 +56,9 @@ OVERLAP_MS = 60_000
 # Runs whose ids are in a position. Of all others it has the earliest start, and a restart reads the
 # ended runs from there. With few ids, that would be weeks where many runs are active for weeks.
 MAX_ACTIVE_IDS = 1_000
-# A watch without events gives its position this often, so that a restart has little to read.
+# A watch without events gives its position this often, so that a restart has little to read. One
+# that begins at a stored position does so for the first time at a random moment within that time,
+# since all watches of a triggerer begin at once after its restart.
 POSITION_SECONDS = 900.0
 # So much earlier at most, at random: many watches would store their positions at the same moment.
 POSITION_JITTER = 0.25
@@ -123,7 +125,12 @@ class Watch:
     position: WatchPosition
     queue: asyncio.Queue[WatchBatch | Exception] = field(default_factory=asyncio.Queue)
     is_new: bool = True
-    next_position_at: float = 0.0
+    next_position_at: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Without a stored position a restart would look back again, from another time.
+        share = 0.0 if self.position.is_first else random.random()  # noqa: S311 - no secret
+        self.next_position_at = time.monotonic() + POSITION_SECONDS * share
 
 
 class EndedRuns:
@@ -341,7 +348,7 @@ class EndedRuns:
                 ended.append(EndedRun(run, job))
                 watch.position.reported[run["run_id"]] = end_of(run)
         now = time.monotonic()
-        is_due = watch.is_new or now >= watch.next_position_at
+        is_due = now >= watch.next_position_at
         if read is not None:
             watch.position.advance(read)
             watch.is_new = False

@@ -603,6 +603,48 @@ def test_positions_without_events_are_told_at_different_times(run: Run) -> None:
     run(scenario)
 
 
+def test_after_a_restart_positions_without_events_are_told_at_different_times(run: Run) -> None:
+    """The stored ones are good enough until then; a watch with events has its own at once."""
+
+    async def scenario(workspace: Workspace) -> None:
+        first = [Observer(workspace, job_id=n) for n in range(1, 41)]
+        await asyncio.sleep(2 * PERIOD)
+        stored = [await one.stop() for one in first]
+        workspace.start(1, job=1, lasting=5)
+        await asyncio.sleep(10)
+        watches = zip(range(1, 41), stored, strict=True)
+        second = [Observer(workspace, job_id=n, position=at) for n, at in watches]
+        began = workspace.now()
+        await asyncio.sleep(2 * PERIOD)
+        assert second[0].told == [1]
+        assert sum(bool(one.positions_at) for one in second) < len(second) / 2
+        await asyncio.sleep(ended_runs.POSITION_SECONDS)
+        at = [one.positions_at[0] - began for one in second]
+        assert max(at) <= ended_runs.POSITION_SECONDS + PERIOD
+        # Some in each third of the time.
+        assert {int(one / ended_runs.POSITION_SECONDS * 3) for one in at} >= {0, 1, 2}
+
+    run(scenario)
+
+
+def test_a_first_position_is_told_as_soon_as_there_is_one(run: Run) -> None:
+    """Also without events, and after reads that a job has delayed: a restart would look back."""
+
+    async def scenario(workspace: Workspace) -> None:
+        workspace.jobs = {8: {"tags": {"another": "x"}}}
+        workspace.broken_jobs.add(8)
+        workspace.start(1, job=8, ago=20, lasting=10)
+        observer = Observer(workspace, tags=["team"], look_back=600)
+        await asyncio.sleep(2 * PERIOD)
+        assert observer.position == {}
+        workspace.broken_jobs.clear()
+        await asyncio.sleep(2 * PERIOD)
+        assert observer.told == []
+        assert observer.position != {}
+
+    run(scenario)
+
+
 def test_a_run_with_a_time_in_the_future_hides_no_other(run: Run) -> None:
     """The clock of the service, or of a run, may be wrong."""
 
