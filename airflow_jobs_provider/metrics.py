@@ -105,7 +105,7 @@ LAUNCHES = Metric(
     Kind.COUNTER,
     "runs",
     _CONN,
-    "Runs that tasks launched with the token of their own try.",
+    "Runs that tasks launched.",
 )
 ADOPTIONS = Metric(
     "databricks_jobs.adoptions",
@@ -209,12 +209,12 @@ class ConnectionMetrics:
         """Record how long an outage lasted."""
         self._send(OUTAGE_DURATION, seconds * 1000)
 
-    def launched(self, *, is_own: bool) -> None:
+    def launched(self, *, is_new: bool) -> None:
         """Count a run that a task launched, or that it found.
 
-        :param is_own: whether its token is that of the try itself.
+        :param is_new: whether the try itself has launched it.
         """
-        self._send(LAUNCHES if is_own else ADOPTIONS, 1)
+        self._send(LAUNCHES if is_new else ADOPTIONS, 1)
 
     def event_fired(self, delay_seconds: float) -> None:
         """Record the time from a run's end to its event."""

@@ -289,7 +289,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
         log_launch(launched, self.log, api_version=version)
         annotate_span(launched.run_id, job_id=self._state.job_id, page_url=page_url)
         if (metrics := self.hook.metrics) is not None:
-            metrics.launched(is_own=launched.is_own)
+            metrics.launched(is_new=launched.is_new)
         return launched
 
     def _user_token(self) -> str | None:

@@ -322,7 +322,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         version = (await get_poller(self._hook).client()).version_of(call)
         log_launch(launched, self.log, api_version=version)
         if (metrics := self._hook.metrics) is not None:
-            metrics.launched(is_own=launched.is_own)
+            metrics.launched(is_new=launched.is_new)
         return launched
 
     async def _send(self, call: Call[Any]) -> Any:

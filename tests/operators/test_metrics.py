@@ -86,6 +86,23 @@ def test_a_retry_that_finds_the_run(
     assert metrics.counts("launches") == {}
 
 
+@pytest.mark.parametrize(("seconds_ago", "is_launch"), [(0, True), (60, False)])
+def test_a_retry_whose_earlier_try_launched_nothing(
+    seconds_ago: float,
+    is_launch: bool,
+    context: Any,
+    server: ScriptedServer,
+    metrics: OpenTelemetry,
+) -> None:
+    """It launches with the token of that try. The start of the run tells."""
+    retrying(context)
+    start_time = int((time.time() - seconds_ago) * 1000)
+    server.will(LAUNCHED, answer(run("RUNNING", start_time=start_time)), SUCCEEDED, OUTPUT)
+    submit().execute(context)
+    assert metrics.counts("launches") == ({(): 1} if is_launch else {})
+    assert metrics.counts("adoptions") == ({} if is_launch else {(): 1})
+
+
 def test_a_refused_launch(context: Any, server: ScriptedServer, metrics: OpenTelemetry) -> None:
     """It is a request, and no launch."""
     server.will(answer({"error_code": "PERMISSION_DENIED"}, status=403))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import BadRequestError, NotFoundError
+from airflow_jobs_provider.api.ids import parse_id
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, RunStatus
 from airflow_jobs_provider.api.versions import OLDEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
@@ -24,6 +25,8 @@ __all__ = ["LaunchResult", "launch_once", "log_launch"]
 
 
 _FAILED = (RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.SUCCEEDED_WITH_FAILURES)
+# The clock of the service may be so much behind that of this machine.
+_CLOCK_SKEW_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +40,8 @@ class LaunchResult:
         start_time: the run was repaired since. Default None.
     :ivar launched_at: when the launch was answered, in seconds since the epoch; None if unknown.
     :ivar is_own: whether its token is this try's own; False for the token of an earlier try.
+    :ivar is_new: whether this try launched it. With the token of an earlier try, which may have
+        launched nothing, only the run's start_time tells.
     """
 
     run_id: int
@@ -45,6 +50,7 @@ class LaunchResult:
     queued_since: float | None = None
     launched_at: float | None = None
     is_own: bool = True
+    is_new: bool = True
 
 
 def launch_once(
@@ -86,6 +92,7 @@ def launch_once(
         if is_last and before_own_launch is not None:
             yield from before_own_launch
         launch = call.with_parameters(idempotency_token=tokens[attempt_index])
+        prepared_at = clock()
         yield LaunchPrepared(launch)
         # The next token may be used only where no run of this one is active.
         try:
@@ -118,7 +125,14 @@ def launch_once(
             or (adopt_failed and state.status in _FAILED)
         )
         if is_last or is_good:
-            return LaunchResult(run_id, run, attempt_index, launched_at=launched_at, is_own=is_last)
+            return LaunchResult(
+                run_id,
+                run,
+                attempt_index,
+                launched_at=launched_at,
+                is_own=is_last,
+                is_new=is_last or _has_started_since(run, prepared_at),
+            )
     raise AssertionError("no token was given")
 
 
@@ -140,6 +154,11 @@ def log_launch(launched: LaunchResult, log: Log, *, api_version: str) -> None:
         through,
         run.get("run_page_url") or "the workspace",
     )
+
+
+def _has_started_since(run: Mapping[str, Any], seconds: float) -> bool:
+    start = parse_id(run.get("start_time"))
+    return start is not None and start / 1000 >= seconds - _CLOCK_SKEW_SECONDS
 
 
 def _is_terminating(run: Mapping[str, Any]) -> bool:

@@ -42,7 +42,7 @@ def test_the_first_token_is_used_first() -> None:
     running = run("RUNNING")
     driver = WorkflowDriver(7, running)
     assert launch(driver, ["a", "b"]) == LaunchResult(
-        7, running, 0, queued_since=None, launched_at=1_000_000.0, is_own=False
+        7, running, 0, queued_since=None, launched_at=1_000_000.0, is_own=False, is_new=False
     )
     assert driver.asked == ["run-now a", "runs/get 7"]
 

@@ -39,7 +39,8 @@ def launch(
     assert driver.identified[-1] == launched.run_id
     assert launched.launched_at is not None
     assert launched.is_own == (launched.attempt_index == len(tokens) - 1)
-    return replace(launched, launched_at=None, is_own=True)
+    assert launched.is_new == launched.is_own
+    return replace(launched, launched_at=None, is_own=True, is_new=True)
 
 
 @pytest.mark.parametrize("found", [RUNNING, SUCCEEDED, FAILED, CANCELED, TERMINATING])
