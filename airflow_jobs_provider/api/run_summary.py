@@ -13,6 +13,7 @@ __all__ = [
     "ended_tasks",
     "latest_attempts",
     "lists_all_tasks",
+    "task_kinds",
     "task_summary",
     "usage_summary",
 ]
@@ -65,6 +66,20 @@ def lists_all_tasks(run: Entry) -> bool:
 def attempt_number(task: Entry) -> int:
     """Return the number of a run's or task run's attempts before this one."""
     return int(task.get("attempt_number") or 0)
+
+
+def task_kinds(entry: Entry) -> frozenset[str]:
+    """Return the kind of a run's task, such as ``notebook_task``; nothing where it is not listed.
+
+    :param entry: a run of one task, or a task run. Version 2.0 has the kind in ``task``.
+    """
+    nested = entry.get("task")
+    return frozenset(
+        name
+        for fields in (entry, nested if isinstance(nested, Mapping) else {})
+        for name, settings in fields.items()
+        if name.endswith("_task") and settings is not None
+    )
 
 
 def ended_tasks(run: Entry) -> frozenset[tuple[str, int]]:

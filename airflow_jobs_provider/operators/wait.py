@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.operators.arguments import CompletionArguments
     from airflow_jobs_provider.run_result import RunResult
@@ -134,6 +135,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
 
     def _result_or_raise(self, context: Context, run: Run) -> Any:
         """Return the output of a run that succeeded; raise where it did not succeed."""
+        from airflow_jobs_provider.api.workflows.base import run_workflow
         from airflow_jobs_provider.exceptions import DatabricksRunFailedError
         from airflow_jobs_provider.run_result import read_result, task_run_ids
 
@@ -145,9 +147,17 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             max_output_bytes=self.max_output_bytes,
             fail_on_partial_success=self.fail_on_partial_success,
         )
-        # Not without a deadline: the service may be unable to return a run's output.
+
+        # The connection is read only if there is something to send.
+        def send(call: Call[Any]) -> Any:
+            # Not without a deadline: the service may be unable to return a run's output.
+            return self.hook.client.send(call)
+
+        def wait(seconds: float) -> None:
+            self.hook.client.sleep(seconds)
+
         try:
-            result = self.hook.client.run(steps, without_deadline=False)
+            result = run_workflow(steps, send=send, wait=wait)
         except DatabricksRunFailedError as error:
             # For the links to the pages of the tasks that failed.
             self._push(context, {TASK_RUN_IDS_KEY: task_run_ids(run, error.outputs) or None})

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_jobs_provider.api.errors import JobsAPIError
+from airflow_jobs_provider.api.run_summary import task_kinds
 
 __all__ = ["error_payload", "run_payload", "without_settings"]
 
@@ -56,6 +57,5 @@ def without_settings(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def _kept(entry: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     kept = {name: entry[name] for name in names if name in entry}
-    # The kind of a task without its settings: the output of a for_each_task is read differently.
-    kinds = [name for name in entry if name.endswith("_task") and entry[name] is not None]
-    return {**kept, **{name: {} for name in kinds}}
+    # The kind of a task without its settings: how its output is read depends on it.
+    return {**kept, **{kind: {} for kind in sorted(task_kinds(entry))}}

@@ -13,6 +13,7 @@ from airflow_jobs_provider.api.schema import validation
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
+from airflow_jobs_provider.triggers.events import run_payload
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 from tests.helpers.tasks import (
     TaskInstance,
@@ -106,6 +107,23 @@ def test_a_deferred_task(service: FakeService, counts: Counts, context: Any) -> 
     output = submit(deferrable=True).execute_complete(context, event, **deferred.kwargs or {})
     assert output == f"output of {run.run_id}"
     assert counts.take() == (["runs/get-output"], 1, ONE, [])
+
+
+def test_a_task_that_is_no_notebook(service: FakeService, counts: Counts, context: Any) -> None:
+    """A run without an output takes no request once it has ended."""
+    request: Any = {
+        "notebook_task": None,
+        "spark_python_task": {"python_file": "dbfs:/etl.py"},
+        "deferrable": True,
+    }
+    deferred = deferred_by(submit(**request), context)
+    counts.take()
+    (run,) = service.runs.values()
+    run.end("SUCCESS", run.started)
+    run.more["task"] = {"spark_python_task": request["spark_python_task"]}
+    event = run_payload(run.as_answer())
+    assert submit(**request).execute_complete(context, event, **deferred.kwargs or {}) is None
+    assert counts.take() == ([], 0, [], [])
 
 
 @pytest.mark.skipif(

@@ -3,6 +3,7 @@
 The API returns the output of one task at a time. The output of a run of one task is read by the
 run's own id. If a run lists ``tasks``, the output of each is read, at its latest attempt. A
 ``for_each_task`` has no output of its own: its run lists ``iterations``, each a run with an output.
+Nothing is read of a task that succeeded and is of a kind that gives no text back.
 
 Reference: "Runs get output", "NotebookOutput".
 """
@@ -24,7 +25,7 @@ from airflow_jobs_provider.api.errors import (
     NotFoundError,
     UnexpectedResponseError,
 )
-from airflow_jobs_provider.api.run_summary import attempt_number, latest_attempts
+from airflow_jobs_provider.api.run_summary import attempt_number, latest_attempts, task_kinds
 from airflow_jobs_provider.api.states import RunResultState, RunState, RunStatus
 from airflow_jobs_provider.api.text import printable
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
@@ -46,6 +47,21 @@ _BECAUSE_OF_OTHERS = (RunResultState.UPSTREAM_FAILED, RunResultState.UPSTREAM_CA
 # Iterations are listed from this version on.
 _ITERATIONS_API_VERSION = LATEST_API_VERSION
 _FOR_EACH = "for_each_task"
+# The kinds of tasks that give no text back: only a notebook does, by dbutils.notebook.exit(). The
+# output of another kind has its error, if it failed. Unknown kinds are read.
+_KINDS_WITHOUT_RESULT = frozenset(
+    {
+        "condition_task",
+        "dbt_task",
+        "pipeline_task",
+        "python_wheel_task",
+        "run_job_task",
+        "spark_jar_task",
+        "spark_python_task",
+        "spark_submit_task",
+        "sql_task",
+    }
+)
 
 Entry: TypeAlias = Mapping[str, Any]
 # The output of a task: a text, None, or a list of them for a for_each_task.
@@ -162,7 +178,8 @@ def read_outputs(
 ) -> Workflow[list[TaskOutput]]:
     """Read the outputs of a run that has ended, one for each of its tasks.
 
-    The errors of at most :data:`MAX_FAILED_ITERATIONS_READ` failed iterations are read.
+    The errors of at most :data:`MAX_FAILED_ITERATIONS_READ` failed iterations are read. The output
+    of a task that succeeded and has no result by its kind is not read, and is empty.
 
     :param run: the run as ``runs/get`` or ``runs/list`` answered it.
     :param of_failed_tasks_only: in a run of several tasks, leave out the tasks and iterations that
@@ -175,6 +192,8 @@ def read_outputs(
     """
     if not run.get("tasks") and not _is_for_each_task(run):
         run_id = int(run["run_id"])
+        if _is_empty(run):
+            return [TaskOutput.unread(None, run_id, run)]
         try:
             answer = yield get_run_output(run_id)
         except NotFoundError:
@@ -318,6 +337,8 @@ class _OutputReader:
         if _is_for_each_task(task_run.entry):
             yield from self._read_iterations(task_run)
             return
+        if task_run.parent is None and _is_empty(task_run.entry):
+            return
         try:
             task_run.answer = yield get_run_output(task_run.run_id)
             if task_run.parent is not None:
@@ -372,10 +393,14 @@ def _is_for_each_task(entry: Entry) -> bool:
 
 
 def _may_be_for_each_task(task_run: _TaskRun) -> bool:
-    is_other_kind = any(
-        name.endswith("_task") and kind is not None for name, kind in task_run.entry.items()
-    )
-    return task_run.parent is None and not is_other_kind
+    return task_run.parent is None and not task_kinds(task_run.entry)
+
+
+def _is_empty(entry: Entry) -> bool:
+    """Return whether a run of one task is known to have neither a result nor an error."""
+    kinds = task_kinds(entry)
+    is_known = bool(kinds) and kinds <= _KINDS_WITHOUT_RESULT
+    return is_known and RunState.from_run(entry).is_successful
 
 
 def _is_of_one_task(error: JobsAPIError) -> bool:

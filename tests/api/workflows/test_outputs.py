@@ -102,6 +102,46 @@ def test_a_run_that_a_list_told_without_its_tasks() -> None:
     assert output_value(outputs) == {"a": "1", "b": "2"}
 
 
+def test_what_gives_no_text_back_is_not_asked_for() -> None:
+    """It succeeded, and is no notebook; its output is None."""
+    run = ended(
+        "SUCCESS",
+        run_id=7,
+        tasks=[
+            ended("SUCCESS", task_key="jar", run_id=8, spark_jar_task={"main_class_name": "a.B"}),
+            ended("SUCCESS", task_key="notebook", run_id=9, notebook_task={}),
+            ended("SUCCESS", task_key="of a kind to come", run_id=10, new_task={}),
+            ended("SUCCESS", task_key="sql", run_id=11, sql_task={}, notebook_task=None),
+        ],
+    )
+    asked, outputs = read(run, text("1"), text("2"))
+    assert asked == ["runs/get-output 9", "runs/get-output 10"]
+    assert output_value(outputs) == {
+        "jar": None,
+        "notebook": "1",
+        "of a kind to come": "2",
+        "sql": None,
+    }
+    # Version 2.0 has the kind of its one task below "task".
+    task = {"spark_python_task": {"python_file": "dbfs:/a.py"}}
+    asked, outputs = read(ended("SUCCESS", run_id=7, task=task))
+    assert (asked, output_value(outputs)) == ([], None)
+
+
+def test_the_error_of_what_gives_no_text_back_is_asked_for() -> None:
+    """Of its own run, and of a task whose failure the run accepts."""
+    error = {"error": "no such class", "metadata": ended("FAILED")}
+    asked, (output,) = read(ended("FAILED", run_id=7, task={"spark_jar_task": {}}), error)
+    assert (asked, output.error) == (["runs/get-output 7"], "no such class")
+    tasks = [
+        ended("SUCCESS", task_key="a", run_id=8, spark_jar_task={}),
+        ended("FAILED", task_key="b", run_id=9, spark_jar_task={}),
+    ]
+    asked, outputs = read(ended("SUCCESS_WITH_FAILURES", run_id=7, tasks=tasks), error)
+    assert asked == ["runs/get-output 9"]
+    assert [one.error for one in outputs] == ["", "no such class"]
+
+
 def test_a_refusal_for_another_reason_is_told() -> None:
     """A run that has no tasks to ask instead."""
     with pytest.raises(BadRequestError, match="too old"):
