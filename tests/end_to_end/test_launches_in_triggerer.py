@@ -185,6 +185,25 @@ def test_cleared_after_its_triggerer_was_killed_during_the_launch(
     assert first.is_active
 
 
+def test_dag_run_marked_while_its_tasks_launch(begin: Begin, cluster: AirflowCluster) -> None:
+    """The runs of thirty tasks that were launched by then are canceled, and no other follows."""
+    scenario = begin("workerless_many")
+    happened(at_request(scenario, "runs/submit", "handled", object, number=10), scenario)
+    scenario.dag_run.mark_all("failed")
+    scenario.dag_run.until_over_with({"failed": TASKS})
+    scenario.all_stopped()
+    # A launch that was in its turn then would have come by now.
+    time.sleep(TASKS / 5)
+    scenario.all_stopped()
+    launched = scenario.runs
+    assert 10 <= len(launched) < TASKS
+    assert [run.cancels for run in launched] == [1] * len(launched)
+    # The next DAG run is not held back by what has become of this one.
+    scenario = begin("workerless")
+    scenario.workspace.end(scenario.deferred())
+    succeeded(scenario, runs=1, cancels=0)
+
+
 def test_triggerers_killed_while_they_launch_many(
     begin: Begin, cluster: AirflowCluster, triggerer: str
 ) -> None:
