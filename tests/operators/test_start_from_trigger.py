@@ -16,7 +16,10 @@ from jinja2 import Undefined
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
+from tests.fakes.scripted_server import ScriptedServer
+from tests.helpers.responses import LAUNCHED, RUNNING
 from tests.helpers.start_from_trigger import REQUEST, operator
+from tests.helpers.tasks import deferred_by
 
 
 @pytest.mark.parametrize(
@@ -127,3 +130,46 @@ def test_the_option_starts_all_tasks_in_the_triggerer_that_can(
     assert (able.start_from_trigger, able.deferrable, able._end_from_trigger) == (True,) * 3
     for task in (unable, unwilling):
         assert (task.start_from_trigger, task.deferrable, task._end_from_trigger) == (False,) * 3
+
+
+@pytest.mark.parametrize(
+    ("start_from_trigger", "line"),
+    [
+        (True, "in spite of start_from_trigger, because of: its pool, max_active_tis_per_dag"),
+        (None, "in spite of start_from_trigger, because of: its pool, max_active_tis_per_dag"),
+        (False, None),
+    ],
+    ids=["argument", "option", "neither"],
+)
+def test_the_log_says_why_a_worker_starts_the_task(
+    start_from_trigger: bool | None,
+    line: str | None,
+    server: ScriptedServer,
+    context: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whether the argument or the option asks for a start in the triggerer."""
+    monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__START_FROM_TRIGGER", "auto")
+    arguments = {"pool": "other", "max_active_tis_per_dag": 1, "deferrable": True}
+    with DAG("sales", schedule=None, catchup=False):
+        task = operator(start_from_trigger=start_from_trigger, **arguments)
+    server.will(LAUNCHED, RUNNING)
+    deferred_by(task, context)
+    log = capsys.readouterr().out
+    assert (line is None) == ("start_from_trigger" not in log)
+    assert line is None or f"A worker starts this task {line}" in log
+
+
+def test_the_log_says_that_a_mapped_task_starts_on_a_worker(
+    server: ScriptedServer, context: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Airflow would start it before it expands it."""
+    with DAG("sales", schedule=None, catchup=False):
+        mapped = DatabricksSubmitRunOperator.partial(
+            task_id="etl", start_from_trigger=True, polling_period_seconds=0.01, **REQUEST
+        ).expand(run_name=["a", "b"])
+    server.will(LAUNCHED, RUNNING)
+    task = mapped.unmap({"run_name": "a"})
+    deferred_by(task, context)
+    assert "because of: mapping" in capsys.readouterr().out
