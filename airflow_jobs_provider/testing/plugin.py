@@ -38,8 +38,8 @@ def databricks_workspace(
     Without the marker ``databricks_workspace`` it has an empty root, the connection is
     ``databricks_default``, and this package's own waits end at once. Arguments of the marker:
 
-    * root: the folder that is the workspace's ``/``, relative to pytest's root folder; default an
-      empty folder.
+    * root: the folder that is the workspace's ``/``: a path, or one relative to pytest's root
+      folder; default an empty folder.
     * dry_run: whether runs that no result was decided for succeed without running anything; default
       False: they really run.
     * wait: whether the waits between polls and attempts take their time; default False.

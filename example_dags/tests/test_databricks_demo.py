@@ -6,8 +6,11 @@ and which of its requests fail.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+WORKSPACE = Path(__file__).parent.parent / "workspace"
 NOTEBOOK = "/Shared/penguins/weigh"
 WEIGHTS = {"island": "Dream", "mean_grams": {"Adelie": 3688}}
 
@@ -53,7 +56,7 @@ def test_outage(databricks_workspace, run_dag):
     databricks_workspace.assert_nothing_is_left()
 
 
-@pytest.mark.databricks_workspace(root="example_dags/workspace")
+@pytest.mark.databricks_workspace(root=WORKSPACE)
 def test_with_the_real_notebook(databricks_workspace, run_dag):
     """The notebook is executed."""
     assert set(states(run_dag("databricks_demo")).values()) == {"success"}
