@@ -10,6 +10,10 @@ keeps its id) and ``max_tries`` (Airflow raises it when a task is cleared, not a
 task executes several operators, or one of them several times, each execution has an identity of
 its own: the operator's task_id, and how often it was executed before in the same attempt. The
 request is no part of it, since templates may render to something else at the next attempt.
+
+A task instance that is deleted and created anew in the same DAG run cannot be told from the deleted
+one: its id is another one at each attempt, and its context_carrier is that of the DAG run where
+Airflow makes no traces.
 """
 
 from __future__ import annotations

@@ -47,6 +47,11 @@ def test_a_retry_has_the_tokens_of_the_attempts_before_it() -> None:
     assert len(set(third)) == 3
 
 
+def test_a_task_instance_that_is_created_anew_has_the_tokens_of_the_deleted_one() -> None:
+    """Its id differs, as at each retry. A limit, which docs/guarantees.md tells."""
+    assert tokens(id="created anew") == tokens(id="deleted")
+
+
 def test_a_cleared_task_has_new_tokens() -> None:
     """Clearing raises max_tries to the tries so far plus the retries: new tokens, one of them."""
     before = tokens(try_number=2)
