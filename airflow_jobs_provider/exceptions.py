@@ -27,6 +27,16 @@ __all__ = [
 DatabricksApiError = APIStatusError
 """An error response of the service, under its name in the official provider."""
 
+_HOW_IT_ENDED = {
+    RunStatus.ACTIVE: "is active",
+    RunStatus.SUCCEEDED: "succeeded",
+    RunStatus.SUCCEEDED_WITH_FAILURES: "succeeded with failures",
+    RunStatus.FAILED: "failed",
+    RunStatus.TIMED_OUT: "timed out",
+    RunStatus.CANCELED: "was canceled",
+    RunStatus.SKIPPED: "was skipped",
+}
+
 
 if not TYPE_CHECKING:
 
@@ -64,10 +74,9 @@ class DatabricksRunFailedError(AirflowException):
         return type(self), facts
 
     def _lines(self) -> list[str]:
-        meaning = self.state.status.value.replace("_", " ")
         run = f"Run {self.run_id}"
         subject = f"Task {self.task_key!r} ({run.lower()})" if self.task_key else run
-        lines = [f"{subject} ended {meaning} ({self.state})"]
+        lines = [f"{subject} {_HOW_IT_ENDED[self.state.status]} ({self.state})"]
         failed = [output for output in self.outputs if not output.state.is_successful]
         for output in failed:
             # The state message is in the first line already.

@@ -208,6 +208,11 @@ class RunState:
         is_partial = status is RunStatus.SUCCEEDED_WITH_FAILURES
         return status is RunStatus.SUCCEEDED or (is_partial and not fail_on_partial_success)
 
+    @property
+    def both_states(self) -> str:
+        """The two states as text, such as ``TERMINATED/FAILED``, without the message."""
+        return "/".join(filter(None, (self.life_cycle_state or "no state", self.result_state)))
+
     def __str__(self) -> str:
-        states = "/".join(filter(None, (self.life_cycle_state or "no state", self.result_state)))
+        states = self.both_states
         return printable(f"{states}: {self.state_message}" if self.state_message else states)

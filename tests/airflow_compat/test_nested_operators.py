@@ -149,7 +149,7 @@ def test_a_retry_reattaches_to_each_run(bench: Bench, names: list[str]) -> None:
     """What succeeded is not done again, what failed is launched once more, the rest comes anew."""
     bench.service.plans.extend([Plan(), FAILING])
     outer = Outer(does=lambda context: [submit(name).execute(context) for name in names])
-    with pytest.raises(AirflowException, match="Run 1002 ended failed"):
+    with pytest.raises(AirflowException, match="Run 1002 failed"):
         outer.execute(begin(bench, outer, retries=1))
     again = outer.execute(begin(bench, outer, try_number=2, retries=1))
     assert again == ["output of 1001", "output of 1003", "output of 1004"]

@@ -160,7 +160,7 @@ def test_a_failed_run_still_fails_its_task_with_reason_and_retries(
     dag_run.until("failed")
     logs = dag_run.logs()
     for run in workspace.runs_of(dag_run.run_id):
-        assert f"Run {run.run_id} ended failed (TERMINATED/FAILED)" in logs
+        assert f"Run {run.run_id} failed (TERMINATED/FAILED)" in logs
     assert starts(dag_run) == 4
 
 
@@ -284,7 +284,7 @@ def test_a_sensor_that_begins_and_ends_in_the_triggerer_fails_with_reason_and_re
     workspace.end(workspace.run(run_id), "FAILED")
     dag_run.until("failed")
     assert dag_run.task()["try_number"] == 2
-    assert dag_run.logs().count(f"Run {run_id} ended failed (TERMINATED/FAILED)") >= 2
+    assert dag_run.logs().count(f"Run {run_id} failed (TERMINATED/FAILED)") >= 2
     assert starts(dag_run) == 2
 
 
@@ -384,7 +384,7 @@ def test_a_failed_run_that_the_triggerer_launched(
         workspace.end(followed(workspace, dag_run, number), "FAILED")
     dag_run.until("failed")
     for run in workspace.runs_of(dag_run.run_id):
-        assert f"Run {run.run_id} ended failed (TERMINATED/FAILED)" in dag_run.logs()
+        assert f"Run {run.run_id} failed (TERMINATED/FAILED)" in dag_run.logs()
     assert starts(dag_run) == 2
 
 

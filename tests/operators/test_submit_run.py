@@ -107,7 +107,7 @@ def test_a_failure_says_why(context: Any, server: ScriptedServer) -> None:
         operator.execute(context)
     error = caught.value
     assert str(error).splitlines() == [
-        "Run 7 ended failed (INTERNAL_ERROR/FAILED: Workload failed, see run output for details)",
+        "Run 7 failed (INTERNAL_ERROR/FAILED: Workload failed, see run output for details)",
         "ValueError: no rows",
         "See http://w/7",
     ]

@@ -95,7 +95,7 @@ def test_such_a_run_fails_the_task(
     with pytest.raises(DatabricksRunFailedError) as failure:
         concluded(kind, where, context, server)
     message = str(failure.value)
-    assert "Run 7 ended succeeded with failures (TERMINATED/SUCCESS_WITH_FAILURES" in message
+    assert "Run 7 succeeded with failures (TERMINATED/SUCCESS_WITH_FAILURES" in message
     assert "Task 'clean': KeyError: 'day'" in message
     assert "after clean" not in message
     assert "fail_on_partial_success=False" in message

@@ -383,7 +383,7 @@ def test_a_failed_task(sense: Sense, service: FakeService) -> None:
     with pytest.raises(DatabricksRunFailedError) as caught:
         sense(run_id=7, task_key="load")
     assert str(caught.value).splitlines() == [
-        "Task 'load' (run 71) ended failed (TERMINATED/FAILED)",
+        "Task 'load' (run 71) failed (TERMINATED/FAILED)",
         "error of load",
         "See http://w/7",
     ]
@@ -410,7 +410,7 @@ def test_a_task_that_never_ends(sense: Sense, service: FakeService) -> None:
     """It ended with its run, and with the run's result."""
     service.start(7, tasks=tasks(("load", 71, 0, None)))
     service.end(7, "CANCELED")
-    with pytest.raises(DatabricksRunFailedError, match="ended canceled"):
+    with pytest.raises(DatabricksRunFailedError, match="was canceled"):
         sense(run_id=7, task_key="load")
 
 

@@ -168,8 +168,14 @@ class RunProgress:
                 else ""
             )
             usage = _if_valid(usage_summary, run, "") if state.is_terminal else ""
+            message = f": {printable(state.state_message)}" if state.state_message else ""
             self._run_log().info(
-                "Run %s is %s%s%s", self._run_id, state, before, f"; {usage}" if usage else ""
+                "Run %s is %s%s%s%s",
+                self._run_id,
+                printable(state.both_states),
+                before,
+                message,
+                f"; {usage}" if usage else "",
             )
             self._states, self._since, self._last_line = states, now, now
         elif now - self._last_line >= self._repeat_seconds:

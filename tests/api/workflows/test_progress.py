@@ -22,10 +22,18 @@ class Watched:
         self.now = 0.0
         self.progress = RunProgress(7, logging.getLogger("task"), clock=lambda: self.now)
 
-    def poll(self, seconds: float, life: str, result: str | None = None, **fields: Any) -> None:
+    def poll(
+        self,
+        seconds: float,
+        life: str,
+        result: str | None = None,
+        *,
+        message: str = "",
+        **fields: Any,
+    ) -> None:
         """Let time pass and look."""
         self.now += seconds
-        state = {"life_cycle_state": life, "result_state": result}
+        state = {"life_cycle_state": life, "result_state": result, "state_message": message}
         self.progress.observe({"state": state, **fields})
 
 
@@ -43,6 +51,18 @@ def test_a_line_for_each_change_with_the_time_it_took(caplog: pytest.LogCaptureF
         "Run 7 is PENDING",
         "Run 7 is RUNNING after 1 min 50 s PENDING",
         "Run 7 is TERMINATED/SUCCESS after 2 h 15 min RUNNING",
+    ]
+
+
+def test_the_service_s_message_comes_after_the_time(caplog: pytest.LogCaptureFixture) -> None:
+    """The time in the state before does not read as a part of the message."""
+    caplog.set_level("INFO")
+    watched = Watched()
+    watched.poll(0, "PENDING", message="Waiting for cluster")
+    watched.poll(4, "INTERNAL_ERROR", "FAILED", message="Workload failed", setup_duration=1_000)
+    assert caplog.messages == [
+        "Run 7 is PENDING: Waiting for cluster",
+        "Run 7 is INTERNAL_ERROR/FAILED after 4 s PENDING: Workload failed; setup 1 s",
     ]
 
 
