@@ -351,6 +351,9 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         from airflow_jobs_provider.triggers.workflow import DatabricksWorkflowTaskTrigger
 
         run_id, deadline = int(task["run_id"]), self._deadline(context)
+        page_url = self._state.run_page_url
+        see = f", see {page_url}" if page_url else ""
+        self.log.info("Deferring: the triggerer waits for run %s%s", run_id, see)
         if self.cancel_on_kill:
             self._state.deferral = Deferral(self._attempt, self._cancel_for_refused_deferral)
         if self._end_from_trigger and not self._worker_completion_reasons():

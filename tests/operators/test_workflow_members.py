@@ -7,6 +7,7 @@ tests/end_to_end/test_workflow_user_actions.py.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -144,6 +145,20 @@ def test_a_deferred_task_is_resumed(
     # Airflow pushes the XCom of each of these links at the end of the process.
     pushed = [link.name for link in again.group.members()[0].operator_extra_links]
     assert "See Databricks Job Run" not in pushed
+
+
+def test_the_log_names_the_run_that_a_deferred_task_waits_for(
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+    context: Any,
+) -> None:
+    """The log of the worker process alone leads to the task run."""
+    airflow = Airflow(monkeypatch, deferrable=True)
+    server.will(whole("RUNNING", {**task("a", 100, "RUNNING"), "run_page_url": "https://a/100"}))
+    with pytest.raises(TaskDeferred):
+        airflow.execute()
+    assert "Deferring: the triggerer waits for run 100, see https://a/100" in logged()
 
 
 def test_a_task_is_cleared_while_its_run_is_active(
