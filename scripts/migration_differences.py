@@ -34,7 +34,7 @@ def _rows(section: str) -> Iterator[dict[str, object]]:
             if cells[-1].startswith("nothing"):
                 continue
             if len(cells) == 1:
-                cells = [f"{cells[0]} stay with the official provider; nothing to do"]
+                cells = [f"{cells[0]}: stays with the official provider; nothing to do"]
             yield {"names": found, "text": _sentences([cells[0], *cells[2:]])}
 
 
@@ -45,7 +45,8 @@ def _plain(cell: str) -> str:
 
 
 def _sentences(cells: list[str]) -> str:
-    return ". ".join(cell for cell in cells if cell)
+    first, *others = (cell for cell in cells if cell)
+    return ". ".join([first, *(cell[0].upper() + cell[1:] for cell in others)])
 
 
 if __name__ == "__main__":

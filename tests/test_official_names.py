@@ -40,7 +40,7 @@ def test_any_other_name_is_missing_as_usual(module: str) -> None:
 def test_the_page_about_migrating_has_each_name(name: str) -> None:
     """It is in a table of what stays, with the same reason."""
     assert re.search(
-        " stay with the official provider; nothing to do$", name_difference(name) or ""
+        ": stays with the official provider; nothing to do$", name_difference(name) or ""
     )
 
 

@@ -54,15 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _FAILED
         except OSError as error:
             failed += 1
-            print(error, file=sys.stderr)
+            print(_failure(error), file=sys.stderr)
         else:
             changed += result.has_changed
             failed += result.has_failed
     verb = "changed" if given.write else "to be changed"
     print(f"Files {verb}: {changed}. Files that failed: {failed}.", file=sys.stderr)
+    is_pending = bool(changed) and not given.write
+    if is_pending:
+        print("To change them, add --write.", file=sys.stderr)
     if failed:
         return _FAILED
-    return _CHANGES_PENDING if changed and not given.write else 0
+    return _CHANGES_PENDING if is_pending else 0
 
 
 def _each_once(paths: Iterable[Path]) -> Iterator[Path | OSError]:
@@ -78,6 +81,12 @@ def _each_once(paths: Iterable[Path]) -> Iterator[Path | OSError]:
                     yield target if file.is_symlink() else file
         except OSError as error:
             yield error
+
+
+def _failure(error: OSError) -> str:
+    """Return the lines of the report about a file that cannot be read or written."""
+    finding = Finding(0, Kind.ERROR, error.strerror or str(error))
+    return "\n".join(report(Path(error.filename or "?"), [finding]))
 
 
 def _examine(file: Path) -> FileResult:

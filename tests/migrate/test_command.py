@@ -49,7 +49,9 @@ def test_a_diff_is_the_default(dags: Path, capsysbinary: pytest.CaptureFixture[b
     report = shown.err.decode()
     assert "one.py\n  moves   line 1: DatabricksRunNowOperator to" in report
     assert "factory.yaml\n  check   line 1: the line names airflow.providers.databricks" in report
-    assert report.endswith("Files to be changed: 2. Files that failed: 0.\n")
+    assert report.endswith(
+        "Files to be changed: 2. Files that failed: 0.\nTo change them, add --write.\n"
+    )
 
 
 def test_the_diff_can_be_applied(dags: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
@@ -69,7 +71,9 @@ def test_write_changes_the_files(dags: Path, capsysbinary: pytest.CaptureFixture
     (dags / "one.py").chmod(0o640)
     (dags / "link.py").symlink_to("one.py")
     assert command.main(["--write", "."]) == 0
-    assert not capsysbinary.readouterr().out
+    shown = capsysbinary.readouterr()
+    assert not shown.out
+    assert b"--write" not in shown.err
     assert (dags / "one.py").read_text() == (dags / "sub" / "two.py").read_text() == AFTER
     assert (dags / "one.py").stat().st_mode & 0o777 == 0o640
     assert (dags / "link.py").is_symlink()
@@ -136,7 +140,9 @@ def test_code_that_is_nested_too_deeply(dags: Path) -> None:
 def test_a_path_that_is_not_there(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     """The message names it."""
     assert command.main(["/no/such/folder"]) == 2
-    assert b"/no/such/folder" in capsysbinary.readouterr().err
+    assert (
+        b"/no/such/folder\n  error   No such file or directory\n" in capsysbinary.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(

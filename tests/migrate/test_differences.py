@@ -26,7 +26,7 @@ def test_rows_become_sentences() -> None:
         "| `D` | other | because | change it |\n\n| `E` | repos |\n\n## B\n| `z` | y |\n"
     )
     assert json.loads(data(page)) == [
-        {"names": ["A(b=3)", "C"], "text": "is new. do it"},
-        {"names": ["D"], "text": "other. change it"},
-        {"names": ["E"], "text": "repos stay with the official provider; nothing to do"},
+        {"names": ["A(b=3)", "C"], "text": "is new. Do it"},
+        {"names": ["D"], "text": "other. Change it"},
+        {"names": ["E"], "text": "repos: stays with the official provider; nothing to do"},
     ]
