@@ -9,7 +9,8 @@ from typing import Any
 
 __all__ = ["Edge", "Graph", "Node", "lay_out"]
 
-NODE_WIDTH, NODE_HEIGHT = 190, 46
+# Wide enough for the 22 characters of a label that are shown, also where all are digits.
+NODE_WIDTH, NODE_HEIGHT = 230, 46
 _GAP_X, _GAP_Y, _MARGIN = 56, 18, 6
 
 
