@@ -279,8 +279,8 @@ class TaskArguments(OperatorArguments, RunArguments, total=False):
 class SensorArguments(AirflowSensorArguments, ConnectionArguments, WaitArguments, total=False):
     """What the sensor takes beside its own arguments.
 
-    ``poke_interval`` and ``timeout`` (both in seconds) count in the triggerer, too. ``mode`` is for
-    the worker: ``poke`` or ``reschedule``.
+    ``poke_interval`` (default 60) and ``timeout``, both in seconds, count in the triggerer, too.
+    ``mode`` is for the worker: ``poke`` or ``reschedule``.
     """
 
 
