@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow.providers.common.compat.sdk import AirflowException
 
+from airflow_jobs_provider.api.ids import require_exactly_one
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
     check_id,
@@ -88,7 +89,8 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         :class:`~airflow_jobs_provider.operators.arguments.LaunchArguments`. The DAG's ``params``
         become ``job_parameters``, if the request has neither those nor another kind of parameters.
         Such a request goes to API 2.2.
-    :raises InvalidRequestError: when the DAG is parsed: the reference forbids the request.
+    :raises InvalidRequestError: when the DAG is parsed: the reference forbids the request, or both
+        ``job_id`` and ``job_name`` are given.
     :raises DatabricksRunFailedError: the run failed, timed out, was canceled or skipped.
     :raises DatabricksRunTimeoutError: ``queued_timeout_seconds`` passed, or ``execution_timeout``
         while deferred.
@@ -185,7 +187,11 @@ class DatabricksRunNowOperator(LaunchRunOperator):
 
             in_json = read_payload("json", self.json)
         job_id = in_json.get("job_id") if self.job_id is None else self.job_id
+        job_name = in_json.get("job_name") if self.job_name is None else self.job_name
         check_id("job_id", job_id)
+        # A template or an XCom may turn out to be None, and a subclass may set either one later.
+        if None not in (job_id, job_name) and not has_unrendered((job_id, job_name)):
+            require_exactly_one(job_id=job_id, job_name=job_name)
         if fields.pop("job_name") is not None or in_json.get("job_name") is not None:
             fields["job_id"] = fields["job_id"] or 0  # it is known after the name was looked up
         return fields
@@ -193,7 +199,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     def launch_call(self, context: Context) -> Call[int]:
         """Return the ``run-now`` call, with the job's id where its name was given."""
         from airflow_jobs_provider.api.endpoints import run_now
-        from airflow_jobs_provider.api.ids import require_exactly_one, require_id
+        from airflow_jobs_provider.api.ids import require_id
 
         request = self.request_with_dag_params(context)
         job_name = request.pop("job_name", None)

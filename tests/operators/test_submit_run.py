@@ -28,7 +28,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.lines.airflow_3_0 import Airflow30
-from airflow_jobs_provider.api.errors import ResponseLostError
+from airflow_jobs_provider.api.errors import InvalidRequestError, ResponseLostError
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError, DatabricksRunTimeoutError
 from airflow_jobs_provider.operators.jobs import (
@@ -354,14 +354,28 @@ def test_run_now_by_name(context: Any, server: ScriptedServer) -> None:
         run_now(job_name="train").execute(context)
 
 
-@pytest.mark.parametrize("arguments", [{}, {"job_id": 3, "job_name": "train"}])
+@pytest.mark.parametrize("arguments", [{}, {"job_id": "{{ 3 }}", "job_name": "train"}])
 def test_run_now_wants_a_job(
     arguments: dict[str, Any], context: Any, server: ScriptedServer
 ) -> None:
     """Either the id or the name; nothing is sent else."""
+    operator = run_now(**arguments)
+    operator.render_template_fields({})
     with pytest.raises(AirflowFailException, match="exactly one of job_id and job_name"):
-        run_now(**arguments).execute(context)
+        operator.execute(context)
     assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"job_id": 3, "job_name": "train"}, {"job_name": "train", "json": {"job_id": 3}}],
+)
+def test_both_the_id_and_the_name_of_a_job_are_refused_when_parsed(
+    arguments: dict[str, Any],
+) -> None:
+    """As by the official provider."""
+    with pytest.raises(InvalidRequestError, match="exactly one of job_id and job_name"):
+        run_now(**arguments)
 
 
 @pytest.mark.parametrize("kind", [DatabricksSubmitRunOperator, DatabricksRunNowOperator])
