@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from airflow_jobs_provider.local.control_command import COMMANDS, run_command
+from airflow_jobs_provider.local.control_command import COMMANDS, TOKEN_VARIABLE, run_command
 from airflow_jobs_provider.local.paths import STATE_FOLDER
 from airflow_jobs_provider.local.workspace import (
     DEFAULT_TOKEN_LIFETIME_SECONDS,
@@ -25,7 +25,6 @@ from airflow_jobs_provider.local.workspace import (
 
 _log = logging.getLogger(__name__)
 _DEFAULT_PORT = 8421
-TOKEN_VARIABLE = "AIRFLOW_JOBS_PROVIDER_LOCAL_TOKEN"  # noqa: S105  (a name, no secret)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -152,7 +151,7 @@ async def _serve(chosen: argparse.Namespace) -> None:
         connection = json.dumps(_connection(url, token, oauth=chosen.oauth))
         _say(
             f"The local workspace answers at {url}",
-            f"Its notebooks lie in {root}, its jobs and runs in {state_dir}",
+            f"Its notebooks are in {root}, its jobs and runs in {state_dir}",
             "Connect Airflow to it with:",
             f"export AIRFLOW_CONN_DATABRICKS_DEFAULT={shlex.quote(connection)}",
             f"Its pages: {pages_url(url, token)}",

@@ -22,7 +22,9 @@ from typing import Any
 
 from airflow_jobs_provider.local.workspace import CannotStartError
 
-__all__ = ["COMMANDS", "run_command"]
+__all__ = ["COMMANDS", "TOKEN_VARIABLE", "run_command"]
+
+TOKEN_VARIABLE = "AIRFLOW_JOBS_PROVIDER_LOCAL_TOKEN"  # noqa: S105  (a name, no secret)
 
 _TIMEOUT_SECONDS = 30
 _KINDS = ("error", "html", "expired_token", "connection_reset", "response_lost", "no_response")
@@ -51,6 +53,8 @@ def run_command(
     for answer in answers:
         if answer:
             sys.stdout.write(json.dumps(answer, indent=2) + "\n")
+    if chosen.command in _DONE:
+        sys.stdout.write(_DONE[chosen.command](chosen) + "\n")
     return 0
 
 
@@ -96,6 +100,28 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], _Requests]] = {
 }
 
 
+def _is_broken(chosen: argparse.Namespace) -> str:
+    which = "The next request" if chosen.times == 1 else f"The next {chosen.times} requests"
+    how = f"status {chosen.status}" if chosen.kind in ("error", "html") else ""
+    what = ", ".join(filter(None, (f"kind {chosen.kind}", how)))
+    return f"{which} of {chosen.endpoint}: {what}"
+
+
+def _is_decided(chosen: argparse.Namespace) -> str:
+    which = "All runs" if chosen.times is None else f"The next runs ({chosen.times})"
+    ends = {"fail": chosen.fails is not None, "never end": chosen.never_ends}
+    ends["are deleted"] = chosen.is_deleted
+    return f"{which} of {chosen.name} {next((end for end in ends if ends[end]), 'succeed')}"
+
+
+#: What a command prints when it is done; the others print what was asked for.
+_DONE: dict[str, Callable[[argparse.Namespace], str]] = {
+    "break": _is_broken,
+    "result": _is_decided,
+    "clear": lambda _chosen: "Faults, results and logged requests are removed",
+}
+
+
 def _send(
     chosen: argparse.Namespace, token: str, method: str, path: str, body: dict[str, Any] | None
 ) -> dict[str, Any]:
@@ -113,10 +139,19 @@ def _send(
                 timeout=_TIMEOUT_SECONDS,
             )
             data: dict[str, Any] = answer.json()
+    except requests.ConnectionError:
+        raise _CommandError(
+            f"No local workspace answers on port {chosen.port}; start one, or give --port"
+        ) from None
     except (requests.RequestException, ValueError) as error:
         raise _CommandError(
-            f"No local workspace answers on port {chosen.port} ({error}); start one, or give --port"
+            f"What answers on port {chosen.port} is no local workspace ({error}); give --port"
         ) from None
+    if answer.status_code in (401, 403):
+        raise _CommandError(
+            f"{data.get('message', data)} Set {TOKEN_VARIABLE} to the access token of the "
+            "workspace, or give --token-file"
+        )
     if not answer.ok:
         raise _CommandError(str(data.get("message", data)))
     return data

@@ -328,6 +328,10 @@ def test_the_commands(simulated: Api, tmp_path: Path, capsys: pytest.CaptureFixt
     where = ["--port", simulated.workspace.url.rpartition(":")[2], "--token-file", str(token_file)]
     assert main(["break", "list", "--status", "500", *where]) == 0
     assert main(["result", "/Shared/etl", "--fails", "boom", "--times", "1", *where]) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "The next request of list: kind error, status 500",
+        "The next runs (1) of /Shared/etl fail",
+    ]
     assert simulated.get("list").status_code == 500
     run_id = simulated.submit(notebook_task=NOTEBOOK)
     simulated.wait(run_id)
@@ -339,7 +343,7 @@ def test_the_commands(simulated: Api, tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["clear", *where]) == 0
     assert control(simulated, "GET", "results").json() == {"results": []}
     assert main(["break", "list", "--times", "0", *where]) == 1
-    assert "times must be at least 1" in capsys.readouterr().err
+    assert capsys.readouterr().err == "error: times must be at least 1, not 0\n"
     assert main(["requests", "--token-file", str(tmp_path / "none")]) == 1
     assert "cannot be read" in capsys.readouterr().err
 
@@ -352,7 +356,19 @@ def test_a_command_with_the_token_of_the_environment(
     assert main(["clear", "--port", simulated.workspace.url.rpartition(":")[2]]) == 0
 
 
+def test_a_command_with_another_token(
+    simulated: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The message says how to give the workspace's token."""
+    monkeypatch.setenv("AIRFLOW_JOBS_PROVIDER_LOCAL_TOKEN", "another")
+    assert main(["clear", "--port", simulated.workspace.url.rpartition(":")[2]]) == 1
+    told = capsys.readouterr().err
+    assert "Invalid access token. Set AIRFLOW_JOBS_PROVIDER_LOCAL_TOKEN to" in told
+
+
 def test_a_command_without_a_workspace(capsys: pytest.CaptureFixture[str]) -> None:
     """The message says what to do."""
     assert main(["requests", "--port", "9"]) == 1
-    assert "No local workspace answers on port 9" in capsys.readouterr().err
+    assert capsys.readouterr().err == (
+        "error: No local workspace answers on port 9; start one, or give --port\n"
+    )

@@ -130,4 +130,5 @@ def _made(kind: type[_T], given: Mapping[str, Any]) -> _T:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
+        first["msg"] = first["msg"].removeprefix("Value error, ")
         raise invalid(f"{where}: {first['msg']}" if where else first["msg"]) from None
