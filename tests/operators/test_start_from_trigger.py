@@ -151,7 +151,7 @@ def test_the_log_says_why_a_worker_starts_the_task(
 ) -> None:
     """Whether the argument or the option asks for a start in the triggerer."""
     monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__START_FROM_TRIGGER", "auto")
-    arguments = {"pool": "other", "max_active_tis_per_dag": 1, "deferrable": True}
+    arguments: dict[str, Any] = {"pool": "other", "max_active_tis_per_dag": 1, "deferrable": True}
     with DAG("sales", schedule=None, catchup=False):
         task = operator(start_from_trigger=start_from_trigger, **arguments)
     server.will(LAUNCHED, RUNNING)
