@@ -53,6 +53,9 @@ COMPONENTS = ("scheduler", "triggerer", "dag-processor", "api-server")
 SQLITE_SECONDS = 60
 API_SERVER_SQLITE_SECONDS = 5
 REPEATED_REQUESTS = 12
+# How long a task waits for a response of the API server, which is late on a busy machine. What is
+# sent twice costs twice; and a task fails whose first request is answered after it has given up.
+API_SECONDS = 60
 REQUEST = re.compile(r"\[http\.access\].* method=(\w+) path=(\S+) ")
 # What differs between tasks in a path: ids, and the names of DAGs, DAG runs and tasks.
 IDENTIFIER = re.compile(
@@ -137,6 +140,7 @@ class WholeAirflow:
             "AIRFLOW__API__PORT": str(self._port),
             "AIRFLOW__API__BASE_URL": url,
             "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": str(API_SECONDS),
         }
 
     def _start_database(self) -> dict[str, str]:
@@ -192,6 +196,9 @@ class WholeAirflow:
             self._keepers[name] = self._stack.enter_context(keeper)
         self._until(self._is_ready, "Airflow is ready", START_SECONDS)
         self.ask("POST", "/connections", self._connection)
+        # The first request to the API for tasks builds it, which takes seconds.
+        with OPEN(f"http://127.0.0.1:{self._port}/execution/health", timeout=START_SECONDS):
+            pass
 
     def _environment_of(self, name: str) -> dict[str, str]:
         environment = self._env | {"BENCHMARK_COMPONENT": name}
@@ -273,7 +280,7 @@ class WholeAirflow:
         :param dag_id: the DAG.
         :param runs: how many DAG runs.
         :param seconds: the longest it may take.
-        :raises FailedDagRunsError: a DAG run did not succeed.
+        :raises FailedDagRunsError: a DAG run did not succeed, or not in time.
         """
         begun = datetime.now(tz=UTC)
         name = f"{dag_id}-{next(self._numbers)}"
@@ -286,9 +293,17 @@ class WholeAirflow:
             query = "select state, count(*) from dag_run where run_id like :name group by state"
             return Counter(dict(map(tuple, self.rows(query, name=f"{name}-%"))))
 
-        self._until(
-            lambda: states()["success"] + states()["failed"] == runs, f"{name} has ended", seconds
-        )
+        try:
+            self._until(
+                lambda: states()["success"] + states()["failed"] == runs,
+                f"{name} has ended",
+                seconds,
+            )
+        except TimeoutError as error:
+            for number in range(runs):
+                path = f"/dags/{dag_id}/dagRuns/{name}-{number}"
+                self.ask("PATCH", path, {"state": "failed"})
+            raise FailedDagRunsError(str(error)) from error
         if states()["success"] != runs:
             raise FailedDagRunsError(f"of {runs} runs of {dag_id}: {dict(states())}")
         last = self.rows(
