@@ -1,6 +1,6 @@
 """Measure what a task costs a whole Airflow, with both providers and with an empty operator.
 
-    make bench-airflow [TASKS=100] [ROUNDS=3] [MODES=empty,official,deferrable]
+    make bench-airflow [EXECUTOR=CeleryExecutor] [TASKS=100] [ROUNDS=3] [MODES=empty,official]
 
 Two Airflows run at the same time, with scheduler, LocalExecutor, triggerer, DAG processor, API
 server and SQLite: one has this package, the other one the official provider. In each round each
@@ -18,7 +18,6 @@ import json
 import os
 import platform
 import signal
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,6 +38,7 @@ from benchmarks.whole_airflow import FailedDagRunsError, WholeAirflow
 from scripts import official
 
 ROOT = Path(__file__).parents[1]
+TASKS, ROUNDS = 100, 3
 TASKS_PER_RUN = 10
 PARALLELISM = 32  # Airflow's default
 RUN_SECONDS = 10
@@ -377,50 +377,21 @@ def line(row: Measures) -> str:
     )
 
 
-def medians(measured: list[Measures]) -> list[dict[str, Any]]:
-    """Return the medians over the rounds, for one task, of each mode in each environment."""
-    rows = []
-    for mode, environment in dict.fromkeys((one.mode, one.environment) for one in measured):
-        first, *counted = [
-            one for one in measured if (one.mode, one.environment) == (mode, environment)
-        ]
-        totals = [sum(one.cpu_seconds.values()) / one.tasks for one in counted]
-
-        def middle(name: str, key: str, counted: list[Measures] = counted) -> float:
-            figures = [getattr(one, name).get(key, 0) / one.tasks for one in counted]
-            return float(statistics.median(figures))
-
-        def keys(name: str, counted: list[Measures] = counted) -> list[str]:
-            return sorted({key for one in counted for key in getattr(one, name)})
-
-        rows.append(
-            {
-                "mode": mode,
-                "environment": environment,
-                "cpu_seconds": statistics.median(totals),
-                "lowest": min(totals),
-                "highest": max(totals),
-                "by_process": {key: middle("cpu_seconds", key) for key in keys("cpu_seconds")},
-                "wall_seconds": statistics.median(one.wall_seconds for one in counted),
-                "processes": statistics.median(
-                    sum(one.processes.values()) / one.tasks for one in counted
-                ),
-                "written_rows": sum(first.written_rows.values()) / first.tasks,
-                "log_bytes": statistics.median(one.log_bytes / one.tasks for one in counted),
-                "requests": {key: middle("requests", key) for key in keys("requests")},
-                "airflow_requests": {
-                    key: middle("airflow_requests", key) for key in keys("airflow_requests")
-                },
-            }
-        )
-    return rows
+def options(tasks: int, rounds: int, modes: list[str]) -> str:
+    """Return the options of ``make bench-airflow`` that differ from its defaults."""
+    chosen = {
+        f"TASKS={tasks}": tasks != TASKS,
+        f"ROUNDS={rounds}": rounds != ROUNDS,
+        f"MODES={','.join(modes)}": modes != list(MODES),
+    }
+    return " ".join(option for option, differs in chosen.items() if differs)
 
 
 def main() -> None:
     """Measure and write."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--tasks", type=int, default=100, help="at once")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tasks", type=int, default=TASKS, help="at once")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--modes", default="", help="some of: " + ", ".join(MODES))
     parser.add_argument("--run-seconds", type=float, default=RUN_SECONDS)
     parser.add_argument(
@@ -435,7 +406,7 @@ def main() -> None:
         parser.error(f"unknown modes: {', '.join(sorted(unknown))}")
     # Ended from outside, it leaves neither processes nor folders.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    begun = time.monotonic()
+    begun, load_average = time.monotonic(), os.getloadavg()[0]
     measured = measure(
         modes,
         chosen.tasks,
@@ -450,6 +421,9 @@ def main() -> None:
             f"{platform.python_version()}, {official.AIRFLOW}"
         ),
         "date": time.strftime("%Y-%m-%d"),
+        "official_provider": official.PROVIDER,
+        "load_average": load_average,
+        "options": options(chosen.tasks, chosen.rounds, modes),
         "distributed": chosen.distributed,
         "tasks": chosen.tasks,
         "rounds": chosen.rounds,
@@ -458,17 +432,18 @@ def main() -> None:
         "minutes": (time.monotonic() - begun) / 60,
         "shown": {name: MODES[name].shown for name in modes},
         "repeated": sum(one.is_repeated for one in measured),
-        "medians": medians(measured),
         "measured": [asdict(one) for one in measured],
     }
     print(airflow_report.tables(result))
     print(f"{result['minutes']:.1f} minutes")
     out = chosen.out
     if chosen.report:
-        airflow_report.write(result)
         out = out or airflow_report.results_file(distributed=chosen.distributed)
+    # First of all, since the page may lack the place for the section.
     if out:
         out.write_text(json.dumps(result, indent=2) + "\n")
+    if chosen.report:
+        airflow_report.write(result)
     for line in (broken := airflow_report.broken_promises(result)):
         print(f"Not kept: {line}")
     sys.exit(bool(broken))

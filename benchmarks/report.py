@@ -148,18 +148,35 @@ def plot(rows: list[dict[str, Any]], names: dict[str, str], file: Path) -> None:
             axes.legend()
 
 
-def write_section(title: str, text: str) -> None:
-    """Replace a section of docs/benchmarks.md, or append it.
+def write_section(
+    title: str, text: str, *, page_file: Path, last_line: str, after: str | None = None
+) -> None:
+    """Replace a section of a page down to its last line, or add it.
 
     :param title: its heading.
     :param text: what stands below the heading.
+    :param page_file: the page.
+    :param last_line: stands below the text; what the page has below it is kept.
+    :param after: the section behind which a new one stands; default: the last one.
+    :raises ValueError: the section is there without its last line.
     """
-    page_file = DOCS / "benchmarks.md"
-    heading = f"## {title}\n\n"
-    before, found, after = page_file.read_text().partition(heading)
-    _, more, others = after.partition("\n## ")
-    parts = [before if found else before.rstrip("\n") + "\n\n", heading, text.rstrip("\n") + "\n"]
-    page_file.write_text("".join(parts) + (more + others if found else ""))
+    page = page_file.read_text()
+    before, found, rest = page.partition(f"## {title}\n\n")
+    kept = ""
+    if found:
+        replaced, more, others = rest.partition("\n## ")
+        _, is_marked, kept = replaced.partition(last_line)
+        if not is_marked:
+            raise ValueError(f"{page_file}: the section {title!r} lacks the line {last_line!r}")
+    else:
+        place = len(page) if after is None else page.index(f"## {after}\n")
+        end = page.find("\n## ", place)
+        before, others = (page, "") if end == -1 else (page[:end], page[end + len("\n## ") :])
+        before, more = before.rstrip("\n") + "\n\n", "\n## " if others else ""
+    new = "\n\n".join(
+        part.strip("\n") for part in (f"## {title}", text, last_line, kept) if part.strip("\n")
+    )
+    page_file.write_text(f"{before}{new}\n{more}{others}")
 
 
 def page(measured: dict[str, Any], kept_sections: str) -> str:
@@ -254,7 +271,10 @@ def wrapped(text: str) -> str:
     """Wrap the paragraphs, now that the figures are in them."""
     blocks = text.split("\n\n")
     return "\n\n".join(
-        block if block.startswith(("#", "|", "!", " ")) else textwrap.fill(block, 100)
+        block
+        if block.startswith(("#", "|", "!", " "))
+        # The text of a link may have hyphens.
+        else textwrap.fill(block, 100, break_on_hyphens=False)
         for block in blocks
     )
 
