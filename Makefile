@@ -18,8 +18,8 @@
 #   make dist       the distributions, and the tests of the wheel
 #   make bench      what docs/benchmarks.md tells of waiting, import and memory: 25 minutes
 #   make bench-scale     10,000 to 50,000 waits and a day of 100,000 runs, in virtual time: 4 minutes
-#   make bench-airflow   CPU of a whole Airflow: 25 minutes; TASKS=20 ROUNDS=1 MODES=empty,official: less;
-#                        EXECUTOR=CeleryExecutor: with PostgreSQL and Redis
+#   make bench-airflow   CPU of a whole Airflow: 25 minutes; TASKS=20 ROUNDS=1 MODES=empty,official: less
+#   make bench-airflow EXECUTOR=CeleryExecutor   the same with PostgreSQL and Redis
 #
 # PYTHON=/path/to/python3 chooses another Python.
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -346,17 +347,39 @@ def _burned(result: dict[str, Any]) -> str:
 def plot(result: dict[str, Any], file: Path) -> None:
     """Draw the CPU of each mode as a bar of its kinds of processes."""
     rows = [row for row in medians(result) if row["mode"] != "burn"]
-    with report.figure(file, 1, width=9, height=0.8 + 0.45 * len(rows)) as (axes,):
-        names = _names(rows, result)
+    kinds = [kind for kind in KINDS if any(kind in row["by_process"] for row in rows)]
+    # Long names in two lines leave more of the width to the bars.
+    names = [textwrap.fill(name, 36, break_on_hyphens=False) for name in _names(rows, result)]
+    with report.figure(file, 1, width=9, height=1.4 + 0.45 * len(rows)) as (axes,):
         left = [0.0] * len(rows)
-        for kind in KINDS:
+        for kind in kinds:
             widths = [max(0.0, row["by_process"].get(kind, 0.0)) for row in rows]
-            axes.barh(names, widths, left=left, label=kind)
+            # The same colour in both plots.
+            colour = f"C{KINDS.index(kind)}"
+            axes.barh(names, widths, left=left, label=kind, color=colour, zorder=2)
             left = [one + width for one, width in zip(left, widths, strict=True)]
+        for index, (end, row) in enumerate(zip(left, rows, strict=True)):
+            axes.annotate(
+                _seconds(row["cpu_seconds"]),
+                (end, index),
+                xytext=(4, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize="small",
+            )
+        axes.margins(x=0.1)
         axes.invert_yaxis()
         axes.set_xlabel("CPU seconds of one task")
-        axes.grid(axis="x", alpha=0.3)
-        axes.legend(fontsize="small")
+        axes.grid(axis="x", alpha=0.3, zorder=0)
+        # Above the bars, so that it covers none.
+        axes.legend(
+            fontsize="small",
+            ncols=(len(kinds) + 1) // 2,
+            loc="lower left",
+            bbox_to_anchor=(0, 1.01),
+            frameon=False,
+            borderaxespad=0,
+        )
 
 
 def write(result: dict[str, Any], docs: Path = report.DOCS, *, with_plot: bool = True) -> None:
