@@ -367,7 +367,7 @@ def plot(result: dict[str, Any], file: Path) -> None:
                 va="center",
                 fontsize="small",
             )
-        axes.margins(x=0.1)
+        axes.set_xlim(0, 1.12 * max(left))
         axes.invert_yaxis()
         axes.set_xlabel("CPU seconds of one task")
         axes.grid(axis="x", alpha=0.3, zorder=0)
