@@ -1,5 +1,6 @@
 #!/bin/sh
-# Look for PostgreSQL and Redis, which "make test-distributed" starts for itself on loopback.
+# Look for PostgreSQL and Redis, which "make test-distributed" and
+# "make bench-airflow EXECUTOR=CeleryExecutor" start for themselves on loopback.
 # With INSTALL=1 in the environment what is missing is installed from Debian's packages, as root.
 set -eu
 
