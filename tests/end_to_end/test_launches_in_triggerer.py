@@ -198,6 +198,7 @@ def test_dag_run_marked_while_its_tasks_launch(begin: Begin, cluster: AirflowClu
     launched = scenario.runs
     assert 10 <= len(launched) < TASKS
     assert [run.cancels for run in launched] == [1] * len(launched)
+    scenario.saw(runs=len(launched), cancels=len(launched))
     # The next DAG run is not held back by what has become of this one.
     scenario = begin("workerless")
     scenario.workspace.end(scenario.deferred())
