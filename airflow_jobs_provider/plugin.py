@@ -3,8 +3,9 @@
 ========================  =========================================================================
 Attribute                 What reads it
 ========================  =========================================================================
-``on_load``               Every process. It preloads the provider's modules where an executor forks
-                          task processes, and imports nothing elsewhere.
+``on_load``               Every process. It preloads the provider's modules where Airflow forks
+                          processes that execute tasks or parse DAG files, and imports nothing
+                          elsewhere.
 ``operator_extra_links``  Processes that read DAGs from Airflow's database. The links import nothing
                           heavy.
 ``fastapi_apps``          The API server, when it starts, and ``airflow plugins``. Only this imports
@@ -25,7 +26,10 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from airflow_jobs_provider.airflow_compat.executor_parent import forks_task_processes
+from airflow_jobs_provider.airflow_compat.executor_parent import (
+    forks_parsing_processes,
+    forks_task_processes,
+)
 
 __all__ = ["DatabricksJobsPlugin"]
 
@@ -39,11 +43,15 @@ class DatabricksJobsPlugin(AirflowPlugin):
 
     @classmethod
     def on_load(cls, *_args: Any, **_kwargs: Any) -> None:
-        """Preload, if this process forks task processes. Airflow calls it in every process."""
+        """Preload, if this process forks others. Airflow calls it in every process."""
         if forks_task_processes():
             from airflow_jobs_provider.preload import preload
 
             preload()
+        elif forks_parsing_processes():
+            from airflow_jobs_provider.preload import preload_for_parsing
+
+            preload_for_parsing()
 
     # These are lists in Airflow's class. Here they are made when Airflow reads them.
 

@@ -1,19 +1,29 @@
-"""Imports what a task process needs, in the process that an executor forks task processes from.
+"""Imports what forked processes need, in the process that Airflow forks them from.
 
-These are modules of this package, ``requests``, and what Airflow imports in each task process.
+These are modules of this package, and what Airflow itself imports in each of them. Nothing is read
+or connected.
 
-:mod:`airflow_jobs_provider.plugin` calls it in the scheduler of a LocalExecutor,
-:func:`airflow_jobs_provider.get_provider_info` in a Celery worker. Nothing is read or connected.
+===============================  =================================  ===============================
+Processes                        Their parent                       What calls it there
+===============================  =================================  ===============================
+of tasks, with LocalExecutor     the scheduler                      the plugin
+of tasks, with CeleryExecutor    the worker's main process          ``get_provider_info()``
+that parse DAG files             the DAG processor's main process   the plugin
+===============================  =================================  ===============================
 """
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from importlib import import_module
 
-from airflow_jobs_provider.airflow_compat.executor_parent import import_for_task_processes
+from airflow_jobs_provider.airflow_compat.executor_parent import (
+    import_for_parsing_processes,
+    import_for_task_processes,
+)
 
-__all__ = ["PRELOADED", "preload"]
+__all__ = ["PRELOADED", "PRELOADED_FOR_PARSING", "preload", "preload_for_parsing"]
 
 log = logging.getLogger(__name__)
 
@@ -45,16 +55,48 @@ PRELOADED = (
     "airflow_jobs_provider.triggers.workflow",
 )
 
+# What a DAG file imports with its operators and sensors. Not requests, nor what a decorated function
+# needs only if there is one.
+PRELOADED_FOR_PARSING = (
+    "airflow_jobs_provider.api.schema.payload_text",
+    "airflow_jobs_provider.operators.cancel_runs",
+    "airflow_jobs_provider.operators.create_job",
+    "airflow_jobs_provider.operators.delete_run",
+    "airflow_jobs_provider.operators.export_run",
+    "airflow_jobs_provider.operators.jobs",
+    "airflow_jobs_provider.operators.notebook",
+    "airflow_jobs_provider.operators.run_now",
+    "airflow_jobs_provider.operators.submit_run",
+    "airflow_jobs_provider.operators.task",
+    "airflow_jobs_provider.operators.workflow",
+    "airflow_jobs_provider.sensors.jobs",
+    "airflow_jobs_provider.triggers.arguments",
+)
+
 
 def preload() -> None:
-    """Import the modules and build the validators. An error is logged, not raised."""
+    """Import what task processes need. An error is logged, not raised."""
+    _preload(PRELOADED, import_for_task_processes)
+
+
+def preload_for_parsing() -> None:
+    """Import what processes that parse DAG files need. An error is logged, not raised."""
+    _preload(PRELOADED_FOR_PARSING, import_for_parsing_processes)
+
+
+def _preload(names: tuple[str, ...], import_of_airflow: Callable[[], None]) -> None:
+    """Import modules and build the validators.
+
+    :param names: the modules of this package, and others.
+    :param import_of_airflow: imports Airflow's own.
+    """
     try:
-        for name in PRELOADED:
+        for name in names:
             import_module(name)
-        import_for_task_processes()
+        import_of_airflow()
         from airflow_jobs_provider.api.schema.validation import build_validators
 
         build_validators()
     except Exception:
-        # The tasks then fail, or import what they need, by themselves.
+        # The processes then fail, or import what they need, by themselves.
         log.warning("The modules of the Databricks Jobs provider were not preloaded", exc_info=True)

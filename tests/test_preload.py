@@ -15,8 +15,10 @@ import pytest
 
 from airflow_jobs_provider.airflow_compat.executor_parent import (
     call_before_celery_forks,
+    forks_parsing_processes,
     forks_task_processes,
 )
+from airflow_jobs_provider.airflow_compat.start_in_triggerer import renders_in_triggerer
 from tests.fakes.fake_service import TOKEN, UNTIL_ENDED, FakeService
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +34,7 @@ def loaded(before):
     return sorted(n for n in set(sys.modules) - before if n.partition(".")[0] in ours)
 
 before = set(sys.modules)
-sys.argv = ["airflow", "dag-processor"]
+sys.argv = ["airflow", "api-server"]
 DatabricksJobsPlugin.on_load()
 assert loaded(before) == [], loaded(before)
 sys.argv = ["airflow", "scheduler"]
@@ -70,6 +72,78 @@ except TaskDeferred as deferred:
 assert "airflow_jobs_provider.triggers.polling.poller" not in sys.modules
 print("IMPORTED", loaded(before))
 """
+
+# A DAG file is parsed and serialized in the process that has preloaded. Prints what it imports.
+PARSE = """
+import logging, sys
+from airflow.dag_processing import manager, processor
+from airflow_jobs_provider.plugin import DatabricksJobsPlugin
+
+before = set(sys.modules)
+sys.argv = ["airflow", "dag-processor"]
+DatabricksJobsPlugin.on_load()
+assert not {"aiohttp", "requests", "airflow_jobs_provider.hooks.jobs"} & (set(sys.modules) - before)
+before = set(sys.modules)
+result = processor._parse_file(
+    processor.DagFileParseRequest(
+        file=str(DAG_FILE), bundle_path=DAG_FILE.parent, bundle_name="dags", requests_fd=1
+    ),
+    logging.getLogger(),
+)
+assert not result.import_errors, result.import_errors
+[dag] = result.serialized_dags
+ours = ("airflow_jobs_provider", "airflow.providers", "requests", "pydantic", "jinja2")
+print("IMPORTED", sorted(n for n in set(sys.modules) - before if n.startswith(ours)))
+"""
+DAG_FILE = """
+from airflow.sdk import DAG
+from airflow_jobs_provider.operators.jobs import DatabricksCreateJobsOperator
+from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
+from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
+from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
+from airflow_jobs_provider.operators.jobs import DatabricksWorkflowTaskGroup
+from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
+
+def notebook(name):
+    return DatabricksNotebookOperator(
+        task_id=name, notebook_path="/etl", source="WORKSPACE", existing_cluster_id="c"
+    )
+
+with DAG("etl", schedule=None):
+    submit = DatabricksSubmitRunOperator(
+        task_id="submit", existing_cluster_id="c", start_from_trigger=START, end_from_trigger=True,
+        notebook_task={"notebook_path": "/etl", "base_parameters": {"day": "{{ ds }}"}},
+    )
+    DatabricksJobRunSensor(task_id="wait", run_id=submit.output["run_id"])
+    DatabricksRunNowOperator(task_id="now", job_id=1, deferrable=True)
+    DatabricksCreateJobsOperator(task_id="create", json={"name": "etl"})
+    notebook("alone")
+    with DatabricksWorkflowTaskGroup(group_id="group"):
+        notebook("first") >> notebook("second")
+"""
+
+
+@pytest.mark.slow
+def test_a_process_that_parses_a_dag_file_imports_nothing_of_the_package(tmp_path: Path) -> None:
+    """The DAG processor has imported it all, and what Airflow imports to serialize a DAG."""
+    file = tmp_path / "etl.py"
+    file.write_text(DAG_FILE.replace("START", str(renders_in_triggerer())))
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-W",
+            "ignore",
+            "-c",
+            f"from pathlib import Path\nDAG_FILE = Path({str(file)!r})\n{PARSE}",
+        ],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert result.stdout.splitlines()[-1] == "IMPORTED []"
 
 
 @pytest.mark.slow
@@ -135,6 +209,18 @@ def test_which_process_forks_task_processes(
     monkeypatch.setattr(multiprocessing, "get_start_method", chosen)
     monkeypatch.setattr(multiprocessing, "get_all_start_methods", lambda: ["fork", "spawn"])
     assert forks_task_processes() is forks
+
+
+@pytest.mark.parametrize(
+    ("arguments", "forks"),
+    [(["dag-processor"], True), (["scheduler"], False), (["dags", "reserialize"], False)],
+)
+def test_which_process_forks_those_that_parse(
+    arguments: list[str], forks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The DAG processor."""
+    monkeypatch.setattr(sys, "argv", ["airflow", *arguments])
+    assert forks_parsing_processes() is forks
 
 
 def test_a_child_of_the_scheduler_does_not_preload(monkeypatch: pytest.MonkeyPatch) -> None:

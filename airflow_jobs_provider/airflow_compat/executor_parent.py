@@ -1,7 +1,7 @@
-"""Is this the process that an executor forks the task processes from?
+"""Is this a process from which Airflow forks those that execute tasks, or that parse DAG files?
 
-What such a process has imported, no task process has to import. The answer is by the command line,
-since Airflow has no hook for it:
+What such a process has imported, the forked ones do not have to import. The answer is by the
+command line, since Airflow has no hook for it:
 
 ==============================  ==================================================================
 Executor                        Process
@@ -13,6 +13,10 @@ CeleryExecutor                  ``airflow celery worker``. It loads no plugins; 
                                 signal ``import_modules`` before the pool is forked.
 KubernetesExecutor and others   none: each task starts in a fresh process
 ==============================  ==================================================================
+
+On Airflow 3 ``airflow dag-processor`` forks a process for each parse of a DAG file, and for the
+callbacks of tasks. Its main process loads the plugins before. Airflow imports there what a DAG file
+imports from ``airflow``, but not what it imports from this package.
 
 With the start methods ``spawn`` and ``forkserver`` there is no such process: what the scheduler has
 imported is not passed on.
@@ -26,7 +30,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
 
-__all__ = ["call_before_celery_forks", "forks_task_processes", "import_for_task_processes"]
+__all__ = [
+    "call_before_celery_forks",
+    "forks_parsing_processes",
+    "forks_task_processes",
+    "import_for_parsing_processes",
+    "import_for_task_processes",
+]
 
 # What Airflow 3 imports in each task process, and not before: a third of the processor time of an
 # empty task. Lines of Airflow that have no such module skip it.
@@ -34,6 +44,13 @@ _OF_AIRFLOW = (
     "airflow.dag_processing.bundles.local",
     "airflow.dag_processing.dagbag",
     "jinja2.ext",
+)
+# What Airflow 3 imports in each process that has parsed a DAG file, and not before.
+_OF_AIRFLOW_FOR_PARSING = (
+    "airflow.providers.standard.operators.trigger_dagrun",
+    "airflow.providers.standard.sensors.external_task",
+    "jinja2.ext",
+    "jinja2.meta",
 )
 
 # LocalKubernetesExecutor is Airflow 2's.
@@ -47,6 +64,11 @@ def forks_task_processes() -> bool:
     from airflow.providers.common.compat.sdk import conf
 
     return _LOCAL_EXECUTOR.search(conf.get("core", "executor", fallback="")) is not None
+
+
+def forks_parsing_processes() -> bool:
+    """Return whether this is a DAG processor that forks a process for each DAG file (Airflow 3)."""
+    return _is_command("dag-processor")
 
 
 def call_before_celery_forks(function: Callable[[], object]) -> None:
@@ -66,10 +88,19 @@ def call_before_celery_forks(function: Callable[[], object]) -> None:
 
 def import_for_task_processes() -> None:
     """Import what task processes need of Airflow itself."""
+    _import_of_airflow(_OF_AIRFLOW)
+
+
+def import_for_parsing_processes() -> None:
+    """Import what processes that parse DAG files need of Airflow itself."""
+    _import_of_airflow(_OF_AIRFLOW_FOR_PARSING)
+
+
+def _import_of_airflow(names: tuple[str, ...]) -> None:
     from airflow_jobs_provider.airflow_compat.lines import airflow_line
 
     airflow_line()
-    for name in _OF_AIRFLOW:
+    for name in names:
         with suppress(ImportError):
             import_module(name)
 
