@@ -7,6 +7,7 @@ that starts in the triggerer.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ from airflow.providers.common.compat.sdk import BaseOperator, conf
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 
 __all__ = [
+    "queues_are_enabled",
     "required_params",
     "worker_completion_reasons",
     "worker_launch_reasons",
@@ -103,16 +105,31 @@ def _launch_reasons(task: BaseOperator) -> Iterator[str]:
             yield limit
     if task.run_as_user:
         yield "run_as_user"
-    if conf.getboolean("triggerer", "queues_enabled", fallback=False):
+    if queues_are_enabled():
         # Airflow would leave it to triggerers without --queues, and there may be none.
         yield "queues of triggerers"
     if task.has_dag():
-        if task.dag.max_active_tasks != conf.getint("core", "max_active_tasks_per_dag"):
+        if task.dag.max_active_tasks != _max_active_tasks_per_dag():
             yield "the DAG's max_active_tasks"
         if task.get_closest_mapped_task_group() is not None:
             yield "a mapped task group"
     if _has_listeners():
         yield "listeners"
+
+
+# Airflow asks for the reasons several times for each task while it parses a DAG file, and reads its
+# configuration anew each time.
+@functools.cache
+def queues_are_enabled() -> bool:
+    """Return whether each triggerer takes the triggers of its own queues only."""
+    enabled: bool = conf.getboolean("triggerer", "queues_enabled", fallback=False)
+    return enabled
+
+
+@functools.cache
+def _max_active_tasks_per_dag() -> int:
+    limit: int = conf.getint("core", "max_active_tasks_per_dag")
+    return limit
 
 
 def _is_expanded_over(task: BaseOperator) -> bool:

@@ -8,6 +8,7 @@ XComArg is replaced by a reference, which the trigger itself reads.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -180,22 +181,30 @@ def _reference(value: Any) -> dict[str, list[str]]:
 
 
 def _check_text(text: str) -> None:
+    if reason := _unreadable_reason(text):
+        raise UnreadableValueError(reason)
+
+
+# Airflow asks a dozen times for a task's arguments while it parses and serializes its DAG.
+@functools.lru_cache(maxsize=256)
+def _unreadable_reason(text: str) -> str | None:
+    """Return the reason why the triggerer cannot read a text; None if it can."""
     if text.endswith(_TEMPLATE_FILES):
-        raise UnreadableValueError("a template file")
+        return "a template file"
     if not any(marker in text for marker in _MARKERS):
-        return
+        return None
     from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 
     try:
         tree = Environment(autoescape=False).parse(text)  # noqa: S701 - it renders nothing
     except TemplateSyntaxError as error:
-        raise UnreadableValueError(f"a template that Jinja cannot parse ({error})") from None
+        return f"a template that Jinja cannot parse ({error})"
     if next(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None):
-        raise UnreadableValueError("a template that includes another one")
+        return "a template that includes another one"
     unknown = meta.find_undeclared_variables(tree) - _NAMES
     for name in sorted(unknown):
         if name not in _ATTRIBUTES:
-            raise UnreadableValueError(f"{name} in a template")
+            return f"{name} in a template"
     read = [
         node
         for node in tree.find_all(nodes.Getattr)
@@ -204,7 +213,8 @@ def _check_text(text: str) -> None:
     for node in read:
         assert isinstance(node.node, nodes.Name)
         if node.attr not in _ATTRIBUTES[node.node.name]:
-            raise UnreadableValueError(f"{node.node.name}.{node.attr} in a template")
+            return f"{node.node.name}.{node.attr} in a template"
     whole = [node for node in tree.find_all(nodes.Name) if node.name in unknown]
     if len(whole) > len(read):
-        raise UnreadableValueError(f"{whole[0].name} as a whole in a template")
+        return f"{whole[0].name} as a whole in a template"
+    return None

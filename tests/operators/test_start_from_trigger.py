@@ -14,6 +14,7 @@ if not hasattr(BaseTrigger, "render_template_fields"):
 from airflow.providers.common.compat.sdk import DAG, Param
 from jinja2 import Undefined
 
+from airflow_jobs_provider.airflow_compat import completion_reasons
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from tests.fakes.scripted_server import ScriptedServer
@@ -64,8 +65,12 @@ def test_with_queues_of_triggerers_a_worker_starts_the_task(
 ) -> None:
     """Airflow 3.3.2 does not name the task's queue where a task starts in the triggerer."""
     monkeypatch.setenv("AIRFLOW__TRIGGERER__QUEUES_ENABLED", "True")
-    with DAG("sales", schedule=None, catchup=False):
-        assert operator().worker_start_reasons() == ["queues of triggerers"]
+    completion_reasons.queues_are_enabled.cache_clear()
+    try:
+        with DAG("sales", schedule=None, catchup=False):
+            assert operator().worker_start_reasons() == ["queues of triggerers"]
+    finally:
+        completion_reasons.queues_are_enabled.cache_clear()
 
 
 def test_an_older_airflow_refuses_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
