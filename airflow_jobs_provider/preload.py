@@ -55,8 +55,8 @@ PRELOADED = (
     "airflow_jobs_provider.triggers.workflow",
 )
 
-# What a DAG file imports with its operators and sensors. Not requests, nor what a decorated function
-# needs only if there is one.
+# What a DAG file imports with its operators and sensors. Not requests, nor what only a decorated
+# function needs.
 PRELOADED_FOR_PARSING = (
     "airflow_jobs_provider.api.schema.payload_text",
     "airflow_jobs_provider.operators.cancel_runs",
