@@ -48,6 +48,8 @@ _ON_KILL_SECONDS = 25.0
 # How long the event of a run that took too long waits for the run's last state, or for its cancel;
 # and how long a cancel waits to know whether the run has ended.
 _LAST_READ_SECONDS = 19.0
+# How long it waits for the response to that read, once the request is sent.
+_RESPONSE_BEFORE_CANCEL_SECONDS = 5.0
 # Whatever the task's own retry arguments are: a hundred cancels at once may meet a rate limit.
 _CANCEL_RETRIES = RetryPolicy()
 # If the service does not answer, the cancel is what is to be retried.
@@ -337,10 +339,19 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         run_id = self._active_run_id
         if run_id is None:
             return False
+        limit = asyncio.timeout(_LAST_READ_SECONDS)
+
+        def shorten(_call: object, _error: object) -> None:
+            now = asyncio.get_running_loop().time()
+            limit.reschedule(now + _RESPONSE_BEFORE_CANCEL_SECONDS)
+
         try:
-            async with asyncio.timeout(_LAST_READ_SECONDS):
+            async with limit:
                 run = await get_poller(self._hook).send(
-                    endpoints.get_run(run_id), retries=_ONE_ATTEMPT
+                    endpoints.get_run(run_id),
+                    retries=_ONE_ATTEMPT,
+                    is_urgent=True,
+                    on_attempt=shorten,
                 )
         except Exception as error:  # noqa: BLE001 - a run that cannot be read may be active
             why = str(error) or type(error).__name__

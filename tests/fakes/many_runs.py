@@ -128,6 +128,7 @@ class ManyRuns:
     :ivar hidden: the same, and they are on no list.
     :ivar broken_jobs: jobs that cannot be read: 500.
     :ivar trouble: answers to give before anything else: a status for each request.
+    :ivar hung: endpoints whose requests are not answered, as long as they are in here.
     """
 
     runs: dict[int, Run] = field(default_factory=dict)
@@ -140,6 +141,7 @@ class ManyRuns:
     refused: set[int] = field(default_factory=set)
     hidden: set[int] = field(default_factory=set)
     broken_jobs: set[int] = field(default_factory=set)
+    hung: set[str] = field(default_factory=set)
     odd: dict[int, Callable[[], web.Response]] = field(default_factory=dict)
     lists_refused: bool = False
     asked: Counter[str] = field(default_factory=Counter)
@@ -212,6 +214,8 @@ class ManyRuns:
                 self.throttled += 1
                 return web.json_response({}, status=429, headers={"Retry-After": self.retry_after})
             self._recent.append(now)
+        while path in self.hung:  # noqa: ASYNC110 - a test changes it
+            await asyncio.sleep(0.01)
         if self.trouble:
             return web.Response(status=self.trouble.popleft())
         answer: web.StreamResponse = await handler(request)

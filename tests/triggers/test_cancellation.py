@@ -10,6 +10,7 @@ import asyncio
 import json
 import logging
 import socket
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlencode
@@ -213,6 +214,23 @@ def test_a_run_that_cannot_be_read_is_canceled(
         canceled.ask(Supervisor(row), row.trigger(7))
         assert canceled.canceled == [7]
         assert len(server.requests) == 2
+
+
+def test_a_run_whose_read_is_not_answered_is_canceled_soon(
+    canceled: Look, end: End, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cancel waits for the response for some seconds only."""
+    monkeypatch.setattr(base, "_RESPONSE_BEFORE_CANCEL_SECONDS", 0.2)
+    kept: list[socket.socket] = []
+    server.will(lambda connection: kept.append(connection.dup()))
+    row = Row("queued")
+    if end is on_kill:
+        began = time.monotonic()
+        canceled.ask(Supervisor(row, seconds=0), row.trigger(7))
+        assert canceled.canceled == [7]
+        assert time.monotonic() - began < 5
+    for connection in kept:
+        connection.close()
 
 
 def test_a_run_that_is_gone_may_not_still_run(

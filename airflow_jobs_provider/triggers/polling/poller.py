@@ -214,6 +214,7 @@ class RunPoller:
         without_deadline: bool = True,
         retries: RetryPolicy | None = None,
         dag_id: str = "",
+        is_urgent: bool = False,
         on_attempt: OnAttempt = ignore_attempt,
     ) -> T:
         """Send a call through the poller's client, within its rate limits.
@@ -223,13 +224,16 @@ class RunPoller:
             True.
         :param retries: a policy for this call only, in place of that.
         :param dag_id: the DAG that launches a run, see :mod:`.launch_limiter`.
+        :param is_urgent: send a read before others, see :meth:`.Sender.send`; default False.
         :param on_attempt: called before and after each attempt, see :meth:`AsyncJobsClient.send`.
         """
         with self.kept_open():
             sender = await asyncio.shield(self._sender)
             if retries is None and without_deadline and not call.has_deadline:
                 retries = sender.retries
-            return await sender.send(call, retries, dag_id=dag_id, on_attempt=on_attempt)
+            return await sender.send(
+                call, retries, dag_id=dag_id, is_urgent=is_urgent, on_attempt=on_attempt
+            )
 
     async def client(self) -> AsyncJobsClient:
         """Return the poller's client: to validate requests, not to send any."""

@@ -18,6 +18,8 @@ __all__ = ["REQUESTS_AT_ONCE", "REQUESTS_PER_SECOND", "RateLimiter"]
 # others use the workspace, too.
 REQUESTS_PER_SECOND = 20.0
 REQUESTS_AT_ONCE = 8
+# Urgent requests in flight, beside those. Launches take LAUNCHES_AT_ONCE of them at most.
+URGENT_AT_ONCE = 8
 # A 429 halves the rate, down to this many requests per second.
 LOWEST_REQUESTS_PER_SECOND = 1.0
 # After a 429 and its pause the rate grows to this fraction of the refused rate in so many seconds.
@@ -34,6 +36,9 @@ class RateLimiter:
     The service limits each endpoint by itself, and ``Retry-After`` is about the endpoint that was
     asked. So a refused list does not hold back a cancel. All requests become slower after a 429.
 
+    An urgent request, such as a cancel, does not wait for reads: neither for those that wait for
+    their turn, nor for those in flight, which the service may leave without a response.
+
     :param requests_per_second: the full rate; default :data:`REQUESTS_PER_SECOND`.
     :param at_once: requests in flight at most; default :data:`REQUESTS_AT_ONCE`.
     """
@@ -41,7 +46,7 @@ class RateLimiter:
     def __init__(
         self, requests_per_second: float | None = None, at_once: int | None = None
     ) -> None:
-        self._next_request_at = self._slowed_down_at = 0.0
+        self._next_request_at = self._next_urgent_at = self._slowed_down_at = 0.0
         # When the pause of each endpoint ends.
         self._paused_until: dict[str, float] = {}
         # When the pause after the latest 429 ends; None if there was none.
@@ -49,6 +54,7 @@ class RateLimiter:
         self._rate = self._full_rate = requests_per_second or REQUESTS_PER_SECOND
         self._refused_rate = self._full_rate
         self._in_flight = asyncio.Semaphore(at_once or REQUESTS_AT_ONCE)
+        self._urgent_in_flight = asyncio.Semaphore(URGENT_AT_ONCE)
 
     @property
     def requests_per_second(self) -> float:
@@ -56,35 +62,42 @@ class RateLimiter:
         return self._rate
 
     @asynccontextmanager
-    async def acquire(self, endpoint: str = "") -> AsyncIterator[float]:
+    async def acquire(self, endpoint: str = "", *, is_urgent: bool = False) -> AsyncIterator[float]:
         """Wait until a request may be sent, and count it as in flight within the context.
 
         Yields the time at which it was allowed (monotonic clock).
 
         :param endpoint: the endpoint, such as ``runs/list``. Default: one for all requests.
+        :param is_urgent: whether it does not wait for others that are not; default False.
         """
         while True:
             if (pause := self._paused_until.get(endpoint, 0.0) - time.monotonic()) > 0:
                 # Not in flight meanwhile: requests to other endpoints are sent.
                 await asyncio.sleep(pause)
                 continue
-            async with self._in_flight:
-                if (now := await self._turn(endpoint)) is not None:
+            async with self._urgent_in_flight if is_urgent else self._in_flight:
+                now = await (self._urgent_turn() if is_urgent else self._turn())
+                if now >= self._paused_until.get(endpoint, 0.0):
                     yield now
                     self._recover()
                     return
 
-    async def _turn(self, endpoint: str) -> float | None:
-        """Wait for the time of the next request; return None if the endpoint is paused by then."""
-        while True:
-            now = time.monotonic()
-            if now >= self._next_request_at:
-                break
+    async def _turn(self) -> float:
+        """Wait for the time of the next request, and return it."""
+        while (now := time.monotonic()) < self._next_request_at:  # noqa: ASYNC110 - it may move
             await asyncio.sleep(self._next_request_at - now)
-        if now < self._paused_until.get(endpoint, 0.0):
-            return None
-        self._next_request_at = now + 1 / self._rate
+        self._next_request_at = self._next_urgent_at = now + 1 / self._rate
         return now
+
+    async def _urgent_turn(self) -> float:
+        """Take the time after the request that was sent last; those that wait are sent later."""
+        now = time.monotonic()
+        turn = max(now, self._next_urgent_at)
+        self._next_urgent_at = turn + 1 / self._rate
+        self._next_request_at = max(turn, self._next_request_at) + 1 / self._rate
+        if turn > now:
+            await asyncio.sleep(turn - now)
+        return turn
 
     def slow_down(self, seconds: float, sent_at: float, endpoint: str = "") -> None:
         """Pause the requests to an endpoint, and halve the rate of all requests.

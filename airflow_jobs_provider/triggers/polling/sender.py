@@ -103,16 +103,22 @@ class Sender:
         retries: RetryPolicy | None = None,
         *,
         dag_id: str = "",
+        is_urgent: bool = False,
         on_attempt: OnAttempt = ignore_attempt,
     ) -> T:
         """Send a call, with retries. A launch waits for its turn.
 
+        All but reads are urgent: they do not wait for reads, which may stay without a response.
+
         :param call: what to send.
         :param retries: when to try again; default the client's policy.
         :param dag_id: the DAG that launches a run. DAGs launch in turn. Default: one for all.
+        :param is_urgent: whether a read is urgent, too; default False.
         :param on_attempt: called before and after each attempt, see :meth:`AsyncJobsClient.send`.
         """
-        rate_limit: RateLimit = functools.partial(self.rate_limit, call.name)
+        rate_limit: RateLimit = functools.partial(
+            self.rate_limit, call.name, is_urgent=is_urgent or call.verb != "GET"
+        )
         if call.path in _LAUNCHES:
             rate_limit = functools.partial(self._launch_rate_limit, call.name, dag_id)
         outage = None if self.metrics is None else _CallOutage(self.metrics, on_attempt)
@@ -136,15 +142,16 @@ class Sender:
         return await self.client.send(call, retries=_ONE_TRY, rate_limit=rate_limit)
 
     @asynccontextmanager
-    async def rate_limit(self, endpoint: str) -> AsyncIterator[None]:
+    async def rate_limit(self, endpoint: str, *, is_urgent: bool = False) -> AsyncIterator[None]:
         """Wait until a request may be sent.
 
         A 429 within the context slows down all pollers, and pauses what they send to the endpoint.
 
         :param endpoint: the endpoint, such as ``runs/list``.
+        :param is_urgent: see :meth:`.RateLimiter.acquire`.
         """
         limiter = self._rate_limiter
-        turn = self._timed("requests", limiter.acquire(endpoint))
+        turn = self._timed("requests", limiter.acquire(endpoint, is_urgent=is_urgent))
         slow_down = functools.partial(limiter.slow_down, endpoint=endpoint)
         async with _slowed_by_429(slow_down, turn, self._pause):
             yield
@@ -159,7 +166,7 @@ class Sender:
         turn = self._timed("launches", launches.acquire(dag_id))
         async with (
             _slowed_by_429(launches.slow_down, turn, self._pause),
-            self._timed("requests", self._rate_limiter.acquire(endpoint)),
+            self._timed("requests", self._rate_limiter.acquire(endpoint, is_urgent=True)),
         ):
             yield
 

@@ -194,6 +194,24 @@ async def test_a_list_that_is_refused_does_not_hold_back_a_cancel(service: ManyR
         task.cancel()
 
 
+async def test_reads_without_a_response_do_not_hold_back_a_cancel(service: ManyRuns) -> None:
+    """Nor the read before it, though as many reads as may be in flight wait for responses."""
+    run_ids = service.add(rate_limiter.REQUESTS_AT_ONCE)
+    service.hung = {"runs/get-output"}
+    one = poller()
+    stuck = [asyncio.create_task(one.send(get_run_output(run_id))) for run_id in run_ids]
+    await wait_until(lambda: service.asked["runs/get-output"] == len(stuck))
+    other = asyncio.create_task(one.send(get_run(run_ids[1])))
+    async with asyncio.timeout(5):
+        assert (await one.send(get_run(run_ids[0]), is_urgent=True))["run_id"] == run_ids[0]
+        await one.send(cancel_run(run_ids[0]))
+    assert service.runs[run_ids[0]].result == "CANCELED"
+    assert not other.done()
+    service.hung.clear()
+    async with asyncio.timeout(5):
+        await asyncio.gather(*stuck, other)
+
+
 @pytest.mark.parametrize("others_period", [PERIOD, 30.0])
 async def test_a_forbidden_run_fails_its_waiter_only(
     service: ManyRuns,

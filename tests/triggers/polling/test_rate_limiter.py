@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
@@ -231,3 +233,40 @@ async def test_eight_requests_are_in_flight_at_most() -> None:
     async with asyncio.timeout(10):
         await asyncio.gather(*(send() for _ in range(20)))
     assert most == 8
+
+
+async def test_an_urgent_request_does_not_wait_for_reads_in_flight() -> None:
+    """There is room for eight of them beside eight others."""
+    limiter = RateLimiter(1_000_000.0)
+    answered = asyncio.Event()
+    in_flight = {True: 0, False: 0}
+
+    async def send(*, is_urgent: bool) -> None:
+        async with limiter.acquire(is_urgent=is_urgent):
+            in_flight[is_urgent] += 1
+            await answered.wait()
+
+    tasks = [asyncio.create_task(send(is_urgent=n % 2 == 0)) for n in range(20)]
+    await asyncio.sleep(0.05)
+    assert in_flight == {True: 8, False: 8}
+    answered.set()
+    async with asyncio.timeout(10):
+        await asyncio.gather(*tasks)
+
+
+async def test_an_urgent_request_is_sent_before_those_that_wait() -> None:
+    """The rate stays the same: it delays the others."""
+    limiter, sent = RateLimiter(10), list[tuple[str, float]]()
+    began = time.monotonic()
+
+    async def send(name: str, *, is_urgent: bool) -> None:
+        async with limiter.acquire(is_urgent=is_urgent):
+            sent.append((name, time.monotonic() - began))
+
+    tasks = [asyncio.create_task(send("read", is_urgent=False)) for _ in range(5)]
+    await asyncio.sleep(0.01)
+    tasks += [asyncio.create_task(send("cancel", is_urgent=True)) for _ in range(2)]
+    async with asyncio.timeout(10):
+        await asyncio.gather(*tasks)
+    assert [name for name, _ in sent] == ["read", "cancel", "cancel", *["read"] * 4]
+    assert all(later - earlier > 0.09 for (_, earlier), (_, later) in pairwise(sent))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api.attempts import ignore_attempt
-from airflow_jobs_provider.api.endpoints import get_run, run_now
+from airflow_jobs_provider.api.endpoints import cancel_run, get_run, run_now
 from airflow_jobs_provider.api.errors import (
     AuthenticationError,
     BadRequestError,
@@ -25,6 +25,7 @@ from airflow_jobs_provider.triggers.polling import sender as sender_module
 from airflow_jobs_provider.triggers.polling.sender import Sender
 
 CALL: Any = get_run(7)
+CANCEL: Any = cancel_run(7)
 LAUNCH: Any = run_now({"job_id": 7})
 DOWN, SLOWER = ServerError(status=503), RateLimitError(status=429)
 FORBIDDEN = AuthenticationError(status=403)
@@ -39,7 +40,7 @@ class Client:
 
     async def send(self, call: Any, **how: Any) -> str:
         """Answer a call."""
-        assert call in (CALL, LAUNCH)
+        assert call in (CALL, CANCEL, LAUNCH)
         self.sent.append(how)
         return "answer"
 
@@ -55,10 +56,12 @@ class Limiter:
         self.slowed_down: list[tuple[float, float]] = []
         self.paused: list[str] = []
         self.acquired: list[tuple[str, ...]] = []
+        self.urgent: list[bool] = []
 
     @asynccontextmanager
-    async def acquire(self, *turn: str) -> AsyncIterator[float]:
+    async def acquire(self, *turn: str, is_urgent: bool = False) -> AsyncIterator[float]:
         """Allow a request at 900."""
+        self.urgent.append(is_urgent)
         self.acquired.append(turn)
         yield 900.0
 
@@ -109,6 +112,18 @@ async def test_a_call_is_sent_with_the_clients_retries_or_its_own(waits: list[fl
         {"retries": None, "on_attempt": ignore_attempt},
         {"retries": own, "on_attempt": told},
     ]
+
+
+async def test_all_but_reads_are_urgent(waits: list[float]) -> None:
+    """A read is urgent where that is said. A launch still waits for its turn among launches."""
+    bench = Bench(waits)
+    for call, urgent in ((CALL, False), (CANCEL, False), (LAUNCH, False), (CALL, True)):
+        await bench.sender.send(call, is_urgent=urgent)
+    for how in bench.client.sent:
+        async with how["rate_limit"]():
+            pass
+    assert bench.limiter.urgent == [False, True, True, True]
+    assert bench.launches.urgent == [False]
 
 
 async def test_watchers_have_outages_of_their_own(
