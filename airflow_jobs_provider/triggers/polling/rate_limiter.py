@@ -79,7 +79,7 @@ class RateLimiter:
                 now = await (self._urgent_turn() if is_urgent else self._turn())
                 if now >= self._paused_until.get(endpoint, 0.0):
                     yield now
-                    self._recover()
+                    self._recover(now)
                     return
 
     async def _turn(self) -> float:
@@ -118,9 +118,16 @@ class RateLimiter:
         # Not the end of a longer pause of another endpoint: what is sent meanwhile is not refused.
         self._resumed_at = paused_until
 
-    def _recover(self) -> None:
+    def _recover(self, sent_at: float) -> None:
+        """Raise the rate again, since a request was answered.
+
+        :param sent_at: when it was sent (monotonic clock).
+        """
         if self._resumed_at is None:
             return
+        if sent_at >= self._slowed_down_at:
+            # What another endpoint answers during a pause shows that this rate is allowed.
+            self._resumed_at = min(self._resumed_at, sent_at)
         seconds = max(0.0, time.monotonic() - self._resumed_at)
         quick = (QUICK_FRACTION - 0.5) * min(1.0, seconds / QUICK_SECONDS)
         slow = SLOW_GROWTH * (max(0.0, seconds - QUICK_SECONDS) / 60) ** 2

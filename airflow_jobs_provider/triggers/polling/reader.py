@@ -1,10 +1,19 @@
-"""Reading the runs that are due: from lists where that costs less, else each by its id."""
+"""Reading the runs that are due: from lists where that costs less, else each by its id.
+
+Lists may fail while single runs can be read. Then the due runs are read by their ids, the longest
+due first, within the rate limit, and only until the lists are read again:
+
+* A page that is awaited for longer than :data:`SLOW_PAGE_SECONDS`, because of a Retry-After, a 5xx
+  or a response that does not come: until it has come, or was given up.
+* A list that failed: for a polling period, then until :meth:`.RunLists.suspend` is over.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.endpoints import get_run
@@ -26,6 +35,8 @@ from airflow_jobs_provider.triggers.polling.run_lists import RunLists
 from airflow_jobs_provider.triggers.polling.slow_reads import SlowReads
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.calls import Call, Page
+    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.triggers.polling.outages import UnreadableRuns
     from airflow_jobs_provider.triggers.polling.sender import Sender
     from airflow_jobs_provider.triggers.polling.waiters import Waiters
@@ -36,6 +47,8 @@ log = logging.getLogger(__name__)
 
 # Where lists are read, a run that is due this soon, as a fraction of its period, is read with them.
 EARLY_FRACTION = 0.25
+# A page that is awaited for longer delays no events: the due runs are read by their ids meanwhile.
+SLOW_PAGE_SECONDS = 10.0
 # Errors that may concern one run, or one list, while all others can be read.
 _MAY_CONCERN_ONE = (
     AuthenticationError,
@@ -60,8 +73,9 @@ class RunReader:
         self._unreadable_runs = unreadable_runs
         self._publisher = Publisher(waiters, sender, unreadable_runs)
         self._slow_reads = SlowReads()
-        pages = ListPageReader(sender, waiting_runs=lambda: len(waiters))
-        self._lists = RunLists(sender.client, pages.read, waiters.needed_part)
+        self._pages = ListPageReader(sender, waiting_runs=lambda: len(waiters))
+        self._lists = RunLists(sender.client, self._read_page, waiters.needed_part)
+        self._reads_until_page = False
         self._warned_of_late_reads = False
 
     @property
@@ -94,7 +108,11 @@ class RunReader:
             else:
                 # By their ids there is no gain in reading runs early.
                 due = self._due_runs(now)
-            await self._read_by_id(due, self._seconds_by_id() if lists_read else None)
+            if lists_read or list_error is not None:
+                seconds_by_id = self._seconds_by_id()
+            else:
+                seconds_by_id = self._lists.suspended_seconds
+            await self._read_by_id(due, seconds_by_id)
             if list_error is not None and due:
                 self._lists.suspend(list_error)
         except JobsAPIError as error:
@@ -155,13 +173,72 @@ class RunReader:
         """How long runs are read by their ids, before the lists are read again."""
         return max(self._waiters.shortest_period(), SHORTEST_SECONDS) if self._waiters else None
 
-    async def _read_by_id(self, run_ids: Iterable[int], max_seconds: float | None = None) -> None:
-        """Read runs by their ids; those that are not read within the time stay due."""
+    async def _read_page(
+        self, call: Call[Page[Run]], *, waits_out_outages: bool = True
+    ) -> Page[Run]:
+        """Read a page of a list; while that takes long, read the due runs by their ids."""
+        page = asyncio.create_task(self._pages.read(call, waits_out_outages=waits_out_outages))
+        try:
+            await asyncio.wait({page}, timeout=SLOW_PAGE_SECONDS)
+            if not page.done():
+                with self._sender.counted_as_outage():
+                    await self._read_until(page)
+            return await page
+        finally:
+            page.cancel()
+
+    async def _read_until(self, page: asyncio.Task[Page[Run]]) -> None:
+        """Read the runs that are due by their ids, until a page has come or was given up."""
+        if self._reads_until_page:
+            # Another page is awaited, too.
+            await asyncio.wait({page})
+            return
+        self._reads_until_page = True
+        can_be_read, failures = False, 0
+        try:
+            while not page.done():
+                due = self._due_runs(time.monotonic())
+                if due and not can_be_read:
+                    # One tells whether there is an outage.
+                    due = {min(due, key=self._waiters.due_time)}
+                try:
+                    await self._read_by_id(due, is_over=page.done)
+                except JobsAPIError as error:
+                    can_be_read, failures = False, failures + 1
+                    wait = max(1.0, self._sender.retries.wait_seconds(error, failures))
+                else:
+                    wait = self._waiters.next_due() - time.monotonic() if self._waiters else 1.0
+                    if due and not can_be_read:
+                        can_be_read, failures = True, 0
+                        self._log_reads_by_id()
+                await asyncio.wait({page}, timeout=max(0.0, wait))
+        finally:
+            self._reads_until_page = False
+
+    def _log_reads_by_id(self) -> None:
+        log.info(
+            "%d runs are read one by one until a list of them is answered.", len(self._waiters)
+        )
+
+    async def _read_by_id(
+        self,
+        run_ids: Iterable[int],
+        max_seconds: float | None = None,
+        *,
+        is_over: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Read runs by their ids; those that are not read within the time stay due.
+
+        :param run_ids: the runs.
+        :param max_seconds: the time; default None: as long as it takes.
+        :param is_over: returns whether the time is over before that; default: it is not.
+        """
         began = time.monotonic()
         # In portions, so that an outage stops the rest. The runs that are due longest come first.
         pending = sorted(run_ids, key=self._waiters.due_time)
         for start in range(0, len(pending), REQUESTS_AT_ONCE):
-            if max_seconds is not None and time.monotonic() - began > max_seconds:
+            seconds = time.monotonic() - began
+            if is_over() or (max_seconds is not None and seconds > max_seconds):
                 # The lists are read again first: they show a thousand ended runs in one request.
                 return
             portion = pending[start : start + REQUESTS_AT_ONCE]

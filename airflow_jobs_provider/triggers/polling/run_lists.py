@@ -58,9 +58,10 @@ MAX_OFFSET = 10_000
 SEARCH_COST_FRACTION = 0.1
 # How long no list is read after the service has refused one.
 REFUSED_SECONDS = 600.0
-# The same after a list could not be read although runs could. It doubles each time, up to
-# REFUSED_SECONDS.
-SUSPEND_SECONDS = 60.0
+# The same after a list could not be read although runs could. It doubles each time, up to the
+# second: by its id, each run is a request, and ten thousand take minutes.
+SUSPEND_SECONDS = 10.0
+LONGEST_SUSPEND_SECONDS = 60.0
 
 
 # Names of the lists, where a later version is asked for a window of start times.
@@ -103,7 +104,8 @@ class RunLists:
         self._active_runs = 0.0
         self._overlap = MIN_OVERLAP_RUNS
         self._suspended_until = 0.0
-        self._suspend_seconds = SUSPEND_SECONDS
+        # None as long as lists work.
+        self._suspend_seconds: float | None = None
         self.changes = RunChanges(
             self._pages,
             self._max_page_runs,
@@ -155,7 +157,7 @@ class RunLists:
                 await self._read_ended(missing, seen, publish, max_waste)
             if self.changes.has_all_active:
                 self.changes.record_missing(due - seen)
-            self._suspend_seconds = SUSPEND_SECONDS
+            self._record_read()
         except ConflictError:
             raise
         except BadRequestError as error:
@@ -177,14 +179,22 @@ class RunLists:
         The parameters are those of :meth:`.RunChanges.read`.
         """
         try:
-            return await self.changes.read(
+            left = await self.changes.read(
                 due, each_read, waited_for, period, publish, postpone, read_by_id
             )
+            self._record_read()
         except ConflictError:
             raise
         except BadRequestError as error:
             self._refused(error)
             return due
+        return left
+
+    @property
+    def suspended_seconds(self) -> float | None:
+        """How long no list is read; None if lists may be read."""
+        seconds = self._suspended_until - time.monotonic()
+        return seconds if seconds > 0 else None
 
     def _refused(self, error: BadRequestError) -> None:
         # Lists are not allowed, or not with these parameters. The runs can still be read.
@@ -196,13 +206,19 @@ class RunLists:
 
         :param error: why it could not be read.
         """
-        seconds = self._suspend_seconds
-        if seconds == SUSPEND_SECONDS:
+        if self._suspend_seconds is None:
+            self._suspend_seconds = SUSPEND_SECONDS
             log.info(
                 "Runs are read one by one for now, since listing them does not work: %s", error
             )
-        self._suspended_until = time.monotonic() + seconds
-        self._suspend_seconds = min(2 * seconds, REFUSED_SECONDS)
+        self._suspended_until = time.monotonic() + self._suspend_seconds
+        self._suspend_seconds = min(2 * self._suspend_seconds, LONGEST_SUSPEND_SECONDS)
+
+    def _record_read(self) -> None:
+        """Record that lists can be read."""
+        if self._suspend_seconds is not None:
+            self._suspend_seconds = None
+            log.info("The lists of runs can be read again.")
 
     async def _read_active(
         self, max_cost: int, seen: set[int], publish: Publish, period: float
@@ -384,9 +400,11 @@ class RunLists:
         pages.limit = limit
         # Without the windows of a later version the lists of 2.0 are still of use.
         is_optional = which in _OF_LATER_VERSION.values()
+        # Nor is it an outage if a list that failed before, while runs could be read, fails again.
+        waits_out_outages = not is_optional and self._suspend_seconds is None
         while True:
             try:
-                page = await self._read_page(pages.call(), waits_out_outages=not is_optional)
+                page = await self._read_page(pages.call(), waits_out_outages=waits_out_outages)
                 break
             except ConflictError:
                 raise

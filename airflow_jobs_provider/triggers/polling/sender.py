@@ -56,8 +56,8 @@ class Sender:
     :ivar retries: the same; after the first answer an answer that is not the API's is an outage.
     :ivar metrics: the same.
     :ivar outage: whether the service answers the poller's own requests.
-    :ivar outage_seconds: how long :meth:`wait_out` has waited in outages other than a 429. Waits at
-        the same time count once.
+    :ivar outage_seconds: how long :meth:`wait_out` has waited in outages other than a 429, with all
+        else within :meth:`counted_as_outage`. What happens at the same time counts once.
     """
 
     def __init__(
@@ -198,13 +198,13 @@ class Sender:
         if self.metrics is not None:
             seconds_out = 0.0 if self.outage.is_rate_limit else self.outage.seconds
             self.metrics.poll_failed(self, seconds_out)
-        with nullcontext() if isinstance(error, RateLimitError) else self._counted_as_outage():
+        with nullcontext() if isinstance(error, RateLimitError) else self.counted_as_outage():
             await async_sleep(seconds)
         await self.renew_credentials(error)
         return True
 
     @contextmanager
-    def _counted_as_outage(self) -> Iterator[None]:
+    def counted_as_outage(self) -> Iterator[None]:
         """Add the time within the context to ``outage_seconds``."""
         if not self._outage_waits:
             self._outage_waits_began = time.monotonic()

@@ -17,7 +17,7 @@ from airflow_jobs_provider.api.errors import (
     UnexpectedResponseError,
 )
 from airflow_jobs_provider.api.retry import Backoff
-from airflow_jobs_provider.triggers.polling import list_pages, rate_limiter, run_lists
+from airflow_jobs_provider.triggers.polling import list_pages, rate_limiter, reader, run_lists
 from tests.fakes.many_runs import ManyRuns
 from tests.helpers.polling import (
     PERIOD,
@@ -212,6 +212,100 @@ async def test_reads_without_a_response_do_not_hold_back_a_cancel(service: ManyR
         await asyncio.gather(*stuck, other)
 
 
+async def refuse_list(_request: web.Request) -> web.Response:
+    """Answer 429 with a Retry-After of two minutes."""
+    return web.json_response({}, status=429, headers={"Retry-After": "120"})
+
+
+async def test_a_list_that_is_paused_for_long_does_not_delay_events(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The due runs are read by their ids meanwhile, within the rate limit, by each poller."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(reader, "SLOW_PAGE_SECONDS", 0.3)
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 60.0)
+    service.list_runs = refuse_list
+    run_ids = service.add(40)
+    began = time.monotonic()
+    tasks = start_waits(poller(), run_ids[:20])
+    async with asyncio.timeout(20):
+        await wait_until(lambda: bool(service.asked["runs/list active_only"]))
+        tasks += start_waits(poller(databricks_conn_id="databricks_other"), run_ids[20:])
+        await wait_until(lambda: service.asked["runs/get"] >= 80)
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert service.asked["runs/list active_only"] == 1
+    assert service.asked["runs/get"] <= 60 * (time.monotonic() - began)
+    lines = [r.getMessage() for r in caplog.records if r.name == reader.__name__]
+    assert lines == ["20 runs are read one by one until a list of them is answered."] * 2
+
+
+async def test_a_short_pause_of_a_list_is_waited_out(service: ManyRuns) -> None:
+    """One page tells of all runs, so that none is read by its id."""
+    service.trouble.append(429)
+    run_ids = service.add(40)
+    tasks = start_waits(poller(retry_delay=1), run_ids)
+    async with asyncio.timeout(20):
+        await wait_until(lambda: service.asked["runs/list active_only"] >= 3)
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+    assert service.asked["runs/get"] <= 5
+
+
+@pytest.mark.parametrize("why", ["429", "503", "no response"])
+async def test_lists_are_read_again_as_soon_as_they_are_answered(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, why: str
+) -> None:
+    """Until then the runs are read by their ids; the page that was awaited is read first."""
+    monkeypatch.setattr(reader, "SLOW_PAGE_SECONDS", 0.2)
+    go_on = asyncio.Event()
+
+    async def fail(request: web.Request) -> web.StreamResponse:
+        if go_on.is_set():
+            return await service._list(request)
+        if why == "no response":
+            await go_on.wait()
+            return await service._list(request)
+        return web.json_response({}, status=int(why), headers={"Retry-After": "1"})
+
+    service.list_runs = fail
+    run_ids = service.add(40)
+    tasks = start_waits(poller(retry_delay=1), run_ids)
+    async with asyncio.timeout(20):
+        await wait_until(lambda: service.asked["runs/get"] >= 60)
+        go_on.set()
+        listed = service.asked["runs/list active_only"]
+        await wait_until(lambda: service.asked["runs/list active_only"] >= listed + 2)
+        read = service.asked["runs/get"]
+        await wait_until(lambda: service.asked["runs/list active_only"] >= listed + 5)
+        assert service.asked["runs/get"] == read
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+
+
+async def test_an_outage_while_a_list_is_awaited(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Runs that cannot be read either are read again after a wait of their own, and none fails."""
+    monkeypatch.setattr(reader, "SLOW_PAGE_SECONDS", 0.1)
+    service.list_runs = refuse_list
+    run_ids = service.add(20)
+    tasks = start_waits(poller(retry_delay=0.3), run_ids)
+    async with asyncio.timeout(20):
+        await wait_until(lambda: service.asked["runs/get"] >= 1)
+        service.trouble.extend([503] * 1000)
+        await asyncio.sleep(1.5)
+        # Those that were read just then, and two for each wait.
+        assert 1000 - len(service.trouble) < 20
+        service.trouble.clear()
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+
+
 @pytest.mark.parametrize("others_period", [PERIOD, 30.0])
 async def test_a_forbidden_run_fails_its_waiter_only(
     service: ManyRuns,
@@ -284,6 +378,49 @@ async def test_a_list_that_cannot_be_read(
             service.end(run_id)
         assert set(await result_states(tasks)) == {"SUCCESS"}
     assert service.asked["runs/list active_only"] < 20
+
+
+@pytest.mark.parametrize("status", [302, 503])
+async def test_lists_that_could_not_be_read_are_tried_again_soon(
+    service: ManyRuns,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    status: int,
+) -> None:
+    """However many runs are due: few are read by their ids until then, and none of them twice."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(list_pages, "SECOND_TRY_SECONDS", 0.01)
+    monkeypatch.setattr(list_pages, "SHORT_OUTAGE_SECONDS", 0.0)
+    monkeypatch.setattr(reader, "SHORTEST_SECONDS", 0.3)
+    monkeypatch.setattr(run_lists, "SUSPEND_SECONDS", 0.2)
+    monkeypatch.setattr(run_lists, "LONGEST_SUSPEND_SECONDS", 0.4)
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 200.0)
+    works_from = time.monotonic() + 2.5
+
+    async def fail_for_a_while(request: web.Request) -> web.StreamResponse:
+        if time.monotonic() < works_from:
+            return web.Response(status=status)
+        return await service._list(request)
+
+    service.list_runs = fail_for_a_while
+    run_ids = service.add(2000)
+    tasks = start_waits(poller(), run_ids)
+    async with asyncio.timeout(30):
+        await wait_until(lambda: time.monotonic() > works_from)
+        read = service.asked["runs/get"]
+        assert 0 < read < 600
+        assert len(set(service.latest)) == len(service.latest)
+        assert 3 <= service.asked["runs/list active_only"] < 15
+        listed = service.asked["runs/list active_only"]
+        await wait_until(lambda: service.asked["runs/list active_only"] >= listed + 5)
+        # Reading by ids goes on for half a second at most.
+        assert service.asked["runs/get"] < read + 200
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+    lines = [r.getMessage() for r in caplog.records if r.name == run_lists.__name__]
+    assert lines[0].startswith("Runs are read one by one for now, since listing them does not work")
+    assert lines[1:] == ["The lists of runs can be read again."]
 
 
 @pytest.mark.parametrize("status", [302, 404, 403])

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.api.endpoints import get_run, get_run_output, run_now
-from airflow_jobs_provider.api.errors import ConnectError, ServerError
+from airflow_jobs_provider.api.errors import ConnectError, RateLimitError, ServerError
 from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.api.workflows.base import Wait
 from airflow_jobs_provider.api.workflows.events import RunIdentified
@@ -684,3 +684,28 @@ def test_a_wait_counts_once_also_where_the_call_fails(play: Play) -> None:
         assert (run["run_id"], bench.now()) == (8, 5)
 
     play(scenario)
+
+
+def test_how_late_events_are_while_lists_are_paused(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At most ten seconds beyond the period, and a tenth of a second for each run."""
+    late: list[float] = []
+
+    async def scenario(bench: Bench) -> None:
+        monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 20.0)
+        # The list of runs; a run's read has the run's id here.
+        bench.errors[0] = RateLimitError(status=429, retry_after=300)
+        run_ids = list(range(1, 301))
+        bench.ends = {run_id: run_id * 0.8 for run_id in run_ids}
+        poller = bench.poller()
+
+        async def wait(run_id: int) -> None:
+            late.append(await bench.wait(poller, run_id, 10) - bench.ends[run_id])
+
+        await asyncio.gather(*(wait(run_id) for run_id in run_ids))
+
+    bench = play(scenario)
+    assert max(late) <= 10 + 10 + 30
+    assert len([what for _, what in bench.asked if what == "runs/list"]) == 1
+    assert len(bench.asked) <= 20 * max(second for second, _ in bench.asked)
