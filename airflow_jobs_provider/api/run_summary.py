@@ -182,14 +182,14 @@ def _durations(run: Entry, tasks: tuple[Entry, ...]) -> Iterable[str]:
     # A run of several tasks has no setup, execution and cleanup of its own.
     if not any(run.get(name) for name in _DURATIONS) and tasks:
         entries = tasks
-    sums = {
-        name: sum(float(entry[name]) for entry in entries if entry.get(name) is not None)
-        for name in _DURATIONS
-        if any(entry.get(name) is not None for entry in entries)
-    }
+    sums: dict[str, float] = {}
+    for entry in entries:
+        for name in _DURATIONS:
+            if (millis := entry.get(name)) is not None:
+                sums[name] = sums.get(name, 0.0) + float(millis)
     if not any(sums.values()):
         return
-    for name, millis in sums.items():
+    for name, label in _DURATIONS.items():
         # Most runs are not queued.
-        if millis or name != "queue_duration":
-            yield f"{_DURATIONS[name]} {duration(millis / 1000)}"
+        if name in sums and (sums[name] or name != "queue_duration"):
+            yield f"{label} {duration(sums[name] / 1000)}"

@@ -14,6 +14,7 @@ Reference: "RunLifeCycleState", "RunResultState", "RunState".
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -126,14 +127,12 @@ class RunState:
         user_cancelled_or_timedout: bool | None = False,
         **others: Any,  # noqa: ARG002
     ) -> None:
-        fields = {
-            "life_cycle_state": life_cycle_state or "",
-            "result_state": result_state or "",
-            "state_message": state_message or "",
-            "user_cancelled_or_timedout": bool(user_cancelled_or_timedout),
-        }
-        for name, value in fields.items():
-            object.__setattr__(self, name, value)  # the instance is frozen
+        # The instance is frozen.
+        set_field = functools.partial(object.__setattr__, self)
+        set_field("life_cycle_state", life_cycle_state or "")
+        set_field("result_state", result_state or "")
+        set_field("state_message", state_message or "")
+        set_field("user_cancelled_or_timedout", bool(user_cancelled_or_timedout))
 
     @classmethod
     def from_run(cls, run: Mapping[str, Any]) -> RunState:

@@ -19,7 +19,11 @@ from airflow_jobs_provider.airflow_compat.deferred_tasks import (
     warm_up,
 )
 from airflow_jobs_provider.airflow_compat.early_events import seconds_until_event
-from airflow_jobs_provider.airflow_compat.telemetry import annotate_span
+from airflow_jobs_provider.airflow_compat.telemetry import (
+    annotate_span,
+    stats_are_on,
+    traces_are_on,
+)
 from airflow_jobs_provider.airflow_compat.trigger_cancellation import calls_on_kill
 from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.errors import JobsAPIError
@@ -140,14 +144,17 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         if "run" not in payload:
             return
         run = payload["run"]
-        annotate_span(
-            run["run_id"],
-            job_id=run.get("job_id"),
-            page_url=run.get("run_page_url"),
-            state=str(RunState.from_run(run)),
-        )
+        if traces_are_on():
+            annotate_span(
+                run["run_id"],
+                job_id=run.get("job_id"),
+                page_url=run.get("run_page_url"),
+                state=str(RunState.from_run(run)),
+            )
         end = run.get("end_time")
-        if end and isinstance(end, int) and (metrics := self._hook.metrics) is not None:
+        if not end or not isinstance(end, int) or not stats_are_on():
+            return
+        if (metrics := self._hook.metrics) is not None:
             # The service's clock may be ahead of this one.
             metrics.event_fired(max(0.0, time.time() - max(end / 1000, not_before)))
 

@@ -44,6 +44,8 @@ __all__ = ["FollowResult", "follow_run", "read_run", "whole_run"]
 _NEXT_ATTEMPT_GRACE_SECONDS = 60.0
 # Between two reads of a run that the service does not show yet.
 LONGEST_PAUSE_SECONDS = 5.0
+# The fields of a run of which not all tasks are shown.
+_PAGING = frozenset({"has_more", "next_page_token"})
 _NOT_YET_RUNNING = frozenset(
     {RunLifeCycleState.QUEUED, RunLifeCycleState.PENDING, RunLifeCycleState.BLOCKED}
 )
@@ -209,6 +211,8 @@ def whole_run(
 
 
 def _with_all_tasks(run: Run) -> Workflow[Run]:
+    if run.keys().isdisjoint(_PAGING):
+        return run
     if run.get("has_more") and not run.get("next_page_token"):
         # runs/list shows the first hundred tasks, and has no page token for the others.
         run = yield replace(get_run(int(run["run_id"])), default_api_version=LATEST_API_VERSION)
@@ -225,8 +229,7 @@ def _with_all_tasks(run: Run) -> Workflow[Run]:
             if page.get(name) and not (name == "tasks" and arrays["iterations"]):
                 arrays[name] = [*(items or ()), *page[name]]
         token = page.get("next_page_token")
-    paging = ("has_more", "next_page_token")
-    whole = {name: value for name, value in run.items() if name not in paging}
+    whole = {name: value for name, value in run.items() if name not in _PAGING}
     whole |= {name: items for name, items in arrays.items() if items is not None}
     return cast("Run", whole)
 

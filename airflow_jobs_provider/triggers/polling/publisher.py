@@ -55,6 +55,7 @@ class Publisher:
         :param run_id: the id that was sent, whatever id the run has.
         :param run: the run.
         """
+        self._sender.record_answer()
         self._record_read(run_id)
         states = parse_states(run)
         self._waiters.publish(run_id, run, states, time.monotonic(), lambda period: period)
@@ -79,14 +80,16 @@ class Publisher:
                 continue
             try:
                 states = parse_states(run)
+                is_unchanged = self._waiters.postpone_unchanged(run_id, states, now, next_read)
                 # The whole run is checked only if it is published: a page has a thousand runs.
-                if self._waiters.any_waiting_for(run_id, states, now) and not _is_complete(run):
+                if not is_unchanged and not _is_complete(run):
                     continue
             except InvalidResponseError:
                 continue
             read_ids.add(run_id)
             self._record_read(run_id)
-            published += self._waiters.publish(run_id, run, states, now, next_read)
+            if not is_unchanged:
+                published += self._waiters.publish(run_id, run, states, now, next_read)
         return read_ids
 
     def postpone(self, run_ids: Collection[int]) -> None:
@@ -111,7 +114,6 @@ class Publisher:
         return next_read
 
     def _record_read(self, run_id: int) -> None:
-        self._sender.record_answer()
         self._latest.append(run_id)
         self._unreadable_runs.record_success(run_id)
 

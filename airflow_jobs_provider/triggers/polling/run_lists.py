@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_jobs_provider.api.endpoints import list_runs
@@ -96,7 +97,10 @@ class RunLists:
         self._client = client
         self._read_page = read_page
         self._item_hook = item_hook
-        self._since_2_1 = client.version_of(list_runs()) != OLDEST_API_VERSION
+        self._version = client.version_of(list_runs())
+        # None if the connection's api_version has no windows of start times.
+        self._window_version = self._find_window_version()
+        self._since_2_1 = self._version != OLDEST_API_VERSION
         self._max_page_runs = MAX_PAGE_RUNS_SINCE_2_1 if self._since_2_1 else MAX_PAGE_RUNS
         # Bytes of a run, by list, as measured.
         self._run_bytes: dict[str, float] = {}
@@ -109,7 +113,7 @@ class RunLists:
         self.changes = RunChanges(
             self._pages,
             self._max_page_runs,
-            window_page_runs=MAX_PAGE_RUNS_SINCE_2_1 if self._has_windows() else None,
+            window_page_runs=MAX_PAGE_RUNS_SINCE_2_1 if self._window_version else None,
         )
 
     def are_cheaper_than(self, reads: int, period: float) -> bool:
@@ -375,13 +379,12 @@ class RunLists:
             pages.seek(min(pages.offset - overlap, MAX_OFFSET))
             previous_ids = set(ids)
 
-    def _has_windows(self) -> bool:
-        """Whether a list can be limited to a window of start times."""
+    def _find_window_version(self) -> str | None:
+        """Return the version whose lists take a window of start times; None if there is none."""
         try:
-            self._client.version_of(list_runs().with_parameters(start_time_from=0))
+            return self._client.version_of(list_runs().with_parameters(start_time_from=0))
         except InvalidRequestError:
-            return False  # the connection's api_version is 2.0
-        return True
+            return None  # the connection's api_version is 2.0
 
     def _call(self, which: str, *, is_window: bool) -> Call[Page[Run]]:
         call = list_runs(
@@ -393,7 +396,9 @@ class RunLists:
         if (self._since_2_1 or is_window) and which == "ended":
             # Without this the runs have no tasks, whose output will be read.
             call = call.with_parameters(expand_tasks=True)
-        return call
+        # Else each list would have its version found out anew, by all rules of requests.
+        version = self._window_version if is_window else self._version
+        return replace(call, default_api_version=version)
 
     async def _next_page(self, which: str, pages: Paginator[Run], limit: int) -> Page[Run] | None:
         """Read one page; None if the rest of the list cannot be read."""

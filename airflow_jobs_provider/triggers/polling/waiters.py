@@ -156,7 +156,13 @@ class Waiters:
 
     def any_waiting_for(self, run_id: int, states: States, now: float) -> bool:
         """Whether a run with these states is to be published to at least one waiter."""
-        return any(w.is_waiting_for(states, now) for w in self._of(run_id))
+        # Without a generator: of all runs on a page, nearly all have not changed.
+        waiter = self._by_run.get(run_id)
+        while waiter is not None:
+            if waiter.is_waiting_for(states, now):
+                return True
+            waiter = waiter.other
+        return False
 
     def needed_part(self, run: Any) -> Any:
         """Return a listed run as it is if a waiter gets it, else the fields that the poller needs.
@@ -178,6 +184,22 @@ class Waiters:
         if self.any_waiting_for(run_id, states, time.monotonic()):
             return run
         return PartialRun(run_id=run_id, start_time=run.get("start_time"), state=run.get("state"))
+
+    def postpone_unchanged(
+        self, run_id: int, states: States, now: float, next_read: Callable[[float], float]
+    ) -> bool:
+        """Set when a listed run is due, if no waiter gets it; return whether that is so.
+
+        :param run_id: the run.
+        :param states: its states.
+        :param now: the time (monotonic clock).
+        :param next_read: returns the seconds to the next read of the run from a waiter's period.
+        """
+        if self.any_waiting_for(run_id, states, now):
+            return False
+        for waiter in self._of(run_id):
+            waiter.due = now + next_read(waiter.period)
+        return True
 
     def publish(
         self, run_id: int, run: Run, states: States, now: float, next_read: Callable[[float], float]

@@ -93,7 +93,7 @@ async def test_the_runs_of_a_page_are_published_to_their_waiters(bench: Bench) -
     assert not second.future.done()
     assert list(bench.publisher.latest_run_ids()) == [7, 8]
     assert 7 not in bench.unreadable
-    assert bench.answers == 3
+    assert bench.answers == 1
 
 
 async def test_a_page_without_a_waited_run_is_an_answer_all_the_same(bench: Bench) -> None:

@@ -93,6 +93,18 @@ async def test_a_run_is_not_read_before_its_earliest_time() -> None:
     assert sorted(one.due for one in waiters._of(7)) == [200, 300]
 
 
+async def test_a_listed_run_that_has_not_changed_is_postponed() -> None:
+    """For all its waiters; if one of them gets it, for none of them."""
+    one, other = waiter(), waiter(period=20, report_at=150)
+    due = one.due, other.due
+    waiters = waiters_of(one, other)
+    assert not waiters.postpone_unchanged(7, ENDED, 149, lambda period: period)
+    assert not waiters.postpone_unchanged(7, RUNNING, 150, lambda period: period)
+    assert (one.due, other.due) == due
+    assert waiters.postpone_unchanged(7, RUNNING, 149, lambda period: period / 2)
+    assert (one.due, other.due) == (154, 159)
+
+
 async def test_a_run_is_published_to_those_for_which_it_has_changed() -> None:
     """Each is due again after its own period; a wait that is done is left alone."""
     changed, reported, done = waiter(), waiter(period=20, report_at=150), waiter()
