@@ -1,0 +1,290 @@
+"""Runs that are launched in the triggerer: users' actions and time limits cancel them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from airflow.triggers.base import BaseTrigger
+
+if not hasattr(BaseTrigger, "render_template_fields"):
+    pytest.skip("a worker launches every run", allow_module_level=True)
+
+from airflow_jobs_provider.api.retry import no_waiting
+from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
+from tests.fakes.fake_service import FAULTS, UNTIL_ENDED, FakeService, Plan
+from tests.helpers.launch_trigger import pause, start, until_launched, worker_context
+from tests.helpers.start_from_trigger import operator
+from tests.helpers.triggerer import Attempt, Triggerer
+
+
+def kill_by_user(
+    triggerer: Triggerer,
+    service: FakeService,
+    attempt: Attempt,
+    endpoint: str = "runs/submit",
+    number: int = 1,
+) -> None:
+    """Let Airflow call on_kill of a trigger when a request of it has reached the service."""
+
+    async def follow(trigger: Any) -> None:
+        launched, loop = asyncio.Event(), asyncio.get_running_loop()
+        service.at(endpoint, number, lambda: loop.call_soon_threadsafe(launched.set))
+        work = asyncio.ensure_future(triggerer.first_event(trigger))
+        await launched.wait()
+        work.cancel()
+        await asyncio.wait({work})
+        await trigger.on_kill()
+
+    triggerer.run(follow, attempt)
+
+
+@pytest.mark.parametrize(("endpoint", "number"), [("runs/submit", 1), ("runs/get", 2)])
+@pytest.mark.parametrize(
+    ("state", "later", "cancels"),
+    [
+        # on_kill asks Airflow for 20 s, since the state may be about to change.
+        pytest.param("deferred", False, 0, marks=pytest.mark.slow),
+        ("deferred", True, 1),
+        ("success", False, 1),
+        ("failed", False, 1),
+    ],
+)
+def test_a_user_cancels_the_run_and_a_takeover_does_not(
+    state: str,
+    later: bool,
+    cancels: int,
+    endpoint: str,
+    number: int,
+    service: FakeService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Airflow calls on_kill for both; a task that has deferred again has a later attempt."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch)
+    triggerer.state = state
+    if later:
+        service.at("runs/submit", 1, lambda: triggerer.record(try_number=2, first_try=2))
+    kill_by_user(triggerer, service, Attempt(), endpoint, number)
+    (run,) = service.runs.values()
+    assert run.cancels == cancels
+
+
+@pytest.mark.parametrize(
+    ("arguments", "record", "cancels"),
+    [
+        ({}, {"try_number": 2}, 0),
+        ({"reattach": False}, {"try_number": 2}, 1),
+        ({"idempotency_token": "t", "reattach": False}, {"try_number": 2}, 0),
+        ({"json": {"idempotency_token": "t"}, "reattach": False}, {"try_number": 2}, 0),
+        ({}, {"try_number": 1, "carrier": "of a DAG run that was created again"}, 1),
+    ],
+)
+def test_a_frozen_triggerer_does_not_cancel_the_run_that_a_retry_follows(
+    arguments: dict[str, Any],
+    record: dict[str, Any],
+    cancels: int,
+    service: FakeService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It wakes up when the retry has begun in another one."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch, **arguments)
+    service.at("runs/get", 2, lambda: triggerer.record(**record))
+    kill_by_user(triggerer, service, Attempt(), "runs/get", 2)
+    (run,) = service.runs.values()
+    assert run.cancels == cancels
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "GetXCom launch_record",
+        "SetXCom launch_record",
+        "SetXCom run_id",
+        "SetXCom return_value",
+    ],
+)
+def test_the_message_of_a_cancel_reaches_airflow(
+    moment: str, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its message Airflow does not call on_kill; a thread may wait for Airflow then."""
+    triggerer = start(service, monkeypatch)
+    answer = triggerer._answer
+
+    async def cancel(trigger: Any) -> None:
+        asked, canceled = asyncio.Event(), threading.Event()
+        loop = asyncio.get_running_loop()
+
+        def hold(msg: Any) -> Any:
+            if f"{type(msg).__name__} {getattr(msg, 'key', '')}" == moment:
+                loop.call_soon_threadsafe(asked.set)
+                assert canceled.wait(10)
+            return answer(msg)
+
+        monkeypatch.setattr(triggerer, "_answer", hold)
+        work = asyncio.ensure_future(triggerer.first_event(trigger))
+        await asyncio.wait_for(asked.wait(), 10)
+        work.cancel("a user acts")
+        try:
+            with pytest.raises(asyncio.CancelledError) as error:
+                await work
+        finally:
+            canceled.set()
+        assert error.value.args == ("a user acts",)
+
+    # The first attempt asks less.
+    triggerer.run(cancel, Attempt(2))
+
+
+def test_a_run_of_an_unknown_id_that_has_ended_is_not_canceled(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another triggerer has followed it to its end, while this one stood still."""
+    triggerer = start(service, monkeypatch)
+    triggerer.state = "success"
+    service.plan = Plan(looks=0)
+    service.trouble("runs/submit", FAULTS["time-out after handling"])
+    kill_by_user(triggerer, service, Attempt())
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (2, 0)
+
+
+@pytest.mark.parametrize(
+    ("state", "record", "cancels"),
+    [
+        ("failed", {}, 1),
+        ("failed", None, 1),
+        ("success", {}, 1),
+        ("deferred", None, 0),
+        # Another triggerer goes on with the run, or a worker does.
+        ("deferred", {}, 0),
+        ("running", {"handed_over": True}, 0),
+        ("failed", {"try_number": 2}, 0),
+        ("failed", {"carrier": "of a DAG run that was created again"}, 0),
+    ],
+)
+def test_a_task_is_marked_while_no_triggerer_is_running(
+    state: str,
+    record: dict[str, Any] | None,
+    cancels: int,
+    service: FakeService,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The next triggerer cancels the run, although its trigger is canceled before it asks."""
+    triggerer = start(service, monkeypatch)
+    attempt = Attempt()
+    until_launched(triggerer, service, attempt)
+    triggerer.state = state
+    if record is not None:
+        triggerer.record(**record)
+    triggerer.run(lambda trigger: trigger.on_kill(), attempt)
+    (run,) = service.runs.values()
+    assert run.cancels == cancels
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_a_run_that_airflow_does_not_know_is_canceled_once_the_next_attempt_is_recorded(
+    is_answered: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cleared task is deferred again already, while its trigger is not running yet.
+
+    The launch was not answered, or the XCom ``run_id`` could not be stored.
+    """
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch)
+    if is_answered:
+        triggerer.refuses.add("run_id")
+    else:
+        service.trouble("runs/submit", FAULTS["time-out after handling"])
+    asked = iter(range(9))
+
+    def answer(msg: Any, answered: Any = triggerer._answer) -> Any:
+        if type(msg).__name__ == "GetTaskStates" and next(asked) == 1:
+            triggerer.record(try_number=2, first_try=2)
+        return answered(msg)
+
+    monkeypatch.setattr(triggerer, "_answer", answer)
+    with no_waiting():
+        kill_by_user(triggerer, service, Attempt(), *(("runs/get", 2) if is_answered else ()))
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (1 if is_answered else 2, 1)
+
+
+def test_a_launch_without_an_answer_is_canceled(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent again, it brings the run's id, and starts no second run."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch)
+    triggerer.state = "failed"
+    service.trouble("runs/submit", FAULTS["time-out after handling"])
+    kill_by_user(triggerer, service, Attempt())
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (2, 1)
+
+
+def test_execution_timeout_cancels_the_run(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the run is followed."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch, execution_timeout=timedelta(seconds=1))
+    event = triggerer.start(Attempt(), datetime.now(UTC) + timedelta(seconds=0.5))
+    assert event.payload["timed_out"] == "execution_timeout"
+    (run,) = service.runs.values()
+    assert run.cancels == 1
+
+
+def test_execution_timeout_cancels_a_launch_without_an_answer(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its id is asked for by the same token."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch, execution_timeout=timedelta(seconds=1))
+    service.trouble("runs/submit", FAULTS["time-out after handling"])
+    event = triggerer.start(Attempt(), datetime.now(UTC) + timedelta(seconds=0.5))
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (2, 1)
+    assert event.payload == {"run": {"run_id": run.run_id}, "timed_out": "execution_timeout"}
+
+
+def test_execution_timeout_of_an_attempt_that_is_over_cancels_nothing(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow has failed it while this triggerer was paused, and a retry follows the run."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch, execution_timeout=timedelta(seconds=1))
+
+    def wake_up_late() -> None:
+        triggerer.record(try_number=2, handed_over=True)
+        pause(monkeypatch)
+
+    service.trouble("runs/submit", FAULTS["time-out after handling"])
+    service.at("runs/submit", 1, wake_up_late)
+
+    async def wait(trigger: Any) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(triggerer.first_event(trigger), 1)
+
+    triggerer.run(wait, Attempt(), datetime.now(UTC) + timedelta(seconds=0.5))
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (1, 0)
+
+
+def test_a_worker_cancels_the_run_after_a_time_out_that_no_trigger_has_seen(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow has failed the trigger of a dead triggerer; the record tells a retry of it."""
+    triggerer = start(service, monkeypatch)
+    until_launched(triggerer, service, Attempt())
+    task = operator(execution_timeout=timedelta(seconds=1))
+    failure = {"error": "Trigger/execution timeout"}
+    with pytest.raises(DatabricksRunTimeoutError, match="execution_timeout"):
+        task.resume_execution("__fail__", failure, worker_context(triggerer))
+    (run,) = service.runs.values()
+    assert run.cancels == 1
+    assert triggerer.xcoms["etl", "launch_record"]["handed_over"]

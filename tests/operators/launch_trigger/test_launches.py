@@ -1,0 +1,252 @@
+"""Launches in the triggerer: one run for each try, whatever dies."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.triggers.base import BaseTrigger
+
+if not hasattr(BaseTrigger, "render_template_fields"):
+    pytest.skip("a worker launches every run", allow_module_level=True)
+
+from airflow.providers.common.compat.sdk import TaskDeferred
+
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+from airflow_jobs_provider.api.retry import no_waiting
+from tests.fakes.fake_service import UNTIL_ENDED, FakeService, Plan
+from tests.helpers.launch_trigger import pause, start, succeeded, until_launched, worker_context
+from tests.helpers.start_from_trigger import operator
+from tests.helpers.triggerer import RUN_ID, START, Attempt, values_of
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stores_xcoms", [True, False])
+def test_killed_at_each_moment_there_is_one_run(
+    stores_xcoms: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before and after each request, and each message to Airflow; another triggerer takes over."""
+    triggerer = start(service, monkeypatch)
+    triggerer.stores_xcoms = stores_xcoms
+    assert succeeded(triggerer.start(Attempt()))
+    moments = list(triggerer.moments)
+    # Afterwards it is the same, with and without a record.
+    until_launch = moments.index("runs/submit received")
+    if not stores_xcoms:
+        moments = moments[:until_launch]
+    assert len(moments) >= (16 if stores_xcoms else 4)
+    killed = 0
+    for number in range(len(moments)):
+        service.forget()
+        triggerer = start(service, monkeypatch)
+        triggerer.stores_xcoms = stores_xcoms
+        attempt = Attempt()
+        triggerer.die_at = number
+        event = triggerer.start(attempt)
+        killed += triggerer.is_dead
+        triggerer.die_at = None
+        if triggerer.is_dead:
+            event = triggerer.start(attempt)
+        assert succeeded(event), moments[number]
+        (run,) = service.runs.values()
+        assert values_of(triggerer)["return_value"] == f"output of {run.run_id}", moments[number]
+        assert (run.cancels, run.beside) == (0, 0)
+    # A start that is slower reads the run once more or less.
+    assert killed >= len(moments) - 3
+
+
+def test_the_tokens_are_those_of_a_worker(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So a worker that goes on with the attempt, or makes the next one, finds the run."""
+    triggerer = start(service, monkeypatch)
+    first = Attempt(4)
+    until_launched(triggerer, service, first)
+    (run,) = service.runs.values()
+    ti = SimpleNamespace(
+        dag_id="sales", run_id=RUN_ID, task_id="etl", map_index=-1, try_number=5, max_tries=5
+    )
+    dag_run = SimpleNamespace(start_date=START)
+    context: Any = {"ti": ti, "task": SimpleNamespace(retries=2), "dag_run": dag_run}
+    assert TaskAttempt.from_context(context).tokens()[0] == run.token
+
+
+def test_a_retry_follows_the_run_of_the_try_before(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run could not be read; a worker failed the try; the run is still active."""
+    triggerer = start(service, monkeypatch)
+    first = Attempt()
+    until_launched(triggerer, service, first)
+    with no_waiting():
+        service.accepts = set()
+        event = triggerer.start(first)
+    service.accepts = None
+    assert event.payload["is_launch"]
+    service.end(1001)
+    assert succeeded(triggerer.start(first.next_try()))
+    (run,) = service.runs.values()
+    assert values_of(triggerer)["return_value"] == f"output of {run.run_id}"
+
+
+def test_a_failed_run_is_followed_by_one_of_the_next_try(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The event brings the run to a worker, which tells the reason."""
+    triggerer = start(service, monkeypatch)
+    service.plans.append(Plan("FAILED"))
+    first = Attempt()
+    event = triggerer.start(first)
+    assert event.payload["run"]["state"]["result_state"] == "FAILED"
+    assert succeeded(triggerer.start(first.next_try()))
+    assert [run.launches for run in service.runs.values()] == [2, 1]
+    assert values_of(triggerer)["run_id"] == 1002
+
+
+def test_a_task_that_a_dead_scheduler_has_lost_fails_with_its_run(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow starts it once more, although no retry is left, and not to launch another run."""
+    triggerer = start(service, monkeypatch, retries=0)
+    service.plans.append(Plan("FAILED"))
+    first = Attempt()
+    for attempt in (first, first.next_try()):
+        event = triggerer.start(attempt)
+        assert event.payload["run"]["run_id"] == 1001
+        assert event.payload["run"]["state"]["result_state"] == "FAILED"
+    assert len(service.runs) == 1
+
+
+@pytest.mark.parametrize("carrier", ["00-second-clear-01", "00-first-clear-01"])
+def test_a_cleared_task_starts_afresh(
+    carrier: str, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a success, and while a run is active that no triggerer has canceled.
+
+    A clear that leaves the DAG run's state alone keeps the carrier.
+    """
+    triggerer = start(service, monkeypatch)
+    first = Attempt()
+    assert succeeded(triggerer.start(first))
+    second = first.cleared(carrier)
+    until_launched(triggerer, service, second)
+    assert succeeded(triggerer.start(second.cleared(carrier)))
+    done, left, again = service.runs.values()
+    assert (done.cancels, left.cancels, again.cancels) == (0, 1, 0)
+    assert values_of(triggerer)["return_value"] == f"output of {again.run_id}"
+
+
+@pytest.mark.parametrize(("token", "cancels"), [("own", 0), ("own {{ ti.try_number }}", 1)])
+def test_a_cleared_task_follows_the_run_of_the_users_token(
+    token: str, cancels: int, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No triggerer was running when it was cleared; on a worker, it would follow the run, too."""
+    triggerer = start(service, monkeypatch, idempotency_token=token)
+    first = Attempt()
+    until_launched(triggerer, service, first)
+    if not cancels:
+        for endpoint, number in (("runs/list", 1), ("runs/get", 2)):
+            service.at(endpoint, service.count(endpoint) + number, lambda: service.end(1001))
+    assert succeeded(triggerer.start(first.cleared()))
+    assert [run.cancels for run in service.runs.values()] == [cancels, 0][: 1 + cancels]
+
+
+def test_the_run_of_another_triggerer_for_the_same_attempt_is_no_orphan(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has launched the run while this one stood still between two questions to Airflow."""
+    triggerer = start(service, monkeypatch)
+    first = Attempt()
+    assert succeeded(triggerer.start(first))
+    service.start(7)
+
+    def answer(msg: Any, answered: Any = triggerer._answer) -> Any:
+        value = answered(msg)
+        if getattr(msg, "key", "") == "launch_record":
+            triggerer.xcoms["etl", "run_id"] = 7
+        return value
+
+    monkeypatch.setattr(triggerer, "_answer", answer)
+    assert succeeded(triggerer.start(first.cleared()))
+    assert service.runs[7].cancels == 0
+
+
+def test_nothing_is_launched_that_is_not_recorded(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a retry could not find the run."""
+    triggerer = start(service, monkeypatch)
+    triggerer.refuses.add("launch_record")
+    triggerer.stores_xcoms = False
+    event = triggerer.start(Attempt())
+    assert "start_on_worker" in event.payload
+    assert service.requests == 0
+
+
+def test_a_triggerer_that_wakes_up_late_launches_nothing(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later attempt has begun meanwhile: Airflow is about to cancel this trigger."""
+    triggerer = start(service, monkeypatch)
+    first = Attempt()
+    assert succeeded(triggerer.start(first.next_try()))
+
+    async def wait(trigger: Any) -> None:
+        pause(monkeypatch)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(triggerer.first_event(trigger), 0.3)
+
+    triggerer.run(wait, first)
+    assert len(service.runs) == 1
+
+
+def test_a_worker_that_starts_the_task_finds_the_run(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The triggerer could not go on; the worker defers with the run that it has launched."""
+    triggerer = start(service, monkeypatch)
+    until_launched(triggerer, service, Attempt())
+    task = operator()
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute_complete(worker_context(triggerer), {"start_on_worker": "it cannot"})
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (2, 0)
+    trigger: Any = deferred.value.trigger
+    assert trigger.run_id == run.run_id
+
+
+def test_after_a_success_on_a_worker_a_cleared_task_starts_afresh(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the clear leaves the DAG run's state alone, and so looks like a retry."""
+    triggerer = start(service, monkeypatch, end_from_trigger=False)
+    first = Attempt()
+    event = triggerer.start(first)
+    assert operator().execute_complete(worker_context(triggerer), event.payload) == "output of 1001"
+    assert triggerer.start(first.cleared(first.carrier)).payload["run"]["run_id"] == 1002
+
+
+def test_after_a_start_on_a_worker_and_a_success_a_cleared_task_starts_afresh(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The triggerer has handed the attempt to a worker before the launch. A worker ends it, too."""
+    triggerer = start(service, monkeypatch, notebook_task="of another task")
+    first = Attempt()
+    event = triggerer.start(first)
+    assert triggerer.xcoms["etl", "launch_record"]["handed_over"]
+    service.plan = UNTIL_ENDED
+    context = worker_context(triggerer)
+    with pytest.raises(TaskDeferred) as deferred:
+        operator().execute_complete(context, event.payload)
+    trigger: Any = deferred.value.trigger
+    assert not trigger.end_from_trigger
+    service.end(1001)
+    done = triggerer.run(lambda _: triggerer.first_event(trigger), first)
+    kwargs = deferred.value.kwargs or {}
+    assert operator().execute_complete(context, done.payload, **kwargs) == "output of 1001"
+    service.plan = Plan()
+    triggerer.xcoms["other", "p"] = {"notebook_path": "/x"}
+    assert succeeded(triggerer.start(first.cleared(first.carrier)))
+    assert values_of(triggerer)["run_id"] == 1002
