@@ -20,6 +20,9 @@ from tests.helpers.launch_trigger import pause, start, until_launched, worker_co
 from tests.helpers.start_from_trigger import operator
 from tests.helpers.triggerer import Attempt, Triggerer
 
+# After that the task times out. On a busy machine the launch takes a while to be sent.
+LAUNCH_SECONDS = timedelta(seconds=2)
+
 
 def kill_by_user(
     triggerer: Triggerer,
@@ -233,7 +236,7 @@ def test_execution_timeout_cancels_the_run(
     """While the run is followed."""
     service.plan = UNTIL_ENDED
     triggerer = start(service, monkeypatch, execution_timeout=timedelta(seconds=1))
-    event = triggerer.start(Attempt(), datetime.now(UTC) + timedelta(seconds=0.5))
+    event = triggerer.start(Attempt(), datetime.now(UTC) + LAUNCH_SECONDS)
     assert event.payload["timed_out"] == "execution_timeout"
     (run,) = service.runs.values()
     assert run.cancels == 1
@@ -246,7 +249,7 @@ def test_execution_timeout_cancels_a_launch_without_an_answer(
     service.plan = UNTIL_ENDED
     triggerer = start(service, monkeypatch, execution_timeout=timedelta(seconds=1))
     service.trouble("runs/submit", FAULTS["time-out after handling"])
-    event = triggerer.start(Attempt(), datetime.now(UTC) + timedelta(seconds=0.5))
+    event = triggerer.start(Attempt(), datetime.now(UTC) + LAUNCH_SECONDS)
     (run,) = service.runs.values()
     assert (run.launches, run.cancels) == (2, 1)
     assert event.payload == {"run": {"run_id": run.run_id}, "timed_out": "execution_timeout"}
