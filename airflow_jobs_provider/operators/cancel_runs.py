@@ -11,7 +11,6 @@ from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_id, to_seconds
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
 from airflow_jobs_provider.operators.payload_validation import (
-    check_before_sending,
     check_when_parsed,
     has_unrendered,
 )
@@ -86,10 +85,8 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
     def execute(self, context: Context) -> None:
         """Cancel the runs, and wait unless told otherwise."""
         with airflow_exceptions():
-            call_name, request = self._request()
-            ((name, value),) = request.items()
+            ((name, value),) = self._request()[1].items()
             number = require_id(name, value)
-            check_before_sending(call_name, {name: number}, validate=self.validate)
             if name == "job_id":
                 self.hook.cancel_all_runs(number)
             else:

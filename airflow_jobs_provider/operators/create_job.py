@@ -234,7 +234,11 @@ class DatabricksCreateJobsOperator(PayloadOperator):
 
     def execute(self, context: Context) -> int:
         """Find the job by its name; reset it, or create it if there is none."""
-        from airflow_jobs_provider.api.workflows.permissions import without_permissions
+        from airflow_jobs_provider.api.workflows.permissions import (
+            create_with_permissions,
+            reset_with_permissions,
+            without_permissions,
+        )
 
         with airflow_exceptions():
             settings = self.request_with_dag_params(context)
@@ -242,19 +246,22 @@ class DatabricksCreateJobsOperator(PayloadOperator):
             if not name:
                 raise AirflowFailException("name must be given: it is what the job is found by")
             settings = self._with_billing_tags(settings, context)
+            client = self.hook.client
+            checked = without_permissions(settings)
+            check_before_sending("create", checked, validate=self.validate, client=client)
             # The hook checks the permissions with the request that they are sent in.
-            check_before_sending(
-                "create",
-                without_permissions(settings),
-                validate=self.validate,
-                client=self.hook.client,
-            )
+            hook = self.hook if settings.get("access_control_list") else None
             job_id = self.hook.find_job_id_by_name(str(name))
             if job_id is None:
-                job_id = self.hook.create_job(settings)
+                call = create_with_permissions(checked)
+                job_id = hook.create_job(settings) if hook else client.send(call)
                 self.log.info("Created job %s, %r.", job_id, name)
                 return job_id
-            self.hook.reset_job(job_id, settings)
+            if hook:
+                hook.reset_job(job_id, settings)
+            else:
+                for call_of_reset in reset_with_permissions(job_id, checked):
+                    client.send(call_of_reset)
             self.log.info("Reset job %s, %r, to the settings given.", job_id, name)
             return job_id
 

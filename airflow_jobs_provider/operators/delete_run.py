@@ -9,7 +9,6 @@ from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.argument_checks import check_id
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
 from airflow_jobs_provider.operators.payload_validation import (
-    check_before_sending,
     check_when_parsed,
 )
 
@@ -59,7 +58,6 @@ class DatabricksDeleteRunOperator(DatabricksJobsBaseOperator):
 
         with airflow_exceptions():
             run_id = require_id("run_id", self.run_id)
-            check_before_sending("runs/delete", {"run_id": run_id}, validate=self.validate)
             try:
                 self.hook.delete_run(run_id)
             except NotFoundError:

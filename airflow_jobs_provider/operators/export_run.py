@@ -96,7 +96,10 @@ class DatabricksExportRunOperator(DatabricksJobsBaseOperator):
         with airflow_exceptions():
             run_id = require_id("run_id", self.run_id)
             _check_path(self.path)
-            check_before_sending("runs/export", self._request(), validate=self.validate)
+            client = self.hook.client
+            check_before_sending(
+                "runs/export", self._request(), validate=self.validate, client=client
+            )
         base = str(self.path).rstrip("/")
         written: dict[tuple[str, str], str] = {}  # path by folder and name
         with ExitStack() as unfinished:
@@ -108,7 +111,7 @@ class DatabricksExportRunOperator(DatabricksJobsBaseOperator):
                     call = export_run_as_stream(
                         task_run_id, self.views_to_export, partial(_receive, place)
                     )
-                    for file, view in self.hook.send(call):
+                    for file, view in client.send(call):
                         unfinished.callback(file.discard)
                         received.append((folder, file, view))
             # Not before all have arrived: a failure leaves no file, and replaces none.

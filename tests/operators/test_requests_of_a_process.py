@@ -11,7 +11,12 @@ from airflow.providers.common.compat import connection as compat_connection
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.api.schema import validation
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.operators.jobs import DatabricksRunNowOperator
+from airflow_jobs_provider.operators.jobs import (
+    DatabricksCancelRunsOperator,
+    DatabricksCreateJobsOperator,
+    DatabricksDeleteRunOperator,
+    DatabricksRunNowOperator,
+)
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from airflow_jobs_provider.triggers.events import run_payload
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
@@ -167,6 +172,27 @@ def test_a_job_by_its_name(service: FakeService, counts: Counts, context: Any) -
     task = DatabricksRunNowOperator(task_id="etl", job_name="nightly", deferrable=True)
     deferred_by(task, context)
     assert counts.take() == (["list", "run-now", "runs/get"], 1, ONE, ["run-now"])
+
+
+def test_operators_that_launch_nothing(service: FakeService, counts: Counts, context: Any) -> None:
+    """Each request that a rule can refuse is validated once."""
+    job: Any = {
+        "name": "nightly",
+        "existing_cluster_id": "c",
+        "notebook_task": {"notebook_path": "/etl"},
+    }
+    for request in ("create", "reset"):
+        DatabricksCreateJobsOperator(task_id="job", **job).execute(context)
+        assert counts.take() == (["list", request], 1, ONE, ["create"])
+    run_id = DatabricksJobsHook(validate=False).submit_run({"run_name": "r"})
+    counts.take()
+    DatabricksCancelRunsOperator(
+        task_id="cancel", run_id=run_id, wait_for_termination=False
+    ).execute(context)
+    assert counts.take() == (["runs/cancel"], 1, ONE, ["runs/cancel"])
+    end_all(service)
+    DatabricksDeleteRunOperator(task_id="delete", run_id=run_id).execute(context)
+    assert counts.take() == (["runs/delete"], 1, ONE, ["runs/delete"])
 
 
 def test_a_sensor(service: FakeService, counts: Counts, context: Any) -> None:
