@@ -237,7 +237,9 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         from airflow_jobs_provider.api.workflows.find import follow_task
 
         task: Any = latest_attempts(run).get(self.databricks_task_key)
-        before = _attempts_until(run, self.databricks_task_key, record.reported)
+        # The run that was to run again was not reported where a clear has canceled it.
+        last = record.wants_rerun_of or record.reported
+        before = _attempts_until(run, self.databricks_task_key, last)
         if task is not None:
             self._identified(context, run, task)
             is_first = not was_repaired(task, self.service_retries())

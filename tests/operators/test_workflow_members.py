@@ -28,6 +28,7 @@ from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from airflow_jobs_provider.triggers.workflow import DatabricksWorkflowTaskTrigger
 from tests.fakes.scripted_server import ScriptedServer, answer
 from tests.helpers.responses import FAILED_OUTPUT, OUTPUT, run
+from tests.helpers.tasks import fired
 from tests.helpers.workflow_group import FAILED, REPAIRED, RERUN, Airflow, sent, task, whole
 
 
@@ -227,6 +228,28 @@ def test_the_xcoms_are_those_of_the_retry_by_the_service(
     assert airflow.execute(resume=(deferred.value, run_payload(retried))) == "42"
     assert airflow.xcoms["etl.a", "run_id"] == 200
     assert airflow.xcoms["etl.a", "run_page_url"] == "http://w/200"
+
+
+def test_the_service_retries_a_task_that_was_cleared_while_it_ran(
+    server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, context: Any
+) -> None:
+    """The run that the clear has canceled is none of the service's attempts."""
+    airflow = Airflow(monkeypatch, keys=("a",), deferrable=True, max_retries=1)
+    server.will(whole("RUNNING", task("a", 100, "RUNNING")), answer({}))
+    with pytest.raises(TaskDeferred) as deferred:
+        airflow.execute(2, 1)
+    assert sent(server, "runs/cancel") == [{"run_id": 100}]
+    canceled = task("a", 100, "TERMINATED", "CANCELED")
+    ended = whole("TERMINATED", canceled)
+    again = whole("RUNNING", canceled, task("a", 200, "RUNNING"), repairs=1)
+    server.will(ended, ended, airflow.job, REPAIRED, again, airflow.job, again)
+    with pytest.raises(TaskDeferred) as repaired:
+        airflow.execute(2, 1, resume=(deferred.value, run_payload(run("TERMINATED", "FAILED"))))
+    assert len(sent(server, "runs/repair")) == 1
+    failed = (canceled, task("a", 200, "TERMINATED", "FAILED"))
+    retried = (*failed, task("a", 300, "TERMINATED", "SUCCESS"))
+    server.will(whole("RUNNING", *failed), whole("TERMINATED", *retried))
+    assert fired(repaired.value.trigger).payload["run"]["run_id"] == 300
 
 
 @pytest.mark.usefixtures("triggerer_keeps_dags")
