@@ -130,6 +130,7 @@ async def test_a_slow_list_times_out(
     """After the time limit of a page, which is short, the runs are read by their ids."""
     caplog.set_level("INFO")
     monkeypatch.setattr(list_pages, "PAGE_SECONDS", 0.3)
+    monkeypatch.setattr(run_lists, "SUSPEND_SECONDS", 60.0)
     service.slow, service.slow_lists = set(), True
     poller = get_poller(DatabricksJobsHook())
     run_ids = list(range(1, 41))
