@@ -37,13 +37,12 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider.api import auth
-from airflow_jobs_provider.api.auth.sdk.unified import EXTERNAL_BROWSER, NEEDS_A_BROWSER
 from airflow_jobs_provider.api.errors import CredentialsError
 from airflow_jobs_provider.hooks.connection_fields import ConnectionFields, unified_credentials
-from airflow_jobs_provider.hooks.official_methods import OFFICIAL_METHODS, OfficialMethod
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth import Credentials
+    from airflow_jobs_provider.hooks.official_methods import OfficialMethod
 
 __all__ = ["choose_credentials"]
 
@@ -77,6 +76,9 @@ def choose_credentials(fields: ConnectionFields) -> Credentials:
         return _sdk_method(fields, auth_type)
     if password and login in ("", "token"):
         return auth.Token(password)
+    # The other methods are imported only here: most connections have a token.
+    from airflow_jobs_provider.hooks.official_methods import OFFICIAL_METHODS
+
     chosen = [method for method in OFFICIAL_METHODS if method.is_chosen(fields)]
     if chosen:
         _log_ignored(fields, chosen)
@@ -134,6 +136,8 @@ def _refuse_incomplete(fields: ConnectionFields) -> None:
 
 
 def _sdk_method(fields: ConnectionFields, auth_type: str) -> Credentials:
+    from airflow_jobs_provider.api.auth.sdk.unified import EXTERNAL_BROWSER, NEEDS_A_BROWSER
+
     if auth_type == EXTERNAL_BROWSER:
         raise CredentialsError(f"connection {fields.name!r}: {NEEDS_A_BROWSER}")
     login, password = fields.login, fields.password

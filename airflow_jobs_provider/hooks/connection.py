@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_jobs_provider.api.auth.sdk.identity_client import Transport
+from airflow_jobs_provider.api.auth.transport import Transport
 from airflow_jobs_provider.api.errors import CredentialsError, InvalidSettingsError
 from airflow_jobs_provider.api.proxies import Proxies
 from airflow_jobs_provider.api.text import is_true

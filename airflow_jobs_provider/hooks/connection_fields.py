@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api import auth
-from airflow_jobs_provider.api.auth.sdk.unified import UnifiedCredentials
 from airflow_jobs_provider.api.errors import CredentialsError
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth import CachedCredentials
-    from airflow_jobs_provider.api.auth.sdk.identity_client import Transport
     from airflow_jobs_provider.api.auth.sdk.subject_tokens import SubjectToken
+    from airflow_jobs_provider.api.auth.transport import Transport
 
 __all__ = ["ConnectionFields", "transport_settings", "unified_credentials"]
 
@@ -94,6 +93,8 @@ def unified_credentials(
     :param subject: what decides about the token to exchange, and what makes its source; None
         (default) for the methods of the SDK.
     """
+    from airflow_jobs_provider.api.auth.sdk.unified import UnifiedCredentials
+
     own = {name: value for name, value in values.items() if value not in (None, "")}
     settings = {
         "description": description,

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from airflow_jobs_provider.api.auth.sdk.identity_client import Transport
+from airflow_jobs_provider.api.auth.transport import Transport
 from airflow_jobs_provider.api.errors import CredentialsError
 from airflow_jobs_provider.api.proxies import Proxies
 from airflow_jobs_provider.hooks.authentication import choose_credentials

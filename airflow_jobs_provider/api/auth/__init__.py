@@ -4,13 +4,20 @@ Each method is a subclass of :class:`Credentials`, or of :class:`CachedCredentia
 has to be fetched and renewed. Those that need databricks-sdk or azure-identity are in
 :mod:`airflow_jobs_provider.api.auth.sdk`, which this package does not import.
 :mod:`airflow_jobs_provider.hooks.authentication` chooses the method of an Airflow connection.
+
+A module is imported with its first name, since a process mostly needs one method.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from airflow_jobs_provider.api.auth.base import Credentials, fingerprint
-from airflow_jobs_provider.api.auth.cached import AccessToken, CachedCredentials
-from airflow_jobs_provider.api.auth.netrc_file import from_netrc
-from airflow_jobs_provider.api.auth.shared import shared_credentials
-from airflow_jobs_provider.api.auth.static import Basic, Token
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.auth.cached import AccessToken, CachedCredentials
+    from airflow_jobs_provider.api.auth.netrc_file import from_netrc
+    from airflow_jobs_provider.api.auth.shared import shared_credentials
+    from airflow_jobs_provider.api.auth.static import Basic, Token
 
 __all__ = [
     "AccessToken",
@@ -22,3 +29,24 @@ __all__ = [
     "from_netrc",
     "shared_credentials",
 ]
+
+_MODULES = {
+    "AccessToken": "cached",
+    "Basic": "static",
+    "CachedCredentials": "cached",
+    "Token": "static",
+    "from_netrc": "netrc_file",
+    "shared_credentials": "shared",
+}
+
+if not TYPE_CHECKING:
+
+    def __getattr__(name: str) -> Any:
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
+        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+        globals()[name] = value
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_MODULES})

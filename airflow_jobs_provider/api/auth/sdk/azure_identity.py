@@ -8,7 +8,7 @@ from typing import Any
 from airflow_jobs_provider.api.auth.cached import AccessToken, CachedCredentials
 from airflow_jobs_provider.api.auth.debug_logs import hide_debug_logs
 from airflow_jobs_provider.api.auth.sdk.extras import require
-from airflow_jobs_provider.api.auth.sdk.identity_client import Transport
+from airflow_jobs_provider.api.auth.transport import Transport
 from airflow_jobs_provider.api.errors import (
     JobsAPIError,
     TokenRefusedError,

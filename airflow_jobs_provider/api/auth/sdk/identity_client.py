@@ -12,11 +12,11 @@ import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 from airflow_jobs_provider.api.auth.static import Token
+from airflow_jobs_provider.api.auth.transport import Transport
 from airflow_jobs_provider.api.base_client import CONNECT_SECONDS, LIBRARY_ERRORS
 from airflow_jobs_provider.api.blocking_client import JobsClient, keep_header
 from airflow_jobs_provider.api.error_mapping import error_from_response
@@ -30,7 +30,7 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.api.proxies import Proxies, Route
 from airflow_jobs_provider.api.text import printable
 
-__all__ = ["IdentityClient", "Transport"]
+__all__ = ["IdentityClient"]
 
 log = logging.getLogger(__name__)
 
@@ -42,22 +42,6 @@ _DESCRIPTION_LENGTH = 600
 _NOTABLE_SKEW_SECONDS = 60.0
 # OAuth error codes of an outage, whatever the status (RFC 6749, and what Entra ID answers).
 _OUTAGE_CODES = ("temporarily_unavailable", "server_error", "service_unavailable")
-
-
-@dataclass(frozen=True, slots=True)
-class Transport:
-    """How requests for tokens are sent.
-
-    :ivar workspace_url: URL of the workspace.
-    :ivar proxies: proxies of the connection; default those of the environment.
-    :ivar verify: whether TLS certificates are checked, or the path of a CA bundle; default True.
-    :ivar allow_http: whether secrets may be sent over plain http to another machine; default False.
-    """
-
-    workspace_url: str
-    proxies: Proxies = field(default_factory=Proxies)
-    verify: bool | str = True
-    allow_http: bool = False
 
 
 class IdentityClient:
