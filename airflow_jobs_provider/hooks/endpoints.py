@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api import endpoints
-from airflow_jobs_provider.api.workflows.find import has_name
 from airflow_jobs_provider.api.workflows.follow import whole_run
 from airflow_jobs_provider.api.workflows.permissions import (
     create_with_permissions,
@@ -109,6 +108,8 @@ class DatabricksJobsEndpointsHook(DatabricksJobsBaseHook):
             include_user_names=include_user_names,
             page_token=page_token,
         )
+        from airflow_jobs_provider.api.workflows.find import has_name
+
         return (job for job in jobs if not job_name or has_name(job, job_name))
 
     def get_job(self, job_id: int) -> Job:
@@ -325,6 +326,8 @@ class DatabricksJobsEndpointsHook(DatabricksJobsBaseHook):
             include_user_names=include_user_names,
             page_token=page_token,
         )
+        from airflow_jobs_provider.api.workflows.find import has_name
+
         return (job async for job in jobs if not job_name or has_name(job, job_name))
 
     async def a_get_job(self, job_id: int) -> Job:

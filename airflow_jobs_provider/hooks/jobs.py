@@ -4,7 +4,8 @@ Each method has a blocking form, and one with the prefix ``a_`` for asyncio.
 
 * :mod:`airflow_jobs_provider.hooks.base` makes the clients and sends calls.
 * :mod:`airflow_jobs_provider.hooks.endpoints` has a method for each endpoint.
-* This module has what takes several requests, or reads a part of an endpoint's response.
+* This module has what takes several requests, or reads a part of an endpoint's response. Workflows
+  are imported in the methods that need them: a task that launches a run needs none of these.
 
 The names, parameters and results are those of the official provider's ``DatabricksHook``, as far as
 they concern jobs.
@@ -18,10 +19,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
-from airflow_jobs_provider.api.workflows.find import find_job_id, find_pipeline_id
 from airflow_jobs_provider.api.workflows.follow import whole_run
-from airflow_jobs_provider.api.workflows.outputs import TaskOutput, read_outputs
-from airflow_jobs_provider.api.workflows.repair import latest_repair_id
 from airflow_jobs_provider.hooks.endpoints import DatabricksJobsEndpointsHook
 from airflow_jobs_provider.hooks.form import connection_form_widgets, ui_field_behaviour
 from airflow_jobs_provider.official_names import missing_name
@@ -29,6 +27,7 @@ from airflow_jobs_provider.official_names import missing_name
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run, RunTask
     from airflow_jobs_provider.api.workflows.base import Workflow
+    from airflow_jobs_provider.api.workflows.outputs import TaskOutput
 
 __all__ = ["DatabricksHook", "DatabricksJobsHook", "RunLifeCycleState", "RunState"]
 
@@ -171,10 +170,14 @@ class DatabricksJobsHook(DatabricksJobsEndpointsHook):
 
         :param run_id: the run.
         """
+        from airflow_jobs_provider.api.workflows.repair import latest_repair_id
+
         return latest_repair_id(self._send(endpoints.get_run, run_id, include_history=True))
 
     async def a_get_latest_repair_id(self, run_id: int) -> int | None:
         """Do what :meth:`get_latest_repair_id` does, from asyncio."""
+        from airflow_jobs_provider.api.workflows.repair import latest_repair_id
+
         run = await self._a_send(endpoints.get_run, run_id, include_history=True)
         return latest_repair_id(run)
 
@@ -183,10 +186,14 @@ class DatabricksJobsHook(DatabricksJobsEndpointsHook):
 
         :param run: the run, from :meth:`get_run`.
         """
+        from airflow_jobs_provider.api.workflows.outputs import read_outputs
+
         return self._run(read_outputs(run))
 
     async def a_get_outputs(self, run: Run | Mapping[str, Any]) -> list[TaskOutput]:
         """Do what :meth:`get_outputs` does, from asyncio."""
+        from airflow_jobs_provider.api.workflows.outputs import read_outputs
+
         return await self._a_run(read_outputs(run))
 
     # -- ids by name -----------------------------------------------------------------------------
@@ -199,10 +206,14 @@ class DatabricksJobsHook(DatabricksJobsEndpointsHook):
         :param job_name: the name.
         :raises DuplicateNameError: several jobs have the name; the message has their ids.
         """
+        from airflow_jobs_provider.api.workflows.find import find_job_id
+
         return self._run(find_job_id(job_name))
 
     async def a_find_job_id_by_name(self, job_name: str) -> int | None:
         """Do what :meth:`find_job_id_by_name` does, from asyncio."""
+        from airflow_jobs_provider.api.workflows.find import find_job_id
+
         return await self._a_run(find_job_id(job_name))
 
     def find_pipeline_id_by_name(self, pipeline_name: str) -> str | None:
@@ -211,10 +222,14 @@ class DatabricksJobsHook(DatabricksJobsEndpointsHook):
         :param pipeline_name: the name.
         :raises DuplicateNameError: several pipelines have the name; the message has their ids.
         """
+        from airflow_jobs_provider.api.workflows.find import find_pipeline_id
+
         return self._run(find_pipeline_id(pipeline_name))
 
     async def a_find_pipeline_id_by_name(self, pipeline_name: str) -> str | None:
         """Do what :meth:`find_pipeline_id_by_name` does, from asyncio."""
+        from airflow_jobs_provider.api.workflows.find import find_pipeline_id
+
         return await self._a_run(find_pipeline_id(pipeline_name))
 
     # -- the connection --------------------------------------------------------------------------

@@ -14,10 +14,6 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_jobs_provider.airflow_compat.completion_event import success_event
-from airflow_jobs_provider.airflow_compat.deferred_tasks import (
-    is_no_longer_deferred,
-    warm_up,
-)
 from airflow_jobs_provider.airflow_compat.early_events import seconds_until_event
 from airflow_jobs_provider.airflow_compat.telemetry import (
     annotate_span,
@@ -36,7 +32,6 @@ from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
 from airflow_jobs_provider.api.workflows.progress import RunProgress, run_log
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.run_result import RunResult, read_result
 from airflow_jobs_provider.triggers.arguments import TriggerArguments
 from airflow_jobs_provider.triggers.background import start_in_background, wait_despite_cancels
 from airflow_jobs_provider.triggers.events import error_payload, run_payload
@@ -44,6 +39,7 @@ from airflow_jobs_provider.triggers.polling.registry import get_poller, run_work
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
+    from airflow_jobs_provider.run_result import RunResult
 
 __all__ = ["DatabricksJobsBaseTrigger"]
 
@@ -114,6 +110,9 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         if self.reached_by:
             record_reached(self.reached_by)
         if self.cancel_on_kill:
+            # Like what is imported further down: not needed by a task that defers with the trigger.
+            from airflow_jobs_provider.airflow_compat.deferred_tasks import warm_up
+
             warm_up(self)
         try:
             payload = await self._wait()
@@ -277,6 +276,8 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         return {}
 
     async def _read_result(self, run: Run) -> RunResult:
+        from airflow_jobs_provider.run_result import RunResult, read_result
+
         steps = read_result(
             run,
             self.log,
@@ -331,6 +332,8 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
 
     async def _has_stopped_waiting(self) -> bool:
         """Return whether the task is not deferred with this trigger's run any more."""
+        from airflow_jobs_provider.airflow_compat.deferred_tasks import is_no_longer_deferred
+
         return await is_no_longer_deferred(self, self._run_id)
 
     async def _find_and_cancel(self, reason: str) -> None:
