@@ -26,11 +26,8 @@ from airflow_jobs_provider.operators import arguments
 from airflow_jobs_provider.operators import jobs as operators
 from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from airflow_jobs_provider.testing import DatabricksWorkspace, WorkspaceRun
-from airflow_jobs_provider.triggers.arguments import (
-    RunEventTriggerArguments,
-    RunTriggerArguments,
-    TriggerArguments,
-)
+from airflow_jobs_provider.triggers.arguments import RunTriggerArguments, TriggerArguments
+from airflow_jobs_provider.triggers.event_arguments import RunEventTriggerArguments
 from airflow_jobs_provider.triggers.jobs import (
     DatabricksJobRunEventTrigger,
     DatabricksJobRunTrigger,

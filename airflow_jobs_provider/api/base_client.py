@@ -12,8 +12,7 @@ import re
 import ssl
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider._version import __version__
@@ -83,8 +82,7 @@ _NO_RETRIES = RetryPolicy(max_attempts=1)
 _EXCERPT_BYTES = 4_096
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """A call as an HTTP request without headers.
 
     A traceback that shows local variables therefore shows no credential.

@@ -8,8 +8,7 @@ them, and a client of :mod:`.client` sends them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Generic, Literal, TypeAlias, TypeVar
+from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.schema.version_selection import (
@@ -36,8 +35,7 @@ PERMISSIONS_SERVICE = "permissions"
 PIPELINES_SERVICE = "pipelines"
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
+class Call(NamedTuple, Generic[T]):
     """One request to the Jobs API, or to another service of the workspace.
 
     :ivar verb: HTTP verb.
@@ -75,7 +73,7 @@ class Call(Generic[T]):
     path: str
     parameters: Mapping[str, Any]
     idempotent: bool
-    parse: Callable[[JSONObject], T] = field(repr=False)
+    parse: Callable[[JSONObject], T]
     missing_ok: bool = False
     forbidden_is_final: bool = False
     has_deadline: bool = False
@@ -84,8 +82,11 @@ class Call(Generic[T]):
     default_api_version: str | None = None
     service: str = JOBS_SERVICE
     max_response_bytes: int | None = None
-    parse_stream: Callable[[Iterable[bytes]], T] | None = field(default=None, repr=False)
-    item_hook: Callable[[Any], Any] | None = field(default=None, repr=False)
+    parse_stream: Callable[[Iterable[bytes]], T] | None = None
+    item_hook: Callable[[Any], Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"Call({self.verb!r}, {self.full_path!r}, {self.parameters!r})"
 
     @property
     def name(self) -> str:
@@ -127,11 +128,10 @@ class Call(Generic[T]):
 
         :param parameters: the parameters by name.
         """
-        return replace(self, parameters={**self.parameters, **parameters})
+        return self._replace(parameters={**self.parameters, **parameters})
 
 
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
+class Page(NamedTuple, Generic[T]):
     """One page of a list; :mod:`.pagination` reads whole lists.
 
     :ivar items: the items.

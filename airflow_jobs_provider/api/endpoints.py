@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -16,7 +15,6 @@ from airflow_jobs_provider.api.calls import (
     Page,
 )
 from airflow_jobs_provider.api.errors import InvalidRequestError
-from airflow_jobs_provider.api.export_stream import ViewEvent, iter_views
 from airflow_jobs_provider.api.ids import parse_id, require_id
 from airflow_jobs_provider.api.problems import Problem
 from airflow_jobs_provider.api.responses import (
@@ -33,6 +31,7 @@ from airflow_jobs_provider.api.responses import (
 from airflow_jobs_provider.api.schema.parameters import stringify_parameters
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.export_stream import ViewEvent
     from airflow_jobs_provider.api.schema.types import (
         Job,
         PipelineStateInfo,
@@ -246,7 +245,7 @@ def list_runs(
         items = partial(parse_items, name="runs", parse=parse_run)
     else:
         items = cast("Any", partial(parse_items_with_id, name="runs", id_name="run_id"))
-    return replace(_list_call("runs/list", parameters, items, "run_id"), item_hook=item_hook)
+    return _list_call("runs/list", parameters, items, "run_id")._replace(item_hook=item_hook)
 
 
 def get_run(
@@ -271,7 +270,7 @@ def get_job_id_of_run(run_id: int) -> Call[int]:
 
     :param run_id: the run.
     """
-    return replace(cast("Call[int]", get_run(run_id)), parse=_parse_id("job_id"))
+    return cast("Call[int]", get_run(run_id))._replace(parse=_parse_id("job_id"))
 
 
 def export_run(run_id: int, views_to_export: str | None = None) -> Call[list[ViewItem]]:
@@ -297,10 +296,10 @@ def export_run_as_stream(
         the call's result. Each attempt calls it anew, so it must undo what it did if the iterator
         raises.
     """
-    return replace(
-        cast("Call[T]", export_run(run_id, views_to_export)),
-        parse_stream=lambda parts: receive(iter_views(parts)),
-    )
+    from airflow_jobs_provider.api.export_stream import iter_views
+
+    call = cast("Call[T]", export_run(run_id, views_to_export))
+    return call._replace(parse_stream=lambda parts: receive(iter_views(parts)))
 
 
 def cancel_run(run_id: int) -> Call[None]:
@@ -380,7 +379,7 @@ def list_pipelines(
         condition = f"name LIKE {_quoted(name)}"
     parameters = _without_none(max_results=max_results, filter=condition)
     items = partial(parse_items, name="statuses", parse=parse_pipeline)
-    return replace(_list_call("", parameters, items, "pipeline_id"), service=PIPELINES_SERVICE)
+    return _list_call("", parameters, items, "pipeline_id")._replace(service=PIPELINES_SERVICE)
 
 
 def _quoted(text: str) -> str:

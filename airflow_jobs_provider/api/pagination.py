@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from airflow_jobs_provider.api.calls import JOBS_SERVICE
@@ -65,7 +64,7 @@ class Paginator(Generic[T]):
         self.is_exhausted = False
         # All pages come from one version, also those with a page_token.
         version = call.api_version()
-        self._call = replace(call, parameters=parameters, default_api_version=version)
+        self._call = call._replace(parameters=parameters, default_api_version=version)
         self._seen: set[int | str] = set()
         self._tokens: set[str] = set()
         # The first offset of each page, by the ids on it.
@@ -143,7 +142,7 @@ class Paginator(Generic[T]):
         if self._refused_offset is not None:
             raise error
         self._refused_offset = error
-        self._call = replace(self._call, default_api_version=LATEST_API_VERSION)
+        self._call = self._call._replace(default_api_version=LATEST_API_VERSION)
         self.offset = 0
         self._places.clear()
 

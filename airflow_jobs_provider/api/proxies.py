@@ -29,9 +29,9 @@ import ipaddress
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from airflow_jobs_provider.api.errors import CertificateError, InvalidProxyError
@@ -54,19 +54,20 @@ WHERE_PROXIES_ARE_SET = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Proxies:
+class Proxies(NamedTuple):
     """Proxies of a connection. The repr does not show them, since a URL may hold a password.
 
     :param by_scheme: URL of a proxy by ``http``, ``https``, ``all`` or ``https://host``, as for
         ``requests``; None for no proxy. Default: those of the environment.
     """
 
-    by_scheme: Mapping[str, str | None] = field(repr=False, default_factory=dict)
+    by_scheme: Mapping[str, str | None] = MappingProxyType({})
+
+    def __repr__(self) -> str:
+        return "Proxies()"
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """The proxy and the certificates for a host. The repr shows no password.
 
     :ivar proxy: URL of the proxy with user and password; None for a direct connection.
@@ -74,9 +75,12 @@ class Route:
     :ivar verify: whether TLS certificates are checked, or the path of the CA bundle.
     """
 
-    proxy: str | None = field(repr=False)
+    proxy: str | None
     address: str
     verify: bool | str
+
+    def __repr__(self) -> str:
+        return f"Route(address={self.address!r}, verify={self.verify!r})"
 
 
 # Routes by which a host has responded. For the whole process, since each task and each poller has

@@ -51,8 +51,8 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import tenacity
 
@@ -163,8 +163,7 @@ def seconds_to_wait(seconds: float) -> float:
     return 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(NamedTuple):
     """The waits after one kind of error.
 
     :ivar initial: seconds before the second attempt; each further wait is twice the one before.
@@ -204,7 +203,6 @@ _UNUSABLE_FROM_THE_START = Backoff(1, 10, timeout=50, always_limited=True)
 _PROXY_CANNOT_CONNECT = Backoff(0.5, 30, always_limited=True)
 
 
-@dataclass(slots=True)
 class ConsecutiveFailures:
     """Failed attempts with no success between them, as far as a limit applies to them.
 
@@ -213,8 +211,11 @@ class ConsecutiveFailures:
     :ivar counted: how many of them have a kind whose number is limited; default 0.
     """
 
-    since: float | None = None
-    counted: int = 0
+    __slots__ = ("counted", "since")
+
+    def __init__(self, since: float | None = None, counted: int = 0) -> None:
+        self.since = since
+        self.counted = counted
 
     def record(self, now: float, backoff: Backoff, *, is_limited: bool) -> None:
         """Record a failed attempt.
@@ -230,8 +231,7 @@ class ConsecutiveFailures:
         self.counted += backoff.max_attempts is not None
 
 
-@dataclass(frozen=True)
-class RetryPolicy:
+class RetryPolicy(NamedTuple):
     """Decides after each failed attempt whether to retry, and when.
 
     :param max_attempts: attempts at most; None (default) leaves it to the table of this module.
@@ -256,17 +256,17 @@ class RetryPolicy:
     is_host_known: bool = False
     retry_not_found: bool = False
     max_retry_after: float = 5 * _MINUTE
-    tenacity_args: Mapping[str, Any] = field(default_factory=dict)
+    tenacity_args: Mapping[str, Any] = MappingProxyType({})
     random: Callable[[], float] = random.random
     clock: Callable[[], float] = time.monotonic
 
     def without_deadline(self) -> RetryPolicy:
         """Return the same policy with ``no_deadline``, for polling a run that is known to exist."""
-        return replace(self, no_deadline=True)
+        return self._replace(no_deadline=True)
 
     def with_known_host(self) -> RetryPolicy:
         """Return the same policy with ``is_host_known``, for a host that has answered."""
-        return self if self.is_host_known else replace(self, is_host_known=True)
+        return self if self.is_host_known else self._replace(is_host_known=True)
 
     def backoff_for(self, error: BaseException, *, idempotent: bool) -> Backoff | None:
         """Return the waits after an error; None if the call must not be retried.

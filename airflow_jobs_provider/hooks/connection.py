@@ -32,8 +32,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider.api.auth.transport import Transport
@@ -62,8 +61,7 @@ _DATABRICKS_DOMAINS = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class WorkspaceAccess:
+class WorkspaceAccess(NamedTuple):
     """The settings of a client for a workspace. The repr shows no secret.
 
     :ivar base_url: URL of the workspace.
@@ -82,7 +80,7 @@ class WorkspaceAccess:
     credentials: Credentials
     allow_http: bool = False
     verify: bool | str = True
-    proxies: Proxies = field(default_factory=Proxies)
+    proxies: Proxies = Proxies()
     timeout_seconds: float | None = None
     api_version: str | None = None
 

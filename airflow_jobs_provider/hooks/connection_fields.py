@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_jobs_provider.api import auth
 from airflow_jobs_provider.api.errors import CredentialsError
@@ -18,8 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionFields", "transport_settings", "unified_credentials"]
 
 
-@dataclass(frozen=True)
-class ConnectionFields:
+class ConnectionFields(NamedTuple):
     """What decides about the authentication of a connection. The repr shows no secret.
 
     :ivar name: the connection's id.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
@@ -180,7 +179,7 @@ class CancelOnKillOperator(WaitForRunOperator):
                 assert run.run_id is not None
                 is_new = is_just_launched(run.launched_at, time.time())
                 client.send(
-                    cancel_run(run.run_id), retries=replace(retries, retry_not_found=is_new)
+                    cancel_run(run.run_id), retries=retries._replace(retry_not_found=is_new)
                 )
         except JobsAPIError as error:
             log_failed_cancel(self.log, run.run_id, error, is_new=is_new)

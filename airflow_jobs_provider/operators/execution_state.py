@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import copy
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,6 @@ _BY_SUCCESSOR = {
 }
 
 
-@dataclass(slots=True)
 class ExecutionState:
     """The state of one execution of an operator that launches a run.
 
@@ -83,15 +82,24 @@ class ExecutionState:
         has stored it; else None.
     """
 
-    attempt: TaskAttempt | None = None
-    executions: AttemptExecutions | None = None
-    run: LaunchedRun = field(default_factory=LaunchedRun)
-    kill: KillState = KillState.NOT_KILLED
-    deferral: Deferral | None = None
-    run_page_url: str | None = None
-    job_id: int | None = None
-    started_at: float | None = None
-    deadline: float | None = None
+    def __init__(
+        self,
+        *,
+        attempt: TaskAttempt | None = None,
+        executions: AttemptExecutions | None = None,
+        kill: KillState = KillState.NOT_KILLED,
+        started_at: float | None = None,
+        deadline: float | None = None,
+    ) -> None:
+        self.attempt = attempt
+        self.executions = executions
+        self.run = LaunchedRun()
+        self.kill = kill
+        self.deferral: Deferral | None = None
+        self.run_page_url: str | None = None
+        self.job_id: int | None = None
+        self.started_at = started_at
+        self.deadline = deadline
 
     def next_execution(
         self, attempt: TaskAttempt, executions: AttemptExecutions, deadline: float | None
@@ -112,8 +120,12 @@ class ExecutionState:
 
     def with_kill(self, kill: KillState) -> ExecutionState:
         """Return the same state with another :attr:`kill`."""
-        return replace(self, kill=kill)
+        changed = copy.copy(self)
+        changed.kill = kill
+        return changed
 
     def with_start(self, started_at: float) -> ExecutionState:
         """Return the same state with another :attr:`started_at`."""
-        return replace(self, started_at=started_at)
+        changed = copy.copy(self)
+        changed.started_at = started_at
+        return changed

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -240,7 +239,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
             self._cancel_runs_before(launched.run_id, job_id)
         if self.repair_run and launched.attempt_index < self._attempt.attempt_index:
             # It may be under repair, and a repaired run keeps its start_time.
-            return replace(launched, queued_since=time.time())
+            return launched._replace(queued_since=time.time())
         return launched
 
     def _cancel_runs_before(self, run_id: int, job_id: int) -> None:

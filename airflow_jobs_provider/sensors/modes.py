@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.workflows.base import WorkflowExecution
     from airflow_jobs_provider.api.workflows.events import Event
     from airflow_jobs_provider.api.workflows.find import Target
-    from airflow_jobs_provider.triggers.arguments import SensorTriggerArguments
+    from airflow_jobs_provider.triggers.sensor_arguments import SensorTriggerArguments
 
 __all__ = ["RunSensorModes"]
 
@@ -195,7 +195,7 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
 
     def _trigger_arguments(self) -> SensorTriggerArguments:
         """Return the trigger's arguments, except those about the start of the wait."""
-        from airflow_jobs_provider.triggers.arguments import SensorTriggerArguments
+        from airflow_jobs_provider.triggers.sensor_arguments import SensorTriggerArguments
 
         since = self.started_since
         return SensorTriggerArguments(

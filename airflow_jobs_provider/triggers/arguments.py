@@ -4,21 +4,18 @@ Airflow stores them in its database and makes the trigger from them again, in a 
 an upgrade of this package. So an argument that was once stored stays accepted, and a new one has
 the default that keeps the meaning of what is stored without it.
 
-This module imports neither Airflow nor an HTTP library: the sensor uses it while a DAG is parsed.
+The arguments of the other triggers are in ``sensor_arguments``, ``workflow_arguments`` and
+``event_arguments``, since a task that launches a run and defers does not need them.
+
+They import neither Airflow nor an HTTP library: the sensor uses them while a DAG is parsed.
 """
 
 from __future__ import annotations
 
-from dataclasses import KW_ONLY, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
-__all__ = [
-    "RunEventTriggerArguments",
-    "RunTriggerArguments",
-    "SensorTriggerArguments",
-    "TriggerArguments",
-    "WorkflowTaskTriggerArguments",
-]
+__all__ = ["RunTriggerArguments", "StoredArguments", "TriggerArguments"]
 
 
 class StoredArguments:
@@ -97,87 +94,3 @@ class RunTriggerArguments(TriggerArguments):
     """
 
     run_id: int
-
-
-@dataclass(eq=False, repr=False)
-class SensorTriggerArguments(TriggerArguments):
-    """The arguments of ``triggers.sensor.DatabricksJobRunSensorTrigger``.
-
-    Exactly one of ``run_id``, ``job_id`` and ``job_name`` is given. Where the task starts in the
-    triggerer, they may be templates, which Airflow renders there.
-
-    :param run_id: the run to wait for.
-    :param job_id: the job whose run to wait for.
-    :param job_name: the exact name of that job, in place of its id.
-    :param started_since: earliest start of the job's run, as ISO 8601 text.
-    :param began: when the sensor began to wait, in seconds since the epoch; None if the task starts
-        in the triggerer.
-    :param task_key: wait for this task of the run, in place of the whole run.
-    :param timeout_seconds: how long Airflow lets the task wait, where it starts in the triggerer.
-    """
-
-    run_id: int | str | None = None
-    _: KW_ONLY
-    job_id: int | str | None = None
-    job_name: str | None = None
-    started_since: str | None = None
-    began: float | None = None
-    task_key: str | None = None
-    timeout_seconds: float | None = None
-
-
-@dataclass(eq=False, repr=False)
-class WorkflowTaskTriggerArguments(TriggerArguments):
-    """The arguments of ``triggers.workflow.DatabricksWorkflowTaskTrigger``.
-
-    :param run_id: the task's own run, at the attempt that the task has pushed as its XCom.
-    :param workflow_run_id: the run that the task belongs to.
-    :param task_key: the task.
-    :param task_max_retries: retries of the task by the service, -1 for no limit; default 0.
-    :param attempts_before: attempts of the task that do not count as such, since a repair ran the
-        task again; default 0.
-    """
-
-    run_id: int
-    _: KW_ONLY
-    workflow_run_id: int = 0
-    task_key: str = ""
-    task_max_retries: int = 0
-    attempts_before: int = 0
-
-
-@dataclass(eq=False, repr=False, kw_only=True)
-class RunEventTriggerArguments(StoredArguments):
-    """The arguments of ``triggers.jobs.DatabricksJobRunEventTrigger``.
-
-    Exactly one of ``job_id``, ``job_name``, ``tags`` and ``all_runs`` is given. Airflow renders no
-    templates in them.
-
-    :param job_id: report the runs of this job.
-    :param job_name: report the runs of all jobs with exactly this name.
-    :param tags: report the runs of jobs with all of these tags: a dict of tags and their values, or
-        tags that the job must have with any value.
-    :param all_runs: report all runs that the connection's user can see, those of ``runs/submit``
-        included; default False.
-    :param states: report only runs that ended in one of these states: result states such as
-        ``SUCCESS`` and ``FAILED``, or the life cycle states ``SKIPPED``, ``INTERNAL_ERROR`` and
-        ``TERMINATED``. Default: all runs that have ended.
-    :param databricks_conn_id: Airflow connection to the workspace; default ``databricks_default``.
-    :param polling_period_seconds: seconds between two reads of the workspace's lists, at most;
-        default 30. Of the watchers of one connection the shortest period counts.
-    :param look_back_seconds: where no position is stored, report runs that have ended within so
-        many seconds before the trigger starts; default 600. On Airflow 3.3 that is the first start
-        only. On Airflow 3.0, 3.1 and 3.2 it is each start, so that these runs are reported again.
-    """
-
-    job_id: int | str | None = None
-    job_name: str | None = None
-    tags: dict[str, str] | list[str] | None = None
-    all_runs: bool = False
-    states: list[str] | None = None
-    databricks_conn_id: str = "databricks_default"
-    polling_period_seconds: float = 30
-    look_back_seconds: float = 600
-
-    def __post_init__(self) -> None:
-        """Do nothing here. A dataclass calls this only if it is there when the class is made."""

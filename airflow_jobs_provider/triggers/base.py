@@ -7,7 +7,6 @@ import functools
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -384,7 +383,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         is_new = is_just_launched(self.launched_at, time.time())
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
-                retries = replace(_CANCEL_RETRIES, retry_not_found=is_new)
+                retries = _CANCEL_RETRIES._replace(retry_not_found=is_new)
                 # With the client, and within the rate limit, of all triggers of the connection.
                 await get_poller(self._hook).send(endpoints.cancel_run(run_id), retries=retries)
         except asyncio.CancelledError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_jobs_provider.airflow_compat.event_triggers import AssetEventTrigger, EventBatch
 from airflow_jobs_provider.api.retry import async_sleep
 from airflow_jobs_provider.api.states import RunState
-from airflow_jobs_provider.triggers.arguments import RunEventTriggerArguments
+from airflow_jobs_provider.triggers.event_arguments import RunEventTriggerArguments
 from airflow_jobs_provider.triggers.run_selection import RunSelection
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class DatabricksJobRunEventTrigger(RunEventTriggerArguments, AssetEventTrigger):
     trigger.
 
     The arguments and their defaults are those of
-    :class:`~airflow_jobs_provider.triggers.arguments.RunEventTriggerArguments`.
+    :class:`~airflow_jobs_provider.triggers.event_arguments.RunEventTriggerArguments`.
 
     :raises TypeError: an argument is wrong.
     :raises RuntimeError: Airflow is older than 3.0.

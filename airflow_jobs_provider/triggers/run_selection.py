@@ -10,7 +10,7 @@ from airflow_jobs_provider.api.ids import parse_id
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState, RunState
 
 if TYPE_CHECKING:
-    from airflow_jobs_provider.triggers.arguments import RunEventTriggerArguments
+    from airflow_jobs_provider.triggers.event_arguments import RunEventTriggerArguments
     from airflow_jobs_provider.triggers.polling.job_details import JobDetails
 
 __all__ = ["RunSelection"]

@@ -9,10 +9,10 @@ from typing import Any
 
 from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_timeout
 from airflow_jobs_provider.api.workflows.find import Target, follow_task, wait_for_run
-from airflow_jobs_provider.triggers.arguments import SensorTriggerArguments
 from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.polling.registry import run_workflow_unpolled
+from airflow_jobs_provider.triggers.sensor_arguments import SensorTriggerArguments
 from airflow_jobs_provider.xcom import run_xcoms
 
 __all__ = ["DatabricksJobRunSensorTrigger"]
@@ -23,9 +23,10 @@ class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTr
 
     The event is that of :class:`~airflow_jobs_provider.triggers.jobs.DatabricksJobRunTrigger`. The
     arguments and their defaults are those of
-    :class:`~airflow_jobs_provider.triggers.arguments.SensorTriggerArguments`. A sensor may start
-    with this trigger, with no worker before; then Airflow renders templates among the arguments in
-    the triggerer.
+    :class:`~airflow_jobs_provider.triggers.sensor_arguments.SensorTriggerArguments`.
+
+    A sensor may start with this trigger, with no worker before; then Airflow renders templates
+    among the arguments in the triggerer.
     """
 
     async def _wait(self) -> dict[str, Any]:

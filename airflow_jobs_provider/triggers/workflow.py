@@ -8,10 +8,10 @@ from typing import Any
 
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.find import follow_task
-from airflow_jobs_provider.triggers.arguments import WorkflowTaskTriggerArguments
 from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.polling.shared_reads import run_workflow_with_shared_reads
+from airflow_jobs_provider.triggers.workflow_arguments import WorkflowTaskTriggerArguments
 
 __all__ = ["DatabricksWorkflowTaskTrigger"]
 
@@ -24,7 +24,7 @@ class DatabricksWorkflowTaskTrigger(WorkflowTaskTriggerArguments, DatabricksJobs
     What is canceled is the task's own run; the other tasks go on.
 
     The arguments and their defaults are those of
-    :class:`~airflow_jobs_provider.triggers.arguments.WorkflowTaskTriggerArguments`.
+    :class:`~airflow_jobs_provider.triggers.workflow_arguments.WorkflowTaskTriggerArguments`.
     """
 
     def __post_init__(self) -> None:

@@ -6,7 +6,6 @@ import asyncio
 import ssl
 import threading
 import warnings
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -135,7 +134,7 @@ def test_the_version_is_the_pinned_one_else_the_calls(
     server: ScriptedServer,
 ) -> None:
     """What 2.0 cannot express goes to 2.2; the client's api_version pins one for all calls."""
-    call = replace(A_SUBMIT, min_api_version=needs, default_api_version=default)
+    call = A_SUBMIT._replace(min_api_version=needs, default_api_version=default)
     server.will(answer({"run_id": 4}))
     face.connect(server.url, api_version=pinned)
     assert face.send(call) == 4

@@ -247,10 +247,9 @@ def test_an_offset_that_is_refused(
 
 
 def _from_2_0(paged: Any) -> Any:
-    from dataclasses import replace
 
     def from_2_0(*arguments: Any) -> Any:
-        return replace(paged(*arguments), default_api_version="2.0")
+        return paged(*arguments)._replace(default_api_version="2.0")
 
     return from_2_0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import json
 import socket
 import ssl
@@ -324,7 +323,7 @@ def test_a_proxy_that_hangs_up(face: Face) -> None:
 @pytest.fixture
 def short_patience(monkeypatch: pytest.MonkeyPatch) -> float:
     """What is given up after 50 s is given up after half a second."""
-    short = dataclasses.replace(retry._UNUSABLE_FROM_THE_START, timeout=0.5)
+    short = retry._UNUSABLE_FROM_THE_START._replace(timeout=0.5)
     monkeypatch.setattr(retry, "_UNUSABLE_FROM_THE_START", short)
     return short.timeout
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.triggers.arguments import RunEventTriggerArguments
+from airflow_jobs_provider.triggers.event_arguments import RunEventTriggerArguments
 from airflow_jobs_provider.triggers.polling.ended_runs import Watch
 from airflow_jobs_provider.triggers.polling.registry import get_poller
 from airflow_jobs_provider.triggers.polling.watch_position import WatchPosition

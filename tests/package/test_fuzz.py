@@ -40,7 +40,7 @@ from airflow_jobs_provider.api.workflows.outputs import output_value, read_outpu
 from airflow_jobs_provider.api.workflows.progress import RunProgress
 from airflow_jobs_provider.api.workflows.repair import repair_once, repaired_at, run_parameters
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.triggers.arguments import RunEventTriggerArguments
+from airflow_jobs_provider.triggers.event_arguments import RunEventTriggerArguments
 from airflow_jobs_provider.triggers.polling import ended_runs, list_pages, rate_limiter
 from airflow_jobs_provider.triggers.polling.ended_runs import Watch
 from airflow_jobs_provider.triggers.polling.poller import RunPoller

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from airflow_jobs_provider.api.auth.base import Credentials, require_header_value
 
 __all__ = ["Basic", "Token"]
 
 
-@dataclass(frozen=True, slots=True)
 class Token(Credentials):
     """A personal access token, or any other bearer token (reference: "Authentication").
 
@@ -20,11 +18,19 @@ class Token(Credentials):
     :raises CredentialsError: it is empty, or has a character that no token has.
     """
 
-    token: str = field(repr=False)
-    source: str = field(default="the connection", compare=False)
+    def __init__(self, token: str, source: str = "the connection") -> None:
+        require_header_value(token, "token")
+        self.token = token
+        self.source = source
 
-    def __post_init__(self) -> None:
-        require_header_value(self.token, "token")
+    def __repr__(self) -> str:
+        return f"Token(source={self.source!r})"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Token) and self.token == other.token
+
+    def __hash__(self) -> int:
+        return hash(self.token)
 
     def authorization(self) -> str:
         """Return the value of the Authorization header."""
@@ -40,7 +46,6 @@ class Token(Credentials):
         return f"access token of {self.source}"
 
 
-@dataclass(frozen=True, slots=True)
 class Basic(Credentials):
     """User and password.
 
@@ -48,8 +53,19 @@ class Basic(Credentials):
     :param password: the password; not in the repr.
     """
 
-    user: str
-    password: str = field(repr=False)
+    def __init__(self, user: str, password: str) -> None:
+        self.user = user
+        self.password = password
+
+    def __repr__(self) -> str:
+        return f"Basic(user={self.user!r})"
+
+    def __eq__(self, other: object) -> bool:
+        own = (self.user, self.password)
+        return isinstance(other, Basic) and own == (other.user, other.password)
+
+    def __hash__(self) -> int:
+        return hash((self.user, self.password))
 
     def authorization(self) -> str:
         """Return the value of the Authorization header."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Literal, Required, get_args, get_origin
+from typing import Annotated, Any, Literal, NamedTuple, Required, get_args, get_origin
 
 from typing_extensions import get_type_hints, is_typeddict
 
@@ -31,8 +30,7 @@ _PLAIN = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """One field of a structure.
 
     :ivar name: name of the field.

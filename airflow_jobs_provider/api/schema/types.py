@@ -23,8 +23,7 @@ checkers check it::
 # No "from __future__ import annotations": Required[...] is read when a class is made.
 
 import re
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Required
+from typing import Annotated, Any, Literal, NamedTuple, Required
 
 # Python before 3.12 has a TypedDict that pydantic cannot read.
 from typing_extensions import TypedDict
@@ -222,8 +221,7 @@ class ScalarCheck(Check):
         return isinstance(value, (str, int, float))
 
 
-@dataclass(frozen=True)
-class ReferenceName:
+class ReferenceName(NamedTuple):
     """The reference's name of a map or an enumeration.
 
     :ivar name: the name.
@@ -235,8 +233,7 @@ class ReferenceName:
     values: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class NotIn20:
+class NotIn20(NamedTuple):
     """Marks a field that the 2.0 reference does not list.
 
     :ivar min_version: lowest version that is known to take it; default 2.1.
@@ -883,8 +880,7 @@ class RunsDeleteRequest(Structure, total=False):
     run_id: Required[Int64]
 
 
-@dataclass(frozen=True)
-class Endpoint:
+class Endpoint(NamedTuple):
     """One endpoint of the reference.
 
     :ivar section: heading in the reference.

@@ -17,8 +17,7 @@ is sent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_jobs_provider.api.problems import Problem, field_path
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VERSION
@@ -30,8 +29,7 @@ _AFTER_2_0 = "2.1"
 _WITH_QUEUE_SETTING = ("create", "reset")
 
 
-@dataclass(frozen=True, slots=True)
-class _LaterField:
+class _LaterField(NamedTuple):
     """A field that the reference of 2.0 does not list.
 
     :ivar path: its path in the request.

@@ -16,8 +16,7 @@ functions: how a call is sent, how a wait is waited, and what happens on an even
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Generator
-from dataclasses import dataclass, replace
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import JobsAPIError
@@ -38,8 +37,7 @@ __all__ = [
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(NamedTuple):
     """Let time pass.
 
     :ivar seconds: how long.
@@ -62,7 +60,7 @@ def within_deadline(steps: Workflow[T]) -> Workflow[T]:
 
     :param steps: the workflow.
     """
-    return (yield from _with_changed_calls(steps, lambda call: replace(call, has_deadline=True)))
+    return (yield from _with_changed_calls(steps, lambda call: call._replace(has_deadline=True)))
 
 
 def without_retries(steps: Workflow[T]) -> Workflow[T]:
@@ -72,7 +70,7 @@ def without_retries(steps: Workflow[T]) -> Workflow[T]:
 
     :param steps: the workflow.
     """
-    return (yield from _with_changed_calls(steps, lambda call: replace(call, is_optional=True)))
+    return (yield from _with_changed_calls(steps, lambda call: call._replace(is_optional=True)))
 
 
 def _with_changed_calls(
@@ -163,11 +161,13 @@ class WorkflowExecution(Generic[T]):
         return None
 
 
-@dataclass(frozen=True, slots=True)
 class _Returned(Generic[T]):
     """What a workflow returned."""
 
-    value: T
+    __slots__ = ("value",)
+
+    def __init__(self, value: T) -> None:
+        self.value = value
 
 
 def _next_step(

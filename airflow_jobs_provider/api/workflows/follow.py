@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from airflow_jobs_provider.api.endpoints import (
     RUNS_PER_PAGE_IN_EVERY_VERSION,
@@ -90,8 +89,7 @@ def _says_not_found(error: APIStatusError) -> bool:
     return isinstance(error, NotFoundError) or error.status == 404
 
 
-@dataclass(frozen=True, slots=True)
-class FollowResult:
+class FollowResult(NamedTuple):
     """How the wait for a run ended.
 
     :ivar run: the run as last read; the last attempt where the service retried it.
@@ -204,9 +202,9 @@ def whole_run(
     if first_look is not None and first_look.get("tasks"):
         return (yield from _with_all_tasks(first_look))
     call = get_run(run_id, include_history=include_history)
-    run: Run = yield replace(call, default_api_version=api_version)
+    run: Run = yield call._replace(default_api_version=api_version)
     if api_version is None and run.get("format") == "MULTI_TASK" and not run.get("tasks"):
-        run = yield replace(get_run(run_id), default_api_version=LATEST_API_VERSION)
+        run = yield get_run(run_id)._replace(default_api_version=LATEST_API_VERSION)
     return (yield from _with_all_tasks(run))
 
 
@@ -215,7 +213,7 @@ def _with_all_tasks(run: Run) -> Workflow[Run]:
         return run
     if run.get("has_more") and not run.get("next_page_token"):
         # runs/list shows the first hundred tasks, and has no page token for the others.
-        run = yield replace(get_run(int(run["run_id"])), default_api_version=LATEST_API_VERSION)
+        run = yield get_run(int(run["run_id"]))._replace(default_api_version=LATEST_API_VERSION)
     token, tokens = run.get("next_page_token"), set[str]()
     # On each page, the run of a for_each_task lists itself as its only task.
     arrays: dict[str, Any] = {name: run.get(name) for name in ("iterations", "tasks")}
@@ -224,7 +222,7 @@ def _with_all_tasks(run: Run) -> Workflow[Run]:
             raise UnexpectedResponseError(status=200, excerpt=f"with the page {token!r} once more")
         tokens.add(token)
         call = get_run(int(run["run_id"]), page_token=token)
-        page: dict[str, Any] = yield replace(call, default_api_version=LATEST_API_VERSION)
+        page: dict[str, Any] = yield call._replace(default_api_version=LATEST_API_VERSION)
         for name, items in arrays.items():
             if page.get(name) and not (name == "tasks" and arrays["iterations"]):
                 arrays[name] = [*(items or ()), *page[name]]
@@ -254,7 +252,7 @@ def _next_attempt(
     attempt = int(run.get("attempt_number") or 0)
     try:
         # Somebody who may read a run is not always allowed to read its job.
-        job: Job = yield replace(get_job(int(job_id)), forbidden_is_final=True)
+        job: Job = yield get_job(int(job_id))._replace(forbidden_is_final=True)
         settings = job.get("settings") or {}
         retries = int(settings.get("max_retries") or 0)
         if retries == 0 or 0 < retries <= attempt:

@@ -25,7 +25,6 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from airflow_jobs_provider.api.endpoints import (
@@ -206,13 +205,13 @@ def whole_job(job_id: int) -> Workflow[Job]:
 
     :param job_id: the job.
     """
-    job: Any = yield replace(get_job(job_id), default_api_version=LATEST_API_VERSION)
+    job: Any = yield get_job(job_id)._replace(default_api_version=LATEST_API_VERSION)
     settings = dict(job.get("settings") or {})
     token, tokens = job.get("next_page_token"), set[str]()
     while token and token not in tokens:
         tokens.add(token)
         call = get_job(job_id, page_token=token)
-        page: Any = yield replace(call, default_api_version=LATEST_API_VERSION)
+        page: Any = yield call._replace(default_api_version=LATEST_API_VERSION)
         more = page.get("settings") or {}
         for part in ("tasks", "job_clusters", "environments", "parameters"):
             known = list(settings.get(part) or ())
@@ -233,8 +232,8 @@ def _jobs_of(name: str) -> Workflow[list[Job]]:
             continue
         if "description" not in settings:
             try:
-                job = yield replace(  # noqa: PLW2901
-                    get_job(job["job_id"]), default_api_version=LATEST_API_VERSION
+                job = yield get_job(job["job_id"])._replace(  # noqa: PLW2901
+                    default_api_version=LATEST_API_VERSION
                 )
             except NotFoundError:
                 continue
@@ -264,7 +263,7 @@ def _claim(job: Job, claim: str) -> Workflow[bool]:
     try:
         yield update_job(job_id, {"description": claim})
         yield Wait(CLAIM_SECONDS)
-        claimed: Job = yield replace(get_job(job_id), default_api_version=LATEST_API_VERSION)
+        claimed: Job = yield get_job(job_id)._replace(default_api_version=LATEST_API_VERSION)
     except NotFoundError:
         return False
     if _description(claimed) != claim:

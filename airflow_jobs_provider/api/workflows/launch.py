@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import BadRequestError, NotFoundError
@@ -29,8 +28,7 @@ _FAILED = (RunStatus.FAILED, RunStatus.TIMED_OUT, RunStatus.SUCCEEDED_WITH_FAILU
 _CLOCK_SKEW_SECONDS = 5.0
 
 
-@dataclass(frozen=True, slots=True)
-class LaunchResult:
+class LaunchResult(NamedTuple):
     """The run of this try, newly launched or found.
 
     :ivar run_id: the run.

@@ -9,8 +9,8 @@ import pytest
 from airflow_jobs_provider.api.auth.sdk.azure_identity import AzureIdentityCredentials
 from airflow_jobs_provider.api.auth.sdk.extras import require
 from airflow_jobs_provider.api.auth.sdk.identity_client import IdentityClient
-from airflow_jobs_provider.api.auth.transport import Transport
 from airflow_jobs_provider.api.auth.sdk.unified import UnifiedCredentials
+from airflow_jobs_provider.api.auth.transport import Transport
 from airflow_jobs_provider.api.errors import (
     CredentialsError,
     JobsAPIError,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -40,7 +39,7 @@ def launch(
     assert launched.launched_at is not None
     assert launched.is_own == (launched.attempt_index == len(tokens) - 1)
     assert launched.is_new == launched.is_own
-    return replace(launched, launched_at=None, is_own=True, is_new=True)
+    return launched._replace(launched_at=None, is_own=True, is_new=True)
 
 
 @pytest.mark.parametrize("found", [RUNNING, SUCCEEDED, FAILED, CANCELED, TERMINATING])

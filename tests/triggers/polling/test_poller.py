@@ -19,7 +19,7 @@ from airflow_jobs_provider.api.errors import (
 from airflow_jobs_provider.api.workflows.base import Wait
 from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.progress import RunProgress
-from airflow_jobs_provider.triggers.arguments import RunEventTriggerArguments
+from airflow_jobs_provider.triggers.event_arguments import RunEventTriggerArguments
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from airflow_jobs_provider.triggers.polling import (
     ended_runs,

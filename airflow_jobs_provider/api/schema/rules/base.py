@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_jobs_provider.api.problems import Problem, field_path
 from airflow_jobs_provider.api.schema import types
@@ -49,8 +48,7 @@ SINCE_2_1 = ("2.1", "2.2")
 SETTINGS = ("JobSettings", "CreateRequest", "RunsSubmitRequest")
 
 
-@dataclass(slots=True)
-class Location:
+class Location(NamedTuple):
     """The location of a structure in a payload.
 
     :ivar path: names and indices from the top of the payload; default the top.
@@ -72,8 +70,7 @@ class Location:
         return field_path((*self.path, *parts))
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(NamedTuple):
     """One rule.
 
     :ivar name: name of the function.
@@ -147,9 +144,9 @@ def _walk(
 ) -> None:
     name = structure.__name__
     if name in SETTINGS:
-        location = replace(location, settings=node)
+        location = location._replace(settings=node)
     elif name == "UpdateRequest":
-        location = replace(location, partial=True)
+        location = location._replace(partial=True)
     for one in _BY_STRUCTURE.get(name, ()):
         if found := list(one.check(node, location)):
             broken += [(one, problem) for problem in found]

@@ -1,0 +1,29 @@
+"""The arguments of the trigger for a task of a workflow group; see :mod:`.arguments`."""
+
+from __future__ import annotations
+
+from dataclasses import KW_ONLY, dataclass
+
+from airflow_jobs_provider.triggers.arguments import TriggerArguments
+
+__all__ = ["WorkflowTaskTriggerArguments"]
+
+
+@dataclass(eq=False, repr=False)
+class WorkflowTaskTriggerArguments(TriggerArguments):
+    """The arguments of ``triggers.workflow.DatabricksWorkflowTaskTrigger``.
+
+    :param run_id: the task's own run, at the attempt that the task has pushed as its XCom.
+    :param workflow_run_id: the run that the task belongs to.
+    :param task_key: the task.
+    :param task_max_retries: retries of the task by the service, -1 for no limit; default 0.
+    :param attempts_before: attempts of the task that do not count as such, since a repair ran the
+        task again; default 0.
+    """
+
+    run_id: int
+    _: KW_ONLY
+    workflow_run_id: int = 0
+    task_key: str = ""
+    task_max_retries: int = 0
+    attempts_before: int = 0
