@@ -18,7 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowException
 from airflow_jobs_provider import exceptions
 from airflow_jobs_provider.api import errors, retry
 from airflow_jobs_provider.api.schema.introspection import named_types, structures
-from airflow_jobs_provider.api.schema.types import ENDPOINTS
+from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
 from airflow_jobs_provider.decorators import jobs as decorators
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.local.workspace import LocalWorkspace

@@ -12,7 +12,7 @@ from typing import Any
 
 import airflow_jobs_provider
 from airflow_jobs_provider.api import endpoints, errors, retry
-from airflow_jobs_provider.api.schema.types import ENDPOINTS
+from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
 from airflow_jobs_provider.api.states import (
     RunLifeCycleState,
     RunResultState,

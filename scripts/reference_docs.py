@@ -19,8 +19,9 @@ from airflow_jobs_provider.api.schema.introspection import (
     named_types,
     structures,
 )
+from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
+from airflow_jobs_provider.api.schema.response_types import RESPONSES
 from airflow_jobs_provider.api.schema.rules import MAX_REQUEST_BYTES, RULES, Rule
-from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS, OLDEST_API_VERSION
 from scripts import class_pages, fact_pages
 from scripts.fact_pages import hook_method_of
@@ -91,7 +92,7 @@ def page() -> str:
     """Return the whole page."""
     known = structures()
     bodies = {id(e.request) for e in ENDPOINTS.values()}
-    bodies |= {id(e.response) for e in ENDPOINTS.values()}
+    bodies |= {id(response) for response in RESPONSES.values()}
     parts = [HEAD, "## Endpoints\n", *_endpoints(), ""]
     parts += [RULES_HEAD + "\n".join(_rules()), ""]
     parts += ["## Structures\n"]
@@ -101,7 +102,7 @@ def page() -> str:
     parts += ["## Maps and enumerations\n", *_named(), ""]
     parts += ["## Requests and responses\n"]
     for endpoint in ENDPOINTS.values():
-        for structure in (endpoint.request, endpoint.response):
+        for structure in (endpoint.request, RESPONSES.get(endpoint.path)):
             if structure is not None:
                 parts += _structure(structure.__name__, structure)
     return "\n".join(parts).rstrip() + "\n"
@@ -112,7 +113,7 @@ def _endpoints() -> Iterator[str]:
     yield "| Section | Call | Hook method | Request | Response |"
     yield "| --- | --- | --- | --- | --- |"
     for path, endpoint in ENDPOINTS.items():
-        response = endpoint.response
+        response = RESPONSES.get(path)
         gives = _link(response.__name__) if response is not None else "nothing"
         takes = _link(endpoint.request.__name__)
         call = f"`{endpoint.verb} {path}`"

@@ -10,7 +10,7 @@ from airflow_jobs_provider.api import endpoints
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.pagination import Paginator
-from airflow_jobs_provider.api.schema.types import ENDPOINTS
+from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
 from airflow_jobs_provider.api.schema.validation import find_problems
 from airflow_jobs_provider.api.schema.version_selection import (
     choose_api_version,

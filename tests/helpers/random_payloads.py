@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from airflow_jobs_provider.api.schema.introspection import Field, fields_of, structures
+from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
 from airflow_jobs_provider.api.schema.rules import RULES, Rule
 from airflow_jobs_provider.api.schema.task_kinds import TASK_KINDS
-from airflow_jobs_provider.api.schema.types import ENDPOINTS
 
 STRUCTURES = structures()
 LAUNCHED = ("CreateRequest", "JobSettings", "RunsSubmitRequest", "TaskSettings")

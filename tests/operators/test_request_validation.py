@@ -13,7 +13,7 @@ from airflow.providers.common.compat.sdk import DAG, AirflowFailException, BaseO
 
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.errors import InvalidRequestError
-from airflow_jobs_provider.api.schema.types import ENDPOINTS
+from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from airflow_jobs_provider.operators.jobs import (

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Required, get_args, get_
 
 from typing_extensions import get_type_hints, is_typeddict
 
-from airflow_jobs_provider.api.schema import types
+from airflow_jobs_provider.api.schema import request_types as types
 
 __all__ = [
     "Field",
@@ -106,11 +106,9 @@ def belongs_to_clusters_api(structure: Any) -> bool:
 
 def structures() -> dict[str, Any]:
     """Return all structures by name."""
-    return {
-        name: value
-        for name, value in vars(types).items()
-        if is_typeddict(value) and name != "Structure"
-    }
+    from airflow_jobs_provider.api.schema import types as all_types
+
+    return {name: value for name, value in vars(all_types).items() if is_typeddict(value)}
 
 
 def named_types() -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.problems import Problem, describe_value, field_path
 from airflow_jobs_provider.api.schema.introspection import Field, fields_of, named_types
-from airflow_jobs_provider.api.schema.types import ENDPOINTS
+from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
 
 __all__ = ["parse_nested_text", "read_payload"]
 

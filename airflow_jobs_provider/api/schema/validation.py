@@ -32,8 +32,8 @@ from airflow_jobs_provider.api.schema.introspection import (
     structures,
 )
 from airflow_jobs_provider.api.schema.parameters import stringify_parameters
+from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
 from airflow_jobs_provider.api.schema.rules import find_violations, request_size
-from airflow_jobs_provider.api.schema.types import ENDPOINTS
 from airflow_jobs_provider.api.schema.version_selection import (
     choose_api_version,
     find_version_problems,

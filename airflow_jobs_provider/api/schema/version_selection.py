@@ -48,7 +48,7 @@ def choose_api_version(call_name: str, parameters: Mapping[str, Any]) -> str:
     """
     if call_name in _WITH_QUEUE_SETTING:
         return LATEST_API_VERSION
-    from airflow_jobs_provider.api.schema.types import ENDPOINTS
+    from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
 
     endpoint = ENDPOINTS.get(call_name)
     if endpoint is None:
@@ -83,7 +83,7 @@ def find_version_problems(
         return [_too_low(call_name, min_api_version, api_version)]
     if api_version == LATEST_API_VERSION:
         return []
-    from airflow_jobs_provider.api.schema.types import ENDPOINTS
+    from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
 
     endpoint = ENDPOINTS.get(call_name)
     if endpoint is None:

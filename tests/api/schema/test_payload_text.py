@@ -10,7 +10,7 @@ import pytest
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.schema.introspection import fields_of
 from airflow_jobs_provider.api.schema.payload_text import parse_nested_text, read_payload
-from airflow_jobs_provider.api.schema.types import ENDPOINTS
+from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
 from airflow_jobs_provider.operators.create_job import DatabricksCreateJobsOperator
 from airflow_jobs_provider.operators.run_now import DatabricksRunNowOperator
 from airflow_jobs_provider.operators.submit_run import DatabricksSubmitRunOperator

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from airflow_jobs_provider.api.errors import InvalidRequestError, JobsAPIError
 from airflow_jobs_provider.api.schema import validation
 from airflow_jobs_provider.api.schema.introspection import fields_of, structures
-from airflow_jobs_provider.api.schema.types import ENDPOINTS
+from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
 from airflow_jobs_provider.api.schema.validation import find_problems, find_type_problems, validate
 from tests.helpers.random_payloads import CALL_OF, Payloads
 from tests.helpers.rule_cases import CASES

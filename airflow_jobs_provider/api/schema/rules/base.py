@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from airflow_jobs_provider.api.problems import Problem, field_path
-from airflow_jobs_provider.api.schema import types
+from airflow_jobs_provider.api.schema import request_types as types
 from airflow_jobs_provider.api.schema.introspection import structure_fields
 from airflow_jobs_provider.api.versions import API_VERSIONS
 
