@@ -43,6 +43,7 @@ __all__ = [
 _OF_AIRFLOW = (
     "airflow.dag_processing.bundles.local",
     "airflow.dag_processing.dagbag",
+    "airflow.sdk.execution_time.cache",
     "jinja2.ext",
 )
 # What Airflow 3 imports in each process that has parsed a DAG file, and not before.
@@ -103,6 +104,10 @@ def _import_of_airflow(names: tuple[str, ...]) -> None:
     for name in names:
         with suppress(ImportError):
             import_module(name)
+    from jinja2 import Environment
+
+    # Jinja keeps its lexer for all environments with the same delimiters.
+    Environment(autoescape=False).from_string("{{ ds }}")  # noqa: S701 - nothing is rendered
 
 
 def _is_command(*words: str) -> bool:

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import os
 import socket
 import ssl
 from collections.abc import Mapping
@@ -136,11 +137,15 @@ def _choose(
 
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    # None disables the environment's proxy, although the type hints of requests lack it.
-    given: dict[str, Any] = dict(proxies.by_scheme)
-    with requests.Session() as session:
-        settings = session.merge_environment_settings(url, given, None, verify, None)
-    verify = settings["verify"] or False
+    # What a session of requests merges. Making one takes longer than a request.
+    given = proxies.by_scheme
+    environment = requests.utils.get_environ_proxies(url, given.get("no_proxy"))
+    # None disables the environment's proxy.
+    merged = {name: proxy for name, proxy in {**environment, **given}.items() if proxy is not None}
+    if verify is True:
+        bundles = map(os.environ.get, ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"))
+        verify = next(filter(None, bundles), True)
+    verify = verify or False
     if parts.scheme == "https" and isinstance(verify, str) and not Path(verify).exists():
         return CertificateError(
             f'the CA bundle {verify} does not exist. Check "verify" in the connection\'s extra, '
@@ -149,7 +154,7 @@ def _choose(
         )
     if is_loopback(parts.hostname or ""):
         return Route(None, "", verify)
-    proxy = requests.utils.select_proxy(url, settings["proxies"])
+    proxy = requests.utils.select_proxy(url, merged)
     if not proxy:
         return Route(None, "", verify)
     return _with_proxy(proxy.strip(), host, verify)
