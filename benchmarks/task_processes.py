@@ -6,9 +6,12 @@ Each task runs as an executor of Airflow 3.3 runs it: Airflow's own ``supervise_
 task's process, which parses the DAG file, renders, executes and defers, or resumes with the
 trigger's event. The supervisor's answers from Airflow's API are made here; the service is a server
 of its own on this machine. What is measured is the processor time of the task's process (user and
-system, as the kernel counts it at the process's end), and that of its supervisor beside it: the
-median, and in brackets the least, which other work on the machine changes less. The tasks take
-turns in three blocks.
+system, as the kernel counts it at the process's end), and that of its supervisor beside it.
+
+An empty task, a task that defers and one that resumes take turns, as children of the same process.
+So other work on the machine slows them down alike. Printed are the median of the empty tasks, the
+median of what each other process takes more than the empty one before it, and in brackets the same
+of the least times.
 
 Two kinds of parent:
 
@@ -22,7 +25,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import statistics
 import subprocess
@@ -35,11 +37,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PARENTS = ("scheduler", "bare")
-TASKS = ("empty", "this one", "official")
-BLOCKS = 3
+TASKS = ("this one", "official")
+EMPTY = "empty"
 
 _IMPORTS = {
-    "empty": "from airflow.providers.standard.operators.empty import EmptyOperator as Operator",
+    EMPTY: "from airflow.providers.standard.operators.empty import EmptyOperator as Operator",
     "this one": (
         "from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator as Operator"
     ),
@@ -49,7 +51,7 @@ _IMPORTS = {
     ),
 }
 _ARGUMENTS = {
-    "empty": "",
+    EMPTY: "",
     "this one": """
             deferrable=True,
             existing_cluster_id="1201-my-cluster",
@@ -60,7 +62,7 @@ _ARGUMENTS["official"] = _ARGUMENTS["this one"]
 _DAG = """
 from airflow.sdk import DAG
 {imported}
-with DAG("measured", schedule=None):
+with DAG("{dag}", schedule=None):
     for n in range({operators}):
         Operator(task_id=f"t{{n}}", {arguments})
 """
@@ -77,15 +79,12 @@ def supervise(parent: str, task: str, rounds: int) -> dict[str, list[float]]:
     from airflow.sdk.execution_time import supervisor  # noqa: F401
 
     gc.freeze()  # as the LocalExecutor does before it forks
-    taken: dict[str, list[float]] = {"first": [], "resuming": [], "supervisor": []}
-    if task == "empty":
-        for _ in range(rounds + 1):
-            _run(taken, "first", None)
-    else:
-        for _ in range(rounds + 1):
-            deferral = _run(taken, "first", None)
-            assert deferral is not None, "the task has not deferred"
-            _run(taken, "resuming", _resume(task, deferral))
+    taken: dict[str, list[float]] = {"empty": [], "first": [], "resuming": [], "supervisor": []}
+    for _ in range(rounds + 1):
+        _run(taken, "empty", None)
+        deferral = _run(taken, "first", None)
+        assert deferral is not None, "the task has not deferred"
+        _run(taken, "resuming", _resume(task, deferral))
     # The first one warms up the supervisor, and the service.
     return {kind: times[1:] for kind, times in taken.items()}
 
@@ -141,12 +140,13 @@ def _run(taken: dict[str, list[float]], kind: str, resume: dict[str, Any] | None
     states: list[dict[str, Any]] = []
     xcoms: dict[str, Any] = {"run_page_url": "https://example.com"} if resume else {}
     ti_id = uuid4()
+    dag_id = _dag_id(kind)
     run_name = f"manual__{uuid4()}"
 
     def answer(request: httpx.Request) -> httpx.Response:
         path = request.url.path
         if path.endswith("/run"):
-            return httpx.Response(200, json=_context(run_name) | (resume or {}))
+            return httpx.Response(200, json=_context(dag_id, run_name) | (resume or {}))
         if path.endswith("/state"):
             states.append(json.loads(request.content))
             return httpx.Response(200, json={})
@@ -169,13 +169,13 @@ def _run(taken: dict[str, list[float]], kind: str, resume: dict[str, Any] | None
         ti=TaskInstance(
             id=ti_id,
             task_id="t0",
-            dag_id="measured",
+            dag_id=dag_id,
             run_id=run_name,
             try_number=1,
             dag_version_id=uuid4(),
         ),
         bundle_info=bundle,
-        dag_rel_path="measured.py",
+        dag_rel_path=f"{dag_id}.py",
         token="",
         client=client,
         log_path=f"measured/{ti_id}.log",
@@ -187,18 +187,23 @@ def _run(taken: dict[str, list[float]], kind: str, resume: dict[str, Any] | None
         for then, now in zip(before, after, strict=True)
     ]
     taken[kind].append(spent[0])
-    taken["supervisor"].append(spent[1])
+    if kind != EMPTY:
+        taken["supervisor"].append(spent[1])
     if states[-1]["state"] == "deferred":
         return states[-1]
     assert states[-1]["state"] == "success", states[-1]
     return None
 
 
-def _context(run_name: str) -> dict[str, Any]:
+def _dag_id(kind: str) -> str:
+    return "nothing" if kind == EMPTY else "measured"
+
+
+def _context(dag_id: str, run_name: str) -> dict[str, Any]:
     moment = "2026-01-01T00:00:00Z"
     return {
         "dag_run": {
-            "dag_id": "measured",
+            "dag_id": dag_id,
             "run_id": run_name,
             "logical_date": moment,
             "data_interval_start": moment,
@@ -250,8 +255,14 @@ def measure(
     with tempfile.TemporaryDirectory() as home:
         dags = Path(home, "dags")
         dags.mkdir()
-        text = _DAG.format(imported=_IMPORTS[task], arguments=_ARGUMENTS[task], operators=operators)
-        Path(dags, "measured.py").write_text(text)
+        for kind, chosen in ((EMPTY, EMPTY), ("first", task)):
+            text = _DAG.format(
+                dag=_dag_id(kind),
+                imported=_IMPORTS[chosen],
+                arguments=_ARGUMENTS[chosen],
+                operators=operators,
+            )
+            Path(dags, f"{_dag_id(kind)}.py").write_text(text)
         connection = {
             "conn_id": "databricks_default",
             "conn_type": "databricks",
@@ -292,15 +303,8 @@ def measure(
         return measured
 
 
-def _figure(times: list[float], less: list[float] | None = None) -> str:
-    """Return the median of times in ms, and the least; less those of another process."""
-    if not times:
-        return "-"
-    parts = [
-        1000 * (chosen(times) - (chosen(less) if less else 0.0))
-        for chosen in (statistics.median, min)
-    ]
-    return f"{parts[0]:.1f} ({parts[1]:.1f})"
+def _figure(seconds: list[float], least: float) -> str:
+    return f"{1000 * statistics.median(seconds):.1f} ({1000 * least:.1f})"
 
 
 def main() -> int:
@@ -316,35 +320,35 @@ def main() -> int:
         parent, task = arguments.supervise
         print(json.dumps(supervise(parent, task, arguments.rounds)))
         return 0
-    print("| parent | task | first process, ms | resuming process, ms | supervisor, ms |")
-    print("| --- | --- | --- | --- | --- |")
+    print("| parent | task | empty, ms | first, ms more | resuming, ms more | supervisor, ms |")
+    print("| --- | --- | --- | --- | --- | --- |")
     with service() as port:
         for parent in arguments.parents.split(","):
-            measured: dict[str, dict[str, list[float]]] = {}
-            # The tasks take turns, since other work on the machine changes the times.
-            for _ in range(BLOCKS):
-                for task in TASKS:
-                    python = arguments.official if task == "official" else sys.executable
-                    if python is None:
-                        continue
-                    times = measure(
-                        python,
-                        parent,
-                        task,
-                        rounds=math.ceil(arguments.rounds / BLOCKS),
-                        port=port,
-                        operators=arguments.operators,
-                    )
-                    kinds = measured.setdefault(task, {})
-                    for kind, seconds in times.items():
-                        kinds.setdefault(kind, []).extend(seconds)
-            for task, times in measured.items():
-                figures = " | ".join(map(_figure, times.values()))
-                print(f"| {parent} | {task} | {figures} |", flush=True)
-                if task != "empty":
-                    empty = measured["empty"]["first"]
-                    more = (_figure(times[kind], empty) for kind in ("first", "resuming"))
-                    print(f"| {parent} | {task}, less an empty one | {' | '.join(more)} | |")
+            for task in TASKS:
+                python = arguments.official if task == "official" else sys.executable
+                if python is None:
+                    continue
+                times = measure(
+                    python,
+                    parent,
+                    task,
+                    rounds=arguments.rounds,
+                    port=port,
+                    operators=arguments.operators,
+                )
+                empty = times["empty"]
+                figures = (
+                    _figure(empty, min(empty)),
+                    *(
+                        _figure(
+                            [more - less for more, less in zip(times[kind], empty, strict=True)],
+                            min(times[kind]) - min(empty),
+                        )
+                        for kind in ("first", "resuming")
+                    ),
+                    _figure(times["supervisor"], min(times["supervisor"])),
+                )
+                print(f"| {parent} | {task} | {' | '.join(figures)} |", flush=True)
     return 0
 
 

@@ -32,7 +32,7 @@ import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from airflow_jobs_provider.api.errors import CertificateError, InvalidProxyError
