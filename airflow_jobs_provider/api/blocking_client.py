@@ -27,7 +27,6 @@ from airflow_jobs_provider.api.errors import (
     JobsAPIError,
     is_success,
 )
-from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.proxies import Route, choose_route
 from airflow_jobs_provider.api.retry import RetryPolicy, blocking_sleep
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow
@@ -38,7 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["JobsClient", "keep_header"]
 
 T = TypeVar("T")
-_REFUSED_TUNNEL = re.compile(r"Tunnel connection failed: (\d+) *([^'\")]*)")
+# Compiled at first use: most tasks have no proxy that fails.
+_REFUSED_TUNNEL = r"Tunnel connection failed: (\d+) *([^'\")]*)"
 
 
 def _ignore(*_arguments: object) -> None:
@@ -136,6 +136,8 @@ class JobsClient(BaseClient):
         :param call: the call for the first page.
         :raises JobsAPIError: a page cannot be read.
         """
+        from airflow_jobs_provider.api.pagination import Paginator
+
         pages = Paginator(call)
         while not pages.is_exhausted:
             yield from self.run(pages.next_page(), without_deadline=False)
@@ -305,7 +307,7 @@ class JobsClient(BaseClient):
             return self._certificate_error(error_reason(cause))
         took = f"not established within {CONNECT_SECONDS:.0f} s"
         if route.proxy and failed_before_send(error):
-            was_refused = _REFUSED_TUNNEL.search(str(cause))
+            was_refused = re.search(_REFUSED_TUNNEL, str(cause))
             if was_refused:
                 return self._proxy_failed(route, was_refused[2], int(was_refused[1]))
             inside = getattr(cause, "original_error", cause)

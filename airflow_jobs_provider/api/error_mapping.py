@@ -47,9 +47,10 @@ _PAGE_BYTES = 4_000
 _SEARCHED_LENGTH = 1_000
 _REQUEST_ID_HEADERS = ("x-databricks-request-id", "x-request-id")
 # Seen: "Run 7 does not exist." and "Run: 7 in job: 3 doesn't exist", likewise for a job.
-_DOES_NOT_EXIST = re.compile(r"\b(run|job)\b.*\b(does not|doesn't) exist", re.IGNORECASE)
-_WHOLE_SECONDS = re.compile(r"[0-9]{1,15}")
-_EXPIRED = re.compile(r"\b(token|credential)s?\b.*\bexpired?\b", re.IGNORECASE)
+# Compiled at first use: most tasks meet no error.
+_DOES_NOT_EXIST = r"(?i)\b(run|job)\b.*\b(does not|doesn't) exist"
+_WHOLE_SECONDS = r"[0-9]{1,15}"
+_EXPIRED = r"(?i)\b(token|credential)s?\b.*\bexpired?\b"
 
 
 def error_from_response(status: int, headers: Mapping[str, str], body: bytes) -> APIStatusError:
@@ -84,11 +85,11 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes) ->
         return AuthenticationError(**facts)
     error_code, message = facts.get("error_code", ""), facts.get("api_message", "")
     message = message[:_SEARCHED_LENGTH]
-    if error_code in DOES_NOT_EXIST_CODES or _DOES_NOT_EXIST.search(message):
+    if error_code in DOES_NOT_EXIST_CODES or re.search(_DOES_NOT_EXIST, message):
         return NotFoundError(**facts)
     if error_code == "COULD_NOT_ACQUIRE_LOCK":
         return ConflictError(**facts)
-    if _EXPIRED.search(message):
+    if re.search(_EXPIRED, message):
         return AuthenticationError(**facts)
     if status == 404 and not error_code:
         # Not the API's own 404, so the URL is wrong, not the id.
@@ -146,7 +147,7 @@ def _retry_after(value: str | None) -> float | None:
     that the growing waits of the retry policy apply.
     """
     text = (value or "").strip()
-    if _WHOLE_SECONDS.fullmatch(text):
+    if re.fullmatch(_WHOLE_SECONDS, text):
         return float(text) if int(text) >= 1 else None
     from datetime import UTC, datetime
     from email.utils import parsedate_to_datetime

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from airflow_jobs_provider.api.ids import MAX_ID, parse_id
-from airflow_jobs_provider.api.large_json import parse_large_object
 from airflow_jobs_provider.api.problems import field_path
 from airflow_jobs_provider.api.text import safe_url
 
@@ -116,6 +115,9 @@ def _parse_json(body: bytes, item_hook: Callable[[Any], Any] | None) -> Any:
     if len(body) > LARGE_BYTES:
         # As json.loads decodes it.
         text = body.decode(json.detect_encoding(body), "surrogatepass")
+        # Imported for a long list only.
+        from airflow_jobs_provider.api.large_json import parse_large_object
+
         return parse_large_object(text, item_hook)
     value = json.loads(body)
     if item_hook is not None and isinstance(value, dict):

@@ -14,10 +14,8 @@ Reference: "RunLifeCycleState", "RunResultState", "RunState".
 
 from __future__ import annotations
 
-import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
@@ -98,7 +96,6 @@ _STATUS_OF_INTERNAL_ERROR: Mapping[str, RunStatus] = {
 }
 
 
-@dataclass(frozen=True, slots=True, init=False)
 class RunState:
     """The state of a run (reference: "RunState").
 
@@ -114,10 +111,13 @@ class RunState:
     RUN_LIFE_CYCLE_STATES: ClassVar[list[str]] = [state.value for state in RunLifeCycleState]
     """The known life cycle states."""
 
-    life_cycle_state: str
-    result_state: str = ""
-    state_message: str = ""
-    user_cancelled_or_timedout: bool = False
+    # Not a dataclass, which takes a millisecond to make: each task process needs this class.
+    __slots__ = (
+        "life_cycle_state",
+        "result_state",
+        "state_message",
+        "user_cancelled_or_timedout",
+    )
 
     def __init__(
         self,
@@ -127,12 +127,10 @@ class RunState:
         user_cancelled_or_timedout: bool | None = False,
         **others: Any,  # noqa: ARG002
     ) -> None:
-        # The instance is frozen.
-        set_field = functools.partial(object.__setattr__, self)
-        set_field("life_cycle_state", life_cycle_state or "")
-        set_field("result_state", result_state or "")
-        set_field("state_message", state_message or "")
-        set_field("user_cancelled_or_timedout", bool(user_cancelled_or_timedout))
+        self.life_cycle_state = life_cycle_state or ""
+        self.result_state = result_state or ""
+        self.state_message = state_message or ""
+        self.user_cancelled_or_timedout = bool(user_cancelled_or_timedout)
 
     @classmethod
     def from_run(cls, run: Mapping[str, Any]) -> RunState:
@@ -211,6 +209,18 @@ class RunState:
     def both_states(self) -> str:
         """The two states as text, such as ``TERMINATED/FAILED``, without the message."""
         return "/".join(filter(None, (self.life_cycle_state or "no state", self.result_state)))
+
+    def _values(self) -> tuple[object, ...]:
+        return tuple(getattr(self, name) for name in self.__slots__)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RunState) and self._values() == other._values()
+
+    def __hash__(self) -> int:
+        return hash(self._values())
+
+    def __repr__(self) -> str:
+        return f"RunState{self._values()}"
 
     def __str__(self) -> str:
         states = self.both_states

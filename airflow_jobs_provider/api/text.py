@@ -15,10 +15,9 @@ __all__ = [
 ]
 
 # An API key or a header of a transport, also of one of several; the kind of authentication is none.
-_LINEAGE_CREDENTIAL = re.compile(
-    r"spark\.openlineage\.transport\.(.*\.)?(auth\.(?!type$)|headers\.)"
-)
-_COLORS = re.compile(r"\x1b\[[0-9;]*m")
+# Patterns are compiled at first use: most tasks do not need them.
+_LINEAGE_CREDENTIAL = r"spark\.openlineage\.transport\.(.*\.)?(auth\.(?!type$)|headers\.)"
+_COLORS = r"\x1b\[[0-9;]*m"
 
 
 def printable(text: object, limit: int | None = None) -> str:
@@ -57,7 +56,7 @@ def printable_lines(text: str) -> str:
 
     :param text: the text.
     """
-    plain = _COLORS.sub("", text)
+    plain = re.sub(_COLORS, "", text)
     return "\n".join(f"    {printable(line)}" for line in re.split(r"\r\n|\n", plain))
 
 
@@ -89,4 +88,4 @@ def is_lineage_credential(name: str) -> bool:
 
     :param name: name of the property in ``spark_conf``.
     """
-    return _LINEAGE_CREDENTIAL.match(name) is not None
+    return re.match(_LINEAGE_CREDENTIAL, name) is not None

@@ -21,7 +21,6 @@ from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.follow import whole_run
 from airflow_jobs_provider.hooks.endpoints import DatabricksJobsEndpointsHook
-from airflow_jobs_provider.hooks.form import connection_form_widgets, ui_field_behaviour
 from airflow_jobs_provider.official_names import missing_name
 
 if TYPE_CHECKING:
@@ -63,11 +62,15 @@ class DatabricksJobsHook(DatabricksJobsEndpointsHook):
     @classmethod
     def get_connection_form_widgets(cls) -> dict[str, Any]:
         """Return the fields of the connection's extra for the form (Airflow before 3.2)."""
+        from airflow_jobs_provider.hooks.form import connection_form_widgets
+
         return connection_form_widgets()
 
     @classmethod
     def get_ui_field_behaviour(cls) -> dict[str, Any]:
         """Return labels and placeholders of the connection form (Airflow before 3.2)."""
+        from airflow_jobs_provider.hooks.form import ui_field_behaviour
+
         return ui_field_behaviour()
 
     # -- a run -----------------------------------------------------------------------------------

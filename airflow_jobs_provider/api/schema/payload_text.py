@@ -44,9 +44,10 @@ _LATER_LISTS = frozenset({"access_control_list", "dbt_commands", "environments",
 _EXCERPT = 20
 _HERE = "\0"
 # A quoted text, also without its closing quote. Before a colon it is a name.
-_QUOTED = re.compile(r"""(["'])((?:\\.|(?!\1)[^\\])*)(?:\1(\s*:)?|\\?$)""", re.DOTALL)
+# Both are compiled at first use: they are for messages.
+_QUOTED = r"""(?s)(["'])((?:\\.|(?!\1)[^\\])*)(?:\1(\s*:)?|\\?$)"""
 # A long word may be a credential without quotes.
-_LONG_WORD = re.compile(r"[\w+/=~-]{13,}")
+_LONG_WORD = r"[\w+/=~-]{13,}"
 
 
 def read_payload(name: str, value: Any) -> Mapping[str, Any]:
@@ -185,13 +186,13 @@ def _position(text: str, line: int | None, column: int, *, is_bytes: bool = Fals
 
 def _excerpt(text: str, position: int) -> str:
     """Quote the text around a position, without the quoted values in it."""
-    masked = _QUOTED.sub(_without_value, f"{text[:position]}{_HERE}{text[position:]}")
+    masked = re.sub(_QUOTED, _without_value, f"{text[:position]}{_HERE}{text[position:]}")
     before, _, after = masked.partition(_HERE)
     return f"between {_shortened(before)[-_EXCERPT:]!r} and {_shortened(after)[:_EXCERPT]!r}"
 
 
 def _shortened(text: str) -> str:
-    return _LONG_WORD.sub(lambda word: f"{word[0][:3]}...", text)
+    return re.sub(_LONG_WORD, lambda word: f"{word[0][:3]}...", text)
 
 
 def _without_value(quoted: re.Match[str]) -> str:

@@ -6,7 +6,7 @@ They are apart from those of responses, since a process that launches a run need
 # No "from __future__ import annotations": Required[...] is read when a class is made.
 
 import re
-from typing import Annotated, Any, Literal, NamedTuple, Required
+from typing import Annotated, Any, Literal, Required
 
 # Python before 3.12 has a TypedDict that pydantic cannot read.
 from typing_extensions import TypedDict
@@ -120,7 +120,7 @@ class ScalarCheck(Check):
         return isinstance(value, (str, int, float))
 
 
-class ReferenceName(NamedTuple):
+class ReferenceName:
     """The reference's name of a map or an enumeration.
 
     :ivar name: the name.
@@ -128,17 +128,19 @@ class ReferenceName(NamedTuple):
         service may add values; empty (default) for a map or a closed enumeration.
     """
 
-    name: str
-    values: tuple[str, ...] = ()
+    def __init__(self, name: str, values: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.values = values
 
 
-class NotIn20(NamedTuple):
+class NotIn20:
     """Marks a field that the 2.0 reference does not list.
 
     :ivar min_version: lowest version that is known to take it; default 2.1.
     """
 
-    min_version: str = "2.1"
+    def __init__(self, min_version: str = "2.1") -> None:
+        self.min_version = min_version
 
 
 LATER = NotIn20()
@@ -609,7 +611,7 @@ class RunsDeleteRequest(Structure, total=False):
     run_id: Required[Int64]
 
 
-class Endpoint(NamedTuple):
+class Endpoint:
     """One endpoint of the reference.
 
     :ivar section: heading in the reference.
@@ -618,10 +620,11 @@ class Endpoint(NamedTuple):
     :ivar request: structure of the request.
     """
 
-    section: str
-    verb: Literal["GET", "POST"]
-    path: str
-    request: Any
+    def __init__(self, section: str, verb: Literal["GET", "POST"], path: str, request: Any) -> None:
+        self.section = section
+        self.verb = verb
+        self.path = path
+        self.request = request
 
 
 ENDPOINTS = {

@@ -17,7 +17,7 @@ is sent.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from airflow_jobs_provider.api.problems import Problem, field_path
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION, OLDEST_API_VERSION
@@ -27,17 +27,6 @@ __all__ = ["choose_api_version", "find_version_problems"]
 # A field that :mod:`.types` does not list came with this version or later.
 _AFTER_2_0 = "2.1"
 _WITH_QUEUE_SETTING = ("create", "reset")
-
-
-class _LaterField(NamedTuple):
-    """A field that the reference of 2.0 does not list.
-
-    :ivar path: its path in the request.
-    :ivar min_version: lowest version that takes it; 2.0 if that is known to take it all the same.
-    """
-
-    path: tuple[str | int, ...]
-    min_version: str
 
 
 def choose_api_version(call_name: str, parameters: Mapping[str, Any]) -> str:
@@ -89,9 +78,9 @@ def find_version_problems(
     if endpoint is None:
         return []
     return [
-        _too_low(field_path(field.path), field.min_version, api_version)
-        for field in _later_fields(parameters, endpoint.request, ())
-        if field.min_version > api_version
+        _too_low(field_path(path), min_version, api_version)
+        for path, min_version in _later_fields(parameters, endpoint.request, ())
+        if min_version > api_version
     ]
 
 
@@ -106,8 +95,12 @@ def _too_low(what: str, min_version: str, api_version: str) -> Problem:
 
 def _later_fields(
     node: Mapping[Any, Any], structure: Any, path: tuple[str | int, ...]
-) -> Iterator[_LaterField]:
-    """Yield the fields that the 2.0 reference does not list, and nothing below them."""
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield the fields that the 2.0 reference does not list, and nothing below them.
+
+    Yields the path of a field in the request, and the lowest version that takes it; that is 2.0 for
+    a field that 2.0 is known to take all the same.
+    """
     from airflow_jobs_provider.api.schema.introspection import belongs_to_clusters_api, fields_of
 
     fields = fields_of(structure)
@@ -118,9 +111,9 @@ def _later_fields(
         if field is None:
             taken_by_2_0 = belongs_to_clusters_api(structure)
             version = OLDEST_API_VERSION if taken_by_2_0 else _AFTER_2_0
-            yield _LaterField((*path, str(name)), version)
+            yield (*path, str(name)), version
         elif field.is_later:
-            yield _LaterField((*path, name), field.min_version)
+            yield (*path, name), field.min_version
         elif field.structure is None:
             continue
         elif isinstance(value, Mapping):

@@ -24,16 +24,15 @@ from airflow_jobs_provider.api.errors import (
     NotFoundError,
     UnexpectedResponseError,
 )
-from airflow_jobs_provider.api.pagination import Paginator
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, RunStatus
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow, without_retries
 from airflow_jobs_provider.api.workflows.events import RunIdentified
 from airflow_jobs_provider.api.workflows.launched_run import JUST_LAUNCHED_SECONDS, is_just_launched
-from airflow_jobs_provider.api.workflows.progress import RunProgress
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Job, Run
+    from airflow_jobs_provider.api.workflows.progress import RunProgress
 
 __all__ = ["FollowResult", "follow_run", "read_run", "whole_run"]
 
@@ -287,6 +286,8 @@ def _says_forbidden(error: APIStatusError) -> bool:
 def _find_attempt(run: Run, job_id: int, *, after: int) -> Workflow[Run | None]:
     original = run.get("original_attempt_run_id") or run["run_id"]
     started = run.get("start_time") or 0
+    from airflow_jobs_provider.api.pagination import Paginator
+
     pages = Paginator(list_runs(job_id=job_id, limit=RUNS_PER_PAGE_IN_EVERY_VERSION))
     while not pages.is_exhausted:
         for other in (yield from pages.next_page()):
