@@ -79,7 +79,7 @@ PRELOADED_FOR_PARSING = (
     "airflow_jobs_provider.operators.task",
     "airflow_jobs_provider.operators.workflow",
     "airflow_jobs_provider.sensors.jobs",
-    "airflow_jobs_provider.triggers.arguments",
+    "airflow_jobs_provider.triggers.sensor_arguments",
 )
 
 

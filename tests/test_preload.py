@@ -23,8 +23,8 @@ from tests.fakes.fake_service import TOKEN, UNTIL_ENDED, FakeService
 
 ROOT = Path(__file__).parents[1]
 
-# A task that defers and resumes, in the process that has preloaded. Prints what it imports.
-TASK = """
+# The plugin, in the process that forks task processes.
+PARENT = """
 import sys
 import airflow.models
 from airflow_jobs_provider.plugin import DatabricksJobsPlugin
@@ -46,12 +46,15 @@ assert {f"airflow_jobs_provider.triggers.{name}" for name in ("sensor", "workflo
 assert "requests" in sys.modules  # Airflow 2 has imported it before.
 assert not [n for n in parent if n.partition(".")[0] == "databricks"]
 assert "aiohttp" not in sys.modules
+before = set(sys.modules)
+"""
 
+# A task that defers.
+FIRST = """
+import sys
 from datetime import datetime, timezone
 from types import SimpleNamespace
 from airflow.providers.common.compat.sdk import TaskDeferred
-
-before = set(sys.modules)
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 
 ti = SimpleNamespace(dag_id="d", task_id="t", run_id="r", map_index=-1, try_number=1, max_tries=0,
@@ -65,13 +68,86 @@ def task():
 
 try:
     task().execute(context)
-except TaskDeferred as deferred:
-    run = {"run_id": deferred.trigger.run_id, "job_id": 1,
-           "state": {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}}
-    task().execute_complete(context, {"run": run}, **deferred.kwargs)
+except TaskDeferred as error:
+    deferred = error
+"""
+
+# The same task resumes, in the same process.
+RESUMED = """
+run = {"run_id": deferred.trigger.run_id, "job_id": 1,
+       "state": {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}}
+task().execute_complete(context, {"run": run}, **deferred.kwargs)
 assert "airflow_jobs_provider.triggers.polling.poller" not in sys.modules
 print("IMPORTED", loaded(before))
 """
+
+# What a process that only launches a run and defers has of the package.
+SMALL = """
+own = {n: m for n, m in sys.modules.items() if n.startswith("airflow_jobs_provider.")}
+print("IMPORTED", sorted(own))
+print("DATACLASSES", sorted({
+    value.__name__ for module in own.values() for value in vars(module).values()
+    if isinstance(value, type) and value.__module__ in own
+    and "__dataclass_fields__" in vars(value)}))
+"""
+
+
+def execute(script: str) -> tuple[str, FakeService]:
+    """Execute a script beside a service; return what it has printed, and the service."""
+    with FakeService(UNTIL_ENDED) as service:
+        connection = {"conn_type": "databricks_jobs", "host": service.url, "password": TOKEN}
+        result = subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script],
+            env={
+                **os.environ,
+                "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+                "AIRFLOW_CONN_DATABRICKS_DEFAULT": json.dumps(connection),
+                "PYTHONPATH": str(ROOT),
+            },
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout, service
+
+
+@pytest.mark.slow
+def test_a_forked_task_process_imports_nothing_of_the_package() -> None:
+    """The scheduler has imported it all: from the DAG file's parse to the deferral, and after."""
+    printed, service = execute(PARENT + FIRST + RESUMED)
+    assert printed.splitlines()[-1] == "IMPORTED []"
+    assert {seen.endpoint for seen in service.seen} == {
+        "runs/submit",
+        "runs/get",
+        "runs/get-output",
+    }
+
+
+@pytest.mark.slow
+def test_a_fresh_task_process_makes_only_what_a_launch_needs() -> None:
+    """No other login method, no end of a run, no response type, and hardly any dataclass."""
+    printed, _ = execute(FIRST + SMALL)
+    imported, dataclasses = printed.splitlines()[-2:]
+    for unneeded in (
+        "api.auth.cached",
+        "api.auth.sdk",
+        "api.export_stream",
+        "api.large_json",
+        "api.schema.response_types",
+        "api.workflows.find",
+        "api.workflows.outputs",
+        "hooks.official_methods",
+        "operators.workflow",
+        "run_result",
+        "triggers.polling.poller",
+    ):
+        assert f"'airflow_jobs_provider.{unneeded}'" not in imported, unneeded
+    assert "'airflow_jobs_provider.api.workflows.launch'" in imported
+    # Each of them takes about a millisecond.
+    assert dataclasses == "DATACLASSES ['RunTriggerArguments', 'TriggerArguments']"
+
 
 # A DAG file is parsed and serialized in the process that has preloaded. Prints what it imports.
 PARSE = """
@@ -144,33 +220,6 @@ def test_a_process_that_parses_a_dag_file_imports_nothing_of_the_package(tmp_pat
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.splitlines()[-1] == "IMPORTED []"
-
-
-@pytest.mark.slow
-def test_a_forked_task_process_imports_nothing_of_the_package() -> None:
-    """The scheduler has imported it all: from the DAG file's parse to the deferral, and after."""
-    with FakeService(UNTIL_ENDED) as service:
-        connection = {"conn_type": "databricks_jobs", "host": service.url, "password": TOKEN}
-        result = subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", TASK],
-            env={
-                **os.environ,
-                "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-                "AIRFLOW_CONN_DATABRICKS_DEFAULT": json.dumps(connection),
-                "PYTHONPATH": str(ROOT),
-            },
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    assert result.returncode == 0, result.stdout + result.stderr
-    assert result.stdout.splitlines()[-1] == "IMPORTED []"
-    assert {seen.endpoint for seen in service.seen} == {
-        "runs/submit",
-        "runs/get",
-        "runs/get-output",
-    }
 
 
 @pytest.mark.parametrize(

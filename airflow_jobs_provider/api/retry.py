@@ -217,6 +217,13 @@ class ConsecutiveFailures:
         self.since = since
         self.counted = counted
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ConsecutiveFailures) and (
+            (self.since, self.counted) == (other.since, other.counted)
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # it changes
+
     def record(self, now: float, backoff: Backoff, *, is_limited: bool) -> None:
         """Record a failed attempt.
 

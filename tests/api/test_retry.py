@@ -177,7 +177,7 @@ def test_limits_hold_for_consecutive_failures_only() -> None:
     clock.now += 1
     assert not polling.should_retry(FORBIDDEN, failures)
     assert polling.should_retry(SERVER_ERROR, failures)
-    assert (failures.since, failures.counted) == (None, 0)
+    assert failures == ConsecutiveFailures(None, 0)
     assert polling.should_retry(FORBIDDEN, failures)
     assert failures.since == clock.now
 
