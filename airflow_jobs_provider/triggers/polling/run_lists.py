@@ -18,7 +18,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from airflow_jobs_provider.api.endpoints import list_runs
@@ -398,7 +397,7 @@ class RunLists:
             call = call.with_parameters(expand_tasks=True)
         # Else each list would have its version found out anew, by all rules of requests.
         version = self._window_version if is_window else self._version
-        return replace(call, default_api_version=version)
+        return call._replace(default_api_version=version)
 
     async def _next_page(self, which: str, pages: Paginator[Run], limit: int) -> Page[Run] | None:
         """Read one page; None if the rest of the list cannot be read."""
