@@ -257,12 +257,14 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
                 raise NeedsWorkerError(f"the task {task_id!r} has pushed no XCom {key!r}")
             xcoms[task_id, key] = value
         client = await get_poller(self._hook).client()
+        task_instance: Any = self.task_instance
+        context = task_instance.get_template_context()
 
         def make() -> tuple[LaunchRunOperator, Call[int]]:
-            operator = self._make_operator(with_xcoms(request, xcoms))
+            operator = self._make_operator(context, with_xcoms(request, xcoms))
             operator.workspace_url = client.base_url
             try:
-                call = operator.launch_call(self._context())
+                call = operator.launch_call(context)
             finally:
                 if "hook" in vars(operator):  # it has looked up a name
                     operator.hook.close()
@@ -274,11 +276,10 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         # In a thread: it validates the request, and may look up a job or pipeline by its name.
         return await asyncio.to_thread(make)
 
-    def _make_operator(self, request: Mapping[str, Any]) -> LaunchRunOperator:
+    def _make_operator(self, context: Context, request: Mapping[str, Any]) -> LaunchRunOperator:
         arguments = dict(self.operator_arguments)
         if (seconds := arguments.pop("execution_timeout_seconds", None)) is not None:
             arguments["execution_timeout"] = timedelta(seconds=seconds)
-        context = self._context()
         ti = context["ti"]
         module, _, name = self.operator.rpartition(".")
         operator: LaunchRunOperator = getattr(import_module(module), name)(
@@ -317,12 +318,13 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             steps, send=self._send, wait=asyncio.sleep, on_event=self._launched.record
         )
         self._run_id = self._active_run_id = launched.run_id
-        page_url = launched.run.get("run_page_url")
-        await self._push({JOB_ID_KEY: launched.run.get("job_id"), RUN_PAGE_URL_KEY: page_url})
+        await self._push({JOB_ID_KEY: launched.run.get("job_id")})
         version = (await get_poller(self._hook).client()).version_of(call)
+        # Between two messages: Airflow's main process then takes the line with the second one.
         log_launch(launched, self.log, api_version=version)
         if (metrics := self._hook.metrics) is not None:
             metrics.launched(is_new=launched.is_new)
+        await self._push({RUN_PAGE_URL_KEY: launched.run.get("run_page_url")})
         return launched
 
     async def _send(self, call: Call[Any]) -> Any:
@@ -330,11 +332,12 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         if call.verb == "GET":
             return await get_poller(self._hook).send(call)
         await self._stop_if_outdated()
+        task_instance: Any = self.task_instance
         # Not before: a poller that nobody uses may close meanwhile.
         run_id = await get_poller(self._hook).send(
             call,
             without_deadline=False,
-            dag_id=self._context()["ti"].dag_id,
+            dag_id=task_instance.dag_id,
             on_attempt=self._launched.on_attempt,
         )
         self._launched.answered(run_id, time.time())
@@ -473,10 +476,6 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
 
     def _request(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in self._request_names}
-
-    def _context(self) -> Any:
-        task_instance: Any = self.task_instance
-        return task_instance.get_template_context()
 
 
 async def _wait_for_cancel() -> None:

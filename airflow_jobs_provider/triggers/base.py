@@ -14,6 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_jobs_provider.airflow_compat.completion_event import success_event
 from airflow_jobs_provider.airflow_compat.early_events import seconds_until_event
+from airflow_jobs_provider.airflow_compat.event_batches import seconds_until_batch
 from airflow_jobs_provider.airflow_compat.telemetry import (
     annotate_span,
     stats_are_on,
@@ -131,6 +132,8 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             await self._before_resume()
             event = TriggerEvent(payload)
         self._record_end(payload, not_before)
+        if self.trigger_id is not None:
+            await asyncio.sleep(seconds_until_batch())
         yield event
 
     def _record_end(self, payload: Mapping[str, Any], not_before: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from datetime import timedelta
@@ -12,6 +13,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowException,
 )
 
+from airflow_jobs_provider.airflow_compat.event_batches import BATCH_SECONDS
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
@@ -45,6 +47,27 @@ def test_the_trigger_polls_to_the_end_and_fires_once(context: Any, server: Scrip
     (event,) = events(DatabricksJobRunTrigger(run_id=7, polling_period_seconds=0.001))
     assert event["run"]["state"]["result_state"] == "SUCCESS"
     assert paths(server) == ["runs/get"] * 21
+
+
+def test_events_of_a_tenth_of_a_second_are_fired_together(
+    context: Any,
+    server: ScriptedServer,
+) -> None:
+    """Airflow takes their log lines together, whenever the runs ended within it."""
+    server.will(*[SUCCEEDED] * 8)
+
+    async def fired_at(number: int) -> float:
+        await asyncio.sleep(number * 0.037)
+        trigger = DatabricksJobRunTrigger(run_id=7, polling_period_seconds=0.001)
+        trigger.trigger_id = number
+        async for _ in trigger.run():
+            return asyncio.get_running_loop().time()
+        raise AssertionError("no event")
+
+    async def all_fired() -> list[float]:
+        return await asyncio.gather(*map(fired_at, range(8)))
+
+    assert max(moment % BATCH_SECONDS for moment in asyncio.run(all_fired())) < 0.06
 
 
 def test_the_triggers_stored_form_is_all_text_and_numbers() -> None:
