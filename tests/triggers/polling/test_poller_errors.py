@@ -202,13 +202,13 @@ async def test_reads_without_a_response_do_not_hold_back_a_cancel(service: ManyR
     stuck = [asyncio.create_task(one.send(get_run_output(run_id))) for run_id in run_ids]
     await wait_until(lambda: service.asked["runs/get-output"] == len(stuck))
     other = asyncio.create_task(one.send(get_run(run_ids[1])))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         assert (await one.send(get_run(run_ids[0]), is_urgent=True))["run_id"] == run_ids[0]
         await one.send(cancel_run(run_ids[0]))
     assert service.runs[run_ids[0]].result == "CANCELED"
     assert not other.done()
     service.hung.clear()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         await asyncio.gather(*stuck, other)
 
 
@@ -395,26 +395,24 @@ async def test_lists_that_could_not_be_read_are_tried_again_soon(
     monkeypatch.setattr(run_lists, "SUSPEND_SECONDS", 0.2)
     monkeypatch.setattr(run_lists, "LONGEST_SUSPEND_SECONDS", 0.4)
     monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 200.0)
-    works_from = time.monotonic() + 2.5
+    failures = 6
 
-    async def fail_for_a_while(request: web.Request) -> web.StreamResponse:
-        if time.monotonic() < works_from:
+    async def fail_at_first(request: web.Request) -> web.StreamResponse:
+        if service.asked["runs/list active_only"] <= failures:
             return web.Response(status=status)
         return await service._list(request)
 
-    service.list_runs = fail_for_a_while
+    service.list_runs = fail_at_first
     run_ids = service.add(2000)
     tasks = start_waits(poller(), run_ids)
     async with asyncio.timeout(30):
-        await wait_until(lambda: time.monotonic() > works_from)
+        await wait_until(lambda: service.asked["runs/list active_only"] > failures)
         read = service.asked["runs/get"]
-        assert 0 < read < 600
+        assert 0 < read < 1000
         assert len(set(service.latest)) == len(service.latest)
-        assert 3 <= service.asked["runs/list active_only"] < 15
-        listed = service.asked["runs/list active_only"]
-        await wait_until(lambda: service.asked["runs/list active_only"] >= listed + 5)
-        # Reading by ids goes on for half a second at most.
-        assert service.asked["runs/get"] < read + 200
+        await wait_until(lambda: service.asked["runs/list active_only"] > failures + 5)
+        # A portion may have been in flight.
+        assert service.asked["runs/get"] <= read + 2 * rate_limiter.REQUESTS_AT_ONCE
         for run_id in run_ids:
             service.end(run_id)
         assert set(await result_states(tasks)) == {"SUCCESS"}
