@@ -5,9 +5,9 @@
 Airflow parses each DAG file every 30 seconds by default, each time in a process that its DAG
 processor forks. The measured process does what such a process does: it reads a DAG file of ten
 tasks, with the code of Airflow, and serializes the DAG. It is forked from a process that has loaded
-Airflow's plugins, this package's among them, and has imported what Airflow itself imports in the DAG
-processor. The figures are medians of several forks, in CPU time. They do not include what Airflow
-does for each fork, whatever the file has: about 30 ms.
+Airflow's plugins, this package's among them, and has imported what Airflow itself imports in the
+DAG processor. The figures are medians of several forks, in CPU time. They do not include what
+Airflow does for each fork, whatever the file has: about 30 ms.
 
 *Callbacks only* is the same without serializing. Airflow does so for each task that its trigger has
 ended, whether it has callbacks or not, for several such tasks together.
