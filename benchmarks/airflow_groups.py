@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from benchmarks.airflow_report import WORKERS
 from benchmarks.whole_airflow import WholeAirflow
 from scripts import official
 from tests.fakes.fake_service import FakeService, JobRun, Seen
@@ -248,7 +249,7 @@ def table(measured: list[Measures]) -> str:
     """Return the medians of the counted rounds as a Markdown table."""
     kinds = sorted({kind for row in measured for kind in row.cpu_seconds})
     heads = ["Group of", "requests", "a minute", "CPU s", "(lowest to highest)", *kinds]
-    heads += ["processes", "wall s"]
+    heads += ["worker processes", "other processes", "wall s"]
     lines = ["| " + " | ".join(heads) + " |", "| " + " | ".join("---" for _ in heads) + " |"]
     for mode in MODES:
         rows = [row for row in measured if row.mode == mode and row.round]
@@ -257,6 +258,9 @@ def table(measured: list[Measures]) -> str:
         totals = [sum(row.cpu_seconds.values()) for row in rows]
         requests = [sum(row.requests.values()) for row in rows]
         rates = [60 * count / row.wall_seconds for count, row in zip(requests, rows, strict=True)]
+        workers = [row.processes.get(WORKERS[False], 0) for row in rows]
+        others = [sum(row.processes.values()) for row in rows]
+        others = [every - count for every, count in zip(others, workers, strict=True)]
         cells = [
             mode,
             f"{statistics.median(requests):.0f}",
@@ -264,7 +268,8 @@ def table(measured: list[Measures]) -> str:
             f"{statistics.median(totals):.1f}",
             f"{min(totals):.1f} to {max(totals):.1f}",
             *(f"{statistics.median(row.cpu_seconds[kind] for row in rows):.1f}" for kind in kinds),
-            f"{statistics.median(sum(row.processes.values()) for row in rows):.0f}",
+            f"{statistics.median(workers):.0f}",
+            f"{statistics.median(others):.0f}",
             f"{statistics.median(row.wall_seconds for row in rows):.0f}",
         ]
         lines.append("| " + " | ".join(cells) + " |")
