@@ -203,7 +203,7 @@ with DAG("etl", schedule=None):
 @pytest.mark.slow
 @pytest.mark.skipif(
     airflow.__version__.startswith("2."),
-    reason="its DAG processor loads no plugins before it forks",
+    reason="Airflow 2 parses with other functions",
 )
 def test_a_process_that_parses_a_dag_file_imports_nothing_of_the_package(tmp_path: Path) -> None:
     """The DAG processor has imported it all, and what Airflow imports to serialize a DAG."""
