@@ -18,6 +18,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import cache
 from typing import Self
 
 from airflow.providers.common.compat.sdk import conf
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 
 # The default of the option: three triggerers stay below the lowest published limit.
 LAUNCHES_PER_SECOND = 5.0
+# Launches a second in a workspace that the service allows, for all clients together.
+SERVICE_LIMITS = {"runs/submit": 35, "run-now": 20}
 # Launches in flight to one host, so that slow ones leave room for the pollers' requests.
 LAUNCHES_AT_ONCE = 4
 # A launch that has waited for so long is logged, once for all that wait.
@@ -179,4 +182,18 @@ def launches_per_second() -> float:
     if not 0 < rate < float("inf"):
         log.warning("[databricks_jobs] launches_per_second is not used: %g is not positive.", rate)
         return LAUNCHES_PER_SECOND
+    _warn_above_limits(rate)
     return rate
+
+
+@cache
+def _warn_above_limits(rate: float) -> None:
+    """Log once that a rate is above what the service allows."""
+    limits = [f"{limit} {name}" for name, limit in SERVICE_LIMITS.items() if rate > limit]
+    if limits:
+        log.warning(
+            "[databricks_jobs] launches_per_second is %g, above the published limit of the "
+            "service: it allows a workspace %s per second, for all its clients together.",
+            rate,
+            " and ".join(limits),
+        )

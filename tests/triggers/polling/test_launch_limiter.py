@@ -227,13 +227,29 @@ def test_holding_back_is_logged_once_for_all(play: Play, caplog: pytest.LogCaptu
 async def test_the_pace_is_a_setting(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A value that is no positive number is not used, and the log says so."""
+    """The log says so of a value above the service's limit, and of one that is not used."""
     assert launches_per_second() == 5
     monkeypatch.setenv(OPTION, "2.5")
     assert launches_per_second() == 2.5
     limiters = HostLimiters.of("w")
     assert limiters.launches._limiter.requests_per_second == 2.5
     assert limiters.requests.requests_per_second == rate_limiter.REQUESTS_PER_SECOND
+    assert caplog.messages == []
+    for high, limits in (("20.5", "20 run-now"), ("36", "35 runs/submit and 20 run-now")):
+        caplog.clear()
+        monkeypatch.setenv(OPTION, high)
+        assert HostLimiters.of("w").launches._limiter.requests_per_second == float(high)
+        (line,) = caplog.messages
+        assert line == (
+            f"[databricks_jobs] launches_per_second is {high}, above the published limit of the "
+            f"service: it allows a workspace {limits} per second, for all its clients together."
+        )
+        assert caplog.records[0].levelname == "WARNING"
+        HostLimiters.of("another host")
+        assert len(caplog.messages) == 1
+    monkeypatch.setenv(OPTION, "20")
+    caplog.clear()
+    assert launches_per_second() == 20
     assert caplog.messages == []
     for wrong in ("0", "-1", "nan", "inf", "ten", ""):
         caplog.clear()
