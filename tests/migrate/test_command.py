@@ -54,6 +54,60 @@ def test_a_diff_is_the_default(dags: Path, capsysbinary: pytest.CaptureFixture[b
     )
 
 
+@pytest.fixture
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder in which the Makefile finds this environment, and installs nothing."""
+    folder = tmp_path_factory.mktemp("checkout")
+    python = folder / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+    (folder / "scripts").mkdir()
+    (folder / "scripts" / "venv.sh").write_text("exit 0\n")
+    return folder
+
+
+def make_migrate(checkout: Path, *variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ``make migrate``."""
+    # What an outer make passes on to its jobs.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(
+        ["make", "--file", str(ROOT / "Makefile"), "migrate", *variables],
+        cwd=checkout,
+        env={**env, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_make_migrate_succeeds_with_changes_to_show(dags: Path, checkout: Path) -> None:
+    """It shows them; the exit code tells only what could not be done."""
+    shown = make_migrate(checkout, f"DAGS={dags}")
+    assert shown.returncode == 0, shown.stderr
+    assert shown.stdout.count("+++ ") == 2
+    assert "Files to be changed: 2. Files that failed: 0." in shown.stderr
+    assert (dags / "one.py").read_text() == BEFORE
+    written = make_migrate(checkout, f"DAGS={dags}", "WRITE=1")
+    assert written.returncode == 0, written.stderr
+    assert "Files changed: 2. Files that failed: 0." in written.stderr
+    assert (dags / "one.py").read_text() == AFTER
+
+
+def test_make_migrate_fails_where_a_file_cannot_be_examined(dags: Path, checkout: Path) -> None:
+    """Also where others are to be changed. So it does where no folder is named."""
+    (dags / "broken.py").write_text(f"from {OFFICIAL} import (\n")
+    failed = make_migrate(checkout, f"DAGS={dags}")
+    assert failed.returncode == 2
+    assert "Files to be changed: 2. Files that failed: 1." in failed.stderr
+    missing = make_migrate(checkout, f"DAGS={dags / 'none'}")
+    assert missing.returncode == 2
+    assert "Files that failed: 1." in missing.stderr
+    unnamed = make_migrate(checkout)
+    assert unnamed.returncode == 2
+    assert "Error: name a folder: make migrate DAGS=dir" in unnamed.stderr
+
+
 def test_the_diff_can_be_applied(dags: Path, capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     """By git, also where the last line has no line feed, and lines end with CR and LF."""
     crlf = BEFORE.replace("\n", "\r\n").rstrip().encode()
