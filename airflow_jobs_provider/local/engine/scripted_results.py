@@ -170,9 +170,10 @@ class ScriptedRunner:
 
 
 def names_of(run: Run) -> list[str]:
-    """Return the names by which a rule may name a run."""
+    """Return the names by which a rule may name a run, each once."""
     names = [_value_at(run.task, path) for path in _NAME_FIELDS]
-    return [name for name in (*names, run.run_name, run.task_key) if name]
+    # A task run's name is its task key.
+    return list(dict.fromkeys(name for name in (*names, run.run_name, run.task_key) if name))
 
 
 def _value_at(task: Mapping[str, Any], path: Iterable[str]) -> Any:
