@@ -392,12 +392,18 @@ def test_runs_that_cannot_be_repaired(api: Api) -> None:
 
 
 def test_page_of_a_repaired_run(api: Api) -> None:
-    """Each attempt of a task is there, told from the others."""
+    """Each attempt of a task is there, told from the others. The first is 1, as in task logs."""
     graph = Graph(api)
     run_id = graph.launch()
     graph.mended.touch()
     graph.repair(run_id, rerun_all_failed_tasks=True)
     assert api.wait(run_id)["state"]["result_state"] == "SUCCESS"
     page = requests.get(f"{api.workspace.url}/runs/{run_id}", timeout=60).text
-    assert page.count('<td data-label="Attempt">0</td>') == 5
-    assert page.count('<td data-label="Attempt">1</td>') == 3
+    assert page.count('<td data-label="Attempt">1</td>') == 5
+    assert page.count('<td data-label="Attempt">2</td>') == 3
+    assert page.count("<title>attempt 2: ") == 3
+    assert "attempt 0" not in page
+    repaired = [one for one in api.run(run_id, version="2.1")["tasks"] if one["attempt_number"]]
+    assert {one["attempt_number"] for one in repaired} == {1}
+    page = requests.get(f"{api.workspace.url}/runs/{repaired[0]['run_id']}", timeout=60).text
+    assert "<dt>Attempt</dt><dd>2 (attempt_number 1 in the API)</dd>" in page

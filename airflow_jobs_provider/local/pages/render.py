@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.local.pages.states import kind_of
+from airflow_jobs_provider.local.pages.states import attempt_of, kind_of
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -56,6 +56,7 @@ def _templates() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"kind": kind_of, "moment": moment, "pretty": pretty, "span": span}
+    environment.filters |= {"attempt": attempt_of, "kind": kind_of}
+    environment.filters |= {"moment": moment, "pretty": pretty, "span": span}
     environment.globals["shown"] = SHOWN_CHARS
     return environment

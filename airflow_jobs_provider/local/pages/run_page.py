@@ -13,7 +13,7 @@ from airflow_jobs_provider.local.pages.graph import lay_out
 from airflow_jobs_provider.local.pages.log_files import log_end
 from airflow_jobs_provider.local.pages.page_store import PageStore, without_clusters
 from airflow_jobs_provider.local.pages.render import render
-from airflow_jobs_provider.local.pages.states import StateKind, kind_of
+from airflow_jobs_provider.local.pages.states import StateKind, attempt_of, kind_of
 from airflow_jobs_provider.local.pages.timeline import repairs_of, timeline_of
 
 __all__ = ["render_request", "render_run"]
@@ -138,5 +138,5 @@ def _facts(run: Run) -> dict[str, Any]:
         "Run": run.run_id,
         "State in the API": states,
         "Type": f"{run.run_type}, {run.trigger}",
-        "Attempt": run.attempt_number,
+        "Attempt": f"{attempt_of(run)} (attempt_number {run.attempt_number} in the API)",
     }

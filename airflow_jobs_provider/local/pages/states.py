@@ -1,4 +1,7 @@
-"""States of runs as the pages show them: fewer, in words, each with a sign and a colour."""
+"""States and attempts of runs as the pages show them.
+
+The states are fewer, in words, each with a sign and a colour.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from enum import Enum
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunResultState
 from airflow_jobs_provider.local.engine.model import ENDED, Run
 
-__all__ = ["ACTIVE", "StateKind", "kind_of", "kind_of_states"]
+__all__ = ["ACTIVE", "StateKind", "attempt_of", "kind_of", "kind_of_states"]
 
 _GOOD = {RunResultState.SUCCESS, RunResultState.SUCCESS_WITH_FAILURES}
 _NOT_RUN = {
@@ -46,6 +49,14 @@ class StateKind(Enum):
 
 
 ACTIVE = frozenset({StateKind.QUEUED, StateKind.WAITING, StateKind.RUNNING})
+
+
+def attempt_of(run: Run) -> int:
+    """Return the number of an attempt, 1 for the first one, as the logs of Airflow's tasks have it.
+
+    The API's ``attempt_number`` is 0 for the first one.
+    """
+    return run.attempt_number + 1
 
 
 def kind_of(run: Run) -> StateKind:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from airflow_jobs_provider.local.engine.model import Run, now_millis, task_key_of
-from airflow_jobs_provider.local.pages.states import StateKind, kind_of, kind_of_states
+from airflow_jobs_provider.local.pages.states import StateKind, attempt_of, kind_of, kind_of_states
 
 __all__ = ["Bar", "Repair", "Row", "Timeline", "repairs_of", "timeline_of"]
 
@@ -141,7 +141,7 @@ def _attempts_of(run: Run) -> list[_Attempt]:
         kind is StateKind.WAITING and run.parent_run_id is not None
     ):
         return []
-    name = f"attempt {run.attempt_number}"
+    name = f"attempt {attempt_of(run)}"
     return [_Attempt(run.run_id, name, kind, run.start_time, run.end_time or now)]
 
 
