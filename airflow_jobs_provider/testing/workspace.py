@@ -175,7 +175,7 @@ class DatabricksWorkspace(LocalWorkspace):
         :param message: of the error; default one that says that a test made it.
         :param retry_after: seconds in the header Retry-After; default None: no header.
         :param times: number of requests; default 1.
-        :raises ValueError: an argument has a wrong value.
+        :raises ValueError: an argument has a wrong value, or the workspace has no such endpoint.
         """
         from airflow_jobs_provider.local.http.faults import Fault, FaultKind
 

@@ -320,12 +320,18 @@ def test_a_recording_has_no_credentials_of_a_lineage_receiver(
     assert logged["data"]["new_cluster"]["spark_conf"] == masked
 
 
+def token_file(api: Api) -> Path:
+    """Return a new file with the workspace's token."""
+    file = api.workspace.root.parent / "token"
+    file.write_text(api.workspace.token)
+    file.chmod(0o600)
+    return file
+
+
 def test_the_commands(simulated: Api, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The commands send what the control requests do."""
-    token_file = tmp_path / "token"
-    token_file.write_text(simulated.workspace.token)
-    token_file.chmod(0o600)
-    where = ["--port", simulated.workspace.url.rpartition(":")[2], "--token-file", str(token_file)]
+    where = ["--port", simulated.workspace.url.rpartition(":")[2]]
+    where += ["--token-file", str(token_file(simulated))]
     assert main(["break", "list", "--status", "500", *where]) == 0
     assert main(["result", "/Shared/etl", "--fails", "boom", "--times", "1", *where]) == 0
     assert capsys.readouterr().out.splitlines() == [
@@ -346,6 +352,47 @@ def test_the_commands(simulated: Api, tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "error: times must be at least 1, not 0\n"
     assert main(["requests", "--token-file", str(tmp_path / "none")]) == 1
     assert "cannot be read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "closest"),
+    [
+        ("run/get", "runs/get"),
+        ("runs/got", "runs/get"),
+        ("/api/2.1/jobs/runs/submit", "runs/submit"),
+        ("jobs/run-now", "run-now"),
+        ("runs/RePair*", "runs/repair"),
+        ("oidc/token", "oidc/v1/token"),
+        ("permission/jobs/7", "permissions/jobs/{job_id}"),
+    ],
+)
+def test_a_misspelled_endpoint_is_refused(
+    simulated: Api, capsys: pytest.CaptureFixture[str], endpoint: str, closest: str
+) -> None:
+    """The endpoints are listed, the closest first; nothing waits for a request."""
+    where = ["--port", simulated.workspace.url.rpartition(":")[2]]
+    where += ["--token-file", str(token_file(simulated))]
+    assert main(["break", endpoint, *where]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith(f"error: The workspace has no endpoint {endpoint}; it has {closest}, ")
+    listed = told.partition("; it has ")[2].strip().split(", ")
+    assert len(listed) == len(set(listed))
+    assert {"create", "run-now", "runs/list", "runs/repair", "clusters/get"} <= {*listed}
+    assert not any(name.startswith(("_local", "local/")) for name in listed)
+    assert control(simulated, "GET", "faults").json() == {"faults": []}
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        *("*", "runs/[gl]*", "runs/repair", "get", "permissions/jobs/7", "permissions/*"),
+        *("fs/files/Volumes/a", "fs/*/b", "oidc/v1/token", "oidc/*", "preview/scim/v2/Me"),
+        ".well-known/databricks-config",
+    ],
+)
+def test_an_endpoint_that_exists_is_broken(simulated: Api, endpoint: str) -> None:
+    """Of each API that the workspace has, and with wildcards."""
+    add(simulated, "faults", endpoint=endpoint)
 
 
 def test_a_command_with_the_token_of_the_environment(

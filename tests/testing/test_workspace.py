@@ -48,6 +48,22 @@ def test_tasks_and_retries_of_one_run_are_one_launch(workspace: DatabricksWorksp
     workspace.assert_launched("both")
 
 
+def test_the_message_has_each_name_of_a_run_once(workspace: DatabricksWorkspace) -> None:
+    """A task run's own name is its task key."""
+    api = Api(workspace)
+    tasks = [{"task_key": "a", "existing_cluster_id": "1", **ETL}]
+    answer = api.post("runs/submit", {"run_name": "both", "tasks": tasks}, version="2.1")
+    api.wait(answer.json()["run_id"])
+    assert [run.names for run in workspace.runs] == [["both"], ["/Shared/etl", "a"]]
+    with pytest.raises(AssertionError) as raised:
+        workspace.assert_launched("/Shared/elt")
+    assert str(raised.value).splitlines() == [
+        "/Shared/elt was launched 0 times, not 1. The runs are:",
+        "  ['both'] with {}: TERMINATED/SUCCESS",
+        "  ['/Shared/etl', 'a'] with {}: TERMINATED/SUCCESS",
+    ]
+
+
 def test_a_loop_and_its_repair_are_one_launch(
     workspace: DatabricksWorkspace, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -85,9 +101,16 @@ def test_a_deleted_run_was_launched(workspace: DatabricksWorkspace) -> None:
 def test_what_was_never_met_is_named(workspace: DatabricksWorkspace) -> None:
     """A misspelled name is found."""
     workspace.returns("/Shared/elt", 1)
-    workspace.break_next("run/get")
-    with pytest.raises(AssertionError, match=r"\['run/get'\].*\['/Shared/elt'\]"):
+    workspace.break_next("runs/delete")
+    with pytest.raises(AssertionError, match=r"\['runs/delete'\].*\['/Shared/elt'\]"):
         workspace.assert_nothing_is_left()
+
+
+def test_a_misspelled_endpoint_is_refused(workspace: DatabricksWorkspace) -> None:
+    """The closest endpoint comes first."""
+    with pytest.raises(ValueError, match="no endpoint run/get; it has runs/get, "):
+        workspace.break_next("run/get")
+    workspace.assert_nothing_is_left()
 
 
 @pytest.mark.parametrize("path", ["/Shared/etl", "Shared/etl"])

@@ -48,7 +48,11 @@ def add_control_routes(app: web.Application, simulation: Simulation, store: Stor
     faults, results, log = simulation.faults, simulation.results, simulation.log
 
     async def add_fault(request: web.Request) -> web.Response:
-        faults.add(_made(Fault, await _fields(request)))
+        fault = _made(Fault, await _fields(request))
+        try:
+            faults.add(fault)
+        except ValueError as error:
+            raise invalid(str(error)) from None
         return web.json_response({})
 
     async def list_faults(_request: web.Request) -> web.Response:

@@ -15,7 +15,7 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -29,6 +29,7 @@ __all__ = ["Fault", "FaultKind", "Faults", "endpoint_of_path"]
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _CHECK_CONNECTION_SECONDS = 0.05
 _VERSION_AND_JOBS = re.compile(r"^/(?:api/\d+\.\d+/)?(?:jobs/)?")
+_WILDCARD = re.compile(r"[*?[]")
 _HTML = "<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _ERROR_CODES: dict[int, str] = {
@@ -123,9 +124,26 @@ class Faults:
 
     _pending: list[Fault] = field(default_factory=list)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    # Those of the workspace that is running. A part in braces is any text.
+    _endpoints: Sequence[str] = ()
+
+    def set_paths(self, paths: Iterable[str]) -> None:
+        """Set the paths that the workspace has; a fault of another endpoint is then refused.
+
+        :param paths: the paths, such as ``/api/2.0/permissions/jobs/{job_id}``.
+        """
+        self._endpoints = sorted({endpoint_of_path(path) for path in paths})
 
     def add(self, fault: Fault) -> None:
-        """Add a fault for the next requests of its endpoint."""
+        """Add a fault for the next requests of its endpoint.
+
+        :param fault: the fault.
+        :raises ValueError: the workspace has no such endpoint.
+        """
+        known = self._endpoints
+        if known and not any(_may_match(fault.endpoint, one) for one in known):
+            names = ", ".join(_closest_first(fault.endpoint, known))
+            raise ValueError(f"The workspace has no endpoint {fault.endpoint}; it has {names}")
         with self._lock:
             self._pending.append(fault)
 
@@ -177,6 +195,23 @@ class Faults:
 def endpoint_of_path(path: str) -> str:
     """Return the endpoint that a path names: ``/api/2.1/jobs/runs/get`` is ``runs/get``."""
     return _VERSION_AND_JOBS.sub("", path)
+
+
+def _may_match(pattern: str, endpoint: str) -> bool:
+    """Return whether a fault's pattern can match requests of an endpoint."""
+    fixed, brace, _any_text = endpoint.partition("{")
+    if not brace:
+        return fnmatchcase(endpoint, pattern)
+    literal = _WILDCARD.split(pattern, maxsplit=1)[0]
+    return literal.startswith(fixed) or (literal != pattern and fixed.startswith(literal))
+
+
+def _closest_first(wanted: str, endpoints: Sequence[str]) -> list[str]:
+    """Return the endpoints, those first that are spelled like the one that is wanted."""
+    from difflib import get_close_matches
+
+    name = endpoint_of_path(wanted).lower()
+    return list(dict.fromkeys((*get_close_matches(name, endpoints), *endpoints)))
 
 
 async def _closed_by_client(request: web.Request) -> None:

@@ -132,6 +132,11 @@ class Server:
         app.router.add_post("/local/task-values", self._task_values)
         app.router.add_post("/local/secrets", self._secrets)
         self._pages.add_routes(app)
+        self._simulation.faults.set_paths(
+            path
+            for path in (resource.canonical for resource in app.router.resources())
+            if path.startswith(_CLIENT_PATHS)
+        )
         # Runs are ended first, so no request needs a longer shutdown.
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
         await self._runner.setup()
