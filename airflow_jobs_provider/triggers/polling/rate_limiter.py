@@ -46,7 +46,7 @@ class RateLimiter:
     def __init__(
         self, requests_per_second: float | None = None, at_once: int | None = None
     ) -> None:
-        self._next_request_at = self._next_urgent_at = self._slowed_down_at = 0.0
+        self._next_request_at = self._slowed_down_at = 0.0
         # When the pause of each endpoint ends.
         self._paused_until: dict[str, float] = {}
         # When the pause after the latest 429 ends; None if there was none.
@@ -55,6 +55,7 @@ class RateLimiter:
         self._refused_rate = self._full_rate
         self._in_flight = asyncio.Semaphore(at_once or REQUESTS_AT_ONCE)
         self._urgent_in_flight = asyncio.Semaphore(URGENT_AT_ONCE)
+        self._urgent_turns = asyncio.Lock()
 
     @property
     def requests_per_second(self) -> float:
@@ -76,28 +77,39 @@ class RateLimiter:
                 await asyncio.sleep(pause)
                 continue
             async with self._urgent_in_flight if is_urgent else self._in_flight:
-                now = await (self._urgent_turn() if is_urgent else self._turn())
-                if now >= self._paused_until.get(endpoint, 0.0):
+                turn = self._urgent_turn(endpoint) if is_urgent else self._turn(endpoint)
+                if (now := await turn) is not None:
                     yield now
                     self._recover(now)
                     return
 
-    async def _turn(self) -> float:
-        """Wait for the time of the next request, and return it."""
+    async def _turn(self, endpoint: str) -> float | None:
+        """Wait for the time of the next request; return None if the endpoint is paused by then."""
         while (now := time.monotonic()) < self._next_request_at:  # noqa: ASYNC110 - it may move
             await asyncio.sleep(self._next_request_at - now)
-        self._next_request_at = self._next_urgent_at = now + 1 / self._rate
+        if self._is_paused(endpoint, now):
+            return None
+        self._next_request_at = now + 1 / self._rate
         return now
 
-    async def _urgent_turn(self) -> float:
-        """Take the time after the request that was sent last; those that wait are sent later."""
-        now = time.monotonic()
-        turn = max(now, self._next_urgent_at)
-        self._next_urgent_at = turn + 1 / self._rate
-        self._next_request_at = max(turn, self._next_request_at) + 1 / self._rate
-        if turn > now:
-            await asyncio.sleep(turn - now)
-        return turn
+    async def _urgent_turn(self, endpoint: str) -> float | None:
+        """Take the time of the next request, so that those that wait for it are sent later.
+
+        Returns None if the endpoint is paused by then.
+        """
+        # One after the other: a pause may begin, and times that are taken delay other endpoints.
+        async with self._urgent_turns:
+            now = time.monotonic()
+            if self._is_paused(endpoint, now):
+                return None
+            turn = max(now, self._next_request_at)
+            self._next_request_at = turn + 1 / self._rate
+            if turn > now:
+                await asyncio.sleep(turn - now)
+        return None if self._is_paused(endpoint, turn) else turn
+
+    def _is_paused(self, endpoint: str, now: float) -> bool:
+        return now < self._paused_until.get(endpoint, 0.0)
 
     def slow_down(self, seconds: float, sent_at: float, endpoint: str = "") -> None:
         """Pause the requests to an endpoint, and halve the rate of all requests.

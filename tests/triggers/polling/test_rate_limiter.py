@@ -18,7 +18,9 @@ class Clock:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1_000.0
-        faked_asyncio = SimpleNamespace(sleep=self.sleep, Semaphore=asyncio.Semaphore)
+        faked_asyncio = SimpleNamespace(
+            sleep=self.sleep, Semaphore=asyncio.Semaphore, Lock=asyncio.Lock
+        )
         monkeypatch.setattr(rate_limiter, "time", SimpleNamespace(monotonic=lambda: self.now))
         monkeypatch.setattr(rate_limiter, "asyncio", faked_asyncio)
 
@@ -270,3 +272,27 @@ async def test_an_urgent_request_is_sent_before_those_that_wait() -> None:
         await asyncio.gather(*tasks)
     assert [name for name, _ in sent] == ["read", "cancel", "cancel", *["read"] * 4]
     assert all(later - earlier > 0.09 for (_, earlier), (_, later) in pairwise(sent))
+
+
+@pytest.mark.parametrize("is_urgent", [True, False])
+async def test_requests_that_meet_a_pause_delay_no_other_endpoint(*, is_urgent: bool) -> None:
+    """Many wait for those in flight when the first 429 comes. None of them takes a turn in vain."""
+    limiter = RateLimiter(20)
+    sent = list[str]()
+
+    async def send(endpoint: str) -> None:
+        async with limiter.acquire(endpoint, is_urgent=is_urgent) as sent_at:
+            sent.append(endpoint)
+            await asyncio.sleep(0.01)
+            limiter.slow_down(60, sent_at, endpoint)
+
+    refused = [asyncio.create_task(send("runs/cancel")) for _ in range(100)]
+    await asyncio.sleep(0.03)
+    assert sent == ["runs/cancel"]
+    async with asyncio.timeout(1), limiter.acquire("run-now", is_urgent=is_urgent):
+        # One of them has had its turn already.
+        pass
+    assert sent == ["runs/cancel"]
+    for task in refused:
+        task.cancel()
+    await asyncio.gather(*refused, return_exceptions=True)
