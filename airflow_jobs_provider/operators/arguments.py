@@ -154,7 +154,8 @@ class WaitArguments(TypedDict, total=False):
         failed goes back to a worker, where the task fails with its reason. So does a task with
         outlets, ``on_success_callback``, ``post_execute``, ``map_index_template`` or tasks that
         expand over its output, since Airflow would leave those out, a task where plugins have
-        listeners, and every task on Airflow 3.0, which would take the DAG for deleted.
+        listeners, and every task on Airflow 3.0, which would take the DAG for deleted. Without
+        ``deferrable`` it has no effect, and the task's log says so.
     :param do_xcom_push: push the XComs; default True. (Airflow's argument.)
     :param multiple_outputs: push the output of each task of the run under its task key as well, so
         that ``etl.output["load"]`` is the output of the task ``load``; default False. The
@@ -210,8 +211,9 @@ class RunArguments(WaitArguments, total=False):
         process is told to end by anything but a user, as at the shutdown of its machine, the run
         is left to Airflow's retry, and canceled if no retry is left.
     :param start_from_trigger: launch the run in the triggerer, so that no worker process starts
-        before the run has ended; implies ``deferrable``. With ``end_from_trigger`` as well no
-        worker process starts at all if the run succeeds. It needs Airflow 3.3. A task that needs a
+        before the run has ended; implies ``deferrable``, also where that is False. With
+        ``end_from_trigger`` as well no worker process starts at all if the run succeeds. It needs
+        Airflow 3.3. A task that needs a
         worker starts on one, and its log tells why. Default None: as ``[databricks_jobs]
         start_from_trigger`` says, where ``auto`` sets both for each task that can do without a
         worker.
@@ -280,7 +282,8 @@ class SensorArguments(AirflowSensorArguments, ConnectionArguments, WaitArguments
     """What the sensor takes beside its own arguments.
 
     ``poke_interval`` (default 60) and ``timeout``, both in seconds, count in the triggerer, too.
-    ``mode`` is for the worker: ``poke`` or ``reschedule``.
+    ``mode``, ``exponential_backoff``, ``max_wait`` and ``silent_fail`` are for the worker: with
+    ``deferrable`` they have no effect, and the task's log says so.
     """
 
 

@@ -63,6 +63,23 @@ class DatabricksJobsBaseOperator(BaseOperator):
         """The workspace's URL. A trigger that makes the operator sets it."""
         return self.hook.client.base_url
 
+    def arguments_without_effect(self) -> dict[str, str]:
+        """Return the arguments that were given and have no effect, each with the reason.
+
+        They are logged when the task is executed. They are no error when the DAG is parsed: a
+        default of the DAG may give them to tasks of all kinds.
+        """
+        in_place_of = {"databricks_retry_limit": "stop", "databricks_retry_delay": "wait"}
+        return {
+            name: f"databricks_retry_args has {key}"
+            for name, key in in_place_of.items()
+            if getattr(self, name) is not None and key in (self.databricks_retry_args or {})
+        }
+
+    def _log_arguments_without_effect(self) -> None:
+        for name, reason in self.arguments_without_effect().items():
+            self.log.info("%s has no effect: %s.", name, reason)
+
     def _new_hook(self) -> DatabricksJobsHook:
         from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DatabricksCancelRunsOperator"]
 
+POLLING_PERIOD_SECONDS = 5
+
 
 class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
     """Cancel a run, or all active runs of a job, and wait until none of them is active.
@@ -60,7 +62,7 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
         run_id: Id | None = None,
         job_id: Id | None = None,
         wait_for_termination: bool = True,
-        polling_period_seconds: float | timedelta = 5,
+        polling_period_seconds: float | timedelta = POLLING_PERIOD_SECONDS,
         **kwargs: Unpack[OperatorArguments],
     ) -> None:
         super().__init__(**kwargs)
@@ -82,8 +84,16 @@ class DatabricksCancelRunsOperator(DatabricksJobsBaseOperator):
             return "runs/cancel-all", {"job_id": self.job_id}
         return "runs/cancel", {"run_id": self.run_id}
 
+    def arguments_without_effect(self) -> dict[str, str]:
+        """Return the arguments that were given and have no effect, each with the reason."""
+        found = super().arguments_without_effect()
+        if not self.wait_for_termination and self.polling_period_seconds != POLLING_PERIOD_SECONDS:
+            found["polling_period_seconds"] = "the task does not wait for the end of the runs"
+        return found
+
     def execute(self, context: Context) -> None:
         """Cancel the runs, and wait unless told otherwise."""
+        self._log_arguments_without_effect()
         with airflow_exceptions():
             ((name, value),) = self._request()[1].items()
             number = require_id(name, value)

@@ -232,6 +232,13 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         self.billing_tags = billing_tags
         self._check_when_parsed()
 
+    def arguments_without_effect(self) -> dict[str, str]:
+        """Return the arguments that were given and have no effect, each with the reason."""
+        found = super().arguments_without_effect()
+        if self.polling_period_seconds is not None:
+            found["polling_period_seconds"] = "this task waits for nothing"
+        return found
+
     def execute(self, context: Context) -> int:
         """Find the job by its name; reset it, or create it if there is none."""
         from airflow_jobs_provider.api.workflows.permissions import (
@@ -240,6 +247,7 @@ class DatabricksCreateJobsOperator(PayloadOperator):
             without_permissions,
         )
 
+        self._log_arguments_without_effect()
         with airflow_exceptions():
             settings = self.request_with_dag_params(context)
             name = settings.get("name")

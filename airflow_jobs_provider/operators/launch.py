@@ -157,12 +157,29 @@ class LaunchRunOperator(StartFromTriggerOperator):
             reasons.append("OpenLineage")
         return reasons
 
+    def arguments_without_effect(self) -> dict[str, str]:
+        """Return the arguments that were given and have no effect, each with the reason."""
+        found = super().arguments_without_effect()
+        if not self.reattach and self._user_token() is not None:
+            found["reattach=False"] = "idempotency_token decides which run a try gets"
+        if not self.wait_for_termination:
+            given = {
+                "deferrable": self._given_deferrable is True,
+                "end_from_trigger": self._end_from_trigger,
+                "queued_timeout_seconds": self.queued_timeout_seconds is not None,
+            }
+            names = [name for name, is_given in given.items() if is_given]
+            names += self._given_for_output()
+            found |= dict.fromkeys(names, "the task does not wait for the run's end")
+        return found
+
     def execute(self, context: Context) -> Any:
         """Launch the run; wait for it unless told otherwise; return its output."""
         self._log_start_on_worker()
         executions = self._begin(context)
         self._push(context, xcoms_at_start(self._attempt))
         with airflow_exceptions(), executions.watching(self):
+            self._log_arguments_without_effect()
             launched = self._launch(context, first_attempt_index=0)
             if self.wait_for_termination:
                 return self._wait_for_result(context, launched)

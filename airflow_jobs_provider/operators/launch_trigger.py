@@ -320,6 +320,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         self._run_id = self._active_run_id = launched.run_id
         await self._push({JOB_ID_KEY: launched.run.get("job_id")})
         version = (await get_poller(self._hook).client()).version_of(call)
+        for name, reason in operator.arguments_without_effect().items():
+            self.log.info("%s has no effect: %s.", name, reason)
         # Between two messages: Airflow's main process then takes the line with the second one.
         log_launch(launched, self.log, api_version=version)
         if (metrics := self._hook.metrics) is not None:

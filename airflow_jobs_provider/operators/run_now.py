@@ -219,10 +219,24 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     def _run_of_arguments(self) -> Mapping[str, Any]:
         return {"job_id": self.job_id}
 
+    def arguments_without_effect(self) -> dict[str, str]:
+        """Return the arguments that were given and have no effect, each with the reason."""
+        found = super().arguments_without_effect()
+        if not self.repair_run:
+            given = {
+                "max_repairs": self.max_repairs != 1,
+                "databricks_repair_reason_new_settings": bool(
+                    self.databricks_repair_reason_new_settings
+                ),
+            }
+            names = [name for name, is_given in given.items() if is_given]
+            found |= dict.fromkeys(names, "repair_run is False")
+        elif not self.wait_for_termination:
+            found["repair_run"] = "the task does not wait for the run's end"
+        return found
+
     def _launch(self, context: Context, first_attempt_index: int) -> LaunchResult:
-        if self.repair_run and not self.wait_for_termination:
-            self.log.info("repair_run has no effect: the task does not wait for the run's end.")
-        elif self.repair_run:
+        if self.repair_run and self.wait_for_termination:
             from airflow_jobs_provider.api.endpoints import repair_run
 
             # Raises where the connection pins a version without repairs, before a run is launched.

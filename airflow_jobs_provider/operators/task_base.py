@@ -266,6 +266,23 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         }
         return without_empty(cluster)
 
+    def arguments_without_effect(self) -> dict[str, str]:
+        """Return the arguments that were given and have no effect, each with the reason."""
+        found = super().arguments_without_effect()
+        if self.workflow_group() is None:
+            if self.job_cluster_key:
+                found["job_cluster_key"] = "the task is in no workflow group"
+            return found
+        if self.new_cluster and (self.job_cluster_key or self.existing_cluster_id):
+            name = "job_cluster_key" if self.job_cluster_key else "existing_cluster_id"
+            found["new_cluster"] = f"{name} selects the cluster in a workflow group"
+        given = {
+            "reattach=False": not self.reattach,
+            "queued_timeout_seconds": self.queued_timeout_seconds is not None,
+        }
+        names = [name for name, is_given in given.items() if is_given]
+        return {**dict.fromkeys(names, "the task is in a workflow group"), **found}
+
     def _request_reasons(self) -> list[str]:
         reasons = super()._request_reasons()
         if self.workflow_group() is not None:

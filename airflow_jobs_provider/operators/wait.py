@@ -54,6 +54,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
+        self._given_deferrable = deferrable
         if deferrable is None:
             deferrable = flag_option(self, "operators", "default_deferrable")
         check_flags(
@@ -84,6 +85,24 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
     def _logged_ids(self) -> tuple[int | None, int | None]:
         """Return the ids of the task's run and of its job, as far as they are known."""
         return None, None
+
+    def arguments_without_effect(self) -> dict[str, str]:
+        """Return the arguments that were given and have no effect, each with the reason."""
+        found = super().arguments_without_effect()
+        if self._end_from_trigger and not self.deferrable:
+            found["end_from_trigger"] = "it needs deferrable=True"
+        if self.deferrable and self._given_deferrable is False:
+            found["deferrable=False"] = "start_from_trigger waits in the triggerer"
+        if not self.do_xcom_push:
+            found |= dict.fromkeys(self._given_for_output(), "do_xcom_push is False")
+        return found
+
+    def _given_for_output(self) -> list[str]:
+        given = {
+            "multiple_outputs": self._push_task_outputs,
+            "max_output_bytes": self.max_output_bytes is not None,
+        }
+        return [name for name, is_given in given.items() if is_given]
 
     def _may_defer(self, context: Context) -> bool:
         """Whether the task waits in the triggerer."""

@@ -255,6 +255,12 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
 
     # -- the run -------------------------------------------------------------------------------
 
+    def arguments_without_effect(self) -> dict[str, str]:
+        """Return the group's arguments that were given and have no effect, each with the reason."""
+        if not self.existing_clusters:
+            return {}
+        return {"existing_clusters": "the existing_cluster_id of a task selects its cluster"}
+
     def execute(self, context: Context) -> dict[str, Any]:
         """Define the job, launch its run, and return where it runs."""
         from airflow_jobs_provider.api.states import RunState, RunStatus
@@ -264,6 +270,7 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         cleared = {WAS_CLEARED_KEY: True} if was_cleared else {}
         self._push(context, {**xcoms_at_start(self._attempt), **cleared})
         with airflow_exceptions(), executions.watching(self):
+            self._log_arguments_without_effect()
             launched = self._launch(context, first_attempt_index=0)
             if RunState.from_run(launched.run).status is RunStatus.SKIPPED:
                 # Such as by the job's limit of concurrent runs.

@@ -53,6 +53,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         self._push(context, xcoms_at_start(self._attempt))
         self._read_metadata(context)
         with airflow_exceptions(), executions.watching(self):
+            self._log_arguments_without_effect()
             if not self.wait_for_termination:
                 return None
             return self._follow_member(context)

@@ -71,10 +71,25 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
     # When this attempt began, where Airflow tells another time.
     _attempt_start: datetime | None = None
 
+    def arguments_without_effect(self) -> dict[str, str]:
+        """Return the arguments that were given and have no effect, each with the reason."""
+        found = super().arguments_without_effect()
+        if self.deferrable:
+            given = {
+                f"mode={self.mode}": self.mode != "poke",
+                "exponential_backoff": self.exponential_backoff,
+                "max_wait": self.max_wait is not None,
+                "silent_fail": self.silent_fail,
+            }
+            names = [name for name, is_given in given.items() if is_given]
+            found |= dict.fromkeys(names, "the triggerer waits for the run")
+        return found
+
     def execute(self, context: Context) -> Any:
         """Wait in the sensor's mode; return the run's output."""
         # Before the run has ended, Airflow would push an empty URL at the end of each process.
         self._leave_out_run_link()
+        self._log_arguments_without_effect()
         if self._may_defer(context):
             return self._read_or_defer(context)
         try:

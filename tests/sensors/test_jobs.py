@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -623,3 +624,42 @@ def test_importing_the_sensor_loads_no_operator() -> None:
     for name in ("jobs", "launch", "submit_run", "run_now", "create_job", "payload"):
         assert f"airflow_jobs_provider.operators.{name}" not in modules
     assert "airflow_jobs_provider.triggers.sensor" not in modules
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        ({}, set()),
+        ({"end_from_trigger": True}, {"end_from_trigger has no effect: it needs deferrable=True."}),
+        ({"end_from_trigger": True, "deferrable": True}, set()),
+        (
+            {"deferrable": True, "mode": "reschedule", "exponential_backoff": True},
+            {
+                "mode=reschedule has no effect: the triggerer waits for the run.",
+                "exponential_backoff has no effect: the triggerer waits for the run.",
+            },
+        ),
+        (
+            {"deferrable": True, "max_wait": 9, "silent_fail": True},
+            {
+                "max_wait has no effect: the triggerer waits for the run.",
+                "silent_fail has no effect: the triggerer waits for the run.",
+            },
+        ),
+        ({"exponential_backoff": True, "max_wait": 9, "silent_fail": True}, set()),
+    ],
+)
+def test_arguments_without_effect_are_named(
+    arguments: dict[str, Any],
+    named: set[str],
+    service: FakeService,
+    context: Any,
+    logged: Callable[[], str],
+) -> None:
+    """By the log of the task, not when the DAG is parsed."""
+    service.start(7)
+    service.end(7)
+    one = sensor(run_id=7, **arguments)
+    assert "has no effect" not in logged()
+    one.execute(context)
+    assert set(re.findall(r"[\w=]+ has no effect: .*?\.", logged())) == named

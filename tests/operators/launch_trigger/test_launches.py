@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -55,6 +56,29 @@ def test_killed_at_each_moment_there_is_one_run(
         assert (run.cancels, run.beside) == (0, 0)
     # A start that is slower reads the run once more or less.
     assert killed >= len(moments) - 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "count"),
+    [
+        ({}, 0),
+        ({"reattach": False}, 0),
+        ({"reattach": False, "idempotency_token": "own-{{ ds }}"}, 1),
+    ],
+)
+def test_an_argument_without_effect_is_logged(
+    arguments: dict[str, Any],
+    count: int,
+    service: FakeService,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+) -> None:
+    """By the trigger, where no worker has a part in the task."""
+    triggerer = start(service, monkeypatch, **arguments)
+    assert succeeded(triggerer.start(Attempt()))
+    log = logged()
+    line = "reattach=False has no effect: idempotency_token decides which run a try gets."
+    assert (log.count(line), log.count("has no effect")) == (count, count)
 
 
 def test_the_tokens_are_those_of_a_worker(
