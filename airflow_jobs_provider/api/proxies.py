@@ -31,11 +31,10 @@ import socket
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
-from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from airflow_jobs_provider.api.errors import CertificateError, InvalidProxyError
+from airflow_jobs_provider.api.values import Value
 
 __all__ = [
     "WHERE_PROXIES_ARE_SET",
@@ -55,20 +54,21 @@ WHERE_PROXIES_ARE_SET = (
 )
 
 
-class Proxies(NamedTuple):
+class Proxies(Value):
     """Proxies of a connection. The repr does not show them, since a URL may hold a password.
 
     :param by_scheme: URL of a proxy by ``http``, ``https``, ``all`` or ``https://host``, as for
         ``requests``; None for no proxy. Default: those of the environment.
     """
 
-    by_scheme: Mapping[str, str | None] = MappingProxyType({})
+    __slots__ = __match_args__ = _secret = ("by_scheme",)
+    by_scheme: Mapping[str, str | None]
 
-    def __repr__(self) -> str:
-        return "Proxies()"
+    def __init__(self, by_scheme: Mapping[str, str | None] | None = None) -> None:
+        self._set(by_scheme=by_scheme or {})
 
 
-class Route(NamedTuple):
+class Route(Value):
     """The proxy and the certificates for a host. The repr shows no password.
 
     :ivar proxy: URL of the proxy with user and password; None for a direct connection.
@@ -76,12 +76,14 @@ class Route(NamedTuple):
     :ivar verify: whether TLS certificates are checked, or the path of the CA bundle.
     """
 
+    __slots__ = __match_args__ = ("proxy", "address", "verify")
+    _secret = ("proxy",)
     proxy: str | None
     address: str
     verify: bool | str
 
-    def __repr__(self) -> str:
-        return f"Route(address={self.address!r}, verify={self.verify!r})"
+    def __init__(self, proxy: str | None, address: str, verify: bool | str) -> None:
+        self._set(proxy=proxy, address=address, verify=verify)
 
 
 # Routes by which a host has responded. For the whole process, since each task and each poller has

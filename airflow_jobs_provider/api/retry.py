@@ -51,7 +51,6 @@ import random
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import tenacity
@@ -218,9 +217,9 @@ class ConsecutiveFailures:
         self.counted = counted
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, ConsecutiveFailures) and (
-            (self.since, self.counted) == (other.since, other.counted)
-        )
+        if type(other) is not type(self):
+            return NotImplemented
+        return (self.since, self.counted) == (other.since, other.counted)
 
     __hash__ = None  # type: ignore[assignment]  # it changes
 
@@ -236,6 +235,10 @@ class ConsecutiveFailures:
             return
         self.since = now if self.since is None else self.since
         self.counted += backoff.max_attempts is not None
+
+
+# Not a MappingProxyType, which can be neither copied deeply nor pickled.
+_NO_ARGUMENTS: Mapping[str, Any] = {}
 
 
 class RetryPolicy(NamedTuple):
@@ -263,7 +266,7 @@ class RetryPolicy(NamedTuple):
     is_host_known: bool = False
     retry_not_found: bool = False
     max_retry_after: float = 5 * _MINUTE
-    tenacity_args: Mapping[str, Any] = MappingProxyType({})
+    tenacity_args: Mapping[str, Any] = _NO_ARGUMENTS
     random: Callable[[], float] = random.random
     clock: Callable[[], float] = time.monotonic
 

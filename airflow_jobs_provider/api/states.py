@@ -20,6 +20,7 @@ from enum import StrEnum
 from typing import Any, ClassVar
 
 from airflow_jobs_provider.api.text import printable
+from airflow_jobs_provider.api.values import Value
 
 __all__ = ["RunLifeCycleState", "RunResultState", "RunState", "RunStatus"]
 
@@ -96,7 +97,7 @@ _STATUS_OF_INTERNAL_ERROR: Mapping[str, RunStatus] = {
 }
 
 
-class RunState:
+class RunState(Value):
     """The state of a run (reference: "RunState").
 
     ``RunState(**run["state"])`` works, whatever fields the service adds.
@@ -111,13 +112,16 @@ class RunState:
     RUN_LIFE_CYCLE_STATES: ClassVar[list[str]] = [state.value for state in RunLifeCycleState]
     """The known life cycle states."""
 
-    # Not a dataclass, which takes a millisecond to make: each task process needs this class.
-    __slots__ = (
+    __slots__ = __match_args__ = (
         "life_cycle_state",
         "result_state",
         "state_message",
         "user_cancelled_or_timedout",
     )
+    life_cycle_state: str
+    result_state: str
+    state_message: str
+    user_cancelled_or_timedout: bool
 
     def __init__(
         self,
@@ -127,10 +131,12 @@ class RunState:
         user_cancelled_or_timedout: bool | None = False,
         **others: Any,  # noqa: ARG002
     ) -> None:
-        self.life_cycle_state = life_cycle_state or ""
-        self.result_state = result_state or ""
-        self.state_message = state_message or ""
-        self.user_cancelled_or_timedout = bool(user_cancelled_or_timedout)
+        self._set(
+            life_cycle_state=life_cycle_state or "",
+            result_state=result_state or "",
+            state_message=state_message or "",
+            user_cancelled_or_timedout=bool(user_cancelled_or_timedout),
+        )
 
     @classmethod
     def from_run(cls, run: Mapping[str, Any]) -> RunState:
@@ -209,18 +215,6 @@ class RunState:
     def both_states(self) -> str:
         """The two states as text, such as ``TERMINATED/FAILED``, without the message."""
         return "/".join(filter(None, (self.life_cycle_state or "no state", self.result_state)))
-
-    def _values(self) -> tuple[object, ...]:
-        return tuple(getattr(self, name) for name in self.__slots__)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, RunState) and self._values() == other._values()
-
-    def __hash__(self) -> int:
-        return hash(self._values())
-
-    def __repr__(self) -> str:
-        return f"RunState{self._values()}"
 
     def __str__(self) -> str:
         states = self.both_states

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api import auth
 from airflow_jobs_provider.api.errors import CredentialsError
+from airflow_jobs_provider.api.values import Value
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth import CachedCredentials
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["ConnectionFields", "transport_settings", "unified_credentials"]
 
 
-class ConnectionFields(NamedTuple):
+class ConnectionFields(Value):
     """What decides about the authentication of a connection. The repr shows no secret.
 
     :ivar name: the connection's id.
@@ -27,14 +28,18 @@ class ConnectionFields(NamedTuple):
     :ivar transport: how requests for tokens are sent.
     """
 
+    __slots__ = __match_args__ = ("name", "login", "password", "extra", "transport")
+    _secret = ("login", "password", "extra", "transport")
     name: str
     login: str
     password: str
     extra: Mapping[str, Any]
     transport: Transport
 
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r})"
+    def __init__(
+        self, name: str, login: str, password: str, extra: Mapping[str, Any], transport: Transport
+    ) -> None:
+        self._set(name=name, login=login, password=password, extra=extra, transport=transport)
 
     def text(self, name: str) -> str:
         """Return a field of the extra as text; empty if it is not set, or false.

@@ -6,11 +6,12 @@ import base64
 from collections.abc import Mapping
 
 from airflow_jobs_provider.api.auth.base import Credentials, require_header_value
+from airflow_jobs_provider.api.values import Value
 
 __all__ = ["Basic", "Token"]
 
 
-class Token(Credentials):
+class Token(Value, Credentials):
     """A personal access token, or any other bearer token (reference: "Authentication").
 
     :param token: the token; not in the repr.
@@ -18,19 +19,15 @@ class Token(Credentials):
     :raises CredentialsError: it is empty, or has a character that no token has.
     """
 
+    __slots__ = __match_args__ = ("token", "source")
+    _secret = ("token",)
+    _not_compared = ("source",)
+    token: str
+    source: str
+
     def __init__(self, token: str, source: str = "the connection") -> None:
         require_header_value(token, "token")
-        self.token = token
-        self.source = source
-
-    def __repr__(self) -> str:
-        return f"Token(source={self.source!r})"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Token) and self.token == other.token
-
-    def __hash__(self) -> int:
-        return hash(self.token)
+        self._set(token=token, source=source)
 
     def authorization(self) -> str:
         """Return the value of the Authorization header."""
@@ -46,26 +43,20 @@ class Token(Credentials):
         return f"access token of {self.source}"
 
 
-class Basic(Credentials):
+class Basic(Value, Credentials):
     """User and password.
 
     :param user: the user's name.
     :param password: the password; not in the repr.
     """
 
+    __slots__ = __match_args__ = ("user", "password")
+    _secret = ("password",)
+    user: str
+    password: str
+
     def __init__(self, user: str, password: str) -> None:
-        self.user = user
-        self.password = password
-
-    def __repr__(self) -> str:
-        return f"Basic(user={self.user!r})"
-
-    def __eq__(self, other: object) -> bool:
-        own = (self.user, self.password)
-        return isinstance(other, Basic) and own == (other.user, other.password)
-
-    def __hash__(self) -> int:
-        return hash((self.user, self.password))
+        self._set(user=user, password=password)
 
     def authorization(self) -> str:
         """Return the value of the Authorization header."""
