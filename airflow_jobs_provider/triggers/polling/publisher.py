@@ -36,10 +36,13 @@ class Publisher:
     :param unreadable_runs: is told which runs could be read.
 
     :ivar poll_seconds: how long the last poll of all due runs took.
+    :ivar read_since: runs that were read by their ids since the page to be published was asked for.
+        What it shows of them may be older.
     """
 
     def __init__(self, waiters: Waiters, sender: Sender, unreadable_runs: UnreadableRuns) -> None:
         self.poll_seconds = 0.0
+        self.read_since = set[int]()
         self._waiters = waiters
         self._sender = sender
         self._unreadable_runs = unreadable_runs
@@ -77,6 +80,9 @@ class Publisher:
             looked_at += 1
             run_id = run["run_id"]
             if run_id not in self._waiters:
+                continue
+            if run_id in self.read_since:
+                read_ids.add(run_id)
                 continue
             try:
                 states = parse_states(run)

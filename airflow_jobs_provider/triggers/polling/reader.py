@@ -49,6 +49,8 @@ log = logging.getLogger(__name__)
 EARLY_FRACTION = 0.25
 # A page that is awaited for longer delays no events: the due runs are read by their ids meanwhile.
 SLOW_PAGE_SECONDS = 10.0
+# How long nothing is read meanwhile, at most, though no run is due: one may be added.
+IDLE_SECONDS = 1.0
 # Errors that may concern one run, or one list, while all others can be read.
 _MAY_CONCERN_ONE = (
     AuthenticationError,
@@ -75,6 +77,9 @@ class RunReader:
         self._slow_reads = SlowReads()
         self._pages = ListPageReader(sender, waiting_runs=lambda: len(waiters))
         self._lists = RunLists(sender.client, self._read_page, waiters.needed_part)
+        self._awaited_pages = 0
+        # When the first of them was asked for (monotonic clock).
+        self._awaited_since = 0.0
         self._reads_until_page = False
         self._warned_of_late_reads = False
 
@@ -177,6 +182,10 @@ class RunReader:
         self, call: Call[Page[Run]], *, waits_out_outages: bool = True
     ) -> Page[Run]:
         """Read a page of a list; while that takes long, read the due runs by their ids."""
+        if not self._awaited_pages:
+            self._awaited_since = time.monotonic()
+            self._publisher.read_since.clear()
+        self._awaited_pages += 1
         page = asyncio.create_task(self._pages.read(call, waits_out_outages=waits_out_outages))
         try:
             await asyncio.wait({page}, timeout=SLOW_PAGE_SECONDS)
@@ -186,12 +195,14 @@ class RunReader:
             return await page
         finally:
             page.cancel()
+            self._awaited_pages -= 1
 
     async def _read_until(self, page: asyncio.Task[Page[Run]]) -> None:
         """Read the runs that are due by their ids, until a page has come or was given up."""
-        if self._reads_until_page:
-            # Another page is awaited, too.
-            await asyncio.wait({page})
+        while self._reads_until_page and not page.done():
+            # Another page is awaited, too. It may come before this one.
+            await asyncio.wait({page}, timeout=IDLE_SECONDS)
+        if page.done():
             return
         self._reads_until_page = True
         can_be_read, failures = False, 0
@@ -207,8 +218,10 @@ class RunReader:
                     can_be_read, failures = False, failures + 1
                     wait = max(1.0, self._sender.retries.wait_seconds(error, failures))
                 else:
-                    wait = self._waiters.next_due() - time.monotonic() if self._waiters else 1.0
-                    if due and not can_be_read:
+                    next_due = self._waiters.next_due() if self._waiters else float("inf")
+                    wait = min(next_due - time.monotonic(), IDLE_SECONDS)
+                    # Without a response to the first one there may be an outage.
+                    if due and not can_be_read and self._slow_reads.any_finished:
                         can_be_read, failures = True, 0
                         self._log_reads_by_id()
                 await asyncio.wait({page}, timeout=max(0.0, wait))
@@ -277,8 +290,11 @@ class RunReader:
         """Read a run and publish it; return whether the service answered for it."""
         if run_id not in self._waiters:
             return False
+        sent_at = time.monotonic()
         try:
             run = await self._sender.send_once(get_run(run_id))
+            if self._awaited_pages and sent_at >= self._awaited_since:
+                self._publisher.read_since.add(run_id)
             self._lists.changes.record_start_of_unlisted(run)
             self._publisher.publish_run(run_id, run)
         except BadRequestError as error:

@@ -17,7 +17,13 @@ from airflow_jobs_provider.api.errors import (
     UnexpectedResponseError,
 )
 from airflow_jobs_provider.api.retry import Backoff
-from airflow_jobs_provider.triggers.polling import list_pages, rate_limiter, reader, run_lists
+from airflow_jobs_provider.triggers.polling import (
+    list_pages,
+    rate_limiter,
+    reader,
+    run_lists,
+    slow_reads,
+)
 from tests.fakes.many_runs import ManyRuns
 from tests.helpers.polling import (
     PERIOD,
@@ -301,6 +307,57 @@ async def test_an_outage_while_a_list_is_awaited(
         # Those that were read just then, and two for each wait.
         assert 1000 - len(service.trouble) < 20
         service.trouble.clear()
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+
+
+async def test_a_service_that_answers_nothing_while_a_list_is_awaited(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No read of a run has an answer: the log does not say that runs are read by their ids."""
+    caplog.set_level("INFO")
+    monkeypatch.setattr(reader, "SLOW_PAGE_SECONDS", 0.1)
+    monkeypatch.setattr(slow_reads, "SLOW_AFTER_SECONDS", 0.4)
+    service.hung = {"runs/list", "runs/get"}
+    run_ids = service.add(40)
+    tasks = start_waits(poller(), run_ids)
+    async with asyncio.timeout(20):
+        await wait_until(lambda: service.asked["runs/get"] >= 2)
+        # One more at a time.
+        await asyncio.sleep(0.2)
+        assert service.asked["runs/get"] == 2
+        assert not [r for r in caplog.records if r.name == reader.__name__]
+        service.hung.clear()
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks)) == {"SUCCESS"}
+
+
+async def test_a_late_page_is_older_than_what_was_read_meanwhile(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows the runs as they were when it was asked for: nobody gets those states."""
+    monkeypatch.setattr(reader, "SLOW_PAGE_SECONDS", 0.1)
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 200.0)
+    go_on = asyncio.Event()
+
+    async def answer_late(request: web.Request) -> web.StreamResponse:
+        page = await service._list(request)
+        if not go_on.is_set():
+            assert page.text is not None
+            page.text = page.text.replace("RUNNING", "PENDING")
+            await go_on.wait()
+        return page
+
+    service.list_runs = answer_late
+    run_ids = service.add(40)
+    tasks = start_waits(poller(), run_ids)
+    async with asyncio.timeout(20):
+        await wait_until(lambda: set(service.latest) == set(run_ids))
+        go_on.set()
+        await wait_until(lambda: service.asked["runs/list active_only"] >= 3)
+        assert not any(task.done() for task in tasks)
         for run_id in run_ids:
             service.end(run_id)
         assert set(await result_states(tasks)) == {"SUCCESS"}

@@ -709,3 +709,21 @@ def test_how_late_events_are_while_lists_are_paused(
     assert max(late) <= 10 + 10 + 30
     assert len([what for _, what in bench.asked if what == "runs/list"]) == 1
     assert len(bench.asked) <= 20 * max(second for second, _ in bench.asked)
+
+
+def test_a_new_wait_that_is_due_earlier_while_lists_are_paused(play: Play) -> None:
+    """It does not wait until another run is due."""
+
+    async def scenario(bench: Bench) -> None:
+        # The list of runs; a run's read has the run's id here.
+        bench.errors[0] = RateLimitError(status=429, retry_after=300)
+        poller = bench.poller()
+        slow = [asyncio.create_task(bench.wait(poller, n, 1000)) for n in range(1, 21)]
+        await asyncio.sleep(815)
+        assert len([what for _, what in bench.asked if what == "runs/list"]) == 1
+        bench.ends[99] = 0
+        assert await bench.wait(poller, 99, 10) <= 815 + 10
+        for task in slow:
+            task.cancel()
+
+    play(scenario)
