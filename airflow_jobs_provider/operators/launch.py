@@ -133,7 +133,11 @@ class LaunchRunOperator(StartFromTriggerOperator):
             run_tags,
             with_cluster_tags,
         )
+        from airflow_jobs_provider.operators.payload_clusters import has_new_cluster
 
+        # Of the option nothing is said: it is for all tasks.
+        if billing_tags and not has_new_cluster(request):
+            self.log.info("billing_tags has no effect: the run has no new cluster.")
         rules = TagRules.for_workspace(self.workspace_url)
         return with_cluster_tags(request, run_tags(context, self), rules, self.log)
 

@@ -5,7 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["mapped", "with_each_cluster"]
+__all__ = ["has_new_cluster", "mapped", "with_each_cluster"]
+
+
+def has_new_cluster(request: Mapping[str, Any]) -> bool:
+    """Return whether a request has a ``new_cluster`` anywhere.
+
+    :param request: the request of ``runs/submit`` or ``create``.
+    """
+    found: list[Mapping[str, Any]] = []
+
+    def note(cluster: Mapping[str, Any]) -> dict[str, Any]:
+        found.append(cluster)
+        return dict(cluster)
+
+    with_each_cluster(request, note)
+    return bool(found)
 
 
 def with_each_cluster(

@@ -45,6 +45,35 @@ def submitted(server: ScriptedServer, context: Any, **arguments: Any) -> Any:
     return server.requests[-2].body
 
 
+@pytest.mark.parametrize("is_option", [False, True])
+@pytest.mark.parametrize(
+    ("arguments", "is_untagged"),
+    [
+        ({"existing_cluster_id": "c"}, True),
+        ({"json": {"tasks": [{"task_key": "a", **NOTEBOOK}]}, "notebook_task": None}, True),
+        ({"new_cluster": CLUSTER}, False),
+    ],
+)
+def test_a_run_without_a_new_cluster_gets_no_tags(
+    arguments: dict[str, Any],
+    is_untagged: bool,
+    is_option: bool,
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+) -> None:
+    """The log says so of the argument, not of the option, which is for all tasks."""
+    if is_option:
+        monkeypatch.setenv(OPTION, "True")
+    else:
+        arguments = {**arguments, "billing_tags": True}
+    body = submitted(server, context, **arguments)
+    assert ("custom_tags" in json.dumps(body)) is not is_untagged
+    line = "billing_tags has no effect: the run has no new cluster."
+    assert (line in logged()) is (is_untagged and not is_option)
+
+
 def test_each_new_cluster_of_a_run_is_tagged(context: Any, server: ScriptedServer) -> None:
     """Of tasks, loops and job clusters; the operator's arguments are unchanged."""
     loop = {"inputs": "[1]", "task": {"task_key": "one", "new_cluster": CLUSTER, **NOTEBOOK}}
