@@ -24,6 +24,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     check_retry_args,
     check_token,
     flag_or_option,
+    openlineage_flag,
     to_seconds,
 )
 from airflow_jobs_provider.operators.extra_links import extra_links
@@ -146,7 +147,13 @@ class LaunchRunOperator(StartFromTriggerOperator):
         if not (self.openlineage_inject_parent_job_info or self.openlineage_inject_transport_info):
             return request
         from airflow_jobs_provider.operators.openlineage import inject_into_submit
+        from airflow_jobs_provider.operators.payload_clusters import has_new_cluster
 
+        name = "inject_transport_info"
+        # Of the option nothing is said: it is for all tasks.
+        is_asked_for = self.openlineage_inject_transport_info
+        if is_asked_for and not openlineage_flag(self, name, None) and not has_new_cluster(request):
+            self.log.info("openlineage_%s has no effect: the run has no new cluster.", name)
         return inject_into_submit(
             request,
             context,

@@ -274,6 +274,29 @@ def test_a_connection_without_job_parameters(
     assert "api_version is 2.0" in logged()
 
 
+@pytest.mark.parametrize("is_option", [False, True])
+@pytest.mark.parametrize("has_cluster", [False, True])
+def test_the_transport_of_a_run_without_a_new_cluster(
+    has_cluster: bool,
+    is_option: bool,
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    logged: Callable[[], str],
+) -> None:
+    """It is not sent. The log says so of the argument; the option is for all tasks."""
+    installed(monkeypatch)
+    cluster = {"existing_cluster_id": None, "new_cluster": CLUSTER} if has_cluster else {}
+    option = {"openlineage_inject_transport_info": True}
+    if is_option:
+        monkeypatch.setenv("AIRFLOW__OPENLINEAGE__SPARK_INJECT_TRANSPORT_INFO", "True")
+        option = {}
+    body = sent(server, context, submit(wait_for_termination=False, **cluster, **option))
+    assert ("transport" in json.dumps(body)) is has_cluster
+    line = "openlineage_inject_transport_info has no effect: the run has no new cluster."
+    assert (line in logged()) is not (has_cluster or is_option)
+
+
 def test_a_task_operator(
     context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
