@@ -131,12 +131,12 @@ class RunState(Value):
         user_cancelled_or_timedout: bool | None = False,
         **others: Any,  # noqa: ARG002
     ) -> None:
-        self._set(
-            life_cycle_state=life_cycle_state or "",
-            result_state=result_state or "",
-            state_message=state_message or "",
-            user_cancelled_or_timedout=bool(user_cancelled_or_timedout),
-        )
+        # Not by _set(), which takes twice as long: a poller makes thousands of states in a period.
+        put = object.__setattr__
+        put(self, "life_cycle_state", life_cycle_state or "")
+        put(self, "result_state", result_state or "")
+        put(self, "state_message", state_message or "")
+        put(self, "user_cancelled_or_timedout", bool(user_cancelled_or_timedout))
 
     @classmethod
     def from_run(cls, run: Mapping[str, Any]) -> RunState:

@@ -6,6 +6,7 @@ tools that report errors, such as Sentry, show the items of a tuple and not its 
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any, ClassVar, dataclass_transform
 
 __all__ = ["Value"]
@@ -25,13 +26,15 @@ class Value:
     _secret: ClassVar[tuple[str, ...]] = ()
     # Fields that do not count for equality.
     _not_compared: ClassVar[tuple[str, ...]] = ()
+    _key: ClassVar[attrgetter[Any]]
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._key = attrgetter(*(n for n in cls.__match_args__ if n not in cls._not_compared))
 
     def _set(self, **fields: Any) -> None:
         for name, value in fields.items():
             object.__setattr__(self, name, value)
-
-    def _items(self, without: tuple[str, ...] = ()) -> list[tuple[str, Any]]:
-        return [(name, getattr(self, name)) for name in self.__match_args__ if name not in without]
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"{name} of a {type(self).__name__} cannot be set")
@@ -42,14 +45,15 @@ class Value:
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
             return NotImplemented
-        return self._items(self._not_compared) == other._items(self._not_compared)
+        return bool(self._key(self) == self._key(other))
 
     def __hash__(self) -> int:
-        return hash(tuple(value for _, value in self._items(self._not_compared)))
+        return hash(self._key(self))
 
     def __repr__(self) -> str:
-        shown = ", ".join(f"{name}={value!r}" for name, value in self._items(self._secret))
+        names = (name for name in self.__match_args__ if name not in self._secret)
+        shown = ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
         return f"{type(self).__qualname__}({shown})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return type(self), tuple(value for _, value in self._items())
+        return type(self), tuple(getattr(self, name) for name in self.__match_args__)
