@@ -117,7 +117,12 @@ class RunReader:
                 seconds_by_id = self._seconds_by_id()
             else:
                 seconds_by_id = self._lists.suspended_seconds
-            await self._read_by_id(due, seconds_by_id)
+            try:
+                await self._read_by_id(due, seconds_by_id)
+            except RateLimitError:
+                # What the lists show does not wait for it: the rate limiter pauses these reads.
+                if not lists_read:
+                    raise
             if list_error is not None and due:
                 self._lists.suspend(list_error)
         except JobsAPIError as error:

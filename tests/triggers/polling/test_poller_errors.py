@@ -218,7 +218,7 @@ async def test_reads_without_a_response_do_not_hold_back_a_cancel(service: ManyR
         await asyncio.gather(*stuck, other)
 
 
-async def refuse_list(_request: web.Request) -> web.Response:
+async def refuse(_request: web.Request) -> web.Response:
     """Answer 429 with a Retry-After of two minutes."""
     return web.json_response({}, status=429, headers={"Retry-After": "120"})
 
@@ -230,7 +230,7 @@ async def test_a_list_that_is_paused_for_long_does_not_delay_events(
     caplog.set_level("INFO")
     monkeypatch.setattr(reader, "SLOW_PAGE_SECONDS", 0.3)
     monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 60.0)
-    service.list_runs = refuse_list
+    service.list_runs = refuse
     run_ids = service.add(40)
     began = time.monotonic()
     tasks = start_waits(poller(), run_ids[:20])
@@ -245,6 +245,24 @@ async def test_a_list_that_is_paused_for_long_does_not_delay_events(
     assert service.asked["runs/get"] <= 60 * (time.monotonic() - began)
     lines = [r.getMessage() for r in caplog.records if r.name == reader.__name__]
     assert lines == ["20 runs are read one by one until a list of them is answered."] * 2
+
+
+async def test_a_long_pause_of_single_reads_does_not_delay_what_lists_show(
+    service: ManyRuns,
+) -> None:
+    """One run is on no list, and its read is answered with 429 and a long Retry-After."""
+    service.get_run = refuse
+    run_ids = service.add(40)
+    service.hidden = {run_ids[0]}
+    tasks = start_waits(poller(), run_ids)
+    async with asyncio.timeout(20):
+        await wait_until(lambda: bool(service.asked["runs/get"]))
+        for run_id in run_ids:
+            service.end(run_id)
+        assert set(await result_states(tasks[1:])) == {"SUCCESS"}
+        assert not tasks[0].done()
+        assert service.asked["runs/get"] == 1
+    tasks[0].cancel()
 
 
 async def test_a_short_pause_of_a_list_is_waited_out(service: ManyRuns) -> None:
@@ -297,7 +315,7 @@ async def test_an_outage_while_a_list_is_awaited(
 ) -> None:
     """Runs that cannot be read either are read again after a wait of their own, and none fails."""
     monkeypatch.setattr(reader, "SLOW_PAGE_SECONDS", 0.1)
-    service.list_runs = refuse_list
+    service.list_runs = refuse
     run_ids = service.add(20)
     tasks = start_waits(poller(retry_delay=0.3), run_ids)
     async with asyncio.timeout(20):
