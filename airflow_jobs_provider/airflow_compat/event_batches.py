@@ -11,8 +11,8 @@ import asyncio
 
 __all__ = ["BATCH_SECONDS", "seconds_until_batch"]
 
-#: The triggers of a process fire their events at multiples of this time. Airflow passes events on
-#: once a second.
+#: The triggers of tasks in a process fire their events at multiples of this time. Airflow passes
+#: events on once a second.
 BATCH_SECONDS = 0.1
 
 

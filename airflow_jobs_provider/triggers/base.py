@@ -131,9 +131,9 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         if event is None:
             await self._before_resume()
             event = TriggerEvent(payload)
-        self._record_end(payload, not_before)
         if self.trigger_id is not None:
             await asyncio.sleep(seconds_until_batch())
+        self._record_end(payload, not_before)
         yield event
 
     def _record_end(self, payload: Mapping[str, Any], not_before: float) -> None:

@@ -160,7 +160,7 @@ class EndedRuns:
         self._joined = asyncio.Event()
 
     async def follow(self, watch: Watch) -> AsyncGenerator[WatchBatch, None]:
-        """Yield what each read shows to a watch: its first read, and then whenever runs have ended.
+        """Yield what reads show to a watch: whenever runs have ended, and when a position is due.
 
         :param watch: the watch.
         :raises Exception: the poller has ended: the connection cannot be read, say.
