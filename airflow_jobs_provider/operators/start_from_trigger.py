@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_jobs_provider.airflow_compat.completion_reasons import worker_launch_reasons
+from airflow_jobs_provider.airflow_compat.default_arguments import applies_defaults_once
 from airflow_jobs_provider.airflow_compat.orphaned_runs import recorded_run_id
 from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
     StartFromTrigger,
@@ -34,8 +35,16 @@ if TYPE_CHECKING:
 __all__ = ["StartFromTriggerOperator"]
 
 _TRIGGER = "airflow_jobs_provider.operators.launch_trigger.DatabricksLaunchTrigger"
+# Of the arguments with which the trigger makes the operator; None of all others.
+_DEFAULTS = {
+    "databricks_task_key": "",
+    "forward_dag_params": True,
+    "reattach": True,
+    "validate": True,
+}
 
 
+@applies_defaults_once
 class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
     """Base class of the operators that launch a run, as far as a start in the triggerer goes.
 
@@ -85,6 +94,13 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         if self.deferrable:
             check_json_serializable(self.databricks_retry_args)
 
+    def _validate_start_from_trigger_kwargs(self) -> None:
+        """Do nothing; Airflow calls this eight times, at the end of each class's constructor.
+
+        It would refuse a callable among the trigger's arguments. They have none: a template field
+        with one is not :func:`~.triggerer_values.storable`, so that a worker starts the task.
+        """
+
     def starts_in_triggerer(self) -> bool:
         """Return whether Airflow starts the task in the triggerer, once the DAG is complete."""
         return self._start_requested and not self.worker_start_reasons()
@@ -100,8 +116,8 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
             return [*reasons, str(reason)]
         if (size := stored_size(stored)) > MAX_STORED_BYTES:
             reasons.append(f"a request of {size} bytes")
-        if has_unrendered(stored):
-            reasons += rendering_reasons(self)
+        if (unlike := list(rendering_reasons(self))) and has_unrendered(stored):
+            reasons += unlike
         return reasons
 
     def _request_reasons(self) -> list[str]:
@@ -130,10 +146,16 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         return StartTriggerArgs(
             trigger_cls=_TRIGGER,
             trigger_kwargs={
-                **arguments.as_kwargs(),
+                # Airflow reads them with the whole DAG, in the scheduler, the triggerer and the API
+                # server, for each task that starts in the triggerer.
+                **arguments.as_kwargs_without_defaults(),
                 **self._stored_fields(),
                 "operator": f"{cls.__module__}.{cls.__qualname__}",
-                "operator_arguments": self._operator_arguments(),
+                "operator_arguments": {
+                    name: value
+                    for name, value in self._operator_arguments().items()
+                    if value != _DEFAULTS.get(name)
+                },
             },
             next_method="execute_complete",
         )

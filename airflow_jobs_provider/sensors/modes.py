@@ -200,7 +200,7 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
             trigger_cls="airflow_jobs_provider.triggers.sensor.DatabricksJobRunSensorTrigger",
             trigger_kwargs={
                 name: as_template(name, value) if name in self.template_fields else value
-                for name, value in arguments.as_kwargs().items()
+                for name, value in arguments.as_kwargs_without_defaults().items()
             },
             next_method="execute_complete",
             timeout=timeout,

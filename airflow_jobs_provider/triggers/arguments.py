@@ -25,6 +25,14 @@ class StoredArguments:
         """Return the arguments by name, as Airflow stores them."""
         return {field.name: getattr(self, field.name) for field in fields(cast("Any", self))}
 
+    def as_kwargs_without_defaults(self) -> dict[str, Any]:
+        """Return the arguments that differ from their defaults."""
+        return {
+            field.name: value
+            for field in fields(cast("Any", self))
+            if (value := getattr(self, field.name)) != field.default
+        }
+
 
 @dataclass(eq=False, repr=False, kw_only=True)
 class TriggerArguments(StoredArguments):

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib import import_module
 from typing import Any
 
 import pytest
 from airflow.listeners import hookimpl
-from airflow.providers.common.compat.sdk import DAG
+from airflow.providers.common.compat.sdk import DAG, TaskGroup, task_group
 from airflow.triggers.base import TaskSuccessEvent, TriggerEvent
 
 from airflow_jobs_provider.airflow_compat import completion_reasons
@@ -281,6 +281,32 @@ def test_a_worker_ends_a_task_that_others_expand_over() -> None:
     with DAG("not_expanding", schedule=None):
         used = submit()
         DatabricksRunNowOperator(task_id="one", job_id=used.output)
+    assert completion_reasons.worker_completion_reasons(expanded_over) == [
+        "tasks that expand over its output"
+    ]
+    assert completion_reasons.worker_completion_reasons(used) == []
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_worker_ends_a_task_that_a_group_expands_over(nested: bool) -> None:
+    """So it is where the tasks that follow are in a group within that group."""
+    with DAG("expanding", schedule=None):
+        expanded_over, used = (
+            DatabricksRunNowOperator(task_id=name, job_id=1) for name in ("expanded_over", "used")
+        )
+
+        @task_group
+        def each(job_id: Any) -> None:
+            with TaskGroup("inner") if nested else nullcontext():
+                DatabricksRunNowOperator(task_id="run", job_id=job_id)
+
+        each.expand(job_id=expanded_over.output)
+
+        @task_group
+        def once(job_id: Any) -> None:
+            DatabricksRunNowOperator(task_id="run", job_id=job_id)
+
+        once(used.output)
     assert completion_reasons.worker_completion_reasons(expanded_over) == [
         "tasks that expand over its output"
     ]

@@ -16,7 +16,13 @@ from jinja2 import Undefined
 
 from airflow_jobs_provider.airflow_compat import completion_reasons
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
-from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
+from airflow_jobs_provider.operators.jobs import (
+    DatabricksNotebookOperator,
+    DatabricksRunNowOperator,
+    DatabricksSubmitRunOperator,
+)
+from airflow_jobs_provider.operators.launch_trigger import DatabricksLaunchTrigger
+from airflow_jobs_provider.triggers.arguments import TriggerArguments
 from tests.fakes.scripted_server import ScriptedServer
 from tests.helpers.responses import LAUNCHED, RUNNING
 from tests.helpers.start_from_trigger import REQUEST, operator
@@ -178,3 +184,68 @@ def test_the_log_says_that_a_mapped_task_starts_on_a_worker(
     task = mapped.unmap({"run_name": "a"})
     deferred_by(task, context)
     assert "because of: mapping" in capsys.readouterr().out
+
+
+def test_the_trigger_is_stored_without_defaults() -> None:
+    """Airflow reads it with the whole DAG for each task that starts in the triggerer."""
+    with DAG("sales", schedule=None):
+        task = operator(polling_period_seconds=30, reattach=False)
+    stored = task.start_trigger_args.trigger_kwargs
+    assert stored == {
+        "databricks_conn_id": "databricks_default",
+        "notebook_task": REQUEST["notebook_task"],
+        "existing_cluster_id": "c",
+        "caller": "DatabricksSubmitRunOperator",
+        "cancel_on_kill": True,
+        "end_from_trigger": True,
+        "fail_on_partial_success": True,
+        "operator": "airflow_jobs_provider.operators.submit_run.DatabricksSubmitRunOperator",
+        "operator_arguments": {
+            "reattach": False,
+            "openlineage_inject_parent_job_info": False,
+            "openlineage_inject_transport_info": False,
+        },
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        (DatabricksSubmitRunOperator, {}),
+        (DatabricksRunNowOperator, {"job_id": 1}),
+        (
+            DatabricksNotebookOperator,
+            {"notebook_path": "/x", "source": "WORKSPACE", "existing_cluster_id": "c"},
+        ),
+    ],
+)
+def test_what_is_left_out_is_the_default_of_the_operator(
+    kind: Any, arguments: dict[str, Any]
+) -> None:
+    """So the trigger makes the same operator without it."""
+    with DAG("sales", schedule=None):
+        task: Any = operator(kind, **arguments)
+    stored = task.start_trigger_args.trigger_kwargs["operator_arguments"]
+    left_out = task._operator_arguments().keys() - stored.keys() - {"execution_timeout_seconds"}
+    assert "validate" in left_out
+    fresh = kind(task_id="fresh", **{**(REQUEST if not arguments else {}), **arguments})
+    for name in left_out - {"databricks_task_key"}:
+        assert getattr(fresh, name) == task._operator_arguments()[name], name
+
+
+def test_a_trigger_with_all_arguments_is_accepted() -> None:
+    """As versions stored it that left out no defaults."""
+    with DAG("sales", schedule=None):
+        task: Any = operator()
+    stored = task.start_trigger_args.trigger_kwargs
+    whole = {
+        **TriggerArguments().as_kwargs(),
+        **stored,
+        "operator_arguments": task._operator_arguments(),
+    }
+    assert len(whole) > 20
+    trigger = DatabricksLaunchTrigger(**whole)
+    assert trigger.as_kwargs() == {
+        **DatabricksLaunchTrigger(**stored).as_kwargs(),
+        "operator_arguments": whole["operator_arguments"],
+    }

@@ -181,7 +181,7 @@ def test_a_worker_ends_a_task_with_outlets() -> None:
         arguments = one.start_trigger_args
         assert arguments is not None
         assert arguments.trigger_kwargs is not None
-        assert arguments.trigger_kwargs["end_from_trigger"] is not bool(outlets)
+        assert arguments.trigger_kwargs.get("end_from_trigger", False) is not bool(outlets)
 
 
 @pytest.mark.parametrize("name", ["pre_execute", "on_execute_callback"])
