@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
 
+from airflow_jobs_provider.airflow_compat.default_arguments import (
+    applies_defaults_once,
+    set_attribute,
+)
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
     check_retry_args,
@@ -24,11 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["DatabricksJobsBaseOperator"]
 
 
+@applies_defaults_once
 class DatabricksJobsBaseOperator(BaseOperator):
     """Base class of all operators and the sensor.
 
     Its arguments are those of :class:`~.arguments.ConnectionArguments`.
     """
+
+    __setattr__ = set_attribute
 
     def __init__(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
 
+from airflow_jobs_provider.airflow_compat.default_arguments import applies_defaults_once
 from airflow_jobs_provider.airflow_compat.orphaned_runs import (
     cancels_orphans,
     recorded_run_id,
@@ -37,6 +38,7 @@ T = TypeVar("T")
 _LONGEST_SLEEP_SECONDS = 1.0
 
 
+@applies_defaults_once
 class CancelOnKillOperator(WaitForRunOperator):
     """Base class of the operators that launch a run, as far as kills are concerned.
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_jobs_provider.airflow_compat.default_arguments import applies_defaults_once
 from airflow_jobs_provider.airflow_compat.nested_operators import executions_of
 from airflow_jobs_provider.airflow_compat.orphaned_runs import (
     cancels_orphans,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["LaunchRunOperator"]
 
 
+@applies_defaults_once
 class LaunchRunOperator(StartFromTriggerOperator):
     """Launch a run, wait for its end and return its output.
 

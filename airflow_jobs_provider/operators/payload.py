@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException
 
+from airflow_jobs_provider.airflow_compat.default_arguments import applies_defaults_once
 from airflow_jobs_provider.airflow_compat.parsing import is_parsed_for_execution
 from airflow_jobs_provider.operators.argument_checks import check_flags
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
 from airflow_jobs_provider.operators.dag_params import forwardable_params, with_dag_params
-from airflow_jobs_provider.operators.payload_validation import check_when_parsed, fields_over_json
+from airflow_jobs_provider.operators.payload_validation import check_known_request, fields_over_json
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -40,6 +41,7 @@ def unknown_arguments_explained() -> Iterator[None]:
         raise type(error)(f"{message}\n{_ANY_FIELD}") from None
 
 
+@applies_defaults_once
 class PayloadOperator(DatabricksJobsBaseOperator):
     """Base class of the operators that send a request which the user gives.
 
@@ -117,20 +119,23 @@ class PayloadOperator(DatabricksJobsBaseOperator):
         return whole
 
     def _fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self.request_fields}
+        """Return the fields that are given by name."""
+        return {
+            name: value
+            for name in self.request_fields
+            if (value := getattr(self, name)) is not None
+        }
 
     def _check_when_parsed(self) -> None:
         """Validate the request at the end of the constructor, if all of it is known.
 
         Not in a task's process, which constructs all operators of the DAG file to execute one.
         """
-        self._given = tuple(
-            name for name in ("json", *self.request_fields) if getattr(self, name) is not None
-        )
+        self._given = (*(() if self.json is None else ("json",)), *self._fields())
         if is_parsed_for_execution():
             return  # What is sent is validated then.
         fields = self._fields_when_parsed()
-        check_when_parsed(self.call_name, self.json, fields, validate=self.validate)
+        check_known_request(self.call_name, self.json, fields, validate=self.validate)
 
     def _fields_when_parsed(self) -> dict[str, Any]:
         return self._fields()

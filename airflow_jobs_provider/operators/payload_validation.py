@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "check_before_sending",
+    "check_known_request",
     "check_new_settings",
     "check_when_parsed",
     "fields_over_json",
@@ -65,9 +66,22 @@ def check_when_parsed(
     :param validate: the operator's argument; with False nothing is validated.
     :raises InvalidRequestError: the request cannot succeed; all problems are listed.
     """
-    if not validate or is_parsed_for_execution():
-        return
-    if has_unrendered(json) or has_unrendered(fields):
+    if not is_parsed_for_execution():
+        check_known_request(call_name, json, fields, validate=validate)
+
+
+def check_known_request(
+    call_name: str, json: Any, fields: Mapping[str, Any], *, validate: bool = True
+) -> None:
+    """Validate a request, if all of it is known; see :func:`check_when_parsed`.
+
+    :param call_name: the endpoint, such as ``runs/submit``.
+    :param json: the fields as one dict, or None.
+    :param fields: the fields given by name.
+    :param validate: the operator's argument; with False nothing is validated.
+    :raises InvalidRequestError: the request cannot succeed; all problems are listed.
+    """
+    if not validate or has_unrendered(json) or has_unrendered(fields):
         return
     request = fields_over_json(call_name, json, fields)
     if request:

@@ -191,8 +191,8 @@ class DatabricksRunNowOperator(LaunchRunOperator):
         # A template or an XCom may turn out to be None, and a subclass may set either one later.
         if None not in (job_id, job_name) and not has_unrendered((job_id, job_name)):
             require_exactly_one(job_id=job_id, job_name=job_name)
-        if fields.pop("job_name") is not None or in_json.get("job_name") is not None:
-            fields["job_id"] = fields["job_id"] or 0  # it is known after the name was looked up
+        if fields.pop("job_name", None) is not None or in_json.get("job_name") is not None:
+            fields.setdefault("job_id", 0)  # it is known after the name was looked up
         return fields
 
     def launch_call(self, context: Context) -> Call[int]:

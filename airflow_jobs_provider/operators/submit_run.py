@@ -228,10 +228,9 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
     def _fields_when_parsed(self) -> dict[str, Any]:
         fields = self._fields()
         json = self.json if isinstance(self.json, Mapping) else {}
-        if not has_unrendered((json, fields)):
-            check_pipeline_names(
-                {**json, **{name: value for name, value in fields.items() if value is not None}}
-            )
+        request = {**json, **fields}
+        if ("pipeline_task" in request or "tasks" in request) and not has_unrendered(request):
+            check_pipeline_names(request)
         return fields
 
     def launch_call(self, context: Context) -> Call[int]:

@@ -12,6 +12,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
+from airflow_jobs_provider.airflow_compat.default_arguments import applies_defaults_once
 from airflow_jobs_provider.airflow_compat.parsing import is_parsed_for_execution
 from airflow_jobs_provider.operators.argument_checks import (
     check_optional_flags,
@@ -69,6 +70,7 @@ def default_task_key(dag_id: str, task_id: str) -> str:
     return hashlib.md5(f"{dag_id}__{task_id}".encode(), usedforsecurity=False).hexdigest()
 
 
+@applies_defaults_once
 class DatabricksTaskBaseOperator(WorkflowMemberOperator):
     """Base class of the operators for one Databricks task.
 

@@ -17,10 +17,10 @@ def has_unrendered(value: Any) -> bool:
     That is text with a Jinja marker or the name of a template file, and what Airflow resolves: an
     XComArg, a mapped argument, a DAG's param, a callable, a value set during execution.
     """
-    if isinstance(value, str):
-        return value.endswith(TEMPLATE_FILES) or any(mark in value for mark in TEMPLATE_MARKERS)
     if value is None or isinstance(value, (bool, int, float)):
         return False
+    if isinstance(value, str):
+        return value.endswith(TEMPLATE_FILES) or any(mark in value for mark in TEMPLATE_MARKERS)
     if isinstance(value, Mapping):
         return any(map(has_unrendered, value.values()))
     if isinstance(value, (list, tuple, set, frozenset)):

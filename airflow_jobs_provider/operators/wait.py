@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_jobs_provider.airflow_compat.default_arguments import applies_defaults_once
 from airflow_jobs_provider.links import LinksToPush
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_whole_number
 from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 __all__ = ["WaitForRunOperator"]
 
 
+@applies_defaults_once
 class WaitForRunOperator(DatabricksJobsBaseOperator):
     """Base class of the operators and the sensor that wait for a run.
 

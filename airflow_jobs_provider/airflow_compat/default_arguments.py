@@ -1,0 +1,72 @@
+"""Applies ``default_args`` to the arguments of a base class, after Airflow has prepared them.
+
+Airflow wraps the constructor of each class of operators. The wrapper of the class that is made
+finds the DAG and the group, merges their default arguments and params with the task's, and passes
+all of that on. The wrapper of each base class does it again, for 15 to 20 microseconds. An operator
+of this package has six such base classes, and Airflow makes all tasks of a DAG file in each process
+that parses it.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, TypeVar
+
+from airflow.providers.common.compat.sdk import BaseOperator
+
+__all__ = ["applies_defaults_once", "set_attribute"]
+
+_CONVERTED = frozenset(
+    name.removeprefix("_convert_") for name in dir(BaseOperator) if name.startswith("_convert_")
+)
+
+Class = TypeVar("Class", bound=type)
+
+
+def applies_defaults_once(cls: Class) -> Class:
+    """Let the constructor of a base class only fill its arguments from ``default_args``.
+
+    A decorator. If the class itself is made, its constructor is that of Airflow.
+
+    :param cls: a class of operators with a constructor of its own, which needs no argument.
+    """
+    applied: Any = vars(cls)["__init__"]
+    constructor = applied.__wrapped__
+    names = applied._BaseOperatorMeta__param_names  # noqa: SLF001
+
+    @functools.wraps(applied)
+    def fill_and_construct(self: Any, **kwargs: Any) -> None:
+        if "_BaseOperator__init_kwargs" not in vars(self):
+            applied(self, **kwargs)
+            return
+        default_args = kwargs.pop("default_args", None) or {}
+        if default_args:
+            for name in default_args.keys() & names:
+                kwargs.setdefault(name, default_args[name])
+        constructor(self, **kwargs, default_args=default_args)
+        self._BaseOperator__init_kwargs.update(kwargs)
+
+    # Airflow tells by it which class is made.
+    fill_and_construct.__wrapped__ = constructor
+    cls.__init__ = fill_and_construct  # type: ignore[misc]
+    return cls
+
+
+def set_attribute(self: Any, key: str, value: Any) -> None:
+    """Set an attribute of an operator: a ``__setattr__`` that is fast while a constructor runs.
+
+    It leaves out what has no effect then. Airflow's takes 2 microseconds, and a constructor sets a
+    hundred attributes.
+
+    :param self: the operator.
+    :param key: name of the attribute.
+    :param value: the attribute.
+    """
+    attributes = self.__dict__
+    if "_BaseOperator__instantiated" in attributes or key in _CONVERTED:
+        BaseOperator.__setattr__(self, key, value)
+        return
+    object.__setattr__(self, key, value)
+    init_kwargs = attributes.get("_BaseOperator__init_kwargs")
+    if init_kwargs and key in init_kwargs and not attributes.get("_BaseOperator__from_mapped"):
+        init_kwargs[key] = value

@@ -1,0 +1,122 @@
+"""Constructors of operators: Airflow's ``default_args``, and attributes that are set."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskGroup
+
+from airflow_jobs_provider.operators.jobs import (
+    DatabricksNotebookOperator,
+    DatabricksRunNowOperator,
+    DatabricksSubmitRunOperator,
+)
+from airflow_jobs_provider.operators.launch import LaunchRunOperator
+from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
+
+# One argument of each base class, with a value that is not the default.
+OF_BASES: dict[str, Any] = {
+    "databricks_conn_id": "other",
+    "max_output_bytes": 99,
+    "forward_dag_params": False,
+    "cancel_on_kill": False,
+    "queued_timeout_seconds": 600,
+    "retries": 7,
+}
+
+
+@pytest.mark.parametrize("given_by", ["DAG", "group", "task"])
+def test_default_args_reach_the_arguments_of_each_base_class(given_by: str) -> None:
+    """Those of a group take precedence over those of the DAG, and the task's own over both."""
+    others = dict.fromkeys(OF_BASES, 1)
+    of_dag = OF_BASES if given_by == "DAG" else others
+    of_group: Any = OF_BASES if given_by == "group" else {}
+    with (
+        DAG("sales", schedule=None, default_args=of_dag),
+        TaskGroup("group", default_args=of_group),
+    ):
+        of_task: dict[str, Any] = {"default_args": OF_BASES} if given_by == "task" else {}
+        task = DatabricksRunNowOperator(task_id="etl", job_id=1, **of_task)
+    assert {name: getattr(task, name) for name in OF_BASES} == OF_BASES
+
+
+def test_an_argument_takes_precedence_over_default_args() -> None:
+    """Also one of a base class, and one that a subclass gives its base class."""
+    with DAG("sales", schedule=None, default_args={**OF_BASES, "polling_period_seconds": 3}):
+        one = DatabricksRunNowOperator(task_id="one", job_id=1, max_output_bytes=5)
+        two = Custom(task_id="two", job_id=1)
+    assert (one.max_output_bytes, one.polling_period_seconds) == (5, 3)
+    assert (two.max_output_bytes, two.cancel_on_kill) == (11, False)
+
+
+class Custom(DatabricksRunNowOperator):
+    """A user's subclass, which decides one argument itself."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(max_output_bytes=11, **kwargs)
+
+
+class WithoutConstructor(LaunchRunOperator):
+    """A subclass of a base class that has no constructor of its own."""
+
+    template_fields = ("json", "databricks_conn_id")
+
+
+def test_a_subclass_without_a_constructor() -> None:
+    """Airflow applies the defaults, and finds what the task depends on."""
+    with DAG("sales", schedule=None, default_args=OF_BASES):
+        first = BaseOperator(task_id="first")
+        task = WithoutConstructor(task_id="etl", json={"job_id": first.output})
+    assert {name: getattr(task, name) for name in OF_BASES} == OF_BASES
+    assert task.upstream_task_ids == {"first"}
+
+
+def test_the_sensor_takes_default_args() -> None:
+    """Its base classes are others."""
+    with DAG("sales", schedule=None, default_args={"max_output_bytes": 9, "poke_interval": 7}):
+        sensor = DatabricksJobRunSensor(task_id="wait", run_id=1)
+    assert (sensor.max_output_bytes, sensor.poke_interval) == (9, 7)
+
+
+def test_unknown_arguments_are_refused_also_of_mapped_tasks() -> None:
+    """Airflow knows the arguments of each base class."""
+    with DAG("sales", schedule=None):
+        DatabricksRunNowOperator.partial(task_id="a", **OF_BASES).expand(job_id=[1])
+        with pytest.raises(TypeError, match="cancel_on_kil'"):
+            DatabricksRunNowOperator.partial(task_id="b", cancel_on_kil=True)
+
+
+def test_the_signature_of_a_base_class_is_its_own() -> None:
+    """Documentation and editors show it."""
+    assert "reattach" in inspect.signature(LaunchRunOperator).parameters
+
+
+def test_attributes_set_after_the_constructor_are_dependencies() -> None:
+    """As with Airflow's own operators; nothing of this is left out."""
+    with DAG("sales", schedule=None):
+        first = BaseOperator(task_id="first")
+        task = DatabricksSubmitRunOperator(
+            task_id="etl", notebook_task={"notebook_path": "/x"}, existing_cluster_id="c"
+        )
+        task.run_name = first.output
+    assert task.upstream_task_ids == {"first"}
+
+
+def test_airflow_converts_attributes_that_the_constructor_sets() -> None:
+    """Text becomes a number, seconds become a timedelta."""
+    with DAG("sales", schedule=None, default_args={"retries": "3", "retry_delay": 60}):
+        task = DatabricksNotebookOperator(
+            task_id="etl", notebook_path="/x", source="WORKSPACE", existing_cluster_id="c"
+        )
+    assert task.retries == 3
+    assert task.retry_delay.total_seconds() == 60
+
+
+def test_a_copy_of_an_operator_is_like_it() -> None:
+    """Airflow copies operators, for example for ``dag.partial_subset``."""
+    with DAG("sales", schedule=None) as dag:
+        DatabricksRunNowOperator(task_id="etl", job_id=1, max_output_bytes=5)
+    copied = dag.partial_subset("etl").get_task("etl")
+    assert (copied.job_id, copied.max_output_bytes) == (1, 5)
