@@ -35,6 +35,7 @@ class RateLimiter:
 
     The service limits each endpoint by itself, and ``Retry-After`` is about the endpoint that was
     asked. So a refused list does not hold back a cancel. All requests become slower after a 429.
+    This happens only once if an endpoint refuses one request after the other.
 
     An urgent request, such as a cancel, does not wait for reads: neither for those that wait for
     their turn, nor for those in flight, which the service may leave without a response.
@@ -49,6 +50,8 @@ class RateLimiter:
         self._next_request_at = self._slowed_down_at = 0.0
         # When the pause of each endpoint ends.
         self._paused_until: dict[str, float] = {}
+        # The endpoints whose latest answer was a 429.
+        self._refused = set[str]()
         # When the pause after the latest 429 ends; None if there was none.
         self._resumed_at: float | None = None
         self._rate = self._full_rate = requests_per_second or REQUESTS_PER_SECOND
@@ -80,6 +83,7 @@ class RateLimiter:
                 turn = self._urgent_turn(endpoint) if is_urgent else self._turn(endpoint)
                 if (now := await turn) is not None:
                     yield now
+                    self._refused.discard(endpoint)
                     self._recover(now)
                     return
 
@@ -114,6 +118,8 @@ class RateLimiter:
     def slow_down(self, seconds: float, sent_at: float, endpoint: str = "") -> None:
         """Pause the requests to an endpoint, and halve the rate of all requests.
 
+        The rate stays as it is if the latest answer of the endpoint was a 429, too.
+
         :param seconds: length of the pause.
         :param sent_at: when the refused request was sent (monotonic clock). The rate stays as it is
             if that was before it was halved last: the request tells nothing about the new rate.
@@ -122,6 +128,11 @@ class RateLimiter:
         now = time.monotonic()
         paused_until = max(self._paused_until.get(endpoint, 0.0), now + seconds_to_wait(seconds))
         self._paused_until[endpoint] = paused_until
+        if endpoint in self._refused:
+            # It has answered nothing else since the rate was halved: that is no matter of the rate.
+            return
+        if endpoint:
+            self._refused.add(endpoint)
         if sent_at >= self._slowed_down_at:
             lowest = min(LOWEST_REQUESTS_PER_SECOND, self._full_rate)
             self._refused_rate = self._rate

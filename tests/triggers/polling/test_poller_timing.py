@@ -686,18 +686,22 @@ def test_a_wait_counts_once_also_where_the_call_fails(play: Play) -> None:
     play(scenario)
 
 
+@pytest.mark.parametrize(("retry_after", "spacing", "lists"), [(300, 0.8, 1), (12, 2.7, 68)])
 def test_how_late_events_are_while_lists_are_paused(
-    play: Play, monkeypatch: pytest.MonkeyPatch
+    play: Play, monkeypatch: pytest.MonkeyPatch, retry_after: float, spacing: float, lists: int
 ) -> None:
-    """At most ten seconds beyond the period, and a tenth of a second for each run."""
+    """At most ten seconds beyond the period, and a tenth of a second for each run.
+
+    However often the lists are refused: they do not slow down the reads of runs each time.
+    """
     late: list[float] = []
 
     async def scenario(bench: Bench) -> None:
         monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 20.0)
         # The list of runs; a run's read has the run's id here.
-        bench.errors[0] = RateLimitError(status=429, retry_after=300)
+        bench.errors[0] = RateLimitError(status=429, retry_after=retry_after)
         run_ids = list(range(1, 301))
-        bench.ends = {run_id: run_id * 0.8 for run_id in run_ids}
+        bench.ends = {run_id: run_id * spacing for run_id in run_ids}
         poller = bench.poller()
 
         async def wait(run_id: int) -> None:
@@ -707,7 +711,7 @@ def test_how_late_events_are_while_lists_are_paused(
 
     bench = play(scenario)
     assert max(late) <= 10 + 10 + 30
-    assert len([what for _, what in bench.asked if what == "runs/list"]) == 1
+    assert 1 <= len([what for _, what in bench.asked if what == "runs/list"]) <= lists
     assert len(bench.asked) <= 20 * max(second for second, _ in bench.asked)
 
 

@@ -296,3 +296,16 @@ async def test_requests_that_meet_a_pause_delay_no_other_endpoint(*, is_urgent: 
     for task in refused:
         task.cancel()
     await asyncio.gather(*refused, return_exceptions=True)
+
+
+async def test_an_endpoint_that_refuses_all_requests_halves_the_rate_once(clock: Clock) -> None:
+    """Until it answers one: then a further 429 may be a matter of the rate."""
+    limiter = RateLimiter()
+    limiter.slow_down(12, sent_at=clock.now, endpoint="runs/list")
+    clock.now += 12
+    limiter.slow_down(12, sent_at=clock.now, endpoint="runs/list")
+    assert limiter.requests_per_second == 10
+    async with limiter.acquire("runs/list") as sent_at:
+        assert sent_at == 1024
+    limiter.slow_down(12, sent_at=clock.now, endpoint="runs/list")
+    assert limiter.requests_per_second == pytest.approx(18 / 2, rel=0.01)
