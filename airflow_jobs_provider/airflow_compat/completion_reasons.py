@@ -94,8 +94,6 @@ def _start_reasons(task: BaseOperator) -> Iterator[str]:
 
 
 def _launch_reasons(task: BaseOperator) -> Iterator[str]:
-    if getattr(task, "_BaseOperator__from_mapped", False):
-        yield "mapping"  # Airflow starts mapped tasks there before it expands them
     if names := required_params(task):
         yield f"params without a default ({', '.join(names)})"
     if not task.do_xcom_push:

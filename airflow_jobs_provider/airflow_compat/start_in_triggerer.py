@@ -40,7 +40,8 @@ class StartTriggerArguments:
     """An operator's ``start_trigger_args``, made when Airflow asks for them.
 
     By then the DAG is complete, and with it what else the task has: outlets, callbacks, tasks that
-    expand over its output. The class itself has none: Airflow would start mapped tasks with them.
+    expand over its output. The class itself has none: Airflow would start mapped tasks with them,
+    whose arguments are not known to it; see :mod:`.mapped_start`.
     """
 
     @overload
@@ -66,7 +67,7 @@ class LaunchesRun(Protocol):
 class StartFromTrigger:
     """An operator's ``start_from_trigger``, found out when Airflow asks for it.
 
-    For the class it is False: Airflow would start mapped tasks in the triggerer.
+    For the class it is False: Airflow asks it for mapped tasks; see :mod:`.mapped_start`.
     """
 
     def __get__(self, task: LaunchesRun | None, kind: type) -> bool:

@@ -18,12 +18,15 @@ if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import BaseOperator
 
 __all__ = [
+    "MARKERS",
     "MAX_STORED_BYTES",
     "UnreadableValueError",
+    "is_unchanged_by_rendering",
     "rendering_reasons",
     "storable",
     "stored_size",
     "with_xcoms",
+    "xcom_item",
     "xcom_references",
 ]
 
@@ -32,9 +35,10 @@ __all__ = [
 MAX_STORED_BYTES = 40_000
 # What Airflow adds to a dict.
 _DICT_BYTES = 32
-# The key of a reference to another task's XCom: {_XCOM: [task_id, key]}.
+# The key of a reference to another task's XCom: {_XCOM: [task_id, key]}. A third value is the index
+# of an item of the XCom, over which the task is mapped.
 _XCOM = "airflow_jobs_provider.xcom"
-_MARKERS = ("{{", "{%", "{#")
+MARKERS = ("{{", "{%", "{#")
 _TEMPLATE_FILES = ".json-tpl"
 _NAMES = frozenset(
     {
@@ -122,7 +126,7 @@ def xcom_references(value: Any) -> Iterator[tuple[str, str]]:
     """Yield task id and key of each XCom that a stored value refers to."""
     if isinstance(value, Mapping):
         if _XCOM in value:
-            task_id, key = value[_XCOM]
+            task_id, key, *_ = value[_XCOM]
             yield task_id, key
         else:
             for item in value.values():
@@ -137,15 +141,55 @@ def with_xcoms(value: Any, xcoms: Mapping[tuple[str, str], Any]) -> Any:
 
     :param value: the value.
     :param xcoms: the XComs by task id and key.
+    :raises UnreadableValueError: a worker has to read one.
     """
     if isinstance(value, Mapping):
         if _XCOM in value:
-            task_id, key = value[_XCOM]
-            return xcoms[task_id, key]
+            task_id, key, *index = value[_XCOM]
+            if not index:
+                return xcoms[task_id, key]
+            item = xcom_item(xcoms[task_id, key], *index)
+            if not is_unchanged_by_rendering(item):
+                raise UnreadableValueError(f"a value that may be a template of {task_id!r}")
+            return item
         return {name: with_xcoms(item, xcoms) for name, item in value.items()}
     if isinstance(value, list):
         return [with_xcoms(item, xcoms) for item in value]
     return value
+
+
+def xcom_item(xcom: Any, index: int) -> Any:
+    """Return the item of an XCom that a task is mapped over.
+
+    :param xcom: the XCom.
+    :param index: index of the item.
+    :raises UnreadableValueError: it has no such item.
+    """
+    if not isinstance(xcom, (list, tuple)):
+        raise UnreadableValueError(f"mapped over a {type(xcom).__name__}")
+    if not 0 <= index < len(xcom):
+        raise UnreadableValueError(f"mapped over {len(xcom)} items, without one at {index}")
+    return xcom[index]
+
+
+def is_unchanged_by_rendering(value: Any) -> bool:
+    """Return whether a value of an XCom is the same whether or not Airflow renders it.
+
+    Airflow renders the items of an XCom that a task is mapped over, or not: that depends on how it
+    is mapped. Jinja changes line breaks, too.
+
+    :param value: the value.
+    """
+    if value is None or isinstance(value, (bool, int, float)):
+        return True
+    if isinstance(value, str):
+        is_template = value.endswith(_TEMPLATE_FILES) or any(mark in value for mark in MARKERS)
+        return not is_template and not value.endswith("\n") and "\r" not in value
+    if isinstance(value, Mapping):
+        return all(map(is_unchanged_by_rendering, value.values()))
+    if isinstance(value, (list, tuple)):
+        return all(map(is_unchanged_by_rendering, value))
+    return False
 
 
 def rendering_reasons(task: BaseOperator) -> Iterator[str]:
@@ -191,7 +235,7 @@ def _unreadable_reason(text: str) -> str | None:
     """Return the reason why the triggerer cannot read a text; None if it can."""
     if text.endswith(_TEMPLATE_FILES):
         return "a template file"
-    if not any(marker in text for marker in _MARKERS):
+    if not any(marker in text for marker in MARKERS):
         return None
     from jinja2 import Environment, TemplateSyntaxError, meta, nodes
 

@@ -15,7 +15,6 @@ from airflow_jobs_provider.airflow_compat.orphaned_runs import (
 )
 from airflow_jobs_provider.airflow_compat.refused_deferral import Deferral
 from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
-from airflow_jobs_provider.airflow_compat.start_in_triggerer import check_renders_in_triggerer
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.airflow_compat.telemetry import annotate_span
 from airflow_jobs_provider.exceptions import airflow_exceptions
@@ -104,8 +103,6 @@ class LaunchRunOperator(StartFromTriggerOperator):
             Airflow calls the constructor of a mapped task on the worker only. So the arguments that
             it checks are checked here, and the failure callback that it adds is added here.
             """
-            if kwargs.get("start_from_trigger"):
-                check_renders_in_triggerer()
             if kwargs.get("deferrable") is True and kwargs.get("wait_for_termination", True):
                 check_retry_args(kwargs.get("databricks_retry_args"))
                 check_json_serializable(kwargs.get("databricks_retry_args"))

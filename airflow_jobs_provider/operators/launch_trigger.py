@@ -33,6 +33,7 @@ from airflow_jobs_provider.airflow_compat.launch_record import (
     record_handover,
     recorded_run_id,
 )
+from airflow_jobs_provider.airflow_compat.mapped_values import MappedOutput, values_at
 from airflow_jobs_provider.airflow_compat.task_state import read_xcom_of
 from airflow_jobs_provider.airflow_compat.threads import in_thread
 from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_timeout
@@ -40,7 +41,11 @@ from airflow_jobs_provider.airflow_compat.triggerer_health import (
     PAUSE_SECONDS,
     triggerer_health,
 )
-from airflow_jobs_provider.airflow_compat.triggerer_values import with_xcoms, xcom_references
+from airflow_jobs_provider.airflow_compat.triggerer_values import (
+    UnreadableValueError,
+    with_xcoms,
+    xcom_references,
+)
 from airflow_jobs_provider.api.endpoints import cancel_run, get_run
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
@@ -89,6 +94,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
 
     :param operator: import path of the operator's class.
     :param operator_arguments: arguments of the operator that are no template fields.
+    :param mapped: the values of all instances of a mapped task; default None for another task.
     :param kwargs: the arguments of
         :class:`~airflow_jobs_provider.triggers.arguments.TriggerArguments`, and the operator's
         template fields as far as they are given.
@@ -97,13 +103,21 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
     run_id = None
 
     def __init__(
-        self, *, operator: str, operator_arguments: dict[str, Any] | None = None, **kwargs: Any
+        self,
+        *,
+        operator: str,
+        operator_arguments: dict[str, Any] | None = None,
+        mapped: str | None = None,
+        **kwargs: Any,
     ) -> None:
         # Whatever an exception of another type than TypeError would be, it stops the triggerer.
         names = {field.name for field in fields(TriggerArguments)}
         super().__init__(**{name: kwargs[name] for name in kwargs.keys() & names})
         self.operator = operator
         self.operator_arguments = operator_arguments or {}
+        self.mapped = mapped
+        # Another task's output that has more arguments of this instance.
+        self._mapped_output: MappedOutput | None = None
         self._request_names = sorted(kwargs.keys() - names)
         for name in self._request_names:
             setattr(self, name, kwargs[name])
@@ -124,6 +138,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             **super().as_kwargs(),
             "operator": self.operator,
             "operator_arguments": self.operator_arguments,
+            "mapped": self.mapped,
             **self._request(),
         }
 
@@ -138,9 +153,27 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render the request; keep an error for :meth:`run`, so that a worker tells it."""
         try:
+            self._take_mapped_values(context["ti"].map_index)
             super().render_template_fields(context, jinja_env)
         except Exception as error:  # noqa: BLE001 - whatever a template does
             self._rendering_error = error
+
+    def _take_mapped_values(self, map_index: int | None) -> None:
+        """Add what this instance of a mapped task has to the request.
+
+        :raises UnreadableValueError: the triggerer does not know it.
+        """
+        index = -1 if map_index is None else map_index
+        if self.mapped is None:
+            if index >= 0:  # The task was mapped after its arguments were stored, or before.
+                raise UnreadableValueError(f"no mapped values at {index}")
+            return
+        values = values_at(self.mapped, index)
+        for name, value in values.fields.items():
+            setattr(self, name, value)
+        self._request_names = sorted({*self._request_names, *values.fields})
+        self._mapped_output = values.output
+        self.template_fields = tuple({*self.template_fields, *values.fields})
 
     # -- the wait ------------------------------------------------------------------------------
 
@@ -203,6 +236,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         task_instance: Any = self.task_instance
         if self._rendering_error is not None:
             error = self._rendering_error
+            if isinstance(error, UnreadableValueError):
+                raise NeedsWorkerError(str(error))
             raise NeedsWorkerError(f"the triggerer cannot render its templates: {error}")
         if task_instance is None or self.trigger_id is None:
             raise NeedsWorkerError("the trigger is in no triggerer")
@@ -251,17 +286,26 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
         """Return the operator and its launch, validated."""
         request = self._request()
         xcoms = {}
-        for task_id, key in sorted(set(xcom_references(request))):
+        references, output = set(xcom_references(request)), self._mapped_output
+        if output is not None:
+            references.add((output.task_id, output.key))
+        for task_id, key in sorted(references):
             value = await in_thread(read_xcom_of, begun.attempt, task_id, key)
             if value is None:
                 raise NeedsWorkerError(f"the task {task_id!r} has pushed no XCom {key!r}")
             xcoms[task_id, key] = value
+        try:
+            request = with_xcoms(request, xcoms)
+            if output is not None:
+                request |= output.arguments(xcoms[output.task_id, output.key])
+        except UnreadableValueError as error:
+            raise NeedsWorkerError(str(error)) from error
         client = await get_poller(self._hook).client()
         task_instance: Any = self.task_instance
         context = task_instance.get_template_context()
 
         def make() -> tuple[LaunchRunOperator, Call[int]]:
-            operator = self._make_operator(context, with_xcoms(request, xcoms))
+            operator = self._make_operator(context, request)
             operator.workspace_url = client.base_url
             try:
                 call = operator.launch_call(context)

@@ -6,6 +6,12 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_jobs_provider.airflow_compat.completion_reasons import worker_launch_reasons
 from airflow_jobs_provider.airflow_compat.default_arguments import applies_defaults_once
+from airflow_jobs_provider.airflow_compat.mapped_start import (
+    is_prototype,
+    is_unmapped,
+    mapped_start_reasons,
+    with_mapped_start,
+)
 from airflow_jobs_provider.airflow_compat.orphaned_runs import recorded_run_id
 from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
     StartFromTrigger,
@@ -64,7 +70,7 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
     _start_requested: bool = False
     # Whether this process goes on with an attempt that has started in the triggerer.
     _started_in_triggerer: bool = False
-    # Airflow asks the class for these of a mapped task, which starts on a worker.
+    # Airflow asks the class for these of a mapped task, before it is mapped; see mapped_start.
     start_trigger_args: Any = StartTriggerArguments()
     start_from_trigger: Any = StartFromTrigger()
 
@@ -80,8 +86,20 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
             check_renders_in_triggerer()
             self.deferrable = True
 
+    if not TYPE_CHECKING:  # It has the type that Airflow gives it.
+
+        @classmethod
+        def partial(cls, **kwargs: Any) -> Any:
+            """Map the operator over arguments; see Airflow's ``BaseOperator.partial``."""
+            if kwargs.get("start_from_trigger"):
+                check_renders_in_triggerer()
+            partial = super().partial(**kwargs)
+            is_wanted = kwargs.get("start_from_trigger") is not False
+            return with_mapped_start(partial) if is_wanted and renders_in_triggerer() else partial
+
     def _check_when_parsed(self) -> None:
-        super()._check_when_parsed()
+        if not is_prototype():  # It lacks what is mapped.
+            super()._check_when_parsed()
         self._check_start()
 
     def _check_start(self) -> None:
@@ -89,7 +107,7 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         self._start_requested = self._given_start
         if not self._start_requested:
             return
-        if self._start_is_optional and not self.worker_start_reasons():
+        if self._start_is_optional and (is_prototype() or not self.worker_start_reasons()):
             self.deferrable = self._end_from_trigger = True
         if self.deferrable:
             check_json_serializable(self.databricks_retry_args)
@@ -102,11 +120,24 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         """
 
     def starts_in_triggerer(self) -> bool:
-        """Return whether Airflow starts the task in the triggerer, once the DAG is complete."""
-        return self._start_requested and not self.worker_start_reasons()
+        """Return whether Airflow starts the task in the triggerer, once the DAG is complete.
+
+        False for an instance of a mapped task: Airflow has asked the mapped task.
+        """
+        return self._start_requested and not is_unmapped(self) and not self.worker_start_reasons()
 
     def worker_start_reasons(self) -> list[str]:
         """Return the reasons why a worker has to start the task; empty if the triggerer can."""
+        return mapped_start_reasons(self) if is_unmapped(self) else self._worker_start_reasons()
+
+    def prototype_reasons(self, stored_bytes: int) -> list[str]:
+        """Return the reasons for the prototype of a mapped task.
+
+        :param stored_bytes: size of the mapped values, as they are stored.
+        """
+        return self._worker_start_reasons(stored_bytes)
+
+    def _worker_start_reasons(self, mapped_bytes: int = 0) -> list[str]:
         reasons = [*worker_launch_reasons(self), *self._request_reasons()]
         if not self.wait_for_termination:
             reasons.append("wait_for_termination=False")
@@ -114,7 +145,7 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
             stored = self._stored_fields()
         except UnreadableValueError as reason:
             return [*reasons, str(reason)]
-        if (size := stored_size(stored)) > MAX_STORED_BYTES:
+        if (size := stored_size(stored) + mapped_bytes) > MAX_STORED_BYTES:
             reasons.append(f"a request of {size} bytes")
         if (unlike := list(rendering_reasons(self))) and has_unrendered(stored):
             reasons += unlike

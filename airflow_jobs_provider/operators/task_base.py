@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_jobs_provider.airflow_compat.default_arguments import applies_defaults_once
+from airflow_jobs_provider.airflow_compat.mapped_start import is_prototype
 from airflow_jobs_provider.airflow_compat.parsing import is_parsed_for_execution
 from airflow_jobs_provider.operators.argument_checks import (
     check_optional_flags,
@@ -302,7 +303,8 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
 
     def _check_when_parsed(self) -> None:
         """Check the request at the end of the constructor, as far as it is known."""
-        self._check_definition()
+        if not is_prototype():  # It lacks what is mapped.
+            self._check_definition()
         self._check_start()
 
     def _check_definition(self) -> None:

@@ -374,6 +374,75 @@ def test_the_triggerer_renders_a_launch(
     assert starts(dag_run) == 0
 
 
+def in_order_of_instances(workspace: FakeService, dag_run: ClusterDagRun) -> list[Run]:
+    """Wait until a mapped task has launched its five runs; return them by map index."""
+    runs = eventually(
+        lambda: runs if len(runs := workspace.runs_of(dag_run.run_id)) >= 5 else [],
+        f"{dag_run.run_id} has launched five runs",
+    )
+    by_name = {run.name: run for run in runs}
+    task = f"{dag_run.dag_id}.{dag_run.task_id}"
+    return [by_name[f"{task}[{index}] {dag_run.run_id} try 1"] for index in range(5)]
+
+
+@launches_in_triggerer
+@pytest.mark.parametrize("dag_id", ["triggered_mapped", "triggered_mapped_over_output"])
+def test_a_mapped_task_whose_runs_the_triggerer_launches_takes_no_process(
+    dag_id: str, cluster: AirflowCluster, workspace: FakeService, starts: Starts
+) -> None:
+    """Five runs of five notebooks; each output is found by the index of its instance."""
+    dag_run = cluster.trigger(dag_id)
+    in_order = in_order_of_instances(workspace, dag_run)
+    paths = [run.request["notebook_task"]["notebook_path"] for run in in_order]
+    assert paths == ["/a", "/b", "/c", "/d", "/e"]
+    for run in reversed(in_order):
+        workspace.end(run)
+    for index in range(5):
+        dag_run.until("success", map_index=index)
+    see_all = replace(dag_run, task_id="see_all")
+    see_all.until("success")
+    assert literal_eval(see_all.xcom("return_value")) == [
+        [f"output of {run.run_id}" for run in in_order],
+        [run.run_id for run in in_order],
+    ]
+    assert [run.launches for run in in_order] == [1] * 5
+    assert len(workspace.runs_of(dag_run.run_id)) == 5
+    assert starts(dag_run) == 0
+
+
+@launches_in_triggerer
+def test_what_happens_to_one_instance_of_a_mapped_task_is_its_own(
+    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+) -> None:
+    """One is marked, one is cleared later, the run of one fails: a worker tells of that only."""
+    dag_run = cluster.trigger("triggered_mapped")
+    marked, failed, *others = in_order_of_instances(workspace, dag_run)
+    dag_run.mark("failed", map_index=0)
+    eventually(lambda: marked.result == "CANCELED", "the run of the marked instance is canceled")
+    workspace.end(failed, "FAILED")
+    dag_run.until("failed", map_index=1)
+    assert f"Run {failed.run_id} failed (TERMINATED/FAILED)" in dag_run.logs()
+    for run in others:
+        workspace.end(run)
+    for index in (2, 3, 4):
+        dag_run.until("success", map_index=index)
+    assert starts(dag_run) == 1
+    dag_run.until_over()
+    dag_run.clear(only_failed=True)
+    runs = eventually(
+        lambda: runs if len(runs := workspace.runs_of(dag_run.run_id)) >= 7 else [],
+        "the two failed instances have launched again",
+    )
+    paths = [run.request["notebook_task"]["notebook_path"] for run in runs[5:]]
+    assert sorted(paths) == ["/a", "/b"]
+    for run in runs[5:]:
+        workspace.end(run)
+    for index in (0, 1):
+        dag_run.until("success", map_index=index)
+    assert len(workspace.runs_of(dag_run.run_id)) == 7
+    assert [run.result for run in others] == ["SUCCESS"] * 3
+
+
 @launches_in_triggerer
 def test_a_failed_run_that_the_triggerer_launched(
     cluster: AirflowCluster, workspace: FakeService, starts: Starts

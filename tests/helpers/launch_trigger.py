@@ -17,13 +17,18 @@ from tests.helpers.triggerer import RUN_ID, START, Attempt, Triggerer, task_runn
 
 def start(service: FakeService, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> Triggerer:
     """Make a DAG with one task that starts in the triggerer, and the triggerer."""
-    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", service.connection)
     with DAG("sales", schedule=None, catchup=False) as dag:
         other = BaseOperator(task_id="other")
         for name, value in arguments.items():
             if value == "of another task":
                 arguments[name] = XComArg(other, "p")
         operator(**arguments)
+    return triggerer_of(dag, service, monkeypatch)
+
+
+def triggerer_of(dag: Any, service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Triggerer:
+    """Make the triggerer of a DAG whose task ``etl`` starts there."""
+    monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", service.connection)
     triggerer = Triggerer(dag, service)
     # It has run for so long without a pause.
     monkeypatch.setattr(f"{DatabricksLaunchTrigger.__module__}.PAUSE_SECONDS", 0.0)

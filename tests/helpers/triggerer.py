@@ -41,19 +41,21 @@ class Attempt:
 
     :ivar number: ``try_number``.
     :ivar carrier: what a clear changes.
+    :ivar map_index: index of a mapped task, else -1.
     """
 
     number: int = 1
     carrier: str = "00-first-clear-01"
+    map_index: int = -1
     id: Any = field(default_factory=uuid4)
 
     def next_try(self) -> Attempt:
         """Return the retry of this attempt."""
-        return Attempt(self.number + 1, self.carrier)
+        return Attempt(self.number + 1, self.carrier, self.map_index)
 
     def cleared(self, carrier: str = "00-second-clear-01") -> Attempt:
         """Return the attempt after a clear."""
-        return Attempt(self.number + 1, carrier)
+        return Attempt(self.number + 1, carrier, self.map_index)
 
 
 class Triggerer:
@@ -61,7 +63,7 @@ class Triggerer:
 
     :param dag: the DAG.
     :param task_id: the task that starts in the triggerer.
-    :ivar xcoms: the XComs by task id and key.
+    :ivar xcoms: the XComs by task id and key. Those of a mapped task have ``etl[0]`` as task id.
     :ivar state: the task's state.
     :ivar refuses: keys of XComs that cannot be stored.
     :ivar moments: what has happened since the last start, in order.
@@ -138,7 +140,7 @@ class Triggerer:
             dag_id=self._dag.dag_id,
             run_id=RUN_ID,
             try_number=attempt.number,
-            map_index=-1,
+            map_index=attempt.map_index,
             dag_version_id=uuid4(),
             pool_slots=1,
             priority_weight=1,
@@ -204,16 +206,18 @@ class Triggerer:
     def _answer(self, msg: Any) -> Any:
         kind = type(msg).__name__
         if kind == "GetTaskStates":
-            return comms.TaskStatesResult(task_states={RUN_ID: {self._task_id: self.state}})
+            task_id = self._task_id if msg.map_index is None else f"{self._task_id}_{msg.map_index}"
+            return comms.TaskStatesResult(task_states={RUN_ID: {task_id: self.state}})
+        task_id = msg.task_id if msg.map_index in (None, -1) else f"{msg.task_id}[{msg.map_index}]"
         if kind == "GetXCom":
-            value = self.xcoms.get((msg.task_id, msg.key))
+            value = self.xcoms.get((task_id, msg.key))
             return comms.XComResult(key=msg.key, value=value)
         if kind == "SetXCom" and msg.key in self.refuses:
             raise ConnectionError("no XCom is stored")
         if kind == "SetXCom":
-            self.xcoms[msg.task_id, msg.key] = msg.value
+            self.xcoms[task_id, msg.key] = msg.value
         elif kind == "DeleteXCom":
-            self.xcoms.pop((msg.task_id, msg.key), None)
+            self.xcoms.pop((task_id, msg.key), None)
         return SimpleNamespace(ok=True)
 
     def _request(self, seen: Seen, moment: str) -> bool:

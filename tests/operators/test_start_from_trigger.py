@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,7 +12,9 @@ from airflow.triggers.base import BaseTrigger
 if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
-from airflow.providers.common.compat.sdk import DAG, Param
+from airflow.providers.common.compat.sdk import DAG, Asset, Param
+from airflow.sdk.definitions.mappedoperator import MappedOperator
+from airflow.serialization.serialized_objects import DagSerialization
 from jinja2 import Undefined
 
 from airflow_jobs_provider.airflow_compat import completion_reasons
@@ -112,19 +115,19 @@ def test_params_with_a_default_need_no_worker(value: Any) -> None:
         assert operator(params={"hour": value}).worker_start_reasons() == []
 
 
-def test_a_mapped_task_and_a_subclass_start_on_a_worker() -> None:
-    """Airflow starts the one before it expands it; the other may do more than the trigger."""
+def test_a_subclass_starts_on_a_worker() -> None:
+    """It may do more than the trigger, also where it is mapped."""
 
     class Own(DatabricksSubmitRunOperator):
         """A user's operator."""
 
+    arguments: dict[str, Any] = {"start_from_trigger": True, **REQUEST}
     with DAG("sales", schedule=None, catchup=False):
-        mapped = DatabricksSubmitRunOperator.partial(
-            task_id="etl", start_from_trigger=True, **REQUEST
-        ).expand(run_name=["a", "b"])
-        own = Own(task_id="own", start_from_trigger=True, **REQUEST)
-    assert mapped.start_trigger_args is None
+        own = Own(task_id="own", **arguments)
+        mapped: Any = Own.partial(task_id="etl", **arguments).expand(run_name=["a", "b"])
     assert own.worker_start_reasons() == ["a subclass of the operator"]
+    assert mapped.worker_start_reasons() == ["a subclass of the operator"]
+    assert mapped.start_trigger_args is None
 
 
 def test_the_option_starts_all_tasks_in_the_triggerer_that_can(
@@ -172,18 +175,25 @@ def test_the_log_says_why_a_worker_starts_the_task(
     assert line is None or f"A worker starts this task {line}" in log
 
 
-def test_the_log_says_that_a_mapped_task_starts_on_a_worker(
-    server: ScriptedServer, context: Any, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("option", ["argument", "option"])
+def test_the_log_says_why_a_mapped_task_starts_on_a_worker(
+    option: str,
+    server: ScriptedServer,
+    context: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """Airflow would start it before it expands it."""
+    """The reasons are those of the mapped task, of which the worker has one instance."""
+    monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__START_FROM_TRIGGER", "auto")
+    arguments = {"start_from_trigger": True} if option == "argument" else {"deferrable": True}
     with DAG("sales", schedule=None, catchup=False):
         mapped = DatabricksSubmitRunOperator.partial(
-            task_id="etl", start_from_trigger=True, polling_period_seconds=0.01, **REQUEST
+            task_id="etl", polling_period_seconds=0.01, pool="other", **arguments, **REQUEST
         ).expand(run_name=["a", "b"])
     server.will(LAUNCHED, RUNNING)
     task = mapped.unmap({"run_name": "a"})
     deferred_by(task, context)
-    assert "because of: mapping" in capsys.readouterr().out
+    assert "in spite of start_from_trigger, because of: its pool" in capsys.readouterr().out
 
 
 def test_the_trigger_is_stored_without_defaults() -> None:
@@ -249,3 +259,66 @@ def test_a_trigger_with_all_arguments_is_accepted() -> None:
         **DatabricksLaunchTrigger(**stored).as_kwargs(),
         "operator_arguments": whole["operator_arguments"],
     }
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        ({"on_execute_callback": print}, "on_execute_callback"),
+        ({"pre_execute": print}, "pre_execute"),
+        ({"do_xcom_push": False}, "do_xcom_push=False"),
+        ({"pool": "other"}, "its pool"),
+        ({"max_active_tis_per_dag": 1}, "max_active_tis_per_dag"),
+        ({"max_active_tis_per_dagrun": 1}, "max_active_tis_per_dagrun"),
+        ({"run_as_user": "nobody"}, "run_as_user"),
+        ({"wait_for_termination": False}, "wait_for_termination=False"),
+        ({"params": {"day": Param(type="string")}}, "params without a default (day)"),
+        ({"libraries": [{"jar": "{{ var.value.jar }}"}]}, "var in a template in libraries"),
+        ({"existing_cluster_id": 1, "validate": "no"}, "arguments that are known when"),
+    ],
+)
+def test_what_needs_a_worker_for_a_mapped_task(arguments: dict[str, Any], reason: str) -> None:
+    """The same as for other tasks, and Airflow's triggerer gets nothing of it."""
+    with DAG("sales", schedule=None, catchup=False) as dag:
+        given: dict[str, Any] = {"start_from_trigger": True, **REQUEST, **arguments}
+        mapped: Any = DatabricksSubmitRunOperator.partial(task_id="etl", **given).expand(
+            run_name=["a", "b"]
+        )
+    (found,) = mapped.worker_start_reasons()
+    assert found.startswith(reason)
+    serialized = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("etl")
+    assert serialized.start_trigger_args is None
+    assert not serialized.start_from_trigger
+
+
+def test_a_mapped_task_is_what_airflow_makes_of_it_and_what_is_set_later() -> None:
+    """It can be copied, and changed until its DAG is serialized."""
+    with DAG("sales", schedule=None, catchup=False) as dag:
+        mapped: Any = DatabricksSubmitRunOperator.partial(
+            task_id="etl", start_from_trigger=True, end_from_trigger=True, **REQUEST
+        ).expand(run_name=["a", "b"])
+    copied: Any = copy.deepcopy(dag).get_task("etl")
+    assert isinstance(copied, MappedOperator)
+    assert copied.start_trigger_args == mapped.start_trigger_args
+    assert mapped.start_trigger_args.trigger_kwargs["end_from_trigger"]
+    mapped.outlets = [Asset("s3://sales")]
+    assert "end_from_trigger" not in mapped.start_trigger_args.trigger_kwargs
+    mapped.pool = "other"
+    assert not mapped.start_from_trigger
+    assert copied.start_from_trigger
+
+
+def test_the_option_leaves_mapped_tasks_that_need_a_worker_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the instances of the others wait in the triggerer and end there."""
+    monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__START_FROM_TRIGGER", "auto")
+    with DAG("sales", schedule=None, catchup=False):
+        able = DatabricksSubmitRunOperator.partial(task_id="able", **REQUEST).expand(run_name=["a"])
+        unable = DatabricksSubmitRunOperator.partial(
+            task_id="unable", pool="other", **REQUEST
+        ).expand(run_name=["a"])
+    task: Any = able.unmap({"run_name": "a"})
+    assert (task.deferrable, task._end_from_trigger) == (True, True)
+    task = unable.unmap({"run_name": "a"})
+    assert (task.deferrable, task._end_from_trigger) == (False, False)

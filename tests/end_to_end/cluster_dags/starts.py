@@ -88,6 +88,38 @@ if hasattr(BaseTrigger, "render_template_fields"):
     launching("triggered_retried", **TRIGGERER, retries=1)
     launching("triggered_in_a_pool", **TRIGGERER, pool="other", pool_slots=1)
     launching("triggered_timed_out", **TRIGGERER, execution_timeout=timedelta(seconds=8))
+    MAPPED = {**COMMON, **LAUNCH, **TRIGGERER, "execution_timeout": timedelta(minutes=10)}
+    del MAPPED["notebook_task"]
+
+    @task
+    def see_all(ti: Any = None) -> str:
+        """Tell what the next task gets of each instance, in the order of their indexes."""
+        keys, indexes = ("return_value", "run_id"), list(range(5))
+        return repr(
+            [list(ti.xcom_pull(task_ids="wait", key=key, map_indexes=indexes)) for key in keys]
+        )
+
+    with DAG("triggered_mapped", schedule=None, catchup=False):
+        paths = [
+            {"notebook_path": f"/{n}", "base_parameters": {"day": "{{ ds }}"}} for n in "abcde"
+        ]
+        mapped_there = DatabricksSubmitRunOperator.partial(task_id="wait", **MAPPED).expand(
+            notebook_task=paths
+        )
+        mapped_there >> see_all()
+
+    with DAG("triggered_mapped_over_output", schedule=None, catchup=False):
+
+        @task
+        def list_notebooks() -> list[dict[str, Any]]:
+            """Return what the next task is mapped over."""
+            return [{"notebook_path": f"/{n}"} for n in "abcde"]
+
+        listed = DatabricksSubmitRunOperator.partial(task_id="wait", **MAPPED).expand(
+            notebook_task=list_notebooks()
+        )
+        listed >> see_all()
+
     with DAG("triggered_rendered", schedule=None, catchup=False, params={"day": 3}):
 
         @task

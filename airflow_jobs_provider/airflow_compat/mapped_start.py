@@ -1,0 +1,166 @@
+"""Mapped tasks that start in the triggerer.
+
+Airflow starts each instance of a mapped task there with the arguments that the mapped task had when
+its DAG was serialized. They are made from a prototype: the operator with the arguments that all
+instances share. The values that differ are stored beside them; see :mod:`.mapped_values`.
+
+Airflow's ``expand`` takes these arguments from the class, before the DAG is complete. So the mapped
+task gets a class that makes them when Airflow asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import conf
+
+from airflow_jobs_provider.airflow_compat.mapped_values import (
+    fields_of_each,
+    has_templates,
+    stored_mapping,
+)
+from airflow_jobs_provider.airflow_compat.triggerer_values import (
+    UnreadableValueError,
+    rendering_reasons,
+)
+
+if TYPE_CHECKING:
+    from airflow.triggers.base import StartTriggerArgs
+
+__all__ = ["is_prototype", "is_unmapped", "mapped_start_reasons", "with_mapped_start"]
+
+_is_prototype: ContextVar[bool] = ContextVar("is_prototype", default=False)
+# What an operator takes for any template field, and checks later.
+_PLACEHOLDER = "{{ ds }}"
+# The argument of the trigger that has the values.
+_MAPPED = "mapped"
+
+
+def is_prototype() -> bool:
+    """Return whether the operator that is constructed is a prototype, which is never executed."""
+    return _is_prototype.get()
+
+
+def is_unmapped(task: Any) -> bool:
+    """Return whether an operator is an instance of a mapped task.
+
+    :param task: the operator.
+    """
+    return bool(getattr(task, "_BaseOperator__from_mapped", False))
+
+
+def with_mapped_start(partial: Any) -> Any:
+    """Let the mapped task that is made of a partial operator start in the triggerer if it can.
+
+    :param partial: what Airflow's ``partial`` has returned.
+    """
+    partial.__class__ = _classes()[0]
+    return partial
+
+
+def mapped_start_reasons(task: Any) -> list[str]:
+    """Return the reasons why a worker starts this instance of a mapped task.
+
+    :param task: the operator of the instance.
+    """
+    mapped: Any = task.dag.task_dict.get(task.task_id) if task.has_dag() else None
+    if not hasattr(mapped, "worker_start_reasons"):
+        return ["mapping"]
+    reasons: list[str] = mapped.worker_start_reasons()
+    return reasons
+
+
+@cache
+def _classes() -> tuple[type, type]:
+    """Return the classes of partial and mapped operators, which differ between Airflow's lines."""
+    from airflow.sdk.bases.operator import get_merged_defaults
+    from airflow.sdk.definitions.mappedoperator import MappedOperator, OperatorPartial
+
+    class Mapped(MappedOperator):
+        """A mapped operator that starts in the triggerer if it can."""
+
+        __slots__ = ()
+
+        @property
+        def start_trigger_args(self) -> StartTriggerArgs | None:
+            """The arguments that Airflow starts each instance with; None: on a worker."""
+            return _start(self)[0] if self._requests_start() else None
+
+        @start_trigger_args.setter
+        def start_trigger_args(self, value: Any) -> None:
+            """Do nothing. A copy of the object has the value made anew."""
+
+        @property
+        def start_from_trigger(self) -> bool:
+            """Whether the instances start in the triggerer."""
+            return self.start_trigger_args is not None
+
+        @start_from_trigger.setter
+        def start_from_trigger(self, value: Any) -> None:
+            """Do nothing. A copy of the object has the value made anew."""
+
+        def worker_start_reasons(self) -> list[str]:
+            """Return the reasons why a worker starts the instances."""
+            return _start(self)[1]
+
+        def _requests_start(self) -> bool:
+            given = self.partial_kwargs.get("start_from_trigger")
+            if given is None:
+                defaults, _ = get_merged_defaults(self.dag, self.task_group, None, None)
+                given = defaults.get("start_from_trigger")
+            if given is None:
+                option = conf.get("databricks_jobs", "start_from_trigger", fallback="")
+                given = option == "auto"
+            return bool(given)
+
+    class Partial(OperatorPartial):
+        """A partial operator of which such a mapped operator is made."""
+
+        __slots__ = ()
+
+        def _expand(self, expand_input: Any, *, strict: bool) -> Any:
+            mapped: Any = super()._expand(expand_input, strict=strict)
+            mapped.__class__ = Mapped
+            return mapped
+
+    return Partial, Mapped
+
+
+@contextmanager
+def _making_prototype() -> Iterator[None]:
+    token = _is_prototype.set(True)
+    try:
+        yield
+    finally:
+        _is_prototype.reset(token)
+
+
+def _start(mapped: Any) -> tuple[StartTriggerArgs | None, list[str]]:
+    """Return the arguments that Airflow starts each instance with, and why there are none."""
+    expand_input = mapped.expand_input
+    # Each workspace has a poller of its own, so the connection is no value that differs.
+    fields = set(mapped.template_fields) - {"databricks_conn_id"} - mapped.partial_kwargs.keys()
+    try:
+        stored = stored_mapping(expand_input, fields)
+    except UnreadableValueError as reason:
+        return None, [str(reason)]
+    names = fields_of_each(expand_input)
+    try:
+        with _making_prototype():
+            prototype: Any = mapped.unmap(dict.fromkeys(names, _PLACEHOLDER))
+    except Exception as error:  # noqa: BLE001 - what is wrong is told on the worker
+        return None, [f"arguments that are known when the task runs ({error})"]
+    for name in names:
+        setattr(prototype, name, None)
+    reasons = prototype.prototype_reasons(len(stored))
+    if has_templates(stored):
+        reasons += [one for one in rendering_reasons(prototype) if one not in reasons]
+    if reasons:
+        return None, reasons
+    arguments = prototype.make_start_trigger_args()
+    return replace(arguments, trigger_kwargs={**arguments.trigger_kwargs, _MAPPED: stored}), []
