@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import fields
 from datetime import UTC, timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -33,18 +32,11 @@ from airflow_jobs_provider.airflow_compat.launch_record import (
     record_handover,
     recorded_run_id,
 )
-from airflow_jobs_provider.airflow_compat.mapped_values import MappedOutput, values_at
-from airflow_jobs_provider.airflow_compat.task_state import read_xcom_of
 from airflow_jobs_provider.airflow_compat.threads import in_thread
 from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_timeout
 from airflow_jobs_provider.airflow_compat.triggerer_health import (
     PAUSE_SECONDS,
     triggerer_health,
-)
-from airflow_jobs_provider.airflow_compat.triggerer_values import (
-    UnreadableValueError,
-    with_xcoms,
-    xcom_references,
 )
 from airflow_jobs_provider.api.endpoints import cancel_run, get_run
 from airflow_jobs_provider.api.errors import JobsAPIError
@@ -54,9 +46,8 @@ from airflow_jobs_provider.api.workflows.base import run_workflow_async
 from airflow_jobs_provider.api.workflows.launch import LaunchResult, launch_once, log_launch
 from airflow_jobs_provider.api.workflows.launched_run import LaunchedRun
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
-from airflow_jobs_provider.triggers.arguments import TriggerArguments
+from airflow_jobs_provider.operators.request_trigger import NeedsWorkerError, RequestTrigger
 from airflow_jobs_provider.triggers.background import start_in_background
-from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 from airflow_jobs_provider.triggers.events import error_payload, run_payload
 from airflow_jobs_provider.triggers.polling.registry import get_poller
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
@@ -77,11 +68,7 @@ _NEXT_ATTEMPT_SECONDS = 20.0
 _ORPHAN_RETRIES = RetryPolicy(max_attempts=3)
 
 
-class NeedsWorkerError(Exception):
-    """The triggerer cannot launch the run; a worker can. The message says why."""
-
-
-class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
+class DatabricksLaunchTrigger(RequestTrigger):
     """Launch a run, wait for its end and fire one event.
 
     Airflow starts a task with this trigger and renders the request among its arguments. The event
@@ -102,26 +89,8 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
 
     run_id = None
 
-    def __init__(
-        self,
-        *,
-        operator: str,
-        operator_arguments: dict[str, Any] | None = None,
-        mapped: str | None = None,
-        **kwargs: Any,
-    ) -> None:
-        # Whatever an exception of another type than TypeError would be, it stops the triggerer.
-        names = {field.name for field in fields(TriggerArguments)}
-        super().__init__(**{name: kwargs[name] for name in kwargs.keys() & names})
-        self.operator = operator
-        self.operator_arguments = operator_arguments or {}
-        self.mapped = mapped
-        # Another task's output that has more arguments of this instance.
-        self._mapped_output: MappedOutput | None = None
-        self._request_names = sorted(kwargs.keys() - names)
-        for name in self._request_names:
-            setattr(self, name, kwargs[name])
-        self._rendering_error: Exception | None = None
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
         self._launched = LaunchedRun()
         # Whether the XCom run_id has the run.
         self._is_recorded = False
@@ -131,49 +100,6 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
     def __repr__(self) -> str:
         """Return the operator, without the request, which may hold secrets."""
         return f"<{type(self).__name__} {self.operator}>"
-
-    def as_kwargs(self) -> dict[str, Any]:
-        """Return the arguments by name, as Airflow stores them."""
-        return {
-            **super().as_kwargs(),
-            "operator": self.operator,
-            "operator_arguments": self.operator_arguments,
-            "mapped": self.mapped,
-            **self._request(),
-        }
-
-    def get_template_env(self, dag: Any = None) -> Any:
-        """Return Airflow's environment; an undefined name is an error, as on a worker."""
-        from jinja2 import StrictUndefined
-
-        environment = super().get_template_env(dag)
-        environment.undefined = StrictUndefined
-        return environment
-
-    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
-        """Render the request; keep an error for :meth:`run`, so that a worker tells it."""
-        try:
-            self._take_mapped_values(context["ti"].map_index)
-            super().render_template_fields(context, jinja_env)
-        except Exception as error:  # noqa: BLE001 - whatever a template does
-            self._rendering_error = error
-
-    def _take_mapped_values(self, map_index: int | None) -> None:
-        """Add what this instance of a mapped task has to the request.
-
-        :raises UnreadableValueError: the triggerer does not know it.
-        """
-        index = -1 if map_index is None else map_index
-        if self.mapped is None:
-            if index >= 0:  # The task was mapped after its arguments were stored, or before.
-                raise UnreadableValueError(f"no mapped values at {index}")
-            return
-        values = values_at(self.mapped, index)
-        for name, value in values.fields.items():
-            setattr(self, name, value)
-        self._request_names = sorted({*self._request_names, *values.fields})
-        self._mapped_output = values.output
-        self.template_fields = tuple({*self.template_fields, *values.fields})
 
     # -- the wait ------------------------------------------------------------------------------
 
@@ -234,11 +160,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
     async def _begin(self) -> LaunchAttempt:
         """Find out which attempt this is, and record it."""
         task_instance: Any = self.task_instance
-        if self._rendering_error is not None:
-            error = self._rendering_error
-            if isinstance(error, UnreadableValueError):
-                raise NeedsWorkerError(str(error))
-            raise NeedsWorkerError(f"the triggerer cannot render its templates: {error}")
+        self._check_rendering()
         if task_instance is None or self.trigger_id is None:
             raise NeedsWorkerError("the trigger is in no triggerer")
         triggerer_health().trigger_started()
@@ -284,22 +206,7 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
 
     async def _make_call(self, begun: LaunchAttempt) -> tuple[LaunchRunOperator, Call[int]]:
         """Return the operator and its launch, validated."""
-        request = self._request()
-        xcoms = {}
-        references, output = set(xcom_references(request)), self._mapped_output
-        if output is not None:
-            references.add((output.task_id, output.key))
-        for task_id, key in sorted(references):
-            value = await in_thread(read_xcom_of, begun.attempt, task_id, key)
-            if value is None:
-                raise NeedsWorkerError(f"the task {task_id!r} has pushed no XCom {key!r}")
-            xcoms[task_id, key] = value
-        try:
-            request = with_xcoms(request, xcoms)
-            if output is not None:
-                request |= output.arguments(xcoms[output.task_id, output.key])
-        except UnreadableValueError as error:
-            raise NeedsWorkerError(str(error)) from error
+        request = await self._resolved_request(begun.attempt)
         client = await get_poller(self._hook).client()
         task_instance: Any = self.task_instance
         context = task_instance.get_template_context()
@@ -519,9 +426,6 @@ class DatabricksLaunchTrigger(DatabricksJobsBaseTrigger):
             await in_thread(record_handover, self.task_instance)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
             self.log.warning("The next try will not find this one's run: %s", error)
-
-    def _request(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in self._request_names}
 
 
 async def _wait_for_cancel() -> None:

@@ -438,6 +438,22 @@ def test_an_instance_that_was_cleared_while_no_triggerer_ran(
     assert sent(service) == [{"a": "1"}, {"a": "1"}]
 
 
+def test_a_trigger_that_airflow_does_not_render_launches_nothing(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task was told to start on a worker after the scheduler had started it."""
+    triggerer = mapped(service, monkeypatch, LITERAL)
+
+    async def run_unrendered(rendered: Any) -> Any:
+        trigger = type(rendered)(**rendered.as_kwargs())
+        trigger.task_instance, trigger.trigger_id = rendered.task_instance, 1
+        return await triggerer.first_event(trigger)
+
+    event = triggerer.run(run_unrendered, Attempt(map_index=1))
+    assert event.payload["start_on_worker"] == "a mapped task that is not expanded"
+    assert not service.runs
+
+
 def test_a_task_that_is_mapped_after_its_arguments_were_stored(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
