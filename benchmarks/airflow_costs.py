@@ -85,11 +85,11 @@ class Mode:
     environments: tuple[str, ...] = (THIS_ONE,)
     is_check: bool = False
 
-    def dag_file(self, name: str) -> str:
-        """Return the text of the DAG file."""
+    def dag_file(self, name: str, tasks: int = TASKS_PER_RUN) -> str:
+        """Return the text of a DAG file."""
         return DAG.format(
             name=name,
-            tasks=TASKS_PER_RUN,
+            tasks=tasks,
             imports=self.imports,
             operator=self.operator,
             arguments=self.arguments,

@@ -1,13 +1,14 @@
 """What it costs Airflow 3 to parse a DAG file, with both providers and with an empty operator.
 
-    python -m benchmarks.parsing
+    python -m benchmarks.parsing [--tasks 1 10 300]
 
 Airflow parses each DAG file every 30 seconds by default, each time in a process that its DAG
-processor forks. The measured process does what such a process does: it reads a DAG file of ten
-tasks, with the code of Airflow, and serializes the DAG. It is forked from a process that has loaded
-Airflow's plugins, this package's among them, and has imported what Airflow itself imports in the
-DAG processor. The figures are medians of several forks, in CPU time. They do not include what
-Airflow does for each fork, whatever the file has: about 30 ms.
+processor forks. The measured process does what such a process does: it reads a DAG file of some
+tasks, or of a workflow group of 100 notebooks, with the code of Airflow, and serializes the DAG. It
+is forked from a process that has loaded Airflow's plugins, this package's among them, and has
+imported what Airflow itself imports in the DAG processor. The figures are medians of several forks,
+in CPU time. They do not include what Airflow does for each fork, whatever the file has: about 30
+ms.
 
 *Callbacks only* is the same without serializing. Airflow does so for each task that its trigger has
 ended, whether it has callbacks or not, for several such tasks together.
@@ -24,12 +25,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 from benchmarks.airflow_costs import MODES, OFFICIAL, THIS_ONE
 from scripts import official
 
-ROOT = Path(__file__).parents[1]
+Row = tuple[str, dict[str, float]]
 MODE_NAMES = (
     "empty",
     "official",
@@ -38,6 +38,32 @@ MODE_NAMES = (
     "start_from_trigger",
     "airflow_sensor",
 )
+GROUP_NOTEBOOKS = 100
+GROUP = """from airflow.sdk import DAG
+from {operators} import DatabricksNotebookOperator
+from {groups} import DatabricksWorkflowTaskGroup
+
+CLUSTER = {{"spark_version": "15.4.x-scala2.12", "node_type_id": "i3.xlarge", "num_workers": 2}}
+
+with DAG("group", schedule=None), DatabricksWorkflowTaskGroup(
+    group_id="g", databricks_conn_id="databricks_default",
+    job_clusters=[{{"job_cluster_key": "small", "new_cluster": CLUSTER}}],
+):
+    for number in range({notebooks}):
+        DatabricksNotebookOperator(
+            task_id=f"notebook_{{number}}", databricks_conn_id="databricks_default",
+            notebook_path=f"/Shared/sales/{{number}}", source="WORKSPACE",
+            job_cluster_key="small", deferrable=True,
+        )
+"""
+# The modules of the operators and of the group.
+GROUP_MODULES = {
+    OFFICIAL: (
+        "airflow.providers.databricks.operators.databricks",
+        "airflow.providers.databricks.operators.databricks_workflow",
+    ),
+    THIS_ONE: ("airflow_jobs_provider.operators.jobs", "airflow_jobs_provider.operators.workflow"),
+}
 MEASURE = """
 import json, logging, os, statistics, sys, time
 from pathlib import Path
@@ -110,12 +136,40 @@ def measure(python: str, file: Path, forks: int, *, preloads: bool = True) -> di
     return figures
 
 
-def table(rows: list[tuple[str, dict[str, float]]]) -> str:
-    """Write the measures as a Markdown table."""
-    lines = [
-        "| a DAG of ten tasks | parsed and serialized | for callbacks only |",
-        "| --- | --- | --- |",
-    ]
+def measure_tasks(pythons: dict[str, str], folder: Path, tasks: int, forks: int) -> list[Row]:
+    """Measure a DAG of independent tasks in each mode.
+
+    :param pythons: the interpreters by environment.
+    :param folder: for the DAG files.
+    :param tasks: how many.
+    :param forks: how many processes parse each file.
+    """
+    rows = []
+    for name in MODE_NAMES:
+        mode = MODES[name]
+        file = folder / f"{name}_{tasks}.py"
+        file.write_text(mode.dag_file(name, tasks))
+        python = pythons[mode.environments[0]]
+        rows.append((mode.shown, measure(python, file, forks)))
+        if name in ("deferrable", "start_from_trigger"):
+            without = measure(python, file, forks, preloads=False)
+            rows.append((f"{mode.shown}, without preloading", without))
+    return rows
+
+
+def measure_groups(pythons: dict[str, str], folder: Path, forks: int) -> list[Row]:
+    """Measure a workflow group of both providers; the arguments are as above."""
+    rows = []
+    for environment, (operators, groups) in GROUP_MODULES.items():
+        file = folder / "group.py"
+        file.write_text(GROUP.format(operators=operators, groups=groups, notebooks=GROUP_NOTEBOOKS))
+        rows.append((f"group, {environment}", measure(pythons[environment], file, forks)))
+    return rows
+
+
+def table(title: str, rows: list[Row]) -> str:
+    """Write measures as a Markdown table."""
+    lines = [f"| {title} | parsed and serialized | for callbacks only |", "| --- | --- | --- |"]
     lines += [
         f"| {shown} | {1000 * row['parsed']:.0f} ms | {1000 * row['callbacks']:.0f} ms |"
         for shown, row in rows
@@ -127,24 +181,22 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--forks", type=int, default=15, help="of each file")
+    parser.add_argument("--tasks", type=int, nargs="+", default=[1, 10, 300], help="of a DAG")
     chosen = parser.parse_args()
     pythons = {THIS_ONE: sys.executable, OFFICIAL: official.python()}
-    rows: list[tuple[str, Any]] = []
-    with tempfile.TemporaryDirectory() as folder:
-        for name in MODE_NAMES:
-            mode = MODES[name]
-            file = Path(folder, f"{name}.py")
-            file.write_text(mode.dag_file(name))
-            python = pythons[mode.environments[0]]
-            rows.append((mode.shown, measure(python, file, chosen.forks)))
-            if name in ("deferrable", "start_from_trigger"):
-                without = measure(python, file, chosen.forks, preloads=False)
-                rows.append((f"{mode.shown}, without preloading", without))
+    tables = []
+    with tempfile.TemporaryDirectory() as home:
+        folder = Path(home)
+        for tasks in chosen.tasks:
+            rows = measure_tasks(pythons, folder, tasks, chosen.forks)
+            tables.append(table(f"tasks: {tasks}", rows))
+        rows = measure_groups(pythons, folder, chosen.forks)
+        tables.append(table(f"notebooks: {GROUP_NOTEBOOKS}", rows))
     print(
         f"{time.strftime('%Y-%m-%d')}, {platform.machine()} with {os.cpu_count()} cores, Python "
         f"{platform.python_version()}, {official.AIRFLOW}, load average {os.getloadavg()[0]:.1f}\n"
     )
-    print(table(rows))
+    print("\n\n".join(tables))
 
 
 if __name__ == "__main__":
