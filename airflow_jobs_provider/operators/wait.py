@@ -156,6 +156,7 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
 
     def _result_or_raise(self, context: Context, run: Run) -> Any:
         """Return the output of a run that succeeded; raise where it did not succeed."""
+        from airflow_jobs_provider.api.errors import CredentialsError
         from airflow_jobs_provider.api.workflows.base import run_workflow
         from airflow_jobs_provider.exceptions import DatabricksRunFailedError
         from airflow_jobs_provider.run_result import read_result, task_run_ids
@@ -171,8 +172,13 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
 
         # The connection is read only if there is something to send.
         def send(call: Call[Any]) -> Any:
+            try:
+                client = self.hook.client
+            except AirflowException as error:
+                # It was deleted meanwhile. The run has ended as it has, without its output.
+                raise CredentialsError(str(error)) from error
             # Not without a deadline: the service may be unable to return a run's output.
-            return self.hook.client.send(call)
+            return client.send(call)
 
         def wait(seconds: float) -> None:
             self.hook.client.sleep(seconds)

@@ -242,6 +242,27 @@ def test_unreadable_output_does_not_hide_a_failure(context: Any, server: Scripte
         submit().execute(context)
 
 
+@pytest.mark.parametrize(
+    "connection",
+    [None, {"host": "w.net"}, {"host": "a b", "password": "t"}],
+    ids=["deleted", "without a token", "with an invalid host"],
+)
+def test_a_connection_that_was_changed_meanwhile_does_not_change_the_result(
+    connection: dict[str, str] | None, context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that succeeded while the task was deferred did so; a failure is told as it is."""
+    name = "AIRFLOW_CONN_DATABRICKS_DEFAULT"
+    monkeypatch.delenv(name)
+    if connection is not None:
+        monkeypatch.setenv(name, json.dumps({"conn_type": "databricks_jobs", **connection}))
+    state = {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}
+    event = {"run": {"run_id": 7, "job_id": 1, "state": state}}
+    assert submit(deferrable=True).execute_complete(context, event) is None
+    state |= {"result_state": "FAILED", "state_message": "Workload failed"}
+    with pytest.raises(DatabricksRunFailedError, match="Workload failed"):
+        submit(deferrable=True).execute_complete(context, event)
+
+
 def test_a_lost_launch_answer_launches_once(context: Any, server: ScriptedServer) -> None:
     """The repeated request carries the same token, so the service starts no second run."""
     server.will(lose, LAUNCHED, SUCCEEDED, OUTPUT)
