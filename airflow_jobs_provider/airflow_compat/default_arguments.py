@@ -5,6 +5,9 @@ finds the DAG and the group, merges their default arguments and params with the 
 all of that on. The wrapper of each base class does it again, for 15 to 20 microseconds. An operator
 of this package has six such base classes, and Airflow makes all tasks of a DAG file in each process
 that parses it.
+
+Both functions rely on attributes that Airflow's operators have from 2.11 to 3.3. A later Airflow
+that has others does everything itself.
 """
 
 from __future__ import annotations
@@ -20,6 +23,11 @@ _CONVERTED = frozenset(
     name.removeprefix("_convert_") for name in dir(BaseOperator) if name.startswith("_convert_")
 )
 
+# Whether Airflow's operators have the attributes that are used here.
+KNOWS_INTERNALS = hasattr(BaseOperator, "_BaseOperator__instantiated") and hasattr(
+    BaseOperator.__init__, "_BaseOperatorMeta__param_names"
+)
+
 Class = TypeVar("Class", bound=type)
 
 
@@ -30,6 +38,8 @@ def applies_defaults_once(cls: Class) -> Class:
 
     :param cls: a class of operators with a constructor of its own, which needs no argument.
     """
+    if not KNOWS_INTERNALS:
+        return cls
     applied: Any = vars(cls)["__init__"]
     constructor = applied.__wrapped__
     names = applied._BaseOperatorMeta__param_names  # noqa: SLF001
@@ -63,7 +73,8 @@ def set_attribute(self: Any, key: str, value: Any) -> None:
     :param value: the attribute.
     """
     attributes = self.__dict__
-    if "_BaseOperator__instantiated" in attributes or key in _CONVERTED:
+    is_constructed = "_BaseOperator__instantiated" in attributes
+    if is_constructed or key in _CONVERTED or not KNOWS_INTERNALS:
         BaseOperator.__setattr__(self, key, value)
         return
     object.__setattr__(self, key, value)

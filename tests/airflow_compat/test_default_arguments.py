@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskGroup
 
+from airflow_jobs_provider.airflow_compat import default_arguments
 from airflow_jobs_provider.operators.jobs import (
     DatabricksNotebookOperator,
     DatabricksRunNowOperator,
@@ -120,3 +121,22 @@ def test_a_copy_of_an_operator_is_like_it() -> None:
         DatabricksRunNowOperator(task_id="etl", job_id=1, max_output_bytes=5)
     copied = dag.partial_subset("etl").get_task("etl")
     assert (copied.job_id, copied.max_output_bytes) == (1, 5)
+
+
+def test_an_airflow_with_other_attributes_does_everything_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A class keeps the constructor that Airflow has given it, and attributes are Airflow's."""
+    monkeypatch.setattr(default_arguments, "KNOWS_INTERNALS", False)
+
+    class Other(LaunchRunOperator):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(**kwargs)
+
+    constructor = Other.__init__
+    assert default_arguments.applies_defaults_once(Other).__init__ is constructor
+    with DAG("sales", schedule=None, default_args=OF_BASES):
+        first = BaseOperator(task_id="first")
+        task = DatabricksRunNowOperator(task_id="etl", job_id=first.output)
+    assert {name: getattr(task, name) for name in OF_BASES} == OF_BASES
+    assert task.upstream_task_ids == {"first"}
