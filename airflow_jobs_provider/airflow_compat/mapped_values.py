@@ -14,8 +14,7 @@ import base64
 import json
 import zlib
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
     MARKERS,
@@ -39,19 +38,18 @@ __all__ = [
 _NEVER_IN_OUTPUT = frozenset({"idempotency_token", "json"})
 
 
-@dataclass(frozen=True, slots=True)
-class MappedOutput:
+class MappedOutput(NamedTuple):
     """An item of another task's output that has arguments by name.
 
     :ivar task_id: the other task.
     :ivar key: key of the XCom.
-    :ivar index: index of the item.
+    :ivar item_index: index of the item.
     :ivar fields: names that it may have.
     """
 
     task_id: str
     key: str
-    index: int
+    item_index: int
     fields: frozenset[str]
 
     def arguments(self, output: Any) -> dict[str, Any]:
@@ -60,7 +58,7 @@ class MappedOutput:
         :param output: the XCom.
         :raises UnreadableValueError: a worker has to read them.
         """
-        item = xcom_item(output, self.index)
+        item = xcom_item(output, self.item_index)
         if not isinstance(item, Mapping):
             raise UnreadableValueError(f"an item of {self.task_id!r} that is no dict")
         if others := sorted(map(str, item.keys() - self.fields)):
@@ -70,8 +68,7 @@ class MappedOutput:
         return dict(item)
 
 
-@dataclass(frozen=True, slots=True)
-class MappedValues:
+class MappedValues(NamedTuple):
     """What one task instance of a mapped task has.
 
     :ivar fields: its template fields, stored as :func:`~.triggerer_values.storable` returns them.
