@@ -83,6 +83,11 @@ if hasattr(BaseTrigger, "render_template_fields"):
                 **{**COMMON, **TRIGGERER},
             )
 
+    with DAG("workerless_mapped", schedule=None, **DAG_COMMON) as workerless_mapped:
+        DatabricksSubmitRunOperator.partial(task_id="wait", **{**COMMON, **TRIGGERER}).expand(
+            notebook_task=[{"notebook_path": f"/Shared/long{number}"} for number in range(3)]
+        )
+
 with DAG("mapped", schedule=None, **DAG_COMMON) as mapped:
     DatabricksSubmitRunOperator.partial(task_id="wait", deferrable=True, **COMMON).expand(
         notebook_task=[{"notebook_path": f"/Shared/long{number}"} for number in range(3)]
