@@ -27,43 +27,6 @@ __all__ = ["PRELOADED", "PRELOADED_FOR_PARSING", "preload", "preload_for_parsing
 
 log = logging.getLogger(__name__)
 
-# What an operator or sensor imports only when it is executed, too. Not aiohttp, which the triggerer
-# alone needs, and not databricks-sdk, which most connections do not need. A test fails where a task
-# process imports another module of the package.
-PRELOADED = (
-    "requests",
-    "airflow_jobs_provider.api.auth.netrc_file",
-    "airflow_jobs_provider.api.auth.shared",
-    "airflow_jobs_provider.api.auth.sdk.unified",
-    "airflow_jobs_provider.api.blocking_client",
-    "airflow_jobs_provider.api.export_stream",
-    "airflow_jobs_provider.api.http_adapter",
-    "airflow_jobs_provider.api.schema.payload_text",
-    "airflow_jobs_provider.api.workflows.find",
-    "airflow_jobs_provider.api.workflows.launch",
-    "airflow_jobs_provider.api.workflows.outputs",
-    "airflow_jobs_provider.api.workflows.repair",
-    "airflow_jobs_provider.hooks.connection",
-    "airflow_jobs_provider.hooks.jobs",
-    "airflow_jobs_provider.hooks.official_methods",
-    "airflow_jobs_provider.operators.cancel_runs",
-    "airflow_jobs_provider.operators.create_job",
-    "airflow_jobs_provider.operators.delete_run",
-    "airflow_jobs_provider.operators.export_run",
-    "airflow_jobs_provider.operators.jobs",
-    "airflow_jobs_provider.operators.notebook",
-    "airflow_jobs_provider.operators.run_name",
-    "airflow_jobs_provider.operators.run_now",
-    "airflow_jobs_provider.operators.submit_run",
-    "airflow_jobs_provider.operators.task",
-    "airflow_jobs_provider.operators.workflow",
-    "airflow_jobs_provider.run_result",
-    "airflow_jobs_provider.sensors.jobs",
-    "airflow_jobs_provider.triggers.jobs",
-    "airflow_jobs_provider.triggers.sensor",
-    "airflow_jobs_provider.triggers.workflow",
-)
-
 # What a DAG file imports with its operators and sensors. Not requests, nor what only a decorated
 # function needs.
 PRELOADED_FOR_PARSING = (
@@ -80,6 +43,32 @@ PRELOADED_FOR_PARSING = (
     "airflow_jobs_provider.operators.workflow",
     "airflow_jobs_provider.sensors.jobs",
     "airflow_jobs_provider.triggers.sensor_arguments",
+)
+
+# What an operator or sensor imports only when it is executed, too. Not aiohttp, which the triggerer
+# alone needs, and not databricks-sdk, which most connections do not need. A test fails where a task
+# process imports another module of the package.
+PRELOADED = (
+    *PRELOADED_FOR_PARSING,
+    "requests",
+    "airflow_jobs_provider.api.auth.netrc_file",
+    "airflow_jobs_provider.api.auth.shared",
+    "airflow_jobs_provider.api.auth.sdk.unified",
+    "airflow_jobs_provider.api.blocking_client",
+    "airflow_jobs_provider.api.export_stream",
+    "airflow_jobs_provider.api.http_adapter",
+    "airflow_jobs_provider.api.workflows.find",
+    "airflow_jobs_provider.api.workflows.launch",
+    "airflow_jobs_provider.api.workflows.outputs",
+    "airflow_jobs_provider.api.workflows.repair",
+    "airflow_jobs_provider.hooks.connection",
+    "airflow_jobs_provider.hooks.jobs",
+    "airflow_jobs_provider.hooks.official_methods",
+    "airflow_jobs_provider.operators.run_name",
+    "airflow_jobs_provider.run_result",
+    "airflow_jobs_provider.triggers.jobs",
+    "airflow_jobs_provider.triggers.sensor",
+    "airflow_jobs_provider.triggers.workflow",
 )
 
 
