@@ -22,6 +22,7 @@ __all__ = [
     "MAX_STORED_BYTES",
     "UnreadableValueError",
     "is_unchanged_by_rendering",
+    "native_rendering_reasons",
     "rendering_reasons",
     "storable",
     "stored_size",
@@ -192,13 +193,25 @@ def is_unchanged_by_rendering(value: Any) -> bool:
     return False
 
 
+def native_rendering_reasons(task: BaseOperator) -> Iterator[str]:
+    """Yield the option of a task or its DAG that makes objects of text; the triggerer makes text.
+
+    The option also changes text that is no template: ``"1e3"`` becomes a number.
+    """
+    # A task has it from Airflow 3.3 on, and takes precedence over its DAG.
+    given = getattr(task, "render_template_as_native_obj", None)
+    if given:
+        yield "render_template_as_native_obj"
+    elif given is None and task.has_dag() and task.dag.render_template_as_native_obj:
+        yield "the DAG's render_template_as_native_obj"
+
+
 def rendering_reasons(task: BaseOperator) -> Iterator[str]:
     """Yield what a task's DAG has for templates that the triggerer does not have."""
     if not task.has_dag():
         return
     dag = task.dag
     for name in (
-        "render_template_as_native_obj",
         "user_defined_macros",
         "user_defined_filters",
         "jinja_environment_kwargs",

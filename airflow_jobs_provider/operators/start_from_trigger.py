@@ -23,6 +23,7 @@ from airflow_jobs_provider.airflow_compat.trigger_timeout import is_timed_out
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
     MAX_STORED_BYTES,
     UnreadableValueError,
+    native_rendering_reasons,
     rendering_reasons,
     storable,
     stored_size,
@@ -141,6 +142,7 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         reasons = [*worker_launch_reasons(self), *self._request_reasons()]
         if not self.wait_for_termination:
             reasons.append("wait_for_termination=False")
+        reasons += native_rendering_reasons(self)
         try:
             stored = self._stored_fields()
         except UnreadableValueError as reason:

@@ -43,6 +43,7 @@ from tests.helpers.tasks import deferred_by
         ({"max_active_tis_per_dag": 1}, "max_active_tis_per_dag"),
         ({"max_active_tis_per_dagrun": 1}, "max_active_tis_per_dagrun"),
         ({"run_as_user": "nobody"}, "run_as_user"),
+        ({"render_template_as_native_obj": True}, "render_template_as_native_obj"),
         ({"wait_for_termination": False}, "wait_for_termination=False"),
         ({"openlineage_inject_parent_job_info": True}, "OpenLineage"),
         ({"run_name": "{{ ti.xcom_pull('other') }}"}, "ti.xcom_pull in a template in run_name"),
@@ -106,6 +107,26 @@ def test_what_the_dag_has_for_a_worker(arguments: dict[str, Any], reason: str) -
     with DAG("sales", schedule=None, catchup=False, **arguments):
         task = operator()
     assert reason in task.worker_start_reasons()
+
+
+def test_text_that_is_no_template_becomes_an_object_on_a_worker_too() -> None:
+    """Airflow makes a number of ``1e3``, also where a mapped task has it. A task may refuse that."""
+    values: dict[str, Any] = {"job_id": 1, "notebook_params": {"a": "1e3"}}
+    mapped: dict[str, Any] = {"job_id": 1, "start_from_trigger": True}
+    with DAG("sales", schedule=None, catchup=False, render_template_as_native_obj=True):
+        one = operator(DatabricksRunNowOperator, **values)
+        two: Any = DatabricksRunNowOperator.partial(task_id="two", **mapped).expand(
+            notebook_params=[values["notebook_params"]]
+        )
+        text = operator(
+            DatabricksRunNowOperator,
+            task_id="text",
+            render_template_as_native_obj=False,
+            **values,
+        )
+    for task in (one, two):
+        assert task.worker_start_reasons() == ["the DAG's render_template_as_native_obj"]
+    assert text.worker_start_reasons() == []
 
 
 @pytest.mark.parametrize("value", [None, "", 0, Param("x", type="string"), Param(None)])
@@ -271,6 +292,7 @@ def test_a_trigger_with_all_arguments_is_accepted() -> None:
         ({"max_active_tis_per_dag": 1}, "max_active_tis_per_dag"),
         ({"max_active_tis_per_dagrun": 1}, "max_active_tis_per_dagrun"),
         ({"run_as_user": "nobody"}, "run_as_user"),
+        ({"render_template_as_native_obj": True}, "render_template_as_native_obj"),
         ({"wait_for_termination": False}, "wait_for_termination=False"),
         ({"params": {"day": Param(type="string")}}, "params without a default (day)"),
         ({"libraries": [{"jar": "{{ var.value.jar }}"}]}, "var in a template in libraries"),
