@@ -21,7 +21,6 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_jobs_provider.airflow_compat.mapped_values import (
     fields_of_each,
-    has_templates,
     stored_mapping,
 )
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
@@ -128,7 +127,17 @@ def _classes() -> tuple[type, type]:
             mapped.__class__ = Mapped
             return mapped
 
+    # Airflow pickles a DAG for a function that runs in an environment of its own.
+    for cls in (Partial, Mapped):
+        cls.__qualname__ = cls.__name__
     return Partial, Mapped
+
+
+def __getattr__(name: str) -> Any:
+    """Return a class of mapped tasks for :mod:`pickle`."""
+    if name in ("Partial", "Mapped"):
+        return _classes()[name == "Mapped"]
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 @contextmanager
@@ -157,10 +166,10 @@ def _start(mapped: Any) -> tuple[StartTriggerArgs | None, list[str]]:
         return None, [f"arguments that are known when the task runs ({error})"]
     for name in names:
         setattr(prototype, name, None)
-    reasons = prototype.prototype_reasons(len(stored))
-    if has_templates(stored):
+    reasons = prototype.prototype_reasons(len(stored.text))
+    if stored.has_templates:
         reasons += [one for one in rendering_reasons(prototype) if one not in reasons]
     if reasons:
         return None, reasons
     arguments = prototype.make_start_trigger_args()
-    return replace(arguments, trigger_kwargs={**arguments.trigger_kwargs, _MAPPED: stored}), []
+    return replace(arguments, trigger_kwargs={**arguments.trigger_kwargs, _MAPPED: stored.text}), []

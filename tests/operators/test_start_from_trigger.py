@@ -110,7 +110,7 @@ def test_what_the_dag_has_for_a_worker(arguments: dict[str, Any], reason: str) -
 
 
 def test_text_that_is_no_template_becomes_an_object_on_a_worker_too() -> None:
-    """Airflow makes a number of ``1e3``, also where a mapped task has it. A task may refuse that."""
+    """Airflow makes a number of ``1e3``, also in a mapped task. A task may refuse that."""
     values: dict[str, Any] = {"job_id": 1, "notebook_params": {"a": "1e3"}}
     mapped: dict[str, Any] = {"job_id": 1, "start_from_trigger": True}
     with DAG("sales", schedule=None, catchup=False, render_template_as_native_obj=True):

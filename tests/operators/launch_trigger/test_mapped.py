@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+import time
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -465,3 +467,36 @@ def test_a_task_that_is_mapped_after_its_arguments_were_stored(
     event = triggerer.start(Attempt(map_index=1))
     assert "no mapped values at 1" in event.payload["start_on_worker"]
     assert not service.runs
+
+
+def test_a_pickled_dag_has_the_same_mapped_task() -> None:
+    """Airflow pickles a DAG for a function in a virtual environment that takes ``dag``."""
+    with DAG("sales", schedule=None, catchup=False) as dag:
+        LITERAL(DatabricksRunNowOperator.partial(job_id=1, **COMMON), None)
+    copied = pickle.loads(pickle.dumps(dag)).get_task("etl")
+    assert copied.start_trigger_args == dag.get_task("etl").start_trigger_args
+    assert copied.start_from_trigger
+
+
+def test_many_instances_start_without_blocking_the_triggerer(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow renders each in the event loop. The values of all are decoded once, not for each."""
+    number = 4000
+    values = [{"day": f"day {index}", "text": f"{index * 7919 % 10007}"} for index in range(number)]
+    triggerer = mapped(
+        service, monkeypatch, lambda partial, _: partial.expand(notebook_params=values)
+    )
+
+    async def render(trigger: Any) -> float:
+        context = trigger.task_instance.get_template_context()
+        began = time.process_time()
+        for index in range(200):
+            copied = type(trigger)(**{**trigger.as_kwargs(), "notebook_params": None})
+            copied.template_fields = ("notebook_params",)
+            context["ti"].map_index = index
+            copied.render_template_fields(context)
+            assert copied.notebook_params == values[index]
+        return time.process_time() - began
+
+    assert triggerer.run(render, Attempt(map_index=0)) < 0.5
