@@ -34,7 +34,9 @@ Class = TypeVar("Class", bound=type)
 def applies_defaults_once(cls: Class) -> Class:
     """Let the constructor of a base class only fill its arguments from ``default_args``.
 
-    A decorator. If the class itself is made, its constructor is that of Airflow.
+    A decorator. If the class itself is made, its constructor is that of Airflow. So it is if a
+    class of another package calls it, which may have changed ``default_args``, ``dag`` or
+    ``params``.
 
     :param cls: a class of operators with a constructor of its own, which needs no argument.
     """
@@ -45,9 +47,11 @@ def applies_defaults_once(cls: Class) -> Class:
     names = applied._BaseOperatorMeta__param_names  # noqa: SLF001
 
     @functools.wraps(applied)
-    def fill_and_construct(self: Any, **kwargs: Any) -> None:
-        if "_BaseOperator__init_kwargs" not in vars(self):
-            applied(self, **kwargs)
+    def fill_and_construct(self: Any, *args: Any, **kwargs: Any) -> None:
+        made: Any = type(self)
+        is_prepared = "_BaseOperator__init_kwargs" in vars(self) and not args
+        if not is_prepared or not _is_called_by_package(made, cls):
+            applied(self, *args, **kwargs)
             return
         default_args = kwargs.pop("default_args", None) or {}
         if default_args:
@@ -60,6 +64,18 @@ def applies_defaults_once(cls: Class) -> Class:
     fill_and_construct.__wrapped__ = constructor
     cls.__init__ = fill_and_construct  # type: ignore[misc]
     return cls
+
+
+@functools.lru_cache(maxsize=1024)
+def _is_called_by_package(made: type, cls: type) -> bool:
+    """Return whether a class of this package calls the constructor of its base class.
+
+    :param made: the class that is made.
+    :param cls: the base class.
+    """
+    before = made.__mro__[: made.__mro__.index(cls)]
+    callers = [one.__module__ for one in before if "__init__" in vars(one)]
+    return bool(callers) and callers[-1].startswith(f"{__package__.partition('.')[0]}.")
 
 
 def set_attribute(self: Any, key: str, value: Any) -> None:

@@ -74,6 +74,30 @@ def test_a_subclass_without_a_constructor() -> None:
     assert task.upstream_task_ids == {"first"}
 
 
+class Changing(LaunchRunOperator):
+    """A user's subclass of a base class, which decides what Airflow prepares."""
+
+    def __init__(self, changes: dict[str, Any], **kwargs: Any) -> None:
+        kwargs.pop("default_args", None)
+        super().__init__(**{**kwargs, **changes})
+
+
+@pytest.mark.parametrize("changes", [{}, {"default_args": None}, {"params": {"day": 1}}])
+def test_a_subclass_that_changes_what_airflow_has_prepared(changes: dict[str, Any]) -> None:
+    """Airflow prepares it again for the base class, as with its own operators."""
+    with DAG("sales", schedule=None, default_args=OF_BASES, params={"hour": 2}):
+        task = Changing(task_id="etl", changes=changes)
+    assert {name: getattr(task, name) for name in OF_BASES} == OF_BASES
+    assert dict(task.params) == {"hour": 2} | changes.get("params", {})
+
+
+def test_a_subclass_that_gives_its_base_class_a_dag() -> None:
+    """The DAG's ``default_args`` are those of the task."""
+    dag = DAG("sales", schedule=None, default_args=OF_BASES)
+    task = Changing(task_id="etl", changes={"dag": dag})
+    assert {name: getattr(task, name) for name in OF_BASES} == OF_BASES
+
+
 def test_the_sensor_takes_default_args() -> None:
     """Its base classes are others."""
     with DAG("sales", schedule=None, default_args={"max_output_bytes": 9, "poke_interval": 7}):
