@@ -64,10 +64,11 @@ PORTS = (20_000, 32_000)
 TRIGGERER_SILENCE_SECONDS = 12
 LOCKED = "database is locked"
 # How long a component waits until it may write to SQLite. The API server gives up soon and is asked
-# again: its requests may wait for each other, and meanwhile nobody else writes. A scheduler or a
+# again: its requests may wait for each other, and meanwhile nobody else writes. Airflow 3.0 uses a
+# session again that could not write, and all requests of that thread fail then. A scheduler or a
 # triggerer that gives up ends.
 SQLITE_SECONDS = 60
-API_SERVER_SQLITE_SECONDS = 5
+API_SERVER_SQLITE_SECONDS = 20 if AIRFLOW_3_0 else 5
 OPEN = build_opener(ProxyHandler({})).open
 
 
@@ -149,7 +150,8 @@ class AirflowCluster:
     def ask(self, verb: str, path: str, body: object = None) -> dict[str, Any]:
         """Send a request to Airflow's API; again while another process writes to SQLite.
 
-        SQLite does not wait where a transaction has read, and another one has written since.
+        SQLite does not wait where a transaction has read, and another one has written since. A DAG
+        run is requested again until the DAG file is parsed.
         """
         request = Request(f"http://127.0.0.1:{self.port}{API}{path}", method=verb)
         if body is not None:
@@ -166,7 +168,8 @@ class AirflowCluster:
                 is_locked = error.code == HTTPStatus.INTERNAL_SERVER_ERROR and (
                     LOCKED in text or self._locks_since(before)
                 )
-                if not is_locked or time.monotonic() > deadline:
+                is_unparsed = error.code == HTTPStatus.NOT_FOUND and verb == "POST"
+                if not (is_locked or is_unparsed) or time.monotonic() > deadline:
                     raise AssertionError(f"{verb} {path}: {error}: {text}") from error
             time.sleep(0.2)
 
