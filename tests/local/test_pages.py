@@ -33,7 +33,7 @@ def dry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
 
 def read(api: Api, path: str, status: int = 200) -> str:
     """Return a page, whose HTML has no fault."""
-    page = requests.get(api.workspace.url + path, timeout=10)
+    page = requests.get(api.workspace.url + path, timeout=60)
     assert page.status_code == status
     assert problems_of(page.text) == []
     return page.text
@@ -49,7 +49,7 @@ def press(api: Api, path: str, key: str | None = None, **headers: str) -> reques
     """Send what a button sends."""
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
-    return requests.post(f"{api.workspace.url}/actions/{path}", headers=headers, timeout=10)
+    return requests.post(f"{api.workspace.url}/actions/{path}", headers=headers, timeout=60)
 
 
 def listed(html: str) -> list[int]:
@@ -67,7 +67,7 @@ def test_run_page(api: Api) -> None:
     assert EVIL not in page
     assert page.count("&lt;script&gt;") >= 2
     assert "TERMINATED / SUCCESS" in page
-    headers = requests.get(run["run_page_url"], timeout=10).headers
+    headers = requests.get(run["run_page_url"], timeout=60).headers
     policy = headers["Content-Security-Policy"]
     assert "default-src 'none'" in policy
     assert "script-src 'self'" in policy
@@ -75,7 +75,7 @@ def test_run_page(api: Api) -> None:
     assert "frame-ancestors 'none'" in policy
     assert "Access-Control-Allow-Origin" not in headers
     assert f'<iframe sandbox="allow-same-origin" src="{path}/notebook' in page
-    notebook = requests.get(run["run_page_url"] + "/notebook", timeout=10)
+    notebook = requests.get(run["run_page_url"] + "/notebook", timeout=60)
     assert "printed" in notebook.text
     policy = notebook.headers["Content-Security-Policy"]
     assert policy.startswith("sandbox allow-same-origin; default-src 'none'")
@@ -125,13 +125,13 @@ def test_notebook_for_pages_of_this_workspace_only(api: Api) -> None:
     url = run["run_page_url"] + "/notebook"
     html = api.workspace.state_dir / "runs" / f"{run['run_id']}.html"
     for site in ("cross-site", "same-site"):
-        answer = requests.get(url, headers={"Sec-Fetch-Site": site}, timeout=10)
+        answer = requests.get(url, headers={"Sec-Fetch-Site": site}, timeout=60)
         assert answer.status_code == 403
         assert f'<a href="/runs/{run["run_id"]}">' in answer.text
         assert problems_of(answer.text) == []
     assert not html.exists()
     for site in ("same-origin", "none"):
-        answer = requests.get(url, headers={"Sec-Fetch-Site": site}, timeout=10)
+        answer = requests.get(url, headers={"Sec-Fetch-Site": site}, timeout=60)
         assert answer.status_code == 200
     made = html.stat()
     exported = api.get("runs/export", run_id=run["run_id"]).json()["views"][0]["content"]
@@ -273,20 +273,20 @@ def test_page_of_a_run_of_tasks(dry: Api) -> None:
 def test_page_of_no_run(api: Api) -> None:
     """A run that is not there has a page that says so; a page takes GET only."""
     read(api, "/runs/987654", 404)
-    assert requests.get(f"{api.workspace.url}/runs/x", timeout=10).status_code == 404
-    assert requests.get(f"{api.workspace.url}/runs/987654/events", timeout=10).status_code == 404
-    assert requests.post(f"{api.workspace.url}/runs/1", timeout=10).status_code == 404
+    assert requests.get(f"{api.workspace.url}/runs/x", timeout=60).status_code == 404
+    assert requests.get(f"{api.workspace.url}/runs/987654/events", timeout=60).status_code == 404
+    assert requests.post(f"{api.workspace.url}/runs/1", timeout=60).status_code == 404
 
 
 def test_static_files(dry: Api) -> None:
     """Scripts and style sheet have their types; nothing else of this machine is served."""
     types = {"pages.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
     for name, content_type in types.items():
-        answer = requests.get(f"{dry.workspace.url}/static/{name}", timeout=10)
+        answer = requests.get(f"{dry.workspace.url}/static/{name}", timeout=60)
         assert answer.headers["Content-Type"].startswith(content_type)
         assert answer.headers["X-Content-Type-Options"] == "nosniff"
     for name in ("other.js", "..%2froutes.py", "%2e%2e/__init__.py", "pages.css/.."):
-        assert requests.get(f"{dry.workspace.url}/static/{name}", timeout=10).status_code == 404
+        assert requests.get(f"{dry.workspace.url}/static/{name}", timeout=60).status_code == 404
 
 
 # Buttons
@@ -309,9 +309,9 @@ def test_buttons_need_the_key(dry: Api) -> None:
     assert answer.status_code == 200
     # The key is for these pages only.
     bearer = {"Authorization": f"Bearer {key}"}
-    assert requests.get(f"{url}/api/2.0/jobs/list", headers=bearer, timeout=10).status_code == 403
+    assert requests.get(f"{url}/api/2.0/jobs/list", headers=bearer, timeout=60).status_code == 403
     # A browser asks before it sends a foreign page's header: it is not allowed to.
-    asked = requests.options(f"{url}/actions/jobs/{job_id}/run-now", timeout=10)
+    asked = requests.options(f"{url}/actions/jobs/{job_id}/run-now", timeout=60)
     assert "Access-Control-Allow-Origin" not in asked.headers
     assert asked.status_code == 404
 
@@ -361,7 +361,7 @@ def test_run_again_with_some_tasks(dry: Api) -> None:
     assert [task["task_key"] for task in again["tasks"]] == ["report"]
     bearer = {"Authorization": f"Bearer {key_of(dry)}"}
     url = f"{dry.workspace.url}/runs/{first}/request"
-    page = requests.get(url, headers=bearer, timeout=10).text
+    page = requests.get(url, headers=bearer, timeout=60).text
     assert "&#39;only&#39;: [&#39;report&#39;]" in page
 
 
@@ -490,14 +490,14 @@ def test_settings_and_requests_need_the_key(dry: Api) -> None:
     bearer = {"Authorization": f"Bearer {key_of(dry)}"}
     for path in (f"/jobs/{job_id}/settings", f"/runs/{once}/request"):
         url = dry.workspace.url + path
-        assert requests.get(url, timeout=10).status_code == 401
-        page = requests.get(url, headers=bearer, timeout=10).text
+        assert requests.get(url, timeout=60).status_code == 401
+        page = requests.get(url, headers=bearer, timeout=60).text
         assert "&#34;PASSWORD&#34;: &#34;pa55&#34;" in page
     of_job = f"{dry.workspace.url}/runs/{run_id}/request"
-    page = requests.get(of_job, headers=bearer, timeout=10).text
+    page = requests.get(of_job, headers=bearer, timeout=60).text
     assert "DatabricksRunNowOperator" in page
     for path in ("/jobs/987654/settings", "/runs/987654/request"):
-        missing = requests.get(dry.workspace.url + path, headers=bearer, timeout=10)
+        missing = requests.get(dry.workspace.url + path, headers=bearer, timeout=60)
         assert missing.status_code == 404
 
 
@@ -508,17 +508,17 @@ def test_list_of_requests(dry: Api) -> None:
         dry.get("runs/get", run_id=987654)
     read(dry, "/requests")
     url = f"{dry.workspace.url}/requests/list"
-    assert requests.get(url, timeout=10).status_code == 401
+    assert requests.get(url, timeout=60).status_code == 401
     bearer = {"Authorization": f"Bearer {key_of(dry)}"}
-    assert requests.get(url, headers=bearer | {"Origin": "null"}, timeout=10).status_code == 403
-    page = requests.get(url, headers=bearer, timeout=10).text
+    assert requests.get(url, headers=bearer | {"Origin": "null"}, timeout=60).status_code == 403
+    page = requests.get(url, headers=bearer, timeout=60).text
     assert EVIL not in page
     assert "listed &lt;script&gt;" in page
     assert "DatabricksSubmitRunOperator" in page
     assert dry.workspace.token not in page
-    failed = requests.get(url, params={"failed": "1", "text": "987654"}, headers=bearer, timeout=10)
+    failed = requests.get(url, params={"failed": "1", "text": "987654"}, headers=bearer, timeout=60)
     assert failed.text.count("<summary>") == 1
     assert ", 3 times" in failed.text
     assert "runs/get?run_id=987654" in failed.text
-    none = requests.get(url, params={"text": "no such text"}, headers=bearer, timeout=10)
+    none = requests.get(url, params={"text": "no such text"}, headers=bearer, timeout=60)
     assert "No request matches" in none.text

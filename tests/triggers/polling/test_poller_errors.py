@@ -447,7 +447,7 @@ async def test_a_list_that_cannot_be_read(
     service.list_runs = broken
     run_ids = service.add(30)
     tasks = start_waits(poller(), run_ids)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await wait_until(lambda: service.asked["runs/get"] >= 60)
         for run_id in run_ids:
             service.end(run_id)
