@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from airflow_jobs_provider.triggers.polling import rate_limiter
 from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
+from tests.helpers.virtual_time import VirtualTimeLoop, run_in_virtual_time
 
 
 class Clock:
@@ -236,66 +238,93 @@ async def test_eight_requests_are_in_flight_at_most() -> None:
     assert most == 8
 
 
-async def test_an_urgent_request_does_not_wait_for_reads_in_flight() -> None:
+Scenario = Callable[[], Coroutine[Any, Any, None]]
+Play = Callable[[Scenario], None]
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Play:
+    """Plays a scenario in a time of its own, in which a busy machine is late for nothing."""
+
+    def start(scenario: Scenario) -> None:
+        loop = VirtualTimeLoop()
+        monkeypatch.setattr(rate_limiter, "time", SimpleNamespace(monotonic=loop.time))
+        run_in_virtual_time(scenario(), loop)
+
+    return start
+
+
+def test_an_urgent_request_does_not_wait_for_reads_in_flight(play: Play) -> None:
     """There is room for eight of them beside eight others."""
-    limiter = RateLimiter(1_000_000.0)
-    answered = asyncio.Event()
     in_flight = {True: 0, False: 0}
 
-    async def send(*, is_urgent: bool) -> None:
-        async with limiter.acquire(is_urgent=is_urgent):
-            in_flight[is_urgent] += 1
-            await answered.wait()
+    async def scenario() -> None:
+        limiter = RateLimiter(1_000_000.0)
+        answered = asyncio.Event()
 
-    tasks = [asyncio.create_task(send(is_urgent=n % 2 == 0)) for n in range(20)]
-    await asyncio.sleep(0.05)
-    assert in_flight == {True: 8, False: 8}
-    answered.set()
-    async with asyncio.timeout(10):
+        async def send(*, is_urgent: bool) -> None:
+            async with limiter.acquire(is_urgent=is_urgent):
+                in_flight[is_urgent] += 1
+                await answered.wait()
+
+        tasks = [asyncio.create_task(send(is_urgent=n % 2 == 0)) for n in range(20)]
+        await asyncio.sleep(60)
+        assert in_flight == {True: 8, False: 8}
+        answered.set()
         await asyncio.gather(*tasks)
 
+    play(scenario)
+    assert in_flight == {True: 10, False: 10}
 
-async def test_an_urgent_request_is_sent_before_those_that_wait() -> None:
+
+def test_an_urgent_request_is_sent_before_those_that_wait(play: Play) -> None:
     """The rate stays the same: it delays the others."""
-    limiter, sent = RateLimiter(10), list[tuple[str, float]]()
-    began = time.monotonic()
+    sent = list[tuple[str, float]]()
 
-    async def send(name: str, *, is_urgent: bool) -> None:
-        async with limiter.acquire(is_urgent=is_urgent):
-            sent.append((name, time.monotonic() - began))
+    async def scenario() -> None:
+        limiter, loop = RateLimiter(10), asyncio.get_running_loop()
+        began = loop.time()
 
-    tasks = [asyncio.create_task(send("read", is_urgent=False)) for _ in range(5)]
-    await asyncio.sleep(0.01)
-    tasks += [asyncio.create_task(send("cancel", is_urgent=True)) for _ in range(2)]
-    async with asyncio.timeout(10):
+        async def send(name: str, *, is_urgent: bool) -> None:
+            async with limiter.acquire(is_urgent=is_urgent):
+                sent.append((name, loop.time() - began))
+
+        tasks = [asyncio.create_task(send("read", is_urgent=False)) for _ in range(5)]
+        await asyncio.sleep(0.01)
+        tasks += [asyncio.create_task(send("cancel", is_urgent=True)) for _ in range(2)]
         await asyncio.gather(*tasks)
+
+    play(scenario)
     assert [name for name, _ in sent] == ["read", "cancel", "cancel", *["read"] * 4]
-    # Each may be late, but none is sent before its turn.
-    assert all(moment > 0.09 * turn for turn, (_, moment) in enumerate(sent))
+    assert [moment for _, moment in sent] == pytest.approx([0.1 * turn for turn in range(7)])
 
 
 @pytest.mark.parametrize("is_urgent", [True, False])
-async def test_requests_that_meet_a_pause_delay_no_other_endpoint(*, is_urgent: bool) -> None:
+def test_requests_that_meet_a_pause_delay_no_other_endpoint(*, is_urgent: bool, play: Play) -> None:
     """Many wait for those in flight when the first 429 comes. None of them takes a turn in vain."""
-    limiter = RateLimiter(20)
     sent = list[str]()
 
-    async def send(endpoint: str) -> None:
-        async with limiter.acquire(endpoint, is_urgent=is_urgent) as sent_at:
-            sent.append(endpoint)
-            await asyncio.sleep(0.01)
-            limiter.slow_down(60, sent_at, endpoint)
+    async def scenario() -> None:
+        limiter = RateLimiter(20)
 
-    refused = [asyncio.create_task(send("runs/cancel")) for _ in range(100)]
-    await asyncio.sleep(0.03)
-    assert sent == ["runs/cancel"]
-    async with asyncio.timeout(1), limiter.acquire("run-now", is_urgent=is_urgent):
+        async def send(endpoint: str) -> None:
+            async with limiter.acquire(endpoint, is_urgent=is_urgent) as sent_at:
+                sent.append(endpoint)
+                await asyncio.sleep(0.01)
+                limiter.slow_down(60, sent_at, endpoint)
+
+        refused = [asyncio.create_task(send("runs/cancel")) for _ in range(100)]
+        await asyncio.sleep(0.03)
+        assert sent == ["runs/cancel"]
         # One of them has had its turn already.
-        pass
+        async with asyncio.timeout(0.2), limiter.acquire("run-now", is_urgent=is_urgent):
+            pass
+        for task in refused:
+            task.cancel()
+        await asyncio.gather(*refused, return_exceptions=True)
+
+    play(scenario)
     assert sent == ["runs/cancel"]
-    for task in refused:
-        task.cancel()
-    await asyncio.gather(*refused, return_exceptions=True)
 
 
 async def test_an_endpoint_that_refuses_all_requests_halves_the_rate_once(clock: Clock) -> None:
