@@ -3,7 +3,7 @@
 * :func:`find_job_id` finds a job by its name, :func:`find_pipeline_id` a pipeline.
 * :func:`find_run` finds the run of a job that a sensor waits for; :func:`wait_for_run` waits until
   there is one.
-* :func:`follow_task` waits for the end of a task of a run.
+* :func:`find_task` waits until a run lists its tasks, :func:`follow_task` for the end of one.
 * :func:`wait_for_target` does all of it.
 """
 
@@ -47,6 +47,7 @@ __all__ = [
     "find_job_id",
     "find_pipeline_id",
     "find_run",
+    "find_task",
     "follow_task",
     "has_name",
     "task_run",
@@ -218,6 +219,25 @@ def wait_for_run(target: Target, *, polling_period: Callable[[], float], log: Lo
         yield Wait(polling_period())
 
 
+def find_task(
+    run_id: int, task_key: str, *, polling_period: Callable[[], float]
+) -> Workflow[Run | None]:
+    """Wait until a run lists its tasks; return it, or None if it has no such task.
+
+    :param run_id: the run.
+    :param task_key: the task.
+    :param polling_period: returns the seconds to the next poll.
+    """
+    while True:
+        run = yield from whole_run(run_id, api_version=LATEST_API_VERSION)
+        tasks = latest_attempts(run)
+        if task_key in tasks:
+            return run
+        if tasks or RunState.from_run(run).is_terminal:
+            return None
+        yield Wait(polling_period())
+
+
 def follow_task(
     run_id: int,
     task_key: str,
@@ -256,7 +276,8 @@ def follow_task(
         if task is not None:
             task_run_id = int(task.get("run_id") or run_id)
             if progress is None:
-                log.info("Task %r of run %s is run %s", task_key, run_id, task_run_id)
+                see = task.get("run_page_url") or run.get("run_page_url") or "the workspace"
+                log.info("Task %r of run %s is run %s, see %s", task_key, run_id, task_run_id, see)
                 progress = RunProgress(task_run_id, log)
             elif task_run_id != seen:
                 progress.next_attempt(task_run_id)

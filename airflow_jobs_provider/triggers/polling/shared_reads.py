@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 
-__all__ = ["run_workflow_with_shared_reads"]
+__all__ = ["SharedReads", "shared_reads"]
 
 T = TypeVar("T")
 
@@ -37,7 +37,7 @@ class _Read:
 
 
 @dataclass(slots=True)
-class _SharedReads:
+class _ReadsOfRun:
     """The reads of one run, by the parameters of the call."""
 
     users: int = 0
@@ -61,13 +61,13 @@ class _SharedReads:
 
 
 # By the poller's key, which has the event loop, and the run.
-_shared: dict[tuple[Any, int], _SharedReads] = {}
+_shared: dict[tuple[Any, int], _ReadsOfRun] = {}
 
 
 @contextmanager
-def _reads_of(hook: DatabricksJobsHook, run_id: int) -> Iterator[_SharedReads]:
+def _reads_of(hook: DatabricksJobsHook, run_id: int) -> Iterator[_ReadsOfRun]:
     key = (poller_key(hook), run_id)
-    shared = _shared.setdefault(key, _SharedReads())
+    shared = _shared.setdefault(key, _ReadsOfRun())
     shared.users += 1
     try:
         with get_poller(hook).shared_wait():
@@ -78,43 +78,54 @@ def _reads_of(hook: DatabricksJobsHook, run_id: int) -> Iterator[_SharedReads]:
             del _shared[key]
 
 
-async def run_workflow_with_shared_reads(
-    hook: DatabricksJobsHook,
-    run_id: int,
-    steps: Workflow[T],
-    *,
-    period: float,
-    max_age: float | None = None,
-    on_event: OnEvent = lambda _event: None,
-) -> T:
-    """Execute a workflow that reads one run again and again, together with others that do so.
+class SharedReads:
+    """One trigger's share in the reads of a run."""
+
+    def __init__(
+        self, hook: DatabricksJobsHook, run_id: int, reads: _ReadsOfRun, max_age: float
+    ) -> None:
+        self._hook = hook
+        self._run_id = run_id
+        self._reads = reads
+        self._not_before = self._latest = time.monotonic() - max_age
+
+    async def run_workflow(
+        self, steps: Workflow[T], *, on_event: OnEvent = lambda _event: None
+    ) -> T:
+        """Execute a workflow that reads the run again and again, together with other triggers.
+
+        :param steps: the workflow. Its first wait counts from the latest read, also from one of an
+            earlier workflow.
+        :param on_event: called with each event of the workflow.
+        """
+        return await run_workflow_async(steps, send=self._send, wait=self._wait, on_event=on_event)
+
+    async def _send(self, call: Call[Any]) -> Any:
+        if call.path != "runs/get" or call.parameters.get("run_id") != self._run_id:
+            return await get_poller(self._hook).send(call)
+        read = self._reads.read(self._hook, call, self._not_before)
+        response = await asyncio.shield(read.task)
+        if "page_token" not in call.parameters:
+            self._latest = read.began
+        return response
+
+    async def _wait(self, seconds: float) -> None:
+        due = self._latest + seconds_to_wait(seconds)
+        await asyncio.sleep(max(0.0, due - time.monotonic()))
+        self._not_before = due
+
+
+@contextmanager
+def shared_reads(
+    hook: DatabricksJobsHook, run_id: int, *, period: float, max_age: float | None = None
+) -> Iterator[SharedReads]:
+    """Read one run again and again, together with the other triggers that do so.
 
     :param hook: hook of the connection.
     :param run_id: the run.
-    :param steps: the workflow.
     :param period: seconds between two reads.
     :param max_age: seconds since the begin of a read by another trigger whose response is taken as
         the first one; default ``period``.
-    :param on_event: called with each event of the workflow.
     """
-    with _reads_of(hook, run_id) as shared:
-        not_before = time.monotonic() - (period if max_age is None else max_age)
-        latest = not_before
-
-        async def send(call: Call[Any]) -> Any:
-            nonlocal latest
-            if call.path != "runs/get" or call.parameters.get("run_id") != run_id:
-                return await get_poller(hook).send(call)
-            read = shared.read(hook, call, not_before)
-            response = await asyncio.shield(read.task)
-            if "page_token" not in call.parameters:
-                latest = read.began
-            return response
-
-        async def wait(seconds: float) -> None:
-            nonlocal not_before
-            due = latest + seconds_to_wait(seconds)
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
-            not_before = due
-
-        return await run_workflow_async(steps, send=send, wait=wait, on_event=on_event)
+    with _reads_of(hook, run_id) as reads:
+        yield SharedReads(hook, run_id, reads, period if max_age is None else max_age)
