@@ -23,6 +23,7 @@ import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib import import_module
+from inspect import isabstract
 from os import environ
 from pathlib import Path
 from tempfile import mkdtemp
@@ -38,6 +39,7 @@ from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 __all__ = [
     "EVENT_TRIGGERS",
     "FOLDER",
+    "GROUP_STARTS_IN_TRIGGERER",
     "JOB_ID",
     "STARTS_IN_TRIGGERER",
     "TASKS",
@@ -120,6 +122,12 @@ STARTS_IN_TRIGGERER: dict[str, tuple[str, dict[str, Any]]] = {
             "end_from_trigger": True,
         },
     ),
+}
+
+# Tasks of the group of ``tests/helpers/group_in_triggerer``.
+GROUP_STARTS_IN_TRIGGERER = {
+    "launch of a group, start_from_trigger": "etl.launch",
+    "member of a group, start_from_trigger": "etl.load",
 }
 
 
@@ -244,6 +252,20 @@ def _started_in_triggerer(name: str) -> dict[str, Any]:
     }
 
 
+def _started_in_group(name: str) -> dict[str, Any]:
+    """Return with what Airflow starts a task of a group."""
+    from tests.helpers.group_in_triggerer import group_dag
+
+    task: Any = group_dag().get_task(GROUP_STARTS_IN_TRIGGERER[name])
+    start = task.start_trigger_args
+    return {
+        "classpath": start.trigger_cls,
+        "kwargs": start.trigger_kwargs,
+        "next_method": start.next_method,
+        "next_kwargs": start.next_kwargs or {},
+    }
+
+
 def _member_of_group() -> dict[str, Any]:
     """Return the stored form of a task of a group, which waits for its task of the group's run."""
     from tests.fakes.scripted_server import ScriptedServer
@@ -286,6 +308,7 @@ def stored_today() -> dict[str, Any]:
 
     tasks = {name: _stored_of(name) for name in TASKS}
     tasks |= {name: _started_in_triggerer(name) for name in STARTS_IN_TRIGGERER}
+    tasks |= {name: _started_in_group(name) for name in GROUP_STARTS_IN_TRIGGERER}
     tasks["member of a group"] = _member_of_group()
     events = {name: _event_trigger(name) for name in EVENT_TRIGGERS}
     return {
@@ -297,7 +320,7 @@ def stored_today() -> dict[str, Any]:
 
 
 def _trigger_classes() -> set[str]:
-    """Return the class paths of all triggers."""
+    """Return the class paths of all triggers but those that are base classes only."""
     for package in ("operators", "triggers"):
         path = f"airflow_jobs_provider.{package}"
         for module in pkgutil.iter_modules(import_module(path).__path__, f"{path}."):
@@ -310,7 +333,7 @@ def _trigger_classes() -> set[str]:
         f"{one.__module__}.{one.__qualname__}"
         for base in bases
         for one in _subclasses(base)
-        if one not in bases
+        if not isabstract(one)
     }
 
 

@@ -9,11 +9,12 @@ from airflow.triggers.base import TaskSuccessEvent
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.threads import in_thread
+from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
-__all__ = ["delete_output", "push_xcoms", "success_event"]
+__all__ = ["delete_output", "delete_run", "push_xcoms", "success_event"]
 
 
 async def success_event(
@@ -65,3 +66,12 @@ def delete_output(task_instance: Any, *, multiple_outputs: bool = False) -> None
     """
     if task_instance.try_number > 1:
         airflow_line().delete_output(task_instance, multiple_outputs=multiple_outputs)
+
+
+def delete_run(task_instance: Any) -> None:
+    """Delete what an earlier attempt has pushed about its run, as :func:`delete_output` does.
+
+    :param task_instance: the task's. Its first attempt deletes nothing.
+    """
+    if task_instance.try_number > 1:
+        airflow_line().delete_xcoms(task_instance, (RUN_ID_KEY, JOB_ID_KEY, RUN_PAGE_URL_KEY))

@@ -36,6 +36,7 @@ __all__ = [
     "LaunchRecord",
     "begin_attempt",
     "begin_first_attempt",
+    "first_task_attempt",
     "is_replaced",
     "read_record",
     "record_attempt",
@@ -143,7 +144,15 @@ def begin_first_attempt(task_instance: Any) -> LaunchAttempt | None:
     """
     if task_instance.try_number != 1:
         return None
-    return LaunchAttempt(_task_attempt(task_instance, 1), _first_record(task_instance), False)
+    return LaunchAttempt(first_task_attempt(task_instance), _first_record(task_instance), False)
+
+
+def first_task_attempt(task_instance: Any) -> TaskAttempt:
+    """Return the first attempt of a task whose trigger runs.
+
+    :param task_instance: the trigger's, with its context.
+    """
+    return _task_attempt(task_instance, 1)
 
 
 def begin_attempt(task_instance: Any) -> LaunchAttempt:

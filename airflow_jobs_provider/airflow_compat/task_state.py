@@ -8,7 +8,7 @@ from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.lines.base import DELETED
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
-__all__ = ["DELETED", "read_xcom_of", "task_state"]
+__all__ = ["DELETED", "read_own_xcom", "read_xcom_of", "task_state"]
 
 
 def task_state(attempt: TaskAttempt) -> str | None:
@@ -20,6 +20,15 @@ def task_state(attempt: TaskAttempt) -> str | None:
     :raises Exception: Airflow does not answer, or refuses to.
     """
     return airflow_line().task_state(attempt)
+
+
+def read_own_xcom(task_instance: Any, key: str) -> Any:
+    """Return an XCom that an attempt of a task has pushed; None without. It blocks.
+
+    :param task_instance: the task's, in the triggerer.
+    :param key: key of the XCom.
+    """
+    return airflow_line().read_own_xcom(task_instance, key)
 
 
 def read_xcom_of(attempt: TaskAttempt, task_id: str, key: str) -> Any:

@@ -32,6 +32,7 @@ __all__ = [
     "LaterAttempt",
     "TaskRecord",
     "WorkflowRecords",
+    "delete_records",
     "is_about_to_start",
     "is_running",
     "is_skipped",
@@ -73,6 +74,20 @@ class TaskRecord:
     follows: int | None = None
     clear_number: int | None = None
     is_repairing: bool = False
+
+    def with_reported(self, run_id: int, attempt: TaskAttempt) -> TaskRecord:
+        """Return the record after an attempt has reported a run of the task.
+
+        :param run_id: the task run.
+        :param attempt: the attempt.
+        """
+        return replace(
+            self,
+            reported=run_id,
+            max_tries=attempt.max_tries,
+            wants_rerun_of=None,
+            follows=run_id,
+        )
 
 
 class WorkflowRecords:
@@ -129,6 +144,20 @@ class WorkflowRecords:
     def states(self, task_ids: Iterable[str]) -> dict[str, str | None]:
         """Return the states of tasks in the group, by task id."""
         return airflow_line().task_states(self._attempt, list(task_ids))
+
+
+def delete_records(launch: Any, task_ids: Iterable[str], keys: Iterable[str]) -> None:
+    """Delete what the attempts of a group's tasks have recorded in the run before.
+
+    Airflow does so where a worker starts the launching task, and not where it resumes one that has
+    started in the triggerer.
+
+    :param launch: task instance of the launching task. Its first attempt deletes nothing.
+    :param task_ids: the group's tasks.
+    :param keys: keys of further XComs of the launching task.
+    """
+    if launch.try_number > 1:
+        airflow_line().delete_xcoms(launch, [*keys, *(KEY_PREFIX + one for one in task_ids)])
 
 
 def is_to_be_executed(state: str | None) -> bool:

@@ -68,7 +68,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
     openlineage_inject_parent_job_info: bool = False
     openlineage_inject_transport_info: bool = False
     # Whether a retry takes over the failed run of an earlier try, rather than launch a new one.
-    _adopts_failed_runs: ClassVar[bool] = False
+    adopts_failed_runs: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -305,7 +305,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
             first_attempt_index=min(first_attempt_index, len(tokens) - 1),
             polling_period_seconds=self.polling_period_seconds,
             fail_on_partial_success=self.fail_on_partial_success,
-            adopt_failed=self._adopts_failed_runs,
+            adopt_failed=self.adopts_failed_runs,
             before_own_launch=self._before_own_launch(call),
         )
         launched = self._run_workflow(steps, stop_after_any_kill=True, on_event=on_event)

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping
-from contextlib import suppress
-from datetime import UTC, timedelta
+from datetime import timedelta
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -20,33 +19,16 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
 )
 
-from airflow_jobs_provider.airflow_compat.completion_event import push_xcoms
-from airflow_jobs_provider.airflow_compat.deferred_tasks import is_no_longer_deferred
 from airflow_jobs_provider.airflow_compat.launch_record import (
     LaunchAttempt,
-    begin_attempt,
-    begin_first_attempt,
-    is_replaced,
-    read_record,
-    record_attempt,
-    record_handover,
-    recorded_run_id,
 )
-from airflow_jobs_provider.airflow_compat.threads import in_thread
-from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_timeout
-from airflow_jobs_provider.airflow_compat.triggerer_health import (
-    PAUSE_SECONDS,
-    triggerer_health,
-)
-from airflow_jobs_provider.api.endpoints import cancel_run, get_run
 from airflow_jobs_provider.api.errors import JobsAPIError
-from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.base import run_workflow_async
 from airflow_jobs_provider.api.workflows.launch import LaunchResult, launch_once, log_launch
 from airflow_jobs_provider.api.workflows.launched_run import LaunchedRun
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
-from airflow_jobs_provider.operators.request_trigger import NeedsWorkerError, RequestTrigger
+from airflow_jobs_provider.operators.request_trigger import RequestTrigger
 from airflow_jobs_provider.triggers.background import start_in_background
 from airflow_jobs_provider.triggers.events import error_payload, run_payload
 from airflow_jobs_provider.triggers.polling.registry import get_poller
@@ -56,16 +38,11 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.calls import Call
-    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.operators.launch import LaunchRunOperator
-    from airflow_jobs_provider.run_result import RunResult
 
 __all__ = ["DatabricksLaunchTrigger"]
 
 _CANCEL_SECONDS = 19.0
-# A task that was cleared may be deferred again for so long before its next attempt is recorded.
-_NEXT_ATTEMPT_SECONDS = 20.0
-_ORPHAN_RETRIES = RetryPolicy(max_attempts=3)
 
 
 class DatabricksLaunchTrigger(RequestTrigger):
@@ -87,15 +64,10 @@ class DatabricksLaunchTrigger(RequestTrigger):
         template fields as far as they are given.
     """
 
-    run_id = None
-
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._launched = LaunchedRun()
-        # Whether the XCom run_id has the run.
-        self._is_recorded = False
-        # Then it was the latest attempt, unless the triggerer was paused; see triggerer_health.
-        self._checked_at = time.monotonic() - PAUSE_SECONDS
+        self._begin_checking()
 
     def __repr__(self) -> str:
         """Return the operator, without the request, which may hold secrets."""
@@ -103,18 +75,7 @@ class DatabricksLaunchTrigger(RequestTrigger):
 
     # -- the wait ------------------------------------------------------------------------------
 
-    async def _wait(self) -> dict[str, Any]:
-        self.deadline = self._task_deadline()
-        try:
-            begun = await self._begin()
-            if begun.is_outdated:
-                await _wait_for_cancel()
-            return await self._launch_and_wait(begun)
-        except NeedsWorkerError as error:
-            self.log.info("A worker will start the task: %s", error)
-            return {"start_on_worker": str(error)}
-
-    async def _launch_and_wait(self, begun: LaunchAttempt) -> dict[str, Any]:
+    async def _start(self, begun: LaunchAttempt) -> dict[str, Any]:
         seconds = None if self.deadline is None else max(0.0, self.deadline - time.time())
         limit = asyncio.timeout(seconds)
         try:
@@ -148,61 +109,7 @@ class DatabricksLaunchTrigger(RequestTrigger):
         self.life_cycle_state = state.life_cycle_state or None
         return await self._wait_for_run(launched.run_id)
 
-    def _task_deadline(self) -> float | None:
-        """Return when Airflow fails the task after ``execution_timeout``."""
-        end = trigger_timeout(self)
-        if end is None:
-            return None
-        return (end if end.tzinfo else end.replace(tzinfo=UTC)).timestamp()
-
     # -- the launch ----------------------------------------------------------------------------
-
-    async def _begin(self) -> LaunchAttempt:
-        """Find out which attempt this is, and record it."""
-        task_instance: Any = self.task_instance
-        self._check_rendering()
-        if task_instance is None or self.trigger_id is None:
-            raise NeedsWorkerError("the trigger is in no triggerer")
-        triggerer_health().trigger_started()
-        if not self._may_be_outdated() and triggerer_health().stores_xcoms:
-            begun = begin_first_attempt(task_instance)
-            if begun is not None:
-                return begun
-        try:
-            return await self._begin_recorded(task_instance)
-        except Exception as error:  # whatever Airflow's API says
-            raise NeedsWorkerError(f"its XComs cannot be read or stored: {error}") from error
-
-    async def _begin_recorded(self, task_instance: Any) -> LaunchAttempt:
-        begun = await self._read_attempt(task_instance)
-        if begun.is_new and not begun.is_outdated:
-            # The user's token may bring the same run, which this attempt then follows.
-            if not self._has_user_token():
-                await self._cancel_orphan(begun.orphan_run_id)
-            if self._may_be_outdated():  # or another triggerer may have gone on with this attempt
-                begun = await self._read_attempt(task_instance)
-        if begun.is_new and not begun.is_outdated:
-            await in_thread(
-                record_attempt, task_instance, begun, multiple_outputs=self.multiple_outputs
-            )
-        return begun
-
-    async def _read_attempt(self, task_instance: Any) -> LaunchAttempt:
-        self._checked_at = time.monotonic()
-        return await in_thread(begin_attempt, task_instance)
-
-    async def _cancel_orphan(self, run_id: int | None) -> None:
-        """Cancel the run of an attempt before a clear; mostly it has ended."""
-        if run_id is None or not self.cancel_on_kill:
-            return
-        try:
-            poller = get_poller(self._hook)
-            run = await poller.send(get_run(run_id), retries=_ORPHAN_RETRIES)
-            if not RunState.from_run(run).is_terminal:
-                await poller.send(cancel_run(run_id), retries=_ORPHAN_RETRIES)
-                self.log.info("Run %s was canceled: its attempt was cleared.", run_id)
-        except (JobsAPIError, AirflowException, ValueError) as error:
-            self.log.warning("Run %s of an earlier attempt may still run: %s", run_id, error)
 
     async def _make_call(self, begun: LaunchAttempt) -> tuple[LaunchRunOperator, Call[int]]:
         """Return the operator and its launch, validated."""
@@ -234,16 +141,22 @@ class DatabricksLaunchTrigger(RequestTrigger):
         ti = context["ti"]
         module, _, name = self.operator.rpartition(".")
         operator: LaunchRunOperator = getattr(import_module(module), name)(
-            task_id=ti.task_id,
-            # Of the DAG the operator needs the name only.
-            dag=DAG(ti.dag_id, schedule=None),
-            databricks_conn_id=self.databricks_conn_id,
-            start_from_trigger=False,
-            **arguments,
-            **request,
+            **{
+                "task_id": ti.task_id,
+                "dag": self._make_dag(context),
+                "databricks_conn_id": self.databricks_conn_id,
+                "start_from_trigger": False,
+                **arguments,
+                **request,
+            }
         )
         operator.params = context["task"].params
         return operator
+
+    @staticmethod
+    def _make_dag(context: Context) -> DAG:
+        """Return a DAG for the operator, which needs its name only."""
+        return DAG(context["ti"].dag_id, schedule=None)
 
     async def _launch(
         self,
@@ -263,7 +176,7 @@ class DatabricksLaunchTrigger(RequestTrigger):
             fail_on_partial_success=self.fail_on_partial_success,
             # One try too many is no retry. The scheduler has died before a worker could report the
             # failure, and Airflow starts such a task again.
-            adopt_failed=attempt.try_number > attempt.max_tries + 1,
+            adopt_failed=operator.adopts_failed_runs or attempt.try_number > attempt.max_tries + 1,
         )
         launched = await run_workflow_async(
             steps, send=self._send, wait=asyncio.sleep, on_event=self._launched.record
@@ -299,37 +212,6 @@ class DatabricksLaunchTrigger(RequestTrigger):
         self._is_recorded = await self._push({RUN_ID_KEY: run_id})
         return run_id
 
-    async def _stop_if_outdated(self) -> None:
-        """Go no further if a later attempt has begun while this triggerer was paused."""
-        if not self._may_be_outdated():
-            return
-        checked_at, is_outdated = time.monotonic(), False
-        with suppress(Exception):  # whatever Airflow's API says
-            is_outdated = await self._has_later_attempt()
-            self._checked_at = checked_at
-        if is_outdated:
-            await _wait_for_cancel()
-
-    def _may_be_outdated(self) -> bool:
-        """Whether a later attempt may have begun, so that Airflow has to be asked."""
-        return triggerer_health().may_have_paused(self._checked_at)
-
-    async def _push(self, xcoms: Mapping[str, Any]) -> bool:
-        """Push XComs that are not None; return whether Airflow has stored any."""
-        values = {key: value for key, value in xcoms.items() if value is not None}
-        if not values:
-            return False
-        await self._stop_if_outdated()
-        try:
-            await push_xcoms(self, values)
-        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
-            self.log.warning("XComs are not stored (%s): %s", ", ".join(values), error)
-            is_stored = False
-        else:
-            is_stored = True
-        triggerer_health().stores_xcoms = is_stored
-        return is_stored
-
     async def _stop_launching(self) -> dict[str, Any]:
         """Cancel the run after ``execution_timeout``, also where its id is not known."""
         # A retry may follow the run.
@@ -344,41 +226,8 @@ class DatabricksLaunchTrigger(RequestTrigger):
 
     # -- cancelling the run --------------------------------------------------------------------
 
-    async def _cancel_unless_deferred(self) -> None:
-        if not self._may_have_run() and self.task_instance is not None:
-            await self._find_recorded_run()
-        await super()._cancel_unless_deferred()
-
-    async def _find_recorded_run(self) -> None:
-        """Find the run that a triggerer before this one has launched.
-
-        This one is canceled before it has asked for the run: the task was marked meanwhile.
-        """
-        try:
-            run_id = await in_thread(recorded_run_id, self.task_instance)
-        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
-            self.log.warning("A run of this task may still run, its id is unknown: %s", error)
-        else:
-            self._run_id = self._active_run_id = run_id
-            self._is_recorded = run_id is not None
-
     def _may_have_run(self) -> bool:
         return self._run_id is not None or self._launched.may_be_active
-
-    async def _has_stopped_waiting(self) -> bool:
-        deadline = time.monotonic() + _NEXT_ATTEMPT_SECONDS
-        while not await is_no_longer_deferred(self, None):
-            # Deferred again after a clear? Then the record is that of another attempt.
-            replaced = await in_thread(
-                is_replaced, self.task_instance, retry_finds_run=self._retry_finds_run()
-            )
-            if replaced is None and self._is_recorded:
-                return await is_no_longer_deferred(self, self._run_id)
-            # The next attempt cancels a run whose id is recorded. Nobody else knows of this one.
-            if replaced or self._is_recorded or time.monotonic() > deadline:
-                return bool(replaced)
-            await async_sleep(1.0)
-        return True
 
     def _has_user_token(self) -> bool:
         request = self._request()
@@ -406,28 +255,3 @@ class DatabricksLaunchTrigger(RequestTrigger):
             if await self._has_ended():
                 return
         await self._cancel(reason)
-
-    # -- the end of the task -------------------------------------------------------------------
-
-    async def _read_result(self, run: Run) -> RunResult:
-        """Read the output; stop if a later attempt has begun while this triggerer was paused."""
-        result = await super()._read_result(run)
-        await self._stop_if_outdated()
-        return result
-
-    async def _has_later_attempt(self) -> bool:
-        task_instance: Any = self.task_instance
-        record = await in_thread(read_record, task_instance)
-        return record is not None and record.try_number > task_instance.try_number
-
-    async def _before_resume(self) -> None:
-        """Record that a worker goes on with the attempt."""
-        try:
-            await in_thread(record_handover, self.task_instance)
-        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
-            self.log.warning("The next try will not find this one's run: %s", error)
-
-
-async def _wait_for_cancel() -> None:
-    """Wait until Airflow cancels the trigger: it finds that another one has ended the task."""
-    await asyncio.Event().wait()

@@ -13,22 +13,18 @@ from airflow_jobs_provider.airflow_compat.triggerer_values import (
     with_xcoms,
     xcom_references,
 )
+from airflow_jobs_provider.operators.attempt_trigger import AttemptTrigger, NeedsWorkerError
 from airflow_jobs_provider.triggers.arguments import TriggerArguments
-from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 
-__all__ = ["NeedsWorkerError", "RequestTrigger"]
+__all__ = ["RequestTrigger"]
 
 
-class NeedsWorkerError(Exception):
-    """The triggerer cannot launch the run; a worker can. The message says why."""
-
-
-class RequestTrigger(DatabricksJobsBaseTrigger):
+class RequestTrigger(AttemptTrigger):
     """Base class of the trigger that launches a run: its request, rendered and with XComs.
 
     :param operator: import path of the operator's class.
@@ -82,12 +78,12 @@ class RequestTrigger(DatabricksJobsBaseTrigger):
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render the request; keep an error for :meth:`run`, so that a worker tells it."""
         try:
-            self._take_mapped_values(context["ti"].map_index)
+            self._take_stored_values(context["ti"].map_index)
             super().render_template_fields(context, jinja_env)
         except Exception as error:  # noqa: BLE001 - whatever a template does
             self._rendering_error = error
 
-    def _take_mapped_values(self, map_index: int | None) -> None:
+    def _take_stored_values(self, map_index: int | None) -> None:
         """Add what this instance of a mapped task has to the request.
 
         :raises UnreadableValueError: the triggerer does not know it.
@@ -104,7 +100,7 @@ class RequestTrigger(DatabricksJobsBaseTrigger):
         self._mapped_output, self._has_mapped_values = values.output, True
         self.template_fields = tuple({*self.template_fields, *values.fields})
 
-    def _check_rendering(self) -> None:
+    def _check_arguments(self) -> None:
         """Leave the task to a worker if its request could not be rendered."""
         error = self._rendering_error
         if isinstance(error, UnreadableValueError):

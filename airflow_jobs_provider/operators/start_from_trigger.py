@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 __all__ = ["StartFromTriggerOperator"]
 
-_TRIGGER = "airflow_jobs_provider.operators.launch_trigger.DatabricksLaunchTrigger"
 # Of the arguments with which the trigger makes the operator; None of all others.
 _DEFAULTS = {
     "databricks_task_key": "",
@@ -61,6 +60,10 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
 
     # True in each class whose request the triggerer can make. A subclass has to say so again.
     _starts_in_triggerer: ClassVar[bool] = False
+    # Import path of the trigger that the task starts with.
+    _start_trigger: ClassVar[str] = (
+        "airflow_jobs_provider.operators.launch_trigger.DatabricksLaunchTrigger"
+    )
     polling_period_seconds: float
     queued_timeout_seconds: float | None
     reattach: bool
@@ -120,6 +123,11 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         with one is not :func:`~.triggerer_values.storable`, so that a worker starts the task.
         """
 
+    @property
+    def must_start_in_triggerer(self) -> bool:
+        """Whether ``start_from_trigger=True`` was given, rather than Airflow's option for all."""
+        return self._given_start and not self._start_is_optional
+
     def starts_in_triggerer(self) -> bool:
         """Return whether Airflow starts the task in the triggerer, once the DAG is complete.
 
@@ -142,12 +150,19 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         reasons = [*worker_launch_reasons(self), *self._request_reasons()]
         if not self.wait_for_termination:
             reasons.append("wait_for_termination=False")
-        reasons += native_rendering_reasons(self)
+        return [*reasons, *self._stored_request_reasons(mapped_bytes)]
+
+    def _stored_request_reasons(self, more_bytes: int) -> list[str]:
+        """Return the reasons that are in the request, which Airflow stores for the triggerer.
+
+        :param more_bytes: size of what is stored beside the template fields.
+        """
+        reasons = list(native_rendering_reasons(self))
         try:
             stored = self._stored_fields()
         except UnreadableValueError as reason:
             return [*reasons, str(reason)]
-        if (size := stored_size(stored) + mapped_bytes) > MAX_STORED_BYTES:
+        if (size := stored_size(stored) + more_bytes) > MAX_STORED_BYTES:
             reasons.append(f"a request of {size} bytes")
         if (unlike := list(rendering_reasons(self))) and has_unrendered(stored):
             reasons += unlike
@@ -177,7 +192,7 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         )
         cls = type(self)
         return StartTriggerArgs(
-            trigger_cls=_TRIGGER,
+            trigger_cls=self._start_trigger,
             trigger_kwargs={
                 # Airflow reads them with the whole DAG, in the scheduler, the triggerer and the API
                 # server, for each task that starts in the triggerer.

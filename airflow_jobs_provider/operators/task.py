@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow_jobs_provider.operators.task_base import DatabricksTaskBaseOperator
+from airflow_jobs_provider.operators.templates import has_unrendered
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.operators.arguments import StructureOf, TaskArguments
@@ -61,6 +62,14 @@ class DatabricksTaskOperator(DatabricksTaskBaseOperator):
         super().__init__(**kwargs)
         self.task_config = task_config
         self._check_when_parsed()
+
+    def _defined_retries(self) -> Any:
+        from airflow_jobs_provider.api.schema.payload_text import read_payload
+
+        config: Any = self.task_config
+        if not isinstance(config, Mapping) and has_unrendered(config):
+            return config
+        return read_payload("task_config", config).get("max_retries")
 
     def task_definition(self) -> dict[str, Any]:
         """Return ``task_config``, with the task's ``execution_timeout`` as its time limit."""

@@ -151,6 +151,17 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         settings = {**self.task_definition(), **self.retry_settings()}
         return _whole("max_retries", settings.get("max_retries")) or 0
 
+    def known_retries(self) -> int | None:
+        """Return the same while the DAG is parsed; None if it is known only when the task runs."""
+        given = self.max_retries
+        if given is None or given == "":
+            given = self._defined_retries()
+        return None if has_unrendered(given) else _whole("max_retries", given) or 0
+
+    def _defined_retries(self) -> Any:
+        """Return what the task's definition says of retries; None for nothing."""
+        return None
+
     def trigger_rule_name(self) -> str:
         """Return the task's trigger rule as text."""
         return str(getattr(self.trigger_rule, "value", self.trigger_rule))
@@ -285,12 +296,6 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         }
         names = [name for name, is_given in given.items() if is_given]
         return {**dict.fromkeys(names, "the task is in a workflow group"), **found}
-
-    def _request_reasons(self) -> list[str]:
-        reasons = super()._request_reasons()
-        if self.workflow_group() is not None:
-            reasons.append("a workflow group")
-        return reasons
 
     def _operator_arguments(self) -> dict[str, Any]:
         return {

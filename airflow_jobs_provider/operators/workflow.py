@@ -163,6 +163,9 @@ class DatabricksWorkflowTaskGroup(TaskGroup):
             "billing_tags": self.billing_tags,
             "openlineage_inject_parent_job_info": self.openlineage_inject_parent_job_info,
         }
+        if members and all(member.must_start_in_triggerer for member in members):
+            # Without this the group would need a worker all the same.
+            flags |= {"start_from_trigger": True, "end_from_trigger": True}
         # None would hide the default argument of the DAG.
         flags = {name: flag for name, flag in flags.items() if flag is not None}
         launch = self.launch_task = DatabricksWorkflowLaunchOperator(

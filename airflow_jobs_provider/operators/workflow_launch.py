@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import copy
 import time
-import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
+from airflow_jobs_provider.airflow_compat.triggerer_values import (
+    UnreadableValueError,
+    rendering_reasons,
+)
+from airflow_jobs_provider.airflow_compat.workflow_records import delete_records
 from airflow_jobs_provider.exceptions import airflow_exceptions
-from airflow_jobs_provider.operators.argument_checks import (
-    check_optional_flags,
-    flag_or_option,
-    openlineage_flag,
-)
 from airflow_jobs_provider.operators.extra_links import extra_links
-from airflow_jobs_provider.operators.launch import LaunchRunOperator
-from airflow_jobs_provider.operators.payload_validation import (
-    check_before_sending,
-    fields_over_json,
-)
-from airflow_jobs_provider.operators.task_base import DatabricksTaskBaseOperator, without_empty
+from airflow_jobs_provider.operators.payload_validation import check_before_sending
+from airflow_jobs_provider.operators.stored_group import stored_group
+from airflow_jobs_provider.operators.workflow_job import WorkflowJobOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+    from airflow.triggers.base import StartTriggerArgs
 
     from airflow_jobs_provider.api.calls import Call
+    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.api.workflows.launch import LaunchResult
 
 __all__ = [
@@ -38,6 +35,8 @@ __all__ = [
     "WAS_CLEARED_KEY",
     "DatabricksWorkflowLaunchOperator",
     "LaunchedTask",
+    "is_skipped_run",
+    "metadata_of",
 ]
 
 # XCom of the launching task: the digest of the definition that the run was launched with.
@@ -49,7 +48,6 @@ TASK_RUNS_KEY = "databricks_task_runs"
 # For so long a task that has been read active is taken for active. If it has ended, its task in
 # Airflow defers in vain, and a worker resumes it.
 FRESH_SECONDS = 60.0
-_RUN_PARAMETERS = ("jar_params", "notebook_params", "python_params", "spark_submit_params")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ class LaunchedTask:
     reached_by: str | None
 
 
-class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
+class DatabricksWorkflowLaunchOperator(WorkflowJobOperator):
     """Create or update the job of a workflow group, and launch its run once.
 
     A :class:`~airflow_jobs_provider.operators.workflow.DatabricksWorkflowTaskGroup` makes one as
@@ -79,138 +77,17 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
     # When the job was last known to have the group's definition, on the monotonic clock.
     _ensured_at: float = 0.0
     operator_extra_links = extra_links("DatabricksJobLink")
-    call_name: ClassVar[str] = "run-now"
+    _starts_in_triggerer: ClassVar[bool] = True
+    _start_trigger: ClassVar[str] = (
+        "airflow_jobs_provider.operators.workflow_launch_trigger.DatabricksWorkflowLaunchTrigger"
+    )
     # A run that failed belongs to the group's tasks, which report that and repair it.
-    _adopts_failed_runs: ClassVar[bool] = True
+    adopts_failed_runs: ClassVar[bool] = True
     _has_job: ClassVar[bool] = True
-    template_fields: Sequence[str] = (
-        "databricks_conn_id",
-        "access_control_list",
-        "existing_clusters",
-        "extra_job_params",
-        "job_clusters",
-        "max_concurrent_runs",
-        *_RUN_PARAMETERS,
-    )
-    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("extra_job_params", "job_clusters", "notebook_params"), "json"
-    )
 
-    def __init__(
-        self,
-        *,
-        job_name: str,
-        access_control_list: Any = None,
-        existing_clusters: Any = None,
-        extra_job_params: Any = None,
-        jar_params: Any = None,
-        job_clusters: Any = None,
-        max_concurrent_runs: Any = 1,
-        notebook_params: Any = None,
-        python_params: Any = None,
-        spark_submit_params: Any = None,
-        billing_tags: bool | None = None,
-        openlineage_inject_parent_job_info: bool | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        check_optional_flags(billing_tags=billing_tags)
-        self.billing_tags = billing_tags
-        self.openlineage_inject_parent_job_info = openlineage_flag(
-            self, "inject_parent_job_info", openlineage_inject_parent_job_info
-        )
-        self.job_name = job_name
-        self.access_control_list = access_control_list
-        self.existing_clusters = existing_clusters
-        self.extra_job_params = extra_job_params
-        self.jar_params = jar_params
-        self.job_clusters = job_clusters
-        self.max_concurrent_runs = max_concurrent_runs
-        self.notebook_params = notebook_params
-        self.python_params = python_params
-        self.spark_submit_params = spark_submit_params
-        # The group's tasks in the order of the DAG file; the group sets them.
-        self.members: list[DatabricksTaskBaseOperator] = []
-
-    # -- the DAG -------------------------------------------------------------------------------
-
-    def resolve_template_files(self) -> None:
-        """Warn of dependencies that Databricks does not know.
-
-        Airflow calls this once the DAG is complete, each time that it has parsed the DAG file.
-        """
-        super().resolve_template_files()
-        for upstream, task_id in self.unknown_dependencies():
-            warnings.warn(
-                f"DAG {self.dag_id!r}: Databricks does not know that {task_id!r} depends on "
-                f"{upstream!r}, a task outside the workflow group. It runs the task as soon as the "
-                "tasks before it in the group have ended. Let the whole group depend on the other "
-                "task (other >> group)",
-                stacklevel=2,
-            )
-
-    def unknown_dependencies(self) -> list[tuple[str, str]]:
-        """Return the dependencies of the group's tasks that do not hold in Databricks.
-
-        Those are dependencies on tasks outside the group, unless this task depends on them, too:
-        then the run does not begin before they have ended.
-
-        :returns: the task outside and the group's task, by task id.
-        """
-        known = {member.task_id for member in self.members} | {self.task_id}
-        known |= set(self.get_flat_relative_ids(upstream=True))
-        return [
-            (upstream, member.task_id)
-            for member in self.members
-            for upstream in sorted(member.upstream_task_ids - known)
-        ]
-
-    # -- the job -------------------------------------------------------------------------------
-
-    def definition(
-        self, context: Context, *, workspace_url: str | None = None
-    ) -> tuple[dict[str, Any], str]:
-        """Return the job's settings, with its permissions, and the digest of them.
-
-        The templates of this task and of all tasks of the group are rendered for it. They must not
-        depend on the task that renders them.
-
-        :param context: the context of any task of the group.
-        :param workspace_url: the workspace's URL; default that of this task's connection. In the
-            process of another task this one has no connection.
-        """
-        from airflow_jobs_provider.api.workflows.job_definitions import definition_digest
-
-        jinja_env = self.get_template_env()
-        # The group has the task as the DAG file defines it. In execution Airflow has rendered a
-        # copy, and what a template has rendered to may look like a template.
-        launch = self._rendered(getattr(self.task_group, "launch_task", self), context, jinja_env)
-        keys = {member.task_id: member.databricks_task_key for member in self.members}
-        tasks = [
-            self._rendered(member, context, jinja_env).workflow_task(keys)
-            for member in self.members
-        ]
-        settings: dict[str, Any] = {
-            "name": self.job_name,
-            "tasks": tasks,
-            "job_clusters": launch.job_clusters,
-            "max_concurrent_runs": int(launch.max_concurrent_runs),
-            "access_control_list": launch.access_control_list,
-        }
-        merged = _merged(without_empty(settings), launch.extra_job_params or {})
-        request = self._with_job_tags(fields_over_json("create", None, merged), workspace_url)
-        return request, definition_digest(request)
-
-    def _with_job_tags(self, settings: dict[str, Any], workspace_url: str | None) -> dict[str, Any]:
-        """Return the job's settings with billing tags, if they are asked for."""
-        if not flag_or_option("billing_tags", self.billing_tags, "databricks_jobs", "billing_tags"):
-            return settings
-        from airflow_jobs_provider.operators.billing_tags import TagRules, group_tags, with_job_tags
-
-        task_ids = {member.databricks_task_key: member.task_id for member in self.members}
-        tags = group_tags(self, str(getattr(self.task_group, "group_id", "")))
-        rules = TagRules.for_workspace(workspace_url or self.workspace_url)
-        return with_job_tags(settings, tags, rules, self.log, task_ids=task_ids)
+        self._check_start()
 
     def recorded_digest(self, context: Context) -> str | None:
         """Return the digest of the definition that the group's run was launched with.
@@ -231,28 +108,6 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         ti = context["ti"]
         return ti.xcom_pull(task_ids=self.task_id, key=key, map_indexes=ti.map_index)
 
-    def rendered_for(self, member: DatabricksTaskBaseOperator) -> Any:
-        """Return this operator with its templates rendered, for a task that runs alone.
-
-        :param member: a task of the group, in execution.
-        """
-        context = member.execution_context
-        assert context is not None
-        return self._rendered(self, context, self.get_template_env())
-
-    @staticmethod
-    def _rendered(operator: Any, context: Context, jinja_env: Any) -> Any:
-        """Return a copy of an operator with its templates rendered."""
-        made = copy.copy(operator)
-        rendered = {
-            name: operator.render_template(getattr(operator, name), context, jinja_env)
-            for name in operator.template_fields
-            if name != "workflow_run_metadata"
-        }
-        # Past Airflow's __setattr__, which would look for tasks among the values.
-        vars(made).update(rendered)
-        return made
-
     # -- the run -------------------------------------------------------------------------------
 
     def arguments_without_effect(self) -> dict[str, str]:
@@ -263,8 +118,7 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
 
     def execute(self, context: Context) -> dict[str, Any]:
         """Define the job, launch its run, and return where it runs."""
-        from airflow_jobs_provider.api.states import RunState, RunStatus
-
+        self._log_start_on_worker()
         executions = self._begin(context)
         was_cleared = self._attempt.attempts_before_clear > 0
         cleared = {WAS_CLEARED_KEY: True} if was_cleared else {}
@@ -272,24 +126,33 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         with airflow_exceptions(), executions.watching(self):
             self._log_arguments_without_effect()
             launched = self._launch(context, first_attempt_index=0)
-            if RunState.from_run(launched.run).status is RunStatus.SKIPPED:
-                # Such as by the job's limit of concurrent runs.
-                self._state.run.ended()
-                self._result_or_raise(context, launched.run)
+            self._check_not_skipped(context, launched.run)
             self._push_task_runs(context, launched)
             # From here on each task of the group is responsible for its own run.
             self._state.run.ended()
-        return {
-            "conn_id": self.databricks_conn_id,
-            "job_id": launched.run.get("job_id"),
-            "run_id": launched.run_id,
-        }
+        return metadata_of(launched.run, self.databricks_conn_id)
+
+    def _check_not_skipped(self, context: Context, run: Run) -> None:
+        """Raise an error if the service has skipped the run: by the limit of concurrent runs."""
+        if is_skipped_run(run):
+            self._state.run.ended()
+            self._result_or_raise(context, run)
+
+    def _end(self, context: Context, run: Run) -> Any:
+        """End the task after its trigger has launched the run."""
+        self._check_not_skipped(context, run)
+        return metadata_of(run, self.databricks_conn_id)
+
+    def _delete_earlier_output(self, context: Context) -> None:
+        """Delete what an earlier attempt and the tasks of its run have pushed."""
+        super()._delete_earlier_output(context)
+        task_ids = [member.task_id for member in self.members]
+        delete_records(context["ti"], task_ids, (DEFINITION_KEY, TASK_RUNS_KEY, WAS_CLEARED_KEY))
 
     def launch_call(self, context: Context) -> Call[int]:
         """Define the job, and return the ``run-now`` call."""
         import uuid
 
-        from airflow_jobs_provider.api.endpoints import run_now
         from airflow_jobs_provider.api.workflows.base import within_deadline
         from airflow_jobs_provider.api.workflows.job_definitions import ensure_job
         from airflow_jobs_provider.api.workflows.permissions import without_permissions
@@ -305,6 +168,17 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         job_id = self._run_workflow(within_deadline(defining), stop_after_any_kill=True)
         self._ensured_at = time.monotonic()
         self._push(context, {DEFINITION_KEY: digest})
+        return self.run_call(job_id, settings, context)
+
+    def run_call(self, job_id: int, settings: Mapping[str, Any], context: Context) -> Call[int]:
+        """Return the ``run-now`` call.
+
+        :param job_id: the group's job.
+        :param settings: its settings.
+        :param context: the context of this task.
+        """
+        from airflow_jobs_provider.api.endpoints import run_now
+
         parameters = self._run_parameters()
         has_notebooks = any("notebook_task" in task for task in settings["tasks"])
         if self.openlineage_inject_parent_job_info and has_notebooks:
@@ -337,16 +211,10 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
         It may have others where the job was reset for another DAG run before the run was launched.
         That is possible only where the launch took long, as in an outage.
         """
-        from airflow_jobs_provider.api.versions import LATEST_API_VERSION
-        from airflow_jobs_provider.api.workflows.follow import whole_run
-        from airflow_jobs_provider.api.workflows.job_definitions import has_tasks, job_change
+        from airflow_jobs_provider.api.workflows.job_definitions import has_definition
 
         settings, _ = self.definition(context)
-        job_id = int(launched.run["job_id"])
-        if self._run_workflow(job_change(job_id, settings)) is None:
-            return True
-        steps = whole_run(launched.run_id, api_version=LATEST_API_VERSION)
-        return has_tasks(self._run_workflow(steps), settings)
+        return self._run_workflow(has_definition(launched.run, settings))
 
     def _push_task_runs(self, context: Context, launched: LaunchResult) -> None:
         """Push the task runs of the group's first tasks, so that they defer without a request.
@@ -396,6 +264,8 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
             and inside.isdisjoint(member.upstream_task_ids)
             and member.deferrable
             and member.wait_for_termination
+            # One that starts in the triggerer shares the reads there.
+            and not member.starts_in_triggerer()
         }
         return keys if len(keys) > 1 else set()
 
@@ -417,22 +287,60 @@ class DatabricksWorkflowLaunchOperator(LaunchRunOperator):
             return None
         return LaunchedTask(task[0], task[1], found["reached_by"])
 
-    def request(self) -> dict[str, Any]:
-        """Return the parameters of the run: the job's id is known when it is launched."""
-        return self._run_parameters()
+    # -- start in the triggerer ----------------------------------------------------------------
 
-    def _run_parameters(self) -> dict[str, Any]:
-        given = {name: getattr(self, name) for name in _RUN_PARAMETERS}
-        return fields_over_json(self.call_name, None, without_empty(given))
+    def _request_reasons(self) -> list[str]:
+        reasons = super()._request_reasons()
+        if self._shared_task_keys():
+            # This task reads their runs for all of them.
+            reasons.append("tasks of the group that a worker starts")
+        return reasons
+
+    def _stored_request_reasons(self, more_bytes: int) -> list[str]:
+        try:
+            group = stored_group(self.task_group, self.members)
+        except UnreadableValueError as reason:
+            return [str(reason)]
+        reasons = super()._stored_request_reasons(more_bytes + len(group.text))
+        if group.has_templates:
+            reasons += [one for one in rendering_reasons(self) if one not in reasons]
+        return reasons
+
+    def make_start_trigger_args(self) -> StartTriggerArgs:
+        """Return the arguments with which Airflow starts the task in the triggerer."""
+        arguments = super().make_start_trigger_args()
+        group = stored_group(self.task_group, self.members)
+        kwargs = {**(arguments.trigger_kwargs or {}), "group": group.text}
+        return replace(arguments, trigger_kwargs=kwargs)
+
+    def _operator_arguments(self) -> dict[str, Any]:
+        return {
+            **super()._operator_arguments(),
+            "billing_tags": self.billing_tags,
+            "job_name": self.job_name,
+            "openlineage_inject_parent_job_info": False,
+            "owner": self.owner,
+        }
 
 
-def _merged(settings: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings changed by others: maps are merged at any depth, all else is replaced."""
-    merged = dict(settings)
-    for name, value in changes.items():
-        known = merged.get(name)
-        if isinstance(known, Mapping) and isinstance(value, Mapping):
-            merged[name] = _merged(known, value)
-        else:
-            merged[name] = value
-    return merged
+def metadata_of(run: Mapping[str, Any], databricks_conn_id: str) -> dict[str, Any]:
+    """Return what the launching task returns: where the group runs, for the group's tasks.
+
+    :param run: the group's run.
+    :param databricks_conn_id: Airflow connection to the workspace.
+    """
+    return {
+        "conn_id": databricks_conn_id,
+        "job_id": run.get("job_id"),
+        "run_id": int(run["run_id"]),
+    }
+
+
+def is_skipped_run(run: Mapping[str, Any]) -> bool:
+    """Return whether the service has skipped a run: it executes none of its tasks.
+
+    :param run: the run.
+    """
+    from airflow_jobs_provider.api.states import RunState, RunStatus
+
+    return RunState.from_run(run).status is RunStatus.SKIPPED

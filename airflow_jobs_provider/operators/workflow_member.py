@@ -20,13 +20,13 @@ from airflow_jobs_provider.airflow_compat.run_successor import xcoms_at_start
 from airflow_jobs_provider.airflow_compat.workflow_records import TaskRecord
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.execution_state import KillState
+from airflow_jobs_provider.operators.workflow_member_start import WorkflowMemberStartOperator
 from airflow_jobs_provider.operators.workflow_next_step import (
     NOT_RUN,
     NextStep,
     next_step,
     was_repaired,
 )
-from airflow_jobs_provider.operators.workflow_rerun import WorkflowRerunOperator
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 if TYPE_CHECKING:
@@ -37,17 +37,14 @@ if TYPE_CHECKING:
 __all__ = ["WorkflowMemberOperator"]
 
 
-class WorkflowMemberOperator(WorkflowRerunOperator):
+class WorkflowMemberOperator(WorkflowMemberStartOperator):
     """Base class of the operators that may be tasks of a workflow group."""
-
-    def service_retries(self) -> int:
-        """Return how often the service itself retries the task, -1 for no limit."""
-        raise NotImplementedError
 
     def execute(self, context: Context) -> Any:
         """Follow the task in its group; alone, launch a run and wait for its output."""
         if self.workflow_group() is None:
             return super().execute(context)
+        self._log_start_on_worker()
         executions = self._begin(context)
         self._own_task_run_id = None
         self._push(context, xcoms_at_start(self._attempt))
@@ -108,6 +105,10 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
             without one.
         :param execution: how often the operator was executed before in the try.
         """
+        if event.get("start_on_worker"):
+            self.log.info("A worker starts this task: %s", event["start_on_worker"])
+            self._delete_earlier_run(context)
+            return self.execute(context)
         if try_number not in (None, context["ti"].try_number):
             # Airflow 3.0 resumes a retry with the event and the start time of the try before.
             self._state = self._state.with_start(time.time())
@@ -116,7 +117,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
         executions = self._begin(context, resumed=execution, deadline=deadline)
         self._read_metadata(context)
         self._own_task_run_id = own
-        if try_number is None:  # in dag.test()
+        if try_number is None:  # in dag.test(), or the task has started in the triggerer
             of_group = (event.get("run") or event).get("run_id") == self._workflow_run_id
             waits_for = "run" if of_group else "task"
         with airflow_exceptions(), executions.watching(self):
@@ -332,14 +333,7 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
 
     def _record_reported(self, record: TaskRecord, run_id: int) -> None:
         """Record that this attempt reports this run of the task."""
-        reported = replace(
-            record,
-            reported=run_id,
-            max_tries=self._attempt.max_tries,
-            wants_rerun_of=None,
-            follows=run_id,
-        )
-        self._records().write(self.task_id, reported)
+        self._records().write(self.task_id, record.with_reported(run_id, self._attempt))
 
     # -- deferring -----------------------------------------------------------------------------
 
@@ -377,13 +371,6 @@ class WorkflowMemberOperator(WorkflowRerunOperator):
             **self._completion_arguments(),
         )
         self._defer_member(context, trigger, "task", deadline)
-
-    def _worker_completion_reasons(self) -> list[str]:
-        reasons = super()._worker_completion_reasons()
-        if self.workflow_group() is not None and self.service_retries() != 0:
-            # The trigger does not record which of the task's runs it has reported.
-            reasons.append("max_retries")
-        return reasons
 
     def _wait_for_run_end(self, context: Context, run: Run) -> None:
         """Wait until the group's run has ended: the service repairs no active run."""

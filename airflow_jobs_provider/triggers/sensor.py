@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from datetime import UTC
 from typing import Any
 
-from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_timeout
+from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_deadline
 from airflow_jobs_provider.api.workflows.find import Target, follow_task, wait_for_run
 from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 from airflow_jobs_provider.triggers.events import run_payload
@@ -59,12 +58,10 @@ class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTr
         """
         if self.began is not None:
             return self.began
-        end = trigger_timeout(self)
+        end = trigger_deadline(self)
         if end is None or self.timeout_seconds is None:
             return time.time()
-        if end.tzinfo is None:
-            end = end.replace(tzinfo=UTC)
-        return end.timestamp() - self.timeout_seconds
+        return end - self.timeout_seconds
 
     @property
     def _starts_task(self) -> bool:

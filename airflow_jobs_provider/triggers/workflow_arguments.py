@@ -1,4 +1,4 @@
-"""The arguments of the trigger for a task of a workflow group; see :mod:`.arguments`."""
+"""The arguments of the triggers for a task of a workflow group; see :mod:`.arguments`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 
 from airflow_jobs_provider.triggers.arguments import TriggerArguments
 
-__all__ = ["WorkflowTaskTriggerArguments"]
+__all__ = ["WorkflowMemberTriggerArguments", "WorkflowTaskTriggerArguments"]
 
 
 @dataclass(eq=False, repr=False)
@@ -27,3 +27,20 @@ class WorkflowTaskTriggerArguments(TriggerArguments):
     task_key: str = ""
     task_max_retries: int = 0
     attempts_before: int = 0
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class WorkflowMemberTriggerArguments(TriggerArguments):
+    """The arguments of ``operators.workflow_member_trigger.DatabricksWorkflowMemberTrigger``.
+
+    :param launch_task_id: the Airflow task that launches the group's run.
+    :param task_key: the task in Databricks.
+    :param task_max_retries: retries of the task by the service, -1 for no limit; default 0.
+    :param arguments_without_effect: the operator's arguments that were given and have no effect,
+        each with the reason; default None for none.
+    """
+
+    launch_task_id: str
+    task_key: str
+    task_max_retries: int = 0
+    arguments_without_effect: dict[str, str] | None = None

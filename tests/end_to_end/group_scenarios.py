@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Collection
 from itertools import count
@@ -11,7 +12,7 @@ from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
 from tests.fakes.fake_service import FakeService, JobRun, Run, Seen
 
-__all__ = ["GroupScenario", "group_task"]
+__all__ = ["GroupScenario", "at_request", "group_task"]
 
 GROUP = "g"
 
@@ -94,6 +95,27 @@ class GroupScenario:
             what = f"{watched} triggerers: {line}"
             eventually(lambda task=task, line=line: task.logged_by_trigger(line) >= watched, what)  # type: ignore[misc]
         self.dag_run.cluster.until_prepared(self.task(names[0]))
+
+    def watched(self, *names: str, times: int = 1) -> None:
+        """Wait until triggers follow the latest runs of tasks.
+
+        :param names: the tasks.
+        :param times: how many triggerers have followed each of them by then.
+        """
+        for name in names:
+            task, run = self.task(name), self.runs[-1]
+            line = f"Task '{name}' of run {run.run_id} is run {run.latest[name].run_id}"
+            try:
+                eventually(lambda task=task, line=line: task.logged_by_trigger(line) >= times, line)  # type: ignore[misc]
+            except AssertionError as error:
+                raise AssertionError(f"{error}\n{self.dag_run.logs()}") from None
+        self.dag_run.cluster.until_prepared(self.task(names[0]))
+
+    def worker_processes(self) -> int:
+        """Return how many processes of tasks the executor has started for the DAG run."""
+        ended = re.compile(rf"(?=.*state success)(?=.*run_id='?{self.dag_run.run_id}'?,)")
+        lines = self.dag_run.cluster.log_of("scheduler").splitlines()
+        return sum(ended.match(line) is not None for line in lines)
 
     def followed_on_workers(self, *names: str) -> None:
         """Wait until workers follow the latest runs of tasks."""
@@ -201,3 +223,29 @@ class GroupScenario:
         for name in names:
             assert self.runs[-1].attempts(name) == 1
             assert self.task(name).task()["try_number"] == 1
+
+
+def at_request(
+    group: GroupScenario, endpoints: Collection[str], moment: str, act: Callable[[], object]
+) -> threading.Event:
+    """Let something happen at the first request to any of these endpoints; the event tells that.
+
+    :param group: the only group that sends requests.
+    :param endpoints: the endpoints.
+    :param moment: ``received``, or ``handled`` for after the service has done it.
+    :param act: what happens. The request is not answered.
+    """
+    done, lock = threading.Event(), threading.Lock()
+
+    def hook(request: Seen, when: str) -> bool:
+        if request.endpoint not in endpoints or when != moment:
+            return False
+        with lock:
+            if done.is_set():
+                return False
+            act()
+            done.set()
+        return True
+
+    group.workspace.hooks.append(hook)
+    return done

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComArg
 
-from airflow_jobs_provider.operators.launch_trigger import DatabricksLaunchTrigger
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 from tests.helpers.start_from_trigger import operator
 from tests.helpers.triggerer import RUN_ID, START, Attempt, Triggerer, task_runner
@@ -26,12 +25,14 @@ def start(service: FakeService, monkeypatch: pytest.MonkeyPatch, **arguments: An
     return triggerer_of(dag, service, monkeypatch)
 
 
-def triggerer_of(dag: Any, service: FakeService, monkeypatch: pytest.MonkeyPatch) -> Triggerer:
-    """Make the triggerer of a DAG whose task ``etl`` starts there."""
+def triggerer_of(
+    dag: Any, service: FakeService, monkeypatch: pytest.MonkeyPatch, task_id: str = "etl"
+) -> Triggerer:
+    """Make the triggerer of a DAG of which a task starts there."""
     monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", service.connection)
-    triggerer = Triggerer(dag, service)
+    triggerer = Triggerer(dag, service, task_id)
     # It has run for so long without a pause.
-    monkeypatch.setattr(f"{DatabricksLaunchTrigger.__module__}.PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_jobs_provider.triggers.outdated.PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", triggerer, raising=False)
     return triggerer
 

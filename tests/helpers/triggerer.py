@@ -77,7 +77,8 @@ class Triggerer:
 
         self._data = json.loads(json.dumps(DagSerialization.to_dict(dag)))
         self._dag = DagSerialization.from_dict(self._data)
-        self._task_id = task_id
+        #: The task that starts in the triggerer.
+        self.task_id = task_id
         self._service = service
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -126,7 +127,7 @@ class Triggerer:
         from airflow.models.trigger import Trigger
         from airflow.serialization.decoders import smart_decode_trigger_kwargs
 
-        arguments: Any = self._dag.get_task(self._task_id).start_trigger_args
+        arguments: Any = self._dag.get_task(self.task_id).start_trigger_args
         stored = Trigger(classpath=arguments.trigger_cls, kwargs=arguments.trigger_kwargs)
         kwargs = {
             name: smart_decode_trigger_kwargs(value)
@@ -136,7 +137,7 @@ class Triggerer:
         trigger = getattr(__import__(module, fromlist=[name]), name)(**kwargs)
         row = TaskInstanceDTO(
             id=attempt.id,
-            task_id=self._task_id,
+            task_id=self.task_id,
             dag_id=self._dag.dag_id,
             run_id=RUN_ID,
             try_number=attempt.number,
@@ -175,11 +176,11 @@ class Triggerer:
     def record(self, **changes: Any) -> None:
         """Change the launch record, as a later attempt in another triggerer does."""
         first = {"carrier": Attempt.carrier, "first_try": 1, "try_number": 1, "handed_over": False}
-        self.xcoms.setdefault((self._task_id, "launch_record"), first).update(changes)
+        self.xcoms.setdefault((self.task_id, "launch_record"), first).update(changes)
 
     def start_with(self, arguments: Any) -> None:
         """Let the serialized DAG have other arguments of the task's first trigger."""
-        self._dag.get_task(self._task_id).start_trigger_args = arguments
+        self._dag.get_task(self.task_id).start_trigger_args = arguments
 
     def kill(self) -> None:
         """Kill the triggerer now: nothing of it runs any more."""
@@ -206,8 +207,9 @@ class Triggerer:
     def _answer(self, msg: Any) -> Any:
         kind = type(msg).__name__
         if kind == "GetTaskStates":
-            task_id = self._task_id if msg.map_index is None else f"{self._task_id}_{msg.map_index}"
-            return comms.TaskStatesResult(task_states={RUN_ID: {task_id: self.state}})
+            suffix = "" if msg.map_index is None else f"_{msg.map_index}"
+            states = {f"{task_id}{suffix}": self.state for task_id in msg.task_ids}
+            return comms.TaskStatesResult(task_states={RUN_ID: states})
         task_id = msg.task_id if msg.map_index in (None, -1) else f"{msg.task_id}[{msg.map_index}]"
         if kind == "GetXCom":
             value = self.xcoms.get((task_id, msg.key))

@@ -18,6 +18,7 @@ from airflow.triggers.base import BaseTrigger
 from airflow_jobs_provider.triggers.polling.watch_position import WatchPosition
 from scripts.serialized_triggers import (
     FOLDER,
+    GROUP_STARTS_IN_TRIGGERER,
     STARTS_IN_TRIGGERER,
     defer,
     imported,
@@ -170,6 +171,34 @@ def test_a_task_of_a_group(
     server.will(OUTPUT)
     deferred = SimpleNamespace(method_name=stored["next_method"], kwargs=stored["next_kwargs"])
     assert airflow.execute(2, 1, resume=(deferred, event)) == "42"
+
+
+@pytest.mark.parametrize("version", FILES)
+def test_a_group_starts_in_the_triggerer(
+    version: str, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its DAG was serialized before the upgrade: the run is launched, and a task follows it."""
+    if not hasattr(BaseTrigger, "render_template_fields"):
+        pytest.skip("a worker starts every task")
+    from airflow.triggers.base import StartTriggerArgs
+
+    from tests.helpers.group_in_triggerer import GroupInTriggerer, group_dag
+    from tests.helpers.launch_trigger import succeeded
+
+    group = GroupInTriggerer(group_dag(), service, monkeypatch)
+    for name, task_id in GROUP_STARTS_IN_TRIGGERER.items():
+        stored = FILES[version]["tasks"][name]
+        group.triggerer.task_id = task_id
+        group.triggerer.start_with(
+            StartTriggerArgs(
+                trigger_cls=stored["classpath"],
+                trigger_kwargs=stored["kwargs"],
+                next_method=stored["next_method"],
+            )
+        )
+    assert succeeded(group.launch())
+    service.end_task(group.run, group.task_run("load").key)
+    assert succeeded(group.start("load"))
 
 
 @pytest.mark.parametrize("name", STARTS_IN_TRIGGERER)

@@ -39,6 +39,7 @@ from airflow_jobs_provider.api.pagination import read_all_items
 from airflow_jobs_provider.api.run_summary import latest_attempts
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
+from airflow_jobs_provider.api.workflows.follow import whole_run
 from airflow_jobs_provider.api.workflows.permissions import (
     create_with_permissions,
     reset_with_permissions,
@@ -53,6 +54,7 @@ __all__ = [
     "CLAIM_SECONDS",
     "definition_digest",
     "ensure_job",
+    "has_definition",
     "has_settings",
     "has_tasks",
     "is_defined_as",
@@ -183,6 +185,20 @@ def has_tasks(run: Run, settings: Mapping[str, Any], keys: Collection[str] | Non
         for task in settings["tasks"]
         if keys is None or task["task_key"] in keys
     )
+
+
+def has_definition(run: Run, settings: Mapping[str, Any]) -> Workflow[bool]:
+    """Return whether a run has the tasks of these settings, rather than of others.
+
+    It has others where its job was reset after :func:`ensure_job` and before the run was launched.
+
+    :param run: the run.
+    :param settings: the settings that the job was given by :func:`ensure_job`.
+    """
+    if (yield from job_change(int(run["job_id"]), settings)) is None:
+        return True
+    found = yield from whole_run(int(run["run_id"]), api_version=LATEST_API_VERSION)
+    return has_tasks(found, settings)
 
 
 def job_change(job_id: int, settings: Mapping[str, Any]) -> Workflow[str | None]:

@@ -17,7 +17,6 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksNotebookOperator,
     DatabricksRunNowOperator,
     DatabricksTaskOperator,
-    DatabricksWorkflowTaskGroup,
 )
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.task_base import default_task_key
@@ -248,14 +247,3 @@ def test_what_of_an_operator_needs_a_worker(
     """What takes requests beside the launch."""
     with DAG("sales", schedule=None, catchup=False):
         assert operator(kind, **arguments).worker_start_reasons() == [reason]
-
-
-def test_a_task_of_a_workflow_group_starts_on_a_worker() -> None:
-    """It follows a task of the group's run."""
-    with (
-        DAG("sales", schedule=None, catchup=False),
-        DatabricksWorkflowTaskGroup(group_id="group"),
-    ):
-        task = operator(DatabricksNotebookOperator, notebook_path="/x", existing_cluster_id="c")
-    assert task.worker_start_reasons() == ["a workflow group"]
-    assert not task.start_from_trigger

@@ -1,0 +1,200 @@
+"""AttemptTrigger: which attempt of its task does a trigger start, and which run is its own?
+
+Airflow starts a task with such a trigger. Another triggerer may take it over, and users may clear
+or mark the task at any moment. See :mod:`airflow_jobs_provider.airflow_compat.launch_record`.
+"""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowException
+
+from airflow_jobs_provider.airflow_compat.completion_event import push_xcoms
+from airflow_jobs_provider.airflow_compat.deferred_tasks import is_no_longer_deferred
+from airflow_jobs_provider.airflow_compat.launch_record import (
+    begin_attempt,
+    begin_first_attempt,
+    is_replaced,
+    read_record,
+    record_attempt,
+    record_handover,
+    recorded_run_id,
+)
+from airflow_jobs_provider.airflow_compat.threads import in_thread
+from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_deadline
+from airflow_jobs_provider.airflow_compat.triggerer_health import triggerer_health
+from airflow_jobs_provider.api.endpoints import cancel_run, get_run
+from airflow_jobs_provider.api.errors import JobsAPIError
+from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
+from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.triggers.outdated import StopsIfOutdated, wait_for_cancel
+from airflow_jobs_provider.triggers.polling.registry import get_poller
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.airflow_compat.launch_record import LaunchAttempt
+
+__all__ = ["AttemptTrigger", "NeedsWorkerError"]
+
+# A task that was cleared may be deferred again for so long before its next attempt is recorded.
+_NEXT_ATTEMPT_SECONDS = 20.0
+_ORPHAN_RETRIES = RetryPolicy(max_attempts=3)
+
+
+class NeedsWorkerError(Exception):
+    """The triggerer cannot start the task; a worker can. The message says why."""
+
+
+class AttemptTrigger(StopsIfOutdated):
+    """Base class of the triggers that start a task."""
+
+    run_id: int | None = None
+    # Whether the XCom run_id has the run.
+    _is_recorded = False
+
+    async def _wait(self) -> dict[str, Any]:
+        self.deadline = trigger_deadline(self)
+        try:
+            begun = await self._begin()
+            if begun.is_outdated:
+                await wait_for_cancel()
+            return await self._start(begun)
+        except NeedsWorkerError as error:
+            self.log.info("A worker will start the task: %s", error)
+            return {"start_on_worker": str(error)}
+
+    @abstractmethod
+    async def _start(self, begun: LaunchAttempt) -> dict[str, Any]:
+        """Start the task; return the event's payload.
+
+        :param begun: the attempt, which is the latest one.
+        :raises NeedsWorkerError: a worker has to start it.
+        """
+
+    # -- the attempt ---------------------------------------------------------------------------
+
+    async def _begin(self) -> LaunchAttempt:
+        """Find out which attempt this is, and record it."""
+        task_instance: Any = self.task_instance
+        self._check_arguments()
+        if task_instance is None or self.trigger_id is None:
+            raise NeedsWorkerError("the trigger is in no triggerer")
+        triggerer_health().trigger_started()
+        if not self._may_be_outdated() and triggerer_health().stores_xcoms:
+            begun = begin_first_attempt(task_instance)
+            if begun is not None:
+                return begun
+        try:
+            return await self._begin_recorded(task_instance)
+        except Exception as error:  # whatever Airflow's API says
+            raise NeedsWorkerError(f"its XComs cannot be read or stored: {error}") from error
+
+    def _check_arguments(self) -> None:
+        """Raise a NeedsWorkerError if the triggerer cannot read an argument; here nothing."""
+
+    async def _begin_recorded(self, task_instance: Any) -> LaunchAttempt:
+        begun = await self._read_attempt(task_instance)
+        if begun.is_new and not begun.is_outdated:
+            # The user's token may bring the same run, which this attempt then follows.
+            if not self._has_user_token():
+                await self._cancel_orphan(begun.orphan_run_id)
+            if self._may_be_outdated():  # or another triggerer may have gone on with this attempt
+                begun = await self._read_attempt(task_instance)
+        if begun.is_new and not begun.is_outdated:
+            await in_thread(
+                record_attempt, task_instance, begun, multiple_outputs=self.multiple_outputs
+            )
+        return begun
+
+    async def _read_attempt(self, task_instance: Any) -> LaunchAttempt:
+        self._checked_at = time.monotonic()
+        return await in_thread(begin_attempt, task_instance)
+
+    async def _cancel_orphan(self, run_id: int | None) -> None:
+        """Cancel the run of an attempt before a clear; mostly it has ended."""
+        if run_id is None or not self.cancel_on_kill:
+            return
+        try:
+            poller = get_poller(self._hook)
+            run = await poller.send(get_run(run_id), retries=_ORPHAN_RETRIES)
+            if not RunState.from_run(run).is_terminal:
+                await poller.send(cancel_run(run_id), retries=_ORPHAN_RETRIES)
+                self.log.info("Run %s was canceled: its attempt was cleared.", run_id)
+        except (JobsAPIError, AirflowException, ValueError) as error:
+            self.log.warning("Run %s of an earlier attempt may still run: %s", run_id, error)
+
+    async def _push(self, xcoms: Mapping[str, Any]) -> bool:
+        """Push XComs that are not None; return whether Airflow has stored any."""
+        values = {key: value for key, value in xcoms.items() if value is not None}
+        if not values:
+            return False
+        await self._stop_if_outdated()
+        try:
+            await push_xcoms(self, values)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
+            self.log.warning("XComs are not stored (%s): %s", ", ".join(values), error)
+            is_stored = False
+        else:
+            is_stored = True
+        triggerer_health().stores_xcoms = is_stored
+        return is_stored
+
+    # -- canceling the run ---------------------------------------------------------------------
+
+    async def _cancel_unless_deferred(self) -> None:
+        if not self._may_have_run() and self.task_instance is not None:
+            await self._find_recorded_run()
+        await super()._cancel_unless_deferred()
+
+    async def _find_recorded_run(self) -> None:
+        """Find the run that a triggerer before this one has launched.
+
+        This one is canceled before it has asked for the run: the task was marked meanwhile.
+        """
+        try:
+            run_id = await in_thread(recorded_run_id, self.task_instance)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
+            self.log.warning("A run of this task may still run, its id is unknown: %s", error)
+        else:
+            self._run_id = self._active_run_id = run_id
+            self._is_recorded = run_id is not None
+
+    async def _has_stopped_waiting(self) -> bool:
+        deadline = time.monotonic() + _NEXT_ATTEMPT_SECONDS
+        while not await is_no_longer_deferred(self, None):
+            # Deferred again after a clear? Then the record is that of another attempt.
+            replaced = await in_thread(
+                is_replaced, self.task_instance, retry_finds_run=self._retry_finds_run()
+            )
+            if replaced is None and self._is_recorded:
+                return await is_no_longer_deferred(self, self._run_id)
+            # The next attempt cancels a run whose id is recorded. Nobody else knows of this one.
+            if replaced or self._is_recorded or time.monotonic() > deadline:
+                return bool(replaced)
+            await async_sleep(1.0)
+        return True
+
+    def _has_user_token(self) -> bool:
+        """Whether the user has given an idempotency token; here not."""
+        return False
+
+    def _retry_finds_run(self) -> bool:
+        """Whether a retry follows the active run of the attempt before; here it does."""
+        return True
+
+    # -- the end of the task -------------------------------------------------------------------
+
+    async def _has_later_attempt(self) -> bool:
+        task_instance: Any = self.task_instance
+        record = await in_thread(read_record, task_instance)
+        return record is not None and record.try_number > task_instance.try_number
+
+    async def _before_resume(self) -> None:
+        """Record that a worker goes on with the attempt."""
+        try:
+            await in_thread(record_handover, self.task_instance)
+        except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
+            self.log.warning("The next try will not find this one's run: %s", error)

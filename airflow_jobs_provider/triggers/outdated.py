@@ -1,0 +1,67 @@
+"""Triggers that must not go on where a later attempt of their task has begun.
+
+A triggerer may be paused, such as with its machine. Another one then takes over its triggers, and
+ends their tasks. When the paused one goes on, it does not know that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import abstractmethod
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from airflow_jobs_provider.airflow_compat.triggerer_health import (
+    PAUSE_SECONDS,
+    triggerer_health,
+)
+from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.schema.types import Run
+    from airflow_jobs_provider.run_result import RunResult
+
+__all__ = ["StopsIfOutdated", "wait_for_cancel"]
+
+
+class StopsIfOutdated(DatabricksJobsBaseTrigger):
+    """Base class of the triggers that stop where a later attempt of their task has begun."""
+
+    # Airflow was asked then, on the monotonic clock; None for never.
+    _checked_at: float | None = None
+
+    def _begin_checking(self) -> None:
+        """Take this attempt for the latest one, unless the triggerer was paused before."""
+        self._checked_at = time.monotonic() - PAUSE_SECONDS
+
+    def _may_be_outdated(self) -> bool:
+        """Whether a later attempt may have begun, so that Airflow has to be asked."""
+        assert self._checked_at is not None
+        return triggerer_health().may_have_paused(self._checked_at)
+
+    async def _stop_if_outdated(self) -> None:
+        """Go no further if a later attempt has begun while this triggerer was paused."""
+        if not self._may_be_outdated():
+            return
+        checked_at, is_outdated = time.monotonic(), False
+        with suppress(Exception):  # whatever Airflow's API says
+            is_outdated = await self._has_later_attempt()
+            self._checked_at = checked_at
+        if is_outdated:
+            await wait_for_cancel()
+
+    async def _read_result(self, run: Run) -> RunResult:
+        """Read the output; stop if a later attempt has begun while this triggerer was paused."""
+        result = await super()._read_result(run)
+        await self._stop_if_outdated()
+        return result
+
+    @abstractmethod
+    async def _has_later_attempt(self) -> bool:
+        """Ask Airflow whether a later attempt of the task has begun."""
+
+
+async def wait_for_cancel() -> None:
+    """Wait until Airflow cancels the trigger: it finds that another one has ended the task."""
+    await asyncio.Event().wait()
