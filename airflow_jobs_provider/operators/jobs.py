@@ -7,9 +7,9 @@ does not pay for workflow groups.
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from airflow_jobs_provider.api.lazy_names import lazy_names
 from airflow_jobs_provider.links import DatabricksJobRunLink
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
@@ -46,27 +46,16 @@ XCOM_RUN_ID_KEY = RUN_ID_KEY
 XCOM_RUN_PAGE_URL_KEY = RUN_PAGE_URL_KEY
 
 _MODULES = {
-    "DatabricksCancelRunsOperator": "cancel_runs",
-    "DatabricksCreateJobsOperator": "create_job",
-    "DatabricksDeleteRunOperator": "delete_run",
-    "DatabricksExportRunOperator": "export_run",
-    "DatabricksNotebookOperator": "notebook",
-    "DatabricksRunNowOperator": "run_now",
-    "DatabricksSubmitRunOperator": "submit_run",
-    "DatabricksTaskOperator": "task",
-    "DatabricksWorkflowTaskGroup": "workflow",
+    "DatabricksCancelRunsOperator": ".cancel_runs",
+    "DatabricksCreateJobsOperator": ".create_job",
+    "DatabricksDeleteRunOperator": ".delete_run",
+    "DatabricksExportRunOperator": ".export_run",
+    "DatabricksNotebookOperator": ".notebook",
+    "DatabricksRunNowOperator": ".run_now",
+    "DatabricksSubmitRunOperator": ".submit_run",
+    "DatabricksTaskOperator": ".task",
+    "DatabricksWorkflowTaskGroup": ".workflow",
 }
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name not in _MODULES:
-            from airflow_jobs_provider.official_names import missing_name
-
-            raise missing_name(__name__, name)
-        operator = getattr(import_module(f"airflow_jobs_provider.operators.{_MODULES[name]}"), name)
-        globals()[name] = operator
-        return operator
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *_MODULES})
+    __getattr__, __dir__ = lazy_names(globals(), _MODULES)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.official_names import missing_name
+from airflow_jobs_provider.api.lazy_names import lazy_names
 from airflow_jobs_provider.triggers.arguments import RunTriggerArguments
 from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 
@@ -44,11 +44,5 @@ class DatabricksJobRunTrigger(RunTriggerArguments, DatabricksJobsBaseTrigger):
 
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name == "DatabricksJobRunEventTrigger":
-            # Not imported by a task that defers with the other trigger.
-            from airflow_jobs_provider.triggers import run_events
-
-            return run_events.DatabricksJobRunEventTrigger
-        raise missing_name(__name__, name)
+    # Not imported by a task that defers with the other trigger.
+    __getattr__, __dir__ = lazy_names(globals(), {"DatabricksJobRunEventTrigger": ".run_events"})

@@ -8,10 +8,10 @@ has to be fetched and renewed. Those that need databricks-sdk or azure-identity 
 A module is imported with its first name, since a process mostly needs one method.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.auth.base import Credentials, fingerprint
+from airflow_jobs_provider.api.lazy_names import lazy_names
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.auth.cached import AccessToken, CachedCredentials
@@ -31,22 +31,13 @@ __all__ = [
 ]
 
 _MODULES = {
-    "AccessToken": "cached",
-    "Basic": "static",
-    "CachedCredentials": "cached",
-    "Token": "static",
-    "from_netrc": "netrc_file",
-    "shared_credentials": "shared",
+    "AccessToken": ".cached",
+    "Basic": ".static",
+    "CachedCredentials": ".cached",
+    "Token": ".static",
+    "from_netrc": ".netrc_file",
+    "shared_credentials": ".shared",
 }
 
 if not TYPE_CHECKING:
-
-    def __getattr__(name: str) -> Any:
-        if name not in _MODULES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name)
-        value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
-        globals()[name] = value
-        return value
-
-    def __dir__() -> list[str]:
-        return sorted({*globals(), *_MODULES})
+    __getattr__, __dir__ = lazy_names(globals(), _MODULES)
