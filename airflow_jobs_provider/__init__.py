@@ -35,7 +35,7 @@ def get_provider_info() -> dict[str, object]:
     In a Celery worker it also asks Celery to preload the package's modules. A Celery worker loads
     no plugins, but asks for this before it forks its pool.
     """
-    from airflow_jobs_provider.airflow_compat.executor_parent import call_before_celery_forks
+    from airflow_jobs_provider.airflow_compat.forking_processes import call_before_celery_forks
     from airflow_jobs_provider.preload import preload
 
     call_before_celery_forks(preload)

@@ -26,7 +26,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowPlugin
 
-from airflow_jobs_provider.airflow_compat.executor_parent import (
+from airflow_jobs_provider.airflow_compat.forking_processes import (
     forks_parsing_processes,
     forks_task_processes,
 )

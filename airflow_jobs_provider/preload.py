@@ -18,7 +18,7 @@ import logging
 from collections.abc import Callable
 from importlib import import_module
 
-from airflow_jobs_provider.airflow_compat.executor_parent import (
+from airflow_jobs_provider.airflow_compat.forking_processes import (
     import_for_parsing_processes,
     import_for_task_processes,
 )

@@ -14,7 +14,7 @@ from typing import Any
 import airflow
 import pytest
 
-from airflow_jobs_provider.airflow_compat.executor_parent import (
+from airflow_jobs_provider.airflow_compat.forking_processes import (
     call_before_celery_forks,
     forks_parsing_processes,
     forks_task_processes,

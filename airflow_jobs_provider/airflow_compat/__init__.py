@@ -18,7 +18,7 @@ Module                     Question
 ``completion_reasons``     Must a worker start or end the task?
 ``completion_event``       How does a trigger end its task, and where do its XComs go?
 ``parsing``                Is the DAG file parsed to execute one of its tasks?
-``executor_parent``        Does Airflow fork processes of tasks, or of DAG files, from this one?
+``forking_processes``      Does Airflow fork processes of tasks, or of DAG files, from this one?
 ``early_events``           When may a trigger resume its task?
 ``event_batches``          When does a trigger fire its event, together with others?
 ``start_in_triggerer``     Can a task start in the triggerer, and when did a sensor's wait begin?

@@ -307,7 +307,7 @@ def test_the_package_itself_loads_nothing_else() -> None:
         NAME,
         f"{NAME}._version",
         f"{NAME}.airflow_compat",
-        f"{NAME}.airflow_compat.executor_parent",
+        f"{NAME}.airflow_compat.forking_processes",
         f"{NAME}.hooks",
         f"{NAME}.hooks.form",
         f"{NAME}.preload",

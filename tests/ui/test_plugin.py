@@ -20,7 +20,7 @@ PROCESS = """
 import sys
 import airflow.models
 from airflow.providers.common.compat.sdk import AirflowPlugin, BaseOperatorLink
-from airflow_jobs_provider.airflow_compat import executor_parent
+from airflow_jobs_provider.airflow_compat import forking_processes
 
 def show(before):
     print(*sorted(set(sys.modules) - before) or ["nothing"])
