@@ -9,7 +9,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -93,14 +93,17 @@ def test_a_retry_whose_earlier_try_launched_nothing(
     context: Any,
     server: ScriptedServer,
     metrics: OpenTelemetry,
+    logged: Callable[[], str],
 ) -> None:
-    """It launches with the token of that try. The start of the run tells."""
+    """It launches with the token of that try. The start of the run tells, also for the log."""
     retrying(context)
     start_time = int((time.time() - seconds_ago) * 1000)
     server.will(LAUNCHED, answer(run("RUNNING", start_time=start_time)), SUCCEEDED, OUTPUT)
     submit().execute(context)
     assert metrics.counts("launches") == ({(): 1} if is_launch else {})
     assert metrics.counts("adoptions") == ({} if is_launch else {(): 1})
+    log = logged()
+    assert ("Launched run 7, " in log, "Following run 7, " in log) == (is_launch, not is_launch)
 
 
 def test_a_refused_launch(context: Any, server: ScriptedServer, metrics: OpenTelemetry) -> None:

@@ -135,7 +135,7 @@ def launch_once(
 
 
 def log_launch(launched: LaunchResult, log: Log, *, api_version: str) -> None:
-    """Log which run the task follows, and where its page is.
+    """Log which run the task launched or follows, and where its page is.
 
     :param launched: the run.
     :param log: the task's logger.
@@ -147,7 +147,7 @@ def log_launch(launched: LaunchResult, log: Log, *, api_version: str) -> None:
     run = launched.run
     run_log(log, launched.run_id, run.get("job_id")).info(
         "%s run %s%s, see %s",
-        "Launched" if launched.is_own else "Following",
+        "Launched" if launched.is_new else "Following",
         launched.run_id,
         through,
         run.get("run_page_url") or "the workspace",
