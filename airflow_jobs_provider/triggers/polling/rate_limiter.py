@@ -20,6 +20,9 @@ REQUESTS_PER_SECOND = 20.0
 REQUESTS_AT_ONCE = 8
 # Urgent requests in flight, beside those. Launches take LAUNCHES_AT_ONCE of them at most.
 URGENT_AT_ONCE = 8
+# After so many urgent requests in a row one other request is sent, if any waits. At the full rate
+# these are two a second: as many as the lists of ten thousand runs take.
+URGENT_IN_A_ROW = 9
 # A 429 halves the rate, down to this many requests per second.
 LOWEST_REQUESTS_PER_SECOND = 1.0
 # After a 429 and its pause the rate grows to this fraction of the refused rate in so many seconds.
@@ -38,7 +41,9 @@ class RateLimiter:
     This happens only once if an endpoint refuses one request after the other.
 
     An urgent request, such as a cancel, does not wait for reads: neither for those that wait for
-    their turn, nor for those in flight, which the service may leave without a response.
+    their turn, nor for those in flight, which the service may leave without a response. If many
+    urgent ones wait, one of ten requests is a read: else a thousand cancels would hold back the
+    events of all other runs.
 
     :param requests_per_second: the full rate; default :data:`REQUESTS_PER_SECOND`.
     :param at_once: requests in flight at most; default :data:`REQUESTS_AT_ONCE`.
@@ -59,6 +64,9 @@ class RateLimiter:
         self._in_flight = asyncio.Semaphore(at_once or REQUESTS_AT_ONCE)
         self._urgent_in_flight = asyncio.Semaphore(URGENT_AT_ONCE)
         self._urgent_turns = asyncio.Lock()
+        # Other requests that wait for their turn, and urgent ones since the last of them had it.
+        self._waiting = 0
+        self._urgent_in_a_row = 0
 
     @property
     def requests_per_second(self) -> float:
@@ -89,8 +97,13 @@ class RateLimiter:
 
     async def _turn(self, endpoint: str) -> float | None:
         """Wait for the time of the next request; return None if the endpoint is paused by then."""
-        while (now := time.monotonic()) < self._next_request_at:  # noqa: ASYNC110 - it may move
-            await asyncio.sleep(self._next_request_at - now)
+        self._waiting += 1
+        try:
+            while (now := time.monotonic()) < self._next_request_at:  # noqa: ASYNC110 - it may move
+                await asyncio.sleep(self._next_request_at - now)
+        finally:
+            self._waiting -= 1
+            self._urgent_in_a_row = 0
         if self._is_paused(endpoint, now):
             return None
         self._next_request_at = now + 1 / self._rate
@@ -103,6 +116,10 @@ class RateLimiter:
         """
         # One after the other: a pause may begin, and times that are taken delay other endpoints.
         async with self._urgent_turns:
+            # Until another request has had its turn: it waits for the same time.
+            while self._waiting and self._urgent_in_a_row >= URGENT_IN_A_ROW:  # noqa: ASYNC110
+                await asyncio.sleep(max(0.0, self._next_request_at - time.monotonic()))
+            self._urgent_in_a_row += 1
             now = time.monotonic()
             if self._is_paused(endpoint, now):
                 return None
