@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.errors import (
     AuthenticationError,
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.triggers.polling.sender import Sender
 
-__all__ = ["ListPageReader", "PageTimeoutError"]
+__all__ = ["ListPageReader", "PageRuns", "PageTimeoutError"]
 
 
 # A page that takes longer is given up: all runs wait for it, and each can be read by its id.
@@ -37,6 +37,19 @@ SHORT_OUTAGE_SECONDS = 60.0
 
 class PageTimeoutError(ResponseLostError):
     """A page of a list did not come within :data:`PAGE_SECONDS`."""
+
+
+class PageRuns(list[Any]):
+    """The runs of a page.
+
+    :ivar asked_at: when the page was asked for (monotonic clock). It shows nothing later.
+    """
+
+    __slots__ = ("asked_at",)
+
+    def __init__(self, runs: Iterable[Any], asked_at: float) -> None:
+        super().__init__(runs)
+        self.asked_at = asked_at
 
 
 class ListPageReader:
@@ -59,7 +72,15 @@ class ListPageReader:
         :raises JobsAPIError: the page cannot be read, or nobody waits for a run any more.
         """
         had_second_try = False
-        rate_limit = functools.partial(self._rate_limit, call.name)
+        asked_at = 0.0
+
+        @asynccontextmanager
+        async def rate_limit() -> AsyncIterator[None]:
+            nonlocal asked_at
+            async with self._sender.rate_limit(call.name), _page_timeout():
+                asked_at = time.monotonic()
+                yield
+
         while True:
             try:
                 page = await self._sender.send_once(call, rate_limit)
@@ -81,7 +102,7 @@ class ListPageReader:
                     raise
             else:
                 self._sender.outage.record_success()
-                return page
+                return page._replace(items=PageRuns(page.items, asked_at))
 
     def _is_worth_waiting(self, error: JobsAPIError) -> bool:
         if not self._waiting_runs():
@@ -90,11 +111,6 @@ class ListPageReader:
             return False
         is_short = self._sender.outage.seconds < SHORT_OUTAGE_SECONDS
         return isinstance(error, RateLimitError) or is_short
-
-    @asynccontextmanager
-    async def _rate_limit(self, endpoint: str) -> AsyncIterator[None]:
-        async with self._sender.rate_limit(endpoint), _page_timeout():
-            yield
 
 
 @asynccontextmanager

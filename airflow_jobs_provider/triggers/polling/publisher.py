@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.responses import InvalidResponseError, parse_run, parse_states
 from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.triggers.polling.list_pages import PageRuns
 from airflow_jobs_provider.triggers.polling.waiters import PartialRun
 
 if TYPE_CHECKING:
@@ -36,13 +37,18 @@ class Publisher:
     :param unreadable_runs: is told which runs could be read.
 
     :ivar poll_seconds: how long the last poll of all due runs took.
-    :ivar read_since: runs that were read by their ids since the page to be published was asked for.
-        What it shows of them may be older.
+    :ivar read_at: when runs were asked for by their ids, of those that were read while a page was
+        awaited (monotonic clock). An older page is not published for them.
+    :ivar asked_at: when runs were asked for by their ids that are not answered yet (monotonic
+        clock). A run that a later page has shown is removed: the answer is older.
     """
 
     def __init__(self, waiters: Waiters, sender: Sender, unreadable_runs: UnreadableRuns) -> None:
         self.poll_seconds = 0.0
-        self.read_since = set[int]()
+        self.read_at: dict[int, float] = {}
+        self.asked_at: dict[int, float] = {}
+        # When the page was asked for that was published last.
+        self._page_asked_at = 0.0
         self._waiters = waiters
         self._sender = sender
         self._unreadable_runs = unreadable_runs
@@ -69,7 +75,9 @@ class Publisher:
         A run that lacks something its waiter needs, or that is not valid, is not published.
         """
         now = time.monotonic()
-        next_read = self._next_read()
+        page_asked_at = runs.asked_at if isinstance(runs, PageRuns) else now
+        self._page_asked_at = page_asked_at
+        next_read = self._next_read(now - page_asked_at)
         self._sender.record_answer()
         read_ids: set[int] = set()
         published = looked_at = 0
@@ -81,7 +89,7 @@ class Publisher:
             run_id = run["run_id"]
             if run_id not in self._waiters:
                 continue
-            if run_id in self.read_since:
+            if self.read_at.get(run_id, page_asked_at - 1) >= page_asked_at:
                 read_ids.add(run_id)
                 continue
             try:
@@ -93,29 +101,37 @@ class Publisher:
             except InvalidResponseError:
                 continue
             read_ids.add(run_id)
+            if self.asked_at.get(run_id, page_asked_at) < page_asked_at:
+                del self.asked_at[run_id]
             self._record_read(run_id)
             if not is_unchanged:
                 published += self._waiters.publish(run_id, run, states, now, next_read)
         return read_ids
 
     def postpone(self, run_ids: Collection[int]) -> None:
-        """Set when runs are due that a list has shown not to have changed.
+        """Set when runs are due that the page published last has shown not to have changed.
 
         :param run_ids: the runs.
         """
-        self._waiters.postpone(run_ids, time.monotonic(), self._next_read())
+        now = time.monotonic()
+        self._waiters.postpone(run_ids, now, self._next_read(now - self._page_asked_at))
         for run_id in self._unreadable_runs.run_ids().intersection(run_ids):
             self._unreadable_runs.record_success(run_id)
 
-    def _next_read(self) -> Callable[[float], float]:
-        """Return a function of a period: the seconds to the next read from a list."""
+    def _next_read(self, age: float) -> Callable[[float], float]:
+        """Return a function of a period: the seconds to the next read from a list.
+
+        :param age: the seconds since the page was asked for.
+        """
         # Random, so that pollers of several triggerers that started together drift apart.
         fraction = random.uniform(0.85, 0.97)  # noqa: S311
 
         def next_read(period: float) -> float:
             # Early enough for a run that is read last in a poll. A service that takes long is not
             # asked more often for it.
-            return max(period * fraction - self.poll_seconds, period * 0.7)
+            seconds = max(period * fraction - self.poll_seconds, period * 0.7)
+            # A page that comes late does not show what has happened since it was asked for.
+            return max(0.0, min(seconds, period - age))
 
         return next_read
 

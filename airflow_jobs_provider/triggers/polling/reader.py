@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.endpoints import get_run
@@ -78,8 +79,6 @@ class RunReader:
         self._pages = ListPageReader(sender, waiting_runs=lambda: len(waiters))
         self._lists = RunLists(sender.client, self._read_page, waiters.needed_part)
         self._awaited_pages = 0
-        # When the first of them was asked for (monotonic clock).
-        self._awaited_since = 0.0
         self._reads_until_page = False
         self._warned_of_late_reads = False
 
@@ -100,6 +99,7 @@ class RunReader:
             return
         self._sender.outage_seconds = 0.0
         self._lists.changes.forget_others(self._waiters.run_ids())
+        self._slow_reads.forget_others(self._waiters.run_ids())
         list_error: JobsAPIError | None = None
         lists_read = is_full = False
         try:
@@ -188,8 +188,7 @@ class RunReader:
     ) -> Page[Run]:
         """Read a page of a list; while that takes long, read the due runs by their ids."""
         if not self._awaited_pages:
-            self._awaited_since = time.monotonic()
-            self._publisher.read_since.clear()
+            self._publisher.read_at.clear()
         self._awaited_pages += 1
         page = asyncio.create_task(self._pages.read(call, waits_out_outages=waits_out_outages))
         try:
@@ -295,18 +294,32 @@ class RunReader:
         """Read a run and publish it; return whether the service answered for it."""
         if run_id not in self._waiters:
             return False
-        sent_at = time.monotonic()
+        call, asked_at = get_run(run_id), self._publisher.asked_at
+        sent_at = 0.0
+
+        @asynccontextmanager
+        async def rate_limit() -> AsyncIterator[None]:
+            nonlocal sent_at
+            async with self._sender.rate_limit(call.name):
+                asked_at[run_id] = sent_at = time.monotonic()
+                yield
+
         try:
-            run = await self._sender.send_once(get_run(run_id))
-            if self._awaited_pages and sent_at >= self._awaited_since:
-                self._publisher.read_since.add(run_id)
+            run = await self._sender.send_once(call, rate_limit)
             self._lists.changes.record_start_of_unlisted(run)
-            self._publisher.publish_run(run_id, run)
+            # Not if a page has shown the run since, or a later read was sent.
+            if asked_at.get(run_id) == sent_at:
+                if self._awaited_pages:
+                    self._publisher.read_at[run_id] = sent_at
+                self._publisher.publish_run(run_id, run)
         except BadRequestError as error:
             # This run only: it was deleted, or is older than the service keeps runs.
             if self._sender.retries.backoff_for(error, idempotent=True) is not None:
                 raise
             self._waiters.fail(run_id, error)
+        finally:
+            if asked_at.get(run_id) == sent_at:
+                del asked_at[run_id]
         return True
 
     async def _can_read_another(self, failed: Mapping[int, JobsAPIError]) -> bool:

@@ -33,6 +33,7 @@ from airflow_jobs_provider.api.errors import (
     UnexpectedResponseError,
 )
 from airflow_jobs_provider.api.states import RunState, RunStatus
+from airflow_jobs_provider.triggers.polling.list_pages import PageRuns
 from airflow_jobs_provider.triggers.polling.window_sweep import (
     ListEnd,
     UnorderedListError,
@@ -448,7 +449,8 @@ class _Successful:
 
     def __call__(self, runs: Iterable[Run]) -> Awaitable[set[int]]:
         """Publish the runs of a page; return the ids of those with a waiter."""
-        return self._publish([run for run in runs if _is_active_or_successful(run)])
+        left = [run for run in runs if _is_active_or_successful(run)]
+        return self._publish(PageRuns(left, runs.asked_at) if isinstance(runs, PageRuns) else left)
 
 
 def _is_active_or_successful(run: Run) -> bool:

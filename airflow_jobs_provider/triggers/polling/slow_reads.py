@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Collection, Coroutine, Iterable
 from typing import Any
 
 __all__ = ["SlowReads"]
@@ -27,6 +27,14 @@ class SlowReads:
     def __init__(self) -> None:
         self.any_finished = False
         self._tasks: dict[int, asyncio.Task[bool]] = {}
+
+    def forget_others(self, run_ids: Collection[int]) -> None:
+        """Forget the errors of all runs but these: nobody will ask for them.
+
+        :param run_ids: the runs that are waited for.
+        """
+        tasks = self._tasks.items()
+        self._tasks = {r: task for r, task in tasks if r in run_ids or not task.done()}
 
     def not_before(self) -> dict[int, float]:
         """Return when each run whose read is in progress is to be read again (monotonic clock)."""

@@ -90,7 +90,7 @@ async def test_a_page_ends_an_outage(waits: list[float]) -> None:
     """The service answers."""
     bench = Bench(waits)
     bench.sender.outage.record_failure(DOWN, 5)
-    assert await bench.read() is PAGE
+    assert await bench.read() == PAGE
     assert bench.sender.outage.failures == 0
     assert (bench.tries, waits) == (1, [])
 
@@ -114,7 +114,7 @@ async def test_a_refusal_has_one_more_try(
 ) -> None:
     """After a second, with fresh credentials if these were refused; a second one is raised."""
     bench = Bench(waits, error)
-    assert await bench.read() is PAGE
+    assert await bench.read() == PAGE
     assert (bench.tries, waits, bench.renewed) == (2, [1.0], renewals)
     bench = Bench(waits, error, error)
     with pytest.raises(type(error)):
@@ -125,7 +125,7 @@ async def test_a_refusal_has_one_more_try(
 async def test_a_short_outage_is_waited_out(waits: list[float]) -> None:
     """An outage of a minute ends the page, so that the runs are read by their ids."""
     bench = Bench(waits, DOWN)
-    assert await bench.read() is PAGE
+    assert await bench.read() == PAGE
     assert (bench.tries, waits) == (2, [30])
     bench = Bench(waits, *[DOWN] * 9)
     with pytest.raises(ServerError):
@@ -145,7 +145,7 @@ async def test_an_outage_that_is_not_to_be_waited_out(
     assert (bench.tries, waits, bench.sender.outage.failures) == (1, [], 0)
     bench = Bench(waits, SLOWER)
     bench.sender.retries = RetryPolicy(no_deadline=True, initial_wait=0.01)
-    assert await bench.reader.read(CALL, waits_out_outages=False) is PAGE
+    assert await bench.reader.read(CALL, waits_out_outages=False) == PAGE
 
 
 async def test_an_outage_of_a_minute_is_not_short(waits: list[float]) -> None:
@@ -158,7 +158,7 @@ async def test_an_outage_of_a_minute_is_not_short(waits: list[float]) -> None:
             with pytest.raises(ServerError):
                 await bench.read()
         else:
-            assert await bench.read() is PAGE
+            assert await bench.read() == PAGE
         assert bench.tries == tries
 
 
@@ -171,7 +171,7 @@ async def test_a_rate_limit_is_waited_for_however_long(waits: list[float]) -> No
     )
     bench.sender.outage.record_failure(SLOWER, 5)
     waits.append(600.0)
-    assert await bench.read() is PAGE
+    assert await bench.read() == PAGE
     assert bench.tries == 2
     assert bench.limiter.requests_per_second == pytest.approx(10, abs=1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -218,6 +219,28 @@ async def test_reads_without_a_response_do_not_hold_back_a_cancel(service: ManyR
         await asyncio.gather(*stuck, other)
 
 
+async def test_many_cancels_do_not_hold_back_the_events_of_other_runs(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user clears hundreds of tasks: each sends a read and a cancel. One of ten is a poll."""
+    monkeypatch.setattr(rate_limiter, "REQUESTS_PER_SECOND", 30.0)
+    canceled, (run_id,) = service.add(40), service.add(1)
+    one = poller()
+    tasks = start_waits(one, [run_id])
+    await wait_until(lambda: service.asked["runs/get"] > 0)
+
+    async def read_and_cancel(other: int) -> None:
+        await one.send(get_run(other), is_urgent=True)
+        await one.send(cancel_run(other))
+
+    cancels = [asyncio.create_task(read_and_cancel(other)) for other in canceled]
+    service.end(run_id)
+    async with asyncio.timeout(20):
+        assert await result_states(tasks) == ["SUCCESS"]
+        assert service.asked["runs/cancel"] < 20
+        await asyncio.gather(*cancels)
+
+
 async def refuse(_request: web.Request) -> web.Response:
     """Answer 429 with a Retry-After of two minutes."""
     return web.json_response({}, status=429, headers={"Retry-After": "120"})
@@ -379,6 +402,42 @@ async def test_a_late_page_is_older_than_what_was_read_meanwhile(
         for run_id in run_ids:
             service.end(run_id)
         assert set(await result_states(tasks)) == {"SUCCESS"}
+
+
+async def test_a_slow_read_is_older_than_a_page_that_was_asked_for_later(
+    service: ManyRuns, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It shows the run as it was when it was asked for: nobody gets that state any more."""
+    monkeypatch.setattr(slow_reads, "SLOW_AFTER_SECONDS", 0.1)
+    go_on, asked = asyncio.Event(), list[int]()
+    (run_id,) = service.add(1)
+
+    async def answer_late(request: web.Request) -> web.StreamResponse:
+        response = await service._get(request)
+        asked.append(run_id)
+        if len(asked) == 1:
+            assert response.text is not None
+            response.text = response.text.replace("RUNNING", "PENDING")
+            await go_on.wait()
+        return response
+
+    service.get_run = answer_late
+    one = poller()
+    pending: dict[str, Any] = {"state": {"life_cycle_state": "PENDING"}}
+    first = asyncio.create_task(one.wait_for_change(run_id, period=PERIOD, known=pending))
+    async with asyncio.timeout(20):
+        await wait_until(lambda: bool(asked))
+        others = start_waits(one, service.add(40))
+        assert (await first)["state"]["life_cycle_state"] == "RUNNING"
+        (again,) = start_waits(one, [run_id])
+        go_on.set()
+        listed = service.asked["runs/list active_only"]
+        await wait_until(lambda: service.asked["runs/list active_only"] >= listed + 2)
+        assert not again.done()
+        service.end(run_id)
+        assert await result_states([again]) == ["SUCCESS"]
+    for task in others:
+        task.cancel()
 
 
 @pytest.mark.parametrize("others_period", [PERIOD, 30.0])

@@ -11,6 +11,7 @@ import pytest
 from airflow_jobs_provider.api.errors import ServerError
 from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.triggers.polling import publisher as publisher_module
+from airflow_jobs_provider.triggers.polling.list_pages import PageRuns
 from airflow_jobs_provider.triggers.polling.outages import UnreadableRuns
 from airflow_jobs_provider.triggers.polling.publisher import (
     LOOK_AT_ONCE,
@@ -111,6 +112,17 @@ async def test_a_listed_run_is_read_early_by_what_a_poll_takes(
     bench.publisher.poll_seconds = poll_seconds
     await bench.publisher.publish_page([run(7)])
     assert waiter.due == pytest.approx(NOW + next_read)
+
+
+@pytest.mark.parametrize(("age", "next_read"), [(1, 91), (20, 80), (100, 0), (300, 0)])
+async def test_a_run_on_a_late_page_is_read_again_within_a_period_of_its_request(
+    bench: Bench, age: float, next_read: float
+) -> None:
+    """The page shows nothing of what happened since it was asked for."""
+    first, second = bench.wait(7, 8)
+    await bench.publisher.publish_page(PageRuns([run(7)], NOW - age))
+    bench.publisher.postpone([8])
+    assert (first.due, second.due) == pytest.approx((NOW + next_read, NOW + next_read))
 
 
 async def test_before_the_first_poll_has_ended_no_time_is_taken_off(bench: Bench) -> None:

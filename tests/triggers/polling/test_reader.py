@@ -528,3 +528,27 @@ async def test_a_read_that_fails_after_the_wait_has_ended_is_forgotten(bench: Be
     bench.after_read = end_wait
     assert await bench.poll() == [7]
     assert 7 not in bench.unreadable
+
+
+async def test_the_error_of_a_slow_read_is_forgotten_with_its_run(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its wait has ended, so nobody asks for the result."""
+    monkeypatch.setattr(slow_reads, "SLOW_AFTER_SECONDS", 0.01)
+    (waiter,) = bench.wait(7)
+    go_on, send = asyncio.Event(), bench.send
+
+    async def send_slowly(call: Any, **how: Any) -> Any:
+        if call.parameters.get("run_id") == 7:
+            await go_on.wait()
+            raise DOWN
+        return await send(call, **how)
+
+    monkeypatch.setattr(bench, "send", send_slowly)
+    await bench.poll()
+    bench.waiters.remove(waiter)
+    go_on.set()
+    await asyncio.sleep(0.01)
+    bench.wait(8)
+    await bench.poll()
+    assert not bench.reader._slow_reads._tasks
