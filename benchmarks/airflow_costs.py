@@ -96,13 +96,25 @@ class Mode:
         )
 
 
-def _submit(shown: str, **arguments: bool) -> Mode:
+def _submit(
+    shown: str,
+    module: str = "airflow_jobs_provider.operators.jobs",
+    environment: str = THIS_ONE,
+    **arguments: bool,
+) -> Mode:
     more = "".join(f", {name}={value}" for name, value in arguments.items())
     return Mode(
         shown,
-        "from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator",
+        f"from {module} import DatabricksSubmitRunOperator",
         "DatabricksSubmitRunOperator",
         SUBMIT + more,
+        (environment,),
+    )
+
+
+def _official(shown: str, **arguments: bool) -> Mode:
+    return _submit(
+        shown, "airflow.providers.databricks.operators.databricks", OFFICIAL, **arguments
     )
 
 
@@ -118,13 +130,8 @@ MODES = {
         "python_callable=lambda: None",
         (THIS_ONE, OFFICIAL),
     ),
-    "official": Mode(
-        "official provider, deferrable",
-        "from airflow.providers.databricks.operators.databricks import DatabricksSubmitRunOperator",
-        "DatabricksSubmitRunOperator",
-        SUBMIT + ", deferrable=True",
-        (OFFICIAL,),
-    ),
+    "official": _official("official provider, deferrable", deferrable=True),
+    "official_blocking": _official("official provider, blocking", deferrable=False),
     "deferrable": _submit("deferrable", deferrable=True),
     "end_from_trigger": _submit(
         "deferrable, end_from_trigger", deferrable=True, end_from_trigger=True

@@ -112,6 +112,19 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def section(rows: list[dict[str, Any]], date: str) -> str:
+    """Return the section of docs/benchmarks.md, without its title.
+
+    :param rows: the measures.
+    :param date: the day on which they were taken.
+    """
+    return f"""{table(rows)}
+
+The installed size includes the compiled modules. Measured on {date} by
+`python -m benchmarks.imports PYTHON`, where PYTHON is one with the official provider. Under load
+the times are longer."""
+
+
 if __name__ == "__main__":
     measured = [measure(sys.executable, "this one")]
     if len(sys.argv) > 1:

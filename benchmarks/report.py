@@ -260,9 +260,7 @@ task in which Airflow runs any trigger. *Objects* are those that the garbage col
 
 ## Import time and installed size
 
-{imports.table(measured["costs"])}
-
-The installed size includes the compiled modules.
+{imports.section(measured["costs"], measured["date"])}
 """
     return f"{wrapped(text)}\n{kept_sections}"
 
