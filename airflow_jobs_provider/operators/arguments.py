@@ -197,7 +197,8 @@ class RunArguments(WaitArguments, total=False):
     """How a launched run is followed and canceled.
 
     :param polling_period_seconds: seconds, or a timedelta, between two reads of the run; default
-        10.
+        None: 10 in the triggerer. On a worker the run is read after 10 s, after 30 s, then every
+        30 s; every 10 s with ``queued_timeout_seconds``.
     :param wait_for_termination: wait for the run's end; default True.
     :param reattach: let a retry of the task follow the run that an earlier try launched, where that
         is active or has succeeded; default True. False launches a new run at every try.
@@ -222,7 +223,7 @@ class RunArguments(WaitArguments, total=False):
         limit.
     """
 
-    polling_period_seconds: float | timedelta
+    polling_period_seconds: float | timedelta | None
     wait_for_termination: bool
     reattach: bool
     durable: bool | None

@@ -54,7 +54,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
     A subclass names its endpoint and the endpoint's fields, and makes the call.
 
     :param polling_period_seconds: seconds, or a timedelta, between two reads of the run; default
-        10.
+        10 in the triggerer; on a worker 10, then 20, then 30.
     :param reattach: follow the run that an earlier try launched, where it is active or has
         succeeded; default True.
     :param durable: the official provider's name of ``reattach``; default None.
@@ -73,7 +73,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
     def __init__(
         self,
         *,
-        polling_period_seconds: float | timedelta = 10,
+        polling_period_seconds: float | timedelta | None = None,
         reattach: bool = True,
         durable: bool | None = None,
         queued_timeout_seconds: float | timedelta | None = None,
@@ -83,7 +83,9 @@ class LaunchRunOperator(StartFromTriggerOperator):
         check_flags(reattach=reattach)
         if self.deferrable and self.wait_for_termination:
             check_json_serializable(self.databricks_retry_args)
-        self.polling_period_seconds = to_seconds("polling_period_seconds", polling_period_seconds)
+        self._grows_period = polling_period_seconds is None and queued_timeout_seconds is None
+        period = 10 if polling_period_seconds is None else polling_period_seconds
+        self.polling_period_seconds = to_seconds("polling_period_seconds", period)
         if durable is not None:
             check_flags(durable=durable)
             if durable and not reattach:
@@ -477,7 +479,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
 
         steps = follow_run(
             run_id,
-            polling_period=lambda: self.polling_period_seconds,
+            polling_period=self._worker_period(),
             progress=RunProgress(run_id, self.log),
             first_look=first_look,
             queued_timeout_seconds=self.queued_timeout_seconds,

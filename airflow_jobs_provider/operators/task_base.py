@@ -106,7 +106,7 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
         min_retry_interval_millis: Number | None = None,
         retry_on_timeout: Flag | None = None,
         workflow_run_metadata: Any = None,
-        polling_period_seconds: float | timedelta = 5,
+        polling_period_seconds: float | timedelta | None = 5,
         billing_tags: bool | None = None,
         openlineage_inject_parent_job_info: bool | None = None,
         openlineage_inject_transport_info: bool | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
@@ -43,8 +43,11 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
 
     # The run as last read, for OpenLineage.
     _last_run: Mapping[str, Any] | None = None
+    # Whether a worker reads the run less often the longer it takes.
+    _grows_period: bool = False
     # Whether the run's job is the user's, not that of a one-time run.
     _has_job: ClassVar[bool] = False
+    polling_period_seconds: float
 
     def __init__(
         self,
@@ -153,6 +156,14 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         )
 
         return worker_completion_reasons(self)
+
+    def _worker_period(self) -> Callable[[], float]:
+        """Return what gives the seconds between two reads of a run, for a wait that begins now."""
+        if not self._grows_period:
+            return lambda: self.polling_period_seconds
+        from airflow_jobs_provider.operators.worker_polling import growing_period
+
+        return growing_period()
 
     def _result_or_raise(self, context: Context, run: Run) -> Any:
         """Return the output of a run that succeeded; raise where it did not succeed."""

