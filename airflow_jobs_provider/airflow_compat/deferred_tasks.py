@@ -71,7 +71,9 @@ def warm_up(trigger: BaseTrigger) -> None:
     """Send a first question, so that later ones are answered soon.
 
     From Airflow 3.0 on, a triggerer builds the Execution API in its own process at its first
-    question. That takes seconds. Meanwhile a cleared task would begin a second run.
+    question. That takes seconds. Meanwhile a cleared task would begin a second run. And Airflow
+    would not call ``on_kill`` of all triggers that are canceled together: before each call it logs
+    a line, which nobody takes while the API is built, and cancels the trigger again.
 
     :param trigger: a trigger that starts.
     """
