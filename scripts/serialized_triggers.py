@@ -327,6 +327,7 @@ def _trigger_classes() -> set[str]:
             import_module(module.name)
     bases = {
         imported("airflow_jobs_provider.triggers.base.DatabricksJobsBaseTrigger"),
+        imported("airflow_jobs_provider.operators.request_trigger.RequestTrigger"),
         imported("airflow_jobs_provider.airflow_compat.event_triggers.AssetEventTrigger"),
     }
     return {
