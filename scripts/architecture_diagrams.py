@@ -81,9 +81,9 @@ RUN = (
     (3, 4, "runs/list, every 10 s"),
     (4, 3, "states"),
     (3, 2, "the run has ended"),
-    (2, 1, "event: ids, state, page, tasks"),
+    (3, 4, "runs/get-output"),
+    (2, 1, "event: ids, state, page, tasks, short output"),
     (1, 0, "a new process: execute_complete(event)"),
-    (0, 4, "runs/get-output"),
     (0, 1, "XCom return_value; or the exception with the run's error"),
 )
 

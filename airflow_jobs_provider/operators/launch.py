@@ -432,6 +432,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
             life_cycle_state=state.life_cycle_state or None,
             launched_at=launched.launched_at,
             reached_by=self.hook.client.reached_by,
+            output_in_event=self._wants_output_in_event(),
             **self._hook_arguments(),
             **self._completion_arguments(),
         )

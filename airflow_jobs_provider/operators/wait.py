@@ -43,6 +43,8 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
 
     # The run as last read, for OpenLineage.
     _last_run: Mapping[str, Any] | None = None
+    # What the trigger's event has of the answers of runs/get-output, by run id.
+    _output_answers: Mapping[int, Mapping[str, Any]] | None = None
     # Whether a worker reads the run less often the longer it takes.
     _grows_period: bool = False
     # Whether the run's job is the user's, not that of a one-time run.
@@ -150,6 +152,13 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             "multiple_outputs": self._push_task_outputs,
         }
 
+    def _wants_output_in_event(self) -> bool:
+        """Whether the trigger's event may have the output, for this process to push it."""
+        from airflow_jobs_provider.airflow_compat.xcom_backend import stores_xcoms_in_database
+
+        # Airflow stores events in its database.
+        return self.do_xcom_push and stores_xcoms_in_database()
+
     def _worker_completion_reasons(self) -> list[str]:
         from airflow_jobs_provider.airflow_compat.completion_reasons import (
             worker_completion_reasons,
@@ -183,6 +192,10 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
 
         # The connection is read only if there is something to send.
         def send(call: Call[Any]) -> Any:
+            if call.path == "runs/get-output":
+                answer = (self._output_answers or {}).get(call.parameters["run_id"])
+                if answer is not None:
+                    return answer
             try:
                 client = self.hook.client
             except AirflowException as error:
@@ -295,9 +308,11 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
     def _at_process_end(self) -> None:
         """Do what is to be done at the end of the task's process on Airflow 3; here nothing."""
 
-    @staticmethod
-    def _run_from_event(event: Mapping[str, Any]) -> Run:
-        """Return the run of a trigger's event; raise where the event has no ended run."""
+    def _run_from_event(self, event: Mapping[str, Any]) -> Run:
+        """Return the run of a trigger's event; raise where the event has no ended run.
+
+        Its outputs, if the event has them, are used in place of requests for them.
+        """
         from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 
         if event.get("error"):
@@ -311,4 +326,8 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
             raise DatabricksRunTimeoutError(
                 run["run_id"], event["timed_out"], run.get("run_page_url") or ""
             )
+        if event.get("outputs"):
+            from airflow_jobs_provider.triggers.events import output_answers
+
+            self._output_answers = output_answers(event)
         return run

@@ -123,7 +123,10 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
         from airflow_jobs_provider.triggers.sensor import DatabricksJobRunSensorTrigger
 
         arguments = replace(
-            self._trigger_arguments(), began=began, reached_by=self.hook.client.reached_by
+            self._trigger_arguments(),
+            began=began,
+            reached_by=self.hook.client.reached_by,
+            output_in_event=self._wants_output_in_event(),
         )
         if self._found_run_id is not None:
             arguments = replace(

@@ -68,6 +68,8 @@ class TriggerArguments(StoredArguments):
     :param reached_by: how the worker reached the workspace: host, and proxy without credentials. If
         the triggerer uses the same, a proxy or host name that fails is an outage, even before the
         triggerer's first answer. Default not known.
+    :param output_in_event: read the output of a run that succeeded, and put it into the event if it
+        is short; default False.
     """
 
     databricks_conn_id: str = "databricks_default"
@@ -89,6 +91,7 @@ class TriggerArguments(StoredArguments):
     multiple_outputs: bool = False
     launched_at: float | None = None
     reached_by: str | None = None
+    output_in_event: bool = False
 
     def __post_init__(self) -> None:
         """Do nothing here. A dataclass calls this only if it is there when the class is made."""

@@ -119,6 +119,8 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             # Without an id the trigger is in no triggerer: dag.test() cannot end a task this way.
             if self.end_from_trigger and self.trigger_id is not None and self._succeeded(payload):
                 event = await self._task_success_event(payload["run"])
+            elif self.output_in_event and self.do_xcom_push and self._succeeded(payload):
+                await self._add_outputs(payload)
             if event is None and self.trigger_id is not None and not self._starts_task:
                 await async_sleep(seconds_until_event(began, self.polling_period_seconds))
         except (JobsAPIError, AirflowException, ValueError, TimeoutError) as error:
@@ -251,6 +253,20 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             return False
         state = RunState.from_run(payload["run"])
         return state.succeeded(fail_on_partial_success=self.fail_on_partial_success)
+
+    async def _add_outputs(self, payload: dict[str, Any]) -> None:
+        """Add the run's outputs to an event, so that the worker need not read them."""
+        from airflow_jobs_provider.triggers.event_outputs import output_reader
+
+        ti = self.task_instance
+        outputs = await output_reader().read(
+            self._hook,
+            payload["run"],
+            task=None if ti is None else (ti.dag_id, ti.task_id),
+            max_output_bytes=self.max_output_bytes,
+        )
+        if outputs:
+            payload["outputs"] = outputs
 
     async def _task_success_event(self, run: Run) -> TriggerEvent | None:
         """Return the event that ends the task; None to let a worker end it."""

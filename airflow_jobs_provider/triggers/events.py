@@ -4,8 +4,10 @@
 the time limit after which the trigger stopped waiting. Where the run cannot be read it is
 ``{"run_id": ..., "error": "..."}``, with ``"is_final": True`` where a retry cannot help.
 
-A payload never has the run's output. Airflow writes each event into the task's log, and stores it
-in its database past the XCom backend. The output may be large or secret.
+For a task that asks for it, ``"outputs"`` beside ``"run"`` has the run's outputs, see
+:mod:`.event_outputs`. Airflow stores an event in its database, past the XCom backend, so a task
+with another backend does not ask for it. Airflow also writes each event into the task's log; what
+it writes there is the ``repr``, which does not have the outputs.
 """
 
 from __future__ import annotations
@@ -16,12 +18,46 @@ from typing import Any
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.run_summary import task_kinds
 
-__all__ = ["error_payload", "run_payload", "without_settings"]
+__all__ = ["EventOutputs", "error_payload", "output_answers", "run_payload", "without_settings"]
 
 # Enough for the run's result. A run may have its whole cluster definition, and Airflow stores
 # events in its database.
 _RUN_FIELDS = ("run_id", "task_key", "job_id", "run_page_url", "state", "start_time", "end_time")
 _TASK_FIELDS = ("run_id", "task_key", "attempt_number", "state")
+
+
+class EventOutputs(list[dict[str, Any]]):
+    """The outputs of an event's run, one for each that was read."""
+
+    def add(self, run_id: int, result: str | None, *, is_truncated: bool) -> None:
+        """Add an output.
+
+        :param run_id: the run of the task.
+        :param result: the text that the notebook gave to ``dbutils.notebook.exit()``; None for
+            none.
+        :param is_truncated: whether a part of the text is missing.
+        """
+        truncated = {"truncated": True} if is_truncated else {}
+        self.append({"run_id": run_id, "result": result, **truncated})
+
+    def __repr__(self) -> str:
+        return f"[{len(self)} not shown]"
+
+
+def output_answers(event: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
+    """Return what an event has of the answers of ``runs/get-output``, by run id.
+
+    :param event: the payload. Events of earlier versions have none.
+    """
+    return {
+        one["run_id"]: {
+            "notebook_output": {
+                "result": one["result"],
+                "truncated": one.get("truncated", False),
+            }
+        }
+        for one in event.get("outputs") or ()
+    }
 
 
 def run_payload(run: Mapping[str, Any], *, timed_out: str | None = None) -> dict[str, Any]:

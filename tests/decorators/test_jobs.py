@@ -249,14 +249,13 @@ def test_refused_upload_launches_nothing(context: Any, server: ScriptedServer) -
 
 
 def test_deferred_function(context: Any, server: ScriptedServer) -> None:
-    """The result is read by the worker that resumes the task."""
+    """The result is read by the trigger, and decoded by the worker that resumes the task."""
     server.will(ME, *NEW, LAUNCHED, RUNNING)
     operator = python(1, arguments={"deferrable": True})
     with pytest.raises(TaskDeferred) as deferred:
         operator.execute(context)
-    server.will(SUCCEEDED)
+    server.will(SUCCEEDED, result({"total": 1}))
     [event] = events(deferred.value.trigger)
-    server.will(result({"total": 1}))
     kwargs = deferred.value.kwargs or {}
     again = python(1, arguments={"deferrable": True})
     assert again.execute_complete(context, event, **kwargs) == {"total": 1}

@@ -98,7 +98,7 @@ POINTS = [
         DEFERRABLE,
         {"message": "SetRenderedFields", "moment": "received", "resumed": True},
     ),
-    *_concluding(DEFERRABLE, "resumed"),
+    *_concluding(DEFERRABLE, "trigger"),
 ]
 
 # Those of a function that runs on Databricks: it is stored before the launch.

@@ -102,16 +102,26 @@ ONE = ["databricks_default"]
 
 
 def test_a_deferred_task(service: FakeService, counts: Counts, context: Any) -> None:
-    """Each of its processes opens one connection and reads the Airflow connection once."""
+    """Its first process and its triggerer open a connection each; the resumed process opens none.
+
+    An event of an earlier version has no output. Then the resumed process reads it.
+    """
     deferred = deferred_by(submit(deferrable=True), context)
     assert counts.take() == (["runs/submit", "runs/get"], 1, ONE, ["runs/submit"])
 
     (run,) = service.runs.values()
     run.end("SUCCESS", run.started)
-    event = {"run": run.as_answer()}
-    output = submit(deferrable=True).execute_complete(context, event, **deferred.kwargs or {})
-    assert output == f"output of {run.run_id}"
-    assert counts.take() == (["runs/get-output"], 1, ONE, [])
+    event: Any = fired(deferred.trigger)
+    seen, *others = counts.take()
+    assert (seen[-1], *others) == ("runs/get-output", 1, ONE, [])
+    for payload, taken in (
+        (event.payload, ([], 0, [], [])),
+        ({"run": run.as_answer()}, (["runs/get-output"], 1, ONE, [])),
+    ):
+        resumed = submit(deferrable=True)
+        output = resumed.execute_complete(context, payload, **deferred.kwargs or {})
+        assert output == f"output of {run.run_id}"
+        assert counts.take() == taken
 
 
 def test_a_task_that_is_no_notebook(service: FakeService, counts: Counts, context: Any) -> None:

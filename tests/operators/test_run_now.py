@@ -283,9 +283,8 @@ def test_a_deferred_run_is_repaired(context: Any, server: ScriptedServer) -> Non
             operator.execute_complete(context, event, **arguments)
     assert isinstance(deferred.value.trigger, DatabricksJobRunTrigger)
     assert deferred.value.trigger.run_id == 7
-    server.will(SUCCEEDED)
+    server.will(SUCCEEDED, OUTPUT)
     (event,) = events(deferred.value.trigger)
-    server.will(OUTPUT)
     assert run_now(repair_run=True).execute_complete(context, event) == "42"
 
 
@@ -401,10 +400,9 @@ def test_a_repaired_run_has_its_time_in_the_queue_anew(
     if deferrable:
         with pytest.raises(TaskDeferred) as deferred:
             operator.execute(context)
-        server.will(answer(run("PENDING", start_time=1000)), SUCCEEDED)
+        server.will(answer(run("PENDING", start_time=1000)), SUCCEEDED, OUTPUT)
         assert isinstance(deferred.value.trigger, DatabricksJobRunTrigger)
         (event,) = events(deferred.value.trigger)
-        server.will(OUTPUT)
         assert run_now().execute_complete(context, event) == "42"
     else:
         server.will(answer(run("PENDING", start_time=1000)), SUCCEEDED, OUTPUT)

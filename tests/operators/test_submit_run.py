@@ -58,11 +58,10 @@ def test_deferrable(context: Any, server: ScriptedServer) -> None:
         operator.execute(context)
     assert paths(server) == ["runs/submit", "runs/get"]
     assert context["ti"].xcoms == XCOMS
-    server.will(RUNNING, SUCCEEDED)
+    server.will(RUNNING, SUCCEEDED, OUTPUT)
     trigger = deferred.value.trigger
     assert isinstance(trigger, DatabricksJobRunTrigger)
     (event,) = events(trigger)
-    server.will(OUTPUT)
     resumed = getattr(submit(deferrable=True), deferred.value.method_name)
     assert resumed(context, json.loads(json.dumps(event))) == "42"
 

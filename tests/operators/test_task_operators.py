@@ -85,9 +85,8 @@ def test_a_deferred_notebook_is_followed_by_the_trigger(
     server.will(LAUNCHED, RUNNING)
     with pytest.raises(TaskDeferred) as deferred:
         notebook(deferrable=True).execute(context)
-    server.will(RUNNING, SUCCEEDED)
+    server.will(RUNNING, SUCCEEDED, OUTPUT)
     (event,) = events(deferred.value.trigger)
-    server.will(OUTPUT)
     resumed = getattr(notebook(deferrable=True), deferred.value.method_name)
     assert resumed(context, json.loads(json.dumps(event))) == "42"
 

@@ -122,8 +122,10 @@ def test_at_runs_get(bench: Bench, fault: str, first: bool, mode: str) -> None:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("fault", [name for name in FAULTS if name != "403"])
 def test_at_get_output(bench: Bench, fault: str, mode: str) -> None:
-    """The output is read once the trouble is over."""
-    bench.service.trouble("runs/get-output", FAULTS[fault], TIMES.get(fault, 1))
+    """The output is read once the trouble is over; the triggerer leaves that to the worker."""
+    # The triggerer asks once, or twice where a connection that aiohttp kept turns out to be closed.
+    times = TIMES.get(fault, 1) + (2 if mode == "deferrable" else 0)
+    bench.service.trouble("runs/get-output", FAULTS[fault], times)
     assert bench.run("runs/submit", mode) == "output of 1001"
     assert len(bench.service.runs) == 1
     _check_one_line(bench, "runs/get-output", fault)

@@ -587,6 +587,7 @@ STORED_SENSOR_TRIGGER: dict[str, Any] = {
     "max_output_bytes": None,
     "launched_at": None,
     "reached_by": None,
+    "output_in_event": False,
     "fail_on_partial_success": False,
     "multiple_outputs": False,
 }

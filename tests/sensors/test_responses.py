@@ -52,12 +52,11 @@ def test_sensor_deferrable(context: Any, server: ScriptedServer) -> None:
     with pytest.raises(TaskDeferred) as deferred:
         sensor(deferrable=True, timeout=60).execute(context)
     assert deferred.value.timeout == timedelta(seconds=60)
-    server.will(SUCCEEDED)
+    server.will(SUCCEEDED, OUTPUT)
     trigger = deferred.value.trigger
     assert isinstance(trigger, DatabricksJobRunSensorTrigger)
     assert trigger.polling_period_seconds == 0.01
     (event,) = events(trigger)
-    server.will(OUTPUT)
     assert sensor().execute_complete(context, event) == "42"
 
 

@@ -95,6 +95,7 @@ def test_the_triggers_stored_form_is_all_text_and_numbers() -> None:
         "launched_at",
         "multiple_outputs",
         "reached_by",
+        "output_in_event",
     }
 
 
@@ -193,6 +194,7 @@ STORED_TODAY = {
     "launched_at": None,
     "multiple_outputs": False,
     "reached_by": None,
+    "output_in_event": False,
 }
 
 
