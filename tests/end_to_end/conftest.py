@@ -18,7 +18,8 @@ import pytest
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import ROOT, airflow_environment, connection_to
 from scripts.services import PostgresServer, RedisServer
-from tests.end_to_end.airflow_cluster import AirflowCluster, Clusters
+from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.clusters import Clusters
 from tests.end_to_end.dag_run import DagRun, RunDag, RunDags, dag_run_of
 from tests.end_to_end.deployment import Deployment
 from tests.end_to_end.scenarios import Begin, Scenario
