@@ -40,6 +40,7 @@ class ClusterApi:
         if body is not None:
             request.add_header("Content-Type", "application/json")
             request.data = json.dumps(body).encode()
+        begins_dag_run = verb == "POST" and path.endswith("/dagRuns")
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             before = self._locked()
@@ -51,7 +52,7 @@ class ClusterApi:
                 is_locked = error.code == HTTPStatus.INTERNAL_SERVER_ERROR and (
                     LOCKED in text or self._locks_since(before)
                 )
-                is_unparsed = error.code == HTTPStatus.NOT_FOUND and verb == "POST"
+                is_unparsed = error.code == HTTPStatus.NOT_FOUND and begins_dag_run
                 if not (is_locked or is_unparsed) or time.monotonic() > deadline:
                     raise AssertionError(f"{verb} {path}: {error}: {text}") from error
             time.sleep(0.2)
