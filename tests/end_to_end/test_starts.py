@@ -309,6 +309,30 @@ launches_in_triggerer = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(scope="module")
+def triggered(cluster: AirflowCluster) -> dict[str, ClusterDagRun]:
+    """Runs of DAGs whose tasks need no worker, begun at once; two have names of their own."""
+    dag_ids = {
+        "triggered": "triggered",
+        "to be cleared": "triggered",
+        "triggered_rendered": "triggered_rendered",
+        "triggered_mapped": "triggered_mapped",
+        "triggered_mapped_over_output": "triggered_mapped_over_output",
+        "with failures": "triggered_mapped",
+        "triggered_retried": "triggered_retried",
+    }
+    return {name: cluster.trigger(dag_id) for name, dag_id in dag_ids.items()}
+
+
+@pytest.fixture(scope="module")
+def timed_out(cluster: AirflowCluster) -> ClusterDagRun:
+    """A DAG run whose task takes too long; begun by the first test that uses it.
+
+    Among all others its task might not launch its run within the time-out.
+    """
+    return cluster.trigger("triggered_timed_out")
+
+
 def followed(workspace: FakeService, dag_run: ClusterDagRun, number: int = 1) -> Run:
     """Wait until the DAG run has launched so many runs and stored the id of the last one."""
     runs = eventually(
@@ -321,10 +345,10 @@ def followed(workspace: FakeService, dag_run: ClusterDagRun, number: int = 1) ->
 
 @launches_in_triggerer
 def test_a_run_that_the_triggerer_launches_takes_no_process(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    triggered: dict[str, ClusterDagRun], workspace: FakeService, starts: Starts
 ) -> None:
     """Launch, wait, output and end; cleared, the task starts afresh, without a process again."""
-    dag_run = cluster.trigger("triggered")
+    dag_run = triggered["triggered"]
     run = followed(workspace, dag_run)
     assert run.name == f"triggered.wait {dag_run.run_id} try 1"
     workspace.end(run)
@@ -342,11 +366,12 @@ def test_a_run_that_the_triggerer_launches_takes_no_process(
 
 
 @launches_in_triggerer
+@pytest.mark.usefixtures("timed_out")
 def test_the_triggerer_renders_a_launch(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    triggered: dict[str, ClusterDagRun], workspace: FakeService, starts: Starts
 ) -> None:
     """Templates, the DAG's params and the output of another task, which keeps its type."""
-    dag_run = cluster.trigger("triggered_rendered")
+    dag_run = triggered["triggered_rendered"]
     run = followed(workspace, dag_run)
     (request,) = (
         one for one in workspace.asked("runs/submit") if dag_run.run_id in str(one.get("run_name"))
@@ -388,10 +413,10 @@ def in_order_of_instances(workspace: FakeService, dag_run: ClusterDagRun) -> lis
 @launches_in_triggerer
 @pytest.mark.parametrize("dag_id", ["triggered_mapped", "triggered_mapped_over_output"])
 def test_a_mapped_task_whose_runs_the_triggerer_launches_takes_no_process(
-    dag_id: str, cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    dag_id: str, triggered: dict[str, ClusterDagRun], workspace: FakeService, starts: Starts
 ) -> None:
     """Five runs of five notebooks; each output is found by the index of its instance."""
-    dag_run = cluster.trigger(dag_id)
+    dag_run = triggered[dag_id]
     in_order = in_order_of_instances(workspace, dag_run)
     paths = [run.request["notebook_task"]["notebook_path"] for run in in_order]
     assert paths == ["/a", "/b", "/c", "/d", "/e"]
@@ -412,10 +437,10 @@ def test_a_mapped_task_whose_runs_the_triggerer_launches_takes_no_process(
 
 @launches_in_triggerer
 def test_what_happens_to_one_instance_of_a_mapped_task_is_its_own(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    triggered: dict[str, ClusterDagRun], workspace: FakeService, starts: Starts
 ) -> None:
     """One is marked, one is cleared later, the run of one fails: a worker tells of that only."""
-    dag_run = cluster.trigger("triggered_mapped")
+    dag_run = triggered["with failures"]
     marked, failed, *others = in_order_of_instances(workspace, dag_run)
     dag_run.mark("failed", map_index=0)
     eventually(lambda: marked.result == "CANCELED", "the run of the marked instance is canceled")
@@ -445,10 +470,10 @@ def test_what_happens_to_one_instance_of_a_mapped_task_is_its_own(
 
 @launches_in_triggerer
 def test_a_failed_run_that_the_triggerer_launched(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    triggered: dict[str, ClusterDagRun], workspace: FakeService, starts: Starts
 ) -> None:
     """A worker tells at each try why it failed; each try launches one run."""
-    dag_run = cluster.trigger("triggered_retried")
+    dag_run = triggered["triggered_retried"]
     for number in (1, 2):
         workspace.end(followed(workspace, dag_run, number), "FAILED")
     dag_run.until("failed")
@@ -459,10 +484,10 @@ def test_a_failed_run_that_the_triggerer_launched(
 
 @launches_in_triggerer
 def test_a_launch_that_is_cleared_in_the_triggerer(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    triggered: dict[str, ClusterDagRun], workspace: FakeService, starts: Starts
 ) -> None:
     """Its run is canceled, and the next one is launched although both are in one triggerer."""
-    dag_run = cluster.trigger("triggered")
+    dag_run = triggered["to be cleared"]
     first = followed(workspace, dag_run)
     dag_run.clear()
     second = followed(workspace, dag_run, 2)
@@ -476,19 +501,18 @@ def test_a_launch_that_is_cleared_in_the_triggerer(
 
 @launches_in_triggerer
 def test_a_launch_that_takes_too_long(
-    cluster: AirflowCluster, workspace: FakeService, starts: Starts
+    timed_out: ClusterDagRun, workspace: FakeService, starts: Starts
 ) -> None:
     """After execution_timeout the run is canceled, and a worker fails the task."""
-    dag_run = cluster.trigger("triggered_timed_out")
-    run = followed(workspace, dag_run)
-    dag_run.until("failed")
+    run = followed(workspace, timed_out)
+    timed_out.until("failed")
     eventually(lambda: run.result == "CANCELED", "the run is canceled")
-    logs = dag_run.logs()
+    logs = timed_out.logs()
     # Airflow fails the task itself if it finds the time-out before it has the trigger's event.
     reasons = (
         f"Run {run.run_id} took longer than the task's execution_timeout",
         "TaskDeferralError",
     )
     assert any(reason in logs for reason in reasons), logs
-    assert len(workspace.runs_of(dag_run.run_id)) == 1
-    assert starts(dag_run) == 1
+    assert len(workspace.runs_of(timed_out.run_id)) == 1
+    assert starts(timed_out) == 1
