@@ -19,10 +19,11 @@ from airflow_jobs_provider.local.workspace import LocalWorkspace
 from scripts.airflow_env import ROOT, airflow_environment, connection_to
 from scripts.services import PostgresServer, RedisServer
 from tests.end_to_end.airflow_cluster import AirflowCluster
+from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.clusters import Clusters
 from tests.end_to_end.dag_run import DagRun, RunDag, RunDags, dag_run_of
 from tests.end_to_end.deployment import Deployment
-from tests.end_to_end.scenarios import Begin, Scenario
+from tests.end_to_end.scenarios import Begin, BeginAll, Scenario, unrecorded
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 from tests.helpers.launches import launch
 
@@ -233,6 +234,51 @@ def deployment(
     home = tmp_path_factory.mktemp("cluster")
     with Deployment(home, dags, connections, postgres, redis, airflow_settings) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def begun_scenarios(
+    cluster: AirflowCluster, request: pytest.FixtureRequest
+) -> dict[str, ClusterDagRun]:
+    """The DAG runs of all tests of a module that name theirs, by the tests' names.
+
+    They begin at once: Airflow takes its time.
+    """
+    return {
+        item.name: cluster.trigger(str(item.callspec.params["scenario"]))
+        for item in request.session.items
+        if item.path == request.path
+        and isinstance(item, pytest.Function)
+        and hasattr(item, "callspec")
+        and "scenario" in item.callspec.params
+    }
+
+
+@pytest.fixture
+def scenario(
+    begun_scenarios: dict[str, ClusterDagRun],
+    workspace: FakeService,
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
+) -> Scenario:
+    """The scenario of a test that names its DAG with :func:`.of`."""
+    return Scenario(begun_scenarios[request.node.name], workspace, record_property)
+
+
+@pytest.fixture(scope="module")
+def begin_all(cluster: AirflowCluster, workspace: FakeService) -> BeginAll:
+    """Begin the DAG runs of several tests, to whose tasks the same happens at once.
+
+    Airflow takes its time to notice that a process is dead, and to start another one.
+    """
+
+    def begin_all(**dag_ids: str) -> dict[str, Scenario]:
+        return {
+            name: Scenario(cluster.trigger(dag_id), workspace, unrecorded)
+            for name, dag_id in dag_ids.items()
+        }
+
+    return begin_all
 
 
 @pytest.fixture

@@ -12,7 +12,16 @@ from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
 from tests.fakes.fake_service import FakeService, Run
 
-__all__ = ["Begin", "Scenario", "concluded", "failed_and_canceled", "workerless"]
+__all__ = [
+    "Begin",
+    "BeginAll",
+    "Scenario",
+    "concluded",
+    "failed_and_canceled",
+    "of",
+    "unrecorded",
+    "workerless",
+]
 
 
 def workerless(dag_id: str) -> Any:
@@ -23,6 +32,11 @@ def workerless(dag_id: str) -> Any:
     reason = "a worker launches every run"
     skipped = pytest.mark.skipif(not RENDERS_IN_TRIGGERER, reason=reason)
     return pytest.param(dag_id, marks=[pytest.mark.thorough, skipped])
+
+
+def of(*dag_ids: Any) -> pytest.MarkDecorator:
+    """Name the DAGs that a test is about; their runs begin before the first test of the module."""
+    return pytest.mark.parametrize("scenario", dag_ids, indirect=True)
 
 
 class Scenario:
@@ -121,6 +135,7 @@ class Scenario:
 
 
 Begin = Callable[[str], Scenario]
+BeginAll = Callable[..., dict[str, Scenario]]
 
 
 def concluded(*scenarios: Scenario) -> None:
@@ -136,3 +151,7 @@ def failed_and_canceled(scenario: Scenario) -> None:
     scenario.all_stopped()
     runs, cancels = scenario.seen()
     assert (runs, cancels > 0) == (1, True), scenario.dag_run.logs()
+
+
+def unrecorded(name: str, value: object) -> None:
+    """Leave what several tests share out of the test report."""

@@ -17,7 +17,7 @@ import pytest
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.eventually import eventually
 from tests.end_to_end.processes import is_alive, send
-from tests.end_to_end.scenarios import Begin, Scenario, concluded, failed_and_canceled
+from tests.end_to_end.scenarios import Scenario, concluded, failed_and_canceled, of
 
 pytestmark = [
     pytest.mark.standalone,
@@ -29,7 +29,8 @@ HERE = Path(__file__).parent
 GRACE_SECONDS = 30
 SETTINGS = {
     "AIRFLOW__CORE__EXECUTOR": "tests.end_to_end.fresh_process_executor.FreshProcessExecutor",
-    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "12",
+    # All begin at once: on a busy machine a live one may be silent for some time.
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
     "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
 }
 
@@ -64,33 +65,41 @@ class Pod:
         eventually(lambda: not any(map(is_alive, self._all)), "the processes are dead")
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["first process", "process group"])
-def test_pod_stopped(begin: Begin, group: bool) -> None:
+# Beside its siblings: the group is signaled with a retry left, the first process at the last try.
+thorough = pytest.mark.thorough
+
+
+@of("blocking_steady")
+@pytest.mark.parametrize(
+    "group", [pytest.param(False, marks=thorough), True], ids=["first process", "process group"]
+)
+def test_pod_stopped(scenario: Scenario, group: bool) -> None:
     """A drained node, with a retry left: the run goes on, and the next try follows it."""
-    scenario = begin("blocking_steady")
     Pod(scenario).stop(group=group)
     scenario.followed()
     concluded(scenario)
 
 
-@pytest.mark.parametrize("group", [False, True], ids=["first process", "process group"])
-def test_pod_stopped_with_no_retry_left(begin: Begin, group: bool) -> None:
+@of("blocking")
+@pytest.mark.parametrize(
+    "group", [False, pytest.param(True, marks=thorough)], ids=["first process", "process group"]
+)
+def test_pod_stopped_with_no_retry_left(scenario: Scenario, group: bool) -> None:
     """The same at the last try: the run is canceled."""
-    scenario = begin("blocking")
     Pod(scenario).stop(group=group)
     failed_and_canceled(scenario)
 
 
-def test_pod_lost(begin: Begin) -> None:
+@of("blocking_steady")
+def test_pod_lost(scenario: Scenario) -> None:
     """A lost node, with a retry left: the next try follows the run."""
-    scenario = begin("blocking_steady")
     Pod(scenario).lose()
     scenario.followed()
     concluded(scenario)
 
 
-def test_pod_lost_with_no_retry_left(begin: Begin) -> None:
+@of("blocking")
+def test_pod_lost_with_no_retry_left(scenario: Scenario) -> None:
     """The same at the last try: the run is canceled."""
-    scenario = begin("blocking")
     Pod(scenario).lose()
     failed_and_canceled(scenario)

@@ -10,7 +10,7 @@ import pytest
 from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_2
 from tests.end_to_end.eventually import eventually
-from tests.end_to_end.scenarios import Scenario
+from tests.end_to_end.scenarios import Scenario, unrecorded
 from tests.fakes.fake_service import FakeService
 
 pytestmark = pytest.mark.standalone
@@ -18,17 +18,6 @@ pytestmark = pytest.mark.standalone
 # Of a DAG run. More of them start too slowly for Airflow 3.0 on a busy machine: its API server has
 # 5 s to answer.
 TASKS = 6
-
-
-@pytest.fixture(scope="module")
-def settings() -> dict[str, str]:
-    """An Airflow whose tasks can be held before they defer, all at once."""
-    if AIRFLOW_2:
-        return {}
-    return {
-        # So that hardly a supervisor sees what the user did, and kills the task, before it defers.
-        "AIRFLOW__WORKERS__MIN_HEARTBEAT_INTERVAL": "15",
-    }
 
 
 @dataclass
@@ -50,7 +39,7 @@ class Held:
 def hold(cluster: AirflowCluster, workspace: FakeService) -> Held:
     """Begin a DAG run whose tasks are held before they defer."""
     dag_run = cluster.trigger("held_before_deferring")
-    scenario = Scenario(dag_run, workspace, lambda _name, _value: None)
+    scenario = Scenario(dag_run, workspace, unrecorded)
     return Held(scenario, cluster.home / f"{dag_run.run_id}.held")
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
@@ -19,37 +17,17 @@ from airflow_jobs_provider.api.auth import Token
 from airflow_jobs_provider.api.client import JobsClient
 from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.end_to_end.airflow_cluster import AirflowCluster
-from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
-from tests.end_to_end.cluster_dag_run import ClusterDagRun
+from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0, RENDERS_IN_TRIGGERER
 from tests.end_to_end.eventually import eventually
-from tests.end_to_end.scenarios import Begin, Scenario, workerless
+from tests.end_to_end.scenarios import Begin, Scenario, of, unrecorded, workerless
 from tests.fakes.fake_service import FakeService
 
 pytestmark = pytest.mark.standalone
 
-
-@pytest.fixture(scope="module")
-def begun(cluster: AirflowCluster, request: pytest.FixtureRequest) -> dict[str, ClusterDagRun]:
-    """The DAG runs of all tests that name theirs, begun at once: Airflow takes its time."""
-    return {
-        item.name: cluster.trigger(str(item.callspec.params["scenario"]))
-        for item in request.session.items
-        if item.path == request.path
-        and isinstance(item, pytest.Function)
-        and hasattr(item, "callspec")
-        and "scenario" in item.callspec.params
-    }
-
-
-@pytest.fixture
-def scenario(
-    begun: dict[str, ClusterDagRun],
-    workspace: FakeService,
-    request: pytest.FixtureRequest,
-    record_property: Callable[[str, object], None],
-) -> Scenario:
-    """The scenario of a test that names its DAG."""
-    return Scenario(begun[request.node.name], workspace, record_property)
+# The package does not look at which of the two a task is marked.
+BOTH_MARKS = ["failed", pytest.param("success", marks=pytest.mark.thorough)]
+# On Airflow 3.3 test_distributed.py has the same in the whole check, with two triggerers.
+like_distributed = pytest.mark.thorough if RENDERS_IN_TRIGGERER else pytest.mark.standalone
 
 
 @pytest.fixture(scope="module")
@@ -61,20 +39,11 @@ def limited(cluster: AirflowCluster, workspace: FakeService) -> Scenario:
     return Scenario(cluster.trigger("deferred_limited"), workspace, unrecorded)
 
 
-def unrecorded(name: str, value: object) -> None:
-    """Leave what several tests share out of the test report."""
-
-
 @pytest.fixture
 def two_triggerers(cluster: AirflowCluster) -> None:
     """Two triggerers are at work."""
     while len(cluster.triggerers) < 2:
         cluster.start_triggerer()
-
-
-def of(*dag_ids: Any) -> pytest.MarkDecorator:
-    """Name the DAGs that a test is about; their runs begin before the first test."""
-    return pytest.mark.parametrize("scenario", dag_ids, indirect=True)
 
 
 # The task of a test that begins its scenario itself.
@@ -96,7 +65,7 @@ def test_deferred_then_cleared(scenario: Scenario) -> None:
 
 
 @of("deferred", workerless("workerless"))
-@pytest.mark.parametrize("state", ["failed", "success"])
+@pytest.mark.parametrize("state", BOTH_MARKS)
 def test_deferred_then_marked(scenario: Scenario, state: str) -> None:
     """The run is canceled, and the task stays as it was marked."""
     scenario.deferred()
@@ -257,7 +226,7 @@ def test_blocking_then_cleared_twice(scenario: Scenario) -> None:
 
 
 @of("blocking")
-@pytest.mark.parametrize("state", ["failed", "success"])
+@pytest.mark.parametrize("state", BOTH_MARKS)
 def test_blocking_then_marked(scenario: Scenario, state: str) -> None:
     """The kill cancels the run, and the task stays as it was marked."""
     scenario.running()
@@ -357,6 +326,7 @@ def test_a_notebook_at_work_is_stopped(scenario: Scenario, local_workspace: Loca
 # a triggerer takes hundreds of triggers over from one that is frozen: test_many_triggers.py.
 
 
+@like_distributed
 @in_the_triggerer
 def test_triggerer_killed(
     begin: Begin, cluster: AirflowCluster, triggerer: str, dag_id: str
@@ -406,6 +376,7 @@ def test_frozen_triggerer_wakes_up(
     scenario.saw(runs=1, cancels=0)
 
 
+@like_distributed
 @in_the_triggerer
 @pytest.mark.usefixtures("two_triggerers")
 def test_marked_while_two_triggerers_are_at_work(begin: Begin, dag_id: str) -> None:
@@ -418,6 +389,7 @@ def test_marked_while_two_triggerers_are_at_work(begin: Begin, dag_id: str) -> N
     scenario.saw(runs=1, cancels=1)
 
 
+@like_distributed
 @in_the_triggerer
 @pytest.mark.usefixtures("two_triggerers")
 def test_cleared_while_two_triggerers_are_at_work(begin: Begin, dag_id: str) -> None:

@@ -11,7 +11,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -20,7 +21,7 @@ import pytest
 from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.eventually import eventually
-from tests.end_to_end.scenarios import Begin, Scenario, concluded, workerless
+from tests.end_to_end.scenarios import Begin, BeginAll, Scenario, concluded, workerless
 from tests.end_to_end.statsd_server import StatsDServer
 from tests.fakes.fake_service import FakeService
 
@@ -64,16 +65,22 @@ def settings(statsd: StatsDServer) -> dict[str, str]:
     return SETTINGS | statsd.settings
 
 
+@pytest.fixture(scope="module", params=["deferred_steady", workerless("workerless_steady")])
+def deferred_dag(request: pytest.FixtureRequest) -> str:
+    """The DAG whose task waits in the triggerer."""
+    return str(request.param)
+
+
 @pytest.fixture
 def blocking(begin: Begin) -> Scenario:
     """A task that waits on a worker."""
     return begin("blocking_steady")
 
 
-@pytest.fixture(params=["deferred_steady", workerless("workerless_steady")])
-def deferred(begin: Begin, request: pytest.FixtureRequest) -> Scenario:
+@pytest.fixture
+def deferred(begin: Begin, deferred_dag: str) -> Scenario:
     """A task that waits in the triggerer."""
-    return begin(request.param)
+    return begin(deferred_dag)
 
 
 def noted(scenario: Scenario) -> None:
@@ -82,7 +89,7 @@ def noted(scenario: Scenario) -> None:
     eventually(lambda: all(line in scenario.dag_run.logs() for line in lines), f"{lines}")
 
 
-@pytest.mark.parametrize("deferred", ["deferred_steady"], indirect=True)
+@pytest.mark.parametrize("deferred_dag", ["deferred_steady"], indirect=True)
 def test_metrics_and_structured_logs(
     blocking: Scenario, deferred: Scenario, statsd: StatsDServer
 ) -> None:
@@ -115,20 +122,34 @@ def test_metrics_and_structured_logs(
                 assert fields["run_id"] == scenario.dag_run.run_id
 
 
-def test_worker_killed(blocking: Scenario, cluster: AirflowCluster) -> None:
+@pytest.fixture(scope="module")
+def workers_killed(begin_all: BeginAll, cluster: AirflowCluster) -> dict[str, Scenario]:
+    """Tasks whose workers were killed at the same time."""
+    scenarios = begin_all(
+        retried="blocking_steady",
+        last_try="blocking",
+        mapped="blocking_mapped",
+        without_supervisor="blocking_steady",
+    )
+    for name, scenario in scenarios.items():
+        scenario.running(2 if name == "mapped" else 1)
+        noted(scenario)
+    for name, scenario in scenarios.items():
+        pid = scenario.dag_run.pid(map_index=1 if name == "mapped" else -1)
+        cluster.kill_worker(pid, supervisor_only=name == "without_supervisor")
+    return scenarios
+
+
+def test_worker_killed(workers_killed: dict[str, Scenario]) -> None:
     """The executor's worker, supervisor and task die together; the next try follows the run."""
-    blocking.running()
-    cluster.kill_worker(blocking.dag_run.pid())
-    blocking.followed()
-    concluded(blocking)
+    scenario = workers_killed["retried"]
+    scenario.followed()
+    concluded(scenario)
 
 
-def test_worker_killed_with_no_retry_left(begin: Begin, cluster: AirflowCluster) -> None:
+def test_worker_killed_with_no_retry_left(workers_killed: dict[str, Scenario]) -> None:
     """The task fails, and its run is canceled: nobody will follow it any more."""
-    scenario = begin("blocking")
-    scenario.running()
-    noted(scenario)
-    cluster.kill_worker(scenario.dag_run.pid())
+    scenario = workers_killed["last_try"]
     scenario.dag_run.until("failed")
     if AIRFLOW_3_0:
         # Its DAG processor cannot tell which run it was, a known limit.
@@ -140,13 +161,10 @@ def test_worker_killed_with_no_retry_left(begin: Begin, cluster: AirflowCluster)
 
 
 def test_worker_killed_with_no_retry_left_for_a_mapped_task(
-    begin: Begin, cluster: AirflowCluster
+    workers_killed: dict[str, Scenario],
 ) -> None:
     """Its run is canceled as well; the other one of the mapped tasks goes on."""
-    scenario = begin("blocking_mapped")
-    scenario.running(2)
-    noted(scenario)
-    cluster.kill_worker(scenario.dag_run.pid(map_index=1))
+    scenario = workers_killed["mapped"]
     scenario.dag_run.until("failed", map_index=1)
     if AIRFLOW_3_0:
         scenario.saw(runs=2, cancels=0)
@@ -160,12 +178,11 @@ def test_worker_killed_with_no_retry_left_for_a_mapped_task(
     assert scenario.seen() in ((2, 1), (2, 2))
 
 
-def test_supervisor_killed(blocking: Scenario, cluster: AirflowCluster) -> None:
+def test_supervisor_killed(workers_killed: dict[str, Scenario]) -> None:
     """The worker and its supervisor die, the task's process lives on; still there is one run."""
-    blocking.running()
-    cluster.kill_worker(blocking.dag_run.pid(), supervisor_only=True)
-    blocking.followed()
-    concluded(blocking)
+    scenario = workers_killed["without_supervisor"]
+    scenario.followed()
+    concluded(scenario)
 
 
 def test_scheduler_killed_with_its_workers(
@@ -180,33 +197,73 @@ def test_scheduler_killed_with_its_workers(
     concluded(blocking, deferred)
 
 
-def test_scheduler_killed_alone(
-    blocking: Scenario, deferred: Scenario, cluster: AirflowCluster
-) -> None:
+@dataclass
+class Interrupted:
+    """Tasks to whose scheduler the same has happened.
+
+    :ivar tasks: ``blocking`` waits on a worker, ``deferred`` in the triggerer; ``last_try`` waits
+        on a worker, and has no retry left.
+    :ivar process: that of the first try of ``blocking``.
+    """
+
+    tasks: dict[str, Scenario]
+    process: int
+
+
+Interrupt = Callable[[Callable[[], None]], Interrupted]
+
+
+@pytest.fixture(scope="module")
+def interrupt(begin_all: BeginAll, deferred_dag: str) -> Interrupt:
+    """Let something happen to the scheduler of tasks that wait."""
+
+    def interrupt(act: Callable[[], None]) -> Interrupted:
+        tasks = begin_all(blocking="blocking_steady", deferred=deferred_dag, last_try="blocking")
+        for name, scenario in tasks.items():
+            if name == "deferred":
+                scenario.deferred()
+            else:
+                scenario.running()
+                noted(scenario)
+        process = tasks["blocking"].dag_run.pid()
+        act()
+        return Interrupted(tasks, process)
+
+    return interrupt
+
+
+@pytest.fixture(scope="module")
+def scheduler_killed(interrupt: Interrupt, cluster: AirflowCluster) -> Interrupted:
+    """Tasks whose scheduler was killed alone; the next one is at work."""
+
+    def kill() -> None:
+        cluster.kill_alone("scheduler")
+        cluster.restart("scheduler")
+
+    return interrupt(kill)
+
+
+def test_scheduler_killed_alone(scheduler_killed: Interrupted) -> None:
     """Its executor's workers live on, until Airflow hands their task to the next try.
 
     It kills the process at work as it does when a user clears the task, but the next try follows
     the run. Airflow 2 may leave the process alone: then both follow it.
     """
-    blocking.running()
-    deferred.deferred()
-    first = blocking.dag_run.pid()
-    cluster.kill_alone("scheduler")
-    cluster.restart("scheduler")
-    concluded(deferred)
-    blocking.followed()
+    tasks, first = scheduler_killed.tasks, scheduler_killed.process
+    concluded(tasks["deferred"])
+    tasks["blocking"].followed()
     if not AIRFLOW_2:
         eventually(lambda: not psutil.pid_exists(first), "Airflow kills the first try's process")
-    concluded(blocking)
+    concluded(tasks["blocking"])
 
 
-@pytest.mark.skipif(AIRFLOW_2, reason="it fails the task then")
-def test_scheduler_killed_alone_with_no_retry_left(begin: Begin, cluster: AirflowCluster) -> None:
+def test_scheduler_killed_alone_with_no_retry_left(scheduler_killed: Interrupted) -> None:
     """Airflow 3 begins another try nevertheless, which follows the run."""
-    scenario = begin("blocking")
-    scenario.running()
-    cluster.kill_alone("scheduler")
-    cluster.restart("scheduler")
+    scenario = scheduler_killed.tasks["last_try"]
+    if AIRFLOW_2:
+        scenario.dag_run.until("failed")
+        scenario.workspace.end(scenario.runs[-1])
+        pytest.skip("it fails the task")
     scenario.followed()
     concluded(scenario)
 
@@ -230,6 +287,9 @@ def test_api_server_killed(blocking: Scenario, deferred: Scenario, cluster: Airf
     concluded(blocking, deferred)
 
 
+# The others kill each part: a scheduler with its workers, an API server, and a triggerer in
+# test_user_actions.py.
+@pytest.mark.thorough
 def test_everything_killed(blocking: Scenario, deferred: Scenario, cluster: AirflowCluster) -> None:
     """All of Airflow dies at once and is started anew."""
     blocking.running()
@@ -242,27 +302,27 @@ def test_everything_killed(blocking: Scenario, deferred: Scenario, cluster: Airf
     concluded(blocking, deferred)
 
 
-def test_sigterm_to_the_process_group(
-    blocking: Scenario, deferred: Scenario, cluster: AirflowCluster
-) -> None:
+@pytest.fixture(scope="module")
+def scheduler_stopped(interrupt: Interrupt, cluster: AirflowCluster) -> Interrupted:
+    """Tasks whose scheduler was stopped with its workers; the next one is at work."""
+
+    def stop() -> None:
+        cluster.terminate_group("scheduler")
+        cluster.restart("scheduler")
+
+    return interrupt(stop)
+
+
+def test_sigterm_to_the_process_group(scheduler_stopped: Interrupted) -> None:
     """A rolling deploy: the scheduler ends with its workers, and the next try follows the run."""
-    blocking.running()
-    deferred.deferred()
-    cluster.terminate_group("scheduler")
-    cluster.restart("scheduler")
-    blocking.followed()
-    concluded(blocking, deferred)
+    tasks = scheduler_stopped.tasks
+    tasks["blocking"].followed()
+    concluded(tasks["blocking"], tasks["deferred"])
 
 
-def test_sigterm_to_the_process_group_with_no_retry_left(
-    begin: Begin, cluster: AirflowCluster
-) -> None:
+def test_sigterm_to_the_process_group_with_no_retry_left(scheduler_stopped: Interrupted) -> None:
     """The task fails, and its run is canceled."""
-    scenario = begin("blocking")
-    scenario.running()
-    noted(scenario)
-    cluster.terminate_group("scheduler")
-    cluster.restart("scheduler")
+    scenario = scheduler_stopped.tasks["last_try"]
     scenario.dag_run.until("failed")
     scenario.all_stopped()
     scenario.saw(runs=1, cancels=1)
