@@ -9,7 +9,7 @@ from scripts.airflow_env import airflow_environment
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.cluster_database import DATABASE_OPTION
 
-__all__ = ["API_SERVER", "COMMANDS", "COMPONENTS", "cluster_environment"]
+__all__ = ["API_SERVER", "COMMANDS", "COMPONENTS", "SHORT_SILENCE", "cluster_environment"]
 
 API_SERVER = "webserver" if AIRFLOW_2 else "apiserver"
 COMPONENTS = ["scheduler", *([] if AIRFLOW_2 else ["dagprocessor"]), API_SERVER]
@@ -34,6 +34,28 @@ PARSING = {
 }
 # How long a triggerer may be silent before another one takes its triggers.
 TRIGGERER_SILENCE_SECONDS = 12
+# After so many seconds without a heartbeat Airflow takes a task or a scheduler for dead; by default
+# these are minutes. On a busy machine a live task may be silent for 15 s.
+_TASK_SILENCE, _SCHEDULER_SILENCE = "30", "12"
+SHORT_SILENCE = {
+    # Sixteen processes that start at the same time send no heartbeats.
+    "AIRFLOW__CORE__PARALLELISM": "8",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": _SCHEDULER_SILENCE,
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
+} | (
+    {
+        "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": _TASK_SILENCE,
+        "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
+    }
+    if AIRFLOW_2
+    else {
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": _TASK_SILENCE,
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+        # A supervisor gives up after three heartbeats, by default of up to a minute each.
+        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "3",
+    }
+)
 
 
 def cluster_environment(

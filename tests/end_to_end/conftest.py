@@ -20,10 +20,12 @@ from scripts.airflow_env import ROOT, airflow_environment, connection_to
 from scripts.services import PostgresServer, RedisServer
 from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
+from tests.end_to_end.cluster_environment import SHORT_SILENCE
 from tests.end_to_end.clusters import Clusters
 from tests.end_to_end.dag_run import DagRun, RunDag, RunDags, dag_run_of
 from tests.end_to_end.deployment import Deployment
 from tests.end_to_end.scenarios import Begin, BeginAll, Scenario, unrecorded
+from tests.end_to_end.statsd_server import StatsDServer
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 from tests.helpers.launches import launch
 
@@ -163,6 +165,19 @@ def dags() -> Path:
 def settings() -> dict[str, str]:
     """Settings of a whole Airflow beside the usual ones; a module may have its own."""
     return {}
+
+
+@pytest.fixture(scope="session")
+def statsd() -> Iterator[StatsDServer]:
+    """What gets Airflow's metrics."""
+    with StatsDServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def short_silence(statsd: StatsDServer) -> dict[str, str]:
+    """An Airflow that soon takes a silent process for dead, and that sends metrics."""
+    return SHORT_SILENCE | statsd.settings
 
 
 @pytest.fixture(scope="session")

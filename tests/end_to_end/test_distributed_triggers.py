@@ -1,8 +1,8 @@
 """300 deferred tasks in two triggerers, on PostgreSQL: whose runs are canceled, and when.
 
 The tests of this module go on from where the one before ended. They are thorough: the whole check
-has the same on SQLite in test_many_triggers.py, and triggerers that end on PostgreSQL in
-test_distributed.py.
+has one trigger that another triggerer takes over, on SQLite in test_user_actions.py and on
+PostgreSQL in test_distributed.py.
 """
 
 from __future__ import annotations

@@ -30,7 +30,9 @@ from tests.end_to_end.many_triggers import (
 from tests.end_to_end.scenarios import Scenario
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 
-pytestmark = pytest.mark.standalone
+# They need an Airflow of their own. The whole check has one trigger that another triggerer takes
+# over: test_user_actions.py.
+pytestmark = [pytest.mark.standalone, pytest.mark.thorough]
 
 HERE = Path(__file__).parent
 # What the runs of a cleared task may overlap.

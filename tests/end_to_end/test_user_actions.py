@@ -322,8 +322,8 @@ def test_a_notebook_at_work_is_stopped(scenario: Scenario, local_workspace: Loca
     assert [run["run_id"] for run in launched] == [run_id]
 
 
-# Triggerers come and go. These tests begin their scenarios themselves. In the whole check,
-# a triggerer takes hundreds of triggers over from one that is frozen: test_many_triggers.py.
+# Triggerers come and go. These tests begin their scenarios themselves. test_many_triggers.py has
+# hundreds of triggers that another triggerer takes over.
 
 
 @like_distributed
@@ -356,7 +356,6 @@ def test_another_triggerer_takes_over(
     scenario.saw(runs=1, cancels=0)
 
 
-@pytest.mark.thorough
 @in_the_triggerer
 def test_frozen_triggerer_wakes_up(
     begin: Begin, cluster: AirflowCluster, triggerer: str, dag_id: str

@@ -11,9 +11,8 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 import pytest
@@ -27,42 +26,13 @@ from tests.fakes.fake_service import FakeService
 
 pytestmark = pytest.mark.standalone
 
-HERE = Path(__file__).parent
-# After so many seconds without a sign of life Airflow takes a task or a scheduler for dead; by
-# default these are minutes.
-SILENCE_SECONDS = "12"
-SETTINGS = {
-    "AIRFLOW__CORE__PARALLELISM": "8",
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": SILENCE_SECONDS,
-    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
-} | (
-    {
-        "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": SILENCE_SECONDS,
-        "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
-    }
-    if AIRFLOW_2
-    else {
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": SILENCE_SECONDS,
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-        # A supervisor gives up after three heartbeats, by default of up to a minute each.
-        "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "1",
-    }
-)
 OUTAGE_SECONDS = 8
 
 
 @pytest.fixture(scope="module")
-def statsd() -> Iterator[StatsDServer]:
-    """What gets Airflow's metrics."""
-    with StatsDServer() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def settings(statsd: StatsDServer) -> dict[str, str]:
-    """An Airflow that soon takes a silent process for dead, and that sends metrics."""
-    return SETTINGS | statsd.settings
+def settings(short_silence: dict[str, str]) -> dict[str, str]:
+    """Settings of the Airflow of this module."""
+    return short_silence
 
 
 @pytest.fixture(scope="module", params=["deferred_steady", workerless("workerless_steady")])

@@ -6,9 +6,8 @@ repairs were made and how many cancels were seen. docs/guarantees.md has these f
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
@@ -16,46 +15,18 @@ from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
 from tests.end_to_end.eventually import eventually
 from tests.end_to_end.group_scenarios import GroupScenario
-from tests.fakes.fake_service import UNTIL_ENDED, FakeService
+from tests.fakes.fake_service import FakeService
 
 pytestmark = pytest.mark.standalone
 
-HERE = Path(__file__).parent
-# After so many seconds without a heartbeat Airflow takes a task for dead; by default these are
-# minutes. On a busy machine a live process may be silent for 15 s.
-SILENCE_SECONDS = "30"
-# All DAG runs begin at once. Sixteen processes that start at the same time send no heartbeats.
-PROCESSES_AT_A_TIME = "6"
 TEN = [f"n{number}" for number in range(10)]
 FAILED, OTHERS = TEN[:2], TEN[2:]
 
 
 @pytest.fixture(scope="module")
-def dags() -> Path:
-    """The DAGs of this module."""
-    return HERE / "workflow_dags"
-
-
-@pytest.fixture(scope="module")
-def settings() -> dict[str, str]:
-    """An Airflow that soon takes a silent process for dead."""
-    if AIRFLOW_2:
-        return {
-            "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": SILENCE_SECONDS,
-            "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
-        }
-    return {
-        "AIRFLOW__CORE__PARALLELISM": PROCESSES_AT_A_TIME,
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": SILENCE_SECONDS,
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
-    }
-
-
-@pytest.fixture(scope="module")
-def workspace() -> Iterator[FakeService]:
-    """A workspace whose runs go on until a test ends them."""
-    with FakeService(UNTIL_ENDED) as running:
-        yield running
+def settings(short_silence: dict[str, str]) -> dict[str, str]:
+    """Settings of the Airflow of this module."""
+    return short_silence
 
 
 @pytest.fixture(scope="module")
@@ -259,7 +230,7 @@ def both_on_workers(group: GroupScenario) -> None:
 @pytest.mark.thorough
 def test_blocking_member_cleared(begin: Callable[[str], GroupScenario]) -> None:
     """Its own task run is canceled; it runs again by a repair, once the other one has ended."""
-    group = begin("blocking")
+    group = begin("group_blocking")
     both_on_workers(group)
     group.clear("a")
     group.until_canceled("a")
@@ -286,7 +257,7 @@ def test_blocking_member_cleared(begin: Callable[[str], GroupScenario]) -> None:
 @pytest.mark.thorough
 def test_blocking_member_marked(begin: Callable[[str], GroupScenario]) -> None:
     """Its own task run is canceled; the other task goes on."""
-    group = begin("blocking")
+    group = begin("group_blocking")
     both_on_workers(group)
     group.task("a").mark("failed")
     group.until_canceled("a")
@@ -302,7 +273,7 @@ def test_blocking_member_marked(begin: Callable[[str], GroupScenario]) -> None:
 @pytest.mark.thorough
 def test_blocking_member_killed(begin: Callable[[str], GroupScenario]) -> None:
     """The worker of one of the tasks dies; the next try follows the same task run."""
-    group = begin("blocking_retried")
+    group = begin("group_blocking_retried")
     # The first read is that of the launching task, the next ones are those of both tasks.
     group.kill_worker_at("runs/get", "received", number=8)
     group.until_killed()
@@ -412,7 +383,7 @@ def test_dag_runs_with_different_definitions(
     group.saw(runs=1, repairs=0, cancels=0)
 
 
-@of("mapped")
+@of("group_mapped")
 @in_whole_check_on_newest
 def test_map_indexes_with_different_definitions(group: GroupScenario) -> None:
     """Both run at once, each with its own definition, and a clear repairs each of their runs."""

@@ -74,14 +74,14 @@ pair = group("pair", PAIR)
 pair_retried = group("pair_retried", PAIR, retries=3)
 pair_timed = group("pair_timed", PAIR, of_first={"execution_timeout": timedelta(seconds=20)})
 chain_retried = group("chain_retried", PAIR, is_chain=True, retries=3)
-blocking = group("blocking", PAIR, deferrable=False)
-blocking_retried = group("blocking_retried", PAIR, deferrable=False, retries=3)
+group_blocking = group("group_blocking", PAIR, deferrable=False)
+group_blocking_retried = group("group_blocking_retried", PAIR, deferrable=False, retries=3)
 ten = group("ten", TEN)
 ten_retried = group("ten_retried", TEN, retries=1)
 changed = group("changed", PAIR)
 own_definition = group("own_definition", PAIR, cluster="c-{{ run_id }}")
 
-with DAG("mapped", schedule=None, catchup=False) as mapped:
+with DAG("group_mapped", schedule=None, catchup=False) as group_mapped:
 
     @task_group
     def each(cluster: str) -> None:
