@@ -35,22 +35,23 @@ PARSING = {
 # How long a triggerer may be silent before another one takes its triggers.
 TRIGGERER_SILENCE_SECONDS = 12
 # After so many seconds without a heartbeat Airflow takes a task or a scheduler for dead; by default
-# these are minutes. On a busy machine a live task may be silent for 15 s.
-_TASK_SILENCE, _SCHEDULER_SILENCE = "30", "12"
+# these are minutes. On a busy machine a live task may be silent for 15 s. So may a scheduler, which
+# takes itself for dead then, and begins its tasks anew.
+SILENCE_SECONDS = "30"
 SHORT_SILENCE = {
     # Sixteen processes that start at the same time send no heartbeats.
     "AIRFLOW__CORE__PARALLELISM": "8",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "2",
-    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": _SCHEDULER_SILENCE,
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": SILENCE_SECONDS,
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "3",
 } | (
     {
-        "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": _TASK_SILENCE,
+        "AIRFLOW__SCHEDULER__SCHEDULER_ZOMBIE_TASK_THRESHOLD": SILENCE_SECONDS,
         "AIRFLOW__SCHEDULER__ZOMBIE_DETECTION_INTERVAL": "2",
     }
     if AIRFLOW_2
     else {
-        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": _TASK_SILENCE,
+        "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": SILENCE_SECONDS,
         "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
         # A supervisor gives up after three heartbeats, by default of up to a minute each.
         "AIRFLOW__WORKERS__EXECUTION_API_RETRIES": "3",
