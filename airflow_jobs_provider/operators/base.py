@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, wraps
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import BaseOperator
@@ -11,6 +12,9 @@ from airflow_jobs_provider.airflow_compat.default_arguments import (
     applies_defaults_once,
     set_attribute,
 )
+from airflow_jobs_provider.airflow_compat.mapped_start import is_unmapped
+from airflow_jobs_provider.api.errors import JobsAPIError
+from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
     check_retry_args,
@@ -36,6 +40,12 @@ class DatabricksJobsBaseOperator(BaseOperator):
     """
 
     __setattr__ = set_attribute
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            # Before Airflow wraps it.
+            cls.__init__ = _final_if_unmapped(cls.__init__)  # type: ignore[method-assign]
 
     def __init__(
         self,
@@ -102,3 +112,25 @@ class DatabricksJobsBaseOperator(BaseOperator):
             "retry_args": self.databricks_retry_args,
             "caller": type(self).__name__,
         }
+
+
+def _final_if_unmapped(constructor: Callable[..., None]) -> Callable[..., None]:
+    """Let a constructor's error fail an instance of a mapped task without a retry.
+
+    Airflow makes the operator of such an instance on the worker. The next try would make it with
+    the same arguments.
+
+    :param constructor: of an operator.
+    """
+
+    @wraps(constructor)
+    def construct(self: Any, *args: Any, **kwargs: Any) -> None:
+        try:
+            constructor(self, *args, **kwargs)
+        except JobsAPIError:
+            if not is_unmapped(self):
+                raise
+            with airflow_exceptions():
+                raise
+
+    return construct

@@ -10,7 +10,9 @@ from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
     StartTriggerArguments,
     check_start_in_triggerer,
 )
+from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.ids import require_exactly_one
+from airflow_jobs_provider.api.problems import Problem
 from airflow_jobs_provider.official_names import missing_name
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
@@ -101,7 +103,10 @@ class DatabricksJobRunSensor(RunSensorModes):
         super().__init__(**kwargs)
         require_exactly_one(run_id=run_id, job_id=job_id, job_name=job_name)
         if started_since is not None and run_id is not None:
-            raise ValueError("started_since is for job_id and job_name; a run_id names the run")
+            problem = Problem(
+                "started_since", "is for job_id and job_name", "the run is given by its run_id"
+            )
+            raise InvalidRequestError("", [problem])
         if started_since is None and run_id is None:
             started_since = INTERVAL_BEGAN
         check_flags(start_from_trigger=start_from_trigger)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import tenacity
-from airflow.providers.common.compat.sdk import DAG, conf
+from airflow.providers.common.compat.sdk import DAG, AirflowFailException, conf
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.operators.jobs import (
@@ -195,3 +195,69 @@ def test_what_airflow_can_store() -> None:
     for kind in WAITS:
         args = {"reraise": True}
         assert make(kind, databricks_retry_args=args, deferrable=True).databricks_retry_args == args
+
+
+@pytest.mark.parametrize(
+    ("kind", "shared", "mapped", "reason"),
+    [
+        (
+            DatabricksRunNowOperator,
+            {"job_id": 1},
+            {"job_name": "nightly"},
+            "exactly one of job_id and job_name must be given; 2 are given",
+        ),
+        (
+            DatabricksRunNowOperator,
+            {"job_id": 1},
+            {"polling_period_seconds": "often"},
+            "polling_period_seconds must be a number of seconds",
+        ),
+        (
+            DatabricksCancelRunsOperator,
+            {},
+            {"run_id": "seven"},
+            "run_id must be",
+        ),
+        (
+            DatabricksJobRunSensor,
+            {"run_id": 7},
+            {"job_id": 1},
+            "exactly one of run_id, job_id and job_name must be given; 2 are given",
+        ),
+        (
+            DatabricksJobRunSensor,
+            {"run_id": 7},
+            {"started_since": "2026-01-01"},
+            "started_since is for job_id and job_name",
+        ),
+    ],
+)
+def test_a_mapped_task_that_cannot_succeed_fails_without_a_retry(
+    kind: Any, shared: dict[str, Any], mapped: dict[str, Any], reason: str
+) -> None:
+    """Airflow makes its operator on the worker. The next try would get the same arguments."""
+    with DAG("d", schedule=None):
+        task = kind.partial(task_id="t", **shared).expand(**{n: [v] for n, v in mapped.items()})
+    with pytest.raises(AirflowFailException, match=reason) as refused:
+        task.unmap(mapped)
+    assert isinstance(refused.value, InvalidRequestError)
+    # A task that is not mapped is an error when the DAG is parsed.
+    with pytest.raises(InvalidRequestError, match=reason) as refused_when_parsed:
+        kind(task_id="t", **shared, **mapped)
+    assert not isinstance(refused_when_parsed.value, AirflowFailException)
+
+
+class Subclass(DatabricksRunNowOperator):
+    """A user's subclass with an argument of its own."""
+
+    def __init__(self, *, job: int, **kwargs: Any) -> None:
+        super().__init__(job_id=job, **kwargs)
+
+
+def test_a_mapped_task_of_a_users_subclass_fails_without_a_retry() -> None:
+    """What the subclass itself raises is its own matter."""
+    with DAG("d", schedule=None):
+        task: Any = Subclass.partial(task_id="t").expand(job=[1, "one"])
+    assert task.unmap({"job": 1}).job_id == 1
+    with pytest.raises(AirflowFailException, match="job_id must be"):
+        task.unmap({"job": "one"})
