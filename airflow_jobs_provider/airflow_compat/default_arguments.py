@@ -19,10 +19,6 @@ from airflow.providers.common.compat.sdk import BaseOperator
 
 __all__ = ["applies_defaults_once", "set_attribute"]
 
-_CONVERTED = frozenset(
-    name.removeprefix("_convert_") for name in dir(BaseOperator) if name.startswith("_convert_")
-)
-
 # Whether Airflow's operators have the attributes that are used here.
 KNOWS_INTERNALS = hasattr(BaseOperator, "_BaseOperator__instantiated") and hasattr(
     BaseOperator.__init__, "_BaseOperatorMeta__param_names"
@@ -78,6 +74,19 @@ def _is_called_by_package(made: type, cls: type) -> bool:
     return bool(callers) and callers[-1].startswith(f"{__package__.partition('.')[0]}.")
 
 
+@functools.cache
+def _converted(cls: type) -> frozenset[str]:
+    """Return the attributes that Airflow converts when they are set: by ``_convert_NAME``.
+
+    A user's class may have such a method, too.
+
+    :param cls: a class of operators.
+    """
+    return frozenset(
+        name.removeprefix("_convert_") for name in dir(cls) if name.startswith("_convert_")
+    )
+
+
 def set_attribute(self: Any, key: str, value: Any) -> None:
     """Set an attribute of an operator: a ``__setattr__`` that is fast while a constructor runs.
 
@@ -90,7 +99,7 @@ def set_attribute(self: Any, key: str, value: Any) -> None:
     """
     attributes = self.__dict__
     is_constructed = "_BaseOperator__instantiated" in attributes
-    if is_constructed or key in _CONVERTED or not KNOWS_INTERNALS:
+    if is_constructed or key in _converted(self.__class__) or not KNOWS_INTERNALS:
         BaseOperator.__setattr__(self, key, value)
         return
     object.__setattr__(self, key, value)

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_jobs_provider.airflow_compat.telemetry import stats_are_on
+from airflow_jobs_provider.api.private_names import warn_of_replaced_names
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.official_names import missing_method
 
@@ -59,6 +60,10 @@ class DatabricksJobsBaseHook(BaseHook):
     default_conn_name = "databricks_default"
     conn_type = "databricks_jobs"
     hook_name = "Databricks Jobs"
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        warn_of_replaced_names(cls)
 
     def __init__(
         self,

@@ -14,6 +14,7 @@ from airflow_jobs_provider.airflow_compat.default_arguments import (
 )
 from airflow_jobs_provider.airflow_compat.mapped_start import is_unmapped
 from airflow_jobs_provider.api.errors import JobsAPIError
+from airflow_jobs_provider.api.private_names import warn_of_replaced_names
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.argument_checks import (
     check_flags,
@@ -43,6 +44,7 @@ class DatabricksJobsBaseOperator(BaseOperator):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        warn_of_replaced_names(cls)
         if "__init__" in vars(cls):
             # Before Airflow wraps it.
             cls.__init__ = _final_if_unmapped(cls.__init__)  # type: ignore[method-assign]

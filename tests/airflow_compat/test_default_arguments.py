@@ -164,3 +164,19 @@ def test_an_airflow_with_other_attributes_does_everything_itself(
         task = DatabricksRunNowOperator(task_id="etl", job_id=first.output)
     assert {name: getattr(task, name) for name in OF_BASES} == OF_BASES
     assert task.upstream_task_ids == {"first"}
+
+
+class Converting(DatabricksRunNowOperator):
+    """A user's subclass with a converter, which Airflow calls when the attribute is set."""
+
+    @staticmethod
+    def _convert_job_name(value: Any) -> Any:
+        return None if value is None else value.upper()
+
+
+def test_converters_of_a_users_subclass_are_called() -> None:
+    """In the constructor and later."""
+    task = Converting(task_id="etl", job_name="nightly")
+    assert task.job_name == "NIGHTLY"
+    task.job_name = "daily"
+    assert task.job_name == "DAILY"
