@@ -4,8 +4,12 @@ Airflow starts a mapped task in the triggerer unexpanded: each of its task insta
 arguments, and knows its ``map_index``. So all values are stored, and the trigger takes those of its
 index, as ``DictOfListsExpandInput`` and ``ListOfDictsExpandInput`` of Airflow do on a worker.
 
-They are stored as compressed text. The serialized DAG has them, too, but a database may change the
-order of its keys, and it may be that of a later version of the DAG.
+They are stored as text. The serialized DAG has them, too, but a database may change the order of
+its keys, and it may be that of a later version of the DAG.
+
+A long text is compressed with bzip2. Each DAG processor must store the same text, or they would
+make new versions of the DAG in turn. What zlib returns depends on its build, such as zlib-ng, and
+on its version. The encoder of bzip2 has not changed since 1.0.
 """
 
 from __future__ import annotations
@@ -14,7 +18,6 @@ import base64
 import copy
 import functools
 import json
-import zlib
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
@@ -36,6 +39,8 @@ __all__ = [
     "values_at",
 ]
 
+# A text of at most so many characters is stored as it is.
+_PLAIN_LENGTH = 1_000
 # Whether the request has a token of the user's must be known before another task's output is read.
 _NEVER_IN_OUTPUT = frozenset({"idempotency_token", "json"})
 
@@ -107,8 +112,7 @@ def stored_mapping(expand_input: Any, fields: Collection[str]) -> StoredMapping:
     else:
         mapping = {"output": _output(value), "fields": sorted(set(fields) - _NEVER_IN_OUTPUT)}
     text = json.dumps(mapping, separators=(",", ":"))
-    stored = base64.b85encode(zlib.compress(text.encode())).decode()
-    return StoredMapping(stored, any(marker in text for marker in MARKERS))
+    return StoredMapping(_compressed(text), any(marker in text for marker in MARKERS))
 
 
 def fields_of_each(expand_input: Any) -> set[str]:
@@ -163,7 +167,31 @@ def values_at(stored: str, map_index: int) -> MappedValues:
 @functools.lru_cache(maxsize=8)
 def _mapping(stored: str) -> Any:
     """Return the values of all instances, which must not be changed."""
-    return json.loads(zlib.decompress(base64.b85decode(stored)))
+    return json.loads(_decompressed(stored))
+
+
+# Airflow asks a dozen times for a task's arguments while it parses and serializes its DAG.
+@functools.lru_cache(maxsize=8)
+def _compressed(text: str) -> str:
+    if len(text) <= _PLAIN_LENGTH:
+        return text
+    import bz2
+
+    return base64.b85encode(bz2.compress(text.encode())).decode()
+
+
+def _decompressed(stored: str) -> str | bytes:
+    if stored.startswith("{"):
+        return stored
+    data = base64.b85decode(stored)
+    if data.startswith(b"BZh"):
+        import bz2
+
+        return bz2.decompress(data)
+    # Until 2026-11-27 a text was compressed with zlib.
+    import zlib
+
+    return zlib.decompress(data)
 
 
 def _product(arguments: Mapping[str, Any], fields: Collection[str]) -> list[list[Any]]:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import bz2
+import hashlib
+import json
 import pickle
 import zlib
 from collections.abc import Callable
@@ -16,6 +20,7 @@ if not hasattr(BaseTrigger, "render_template_fields"):
 
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
 
+from airflow_jobs_provider.airflow_compat import mapped_values
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.operators.jobs import (
     DatabricksNotebookOperator,
@@ -452,7 +457,7 @@ def test_a_trigger_that_airflow_does_not_render_launches_nothing(
         return await triggerer.first_event(trigger)
 
     event = triggerer.run(run_unrendered, Attempt(map_index=1))
-    assert event.payload["start_on_worker"] == "a mapped task that is not expanded"
+    assert event.payload["start_on_worker"] == "the task does not start in the triggerer any more"
     assert not service.runs
 
 
@@ -482,12 +487,13 @@ def test_many_instances_start_without_blocking_the_triggerer(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow renders each in the event loop. The values of all are decoded once, not for each."""
-    values = [{"number": f"{index}"} for index in range(20)]
+    text = "text that is long enough to be compressed"
+    values = [{"number": f"{index}, {text}"} for index in range(20)]
     triggerer = mapped(
         service, monkeypatch, lambda partial, _: partial.expand(notebook_params=values)
     )
     decoded: list[bytes] = []
-    decompress = zlib.decompress
+    decompress = bz2.decompress
 
     def counting(*arguments: Any, **options: Any) -> bytes:
         text = decompress(*arguments, **options)
@@ -495,8 +501,62 @@ def test_many_instances_start_without_blocking_the_triggerer(
             decoded.append(text)
         return text
 
-    monkeypatch.setattr(zlib, "decompress", counting)
+    monkeypatch.setattr(bz2, "decompress", counting)
     for index in range(20):
         assert succeeded(triggerer.start(Attempt(map_index=index)))
     assert sent(service) == values
     assert len(decoded) == 1
+
+
+VALUES = [{"day": f"day {index}", "text": f"{index * 7919 % 10007}"} for index in range(1000)]
+
+
+def test_the_stored_values_do_not_depend_on_how_zlib_was_built(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two DAG processors with different builds would make new versions of the DAG in turn."""
+
+    def other_build(data: bytes, *_: Any, **__: Any) -> bytes:
+        return compress(data, 1)
+
+    compress = zlib.compress
+    texts = []
+    for used in (compress, other_build):
+        monkeypatch.setattr(zlib, "compress", used)
+        mapped_values._compressed.cache_clear()
+        with DAG("sales", schedule=None, catchup=False):
+            task: Any = DatabricksRunNowOperator.partial(job_id=1, **COMMON).expand(
+                notebook_params=VALUES
+            )
+        texts.append(task.start_trigger_args.trigger_kwargs["mapped"])
+    first, second = texts
+    assert first == second
+    # In no environment of the tests is it another text.
+    assert hashlib.sha256(first.encode()).hexdigest() == (
+        "1276efa83c67e52176243321441850b276b08330c854a93c6a9203dcafbe88bb"
+    )
+
+
+def test_few_values_are_stored_as_they_are(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compressed, they would take more."""
+    triggerer = mapped(service, monkeypatch, LITERAL)
+    trigger = triggerer.trigger(Attempt(map_index=0))
+    assert json.loads(trigger.mapped) == {
+        "product": [["notebook_params", [{"a": "0"}, {"a": "1"}]]]
+    }
+
+
+def test_values_that_an_earlier_version_has_stored(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It compressed them with zlib."""
+    triggerer = mapped(service, monkeypatch, LITERAL)
+    text = json.dumps({"product": [["notebook_params", [{"a": "x"}, {"a": "y"}]]]})
+    arguments: Any = triggerer._dag.get_task("etl").start_trigger_args
+    stored = base64.b85encode(zlib.compress(text.encode())).decode()
+    arguments.trigger_kwargs["__var"]["mapped"] = stored
+    triggerer.start_with(arguments)
+    assert succeeded(triggerer.start(Attempt(map_index=1)))
+    assert sent(service) == [{"a": "y"}]
