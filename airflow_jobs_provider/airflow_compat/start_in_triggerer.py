@@ -11,6 +11,7 @@ from airflow_jobs_provider.airflow_compat.completion_reasons import (
     worker_start_reasons,
 )
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.triggerer_values import names_of_dag
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
@@ -121,7 +122,12 @@ def check_start_in_triggerer(task: BaseOperator, unrendered: Sequence[str]) -> N
             f"{', '.join(unrendered)}: Airflow {__version__} renders that on a worker only"
         )
     for name in unrendered:
-        as_template(name, getattr(task, name))
+        value = as_template(name, getattr(task, name))
+        if of_dag := names_of_dag(value, task):
+            raise ValueError(
+                f"start_from_trigger with {', '.join(of_dag)} in {name}: the triggerer does not "
+                "have the macros and filters of a DAG"
+            )
 
 
 def as_template(name: str, value: Any) -> Any:

@@ -22,7 +22,8 @@ __all__ = [
     "MAX_STORED_BYTES",
     "UnreadableValueError",
     "is_unchanged_by_rendering",
-    "native_rendering_reasons",
+    "names_of_dag",
+    "plain_text_reasons",
     "rendering_reasons",
     "storable",
     "stored_size",
@@ -193,10 +194,11 @@ def is_unchanged_by_rendering(value: Any) -> bool:
     return False
 
 
-def native_rendering_reasons(task: BaseOperator) -> Iterator[str]:
-    """Yield the option of a task or its DAG that makes objects of text; the triggerer makes text.
+def plain_text_reasons(task: BaseOperator) -> Iterator[str]:
+    """Yield what a task or its DAG has that may change text which is no template to the triggerer.
 
-    The option also changes text that is no template: ``"1e3"`` becomes a number.
+    ``render_template_as_native_obj`` makes a number of ``"1e3"``. With Jinja's own options a line
+    break at the end may be kept, and a template may have other delimiters.
     """
     # A task has it from Airflow 3.3 on, and takes precedence over its DAG.
     given = getattr(task, "render_template_as_native_obj", None)
@@ -204,6 +206,8 @@ def native_rendering_reasons(task: BaseOperator) -> Iterator[str]:
         yield "render_template_as_native_obj"
     elif given is None and task.has_dag() and task.dag.render_template_as_native_obj:
         yield "the DAG's render_template_as_native_obj"
+    if task.has_dag() and getattr(task.dag, "jinja_environment_kwargs", None):
+        yield "the DAG's jinja_environment_kwargs"
 
 
 def rendering_reasons(task: BaseOperator) -> Iterator[str]:
@@ -211,16 +215,37 @@ def rendering_reasons(task: BaseOperator) -> Iterator[str]:
     if not task.has_dag():
         return
     dag = task.dag
-    for name in (
-        "user_defined_macros",
-        "user_defined_filters",
-        "jinja_environment_kwargs",
-    ):
+    for name in ("user_defined_macros", "user_defined_filters"):
         if getattr(dag, name, None):
             yield f"the DAG's {name}"
     undefined = getattr(dag, "template_undefined", None)
     if undefined is not None and undefined.__name__ != "StrictUndefined":
         yield "the DAG's template_undefined"
+
+
+def names_of_dag(value: Any, task: BaseOperator) -> list[str]:
+    """Return the macros and filters of a task's DAG that a template uses.
+
+    :param value: the template; other values use none.
+    :param task: the task.
+    """
+    if not isinstance(value, str) or not task.has_dag():
+        return []
+    macros = getattr(task.dag, "user_defined_macros", None) or ()
+    filters = getattr(task.dag, "user_defined_filters", None) or ()
+    if not macros and not filters:
+        return []
+    from jinja2 import Environment, TemplateSyntaxError, meta, nodes
+
+    environment = Environment(autoescape=False)  # noqa: S701 - it renders nothing
+    environment.filters.update(dict.fromkeys(filters, str))
+    try:
+        tree = environment.parse(value)
+        names = meta.find_undeclared_variables(tree)
+    except TemplateSyntaxError:
+        return []
+    used = {node.name for node in tree.find_all(nodes.Filter)} & set(filters)
+    return sorted(used | (names & set(macros)))
 
 
 def _reference(value: Any) -> dict[str, list[str]]:
@@ -254,11 +279,11 @@ def _unreadable_reason(text: str) -> str | None:
 
     try:
         tree = Environment(autoescape=False).parse(text)  # noqa: S701 - it renders nothing
-    except TemplateSyntaxError as error:
+        unknown = meta.find_undeclared_variables(tree) - _NAMES
+    except TemplateSyntaxError as error:  # also a filter that only the DAG has
         return f"a template that Jinja cannot parse ({error})"
     if next(tree.find_all((nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)), None):
         return "a template that includes another one"
-    unknown = meta.find_undeclared_variables(tree) - _NAMES
     for name in sorted(unknown):
         if name not in _ATTRIBUTES:
             return f"{name} in a template"

@@ -82,6 +82,9 @@ class AttemptTrigger(StopsIfOutdated):
         self._check_arguments()
         if task_instance is None or self.trigger_id is None:
             raise NeedsWorkerError("the trigger is in no triggerer")
+        if not hasattr(task_instance, "get_template_context"):
+            # The task was changed meanwhile. Airflow then makes no context for its trigger.
+            raise NeedsWorkerError("a task that does not start in the triggerer any more")
         triggerer_health().trigger_started()
         if not self._may_be_outdated() and triggerer_health().stores_xcoms:
             begun = begin_first_attempt(task_instance)

@@ -67,14 +67,6 @@ class RequestTrigger(AttemptTrigger):
             **self._request(),
         }
 
-    def get_template_env(self, dag: Any = None) -> Any:
-        """Return Airflow's environment; an undefined name is an error, as on a worker."""
-        from jinja2 import StrictUndefined
-
-        environment = super().get_template_env(dag)
-        environment.undefined = StrictUndefined
-        return environment
-
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render the request; keep an error for :meth:`run`, so that a worker tells it."""
         try:

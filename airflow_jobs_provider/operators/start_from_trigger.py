@@ -23,7 +23,7 @@ from airflow_jobs_provider.airflow_compat.trigger_timeout import is_timed_out
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
     MAX_STORED_BYTES,
     UnreadableValueError,
-    native_rendering_reasons,
+    plain_text_reasons,
     rendering_reasons,
     storable,
     stored_size,
@@ -157,7 +157,7 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
 
         :param more_bytes: size of what is stored beside the template fields.
         """
-        reasons = list(native_rendering_reasons(self))
+        reasons = list(plain_text_reasons(self))
         try:
             stored = self._stored_fields()
         except UnreadableValueError as reason:

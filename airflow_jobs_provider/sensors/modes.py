@@ -166,6 +166,9 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
             self._attempt_start = datetime.now(UTC)
             self._delete_earlier_output(context)
             return self.execute(context)
+        if event.get("start_on_worker"):
+            self.log.info("A worker starts this task: %s", event["start_on_worker"])
+            return self.execute(context)
         return self._result_or_raise(context, self._run_from_event(event))
 
     def resume_execution(
@@ -198,7 +201,11 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
         # Airflow itself ends the wait after execution_timeout here, and tells the trigger when.
         timeout = timedelta(seconds=self.timeout)
         shorter = min(timeout, self.execution_timeout or timeout)
-        arguments = replace(self._trigger_arguments(), timeout_seconds=shorter.total_seconds())
+        arguments = replace(
+            self._trigger_arguments(),
+            timeout_seconds=shorter.total_seconds(),
+            without_effect=self.arguments_without_effect() or None,
+        )
         return StartTriggerArgs(
             trigger_cls="airflow_jobs_provider.triggers.sensor.DatabricksJobRunSensorTrigger",
             trigger_kwargs={

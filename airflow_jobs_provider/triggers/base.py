@@ -101,6 +101,14 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             caller=self.caller,
         )
 
+    def get_template_env(self, dag: Any = None) -> Any:
+        """Return Airflow's environment; an undefined name is an error, as on a worker."""
+        from jinja2 import StrictUndefined
+
+        environment = super().get_template_env(dag)
+        environment.undefined = StrictUndefined
+        return environment
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Wait until the run has ended, then yield the one event."""
         event: TriggerEvent | None = None

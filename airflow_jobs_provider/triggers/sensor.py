@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_deadline
+from airflow_jobs_provider.airflow_compat.triggerer_values import MARKERS
 from airflow_jobs_provider.api.workflows.find import Target, follow_task, wait_for_run
 from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.polling.registry import run_workflow_unpolled
 from airflow_jobs_provider.triggers.sensor_arguments import SensorTriggerArguments
 from airflow_jobs_provider.xcom import run_xcoms
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
 
 __all__ = ["DatabricksJobRunSensorTrigger"]
 
@@ -28,7 +32,25 @@ class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTr
     among the arguments in the triggerer.
     """
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._is_rendered = False
+
+    def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
+        """Render the templates among the arguments."""
+        self._is_rendered = True
+        super().render_template_fields(context, jinja_env)
+
     async def _wait(self) -> dict[str, Any]:
+        if self._starts_task:
+            if not self._is_rendered and self._has_templates():
+                # The task was changed, so that it does not start in the triggerer any more.
+                # Airflow then makes no context for its trigger.
+                reason = "a task that does not start in the triggerer any more"
+                self.log.info("A worker will start the task: %s", reason)
+                return {"start_on_worker": reason}
+            for name, reason in (self.without_effect or {}).items():
+                self.log.info("%s has no effect: %s.", name, reason)
         target = Target.from_arguments(
             run_id=self.run_id,
             job_id=self.job_id,
@@ -62,6 +84,17 @@ class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTr
         if end is None or self.timeout_seconds is None:
             return time.time()
         return end - self.timeout_seconds
+
+    def _has_templates(self) -> bool:
+        rendered = (
+            self.run_id,
+            self.job_id,
+            self.job_name,
+            self.started_since,
+            self.task_key,
+            self.databricks_conn_id,
+        )
+        return any(marker in str(value) for value in rendered for marker in MARKERS)
 
     @property
     def _starts_task(self) -> bool:

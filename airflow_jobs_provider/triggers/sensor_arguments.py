@@ -24,6 +24,8 @@ class SensorTriggerArguments(TriggerArguments):
         in the triggerer.
     :param task_key: wait for this task of the run, in place of the whole run.
     :param timeout_seconds: how long Airflow lets the task wait, where it starts in the triggerer.
+    :param without_effect: arguments of the sensor that have no effect, each with the reason, for
+        the log, where the task starts in the triggerer; default none.
     """
 
     run_id: int | str | None = None
@@ -34,3 +36,4 @@ class SensorTriggerArguments(TriggerArguments):
     began: float | None = None
     task_key: str | None = None
     timeout_seconds: float | None = None
+    without_effect: dict[str, str] | None = None

@@ -174,6 +174,10 @@ class Converting(DatabricksRunNowOperator):
         return None if value is None else value.upper()
 
 
+@pytest.mark.skipif(
+    not any(name.startswith("_convert_") for name in dir(BaseOperator)),
+    reason="this Airflow has no converters",
+)
 def test_converters_of_a_users_subclass_are_called() -> None:
     """In the constructor and later."""
     task = Converting(task_id="etl", job_name="nightly")

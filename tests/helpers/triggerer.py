@@ -68,6 +68,8 @@ class Triggerer:
     :ivar refuses: keys of XComs that cannot be stored.
     :ivar moments: what has happened since the last start, in order.
     :ivar die_at: index of the moment at which the triggerer dies; None for never.
+    :ivar is_changed: whether the task was changed, so that it does not start in the triggerer any
+        more. Airflow then makes no context for its trigger, and does not render it.
     :ivar stores_xcoms: whether it has stored XComs before. Without a pause it then stores no record
         of a first attempt.
     """
@@ -90,6 +92,7 @@ class Triggerer:
         self.die_at: int | None = None
         self.is_dead = False
         self.stores_xcoms = True
+        self.is_changed = False
         self._pending: dict[int, Any] = {}
         service.hook = self._request
 
@@ -147,6 +150,10 @@ class Triggerer:
             priority_weight=1,
             context_carrier={"traceparent": attempt.carrier},
         )
+        trigger.trigger_id, trigger.timeout_after = attempt.number, timeout_after
+        if self.is_changed:
+            trigger.task_instance = row
+            return trigger
         dag_run = {
             "dag_id": self._dag.dag_id,
             "run_id": RUN_ID,
@@ -163,7 +170,6 @@ class Triggerer:
             "partition_key": None,
         }
         trigger.task_instance = runner.TriggerRunner.create_runtime_ti(row, self._data, dag_run)
-        trigger.trigger_id, trigger.timeout_after = attempt.number, timeout_after
         trigger.render_template_fields(context=trigger.task_instance.get_template_context())
         return trigger
 

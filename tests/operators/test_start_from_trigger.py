@@ -99,6 +99,10 @@ def test_an_older_airflow_refuses_in_words(monkeypatch: pytest.MonkeyPatch) -> N
         ({"render_template_as_native_obj": True}, "the DAG's render_template_as_native_obj"),
         ({"user_defined_macros": {"a": 1}}, "the DAG's user_defined_macros"),
         ({"template_undefined": Undefined}, "the DAG's template_undefined"),
+        (
+            {"jinja_environment_kwargs": {"trim_blocks": True}},
+            "the DAG's jinja_environment_kwargs",
+        ),
         ({"params": {"day": Param(type="string")}}, "params without a default (day)"),
     ],
 )
@@ -344,3 +348,28 @@ def test_the_option_leaves_mapped_tasks_that_need_a_worker_as_they_are(
     assert (task.deferrable, task._end_from_trigger) == (True, True)
     task = unable.unmap({"run_name": "a"})
     assert (task.deferrable, task._end_from_trigger) == (False, False)
+
+
+def test_a_filter_of_the_dag_is_read_by_a_worker() -> None:
+    """It is no error of the DAG file."""
+    with DAG("sales", schedule=None, catchup=False, user_defined_filters={"half": len}):
+        task = operator(run_name="{{ ds | half }}")
+    (reason,) = task.worker_start_reasons()
+    assert "No filter named 'half'" in reason
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"keep_trailing_newline": True},
+        {"newline_sequence": "\r\n"},
+        {"variable_start_string": "[[", "variable_end_string": "]]"},
+    ],
+)
+def test_options_of_jinja_that_change_text_without_a_template(options: dict[str, Any]) -> None:
+    """A worker starts the task: the triggerer renders with Airflow's own options."""
+    with DAG("sales", schedule=None, catchup=False, jinja_environment_kwargs=options):
+        task = operator(
+            notebook_task={"notebook_path": "/x", "base_parameters": {"a": "[[ ds ]]\nb\n"}}
+        )
+    assert task.worker_start_reasons() == ["the DAG's jinja_environment_kwargs"]

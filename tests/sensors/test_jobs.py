@@ -570,6 +570,7 @@ STORED_SENSOR_TRIGGER: dict[str, Any] = {
     "began": 1.5,
     "task_key": None,
     "timeout_seconds": None,
+    "without_effect": None,
     "databricks_conn_id": "databricks_default",
     "polling_period_seconds": 30,
     "retry_limit": None,

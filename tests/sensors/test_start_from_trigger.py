@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -246,3 +248,74 @@ def test_mapped_sensors_start_on_a_worker() -> None:
         start_from_trigger=True,
         _airflow_from_mapped=True,  # type: ignore[call-arg]
     )
+
+
+def test_an_argument_without_effect_is_logged(
+    service: FakeService, logged: Callable[[], str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """By the trigger, where no worker has a part in the task."""
+    caplog.set_level("INFO")
+    service.start(7)
+    service.end(7)
+    one = sensor(run_id=7, start_from_trigger=True, end_from_trigger=True, silent_fail=True)
+    arguments = one.start_trigger_args
+    assert arguments is not None
+    fired(DatabricksJobRunSensorTrigger(**arguments.trigger_kwargs or {}))
+    log = logged()
+    assert "silent_fail has no effect: the triggerer waits for the run." in log
+    assert set(re.findall(r"(\S+) has no effect", log)) == {"silent_fail"}
+
+
+renders = pytest.mark.skipif(
+    not hasattr(BaseTrigger, "render_template_fields"), reason="Airflow before 3.3 renders nothing"
+)
+
+
+@renders
+def test_a_worker_goes_on_with_a_task_that_was_changed(service: FakeService, context: Any) -> None:
+    """It does not start in the triggerer any more: Airflow does not render its trigger."""
+    service.start(7)
+    service.end(7)
+    one = sensor(run_id="{{ dag_run.conf['run'] }}", start_from_trigger=True)
+    arguments = one.start_trigger_args
+    assert arguments is not None
+    event = fired(DatabricksJobRunSensorTrigger(**arguments.trigger_kwargs or {}))
+    reason = "a task that does not start in the triggerer any more"
+    assert event.payload == {"start_on_worker": reason}
+    changed = sensor(run_id=7)
+    kwargs = {"event": event.payload}
+    assert changed.resume_execution(arguments.next_method, kwargs, context) == "output of 7"
+
+
+@renders
+@pytest.mark.parametrize(
+    ("run_id", "used"),
+    [
+        ("{{ run_of(ds) }}", "run_of"),
+        ("{{ dag_run.conf['run'] | half }}", "half"),
+        ("{{ dag_run.conf['run'] | int }}", None),
+    ],
+)
+def test_macros_and_filters_of_a_dag(run_id: str, used: str | None) -> None:
+    """The triggerer has the DAG without them."""
+    with DAG(
+        "d", schedule=None, user_defined_macros={"run_of": len}, user_defined_filters={"half": len}
+    ):
+        if used is None:
+            assert sensor(run_id=run_id, start_from_trigger=True).start_trigger_args is not None
+            return
+        with pytest.raises(ValueError, match=f"start_from_trigger with {used} in run_id"):
+            sensor(run_id=run_id, start_from_trigger=True)
+
+
+@renders
+def test_an_undefined_name_is_an_error_as_on_a_worker(service: FakeService) -> None:
+    """It is not rendered to nothing."""
+    from jinja2 import UndefinedError
+
+    from tests.helpers.triggerer import Attempt, Triggerer
+
+    with DAG("sales", schedule=None, catchup=False) as dag:
+        sensor(run_id="{{ nothing }}", start_from_trigger=True)
+    with pytest.raises(UndefinedError, match="'nothing' is undefined"):
+        Triggerer(dag, service, "wait").trigger(Attempt())

@@ -241,6 +241,31 @@ def test_a_worker_that_starts_the_task_finds_the_run(
     assert trigger.run_id == run.run_id
 
 
+@pytest.mark.parametrize("is_launched", [True, False])
+def test_a_worker_goes_on_with_a_task_that_was_changed(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch, *, is_launched: bool
+) -> None:
+    """It does not start in the triggerer any more, while an attempt of it waits there.
+
+    Another triggerer takes the attempt over.
+    """
+    triggerer, attempt = start(service, monkeypatch), Attempt()
+    if is_launched:
+        until_launched(triggerer, service, attempt)
+    triggerer.is_changed = True
+    event = triggerer.start(attempt)
+    reason = "a task that does not start in the triggerer any more"
+    assert event.payload == {"start_on_worker": reason}
+    service.plan = UNTIL_ENDED
+    task = operator(start_from_trigger=False, deferrable=True)
+    with pytest.raises(TaskDeferred) as deferred:
+        task.execute_complete(worker_context(triggerer), event.payload)
+    (run,) = service.runs.values()
+    assert run.cancels == 0
+    trigger: Any = deferred.value.trigger
+    assert trigger.run_id == run.run_id
+
+
 def test_after_a_success_on_a_worker_a_cleared_task_starts_afresh(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -457,7 +457,7 @@ def test_a_trigger_that_airflow_does_not_render_launches_nothing(
         return await triggerer.first_event(trigger)
 
     event = triggerer.run(run_unrendered, Attempt(map_index=1))
-    assert event.payload["start_on_worker"] == "the task does not start in the triggerer any more"
+    assert event.payload["start_on_worker"] == "a mapped task that is not expanded"
     assert not service.runs
 
 
