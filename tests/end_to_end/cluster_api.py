@@ -46,7 +46,7 @@ class ClusterApi:
             before = self._locked()
             try:
                 with OPEN(request, timeout=60) as answer:
-                    return dict(json.loads(answer.read() or b"{}"))
+                    return dict(json.loads(answer.read() or b"{}") or {})
             except HTTPError as error:
                 text = error.read().decode()
                 is_locked = error.code == HTTPStatus.INTERNAL_SERVER_ERROR and (

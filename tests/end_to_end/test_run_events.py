@@ -26,6 +26,9 @@ DAG_PATH = "/dags/after_run"
 def pause(cluster: AirflowCluster, *, paused: bool) -> None:
     """Let the DAG's watcher be there, or not."""
     cluster.ask("PATCH", DAG_PATH, {"is_paused": paused})
+    # Airflow starts and ends watchers where it parses the DAG file, which takes up to two minutes.
+    token = cluster.ask("GET", DAG_PATH)["file_token"]
+    cluster.ask("PUT", f"/parseDagFile/{token}")
 
 
 @pytest.fixture
