@@ -231,9 +231,8 @@ def test_scheduler_killed_alone_with_no_retry_left(scheduler_killed: Interrupted
     """Airflow 3 begins another try nevertheless, which follows the run."""
     scenario = scheduler_killed.tasks["last_try"]
     if AIRFLOW_2:
-        scenario.dag_run.until("failed")
         scenario.workspace.end(scenario.runs[-1])
-        pytest.skip("it fails the task")
+        pytest.skip("it may fail the task, or begin another try")
     scenario.followed()
     concluded(scenario)
 
