@@ -36,6 +36,7 @@ from airflow_jobs_provider.triggers.polling.registry import get_poller
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.airflow_compat.launch_record import LaunchAttempt
+    from airflow_jobs_provider.api.schema.types import Run
 
 __all__ = ["AttemptTrigger", "NeedsWorkerError"]
 
@@ -54,6 +55,8 @@ class AttemptTrigger(StopsIfOutdated):
     run_id: int | None = None
     # Whether the XCom run_id has the run.
     _is_recorded = False
+    # XComs that Airflow could not store. They are pushed again at the end of the task.
+    _unstored: Mapping[str, Any] = {}  # noqa: RUF012 - it is replaced, not changed
 
     async def _wait(self) -> dict[str, Any]:
         self.deadline = trigger_deadline(self)
@@ -61,7 +64,8 @@ class AttemptTrigger(StopsIfOutdated):
             begun = await self._begin()
             if begun.is_outdated:
                 await wait_for_cancel()
-            return await self._start(begun)
+            payload = await self._start(begun)
+            return {**payload, "xcoms": dict(self._unstored)} if self._unstored else payload
         except NeedsWorkerError as error:
             self.log.info("A worker will start the task: %s", error)
             return {"start_on_worker": str(error)}
@@ -139,8 +143,11 @@ class AttemptTrigger(StopsIfOutdated):
             await push_xcoms(self, values)
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
             self.log.warning("XComs are not stored (%s): %s", ", ".join(values), error)
+            self._unstored = {**self._unstored, **values}
             is_stored = False
         else:
+            unstored = self._unstored.items()
+            self._unstored = {key: value for key, value in unstored if key not in values}
             is_stored = True
         triggerer_health().stores_xcoms = is_stored
         return is_stored
@@ -189,6 +196,10 @@ class AttemptTrigger(StopsIfOutdated):
         return True
 
     # -- the end of the task -------------------------------------------------------------------
+
+    def _run_xcoms(self, run: Run) -> dict[str, Any]:
+        """Return those that could not be stored before."""
+        return dict(self._unstored)
 
     async def _has_later_attempt(self) -> bool:
         task_instance: Any = self.task_instance

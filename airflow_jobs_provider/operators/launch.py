@@ -224,7 +224,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
             worker before; default False.
         """
         if started_in_triggerer or try_number is None:
-            self._continue_on_worker()
+            self._continue_on_worker(context, event)
         if event.get("start_on_worker"):
             self.log.info("A worker starts this task: %s", event["start_on_worker"])
             self._delete_earlier_output(context)

@@ -246,7 +246,7 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
                 ", ".join(reasons),
             )
 
-    def _continue_on_worker(self) -> None:
+    def _continue_on_worker(self, context: Context, event: dict[str, Any]) -> None:
         """Go on with an attempt that has started in the triggerer, if this one has.
 
         A worker ends it, which records the success. Otherwise a clear could look like a retry, and
@@ -254,6 +254,8 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         """
         if self._start_requested:
             self._started_in_triggerer, self._end_from_trigger = True, False
+        # Those that the triggerer could not store.
+        self._push(context, event.get("xcoms", {}))
 
     def _record_success(self, context: Context) -> None:
         """Record that an attempt that has started in the triggerer succeeds on this worker."""

@@ -4,6 +4,8 @@
 the time limit after which the trigger stopped waiting. Where the run cannot be read it is
 ``{"run_id": ..., "error": "..."}``, with ``"is_final": True`` where a retry cannot help.
 
+A trigger that launches a run adds ``"xcoms"``: those that Airflow could not store, by key.
+
 For a task that asks for it, ``"outputs"`` beside ``"run"`` has the run's outputs, see
 :mod:`.event_outputs`. Airflow stores an event in its database, past the XCom backend, so a task
 with another backend does not ask for it. Airflow also writes each event into the task's log; what

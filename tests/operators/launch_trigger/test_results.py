@@ -43,6 +43,27 @@ def test_nothing_to_push_tells_nothing_of_the_storage_of_xcoms(
     triggerer.run(push, Attempt())
 
 
+@pytest.mark.parametrize("ends_on_worker", [False, True])
+def test_xcoms_that_airflow_could_not_store_are_pushed_at_the_end(
+    ends_on_worker: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next task gets the run's id also where Airflow stored no XCom for a moment."""
+    triggerer = start(service, monkeypatch)
+    triggerer.refuses |= {"run_id", "job_id", "run_page_url"}
+    if ends_on_worker:
+        triggerer.refuses.add("return_value")
+    else:
+        service.at("runs/get-output", 1, triggerer.refuses.clear)
+    event = triggerer.start(Attempt())
+    assert succeeded(event) is not ends_on_worker
+    if ends_on_worker:
+        operator().execute_complete(worker_context(triggerer), event.payload)
+    (run,) = service.runs.values()
+    found = values_of(triggerer)
+    assert (found["run_id"], found["job_id"]) == (run.run_id, run.job_id)
+    assert found["run_page_url"].endswith(f"/{run.run_id}")
+
+
 def test_without_an_output_a_cleared_task_keeps_no_old_one(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
