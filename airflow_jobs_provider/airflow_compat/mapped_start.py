@@ -6,11 +6,14 @@ instances share. The values that differ are stored beside them; see :mod:`.mappe
 
 Airflow's ``expand`` takes these arguments from the class, before the DAG is complete. So the mapped
 task gets a class that makes them when Airflow asks for them.
+
+The triggerer reads the serialized DAG for each instance that it starts, in both of its processes.
+So the serialized DAG has no values of such a task, only their number, which the scheduler needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -22,6 +25,7 @@ from airflow.providers.common.compat.sdk import conf
 from airflow_jobs_provider.airflow_compat.mapped_values import (
     fields_of_each,
     stored_mapping,
+    without_values,
 )
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
     UnreadableValueError,
@@ -78,7 +82,29 @@ def mapped_start_reasons(task: Any) -> list[str]:
 def _classes() -> tuple[type, type]:
     """Return the classes of partial and mapped operators, which differ between Airflow's lines."""
     from airflow.sdk.bases.operator import get_merged_defaults
+    from airflow.sdk.definitions._internal.mixins import ResolveMixin
     from airflow.sdk.definitions.mappedoperator import MappedOperator, OperatorPartial
+
+    class ExpandInput(ResolveMixin):
+        """What a task is mapped over, as Airflow serializes it."""
+
+        def __init__(self, mapped: Mapped) -> None:
+            self._mapped, self._input = mapped, mapped.expand_input
+            self.EXPAND_INPUT_TYPE = self._input.EXPAND_INPUT_TYPE
+
+        @property
+        def value(self) -> Any:
+            """The values; only their number if the instances start in the triggerer."""
+            value = self._input.value
+            return without_values(value) if self._mapped.start_from_trigger else value
+
+        def iter_references(self) -> Any:
+            """Yield the outputs of other tasks."""
+            return self._input.iter_references()
+
+        def resolve(self, context: Mapping[str, Any]) -> Any:
+            """Return the values of an instance on its worker."""
+            return self._input.resolve(context)
 
     class Mapped(MappedOperator):
         """A mapped operator that starts in the triggerer if it can."""
@@ -106,6 +132,9 @@ def _classes() -> tuple[type, type]:
         def worker_start_reasons(self) -> list[str]:
             """Return the reasons why a worker starts the instances."""
             return _start(self)[1]
+
+        def _get_specified_expand_input(self) -> Any:
+            return ExpandInput(self)
 
         def _requests_start(self) -> bool:
             given = self.partial_kwargs.get("start_from_trigger")

@@ -4,7 +4,7 @@ Airflow starts a mapped task in the triggerer unexpanded: each of its task insta
 arguments, and knows its ``map_index``. So all values are stored, and the trigger takes those of its
 index, as ``DictOfListsExpandInput`` and ``ListOfDictsExpandInput`` of Airflow do on a worker.
 
-They are stored as text. The serialized DAG has them, too, but a database may change the order of
+They are stored as text. The serialized DAG has their number only: a database may change the order of
 its keys, and it may be that of a later version of the DAG.
 
 A long text is compressed with bzip2. Each DAG processor must store the same text, or they would
@@ -37,6 +37,7 @@ __all__ = [
     "fields_of_each",
     "stored_mapping",
     "values_at",
+    "without_values",
 ]
 
 # A text of at most so many characters is stored as it is.
@@ -113,6 +114,19 @@ def stored_mapping(expand_input: Any, fields: Collection[str]) -> StoredMapping:
         mapping = {"output": _output(value), "fields": sorted(set(fields) - _NEVER_IN_OUTPUT)}
     text = json.dumps(mapping, separators=(",", ":"))
     return StoredMapping(_compressed(text), any(marker in text for marker in MARKERS))
+
+
+def without_values(value: Any) -> Any:
+    """Return what a task is mapped over, with as many literal values, which are all the same.
+
+    :param value: what the task is mapped over, which :func:`stored_mapping` can store.
+    """
+    if isinstance(value, Mapping):
+        return {
+            name: [None] * len(values) if isinstance(values, (list, tuple)) else values
+            for name, values in value.items()
+        }
+    return [{}] * len(value) if isinstance(value, (list, tuple)) else value
 
 
 def fields_of_each(expand_input: Any) -> set[str]:

@@ -19,6 +19,7 @@ if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
+from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_jobs_provider.airflow_compat import mapped_values
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
@@ -345,6 +346,45 @@ def test_a_thousand_instances_fit_into_the_arguments_of_each(
     else:
         (reason,) = task.worker_start_reasons()
         assert reason.startswith("a request of ")
+
+
+@pytest.mark.parametrize(
+    ("expand", "instances"),
+    [
+        (lambda partial, values: partial.expand(notebook_params=values), 1_000),
+        (
+            lambda partial, values: partial.expand(
+                notebook_params=values, dbt_commands=[["a"]] * 2
+            ),
+            2_000,
+        ),
+        (
+            lambda partial, values: partial.expand_kwargs(
+                [{"notebook_params": one} for one in values]
+            ),
+            1_000,
+        ),
+    ],
+    ids=["expand", "two arguments", "expand_kwargs"],
+)
+@pytest.mark.parametrize("starts_in_triggerer", [True, False])
+def test_the_serialized_dag_has_the_number_of_the_values_only(
+    starts_in_triggerer: bool, expand: Expand, instances: int
+) -> None:
+    """The triggerer reads it twice for each instance; the scheduler needs their number."""
+    arguments = {**COMMON, "start_from_trigger": starts_in_triggerer}
+    values = [{"table": f"table_{number}"} for number in range(1_000)]
+    with DAG("sales", schedule=None, catchup=False) as dag:
+        expand(DatabricksRunNowOperator.partial(**arguments, job_id=1, validate=False), values)
+    stored = json.dumps(DagSerialization.to_dict(dag)["dag"]["tasks"][0]["__var"]["expand_input"])
+    assert ("table_999" in stored) is not starts_in_triggerer
+    task = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("etl")
+    assert task.start_from_trigger is starts_in_triggerer
+    assert task.get_parse_time_mapped_ti_count() == instances
+    on_worker, _ = dag.get_task("etl")._expand_mapped_kwargs(
+        {"ti": SimpleNamespace(map_index=instances - 1)}
+    )
+    assert on_worker["notebook_params"] == values[-1]
 
 
 LITERAL: Expand = lambda partial, _: partial.expand(  # noqa: E731 - as in the tests above
