@@ -381,9 +381,9 @@ def test_the_serialized_dag_has_the_number_of_the_values_only(
     task = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("etl")
     assert task.start_from_trigger is starts_in_triggerer
     assert task.get_parse_time_mapped_ti_count() == instances
-    on_worker, _ = dag.get_task("etl")._expand_mapped_kwargs(
-        {"ti": SimpleNamespace(map_index=instances - 1)}
-    )
+    mapped_task: Any = dag.get_task("etl")
+    context = {"ti": SimpleNamespace(map_index=instances - 1)}
+    on_worker, _ = mapped_task._expand_mapped_kwargs(context)
     assert on_worker["notebook_params"] == values[-1]
 
 
