@@ -4,8 +4,8 @@ Airflow starts a mapped task in the triggerer unexpanded: each of its task insta
 arguments, and knows its ``map_index``. So all values are stored, and the trigger takes those of its
 index, as ``DictOfListsExpandInput`` and ``ListOfDictsExpandInput`` of Airflow do on a worker.
 
-They are stored as text. The serialized DAG has their number only: a database may change the order of
-its keys, and it may be that of a later version of the DAG.
+They are stored as text. The serialized DAG has their number only: a database may change the order
+of its keys, and it may be that of a later version of the DAG.
 
 A long text is compressed with bzip2. Each DAG processor must store the same text, or they would
 make new versions of the DAG in turn. What zlib returns depends on its build, such as zlib-ng, and

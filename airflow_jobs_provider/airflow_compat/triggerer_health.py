@@ -36,11 +36,13 @@ class TriggererHealth:
 
     :ivar stores_xcoms: whether the latest attempt to store XComs has succeeded; False before the
         first one.
+    :ivar first_record: held by the trigger that stores the first record.
     """
 
     def __init__(self) -> None:
         self._loop, self._context = asyncio.get_running_loop(), contextvars.Context()
         self.stores_xcoms = False
+        self.first_record = asyncio.Lock()
         # The monotonic clock stops in a suspended machine. The other one may be set.
         self._monotonic, self._clock = time.monotonic(), time.time()
         self._running_since = self._monotonic

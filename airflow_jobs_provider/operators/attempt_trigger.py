@@ -56,7 +56,7 @@ class AttemptTrigger(StopsIfOutdated):
     # Whether the XCom run_id has the run.
     _is_recorded = False
     # XComs that Airflow could not store. They are pushed again at the end of the task.
-    _unstored: Mapping[str, Any] = {}  # noqa: RUF012 - it is replaced, not changed
+    _unstored: Mapping[str, Any] = {}
 
     async def _wait(self) -> dict[str, Any]:
         self.deadline = trigger_deadline(self)
@@ -89,15 +89,25 @@ class AttemptTrigger(StopsIfOutdated):
         if not hasattr(task_instance, "get_template_context"):
             # The task was changed meanwhile. Airflow then makes no context for its trigger.
             raise NeedsWorkerError("a task that does not start in the triggerer any more")
-        triggerer_health().trigger_started()
-        if not self._may_be_outdated() and triggerer_health().stores_xcoms:
-            begun = begin_first_attempt(task_instance)
-            if begun is not None:
-                return begun
+        health = triggerer_health()
+        health.trigger_started()
+        begun = self._begin_unrecorded()
+        if begun is not None:
+            return begun
         try:
-            return await self._begin_recorded(task_instance)
+            if health.stores_xcoms:
+                return await self._begin_recorded(task_instance)
+            # Once Airflow has stored the record of one, the others that wait need none.
+            async with health.first_record:
+                return self._begin_unrecorded() or await self._begin_recorded(task_instance)
         except Exception as error:  # whatever Airflow's API says
             raise NeedsWorkerError(f"its XComs cannot be read or stored: {error}") from error
+
+    def _begin_unrecorded(self) -> LaunchAttempt | None:
+        """Return the first attempt of the task if nothing need be asked or stored; else None."""
+        if self._may_be_outdated() or not triggerer_health().stores_xcoms:
+            return None
+        return begin_first_attempt(self.task_instance)
 
     def _check_arguments(self) -> None:
         """Raise a NeedsWorkerError if the triggerer cannot read an argument; here nothing."""
@@ -110,10 +120,13 @@ class AttemptTrigger(StopsIfOutdated):
                 await self._cancel_orphan(begun.orphan_run_id)
             if self._may_be_outdated():  # or another triggerer may have gone on with this attempt
                 begun = await self._read_attempt(task_instance)
-        if begun.is_new and not begun.is_outdated:
+        health = triggerer_health()
+        is_first = begun.attempt.try_number == 1 and health.stores_xcoms
+        if begun.is_new and not begun.is_outdated and not is_first:
             await in_thread(
                 record_attempt, task_instance, begun, multiple_outputs=self.multiple_outputs
             )
+            health.stores_xcoms = True
         return begun
 
     async def _read_attempt(self, task_instance: Any) -> LaunchAttempt:

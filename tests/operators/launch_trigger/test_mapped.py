@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import bz2
 import hashlib
@@ -30,7 +31,13 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksTaskOperator,
 )
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService, Plan
-from tests.helpers.launch_trigger import succeeded, triggerer_of, until_launched
+from tests.helpers.launch_trigger import (
+    messages,
+    pause,
+    succeeded,
+    triggerer_of,
+    until_launched,
+)
 from tests.helpers.triggerer import RUN_ID, START, Attempt, Triggerer, values_of
 
 COMMON: dict[str, Any] = {
@@ -600,3 +607,30 @@ def test_values_that_an_earlier_version_has_stored(
     triggerer.start_with(arguments)
     assert succeeded(triggerer.start(Attempt(map_index=1)))
     assert sent(service) == [{"a": "y"}]
+
+
+@pytest.mark.parametrize("was_paused", [False, True])
+def test_many_instances_that_start_in_a_new_triggerer_store_one_record(
+    was_paused: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each message takes Airflow's main process a turn; the others know that XComs are stored."""
+    values = [{"number": f"{index}"} for index in range(10)]
+    triggerer = mapped(
+        service, monkeypatch, lambda partial, _: partial.expand(notebook_params=values)
+    )
+    triggerer.stores_xcoms = False
+
+    async def start_all(first: Any) -> list[Any]:
+        others = [triggerer.trigger(Attempt(map_index=index)) for index in range(1, 10)]
+        if was_paused:
+            pause(monkeypatch)
+        return await asyncio.gather(*map(triggerer.first_event, [first, *others]))
+
+    events = triggerer.run(start_all, Attempt(map_index=0))
+    assert all(map(succeeded, events))
+    assert sorted(sent(service), key=str) == values
+    asked = messages(triggerer)
+    assert asked.count("SetXCom launch_record") == 1
+    assert asked.count("GetXCom launch_record") >= (10 if was_paused else 1)
+    if not was_paused:
+        assert asked.count("GetXCom launch_record") == 1
