@@ -120,6 +120,8 @@ def _resume(task: str, deferral: dict[str, Any]) -> dict[str, Any]:
         from airflow_jobs_provider.triggers.events import run_payload
 
         event = run_payload({"run_id": run_id, "job_id": 1, "state": state, "run_page_url": page})
+        # As the trigger puts it there.
+        event["outputs"] = [{"run_id": run_id, "result": f"output of {run_id}"}]
     kwargs: Any = deserialize(deferral["next_kwargs"] or {})
     return {
         "next_method": deferral["next_method"],
