@@ -22,6 +22,7 @@ from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.progress import RunProgress
 from airflow_jobs_provider.triggers.polling import (
     launch_limiter,
+    list_pages,
     outages,
     publisher,
     rate_limiter,
@@ -124,7 +125,16 @@ def play(monkeypatch: pytest.MonkeyPatch) -> Callable[[Scenario], Bench]:
 
     def start(scenario: Scenario) -> Bench:
         loop = VirtualTimeLoop()
-        for module in (launch_limiter, outages, poller_module, publisher, rate_limiter, reader):
+        timed = (
+            launch_limiter,
+            list_pages,
+            outages,
+            poller_module,
+            publisher,
+            rate_limiter,
+            reader,
+        )
+        for module in timed:
             monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=loop.time))
         shortest = SimpleNamespace(uniform=lambda least, _most: least)
         monkeypatch.setattr(poller_module, "random", shortest)
