@@ -42,15 +42,17 @@ def one_task(dag_id: str, *, dagrun_timeout: timedelta | None = None, **argument
 
 
 A_WHILE = timedelta(seconds=15)
+# For tasks that begin with many others, and may take long to launch their runs.
+LONGER = 3 * A_WHILE
 
 deferred = one_task("deferred", deferrable=True)
-deferred_timed = one_task("deferred_timed", deferrable=True, execution_timeout=A_WHILE)
+deferred_timed = one_task("deferred_timed", deferrable=True, execution_timeout=LONGER)
 deferred_retried = one_task("deferred_retried", deferrable=True, retries=2)
 deferred_steady = one_task("deferred_steady", deferrable=True, retries=99)
 deferred_limited = one_task("deferred_limited", deferrable=True, dagrun_timeout=4 * A_WHILE)
 deferred_kept = one_task("deferred_kept", deferrable=True, cancel_on_kill=False)
 blocking = one_task("blocking")
-blocking_timed = one_task("blocking_timed", execution_timeout=A_WHILE)
+blocking_timed = one_task("blocking_timed", execution_timeout=LONGER)
 blocking_retried = one_task("blocking_retried", retries=2)
 blocking_steady = one_task("blocking_steady", retries=99)
 really_running = one_task(
