@@ -115,10 +115,12 @@ def _version_problems(
     call_name: str, sent: Mapping[str, Any], pinned: str | None, *, is_azure: bool
 ) -> Iterator[Problem]:
     """Yield the problems with the version that a request is sent to."""
-    version = pinned or choose_api_version(call_name, sent)
     if pinned is not None:
         yield from find_version_problems(call_name, sent, pinned)
     broken = find_violations(sent, ENDPOINTS[call_name].request)
+    if not broken:
+        return
+    version = pinned or choose_api_version(call_name, sent)
     lasting = {
         problem.field
         for rule, problem in broken

@@ -144,7 +144,7 @@ def _walk(
 ) -> None:
     name = structure.__name__
     if name in SETTINGS:
-        location = location._replace(settings=node)
+        location = Location(location.path, node, location.partial)
     elif name == "UpdateRequest":
         location = location._replace(partial=True)
     for one in _BY_STRUCTURE.get(name, ()):
