@@ -17,11 +17,13 @@ Module                     Question
 ``orphaned_runs``          Which run has a task left that failed for good?
 ``completion_reasons``     Must a worker start or end the task?
 ``completion_event``       How does a trigger end its task, and where do its XComs go?
-``parsing``                Is the DAG file parsed to execute one of its tasks?
+``parsing``                Is the DAG file parsed to execute one of its tasks, or for callbacks?
+``dag_values``             What is the same for all tasks of a DAG?
 ``forking_processes``      Does Airflow fork processes of tasks, or of DAG files, from this one?
 ``early_events``           When may a trigger resume its task?
 ``event_batches``          When does a trigger fire its event, together with others?
 ``start_in_triggerer``     Can a task start in the triggerer, and when did a sensor's wait begin?
+``task_serialization``     What does Airflow ask for several times while it serializes a task?
 ``launch_record``          Which attempt of its task is a trigger that launches the run?
 ``triggerer_health``       Has the triggerer run without a pause, and does it store XComs?
 =========================  =========================================================================

@@ -58,6 +58,8 @@ def required_params(task: BaseOperator) -> list[str]:
     all_params: list[Any] = [task.params]
     if task.has_dag():
         all_params.append(task.dag.params)
+    if not any(all_params):
+        return []
     return sorted(
         {
             name
@@ -82,7 +84,7 @@ def _completion_reasons(task: BaseOperator) -> Iterator[str]:
         yield "map_index_template"  # rendered once more at the end
     if task.do_xcom_push and _is_expanded_over(task):
         yield "tasks that expand over its output"  # a worker stores their number
-    if _has_listeners():
+    if _has_listeners(task):
         yield "listeners"
 
 
@@ -113,7 +115,7 @@ def _launch_reasons(task: BaseOperator) -> Iterator[str]:
             yield "the DAG's max_active_tasks"
         if task.get_closest_mapped_task_group() is not None:
             yield "a mapped task group"
-    if _has_listeners():
+    if _has_listeners(task):
         yield "listeners"
 
 
@@ -150,13 +152,13 @@ def _overrides(task: BaseOperator, method: str) -> bool:
     return getattr(type(task), method) is not getattr(BaseOperator, method)
 
 
-def _has_listeners() -> bool:
+def _has_listeners(task: BaseOperator) -> bool:
     listener: Any
     from airflow.listeners import listener
 
     # From Airflow 3.2 a task's process has a manager of its own for the same plugins. A process
     # that parses a DAG file would load all plugins once more for it, for 7 ms.
-    if is_parsed_for_execution():
+    if is_parsed_for_execution(task):
         with suppress(ImportError):
             from airflow.sdk import listener
     return bool(listener.get_listener_manager().has_listeners)

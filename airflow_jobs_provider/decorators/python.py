@@ -81,9 +81,9 @@ class DatabricksPythonDecoratedOperator(DecoratedSubmitRunOperator):
         self._push_task_outputs = False
         self._push_items = self.multiple_outputs
 
-    def _fields_when_parsed(self) -> dict[str, Any]:
+    def _fields_when_parsed(self, fields: dict[str, Any]) -> dict[str, Any]:
         # The notebook is made when the task runs.
-        return {**self._fields(), "notebook_task": {"notebook_path": "/function"}}
+        return {**fields, "notebook_task": {"notebook_path": "/function"}}
 
     def launch_call(self, context: Context) -> Call[int]:
         """Upload the function, and return the ``runs/submit`` call that runs it."""

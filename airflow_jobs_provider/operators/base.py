@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
     from airflow_jobs_provider.operators.arguments import HookArguments
 
-__all__ = ["DatabricksJobsBaseOperator"]
+__all__ = ["DEFAULT_CONNECTION", "DatabricksJobsBaseOperator"]
+
+DEFAULT_CONNECTION = "databricks_default"
 
 
 @applies_defaults_once
@@ -52,7 +54,7 @@ class DatabricksJobsBaseOperator(BaseOperator):
     def __init__(
         self,
         *,
-        databricks_conn_id: str = "databricks_default",
+        databricks_conn_id: str = DEFAULT_CONNECTION,
         databricks_retry_limit: int | None = None,
         databricks_retry_delay: float | timedelta | None = None,
         databricks_retry_args: dict[str, Any] | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow.providers.common.compat.sdk import AirflowFailException
@@ -13,7 +13,7 @@ from airflow_jobs_provider.operators.argument_checks import (
     flag_or_option,
     to_seconds,
 )
-from airflow_jobs_provider.operators.payload import PayloadOperator
+from airflow_jobs_provider.operators.payload import GivenFields, JsonRenderers, PayloadOperator
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
 
 if TYPE_CHECKING:
@@ -154,9 +154,9 @@ class DatabricksCreateJobsOperator(PayloadOperator):
         "performance_target",
         "access_control_list",
     )
-    template_fields: Sequence[str] = (*PayloadOperator.template_fields, *request_fields)
-    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("json", "notebook_task", "new_cluster", "tasks", "job_clusters", "environments"), "json"
+    template_fields: Any = GivenFields(*PayloadOperator.template_fields, *request_fields)
+    template_fields_renderers: ClassVar[Any] = JsonRenderers(
+        "json", "notebook_task", "new_cluster", "tasks", "job_clusters", "environments"
     )
 
     def __init__(

@@ -9,20 +9,72 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_jobs_provider.airflow_compat.default_arguments import applies_defaults_once
-from airflow_jobs_provider.airflow_compat.parsing import is_parsed_for_execution
+from airflow_jobs_provider.airflow_compat.parsing import requests_are_validated
 from airflow_jobs_provider.operators.argument_checks import check_flags
-from airflow_jobs_provider.operators.base import DatabricksJobsBaseOperator
+from airflow_jobs_provider.operators.base import DEFAULT_CONNECTION, DatabricksJobsBaseOperator
 from airflow_jobs_provider.operators.dag_params import forwardable_params, with_dag_params
 from airflow_jobs_provider.operators.payload_validation import check_known_request, fields_over_json
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-__all__ = ["PayloadOperator"]
+__all__ = ["GivenFields", "JsonRenderers", "PayloadOperator"]
 
+_CONNECTION = "databricks_conn_id"
 # Words of Airflow's errors about an argument that an operator does not have.
 _UNKNOWN_ARGUMENT = ("Invalid arguments were passed", "unexpected keyword argument")
 _ANY_FIELD = "A field of the API that has no argument here is given in json={...}, which takes any."
+
+
+class GivenFields:
+    """The ``template_fields`` of an operator: of the class all, of an instance those given.
+
+    Airflow looks at each template field of each task for the outputs of other tasks and for files,
+    and stores its name and value with the DAG. A request has twenty fields, of which a task gives
+    three. A field that is set after the constructor is given, too. The default connection is not.
+
+    :param names: the names of all fields.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+        self._request_names = tuple(name for name in names if name != _CONNECTION)
+        # Whether fields are attributes of instances only, by class. In a subclass one may be a
+        # property.
+        self._are_of_instances: dict[type, bool] = {}
+
+    def __get__(self, task: Any, kind: type) -> tuple[str, ...]:
+        """Return the names. While the constructors of Airflow run, no field is set yet."""
+        if task is None or "_given" not in (own := vars(task)):
+            return self._names
+        names = self._request_names
+        if kind not in self._are_of_instances:
+            self._are_of_instances[kind] = not any(hasattr(kind, name) for name in self._names)
+        if self._are_of_instances[kind]:
+            given = [name for name in names if own.get(name) is not None]
+        else:
+            given = [name for name in names if getattr(task, name, None) is not None]
+        if getattr(task, _CONNECTION) != DEFAULT_CONNECTION:
+            given.append(_CONNECTION)
+        return tuple(given)
+
+
+class JsonRenderers:
+    """The ``template_fields_renderers`` of an operator, likewise. Airflow's UI shows JSON.
+
+    :param names: the names of the fields that may be JSON.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def __get__(self, task: Any, kind: type) -> dict[str, str]:
+        """Return the renderers by the names of the fields."""
+        return {
+            name: "json"
+            for name in self._names
+            if task is None or getattr(task, name, None) is not None
+        }
 
 
 @contextmanager
@@ -61,8 +113,11 @@ class PayloadOperator(DatabricksJobsBaseOperator):
     def __init__(
         self, *, json: Any | None = None, forward_dag_params: bool = True, **kwargs: Any
     ) -> None:
-        with unknown_arguments_explained():
+        try:
             super().__init__(**kwargs)
+        except (TypeError, AirflowException):
+            with unknown_arguments_explained():
+                raise
         check_flags(forward_dag_params=forward_dag_params)
         self.json = json
         self.forward_dag_params = forward_dag_params
@@ -87,8 +142,9 @@ class PayloadOperator(DatabricksJobsBaseOperator):
             three.
             """
             task = super().prepare_for_execution()
+            names = vars(task).get("template_fields", type(task).template_fields)
             task.template_fields = tuple(
-                name for name in task.template_fields if getattr(task, name, None) is not None
+                name for name in names if getattr(task, name, None) is not None
             )
             return task
 
@@ -129,13 +185,18 @@ class PayloadOperator(DatabricksJobsBaseOperator):
     def _check_when_parsed(self) -> None:
         """Validate the request at the end of the constructor, if all of it is known.
 
-        Not in a task's process, which constructs all operators of the DAG file to execute one.
+        Not in a process that constructs all operators to execute one, or to call callbacks.
         """
-        self._given = (*(() if self.json is None else ("json",)), *self._fields())
-        if is_parsed_for_execution():
+        fields = self._fields()
+        self._given = (*(() if self.json is None else ("json",)), *fields)
+        if not requests_are_validated(self):
             return  # What is sent is validated then.
-        fields = self._fields_when_parsed()
+        fields = self._fields_when_parsed(fields)
         check_known_request(self.call_name, self.json, fields, validate=self.validate)
 
-    def _fields_when_parsed(self) -> dict[str, Any]:
-        return self._fields()
+    def _fields_when_parsed(self, fields: dict[str, Any]) -> dict[str, Any]:
+        """Check what is particular to the operator; return the fields to be validated.
+
+        :param fields: the fields that are given by name.
+        """
+        return fields

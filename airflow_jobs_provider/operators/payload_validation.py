@@ -2,8 +2,8 @@
 
 It is validated when the DAG is parsed if it has no template, no other task's output and no mapped
 value. A process that parses the DAG file to execute a task does not do that: it validates only the
-request that it sends, once, after rendering. Validation imports pydantic, which Airflow has
-imported before.
+request that it sends, once, after rendering. Nor does a process that parses it to call callbacks.
+Validation imports pydantic, which Airflow has imported before.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.airflow_compat.parsing import is_parsed_for_execution
+from airflow_jobs_provider.airflow_compat.parsing import requests_are_validated
 from airflow_jobs_provider.operators.templates import has_unrendered
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def check_when_parsed(
 
     An empty request is not validated: a subclass may set the fields later. The connection is not
     known, so only what no version of the API takes is refused. Nothing is validated in a task's
-    process, which validates what it sends.
+    process, which validates what it sends, nor in one that only calls callbacks.
 
     :param call_name: the endpoint, such as ``runs/submit``.
     :param json: the fields as one dict, or None.
@@ -66,7 +66,7 @@ def check_when_parsed(
     :param validate: the operator's argument; with False nothing is validated.
     :raises InvalidRequestError: the request cannot succeed; all problems are listed.
     """
-    if not is_parsed_for_execution():
+    if requests_are_validated():
         check_known_request(call_name, json, fields, validate=validate)
 
 
@@ -114,7 +114,7 @@ def check_new_settings(
             rule = "must be a dict of settings, under a key that is text"
             found = describe_value(settings if isinstance(reason, str) else reason)
             raise InvalidRequestError("", [Problem(f"{name}[{reason!r}]", rule, found)])
-        if client is None and is_parsed_for_execution():
+        if client is None and not requests_are_validated():
             continue
         call = update_with_permissions(1, settings)[-1]
         check_before_sending(call.path, call.parameters, validate=validate, client=client)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -18,6 +18,7 @@ from airflow_jobs_provider.operators.argument_checks import (
 )
 from airflow_jobs_provider.operators.extra_links import extra_links
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
+from airflow_jobs_provider.operators.payload import GivenFields, JsonRenderers
 from airflow_jobs_provider.operators.payload_validation import check_new_settings, has_unrendered
 
 if TYPE_CHECKING:
@@ -118,9 +119,9 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     )
     _service_may_retry: ClassVar[bool] = True
     _has_job: ClassVar[bool] = True
-    template_fields: Sequence[str] = (*LaunchRunOperator.template_fields, *request_fields)
-    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("json", "notebook_params", "job_parameters"), "json"
+    template_fields: Any = GivenFields(*LaunchRunOperator.template_fields, *request_fields)
+    template_fields_renderers: ClassVar[Any] = JsonRenderers(
+        "json", "notebook_params", "job_parameters"
     )
 
     def __init__(
@@ -178,8 +179,7 @@ class DatabricksRunNowOperator(LaunchRunOperator):
     def _operator_arguments(self) -> dict[str, Any]:
         return {**super()._operator_arguments(), "openlineage_inject_parent_job_info": False}
 
-    def _fields_when_parsed(self) -> dict[str, Any]:
-        fields = self._fields()
+    def _fields_when_parsed(self, fields: dict[str, Any]) -> dict[str, Any]:
         in_json: Mapping[str, Any] = {}
         if self.json is not None and not has_unrendered(self.json):
             from airflow_jobs_provider.api.schema.payload_text import read_payload

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
@@ -13,6 +13,7 @@ from airflow_jobs_provider.operators.argument_checks import (
 )
 from airflow_jobs_provider.operators.extra_links import task_run_links
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
+from airflow_jobs_provider.operators.payload import GivenFields, JsonRenderers
 from airflow_jobs_provider.operators.payload_validation import has_unrendered
 from airflow_jobs_provider.operators.pipelines import check_pipeline_names, with_pipeline_ids
 
@@ -146,9 +147,9 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
         "git_source",
         "performance_target",
     )
-    template_fields: Sequence[str] = (*LaunchRunOperator.template_fields, *request_fields)
-    template_fields_renderers: ClassVar[dict[str, str]] = dict.fromkeys(
-        ("json", "notebook_task", "new_cluster", "tasks", "environments"), "json"
+    template_fields: Any = GivenFields(*LaunchRunOperator.template_fields, *request_fields)
+    template_fields_renderers: ClassVar[Any] = JsonRenderers(
+        "json", "notebook_task", "new_cluster", "tasks", "environments"
     )
 
     def __init__(
@@ -225,8 +226,7 @@ class DatabricksSubmitRunOperator(LaunchRunOperator):
             "openlineage_inject_transport_info": False,
         }
 
-    def _fields_when_parsed(self) -> dict[str, Any]:
-        fields = self._fields()
+    def _fields_when_parsed(self, fields: dict[str, Any]) -> dict[str, Any]:
         json = self.json if isinstance(self.json, Mapping) else {}
         request = {**json, **fields}
         if ("pipeline_task" in request or "tasks" in request) and not has_unrendered(request):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow_jobs_provider.airflow_compat.default_arguments import applies_defaults_once
 from airflow_jobs_provider.airflow_compat.mapped_start import is_prototype
-from airflow_jobs_provider.airflow_compat.parsing import is_parsed_for_execution
+from airflow_jobs_provider.airflow_compat.parsing import requests_are_validated
 from airflow_jobs_provider.operators.argument_checks import (
     check_optional_flags,
     check_text,
@@ -325,12 +325,12 @@ class DatabricksTaskBaseOperator(WorkflowMemberOperator):
             check_text("databricks_task_key", self._task_key)
         if self.workflow_group() is not None:
             return  # The group checks its tasks when it is complete.
+        if not self.validate or not requests_are_validated(self):
+            return
         # A user's subclass may set its own template fields after this constructor.
         names = (*self.template_fields, *self.definition_fields)
-        known = [getattr(self, name, None) for name in names]
-        if not self.validate or is_parsed_for_execution() or has_unrendered(known):
-            return
-        check_before_sending(self.call_name, {"run_name": self.task_id, **self.request()})
+        if not has_unrendered([getattr(self, name, None) for name in names]):
+            check_before_sending(self.call_name, {"run_name": self.task_id, **self.request()})
 
 
 def _whole(name: str, value: Any) -> int | None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import DAG, AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    DAG,
+    AirflowFailException,
+    BaseOperator,
+    TaskDeferred,
+)
 
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.operators.jobs import (
@@ -125,12 +131,37 @@ def test_only_given_fields_are_rendered_and_stored() -> None:
     """Airflow does so with each template field of the copy that it executes."""
     with DAG("d", schedule=None):
         operator = Preset(task_id="t", existing_cluster_id="{{ c }}", notebook_task=TASK)
-    given = {"databricks_conn_id", "existing_cluster_id", "libraries", "notebook_task"}
+    given = {"existing_cluster_id", "libraries", "notebook_task"}
     executed = operator.prepare_for_execution()
-    assert set(executed.template_fields) == given
-    assert set(operator.template_fields) == set(Preset.template_fields) > given
+    assert set(executed.template_fields) == {*given, "databricks_conn_id"}
+    assert set(operator.template_fields) == given < set(Preset.template_fields)
     values: Any = {"c": "1201-my-cluster", "jar": "dbfs:/a.jar"}
     executed.render_template_fields(values)
     assert executed.existing_cluster_id == "1201-my-cluster"
     assert executed.libraries == [{"jar": "dbfs:/a.jar"}]
     assert executed.new_cluster is None
+
+
+def test_airflow_stores_only_given_fields() -> None:
+    """A field may be given after the constructor, and is a field of the class without a value."""
+    module: Any = importlib.import_module("airflow.serialization.serialized_objects")
+    serializer = getattr(module, "DagSerialization", None) or module.SerializedDAG
+    with DAG("d", schedule=None) as dag:
+        first = BaseOperator(task_id="first")
+        task: Any = DatabricksSubmitRunOperator(
+            task_id="t", existing_cluster_id="c", notebook_task=TASK, timeout_seconds=0
+        )
+        task.run_name = first.output
+        task.existing_cluster_id = None
+        task.new_cluster = {}
+    stored = serializer.from_dict(serializer.to_dict(dag)).get_task("t")
+    given = {"notebook_task", "run_name", "new_cluster", "timeout_seconds"}
+    assert set(stored.template_fields) == given
+    assert stored.notebook_task == TASK
+    assert set(stored.template_fields_renderers) == {"notebook_task", "new_cluster"}
+    assert task.upstream_task_ids == {"first"}
+    assert set(task.template_fields) == given
+    task.databricks_conn_id = "{{ params.connection }}"
+    assert set(task.template_fields) == {*given, "databricks_conn_id"}
+    mapped = DatabricksSubmitRunOperator.partial(task_id="m", dag=dag).expand(run_name=["a"])
+    assert mapped.template_fields == DatabricksSubmitRunOperator.template_fields

@@ -59,6 +59,10 @@ class Airflow211(AirflowLine):
         context = import_module("airflow.utils.dag_parsing_context").get_parsing_context()
         return context.task_id is not None
 
+    def is_parsed_for_callbacks(self) -> bool:
+        """Return False: a process that calls callbacks also stores the DAG."""
+        return False
+
     def task_state(self, attempt: TaskAttempt) -> str | None:
         """Return the state in the task instance's row."""
         row = _row(attempt)

@@ -85,6 +85,21 @@ class Airflow30(AirflowLine):
 
         return get_parsing_context().task_id is not None and self.runs_under_supervisor()
 
+    def is_parsed_for_callbacks(self) -> bool:
+        """Return whether the DAG processor has sent this process callbacks with the file.
+
+        Airflow has the request in a local variable only.
+        """
+        processor = sys.modules.get("airflow.dag_processing.processor")
+        code = getattr(getattr(processor, "_parse_file", None), "__code__", None)
+        if code is None:
+            return False
+        frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
+        while frame is not None and frame.f_code is not code:
+            frame = frame.f_back
+        request = None if frame is None else frame.f_locals.get("msg")
+        return bool(getattr(request, "callback_requests", None))
+
     def task_state(self, attempt: TaskAttempt) -> str | None:
         """Return the state that Airflow's API knows; it does not tell of which attempt."""
         from airflow.sdk.execution_time.task_runner import RuntimeTaskInstance

@@ -151,6 +151,9 @@ class AirflowLine(Protocol):
     def is_parsed_for_execution(self) -> bool:
         """Return whether this process parses the DAG file to execute one of its tasks."""
 
+    def is_parsed_for_callbacks(self) -> bool:
+        """Return whether this process parses the DAG file only to call callbacks."""
+
     def task_state(self, attempt: TaskAttempt) -> str | None:
         """Return a task's state; None while it is to be scheduled, ``DELETED`` if it is gone."""
 
