@@ -27,6 +27,11 @@ from airflow_jobs_provider.airflow_compat.mapped_values import (
     stored_mapping,
     without_values,
 )
+from airflow_jobs_provider.airflow_compat.task_serialization import (
+    SerializedFields,
+    find_start,
+    tell_start,
+)
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
     UnreadableValueError,
     rendering_reasons,
@@ -111,10 +116,13 @@ def _classes() -> tuple[type, type]:
 
         __slots__ = ()
 
+        get_serialized_fields: Any = SerializedFields()
+
         @property
         def start_trigger_args(self) -> StartTriggerArgs | None:
             """The arguments that Airflow starts each instance with; None: on a worker."""
-            return _start(self)[0] if self._requests_start() else None
+            arguments: StartTriggerArgs | None = tell_start(self, self.find_start)
+            return arguments
 
         @start_trigger_args.setter
         def start_trigger_args(self, value: Any) -> None:
@@ -123,11 +131,15 @@ def _classes() -> tuple[type, type]:
         @property
         def start_from_trigger(self) -> bool:
             """Whether the instances start in the triggerer."""
-            return self.start_trigger_args is not None
+            return find_start(self, self.find_start) is not None
 
         @start_from_trigger.setter
         def start_from_trigger(self, value: Any) -> None:
             """Do nothing. A copy of the object has the value made anew."""
+
+        def find_start(self) -> StartTriggerArgs | None:
+            """Return the arguments that Airflow starts each instance with; None: on a worker."""
+            return _start(self)[0] if self._requests_start() else None
 
         def worker_start_reasons(self) -> list[str]:
             """Return the reasons why a worker starts the instances."""

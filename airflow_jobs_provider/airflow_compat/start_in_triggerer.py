@@ -11,6 +11,7 @@ from airflow_jobs_provider.airflow_compat.completion_reasons import (
     worker_start_reasons,
 )
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.task_serialization import find_start, tell_start
 from airflow_jobs_provider.airflow_compat.triggerer_values import names_of_dag
 
 if TYPE_CHECKING:
@@ -31,10 +32,8 @@ __all__ = [
 class StartsInTriggerer(Protocol):
     """A task that may start in the triggerer."""
 
-    start_from_trigger: bool
-
-    def make_start_trigger_args(self) -> StartTriggerArgs:
-        """Return the arguments that Airflow starts the task with."""
+    def find_start(self) -> StartTriggerArgs | None:
+        """Return the arguments that Airflow starts the task with; None: a worker starts it."""
 
 
 class StartTriggerArguments:
@@ -53,16 +52,10 @@ class StartTriggerArguments:
 
     def __get__(self, task: StartsInTriggerer | None, kind: type) -> StartTriggerArgs | None:
         """Return a task's arguments; None for the class, or where a worker starts the task."""
-        if task is None or not task.start_from_trigger:
+        if task is None:
             return None
-        return task.make_start_trigger_args()
-
-
-class LaunchesRun(Protocol):
-    """A task that may launch its run in the triggerer."""
-
-    def starts_in_triggerer(self) -> bool:
-        """Return whether it does."""
+        arguments: StartTriggerArgs | None = tell_start(task, task.find_start)
+        return arguments
 
 
 class StartFromTrigger:
@@ -71,9 +64,9 @@ class StartFromTrigger:
     For the class it is False: Airflow asks it for mapped tasks; see :mod:`.mapped_start`.
     """
 
-    def __get__(self, task: LaunchesRun | None, kind: type) -> bool:
+    def __get__(self, task: StartsInTriggerer | None, kind: type) -> bool:
         """Return whether a task starts in the triggerer; False for the class."""
-        return task is not None and task.starts_in_triggerer()
+        return task is not None and find_start(task, task.find_start) is not None
 
 
 def renders_in_triggerer() -> bool:

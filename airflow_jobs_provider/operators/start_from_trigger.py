@@ -19,6 +19,7 @@ from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
     check_renders_in_triggerer,
     renders_in_triggerer,
 )
+from airflow_jobs_provider.airflow_compat.task_serialization import SerializedFields
 from airflow_jobs_provider.airflow_compat.trigger_timeout import is_timed_out
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
     MAX_STORED_BYTES,
@@ -77,6 +78,7 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
     # Airflow asks the class for these of a mapped task, before it is mapped; see mapped_start.
     start_trigger_args: Any = StartTriggerArguments()
     start_from_trigger: Any = StartFromTrigger()
+    get_serialized_fields: Any = SerializedFields()
 
     def __init__(self, *, start_from_trigger: bool | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -135,6 +137,10 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         """
         return self._start_requested and not is_unmapped(self) and not self.worker_start_reasons()
 
+    def find_start(self) -> StartTriggerArgs | None:
+        """Return the arguments with which Airflow starts the task; None if a worker starts it."""
+        return self.make_start_trigger_args() if self.starts_in_triggerer() else None
+
     def worker_start_reasons(self) -> list[str]:
         """Return the reasons why a worker has to start the task; empty if the triggerer can."""
         return mapped_start_reasons(self) if is_unmapped(self) else self._worker_start_reasons()
@@ -182,21 +188,21 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
 
         from airflow_jobs_provider.triggers.arguments import TriggerArguments
 
-        arguments = TriggerArguments(
-            polling_period_seconds=self.polling_period_seconds,
-            cancel_on_kill=self.cancel_on_kill,
-            queued_timeout_seconds=self.queued_timeout_seconds,
-            follow_attempts=self._service_may_retry,
+        arguments = {
+            "polling_period_seconds": self.polling_period_seconds,
+            "cancel_on_kill": self.cancel_on_kill,
+            "queued_timeout_seconds": self.queued_timeout_seconds,
+            "follow_attempts": self._service_may_retry,
             **self._hook_arguments(),
             **self._completion_arguments(),
-        )
+        }
         cls = type(self)
         return StartTriggerArgs(
             trigger_cls=self._start_trigger,
             trigger_kwargs={
                 # Airflow reads them with the whole DAG, in the scheduler, the triggerer and the API
                 # server, for each task that starts in the triggerer.
-                **arguments.as_kwargs_without_defaults(),
+                **TriggerArguments.without_defaults(arguments),
                 **self._stored_fields(),
                 "operator": f"{cls.__module__}.{cls.__qualname__}",
                 "operator_arguments": {

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, NoReturn, Unpack
+from typing import TYPE_CHECKING, Any, NoReturn, Unpack
 
 from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
     StartTriggerArguments,
     check_start_in_triggerer,
 )
+from airflow_jobs_provider.airflow_compat.task_serialization import SerializedFields
 from airflow_jobs_provider.api.errors import InvalidRequestError
 from airflow_jobs_provider.api.ids import require_exactly_one
 from airflow_jobs_provider.api.problems import Problem
@@ -88,6 +89,7 @@ class DatabricksJobRunSensor(RunSensorModes):
     ui_fgcolor = "#fff"
     # A mapped task, for which Airflow asks the class, starts on a worker.
     start_trigger_args = StartTriggerArguments()
+    get_serialized_fields: Any = SerializedFields()
 
     def __init__(
         self,

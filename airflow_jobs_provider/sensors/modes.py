@@ -194,6 +194,10 @@ class RunSensorModes(WaitForRunOperator, BaseSensorOperator):
 
     # -- mode start_from_trigger ---------------------------------------------------------------
 
+    def find_start(self) -> StartTriggerArgs | None:
+        """Return the arguments with which Airflow starts the task; None: a worker starts it."""
+        return self.make_start_trigger_args() if self.start_from_trigger else None
+
     def make_start_trigger_args(self) -> StartTriggerArgs:
         """Return the arguments with which Airflow starts the task in the triggerer."""
         from airflow.triggers.base import StartTriggerArgs

@@ -12,10 +12,13 @@ They import neither Airflow nor an HTTP library: the sensor uses them while a DA
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
 __all__ = ["RunTriggerArguments", "StoredArguments", "TriggerArguments"]
+
+_NO_DEFAULT = object()
 
 
 class StoredArguments:
@@ -27,10 +30,20 @@ class StoredArguments:
 
     def as_kwargs_without_defaults(self) -> dict[str, Any]:
         """Return the arguments that differ from their defaults."""
+        return self.without_defaults(self.as_kwargs())
+
+    @classmethod
+    def without_defaults(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return those of some arguments that differ from their defaults.
+
+        A default is an attribute of the class.
+
+        :param arguments: the arguments by name.
+        """
         return {
-            field.name: value
-            for field in fields(cast("Any", self))
-            if (value := getattr(self, field.name)) != field.default
+            name: value
+            for name, value in arguments.items()
+            if value != getattr(cls, name, _NO_DEFAULT)
         }
 
 
