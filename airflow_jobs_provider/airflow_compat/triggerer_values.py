@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -103,7 +104,8 @@ def storable(value: Any) -> Any:
         _check_text(value)
         return value
     if isinstance(value, timedelta):
-        return value.total_seconds()
+        # Rounded up, as on a worker: a timeout of 0 is none.
+        return math.ceil(value.total_seconds())
     if isinstance(value, Mapping):
         if not all(isinstance(key, str) for key in value):
             raise UnreadableValueError("a key that is no text")

@@ -11,7 +11,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from airflow_jobs_provider.airflow_compat.stored_text import stored_text, value_of_text
-from airflow_jobs_provider.airflow_compat.triggerer_values import UnreadableValueError, storable
+from airflow_jobs_provider.airflow_compat.triggerer_values import (
+    UnreadableValueError,
+    plain_text_reasons,
+    storable,
+)
 from airflow_jobs_provider.operators.templates import has_unrendered
 
 if TYPE_CHECKING:
@@ -65,6 +69,9 @@ def _member(member: DatabricksTaskBaseOperator, inside: set[str]) -> list[Any]:
     cls, timeout = type(member), member.execution_timeout
     if "_starts_in_triggerer" not in vars(cls):
         raise UnreadableValueError(f"a subclass of the operator of {member.task_id!r}")
+    # A task may have it, while the launching task does not.
+    for reason in plain_text_reasons(member):
+        raise UnreadableValueError(f"{reason} of {member.task_id!r}")
     arguments = {
         "databricks_task_key": member.databricks_task_key,
         "trigger_rule": member.trigger_rule_name(),
