@@ -133,6 +133,8 @@ class DatabricksWorkflowMemberTrigger(
 
     async def _stop_before_run_is_known(self) -> dict[str, Any]:
         """Cancel the task's run after ``execution_timeout``."""
+        # A retry may follow the run.
+        await self._stop_if_outdated()
         if self.cancel_on_kill:
             cancel = start_in_background(self._find_and_cancel("execution_timeout is over"))
             await asyncio.wait({cancel}, timeout=_CANCEL_SECONDS)
@@ -168,6 +170,10 @@ class DatabricksWorkflowMemberTrigger(
     async def _find_active_run(self) -> int | None:
         """Return the task's own run; None where it has none that is active."""
         if not self.workflow_run_id:
+            # The launching task may have launched again, if it was cleared, too. A later attempt
+            # finds an active run of this one by itself.
+            if await self._has_later_attempt():
+                return None
             try:
                 await self._read_metadata(first_task_attempt(self.task_instance))
             except NeedsWorkerError:

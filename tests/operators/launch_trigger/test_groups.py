@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -87,6 +88,11 @@ GROUPS: dict[str, Callable[[], Any]] = {
         execution_timeout=timedelta(minutes=3), max_retries=0, databricks_task_key=""
     ),
     "nested": nested_dag,
+    "durations": lambda: group_dag({"extra_job_params": {"timeout_seconds": timedelta(minutes=2)}}),
+    "sequences": lambda: group_dag(
+        {"extra_job_params": {"parameters": ({"name": "a", "default": "line\n"},)}},
+        min_retry_interval_millis="{{ 5 }}",
+    ),
 }
 
 
@@ -105,7 +111,8 @@ def test_the_job_is_defined_as_on_a_worker(
     (job,) = service.jobs.values()
     # The service has them elsewhere.
     settings.pop("access_control_list", None)
-    assert {name: job.get(name) for name in settings} == settings
+    sent = json.loads(json.dumps(settings))
+    assert {name: job.get(name) for name in sent} == sent
 
 
 @pytest.mark.slow
@@ -364,6 +371,42 @@ def test_execution_timeout_cancels_the_tasks_own_run(launched: GroupInTriggerer)
     assert [task.cancels for task in launched.run.task_runs] == [1, 0, 0]
 
 
+def test_execution_timeout_is_over_while_the_triggerer_is_frozen(
+    service: FakeService, launched: GroupInTriggerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one has failed the try before this one knew the run, and a retry follows it."""
+
+    async def freeze(trigger: Any) -> None:
+        waiting = asyncio.ensure_future(launched.triggerer.first_event(trigger))
+        await until(lambda: any("runs/get" in one for one in launched.triggerer.moments), 0.0)
+        launched.triggerer.record(try_number=2)
+        pause(monkeypatch)
+        done, _ = await asyncio.wait({waiting}, timeout=2.0)
+        assert not done
+        waiting.cancel()
+
+    service.trouble("runs/get", FAULTS["503"])
+    launched.triggerer.task_id = "etl.load"
+    end = datetime.now(UTC) + timedelta(seconds=0.5)
+    launched.triggerer.run(freeze, Attempt(), end)
+    assert [task.cancels for task in launched.run.task_runs] == [0, 0, 0]
+
+
+def test_a_frozen_triggerer_does_not_cancel_a_run_of_a_later_launch(
+    service: FakeService, group: GroupInTriggerer
+) -> None:
+    """The whole group was cleared before this triggerer knew its run."""
+
+    async def kill_late(trigger: Any) -> None:
+        await trigger.on_kill()
+
+    assert succeeded(group.launch())  # the later one
+    group.triggerer.task_id = "etl.load"
+    group.triggerer.record(carrier="00-second-clear-01", try_number=2, first_try=2)
+    group.triggerer.run(kill_late, Attempt())
+    assert [task.cancels for task in group.run.task_runs] == [0, 0, 0]
+
+
 def test_execution_timeout_in_an_outage(service: FakeService, launched: GroupInTriggerer) -> None:
     """The run is not known yet; it is found once the service answers."""
     service.trouble("runs/get", FAULTS["503"])
@@ -459,6 +502,7 @@ def reasons_of(dag: Any, name: str) -> list[str]:
         ({"min_retry_interval_millis": "{{ var.value.c }}"}, "load", None),
         ({"min_retry_interval_millis": "{{ var.value.c }}"}, "launch", "var in a template"),
         ({"workflow_run_metadata": {"conn_id": "x"}}, "load", "workflow_run_metadata"),
+        ({"render_template_as_native_obj": True}, "launch", "render_template_as_native_obj"),
     ],
 )
 def test_the_reasons_for_a_worker(arguments: Any, name: str, reason: str | None) -> None:
