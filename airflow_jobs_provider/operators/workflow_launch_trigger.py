@@ -127,8 +127,9 @@ class DatabricksWorkflowLaunchTrigger(DatabricksLaunchTrigger):
         members = []
         for path, task_id, stored, upstream in self._group["members"]:
             arguments = dict(stored)
-            if (seconds := arguments.pop("execution_timeout_seconds", None)) is not None:
-                arguments["execution_timeout"] = timedelta(seconds=seconds)
+            seconds = arguments.pop("execution_timeout_seconds", None)
+            # Also None: otherwise Airflow takes the one of its configuration.
+            arguments["execution_timeout"] = None if seconds is None else timedelta(seconds=seconds)
             module, _, name = path.rpartition(".")
             member = getattr(import_module(module), name)(
                 task_id=task_id,
