@@ -61,7 +61,7 @@ class TaskRecord:
     :ivar follows: the task run that the latest attempt has followed. The first attempt of all
         records it only if a repair has started it.
     :ivar clear_number: how often tasks of the DAG run were cleared before that attempt; None in
-        Airflow 2, which has no such number.
+        Airflow 2, which has no such number, and of a trigger, which does not know it.
     :ivar is_repairing: whether the attempt is about to repair the group's run, while it is
         executed.
     """

@@ -127,7 +127,8 @@ class DatabricksWorkflowMemberTrigger(
         await self._push({JOB_ID_KEY: run.get("job_id"), RUN_PAGE_URL_KEY: page_url})
 
     def _records(self, attempt: TaskAttempt) -> WorkflowRecords:
-        return WorkflowRecords(attempt, self.launch_task_id)
+        # Airflow tells a trigger 0, however often tasks of the DAG run were cleared.
+        return WorkflowRecords(attempt._replace(clear_number=None), self.launch_task_id)
 
     # -- canceling the run ---------------------------------------------------------------------
 

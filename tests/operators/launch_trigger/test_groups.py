@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -14,13 +15,16 @@ from airflow.triggers.base import BaseTrigger
 if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
-from airflow.providers.common.compat.sdk import DAG, TaskDeferred, TaskGroup
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, TaskDeferred, TaskGroup
 
+from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
+from airflow_jobs_provider.airflow_compat.workflow_records import TaskRecord, WorkflowRecords
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
 from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
 from airflow_jobs_provider.operators.workflow_launch import DEFINITION_KEY, WAS_CLEARED_KEY
+from airflow_jobs_provider.operators.workflow_next_step import Rerun, runs_again_too
 from tests.fakes.fake_service import FAULTS, FakeService
 from tests.helpers.group_in_triggerer import WITHOUT_WORKERS, GroupInTriggerer, group_dag
 from tests.helpers.launch_trigger import pause, succeeded
@@ -363,6 +367,25 @@ def test_a_frozen_triggerer_goes_no_further(
     assert "return_value" not in launched.of("load")
 
 
+def test_a_success_does_not_run_again_with_another_task_after_an_earlier_clear(
+    service: FakeService, launched: GroupInTriggerer
+) -> None:
+    """Tasks of the DAG run were cleared before the group started; the attempt has died at its end.
+
+    Its retry reports the success, so the repair that another task makes leaves it alone.
+    """
+    task_run = launched.task_run("load")
+    service.end_task(launched.run, task_run.key)
+    assert succeeded(launched.start("load"))
+    attempt = TaskAttempt.from_context(launched.worker_context(launched.dag.get_task("etl.report")))
+    record = TaskRecord(**launched.record("load"))
+    records = WorkflowRecords(attempt._replace(clear_number=1), "etl.launch")
+    later = records.later_attempt("etl.load", record, pushes_xcoms=False)
+    state = {"life_cycle_state": "TERMINATED", "result_state": "SUCCESS"}
+    task = {"run_id": task_run.run_id, "state": state}
+    assert runs_again_too("up_for_retry", task, record, later) is Rerun.NO
+
+
 def test_execution_timeout_cancels_the_tasks_own_run(launched: GroupInTriggerer) -> None:
     """The worker fails the task."""
     end = datetime.now(UTC) + timedelta(seconds=0.5)
@@ -481,6 +504,19 @@ def test_a_worker_tells_that_a_task_has_failed(
 
 
 # -- the reasons for a worker ----------------------------------------------------------------------
+
+
+def test_a_task_without_time_limit_has_none_in_the_triggerer(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although Airflow's configuration has one for tasks that are given none."""
+    dag = group_dag(execution_timeout=None)
+    init: Any = inspect.unwrap(BaseOperator.__init__)
+    monkeypatch.setitem(init.__kwdefaults__, "execution_timeout", timedelta(minutes=5))
+    group = GroupInTriggerer(dag, service, monkeypatch)
+    assert succeeded(group.launch())
+    (job,) = service.jobs.values()
+    assert not any("timeout_seconds" in task for task in job["tasks"])
 
 
 def reasons_of(dag: Any, name: str) -> list[str]:
