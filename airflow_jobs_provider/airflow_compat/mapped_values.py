@@ -6,21 +6,17 @@ index, as ``DictOfListsExpandInput`` and ``ListOfDictsExpandInput`` of Airflow d
 
 They are stored as text. The serialized DAG has their number only: a database may change the order
 of its keys, and it may be that of a later version of the DAG.
-
-A long text is compressed with bzip2. Each DAG processor must store the same text, or they would
-make new versions of the DAG in turn. What zlib returns depends on its build, such as zlib-ng, and
-on its version. The encoder of bzip2 has not changed since 1.0.
 """
 
 from __future__ import annotations
 
-import base64
 import copy
 import functools
 import json
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
+from airflow_jobs_provider.airflow_compat.stored_text import compressed, value_of_text
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
     MARKERS,
     UnreadableValueError,
@@ -40,8 +36,6 @@ __all__ = [
     "without_values",
 ]
 
-# A text of at most so many characters is stored as it is.
-_PLAIN_LENGTH = 1_000
 # Whether the request has a token of the user's must be known before another task's output is read.
 _NEVER_IN_OUTPUT = frozenset({"idempotency_token", "json"})
 
@@ -113,7 +107,7 @@ def stored_mapping(expand_input: Any, fields: Collection[str]) -> StoredMapping:
     else:
         mapping = {"output": _output(value), "fields": sorted(set(fields) - _NEVER_IN_OUTPUT)}
     text = json.dumps(mapping, separators=(",", ":"))
-    return StoredMapping(_compressed(text), any(marker in text for marker in MARKERS))
+    return StoredMapping(compressed(text), any(marker in text for marker in MARKERS))
 
 
 def without_values(value: Any) -> Any:
@@ -181,31 +175,7 @@ def values_at(stored: str, map_index: int) -> MappedValues:
 @functools.lru_cache(maxsize=8)
 def _mapping(stored: str) -> Any:
     """Return the values of all instances, which must not be changed."""
-    return json.loads(_decompressed(stored))
-
-
-# Airflow asks a dozen times for a task's arguments while it parses and serializes its DAG.
-@functools.lru_cache(maxsize=8)
-def _compressed(text: str) -> str:
-    if len(text) <= _PLAIN_LENGTH:
-        return text
-    import bz2
-
-    return base64.b85encode(bz2.compress(text.encode())).decode()
-
-
-def _decompressed(stored: str) -> str | bytes:
-    if stored.startswith("{"):
-        return stored
-    data = base64.b85decode(stored)
-    if data.startswith(b"BZh"):
-        import bz2
-
-        return bz2.decompress(data)
-    # Until 2026-11-27 a text was compressed with zlib.
-    import zlib
-
-    return zlib.decompress(data)
+    return value_of_text(stored)
 
 
 def _product(arguments: Mapping[str, Any], fields: Collection[str]) -> list[list[Any]]:

@@ -1,27 +1,54 @@
-"""Values as compressed text, for Airflow to store among the arguments of a trigger."""
+"""Values as text, for Airflow to store among the arguments of a trigger.
+
+A long text is compressed with bzip2. Each DAG processor must store the same text, or they would
+make new versions of the DAG in turn. What zlib returns depends on its build, such as zlib-ng, and
+on its version. The encoder of bzip2 has not changed since 1.0.
+"""
 
 from __future__ import annotations
 
 import base64
+import functools
 import json
-import zlib
 from typing import Any
 
-__all__ = ["stored_text", "value_of_text"]
+__all__ = ["compressed", "value_of_text"]
+
+# A text of at most so many characters is stored as it is.
+_PLAIN_LENGTH = 1_000
 
 
-def stored_text(value: Any) -> str:
-    """Return a value of JSON as compressed text.
-
-    :param value: the value.
-    """
-    text = json.dumps(value, separators=(",", ":"))
-    return base64.b85encode(zlib.compress(text.encode())).decode()
-
-
-def value_of_text(text: str) -> Any:
-    """Return the value of a text that :func:`stored_text` has made.
+# Airflow asks several times for a task's arguments while it parses and serializes its DAG.
+@functools.lru_cache(maxsize=8)
+def compressed(text: str) -> str:
+    """Return the text of a JSON object as it is stored.
 
     :param text: the text.
     """
-    return json.loads(zlib.decompress(base64.b85decode(text)))
+    if len(text) <= _PLAIN_LENGTH:
+        return text
+    import bz2
+
+    return base64.b85encode(bz2.compress(text.encode())).decode()
+
+
+def value_of_text(stored: str) -> Any:
+    """Return the value of what :func:`compressed` has returned.
+
+    :param stored: the text.
+    """
+    return json.loads(_decompressed(stored))
+
+
+def _decompressed(stored: str) -> str | bytes:
+    if stored.startswith("{"):
+        return stored
+    data = base64.b85decode(stored)
+    if data.startswith(b"BZh"):
+        import bz2
+
+        return bz2.decompress(data)
+    # Until 2026-11-27 a text was compressed with zlib.
+    import zlib
+
+    return zlib.decompress(data)

@@ -7,10 +7,11 @@ launching task has all of them among its arguments, as compressed text; see
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from airflow_jobs_provider.airflow_compat.stored_text import stored_text, value_of_text
+from airflow_jobs_provider.airflow_compat.stored_text import compressed, value_of_text
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
     UnreadableValueError,
     plain_text_reasons,
@@ -53,7 +54,8 @@ def stored_group(group: Any, members: Sequence[DatabricksTaskBaseOperator]) -> S
         "members": [_member(member, inside) for member in members],
         "fields": fields,
     }
-    return StoredGroup(stored_text(value), has_unrendered(fields))
+    text = json.dumps(value, separators=(",", ":"))
+    return StoredGroup(compressed(text), has_unrendered(fields))
 
 
 def read_group(text: str) -> dict[str, Any]:

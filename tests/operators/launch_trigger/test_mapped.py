@@ -22,7 +22,7 @@ if not hasattr(BaseTrigger, "render_template_fields"):
 from airflow.providers.common.compat.sdk import DAG, BaseOperator
 from airflow.serialization.serialized_objects import DagSerialization
 
-from airflow_jobs_provider.airflow_compat import mapped_values
+from airflow_jobs_provider.airflow_compat import stored_text
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.operators.jobs import (
     DatabricksNotebookOperator,
@@ -570,7 +570,7 @@ def test_the_stored_values_do_not_depend_on_how_zlib_was_built(
     texts = []
     for used in (compress, other_build):
         monkeypatch.setattr(zlib, "compress", used)
-        mapped_values._compressed.cache_clear()
+        stored_text.compressed.cache_clear()
         with DAG("sales", schedule=None, catchup=False):
             task: Any = DatabricksRunNowOperator.partial(job_id=1, **COMMON).expand(
                 notebook_params=VALUES
