@@ -136,8 +136,9 @@ class DatabricksLaunchTrigger(RequestTrigger):
 
     def _make_operator(self, context: Context, request: Mapping[str, Any]) -> LaunchRunOperator:
         arguments = dict(self.operator_arguments)
-        if (seconds := arguments.pop("execution_timeout_seconds", None)) is not None:
-            arguments["execution_timeout"] = timedelta(seconds=seconds)
+        seconds = arguments.pop("execution_timeout_seconds", None)
+        # None, too: Airflow's configuration may have a default.
+        arguments["execution_timeout"] = None if seconds is None else timedelta(seconds=seconds)
         ti = context["ti"]
         module, _, name = self.operator.rpartition(".")
         operator: LaunchRunOperator = getattr(import_module(module), name)(

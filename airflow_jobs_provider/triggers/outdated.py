@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.airflow_compat.triggerer_health import (
     PAUSE_SECONDS,
@@ -50,6 +51,11 @@ class StopsIfOutdated(DatabricksJobsBaseTrigger):
             self._checked_at = checked_at
         if is_outdated:
             await wait_for_cancel()
+
+    async def _stop_waiting(self, run: Mapping[str, Any], timed_out: str) -> dict[str, Any]:
+        """Cancel the run, unless a later attempt has begun: that may follow it."""
+        await self._stop_if_outdated()
+        return await super()._stop_waiting(run, timed_out)
 
     async def _read_result(self, run: Run) -> RunResult:
         """Read the output; stop if a later attempt has begun while this triggerer was paused."""

@@ -278,6 +278,29 @@ def test_execution_timeout_of_an_attempt_that_is_over_cancels_nothing(
     assert (run.launches, run.cancels) == (1, 0)
 
 
+def test_execution_timeout_is_over_while_the_triggerer_is_paused(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was following the run, which a retry follows by now: it cancels nothing."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch)
+
+    def wake_up_late() -> None:
+        triggerer.record(try_number=2, handed_over=True)
+        pause(monkeypatch)
+
+    service.at("runs/get", 2, wake_up_late)
+
+    async def wait(trigger: Any) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(triggerer.first_event(trigger), 4)
+
+    triggerer.run(wait, Attempt(), datetime.now(UTC) + LAUNCH_SECONDS)
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (1, 0)
+    assert service.count("runs/get") > 1
+
+
 def test_a_worker_cancels_the_run_after_a_time_out_that_no_trigger_has_seen(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
