@@ -12,7 +12,6 @@ __all__ = ["launch"]
 
 def launch(workspace: FakeService, name: str) -> Run:
     """Launch a run of a new job with this name."""
-    job_id = 501 + len(workspace.jobs)
-    workspace.jobs[job_id] = {"name": name}
+    job_id = workspace.new_job({"name": name})
     with JobsClient(workspace.url, Token("any")) as client:
         return workspace.run(client.send(endpoints.run_now({"job_id": job_id})))

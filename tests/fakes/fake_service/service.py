@@ -19,7 +19,7 @@ import sys
 import threading
 import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -348,6 +348,12 @@ class FakeService:
         with self._lock:
             return [run for run in self.runs.values() if dag_run_id in run.name.split()]
 
+    def new_job(self, settings: Mapping[str, Any]) -> int:
+        """Create a job; return its id, which no other job has had."""
+        job_id = next(self._job_ids)
+        self.jobs[job_id] = dict(settings)
+        return job_id
+
     def start(
         self,
         run_id: int,
@@ -429,9 +435,7 @@ class FakeService:
                 settings.update(parameters["new_settings"])
                 return 200, {}
             if seen.endpoint == "create":
-                job_id = next(self._job_ids)
-                self.jobs[job_id] = dict(parameters)
-                return 200, {"job_id": job_id}
+                return 200, {"job_id": self.new_job(parameters)}
             if seen.endpoint == "delete":
                 # Of two DAG runs that create the job at the same moment, one deletes its own.
                 del self.jobs[int(parameters["job_id"])]
