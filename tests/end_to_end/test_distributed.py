@@ -105,10 +105,13 @@ def kill_while_resuming(
     """Let the run of a deferred task end, and send SIGKILL while a worker reads the output."""
     run = scenario.deferred()
     first = scenario.dag_run.pid()
+    before = workspace.count("runs/get-output")
     with workspace.holding("runs/get-output"):
         workspace.end(run)
         # The triggerer, which has no response for some seconds, leaves the output to a worker.
-        eventually(lambda: workspace.count("runs/get-output") == 2, "a worker reads the output")
+        eventually(
+            lambda: workspace.count("runs/get-output") == before + 2, "a worker reads the output"
+        )
         assert scenario.dag_run.pid() != first
         worker = cluster.worker_of(scenario.dag_run.pid())
         if victim == "pool and task process":
