@@ -48,7 +48,7 @@ def _decompressed(stored: str) -> str | bytes:
         import bz2
 
         return bz2.decompress(data)
-    # Until 2026-11-27 a text was compressed with zlib.
+    # A version before compressed with zlib.
     import zlib
 
     return zlib.decompress(data)
