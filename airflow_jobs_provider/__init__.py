@@ -71,6 +71,8 @@ def get_provider_info() -> dict[str, object]:
             "airflow_jobs_provider.triggers.sensor",
             "airflow_jobs_provider.triggers.workflow",
             "airflow_jobs_provider.operators.launch_trigger",
+            "airflow_jobs_provider.operators.workflow_launch_trigger",
+            "airflow_jobs_provider.operators.workflow_member_trigger",
         ),
         "extra-links": [
             "airflow_jobs_provider.links.DatabricksJobRunLink",
