@@ -79,7 +79,7 @@ def sides(
     with ExitStack() as stack:
         running = [side.start(stack, migrated_home) for side in sides.values()]
         for process in running:
-            process.wait(600)
+            process.wait(1200)  # it shares the cores with whole Airflows
     return sides
 
 

@@ -55,7 +55,7 @@ def run_of(api: Api, *commands: str) -> dict[str, Any]:
         "tasks": [{"task_key": "dbt", "dbt_task": task, **CLUSTER}],
     }
     run_id = api.run_now(api.create(version="2.2", **settings))
-    api.wait(run_id, seconds=90)
+    api.wait(run_id, seconds=240)
     [child] = api.run(run_id, version="2.2")["tasks"]
     output = api.get("runs/get-output", version="2.2", run_id=child["run_id"]).json()
     return {"state": child["state"], "logs": output.get("logs") or str(output)}
