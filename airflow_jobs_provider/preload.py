@@ -51,6 +51,7 @@ PRELOADED_FOR_PARSING = (
 PRELOADED = (
     *PRELOADED_FOR_PARSING,
     "requests",
+    "airflow_jobs_provider.airflow_compat.xcom_backend",
     "airflow_jobs_provider.api.auth.netrc_file",
     "airflow_jobs_provider.api.auth.shared",
     "airflow_jobs_provider.api.auth.sdk.unified",
