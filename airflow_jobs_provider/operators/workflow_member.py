@@ -120,6 +120,8 @@ class WorkflowMemberOperator(WorkflowMemberStartOperator):
         if try_number is None:  # in dag.test(), or the task has started in the triggerer
             of_group = (event.get("run") or event).get("run_id") == self._workflow_run_id
             waits_for = "run" if of_group else "task"
+        if "xcoms" in event:
+            self._push(context, event["xcoms"])
         with airflow_exceptions(), executions.watching(self):
             if waits_for == "run":
                 self._run_from_event(event)

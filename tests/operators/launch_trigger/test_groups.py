@@ -490,6 +490,22 @@ def test_a_worker_returns_what_the_triggerer_has_launched(group: GroupInTriggere
     assert metadata["run_id"] == group.run.run_id
 
 
+def test_a_worker_pushes_what_airflow_could_not_store(
+    service: FakeService, launched: GroupInTriggerer
+) -> None:
+    """The ids and the page of the task run, also where that has failed."""
+    task_run = launched.task_run("load")
+    service.end_task(launched.run, task_run.key, "FAILED")
+    launched.triggerer.refuses |= {"run_id", "run_page_url"}
+    event = launched.start("load")
+    assert "run_id" not in launched.of("load")
+    launched.triggerer.refuses.clear()
+    with pytest.raises(DatabricksRunFailedError):
+        resumed_on_worker(launched, "load", event, Attempt())
+    assert launched.of("load")["run_id"] == task_run.run_id
+    assert str(task_run.run_id) in launched.of("load")["run_page_url"]
+
+
 def test_a_worker_tells_that_a_task_has_failed(
     service: FakeService, launched: GroupInTriggerer
 ) -> None:
