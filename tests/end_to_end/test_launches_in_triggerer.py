@@ -8,17 +8,15 @@ test_whole_processes.py. docs/guarantees.md has the figures.
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable
 
 import pytest
 
 from tests.end_to_end.airflow_cluster import AirflowCluster
 from tests.end_to_end.airflow_versions import RENDERS_IN_TRIGGERER
 from tests.end_to_end.eventually import eventually
+from tests.end_to_end.request_hooks import at_request, happened
 from tests.end_to_end.scenarios import Begin, Scenario
-from tests.fakes.fake_service import Seen
 
 pytestmark = [
     pytest.mark.standalone,
@@ -27,55 +25,6 @@ pytestmark = [
 ]
 
 TASKS = 30
-
-
-def at_request(
-    scenario: Scenario,
-    endpoint: str,
-    moment: str,
-    act: Callable[[], object],
-    *,
-    number: int = 1,
-    is_answered: bool = False,
-) -> threading.Event:
-    """Let something happen at a request of the scenario's DAG run; the event tells that it did.
-
-    :param scenario: the scenario.
-    :param endpoint: the endpoint.
-    :param moment: ``received``, or ``handled`` for after the service has done it.
-    :param act: what happens.
-    :param number: of the request among those of the DAG run to the endpoint.
-    :param is_answered: whether the request is answered all the same.
-    """
-    done, lock, seen = threading.Event(), threading.Lock(), 0
-
-    def is_own(parameters: dict[str, object]) -> bool:
-        if "run_id" in parameters:
-            return int(str(parameters["run_id"])) in [run.run_id for run in scenario.runs]
-        return scenario.dag_run.run_id in str(parameters.get("run_name")).split()
-
-    def hook(request: Seen, when: str) -> bool:
-        nonlocal seen
-        if (request.endpoint, when) != (endpoint, moment) or not is_own(request.parameters):
-            return False
-        with lock:
-            seen += 1
-            if seen != number:
-                return False
-        act()
-        done.set()
-        return not is_answered
-
-    scenario.workspace.hooks.append(hook)
-    return done
-
-
-def happened(event: threading.Event, scenario: Scenario) -> None:
-    """Wait for what happens at a request."""
-    try:
-        eventually(event.is_set, f"{scenario.dag_run.run_id} sends the request")
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{scenario.dag_run.logs()}") from None
 
 
 def succeeded(scenario: Scenario, *, runs: int, cancels: int) -> None:
