@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -150,8 +151,22 @@ class ClusterDagRun:
         query = f"select key from xcom where {OF_TASK} and map_index = -1"
         return {str(key) for (key,) in self.cluster.rows(query, **self._key)}
 
-    def clear(self, task_ids: Sequence[str] = (), *, only_failed: bool = False) -> None:
-        """Clear the task, or these tasks together."""
+    def xcoms(self) -> dict[int, dict[str, Any]]:
+        """Return the task's XComs by map index and key."""
+        query = f"select map_index, key, value from xcom where {OF_TASK}"
+        found: dict[int, dict[str, Any]] = {}
+        for map_index, key, value in self.cluster.rows(query, **self._key):
+            found.setdefault(int(map_index), {})[str(key)] = _decoded(value)
+        return found
+
+    def clear(
+        self,
+        task_ids: Sequence[str] = (),
+        *,
+        only_failed: bool = False,
+        map_index: int | None = None,
+    ) -> None:
+        """Clear the task, or one instance of it (Airflow 3), or these tasks together."""
         task_ids = task_ids or [self.task_id]
         if AIRFLOW_2:
             # Its API does not clear a task that is at work on a worker; its UI and its command do.
@@ -163,7 +178,9 @@ class ClusterDagRun:
         body = {
             "dry_run": False,
             "dag_run_id": self.run_id,
-            "task_ids": list(task_ids),
+            "task_ids": (
+                list(task_ids) if map_index is None else [[one, map_index] for one in task_ids]
+            ),
             "only_failed": only_failed,
             "reset_dag_runs": True,
         }
@@ -235,3 +252,13 @@ class ClusterDagRun:
             eventually(lambda: self.states() == states, f"{self.run_id}: {states}", seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}, but {self.states()}\n{self.logs()}") from None
+
+
+def _decoded(value: Any) -> Any:
+    """Return the value of an XCom as the database has it: JSON, once or twice over."""
+    while isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except ValueError:
+            break
+    return value

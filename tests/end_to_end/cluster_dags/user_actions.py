@@ -85,10 +85,21 @@ if hasattr(BaseTrigger, "render_template_fields"):
                 **{**COMMON, **TRIGGERER},
             )
 
-    with DAG("workerless_mapped", schedule=None, **DAG_COMMON) as workerless_mapped:
-        DatabricksSubmitRunOperator.partial(task_id="wait", **{**COMMON, **TRIGGERER}).expand(
-            notebook_task=[{"notebook_path": f"/Shared/long{number}"} for number in range(3)]
-        )
+    def mapped_task(dag_id: str, instances: int, **arguments: Any) -> DAG:
+        """Make a DAG of one mapped task whose instances wait for a run each."""
+        with DAG(dag_id, schedule=None, **DAG_COMMON) as dag:
+            DatabricksSubmitRunOperator.partial(
+                task_id="wait", **{**COMMON, **TRIGGERER, **arguments}
+            ).expand(
+                notebook_task=[
+                    {"notebook_path": f"/Shared/long{number}"} for number in range(instances)
+                ]
+            )
+        return dag
+
+    workerless_mapped = mapped_task("workerless_mapped", 3)
+    workerless_mapped_steady = mapped_task("workerless_mapped_steady", 5, retries=99)
+    workerless_mapped_many = mapped_task("workerless_mapped_many", 30, retries=99)
 
 with DAG("mapped", schedule=None, **DAG_COMMON) as mapped:
     DatabricksSubmitRunOperator.partial(task_id="wait", deferrable=True, **COMMON).expand(
