@@ -5,9 +5,10 @@ process that waits for the database) may still run the trigger of an attempt tha
 pause Airflow cancels such a trigger within a few seconds. So only a triggerer that may have been
 paused needs to ask Airflow whether a later attempt has begun.
 
-Two more things keep Airflow from canceling a trigger in time, and count as a pause: many messages
-of other triggers that wait for an answer, and many triggers that Airflow starts together. It starts
-all that it has read from the database before it cancels any, 8 to 29 ms for each.
+A busy triggerer is not paused. Where many triggers start together, their messages wait for each
+other, and Airflow starts all triggers before it cancels any, 8 to 29 ms for each. But its main
+process answers one message after the other, and reports that it is alive. So no other triggerer
+takes over. A question before each message would only make all of them wait longer.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import time
-from collections import deque
 
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 
@@ -25,8 +25,6 @@ __all__ = ["PAUSE_SECONDS", "TriggererHealth", "triggerer_health"]
 #: triggerer take over the triggers of a paused one later.
 PAUSE_SECONDS = 5.0
 _BEAT_SECONDS = 1.0
-# More than fit into a pause, one at each beat.
-_MOMENTS = 8
 # Airflow waits for a second between two batches of triggers that it starts.
 _BATCH_SECONDS = 0.5
 
@@ -46,8 +44,9 @@ class TriggererHealth:
         # The monotonic clock stops in a suspended machine. The other one may be set.
         self._monotonic, self._clock = time.monotonic(), time.time()
         self._running_since = self._monotonic
-        # The newest message that was not answered, at some moments of the last seconds.
-        self._newest: deque[tuple[float, int]] = deque(maxlen=_MOMENTS)
+        # The message that is answered next, and since when it is that one; None where none waits.
+        self._next: int | None = None
+        self._next_since = self._monotonic
         # The first and the latest trigger of the batch that Airflow starts.
         self._batch_since = self._started_at = self._monotonic
         self._beat()
@@ -62,10 +61,13 @@ class TriggererHealth:
 
     def trigger_started(self) -> None:
         """Record that Airflow has started a trigger."""
-        now = time.monotonic()
+        self._check()
+        now = self._monotonic
         if now - self._started_at > _BATCH_SECONDS:
             self._batch_since = now
-        elif now - self._batch_since > PAUSE_SECONDS:
+        # Airflow sends no message of its own meanwhile. A triggerer without messages is taken for
+        # dead, and another one takes over.
+        elif now - max(self._batch_since, self._next_since) > PAUSE_SECONDS:
             self._running_since = now
         self._started_at = now
 
@@ -82,20 +84,15 @@ class TriggererHealth:
             self._running_since = monotonic
 
     def _waits_for_airflow(self) -> bool:
-        """Return whether a message has had no answer for long."""
+        """Return whether messages wait, and none has been answered for long."""
         now, pending = self._monotonic, airflow_line().pending_messages()
         if pending is None:  # it may have, at any time
             return now - self._running_since > PAUSE_SECONDS
-        if not pending:
-            self._newest.clear()
-            return False
-        # In the order in which they were sent, which is that of the answers and of the ids.
-        oldest, newest = next(iter(pending)), next(reversed(pending))
-        while self._newest and self._newest[0][1] < oldest:
-            self._newest.popleft()
-        if not self._newest or now - self._newest[-1][0] >= _BEAT_SECONDS:
-            self._newest.append((now, newest))
-        return now - self._newest[0][0] > PAUSE_SECONDS
+        # In the order in which they were sent, which is that of the answers.
+        oldest = next(iter(pending), None)
+        if oldest != self._next:
+            self._next, self._next_since = oldest, now
+        return oldest is not None and now - self._next_since > PAUSE_SECONDS
 
 
 _loops: dict[asyncio.AbstractEventLoop, TriggererHealth] = {}
