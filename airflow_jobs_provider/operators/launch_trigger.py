@@ -23,6 +23,7 @@ from airflow_jobs_provider.airflow_compat.launch_record import (
     LaunchAttempt,
 )
 from airflow_jobs_provider.api.errors import JobsAPIError
+from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.base import run_workflow_async
 from airflow_jobs_provider.api.workflows.launch import LaunchResult, launch_once, log_launch
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 __all__ = ["DatabricksLaunchTrigger"]
 
 _CANCEL_SECONDS = 19.0
+# After a launch was given up, which has taken up to ten minutes.
+_ONE_ATTEMPT = RetryPolicy(max_attempts=1)
 
 
 class DatabricksLaunchTrigger(RequestTrigger):
@@ -89,10 +92,11 @@ class DatabricksLaunchTrigger(RequestTrigger):
                 raise
             return await self._stop_launching()
         except (JobsAPIError, AirflowException, ValueError) as error:
+            await self._find_run_of_lost_response()
             payload = error_payload(self._run_id, error)
             if isinstance(error, AirflowFailException):
                 payload["is_final"] = True
-            return {**payload, "is_launch": True}
+            return {**payload, "is_launch": True} if self._run_id is None else payload
         while True:
             payload = await self._follow(launched)
             if "run" not in payload or not operator.is_canceled_earlier_run(
@@ -200,6 +204,9 @@ class DatabricksLaunchTrigger(RequestTrigger):
             return await get_poller(self._hook).send(call)
         await self._stop_if_outdated()
         task_instance: Any = self.task_instance
+        # The token before may have brought a run, which has ended.
+        self._run_id = self._active_run_id = None
+        self._is_recorded = False
         # Not before: a poller that nobody uses may close meanwhile.
         run_id = await get_poller(self._hook).send(
             call,
@@ -209,7 +216,6 @@ class DatabricksLaunchTrigger(RequestTrigger):
         )
         self._launched.answered(run_id, time.time())
         self._run_id = self._active_run_id = run_id
-        self._is_recorded = False
         self._is_recorded = await self._push({RUN_ID_KEY: run_id})
         return run_id
 
@@ -242,17 +248,37 @@ class DatabricksLaunchTrigger(RequestTrigger):
     async def _find_and_cancel(self, reason: str) -> None:
         """Cancel the run, after its launch was sent again for its id if that is not known."""
         if self._run_id is None:
-            call = self._launched.call
-            assert call is not None
-            try:
-                self._run_id = self._active_run_id = await get_poller(self._hook).send(
-                    call, without_deadline=False
-                )
-            except JobsAPIError as error:
-                self.log.error("The run of this task may still run, its id is unknown: %s", error)
+            if not await self._find_run():
                 return
-            self.launched_at = time.time()
             # Another triggerer may have followed it to its end.
             if await self._has_ended():
                 return
         await self._cancel(reason)
+
+    async def _find_run(self, retries: RetryPolicy | None = None) -> bool:
+        """Send the launch again for the run's id; return whether it is known now."""
+        call = self._launched.call
+        assert call is not None
+        try:
+            run_id = await get_poller(self._hook).send(
+                call, without_deadline=False, retries=retries
+            )
+        except JobsAPIError as error:
+            self.log.error("The run of this task may still run, its id is unknown: %s", error)
+            return False
+        self._run_id = self._active_run_id = run_id
+        self.launched_at = time.time()
+        return True
+
+    async def _find_run_of_lost_response(self) -> None:
+        """Find the run of a failed launch of which a response was lost.
+
+        A retry follows it. Without a retry the worker that fails the task cancels it.
+        """
+        if self._run_id is not None or not self._launched.may_be_active or not self.cancel_on_kill:
+            return
+        await self._stop_if_outdated()
+        if not self._retry_finds_run():
+            await self._find_and_cancel("its launch has failed")
+        elif await self._find_run(_ONE_ATTEMPT):
+            self._is_recorded = await self._push({RUN_ID_KEY: self._run_id})

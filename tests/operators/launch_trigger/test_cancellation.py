@@ -255,6 +255,26 @@ def test_execution_timeout_cancels_a_launch_without_an_answer(
     assert event.payload == {"run": {"run_id": run.run_id}, "timed_out": "execution_timeout"}
 
 
+@pytest.mark.parametrize("reason", ["a user", "execution_timeout"])
+def test_a_launch_without_an_answer_is_canceled_where_the_run_of_the_try_before_has_failed(
+    reason: str, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first token of a retry brings the failed run, and the second one launches another."""
+    service.plans.append(Plan(result="FAILED"))
+    triggerer, first = start(service, monkeypatch), Attempt()
+    assert triggerer.start(first).payload["run"]["state"]["result_state"] == "FAILED"
+    service.plan, retry = UNTIL_ENDED, first.next_try()
+    if reason == "a user":
+        triggerer.state = "failed"
+        kill_by_user(triggerer, service, retry, number=3)
+    else:
+        lost = FAULTS["time-out after handling"]
+        service.at("runs/submit", 2, lambda: service.trouble("runs/submit", lost))
+        event = triggerer.start(retry, datetime.now(UTC) + LAUNCH_SECONDS)
+        assert event.payload == {"run": {"run_id": 1002}, "timed_out": "execution_timeout"}
+    assert {number: run.cancels for number, run in service.runs.items()} == {1001: 0, 1002: 1}
+
+
 def test_execution_timeout_of_an_attempt_that_is_over_cancels_nothing(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -13,13 +13,14 @@ from airflow.triggers.base import BaseTrigger
 if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
-from airflow.providers.common.compat.sdk import TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.api.retry import no_waiting
-from tests.fakes.fake_service import UNTIL_ENDED, FakeService, Plan
+from tests.fakes.fake_service import FAULTS, UNTIL_ENDED, FakeService, Plan
 from tests.helpers.launch_trigger import pause, start, succeeded, until_launched, worker_context
 from tests.helpers.start_from_trigger import operator
+from tests.helpers.tasks import fail_for_good
 from tests.helpers.triggerer import RUN_ID, START, Attempt, values_of
 
 
@@ -299,3 +300,26 @@ def test_after_a_start_on_a_worker_and_a_success_a_cleared_task_starts_afresh(
     triggerer.xcoms["other", "p"] = {"notebook_path": "/x"}
     assert succeeded(triggerer.start(first.cleared(first.carrier)))
     assert values_of(triggerer)["run_id"] == 1002
+
+
+@pytest.mark.parametrize("retry_is_left", [True, False])
+def test_a_refusal_after_a_lost_response_leaves_the_run_to_the_retry_or_cancels_it(
+    retry_is_left: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launch is sent once more for the run's id, as on a worker."""
+    service.plan = UNTIL_ENDED
+    service.trouble("runs/submit", FAULTS["lost answer"])
+    service.trouble("runs/submit", FAULTS["403"])
+    triggerer, first = start(service, monkeypatch), Attempt()
+    with no_waiting():
+        event = triggerer.start(first)
+    task, context = operator(), worker_context(triggerer)
+    with pytest.raises(AirflowException, match=r"Run 1001 cannot be followed: runs/submit: .*403"):
+        task.execute_complete(context, event.payload)
+    (run,) = service.runs.values()
+    if retry_is_left:
+        service.end(run.run_id)
+        assert succeeded(triggerer.start(first.next_try()))
+    else:
+        fail_for_good(task, context)
+    assert (list(service.runs), run.cancels) == ([1001], int(not retry_is_left))
