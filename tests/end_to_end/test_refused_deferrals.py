@@ -27,18 +27,20 @@ class Held:
     scenario: Scenario
     note: Path
 
-    def until_held(self) -> None:
+    def until_held(self, tasks: int = TASKS) -> None:
         """Wait until all have launched their runs."""
         eventually(
-            lambda: self.note.exists() and len(self.note.read_text().splitlines()) == TASKS,
+            lambda: self.note.exists() and len(self.note.read_text().splitlines()) == tasks,
             f"all of {self.scenario.dag_run.run_id} are held",
         )
-        self.scenario.running(TASKS)
+        self.scenario.running(tasks)
 
 
-def hold(cluster: AirflowCluster, workspace: FakeService) -> Held:
+def hold(
+    cluster: AirflowCluster, workspace: FakeService, dag_id: str = "held_before_deferring"
+) -> Held:
     """Begin a DAG run whose tasks are held before they defer."""
-    dag_run = cluster.trigger("held_before_deferring")
+    dag_run = cluster.trigger(dag_id)
     scenario = Scenario(dag_run, workspace, unrecorded)
     return Held(scenario, cluster.home / f"{dag_run.run_id}.held")
 
@@ -83,3 +85,19 @@ def test_dag_run_marked_before_its_tasks_defer(marked: dict[str, Scenario], stat
     if not AIRFLOW_3_0:
         # A supervisor that sends a heartbeat in between kills its task before it defers.
         assert "a user ended the task before it had deferred" in scenario.dag_run.logs()
+
+
+@pytest.mark.thorough
+@pytest.mark.skipif(AIRFLOW_2, reason="it defers such a task nevertheless")
+def test_dag_run_times_out_before_its_task_defers(
+    cluster: AirflowCluster, workspace: FakeService
+) -> None:
+    """The scheduler has skipped the task: Airflow refuses the deferral, and the run is canceled."""
+    held = hold(cluster, workspace, "held_limited")
+    held.until_held(1)
+    scenario = held.scenario
+    scenario.dag_run.until("skipped")
+    held.note.unlink()
+    scenario.all_stopped()
+    scenario.saw(runs=1, cancels=1)
+    assert scenario.dag_run.state_and_try()[0] == "skipped"

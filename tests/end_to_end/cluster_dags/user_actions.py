@@ -129,6 +129,9 @@ with DAG("held_before_deferring", schedule=None, **DAG_COMMON) as held_before_de
         notebook_task=[{"notebook_path": f"/Shared/long{number}"} for number in range(6)]
     )
 
+with DAG("held_limited", schedule=None, dagrun_timeout=4 * A_WHILE, **DAG_COMMON) as held_limited:
+    HeldBeforeDeferring(task_id="wait", notebook_task=NOTEBOOK, deferrable=True, **COMMON)
+
 
 @task
 def paths() -> list[dict[str, str]]:
