@@ -3,7 +3,7 @@
 A triggerer that was paused (a stopped process, a suspended machine, a blocked event loop, a main
 process that waits for the database) may still run the trigger of an attempt that is over. Without a
 pause Airflow cancels such a trigger within a few seconds. So only a triggerer that may have been
-paused needs to ask Airflow whether a later attempt has begun.
+paused needs to ask Airflow whether a later attempt has begun, and only for as long after the pause.
 
 A busy triggerer is not paused. Where many triggers start together, their messages wait for each
 other, and Airflow starts all triggers before it cancels any, 8 to 29 ms for each. But its main
@@ -58,6 +58,18 @@ class TriggererHealth:
         """
         self._check()
         return since < self._running_since
+
+    def may_run_outdated(self, since: float) -> bool:
+        """Return whether a trigger may run that Airflow would have canceled but for a pause.
+
+        Airflow has canceled it a few seconds after the pause, once it has started the triggers that
+        it starts together.
+
+        :param since: until then there was no pause, on the monotonic clock.
+        """
+        if not self.may_have_paused(since):
+            return False
+        return self._monotonic <= max(self._running_since, self._started_at) + PAUSE_SECONDS
 
     def trigger_started(self) -> None:
         """Record that Airflow has started a trigger."""

@@ -104,8 +104,11 @@ class AttemptTrigger(StopsIfOutdated):
             raise NeedsWorkerError(f"its XComs cannot be read or stored: {error}") from error
 
     def _begin_unrecorded(self) -> LaunchAttempt | None:
-        """Return the first attempt of the task if nothing need be asked or stored; else None."""
-        if self._may_be_outdated() or not triggerer_health().stores_xcoms:
+        """Return the first attempt of the task if nothing need be asked or stored; else None.
+
+        After a pause Airflow is asked later, before the trigger changes anything.
+        """
+        if not triggerer_health().stores_xcoms:
             return None
         return begin_first_attempt(self.task_instance)
 

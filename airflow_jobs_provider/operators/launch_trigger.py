@@ -32,6 +32,7 @@ from airflow_jobs_provider.operators.payload_validation import check_before_send
 from airflow_jobs_provider.operators.request_trigger import RequestTrigger
 from airflow_jobs_provider.triggers.background import start_in_background
 from airflow_jobs_provider.triggers.events import error_payload, run_payload
+from airflow_jobs_provider.triggers.outdated import OutdatedError, wait_for_cancel
 from airflow_jobs_provider.triggers.polling.registry import get_poller
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
@@ -202,18 +203,23 @@ class DatabricksLaunchTrigger(RequestTrigger):
         """Send a call of the launch, in its turn among the launches of the triggerer."""
         if call.verb == "GET":
             return await get_poller(self._hook).send(call)
-        await self._stop_if_outdated()
         task_instance: Any = self.task_instance
         # The token before may have brought a run, which has ended.
         self._run_id = self._active_run_id = None
         self._is_recorded = False
-        # Not before: a poller that nobody uses may close meanwhile.
-        run_id = await get_poller(self._hook).send(
-            call,
-            without_deadline=False,
-            dag_id=task_instance.dag_id,
-            on_attempt=self._launched.on_attempt,
-        )
+        try:
+            run_id = await get_poller(self._hook).send(
+                call,
+                without_deadline=False,
+                dag_id=task_instance.dag_id,
+                # Its turn may come minutes later.
+                before_launch=self._raise_if_outdated,
+                on_attempt=self._launched.on_attempt,
+            )
+        except OutdatedError:
+            # Outside of the rate limit, in which few launches are at the same time.
+            await wait_for_cancel()
+            raise
         self._launched.answered(run_id, time.time())
         self._run_id = self._active_run_id = run_id
         self._is_recorded = await self._push({RUN_ID_KEY: run_id})

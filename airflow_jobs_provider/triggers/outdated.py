@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.run_result import RunResult
 
-__all__ = ["StopsIfOutdated", "wait_for_cancel"]
+__all__ = ["OutdatedError", "StopsIfOutdated", "wait_for_cancel"]
+
+
+class OutdatedError(Exception):
+    """A later attempt of the task has begun."""
 
 
 class StopsIfOutdated(DatabricksJobsBaseTrigger):
@@ -39,18 +43,26 @@ class StopsIfOutdated(DatabricksJobsBaseTrigger):
     def _may_be_outdated(self) -> bool:
         """Whether a later attempt may have begun, so that Airflow has to be asked."""
         assert self._checked_at is not None
-        return triggerer_health().may_have_paused(self._checked_at)
+        return triggerer_health().may_run_outdated(self._checked_at)
 
     async def _stop_if_outdated(self) -> None:
         """Go no further if a later attempt has begun while this triggerer was paused."""
+        if await self._is_outdated():
+            await wait_for_cancel()
+
+    async def _raise_if_outdated(self) -> None:
+        """Raise an OutdatedError in place of :meth:`_stop_if_outdated`, such as in a rate limit."""
+        if await self._is_outdated():
+            raise OutdatedError
+
+    async def _is_outdated(self) -> bool:
         if not self._may_be_outdated():
-            return
+            return False
         checked_at, is_outdated = time.monotonic(), False
         with suppress(Exception):  # whatever Airflow's API says
             is_outdated = await self._has_later_attempt()
             self._checked_at = checked_at
-        if is_outdated:
-            await wait_for_cancel()
+        return is_outdated
 
     async def _stop_waiting(self, run: Mapping[str, Any], timed_out: str) -> dict[str, Any]:
         """Cancel the run, unless a later attempt has begun: that may follow it."""

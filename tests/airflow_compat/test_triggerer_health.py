@@ -255,3 +255,24 @@ def test_the_messages_are_those_of_airflows_own_object(monkeypatch: pytest.Monke
     assert airflow_line().pending_messages() is None
     monkeypatch.delattr(task_runner, "SUPERVISOR_COMMS")
     assert airflow_line().pending_messages() is None
+
+
+def test_an_outdated_trigger_runs_for_seconds_after_a_pause_at_most(clock: Clock) -> None:
+    """Airflow cancels it then, once it has started the triggers that it starts together."""
+
+    async def work() -> None:
+        health = triggerer_health()
+        let_pass(clock, 10)
+        since = clock.steady
+        assert not health.may_run_outdated(since)
+        clock.advance(6)
+        assert health.may_run_outdated(since)
+        let_pass(clock, 3)
+        health.trigger_started()
+        let_pass(clock, 5)
+        assert health.may_run_outdated(since)
+        let_pass(clock, 1)
+        assert not health.may_run_outdated(since)
+        assert health.may_have_paused(since)
+
+    in_loop(work)

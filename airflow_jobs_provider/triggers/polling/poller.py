@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.metrics import PollerMetrics
     from airflow_jobs_provider.triggers.polling.ended_runs import EndedRuns
+    from airflow_jobs_provider.triggers.polling.sender import BeforeLaunch
     from airflow_jobs_provider.triggers.polling.waiters import States
 from airflow_jobs_provider.api.workflows.progress import REPEAT_SECONDS
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
@@ -215,6 +216,7 @@ class RunPoller:
         retries: RetryPolicy | None = None,
         dag_id: str = "",
         is_urgent: bool = False,
+        before_launch: BeforeLaunch | None = None,
         on_attempt: OnAttempt = ignore_attempt,
     ) -> T:
         """Send a call through the poller's client, within its rate limits.
@@ -225,6 +227,7 @@ class RunPoller:
         :param retries: a policy for this call only, in place of that.
         :param dag_id: the DAG that launches a run, see :mod:`.launch_limiter`.
         :param is_urgent: send a read before others, see :meth:`.Sender.send`; default False.
+        :param before_launch: awaited once a launch has its turn, see :meth:`.Sender.send`.
         :param on_attempt: called before and after each attempt, see :meth:`AsyncJobsClient.send`.
         """
         with self.kept_open():
@@ -232,7 +235,12 @@ class RunPoller:
             if retries is None and without_deadline and not call.has_deadline:
                 retries = sender.retries
             return await sender.send(
-                call, retries, dag_id=dag_id, is_urgent=is_urgent, on_attempt=on_attempt
+                call,
+                retries,
+                dag_id=dag_id,
+                is_urgent=is_urgent,
+                before_launch=before_launch,
+                on_attempt=on_attempt,
             )
 
     async def client(self) -> AsyncJobsClient:

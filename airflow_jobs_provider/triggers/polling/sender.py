@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
@@ -31,10 +31,11 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.triggers.polling.launch_limiter import LaunchLimiter
     from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 
-__all__ = ["Sender"]
+__all__ = ["BeforeLaunch", "Sender"]
 
 T = TypeVar("T")
 RateLimit = Callable[[], AbstractAsyncContextManager[Any]]
+BeforeLaunch = Callable[[], Awaitable[None]]
 
 _ONE_TRY = RetryPolicy(max_attempts=1)
 # A turn that comes at once takes this long at most.
@@ -104,6 +105,7 @@ class Sender:
         *,
         dag_id: str = "",
         is_urgent: bool = False,
+        before_launch: BeforeLaunch | None = None,
         on_attempt: OnAttempt = ignore_attempt,
     ) -> T:
         """Send a call, with retries. A launch waits for its turn.
@@ -114,13 +116,17 @@ class Sender:
         :param retries: when to try again; default the client's policy.
         :param dag_id: the DAG that launches a run. DAGs launch in turn. Default: one for all.
         :param is_urgent: whether a read is urgent, too; default False.
+        :param before_launch: awaited before each attempt to send a launch, once that has its turn.
+            What it raises is raised, and nothing is sent. Default: nothing.
         :param on_attempt: called before and after each attempt, see :meth:`AsyncJobsClient.send`.
         """
         rate_limit: RateLimit = functools.partial(
             self.rate_limit, call.name, is_urgent=is_urgent or call.verb != "GET"
         )
         if call.path in _LAUNCHES:
-            rate_limit = functools.partial(self._launch_rate_limit, call.name, dag_id)
+            rate_limit = functools.partial(
+                self._launch_rate_limit, call.name, dag_id, before_launch
+            )
         outage = None if self.metrics is None else _CallOutage(self.metrics, on_attempt)
         try:
             # Each try is within the limit by itself: a wait between two of them delays no other
@@ -157,18 +163,21 @@ class Sender:
             yield
 
     @asynccontextmanager
-    async def _launch_rate_limit(self, endpoint: str, dag_id: str) -> AsyncIterator[None]:
+    async def _launch_rate_limit(
+        self, endpoint: str, dag_id: str, before_launch: BeforeLaunch | None
+    ) -> AsyncIterator[None]:
         """Wait until a launch may be sent. A 429 within the context slows down all launches.
 
         It does not slow down the pollers: the service limits each endpoint by itself.
         """
         launches = self._launch_limiter
         turn = self._timed("launches", launches.acquire(dag_id))
-        async with (
-            _slowed_by_429(launches.slow_down, turn, self._pause),
-            self._timed("requests", self._rate_limiter.acquire(endpoint, is_urgent=True)),
-        ):
-            yield
+        async with _slowed_by_429(launches.slow_down, turn, self._pause):
+            if before_launch is not None:
+                await before_launch()
+            request = self._rate_limiter.acquire(endpoint, is_urgent=True)
+            async with self._timed("requests", request):
+                yield
 
     def _timed(
         self, limit: str, turn: AbstractAsyncContextManager[float]

@@ -1,4 +1,4 @@
-"""Many tasks that start together: each sends as many messages as one that starts alone."""
+"""Many tasks that start together: what each of them asks of Airflow, and what a pause does."""
 
 from __future__ import annotations
 
@@ -15,13 +15,46 @@ if not hasattr(BaseTrigger, "render_template_fields"):
 
 from airflow.providers.common.compat.sdk import DAG
 
+from airflow_jobs_provider.airflow_compat.triggerer_health import triggerer_health
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from tests.fakes.fake_service import FakeService
-from tests.helpers.launch_trigger import messages, succeeded, triggerer_of
+from tests.helpers.launch_trigger import messages, pause, succeeded, triggerer_of
 from tests.helpers.triggerer import Attempt
 
 INSTANCES = 20
+MANY = 40
 PUSHED = ("run_id", "job_id", "run_page_url", "return_value")
+
+
+class Clock:
+    """The clocks of a triggerer, which a test sets."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.passed = 0.0
+        clock = SimpleNamespace(time=lambda: self.passed, monotonic=lambda: self.passed)
+        for name in (
+            "airflow_compat.triggerer_health",
+            "triggers.outdated",
+            "operators.attempt_trigger",
+        ):
+            monkeypatch.setattr(f"airflow_jobs_provider.{name}.time", clock)
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass."""
+        self.passed += seconds
+
+
+def mapped_dag(instances: int) -> DAG:
+    """Make a DAG with one mapped task."""
+    with DAG("sales", schedule=None, catchup=False) as dag:
+        DatabricksSubmitRunOperator.partial(
+            task_id="etl",
+            existing_cluster_id="c",
+            start_from_trigger=True,
+            end_from_trigger=True,
+            polling_period_seconds=1,
+        ).expand(notebook_task=[{"notebook_path": f"/etl/{n}"} for n in range(instances)])
+    return dag
 
 
 @pytest.mark.parametrize("is_answered", [True, False])
@@ -30,29 +63,16 @@ def test_only_without_answers_tasks_that_start_together_ask_for_later_attempts(
 ) -> None:
     """Their start takes 12 s, and so do the messages of other triggers before theirs."""
     monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__LAUNCHES_PER_SECOND", "30")
-    with DAG("sales", schedule=None, catchup=False) as dag:
-        DatabricksSubmitRunOperator.partial(
-            task_id="etl",
-            existing_cluster_id="c",
-            start_from_trigger=True,
-            end_from_trigger=True,
-            polling_period_seconds=1,
-        ).expand(notebook_task=[{"notebook_path": f"/etl/{n}"} for n in range(INSTANCES)])
-    triggerer = triggerer_of(dag, service, monkeypatch)
-    passed = 0.0
-    clock = SimpleNamespace(time=lambda: passed, monotonic=lambda: passed)
-    for module in ("airflow_compat.triggerer_health", "triggers.outdated"):
-        monkeypatch.setattr(f"airflow_jobs_provider.{module}.time", clock)
-    monkeypatch.setattr("airflow_jobs_provider.operators.attempt_trigger.time", clock)
+    triggerer = triggerer_of(mapped_dag(INSTANCES), service, monkeypatch)
+    clock = Clock(monkeypatch)
     # Each is answered 12 s after it was sent.
     waiting = triggerer._pending
     waiting.update(dict.fromkeys(range(INSTANCES)))
 
     async def start_all(first: Any) -> list[Any]:
-        nonlocal passed
         tasks = [asyncio.ensure_future(triggerer.first_event(first))]
         for index in range(1, INSTANCES):
-            passed += 0.6
+            clock.advance(0.6)
             if is_answered:
                 del waiting[min(waiting)]
                 waiting[index + INSTANCES] = None
@@ -68,3 +88,62 @@ def test_only_without_answers_tasks_that_start_together_ask_for_later_attempts(
     questions = sent.pop("GetXCom launch_record", 0)
     assert sent == {f"SetXCom {key}": INSTANCES for key in PUSHED}
     assert bool(questions) is not is_answered
+
+
+def test_after_a_pause_few_of_many_tasks_ask_for_later_attempts(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A new triggerer gets its first answer after 7 s. Those that launch later do not ask."""
+    monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__LAUNCHES_PER_SECOND", "30")
+    triggerer = triggerer_of(mapped_dag(MANY), service, monkeypatch)
+    clock = Clock(monkeypatch)
+    for number in (3, 11, 19):
+        service.at("runs/submit", number, lambda: clock.advance(3))
+
+    async def start_all(first: Any) -> list[Any]:
+        triggers = [triggerer.trigger(Attempt(map_index=index)) for index in range(1, MANY)]
+        triggerer._pending[0] = None
+        for _second in range(7):
+            clock.advance(1)
+            triggerer_health().may_have_paused(0)
+        triggerer._pending.clear()
+        assert triggerer_health().may_have_paused(0)
+        return await asyncio.gather(*map(triggerer.first_event, [first, *triggers]))
+
+    events = triggerer.run(start_all, Attempt(map_index=0))
+    assert all(map(succeeded, events))
+    sent = Counter(messages(triggerer))
+    # Four launches are under way at the same time.
+    assert 0 < sent.pop("GetXCom launch_record") <= 19 + 4
+    assert sent == {f"SetXCom {key}": MANY for key in PUSHED}
+
+
+def test_a_task_that_waits_for_its_turn_during_a_pause_launches_nothing(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later attempt has begun in another triggerer; the tasks after it are not held up."""
+    monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__LAUNCHES_PER_SECOND", "2")
+    triggerer = triggerer_of(mapped_dag(INSTANCES), service, monkeypatch)
+    cleared, others = range(1, 7), (0, 7)
+
+    def freeze() -> None:
+        for index in cleared:
+            record = {"carrier": "", "first_try": 2, "try_number": 2, "handed_over": False}
+            triggerer.xcoms[f"etl[{index}]", "launch_record"] = record
+        pause(monkeypatch)
+
+    service.at("runs/submit", 1, freeze)
+
+    async def start_all(first: Any) -> list[Any]:
+        triggers = [triggerer.trigger(Attempt(map_index=index)) for index in range(1, 8)]
+        tasks = [asyncio.ensure_future(triggerer.first_event(one)) for one in [first, *triggers]]
+        events = await asyncio.gather(*(tasks[index] for index in others))
+        for index in cleared:
+            assert not tasks[index].done()
+            tasks[index].cancel()
+        return events
+
+    events = triggerer.run(start_all, Attempt(map_index=0))
+    assert all(map(succeeded, events))
+    paths = [run.request["notebook_task"]["notebook_path"] for run in service.runs.values()]
+    assert paths == ["/etl/0", "/etl/7"]
