@@ -80,31 +80,33 @@ class DatabricksLaunchTrigger(RequestTrigger):
     # -- the wait ------------------------------------------------------------------------------
 
     async def _start(self, begun: LaunchAttempt) -> dict[str, Any]:
-        seconds = None if self.deadline is None else max(0.0, self.deadline - time.time())
-        limit = asyncio.timeout(seconds)
-        try:
-            async with limit:
-                operator, call = await self._make_call(begun)
-                launched = await self._launch(operator, call, begun, 0)
-                if self._has_user_token() and begun.orphan_run_id not in (None, launched.run_id):
-                    await self._cancel_orphan(begun.orphan_run_id)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            return await self._stop_launching()
-        except (JobsAPIError, AirflowException, ValueError) as error:
-            await self._find_run_of_lost_response()
-            payload = error_payload(self._run_id, error)
-            if isinstance(error, AirflowFailException):
-                payload["is_final"] = True
-            return {**payload, "is_launch": True} if self._run_id is None else payload
+        made: tuple[LaunchRunOperator, Call[int]] | None = None
+        first_attempt_index = 0
         while True:
+            seconds = None if self.deadline is None else max(0.0, self.deadline - time.time())
+            limit = asyncio.timeout(seconds)
+            try:
+                async with limit:
+                    operator, call = made = made or await self._make_call(begun)
+                    launched = await self._launch(operator, call, begun, first_attempt_index)
+                    if self._has_user_token() and begun.orphan_run_id != launched.run_id:
+                        await self._cancel_orphan(begun.orphan_run_id)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                return await self._stop_launching()
+            except (JobsAPIError, AirflowException, ValueError) as error:
+                await self._find_run_of_lost_response()
+                payload = error_payload(self._run_id, error)
+                if isinstance(error, AirflowFailException):
+                    payload["is_final"] = True
+                return {**payload, "is_launch": True} if self._run_id is None else payload
             payload = await self._follow(launched)
             if "run" not in payload or not operator.is_canceled_earlier_run(
                 payload["run"], launched.attempt_index, begun.attempt
             ):
                 return payload
-            launched = await self._launch(operator, call, begun, launched.attempt_index + 1)
+            first_attempt_index = launched.attempt_index + 1
 
     async def _follow(self, launched: LaunchResult) -> dict[str, Any]:
         state = RunState.from_run(launched.run)

@@ -18,7 +18,7 @@ from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 from tests.fakes.fake_service import FAULTS, UNTIL_ENDED, FakeService, Plan
 from tests.helpers.launch_trigger import pause, start, until_launched, worker_context
 from tests.helpers.start_from_trigger import operator
-from tests.helpers.triggerer import Attempt, Triggerer
+from tests.helpers.triggerer import Attempt, Triggerer, values_of
 
 # After that the task times out. On a busy machine the launch takes a while to be sent.
 LAUNCH_SECONDS = timedelta(seconds=2)
@@ -273,6 +273,42 @@ def test_a_launch_without_an_answer_is_canceled_where_the_run_of_the_try_before_
         event = triggerer.start(retry, datetime.now(UTC) + LAUNCH_SECONDS)
         assert event.payload == {"run": {"run_id": 1002}, "timed_out": "execution_timeout"}
     assert {number: run.cancels for number, run in service.runs.items()} == {1001: 0, 1002: 1}
+
+
+@pytest.mark.parametrize("ends_by", ["execution_timeout", "a refusal", "success"])
+def test_a_retry_whose_followed_run_is_canceled_launches_another(
+    ends_by: str, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The limits of a launch hold for this one, too, and its run is not left behind."""
+    service.plan = UNTIL_ENDED
+    triggerer, first = start(service, monkeypatch), Attempt()
+    until_launched(triggerer, service, first)
+    triggerer.record(try_number=1, handed_over=True)
+    number = service.count("runs/submit")
+    # The retry follows the run of the first try, until that is canceled.
+    follows = service.count("runs/get") + 2
+    service.at("runs/get", follows, lambda: service.end(1001, "CANCELED"))
+
+    def lose() -> None:
+        if ends_by == "execution_timeout":
+            service.trouble("runs/submit", FAULTS["time-out after handling"])
+        elif ends_by == "a refusal":
+            service.trouble("runs/submit", FAULTS["lost answer"])
+            service.trouble("runs/submit", FAULTS["403"])
+        else:
+            service.plan = Plan()
+
+    service.at("runs/submit", number + 1, lose)
+    limit = LAUNCH_SECONDS * 2 if ends_by == "execution_timeout" else timedelta(minutes=5)
+    event = triggerer.start(first.next_try(), datetime.now(UTC) + limit)
+    assert set(service.runs) == {1001, 1002}
+    if ends_by == "execution_timeout":
+        assert event.payload == {"run": {"run_id": 1002}, "timed_out": "execution_timeout"}
+        assert service.runs[1002].cancels == 1
+    elif ends_by == "a refusal":
+        assert event.payload["run_id"] == 1002
+    else:
+        assert values_of(triggerer)["return_value"] == "output of 1002"
 
 
 def test_execution_timeout_of_an_attempt_that_is_over_cancels_nothing(
