@@ -6,7 +6,6 @@ import json
 import re
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -16,9 +15,7 @@ import pytest
 from airflow.providers.common.compat.sdk import (
     AirflowException,
     AirflowFailException,
-    AirflowSensorTimeout,
     AirflowSkipException,
-    AirflowTaskTimeout,
     PokeReturnValue,
     TaskDeferred,
 )
@@ -29,57 +26,13 @@ from airflow_jobs_provider.sensors.jobs import DatabricksJobRunSensor
 from airflow_jobs_provider.triggers.sensor import DatabricksJobRunSensorTrigger
 from tests.fakes.fake_service import FAULTS, FakeService, Fault
 from tests.helpers.reschedules import Reschedules
-from tests.helpers.sensors import sensor
+from tests.helpers.sensors import Sense, sensor
 from tests.helpers.tasks import fired, keep_xcoms
 
 pytestmark = pytest.mark.usefixtures("triggerer_keeps_dags")
 
 HOUR = 3600.0
-# More than any test needs.
-MOST_POKES = 100
 SECOND_ATTEMPT: dict[str, Any] = {"original_attempt_run_id": 7, "attempt_number": 1}
-Happening = Callable[[], None]
-
-
-Sense = Callable[..., Any]
-
-
-@pytest.fixture(params=["poke", "reschedule", "deferrable"])
-def sense(request: pytest.FixtureRequest, context: Any, monkeypatch: pytest.MonkeyPatch) -> Sense:
-    """Wait with a sensor to its end, in one of the three ways, and return what it gives."""
-    way = str(request.param)
-
-    def poke(**arguments: Any) -> Any:
-        one = sensor(**arguments)
-        for _ in range(MOST_POKES):
-            outcome = one.poke(context)
-            if isinstance(outcome, PokeReturnValue):
-                return outcome.xcom_value
-            time.sleep(0.01)
-        pytest.fail("the sensor found no end")
-
-    def reschedule(**arguments: Any) -> Any:
-        # Airflow starts a process for each poke, and stores when it rescheduled first.
-        reschedules = Reschedules(monkeypatch, context["ti"])
-        for _ in range(MOST_POKES):
-            reschedules.start_poke()
-            outcome = sensor(mode="reschedule", **arguments).poke(context)
-            if isinstance(outcome, PokeReturnValue):
-                return outcome.xcom_value
-            reschedules.end_poke()
-            time.sleep(0.01)
-        pytest.fail("the sensor found no end")
-
-    def deferrable(**arguments: Any) -> Any:
-        one = sensor(deferrable=True, **arguments)
-        try:
-            return one.execute(context)
-        except TaskDeferred as deferred:
-            event = json.loads(json.dumps(fired(deferred.trigger).payload))
-            kwargs = deferred.kwargs or {}
-            return sensor(deferrable=True, **arguments).execute_complete(context, event, **kwargs)
-
-    return {"poke": poke, "reschedule": reschedule, "deferrable": deferrable}[way]
 
 
 def test_a_run_by_its_id(sense: Sense, service: FakeService, context: Any) -> None:
@@ -189,113 +142,6 @@ def test_a_failed_run_with_soft_fail(sense: Sense, service: FakeService) -> None
         sense(job_id=3, soft_fail=True)
 
 
-def resumed(one: DatabricksJobRunSensor, context: Any, error: str) -> Any:
-    """Resume a sensor whose trigger did not fire."""
-    return one.resume_execution("__fail__", {"error": error}, context)
-
-
-def failed_run(service: FakeService, context: Any, **arguments: Any) -> Any:
-    """Look once at a run that has failed."""
-    service.start(7)
-    service.end(7, "FAILED")
-    return sensor(run_id=7, **arguments).execute(context)
-
-
-def failed_run_resumed(service: FakeService, context: Any, **arguments: Any) -> Any:
-    """Hear of a run that has failed, from the trigger."""
-    service.start(7)
-    service.end(7, "FAILED")
-    one = sensor(run_id=7, **arguments)
-    return one.resume_execution(
-        "execute_complete", {"event": {"run": service.runs[7].as_answer()}}, context
-    )
-
-
-def no_such_task(service: FakeService, context: Any, **arguments: Any) -> Any:
-    """Look once for a task that is not there."""
-    service.start(7, tasks=tasks(("load", 71, 0, None)))
-    return sensor(run_id=7, task_key="laod", **arguments).execute(context)
-
-
-def no_such_task_resumed(_service: FakeService, context: Any, **arguments: Any) -> Any:
-    """Hear of a task that is not there, from the trigger."""
-    event = {"run_id": 7, "error": "run 7 has no task 'laod'"}
-    one = sensor(run_id=7, task_key="laod", **arguments)
-    return one.resume_execution("execute_complete", {"event": event}, context)
-
-
-def timed_out(service: FakeService, context: Any, **arguments: Any) -> Any:
-    """Wait for longer than the timeout, on a worker where it may."""
-    service.start(7)
-    one = sensor(run_id=7, timeout=0.05, **arguments)
-    if not one.deferrable:
-        return one.execute(context)
-    with pytest.raises(TaskDeferred):
-        one.execute(context)
-    return resumed(one, context, "Trigger timeout")
-
-
-def timed_out_in_airflow_2(_service: FakeService, context: Any, **arguments: Any) -> Any:
-    """Hear that the wait took too long, in the words of Airflow 2."""
-    return resumed(
-        sensor(run_id=7, timeout=0.05, **arguments), context, "Trigger/execution timeout"
-    )
-
-
-def took_too_long_in_all(_service: FakeService, context: Any, **arguments: Any) -> Any:
-    """Hear that execution_timeout is over, after which Airflow retries."""
-    one = sensor(run_id=7, execution_timeout=timedelta(seconds=9), **arguments)
-    return resumed(one, context, "Trigger timeout")
-
-
-def trigger_crashed(_service: FakeService, context: Any, **arguments: Any) -> Any:
-    """Hear that the trigger raised something."""
-    return resumed(sensor(run_id=7, **arguments), context, "Trigger failure")
-
-
-@pytest.mark.parametrize("mode", ["poke", "reschedule", "deferrable"])
-@pytest.mark.parametrize(
-    ("happens", "error", "is_a_failure"),
-    [
-        (failed_run, DatabricksRunFailedError, True),
-        (failed_run_resumed, DatabricksRunFailedError, True),
-        (no_such_task, AirflowException, False),
-        (no_such_task_resumed, AirflowException, False),
-        (timed_out, AirflowSensorTimeout, True),
-        (timed_out_in_airflow_2, AirflowSensorTimeout, True),
-        (took_too_long_in_all, AirflowTaskTimeout, True),
-        (trigger_crashed, AirflowException, False),
-    ],
-)
-def test_soft_fail_and_never_fail_in_all_modes(
-    happens: Callable[..., Any],
-    error: type[BaseException],
-    *,
-    is_a_failure: bool,
-    mode: str,
-    service: FakeService,
-    context: Any,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """soft_fail skips for failures, never_fail for everything; else the error itself is raised."""
-    arguments: dict[str, Any] = {"deferrable": True} if mode == "deferrable" else {"mode": mode}
-    if mode == "reschedule":
-        # Airflow remembers when the first poke was.
-        long_ago = datetime.now(UTC) - timedelta(minutes=1)
-        Reschedules(monkeypatch, context["ti"]).first = long_ago
-        monkeypatch.setattr(
-            context["ti"], "get_first_reschedule_date", lambda _context: long_ago, raising=False
-        )
-    with pytest.raises(error) as caught:
-        happens(service, context, **arguments)
-    assert not isinstance(caught.value, AirflowSkipException)
-    with pytest.raises(AirflowSkipException if is_a_failure else error) as soft:
-        happens(service, context, soft_fail=True, **arguments)
-    assert isinstance(soft.value, AirflowSkipException) is is_a_failure
-    with pytest.raises(AirflowSkipException):
-        happens(service, context, never_fail=True, **arguments)
-
-
 def test_the_services_own_retries(sense: Sense, service: FakeService, context: Any) -> None:
     """A job with max_retries: the last attempt, which is a run of its own, decides."""
     service.jobs[3]["max_retries"] = 2
@@ -335,90 +181,6 @@ def test_the_services_own_retries_of_a_run_that_a_trigger_found(
     service.at("runs/list", 3, lambda: service.start(8, ago=-2, **SECOND_ATTEMPT))
     service.at("runs/get", 3, lambda: service.end(8))
     assert fired(trigger).payload["run"]["run_id"] == 8
-
-
-def tasks(*states: tuple[str, int, int, str | None]) -> list[dict[str, Any]]:
-    """Make the tasks of a run: key, run id, attempt, result."""
-    return [
-        {
-            "task_key": key,
-            "run_id": run_id,
-            "attempt_number": attempt,
-            "state": {"life_cycle_state": "TERMINATED", "result_state": result}
-            if result
-            else {"life_cycle_state": "RUNNING"},
-        }
-        for key, run_id, attempt, result in states
-    ]
-
-
-def test_a_task_of_a_run(sense: Sense, service: FakeService, context: Any) -> None:
-    """The task's own end counts, while the run goes on. Lists have no tasks."""
-    service.start(7, tasks=tasks(("load", 71, 0, None), ("train", 72, 0, None)))
-
-    def load_ends() -> None:
-        service.runs[7].more["tasks"] = tasks(("load", 71, 0, "SUCCESS"), ("train", 72, 0, None))
-
-    service.at("runs/get", 3, load_ends)
-    assert sense(run_id=7, task_key="load") == "output of load"
-    assert context["ti"].xcoms == {"run_id": 71, "run_page_url": "http://w/7"}
-    assert service.count("runs/list") == 0
-    assert [query["run_id"] for query in service.asked("runs/get-output")] == ["71"]
-
-
-def test_a_task_at_its_latest_attempt(sense: Sense, service: FakeService) -> None:
-    """An attempt that failed is followed by the next one, which the run lists beside it."""
-    first, second = ("load", 71, 0, "FAILED"), ("load", 73, 1, None)
-    service.start(7, tasks=tasks(first, second))
-
-    def second_ends() -> None:
-        service.runs[7].more["tasks"] = tasks(("load", 73, 1, "SUCCESS"), first)
-
-    service.at("runs/get", 3, second_ends)
-    assert sense(run_id=7, task_key="load") == "output of load"
-
-
-def test_a_failed_task(sense: Sense, service: FakeService) -> None:
-    """The exception has the task's key and its error."""
-    service.start(7, tasks=tasks(("load", 71, 0, "FAILED"), ("train", 72, 0, None)))
-    with pytest.raises(DatabricksRunFailedError) as caught:
-        sense(run_id=7, task_key="load")
-    assert str(caught.value).splitlines() == [
-        "Task 'load' (run 71) failed (TERMINATED/FAILED)",
-        "error of load",
-        "See http://w/7",
-    ]
-    assert caught.value.task_key == "load"
-
-
-def test_an_unknown_task(sense: Sense, service: FakeService) -> None:
-    """The sensor fails and names the tasks that the run has."""
-    service.start(7, tasks=tasks(("load", 71, 0, None)))
-    with pytest.raises(AirflowException, match="run 7 has no task 'laod'; its tasks: 'load'"):
-        sense(run_id=7, task_key="laod")
-
-
-def test_a_run_without_tasks(sense: Sense, service: FakeService) -> None:
-    """The sensor waits for its tasks until the run has ended."""
-    service.start(7)
-    service.at("runs/get", 3, lambda: service.end(7))
-    with pytest.raises(AirflowException, match="run 7 has no task 'load'; its tasks: none"):
-        sense(run_id=7, task_key="load")
-    assert service.count("runs/get") == 3
-
-
-def test_a_task_that_never_ends(sense: Sense, service: FakeService) -> None:
-    """It ended with its run, and with the run's result."""
-    service.start(7, tasks=tasks(("load", 71, 0, None)))
-    service.end(7, "CANCELED")
-    with pytest.raises(DatabricksRunFailedError, match="was canceled"):
-        sense(run_id=7, task_key="load")
-
-
-def test_a_task_of_a_jobs_run(sense: Sense, service: FakeService) -> None:
-    """Job and task together: the run is found, then its task is waited for."""
-    service.start(7, ago=500, tasks=tasks(("load", 71, 0, "SUCCESS"), ("train", 72, 0, None)))
-    assert sense(job_id=3, task_key="load") == "output of load"
 
 
 def test_a_retry_finds_its_own_run(

@@ -1,19 +1,15 @@
-"""A Jobs API over real HTTP that executes nothing: ``service`` answers, ``runs`` has its runs."""
+"""A Jobs API over real HTTP that executes nothing.
+
+``service`` answers, ``runs`` has its runs, ``lists`` the pages of its lists, and ``faults`` what
+goes wrong with requests.
+"""
 
 from __future__ import annotations
 
+from tests.fakes.fake_service.faults import FAULTS, Fault
+from tests.fakes.fake_service.lists import Lists, Seen
 from tests.fakes.fake_service.runs import UNTIL_ENDED, JobRun, Plan, Run, TaskRun
-from tests.fakes.fake_service.service import (
-    FAULTS,
-    LAUNCHES,
-    TOKEN,
-    TRACE,
-    FakeService,
-    Fault,
-    Hook,
-    Lists,
-    Seen,
-)
+from tests.fakes.fake_service.service import LAUNCHES, TOKEN, TRACE, FakeService, Hook
 
 __all__ = [
     "FAULTS",

@@ -14,7 +14,6 @@ import json
 import re
 import socket
 import ssl
-import struct
 import sys
 import threading
 import time
@@ -27,163 +26,21 @@ from itertools import count
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
+from tests.fakes.fake_service.faults import Fault
+from tests.fakes.fake_service.lists import Lists, Seen, bad_request
 from tests.fakes.fake_service.runs import UNTIL_ENDED, JobRun, Plan, Run, TaskRun
 from tests.fakes.identity.base import Request
 from tests.fakes.identity.server import Identity
 from tests.fakes.identity.workspace import bearer_refusal
 
-__all__ = [
-    "FAULTS",
-    "LAUNCHES",
-    "TOKEN",
-    "TRACE",
-    "FakeService",
-    "Fault",
-    "Hook",
-    "Lists",
-    "Seen",
-]
+__all__ = ["LAUNCHES", "TOKEN", "TRACE", "FakeService", "Hook"]
 
 LAUNCHES = ("runs/submit", "run-now")
 FIRST_RUN_ID = 1001
 FIRST_JOB_ID = 501
 TOKEN = "the-token-of-the-fake-service"
 TRACE = "Traceback (most recent call last): line 1"
-MAX_HANG_SECONDS = 20
 
-
-@dataclass(frozen=True)
-class Seen:
-    """A request as it came in.
-
-    :ivar client_port: the port of the client's end of the connection.
-    """
-
-    endpoint: str
-    parameters: dict[str, Any]
-    authorization: str
-    version: str = "2.0"
-    headers: dict[str, str] = field(default_factory=dict)
-    client_port: int = 0
-
-
-@dataclass
-class Lists:
-    """How the service cuts its lists into pages.
-
-    :ivar largest_limit: items on a page at the most; None for 1000 in version 2.0 and 25 later.
-    :ivar last_offset: the highest offset that is allowed.
-    :ivar cut_first: whether a page is cut before it is filtered, as the real service does it.
-    :ivar hidden: ids that are left out of each page, once it is cut.
-    """
-
-    largest_limit: int | None = None
-    last_offset: int = 10_000
-    cut_first: bool = False
-    hidden: set[int] = field(default_factory=set)
-
-    def page(
-        self, name: str, items: list[dict[str, Any]], wanted: Callable[[Any], bool], seen: Seen
-    ) -> tuple[int, dict[str, Any]]:
-        """Answer a page; from 2.1 on the next one has a token."""
-        is_old, parameters = seen.version == "2.0", seen.parameters
-        largest = self.largest_limit or (1000 if is_old else 25)
-        limit = int(parameters.get("limit", 20)) or largest
-        offset = int(parameters.get("page_token") or parameters.get("offset") or 0)
-        if limit > largest:
-            return _refusal(f"Invalid limit {limit} - it has to be no more than {largest}.")
-        if "page_token" not in parameters and offset > self.last_offset:
-            return _refusal(
-                f"The supplied offset {offset} has exceeded the value of {self.last_offset} "
-                "allowed for this parameter. Please use the page_token parameter"
-            )
-        if not self.cut_first:
-            items = [item for item in items if wanted(item)]
-        page = [item for item in items[offset : offset + limit] if wanted(item)]
-        answer: dict[str, Any] = {name: page} if page else {}
-        has_more = offset + limit < len(items)
-        if is_old:
-            answer["has_more"] = has_more
-        elif has_more:
-            answer["next_page_token"] = str(offset + limit)
-        return 200, answer
-
-
-def _refusal(message: str) -> tuple[int, dict[str, Any]]:
-    return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": message}
-
-
-@dataclass(frozen=True)
-class Fault:
-    """What happens to a request instead of an answer.
-
-    :ivar handled: whether the service does what was asked all the same.
-    :ivar do: answers, or does not, on the open connection.
-    """
-
-    handled: bool
-    do: Callable[[Handler], None]
-
-
-def _says(
-    status: int, body: bytes, headers: dict[str, str] | None = None
-) -> Callable[[Handler], None]:
-    def do(handler: Handler) -> None:
-        handler.say(status, body, headers)
-
-    return do
-
-
-def _hang_up(handler: Handler) -> None:
-    handler.hang_up()
-
-
-def _reset(handler: Handler) -> None:
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    handler.hang_up()
-
-
-def _say_nothing(handler: Handler) -> None:
-    handler.connection.settimeout(MAX_HANG_SECONDS)
-    with contextlib.suppress(OSError):
-        handler.connection.recv(1)
-    handler.hang_up()
-
-
-def _half_a_body(handler: Handler) -> None:
-    handler.wfile.write(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"run_id"')
-    handler.hang_up()
-
-
-_PAGE = b"<html><head><title>Bad Gateway</title></head><body>nginx</body></html>"
-_HTML = {"Content-Type": "text/html"}
-
-
-def _error(code: Any, message: str) -> bytes:
-    return json.dumps({"error_code": code, "message": message}).encode()
-
-
-_DOWN = _error("TEMPORARILY_UNAVAILABLE", "The service is under maintenance")
-_SLOWER = _error("REQUEST_LIMIT_EXCEEDED", "Slow down")
-
-FAULTS: dict[str, Fault] = {
-    "lost answer": Fault(True, _hang_up),
-    "reset before handling": Fault(False, _reset),
-    "reset after handling": Fault(True, _reset),
-    "time-out before handling": Fault(False, _say_nothing),
-    "time-out after handling": Fault(True, _say_nothing),
-    "500": Fault(False, _says(500, _error("INTERNAL_ERROR", "Try again"))),
-    "500 after handling": Fault(True, _says(500, _error("INTERNAL_ERROR", "Try again"))),
-    "502 HTML": Fault(False, _says(502, _PAGE, _HTML)),
-    "503": Fault(False, _says(503, _DOWN)),
-    "429": Fault(False, _says(429, _SLOWER)),
-    # Not the first wait of the retry policy, so that a test sees which of the two it was.
-    "429 with Retry-After": Fault(False, _says(429, _SLOWER, {"Retry-After": "2"})),
-    "403": Fault(False, _says(403, _error(403, "Invalid access token."))),
-    "200 not JSON": Fault(False, _says(200, _PAGE, _HTML)),
-    "200 not JSON after handling": Fault(True, _says(200, _PAGE, _HTML)),
-    "half a body": Fault(True, _half_a_body),
-}
 
 # Told of each request as it comes in ("received") and once it is done ("handled"); True hangs up.
 Hook = Callable[[Seen, str], bool]
@@ -455,7 +312,7 @@ class FakeService:
                 return 200, _output(task, task["task_key"], task["state"].get("result_state"))
             run = self.runs.get(run_id)
             if run is None:
-                return _refusal(f"Run {parameters.get('run_id')} does not exist.")
+                return bad_request(f"Run {parameters.get('run_id')} does not exist.")
             if seen.endpoint == "runs/get":
                 answer = run.as_answer()
                 run.looks += 1
