@@ -112,8 +112,8 @@ ADOPTIONS = Metric(
     Kind.COUNTER,
     "runs",
     _CONN,
-    "Runs of an earlier try of the task that a retry found and followed, instead of launching "
-    "another one.",
+    "Runs that a task found and followed, instead of launching another one: of an earlier try, or "
+    "of another launch with the same `idempotency_token`.",
 )
 CANCELS = Metric(
     "databricks_jobs.cancels",

@@ -250,6 +250,7 @@ class TaskArguments(OperatorArguments, RunArguments, total=False):
     :param job_cluster_key: in a group: key of one of the group's ``job_clusters``; default none;
         templated.
     :param max_retries: retries of the task by the service, -1 for no limit; default 0; templated.
+        In a group a worker ends such a task.
     :param min_retry_interval_millis: milliseconds between two attempts; default 0; templated.
     :param retry_on_timeout: retry the task if it timed out; default False; templated.
     :param billing_tags: add tags for billing reports to each new cluster of a one-time run, as

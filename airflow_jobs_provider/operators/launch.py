@@ -308,6 +308,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
             polling_period_seconds=self.polling_period_seconds,
             fail_on_partial_success=self.fail_on_partial_success,
             adopt_failed=self.adopts_failed_runs,
+            is_unique=self._user_token() is None,
             before_own_launch=self._before_own_launch(call),
         )
         launched = self._run_workflow(steps, stop_after_any_kill=True, on_event=on_event)
@@ -406,9 +407,8 @@ class LaunchRunOperator(StartFromTriggerOperator):
 
         if attempt_index is None or attempt_index >= attempt.attempt_index:
             return False
-        if RunState.from_run(run).status is not RunStatus.CANCELED:
-            return False
-        return self.reattach and self._user_token() is None
+        is_canceled = RunState.from_run(run).status is RunStatus.CANCELED
+        return is_canceled and self.reattach and self._user_token() is None
 
     def _defer_until_ended(self, context: Context, launched: LaunchResult) -> None:
         """Defer to a trigger that waits for the run; this raises."""

@@ -185,6 +185,7 @@ class DatabricksLaunchTrigger(RequestTrigger):
             # One try too many is no retry. The scheduler has died before a worker could report the
             # failure, and Airflow starts such a task again.
             adopt_failed=operator.adopts_failed_runs or attempt.try_number > attempt.max_tries + 1,
+            is_unique=not self._has_user_token(),
         )
         launched = await run_workflow_async(
             steps, send=self._send, wait=asyncio.sleep, on_event=self._launched.record

@@ -106,6 +106,24 @@ def test_a_retry_whose_earlier_try_launched_nothing(
     assert ("Launched run 7, " in log, "Following run 7, " in log) == (is_launch, not is_launch)
 
 
+@pytest.mark.parametrize(("seconds_ago", "is_launch"), [(0, True), (60, False)])
+def test_a_run_of_the_users_own_token(
+    seconds_ago: float,
+    is_launch: bool,
+    context: Any,
+    server: ScriptedServer,
+    metrics: OpenTelemetry,
+    logged: Callable[[], str],
+) -> None:
+    """Any task may have launched it, also at the first try."""
+    start_time = int((time.time() - seconds_ago) * 1000)
+    server.will(LAUNCHED, answer(run("RUNNING", start_time=start_time)), SUCCEEDED, OUTPUT)
+    submit(idempotency_token="mine").execute(context)
+    assert metrics.counts("launches") == ({(): 1} if is_launch else {})
+    assert metrics.counts("adoptions") == ({} if is_launch else {(): 1})
+    assert ("Launched run 7, " in logged()) is is_launch
+
+
 def test_a_refused_launch(context: Any, server: ScriptedServer, metrics: OpenTelemetry) -> None:
     """It is a request, and no launch."""
     server.will(answer({"error_code": "PERMISSION_DENIED"}, status=403))

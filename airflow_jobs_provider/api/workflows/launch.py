@@ -38,8 +38,8 @@ class LaunchResult(NamedTuple):
         start_time: the run was repaired since. Default None.
     :ivar launched_at: when the launch was answered, in seconds since the epoch; None if unknown.
     :ivar is_own: whether its token is this try's own; False for the token of an earlier try.
-    :ivar is_new: whether this try launched it. With the token of an earlier try, which may have
-        launched nothing, only the run's start_time tells.
+    :ivar is_new: whether this try launched it. With a token that may have been sent before, only
+        the run's start_time tells.
     """
 
     run_id: int
@@ -59,6 +59,7 @@ def launch_once(
     polling_period_seconds: float,
     fail_on_partial_success: bool = True,
     adopt_failed: bool = False,
+    is_unique: bool = True,
     before_own_launch: Workflow[Any] | None = None,
     clock: Callable[[], float] = time.time,
 ) -> Workflow[LaunchResult]:
@@ -80,6 +81,8 @@ def launch_once(
         True.
     :param adopt_failed: take a found run that failed or timed out, too; default False. Then only a
         run that was canceled, skipped or deleted is launched anew.
+    :param is_unique: whether nobody else sends the last token; default True. False for a token of
+        the user's, whose run may be that of any earlier launch.
     :param before_own_launch: a workflow to execute before this try launches with its own token;
         default none.
     :param clock: returns the seconds since the epoch.
@@ -129,7 +132,7 @@ def launch_once(
                 attempt_index,
                 launched_at=launched_at,
                 is_own=is_last,
-                is_new=is_last or _has_started_since(run, prepared_at),
+                is_new=(is_last and is_unique) or _has_started_since(run, prepared_at),
             )
     raise AssertionError("no token was given")
 
