@@ -223,7 +223,9 @@ class DatabricksLaunchTrigger(RequestTrigger):
             # Outside of the rate limit, in which few launches are at the same time.
             await wait_for_cancel()
             raise
-        self._launched.answered(run_id, time.time())
+        # A cancel may come before the service shows the run.
+        self.launched_at = time.time()
+        self._launched.answered(run_id, self.launched_at)
         self._run_id = self._active_run_id = run_id
         self._is_recorded = await self._push({RUN_ID_KEY: run_id})
         return run_id

@@ -15,7 +15,7 @@ if not hasattr(BaseTrigger, "render_template_fields"):
 
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
-from tests.fakes.fake_service import FAULTS, UNTIL_ENDED, FakeService, Plan
+from tests.fakes.fake_service import FAULTS, UNTIL_ENDED, FakeService, Fault, Plan
 from tests.helpers.launch_trigger import pause, start, until_launched, worker_context
 from tests.helpers.start_from_trigger import operator
 from tests.helpers.triggerer import Attempt, Triggerer, values_of
@@ -228,6 +228,22 @@ def test_a_launch_without_an_answer_is_canceled(
     kill_by_user(triggerer, service, Attempt())
     (run,) = service.runs.values()
     assert (run.launches, run.cancels) == (2, 1)
+
+
+def test_a_run_that_the_service_does_not_show_yet_is_canceled(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user marks the task right after the launch is answered: the cancel is sent again."""
+    service.plan = UNTIL_ENDED
+    missing = b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Run 1001 does not exist."}'
+    not_found = Fault(handled=False, do=lambda handler: handler.say(404, missing))
+    service.trouble("runs/get", not_found, 20)
+    service.trouble("runs/cancel", not_found, 2)
+    triggerer = start(service, monkeypatch)
+    triggerer.state = "failed"
+    kill_by_user(triggerer, service, Attempt(), "runs/get", 2)
+    (run,) = service.runs.values()
+    assert (run.cancels, service.count("runs/cancel")) == (1, 3)
 
 
 def test_execution_timeout_cancels_the_run(
