@@ -94,14 +94,15 @@ def _configuration() -> dict[str, object]:
         "options": {
             "launches_per_second": {
                 "description": (
-                    "Runs that one triggerer launches in a workspace per second, at most. The "
-                    "launches of several DAGs take turns. The service allows a workspace 35 "
-                    "runs/submit and 20 run-now per second, for all its clients together."
+                    "Runs that one triggerer launches in a workspace per second, at most, through "
+                    "each of runs/submit and run-now. The launches of several DAGs take turns. The "
+                    "service allows a workspace 35 runs/submit and 20 run-now per second, for all "
+                    "its clients together. Default: a quarter of that, 8.75 and 5."
                 ),
                 "version_added": None,
                 "type": "float",
-                "example": None,
-                "default": "5",
+                "example": "5",
+                "default": None,
             },
             "billing_tags": {
                 "description": (

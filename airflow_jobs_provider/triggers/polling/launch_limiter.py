@@ -1,8 +1,8 @@
-"""The rate limit for launches of one host, in turn between DAGs.
+"""The rate limits for launches of one host, in turn between DAGs.
 
 The service limits launches per workspace: ``runs/submit`` to 35 a second, ``run-now`` to 20. Other
-triggerers, workers and users of the workspace launch runs, too, so a triggerer takes a part of that
-only. The option ``[databricks_jobs] launches_per_second`` sets how much.
+triggerers, workers and users of the workspace launch runs, too, so a triggerer takes a quarter of
+that only. The option ``[databricks_jobs] launches_per_second`` sets another rate for both.
 
 A DAG of 1,000 mapped tasks asks for 1,000 launches at once. The DAGs that wait launch one run each
 in turn, so that another DAG's launch does not wait for all of them.
@@ -15,7 +15,7 @@ import contextvars
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -29,11 +29,11 @@ __all__ = ["HostLimiters", "LaunchLimiter"]
 
 log = logging.getLogger(__name__)
 
-# The default of the option: three triggerers stay below the lowest published limit.
-LAUNCHES_PER_SECOND = 5.0
 # Launches a second in a workspace that the service allows, for all clients together.
 SERVICE_LIMITS = {"runs/submit": 35, "run-now": 20}
-# Launches in flight to one host, so that slow ones leave room for the pollers' requests.
+# What a triggerer takes of them by default: three triggerers stay below the limits.
+DEFAULT_SHARE = 0.25
+# Launches in flight of one endpoint, so that slow ones leave room for the pollers' requests.
 LAUNCHES_AT_ONCE = 4
 # A launch that has waited for so long is logged, once for all that wait.
 LOG_AFTER_SECONDS = 5.0
@@ -42,14 +42,16 @@ LOG_EVERY_SECONDS = 600.0
 
 
 class LaunchLimiter:
-    """Limits the rate of the launches of one host. DAGs launch in turn.
+    """Limits the rate of the launches of one host through one endpoint. DAGs launch in turn.
 
     :param host: the host, for the log.
+    :param endpoint: the endpoint, for the log.
     :param launches_per_second: the full rate.
     """
 
-    def __init__(self, host: str, launches_per_second: float) -> None:
+    def __init__(self, host: str, endpoint: str, launches_per_second: float) -> None:
         self._host = host
+        self._endpoint = endpoint
         self._limiter = RateLimiter(launches_per_second, LAUNCHES_AT_ONCE)
         self._turns = _Turns()
         self._logged_at = float("-inf")
@@ -89,10 +91,11 @@ class LaunchLimiter:
         # In a context of its own. In the task's it would be in the log of that task only.
         contextvars.Context().run(
             log.info,
-            "Launches are held back (waiting: %d, DAGs: %d). The rate to %s is %g a second, see "
-            "[databricks_jobs] launches_per_second.",
+            "Launches are held back (waiting: %d, DAGs: %d). The rate of %s to %s is %g a second, "
+            "see [databricks_jobs] launches_per_second.",
             self._turns.waiting + 1,
             len(self._turns.dag_ids | {dag_id}),
+            self._endpoint,
             self._host,
             self._limiter.requests_per_second,
         )
@@ -156,11 +159,11 @@ class HostLimiters:
     """The rate limiters of one host.
 
     :ivar requests: limits all requests.
-    :ivar launches: limits launches, each of which is a request as well.
+    :ivar launches: limit launches, each of which is a request as well, by endpoint.
     """
 
     requests: RateLimiter
-    launches: LaunchLimiter
+    launches: Mapping[str, LaunchLimiter]
 
     @classmethod
     def of(cls, host: str) -> Self:
@@ -168,20 +171,29 @@ class HostLimiters:
 
         :param host: the host.
         """
-        return cls(RateLimiter(), LaunchLimiter(host, launches_per_second()))
+        rate = _configured_rate()
+        return cls(
+            RateLimiter(),
+            {
+                endpoint: LaunchLimiter(host, endpoint, rate or limit * DEFAULT_SHARE)
+                for endpoint, limit in SERVICE_LIMITS.items()
+            },
+        )
 
 
-def launches_per_second() -> float:
-    """Return the option ``[databricks_jobs] launches_per_second``."""
-    default = str(LAUNCHES_PER_SECOND)
+def _configured_rate() -> float | None:
+    """Return the option ``[databricks_jobs] launches_per_second``; None if it is not given."""
+    option = conf.get("databricks_jobs", "launches_per_second", fallback=None)
+    if option is None:
+        return None
     try:
-        rate = float(conf.get("databricks_jobs", "launches_per_second", fallback=default))
+        rate = float(option)
     except ValueError as error:
         log.warning("[databricks_jobs] launches_per_second is not used: %s", error)
-        return LAUNCHES_PER_SECOND
+        return None
     if not 0 < rate < float("inf"):
         log.warning("[databricks_jobs] launches_per_second is not used: %g is not positive.", rate)
-        return LAUNCHES_PER_SECOND
+        return None
     _warn_above_limits(rate)
     return rate
 

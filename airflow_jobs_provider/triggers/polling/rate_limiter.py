@@ -18,8 +18,9 @@ __all__ = ["REQUESTS_AT_ONCE", "REQUESTS_PER_SECOND", "RateLimiter"]
 # others use the workspace, too.
 REQUESTS_PER_SECOND = 20.0
 REQUESTS_AT_ONCE = 8
-# Urgent requests in flight, beside those. Launches take LAUNCHES_AT_ONCE of them at most.
-URGENT_AT_ONCE = 8
+# Urgent requests in flight, beside those. Launches of both endpoints take LAUNCHES_AT_ONCE each of
+# them at most.
+URGENT_AT_ONCE = 12
 # After so many urgent requests in a row one other request is sent, if any waits. At the full rate
 # these are two a second: as many as the lists of ten thousand runs take.
 URGENT_IN_A_ROW = 9

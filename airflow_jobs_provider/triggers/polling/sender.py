@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import (
     AbstractAsyncContextManager,
     asynccontextmanager,
@@ -40,8 +40,6 @@ BeforeLaunch = Callable[[], Awaitable[None]]
 _ONE_TRY = RetryPolicy(max_attempts=1)
 # A turn that comes at once takes this long at most.
 _SHORTEST_WAIT_SECONDS = 0.001
-# The calls that launch a run. The service's limit for them is lower than for others.
-_LAUNCHES = frozenset({"run-now", "runs/submit"})
 
 
 class Sender:
@@ -50,7 +48,8 @@ class Sender:
     :param client: client of the workspace.
     :param rate_limiter: limiter of all requests.
     :param retries: retry policy for polling.
-    :param launch_limiter: limiter of launches.
+    :param launch_limiters: limiters of launches, by the path of their endpoint. The service's
+        limits for them are lower than for other requests.
     :param metrics: what metrics are sent through; default None: Airflow sends none.
     :param followed: what is followed with the requests, for the log; default ``runs``.
 
@@ -66,7 +65,7 @@ class Sender:
         client: AsyncJobsClient,
         rate_limiter: RateLimiter,
         retries: RetryPolicy,
-        launch_limiter: LaunchLimiter,
+        launch_limiters: Mapping[str, LaunchLimiter],
         metrics: PollerMetrics | None = None,
         *,
         followed: str = "runs",
@@ -82,7 +81,7 @@ class Sender:
         self._outage_waits = 0
         self._outage_waits_began = 0.0
         self._rate_limiter = rate_limiter
-        self._launch_limiter = launch_limiter
+        self._launch_limiters = launch_limiters
 
     def for_watchers(self) -> Sender:
         """Return a sender with the same client and limits, and with outages of its own.
@@ -93,7 +92,7 @@ class Sender:
             self.client,
             self._rate_limiter,
             self.retries,
-            self._launch_limiter,
+            self._launch_limiters,
             self.metrics,
             followed="watchers",
         )
@@ -123,9 +122,9 @@ class Sender:
         rate_limit: RateLimit = functools.partial(
             self.rate_limit, call.name, is_urgent=is_urgent or call.verb != "GET"
         )
-        if call.path in _LAUNCHES:
+        if (launches := self._launch_limiters.get(call.path)) is not None:
             rate_limit = functools.partial(
-                self._launch_rate_limit, call.name, dag_id, before_launch
+                self._launch_rate_limit, launches, call.name, dag_id, before_launch
             )
         outage = None if self.metrics is None else _CallOutage(self.metrics, on_attempt)
         try:
@@ -164,13 +163,17 @@ class Sender:
 
     @asynccontextmanager
     async def _launch_rate_limit(
-        self, endpoint: str, dag_id: str, before_launch: BeforeLaunch | None
+        self,
+        launches: LaunchLimiter,
+        endpoint: str,
+        dag_id: str,
+        before_launch: BeforeLaunch | None,
     ) -> AsyncIterator[None]:
-        """Wait until a launch may be sent. A 429 within the context slows down all launches.
+        """Wait until a launch may be sent. A 429 within the context slows down those that follow.
 
-        It does not slow down the pollers: the service limits each endpoint by itself.
+        It slows down neither the pollers nor other launches: the service limits each endpoint by
+        itself.
         """
-        launches = self._launch_limiter
         turn = self._timed("launches", launches.acquire(dag_id))
         async with _slowed_by_429(launches.slow_down, turn, self._pause):
             if before_launch is not None:

@@ -11,11 +11,7 @@ from typing import Any
 import pytest
 
 from airflow_jobs_provider.triggers.polling import launch_limiter, rate_limiter
-from airflow_jobs_provider.triggers.polling.launch_limiter import (
-    HostLimiters,
-    LaunchLimiter,
-    launches_per_second,
-)
+from airflow_jobs_provider.triggers.polling.launch_limiter import HostLimiters, LaunchLimiter
 from tests.helpers.virtual_time import VirtualTimeLoop, run_in_virtual_time
 
 OPTION = "AIRFLOW__DATABRICKS_JOBS__LAUNCHES_PER_SECOND"
@@ -30,7 +26,7 @@ class Bench:
 
     def __init__(self, loop: VirtualTimeLoop) -> None:
         self.loop, self.began = loop, loop.time()
-        self.limiter = LaunchLimiter("w", 5.0)
+        self.limiter = LaunchLimiter("w", "run-now", 5.0)
         self.launched: list[tuple[float, str]] = []
         self.seconds = 0.0
 
@@ -193,7 +189,7 @@ def test_a_rate_below_one_a_second_is_kept_after_a_429(play: Play) -> None:
     """The lowest rate of all requests, 1 a second, does not raise it."""
 
     async def scenario(bench: Bench) -> None:
-        bench.limiter = LaunchLimiter("w", 0.1)
+        bench.limiter = LaunchLimiter("w", "run-now", 0.1)
         await bench.launch("a")
         bench.limiter.slow_down(0, sent_at=bench.loop.time())
         await asyncio.gather(*bench.start("b", 2))
@@ -214,8 +210,8 @@ def test_holding_back_is_logged_once_for_all(play: Play, caplog: pytest.LogCaptu
         await asyncio.gather(*tasks)
         (line,) = caplog.messages
         assert line == (
-            "Launches are held back (waiting: 974, DAGs: 2). The rate to w is 5 a second, see "
-            "[databricks_jobs] launches_per_second."
+            "Launches are held back (waiting: 974, DAGs: 2). The rate of run-now to w is 5 a "
+            "second, see [databricks_jobs] launches_per_second."
         )
         await asyncio.sleep(600)
         await asyncio.gather(*bench.start("a", 100))
@@ -224,21 +220,29 @@ def test_holding_back_is_logged_once_for_all(play: Play, caplog: pytest.LogCaptu
     assert len(caplog.messages) == 2
 
 
+def rates() -> dict[str, float]:
+    """Return the launches per second of a new host, by endpoint."""
+    launches = HostLimiters.of("w").launches
+    return {path: limiter._limiter.requests_per_second for path, limiter in launches.items()}
+
+
+DEFAULT_RATES = {"runs/submit": 8.75, "run-now": 5.0}
+
+
 async def test_the_pace_is_a_setting(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The log says so of a value above the service's limit, and of one that is not used."""
-    assert launches_per_second() == 5
+    assert rates() == DEFAULT_RATES
     monkeypatch.setenv(OPTION, "2.5")
-    assert launches_per_second() == 2.5
-    limiters = HostLimiters.of("w")
-    assert limiters.launches._limiter.requests_per_second == 2.5
-    assert limiters.requests.requests_per_second == rate_limiter.REQUESTS_PER_SECOND
+    assert rates() == {"runs/submit": 2.5, "run-now": 2.5}
+    requests = HostLimiters.of("w").requests
+    assert requests.requests_per_second == rate_limiter.REQUESTS_PER_SECOND
     assert caplog.messages == []
     for high, limits in (("20.5", "20 run-now"), ("36", "35 runs/submit and 20 run-now")):
         caplog.clear()
         monkeypatch.setenv(OPTION, high)
-        assert HostLimiters.of("w").launches._limiter.requests_per_second == float(high)
+        assert set(rates().values()) == {float(high)}
         (line,) = caplog.messages
         assert line == (
             f"[databricks_jobs] launches_per_second is {high}, above the published limit of the "
@@ -249,11 +253,11 @@ async def test_the_pace_is_a_setting(
         assert len(caplog.messages) == 1
     monkeypatch.setenv(OPTION, "20")
     caplog.clear()
-    assert launches_per_second() == 20
+    assert set(rates().values()) == {20}
     assert caplog.messages == []
     for wrong in ("0", "-1", "nan", "inf", "ten", ""):
         caplog.clear()
         monkeypatch.setenv(OPTION, wrong)
-        assert launches_per_second() == 5
+        assert rates() == DEFAULT_RATES
         assert len(caplog.messages) == 1
         assert "[databricks_jobs] launches_per_second is not used" in caplog.messages[0]

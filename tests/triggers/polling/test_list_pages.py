@@ -22,7 +22,6 @@ from airflow_jobs_provider.api.errors import (
 )
 from airflow_jobs_provider.api.retry import RetryPolicy, no_waiting
 from airflow_jobs_provider.triggers.polling import list_pages, outages
-from airflow_jobs_provider.triggers.polling.launch_limiter import LaunchLimiter
 from airflow_jobs_provider.triggers.polling.list_pages import ListPageReader, PageTimeoutError
 from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 from airflow_jobs_provider.triggers.polling.sender import Sender
@@ -43,7 +42,7 @@ class Bench:
         self.limiter = RateLimiter()
         client: Any = SimpleNamespace(send=self.send, renew_credentials=self.renew)
         policy = RetryPolicy(no_deadline=True, random=lambda: 0.0, clock=self.now)
-        self.sender = Sender(client, self.limiter, policy, LaunchLimiter("w", 5))
+        self.sender = Sender(client, self.limiter, policy, {})
         self.sender.record_answer()
         self.reader = ListPageReader(self.sender, lambda: self.waiting_runs)
 

@@ -31,7 +31,6 @@ from airflow_jobs_provider.triggers.polling import (
     sender,
     slow_reads,
 )
-from airflow_jobs_provider.triggers.polling.launch_limiter import LaunchLimiter
 from airflow_jobs_provider.triggers.polling.outages import UnreadableRuns
 from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 from airflow_jobs_provider.triggers.polling.reader import RunReader
@@ -68,7 +67,7 @@ class Bench:
         self.waiters, self.unreadable = Waiters(), UnreadableRuns()
         policy = RetryPolicy(no_deadline=True, random=lambda: 0.0, clock=self.now)
         client: Any = self
-        self.sender = Sender(client, RateLimiter(), policy, LaunchLimiter("w", 5))
+        self.sender = Sender(client, RateLimiter(), policy, {})
         self.reader = RunReader(self.waiters, self.sender, self.unreadable)
 
     def now(self) -> float:

@@ -80,7 +80,8 @@ class Bench:
         policy = {"no_deadline": True, "random": lambda: 0.0, "clock": self.now, **policy}
         client: Any = self.client
         limiter: Any = self.limiter
-        launches: Any = self.launches
+        self.submits = Limiter()
+        launches: Any = {"run-now": self.launches, "runs/submit": self.submits}
         self.sender = Sender(client, limiter, RetryPolicy(**policy), launches)
 
     def now(self) -> float:
@@ -171,7 +172,7 @@ async def test_a_429_slows_down_all_pollers_of_the_host(waits: list[float]) -> N
 
 
 async def test_a_launch_waits_for_its_turn_too(waits: list[float]) -> None:
-    """Each of its tries is within both limits. Its 429 slows down launches only."""
+    """Each of its tries is within both limits. Its 429 slows down launches of its kind only."""
     bench = Bench(waits)
     assert await bench.sender.send(LAUNCH, dag_id="sales") == "answer"
     (how,) = bench.client.sent
@@ -181,6 +182,7 @@ async def test_a_launch_waits_for_its_turn_too(waits: list[float]) -> None:
                 raise SLOWER
     assert bench.launches.acquired == [("sales",)] * 2
     assert bench.launches.slowed_down == [(1.0, 900.0)] * 2
+    assert (bench.submits.acquired, bench.submits.slowed_down) == ([], [])
     assert bench.limiter.acquired == [("run-now",)] * 2
     assert bench.limiter.slowed_down == []
 
