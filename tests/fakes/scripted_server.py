@@ -16,6 +16,9 @@ from typing import Any, cast
 from urllib.parse import parse_qs, urlsplit
 
 TOKEN = "dapi-not-a-real-token"
+# So many requests after the last step are a loop.
+MOST_UNSCRIPTED = 1000
+EXHAUSTED = "The test has no more answers."
 
 
 @dataclass(frozen=True)
@@ -71,18 +74,22 @@ def never_answer(connection: socket.socket) -> None:
 class ScriptedServer:
     """An HTTP server on loopback that takes one step for each request.
 
-    After the last step it answers with the ids that it is asked for, and nothing else.
+    After the last step it answers with the ids that it is asked for, and nothing else. A client
+    that has had many such answers goes round in circles, so that it is refused: the test fails,
+    and does not go on for ever.
     """
 
     steps: list[Step] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     tls: ssl.SSLContext | None = None
     ca_file: Path | None = None
+    unscripted: int = 0
 
     def __post_init__(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.url = f"http{'s' if self.tls else ''}://127.0.0.1:{self.port}"
+        self._always: Step | None = None
         self._stop, self._stopped = socket.socketpair()
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
@@ -90,6 +97,13 @@ class ScriptedServer:
     def will(self, *steps: Step) -> None:
         """Add steps to take."""
         self.steps.extend(steps)
+
+    def will_always(self, step: Step) -> None:
+        """Take this step for each request after the last of the others.
+
+        A client on a busy machine may ask again, since it has not waited for an answer.
+        """
+        self._always = step
 
     def close(self) -> None:
         """Stop listening."""
@@ -122,9 +136,14 @@ class ScriptedServer:
             if (request := self._read(connection)) is None:
                 return
             self.requests.append(request)
-            ids = {k: int(v) for k, v in request.query.items() if k in ("run_id", "job_id")}
-            step = self.steps.pop(0) if self.steps else answer(ids)
+            step = self.steps.pop(0) if self.steps else self._always or self._unscripted(request)
             step(connection)
+
+    def _unscripted(self, request: Request) -> Step:
+        self.unscripted += 1
+        if self.unscripted > MOST_UNSCRIPTED:
+            return answer({"error_code": "INVALID_PARAMETER_VALUE", "message": EXHAUSTED}, 400)
+        return answer({k: int(v) for k, v in request.query.items() if k in ("run_id", "job_id")})
 
     @staticmethod
     def _read(connection: socket.socket) -> Request | None:

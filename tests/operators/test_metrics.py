@@ -162,7 +162,8 @@ def test_a_task_that_waits_in_the_triggerer(
     """Polls, waits, the outage once, and the time from the run's end to the event."""
     monkeypatch.setattr(airflow_line(), "fails_tasks_resumed_early", False)
     ended = run("TERMINATED", "SUCCESS", end_time=int(time.time() * 1000) - 3000)
-    server.will(RUNNING, UNAVAILABLE, UNAVAILABLE, answer(ended))
+    server.will(RUNNING, UNAVAILABLE, UNAVAILABLE)
+    server.will_always(answer(ended))
     with no_waiting():
         trigger = DatabricksJobRunTrigger(
             7, polling_period_seconds=0.01, life_cycle_state="PENDING"
