@@ -8,6 +8,7 @@ import json
 import socket
 import time
 import tracemalloc
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -73,23 +74,28 @@ def endless(head: bytes, part: bytes) -> Step:
     return step
 
 
-BOMB = gzip.compress(b"[" + b" " * (100 * MIB) + b"]", compresslevel=1)
-LARGE: dict[str, Step] = {
-    "length": answer(b'{"a": "' + b"x" * (2 * MIB) + b'"}'),
-    "no length": endless(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"x" * MIB),
-    "chunks": endless(
+# Made when they are needed: every test process imports this file.
+LARGE: dict[str, Callable[[], Step]] = {
+    "length": lambda: answer(b'{"a": "' + b"x" * (2 * MIB) + b'"}'),
+    "no length": lambda: endless(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", b"x" * MIB),
+    "chunks": lambda: endless(
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n",
         b"100000\r\n" + b"x" * MIB + b"\r\n",
     ),
-    "gzip": answer(BOMB, headers={"Content-Encoding": "gzip"}),
-    "gzip of gzips": answer(gzip.compress(b" " * MIB) * 64, headers={"Content-Encoding": "gzip"}),
+    "gzip": lambda: packed(gzip.compress(b"[" + b" " * (100 * MIB) + b"]", compresslevel=1)),
+    "gzip of gzips": lambda: packed(gzip.compress(b" " * MIB) * 64),
 }
+
+
+def packed(body: bytes) -> Step:
+    """Answer with a body that was packed by gzip."""
+    return answer(body, headers={"Content-Encoding": "gzip"})
 
 
 @pytest.mark.parametrize("name", LARGE)
 def test_an_answer_that_is_too_large(name: str, face: Face, server: ScriptedServer) -> None:
     """It is left unread beyond the limit, whose size is that of the decoded answer."""
-    server.will(LARGE[name])
+    server.will(LARGE[name]())
     face.connect(server.url, max_response_bytes=MIB)
     # Not the process's peak, which making the answers above has raised already.
     tracemalloc.start()
