@@ -258,26 +258,6 @@ def loaded_by(statement: str, after: str = "") -> set[str]:
     return set(result.stdout.splitlines()[-1].split())
 
 
-@pytest.mark.parametrize("module", ["operators.jobs", "sensors.jobs"])
-def test_parsing_a_dag_loads_nothing_heavy(module: str) -> None:
-    """Importing the operators or the sensor loads no HTTP library, no models, no workspace."""
-    loaded = loaded_by(
-        f"import airflow_jobs_provider.{module}",
-        after="import airflow.models\nfrom airflow.providers.common.compat.sdk import "
-        "AirflowException, BaseOperator, BaseOperatorLink, BaseSensorOperator, PokeReturnValue, "
-        "XCom, conf",
-    )
-    heavy = {"requests", "aiohttp", "pydantic", "tenacity", "nbclient", "pandas", "urllib3"}
-    assert not {name.split(".")[0] for name in loaded} & heavy
-    ours = {name for name in loaded if name.startswith("airflow_jobs_provider.")}
-    assert not {
-        n
-        for n in ours
-        if n.startswith(("airflow_jobs_provider.local", "airflow_jobs_provider.hooks"))
-    }
-    assert "airflow_jobs_provider.api.client" not in ours
-
-
 @pytest.mark.slow
 def test_the_operators_are_imported_within_100_ms() -> None:
     """Of processor time, after Airflow itself: every DAG file that uses them pays it."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -372,22 +370,6 @@ def test_a_trigger_stored_by_an_older_version() -> None:
     trigger = DatabricksJobRunSensorTrigger(**stored)  # type: ignore[arg-type]
     expected = {**STORED_SENSOR_TRIGGER, "started_since": None, "began": None, "job_id": None}
     assert trigger.serialize()[1] == {**expected, "run_id": 7, "polling_period_seconds": 5}
-
-
-def test_importing_the_sensor_loads_no_operator() -> None:
-    """A DAG file with a sensor loads what the operators share, and none of their classes."""
-    code = (
-        "import sys, airflow_jobs_provider.sensors.jobs\n"
-        "print(*[name for name in sys.modules if name.startswith('airflow_jobs_provider')])"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", code], check=True, capture_output=True, text=True
-    )
-    modules = set(printed.stdout.splitlines()[-1].split())
-    assert "airflow_jobs_provider.sensors.jobs" in modules
-    for name in ("jobs", "launch", "submit_run", "run_now", "create_job", "payload"):
-        assert f"airflow_jobs_provider.operators.{name}" not in modules
-    assert "airflow_jobs_provider.triggers.sensor" not in modules
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,8 @@
-"""What the plugin costs the processes that have nothing to do with the UI: nothing."""
+"""What the plugin gives Airflow, also where a part of it cannot be made."""
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import airflow
@@ -15,43 +13,6 @@ from airflow_jobs_provider.plugin import DatabricksJobsPlugin
 AIRFLOW_2 = airflow.__version__.startswith("2.")
 APP = "airflow_jobs_provider.ui.app"
 HAS_PAGES = tuple(map(int, airflow.__version__.split(".")[:2])) >= (3, 1)
-# Prints what is imported: by a process that loads plugins, and by one that reads DAGs, too.
-PROCESS = """
-import sys
-import airflow.models
-from airflow.providers.common.compat.sdk import AirflowPlugin, BaseOperatorLink
-from airflow_jobs_provider.airflow_compat import forking_processes
-
-def show(before):
-    print(*sorted(set(sys.modules) - before) or ["nothing"])
-    return set(sys.modules)
-
-before = set(sys.modules)
-from airflow_jobs_provider.plugin import DatabricksJobsPlugin
-plugin = DatabricksJobsPlugin()
-plugin.on_load()
-before = show(before)
-assert bool(plugin.operator_extra_links) == (airflow.__version__ >= "3")
-show(before)
-"""
-
-
-def test_only_the_api_server_imports_the_page() -> None:
-    """Loading the plugin imports the plugin; reading DAGs its links. Neither imports FastAPI."""
-    done = subprocess.run(
-        [sys.executable, "-c", PROCESS],
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[2],
-    )
-    loaded, links = (set(line.split()) for line in done.stdout.splitlines()[-2:])
-    assert loaded == {"airflow_jobs_provider.plugin"}
-    ours = {name for name in links if name.startswith("airflow_jobs_provider")}
-    of_ui = {name.partition(".")[2] for name in ours if ".ui" in name}
-    assert of_ui == (set() if AIRFLOW_2 else {"ui", "ui.links", "ui.job_page"})
-    assert {name.partition(".")[0] for name in links - ours} <= set(sys.stdlib_module_names)
-    assert not {name for name in ours if "operators" in name or "triggers" in name}
 
 
 @pytest.mark.skipif(HAS_PAGES, reason="the page is tested in test_app.py")
