@@ -30,6 +30,7 @@ bodies = st.one_of(
 )
 
 
+@pytest.mark.exhaustive
 @given(status=st.integers(100, 999), retry_after=st.text(max_size=20), body=bodies)
 def test_the_mapping_is_total(status: int, retry_after: str, body: bytes) -> None:
     """Every answer that is not good becomes one exception of the tree."""

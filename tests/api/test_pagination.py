@@ -108,7 +108,9 @@ def listed(hook: DatabricksJobsHook, asynchronous: bool, **arguments: Any) -> li
 
 
 @pytest.mark.parametrize("asynchronous", [False, True], ids=["blocking", "asyncio"])
-@pytest.mark.parametrize("limit", [None, 0, 25, 100])
+@pytest.mark.parametrize(
+    "limit", [None, *(pytest.param(n, marks=pytest.mark.exhaustive) for n in (0, 100)), 25]
+)
 def test_all_runs_are_listed_once(
     service: FakeService, hook: DatabricksJobsHook, limit: int | None, asynchronous: bool
 ) -> None:

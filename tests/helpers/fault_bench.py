@@ -24,9 +24,28 @@ from airflow_jobs_provider.operators.jobs import (
 )
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from airflow_jobs_provider.triggers.polling import rate_limiter
-from tests.fakes.fake_service import FakeService
+from tests.fakes.fake_service import FAULTS, FakeService
 
 FOREVER = 10_000
+# One of each kind: no answer before and after handling, an error, a refusal, no JSON, a part.
+FEW_FAULTS = (
+    "lost answer",
+    "reset before handling",
+    "503",
+    "403",
+    "429",
+    "200 not JSON",
+    "half a body",
+)
+
+
+def faults(*without: str) -> list[Any]:
+    """Return the faults as parameters of a test; all but a few are exhaustive."""
+    return [
+        pytest.param(name, marks=() if name in FEW_FAULTS else pytest.mark.exhaustive)
+        for name in FAULTS
+        if name not in without
+    ]
 
 
 class KilledError(BaseException):

@@ -396,7 +396,7 @@ def test_wrong_values(context: Any, server: ScriptedServer, kind: Any, deferrabl
     assert faults(context, server, kind, given_in_the_dag_file(kind, **more)) == []
 
 
-@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("native", [pytest.param(False, marks=pytest.mark.exhaustive), True])
 @pytest.mark.parametrize("kind", TASKS)
 def test_what_templates_render_to(
     context: Any, server: ScriptedServer, kind: Any, native: bool
@@ -440,7 +440,7 @@ whole_matrix = pytest.mark.parametrize(
 
 
 @whole_matrix
-@pytest.mark.parametrize("kind", LAUNCH)
+@pytest.mark.parametrize("kind", [LAUNCH[0], pytest.param(LAUNCH[1], marks=pytest.mark.exhaustive)])
 def test_killed_on_a_worker(
     context: Any, server: ScriptedServer, kind: Any, signalled: Signalled, whole: bool
 ) -> None:
@@ -457,7 +457,7 @@ def test_killed_on_a_worker(
 
 
 @whole_matrix
-@pytest.mark.parametrize("kind", LAUNCH)
+@pytest.mark.parametrize("kind", [LAUNCH[0], pytest.param(LAUNCH[1], marks=pytest.mark.exhaustive)])
 def test_killed_while_deferred(
     context: Any, server: ScriptedServer, kind: Any, monkeypatch: pytest.MonkeyPatch, whole: bool
 ) -> None:

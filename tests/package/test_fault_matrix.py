@@ -22,6 +22,7 @@ from tests.helpers.fault_bench import (
     FOREVER,
     Bench,
     KilledError,
+    faults,
 )
 
 # How often each goes wrong in a row; minutes of 503 are many times.
@@ -63,7 +64,7 @@ def _check_one_line(bench: Bench, endpoint: str, fault: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("endpoint", LAUNCHES)
-@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "403"])
+@pytest.mark.parametrize("fault", faults("403"))
 def test_at_launch(bench: Bench, fault: str, endpoint: str, mode: str) -> None:
     """One run is launched and followed to its end; one line says what the trouble was."""
     times = TIMES.get(fault, 1)
@@ -92,7 +93,7 @@ def test_refused_at_launch(bench: Bench, endpoint: str, mode: str) -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("first", [True, False], ids=["first look", "while polling"])
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", faults())
 def test_at_runs_get(bench: Bench, fault: str, first: bool, mode: str) -> None:
     """Any outage is waited out, a refusal for a while; the run is followed to its end."""
     if first:
@@ -120,7 +121,7 @@ def test_at_runs_get(bench: Bench, fault: str, first: bool, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "403"])
+@pytest.mark.parametrize("fault", faults("403"))
 def test_at_get_output(bench: Bench, fault: str, mode: str) -> None:
     """The output is read once the trouble is over; the triggerer leaves that to the worker."""
     # The triggerer asks once, or twice where a connection that aiohttp kept turns out to be closed.
@@ -145,7 +146,7 @@ def _failing_once(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "403"])
+@pytest.mark.parametrize("fault", faults("403"))
 def test_at_repair(bench: Bench, fault: str, mode: str) -> None:
     """The run is repaired once, however the answer gets lost, and its end is the task's."""
     _failing_once(bench)
@@ -155,7 +156,7 @@ def test_at_repair(bench: Bench, fault: str, mode: str) -> None:
     assert len(run.repairs) == 1
 
 
-@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "403"])
+@pytest.mark.parametrize("fault", faults("403"))
 def test_at_update_before_a_repair(bench: Bench, fault: str) -> None:
     """The job gets its new settings, and the run is repaired after that."""
     _failing_once(bench)
@@ -172,7 +173,7 @@ def test_at_update_before_a_repair(bench: Bench, fault: str) -> None:
     )
 
 
-@pytest.mark.parametrize("fault", [name for name in FAULTS if name != "403"])
+@pytest.mark.parametrize("fault", faults("403"))
 def test_at_the_list_of_pipelines(bench: Bench, fault: str) -> None:
     """A pipeline that is given by its name is found once the trouble is over."""
     bench.service.pipelines = {"a-1": "sales", "a-2": "sales_of_2026"}
@@ -205,7 +206,7 @@ def _run_and_kill(bench: Bench, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("fault", [name for name in FAULTS if name not in ("403", "503")])
+@pytest.mark.parametrize("fault", faults("403", "503"))
 def test_at_cancel(bench: Bench, fault: str, mode: str) -> None:
     """The one run is canceled all the same."""
     bench.service.trouble("runs/cancel", FAULTS[fault])

@@ -27,7 +27,7 @@ from airflow_jobs_provider.operators.jobs import (
 )
 from airflow_jobs_provider.triggers.polling import rate_limiter
 from tests.fakes.fake_service import FAULTS, TOKEN, FakeService
-from tests.helpers.fault_bench import FOREVER
+from tests.helpers.fault_bench import FOREVER, faults
 from tests.helpers.start_from_trigger import operator
 from tests.helpers.triggerer import Attempt, Triggerer, task_runner, values_of
 
@@ -39,7 +39,6 @@ TASKS: dict[str, Any] = {
     "runs/submit": (DatabricksSubmitRunOperator, {}),
     "run-now": (DatabricksRunNowOperator, {"job_id": 11}),
 }
-FLEETING = [name for name in FAULTS if name != "403"]
 
 
 @dataclass
@@ -105,7 +104,7 @@ def bench(
 
 
 @pytest.mark.parametrize("endpoint", LAUNCHES)
-@pytest.mark.parametrize("fault", FLEETING)
+@pytest.mark.parametrize("fault", faults("403"))
 def test_at_launch(bench: Bench, fault: str, endpoint: str) -> None:
     """One run is launched and followed to its end; one line says what the trouble was."""
     times = TIMES.get(fault, 1)
@@ -138,7 +137,7 @@ def test_an_outage_without_end_at_launch(bench: Bench, endpoint: str) -> None:
     assert bench.service.runs == {}
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", faults())
 def test_at_runs_get(bench: Bench, fault: str) -> None:
     """Any outage is waited out, a refusal for a while; the run is followed to its end."""
     bench.service.trouble("runs/get", FAULTS[fault], TIMES.get(fault, 1))
@@ -146,7 +145,7 @@ def test_at_runs_get(bench: Bench, fault: str) -> None:
     assert bench.service.count("runs/submit") == 1
 
 
-@pytest.mark.parametrize("fault", FLEETING)
+@pytest.mark.parametrize("fault", faults("403"))
 def test_at_get_output(bench: Bench, fault: str) -> None:
     """The output is read once the trouble is over."""
     bench.service.trouble("runs/get-output", FAULTS[fault], TIMES.get(fault, 1))

@@ -285,6 +285,7 @@ class Steps:
             raise TooManySteps
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", WORKFLOWS)
 @examples(50)
 @given(data=st.data())

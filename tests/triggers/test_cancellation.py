@@ -34,13 +34,24 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 End = Callable[..., None]
 
 
-@pytest.fixture(params=[*([on_kill] if calls_on_kill() else []), cancel])
+ENDS = [*([on_kill] if calls_on_kill() else []), cancel]
+
+
+@pytest.fixture(params=ENDS)
 def end(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> End:
     """Both ways in which Airflow ends a trigger."""
     if request.param is cancel:
         monkeypatch.setattr(airflow_line(), "calls_on_kill", False)
     chosen: End = request.param
     return chosen
+
+
+# How many triggers there are makes no difference to the way.
+first_end_is_enough = pytest.mark.parametrize(
+    "end",
+    [ENDS[0], *(pytest.param(one, marks=pytest.mark.exhaustive) for one in ENDS[1:])],
+    indirect=True,
+)
 
 
 class Look:
@@ -250,6 +261,7 @@ def test_a_run_that_is_gone_may_not_still_run(
 # Many at once.
 
 
+@first_end_is_enough
 def test_three_hundred_triggers_are_taken_over(canceled: Look) -> None:
     """All their tasks are still deferred: a few questions are asked, and no run is canceled."""
     rows = [
@@ -265,6 +277,7 @@ def test_three_hundred_triggers_are_taken_over(canceled: Look) -> None:
     assert supervisor.asked("GetXCom") == 300
 
 
+@first_end_is_enough
 def test_a_hundred_of_two_hundred_are_marked(canceled: Look) -> None:
     """Each of their runs is canceled once, and no other run is."""
     rows = [
@@ -307,6 +320,7 @@ def test_tasks_with_ambiguous_keys(canceled: Look) -> None:
     assert canceled.canceled == [2, 3, 5]
 
 
+@first_end_is_enough
 def test_many_long_names(canceled: Look) -> None:
     """A question is no longer than Airflow takes, and asks for few rows that nobody wants."""
     rows = [

@@ -44,6 +44,7 @@ def test_what_is_built_from_the_structures_passes(source: random.Random, call: s
         json.dumps(request)
 
 
+@pytest.mark.exhaustive
 @RELAXED
 @given(source=sources, case=st.sampled_from(CASES))
 def test_any_single_broken_rule_is_named(source: random.Random, case: Any) -> None:
@@ -57,6 +58,7 @@ def test_any_single_broken_rule_is_named(source: random.Random, case: Any) -> No
     assert case.field in str(caught.value)
 
 
+@pytest.mark.exhaustive
 def test_a_thousand_requests() -> None:
     """A thousand good requests pass; a thousand with one broken rule are refused by its field."""
     for seed in range(1000):

@@ -514,7 +514,7 @@ async def test_a_list_that_cannot_be_read(
     assert service.asked["runs/list active_only"] < 20
 
 
-@pytest.mark.parametrize("status", [302, 503])
+@pytest.mark.parametrize("status", [pytest.param(302, marks=pytest.mark.exhaustive), 503])
 async def test_lists_that_could_not_be_read_are_tried_again_soon(
     service: ManyRuns,
     monkeypatch: pytest.MonkeyPatch,

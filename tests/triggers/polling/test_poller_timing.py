@@ -696,7 +696,10 @@ def test_a_wait_counts_once_also_where_the_call_fails(play: Play) -> None:
     play(scenario)
 
 
-@pytest.mark.parametrize(("retry_after", "spacing", "lists"), [(300, 0.8, 1), (12, 2.7, 68)])
+@pytest.mark.parametrize(
+    ("retry_after", "spacing", "lists"),
+    [(300, 0.8, 1), pytest.param(12, 2.7, 68, marks=pytest.mark.exhaustive)],
+)
 def test_how_late_events_are_while_lists_are_paused(
     play: Play, monkeypatch: pytest.MonkeyPatch, retry_after: float, spacing: float, lists: int
 ) -> None:
