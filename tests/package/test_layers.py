@@ -82,7 +82,8 @@ def imports(source: ast.AST) -> set[str]:
     return found
 
 
-def own_imports(name: str) -> set[str]:
+@cache
+def own_imports(name: str) -> frozenset[str]:
     """Return the modules of this package that a module imports, by their names below it."""
     found: set[str] = set()
     for imported in imports(tree(name)):
@@ -90,7 +91,7 @@ def own_imports(name: str) -> set[str]:
         if package == NAME:
             # What is imported from a module is no module.
             found.add(below if below in FILES else below.rpartition(".")[0])
-    return found
+    return frozenset(found)
 
 
 def is_in(name: str, part: str) -> bool:
