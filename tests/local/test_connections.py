@@ -86,8 +86,8 @@ def test_slow_headers(impatient: Api, part: str, dripping: bool) -> None:
     """A connection whose first request has no complete headers in time is closed."""
     whole = head(impatient, "GET /api/2.0/jobs/list")
     sent = {"nothing": b"", "half a line": whole[:7], "half the headers": whole[:-3]}[part]
+    start = time.monotonic()
     with connect(impatient.workspace.url) as connection:
-        start = time.monotonic()
         sending = threading.Thread(target=drip, args=(connection, sent * 20 if dripping else b""))
         if not dripping:
             connection.sendall(sent)

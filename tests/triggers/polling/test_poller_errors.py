@@ -53,6 +53,8 @@ async def test_an_outage_is_logged_at_its_start_and_end(
         r.getMessage()
         for r in caplog.records
         if r.name.startswith("airflow_jobs_provider.triggers.")
+        # On a busy machine there may be a line on slow reads.
+        and not r.getMessage().startswith("Reading the ")
     ]
     assert [line.split(" cannot")[0].split(", after")[0] for line in lines] == [
         "200 runs",

@@ -299,22 +299,26 @@ def test_an_urgent_request_is_sent_before_those_that_wait(play: Play) -> None:
     assert [moment for _, moment in sent] == pytest.approx([0.1 * turn for turn in range(7)])
 
 
-async def test_one_of_ten_requests_is_a_read_while_many_urgent_ones_wait() -> None:
+def test_one_of_ten_requests_is_a_read_while_many_urgent_ones_wait(play: Play) -> None:
     """Without a read that waits for its turn, all are urgent ones."""
-    limiter, sent = RateLimiter(200), list[str]()
 
-    async def send(name: str, *, is_urgent: bool) -> None:
-        async with limiter.acquire(is_urgent=is_urgent):
-            sent.append(name)
+    async def scenario() -> None:
+        limiter, sent = RateLimiter(200), list[str]()
 
-    tasks = [asyncio.create_task(send("cancel", is_urgent=True)) for _ in range(30)]
-    await asyncio.sleep(0.01)
-    tasks += [asyncio.create_task(send("read", is_urgent=False)) for _ in range(2)]
-    async with asyncio.timeout(10):
-        await asyncio.gather(*tasks)
-    first, second = (place for place, name in enumerate(sent) if name == "read")
-    assert first <= 10
-    assert second - first == 10
+        async def send(name: str, *, is_urgent: bool) -> None:
+            async with limiter.acquire(is_urgent=is_urgent):
+                sent.append(name)
+
+        tasks = [asyncio.create_task(send("cancel", is_urgent=True)) for _ in range(30)]
+        await asyncio.sleep(0.01)
+        tasks += [asyncio.create_task(send("read", is_urgent=False)) for _ in range(2)]
+        async with asyncio.timeout(10):
+            await asyncio.gather(*tasks)
+        first, second = (place for place, name in enumerate(sent) if name == "read")
+        assert first <= 10
+        assert second - first == 10
+
+    play(scenario)
 
 
 async def test_a_read_that_is_canceled_holds_back_no_urgent_request() -> None:
