@@ -21,6 +21,7 @@ from urllib.parse import quote
 
 import tenacity
 
+from airflow_jobs_provider.airflow_compat.event_loops import PerEventLoop
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.lines.base import DeferredTask
 from airflow_jobs_provider.api.retry import async_sleep
@@ -54,7 +55,7 @@ async def is_no_longer_deferred(trigger: BaseTrigger, run_id: int | None) -> boo
     task = DeferredTask.from_trigger(trigger)
     if task is None:
         return False  # not in a triggerer
-    questions = _questions()
+    questions = _questions.get()
     retrying = tenacity.AsyncRetrying(
         # idle_for: with faked sleeping the waits count although the clock stood still.
         stop=lambda state: max(state.seconds_since_start or 0, state.idle_for) > GIVE_UP_SECONDS,
@@ -81,7 +82,7 @@ def warm_up(trigger: BaseTrigger) -> None:
     if task is None or task.trigger_id is None:
         return  # not in a triggerer
     if airflow_line().builds_api_in_triggerer:
-        _questions().prepare(task)
+        _questions.get().prepare(task)
 
 
 class _Questions:
@@ -138,15 +139,9 @@ class _Questions:
                 _fail(collected.values(), ConnectionError("the triggerer stops"))
 
 
-_loops: dict[asyncio.AbstractEventLoop, _Questions] = {}
+_questions = PerEventLoop(_Questions)
 # Airflow 3.0 mixes up its answers after a question was canceled. So none is canceled.
 _sent: set[asyncio.Future[Any]] = set()
-
-
-def _questions() -> _Questions:
-    for closed in [loop for loop in _loops if loop.is_closed()]:
-        del _loops[closed]
-    return _loops.setdefault(asyncio.get_running_loop(), _Questions())
 
 
 def _new_task(work: Any) -> asyncio.Task[None]:

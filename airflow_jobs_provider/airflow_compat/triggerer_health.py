@@ -17,6 +17,7 @@ import asyncio
 import contextvars
 import time
 
+from airflow_jobs_provider.airflow_compat.event_loops import PerEventLoop
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 
 __all__ = ["PAUSE_SECONDS", "TriggererHealth", "triggerer_health"]
@@ -107,14 +108,9 @@ class TriggererHealth:
         return oldest is not None and now - self._next_since > PAUSE_SECONDS
 
 
-_loops: dict[asyncio.AbstractEventLoop, TriggererHealth] = {}
+_healths = PerEventLoop(TriggererHealth)
 
 
 def triggerer_health() -> TriggererHealth:
     """Return what watches the running event loop. It does so from the first call on."""
-    for closed in [loop for loop in _loops if loop.is_closed()]:
-        del _loops[closed]
-    loop = asyncio.get_running_loop()
-    if loop not in _loops:
-        _loops[loop] = TriggererHealth()
-    return _loops[loop]
+    return _healths.get()

@@ -14,7 +14,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_jobs_provider.airflow_compat.completion_event import success_event
 from airflow_jobs_provider.airflow_compat.early_events import seconds_until_event
-from airflow_jobs_provider.airflow_compat.event_batches import seconds_until_batch
+from airflow_jobs_provider.airflow_compat.event_batches import event_batches
 from airflow_jobs_provider.airflow_compat.telemetry import (
     annotate_span,
     stats_are_on,
@@ -126,7 +126,8 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             payload = await self._wait()
             # Without an id the trigger is in no triggerer: dag.test() cannot end a task this way.
             if self.end_from_trigger and self.trigger_id is not None and self._succeeded(payload):
-                event = await self._task_success_event(payload["run"])
+                with event_batches().ending_task():
+                    event = await self._task_success_event(payload["run"])
             elif self.output_in_event and self.do_xcom_push and self._succeeded(payload):
                 await self._add_outputs(payload)
             if event is None and self.trigger_id is not None and not self._starts_task:
@@ -138,11 +139,12 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             if self.cancel_on_kill and not calls_on_kill():
                 await self._cancel_on_kill()
             raise
+        ends_task = event is not None
         if event is None:
             await self._before_resume()
             event = TriggerEvent(payload)
         if self.trigger_id is not None:
-            await asyncio.sleep(seconds_until_batch())
+            await event_batches().wait(ends_task=ends_task)
         self._record_end(payload, not_before)
         yield event
 
