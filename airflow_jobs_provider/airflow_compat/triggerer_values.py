@@ -9,7 +9,6 @@ XComArg is replaced by a reference, which the trigger itself reads.
 from __future__ import annotations
 
 import functools
-import json
 import math
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
@@ -27,7 +26,6 @@ __all__ = [
     "plain_text_reasons",
     "rendering_reasons",
     "storable",
-    "stored_size",
     "with_xcoms",
     "xcom_item",
     "xcom_references",
@@ -36,8 +34,6 @@ __all__ = [
 # Of a trigger's arguments. MySQL stores 65,535 bytes of them, encrypted, which takes a third more.
 # The scheduler stores them, and an error there would stop it.
 MAX_STORED_BYTES = 40_000
-# What Airflow adds to a dict.
-_DICT_BYTES = 32
 # The key of a reference to another task's XCom: {_XCOM: [task_id, key]}. A third value is the index
 # of an item of the XCom, over which the task is mapped.
 _XCOM = "airflow_jobs_provider.xcom"
@@ -115,15 +111,6 @@ def storable(value: Any) -> Any:
     if hasattr(value, "resolve"):
         return _reference(value)
     raise UnreadableValueError(f"a value of the type {type(value).__name__}")
-
-
-def stored_size(fields: Mapping[str, Any]) -> int:
-    """Return about how many bytes stored fields take in Airflow's database, before encryption.
-
-    :param fields: the fields, each as :func:`storable` returns it.
-    """
-    text = json.dumps(fields)
-    return len(text) + _DICT_BYTES * text.count("{")
 
 
 def xcom_references(value: Any) -> Iterator[tuple[str, str]]:

@@ -6,6 +6,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.airflow_compat.mapped_values import MappedOutput, values_at
+from airflow_jobs_provider.airflow_compat.stored_arguments import of_text
 from airflow_jobs_provider.airflow_compat.task_state import read_xcom_of
 from airflow_jobs_provider.airflow_compat.threads import in_thread
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
@@ -27,6 +28,8 @@ __all__ = ["RequestTrigger"]
 class RequestTrigger(AttemptTrigger):
     """Base class of the trigger that launches a run: its request, rendered and with XComs.
 
+    :param arguments: text of all arguments below but ``mapped``; default None where each is given
+        by itself, as versions before stored them.
     :param operator: import path of the operator's class.
     :param operator_arguments: arguments of the operator that are no template fields.
     :param mapped: the values of all instances of a mapped task; default None for another task.
@@ -35,7 +38,10 @@ class RequestTrigger(AttemptTrigger):
         template fields as far as they are given.
     """
 
-    def __init__(
+    def __init__(self, **kwargs: Any) -> None:
+        self._set_arguments(**of_text(kwargs))
+
+    def _set_arguments(
         self,
         *,
         operator: str,
@@ -52,6 +58,7 @@ class RequestTrigger(AttemptTrigger):
         self._has_mapped_values = mapped is None
         # Another task's output that has more arguments of this instance.
         self._mapped_output: MappedOutput | None = None
+        self._stored_names = frozenset(kwargs)
         self._request_names = sorted(kwargs.keys() - names)
         for name in self._request_names:
             setattr(self, name, kwargs[name])
@@ -70,6 +77,9 @@ class RequestTrigger(AttemptTrigger):
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render the request; keep an error for :meth:`run`, so that a worker tells it."""
         try:
+            # Airflow knows those that are stored by themselves.
+            fields = context["task"].template_fields
+            self.template_fields = tuple(name for name in fields if name in self._stored_names)
             self._take_stored_values(context["ti"].map_index)
             super().render_template_fields(context, jinja_env)
         except Exception as error:  # noqa: BLE001 - whatever a template does

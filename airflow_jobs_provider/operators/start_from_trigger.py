@@ -19,6 +19,7 @@ from airflow_jobs_provider.airflow_compat.start_in_triggerer import (
     check_renders_in_triggerer,
     renders_in_triggerer,
 )
+from airflow_jobs_provider.airflow_compat.stored_arguments import as_text, text_size
 from airflow_jobs_provider.airflow_compat.task_serialization import SerializedFields
 from airflow_jobs_provider.airflow_compat.trigger_timeout import is_timed_out
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
@@ -27,7 +28,6 @@ from airflow_jobs_provider.airflow_compat.triggerer_values import (
     plain_text_reasons,
     rendering_reasons,
     storable,
-    stored_size,
 )
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_json_serializable
 from airflow_jobs_provider.operators.cancel_on_kill import CancelOnKillOperator
@@ -168,7 +168,7 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
             stored = self._stored_fields()
         except UnreadableValueError as reason:
             return [*reasons, str(reason)]
-        if (size := stored_size(stored) + more_bytes) > MAX_STORED_BYTES:
+        if (size := text_size(stored) + more_bytes) > MAX_STORED_BYTES:
             reasons.append(f"a request of {size} bytes")
         if (unlike := list(rendering_reasons(self))) and has_unrendered(stored):
             reasons += unlike
@@ -199,18 +199,20 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         cls = type(self)
         return StartTriggerArgs(
             trigger_cls=self._start_trigger,
-            trigger_kwargs={
-                # Airflow reads them with the whole DAG, in the scheduler, the triggerer and the API
-                # server, for each task that starts in the triggerer.
-                **TriggerArguments.without_defaults(arguments),
-                **self._stored_fields(),
-                "operator": f"{cls.__module__}.{cls.__qualname__}",
-                "operator_arguments": {
-                    name: value
-                    for name, value in self._operator_arguments().items()
-                    if value != _DEFAULTS.get(name)
-                },
-            },
+            trigger_kwargs=as_text(
+                {
+                    # Airflow reads them with the whole DAG, in the scheduler, the triggerer and the
+                    # API server, for each task that starts in the triggerer.
+                    **TriggerArguments.without_defaults(arguments),
+                    **self._stored_fields(),
+                    "operator": f"{cls.__module__}.{cls.__qualname__}",
+                    "operator_arguments": {
+                        name: value
+                        for name, value in self._operator_arguments().items()
+                        if value != _DEFAULTS.get(name)
+                    },
+                }
+            ),
             next_method="execute_complete",
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from jinja2 import Undefined
 
 from airflow_jobs_provider.airflow_compat import completion_reasons
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
+from airflow_jobs_provider.airflow_compat.stored_arguments import of_text
 from airflow_jobs_provider.operators.jobs import (
     DatabricksNotebookOperator,
     DatabricksRunNowOperator,
@@ -58,7 +60,7 @@ from tests.helpers.tasks import deferred_by
         ({"run_name": "{{ ds"}, "Jinja cannot parse"),
         ({"json": "x.json-tpl"}, "a template file in json"),
         ({"libraries": [{1: "a"}]}, "a key that is no text in libraries"),
-        ({"libraries": [{"jar": "a"}] * 1000}, "a request of 4"),
+        ({"libraries": [{"jar": "a"}] * 2500}, "a request of 4"),
         ({"run_name": datetime(2026, 1, 1, tzinfo=UTC)}, "the type datetime in run_name"),
     ],
 )
@@ -227,7 +229,7 @@ def test_the_trigger_is_stored_without_defaults() -> None:
     """Airflow reads it with the whole DAG for each task that starts in the triggerer."""
     with DAG("sales", schedule=None):
         task = operator(polling_period_seconds=30, reattach=False)
-    stored = task.start_trigger_args.trigger_kwargs
+    stored = of_text(task.start_trigger_args.trigger_kwargs)
     assert stored == {
         "notebook_task": REQUEST["notebook_task"],
         "existing_cluster_id": "c",
@@ -242,6 +244,17 @@ def test_the_trigger_is_stored_without_defaults() -> None:
             "openlineage_inject_transport_info": False,
         },
     }
+
+
+def test_the_order_in_a_dict_makes_no_new_version_of_the_dag() -> None:
+    """It differs between processes if the dict is made of a set."""
+    stored = []
+    for names in ("ab", "ba"):
+        with DAG("sales", schedule=None) as dag:
+            parameters = dict.fromkeys(names, "{{ ds }}")
+            operator(notebook_task={"notebook_path": "/x", "base_parameters": parameters})
+        stored.append(json.dumps(DagSerialization.to_dict(dag), sort_keys=True))
+    assert stored[0] == stored[1]
 
 
 @pytest.mark.parametrize(
@@ -261,7 +274,7 @@ def test_what_is_left_out_is_the_default_of_the_operator(
     """So the trigger makes the same operator without it."""
     with DAG("sales", schedule=None):
         task: Any = operator(kind, **arguments)
-    stored = task.start_trigger_args.trigger_kwargs["operator_arguments"]
+    stored = of_text(task.start_trigger_args.trigger_kwargs)["operator_arguments"]
     left_out = task._operator_arguments().keys() - stored.keys() - {"execution_timeout_seconds"}
     assert "validate" in left_out
     fresh = kind(task_id="fresh", **{**(REQUEST if not arguments else {}), **arguments})
@@ -273,7 +286,7 @@ def test_a_trigger_with_all_arguments_is_accepted() -> None:
     """As versions stored it that left out no defaults."""
     with DAG("sales", schedule=None):
         task: Any = operator()
-    stored = task.start_trigger_args.trigger_kwargs
+    stored = of_text(task.start_trigger_args.trigger_kwargs)
     whole = {
         **TriggerArguments().as_kwargs(),
         **stored,
@@ -327,9 +340,9 @@ def test_a_mapped_task_is_what_airflow_makes_of_it_and_what_is_set_later() -> No
     copied: Any = copy.deepcopy(dag).get_task("etl")
     assert isinstance(copied, MappedOperator)
     assert copied.start_trigger_args == mapped.start_trigger_args
-    assert mapped.start_trigger_args.trigger_kwargs["end_from_trigger"]
+    assert of_text(mapped.start_trigger_args.trigger_kwargs)["end_from_trigger"]
     mapped.outlets = [Asset("s3://sales")]
-    assert "end_from_trigger" not in mapped.start_trigger_args.trigger_kwargs
+    assert "end_from_trigger" not in of_text(mapped.start_trigger_args.trigger_kwargs)
     mapped.pool = "other"
     assert not mapped.start_from_trigger
     assert copied.start_from_trigger
@@ -415,8 +428,7 @@ def stored_start(dag: DAG) -> dict[str, Any] | None:
     task: Any = DagSerialization.from_dict(DagSerialization.to_dict(dag)).get_task("etl")
     arguments = task.start_trigger_args
     assert task.start_from_trigger == (arguments is not None)
-    kwargs: dict[str, Any] | None = arguments and arguments.trigger_kwargs["__var"]
-    return kwargs
+    return arguments and of_text(arguments.trigger_kwargs["__var"])
 
 
 def change_request(task: Any) -> None:
@@ -471,9 +483,9 @@ def test_what_follows_a_task_counts_when_its_dag_is_serialized() -> None:
     with dag:
         DatabricksRunNowOperator.partial(task_id="each").expand(job_id=task.output)
     assert "end_from_trigger" not in stored_start(dag)  # type: ignore[operator]
-    assert other.start_trigger_args.trigger_kwargs["end_from_trigger"]
+    assert of_text(other.start_trigger_args.trigger_kwargs)["end_from_trigger"]
     other.outlets.append(Asset("s3://sales"))
-    assert "end_from_trigger" not in other.start_trigger_args.trigger_kwargs
+    assert "end_from_trigger" not in of_text(other.start_trigger_args.trigger_kwargs)
 
 
 def test_a_cluster_policy_changes_how_a_task_starts(
@@ -499,7 +511,7 @@ def test_a_cluster_policy_changes_how_a_task_starts(
     dag = DagSerialization.from_dict(result.serialized_dags[0].data)
     assert dag.get_task("pool").start_trigger_args is None
     named: Any = dag.get_task("name")
-    assert named.start_trigger_args.trigger_kwargs["__var"]["run_name"] == "by the policy"
+    assert of_text(named.start_trigger_args.trigger_kwargs["__var"])["run_name"] == "by the policy"
     assert "run_name" in named.template_fields
 
 

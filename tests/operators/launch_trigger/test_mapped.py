@@ -23,6 +23,7 @@ from airflow.providers.common.compat.sdk import DAG, BaseOperator
 from airflow.serialization.serialized_objects import DagSerialization
 
 from airflow_jobs_provider.airflow_compat import stored_text
+from airflow_jobs_provider.airflow_compat.stored_arguments import of_text
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.operators.jobs import (
     DatabricksNotebookOperator,
@@ -235,7 +236,7 @@ def test_how_mapped_tasks_are_told_to_start_there(
             task_id="unwilling", job_id=1, start_from_trigger=False
         ).expand(notebook_params=[{"a": "1"}])
     assert able.start_from_trigger
-    ends = "end_from_trigger" in able.start_trigger_args.trigger_kwargs
+    ends = "end_from_trigger" in of_text(able.start_trigger_args.trigger_kwargs)
     assert ends == (option == "option")
     assert not unwilling.start_from_trigger
     assert unwilling.start_trigger_args is None

@@ -11,8 +11,10 @@ if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
 from airflow.providers.common.compat.sdk import DAG, Param
+from airflow.serialization.serialized_objects import BaseSerialization
 
 from airflow_jobs_provider.airflow_compat import completion_reasons
+from airflow_jobs_provider.airflow_compat.stored_arguments import of_text
 from airflow_jobs_provider.operators.jobs import (
     DatabricksNotebookOperator,
     DatabricksRunNowOperator,
@@ -184,6 +186,30 @@ def test_a_request_that_cannot_succeed_is_not_sent(
     assert event.payload["is_final"]
     assert "libraries" in event.payload["error"]
     assert service.requests == 0
+
+
+@pytest.mark.parametrize("is_of_earlier_version", [False, True])
+def test_any_text_arrives_as_it_is_given(
+    is_of_earlier_version: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow renders the values. An earlier version stored each argument by itself."""
+    given = 'a "quoted" \\ one\\n\n\u00e4 \U0001f600 {"b": [1]} it\'s \ud800 } %s '
+    parameters = {"literal": given, "rendered": given + "{{ ds }}", given: "{{ params.text }}"}
+    task = {"notebook_path": "/x", "base_parameters": parameters}
+    triggerer = start(service, monkeypatch, notebook_task=task, params={"text": given})
+    if is_of_earlier_version:
+        arguments: Any = triggerer._dag.get_task("etl").start_trigger_args
+        one_by_one = of_text(arguments.trigger_kwargs["__var"])
+        assert one_by_one["notebook_task"] == task
+        arguments.trigger_kwargs = BaseSerialization.serialize(one_by_one)
+        triggerer.start_with(arguments)
+    assert succeeded(triggerer.start(Attempt()))
+    (run,) = service.runs.values()
+    assert run.request["notebook_task"]["base_parameters"] == {
+        "literal": given,
+        "rendered": f"{given}2026-01-02",
+        given: given,
+    }
 
 
 @pytest.mark.parametrize("stored", [True, False])
