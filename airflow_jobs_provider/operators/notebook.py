@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
+from airflow_jobs_provider.operators.payload import GivenFields
 from airflow_jobs_provider.operators.task_base import DatabricksTaskBaseOperator, without_empty
 
 if TYPE_CHECKING:
@@ -63,9 +64,8 @@ class DatabricksNotebookOperator(DatabricksTaskBaseOperator):
         "notebook_params",
         "notebook_packages",
     )
-    template_fields: Sequence[str] = (
-        *DatabricksTaskBaseOperator.template_fields,
-        *definition_fields,
+    template_fields: Any = GivenFields(
+        *DatabricksTaskBaseOperator.template_fields, *definition_fields
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **DatabricksTaskBaseOperator.template_fields_renderers,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Unpack
 
+from airflow_jobs_provider.operators.payload import GivenFields
 from airflow_jobs_provider.operators.task_base import DatabricksTaskBaseOperator
 from airflow_jobs_provider.operators.templates import has_unrendered
 
@@ -44,9 +45,8 @@ class DatabricksTaskOperator(DatabricksTaskBaseOperator):
 
     _starts_in_triggerer: ClassVar[bool] = True
     definition_fields: ClassVar[tuple[str, ...]] = ("task_config",)
-    template_fields: Sequence[str] = (
-        *DatabricksTaskBaseOperator.template_fields,
-        *definition_fields,
+    template_fields: Any = GivenFields(
+        *DatabricksTaskBaseOperator.template_fields, *definition_fields
     )
     template_fields_renderers: ClassVar[dict[str, str]] = {
         **DatabricksTaskBaseOperator.template_fields_renderers,
