@@ -60,6 +60,8 @@ class DatabricksLaunchTrigger(RequestTrigger):
     that was launched. The run is canceled when a user clears or marks the task, and after
     ``execution_timeout``, also while its launch is not answered yet.
 
+    :param arguments: text of the arguments below but ``mapped``; default None where each is given
+        by itself, as versions before stored them.
     :param operator: import path of the operator's class.
     :param operator_arguments: arguments of the operator that are no template fields.
     :param mapped: the values of all instances of a mapped task; default None for another task.

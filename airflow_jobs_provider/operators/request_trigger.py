@@ -28,7 +28,7 @@ __all__ = ["RequestTrigger"]
 class RequestTrigger(AttemptTrigger):
     """Base class of the trigger that launches a run: its request, rendered and with XComs.
 
-    :param arguments: text of all arguments below but ``mapped``; default None where each is given
+    :param arguments: text of the arguments below but ``mapped``; default None where each is given
         by itself, as versions before stored them.
     :param operator: import path of the operator's class.
     :param operator_arguments: arguments of the operator that are no template fields.
