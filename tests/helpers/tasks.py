@@ -187,14 +187,15 @@ def paths(server: ScriptedServer) -> list[str]:
 
 
 def events(trigger: DatabricksJobsBaseTrigger) -> list[Any]:
-    """Run a trigger, made again from its stored form, to its end."""
+    """Run a trigger, made again from its stored form, to its end, which must come in a minute."""
     name, arguments = trigger.serialize()
     kind = type(trigger)
     assert name == f"{kind.__module__}.{kind.__name__}"
     again = kind(**json.loads(json.dumps(arguments)))
 
     async def collect() -> list[Any]:
-        return [event.payload async for event in again.run()]
+        async with asyncio.timeout(60):
+            return [event.payload async for event in again.run()]
 
     return asyncio.run(collect())
 
