@@ -102,7 +102,7 @@ def test_links_within_the_root(linked: Api, path: str) -> None:
     assert linked.output(run_id)["notebook_output"]["result"] == "inside"
 
 
-@pytest.mark.parametrize("length", [249, 252])
+@pytest.mark.parametrize("length", [pytest.param(249, marks=pytest.mark.exhaustive), 252])
 def test_long_names(linked: Api, length: int) -> None:
     """A notebook whose name is as long as a file's can be runs, and is exported under its name."""
     name = "n" * length
