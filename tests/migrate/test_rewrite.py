@@ -6,20 +6,24 @@ from importlib import import_module
 
 import pytest
 
-from airflow_jobs_provider.migrate.findings import Kind
+from airflow_jobs_provider.migrate.findings import FileResult, Kind
 from airflow_jobs_provider.migrate.names import MODULES_THAT_STAY, MOVED
-from airflow_jobs_provider.migrate.rewrite import rewrite
 
 OFFICIAL = "airflow.providers.databricks.operators.databricks"
 OURS = "airflow_jobs_provider.operators.jobs"
-
-
 MAPPED = f"""\
 import {OFFICIAL} as d
 d.DatabricksRunNowOperator.partial(
 ).expand(
     databricks_retry_limit=[1])
 """
+
+
+def rewrite(source: bytes) -> FileResult:
+    """Rewrite a file. Every test process imports this one, and libcst takes a second to import."""
+    module = import_module("airflow_jobs_provider.migrate.rewrite")
+    result: FileResult = module.rewrite(source)
+    return result
 
 
 def after(source: str) -> str:
