@@ -64,13 +64,16 @@ class TriggererHealth:
         """Return whether a trigger may run that Airflow would have canceled but for a pause.
 
         Airflow has canceled it a few seconds after the pause, once it has started the triggers that
-        it starts together.
+        it starts together. What it starts later makes no difference.
 
         :param since: until then there was no pause, on the monotonic clock.
         """
         if not self.may_have_paused(since):
             return False
-        return self._monotonic <= max(self._running_since, self._started_at) + PAUSE_SECONDS
+        settled_at = self._running_since + PAUSE_SECONDS
+        if self._batch_since <= settled_at:
+            settled_at = max(settled_at, self._started_at + PAUSE_SECONDS)
+        return self._monotonic <= settled_at
 
     def trigger_started(self) -> None:
         """Record that Airflow has started a trigger."""

@@ -273,6 +273,8 @@ def test_an_outdated_trigger_runs_for_seconds_after_a_pause_at_most(clock: Clock
         assert health.may_run_outdated(since)
         let_pass(clock, 1)
         assert not health.may_run_outdated(since)
+        health.trigger_started()
+        assert not health.may_run_outdated(since)
         assert health.may_have_paused(since)
 
     in_loop(work)
