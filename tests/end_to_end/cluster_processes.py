@@ -133,6 +133,16 @@ class ClusterProcesses:
                     return int(process.pid)
         return None
 
+    def component_at(self, port: int) -> str:
+        """Return the component one of whose processes has a connection from a port."""
+        for name, process in self._processes.items():
+            with contextlib.suppress(psutil.Error):
+                main = psutil.Process(process.pid)
+                for one in [main, *main.children(recursive=True)]:
+                    if any(at.laddr and at.laddr.port == port for at in one.net_connections()):
+                        return name
+        raise AssertionError(f"no component has a connection from port {port}")
+
     def freeze(self, name: str) -> None:
         """Stop a component where it is, as a suspended machine or a full disk would."""
         os.killpg(self._processes[name].pid, signal.SIGSTOP)
