@@ -385,7 +385,7 @@ def faults(context: Any, server: ScriptedServer, kind: Any, cases: Iterable[Case
     return wrong
 
 
-@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("deferrable", [False, pytest.param(True, marks=pytest.mark.exhaustive)])
 @pytest.mark.parametrize("kind", TASKS)
 def test_wrong_values(context: Any, server: ScriptedServer, kind: Any, deferrable: bool) -> None:
     """Given in the DAG file."""

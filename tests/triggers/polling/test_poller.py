@@ -295,7 +295,7 @@ class EndingRuns:
         return answer
 
 
-@pytest.mark.parametrize("ends_at_each_page", [8, 24])
+@pytest.mark.parametrize("ends_at_each_page", [pytest.param(8, marks=pytest.mark.exhaustive), 24])
 async def test_runs_that_end_between_pages(service: ManyRuns, ends_at_each_page: int) -> None:
     """However far the list moves between two pages, no run is missed."""
     service.max_page = 160
