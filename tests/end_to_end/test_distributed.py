@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -26,6 +26,8 @@ pytestmark = pytest.mark.distributed
 
 HERE = Path(__file__).parent
 OUTAGE_SECONDS = 20
+# Of tasks with many retries: one waits on a worker, one in the triggerer, and one needs no worker.
+STEADY = ("blocking_steady", "deferred_steady", "workerless_steady")
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +48,14 @@ def executed(scenario: Scenario, cluster: Deployment) -> tuple[Run, WorkerOfTask
     run = scenario.running()
     scenario.dag_run.xcom("run_page_url")
     return run, cluster.worker_of(scenario.dag_run.pid())
+
+
+def all_wait(scenarios: Sequence[Scenario], cluster: Deployment) -> None:
+    """Wait until the tasks of the DAGs in STEADY wait, each in its way."""
+    blocking, *others = scenarios
+    executed(blocking, cluster)
+    for scenario in others:
+        scenario.deferred()
 
 
 def succeeded(scenario: Scenario, cluster: Deployment) -> bool:
@@ -245,40 +255,37 @@ def test_cold_shutdown(begin: Begin, cluster: Deployment) -> None:
 
 def test_scheduler_killed(begin: Begin, cluster: Deployment) -> None:
     """The next scheduler adopts the tasks: nobody notices."""
-    blocking, deferred = begin("blocking_steady"), begin("deferred_steady")
-    executed(blocking, cluster)
-    deferred.deferred()
+    scenarios = [begin(dag_id) for dag_id in STEADY]
+    all_wait(scenarios, cluster)
     cluster.kill_whole("scheduler")
     cluster.restart("scheduler")
-    concluded(blocking, deferred)
+    concluded(*scenarios)
 
 
 def test_redis_killed_and_back_empty(begin: Begin, cluster: Deployment, redis: RedisServer) -> None:
     """The broker loses all messages: tasks at work go on, queued ones are queued anew."""
-    blocking, deferred = begin("blocking_steady"), begin("deferred_steady")
-    executed(blocking, cluster)
-    deferred.deferred()
+    scenarios = [begin(dag_id) for dag_id in STEADY]
+    all_wait(scenarios, cluster)
     redis.kill()
     queued = begin("blocking_steady")
     queued.dag_run.until("queued")
     redis.start()
     queued.running()
-    concluded(blocking, deferred, queued)
+    concluded(*scenarios, queued)
 
 
 def test_postgres_gone_while_runs_end(
     begin: Begin, cluster: Deployment, workspace: FakeService, postgres: PostgresServer
 ) -> None:
     """The metadata database is gone for 20 s, in which the runs end."""
-    blocking, deferred = begin("blocking_steady"), begin("deferred_steady")
-    executed(blocking, cluster)
-    deferred.deferred()
+    scenarios = [begin(dag_id) for dag_id in STEADY]
+    all_wait(scenarios, cluster)
     postgres.kill()
-    for scenario in (blocking, deferred):
+    for scenario in scenarios:
         workspace.end(scenario.runs[-1])
     time.sleep(OUTAGE_SECONDS)
     postgres.start()
-    for scenario in (blocking, deferred):
+    for scenario in scenarios:
         # A component may notice late that the database was gone, and end then.
         eventually(partial(succeeded, scenario, cluster), f"{scenario.dag_run.run_id} succeeds")
         scenario.saw(runs=1, cancels=0)
@@ -309,12 +316,14 @@ def test_triggerers_restarted_in_turn(begin: Begin, cluster: Deployment) -> None
 
 def test_both_triggerers_killed(begin: Begin, cluster: Deployment) -> None:
     """SIGKILL to both at once: the next one goes on."""
-    scenario = begin("deferred")
-    scenario.deferred()
+    scenarios = [begin("deferred"), begin("workerless")]
+    for scenario in scenarios:
+        scenario.deferred()
     cluster.kill_whole(*cluster.triggerers)
     cluster.start_triggerer()
-    scenario.deferred(watched=2)
-    concluded(scenario)
+    for scenario in scenarios:
+        scenario.deferred(watched=2)
+    concluded(*scenarios)
 
 
 # A user clears or marks the task.
