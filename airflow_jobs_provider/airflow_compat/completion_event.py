@@ -7,14 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TaskSuccessEvent
 
+from airflow_jobs_provider.airflow_compat.event_loops import PerEventLoop
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.threads import in_thread
+from airflow_jobs_provider.airflow_compat.turns import Turns
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
 __all__ = ["delete_output", "delete_run", "push_xcoms", "success_event"]
+
+# Airflow stores one XCom after the other, 20 to 50 a second. DAGs take turns.
+_turns = PerEventLoop(Turns)
 
 
 async def success_event(
@@ -39,7 +44,8 @@ async def success_event(
         if starts_task:
             await in_thread(delete_output, task_instance, multiple_outputs=multiple_outputs)
         if xcoms:
-            xcoms = await in_thread(airflow_line().store_xcoms, task_instance, xcoms)
+            async with _turns.get().turn(task_instance.dag_id):
+                xcoms = await in_thread(airflow_line().store_xcoms, task_instance, xcoms)
     return TaskSuccessEvent(xcoms=dict(xcoms) or None)
 
 
@@ -50,8 +56,10 @@ async def push_xcoms(trigger: BaseTrigger, xcoms: Mapping[str, Any]) -> None:
     :param xcoms: the XComs by key.
     :raises Exception: the XComs cannot be stored.
     """
+    task_instance: Any = trigger.task_instance
     if xcoms:
-        await in_thread(airflow_line().store_xcoms, trigger.task_instance, xcoms)
+        async with _turns.get().turn(task_instance.dag_id):
+            await in_thread(airflow_line().store_xcoms, task_instance, xcoms)
 
 
 def delete_output(task_instance: Any, *, multiple_outputs: bool = False) -> None:

@@ -10,11 +10,9 @@ in turn, so that another DAG's launch does not wait for all of them.
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import logging
 import time
-from collections import OrderedDict
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -23,6 +21,7 @@ from typing import Self
 
 from airflow.providers.common.compat.sdk import conf
 
+from airflow_jobs_provider.airflow_compat.turns import Turns
 from airflow_jobs_provider.triggers.polling.rate_limiter import RateLimiter
 
 __all__ = ["HostLimiters", "LaunchLimiter"]
@@ -53,7 +52,7 @@ class LaunchLimiter:
         self._host = host
         self._endpoint = endpoint
         self._limiter = RateLimiter(launches_per_second, LAUNCHES_AT_ONCE)
-        self._turns = _Turns()
+        self._turns = Turns()
         self._logged_at = float("-inf")
 
     @asynccontextmanager
@@ -65,13 +64,10 @@ class LaunchLimiter:
         :param dag_id: the DAG that launches.
         """
         asked_at = time.monotonic()
-        await self._turns.acquire(dag_id)
         async with AsyncExitStack() as in_flight:
-            try:
+            async with self._turns.turn(dag_id):
                 self._log_wait(dag_id, time.monotonic() - asked_at)
                 allowed_at = await in_flight.enter_async_context(self._limiter.acquire())
-            finally:
-                self._turns.release()
             yield allowed_at
 
     def slow_down(self, seconds: float, sent_at: float) -> None:
@@ -99,59 +95,6 @@ class LaunchLimiter:
             self._host,
             self._limiter.requests_per_second,
         )
-
-
-class _Turns:
-    """A lock that goes round between DAGs: of each the one that has waited longest gets a turn."""
-
-    def __init__(self) -> None:
-        self._is_taken = False
-        # By DAG. The one whose turn it is comes first.
-        self._waiting: OrderedDict[str, OrderedDict[asyncio.Future[None], None]] = OrderedDict()
-
-    @property
-    def waiting(self) -> int:
-        """How many wait for a turn."""
-        return sum(map(len, self._waiting.values()))
-
-    @property
-    def dag_ids(self) -> set[str]:
-        """The DAGs of those that wait."""
-        return set(self._waiting)
-
-    async def acquire(self, dag_id: str) -> None:
-        """Wait for a turn of this DAG."""
-        if not self._is_taken:
-            self._is_taken = True
-            return
-        turn = asyncio.get_running_loop().create_future()
-        self._waiting.setdefault(dag_id, OrderedDict())[turn] = None
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self.release()  # it came together with the cancellation
-            else:
-                self._remove(dag_id, turn)
-            raise
-
-    def release(self) -> None:
-        """Give the turn to the next DAG that waits."""
-        while self._waiting:
-            dag_id, turns = self._waiting.popitem(last=False)
-            turn, _ = turns.popitem(last=False)
-            if turns:
-                self._waiting[dag_id] = turns
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._is_taken = False
-
-    def _remove(self, dag_id: str, turn: asyncio.Future[None]) -> None:
-        turns = self._waiting.get(dag_id, OrderedDict())
-        turns.pop(turn, None)
-        if not turns:
-            self._waiting.pop(dag_id, None)
 
 
 @dataclass(frozen=True, slots=True)

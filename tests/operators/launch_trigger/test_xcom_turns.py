@@ -1,0 +1,98 @@
+"""XComs of tasks that start in the triggerer: no DAG waits for those of all tasks of another one.
+
+Airflow stores one XCom after the other, 20 to 50 a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from airflow.triggers.base import BaseTrigger
+
+if not hasattr(BaseTrigger, "render_template_fields"):
+    pytest.skip("a worker launches every run", allow_module_level=True)
+
+from airflow.providers.common.compat.sdk import DAG
+
+from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
+from tests.fakes.fake_service import FakeService, Plan, Seen
+from tests.helpers.launch_trigger import succeeded, triggerer_of
+from tests.helpers.triggerer import Attempt, Triggerer
+
+pytestmark = pytest.mark.slow
+
+INSTANCES = 30
+STARTED_LATER = 20
+STORING_SECONDS = 0.05
+
+
+class BusyTriggerer(Triggerer):
+    """A triggerer whose main process takes a while for each XCom.
+
+    :ivar stored: the DAGs of the XComs, in order.
+    """
+
+    stored: list[str]
+
+    def send(self, msg: Any) -> Any:
+        """Answer a message of a thread."""
+        if type(msg).__name__ == "SetXCom":
+            time.sleep(STORING_SECONDS)
+            self.stored.append(msg.dag_id)
+        return super().send(msg)
+
+
+def mapped_dag(dag_id: str, instances: int) -> DAG:
+    """Make a DAG with one mapped task."""
+    with DAG(dag_id, schedule=None, catchup=False) as dag:
+        DatabricksSubmitRunOperator.partial(
+            task_id="etl",
+            existing_cluster_id="c",
+            start_from_trigger=True,
+            end_from_trigger=True,
+            polling_period_seconds=1,
+        ).expand(notebook_task=[{"notebook_path": f"/{dag_id}/{n}"} for n in range(instances)])
+    return dag
+
+
+def test_the_xcoms_of_another_dag_come_in_turn(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While Airflow stores fewer than are pushed, and a second DAG launches one run."""
+    service.plan = Plan(seconds=6, looks=0)
+    other = Triggerer(mapped_dag("other", 1), service)
+    monkeypatch.setattr("tests.helpers.launch_trigger.Triggerer", BusyTriggerer)
+    triggerer = triggerer_of(mapped_dag("sales", INSTANCES), service, monkeypatch)
+    assert isinstance(triggerer, BusyTriggerer)
+    triggerer.stored = []
+    launched_after = list[int]()
+
+    def note_launch(seen: Seen, moment: str) -> bool:
+        if (seen.endpoint, moment) == ("runs/submit", "handled"):
+            path = seen.parameters["notebook_task"]["notebook_path"]
+            if path.startswith("/other/"):
+                launched_after.append(len(triggerer.stored))
+        return False
+
+    service.hooks.append(note_launch)
+
+    async def start_all(first: Any) -> list[Any]:
+        is_later, loop = asyncio.Event(), asyncio.get_running_loop()
+        service.at("runs/submit", STARTED_LATER, lambda: loop.call_soon_threadsafe(is_later.set))
+        triggers = [triggerer.trigger(Attempt(map_index=n)) for n in range(1, INSTANCES)]
+        tasks = [asyncio.ensure_future(triggerer.first_event(one)) for one in [first, *triggers]]
+        await is_later.wait()
+        later = await other.first_event(other.trigger(Attempt(map_index=0)))
+        return [later, *await asyncio.gather(*tasks)]
+
+    events = triggerer.run(start_all, Attempt(map_index=0))
+    assert all(map(succeeded, events))
+    assert len(triggerer.stored) == 4 * (INSTANCES + 1)
+    (launched_at,) = launched_after
+    others = [at for at, dag_id in enumerate(triggerer.stored) if dag_id == "other"]
+    # Each of the first three takes its turn after one of the first DAG, or after the one that is
+    # being stored. Meanwhile the run is read once.
+    assert others[2] - launched_at <= 12
