@@ -25,7 +25,6 @@ from tests.fakes.many_runs import ManyRuns, Run
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-LONGEST_WORK_MS = 150
 RUNS = 1000
 LIFETIME_SECONDS = 2
 LIFETIMES = 10
@@ -119,7 +118,7 @@ def served(workspace: Workspace) -> Iterator[None]:
 def test_a_thousand_runs_over_ten_lifetimes() -> None:
     """No poll is refused, and a token is fetched at most 2.2 times a lifetime.
 
-    No work delays the event loop for long: on it, in a thread that parses a page or imports, or of
+    No work delays the event loop for 50 ms: on it, in a thread that parses a page or imports, or of
     the garbage collection. And no fetch of a token blocks it.
     """
     pytest.importorskip("databricks.sdk")
@@ -162,9 +161,8 @@ def test_a_thousand_runs_over_ten_lifetimes() -> None:
     assert (measures["succeeded"], measures["other"]) == (RUNS, [])
     assert workspace.refused == {}
     assert LIFETIMES <= fetched <= 2.2 * LIFETIMES
-    # In processor time. On a quiet machine it is below 50 ms. Where other processes use the caches
-    # it was 89 ms.
-    assert measures["longest_work_ms"] < LONGEST_WORK_MS
-    assert measures["work_while_importing_ms"] < LONGEST_WORK_MS
+    # In processor time, so that a loaded machine changes little.
+    assert measures["longest_work_ms"] < 50
+    assert measures["work_while_importing_ms"] < 50
     # By the clock, for calls that block without work.
     assert measures["longest_lateness_ms"] < 1000 * ISSUING_SECONDS / 2
