@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, BaseOperator, XComArg
 
+from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 from tests.helpers.start_from_trigger import operator
 from tests.helpers.triggerer import RUN_ID, START, Attempt, Triggerer, task_runner
@@ -25,12 +26,32 @@ def start(service: FakeService, monkeypatch: pytest.MonkeyPatch, **arguments: An
     return triggerer_of(dag, service, monkeypatch)
 
 
+def mapped_dag(instances: int, dag_id: str = "sales", task_id: str = "etl") -> DAG:
+    """Make a DAG with one mapped task that starts and ends in the triggerer.
+
+    The paths of its notebooks are the DAG's id and the index.
+    """
+    with DAG(dag_id, schedule=None, catchup=False) as dag:
+        DatabricksSubmitRunOperator.partial(
+            task_id=task_id,
+            existing_cluster_id="c",
+            start_from_trigger=True,
+            end_from_trigger=True,
+            polling_period_seconds=1,
+        ).expand(notebook_task=[{"notebook_path": f"/{dag_id}/{n}"} for n in range(instances)])
+    return dag
+
+
 def triggerer_of(
-    dag: Any, service: FakeService, monkeypatch: pytest.MonkeyPatch, task_id: str = "etl"
+    dag: Any,
+    service: FakeService,
+    monkeypatch: pytest.MonkeyPatch,
+    task_id: str = "etl",
+    kind: type[Triggerer] = Triggerer,
 ) -> Triggerer:
     """Make the triggerer of a DAG of which a task starts there."""
     monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", service.connection)
-    triggerer = Triggerer(dag, service, task_id)
+    triggerer = kind(dag, service, task_id)
     # It has run for so long without a pause.
     monkeypatch.setattr("airflow_jobs_provider.triggers.outdated.PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", triggerer, raising=False)

@@ -13,12 +13,9 @@ from airflow.triggers.base import BaseTrigger
 if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
-from airflow.providers.common.compat.sdk import DAG
-
 from airflow_jobs_provider.airflow_compat.triggerer_health import triggerer_health
-from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from tests.fakes.fake_service import FakeService
-from tests.helpers.launch_trigger import messages, succeeded, triggerer_of
+from tests.helpers.launch_trigger import mapped_dag, messages, succeeded, triggerer_of
 from tests.helpers.triggerer import Attempt
 
 INSTANCES = 20
@@ -42,19 +39,6 @@ class Clock:
     def advance(self, seconds: float) -> None:
         """Let time pass."""
         self.passed += seconds
-
-
-def mapped_dag(instances: int) -> DAG:
-    """Make a DAG with one mapped task."""
-    with DAG("sales", schedule=None, catchup=False) as dag:
-        DatabricksSubmitRunOperator.partial(
-            task_id="etl",
-            existing_cluster_id="c",
-            start_from_trigger=True,
-            end_from_trigger=True,
-            polling_period_seconds=1,
-        ).expand(notebook_task=[{"notebook_path": f"/etl/{n}"} for n in range(instances)])
-    return dag
 
 
 @pytest.mark.parametrize("is_answered", [True, False])
@@ -129,7 +113,7 @@ def test_a_task_that_waits_for_its_turn_during_a_pause_launches_nothing(
 
     def freeze() -> None:
         (launched,) = service.asked("runs/submit")
-        others.add(int(launched["notebook_task"]["notebook_path"].removeprefix("/etl/")))
+        others.add(int(launched["notebook_task"]["notebook_path"].removeprefix("/sales/")))
         for index in set(indices) - others:
             record = {"carrier": "", "first_try": 2, "try_number": 2, "handed_over": False}
             triggerer.xcoms[f"etl[{index}]", "launch_record"] = record
@@ -149,4 +133,4 @@ def test_a_task_that_waits_for_its_turn_during_a_pause_launches_nothing(
 
     assert succeeded(triggerer.run(start_all, Attempt(map_index=0)))
     paths = {run.request["notebook_task"]["notebook_path"] for run in service.runs.values()}
-    assert paths == {f"/etl/{index}" for index in others}
+    assert paths == {f"/sales/{index}" for index in others}

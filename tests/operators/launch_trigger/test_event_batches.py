@@ -13,12 +13,9 @@ from airflow.triggers.base import BaseTrigger
 if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
-from airflow.providers.common.compat.sdk import DAG
-
 from airflow_jobs_provider.airflow_compat.event_batches import LONGEST_SECONDS, EventBatches
-from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from tests.fakes.fake_service import FakeService, Plan, Seen
-from tests.helpers.launch_trigger import succeeded, triggerer_of
+from tests.helpers.launch_trigger import mapped_dag, succeeded, triggerer_of
 from tests.helpers.triggerer import Attempt
 from tests.helpers.virtual_time import VirtualTimeLoop, run_in_virtual_time
 
@@ -40,15 +37,7 @@ def test_the_event_of_an_ended_task_waits_for_those_that_are_being_ended(
         return False
 
     service.hooks.append(wait_for_all)
-    with DAG("sales", schedule=None, catchup=False) as dag:
-        DatabricksSubmitRunOperator.partial(
-            task_id="etl",
-            existing_cluster_id="c",
-            start_from_trigger=True,
-            end_from_trigger=True,
-            polling_period_seconds=1,
-        ).expand(notebook_task=[{"notebook_path": f"/{n}"} for n in range(INSTANCES)])
-    triggerer = triggerer_of(dag, service, monkeypatch)
+    triggerer = triggerer_of(mapped_dag(INSTANCES), service, monkeypatch)
 
     async def follow(trigger: Any) -> tuple[Any, float]:
         event = await triggerer.first_event(trigger)

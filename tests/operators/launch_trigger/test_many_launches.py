@@ -13,11 +13,8 @@ from airflow.triggers.base import BaseTrigger
 if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
-from airflow.providers.common.compat.sdk import DAG
-
-from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from tests.fakes.fake_service import FakeService, Plan
-from tests.helpers.launch_trigger import succeeded, triggerer_of
+from tests.helpers.launch_trigger import mapped_dag, succeeded, triggerer_of
 from tests.helpers.triggerer import Attempt, Triggerer, values_of
 
 pytestmark = pytest.mark.slow
@@ -26,21 +23,6 @@ INSTANCES, OTHERS = 1_000, 10
 MIDDLE = 400
 # Below the 35 runs/submit a second that the service allows.
 LAUNCHES_PER_SECOND = 20
-COMMON: dict[str, Any] = {
-    "existing_cluster_id": "c",
-    "start_from_trigger": True,
-    "end_from_trigger": True,
-    "polling_period_seconds": 1,
-}
-
-
-def mapped_dag(dag_id: str, task_id: str, instances: int) -> DAG:
-    """Make a DAG with one mapped task."""
-    with DAG(dag_id, schedule=None, catchup=False) as dag:
-        DatabricksSubmitRunOperator.partial(task_id=task_id, **COMMON).expand(
-            notebook_task=[{"notebook_path": f"/{task_id}/{n}"} for n in range(instances)]
-        )
-    return dag
 
 
 def test_a_thousand_launches_and_a_second_dag(
@@ -50,8 +32,8 @@ def test_a_thousand_launches_and_a_second_dag(
     monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__LAUNCHES_PER_SECOND", str(LAUNCHES_PER_SECOND))
     caplog.set_level(logging.INFO, "airflow_jobs_provider")
     service.plan = Plan(seconds=2, looks=0)
-    other = Triggerer(mapped_dag("other", "other", OTHERS), service, "other")
-    triggerer = triggerer_of(mapped_dag("sales", "etl", INSTANCES), service, monkeypatch)
+    other = Triggerer(mapped_dag(OTHERS, "other", "other"), service, "other")
+    triggerer = triggerer_of(mapped_dag(INSTANCES), service, monkeypatch)
     triggerer.stores_xcoms = False
 
     async def start_all(first: Any) -> list[Any]:
@@ -77,7 +59,8 @@ def test_a_thousand_launches_and_a_second_dag(
     assert len(service.runs) == INSTANCES + OTHERS
     assert {(run.launches, run.cancels) for run in service.runs.values()} == {(1, 0)}
     for run in service.runs.values():
-        _, task_id, index = run.request["notebook_task"]["notebook_path"].split("/")
+        _, dag_id, index = run.request["notebook_task"]["notebook_path"].split("/")
+        task_id = "other" if dag_id == "other" else "etl"
         assert values_of(triggerer, f"{task_id}[{index}]") == {
             "run_id": run.run_id,
             "job_id": run.job_id,

@@ -15,11 +15,8 @@ from airflow.triggers.base import BaseTrigger
 if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
-from airflow.providers.common.compat.sdk import DAG
-
-from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 from tests.fakes.fake_service import FakeService, Plan, Seen
-from tests.helpers.launch_trigger import succeeded, triggerer_of
+from tests.helpers.launch_trigger import mapped_dag, succeeded, triggerer_of
 from tests.helpers.triggerer import Attempt, Triggerer
 
 pytestmark = pytest.mark.slow
@@ -35,7 +32,9 @@ class BusyTriggerer(Triggerer):
     :ivar stored: the DAGs of the XComs, in order.
     """
 
-    stored: list[str]
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.stored: list[str] = []
 
     def send(self, msg: Any) -> Any:
         """Answer a message of a thread."""
@@ -45,29 +44,14 @@ class BusyTriggerer(Triggerer):
         return super().send(msg)
 
 
-def mapped_dag(dag_id: str, instances: int) -> DAG:
-    """Make a DAG with one mapped task."""
-    with DAG(dag_id, schedule=None, catchup=False) as dag:
-        DatabricksSubmitRunOperator.partial(
-            task_id="etl",
-            existing_cluster_id="c",
-            start_from_trigger=True,
-            end_from_trigger=True,
-            polling_period_seconds=1,
-        ).expand(notebook_task=[{"notebook_path": f"/{dag_id}/{n}"} for n in range(instances)])
-    return dag
-
-
 def test_the_xcoms_of_another_dag_come_in_turn(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While Airflow stores fewer than are pushed, and a second DAG launches one run."""
     service.plan = Plan(seconds=6, looks=0)
-    other = Triggerer(mapped_dag("other", 1), service)
-    monkeypatch.setattr("tests.helpers.launch_trigger.Triggerer", BusyTriggerer)
-    triggerer = triggerer_of(mapped_dag("sales", INSTANCES), service, monkeypatch)
+    other = Triggerer(mapped_dag(1, "other"), service)
+    triggerer = triggerer_of(mapped_dag(INSTANCES), service, monkeypatch, kind=BusyTriggerer)
     assert isinstance(triggerer, BusyTriggerer)
-    triggerer.stored = []
     launched_after = list[int]()
 
     def note_launch(seen: Seen, moment: str) -> bool:
