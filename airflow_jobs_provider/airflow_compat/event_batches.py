@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from airflow_jobs_provider.airflow_compat.event_loops import PerEventLoop
 
@@ -23,7 +23,7 @@ __all__ = ["BATCH_SECONDS", "LONGEST_SECONDS", "EventBatches", "event_batches"]
 #: The triggers of tasks in a process fire their events at multiples of this time. Airflow passes
 #: events on once a second.
 BATCH_SECONDS = 0.1
-#: So long the event of an ended task waits for others at most.
+#: The event of an ended task waits for others for this time at most.
 LONGEST_SECONDS = 1.0
 
 
@@ -52,11 +52,9 @@ class EventBatches:
         :param ends_task: whether it ends the task, without a worker.
         """
         if ends_task and self._ending:
-            try:
+            with suppress(TimeoutError):
                 async with asyncio.timeout(LONGEST_SECONDS):
                     await self._all_ended.wait()
-            except TimeoutError:
-                pass
         await asyncio.sleep(BATCH_SECONDS - asyncio.get_running_loop().time() % BATCH_SECONDS)
 
 

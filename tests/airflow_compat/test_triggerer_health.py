@@ -230,7 +230,7 @@ def test_each_event_loop_has_its_own(clock: Clock) -> None:
 
     async def again() -> None:
         assert not triggerer_health().stores_xcoms
-        assert len(module._healths) == 1
+        assert len(module._healths._values) == 1
 
     in_loop(again)
 
