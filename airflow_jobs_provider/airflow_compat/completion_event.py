@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TaskSuccessEvent
@@ -16,7 +16,9 @@ from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
-__all__ = ["delete_output", "delete_run", "push_xcoms", "success_event"]
+__all__ = ["BeforePush", "delete_output", "delete_run", "push_xcoms", "success_event"]
+
+BeforePush = Callable[[], Awaitable[None]]
 
 # Airflow stores one XCom after the other, 20 to 50 a second. DAGs take turns.
 _turns = PerEventLoop(Turns)
@@ -28,6 +30,7 @@ async def success_event(
     *,
     starts_task: bool = False,
     multiple_outputs: bool = False,
+    before_push: BeforePush,
 ) -> TaskSuccessEvent:
     """Store a task's XComs and return the event that ends the task as successful.
 
@@ -37,6 +40,7 @@ async def success_event(
         False.
     :param multiple_outputs: whether the task pushes the output of each task of the run under its
         key; default False.
+    :param before_push: awaited in the turn, before the XComs are stored. What it raises is raised.
     :raises Exception: the XComs cannot be stored; a worker may be able to.
     """
     task_instance: Any = trigger.task_instance
@@ -45,20 +49,25 @@ async def success_event(
             await in_thread(delete_output, task_instance, multiple_outputs=multiple_outputs)
         if xcoms:
             async with _turns.get().turn(task_instance.dag_id):
+                await before_push()
                 xcoms = await in_thread(airflow_line().store_xcoms, task_instance, xcoms)
     return TaskSuccessEvent(xcoms=dict(xcoms) or None)
 
 
-async def push_xcoms(trigger: BaseTrigger, xcoms: Mapping[str, Any]) -> None:
+async def push_xcoms(
+    trigger: BaseTrigger, xcoms: Mapping[str, Any], *, before_push: BeforePush
+) -> None:
     """Store XComs of a trigger's task while the trigger waits (Airflow 3).
 
     :param trigger: the trigger that runs.
     :param xcoms: the XComs by key.
+    :param before_push: awaited in the turn, before the XComs are stored. What it raises is raised.
     :raises Exception: the XComs cannot be stored.
     """
     task_instance: Any = trigger.task_instance
     if xcoms:
         async with _turns.get().turn(task_instance.dag_id):
+            await before_push()
             await in_thread(airflow_line().store_xcoms, task_instance, xcoms)
 
 

@@ -31,6 +31,7 @@ from airflow_jobs_provider.api.endpoints import cancel_run, get_run
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.triggers.base import OutdatedError
 from airflow_jobs_provider.triggers.outdated import StopsIfOutdated, wait_for_cancel
 from airflow_jobs_provider.triggers.polling.registry import get_poller
 
@@ -154,9 +155,12 @@ class AttemptTrigger(StopsIfOutdated):
         values = {key: value for key, value in xcoms.items() if value is not None}
         if not values:
             return False
-        await self._stop_if_outdated()
         try:
-            await push_xcoms(self, values)
+            await push_xcoms(self, values, before_push=self._before_push)
+        except OutdatedError:
+            # Not in the turn, for which the XComs of other tasks wait.
+            await wait_for_cancel()
+            raise
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
             self.log.warning("XComs are not stored (%s): %s", ", ".join(values), error)
             self._unstored = {**self._unstored, **values}

@@ -31,8 +31,9 @@ from airflow_jobs_provider.api.workflows.launched_run import LaunchedRun
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
 from airflow_jobs_provider.operators.request_trigger import RequestTrigger
 from airflow_jobs_provider.triggers.background import start_in_background
+from airflow_jobs_provider.triggers.base import OutdatedError
 from airflow_jobs_provider.triggers.events import error_payload, run_payload
-from airflow_jobs_provider.triggers.outdated import OutdatedError, wait_for_cancel
+from airflow_jobs_provider.triggers.outdated import wait_for_cancel
 from airflow_jobs_provider.triggers.polling.registry import get_poller
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.run_result import RunResult
 
-__all__ = ["DatabricksJobsBaseTrigger"]
+__all__ = ["DatabricksJobsBaseTrigger", "OutdatedError"]
 
 # Airflow gives on_kill 30 seconds, and does not start the trigger here again before its end.
 _ON_KILL_SECONDS = 25.0
@@ -59,6 +59,10 @@ _CANCEL_SECONDS = 900.0
 # Longer than a single output is retried, so that one task's failure does not lose what was read of
 # the others.
 _OUTPUT_SECONDS = 900.0
+
+
+class OutdatedError(Exception):
+    """A later attempt of the task has begun, which a paused triggerer has missed."""
 
 
 class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
@@ -288,11 +292,20 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
                 {**self._run_xcoms(run), **xcoms},
                 starts_task=self._starts_task,
                 multiple_outputs=self.multiple_outputs,
+                before_push=self._before_push,
             )
+        except OutdatedError:
+            raise
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
             why = str(error) or type(error).__name__
             self.log.warning("A worker will end the task, since its XComs are not stored: %s", why)
             return None
+
+    async def _before_push(self) -> None:
+        """Do what has to be done before XComs are stored, in their turn; here nothing.
+
+        :raises OutdatedError: a later attempt of the task has begun.
+        """
 
     @property
     def _starts_task(self) -> bool:

@@ -17,17 +17,15 @@ from airflow_jobs_provider.airflow_compat.triggerer_health import (
     PAUSE_SECONDS,
     triggerer_health,
 )
-from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
+from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger, OutdatedError
 
 if TYPE_CHECKING:
+    from airflow.triggers.base import TriggerEvent
+
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.run_result import RunResult
 
-__all__ = ["OutdatedError", "StopsIfOutdated", "wait_for_cancel"]
-
-
-class OutdatedError(Exception):
-    """A later attempt of the task has begun."""
+__all__ = ["StopsIfOutdated", "wait_for_cancel"]
 
 
 class StopsIfOutdated(DatabricksJobsBaseTrigger):
@@ -74,6 +72,19 @@ class StopsIfOutdated(DatabricksJobsBaseTrigger):
         result = await super()._read_result(run)
         await self._stop_if_outdated()
         return result
+
+    async def _task_success_event(self, run: Run) -> TriggerEvent | None:
+        """Return the event that ends the task; stop if a later attempt has begun meanwhile."""
+        try:
+            return await super()._task_success_event(run)
+        except OutdatedError:
+            # Not in the turn, for which the XComs of other tasks wait.
+            await wait_for_cancel()
+            raise
+
+    async def _before_push(self) -> None:
+        """Look again: the turn may come minutes later."""
+        await self._raise_if_outdated()
 
     @abstractmethod
     async def _has_later_attempt(self) -> bool:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,7 +18,7 @@ if not hasattr(BaseTrigger, "render_template_fields"):
 from airflow_jobs_provider.airflow_compat.triggerer_health import triggerer_health
 from tests.fakes.fake_service import FakeService
 from tests.helpers.launch_trigger import mapped_dag, messages, succeeded, triggerer_of
-from tests.helpers.triggerer import Attempt
+from tests.helpers.triggerer import Attempt, Triggerer
 
 INSTANCES = 20
 MANY = 40
@@ -134,3 +136,61 @@ def test_a_task_that_waits_for_its_turn_during_a_pause_launches_nothing(
     assert succeeded(triggerer.run(start_all, Attempt(map_index=0)))
     paths = {run.request["notebook_task"]["notebook_path"] for run in service.runs.values()}
     assert paths == {f"/sales/{index}" for index in others}
+
+
+class PausedTriggerer(Triggerer):
+    """A triggerer that is paused as it stores an XCom with a key for the first time.
+
+    :ivar key: the key.
+    :ivar pause: is called with the map index of the task whose XCom it is; None once it was paused.
+    """
+
+    key = ""
+    pause: Callable[[int], None] | None = None
+
+    def send(self, msg: Any) -> Any:
+        """Answer a message of a thread."""
+        is_of_key = type(msg).__name__ == "SetXCom" and msg.key == self.key
+        if self.pause is not None and is_of_key:
+            pause, self.pause = self.pause, None
+            pause(msg.map_index)
+        return super().send(msg)
+
+
+@pytest.mark.parametrize(
+    ("key", "endpoint"), [("run_id", "runs/submit"), ("return_value", "runs/get-output")]
+)
+def test_a_task_that_waits_for_its_turn_during_a_pause_pushes_nothing(
+    key: str, endpoint: str, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A later attempt has pushed its own XComs; the tasks after it are not held up."""
+    monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__LAUNCHES_PER_SECOND", "30")
+    triggerer = triggerer_of(mapped_dag(3), service, monkeypatch, kind=PausedTriggerer)
+    assert isinstance(triggerer, PausedTriggerer)
+    clock, outdated = Clock(monkeypatch), list[int]()
+
+    def freeze(index: int) -> None:
+        deadline = time.monotonic() + 10
+        while service.count(endpoint) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.3)  # The others have read their responses, and wait for their turns.
+        outdated.append((index + 1) % 3)
+        record = {"carrier": "", "first_try": 2, "try_number": 2, "handed_over": False}
+        for name, value in (("launch_record", record), (key, "of the later attempt")):
+            triggerer.xcoms[f"etl[{outdated[0]}]", name] = value
+        clock.advance(6)
+
+    triggerer.key, triggerer.pause = key, freeze
+
+    async def start_all(first: Any) -> None:
+        triggers = [first, *(triggerer.trigger(Attempt(map_index=index)) for index in (1, 2))]
+        tasks = [asyncio.ensure_future(triggerer.first_event(one)) for one in triggers]
+        ended = asyncio.as_completed(tasks)
+        for _other in range(2):
+            assert succeeded(await next(ended))
+        assert not tasks[outdated[0]].done()
+        tasks[outdated[0]].cancel()
+
+    triggerer.run(start_all, Attempt(map_index=0))
+    assert triggerer.xcoms[f"etl[{outdated[0]}]", key] == "of the later attempt"
