@@ -59,6 +59,9 @@ async def push_xcoms(
 ) -> None:
     """Store XComs of a trigger's task while the trigger waits (Airflow 3).
 
+    The id of a run comes before the other XComs of its DAG: if the triggerer dies before it is
+    stored, and a user clears the task then, nobody knows of the run.
+
     :param trigger: the trigger that runs.
     :param xcoms: the XComs by key.
     :param before_push: awaited in the turn, before the XComs are stored. What it raises is raised.
@@ -66,7 +69,8 @@ async def push_xcoms(
     """
     task_instance: Any = trigger.task_instance
     if xcoms:
-        async with _turns.get().turn(task_instance.dag_id):
+        turn = _turns.get().turn(task_instance.dag_id, is_urgent=RUN_ID_KEY in xcoms)
+        async with turn:
             await before_push()
             await in_thread(airflow_line().store_xcoms, task_instance, xcoms)
 
