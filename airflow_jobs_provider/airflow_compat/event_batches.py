@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from airflow_jobs_provider.airflow_compat.event_loops import PerEventLoop
 
@@ -23,7 +23,7 @@ __all__ = ["BATCH_SECONDS", "LONGEST_SECONDS", "EventBatches", "event_batches"]
 #: The triggers of tasks in a process fire their events at multiples of this time. Airflow passes
 #: events on once a second.
 BATCH_SECONDS = 0.1
-#: The event of an ended task waits for others for this time at most.
+#: The event of an ended task waits for others for this time at most. Then all that wait are fired.
 LONGEST_SECONDS = 1.0
 
 
@@ -32,30 +32,37 @@ class EventBatches:
 
     def __init__(self) -> None:
         self._ending = 0
-        self._all_ended = asyncio.Event()
+        # Set when the events that wait now are to be fired.
+        self._batch: asyncio.Event | None = None
 
     @contextmanager
     def ending_task(self) -> Iterator[None]:
         """Let the events of other ended tasks wait for the end of this context."""
         self._ending += 1
-        self._all_ended.clear()
         try:
             yield
         finally:
             self._ending -= 1
-            if not self._ending:
-                self._all_ended.set()
+            if not self._ending and self._batch is not None:
+                self._fire(self._batch)
 
     async def wait(self, *, ends_task: bool) -> None:
         """Wait until an event is to be fired.
 
         :param ends_task: whether it ends the task, without a worker.
         """
+        loop = asyncio.get_running_loop()
         if ends_task and self._ending:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(LONGEST_SECONDS):
-                    await self._all_ended.wait()
-        await asyncio.sleep(BATCH_SECONDS - asyncio.get_running_loop().time() % BATCH_SECONDS)
+            if self._batch is None:
+                self._batch = asyncio.Event()
+                loop.call_later(LONGEST_SECONDS, self._fire, self._batch)
+            await self._batch.wait()
+        await asyncio.sleep(BATCH_SECONDS - loop.time() % BATCH_SECONDS)
+
+    def _fire(self, batch: asyncio.Event) -> None:
+        batch.set()
+        if self._batch is batch:
+            self._batch = None
 
 
 _batches = PerEventLoop(EventBatches)

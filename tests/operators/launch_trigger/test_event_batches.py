@@ -83,3 +83,22 @@ def test_it_waits_for_a_second_at_most(
         return fired
 
     assert run_in_virtual_time(scenario(), loop) == pytest.approx(fired_at, abs=0.001)
+
+
+def test_all_that_wait_are_fired_together_while_others_are_being_ended() -> None:
+    """One is fired a second after the first of them has ended, and with it all others."""
+    loop = VirtualTimeLoop()
+
+    async def scenario() -> list[float]:
+        batches = EventBatches()
+
+        async def fire(ended_at: float) -> float:
+            await asyncio.sleep(ended_at)
+            await batches.wait(ends_task=True)
+            return loop.time() - 1000
+
+        with batches.ending_task():
+            return await asyncio.gather(*map(fire, (0.05, 0.35, 0.65, 1.25, 1.95)))
+
+    fired = run_in_virtual_time(scenario(), loop)
+    assert fired == pytest.approx([1.1, 1.1, 1.1, 2.3, 2.3], abs=0.001)
