@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TaskSuccessEvent
@@ -20,7 +21,9 @@ __all__ = ["BeforePush", "delete_output", "delete_run", "push_xcoms", "success_e
 
 BeforePush = Callable[[], Awaitable[None]]
 
-# Airflow stores one XCom after the other, 20 to 50 a second. DAGs take turns.
+# Airflow stores one XCom after the other, 20 to 50 a second. DAGs take turns. The tasks of a DAG
+# come in the order of their launches, so that they end one after the other: while a thousand
+# triggers wait, a triggerer starts none of another DAG.
 _turns = PerEventLoop(Turns)
 
 
@@ -48,7 +51,7 @@ async def success_event(
         if starts_task:
             await in_thread(delete_output, task_instance, multiple_outputs=multiple_outputs)
         if xcoms:
-            async with _turns.get().turn(task_instance.dag_id):
+            async with _turn(trigger):
                 await before_push()
                 xcoms = await in_thread(airflow_line().store_xcoms, task_instance, xcoms)
     return TaskSuccessEvent(xcoms=dict(xcoms) or None)
@@ -59,7 +62,7 @@ async def push_xcoms(
 ) -> None:
     """Store XComs of a trigger's task while the trigger waits (Airflow 3).
 
-    The id of a run comes before the other XComs of its DAG: if the triggerer dies before it is
+    The id of a run does not wait for all other XComs of its DAG: if the triggerer dies before it is
     stored, and a user clears the task then, nobody knows of the run.
 
     :param trigger: the trigger that runs.
@@ -67,12 +70,17 @@ async def push_xcoms(
     :param before_push: awaited in the turn, before the XComs are stored. What it raises is raised.
     :raises Exception: the XComs cannot be stored.
     """
-    task_instance: Any = trigger.task_instance
     if xcoms:
-        turn = _turns.get().turn(task_instance.dag_id, is_urgent=RUN_ID_KEY in xcoms)
-        async with turn:
+        async with _turn(trigger, is_urgent=RUN_ID_KEY in xcoms):
             await before_push()
-            await in_thread(airflow_line().store_xcoms, task_instance, xcoms)
+            await in_thread(airflow_line().store_xcoms, trigger.task_instance, xcoms)
+
+
+def _turn(trigger: BaseTrigger, *, is_urgent: bool = False) -> AbstractAsyncContextManager[None]:
+    """Return the turn of a trigger for its XComs."""
+    task_instance: Any = trigger.task_instance
+    launched_at: float | None = getattr(trigger, "launched_at", None)
+    return _turns.get().turn(task_instance.dag_id, is_urgent=is_urgent, since=launched_at or 0.0)
 
 
 def delete_output(task_instance: Any, *, multiple_outputs: bool = False) -> None:
