@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from airflow_jobs_provider.airflow_compat.storable_text import replace_unstorable
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.ids import parse_id
 from airflow_jobs_provider.api.run_summary import latest_attempts
@@ -156,7 +157,7 @@ def result_or_raise(
     if state.succeeded(fail_on_partial_success=fail_on_partial_success):
         if not state.is_successful:
             _warn_of_failed_tasks(run, outputs, log)
-        outputs = [output.cut(max_output_bytes) for output in outputs]
+        outputs = [_with_storable_result(output, log).cut(max_output_bytes) for output in outputs]
         truncated = [one for output in outputs for one in output.each() if one.truncated]
         for one in truncated:
             log.warning("The output of run %s is too long; it was cut off.", one.run_id)
@@ -190,6 +191,21 @@ def task_run_ids(run: Mapping[str, Any], outputs: Sequence[TaskOutput]) -> dict[
     # A for_each_task that is waited for by itself is its own only task.
     known = {key: one for key, one in ids.items() if one and one != parse_id(run.get("run_id"))}
     return {} if is_listed and len(known) < 2 else known
+
+
+def _with_storable_result(output: TaskOutput, log: Log) -> TaskOutput:
+    if output.iterations is not None:
+        iterations = (one and _with_storable_result(one, log) for one in output.iterations)
+        return replace(output, iterations=tuple(iterations))
+    result = replace_unstorable(output.result)
+    if result is output.result:
+        return output
+    log.warning(
+        "The output of run %s has NUL characters or halves of surrogate pairs, which Airflow "
+        "cannot store. They were replaced by U+FFFD.",
+        output.run_id,
+    )
+    return replace(output, result=result)
 
 
 def _warn_of_failed_tasks(run: Run, outputs: Sequence[TaskOutput], log: Log) -> None:

@@ -15,6 +15,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 from airflow_jobs_provider.airflow_compat.completion_event import success_event
 from airflow_jobs_provider.airflow_compat.early_events import seconds_until_event
 from airflow_jobs_provider.airflow_compat.event_batches import event_batches
+from airflow_jobs_provider.airflow_compat.storable_text import replace_unstorable
 from airflow_jobs_provider.airflow_compat.telemetry import (
     annotate_span,
     stats_are_on,
@@ -146,7 +147,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         ends_task = event is not None
         if event is None:
             await self._before_resume()
-            event = TriggerEvent(payload)
+            event = TriggerEvent(replace_unstorable(payload))
         if self.trigger_id is not None:
             await event_batches().wait(ends_task=ends_task)
         self._record_end(payload, not_before)

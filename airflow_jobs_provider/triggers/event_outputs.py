@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_jobs_provider.airflow_compat.storable_text import replace_unstorable
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.run_summary import task_kinds
 from airflow_jobs_provider.api.states import RunState
@@ -122,7 +123,10 @@ async def _read(
             raise _LeftToWorkerError
         answer = await get_poller(hook).send(call, retries=_ONE_ATTEMPT)
         run_id = int(call.parameters["run_id"])
-        output = TaskOutput.from_answer(None, run_id, answer).cut(max_output_bytes)
+        output = TaskOutput.from_answer(None, run_id, answer)
+        if replace_unstorable(output.result) is not output.result:
+            raise _LeftToWorkerError  # which tells what it replaces
+        output = output.cut(max_output_bytes)
         outputs.add(run_id, output.result, is_truncated=output.truncated)
         return answer
 

@@ -11,6 +11,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.airflow_compat.event_triggers import AssetEventTrigger, EventBatch
+from airflow_jobs_provider.airflow_compat.storable_text import replace_unstorable
 from airflow_jobs_provider.api.retry import async_sleep
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.triggers.event_arguments import RunEventTriggerArguments
@@ -158,4 +159,4 @@ class DatabricksJobRunEventTrigger(RunEventTriggerArguments, AssetEventTrigger):
             payload["job_name"] = ended.job.name
             payload["job_tags"] = dict(ended.job.tags)
         payload["databricks_conn_id"] = self.databricks_conn_id
-        return payload
+        return replace_unstorable(payload)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -324,6 +325,22 @@ def test_both_triggerers_killed(begin: Begin, cluster: Deployment) -> None:
     for scenario in scenarios:
         scenario.deferred(watched=2)
     concluded(*scenarios)
+
+
+@pytest.mark.thorough
+def test_a_state_message_that_postgres_does_not_store(
+    begin: Begin, cluster: Deployment, workspace: FakeService
+) -> None:
+    """NUL and half a surrogate pair: the triggerers go on, and the task fails with the message."""
+    scenario = begin("deferred")
+    run = scenario.deferred()
+    processes = [cluster.main_process(name) for name in cluster.triggerers]
+    run.plan = replace(run.plan, message="a\0b\ud83dc")
+    workspace.end(run, "FAILED")
+    scenario.dag_run.until("failed")
+    assert "TERMINATED/FAILED: a\ufffdb\ufffdc" in scenario.dag_run.logs()
+    assert all(map(is_alive, processes))
+    scenario.saw(runs=1, cancels=0)
 
 
 # A user clears or marks the task.

@@ -16,6 +16,7 @@ from scripts.services import PostgresServer, RedisServer
 from tests.end_to_end.deployment import Deployment
 from tests.end_to_end.eventually import eventually
 from tests.end_to_end.mapped_scenarios import all_launched, all_succeeded, end_all, runs_by_index
+from tests.end_to_end.processes import is_alive
 from tests.end_to_end.request_hooks import at_request, happened
 from tests.end_to_end.scenarios import Begin, Scenario
 from tests.fakes.fake_service import FakeService
@@ -271,6 +272,24 @@ def test_postgres_gone_while_many_are_launched(
     end_all(scenario)
     eventually(partial(has_succeeded, scenario, cluster), "all instances succeed")
     all_succeeded(scenario, instances=MANY, runs=MANY, cancels=0)
+
+
+# The text of the service.
+
+
+def test_text_that_postgres_does_not_store(
+    begin: Begin, cluster: Deployment, workspace: FakeService
+) -> None:
+    """NUL and half a surrogate pair in an exit value: the triggerers go on."""
+    scenario = begin("workerless")
+    run = scenario.deferred()
+    processes = [cluster.main_process(name) for name in cluster.triggerers]
+    run.exit_value = "a\0b\ud83dc"
+    workspace.end(run)
+    scenario.dag_run.until("success")
+    assert scenario.dag_run.xcom("return_value") == "a\ufffdb\ufffdc"
+    assert all(map(is_alive, processes))
+    scenario.saw(runs=1, cancels=0)
 
 
 # A user clears or marks the task.

@@ -215,6 +215,23 @@ def test_an_event_tells_of_the_run(run: Run) -> None:
     run(scenario)
 
 
+@on_airflow_3
+def test_an_event_has_text_that_airflow_can_store(run: Run) -> None:
+    """Half a surrogate pair would end the triggerer."""
+
+    async def scenario(workspace: Workspace, start: Any) -> None:
+        database = Database()
+        workspace.jobs[7] = {"name": "sales\ud83d", "tags": {"team": "e\0"}}
+        start(database).start(trigger(all_runs=False, job_name="sales\ud83d"))
+        await asyncio.sleep(10)
+        workspace.start(1, lasting=20)
+        await asyncio.sleep(60)
+        (payload,) = database.events[1]
+        assert (payload["job_name"], payload["job_tags"]) == ("sales\ufffd", {"team": "e\ufffd"})
+
+    run(scenario)
+
+
 @with_store
 def test_a_restart_loses_nothing_and_repeats_nothing(run: Run) -> None:
     """With a look-back of 0: the position is in the asset's store."""

@@ -46,6 +46,7 @@ class Run:
     :ivar canceled_at: when it was first canceled while it went on, on the monotonic clock.
     :ivar beside: runs of the same task that were active when it was launched.
     :ivar has_output: whether its notebook gives an exit value.
+    :ivar exit_value: the exit value; None for one that names the run.
     :ivar end_was_told: whether a client was told of its end.
     :ivar repairs: ids of its repairs, oldest first.
     :ivar more: further fields of its answer.
@@ -66,6 +67,7 @@ class Run:
     canceled_at: float | None = None
     beside: int = 0
     has_output: bool = True
+    exit_value: str | None = None
     end_was_told: bool = False
     repairs: list[int] = field(default_factory=list)
     more: dict[str, Any] = field(default_factory=dict)

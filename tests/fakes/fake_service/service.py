@@ -331,6 +331,7 @@ class FakeService:
                     run.result,
                     full=run.has_output,
                     of_function=run.is_of_function,
+                    exit_value=run.exit_value,
                 )
             return _no_endpoint(seen)
 
@@ -493,9 +494,10 @@ def _output(
     *,
     full: bool = True,
     of_function: bool = False,
+    exit_value: str | None = None,
 ) -> dict[str, Any]:
     if result == "SUCCESS":
-        text = f"output of {name}"
+        text = f"output of {name}" if exit_value is None else exit_value
         if of_function:
             text = json.dumps({"return_value": text})
         return {"metadata": run, "notebook_output": {"result": text} if full else {}}
