@@ -54,12 +54,15 @@ class LaunchRecord:
     :ivar first_try: ``try_number`` of the first attempt since then.
     :ivar try_number: ``try_number`` of the latest attempt.
     :ivar handed_over: whether that attempt was handed to a worker.
+    :ivar max_tries: ``max_tries`` of all attempts since then, as the first one knew it: the task's
+        ``retries`` may change meanwhile. None where it was not recorded.
     """
 
     carrier: str
     first_try: int
     try_number: int
     handed_over: bool = False
+    max_tries: int | None = None
 
     @classmethod
     def from_xcom(cls, value: Any) -> Self | None:
@@ -113,7 +116,7 @@ def recorded_run_id(task_instance: Any) -> int | None:
     if record is None and number == 1:
         record = _first_record(task_instance)
     own = LaunchRecord(_carrier(task_instance), 0, number)
-    if record is None or replace(record, first_try=0) != own:
+    if record is None or replace(record, first_try=0, max_tries=None) != own:
         return None
     return parse_id(run_id)
 
@@ -152,7 +155,7 @@ def first_task_attempt(task_instance: Any) -> TaskAttempt:
 
     :param task_instance: the trigger's, with its context.
     """
-    return _task_attempt(task_instance, 1)
+    return _task_attempt(task_instance, _first_record(task_instance))
 
 
 def begin_attempt(task_instance: Any) -> LaunchAttempt:
@@ -170,10 +173,12 @@ def begin_attempt(task_instance: Any) -> LaunchAttempt:
     if stored is not None and stored.try_number >= number:
         record = stored
     elif stored is not None and stored.carrier == carrier and stored.handed_over:
-        record = replace(record, first_try=stored.first_try)
+        record = replace(record, first_try=stored.first_try, max_tries=stored.max_tries)
     elif number > 1:
         orphan = parse_id(last_run)
-    attempt = _task_attempt(task_instance, record.first_try)
+    attempt = _task_attempt(task_instance, record)
+    if record is not stored:
+        record = replace(record, max_tries=attempt.max_tries)
     return LaunchAttempt(attempt, record, record is not stored, orphan)
 
 
@@ -218,7 +223,10 @@ def _change(task_instance: Any, *, handed_over: bool) -> None:
     if record is None and task_instance.try_number == 1:
         record = _first_record(task_instance)
     if record is not None and record.try_number == task_instance.try_number:
-        changed: Mapping[str, Any] = asdict(replace(record, handed_over=handed_over))
+        record = replace(record, handed_over=handed_over)
+        if record.max_tries is None:
+            record = replace(record, max_tries=_max_tries(task_instance, record))
+        changed: Mapping[str, Any] = asdict(record)
         airflow_line().store_xcoms(task_instance, {LAUNCH_RECORD_KEY: changed})
 
 
@@ -226,8 +234,15 @@ def _first_record(task_instance: Any) -> LaunchRecord:
     return LaunchRecord(_carrier(task_instance), first_try=1, try_number=1)
 
 
-def _task_attempt(task_instance: Any, first_try: int) -> TaskAttempt:
-    return TaskAttempt.from_context(task_instance.get_template_context(), first_try=first_try)
+def _max_tries(task_instance: Any, record: LaunchRecord) -> int:
+    # Airflow tells it to a worker. To a trigger it tells 0.
+    told: int = task_instance.max_tries
+    return told or _task_attempt(task_instance, record).max_tries
+
+
+def _task_attempt(task_instance: Any, record: LaunchRecord) -> TaskAttempt:
+    context = task_instance.get_template_context()
+    return TaskAttempt.from_context(context, first_try=record.first_try, max_tries=record.max_tries)
 
 
 def _carrier(task_instance: Any) -> str:

@@ -69,6 +69,7 @@ class TaskAttempt(NamedTuple):
         operator_task_id: str | None = None,
         execution: int = 0,
         first_try: int | None = None,
+        max_tries: int | None = None,
     ) -> TaskAttempt:
         """Read the attempt from a task's context.
 
@@ -77,6 +78,8 @@ class TaskAttempt(NamedTuple):
             default 0.
         :param first_try: ``try_number`` of the first attempt since the task was cleared, for the
             context of a trigger, which does not have ``max_tries``; default: computed from it.
+        :param max_tries: ``max_tries``, where it is recorded beside ``first_try``; default:
+            computed from the task's retries.
         """
         ti = context["ti"]
         dag_run = context.get("dag_run")
@@ -85,8 +88,9 @@ class TaskAttempt(NamedTuple):
         # Airflow sets max_tries to the number of attempts so far plus the task's retries.
         if first_try is None:
             max_tries = int(ti.max_tries)
-            first_try = max_tries - retries + 1
-        else:
+            # No attempt is before the first: retries may have been raised in the DAG file since.
+            first_try = max(1, max_tries - retries + 1)
+        elif max_tries is None:
             max_tries = first_try - 1 + retries
         return cls(
             dag_id=ti.dag_id,

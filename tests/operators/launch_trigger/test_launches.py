@@ -116,6 +116,26 @@ def test_a_retry_follows_the_run_of_the_try_before(
     assert values_of(triggerer)["return_value"] == f"output of {run.run_id}"
 
 
+@pytest.mark.parametrize("retries", [0, 1, 5])
+def test_a_retry_follows_the_run_also_with_other_retries_in_the_dag_file(
+    retries: int, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file was changed after the first try. Airflow keeps ``max_tries``, and so the tokens."""
+    triggerer = start(service, monkeypatch, retries=2)
+    first = Attempt()
+    until_launched(triggerer, service, first)
+    with no_waiting():
+        service.accepts = set()
+        triggerer.start(first)
+    service.accepts = None
+    changed = start(service, monkeypatch, retries=retries)
+    changed.xcoms = triggerer.xcoms
+    service.end(1001)
+    assert succeeded(changed.start(first.next_try()))
+    (run,) = service.runs.values()
+    assert (run.run_id, run.cancels) == (1001, 0)
+
+
 def test_a_failed_run_is_followed_by_one_of_the_next_try(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
