@@ -427,7 +427,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
             cancel_on_kill=self.cancel_on_kill,
             deadline=deadline,
             queued_timeout_seconds=self.queued_timeout_seconds,
-            queued_since=launched.queued_since,
+            queued_since=launched.queue_start if self.queued_timeout_seconds else None,
             follow_attempts=self._service_may_retry,
             life_cycle_state=state.life_cycle_state or None,
             launched_at=launched.launched_at,
@@ -462,7 +462,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
         return self._follow_on_worker(
             launched.run_id,
             first_look=launched.run,
-            queued_since=launched.queued_since,
+            queued_since=launched.queue_start,
             launched_at=launched.launched_at,
         )
 

@@ -115,7 +115,7 @@ class DatabricksLaunchTrigger(RequestTrigger):
         state = RunState.from_run(launched.run)
         if state.is_terminal:
             return run_payload(launched.run)
-        self.queued_since, self.launched_at = launched.queued_since, launched.launched_at
+        self.queued_since, self.launched_at = launched.queue_start, launched.launched_at
         self.life_cycle_state = state.life_cycle_state or None
         return await self._wait_for_run(launched.run_id)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import socket
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -36,6 +37,7 @@ from tests.helpers.responses import (
 )
 from tests.helpers.tasks import (
     XCOMS,
+    deferred_by,
     events,
     paths,
     submit,
@@ -187,6 +189,25 @@ def test_a_run_that_does_not_begin_is_canceled(context: Any, server: ScriptedSer
     (event,) = events(trigger)
     assert event["timed_out"] == "queued_timeout_seconds"
     assert paths(server)[-1] == "runs/cancel"
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_the_time_in_the_queue_does_not_depend_on_the_clock_of_the_service(
+    context: Any, server: ScriptedServer, deferrable: bool
+) -> None:
+    """The clock of this machine is five minutes ahead of it."""
+    pending = answer(run("PENDING", start_time=int((time.time() - 300) * 1000)))
+    server.will(LAUNCHED, pending)
+    operator = submit(queued_timeout_seconds=60, deferrable=deferrable)
+    if not deferrable:
+        server.will(pending, SUCCEEDED, OUTPUT)
+        assert operator.execute(context) == "42"
+    else:
+        deferral = deferred_by(operator, context)
+        server.will(pending, SUCCEEDED, OUTPUT)
+        (event,) = events(deferral.trigger)
+        assert operator.execute_complete(context, event, **deferral.kwargs or {}) == "42"
+    assert "runs/cancel" not in paths(server)
 
 
 def test_execution_timeout_bounds_the_run_too(context: Any, server: ScriptedServer) -> None:

@@ -50,6 +50,16 @@ class LaunchResult(NamedTuple):
     is_own: bool = True
     is_new: bool = True
 
+    @property
+    def queue_start(self) -> float | None:
+        """When the run was queued, by this machine's clock; None where only the service knows.
+
+        Its clock may differ from this one by minutes.
+        """
+        if self.queued_since is None and self.is_new:
+            return self.launched_at
+        return self.queued_since
+
 
 def launch_once(
     call: Call[int],
