@@ -74,7 +74,6 @@ _ATTRIBUTES = {
             "partition_key",
             "run_after",
             "run_id",
-            "run_type",
             "start_date",
         }
     ),

@@ -154,21 +154,7 @@ class Triggerer:
         if self.is_changed:
             trigger.task_instance = row
             return trigger
-        dag_run = {
-            "dag_id": self._dag.dag_id,
-            "run_id": RUN_ID,
-            "logical_date": START,
-            "data_interval_start": START,
-            "data_interval_end": START,
-            "run_after": START,
-            "start_date": START,
-            "run_type": "manual",
-            "state": "running",
-            "conf": {},
-            "consumed_asset_events": [],
-            "end_date": None,
-            "partition_key": None,
-        }
+        dag_run = dag_run_data(self._dag.dag_id)
         trigger.task_instance = runner.TriggerRunner.create_runtime_ti(row, self._data, dag_run)
         trigger.render_template_fields(context=trigger.task_instance.get_template_context())
         return trigger
@@ -243,6 +229,45 @@ class Triggerer:
                     self.kill()
             if self.is_dead:
                 raise TriggererDiedError(moment)
+
+
+def dag_run_data(dag_id: str) -> dict[str, Any]:
+    """Return what Airflow tells a task of its DAG run."""
+    return {
+        "dag_id": dag_id,
+        "run_id": RUN_ID,
+        "logical_date": START,
+        "data_interval_start": START,
+        "data_interval_end": START,
+        "run_after": START,
+        "start_date": START,
+        "run_type": "manual",
+        "state": "running",
+        "conf": {},
+        "consumed_asset_events": [],
+        "end_date": None,
+        "partition_key": None,
+    }
+
+
+def context_on_worker(task: Any) -> Any:
+    """Return the context of the first attempt of a task that a worker executes."""
+    from airflow.sdk.api.datamodels._generated import TIRunContext
+
+    told = {"dag_run": dag_run_data(task.dag_id), "max_tries": task.retries}
+    ti = task_runner.RuntimeTaskInstance.model_construct(
+        id=uuid4(),
+        task_id=task.task_id,
+        dag_id=task.dag_id,
+        run_id=RUN_ID,
+        try_number=1,
+        map_index=-1,
+        start_date=START,
+        max_tries=task.retries,
+        task=task,
+        _ti_context_from_server=TIRunContext.model_validate(told),
+    )
+    return ti.get_template_context()
 
 
 def values_of(triggerer: Triggerer, task_id: str = "etl") -> dict[str, Any]:

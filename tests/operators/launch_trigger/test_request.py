@@ -13,7 +13,7 @@ if not hasattr(BaseTrigger, "render_template_fields"):
 from airflow.providers.common.compat.sdk import DAG, Param
 from airflow.serialization.serialized_objects import BaseSerialization
 
-from airflow_jobs_provider.airflow_compat import completion_reasons
+from airflow_jobs_provider.airflow_compat import completion_reasons, triggerer_values
 from airflow_jobs_provider.airflow_compat.stored_arguments import of_text
 from airflow_jobs_provider.operators.jobs import (
     DatabricksNotebookOperator,
@@ -23,9 +23,9 @@ from airflow_jobs_provider.operators.jobs import (
 from airflow_jobs_provider.operators.launch import LaunchRunOperator
 from airflow_jobs_provider.operators.task_base import default_task_key
 from tests.fakes.fake_service import FakeService
-from tests.helpers.launch_trigger import messages, start, succeeded
+from tests.helpers.launch_trigger import messages, start, succeeded, triggerer_of
 from tests.helpers.start_from_trigger import operator
-from tests.helpers.triggerer import RUN_ID, Attempt, values_of
+from tests.helpers.triggerer import RUN_ID, Attempt, context_on_worker, values_of
 
 
 def test_a_run_is_launched_and_its_output_is_pushed(
@@ -230,6 +230,32 @@ def test_the_output_of_another_task_keeps_its_type(
     else:
         assert "no XCom 'p'" in event.payload["start_on_worker"]
         assert service.requests == 0
+
+
+NAMES = [
+    *sorted(triggerer_values._NAMES - {"dict", "macros", "namespace", "params", "range"}),
+    *(
+        f"{owner}.{name}"
+        for owner, names in triggerer_values._ATTRIBUTES.items()
+        for name in sorted(names)
+    ),
+    "macros.ds_add(ds, 7)",
+    "params.text",
+]
+
+
+def test_each_name_of_a_template_has_the_value_that_it_has_on_a_worker(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task with any other name starts on a worker."""
+    parameters = {name: f"{{{{ {name} }}}}" for name in NAMES}
+    with DAG("sales", schedule=None, catchup=False, params={"text": "a"}) as dag:
+        task: Any = operator(notebook_task={"notebook_path": "/x", "base_parameters": parameters})
+    assert succeeded(triggerer_of(dag, service, monkeypatch).start(Attempt()))
+    (run,) = service.runs.values()
+    task.render_template_fields(context_on_worker(task))
+    sent = run.request["notebook_task"]["base_parameters"]
+    assert sent == task.notebook_task["base_parameters"]
 
 
 def test_a_template_that_fails_is_left_to_a_worker(
