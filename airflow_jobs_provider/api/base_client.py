@@ -141,7 +141,8 @@ class BaseClient:
         :param sleep: called with the seconds to wait between two attempts, and awaited by the
             asyncio client; default :func:`~.retry.blocking_sleep` or :func:`~.retry.async_sleep`.
         :param renew_credentials: returns new credentials after a 401 or 403, before the next
-            attempt; awaited by the asyncio client. Default None: the credentials stay.
+            attempt, or None if the present ones are to stay; awaited by the asyncio client. Default
+            None: they stay.
         :param observer: is told of the requests, for metrics; default None: nobody is.
         :raises ValueError: ``base_url`` is not an http or https URL.
         :raises CredentialsError: it is plain http to another machine, without ``allow_http``.

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn, ParamSpec, Self, TypedDict, TypeVar
 from urllib.parse import urlsplit
 
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_jobs_provider.airflow_compat.telemetry import stats_are_on
 from airflow_jobs_provider.api.private_names import warn_of_replaced_names
@@ -123,9 +123,16 @@ class DatabricksJobsBaseHook(BaseHook):
             def read_connection() -> WorkspaceAccess:
                 return WorkspaceAccess.from_connection(self.get_connection(self.databricks_conn_id))
 
+            def renew_credentials() -> Credentials | None:
+                try:
+                    return read_connection().credentials
+                except AirflowException as error:
+                    self._log_failed_look_up(error)
+                    return None
+
             self._blocking_client = JobsClient(
                 **self._client_arguments(read_connection()),
-                renew_credentials=lambda: read_connection().credentials,
+                renew_credentials=renew_credentials,
             )
         return self._blocking_client
 
@@ -157,12 +164,20 @@ class DatabricksJobsBaseHook(BaseHook):
             # thread of asgiref's, which Airflow's calls back into the event loop need.
             return await sync_to_async(WorkspaceAccess.from_connection)(connection)
 
-        async def renew_credentials() -> Credentials:
-            return (await read_connection()).credentials
+        async def renew_credentials() -> Credentials | None:
+            try:
+                return (await read_connection()).credentials
+            except AirflowException as error:
+                self._log_failed_look_up(error)
+                return None
 
         arguments = self._client_arguments(await read_connection())
         async with AsyncJobsClient(**arguments, renew_credentials=renew_credentials) as client:
             yield client
+
+    def _log_failed_look_up(self, error: AirflowException) -> None:
+        """Log why there are no new credentials: a secrets backend may have failed for a moment."""
+        self.log.warning("The credentials stay, since the connection is not found: %s", error)
 
     def _import_async_dependencies(self) -> None:
         from importlib import import_module

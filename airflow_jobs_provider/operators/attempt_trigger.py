@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -171,6 +172,12 @@ class AttemptTrigger(StopsIfOutdated):
             is_stored = True
         triggerer_health().stores_xcoms = is_stored
         return is_stored
+
+    async def _was_connected(self) -> bool:
+        """Whether a triggerer before this one has launched a run for this attempt."""
+        with suppress(Exception):  # whatever Airflow's API says
+            return await in_thread(recorded_run_id, self.task_instance) is not None
+        return False
 
     # -- canceling the run ---------------------------------------------------------------------
 

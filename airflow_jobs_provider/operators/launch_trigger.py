@@ -90,6 +90,7 @@ class DatabricksLaunchTrigger(RequestTrigger):
             limit = asyncio.timeout(seconds)
             try:
                 async with limit:
+                    await self._until_connected()
                     operator, call = made = made or await self._make_call(begun)
                     launched = await self._launch(operator, call, begun, first_attempt_index)
                     if self._has_user_token() and begun.orphan_run_id != launched.run_id:

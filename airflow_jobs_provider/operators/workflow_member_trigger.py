@@ -73,6 +73,7 @@ class DatabricksWorkflowMemberTrigger(
         try:
             async with limit:
                 await self._read_metadata(attempt)
+                await self._until_connected()
                 with self._shared_reads() as reads:
                     run = await self._find_task(attempt, reads)
                     limit.reschedule(None)

@@ -53,6 +53,8 @@ _LAST_READ_SECONDS = 19.0
 _RESPONSE_BEFORE_CANCEL_SECONDS = 5.0
 # Whatever the task's own retry arguments are: a hundred cancels at once may meet a rate limit.
 _CANCEL_RETRIES = RetryPolicy()
+# How long a connection is looked up that was used before, and the longest wait between.
+_LOOK_UP_SECONDS, _LONGEST_LOOK_UP_WAIT = 600.0, 30.0
 # If the service does not answer, the cancel is what is to be retried.
 _ONE_ATTEMPT = RetryPolicy(max_attempts=1)
 # Longer than a cancel is retried: this bounds what comes before it, such as a secrets backend.
@@ -128,6 +130,8 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
 
             warm_up(self)
         try:
+            if self.reached_by:
+                await self._until_connected()
             payload = await self._wait()
             # Without an id the trigger is in no triggerer: dag.test() cannot end a task this way.
             if self.end_from_trigger and self.trigger_id is not None and self._succeeded(payload):
@@ -187,6 +191,29 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             await self._cancel_on_kill()
 
     # -- the wait ------------------------------------------------------------------------------
+
+    async def _until_connected(self) -> None:
+        """Wait until Airflow finds the connection, if it was used before.
+
+        Airflow takes a failure of a secrets backend for a connection that does not exist.
+        """
+        wait, waited = 1.0, 0.0
+        while True:
+            try:
+                await get_poller(self._hook).client()
+                return
+            except AirflowException as error:
+                is_over = self.deadline is not None and time.time() >= self.deadline
+                if is_over or waited >= _LOOK_UP_SECONDS or not await self._was_connected():
+                    return  # The wait raises it.
+                if not waited:
+                    self.log.warning("The connection is looked up again: %s", error)
+            await async_sleep(wait)
+            waited, wait = waited + wait, min(2 * wait, _LONGEST_LOOK_UP_WAIT)
+
+    async def _was_connected(self) -> bool:
+        """Whether the connection was used before, by the worker that has deferred the task."""
+        return self.reached_by is not None
 
     @abstractmethod
     async def _wait(self) -> dict[str, Any]:

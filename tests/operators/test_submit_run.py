@@ -7,6 +7,7 @@ task instance is a note pad, so that each answer of the service can be chosen.
 from __future__ import annotations
 
 import json
+import os
 import socket
 import time
 from datetime import timedelta
@@ -18,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
+from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError, DatabricksRunTimeoutError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
@@ -42,6 +44,8 @@ from tests.helpers.tasks import (
     paths,
     submit,
 )
+
+FORBIDDEN = answer({"error_code": 403, "message": "Invalid access token."}, 403)
 
 
 def test_blocking(context: Any, server: ScriptedServer) -> None:
@@ -219,6 +223,37 @@ def test_execution_timeout_bounds_the_run_too(context: Any, server: ScriptedServ
         operator.execute(context)
         sent.append(server.requests[-3].body["timeout_seconds"])
     assert sent == [91, 60]
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_connection_that_is_not_found_for_a_moment_while_credentials_are_refused(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, deferrable: bool
+) -> None:
+    """The connection is read anew after each refusal. The credentials stay meanwhile."""
+    name = "AIRFLOW_CONN_DATABRICKS_DEFAULT"
+    known = os.environ[name]
+
+    def lose_connection(connection: socket.socket) -> None:
+        monkeypatch.delenv(name)
+        FORBIDDEN(connection)
+
+    def find_connection(connection: socket.socket) -> None:
+        monkeypatch.setenv(name, known)
+        FORBIDDEN(connection)
+
+    steps = [lose_connection, FORBIDDEN, find_connection, SUCCEEDED, OUTPUT]
+    server.will(LAUNCHED, RUNNING)
+    operator = submit(deferrable=deferrable)
+    with no_waiting():
+        if not deferrable:
+            server.will(*steps)
+            assert operator.execute(context) == "42"
+        else:
+            deferral = deferred_by(operator, context)
+            server.will(*steps)
+            (event,) = events(deferral.trigger)
+            assert operator.execute_complete(context, event, **deferral.kwargs or {}) == "42"
+    assert not server.steps
 
 
 def test_output_over_the_cap(context: Any, server: ScriptedServer) -> None:

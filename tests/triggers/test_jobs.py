@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from datetime import timedelta
 from typing import Any
@@ -39,6 +40,38 @@ def test_a_run_that_cannot_be_followed(context: Any, server: ScriptedServer) -> 
     (event,) = events(DatabricksJobRunTrigger(run_id=7, polling_period_seconds=0.01))
     with pytest.raises(AirflowException, match=r"Run 7 cannot be followed.*does not exist"):
         submit().execute_complete(context, event)
+
+
+@pytest.mark.parametrize("was_used", [True, False])
+def test_a_connection_that_a_worker_has_used_is_looked_up_again(
+    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, was_used: bool
+) -> None:
+    """The secrets backend fails while the triggerer starts."""
+    known = os.environ["AIRFLOW_CONN_DATABRICKS_DEFAULT"]
+    monkeypatch.delenv("AIRFLOW_CONN_DATABRICKS_DEFAULT")
+    server.will(SUCCEEDED)
+    trigger = DatabricksJobRunTrigger(
+        run_id=7, polling_period_seconds=0.01, reached_by="host" if was_used else None
+    )
+
+    async def first_event() -> Any:
+        async with asyncio.timeout(60):
+            (event,) = [event.payload async for event in trigger.run()]
+            return event
+
+    async def come_back() -> Any:
+        waiting = asyncio.create_task(first_event())
+        await asyncio.wait({waiting}, timeout=0.5)
+        assert waiting.done() is not was_used
+        monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", known)
+        return await waiting
+
+    event = asyncio.run(come_back())
+    if was_used:
+        assert event["run"]["state"]["result_state"] == "SUCCESS"
+    else:
+        assert "databricks_default" in event["error"]
+        assert not server.requests
 
 
 def test_the_trigger_polls_to_the_end_and_fires_once(context: Any, server: ScriptedServer) -> None:

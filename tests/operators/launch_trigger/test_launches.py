@@ -21,7 +21,7 @@ from tests.fakes.fake_service import FAULTS, UNTIL_ENDED, FakeService, Plan
 from tests.helpers.launch_trigger import pause, start, succeeded, until_launched, worker_context
 from tests.helpers.start_from_trigger import operator
 from tests.helpers.tasks import fail_for_good
-from tests.helpers.triggerer import RUN_ID, START, Attempt, values_of
+from tests.helpers.triggerer import RUN_ID, START, Attempt, comms, values_of
 
 
 @pytest.mark.slow
@@ -148,6 +148,38 @@ def test_a_failed_run_is_followed_by_one_of_the_next_try(
     assert succeeded(triggerer.start(first.next_try()))
     assert [run.launches for run in service.runs.values()] == [2, 1]
     assert values_of(triggerer)["run_id"] == 1002
+
+
+@pytest.mark.parametrize("is_launched", [True, False])
+def test_a_triggerer_that_takes_over_looks_for_the_connection_again(
+    is_launched: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its secrets backend fails for a moment. A task that has launched nothing fails at once."""
+    triggerer = start(service, monkeypatch)
+    first, looked_up = Attempt(), []
+    if is_launched:
+        until_launched(triggerer, service, first)
+        service.end(1001)
+    monkeypatch.delenv("AIRFLOW_CONN_DATABRICKS_DEFAULT")
+
+    def answer(msg: Any, answered: Any = triggerer._answer) -> Any:
+        if type(msg).__name__ != "GetConnection":
+            return answered(msg)
+        looked_up.append(msg)
+        if len(looked_up) == 2:
+            monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", service.connection)
+        return comms.ErrorResponse(error="CONNECTION_NOT_FOUND", detail={"conn_id": msg.conn_id})
+
+    monkeypatch.setattr(triggerer, "_answer", answer)
+    with no_waiting():
+        event = triggerer.start(first)
+    if is_launched:
+        assert succeeded(event)
+        assert [(run.launches, run.cancels) for run in service.runs.values()] == [(2, 0)]
+    else:
+        assert event.payload["is_launch"]
+        assert "databricks_default" in event.payload["error"]
+    assert len(looked_up) == 2
 
 
 def test_a_task_that_a_dead_scheduler_has_lost_fails_with_its_run(
