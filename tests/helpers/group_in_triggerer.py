@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -146,3 +147,33 @@ class GroupInTriggerer:
     def of(self, name: str) -> dict[str, Any]:
         """Return the XComs of a task."""
         return {key: value for (task, key), value in self.xcoms.items() if task == f"etl.{name}"}
+
+
+async def until(has_happened: Callable[[], bool], period: float = 0.01) -> None:
+    """Wait until something has happened.
+
+    :param has_happened: returns whether it has.
+    :param period: seconds between two calls of it.
+    """
+    while not has_happened():  # noqa: ASYNC110 - it happens in another thread
+        await asyncio.sleep(period)
+
+
+def mark_while_waiting(group: GroupInTriggerer, name: str, state: str = "success") -> None:
+    """Let a user mark a task while its trigger waits.
+
+    :param group: the group.
+    :param name: the task.
+    :param state: its new state; ``deferred`` if another triggerer has taken it over.
+    """
+
+    async def wait_and_kill(trigger: Any) -> None:
+        waiting = asyncio.ensure_future(group.triggerer.first_event(trigger))
+        await until(lambda: "run_id" in group.of(name))
+        await asyncio.sleep(0.05)
+        group.triggerer.state = state
+        await trigger.on_kill()
+        waiting.cancel()
+
+    group.triggerer.task_id = f"etl.{name}"
+    group.triggerer.run(wait_and_kill, Attempt())

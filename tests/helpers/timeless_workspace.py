@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -24,7 +24,7 @@ from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
 from tests.fakes.many_runs import ManyRuns, Run
 from tests.helpers.virtual_time import VirtualTimeLoop, run_in_virtual_time
 
-__all__ = ["Workspace", "play"]
+__all__ = ["RunScenario", "Workspace", "play"]
 
 T = TypeVar("T")
 
@@ -119,6 +119,10 @@ class _Client(AsyncJobsClient):
             yield SimpleNamespace(status=response.status, headers=response.headers, content=content)
 
         return SimpleNamespace(request=request)
+
+
+# What the fixture ``run_scenario`` gives: :func:`play` without its first argument.
+RunScenario = Callable[..., Workspace]
 
 
 def play(

@@ -14,7 +14,10 @@ from airflow_jobs_provider.triggers.polling.watch_position import WatchPosition
 from airflow_jobs_provider.triggers.run_selection import RunSelection
 from tests.helpers.timeless_workspace import Workspace
 
-__all__ = ["Observer"]
+__all__ = ["PERIOD", "Observer"]
+
+# The polling period of watches, in seconds.
+PERIOD = 30.0
 
 
 class Observer:
@@ -32,7 +35,7 @@ class Observer:
         *,
         look_back: float = 0,
         position: Mapping[str, Any] | None = None,
-        period: float = 30.0,
+        period: float = PERIOD,
         **chosen: Any,
     ) -> None:
         self.workspace = workspace

@@ -137,6 +137,19 @@ class Api:
         file.write_text(textwrap.dedent(source), encoding="utf-8")
         return f"/Users/me/{file.name}"
 
+    def refusal(self, path: str, body: Any, version: str = "2.2") -> str:
+        """Return the message with which a request is refused as wrong.
+
+        :param path: the endpoint.
+        :param body: the request.
+        :param version: version of the API.
+        """
+        answer = self.post(path, body, version=version)
+        assert answer.status_code == 400, answer.text
+        assert answer.json()["error_code"] in ("INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST")
+        message: str = answer.json()["message"]
+        return message
+
 
 def until(happened: Callable[[], T], what: str, seconds: float = 15) -> T:
     """Wait until something holds, and return it."""

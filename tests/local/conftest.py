@@ -35,3 +35,10 @@ def programs() -> Iterator[list[Program]]:
     for program in started:
         program.process.kill()
         program.process.communicate()
+
+
+@pytest.fixture(scope="module")
+def dry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
+    """Return a workspace whose runs end at once, without doing anything."""
+    with LocalWorkspace(tmp_path_factory.mktemp("dry"), dry_run=True) as workspace:
+        yield Api(workspace)

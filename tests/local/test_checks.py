@@ -6,7 +6,6 @@ The limits that the client knows, too, are tested on both sides in ``test_payloa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,21 +16,6 @@ from tests.local.api import CLUSTER, Api, until
 NOTEBOOK_TASK = {"notebook_task": {"notebook_path": "/n"}}
 NOTEBOOK = {**NOTEBOOK_TASK, **CLUSTER}
 NEW = {"spark_version": "v", "node_type_id": "n", "num_workers": 1}
-
-
-@pytest.fixture(scope="module")
-def dry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """Return a workspace whose runs end at once."""
-    with LocalWorkspace(tmp_path_factory.mktemp("dry"), dry_run=True) as workspace:
-        yield Api(workspace)
-
-
-def _refusal(api: Api, path: str, body: Any, version: str = "2.2") -> str:
-    answer = api.post(path, body, version=version)
-    assert answer.status_code == 400, answer.text
-    assert answer.json()["error_code"] in ("INVALID_PARAMETER_VALUE", "MALFORMED_REQUEST")
-    message: str = answer.json()["message"]
-    return message
 
 
 def _schedule(expression: str, zone: str = "UTC") -> dict[str, Any]:
@@ -83,7 +67,7 @@ def test_good_cron_expressions(dry: Api, expression: str) -> None:
 )
 def test_bad_cron_expressions(dry: Api, expression: str, field: str) -> None:
     """What Quartz could not read is refused, with the field of the expression named."""
-    message = _refusal(dry, "create", {**NOTEBOOK, **_schedule(expression)})
+    message = dry.refusal("create", {**NOTEBOOK, **_schedule(expression)})
     assert "schedule.quartz_cron_expression" in message
     assert field in message
 
@@ -93,7 +77,7 @@ def test_time_zones(dry: Api) -> None:
     for zone in ("America/Los_Angeles", "UTC", "GMT+8", "GMT-03:30", "PST"):
         assert dry.create(**NOTEBOOK, **_schedule("0 0 0 * * ?", zone))
     for zone in ("America/Nowhere", "", "GMT+24", "Berlin"):
-        message = _refusal(dry, "create", {**NOTEBOOK, **_schedule("0 0 0 * * ?", zone)})
+        message = dry.refusal("create", {**NOTEBOOK, **_schedule("0 0 0 * * ?", zone)})
         assert "timezone_id" in message
 
 
@@ -144,10 +128,10 @@ def test_time_zones(dry: Api) -> None:
 def test_settings(dry: Api, good: Any, bad: Any, words: str) -> None:
     """Fields of a job's settings are taken up to their bounds, and refused past them by name."""
     assert dry.create(**NOTEBOOK, **good, version="2.1")
-    assert words in _refusal(dry, "create", {**NOTEBOOK, **bad})
+    assert words in dry.refusal("create", {**NOTEBOOK, **bad})
     job_id = dry.create(**NOTEBOOK)
-    assert words in _refusal(dry, "reset", {"job_id": job_id, "new_settings": {**NOTEBOOK, **bad}})
-    assert words in _refusal(dry, "update", {"job_id": job_id, "new_settings": bad})
+    assert words in dry.refusal("reset", {"job_id": job_id, "new_settings": {**NOTEBOOK, **bad}})
+    assert words in dry.refusal("update", {"job_id": job_id, "new_settings": bad})
     assert dry.get("get", job_id=job_id).json()["settings"] == {"name": "Untitled", **NOTEBOOK}
 
 
@@ -161,7 +145,7 @@ def test_tags(dry: Api, version: str) -> None:
     tags = {"azure": "v", "team/cost+center": "v"}
     assert dry.post("create", settings(tags), version=version).status_code == 200
     many = {f"t{number}": "v" for number in range(46)}
-    assert "new_cluster.custom_tags" in _refusal(dry, "create", settings(many), version)
+    assert "new_cluster.custom_tags" in dry.refusal("create", settings(many), version)
 
 
 LATER = [
@@ -184,9 +168,7 @@ def test_2_0_refuses_what_came_later(dry: Api, path: str, later: dict[str, Any])
     body: dict[str, Any] = {**NOTEBOOK, **later}
     if path in ("reset", "update"):
         body = {"job_id": job_id, "new_settings": body}
-    assert f"{next(iter(later))} is not supported in version 2.0" in _refusal(
-        dry, path, body, "2.0"
-    )
+    assert f"{next(iter(later))} is not supported in version 2.0" in dry.refusal(path, body, "2.0")
     assert dry.get("get", job_id=job_id).json()["settings"] == {"name": "Untitled", **NOTEBOOK}
 
 
@@ -206,7 +188,7 @@ def test_2_0_refuses_what_came_later(dry: Api, path: str, later: dict[str, Any])
 )
 def test_2_0_refuses_later_fields_at_any_depth(dry: Api, body: Any, field: str) -> None:
     """Also where the structure around the field is one of 2.0."""
-    assert f"{field} is not supported" in _refusal(dry, "runs/submit", body, "2.0")
+    assert f"{field} is not supported" in dry.refusal("runs/submit", body, "2.0")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +197,7 @@ def test_2_0_refuses_later_fields_at_any_depth(dry: Api, body: Any, field: str) 
 def test_2_0_refuses_later_fields_of_run_now(dry: Api, name: str) -> None:
     """A run is not started with less than was asked for."""
     job_id = dry.create(**NOTEBOOK)
-    assert f"{name} is not" in _refusal(dry, "run-now", {"job_id": job_id, name: {}}, "2.0")
+    assert f"{name} is not" in dry.refusal("run-now", {"job_id": job_id, name: {}}, "2.0")
 
 
 def test_fields_of_a_cluster_are_of_no_version(dry: Api) -> None:
@@ -230,7 +212,7 @@ def test_fields_of_a_cluster_are_of_no_version(dry: Api) -> None:
 def test_a_notebook_without_a_cluster_is_serverless(dry: Api, version: str) -> None:
     """From 2.1 on; 2.0 wants to know the cluster."""
     assert dry.post("runs/submit", NOTEBOOK_TASK, version=version).status_code == 200
-    assert "new_cluster" in _refusal(dry, "runs/submit", NOTEBOOK_TASK, "2.0")
+    assert "new_cluster" in dry.refusal("runs/submit", NOTEBOOK_TASK, "2.0")
 
 
 @pytest.mark.parametrize(("version", "most"), [("2.1", 100), ("2.2", 1000)])
@@ -239,7 +221,7 @@ def test_number_of_tasks(dry: Api, version: str, most: int) -> None:
     task = {"pipeline_task": {"pipeline_id": "p"}}
     tasks = [{"task_key": f"t{number}", **task} for number in range(most + 1)]
     assert dry.post("create", {"tasks": tasks[:most]}, version=version).status_code == 200
-    assert f"at most {most}" in _refusal(dry, "create", {"tasks": tasks}, version)
+    assert f"at most {most}" in dry.refusal("create", {"tasks": tasks}, version)
 
 
 @pytest.mark.parametrize(
@@ -265,8 +247,8 @@ def test_number_of_tasks(dry: Api, version: str, most: int) -> None:
 def test_bad_tasks(dry: Api, task: Any, words: str, version: str) -> None:
     """Each of several tasks is checked as a single one is, in every version that takes them."""
     body = {"tasks": [{"task_key": "t", **task}]}
-    assert words in _refusal(dry, "runs/submit", body, version)
-    assert words in _refusal(dry, "create", body, version)
+    assert words in dry.refusal("runs/submit", body, version)
+    assert words in dry.refusal("create", body, version)
 
 
 @pytest.mark.parametrize("version", ["2.1", "2.2"])
@@ -298,11 +280,11 @@ def test_one_kind_of_parameters(dry: Api) -> None:
     """A run takes one kind of parameters; later than 2.0, one for each kind of task."""
     job_id = dry.create(**NOTEBOOK, max_concurrent_runs=1000)
     both = {"job_id": job_id, "python_params": ["a"], "notebook_params": {"a": "b"}}
-    assert "python_params" in _refusal(dry, "run-now", both, "2.0")
+    assert "python_params" in dry.refusal("run-now", both, "2.0")
     assert dry.post("run-now", both, version="2.1").status_code == 200
     never = {"job_id": job_id, "jar_params": ["a"], "notebook_params": {"a": "b"}}
     for version in ("2.0", "2.1", "2.2"):
-        assert "jar_params" in _refusal(dry, "run-now", never, version)
+        assert "jar_params" in dry.refusal("run-now", never, version)
 
 
 @pytest.mark.parametrize(
@@ -321,8 +303,8 @@ def test_size_of_later_parameters(dry: Api, name: str) -> None:
 
     room = 10_000 - size("")
     assert dry.post("run-now", given("x" * room), version="2.2").status_code == 200
-    assert name in _refusal(dry, "run-now", given("x" * (room + 1)))
-    assert name in _refusal(dry, "run-now", given(5))
+    assert name in dry.refusal("run-now", given("x" * (room + 1)))
+    assert name in dry.refusal("run-now", given(5))
 
 
 def test_ten_megabytes(dry: Api) -> None:
@@ -436,7 +418,7 @@ def test_run_now_may_queue(api: Api) -> None:
     api.post("runs/cancel", {"run_id": first})
     api.wait(first)
     body = {"job_id": queueing, "queue": {"enabled": "x"}}
-    assert "queue.enabled" in _refusal(api, "run-now", body)
+    assert "queue.enabled" in api.refusal("run-now", body)
 
 
 def test_dry_run_does_nothing(dry: Api) -> None:
@@ -445,82 +427,3 @@ def test_dry_run_does_nothing(dry: Api) -> None:
     assert dry.wait(run_id)["state"]["result_state"] == "SUCCESS"
     assert dry.output(run_id)["notebook_output"] == {}
     until(lambda: "runs" not in dry.get("runs/list", active_only="true").json(), "all ends")
-
-
-WHEEL = {"package_name": "p", "entry_point": "e"}
-FILE = {"path": "/a.sql"}
-DBT = {"commands": ["dbt run"]}
-GIT = {"git_url": "https://example.com/r", "git_provider": "GITHUB"}
-
-
-@pytest.mark.parametrize(
-    ("kind", "good", "bad", "words"),
-    [
-        ("python_wheel_task", WHEEL, {"entry_point": "e"}, ".package_name"),
-        ("python_wheel_task", WHEEL, {"package_name": "p"}, ".entry_point"),
-        ("python_wheel_task", {**WHEEL, "parameters": []}, {**WHEEL, "parameters": "a"}, "array"),
-        (
-            "python_wheel_task",
-            {**WHEEL, "named_parameters": {"a": "1"}},
-            {**WHEEL, "named_parameters": {"a": "1"}, "parameters": ["b"]},
-            "Only one of",
-        ),
-        ("sql_task", {"warehouse_id": "w", "file": FILE}, {"file": FILE}, ".warehouse_id"),
-        (
-            "sql_task",
-            {"warehouse_id": "w", "query": {"query_id": "q"}},
-            {"warehouse_id": "w", "query": {}},
-            ".query.query_id",
-        ),
-        (
-            "sql_task",
-            {"warehouse_id": "w", "alert": {"alert_id": "a"}},
-            {"warehouse_id": "w", "file": FILE, "query": {"query_id": "q"}},
-            "Exactly one of",
-        ),
-        ("dbt_task", DBT, {}, ".commands"),
-        ("dbt_task", {"commands": ["dbt run"] * 10}, {"commands": ["dbt run"] * 11}, "1 to 10"),
-        ("dbt_task", {"commands": ["dbt  run -s a"]}, {"commands": ["dbtf run"]}, "commands[0]"),
-    ],
-)
-def test_later_kinds(dry: Api, kind: str, good: Any, bad: Any, words: str) -> None:
-    """What a kind of task needs is refused by name, also in tasks and in loops."""
-    for task in ({kind: good}, {"tasks": [{"task_key": "t", kind: good}]}):
-        assert dry.post("runs/submit", {**CLUSTER, **task}, version="2.2").status_code == 200
-    each = {"task_key": "each", **CLUSTER, kind: bad}
-    for task, where in (
-        ({**CLUSTER, kind: bad}, kind),
-        ({"tasks": [each]}, f"tasks[0].{kind}"),
-        ({"for_each_task": {"inputs": "[]", "task": each}}, f"for_each_task.task.{kind}"),
-    ):
-        message = _refusal(dry, "runs/submit", task)
-        assert where in message
-        assert words in message
-
-
-@pytest.mark.parametrize(
-    ("good", "bad", "words"),
-    [
-        (GIT, {"git_url": "u"}, "git_source.git_provider"),
-        (GIT, {"git_provider": "gitHub"}, "git_source.git_url"),
-        ({**GIT, "git_provider": "gitlab"}, {**GIT, "git_provider": "svn"}, "must be one of"),
-        (
-            {**GIT, "git_branch": "main"},
-            {**GIT, "git_branch": "main", "git_tag": "v1"},
-            "only one of git_branch, git_tag",
-        ),
-    ],
-)
-def test_git_source(dry: Api, good: Any, bad: Any, words: str) -> None:
-    """A repository has a provider that is known, and one reference at most."""
-    job_id = dry.create(**NOTEBOOK, git_source=good, version="2.2")
-    assert words in _refusal(dry, "create", {**NOTEBOOK, "git_source": bad})
-    assert words in _refusal(dry, "update", {"job_id": job_id, "new_settings": {"git_source": bad}})
-
-
-def test_commit_of_a_git_source(dry: Api) -> None:
-    """The commit is the workspace's to choose: that of another run, or any text, is left out."""
-    given = {**GIT, "git_snapshot": {"used_commit": "--help"}}
-    job_id = dry.create(**NOTEBOOK, git_source=given, version="2.2")
-    job = dry.get("get", version="2.2", job_id=job_id).json()
-    assert job["settings"]["git_source"] == GIT

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,6 @@ from airflow_jobs_provider.api.schema.introspection import fields_of
 from airflow_jobs_provider.api.schema.request_types import ENDPOINTS
 from airflow_jobs_provider.api.versions import API_VERSIONS
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
-from airflow_jobs_provider.local.workspace import LocalWorkspace
 from tests.helpers.random_payloads import AROUND, CALL_OF, Payloads
 from tests.helpers.rule_cases import CASES
 from tests.local.api import CLUSTER, Api, until
@@ -39,13 +37,6 @@ BY_SECTION = {endpoint.section: endpoint for endpoint in ENDPOINTS.values()}
 NOTEBOOK = {"notebook_task": {"notebook_path": "/n"}, **CLUSTER, "max_concurrent_runs": 1000}
 # An executed notebook is what a dry run does not leave.
 WITHOUT_NOTEBOOK = sorted(ENDPOINTS.keys() - {"runs/export"})
-
-
-@pytest.fixture(scope="module")
-def dry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Api]:
-    """Return a workspace whose runs end at once."""
-    with LocalWorkspace(tmp_path_factory.mktemp("dry"), dry_run=True) as workspace:
-        yield Api(workspace)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tests.fakes.fake_service.service import Handler
+    from tests.fakes.fake_service.server import Handler
 
 __all__ = ["FAULTS", "Fault"]
 

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Lists", "Seen", "bad_request"]
+from tests.fakes.fake_service.answers import bad_request
+
+__all__ = ["Lists", "Seen"]
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,3 @@ class Lists:
         elif has_more:
             answer["next_page_token"] = str(offset + limit)
         return 200, answer
-
-
-def bad_request(message: str) -> tuple[int, dict[str, Any]]:
-    """Answer that a request is wrong."""
-    return 400, {"error_code": "INVALID_PARAMETER_VALUE", "message": message}

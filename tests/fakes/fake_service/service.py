@@ -11,35 +11,32 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import socket
 import ssl
-import sys
 import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from typing import Any, Self
-from urllib.parse import parse_qsl, urlsplit
 
+from tests.fakes.fake_service.answers import bad_request, no_endpoint, run_output
 from tests.fakes.fake_service.faults import Fault
-from tests.fakes.fake_service.lists import Lists, Seen, bad_request
+from tests.fakes.fake_service.lists import Lists, Seen
 from tests.fakes.fake_service.runs import UNTIL_ENDED, JobRun, Plan, Run, TaskRun
+from tests.fakes.fake_service.server import Handler, Server
 from tests.fakes.identity.base import Request
 from tests.fakes.identity.server import Identity
 from tests.fakes.identity.workspace import bearer_refusal
 
-__all__ = ["LAUNCHES", "TOKEN", "TRACE", "FakeService", "Hook"]
+__all__ = ["LAUNCHES", "TOKEN", "FakeService", "Hook"]
 
 LAUNCHES = ("runs/submit", "run-now")
 FIRST_RUN_ID = 1001
 FIRST_JOB_ID = 501
 TOKEN = "the-token-of-the-fake-service"
-TRACE = "Traceback (most recent call last): line 1"
 
 
 # Told of each request as it comes in ("received") and once it is done ("handled"); True hangs up.
@@ -69,6 +66,8 @@ class FakeService:
     :ivar hooks: each is told of each request, after ``hook``; the first that returns True hangs up.
     :ivar accepts: the Authorization headers that are not refused; all of them if None.
     :ivar expired_status: how an expired token is refused: ``400``, ``401`` or ``403``.
+    :ivar connections: the open connections.
+    :ivar may_answer: answers are written once it is set.
     """
 
     def __init__(
@@ -100,10 +99,10 @@ class FakeService:
         self._by_token: dict[str, int] = {}
         self._held: dict[str, _Hold] = {}
         self._lock = threading.RLock()
-        self._connections: set[socket.socket] = set()
-        self._answers = threading.Event()
-        self._answers.set()
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        self.connections: set[socket.socket] = set()
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self._server = Server(("127.0.0.1", 0), Handler)
         self.port: int = self._server.server_address[1]
         self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
         if identity is not None:
@@ -141,18 +140,18 @@ class FakeService:
         try:
             yield
         finally:
-            self._server = _Server(("127.0.0.1", self.port), Handler)
+            self._server = Server(("127.0.0.1", self.port), Handler)
             self._listen()
 
     @contextmanager
     def silent(self) -> Iterator[None]:
         """Do what is asked for a while but answer nothing; then break off these connections."""
-        self._answers.clear()
+        self.may_answer.clear()
         try:
             yield
         finally:
             self._break_off()
-            self._answers.set()
+            self.may_answer.set()
 
     @contextmanager
     def holding(self, endpoint: str) -> Iterator[threading.Event]:
@@ -165,7 +164,7 @@ class FakeService:
             hold.released.set()
 
     def _break_off(self) -> None:
-        for connection in list(self._connections):
+        for connection in list(self.connections):
             with contextlib.suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
 
@@ -264,7 +263,24 @@ class FakeService:
             self.hook = None
             self.hooks.clear()
 
-    def _answer(self, seen: Seen) -> tuple[int, dict[str, Any]]:
+    def receive(self, seen: Seen) -> Fault | None:
+        """Note a request, and let happen what is to happen before it; return its fault."""
+        with self._lock:
+            self.seen.append(seen)
+            waiting = self._faults[seen.endpoint]
+            fault = waiting.popleft() if waiting else None
+            number = self.count(seen.endpoint)
+            for happening in self._happenings.pop((seen.endpoint, number), ()):
+                happening()
+            return fault
+
+    def hangs_up(self, seen: Seen, moment: str) -> bool:
+        """Tell the hooks of a request; return whether one of them hangs up."""
+        hooks = [*([self.hook] if self.hook is not None else []), *self.hooks]
+        return any(hook(seen, moment) for hook in hooks)
+
+    def answer(self, seen: Seen) -> tuple[int, dict[str, Any]]:
+        """Do what is asked; return status and body."""
         if hold := self._held.get(seen.endpoint):
             hold.asked.set()
             hold.released.wait()
@@ -309,7 +325,7 @@ class FakeService:
             if (answer := self._answer_for_task_run(seen.endpoint, run_id)) is not None:
                 return 200, answer
             if seen.endpoint == "runs/get-output" and (task := self._task(run_id)):
-                return 200, _output(task, task["task_key"], task["state"].get("result_state"))
+                return 200, run_output(task, task["task_key"], task["state"].get("result_state"))
             run = self.runs.get(run_id)
             if run is None:
                 return bad_request(f"Run {parameters.get('run_id')} does not exist.")
@@ -325,7 +341,7 @@ class FakeService:
                     run.canceled_at = time.monotonic()
                 return 200, {}
             if seen.endpoint == "runs/get-output":
-                return 200, _output(
+                return 200, run_output(
                     run.as_answer(),
                     run_id,
                     run.result,
@@ -333,7 +349,7 @@ class FakeService:
                     of_function=run.is_of_function,
                     exit_value=run.exit_value,
                 )
-            return _no_endpoint(seen)
+            return no_endpoint(seen.endpoint)
 
     def _workspace(self, seen: Seen) -> tuple[int, dict[str, Any]]:
         """Store and return notebooks, and tell the user's name."""
@@ -344,7 +360,7 @@ class FakeService:
             self.notebooks[path] = seen.parameters["content"]
             return 200, {}
         if seen.endpoint != "workspace/export":
-            return _no_endpoint(seen)
+            return no_endpoint(seen.endpoint)
         if path not in self.notebooks:
             return 404, {"error_code": "RESOURCE_DOES_NOT_EXIST", "message": path}
         return 200, {"content": self.notebooks[path], "file_type": "py"}
@@ -475,147 +491,8 @@ class FakeService:
         jobs = [{"job_id": job_id, "settings": one} for job_id, one in self.jobs.items()]
         return self.lists.page("jobs", jobs, is_listed, seen)
 
-    def _told(self, answer: dict[str, Any]) -> None:
-        """Note which runs' ends somebody has been told of."""
+    def note_ends(self, answer: dict[str, Any]) -> None:
+        """Note the runs whose ends a client has been told of by an answer."""
         for one in (answer, *answer.get("runs", ())):
             if one.get("state", {}).get("result_state") and one["run_id"] in self.runs:
                 self.runs[one["run_id"]].end_was_told = True
-
-
-def _no_endpoint(seen: Seen) -> tuple[int, dict[str, Any]]:
-    message = f"No API found for {seen.endpoint}"
-    return 404, {"error_code": "ENDPOINT_NOT_FOUND", "message": message}
-
-
-def _output(
-    run: dict[str, Any],
-    name: object,
-    result: str | None,
-    *,
-    full: bool = True,
-    of_function: bool = False,
-    exit_value: str | None = None,
-) -> dict[str, Any]:
-    if result == "SUCCESS":
-        text = f"output of {name}" if exit_value is None else exit_value
-        if of_function:
-            text = json.dumps({"return_value": text})
-        return {"metadata": run, "notebook_output": {"result": text} if full else {}}
-    return {"metadata": run, "error": f"error of {name}", "error_trace": TRACE}
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    service: FakeService
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stay silent where a client broke its connection: it was killed, or gave up."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-
-class Handler(BaseHTTPRequestHandler):
-    """One connection."""
-
-    protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True
-    server: _Server
-
-    def setup(self) -> None:
-        """Note the connection."""
-        super().setup()
-        self.server.service._connections.add(self.connection)
-
-    def finish(self) -> None:
-        """Forget the connection."""
-        self.server.service._connections.discard(self.connection)
-        super().finish()
-
-    def do_GET(self) -> None:
-        """Answer a reading request; some clients put what they ask for into its body."""
-        if not self._is_for_identity():
-            self._serve(dict(parse_qsl(urlsplit(self.path).query)) | self._body())
-
-    def do_POST(self) -> None:
-        """Answer a request that changes something."""
-        if not self._is_for_identity():
-            self._serve(self._body())
-
-    def _is_for_identity(self) -> bool:
-        """Answer a request that the identity endpoints serve."""
-        identity = self.server.service.identity
-        if identity is None or "/jobs/" in self.path:
-            return False
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        headers = dict(self.headers.items())
-        response = identity.answer(Request.read(self.command, self.path, headers, body))
-        if response.status is None:
-            self.hang_up()
-        else:
-            self.say(response.status, response.data, dict(response.headers))
-        return True
-
-    def say(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        """Send a whole answer."""
-        self.server.service._answers.wait()
-        self.send_response(status)
-        head = {"Content-Type": "application/json", "Content-Length": str(len(body))}
-        for name, value in (head | (headers or {})).items():
-            self.send_header(name, value)
-        self.end_headers()
-        self.wfile.write(body)
-
-    def hang_up(self) -> None:
-        """Close the connection, without another word."""
-        self.close_connection = True
-
-    def _body(self) -> dict[str, Any]:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        return dict(json.loads(body or b"{}"))
-
-    def date_time_string(self, timestamp: float | None = None) -> str:
-        """Return the time by the service's own clock."""
-        identity = self.server.service.identity
-        if identity is not None and timestamp is None:
-            timestamp = identity.issuer.now()
-        return super().date_time_string(timestamp)
-
-    def log_message(self, *_: object) -> None:
-        """Stay silent."""
-
-    def _serve(self, parameters: dict[str, Any]) -> None:
-        service = self.server.service
-        endpoint = re.sub(r"^/api/2\.\d/(jobs/)?", "", urlsplit(self.path).path).rstrip("/")
-        version = urlsplit(self.path).path.split("/")[2]
-        headers = dict(self.headers.items())
-        authorization = headers.get("Authorization", "")
-        port = self.client_address[1]
-        seen = Seen(endpoint, parameters, authorization, version, headers, port)
-        with service._lock:
-            service.seen.append(seen)
-            waiting = service._faults[endpoint]
-            fault = waiting.popleft() if waiting else None
-            for happening in service._happenings.pop((endpoint, service.count(endpoint)), ()):
-                happening()
-        if self._hook(seen, "received"):
-            return
-        if fault is not None:
-            if fault.handled:
-                service._answer(seen)
-            fault.do(self)
-            return
-        status, answer = service._answer(seen)
-        if self._hook(seen, "handled"):
-            return
-        self.say(status, json.dumps(answer).encode())
-        if status == 200:
-            service._told(answer)
-
-    def _hook(self, seen: Seen, moment: str) -> bool:
-        service = self.server.service
-        hooks = [*([service.hook] if service.hook is not None else []), *service.hooks]
-        if any(hook(seen, moment) for hook in hooks):
-            self.hang_up()
-            return True
-        return False

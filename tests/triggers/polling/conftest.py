@@ -1,16 +1,22 @@
-"""The service of the tests of the whole poller."""
+"""What the tests of the poller run against."""
 
 from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from types import SimpleNamespace
 
 import pytest
 from aiohttp import web
 
-from airflow_jobs_provider.triggers.polling import rate_limiter, run_changes
+from airflow_jobs_provider.triggers.polling import rate_limiter, run_changes, run_lists
 from tests.fakes.many_runs import ManyRuns
+from tests.helpers import poller_bench, timeless_workspace
+from tests.helpers.listed_workspace import ListedWorkspace
+from tests.helpers.poller_bench import RunBench
+from tests.helpers.reader_bench import ReaderBench, reader_bench
+from tests.helpers.timeless_workspace import RunScenario
 
 
 @pytest.fixture
@@ -39,3 +45,44 @@ async def service(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ManyRuns]:
         if "RunPoller" in repr(task):
             task.cancel()
     await runner.cleanup()
+
+
+@pytest.fixture
+def run_scenario(monkeypatch: pytest.MonkeyPatch) -> RunScenario:
+    """Run a scenario with a workspace, in virtual time."""
+    return lambda scenario, *arguments, **options: timeless_workspace.play(
+        monkeypatch, scenario, *arguments, **options
+    )
+
+
+@pytest.fixture
+def run_bench(monkeypatch: pytest.MonkeyPatch) -> RunBench:
+    """Run a scenario with a poller whose service is in memory, in virtual time."""
+    return lambda scenario: poller_bench.run_bench(monkeypatch, scenario)
+
+
+@pytest.fixture
+def workspace(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> ListedWorkspace:
+    """A workspace without runs, and its clock in place of the real one."""
+    caplog.set_level("INFO", logger=run_lists.__name__)
+    one = ListedWorkspace()
+    monkeypatch.setattr(run_lists, "time", SimpleNamespace(monotonic=lambda: one.now))
+    return one
+
+
+@pytest.fixture
+def changes_clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock of what reads changes, in place of the real one."""
+    one = SimpleNamespace(now=1_000.0)
+    monkeypatch.setattr(run_changes, "time", SimpleNamespace(monotonic=lambda: one.now))
+    return one
+
+
+@pytest.fixture
+def bench(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> Iterator[ReaderBench]:
+    """A reader of runs and a service in memory, in a time of their own."""
+    caplog.set_level("INFO")
+    with reader_bench(monkeypatch) as one:
+        yield one

@@ -122,7 +122,7 @@ def test_a_cancelled_launch_leaves_nothing(play: Play) -> None:
     """Neither while it waits for its turn, nor when the turn has just come, nor in its turn."""
 
     async def scenario(bench: Bench) -> None:
-        turns = bench.limiter._turns
+        turns = bench.limiter._lock
         first, holder, waiting, given, last = (bench.start(dag, 1)[0] for dag in "abcde")
         await asyncio.sleep(0.05)
         assert bench.order() == "a"
@@ -222,7 +222,7 @@ def test_holding_back_is_logged_once_for_all(play: Play, caplog: pytest.LogCaptu
 
 def rates() -> dict[str, float]:
     """Return the launches per second of a new host, by endpoint."""
-    launches = HostLimiters.of("w").launches
+    launches = HostLimiters.for_host("w").launches
     return {path: limiter._limiter.requests_per_second for path, limiter in launches.items()}
 
 
@@ -236,7 +236,7 @@ async def test_the_pace_is_a_setting(
     assert rates() == DEFAULT_RATES
     monkeypatch.setenv(OPTION, "2.5")
     assert rates() == {"runs/submit": 2.5, "run-now": 2.5}
-    requests = HostLimiters.of("w").requests
+    requests = HostLimiters.for_host("w").requests
     assert requests.requests_per_second == rate_limiter.REQUESTS_PER_SECOND
     assert caplog.messages == []
     for high, limits in (("20.5", "20 run-now"), ("36", "35 runs/submit and 20 run-now")):
@@ -249,7 +249,7 @@ async def test_the_pace_is_a_setting(
             f"service: it allows a workspace {limits} per second, for all its clients together."
         )
         assert caplog.records[0].levelname == "WARNING"
-        HostLimiters.of("another host")
+        HostLimiters.for_host("another host")
         assert len(caplog.messages) == 1
     monkeypatch.setenv(OPTION, "20")
     caplog.clear()

@@ -12,26 +12,21 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from airflow_jobs_provider.api.endpoints import get_run, list_runs
+from airflow_jobs_provider.api.endpoints import get_run
 from airflow_jobs_provider.api.errors import (
     NotFoundError,
 )
 from airflow_jobs_provider.api.workflows.base import Wait
 from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.progress import RunProgress
-from airflow_jobs_provider.triggers.event_arguments import RunEventTriggerArguments
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
+from airflow_jobs_provider.triggers.polling import poller as poller_module
 from airflow_jobs_provider.triggers.polling import (
-    ended_runs,
     rate_limiter,
     reader,
     run_changes,
     run_lists,
 )
-from airflow_jobs_provider.triggers.polling import poller as poller_module
-from airflow_jobs_provider.triggers.polling.ended_runs import Watch, WatchBatch
-from airflow_jobs_provider.triggers.polling.watch_position import WatchPosition
-from airflow_jobs_provider.triggers.run_selection import RunSelection
 from tests.fakes.many_runs import ManyRuns
 from tests.helpers.polling import (
     PERIOD,
@@ -457,25 +452,6 @@ async def test_runs_are_read_in_order_of_their_due_times(
     assert portions == sorted(portions, reverse=True)
 
 
-async def test_a_poller_stays_open_while_a_workflow_runs(
-    service: ManyRuns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Between two reads, as before a job's next attempt, it has no waiter and is still needed."""
-    monkeypatch.setattr(poller_module, "LINGER_SECONDS", 0.02)
-    (run_id,) = service.add(1)
-
-    def steps() -> Any:
-        yield get_run(run_id)
-        yield Wait(0.2)
-        yield list_runs(limit=1)
-        service.end(run_id)
-        return (yield get_run(run_id))
-
-    async with asyncio.timeout(10):
-        run = await poller().run_workflow(steps(), period=0.01)
-    assert run["run_id"] == run_id
-
-
 async def test_a_read_for_the_log_delays_no_event(
     service: ManyRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -502,66 +478,3 @@ async def test_a_read_for_the_log_delays_no_event(
         await given_up.wait()
         service.end(run_id)
         assert (await waiting).run["run_id"] == run_id
-
-
-async def test_a_call_that_begins_as_the_poller_closes(
-    service: ManyRuns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its task was created before the poller closed, and runs after that."""
-    monkeypatch.setattr(poller_module, "LINGER_SECONDS", 0.01)
-    (run_id,) = service.add(1)
-    one, calls = poller(), list[asyncio.Task[Any]]()
-    remove = one._on_close
-
-    def begin_a_call() -> None:
-        remove()
-        if not calls:
-            calls.append(asyncio.create_task(one.send(get_run(run_id))))
-
-    one._on_close = begin_a_call
-    async with asyncio.timeout(10):
-        await wait_until(lambda: bool(calls))
-        assert (await calls[0])["run_id"] == run_id
-        await wait_until(one._task.done)
-    assert one._task.exception() is None
-
-
-async def test_a_watch_that_begins_as_the_poller_closes(
-    service: ManyRuns, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its first step comes in the turn of the event loop in which the poller closes."""
-    monkeypatch.setattr(poller_module, "LINGER_SECONDS", 0.01)
-    monkeypatch.setattr(ended_runs, "COLLECT_SECONDS", 0.01)
-    (run_id,) = service.add(1)
-    service.end(run_id)
-    selection = RunSelection.from_arguments(RunEventTriggerArguments(all_runs=True))
-    watch = Watch(selection, 0.01, WatchPosition.at_first_start(time.time(), 3600))
-    one, waits = poller(), list[asyncio.Future[Any]]()
-    following, remove = one.ended_runs.follow(watch), one._on_close
-
-    def begin_a_watch() -> None:
-        if not waits:
-            waits.append(following.__anext__().send(None))
-        remove()
-
-    one._on_close = begin_a_watch
-    async with asyncio.timeout(10):
-        await wait_until(lambda: any(wait.done() for wait in waits))
-    batch = watch.queue.get_nowait()
-    assert isinstance(batch, WatchBatch)
-    assert [ended.run["run_id"] for ended in batch.runs] == [run_id]
-    task = one.ended_runs._task
-    assert task is not None
-    task.cancel()
-    async with asyncio.timeout(10):
-        await wait_until(one._task.done)
-    assert one._task.exception() is None
-
-
-async def test_a_failed_poller_fails_later_waits(service: ManyRuns) -> None:
-    """They raise its error at once, as the waits did that it had then."""
-    one = poller(databricks_conn_id="not_there")
-    async with asyncio.timeout(10):
-        for _ in range(2):
-            with pytest.raises(Exception, match="not_there"):
-                await wait_for_end(one, 7)
