@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_jobs_provider.airflow_compat.event_loops import PerEventLoop
 from airflow_jobs_provider.api.retry import async_sleep
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
 
@@ -19,10 +19,10 @@ __all__ = ["get_poller", "poller_key", "run_workflow_unpolled"]
 
 T = TypeVar("T")
 
-# By event loop: the loop of another thread, or of another test, has its own.
-_pollers: dict[tuple[asyncio.AbstractEventLoop, str], RunPoller] = {}
-# By event loop, then by host.
-_limiters: dict[asyncio.AbstractEventLoop, dict[str, HostLimiters]] = {}
+# The pollers of an event loop, by what their hooks have in common.
+_pollers: PerEventLoop[dict[str, RunPoller]] = PerEventLoop(dict)
+# The rate limiters of an event loop, by host.
+_limiters: PerEventLoop[dict[str, HostLimiters]] = PerEventLoop(dict)
 
 
 def get_poller(hook: DatabricksJobsHook) -> RunPoller:
@@ -32,38 +32,28 @@ def get_poller(hook: DatabricksJobsHook) -> RunPoller:
 
     :param hook: hook of the connection.
     """
-    loop = asyncio.get_running_loop()
-    _remove_closed_loops()
-    key = poller_key(hook)
-    if key in _pollers:
-        return _pollers[key]
+    pollers, key = _pollers.get(), poller_key(hook)
+    if key in pollers:
+        return pollers[key]
 
     # Not imported by a task's process, which makes a trigger only to defer with it.
     from airflow_jobs_provider.triggers.polling.poller import RunPoller
 
     def remove() -> None:
-        if _pollers.get(key) is poller:
-            del _pollers[key]
+        if pollers.get(key) is poller:
+            del pollers[key]
 
-    limiters = _limiters.setdefault(loop, {})
-    poller = _pollers[key] = RunPoller(hook, limiters, on_close=remove)
+    poller = pollers[key] = RunPoller(hook, _limiters.get(), on_close=remove)
     return poller
 
 
-def poller_key(hook: DatabricksJobsHook) -> tuple[asyncio.AbstractEventLoop, str]:
-    """Return what hooks have in common that share a poller, with the running event loop.
+def poller_key(hook: DatabricksJobsHook) -> str:
+    """Return what hooks that share a poller have in common.
 
     :param hook: hook of the connection.
     """
     arguments = (hook.databricks_conn_id, hook.retry_limit, hook.retry_delay, hook.retry_args)
-    return asyncio.get_running_loop(), repr(arguments)
-
-
-def _remove_closed_loops() -> None:
-    for key in [key for key in _pollers if key[0].is_closed()]:
-        del _pollers[key]
-    for loop in [loop for loop in _limiters if loop.is_closed()]:
-        del _limiters[loop]
+    return repr(arguments)
 
 
 async def run_workflow_unpolled(

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from airflow_jobs_provider.airflow_compat.event_loops import PerEventLoop
 from airflow_jobs_provider.api.retry import seconds_to_wait
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
 from airflow_jobs_provider.triggers.polling.registry import get_poller, poller_key
@@ -60,22 +61,22 @@ class _ReadsOfRun:
         return self.reads[key]
 
 
-# By the poller's key, which has the event loop, and the run.
-_shared: dict[tuple[Any, int], _ReadsOfRun] = {}
+# Those of an event loop, by the poller's key and the run.
+_shared: PerEventLoop[dict[tuple[str, int], _ReadsOfRun]] = PerEventLoop(dict)
 
 
 @contextmanager
 def _reads_of(hook: DatabricksJobsHook, run_id: int) -> Iterator[_ReadsOfRun]:
-    key = (poller_key(hook), run_id)
-    shared = _shared.setdefault(key, _ReadsOfRun())
+    all_reads, key = _shared.get(), (poller_key(hook), run_id)
+    shared = all_reads.setdefault(key, _ReadsOfRun())
     shared.users += 1
     try:
         with get_poller(hook).shared_wait():
             yield shared
     finally:
         shared.users -= 1
-        if not shared.users and _shared.get(key) is shared:
-            del _shared[key]
+        if not shared.users:
+            del all_reads[key]
 
 
 class SharedReads:
