@@ -22,6 +22,7 @@ from airflow_jobs_provider.airflow_compat.triggerer_values import (
     UnreadableValueError,
     is_unchanged_by_rendering,
     storable,
+    storable_field,
     xcom_item,
     xcom_references,
 )
@@ -184,7 +185,7 @@ def _product(arguments: Mapping[str, Any], fields: Collection[str]) -> list[list
     for name, values in arguments.items():
         _check_name(name, fields)
         if isinstance(values, (list, tuple)):
-            product.append([name, [_stored(name, one) for one in values]])
+            product.append([name, [storable_field(name, one) for one in values]])
         elif product:
             # The length of an output is not known when literal values are rendered.
             raise UnreadableValueError(f"{name} mapped over {_kind(values)} after another argument")
@@ -200,14 +201,7 @@ def _item(item: Any, fields: Collection[str]) -> dict[str, Any]:
         _check_name(name, fields)
         if hasattr(value, "resolve"):  # Airflow does not resolve it
             raise UnreadableValueError(f"expand_kwargs with {value!r} in {name}")
-    return {name: _stored(name, value) for name, value in item.items()}
-
-
-def _stored(name: str, value: Any) -> Any:
-    try:
-        return storable(value)
-    except UnreadableValueError as reason:
-        raise UnreadableValueError(f"{reason} in {name}") from None
+    return {name: storable_field(name, value) for name, value in item.items()}
 
 
 def _output(value: Any) -> Any:

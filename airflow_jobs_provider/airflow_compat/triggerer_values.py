@@ -1,4 +1,4 @@
-"""Which templates and outputs of other tasks can the triggerer read? For tasks that start there.
+"""The templates and outputs of other tasks that the triggerer can read, for tasks that start there.
 
 Airflow renders the templates in the triggerer's event loop, with a context that lacks a part of a
 worker's. Of the names in a template only those are taken that have the same value in both, and that
@@ -26,6 +26,7 @@ __all__ = [
     "plain_text_reasons",
     "rendering_reasons",
     "storable",
+    "storable_field",
     "with_xcoms",
     "xcom_item",
     "xcom_references",
@@ -110,6 +111,19 @@ def storable(value: Any) -> Any:
     if hasattr(value, "resolve"):
         return _reference(value)
     raise UnreadableValueError(f"a value of the type {type(value).__name__}")
+
+
+def storable_field(name: str, value: Any) -> Any:
+    """Return what :func:`storable` returns; an error names the field.
+
+    :param name: the field, for the error.
+    :param value: its value.
+    :raises UnreadableValueError: a worker has to read it.
+    """
+    try:
+        return storable(value)
+    except UnreadableValueError as reason:
+        raise UnreadableValueError(f"{reason} in {name}") from None
 
 
 def xcom_references(value: Any) -> Iterator[tuple[str, str]]:

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 __all__ = [
     "duration",
+    "error_text",
     "is_lineage_credential",
     "is_true",
     "printable",
@@ -47,6 +48,14 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def error_text(error: BaseException) -> str:
+    """Return the message of an error; the name of its type if it has none.
+
+    :param error: the error.
+    """
+    return str(error) or type(error).__name__
 
 
 def printable_lines(text: str) -> str:

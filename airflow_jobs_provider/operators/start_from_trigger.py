@@ -27,7 +27,7 @@ from airflow_jobs_provider.airflow_compat.triggerer_values import (
     UnreadableValueError,
     plain_text_reasons,
     rendering_reasons,
-    storable,
+    storable_field,
 )
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_json_serializable
 from airflow_jobs_provider.operators.cancel_on_kill import CancelOnKillOperator
@@ -221,15 +221,10 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
 
         :raises UnreadableValueError: the triggerer cannot read one.
         """
-        fields: dict[str, Any] = {}
-        for name in self.template_fields:
-            if (value := getattr(self, name)) is None:
-                continue
-            try:
-                fields[name] = storable(value)
-            except UnreadableValueError as reason:
-                raise UnreadableValueError(f"{reason} in {name}") from None
-        return fields
+        values = {name: getattr(self, name) for name in self.template_fields}
+        return {
+            name: storable_field(name, value) for name, value in values.items() if value is not None
+        }
 
     def _operator_arguments(self) -> dict[str, Any]:
         """Return the arguments with which the trigger makes the operator, besides its fields."""

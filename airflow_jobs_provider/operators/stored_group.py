@@ -15,7 +15,7 @@ from airflow_jobs_provider.airflow_compat.stored_text import compressed, value_o
 from airflow_jobs_provider.airflow_compat.triggerer_values import (
     UnreadableValueError,
     plain_text_reasons,
-    storable,
+    storable_field,
 )
 from airflow_jobs_provider.operators.templates import has_unrendered
 
@@ -50,7 +50,7 @@ def stored_group(group: Any, members: Sequence[DatabricksTaskBaseOperator]) -> S
     fields = {member.task_id: _fields(member) for member in members}
     value = {
         "group_id": group.group_id,
-        "notebook_packages": _stored("notebook_packages", group.notebook_packages),
+        "notebook_packages": storable_field("notebook_packages", group.notebook_packages),
         "members": [_member(member, inside) for member in members],
         "fields": fields,
     }
@@ -88,12 +88,5 @@ def _fields(member: DatabricksTaskBaseOperator) -> dict[str, Any]:
     for name in member.template_fields:
         value = getattr(member, name)
         if value is not None and name not in _NOT_RENDERED:
-            fields[name] = _stored(f"{name} of {member.task_id!r}", value)
+            fields[name] = storable_field(f"{name} of {member.task_id!r}", value)
     return fields
-
-
-def _stored(name: str, value: Any) -> Any:
-    try:
-        return storable(value)
-    except UnreadableValueError as reason:
-        raise UnreadableValueError(f"{reason} in {name}") from None

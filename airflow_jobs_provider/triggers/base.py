@@ -27,6 +27,7 @@ from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.proxies import record_reached
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
+from airflow_jobs_provider.api.text import error_text
 from airflow_jobs_provider.api.workflows.cancel_log import log_failed_cancel
 from airflow_jobs_provider.api.workflows.events import Event, RunIdentified
 from airflow_jobs_provider.api.workflows.follow import follow_run
@@ -325,8 +326,9 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         except OutdatedError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
-            why = str(error) or type(error).__name__
-            self.log.warning("A worker will end the task, since its XComs are not stored: %s", why)
+            self.log.warning(
+                "A worker will end the task, since its XComs are not stored: %s", error_text(error)
+            )
             return None
 
     async def _before_push(self) -> None:
@@ -387,7 +389,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             self.log.warning(
                 "Run %s is not canceled, since the state of its task is not known: %s",
                 run_id,
-                str(error) or type(error).__name__,
+                error_text(error),
             )
             return
         if not cancel:
@@ -433,8 +435,9 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
                     on_attempt=shorten,
                 )
         except Exception as error:  # noqa: BLE001 - a run that cannot be read may be active
-            why = str(error) or type(error).__name__
-            self.log.info("Run %s cannot be read before it is canceled: %s", run_id, why)
+            self.log.info(
+                "Run %s cannot be read before it is canceled: %s", run_id, error_text(error)
+            )
             return False
         if not RunState.from_run(run).is_terminal:
             return False

@@ -19,6 +19,7 @@ from typing import Any
 
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.run_summary import task_kinds
+from airflow_jobs_provider.api.text import error_text
 
 __all__ = ["EventOutputs", "error_payload", "output_answers", "run_payload", "without_settings"]
 
@@ -78,7 +79,7 @@ def error_payload(run_id: int | str | None, error: Exception) -> dict[str, Any]:
     :param run_id: the run; None if it was not found yet.
     :param error: why it cannot be read.
     """
-    payload: dict[str, Any] = {"run_id": run_id, "error": str(error) or type(error).__name__}
+    payload: dict[str, Any] = {"run_id": run_id, "error": error_text(error)}
     # Such as an argument that was rendered wrong in the triggerer.
     if isinstance(error, JobsAPIError) and error.is_final:
         payload["is_final"] = True

@@ -14,6 +14,7 @@ from airflow_jobs_provider.airflow_compat.event_triggers import AssetEventTrigge
 from airflow_jobs_provider.airflow_compat.storable_text import replace_unstorable
 from airflow_jobs_provider.api.retry import async_sleep
 from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.text import error_text
 from airflow_jobs_provider.triggers.event_arguments import RunEventTriggerArguments
 from airflow_jobs_provider.triggers.run_selection import RunSelection
 
@@ -140,7 +141,7 @@ class DatabricksJobRunEventTrigger(RunEventTriggerArguments, AssetEventTrigger):
                     "The runs of connection %s cannot be watched; the next try is in %.0f s: %s",
                     self.databricks_conn_id,
                     wait_seconds,
-                    str(error) or type(error).__name__,
+                    error_text(error),
                 )
             await async_sleep(wait_seconds)
             wait_seconds = min(2 * wait_seconds, MAX_WAIT_SECONDS)

@@ -286,7 +286,7 @@ class EndedRuns:
             if watch.selection.needs_job and not wanted[watch] <= details.keys():
                 self._postpone(watch, runs, lists_read)
             else:
-                self._tell(watch, runs, details, lists_read)
+                self._publish(watch, runs, details, lists_read)
 
     def _report(self, watch: Watch, ended: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
         """Return the runs that a watch may report, in the same order."""
@@ -329,7 +329,7 @@ class EndedRuns:
             watch.position.advance(read)
         watch.position.add_unreported([run["run_id"] for run in runs])
 
-    def _tell(
+    def _publish(
         self,
         watch: Watch,
         runs: Sequence[Mapping[str, Any]],
