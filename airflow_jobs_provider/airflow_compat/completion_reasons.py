@@ -1,4 +1,4 @@
-"""Must a worker start or end a task that could start or end in the triggerer?
+"""The reasons why only a worker can start or end a task.
 
 A trigger can end its task by itself (Airflow's ``TaskSuccessEvent``). Airflow then sets the state
 and stores the XComs, and silently omits what a worker would do besides. The same goes for a task

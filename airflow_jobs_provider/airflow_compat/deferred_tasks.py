@@ -1,4 +1,4 @@
-"""Are the tasks of canceled triggers still deferred? Asked for many tasks at once.
+"""Detects, for many canceled triggers at once, whose tasks are no longer deferred.
 
 Airflow cancels a trigger where a user has cleared or marked its task, and also where another
 triggerer has taken over the trigger. So the trigger asks Airflow for the task's state. A task that

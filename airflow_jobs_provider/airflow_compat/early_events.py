@@ -1,4 +1,4 @@
-"""When may a trigger resume its task? Airflow 3 fails a task that is resumed too early.
+"""Keeps a trigger from resuming its task too early: Airflow 3 fails such a task.
 
 A task's process defers and ends. The executor reports that end to the scheduler a little later. If
 the trigger has fired before, the scheduler takes the end of the deferring process for that of the

@@ -1,4 +1,4 @@
-"""Does Airflow fork, from this process, those that execute tasks, or that parse DAG files?
+"""Detects processes from which Airflow forks those that execute tasks or parse DAG files.
 
 What such a process has imported, the forked ones do not have to import. The answer is by the
 command line, since Airflow has no hook for it:

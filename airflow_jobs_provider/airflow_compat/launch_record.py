@@ -1,4 +1,4 @@
-"""Which attempt of its task is a trigger that launches the run? Recorded as an XCom of the task.
+"""The XCom that tells a launching trigger which attempt of its task it belongs to.
 
 A worker knows ``max_tries``, which tells the attempts since the latest clear from those before it.
 Airflow tells a trigger neither that nor how often the task was cleared. So the first attempt since

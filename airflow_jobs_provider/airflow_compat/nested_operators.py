@@ -1,4 +1,4 @@
-"""Which operators does an attempt execute, how often, and which may have left a live run?
+"""Counts the executions of operators in an attempt of a task, and calls the nested ones on a kill.
 
 A task may execute more than one operator: a Python function or an operator calls ``execute`` of
 others, a subclass calls ``super().execute()`` twice. Airflow knows only the task's own operator. So

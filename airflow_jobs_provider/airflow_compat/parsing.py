@@ -1,4 +1,4 @@
-"""For what purpose is a DAG file parsed?"""
+"""The purpose for which a DAG file is parsed."""
 
 from __future__ import annotations
 

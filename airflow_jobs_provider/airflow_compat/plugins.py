@@ -1,4 +1,4 @@
-"""What does Airflow take from plugins?"""
+"""What Airflow takes from plugins."""
 
 from __future__ import annotations
 

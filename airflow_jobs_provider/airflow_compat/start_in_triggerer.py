@@ -1,4 +1,4 @@
-"""Can a task start in the triggerer, with what arguments, and when did a sensor's wait begin?"""
+"""Whether a task can start in the triggerer, its arguments there, and when its wait began."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What are the state of a task and the XComs of others now, as Airflow knows them?"""
+"""The state of a task, and the XComs of other tasks, as Airflow knows them now."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does Airflow tell a trigger that a user has acted on its task?"""
+"""Whether Airflow tells a trigger that a user has acted on its task."""
 
 from __future__ import annotations
 

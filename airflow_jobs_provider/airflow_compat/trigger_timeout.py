@@ -1,4 +1,4 @@
-"""When does Airflow fail a deferred task, and has it?"""
+"""When Airflow fails a deferred task, and whether it has."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Has this triggerer run without a pause, and does it store XComs?
+"""Detects pauses of this triggerer, and whether Airflow stores its XComs.
 
 A triggerer that was paused (a stopped process, a suspended machine, a blocked event loop, a main
 process that waits for the database) may still run the trigger of an attempt that is over. Without a

@@ -1,4 +1,4 @@
-"""Does Airflow store XComs in its own database?"""
+"""Whether Airflow stores XComs in its own database."""
 
 from __future__ import annotations
 

@@ -32,6 +32,18 @@ def main(arguments: list[str] | None = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     if given and given[0] in COMMANDS:
         return run_command(given, default_port=_DEFAULT_PORT, token_of=_token)
+    chosen = _parser().parse_args(given)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        asyncio.run(_serve(chosen))
+    except CannotStartError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    """Make the parser of the arguments with which the workspace starts."""
     parser = argparse.ArgumentParser(
         prog="python -m airflow_jobs_provider.local",
         description="A Databricks workspace on this machine: the Jobs API over HTTP, with "
@@ -106,14 +118,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="the folder of a clone of a Git repository, for git_source; may be given several "
         "times (clones in ROOT/Repos need not be named)",
     )
-    chosen = parser.parse_args(given)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    try:
-        asyncio.run(_serve(chosen))
-    except CannotStartError as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    return 0
+    return parser
 
 
 async def _serve(chosen: argparse.Namespace) -> None:

@@ -1,4 +1,4 @@
-"""AttemptTrigger: which attempt of its task does a trigger start, and which run is its own?
+"""AttemptTrigger: determines which attempt of its task a trigger starts, and which run is its own.
 
 Airflow starts a task with such a trigger. Another triggerer may take it over, and users may clear
 or mark the task at any moment. See :mod:`airflow_jobs_provider.airflow_compat.launch_record`.
