@@ -109,7 +109,7 @@ class HostLimiters:
     launches: Mapping[str, LaunchLimiter]
 
     @classmethod
-    def of(cls, host: str) -> Self:
+    def for_host(cls, host: str) -> Self:
         """Return new limiters for a host, with the rates of the configuration.
 
         :param host: the host.

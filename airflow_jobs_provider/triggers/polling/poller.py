@@ -326,7 +326,7 @@ class RunPoller:
         try:
             async with self._hook.async_client() as client:
                 if client.host not in self._limiters:
-                    self._limiters[client.host] = HostLimiters.of(client.host)
+                    self._limiters[client.host] = HostLimiters.for_host(client.host)
                 limiters = self._limiters[client.host]
                 retries = self._hook.retry_policy().without_deadline()
                 if (metrics := self._hook.metrics) is not None:

@@ -122,7 +122,7 @@ def test_a_cancelled_launch_leaves_nothing(play: Play) -> None:
     """Neither while it waits for its turn, nor when the turn has just come, nor in its turn."""
 
     async def scenario(bench: Bench) -> None:
-        turns = bench.limiter._lock
+        turns = bench.limiter._turns
         first, holder, waiting, given, last = (bench.start(dag, 1)[0] for dag in "abcde")
         await asyncio.sleep(0.05)
         assert bench.order() == "a"
