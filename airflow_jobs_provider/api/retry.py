@@ -63,7 +63,6 @@ from airflow_jobs_provider.api.errors import (
     HostNotFoundError,
     InvalidProxyError,
     JobsAPIError,
-    NotFoundError,
     ProxyAuthenticationError,
     ProxyError,
     RateLimitError,
@@ -192,7 +191,6 @@ _BACKOFFS: tuple[tuple[type[JobsAPIError], Backoff | None], ...] = (
 )
 # A page with a 2xx status comes from a gateway, and does not mean a wrong address.
 _GATEWAY_PAGE = Backoff(30, 60)
-_NOT_FOUND_YET = Backoff(0.5, 5)
 _INVALID_BODY = Backoff(1, 30, max_attempts=10, always_limited=True)
 _REFUSED_CREDENTIALS = Backoff(30, 60, timeout=15 * _MINUTE, always_limited=True)
 _UNEXPECTED_WHILE_POLLING = Backoff(1, 60, timeout=15 * _MINUTE, always_limited=True)
@@ -251,8 +249,6 @@ class RetryPolicy(NamedTuple):
         exist, where the caller has a timeout of its own. Default False.
     :param is_host_known: with ``no_deadline``, retry a response that is not the API's, because the
         host has answered before. Default False.
-    :param retry_not_found: retry "does not exist", because the run was just launched. Default
-        False.
     :param max_retry_after: longest Retry-After in seconds that is honoured; default 300.
     :param tenacity_args: arguments for tenacity that replace the policy's own (``stop``,
         ``wait``, ``retry``, ``before_sleep``, ...), as ``databricks_retry_args`` gives them.
@@ -264,7 +260,6 @@ class RetryPolicy(NamedTuple):
     initial_wait: float | None = None
     no_deadline: bool = False
     is_host_known: bool = False
-    retry_not_found: bool = False
     max_retry_after: float = 5 * _MINUTE
     tenacity_args: Mapping[str, Any] = _NO_ARGUMENTS
     random: Callable[[], float] = random.random
@@ -289,8 +284,6 @@ class RetryPolicy(NamedTuple):
             backoff = _backoff_at_first_contact(error)
         elif self.no_deadline and isinstance(error, (AuthenticationError, TokenRefusedError)):
             backoff = _REFUSED_CREDENTIALS
-        elif self.retry_not_found and isinstance(error, NotFoundError):
-            backoff = _NOT_FOUND_YET
         elif isinstance(error, UnexpectedResponseError) and is_success(error.status):
             backoff = _INVALID_BODY if error.does_not_fit else _GATEWAY_PAGE
         elif self.no_deadline and self.is_host_known and isinstance(error, UnexpectedResponseError):

@@ -32,6 +32,7 @@ from airflow_jobs_provider.api.endpoints import cancel_run, get_run
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.workflows.launched_run import latest_launch_of_recorded_run
 from airflow_jobs_provider.triggers.base import OutdatedError
 from airflow_jobs_provider.triggers.outdated import StopsIfOutdated, wait_for_cancel
 from airflow_jobs_provider.triggers.polling.registry import get_poller
@@ -198,6 +199,7 @@ class AttemptTrigger(StopsIfOutdated):
         else:
             self._run_id = self._active_run_id = run_id
             self._is_recorded = run_id is not None
+            self.launched_at = latest_launch_of_recorded_run(time.time())
 
     async def _has_stopped_waiting(self) -> bool:
         deadline = time.monotonic() + _NEXT_ATTEMPT_SECONDS

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowTaskTimeout
@@ -19,6 +20,10 @@ from airflow_jobs_provider.airflow_compat.run_successor import (
     find_successor,
     is_request_in_progress,
     runs_under_supervisor,
+)
+from airflow_jobs_provider.api.workflows.launched_run import (
+    is_just_launched,
+    latest_launch_of_recorded_run,
 )
 from airflow_jobs_provider.operators.argument_checks import check_flags
 from airflow_jobs_provider.operators.execution_state import ExecutionState, KillState
@@ -148,7 +153,7 @@ class CancelOnKillOperator(WaitForRunOperator):
             if run_id is None:
                 return
             self._state = ExecutionState()
-            self._state.run.answered(run_id)
+            self._state.run.answered(run_id, latest_launch_of_recorded_run(time.time()))
             self.databricks_conn_id = self.render_template(self.databricks_conn_id, context)
         self._cancel("its task has failed")
 
@@ -161,10 +166,12 @@ class CancelOnKillOperator(WaitForRunOperator):
 
     def _cancel(self, reason: str) -> None:
         """Cancel the run if it may be active. An error is logged, not raised."""
-        from airflow_jobs_provider.api.endpoints import cancel_run
         from airflow_jobs_provider.api.errors import JobsAPIError
-        from airflow_jobs_provider.api.workflows.cancel_log import log_failed_cancel
-        from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
+        from airflow_jobs_provider.api.workflows.base import run_workflow
+        from airflow_jobs_provider.api.workflows.cancel import (
+            cancel_launched_run,
+            log_failed_cancel,
+        )
 
         run = self._state.run
         if not run.may_be_active:
@@ -180,8 +187,10 @@ class CancelOnKillOperator(WaitForRunOperator):
                     run.answered(client.send(run.call, retries=retries), launched_at=time.time())
                 assert run.run_id is not None
                 is_new = is_just_launched(run.launched_at, time.time())
-                client.send(
-                    cancel_run(run.run_id), retries=retries._replace(retry_not_found=is_new)
+                run_workflow(
+                    cancel_launched_run(run.run_id, launched_at=run.launched_at),
+                    send=partial(client.send, retries=retries),
+                    wait=client.sleep,
                 )
         except JobsAPIError as error:
             log_failed_cancel(self.log, run.run_id, error, is_new=is_new)

@@ -237,7 +237,7 @@ class LaunchRunOperator(StartFromTriggerOperator):
         # In Airflow 3.0 the start time of a try changes each time that it is resumed.
         executions = self._begin(context, resumed=execution or 0, deadline=deadline)
         if event.get("run_id") is not None:
-            self._state.run.answered(event["run_id"])
+            self._state.run.answered(event["run_id"], event.get("launched_at"))
         if "run" in event:
             self._state.run.answered(int(event["run"]["run_id"]))
             self._state.run.ended()

@@ -101,7 +101,7 @@ class DatabricksLaunchTrigger(RequestTrigger):
                 return await self._stop_launching()
             except (JobsAPIError, AirflowException, ValueError) as error:
                 await self._find_run_of_lost_response()
-                payload = error_payload(self._run_id, error)
+                payload = error_payload(self._run_id, error, launched_at=self.launched_at)
                 if isinstance(error, AirflowFailException):
                     payload["is_final"] = True
                 return {**payload, "is_launch": True} if self._run_id is None else payload

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_jobs_provider.airflow_compat.completion_reasons import worker_launch_reasons
@@ -29,6 +30,7 @@ from airflow_jobs_provider.airflow_compat.triggerer_values import (
     rendering_reasons,
     storable_field,
 )
+from airflow_jobs_provider.api.workflows.launched_run import latest_launch_of_recorded_run
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_json_serializable
 from airflow_jobs_provider.operators.cancel_on_kill import CancelOnKillOperator
 from airflow_jobs_provider.operators.dag_options import text_option
@@ -286,7 +288,7 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
             run_id = recorded_run_id(self, context)
             if run_id is not None and is_timed_out(next_method, next_kwargs):
                 self._state = ExecutionState()
-                self._state.run.answered(run_id)
+                self._state.run.answered(run_id, latest_launch_of_recorded_run(time.time()))
                 if self.cancel_on_kill:
                     self._cancel("execution_timeout is over")
                     self._state.run.ended()

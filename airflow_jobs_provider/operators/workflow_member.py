@@ -127,7 +127,7 @@ class WorkflowMemberOperator(WorkflowMemberStartOperator):
                 self._run_from_event(event)
                 return self._follow_member(context)
             if event.get("run_id") is not None:
-                self._state.run.answered(event["run_id"])
+                self._state.run.answered(event["run_id"], event.get("launched_at"))
             if "run" in event:
                 self._state.run.ended()
                 self._state.run_page_url = event["run"].get("run_page_url")

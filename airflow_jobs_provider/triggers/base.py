@@ -6,7 +6,7 @@ import asyncio
 import functools
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -28,7 +28,8 @@ from airflow_jobs_provider.api.proxies import record_reached
 from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState
 from airflow_jobs_provider.api.text import error_text
-from airflow_jobs_provider.api.workflows.cancel_log import log_failed_cancel
+from airflow_jobs_provider.api.workflows.base import run_workflow_async
+from airflow_jobs_provider.api.workflows.cancel import cancel_launched_run, log_failed_cancel
 from airflow_jobs_provider.api.workflows.events import Event, RunIdentified
 from airflow_jobs_provider.api.workflows.follow import follow_run
 from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
@@ -40,6 +41,7 @@ from airflow_jobs_provider.triggers.events import error_payload, run_payload
 from airflow_jobs_provider.triggers.polling.registry import get_poller, run_workflow_unpolled
 
 if TYPE_CHECKING:
+    from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.run_result import RunResult
 
@@ -143,7 +145,9 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             if event is None and self.trigger_id is not None and not self._starts_task:
                 await async_sleep(seconds_until_event(began, self.polling_period_seconds))
         except (JobsAPIError, AirflowException, ValueError, TimeoutError) as error:
-            payload = error_payload(self._run_id or self.run_id, error)
+            payload = error_payload(
+                self._run_id or self.run_id, error, launched_at=self.launched_at
+            )
         except asyncio.CancelledError:
             # From 3.3 Airflow calls on_kill itself, and not when the triggerer stops.
             if self.cancel_on_kill and not calls_on_kill():
@@ -456,9 +460,11 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         is_new = is_just_launched(self.launched_at, time.time())
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
-                retries = _CANCEL_RETRIES._replace(retry_not_found=is_new)
-                # With the client, and within the rate limit, of all triggers of the connection.
-                await get_poller(self._hook).send(endpoints.cancel_run(run_id), retries=retries)
+                await run_workflow_async(
+                    cancel_launched_run(run_id, launched_at=self.launched_at),
+                    send=self._send_cancel,
+                    wait=async_sleep,
+                )
         except asyncio.CancelledError:
             self.log.error(
                 "Run %s could not be canceled and may still run: the triggerer stops", run_id
@@ -468,6 +474,10 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
             log_failed_cancel(self.log, run_id, error, is_new=is_new)
         else:
             self.log.info("Run %s was canceled, because %s.", run_id, reason)
+
+    def _send_cancel(self, call: Call[Any]) -> Awaitable[Any]:
+        """Send a call with the client, and within the rate limit, of all triggers."""
+        return get_poller(self._hook).send(call, retries=_CANCEL_RETRIES)
 
 
 @functools.cache

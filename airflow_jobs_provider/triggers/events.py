@@ -2,7 +2,8 @@
 
 ``{"run": {...}}`` has the ended run's ids, state, page and tasks; ``"timed_out"`` beside it names
 the time limit after which the trigger stopped waiting. Where the run cannot be read it is
-``{"run_id": ..., "error": "..."}``, with ``"is_final": True`` where a retry cannot help.
+``{"run_id": ..., "error": "..."}``, with ``"is_final": True`` where a retry cannot help, and with
+``"launched_at"`` where the run was launched within the last minute.
 
 A trigger that launches a run adds ``"xcoms"``: those that Airflow could not store, by key.
 
@@ -14,12 +15,14 @@ it writes there is the ``repr``, which does not have the outputs.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.run_summary import task_kinds
 from airflow_jobs_provider.api.text import error_text
+from airflow_jobs_provider.api.workflows.launched_run import is_just_launched
 
 __all__ = ["EventOutputs", "error_payload", "output_answers", "run_payload", "without_settings"]
 
@@ -73,16 +76,22 @@ def run_payload(run: Mapping[str, Any], *, timed_out: str | None = None) -> dict
     return {**payload, "timed_out": timed_out} if timed_out else payload
 
 
-def error_payload(run_id: int | str | None, error: Exception) -> dict[str, Any]:
+def error_payload(
+    run_id: int | str | None, error: Exception, *, launched_at: float | None
+) -> dict[str, Any]:
     """Return the payload for a run that cannot be read.
 
     :param run_id: the run; None if it was not found yet.
     :param error: why it cannot be read.
+    :param launched_at: when it was launched, in seconds since the epoch; None if that is unknown.
     """
     payload: dict[str, Any] = {"run_id": run_id, "error": error_text(error)}
     # Such as an argument that was rendered wrong in the triggerer.
     if isinstance(error, JobsAPIError) and error.is_final:
         payload["is_final"] = True
+    if run_id is not None and is_just_launched(launched_at, time.time()):
+        # The service may not show the run yet when the worker cancels it.
+        payload["launched_at"] = launched_at
     return payload
 
 

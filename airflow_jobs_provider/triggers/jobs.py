@@ -21,7 +21,7 @@ class DatabricksJobRunTrigger(RunTriggerArguments, DatabricksJobsBaseTrigger):
     The event's payload is ``{"run": {...}}`` with the ended run's ids, state, page and tasks.
     ``"timed_out"`` beside it names the time limit after which the trigger stopped waiting. If the
     run cannot be read, it is ``{"run_id": ..., "error": "..."}``, with ``"is_final": True`` where a
-    retry cannot help.
+    retry cannot help, and with ``"launched_at"`` where the run was launched within the last minute.
 
     With ``end_from_trigger`` the event of a run that succeeded also ends the task, with the run's
     output in the XComs ``return_value`` and ``output_truncated``. All other events resume the task

@@ -68,8 +68,6 @@ def proxy_error(status: int | None, *, first_contact: bool) -> errors.ProxyError
         (errors.CertificateError("unknown CA"), POLICY, None),
         (BAD_REQUEST, POLICY, None),
         (NOT_FOUND, POLICY, None),
-        (NOT_FOUND, RetryPolicy(retry_not_found=True), Backoff(0.5, 5, 600, None, False)),
-        (BAD_REQUEST, RetryPolicy(retry_not_found=True), None),
         (UNAUTHORIZED, POLICY, None),
         (UNAUTHORIZED, POLLING, Backoff(30, 60, 900, None, True)),
         (FORBIDDEN, POLLING, Backoff(30, 60, 900, None, True)),
@@ -224,7 +222,7 @@ def test_the_default_policy() -> None:
     """A deadline of the table, Retry-After up to five minutes."""
     policy = RetryPolicy()
     assert (policy.max_attempts, policy.initial_wait, policy.max_retry_after) == (None, None, 300)
-    assert (policy.no_deadline, policy.is_host_known, policy.retry_not_found) == (False,) * 3
+    assert (policy.no_deadline, policy.is_host_known) == (False, False)
 
 
 def attempts_of(policy: RetryPolicy, *outcomes: Exception, **call: Any) -> tuple[int, list[float]]:

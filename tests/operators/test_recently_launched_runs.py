@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
-from airflow_jobs_provider.api import retry
 from airflow_jobs_provider.api.errors import NotFoundError
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.api.workflows import base, follow, launched_run
@@ -74,7 +73,7 @@ def test_a_clock_that_is_behind_prolongs_nothing(
     context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The triggerer's own waits count, too, where the worker's clock is an hour ahead."""
-    monkeypatch.setattr(follow, "JUST_LAUNCHED_SECONDS", 0.05)
+    monkeypatch.setattr(launched_run, "JUST_LAUNCHED_SECONDS", 0.05)
     server.will(*[NOT_THERE] * 1000)
     trigger = DatabricksJobRunTrigger(
         run_id=7, polling_period_seconds=0.01, launched_at=time.time() + 3600
@@ -136,18 +135,49 @@ def test_a_retry_abandons_no_run_that_cannot_be_read(
     assert paths(server) == ["runs/submit", "runs/get"]
 
 
-def test_a_kill_just_after_the_launch(
-    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A cancel that does not find the run is sent again; for an old run that is no trouble."""
-    monkeypatch.setattr(retry, "_NOT_FOUND_YET", retry.Backoff(0.01, 0.01))
+def test_a_kill_just_after_the_launch(context: Any, server: ScriptedServer) -> None:
+    """A cancel that does not find the run is sent again, for as long as the run may be hidden."""
     operator = operator_of("runs/submit")
     server.will(LAUNCHED, RUNNING, answer({}, 400))
     with pytest.raises(AirflowException):
         operator.execute(context)
-    server.will(NOT_THERE, answer({}))
-    operator.on_kill()
-    assert paths(server)[-2:] == ["runs/cancel"] * 2
+    server.will(*NOT_FOUND.values(), *NOT_FOUND.values(), answer({}))
+    with no_waiting() as waits:
+        operator.on_kill()
+    assert paths(server)[-7:] == ["runs/cancel"] * 7
+    assert waits == [0.5, 1.0, 2.0, 4.0, 5.0, 5.0]
+
+
+def test_a_run_of_a_task_that_failed_just_after_its_launch_in_the_triggerer(
+    context: Any, server: ScriptedServer
+) -> None:
+    """The trigger's event tells when the launch was answered; the worker cancels the run."""
+    operator = operator_of("runs/submit", deferrable=True)
+    event = {"run_id": 7, "error": "no", "launched_at": time.time()}
+    with pytest.raises(AirflowException, match="cannot be followed"):
+        operator.execute_complete(context, event)
+    server.will(*[NOT_THERE] * 4, answer({}))
+    with no_waiting():
+        fail_for_good(operator, context)
+    assert paths(server) == ["runs/cancel"] * 5
+
+
+@pytest.mark.parametrize(("shown_after", "attempts"), [(2, 3), (100, 6)])
+def test_the_run_of_a_process_that_died_just_after_its_launch(
+    context: Any,
+    server: ScriptedServer,
+    caplog: pytest.LogCaptureFixture,
+    shown_after: int,
+    attempts: int,
+) -> None:
+    """Only its id is recorded. The DAG processor cancels it, and gives up after some seconds."""
+    context["ti"].xcoms["run_id"] = 7
+    server.will(*[NOT_THERE] * shown_after, answer({}))
+    with no_waiting() as waits:
+        fail_for_good(operator_of("runs/submit"), context)
+    assert paths(server) == ["runs/cancel"] * attempts
+    assert sum(waits) <= 12.5
+    assert ("may still run" in caplog.text) is (shown_after == 100)
 
 
 def test_a_run_that_is_long_gone_may_not_still_run(

@@ -21,14 +21,13 @@ from airflow_jobs_provider.api.errors import (
     APIStatusError,
     AuthenticationError,
     JobsAPIError,
-    NotFoundError,
     UnexpectedResponseError,
 )
 from airflow_jobs_provider.api.states import RunLifeCycleState, RunState, RunStatus
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow, without_retries
 from airflow_jobs_provider.api.workflows.events import RunIdentified
-from airflow_jobs_provider.api.workflows.launched_run import JUST_LAUNCHED_SECONDS, is_just_launched
+from airflow_jobs_provider.api.workflows.launched_run import is_not_shown_yet, says_not_found
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.schema.types import Job, Run
@@ -74,18 +73,12 @@ def read_run(
         try:
             run: Run = yield get_run(run_id, include_history=include_history)
         except APIStatusError as error:
-            # The waits count, too: launched_at may be from another machine's clock.
-            may_be_new = is_just_launched(launched_at, clock()) and waited < JUST_LAUNCHED_SECONDS
-            if not (may_be_new and _says_not_found(error)):
+            if not is_not_shown_yet(error, launched_at, now=clock(), waited=waited):
                 raise
         else:
             return run
         yield Wait(seconds)
         waited += seconds
-
-
-def _says_not_found(error: APIStatusError) -> bool:
-    return isinstance(error, NotFoundError) or error.status == 404
 
 
 class FollowResult(NamedTuple):
@@ -272,7 +265,7 @@ def _next_attempt(
                     return found
             yield Wait(polling_period())
     except APIStatusError as error:
-        if _says_not_found(error) or _says_forbidden(error):
+        if says_not_found(error) or _says_forbidden(error):
             return None
         raise
 

@@ -5,17 +5,28 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.api.errors import APIStatusError
+from airflow_jobs_provider.api.errors import APIStatusError, NotFoundError
 from airflow_jobs_provider.api.workflows.events import Event, LaunchPrepared
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.errors import JobsAPIError
 
-__all__ = ["JUST_LAUNCHED_SECONDS", "LaunchState", "LaunchedRun", "is_just_launched"]
+__all__ = [
+    "JUST_LAUNCHED_SECONDS",
+    "LaunchState",
+    "LaunchedRun",
+    "is_just_launched",
+    "is_not_shown_yet",
+    "latest_launch_of_recorded_run",
+    "says_not_found",
+]
 
 # The service may not show a run yet for so long after it has answered the launch.
 JUST_LAUNCHED_SECONDS = 60.0
+# Of a run whose task has died the id may be recorded, but not the time of its launch. It counts as
+# just launched for so long only: Airflow's DAG processor waits for the cancel.
+_RECORDED_SECONDS = 10.0
 
 
 def is_just_launched(launched_at: float | None, now: float) -> bool:
@@ -25,6 +36,34 @@ def is_just_launched(launched_at: float | None, now: float) -> bool:
     :param now: the time, in seconds since the epoch.
     """
     return launched_at is not None and now - launched_at < JUST_LAUNCHED_SECONDS
+
+
+def says_not_found(error: APIStatusError) -> bool:
+    """Whether an answer says that something does not exist, in the API's words or without."""
+    return isinstance(error, NotFoundError) or error.status == 404
+
+
+def is_not_shown_yet(
+    error: APIStatusError, launched_at: float | None, *, now: float, waited: float
+) -> bool:
+    """Whether a run that is not found may be one that the service does not show yet.
+
+    :param error: the answer.
+    :param launched_at: see :func:`is_just_launched`.
+    :param now: likewise.
+    :param waited: seconds of all waits since the first such answer. They count, too, since
+        ``launched_at`` may be from another machine's clock.
+    """
+    may_be_new = is_just_launched(launched_at, now) and waited < JUST_LAUNCHED_SECONDS
+    return may_be_new and says_not_found(error)
+
+
+def latest_launch_of_recorded_run(now: float) -> float:
+    """Return when a run was launched of which only the id is recorded, to cancel it.
+
+    :param now: the time, in seconds since the epoch.
+    """
+    return now - JUST_LAUNCHED_SECONDS + _RECORDED_SECONDS
 
 
 class LaunchState(StrEnum):

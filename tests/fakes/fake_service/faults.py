@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tests.fakes.fake_service.server import Handler
 
-__all__ = ["FAULTS", "Fault"]
+__all__ = ["FAULTS", "NOT_SHOWN_YET", "Fault"]
 
 MAX_HANG_SECONDS = 20
 
@@ -89,3 +89,7 @@ FAULTS: dict[str, Fault] = {
     "200 not JSON after handling": Fault(True, _says(200, _PAGE, _HTML)),
     "half a body": Fault(True, _half_a_body),
 }
+# What the service says of a run that it does not show yet.
+NOT_SHOWN_YET = Fault(
+    False, _says(404, _error("RESOURCE_DOES_NOT_EXIST", "Run 1001 is not there."))
+)

@@ -15,7 +15,7 @@ if not hasattr(BaseTrigger, "render_template_fields"):
 
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
-from tests.fakes.fake_service import FAULTS, UNTIL_ENDED, FakeService, Fault, Plan
+from tests.fakes.fake_service import FAULTS, NOT_SHOWN_YET, UNTIL_ENDED, FakeService, Plan
 from tests.helpers.launch_trigger import pause, start, until_launched, worker_context
 from tests.helpers.start_from_trigger import operator
 from tests.helpers.triggerer import Attempt, Triggerer, values_of
@@ -189,6 +189,21 @@ def test_a_task_is_marked_while_no_triggerer_is_running(
     assert run.cancels == cancels
 
 
+def test_a_run_that_another_triggerer_has_just_launched_is_canceled(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That one has died, and the service does not show the run yet."""
+    triggerer, attempt = start(service, monkeypatch), Attempt()
+    until_launched(triggerer, service, attempt)
+    triggerer.state = "failed"
+    for endpoint in ("runs/get", "runs/cancel"):
+        service.trouble(endpoint, NOT_SHOWN_YET, 2)
+    with no_waiting():
+        triggerer.run(lambda trigger: trigger.on_kill(), attempt)
+    (run,) = service.runs.values()
+    assert run.cancels == 1
+
+
 @pytest.mark.parametrize("is_answered", [True, False])
 def test_a_run_that_airflow_does_not_know_is_canceled_once_the_next_attempt_is_recorded(
     is_answered: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
@@ -235,10 +250,8 @@ def test_a_run_that_the_service_does_not_show_yet_is_canceled(
 ) -> None:
     """A user marks the task right after the launch is answered: the cancel is sent again."""
     service.plan = UNTIL_ENDED
-    missing = b'{"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Run 1001 does not exist."}'
-    not_found = Fault(handled=False, do=lambda handler: handler.say(404, missing))
-    service.trouble("runs/get", not_found, 20)
-    service.trouble("runs/cancel", not_found, 2)
+    service.trouble("runs/get", NOT_SHOWN_YET, 20)
+    service.trouble("runs/cancel", NOT_SHOWN_YET, 2)
     triggerer = start(service, monkeypatch)
     triggerer.state = "failed"
     kill_by_user(triggerer, service, Attempt(), "runs/get", 2)

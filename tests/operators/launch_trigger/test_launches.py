@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.api.retry import no_waiting
-from tests.fakes.fake_service import FAULTS, UNTIL_ENDED, FakeService, Plan
+from tests.fakes.fake_service import FAULTS, NOT_SHOWN_YET, UNTIL_ENDED, FakeService, Plan
 from tests.helpers.launch_trigger import pause, start, succeeded, until_launched, worker_context
 from tests.helpers.start_from_trigger import operator
 from tests.helpers.tasks import fail_for_good
@@ -373,5 +373,8 @@ def test_a_refusal_after_a_lost_response_leaves_the_run_to_the_retry_or_cancels_
         service.end(run.run_id)
         assert succeeded(triggerer.start(first.next_try()))
     else:
-        fail_for_good(task, context)
+        # The service does not show the run yet.
+        service.trouble("runs/cancel", NOT_SHOWN_YET, 4)
+        with no_waiting():
+            fail_for_good(task, context)
     assert (list(service.runs), run.cancels) == ([1001], int(not retry_is_left))

@@ -1,0 +1,69 @@
+"""Canceling a run that a task has launched, also one that the service does not show yet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from airflow_jobs_provider.api.endpoints import cancel_run
+from airflow_jobs_provider.api.errors import APIStatusError, NotFoundError
+from airflow_jobs_provider.api.workflows.base import Wait, Workflow
+from airflow_jobs_provider.api.workflows.launched_run import is_not_shown_yet
+
+__all__ = ["cancel_launched_run", "log_failed_cancel"]
+
+# Between two attempts to cancel a run that the service does not show yet. The wait doubles. The
+# first ones are short: Airflow may kill the process five seconds after its first signal.
+_FIRST_PAUSE_SECONDS = 0.5
+_LONGEST_PAUSE_SECONDS = 5.0
+
+
+class Log(Protocol):
+    """A logger of the standard library, or Airflow's."""
+
+    def info(self, event: str, /, *args: Any) -> Any:
+        """Log at the level INFO."""
+
+    def error(self, event: str, /, *args: Any) -> Any:
+        """Log at the level ERROR."""
+
+
+def cancel_launched_run(
+    run_id: int, *, launched_at: float | None, clock: Callable[[], float] = time.time
+) -> Workflow[None]:
+    """Cancel a run. A run that was just launched and is not found is canceled again.
+
+    :param run_id: the run.
+    :param launched_at: when the launch was answered, in seconds since the epoch; None: long ago.
+    :param clock: returns the seconds since the epoch.
+    :raises NotFoundError: the run does not exist, and was not just launched.
+    """
+    began, waited, seconds = clock(), 0.0, _FIRST_PAUSE_SECONDS
+    while True:
+        try:
+            yield cancel_run(run_id)
+        except APIStatusError as error:
+            now = max(clock(), began + waited)
+            if not is_not_shown_yet(error, launched_at, now=now, waited=waited):
+                raise
+        else:
+            return
+        yield Wait(seconds)
+        waited += seconds
+        seconds = min(2 * seconds, _LONGEST_PAUSE_SECONDS)
+
+
+def log_failed_cancel(log: Log, run_id: int | None, error: BaseException, *, is_new: bool) -> None:
+    """Log that a run could not be canceled, or that there is no such run any more.
+
+    :param log: the task's log.
+    :param run_id: the run; None if the launch has not been answered.
+    :param error: why the cancel failed.
+    :param is_new: whether the run was launched so recently that the service may not show it yet.
+    """
+    if isinstance(error, NotFoundError) and run_id is not None and not is_new:
+        log.info("Run %s does not exist any more and is not canceled.", run_id)
+        return
+    why = str(error) or "no answer in time"
+    log.error("Run %s could not be canceled and may still run: %s", run_id or "of this task", why)
