@@ -23,7 +23,8 @@ __all__ = ["BATCH_SECONDS", "LONGEST_SECONDS", "EventBatches", "event_batches"]
 #: The triggers of tasks in a process fire their events at multiples of this time. Airflow passes
 #: events on once a second.
 BATCH_SECONDS = 0.1
-#: The event of an ended task waits for others for this time at most. Then all that wait are fired.
+#: The event of an ended task waits for others for this time at most, to such a multiple. Then all
+#: that wait are fired.
 LONGEST_SECONDS = 1.0
 
 
@@ -55,7 +56,8 @@ class EventBatches:
         if ends_task and self._ending:
             if self._batch is None:
                 self._batch = asyncio.Event()
-                loop.call_later(LONGEST_SECONDS, self._fire, self._batch)
+                seconds = LONGEST_SECONDS - BATCH_SECONDS  # The wait below may take the rest.
+                loop.call_later(seconds, self._fire, self._batch)
             await self._batch.wait()
         await asyncio.sleep(BATCH_SECONDS - loop.time() % BATCH_SECONDS)
 

@@ -80,6 +80,8 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
 
     # One of the subclass's arguments.
     run_id: Any
+    # Whether the run was seen to have ended, so that there is nothing to cancel any more.
+    _run_has_ended = False
 
     def __post_init__(self) -> None:
         BaseTrigger.__init__(self)
@@ -133,32 +135,36 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
 
             warm_up(self)
         try:
-            if self.reached_by:
-                await self._until_connected()
-            payload = await self._wait()
-            # Without an id the trigger is in no triggerer: dag.test() cannot end a task this way.
-            if self.end_from_trigger and self.trigger_id is not None and self._succeeded(payload):
-                with event_batches().ending_task():
-                    event = await self._task_success_event(payload["run"])
-            elif self.output_in_event and self.do_xcom_push and self._succeeded(payload):
-                await self._add_outputs(payload)
-            if event is None and self.trigger_id is not None and not self._starts_task:
-                await async_sleep(seconds_until_event(began, self.polling_period_seconds))
-        except (JobsAPIError, AirflowException, ValueError, TimeoutError) as error:
-            payload = error_payload(
-                self._run_id or self.run_id, error, launched_at=self.launched_at
-            )
+            try:
+                if self.reached_by:
+                    await self._until_connected()
+                payload = await self._wait()
+                self._run_has_ended = _has_ended_run(payload)
+                # Without an id the trigger is in no triggerer: dag.test() cannot end a task this
+                # way.
+                is_in_triggerer = self.trigger_id is not None
+                if self.end_from_trigger and is_in_triggerer and self._succeeded(payload):
+                    with event_batches().ending_task():
+                        event = await self._task_success_event(payload["run"])
+                elif self.output_in_event and self.do_xcom_push and self._succeeded(payload):
+                    await self._add_outputs(payload)
+                if event is None and is_in_triggerer and not self._starts_task:
+                    await async_sleep(seconds_until_event(began, self.polling_period_seconds))
+            except (JobsAPIError, AirflowException, ValueError, TimeoutError) as error:
+                payload = error_payload(
+                    self._run_id or self.run_id, error, launched_at=self.launched_at
+                )
+            ends_task = event is not None
+            if event is None:
+                await self._before_resume()
+                event = TriggerEvent(replace_unstorable(payload))
+            if self.trigger_id is not None:
+                await event_batches().wait(ends_task=ends_task)
         except asyncio.CancelledError:
             # From 3.3 Airflow calls on_kill itself, and not when the triggerer stops.
             if self.cancel_on_kill and not calls_on_kill():
                 await self._cancel_on_kill()
             raise
-        ends_task = event is not None
-        if event is None:
-            await self._before_resume()
-            event = TriggerEvent(replace_unstorable(payload))
-        if self.trigger_id is not None:
-            await event_batches().wait(ends_task=ends_task)
         self._record_end(payload, not_before)
         yield event
 
@@ -377,7 +383,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
 
     async def _cancel_unless_deferred(self) -> None:
         """Cancel the run if the task is no longer deferred with it."""
-        if not self._may_have_run():
+        if self._run_has_ended or not self._may_have_run():
             return
         run_id = self._run_id or "of this task"
         try:
@@ -478,6 +484,10 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
     def _send_cancel(self, call: Call[Any]) -> Awaitable[Any]:
         """Send a call with the client, and within the rate limit, of all triggers."""
         return get_poller(self._hook).send(call, retries=_CANCEL_RETRIES)
+
+
+def _has_ended_run(payload: Mapping[str, Any]) -> bool:
+    return "run" in payload and RunState.from_run(payload["run"]).is_terminal
 
 
 @functools.cache
