@@ -25,7 +25,9 @@ class PerEventLoop(Generic[T]):
         """Return the value of the running event loop."""
         loop = asyncio.get_running_loop()
         if loop not in self._values:
-            for closed in [other for other in self._values if other.is_closed()]:
-                del self._values[closed]
+            # Another thread, with a loop of its own, may do the same at this moment.
+            for other in list(self._values):
+                if other.is_closed():
+                    self._values.pop(other, None)
             self._values[loop] = self._make()
         return self._values[loop]
