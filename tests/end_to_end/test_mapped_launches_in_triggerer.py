@@ -202,3 +202,35 @@ def test_triggerer_killed_at_the_launch_of_a_retry(
     happened(killed, scenario)
     cluster.start_triggerer()
     succeeded(scenario, more_runs=1)
+
+
+@pytest.mark.thorough
+def test_users_act_on_two_while_no_triggerer_is_at_work(
+    scenario: Scenario, cluster: AirflowCluster, triggerer: str
+) -> None:
+    """The next triggerer cancels the run of the marked one and of the cleared one, no other."""
+    all_launched(scenario, INSTANCES)
+    by_index = runs_by_index(scenario)
+    cluster.terminate(triggerer)
+    scenario.dag_run.mark("success", map_index=1)
+    scenario.dag_run.clear(map_index=2)
+    scenario.dag_run.until("deferred", map_index=2, try_number=2)
+    cluster.start_triggerer()
+    all_launched(scenario, INSTANCES + 1)
+    for index in (1, 2):
+        canceled(by_index[index][0])
+    end_all(scenario)
+    scenario.dag_run.until_over_with({"success": INSTANCES})
+    counts = {index: len(runs) for index, runs in runs_by_index(scenario).items()}
+    assert counts == {0: 1, 1: 1, 2: 2, 3: 1, 4: 1}
+    scenario.saw(runs=INSTANCES + 1, cancels=2)
+
+
+@pytest.mark.thorough
+def test_one_is_cleared_after_its_success(scenario: Scenario) -> None:
+    """It launches another run; the others keep theirs."""
+    succeeded(scenario)
+    scenario.dag_run.until_over()
+    scenario.dag_run.clear(map_index=2)
+    succeeded(scenario, more_runs=1)
+    assert len(runs_by_index(scenario)[2]) == 2
