@@ -329,6 +329,9 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 PYTEST = ["-q", "-x", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist"]
 PYTEST += ["-W", "ignore::pytest.PytestAssertRewriteWarning", "--hypothesis-seed=0"]
+# pytest rewrites the assertions of this package, too, since it has a pytest plugin: it would load
+# the file, and not the mutant.
+PYTEST += ["--assert=plain"]
 
 
 def select(path: Path, tests: Sequence[str]) -> Selection:
