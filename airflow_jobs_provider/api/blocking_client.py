@@ -203,13 +203,7 @@ class JobsClient(BaseClient):
                 auth=keep_header,
             ).prepare()
             # Not through a session, which handles cookies and redirects.
-            response = self._sender().send(
-                prepared,
-                stream=True,
-                timeout=(CONNECT_SECONDS, self._timeout_seconds),
-                verify=route.verify,
-                proxies={"all": route.proxy} if route.proxy else {},
-            )
+            response = self._send_prepared(prepared, route)
             is_stream = call.parse_stream is not None and is_success(response.status_code)
             if not is_stream:
                 with response:
@@ -283,6 +277,16 @@ class JobsClient(BaseClient):
         if self._route is None:
             self._route = choose_route(self.base_url, self._proxies, self._verify)
         return self._route
+
+    def _send_prepared(self, prepared: requests.PreparedRequest, route: Route) -> requests.Response:
+        """Send a request by a route; the body of the response is not read yet."""
+        return self._sender().send(
+            prepared,
+            stream=True,
+            timeout=(CONNECT_SECONDS, self._timeout_seconds),
+            verify=route.verify,
+            proxies={"all": route.proxy} if route.proxy else {},
+        )
 
     def _sender(self) -> requests.adapters.BaseAdapter:
         if self._adapter is None:

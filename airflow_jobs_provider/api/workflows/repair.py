@@ -104,15 +104,9 @@ def repair_once(
     }
     if repairs:
         request["latest_repair_id"] = latest_repair_id(run)
-    try:
-        repair_id = yield repair_run(request)
-    except JobsAPIError as error:
-        if not _may_be_under_repair(error):
-            raise
-        found = yield from _run_under_repair(read, len(repairs), polling_period_seconds)
-        if found is not None:
-            return found
-        raise
+    repair_id, found = yield from _send_repair(request, read, len(repairs), polling_period_seconds)
+    if found is not None:
+        return found
     # The service may show the state before the repair for a moment.
     for _ in range(_READS_AFTER_REPAIR):
         run = yield from read()
@@ -182,15 +176,9 @@ def repair_tasks(
     change = yield from within_deadline(job_change(job_id, settings))
     if change is not None:
         raise RunNotRepairableError(change)
-    try:
-        yield repair_run(request)
-    except JobsAPIError as error:
-        if not _may_be_under_repair(error):
-            raise
-        found = yield from _run_under_repair(read, len(repairs), polling_period_seconds)
-        if found is not None:
-            return found
-        raise
+    _, found = yield from _send_repair(request, read, len(repairs), polling_period_seconds)
+    if found is not None:
+        return found
     for _ in range(_READS_AFTER_REPAIR):
         run = yield from read()
         if is_rerun(run):
@@ -202,6 +190,32 @@ def repair_tasks(
         yield cancel_run(run_id)
         raise RunNotRepairableError(f"{change}, while it was repaired, and the repair is canceled")
     return run
+
+
+def _send_repair(
+    request: dict[str, Any],
+    read: Callable[[], Workflow[Run]],
+    repairs: int,
+    polling_period_seconds: float,
+) -> Workflow[tuple[int | None, Run | None]]:
+    """Send a repair; return its id, or in place of it the run that another request repairs.
+
+    :param request: the repair.
+    :param read: reads the run.
+    :param repairs: the number of repairs before this one.
+    :param polling_period_seconds: seconds between two reads, at most.
+    :raises JobsAPIError: the request has failed, and no other one repairs the run.
+    """
+    try:
+        repair_id: int = yield repair_run(request)
+    except JobsAPIError as error:
+        if not _may_be_under_repair(error):
+            raise
+        found = yield from _run_under_repair(read, repairs, polling_period_seconds)
+        if found is None:
+            raise
+        return None, found
+    return repair_id, None
 
 
 def _may_be_under_repair(error: JobsAPIError) -> bool:

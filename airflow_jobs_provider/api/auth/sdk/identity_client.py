@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 
 from airflow_jobs_provider.api.auth.static import Token
 from airflow_jobs_provider.api.auth.transport import Transport
-from airflow_jobs_provider.api.base_client import CONNECT_SECONDS, LIBRARY_ERRORS
+from airflow_jobs_provider.api.base_client import LIBRARY_ERRORS
 from airflow_jobs_provider.api.blocking_client import JobsClient, keep_header
 from airflow_jobs_provider.api.error_mapping import error_from_response
 from airflow_jobs_provider.api.errors import (
@@ -189,13 +189,7 @@ class _Origin(JobsClient):
             prepared = requests.Request(
                 verb, url, headers=headers, data=body, auth=keep_header
             ).prepare()
-            response = self._sender().send(
-                prepared,
-                stream=True,
-                timeout=(CONNECT_SECONDS, self._timeout_seconds),
-                verify=route.verify,
-                proxies={"all": route.proxy} if route.proxy else {},
-            )
+            response = self._send_prepared(prepared, route)
             with response:
                 data = response.raw.read(_MAX_BYTES, decode_content=True)
         except library_errors as error:
