@@ -1,4 +1,4 @@
-"""What does Airflow ask for several times while it serializes a task?
+"""What does Airflow ask for several times, or in vain, while it serializes a task?
 
 In all lines it asks a task, in this order, for
 
@@ -10,6 +10,10 @@ In all lines it asks a task, in this order, for
 So from the first to the last of these questions the start is found out once. At no other time may
 an answer be kept: what it depends on, such as the task's DAG, its outlets and the tasks that follow
 it, can be changed without the task's knowledge.
+
+Most of the fields have their default. Airflow does not store them, but compares each with its
+defaults for so long that they take more time than all others. So they are left out at the first of
+these questions.
 """
 
 from __future__ import annotations
@@ -18,10 +22,11 @@ import weakref
 from collections.abc import Callable
 from typing import Any
 
+from airflow_jobs_provider.airflow_compat.dag_values import values_of_dag
+
 __all__ = ["SerializedFields", "find_start", "tell_start"]
 
 _START = "start_trigger_args"
-_NOT_OWN = object()
 # How often Airflow asks for them, besides their value as a field.
 _QUESTIONS = 2
 
@@ -61,9 +66,8 @@ _latest = [_Serialization()]
 class SerializedFields:
     """The ``get_serialized_fields`` of a task: notes that Airflow begins to serialize it.
 
-    The field ``start_trigger_args`` is left out. Airflow makes text of it, which takes long, and
-    replaces the text later. So are a task's own fields that are None, a third of all: Airflow
-    stores none of them, but compares each with its defaults first.
+    Fields that have their default are left out, and ``start_trigger_args``: Airflow makes text of
+    it, which takes long, and replaces the text later.
     """
 
     def __init__(self) -> None:
@@ -84,10 +88,35 @@ class SerializedFields:
             if task is None:
                 return names
             _latest[0] = _Serialization(task)
-            own = getattr(task, "__dict__", {})  # A mapped task has slots.
-            return frozenset([name for name in names if own.get(name, _NOT_OWN) is not None])
+            defaults = _defaults(task)
+            return frozenset(
+                [name for name in names if getattr(task, name, None) != defaults.get(name)]
+            )
 
         return fields
+
+
+def _defaults(task: Any) -> dict[str, Any]:
+    """Return the values by field that Airflow does not store, as far as they are not None.
+
+    Those of this installation take precedence over those of the schema: Airflow stores a value of
+    the schema where it was given in place of another default.
+
+    :param task: the task, for whose DAG they are found out once.
+    """
+    values = values_of_dag(task)
+    if _defaults not in values:
+        from airflow.serialization import serialized_objects
+
+        found: dict[str, Any] = {}
+        # Airflow before 3.2 has no such class, and other rules.
+        serializer: Any = getattr(serialized_objects, "OperatorSerialization", None)
+        if serializer is not None:
+            found |= serializer.get_schema_defaults("operator")
+            found |= serializer.generate_client_defaults()
+        values[_defaults] = found
+    defaults: dict[str, Any] = values[_defaults]
+    return defaults
 
 
 def find_start(task: Any, find: Callable[[], Any]) -> Any:
