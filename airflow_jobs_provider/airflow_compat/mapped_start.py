@@ -207,10 +207,9 @@ def _start(mapped: Any) -> tuple[StartTriggerArgs | None, list[str]]:
         return None, [f"arguments that are known when the task runs ({error})"]
     for name in names:
         setattr(prototype, name, None)
-    reasons = prototype.prototype_reasons(len(stored.text))
+    arguments, reasons = prototype.start_or_reasons(len(stored.text))
     if stored.has_templates:
         reasons += [one for one in rendering_reasons(prototype) if one not in reasons]
     if reasons:
         return None, reasons
-    arguments = prototype.make_start_trigger_args()
     return replace(arguments, trigger_kwargs={**arguments.trigger_kwargs, _MAPPED: stored.text}), []

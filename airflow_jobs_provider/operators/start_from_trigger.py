@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from airflow_jobs_provider.airflow_compat.completion_reasons import worker_launch_reasons
 from airflow_jobs_provider.airflow_compat.default_arguments import applies_defaults_once
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import StartTriggerArgs
 
-__all__ = ["StartFromTriggerOperator"]
+__all__ = ["StartFromTriggerOperator", "StoredRequest"]
 
 # Of the arguments with which the trigger makes the operator; None of all others.
 _DEFAULTS = {
@@ -51,6 +53,22 @@ _DEFAULTS = {
     "reattach": True,
     "validate": True,
 }
+# No character takes more than 14 bytes in the text that is stored, as two escape sequences. To make
+# the text takes longer than to make this sure.
+_SURELY_STORED_LENGTH = MAX_STORED_BYTES // 14
+
+
+class StoredRequest(NamedTuple):
+    """The request of a task, as Airflow stores it for the triggerer.
+
+    :ivar reasons: why the triggerer cannot send it; none if it can.
+    :ivar fields: its template fields that are given.
+    :ivar others: arguments of the trigger beside them.
+    """
+
+    reasons: Sequence[str]
+    fields: Mapping[str, Any] = MappingProxyType({})
+    others: Mapping[str, str] = MappingProxyType({})
 
 
 @applies_defaults_once
@@ -141,40 +159,48 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
 
     def find_start(self) -> StartTriggerArgs | None:
         """Return the arguments with which Airflow starts the task; None if a worker starts it."""
-        return self.make_start_trigger_args() if self.starts_in_triggerer() else None
+        if not self._start_requested or is_unmapped(self):
+            return None
+        return self.start_or_reasons()[0]
+
+    def start_or_reasons(self, more_bytes: int = 0) -> tuple[StartTriggerArgs | None, list[str]]:
+        """Return the arguments with which Airflow starts the task, or why a worker has to.
+
+        :param more_bytes: size of what is stored beside the request; default 0.
+        """
+        request = self._stored_request(more_bytes)
+        reasons = self._worker_start_reasons(request)
+        return (None, reasons) if reasons else (self._start_arguments(request), [])
 
     def worker_start_reasons(self) -> list[str]:
         """Return the reasons why a worker has to start the task; empty if the triggerer can."""
-        return mapped_start_reasons(self) if is_unmapped(self) else self._worker_start_reasons()
+        if is_unmapped(self):
+            return mapped_start_reasons(self)
+        return self._worker_start_reasons(self._stored_request())
 
-    def prototype_reasons(self, stored_bytes: int) -> list[str]:
-        """Return the reasons for the prototype of a mapped task.
-
-        :param stored_bytes: size of the mapped values, as they are stored.
-        """
-        return self._worker_start_reasons(stored_bytes)
-
-    def _worker_start_reasons(self, mapped_bytes: int = 0) -> list[str]:
+    def _worker_start_reasons(self, request: StoredRequest) -> list[str]:
         reasons = [*worker_launch_reasons(self), *self._request_reasons()]
         if not self.wait_for_termination:
             reasons.append("wait_for_termination=False")
-        return [*reasons, *self._stored_request_reasons(mapped_bytes)]
+        return [*reasons, *request.reasons]
 
-    def _stored_request_reasons(self, more_bytes: int) -> list[str]:
-        """Return the reasons that are in the request, which Airflow stores for the triggerer.
+    def _stored_request(self, more_bytes: int = 0) -> StoredRequest:
+        """Return the request as Airflow stores it for the triggerer, and what is wrong with it.
 
-        :param more_bytes: size of what is stored beside the template fields.
+        :param more_bytes: size of what is stored beside it; default 0.
         """
         reasons = list(plain_text_reasons(self))
         try:
-            stored = self._stored_fields()
+            fields = self._stored_fields()
         except UnreadableValueError as reason:
-            return [*reasons, str(reason)]
-        if (size := text_size(stored) + more_bytes) > MAX_STORED_BYTES:
-            reasons.append(f"a request of {size} bytes")
-        if (unlike := list(rendering_reasons(self))) and has_unrendered(stored):
+            return StoredRequest([*reasons, str(reason)])
+        if len(repr(fields)) + more_bytes > _SURELY_STORED_LENGTH:
+            size = text_size(fields) + more_bytes
+            if size > MAX_STORED_BYTES:
+                reasons.append(f"a request of {size} bytes")
+        if (unlike := list(rendering_reasons(self))) and has_unrendered(fields):
             reasons += unlike
-        return reasons
+        return StoredRequest(reasons, fields)
 
     def _request_reasons(self) -> list[str]:
         """Return the reasons that are particular to the operator."""
@@ -184,37 +210,40 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         is_subclass = getattr(type(self), "_starts_in_triggerer", False)
         return ["a subclass of the operator" if is_subclass else "the kind of the operator"]
 
-    def make_start_trigger_args(self) -> StartTriggerArgs:
-        """Return the arguments with which Airflow starts the task in the triggerer."""
+    def _start_arguments(self, request: StoredRequest) -> StartTriggerArgs:
+        """Return the arguments with which Airflow starts the task in the triggerer.
+
+        :param request: the request, which the triggerer can read.
+        """
         from airflow.triggers.base import StartTriggerArgs
 
         from airflow_jobs_provider.triggers.arguments import TriggerArguments
 
-        arguments = {
-            "polling_period_seconds": self.polling_period_seconds,
-            "cancel_on_kill": self.cancel_on_kill,
-            "queued_timeout_seconds": self.queued_timeout_seconds,
-            "follow_attempts": self._service_may_retry,
-            **self._hook_arguments(),
-            **self._completion_arguments(),
-        }
         cls = type(self)
-        return StartTriggerArgs(
-            trigger_cls=self._start_trigger,
-            trigger_kwargs=as_text(
+        arguments = {
+            # Airflow reads them with the whole DAG, in the scheduler, the triggerer and the API
+            # server, for each task that starts in the triggerer.
+            **TriggerArguments.without_defaults(
                 {
-                    # Airflow reads them with the whole DAG, in the scheduler, the triggerer and the
-                    # API server, for each task that starts in the triggerer.
-                    **TriggerArguments.without_defaults(arguments),
-                    **self._stored_fields(),
-                    "operator": f"{cls.__module__}.{cls.__qualname__}",
-                    "operator_arguments": {
-                        name: value
-                        for name, value in self._operator_arguments().items()
-                        if value != _DEFAULTS.get(name)
-                    },
+                    "polling_period_seconds": self.polling_period_seconds,
+                    "cancel_on_kill": self.cancel_on_kill,
+                    "queued_timeout_seconds": self.queued_timeout_seconds,
+                    "follow_attempts": self._service_may_retry,
+                    **self._hook_arguments(),
+                    **self._completion_arguments(),
                 }
             ),
+            **request.fields,
+            "operator": f"{cls.__module__}.{cls.__qualname__}",
+            "operator_arguments": {
+                name: value
+                for name, value in self._operator_arguments().items()
+                if value != _DEFAULTS.get(name)
+            },
+        }
+        return StartTriggerArgs(
+            trigger_cls=self._start_trigger,
+            trigger_kwargs={**as_text(arguments), **request.others},
             next_method="execute_complete",
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -18,12 +18,12 @@ from airflow_jobs_provider.airflow_compat.workflow_records import delete_records
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.operators.extra_links import extra_links
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
+from airflow_jobs_provider.operators.start_from_trigger import StoredRequest
 from airflow_jobs_provider.operators.stored_group import stored_group
 from airflow_jobs_provider.operators.workflow_job import WorkflowJobOperator
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-    from airflow.triggers.base import StartTriggerArgs
 
     from airflow_jobs_provider.api.calls import Call
     from airflow_jobs_provider.api.schema.types import Run
@@ -296,22 +296,16 @@ class DatabricksWorkflowLaunchOperator(WorkflowJobOperator):
             reasons.append("tasks of the group that a worker starts")
         return reasons
 
-    def _stored_request_reasons(self, more_bytes: int) -> list[str]:
+    def _stored_request(self, more_bytes: int = 0) -> StoredRequest:
         try:
             group = stored_group(self.task_group, self.members)
         except UnreadableValueError as reason:
-            return [str(reason)]
-        reasons = super()._stored_request_reasons(more_bytes + len(group.text))
+            return StoredRequest([str(reason)])
+        request = super()._stored_request(more_bytes + len(group.text))
+        reasons = list(request.reasons)
         if group.has_templates:
             reasons += [one for one in rendering_reasons(self) if one not in reasons]
-        return reasons
-
-    def make_start_trigger_args(self) -> StartTriggerArgs:
-        """Return the arguments with which Airflow starts the task in the triggerer."""
-        arguments = super().make_start_trigger_args()
-        group = stored_group(self.task_group, self.members)
-        kwargs = {**(arguments.trigger_kwargs or {}), "group": group.text}
-        return replace(arguments, trigger_kwargs=kwargs)
+        return StoredRequest(reasons, request.fields, {"group": group.text})
 
     def _operator_arguments(self) -> dict[str, Any]:
         return {

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.airflow_compat.completion_event import delete_run
+from airflow_jobs_provider.operators.start_from_trigger import StoredRequest
 from airflow_jobs_provider.operators.templates import has_unrendered
 from airflow_jobs_provider.operators.workflow_rerun import WorkflowRerunOperator
 
@@ -41,21 +42,20 @@ class WorkflowMemberStartOperator(WorkflowRerunOperator):
             reasons.append("max_retries")
         return reasons
 
-    def _stored_request_reasons(self, more_bytes: int) -> list[str]:
+    def _stored_request(self, more_bytes: int = 0) -> StoredRequest:
         if self.workflow_group() is None:
-            return super()._stored_request_reasons(more_bytes)
+            return super()._stored_request(more_bytes)
         # The launching task has the request.
         reasons = []
         if self.workflow_run_metadata:
             reasons.append("workflow_run_metadata")
         if self.known_retries() is None:
             reasons.append("max_retries that are known when the task runs")
-        return reasons
+        return StoredRequest(reasons)
 
-    def make_start_trigger_args(self) -> StartTriggerArgs:
-        """Return the arguments with which Airflow starts the task in the triggerer."""
+    def _start_arguments(self, request: StoredRequest) -> StartTriggerArgs:
         if self.workflow_group() is None:
-            return super().make_start_trigger_args()
+            return super()._start_arguments(request)
         from airflow.triggers.base import StartTriggerArgs
 
         from airflow_jobs_provider.triggers.workflow_arguments import (
