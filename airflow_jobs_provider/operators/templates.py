@@ -20,8 +20,10 @@ def has_unrendered(value: Any) -> bool:
     if value is None or isinstance(value, (bool, int, float)):
         return False
     if isinstance(value, str):
-        return value.endswith(TEMPLATE_FILES) or any(mark in value for mark in TEMPLATE_MARKERS)
-    if isinstance(value, Mapping):
+        return value.endswith(TEMPLATE_FILES) or (
+            "{" in value and any(mark in value for mark in TEMPLATE_MARKERS)
+        )
+    if isinstance(value, (dict, Mapping)):  # A dict is recognized faster than a Mapping.
         return any(map(has_unrendered, value.values()))
     if isinstance(value, (list, tuple, set, frozenset)):
         return any(map(has_unrendered, value))
