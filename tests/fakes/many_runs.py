@@ -1,9 +1,9 @@
 """A Jobs API with thousands of runs that only pass the time, and that counts what it is asked.
 
 Nothing is executed: a run has a start and an end, and its state follows from the clock. It speaks
-``runs/get``, ``runs/list``, ``runs/get-output`` and ``get`` of API 2.0, 2.1 and 2.2; since 2.1
-lists have pages of 25 and page tokens, and leave out tasks unless asked for them. Used by the
-benchmarks, in a process of its own, and by the tests of the poller, in theirs.
+``runs/submit``, ``runs/get``, ``runs/list``, ``runs/get-output`` and ``get`` of API 2.0, 2.1 and
+2.2; since 2.1 lists have pages of 25 and page tokens, and leave out tasks unless asked for them.
+Used by the benchmarks, in a process of its own, and by the tests of the poller, in theirs.
 """
 
 from __future__ import annotations
@@ -116,6 +116,7 @@ class ManyRuns:
     """The service.
 
     :ivar jobs: the settings of jobs, by id.
+    :ivar lasting: how many seconds a submitted run lasts.
     :ivar max_page: most runs on a page of the 2.0 list.
     :ivar requests_per_second: above it the answer is 429; None for no limit.
     :ivar retry_after: the Retry-After header of a 429.
@@ -133,6 +134,7 @@ class ManyRuns:
 
     runs: dict[int, Run] = field(default_factory=dict)
     jobs: dict[int, dict[str, Any]] = field(default_factory=dict)
+    lasting: float = 3600
     max_page: int = MAX_LIMIT
     requests_per_second: float | None = None
     retry_after: str = "1"
@@ -173,6 +175,7 @@ class ManyRuns:
         for version in ("2.0", "2.1", "2.2"):
             base = f"/api/{version}/jobs/runs"
             app.router.add_get(f"/api/{version}/jobs/get", self._get_job)
+            app.router.add_post(f"{base}/submit", self._submit)
             app.router.add_get(f"{base}/get", self._get_as_told)
             app.router.add_get(f"{base}/list", self._list_as_told)
             app.router.add_get(f"{base}/get-output", self._output)
@@ -186,6 +189,7 @@ class ManyRuns:
         endpoint = request.path.split("/jobs/")[1]
         handlers: dict[str, Answer] = {
             "get": self._get_job,
+            "runs/submit": self._submit,
             "runs/get": self._get_as_told,
             "runs/list": self._list_as_told,
             "runs/get-output": self._output,
@@ -238,6 +242,10 @@ class ManyRuns:
         self.latest.append(run_id)
         self.found_active += now < self.runs[run_id].end
         return web.json_response(self.runs[run_id].as_json(now))
+
+    async def _submit(self, _request: web.Request) -> web.Response:
+        (run_id,) = self.add(1, lasting=self.lasting)
+        return web.json_response({"run_id": run_id})
 
     async def _get_job(self, request: web.Request) -> web.Response:
         job_id = int(request.query["job_id"])

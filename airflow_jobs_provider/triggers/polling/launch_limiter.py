@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 # Launches a second in a workspace that the service allows, for all clients together.
 SERVICE_LIMITS = {"runs/submit": 35, "run-now": 20}
-# What a triggerer takes of them by default: three triggerers stay below the limits.
+# What a triggerer takes of them by default: three triggerers stay below the limits. For each launch
+# the pollers read the run and its output, which is within their own rate of 20 requests a second.
 DEFAULT_SHARE = 0.25
 # Launches in flight of one endpoint, so that slow ones leave room for the pollers' requests.
 LAUNCHES_AT_ONCE = 4
@@ -101,8 +102,8 @@ class LaunchLimiter:
 class HostLimiters:
     """The rate limiters of one host.
 
-    :ivar requests: limits all requests.
-    :ivar launches: limit launches, each of which is a request as well, by endpoint.
+    :ivar requests: limits all requests but launches. The service limits each endpoint by itself.
+    :ivar launches: limit launches, by endpoint.
     """
 
     requests: RateLimiter

@@ -14,12 +14,11 @@ from airflow_jobs_provider.api.retry import seconds_to_wait
 
 __all__ = ["REQUESTS_AT_ONCE", "REQUESTS_PER_SECOND", "RateLimiter"]
 
-# Requests per second, and requests in flight, to one host. The published limits are higher, but
-# others use the workspace, too.
+# Requests per second, and requests in flight, to one host, without launches. The published limits
+# are higher, but others use the workspace, too.
 REQUESTS_PER_SECOND = 20.0
 REQUESTS_AT_ONCE = 8
-# Urgent requests in flight, beside those. Launches of both endpoints take LAUNCHES_AT_ONCE each of
-# them at most.
+# Urgent requests in flight, beside those.
 URGENT_AT_ONCE = 12
 # After so many urgent requests in a row one other request is sent, if any waits. At the full rate
 # these are two a second: as many as the lists of ten thousand runs take.

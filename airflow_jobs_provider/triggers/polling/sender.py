@@ -46,7 +46,7 @@ class Sender:
     """Sends calls through one client and the rate limiters of its host.
 
     :param client: client of the workspace.
-    :param rate_limiter: limiter of all requests.
+    :param rate_limiter: limiter of all requests but launches.
     :param retries: retry policy for polling.
     :param launch_limiters: limiters of launches, by the path of their endpoint. The service's
         limits for them are lower than for other requests.
@@ -123,9 +123,7 @@ class Sender:
             self.rate_limit, call.name, is_urgent=is_urgent or call.verb != "GET"
         )
         if (launches := self._launch_limiters.get(call.path)) is not None:
-            rate_limit = functools.partial(
-                self._launch_rate_limit, launches, call.name, dag_id, before_launch
-            )
+            rate_limit = functools.partial(self._launch_rate_limit, launches, dag_id, before_launch)
         outage = None if self.metrics is None else _CallOutage(self.metrics, on_attempt)
         try:
             # Each try is within the limit by itself: a wait between two of them delays no other
@@ -163,24 +161,19 @@ class Sender:
 
     @asynccontextmanager
     async def _launch_rate_limit(
-        self,
-        launches: LaunchLimiter,
-        endpoint: str,
-        dag_id: str,
-        before_launch: BeforeLaunch | None,
+        self, launches: LaunchLimiter, dag_id: str, before_launch: BeforeLaunch | None
     ) -> AsyncIterator[None]:
         """Wait until a launch may be sent. A 429 within the context slows down those that follow.
 
         It slows down neither the pollers nor other launches: the service limits each endpoint by
-        itself.
+        itself. So launches do not count among the requests of the pollers, either: a thousand
+        launches would delay the reads of runs that have ended by a minute.
         """
         turn = self._timed("launches", launches.acquire(dag_id))
         async with _slowed_by_429(launches.slow_down, turn, self._pause):
             if before_launch is not None:
                 await before_launch()
-            request = self._rate_limiter.acquire(endpoint, is_urgent=True)
-            async with self._timed("requests", request):
-                yield
+            yield
 
     def _timed(
         self, limit: str, turn: AbstractAsyncContextManager[float]
