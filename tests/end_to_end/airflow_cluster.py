@@ -29,7 +29,7 @@ from scripts import end_with_parent
 from tests.end_to_end.airflow_versions import AIRFLOW_2
 from tests.end_to_end.cluster_api import ClusterApi
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
-from tests.end_to_end.cluster_database import ClusterDatabase
+from tests.end_to_end.cluster_database import ClusterDatabase, utc_time
 from tests.end_to_end.cluster_environment import API_SERVER, COMPONENTS, cluster_environment
 from tests.end_to_end.cluster_processes import ClusterProcesses
 from tests.end_to_end.eventually import PATIENCE_SECONDS, eventually
@@ -200,7 +200,7 @@ class AirflowCluster(ClusterProcesses):
             " where job_type = :job_type and end_date is null and latest_heartbeat is not null"
         )
         rows = self.rows(query, job_type=job_type)
-        beats = {number: _time(beat).timestamp() for number, beat in rows}
+        beats = {number: utc_time(beat).timestamp() for number, beat in rows}
         return {number: beat for number, beat in beats.items() if beat > since}
 
     # All of its components.
@@ -252,13 +252,6 @@ class AirflowCluster(ClusterProcesses):
         self._watchdog.communicate(timeout=60)
         for process in self._processes.values():
             process.wait(10)
-
-
-def _time(noted: datetime | str) -> datetime:
-    """Return a time as the database has it: SQLite has text, in UTC."""
-    if isinstance(noted, str):
-        return datetime.fromisoformat(noted).replace(tzinfo=UTC)
-    return noted
 
 
 def _free_port() -> int:

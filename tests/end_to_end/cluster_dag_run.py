@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.end_to_end.airflow_versions import AIRFLOW_2
+from tests.end_to_end.cluster_database import utc_time
 from tests.end_to_end.eventually import PATIENCE_SECONDS, eventually
 
 if TYPE_CHECKING:
@@ -158,6 +159,12 @@ class ClusterDagRun:
         for map_index, key, value in self.cluster.rows(query, **self._key):
             found.setdefault(int(map_index), {})[str(key)] = _decoded(value)
         return found
+
+    def xcom_times(self, key: str) -> dict[int, float]:
+        """Return when an XCom was stored, by map index, in seconds since the epoch."""
+        query = f"select map_index, timestamp from xcom where {OF_TASK} and key = :key"
+        rows = self.cluster.rows(query, **self._key, key=key)
+        return {int(map_index): utc_time(stored).timestamp() for map_index, stored in rows}
 
     def clear(
         self,

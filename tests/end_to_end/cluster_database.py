@@ -8,6 +8,7 @@ import subprocess
 import sys
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +16,7 @@ import sqlalchemy
 
 from tests.end_to_end.airflow_versions import AIRFLOW_3_0
 
-__all__ = ["DATABASE_OPTION", "ClusterDatabase"]
+__all__ = ["DATABASE_OPTION", "ClusterDatabase", "utc_time"]
 
 DATABASE_OPTION = "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"
 MIGRATION_SECONDS = 300
@@ -115,6 +116,13 @@ class _Migrated:
         (home / "airflow.db").write_bytes(self.database)
         configuration = self.configuration.replace(str(self.home), str(home))
         (home / "airflow.cfg").write_text(configuration)
+
+
+def utc_time(noted: datetime | str) -> datetime:
+    """Return a time as the database has it: SQLite has text, in UTC."""
+    if isinstance(noted, str):
+        return datetime.fromisoformat(noted).replace(tzinfo=UTC)
+    return noted
 
 
 def _number_triggers_once(database: sqlite3.Connection) -> None:

@@ -70,12 +70,19 @@ class ClusterProcesses:
 
     def cpu_seconds(self, *names: str) -> float:
         """Return the CPU time that components have taken so far, with all their processes."""
-        mains = [psutil.Process(self._processes[name].pid) for name in names]
-        processes = mains + [child for main in mains for child in main.children(recursive=True)]
-        times = [process.cpu_times() for process in processes]
+        times = [process.cpu_times() for process in self._processes_of(*names)]
         return float(
             sum(one.user + one.system + one.children_user + one.children_system for one in times)
         )
+
+    def memory_megabytes(self, *names: str) -> float:
+        """Return the memory of components, with all their processes: proportional set size."""
+        found = [process.memory_full_info().pss for process in self._processes_of(*names)]
+        return float(sum(found)) / 1_000_000
+
+    def _processes_of(self, *names: str) -> list[psutil.Process]:
+        mains = [psutil.Process(self._processes[name].pid) for name in names]
+        return mains + [child for main in mains for child in main.children(recursive=True)]
 
     def terminate(self, name: str) -> None:
         """Send SIGTERM and wait for the end, as a service manager does."""
