@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import BaseOperator
 from airflow_jobs_provider.airflow_compat.default_arguments import (
     applies_defaults_once,
     set_attribute,
+    specially_set_attributes,
 )
 from airflow_jobs_provider.airflow_compat.mapped_start import is_unmapped
 from airflow_jobs_provider.api.errors import JobsAPIError
@@ -47,6 +48,7 @@ class DatabricksJobsBaseOperator(BaseOperator):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         warn_of_replaced_names(cls)
+        specially_set_attributes(cls)
         if "__init__" in vars(cls):
             # Before Airflow wraps it.
             cls.__init__ = _final_if_unmapped(cls.__init__)  # type: ignore[method-assign]
