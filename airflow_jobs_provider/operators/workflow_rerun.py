@@ -309,50 +309,51 @@ class WorkflowRerunOperator(LaunchRunOperator):
         """
         group, records = self.workflow_group(), self._records()
         assert group is not None
-        chosen: dict[str, str] = {}
         members = {task.task_id: task for task in group.members() if task.task_id != self.task_id}
         retries = {one["task_key"]: int(one.get("max_retries") or 0) for one in definitions}
-        undecided, deadline = set(members), time.monotonic() + SETTLE_SECONDS
         assert self.execution_context is not None
         was_cleared = group.launch_task.was_cleared(self.execution_context)
         known: dict[str, tuple[str | None, TaskRecord]] = {}
+
+        def decide(task_id: str, state: str | None, *, has_waited: bool) -> Rerun:
+            """Return whether a task runs again, by its state and by what it has recorded."""
+            key = members[task_id].databricks_task_key
+            task = latest.get(key) or {}
+            # A task that still waits for its start has recorded nothing meanwhile.
+            if not is_about_to_start(state) or known.get(task_id, (None,))[0] != state:
+                known[task_id] = state, records.read(task_id)
+            record, later = known[task_id][1], UNKNOWN_ATTEMPT
+            if record.reported is not None and record.reported == task.get("run_id"):
+                pushes_xcoms = members[task_id].do_xcom_push
+                later = records.later_attempt(task_id, record, pushes_xcoms=pushes_xcoms)
+            rerun = runs_again_too(
+                state,
+                task or None,
+                record,
+                later,
+                follows_run=members[task_id].wait_for_termination,
+                launch_was_cleared=was_cleared,
+                max_retries=retries.get(key, 0),
+                has_waited=has_waited,
+            )
+            # The record was read after the state. A queued attempt, which resumes after its task
+            # run's success, may have reported that meanwhile.
+            is_sure = rerun is not Rerun.YES or not has_succeeded(latest.get(key))
+            if not is_sure and records.states([task_id]).get(task_id) != state:
+                return Rerun.UNDECIDED
+            return rerun
+
+        chosen: dict[str, str] = {}
+        undecided, deadline = set(members), time.monotonic() + SETTLE_SECONDS
         while undecided:
             has_waited = time.monotonic() > deadline
             states = records.states(sorted(undecided))
             for task_id in sorted(undecided):
-                member, state = members[task_id], states.get(task_id)
-                rerun = Rerun.NO
+                rerun, state = Rerun.NO, states.get(task_id)
                 if task_id in states and is_unfinished(state):
-                    key = member.databricks_task_key
-                    task = latest.get(key) or {}
-                    # A task that still waits for its start has recorded nothing meanwhile.
-                    if not is_about_to_start(state) or known.get(task_id, (None,))[0] != state:
-                        known[task_id] = state, records.read(task_id)
-                    record, later = known[task_id][1], UNKNOWN_ATTEMPT
-                    if record.reported is not None and record.reported == task.get("run_id"):
-                        later = records.later_attempt(
-                            task_id, record, pushes_xcoms=member.do_xcom_push
-                        )
-                    rerun = runs_again_too(
-                        state,
-                        task or None,
-                        record,
-                        later,
-                        follows_run=member.wait_for_termination,
-                        launch_was_cleared=was_cleared,
-                        max_retries=retries.get(key, 0),
-                        has_waited=has_waited,
-                    )
-                # The record was read after the state. A queued attempt, which resumes after its
-                # task run's success, may have reported that meanwhile.
-                if (
-                    rerun is Rerun.YES
-                    and has_succeeded(latest.get(members[task_id].databricks_task_key))
-                    and records.states([task_id]).get(task_id) != state
-                ):
-                    rerun = Rerun.UNDECIDED
+                    rerun = decide(task_id, state, has_waited=has_waited)
                 if rerun is Rerun.YES:
-                    chosen[member.databricks_task_key] = task_id
+                    chosen[members[task_id].databricks_task_key] = task_id
                 if rerun is not Rerun.UNDECIDED:
                     undecided.discard(task_id)
             if undecided:
