@@ -236,6 +236,9 @@ async def test_the_pace_is_a_setting(
     assert rates() == DEFAULT_RATES
     monkeypatch.setenv(OPTION, "2.5")
     assert rates() == {"runs/submit": 2.5, "run-now": 2.5}
+    # One launch in ten seconds.
+    monkeypatch.setenv(OPTION, "0.1")
+    assert set(rates().values()) == {0.1}
     requests = HostLimiters.for_host("w").requests
     assert requests.requests_per_second == rate_limiter.REQUESTS_PER_SECOND
     assert caplog.messages == []
