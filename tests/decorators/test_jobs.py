@@ -325,6 +325,18 @@ def test_reserved_keys_of_a_result(context: Any, server: ScriptedServer, logged:
     assert "'run_id' is in return_value only" in logged()
 
 
+def test_characters_of_a_result_that_airflow_cannot_store(
+    context: Any, server: ScriptedServer, logged: Logged
+) -> None:
+    """The function has run, and its result is JSON in ASCII until it is read."""
+    returned = {"a\0": ["b\ud83d", 1.5, None], "c": "\U0001f600"}
+    server.will(ME, *NEW, LAUNCHED, SUCCEEDED, result(returned))
+    replaced = {"a\ufffd": ["b\ufffd", 1.5, None], "c": "\U0001f600"}
+    assert python(1).execute(context) == replaced
+    assert context["ti"].xcoms["a\ufffd"] == ["b\ufffd", 1.5, None]
+    assert "The result of add has NUL characters" in logged()
+
+
 def test_context_variables_are_arguments(context: Any, server: ScriptedServer) -> None:
     """An argument with a context variable's name has its value; what is no JSON is refused."""
 
