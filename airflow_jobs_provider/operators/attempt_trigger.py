@@ -175,7 +175,9 @@ class AttemptTrigger(StopsIfOutdated):
         return is_stored
 
     async def _was_connected(self) -> bool:
-        """Whether a triggerer before this one has launched a run for this attempt."""
+        """Whether this triggerer, or one before, has launched a run for this attempt."""
+        if self._run_id is not None:
+            return True
         with suppress(Exception):  # whatever Airflow's API says
             return await in_thread(recorded_run_id, self.task_instance) is not None
         return False

@@ -466,6 +466,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         is_new = is_just_launched(self.launched_at, time.time())
         try:
             async with asyncio.timeout(_CANCEL_SECONDS):
+                await self._until_connected()
                 await run_workflow_async(
                     cancel_launched_run(run_id, launched_at=self.launched_at),
                     send=self._send_cancel,

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -107,6 +109,17 @@ def test_a_task_that_is_no_longer_deferred(canceled: Look, state: str) -> None:
 def test_a_task_that_is_deferred_with_another_run(canceled: Look) -> None:
     """The task was cleared and is deferred again: the earlier run is canceled."""
     assert canceled("deferred", launched=8)
+
+
+def test_a_cancel_looks_for_the_connection_again(
+    canceled: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The secrets backend fails at the moment when a user acts."""
+    name = "AIRFLOW_CONN_DATABRICKS_DEFAULT"
+    known = os.environ[name]
+    monkeypatch.delenv(name)
+    threading.Timer(0.5, os.environ.__setitem__, (name, known)).start()
+    assert canceled("failed", reached_by="host")
 
 
 @pytest.mark.parametrize("launched", [7, None])
