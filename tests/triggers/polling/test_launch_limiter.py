@@ -220,6 +220,24 @@ def test_holding_back_is_logged_once_for_all(play: Play, caplog: pytest.LogCaptu
     assert len(caplog.messages) == 2
 
 
+@pytest.mark.parametrize(("next_at", "lines"), [(599, 1), (600, 2)])
+def test_holding_back_is_logged_after_five_seconds_and_ten_minutes(
+    play: Play, caplog: pytest.LogCaptureFixture, next_at: float, lines: int
+) -> None:
+    """Not a second earlier. The third launch has waited for five seconds when its turn comes."""
+    caplog.set_level(logging.INFO)
+
+    async def scenario(bench: Bench) -> None:
+        bench.limiter = LaunchLimiter("w", "run-now", 0.2)
+        await asyncio.gather(*bench.start("a", 3))
+        assert len(caplog.messages) == 1
+        await asyncio.sleep(next_at - bench.now())
+        await asyncio.gather(*bench.start("a", 3))
+
+    play(scenario)
+    assert len(caplog.messages) == lines
+
+
 def rates() -> dict[str, float]:
     """Return the launches per second of a new host, by endpoint."""
     launches = HostLimiters.for_host("w").launches
