@@ -39,6 +39,7 @@ from airflow_jobs_provider.operators.dag_options import text_option
 from airflow_jobs_provider.operators.execution_state import ExecutionState
 from airflow_jobs_provider.operators.payload import PayloadOperator
 from airflow_jobs_provider.operators.templates import has_unrendered
+from airflow_jobs_provider.triggers.arguments import TriggerArguments
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -216,8 +217,6 @@ class StartFromTriggerOperator(PayloadOperator, CancelOnKillOperator):
         :param request: the request, which the triggerer can read.
         """
         from airflow.triggers.base import StartTriggerArgs
-
-        from airflow_jobs_provider.triggers.arguments import TriggerArguments
 
         cls = type(self)
         arguments = {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, cast
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
+from airflow_jobs_provider.airflow_compat.completion_reasons import worker_completion_reasons
 from airflow_jobs_provider.airflow_compat.default_arguments import applies_defaults_once
 from airflow_jobs_provider.links import LinksToPush
 from airflow_jobs_provider.operators.argument_checks import check_flags, check_whole_number
@@ -160,10 +161,6 @@ class WaitForRunOperator(DatabricksJobsBaseOperator):
         return self.do_xcom_push and stores_xcoms_in_database()
 
     def _worker_completion_reasons(self) -> list[str]:
-        from airflow_jobs_provider.airflow_compat.completion_reasons import (
-            worker_completion_reasons,
-        )
-
         return worker_completion_reasons(self)
 
     def _worker_period(self) -> Callable[[], float]:
