@@ -28,6 +28,12 @@ ROOT = Path(__file__).parents[2]
 RUNS = 1000
 LIFETIME_SECONDS = 2
 LIFETIMES = 10
+# The end of all runs is the most work at a time. It is measured again with runs that last so long,
+# since other processes make some measures longer and none shorter.
+MORE_ROUNDS = 2
+ROUND_SECONDS = 4
+# 50 ms of work where nothing else uses the processor.
+MOST_WORK_IN_PAGES = 100
 # A fetch that blocked the event loop would block it for so long.
 ISSUING_SECONDS = 0.3
 PLAIN_TOKEN = "a-plain-token"
@@ -37,6 +43,7 @@ class Workspace:
     """Many runs, for those who carry a token that is valid now.
 
     :ivar refused: how requests of the API were refused, by status.
+    :ivar fetched: how many tokens were fetched until more runs were started.
     """
 
     def __init__(self) -> None:
@@ -44,12 +51,14 @@ class Workspace:
         self.identity = Identity()
         self.identity.issuer.lifetime_seconds = LIFETIME_SECONDS
         self.refused: Counter[int] = Counter()
+        self.fetched = 0
         self.url = ""
 
     def app(self) -> web.Application:
         """Make the web application."""
         app = self.many.app()
         app.middlewares.insert(0, self._guard)
+        app.router.add_post("/more-runs", self._more_runs)
         app.router.add_route("*", "/{path:oidc/.*|\\.well-known/.*}", self._identity)
         return app
 
@@ -62,6 +71,10 @@ class Workspace:
         return web.Response(
             body=response.data, status=response.status or 500, content_type="application/json"
         )
+
+    async def _more_runs(self, _request: web.Request) -> web.Response:
+        self.fetched = self.fetched or len(self.identity.workspace.requests)
+        return web.json_response(self.many.add(RUNS, lasting=ROUND_SECONDS))
 
     def _start_runs(self) -> None:
         """Let the runs last ten lifetimes from now on, however long the client took to import."""
@@ -145,7 +158,15 @@ def test_a_thousand_runs_over_ten_lifetimes() -> None:
         }
         result = subprocess.run(
             [sys.executable, "-W", "ignore", "-m", "tests.helpers.drive_logins"],
-            input=json.dumps({"runs": runs, "period": 1, "warm_up": warm_up}),
+            input=json.dumps(
+                {
+                    "runs": runs,
+                    "period": 1,
+                    "warm_up": warm_up,
+                    "more_runs": f"{workspace.url}/more-runs",
+                    "rounds": MORE_ROUNDS,
+                }
+            ),
             env={**os.environ, **variables},
             cwd=ROOT,
             capture_output=True,
@@ -155,14 +176,13 @@ def test_a_thousand_runs_over_ten_lifetimes() -> None:
         )
     assert result.returncode == 0, result.stderr
     measures = json.loads(result.stdout.splitlines()[-1])
-    fetched = len(workspace.identity.workspace.requests)
     # The log of a test that failed shows all figures.
-    print(json.dumps(measures | {"tokens": fetched, "asked": dict(workspace.many.asked)}))  # noqa: T201
-    assert (measures["succeeded"], measures["other"]) == (RUNS, [])
+    print(json.dumps(measures | {"tokens": workspace.fetched, "asked": dict(workspace.many.asked)}))  # noqa: T201
+    assert (measures["succeeded"], measures["other"]) == (RUNS * (1 + MORE_ROUNDS), [])
     assert workspace.refused == {}
-    assert LIFETIMES <= fetched <= 2.2 * LIFETIMES
+    assert LIFETIMES <= workspace.fetched <= 2.2 * LIFETIMES
+    assert min(measures["longest_work_in_pages"]) < MOST_WORK_IN_PAGES
     # In processor time, so that a loaded machine changes little.
-    assert measures["longest_work_ms"] < 50
     assert measures["work_while_importing_ms"] < 50
     # By the clock, for calls that block without work.
     assert measures["longest_lateness_ms"] < 1000 * ISSUING_SECONDS / 2
