@@ -82,6 +82,10 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
     run_id: Any
     # Whether the run was seen to have ended, so that there is nothing to cancel any more.
     _run_has_ended = False
+    # Whether the task starts in the triggerer, with no worker before.
+    _starts_task = False
+    # Whether a worker has deferred the task, which then must not be resumed early.
+    _resumes_worker = True
 
     def __post_init__(self) -> None:
         BaseTrigger.__init__(self)
@@ -148,7 +152,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
                         event = await self._task_success_event(payload["run"])
                 elif self.output_in_event and self.do_xcom_push and self._succeeded(payload):
                     await self._add_outputs(payload)
-                if event is None and is_in_triggerer and not self._starts_task:
+                if event is None and is_in_triggerer and self._resumes_worker:
                     await async_sleep(seconds_until_event(began, self.polling_period_seconds))
             except (JobsAPIError, AirflowException, ValueError, TimeoutError) as error:
                 payload = error_payload(
@@ -346,11 +350,6 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
 
         :raises OutdatedError: a later attempt of the task has begun.
         """
-
-    @property
-    def _starts_task(self) -> bool:
-        """Whether the task starts in the triggerer, with no worker before."""
-        return False
 
     def _run_xcoms(self, run: Run) -> dict[str, Any]:  # noqa: ARG002
         """Return the XComs about the run that no worker has pushed before, by key."""

@@ -35,6 +35,8 @@ class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTr
     def __post_init__(self) -> None:
         super().__post_init__()
         self._is_rendered = False
+        self._starts_task = self.began is None
+        self._resumes_worker = not self._starts_task
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render the templates among the arguments."""
@@ -95,10 +97,6 @@ class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTr
             self.databricks_conn_id,
         )
         return any(marker in str(value) for value in rendered for marker in MARKERS)
-
-    @property
-    def _starts_task(self) -> bool:
-        return self.began is None
 
     def _run_xcoms(self, run: Mapping[str, Any]) -> dict[str, Any]:
         return run_xcoms(run) if self.do_xcom_push else {}

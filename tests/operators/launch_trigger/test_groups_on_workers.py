@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ if not hasattr(BaseTrigger, "render_template_fields"):
 
 from airflow.providers.common.compat.sdk import DAG, TaskDeferred
 
+from airflow_jobs_provider.airflow_compat.early_events import LONGEST_SECONDS
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
 from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
@@ -62,9 +64,12 @@ def test_later_attempts_start_on_a_worker(
     if name != "launch":
         service.end_task(launched.run, launched.task_run(name).key)
         assert succeeded(launched.start(name))
+    began = time.monotonic()
     for attempt in (Attempt().cleared(), Attempt(2, "00-second-clear-01").next_try()):
         payload = launched.start(name, attempt).payload
         assert payload == {"start_on_worker": "it is not the task's first attempt"}
+    # No worker was there before whose end Airflow could take for that of the next one.
+    assert time.monotonic() - began < LONGEST_SECONDS
     assert launched.run.cancels == 0
     assert [task.cancels for task in launched.run.task_runs] == [0, 0, 0]
 
