@@ -161,9 +161,12 @@ def test_positions_without_events_are_told_at_different_times(run_scenario: RunS
     async def scenario(workspace: Workspace) -> None:
         observers = [Observer(workspace, job_id=n) for n in range(1, 41)]
         await asyncio.sleep(ended_runs.POSITION_SECONDS + 2 * PERIOD)
+        first = [one.positions_at[0] for one in observers]
         at = [one.positions_at[1] for one in observers]
         assert max(at) - min(at) > ended_runs.POSITION_SECONDS * ended_runs.POSITION_JITTER / 2
         assert max(at.count(moment) for moment in at) < len(at) / 2
+        # Each after three quarters of the time at least.
+        assert all(later - one >= 675 for one, later in zip(first, at, strict=True))
 
     run_scenario(scenario)
 
