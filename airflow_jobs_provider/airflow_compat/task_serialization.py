@@ -12,8 +12,8 @@ an answer be kept: what it depends on, such as the task's DAG, its outlets and t
 it, can be changed without the task's knowledge.
 
 While Airflow serializes a whole DAG, which is one call of a function, nothing is changed between
-its tasks. So all starts are found out before the first task is serialized, which takes less than
-half as long as one by one: the caches of the processor have the code then.
+its tasks. So all starts are found out before the first task is serialized, which takes little more
+than half as long as one by one: the caches of the processor have the code then.
 
 Most of the fields have their default. Airflow does not store them, but compares each with its
 defaults for so long that they take more time than all others. So they are left out at the first of
