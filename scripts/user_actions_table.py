@@ -12,6 +12,7 @@ import xml.etree.ElementTree as ET
 
 MODULES = (
     ".test_launches_in_triggerer",
+    ".test_many_launches_in_triggerer",
     ".test_user_actions",
     ".test_refused_deferrals",
     ".test_whole_processes",

@@ -152,33 +152,3 @@ def test_dag_run_marked_while_its_tasks_launch(begin: Begin, cluster: AirflowClu
     scenario = begin("workerless")
     scenario.workspace.end(scenario.deferred())
     succeeded(scenario, runs=1, cancels=0)
-
-
-def test_triggerers_killed_while_they_launch_many(
-    begin: Begin, cluster: AirflowCluster, triggerer: str
-) -> None:
-    """Thirty tasks at once, the triggerer is killed three times during the launches.
-
-    A fourth time it is killed while the outputs are read. Each task has one run.
-    """
-    scenario = begin("workerless_many")
-
-    def kill() -> None:
-        cluster.kill_whole(*cluster.triggerers)
-
-    launches = [
-        at_request(scenario, "runs/submit", moment, kill, number=number)
-        for moment, number in (("received", 5), ("handled", 14), ("received", 31))
-    ]
-    for killed in launches:
-        happened(killed, scenario)
-        cluster.start_triggerer()
-    eventually(lambda: len(scenario.runs) == TASKS, "all runs are launched")
-    concluding = at_request(scenario, "runs/get-output", "handled", kill, number=TASKS // 2)
-    for run in scenario.runs:
-        scenario.workspace.end(run)
-    happened(concluding, scenario)
-    cluster.start_triggerer()
-    scenario.dag_run.until_over_with({"success": TASKS})
-    assert len({run.task for run in scenario.runs}) == TASKS
-    scenario.saw(runs=TASKS, cancels=0)
