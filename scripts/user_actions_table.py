@@ -17,6 +17,9 @@ MODULES = (
     ".test_refused_deferrals",
     ".test_whole_processes",
     ".test_workflow_user_actions",
+    ".test_workflow_kills",
+    ".test_workflow_definitions",
+    ".test_groups_in_triggerer",
 )
 # DAGs whose task needs no worker.
 WORKERLESS = "workerless"

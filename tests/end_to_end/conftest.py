@@ -24,6 +24,7 @@ from tests.end_to_end.cluster_environment import SHORT_SILENCE
 from tests.end_to_end.clusters import Clusters
 from tests.end_to_end.dag_run import DagRun, RunDag, RunDags, dag_run_of
 from tests.end_to_end.deployment import Deployment
+from tests.end_to_end.group_scenarios import BeginGroup, GroupScenario, Planned
 from tests.end_to_end.scenarios import Begin, BeginAll, Scenario, unrecorded
 from tests.end_to_end.statsd_server import StatsDServer
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
@@ -318,3 +319,44 @@ def redis() -> Iterator[RedisServer]:
     """The broker."""
     with RedisServer() as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def begun_groups(
+    cluster: AirflowCluster, workspace: FakeService, request: pytest.FixtureRequest
+) -> dict[str, GroupScenario]:
+    """The DAG runs with a group of all tests of a module that name theirs, by the tests' names.
+
+    They begin at once: Airflow takes its time.
+    """
+    scenarios = {}
+    for item in request.session.items:
+        if item.path != request.path or not isinstance(item, pytest.Function):
+            continue
+        planned = item.callspec.params.get("group") if hasattr(item, "callspec") else None
+        if isinstance(planned, Planned) and planned.is_possible:
+            scenarios[item.name] = GroupScenario(cluster.trigger(planned.dag_id), workspace)
+            if planned.kill_at:
+                scenarios[item.name].kill_worker_at(*planned.kill_at)
+    return scenarios
+
+
+@pytest.fixture
+def group(
+    begun_groups: dict[str, GroupScenario],
+    request: pytest.FixtureRequest,
+    record_property: Callable[[str, object], None],
+) -> GroupScenario:
+    """The DAG run of a test that names its DAG."""
+    begun_groups[request.node.name].record = record_property
+    return begun_groups[request.node.name]
+
+
+@pytest.fixture
+def begin_group(
+    cluster: AirflowCluster,
+    workspace: FakeService,
+    record_property: Callable[[str, object], None],
+) -> BeginGroup:
+    """Begin a DAG run with a group; the test report has what was counted."""
+    return lambda dag_id: GroupScenario(cluster.trigger(dag_id), workspace, record_property)

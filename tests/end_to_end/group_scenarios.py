@@ -5,16 +5,47 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+import pytest
+
+from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0, RENDERS_IN_TRIGGERER
 from tests.end_to_end.cluster_dag_run import ClusterDagRun
 from tests.end_to_end.eventually import eventually
 from tests.fakes.fake_service import FakeService, JobRun, Run, Seen
 
-__all__ = ["GroupScenario", "at_request", "group_task"]
+__all__ = [
+    "FAILED",
+    "OTHERS",
+    "TEN",
+    "BeginGroup",
+    "GroupScenario",
+    "Planned",
+    "at_request",
+    "begins",
+    "both_succeed",
+    "both_waiting",
+    "group_task",
+    "in_whole_check_on_airflow_3",
+    "in_whole_check_on_newest",
+    "killed_at",
+    "of",
+]
 
 GROUP = "g"
+# How the ids of the DAGs begin whose tasks need no worker.
+WORKERLESS = "workerless"
+# The tasks of the large group: those that fail, and the others.
+TEN = [f"n{number}" for number in range(10)]
+FAILED, OTHERS = TEN[:2], TEN[2:]
+
+# To keep the whole check short, these are thorough on the older lines of Airflow.
+in_whole_check_on_newest = (
+    pytest.mark.thorough if AIRFLOW_2 or AIRFLOW_3_0 else pytest.mark.standalone
+)
+in_whole_check_on_airflow_3 = pytest.mark.thorough if AIRFLOW_2 else pytest.mark.standalone
 
 
 def group_task(name: str) -> str:
@@ -42,6 +73,11 @@ class GroupScenario:
         self.workspace = workspace
         self.record = record
         self.killed: list[int] = []
+
+    @property
+    def is_workerless(self) -> bool:
+        """Whether the first attempts of all tasks need no worker."""
+        return self.dag_run.dag_id.startswith(WORKERLESS)
 
     @property
     def runs(self) -> list[JobRun]:
@@ -110,6 +146,17 @@ class GroupScenario:
             except AssertionError as error:
                 raise AssertionError(f"{error}\n{self.dag_run.logs()}") from None
         self.dag_run.cluster.until_prepared(self.task(names[0]))
+
+    def waiting(self, *names: str, triggerers: int = 1) -> None:
+        """Wait until tasks have left their workers, if any, and triggers follow their latest runs.
+
+        :param names: the tasks.
+        :param triggerers: how many triggerers have followed each of the runs by then.
+        """
+        if self.is_workerless:
+            self.watched(*names, times=triggerers)
+        else:
+            self.deferred(*names, watched=triggerers)
 
     def worker_processes(self) -> int:
         """Return how many processes of tasks the executor has started for the DAG run."""
@@ -249,3 +296,82 @@ def at_request(
 
     group.workspace.hooks.append(hook)
     return done
+
+
+BeginGroup = Callable[[str], GroupScenario]
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A DAG run that begins before the first test of the module.
+
+    :ivar dag_id: the DAG.
+    :ivar kill_at: the request at which a worker is killed: endpoint, moment, and number among
+        those of workers.
+    """
+
+    dag_id: str
+    kill_at: tuple[str, str, int] | None = None
+
+    @property
+    def is_possible(self) -> bool:
+        """Whether this line of Airflow has the DAG."""
+        return RENDERS_IN_TRIGGERER or not self.dag_id.startswith(WORKERLESS)
+
+    def __str__(self) -> str:
+        return self.kill_at[1] if self.kill_at else self.dag_id
+
+
+def begins(planned: Planned | str, *others: object, thorough: bool = False) -> Any:
+    """Return the parameters of a test, ``group`` last, whose DAG run begins before all tests.
+
+    :param planned: the DAG run, or its DAG.
+    :param others: the values of the other parameters.
+    :param thorough: whether the test is thorough with them.
+    """
+    if isinstance(planned, str):
+        planned = Planned(planned)
+    marks = [pytest.mark.thorough] if thorough else []
+    if not planned.is_possible:
+        marks.append(pytest.mark.skip(reason="a worker starts every task of a group"))
+    return pytest.param(*others, planned, marks=marks)
+
+
+def of(*dag_ids: str, thorough: Collection[str] = ()) -> pytest.MarkDecorator:
+    """Name the DAGs that a test is about; their runs begin before the first test of the module.
+
+    :param dag_ids: the DAGs. Those without workers need Airflow 3.3.
+    :param thorough: further ones, for which the test is thorough.
+    """
+    begun = [begins(dag_id) for dag_id in dag_ids]
+    begun += [begins(dag_id, thorough=True) for dag_id in thorough]
+    return pytest.mark.parametrize("group", begun, indirect=True, ids=str)
+
+
+def killed_at(
+    endpoint: str, *moments: str, dag_id: str = "pair_retried", number: int = 1
+) -> pytest.MarkDecorator:
+    """Name the request at which a worker of the test's DAG run is killed; retries are left.
+
+    :param endpoint: the endpoint.
+    :param moments: ``handled``, or ``received`` for before that, which is thorough.
+    :param dag_id: the DAG.
+    :param number: of the request among those of workers to the endpoint.
+    """
+    begun = [
+        begins(Planned(dag_id, (endpoint, moment, number)), thorough=moment == "received")
+        for moment in moments
+    ]
+    return pytest.mark.parametrize("group", begun, indirect=True, ids=str)
+
+
+def both_waiting(group: GroupScenario) -> None:
+    """Wait until triggers follow both tasks of a pair."""
+    group.launched()
+    group.waiting("a", "b")
+
+
+def both_succeed(group: GroupScenario) -> None:
+    """Let both tasks of a pair end well."""
+    group.end("a", "b")
+    group.until("success", "a", "b")

@@ -1,26 +1,32 @@
-"""What becomes of a workflow group when users act and processes die, in a whole Airflow.
+"""What becomes of a workflow group when users act or tasks fail, in a whole Airflow.
 
-The workspace counts what it is asked, so each test knows how many runs were launched, how many
-repairs were made and how many cancels were seen. docs/guarantees.md has these figures.
+The tasks are deferrable, need no worker, or wait on workers. The workspace counts what it is asked,
+so each test knows how many runs were launched, how many repairs were made and how many cancels were
+seen. docs/guarantees.md has these figures.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import pytest
 
 from tests.end_to_end.airflow_cluster import AirflowCluster
-from tests.end_to_end.airflow_versions import AIRFLOW_2, AIRFLOW_3_0
+from tests.end_to_end.airflow_versions import AIRFLOW_3_0
 from tests.end_to_end.eventually import eventually
-from tests.end_to_end.group_scenarios import GroupScenario
-from tests.fakes.fake_service import FakeService
+from tests.end_to_end.group_scenarios import (
+    FAILED,
+    OTHERS,
+    TEN,
+    BeginGroup,
+    GroupScenario,
+    begins,
+    both_succeed,
+    both_waiting,
+    in_whole_check_on_airflow_3,
+    in_whole_check_on_newest,
+    of,
+)
 
 pytestmark = pytest.mark.standalone
-
-TEN = [f"n{number}" for number in range(10)]
-FAILED, OTHERS = TEN[:2], TEN[2:]
 
 
 @pytest.fixture(scope="module")
@@ -29,108 +35,7 @@ def settings(short_silence: dict[str, str]) -> dict[str, str]:
     return short_silence
 
 
-@pytest.fixture(scope="module")
-def begun(
-    cluster: AirflowCluster, workspace: FakeService, request: pytest.FixtureRequest
-) -> dict[str, GroupScenario]:
-    """The DAG runs of all tests that name theirs, begun at once: Airflow takes its time."""
-    scenarios = {}
-    for item in request.session.items:
-        if item.path != request.path or not isinstance(item, pytest.Function):
-            continue
-        planned = item.callspec.params.get("group") if hasattr(item, "callspec") else None
-        if isinstance(planned, Planned):
-            scenarios[item.name] = GroupScenario(cluster.trigger(planned.dag_id), workspace)
-            if planned.kill_at:
-                scenarios[item.name].kill_worker_at(*planned.kill_at)
-    return scenarios
-
-
-@pytest.fixture
-def group(
-    begun: dict[str, GroupScenario],
-    request: pytest.FixtureRequest,
-    record_property: Callable[[str, object], None],
-) -> GroupScenario:
-    """The DAG run of a test that names its DAG."""
-    begun[request.node.name].record = record_property
-    return begun[request.node.name]
-
-
-@pytest.fixture
-def begin(
-    cluster: AirflowCluster,
-    workspace: FakeService,
-    record_property: Callable[[str, object], None],
-) -> Callable[[str], GroupScenario]:
-    """Begin a DAG run."""
-    return lambda dag_id: GroupScenario(cluster.trigger(dag_id), workspace, record_property)
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A DAG run that begins before the first test.
-
-    :ivar dag_id: the DAG.
-    :ivar kill_at: the request at which a worker is killed: endpoint, moment, and number among
-        those of workers.
-    """
-
-    dag_id: str
-    kill_at: tuple[str, str, int] | None = None
-
-    def __str__(self) -> str:
-        return self.kill_at[1] if self.kill_at else self.dag_id
-
-
-def of(dag_id: str) -> pytest.MarkDecorator:
-    """Name the DAG that a test is about; its run begins before the first test."""
-    return pytest.mark.parametrize("group", [Planned(dag_id)], indirect=True, ids=str)
-
-
-def killed_at(
-    endpoint: str, *moments: str, dag_id: str = "pair_retried", number: int = 1
-) -> pytest.MarkDecorator:
-    """Name the request at which a worker of the test's DAG run is killed; retries are left.
-
-    :param endpoint: the endpoint.
-    :param moments: ``handled``, or ``received`` for before that, which is thorough.
-    :param dag_id: the DAG.
-    :param number: of the request among those of workers to the endpoint.
-    """
-    planned = [
-        pytest.param(
-            Planned(dag_id, (endpoint, moment, number)),
-            marks=[pytest.mark.thorough] if moment == "received" else [],
-        )
-        for moment in moments
-    ]
-    return pytest.mark.parametrize("group", planned, indirect=True, ids=str)
-
-
-# To keep the whole check short, these are thorough on the older lines of Airflow.
-in_whole_check_on_newest = (
-    pytest.mark.thorough if AIRFLOW_2 or AIRFLOW_3_0 else pytest.mark.standalone
-)
-in_whole_check_on_airflow_3 = pytest.mark.thorough if AIRFLOW_2 else pytest.mark.standalone
-
-
-def both_waiting(group: GroupScenario) -> None:
-    """Wait until both tasks of a pair wait in the triggerer."""
-    group.launched()
-    group.deferred("a", "b")
-
-
-def both_succeed(group: GroupScenario) -> None:
-    """Let both tasks of a pair end well."""
-    group.end("a", "b")
-    group.until("success", "a", "b")
-
-
-# A user acts.
-
-
-@of("pair")
+@of("pair", thorough=["workerless_pair"])
 def test_member_cleared_while_the_run_is_active(group: GroupScenario) -> None:
     """Its own task run is canceled; it runs again by a repair, once the other one has ended."""
     both_waiting(group)
@@ -149,7 +54,7 @@ def test_member_cleared_while_the_run_is_active(group: GroupScenario) -> None:
     group.untouched("b")
 
 
-@of("pair")
+@of("pair", "workerless_pair")
 @pytest.mark.parametrize("state", ["failed", pytest.param("success", marks=pytest.mark.thorough)])
 @in_whole_check_on_airflow_3
 def test_member_marked(group: GroupScenario, state: str) -> None:
@@ -163,10 +68,10 @@ def test_member_marked(group: GroupScenario, state: str) -> None:
     group.saw(runs=1, repairs=0, cancels=1)
 
 
-@of("pair")
+@of("pair", "workerless_pair")
 @in_whole_check_on_newest
 def test_all_tasks_cleared_with_the_launching_one(group: GroupScenario) -> None:
-    """The task runs are canceled, and a new run is launched."""
+    """The task runs are canceled, and workers launch and follow a new run."""
     both_waiting(group)
     group.clear("launch", "a", "b")
     group.launched(2)
@@ -177,10 +82,11 @@ def test_all_tasks_cleared_with_the_launching_one(group: GroupScenario) -> None:
         "the task runs of the first run are canceled",
     )
     both_succeed(group)
+    assert group.task("a").xcom("return_value") == "output of a"
     group.saw(runs=2, repairs=0, cancels=2)
 
 
-@of("pair")
+@of("pair", "workerless_pair")
 @pytest.mark.thorough
 def test_launching_task_cleared_alone(group: GroupScenario) -> None:
     """It launches a new run; the tasks that wait go on with the first one."""
@@ -195,24 +101,24 @@ def test_launching_task_cleared_alone(group: GroupScenario) -> None:
     group.saw(runs=2, repairs=0, cancels=0)
 
 
-@of("pair")
+@of("pair", thorough=["workerless_pair"])
 @in_whole_check_on_airflow_3
 def test_dag_run_marked_failed(group: GroupScenario) -> None:
-    """The runs of the deferred tasks are canceled."""
+    """The runs of both tasks are canceled."""
     both_waiting(group)
     group.dag_run.mark_all("failed")
     group.until_canceled("a", "b")
     group.saw(runs=1, repairs=0, cancels=2)
 
 
-@of("pair_timed")
+@of("pair_timed", thorough=["workerless_pair_timed"])
 @in_whole_check_on_newest
 def test_member_beyond_execution_timeout(group: GroupScenario) -> None:
     """Its own task run is canceled; the other task goes on."""
     group.launched()
     group.until("failed", "a")
     group.until_canceled("a")
-    group.deferred("b")
+    group.waiting("b")
     group.end("b")
     group.until("success", "b")
     group.saw(runs=1, repairs=0, cancels=1)
@@ -228,9 +134,9 @@ def both_on_workers(group: GroupScenario) -> None:
 
 
 @pytest.mark.thorough
-def test_blocking_member_cleared(begin: Callable[[str], GroupScenario]) -> None:
+def test_blocking_member_cleared(begin_group: BeginGroup) -> None:
     """Its own task run is canceled; it runs again by a repair, once the other one has ended."""
-    group = begin("group_blocking")
+    group = begin_group("group_blocking")
     both_on_workers(group)
     group.clear("a")
     group.until_canceled("a")
@@ -255,9 +161,9 @@ def test_blocking_member_cleared(begin: Callable[[str], GroupScenario]) -> None:
 
 
 @pytest.mark.thorough
-def test_blocking_member_marked(begin: Callable[[str], GroupScenario]) -> None:
+def test_blocking_member_marked(begin_group: BeginGroup) -> None:
     """Its own task run is canceled; the other task goes on."""
-    group = begin("group_blocking")
+    group = begin_group("group_blocking")
     both_on_workers(group)
     group.task("a").mark("failed")
     group.until_canceled("a")
@@ -267,180 +173,15 @@ def test_blocking_member_marked(begin: Callable[[str], GroupScenario]) -> None:
     group.saw(runs=1, repairs=0, cancels=1)
 
 
-# Processes die.
-
-
+@of("workerless_pair_retried")
 @pytest.mark.thorough
-def test_blocking_member_killed(begin: Callable[[str], GroupScenario]) -> None:
-    """The worker of one of the tasks dies; the next try follows the same task run."""
-    group = begin("group_blocking_retried")
-    # The first read is that of the launching task, the next ones are those of both tasks.
-    group.kill_worker_at("runs/get", "received", number=8)
-    group.until_killed()
-    group.followed_on_workers("a", "b")
-    eventually(
-        lambda: (
-            sorted(group.task(name).state_and_try() for name in "ab")
-            == [("running", 1), ("running", 2)]
-        ),
-        "the next try of one of the tasks runs",
-    )
-    both_succeed(group)
-    group.saw(runs=1, repairs=0, cancels=0)
-
-
-@killed_at("run-now", "received", "handled")
-@in_whole_check_on_newest
-def test_launching_worker_killed(group: GroupScenario) -> None:
-    """Before and after the launch: the next try launches the run, or finds it."""
-    group.until_killed()
-    group.task("launch").until("success")
-    both_waiting(group)
-    both_succeed(group)
-    assert group.task("launch").task()["try_number"] > 1
-    group.saw(runs=1, repairs=0, cancels=0)
-
-
-# The first read is that of the launching task, which does not serve a single first task.
-@killed_at("runs/get", "received", dag_id="chain_retried", number=2)
-def test_member_killed_while_deferring(group: GroupScenario) -> None:
-    """The worker dies at the task's first look at the run; the next try follows the same run."""
-    group.until_killed()
-    group.deferred("a")
-    assert group.task("a").task()["try_number"] == 2
-    group.end("a", "b")
-    group.until("success", "a", "b")
-    group.saw(runs=1, repairs=0, cancels=0)
-
-
-@killed_at("runs/get", "received")
-def test_launching_worker_killed_after_the_launch(group: GroupScenario) -> None:
-    """The worker dies as it reads its run; the next try finds the run."""
-    group.until_killed()
-    both_waiting(group)
-    both_succeed(group)
-    assert group.task("launch").task()["try_number"] == 2
-    group.saw(runs=1, repairs=0, cancels=0)
-
-
-@killed_at("runs/get-output", "received")
-def test_member_killed_while_resuming(group: GroupScenario) -> None:
-    """The worker dies while it reads the output; the next try reports the same task run."""
-    both_waiting(group)
-    group.end("a", "b")
-    group.until_killed()
-    group.until("success", "a", "b")
-    for name in ("a", "b"):
-        assert group.task(name).xcom("return_value") == f"output of {name}"
-    group.saw(runs=1, repairs=0, cancels=0)
-
-
-@killed_at("runs/repair", "received", "handled")
-def test_worker_killed_at_the_repair_of_a_retry(group: GroupScenario) -> None:
-    """Before and after the repair: both tasks run again, once."""
+def test_failed_tasks_are_retried_on_workers(group: GroupScenario) -> None:
+    """Both tasks run again by one repair."""
     both_waiting(group)
     group.end("a", "b", result="FAILED")
-    group.until_killed()
     group.run_again("a", "b", attempts=2)
-    group.deferred("a", "b")
     both_succeed(group)
     group.saw(runs=1, repairs=1, cancels=0)
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("end", ["terminate", "kill"])
-def test_triggerer_ends(
-    begin: Callable[[str], GroupScenario], cluster: AirflowCluster, triggerer: str, end: str
-) -> None:
-    """A triggerer that is stopped or killed cancels nothing; the next one goes on."""
-    group = begin("pair")
-    both_waiting(group)
-    getattr(cluster, end)(triggerer)
-    cluster.start_triggerer()
-    group.deferred("a", "b", watched=2)
-    both_succeed(group)
-    group.saw(runs=1, repairs=0, cancels=0)
-
-
-# Several DAG runs at once.
-
-
-@pytest.mark.parametrize(
-    "group", [Planned("own_definition")] * 2, indirect=True, ids=["first", "second"]
-)
-@in_whole_check_on_newest
-def test_dag_runs_with_different_definitions(
-    group: GroupScenario, begun: dict[str, GroupScenario]
-) -> None:
-    """Both begin at once, and each of their runs has the definition of its own DAG run."""
-    same_dag = [one for one in begun.values() if one.dag_run.dag_id == group.dag_run.dag_id]
-    runs = [one.launched() for one in same_dag]
-    assert len({run.job_id for run in runs}) == len(runs)
-    both_waiting(group)
-    both_succeed(group)
-    tasks = group.runs[0].definition["tasks"]
-    assert {task["existing_cluster_id"] for task in tasks} == {f"c-{group.dag_run.run_id}"}
-    group.saw(runs=1, repairs=0, cancels=0)
-
-
-@of("group_mapped")
-@in_whole_check_on_newest
-def test_map_indexes_with_different_definitions(group: GroupScenario) -> None:
-    """Both run at once, each with its own definition, and a clear repairs each of their runs."""
-    dag_run = group.dag_run
-    group.launched(2)
-    runs = group.runs
-    found = {
-        run.job_id: {task["existing_cluster_id"] for task in run.definition["tasks"]}
-        for run in runs
-    }
-    assert sorted(found.values(), key=sorted) == [{"one"}, {"two"}]
-    dag_run.until_over_with({"success": 2, "deferred": 4})
-    for name in ("a", "b"):
-        dag_run.of_task(f"each.g.{name}").until_settled(times=2)
-    for run in runs:
-        group.workspace.end_task(run, "a", "FAILED")
-        group.workspace.end_task(run, "b")
-    dag_run.until_over_with({"success": 4, "failed": 2})
-    dag_run.until_over()
-    dag_run.clear(["each.g.a"])
-    eventually(lambda: all(run.attempts("a") == 2 for run in runs), "both have run a again")
-    dag_run.until_over_with({"success": 4, "deferred": 2})
-    dag_run.of_task("each.g.a").until_settled(times=4)
-    for run in runs:
-        group.workspace.end_task(run, "a")
-    dag_run.until_over_with({"success": 6})
-    group.saw(runs=2, repairs=2, cancels=0)
-
-
-# A clear that repairs.
-
-
-@of("changed")
-@in_whole_check_on_newest
-def test_member_cleared_after_the_job_was_changed(
-    group: GroupScenario, workspace: FakeService
-) -> None:
-    """The task is submitted alone, and its log says why."""
-    run = group.launched()
-    group.deferred("a", "b")
-    group.end("a", result="FAILED")
-    group.end("b")
-    group.until("failed", "a")
-    group.until("success", "b")
-    group.dag_run.until_over()
-    workspace.jobs[run.job_id]["tasks"][0]["existing_cluster_id"] = "another"
-    group.clear("a")
-    (alone,) = eventually(lambda: group.runs_alone, "the task is submitted")
-    group.task("a").until("deferred", try_number=2)
-    group.task("a").until_left_worker()
-    workspace.end(alone)
-    group.until("success", "a")
-    reason = f"job {run.job_id} was changed since the run was launched"
-    assert f"Run {run.run_id} is not repaired: {reason}" in group.dag_run.logs()
-    assert group.repair_requests == []
-    group.saw(runs=1, repairs=0, cancels=0)
-    group.untouched("b")
 
 
 def restart_triggerers(cluster: AirflowCluster) -> None:
@@ -450,9 +191,17 @@ def restart_triggerers(cluster: AirflowCluster) -> None:
     cluster.start_triggerer()
 
 
-@of("ten")
-@pytest.mark.thorough
-@pytest.mark.parametrize("restarted", ["not", "before_the_repair", "after_the_repair"])
+@pytest.mark.parametrize(
+    ("restarted", "group"),
+    [
+        begins("workerless_ten", "not"),
+        begins("ten", "not", thorough=True),
+        begins("ten", "before_the_repair", thorough=True),
+        begins("ten", "after_the_repair", thorough=True),
+    ],
+    indirect=["group"],
+    ids=str,
+)
 def test_two_of_ten_are_cleared(
     group: GroupScenario, cluster: AirflowCluster, restarted: str
 ) -> None:
@@ -461,7 +210,7 @@ def test_two_of_ten_are_cleared(
     The triggerer is restarted while both wait for the end of the run, or after the repair.
     """
     group.launched()
-    group.deferred(*TEN)
+    group.waiting(*TEN)
     group.end(*FAILED, result="FAILED")
     group.until("failed", *FAILED)
     if restarted == "before_the_repair":
@@ -480,6 +229,9 @@ def test_two_of_ten_are_cleared(
     else:
         group.end(*OTHERS)
         group.until("success", *OTHERS)
+        if group.is_workerless:
+            # They tell why the tasks have failed.
+            assert group.worker_processes() == len(FAILED)
         group.dag_run.until_over()
         group.clear(*FAILED)
     group.run_again(*FAILED, attempts=2)
@@ -536,11 +288,11 @@ def test_two_of_ten_are_retried_and_cleared(group: GroupScenario, cluster: Airfl
 
 
 # At the end: all DAG runs have begun by now.
-
-
-def test_dag_runs_that_begin_at_once_use_one_job(begun: dict[str, GroupScenario]) -> None:
+def test_dag_runs_that_begin_at_once_use_one_job(begun_groups: dict[str, GroupScenario]) -> None:
     """Several of them may find no job and create one; the same definition ends in one job."""
-    runs = [run for one in begun.values() if one.dag_run.dag_id == "pair" for run in one.runs]
+    runs = [
+        run for one in begun_groups.values() if one.dag_run.dag_id == "pair" for run in one.runs
+    ]
     if len(runs) < 2:
         pytest.skip("the DAG runs of the other tests are needed")
     assert len({run.job_id for run in runs}) == 1

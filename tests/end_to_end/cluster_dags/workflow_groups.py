@@ -1,6 +1,7 @@
 """DAGs with a workflow group; see test_workflow_user_actions.py.
 
-The parameter ``dag_run`` tells the workspace which DAG run has launched a run.
+The tasks of those whose ids begin with ``workerless`` need no worker. The parameter ``dag_run``
+tells the workspace which DAG run has launched a run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import DAG, task_group
 
+from airflow_jobs_provider.airflow_compat.start_in_triggerer import renders_in_triggerer
 from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
 from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
 
@@ -91,3 +93,19 @@ with DAG("group_mapped", schedule=None, catchup=False) as group_mapped:
                 notebook(name, existing_cluster_id=cluster, deferrable=True)
 
     each.expand(cluster=["one", "two"])
+
+if renders_in_triggerer():
+    workerless: dict[str, Any] = {"start_from_trigger": True, "end_from_trigger": True}
+    workerless_pair = group("workerless_pair", PAIR, **workerless)
+    workerless_chain = group("workerless_chain", PAIR, is_chain=True, **workerless)
+    workerless_pair_retried = group("workerless_pair_retried", PAIR, retries=3, **workerless)
+    workerless_pair_timed = group(
+        "workerless_pair_timed",
+        PAIR,
+        of_first={"execution_timeout": timedelta(seconds=20)},
+        **workerless,
+    )
+    workerless_own_definition = group(
+        "workerless_own_definition", PAIR, cluster="c-{{ run_id }}", **workerless
+    )
+    workerless_ten = group("workerless_ten", TEN, **workerless)
