@@ -11,10 +11,6 @@ So from the first to the last of these questions the start is found out once. At
 an answer be kept: what it depends on, such as the task's DAG, its outlets and the tasks that follow
 it, can be changed without the task's knowledge.
 
-While Airflow serializes a whole DAG, which is one call of a function, nothing is changed between
-its tasks. So all starts are found out before the first task is serialized, which takes little more
-than half as long as one by one: the caches of the processor have the code then.
-
 Most of the fields have their default. Airflow does not store them, but compares each with its
 defaults for so long that they take more time than all others. So they are left out at the first of
 these questions.
@@ -22,15 +18,11 @@ these questions.
 
 from __future__ import annotations
 
-import sys
 import weakref
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import Any
 
 from airflow_jobs_provider.airflow_compat.dag_values import values_of_dag
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 __all__ = ["SerializedFields", "find_start", "tell_start"]
 
@@ -43,12 +35,11 @@ class _Serialization:
     """The serialization of one task.
 
     :param task: the task; None for none.
-    :param found: its start, if that is known; default not.
     """
 
-    def __init__(self, task: Any = None, found: Sequence[Any] = ()) -> None:
+    def __init__(self, task: Any = None) -> None:
         self._task = None if task is None else weakref.ref(task)
-        self._found = list(found)
+        self._found: list[Any] = []
         self._questions = 0
 
     def is_of(self, task: Any) -> bool:
@@ -70,56 +61,6 @@ class _Serialization:
 # That of the task which Airflow serializes now. One at a time: a process that serializes a DAG does
 # nothing else.
 _latest = [_Serialization()]
-
-
-class _StartsOfDag:
-    """The starts of the tasks that follow in the DAG which Airflow serializes now."""
-
-    def __init__(self) -> None:
-        self._frame_id: int | None = None
-        self._dag: Callable[[], Any] = lambda: None
-        self._found: dict[str, Any] = {}
-
-    def take(self, task: Any) -> list[Any]:
-        """Return the start of a task that Airflow begins to serialize with its DAG; else nothing.
-
-        Each start is returned once. So the first task of the next serialization has none left, and
-        all are found out anew.
-        """
-        frame_id = _frame_of_call()
-        if frame_id is None:
-            return []
-        is_same = self._frame_id == frame_id and self._dag() is task.dag
-        if not is_same or task.task_id not in self._found:
-            self._frame_id, self._dag = frame_id, weakref.ref(task.dag)
-            self._found = _find_all(task.dag)
-        return [self._found.pop(task.task_id)] if task.task_id in self._found else []
-
-
-_starts = _StartsOfDag()
-
-
-def _find_all(dag: Any) -> dict[str, Any]:
-    """Return the starts of a DAG's tasks by task id, up to one that cannot be found out."""
-    found = {}
-    for task in dag.task_dict.values():
-        if hasattr(task, "worker_start_reasons"):  # A sensor has no fields of this kind.
-            try:
-                found[task.task_id] = task.find_start()
-            except Exception:  # noqa: BLE001 - it is raised for the task itself
-                break
-    return found
-
-
-def _frame_of_call() -> int | None:
-    """Return the id of the frame of Airflow's function that serializes a DAG now; None for none."""
-    module = sys.modules.get("airflow.serialization.serialized_objects")
-    serialize = getattr(getattr(module, "DagSerialization", None), "serialize_dag", None)
-    code = getattr(serialize, "__code__", None)
-    frame: FrameType | None = sys._getframe(1)  # noqa: SLF001
-    while frame is not None and frame.f_code is not code:
-        frame = frame.f_back
-    return None if frame is None else id(frame)
 
 
 class SerializedFields:
@@ -146,7 +87,7 @@ class SerializedFields:
             names = self._fields[kind]
             if task is None:
                 return names
-            _latest[0] = _Serialization(task, _starts.take(task))
+            _latest[0] = _Serialization(task)
             defaults = _defaults(task)
             return frozenset(
                 [name for name in names if getattr(task, name, None) != defaults.get(name)]

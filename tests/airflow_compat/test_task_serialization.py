@@ -9,8 +9,6 @@ from typing import Any
 import pytest
 from airflow.providers.common.compat.sdk import DAG, Asset, BaseOperator, MappedOperator
 
-from airflow_jobs_provider.airflow_compat.start_in_triggerer import renders_in_triggerer
-from airflow_jobs_provider.airflow_compat.stored_arguments import of_text
 from airflow_jobs_provider.operators.jobs import DatabricksSubmitRunOperator
 
 REQUEST: dict[str, Any] = {"existing_cluster_id": "c", "notebook_task": {"notebook_path": "/x"}}
@@ -92,70 +90,3 @@ def test_fields_with_their_defaults_are_left_out_without_effect(
         for offers_all in (False, True)
     )
     assert ours == whole
-
-
-class Failing(BaseOperator):
-    """An operator that Airflow cannot serialize."""
-
-    is_repaired = False
-
-    @property
-    def ui_color(self) -> str:  # type: ignore[override]
-        """Return the color, if it is repaired."""
-        if not self.is_repaired:
-            raise ValueError("no color")
-        return "#fff"
-
-
-starts_in_triggerer = pytest.mark.skipif(
-    not renders_in_triggerer(), reason="a worker launches every run"
-)
-
-
-def started(task_id: str, run_name: str) -> DatabricksSubmitRunOperator:
-    """Make an operator that starts in the triggerer."""
-    return DatabricksSubmitRunOperator(
-        task_id=task_id, run_name=run_name, start_from_trigger=True, **REQUEST
-    )
-
-
-def stored_names(dag: DAG) -> dict[str, str]:
-    """Return by task id the names of the runs that Airflow stores with the starts of a DAG."""
-    module: Any = importlib.import_module("airflow.serialization.serialized_objects")
-    tasks = [task["__var"] for task in module.DagSerialization.to_dict(dag)["dag"]["tasks"]]
-    return {
-        task["task_id"]: of_text(task["start_trigger_args"]["trigger_kwargs"]["__var"])["run_name"]
-        for task in tasks
-        if "start_trigger_args" in task
-    }
-
-
-@starts_in_triggerer
-def test_a_serialization_that_fails_leaves_nothing_for_the_next_one() -> None:
-    """Neither for another DAG with the same tasks, nor for the same DAG."""
-    with DAG("first", schedule=None) as first:
-        started("one", "a")
-        failing = Failing(task_id="failing")
-        two = started("two", "b")
-    with DAG("second", schedule=None) as second:
-        started("two", "c")
-        started("one", "d")
-    with pytest.raises(Exception, match="no color"):
-        stored_names(first)
-    assert stored_names(second) == {"one": "d", "two": "c"}
-    with pytest.raises(Exception, match="no color"):
-        stored_names(first)
-    failing.is_repaired = True
-    two.run_name = "e"
-    assert stored_names(first) == {"one": "a", "two": "e"}
-
-
-@starts_in_triggerer
-def test_a_task_may_be_changed_between_serializations_of_single_tasks() -> None:
-    """The start of the other task was not found out with that of the first one."""
-    module: Any = importlib.import_module("airflow.serialization.serialized_objects")
-    with DAG("sales", schedule=None):
-        one, two = started("one", "a"), started("two", "b")
-    assert "start_trigger_args" in module.OperatorSerialization.serialize_operator(one)
-    two.pool = "other"
-    assert "start_trigger_args" not in module.OperatorSerialization.serialize_operator(two)
