@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TaskSuccessEvent
@@ -17,7 +18,17 @@ from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
-__all__ = ["BeforePush", "delete_output", "delete_run", "push_xcoms", "success_event"]
+__all__ = [
+    "BeforePush",
+    "delete_output",
+    "delete_run",
+    "push_xcoms",
+    "success_event",
+    "until_runs_are_stored",
+]
+
+#: Runs whose ids are not stored yet, before other launches wait for that.
+UNSTORED_RUNS = 4
 
 BeforePush = Callable[[], Awaitable[None]]
 
@@ -25,6 +36,47 @@ BeforePush = Callable[[], Awaitable[None]]
 # come in the order of their launches, so that they end one after the other: while a thousand
 # triggers wait, a triggerer starts none of another DAG.
 _turns = PerEventLoop(Turns)
+
+
+class _UnstoredRuns:
+    """The runs whose ids are being stored."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._are_few = asyncio.Event()
+        self._are_few.set()
+
+    @contextmanager
+    def one_more(self) -> Iterator[None]:
+        """Count a run until the context ends."""
+        self._change(1)
+        try:
+            yield
+        finally:
+            self._change(-1)
+
+    async def until_few(self) -> None:
+        """Wait until another run may be launched."""
+        await self._are_few.wait()
+
+    def _change(self, difference: int) -> None:
+        self._count += difference
+        if self._count < UNSTORED_RUNS:
+            self._are_few.set()
+        else:
+            self._are_few.clear()
+
+
+_unstored_runs = PerEventLoop(_UnstoredRuns)
+
+
+async def until_runs_are_stored() -> None:
+    """Wait until Airflow has stored the ids of all launched runs but a few.
+
+    A triggerer may launch more runs a second than Airflow stores ids. If it died before they are
+    stored, and a user cleared the tasks then, nobody would know of the runs.
+    """
+    await _unstored_runs.get().until_few()
 
 
 async def success_event(
@@ -70,8 +122,12 @@ async def push_xcoms(
     :param before_push: awaited in the turn, before the XComs are stored. What it raises is raised.
     :raises Exception: the XComs cannot be stored.
     """
-    if xcoms:
-        async with _turn(trigger, is_urgent=RUN_ID_KEY in xcoms):
+    if not xcoms:
+        return
+    with ExitStack() as stored:
+        if is_urgent := RUN_ID_KEY in xcoms:
+            stored.enter_context(_unstored_runs.get().one_more())
+        async with _turn(trigger, is_urgent=is_urgent):
             await before_push()
             await in_thread(airflow_line().store_xcoms, trigger.task_instance, xcoms)
 

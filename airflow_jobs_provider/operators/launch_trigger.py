@@ -19,6 +19,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
 )
 
+from airflow_jobs_provider.airflow_compat.completion_event import until_runs_are_stored
 from airflow_jobs_provider.airflow_compat.launch_record import (
     LaunchAttempt,
 )
@@ -219,8 +220,7 @@ class DatabricksLaunchTrigger(RequestTrigger):
                 call,
                 without_deadline=False,
                 dag_id=task_instance.dag_id,
-                # Its turn may come minutes later.
-                before_launch=self._raise_if_outdated,
+                before_launch=self._before_launch,
                 on_attempt=self._launched.on_attempt,
             )
         except OutdatedError:
@@ -233,6 +233,14 @@ class DatabricksLaunchTrigger(RequestTrigger):
         self._run_id = self._active_run_id = run_id
         self._is_recorded = await self._push({RUN_ID_KEY: run_id})
         return run_id
+
+    async def _before_launch(self) -> None:
+        """Look, in the turn of the launch, whether it is still wanted.
+
+        The turn may come minutes later.
+        """
+        await until_runs_are_stored()
+        await self._raise_if_outdated()
 
     async def _stop_launching(self) -> dict[str, Any]:
         """Cancel the run after ``execution_timeout``, also where its id is not known."""

@@ -16,6 +16,8 @@ from airflow.triggers.base import BaseTrigger
 if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
+from airflow_jobs_provider.airflow_compat.completion_event import UNSTORED_RUNS
+from airflow_jobs_provider.triggers.polling.launch_limiter import LAUNCHES_AT_ONCE
 from tests.fakes.fake_service import FakeService, Plan, Seen
 from tests.helpers.launch_trigger import mapped_dag, succeeded, triggerer_of
 from tests.helpers.triggerer import Attempt, Triggerer
@@ -26,7 +28,7 @@ INSTANCES = 30
 STARTED_LATER = 20
 # Fewer than the launches of a second.
 STORED_IN_A_SECOND = 5
-TASKS = 12
+TASKS = 16
 
 
 class BusyTriggerer(Triggerer):
@@ -112,3 +114,32 @@ def test_which_xcoms_of_a_dag_are_stored_first(
     assert len(ids) == len(outputs) == TASKS
     assert all(place <= 2 * number + 1 for number, place in enumerate(ids))
     assert outputs[1] < ids[-1]
+
+
+def test_no_more_runs_are_launched_than_ids_are_stored(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """But a few. If the triggerer dies, the others are known to a user who clears their tasks."""
+    monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__LAUNCHES_PER_SECOND", "30")
+    service.plan = Plan(looks=0)
+    triggerer = triggerer_of(mapped_dag(TASKS), service, monkeypatch, kind=BusyTriggerer)
+    assert isinstance(triggerer, BusyTriggerer)
+    triggerer.storing_seconds = 1 / STORED_IN_A_SECOND
+    unknown = list[int]()
+
+    def count_unknown(seen: Seen, moment: str) -> bool:
+        if (seen.endpoint, moment) == ("runs/submit", "handled"):
+            ids = sum(xcom.key == "run_id" for xcom in triggerer.stored)
+            unknown.append(len(service.runs) - ids)
+        return False
+
+    service.hooks.append(count_unknown)
+
+    async def start_all(first: Any) -> list[Any]:
+        triggers = [triggerer.trigger(Attempt(map_index=n)) for n in range(1, TASKS)]
+        return await asyncio.gather(*map(triggerer.first_event, [first, *triggers]))
+
+    assert all(map(succeeded, triggerer.run(start_all, Attempt(map_index=0))))
+    assert len(service.runs) == TASKS
+    # Those that are being stored, and the launches that are sent at the same time.
+    assert max(unknown) <= UNSTORED_RUNS + LAUNCHES_AT_ONCE
