@@ -57,7 +57,7 @@ in_the_triggerer = pytest.mark.parametrize("dag_id", ["deferred", workerless("wo
 def test_deferred_then_cleared(scenario: Scenario) -> None:
     """The run of the cleared task is canceled, and the next try launches one of its own."""
     first = scenario.deferred()
-    scenario.dag_run.clear()
+    scenario.cleared()
     scenario.deferred(2)
     eventually(lambda: not first.is_active, "the first run has ended")
     scenario.succeed()
@@ -395,7 +395,7 @@ def test_cleared_while_two_triggerers_are_at_work(begin: Begin, dag_id: str) -> 
     """One of them cancels, once; the next try launches a run of its own."""
     scenario = begin(dag_id)
     first = scenario.deferred()
-    scenario.dag_run.clear()
+    scenario.cleared()
     scenario.deferred(2)
     eventually(lambda: not first.is_active, "the first run has ended")
     scenario.succeed()
