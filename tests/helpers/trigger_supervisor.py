@@ -8,6 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowException
 from asgiref.sync import async_to_sync
 
 from airflow_jobs_provider.triggers import background
@@ -113,6 +114,8 @@ class Supervisor:
         """Answer, not at once."""
         if type(msg).__name__ == "MaskSecret":
             return None
+        if type(msg).__name__ == "GetConnection":
+            raise AirflowException(f"The conn_id `{msg.conn_id}` isn't defined")
         self.questions.append(msg)
         if len(self.questions) <= self.unanswered:
             try:
