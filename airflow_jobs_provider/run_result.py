@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from airflow_jobs_provider.airflow_compat.storable_text import replace_unstorable
+from airflow_jobs_provider.airflow_compat.storable_text import storable_output
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.ids import parse_id
 from airflow_jobs_provider.api.run_summary import latest_attempts
@@ -197,15 +197,8 @@ def _with_storable_result(output: TaskOutput, log: Log) -> TaskOutput:
     if output.iterations is not None:
         iterations = (one and _with_storable_result(one, log) for one in output.iterations)
         return replace(output, iterations=tuple(iterations))
-    result = replace_unstorable(output.result)
-    if result is output.result:
-        return output
-    log.warning(
-        "The output of run %s has NUL characters or halves of surrogate pairs, which Airflow "
-        "cannot store. They were replaced by U+FFFD.",
-        output.run_id,
-    )
-    return replace(output, result=result)
+    result = storable_output(output.result, name=f"The output of run {output.run_id}", log=log)
+    return output if result is output.result else replace(output, result=result)
 
 
 def _warn_of_failed_tasks(run: Run, outputs: Sequence[TaskOutput], log: Log) -> None:

@@ -1,32 +1,6 @@
 """The only part of the package that knows Airflow's versions and internals.
 
-A module for each question:
-
-=========================  =========================================================================
-Module                     Question
-=========================  =========================================================================
-``task_identity``          Who is this attempt of the task, and what are its idempotency tokens?
-``nested_operators``       Which operators does the attempt execute, and how often?
-``task_state``             What is the state of the task now?
-``workflow_records``       Which task runs of a group has Airflow seen the end of?
-``run_successor``          Who goes on with the run of a process that is told to end?
-``refused_deferral``       Has Airflow refused the deferral, since a user has ended the task?
-``deferred_tasks``         Are the tasks of canceled triggers still deferred?
-``trigger_cancellation``   Does Airflow tell a trigger that a user has acted?
-``trigger_timeout``        When does Airflow fail a deferred task, and has it?
-``orphaned_runs``          Which run has a task left that failed for good?
-``completion_reasons``     Must a worker start or end the task?
-``completion_event``       How does a trigger end its task, and where do its XComs go?
-``parsing``                Is the DAG file parsed to execute one of its tasks, or for callbacks?
-``dag_values``             What is the same for all tasks of a DAG?
-``forking_processes``      Does Airflow fork processes of tasks, or of DAG files, from this one?
-``early_events``           When may a trigger resume its task?
-``event_batches``          When does a trigger fire its event, together with others?
-``start_in_triggerer``     Can a task start in the triggerer, and when did a sensor's wait begin?
-``task_serialization``     What does Airflow ask for several times while it serializes a task?
-``launch_record``          Which attempt of its task is a trigger that launches the run?
-``triggerer_health``       Has the triggerer run without a pause, and does it store XComs?
-=========================  =========================================================================
+The first line of each module says what it knows of Airflow.
 
 What differs between the lines of Airflow. Each column stands for a module of ``lines``; an empty
 field means: as in the line before.

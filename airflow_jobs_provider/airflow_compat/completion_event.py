@@ -1,10 +1,10 @@
-"""How does a trigger end its task, and where do its XComs go?"""
+"""The event that ends a task in the triggerer, and the XComs that its trigger stores."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, ExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TaskSuccessEvent
@@ -80,32 +80,20 @@ async def until_runs_are_stored() -> None:
 
 
 async def success_event(
-    trigger: BaseTrigger,
-    xcoms: Mapping[str, Any],
-    *,
-    starts_task: bool = False,
-    multiple_outputs: bool = False,
-    before_push: BeforePush,
+    trigger: BaseTrigger, xcoms: Mapping[str, Any], *, before_push: BeforePush
 ) -> TaskSuccessEvent:
     """Store a task's XComs and return the event that ends the task as successful.
 
     :param trigger: the trigger that runs.
     :param xcoms: what the task pushes.
-    :param starts_task: whether no worker has started the task; see :func:`delete_output`. Default
-        False.
-    :param multiple_outputs: whether the task pushes the output of each task of the run under its
-        key; default False.
     :param before_push: awaited in the turn, before the XComs are stored. What it raises is raised.
     :raises Exception: the XComs cannot be stored; a worker may be able to.
     """
     task_instance: Any = trigger.task_instance
-    if task_instance is not None:
-        if starts_task:
-            await in_thread(delete_output, task_instance, multiple_outputs=multiple_outputs)
-        if xcoms:
-            async with _turn(trigger):
-                await before_push()
-                xcoms = await in_thread(airflow_line().store_xcoms, task_instance, xcoms)
+    if task_instance is not None and xcoms:
+        async with _turn(trigger):
+            await before_push()
+            xcoms = await in_thread(airflow_line().store_xcoms, task_instance, xcoms)
     return TaskSuccessEvent(xcoms=dict(xcoms) or None)
 
 
@@ -124,10 +112,9 @@ async def push_xcoms(
     """
     if not xcoms:
         return
-    with ExitStack() as stored:
-        if is_urgent := RUN_ID_KEY in xcoms:
-            stored.enter_context(_unstored_runs.get().one_more())
-        async with _turn(trigger, is_urgent=is_urgent):
+    has_run_id = RUN_ID_KEY in xcoms
+    with _unstored_runs.get().one_more() if has_run_id else nullcontext():
+        async with _turn(trigger, is_urgent=has_run_id):
             await before_push()
             await in_thread(airflow_line().store_xcoms, trigger.task_instance, xcoms)
 

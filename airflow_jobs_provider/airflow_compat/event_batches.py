@@ -1,4 +1,4 @@
-"""When does a trigger fire its event, so that Airflow takes it together with others?
+"""Fires the events of triggers together, for less work of Airflow.
 
 Airflow logs each event in the process of the triggers. Its main process wakes up for the log, and
 each time asks the database for new, lost and ended triggers, which takes about 8 ms of processor

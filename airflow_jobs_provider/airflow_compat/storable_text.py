@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-__all__ = ["replace_unstorable"]
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.workflows.progress import Log
+
+__all__ = ["replace_unstorable", "storable_output"]
 
 T = TypeVar("T")
 
@@ -30,6 +33,23 @@ def replace_unstorable(value: T) -> T:
         return value
     replaced: T = _replaced(value)
     return replaced
+
+
+def storable_output(value: T, *, name: str, log: Log) -> T:
+    """Return what :func:`replace_unstorable` returns; log a warning if that is another value.
+
+    :param value: what a run has returned.
+    :param name: what it is called in the log.
+    :param log: the task's log.
+    """
+    storable = replace_unstorable(value)
+    if storable is not value:
+        log.warning(
+            "%s has NUL characters or halves of surrogate pairs, which Airflow cannot store. "
+            "They were replaced by U+FFFD.",
+            name,
+        )
+    return storable
 
 
 def _is_storable(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""What does Airflow ask for several times, or in vain, while it serializes a task?
+"""Answers what Airflow asks for several times, or in vain, while it serializes a task.
 
 In all lines it asks a task, in this order, for
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_jobs_provider.airflow_compat.storable_text import replace_unstorable
+from airflow_jobs_provider.airflow_compat.storable_text import storable_output
 from airflow_jobs_provider.decorators.base import DecoratedSubmitRunOperator
 from airflow_jobs_provider.decorators.function_notebook import (
     ARGUMENTS_PARAMETER,
@@ -154,19 +154,13 @@ class DatabricksPythonDecoratedOperator(DecoratedSubmitRunOperator):
                 "reads it again, without running the function."
             )
         try:
-            returned = read_result_text(str(result.value))
+            value = read_result_text(str(result.value))
         except ValueError:
             raise AirflowFailException(
                 f"The run did not return the result of {name}. A function must not call "
                 "dbutils.notebook.exit(); it returns a value."
             ) from None
-        value = replace_unstorable(returned)
-        if value is not returned:
-            self.log.warning(
-                "The result of %s has NUL characters or halves of surrogate pairs, which Airflow "
-                "cannot store. They were replaced by U+FFFD.",
-                name,
-            )
+        value = storable_output(value, name=f"The result of {name}", log=self.log)
         if self._push_items:
             self._push_each_item(context, value)
         return value

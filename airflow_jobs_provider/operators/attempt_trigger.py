@@ -56,8 +56,7 @@ class AttemptTrigger(StopsIfOutdated):
     """Base class of the triggers that start a task."""
 
     run_id: int | None = None
-    # None has begun the attempt, so that one may go on with it at once.
-    _resumes_worker = False
+    _starts_task = True
     # Whether the XCom run_id has the run.
     _is_recorded = False
     # XComs that Airflow could not store. They are pushed again at the end of the task.

@@ -84,8 +84,6 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
     _run_has_ended = False
     # Whether the task starts in the triggerer, with no worker before.
     _starts_task = False
-    # Whether a worker has deferred the task, which then must not be resumed early.
-    _resumes_worker = True
 
     def __post_init__(self) -> None:
         BaseTrigger.__init__(self)
@@ -152,7 +150,7 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
                         event = await self._task_success_event(payload["run"])
                 elif self.output_in_event and self.do_xcom_push and self._succeeded(payload):
                     await self._add_outputs(payload)
-                if event is None and is_in_triggerer and self._resumes_worker:
+                if event is None and is_in_triggerer and not self._starts_task:
                     await async_sleep(seconds_until_event(began, self.polling_period_seconds))
             except (JobsAPIError, AirflowException, ValueError, TimeoutError) as error:
                 payload = error_payload(
@@ -330,12 +328,9 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         result = await self._read_result(run)
         try:
             xcoms = result.xcoms(self.log, multiple_outputs=self.multiple_outputs)
+            await self._delete_earlier_output()
             return await success_event(
-                self,
-                {**self._run_xcoms(run), **xcoms},
-                starts_task=self._starts_task,
-                multiple_outputs=self.multiple_outputs,
-                before_push=self._before_push,
+                self, {**self._run_xcoms(run), **xcoms}, before_push=self._before_push
             )
         except OutdatedError:
             raise
@@ -344,6 +339,9 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
                 "A worker will end the task, since its XComs are not stored: %s", error_text(error)
             )
             return None
+
+    async def _delete_earlier_output(self) -> None:
+        """Delete the output of an earlier attempt; a worker that starts the task has done so."""
 
     async def _before_push(self) -> None:
         """Do what has to be done before XComs are stored, in their turn; here nothing.

@@ -6,6 +6,8 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from airflow_jobs_provider.airflow_compat.completion_event import delete_output
+from airflow_jobs_provider.airflow_compat.threads import in_thread
 from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_deadline
 from airflow_jobs_provider.airflow_compat.triggerer_values import MARKERS
 from airflow_jobs_provider.api.workflows.find import Target, follow_task, wait_for_run
@@ -36,7 +38,6 @@ class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTr
         super().__post_init__()
         self._is_rendered = False
         self._starts_task = self.began is None
-        self._resumes_worker = not self._starts_task
 
     def render_template_fields(self, context: Context, jinja_env: Any = None) -> None:
         """Render the templates among the arguments."""
@@ -97,6 +98,11 @@ class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTr
             self.databricks_conn_id,
         )
         return any(marker in str(value) for value in rendered for marker in MARKERS)
+
+    async def _delete_earlier_output(self) -> None:
+        task_instance = self.task_instance
+        if self._starts_task and task_instance is not None:
+            await in_thread(delete_output, task_instance, multiple_outputs=self.multiple_outputs)
 
     def _run_xcoms(self, run: Mapping[str, Any]) -> dict[str, Any]:
         return run_xcoms(run) if self.do_xcom_push else {}

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 from airflow_jobs_provider.api.endpoints import cancel_run
 from airflow_jobs_provider.api.errors import APIStatusError, NotFoundError
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 from airflow_jobs_provider.api.workflows.launched_run import is_not_shown_yet
+
+if TYPE_CHECKING:
+    from airflow_jobs_provider.api.workflows.progress import Log
 
 __all__ = ["cancel_launched_run", "log_failed_cancel"]
 
@@ -17,16 +20,6 @@ __all__ = ["cancel_launched_run", "log_failed_cancel"]
 # first ones are short: Airflow may kill the process five seconds after its first signal.
 _FIRST_PAUSE_SECONDS = 0.5
 _LONGEST_PAUSE_SECONDS = 5.0
-
-
-class Log(Protocol):
-    """A logger of the standard library, or Airflow's."""
-
-    def info(self, event: str, /, *args: Any) -> Any:
-        """Log at the level INFO."""
-
-    def error(self, event: str, /, *args: Any) -> Any:
-        """Log at the level ERROR."""
 
 
 def cancel_launched_run(
