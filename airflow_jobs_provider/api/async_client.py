@@ -64,7 +64,7 @@ class AsyncJobsClient(BaseClient):
             the error after a failed attempt.
         :raises JobsAPIError: how the last attempt failed; see :mod:`.errors`.
         """
-        attempts = AttemptTracker(call, self._observer)
+        attempts, arguments = self._attempts(call, retries)
         request = self._request(call)
 
         async def attempt() -> T:
@@ -85,7 +85,7 @@ class AsyncJobsClient(BaseClient):
                     return cast("T", None)
                 raise
 
-        retrying = tenacity.AsyncRetrying(sleep=self.sleep, **self._retrying(call, retries))
+        retrying = tenacity.AsyncRetrying(sleep=self.sleep, **arguments)
         try:
             result: T = await retrying(attempt)
         except JobsAPIError as error:

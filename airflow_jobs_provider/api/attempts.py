@@ -65,33 +65,45 @@ class AttemptTracker:
 
     :param call: the call.
     :param observer: is told of the requests; default None: nobody is.
+    :param clock: monotonic clock in seconds; default :func:`time.monotonic`.
 
     :ivar call: the call.
     :ivar count: attempts so far.
     :ivar status: HTTP status of the latest response; 0 before one.
     :ivar outcome_unknown: whether the service may have acted on an attempt that failed.
+    :ivar turn_seconds: how long the attempts have waited for their turns in a rate limit.
     :ivar refusal: how the latest attempt ended, if it was with a 401 or 403, or with the refusal of
         an identity service; else None.
     """
 
-    def __init__(self, call: Call[Any], observer: ClientObserver | None = None) -> None:
+    def __init__(
+        self,
+        call: Call[Any],
+        observer: ClientObserver | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.call = call
         self.count = 0
         self.status = 0
         self.outcome_unknown = False
         self.refusal: JobsAPIError | None = None
         self._credentials = ""
-        self._started = self._sent = time.monotonic()
+        self.turn_seconds = 0.0
+        self._clock = clock
+        self._started = self._waits_since = clock()
+        self._sent = time.monotonic()
         self._observer = observer
 
     def start(self) -> None:
-        """Count an attempt."""
+        """Count an attempt, which waits for its turn."""
         self.count += 1
+        self._waits_since = self._clock()
         if self._observer is not None and self.count > 1:
             self._observer.call_retried(self.call)
 
     def begin_request(self) -> None:
-        """Take the time at which a request is sent."""
+        """Take the time at which a request is sent: its turn has come."""
+        self.turn_seconds += self._clock() - self._waits_since
         if self._observer is not None:
             self._sent = time.monotonic()
 
@@ -160,5 +172,5 @@ class AttemptTracker:
             self._observer.outage_ended(elapsed)
 
     def _seconds(self, idle_seconds: float) -> float:
-        """Return the time since the first attempt; tests skip the waits."""
-        return max(time.monotonic() - self._started, idle_seconds)
+        """Return the time since the first attempt, without turns; tests skip the waits."""
+        return max(self._clock() - self._started - self.turn_seconds, idle_seconds)

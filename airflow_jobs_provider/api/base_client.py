@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from airflow_jobs_provider._version import __version__
-from airflow_jobs_provider.api.attempts import ClientObserver
+from airflow_jobs_provider.api.attempts import AttemptTracker, ClientObserver
 from airflow_jobs_provider.api.auth import Credentials
 from airflow_jobs_provider.api.calls import Call
 from airflow_jobs_provider.api.encoding import (
@@ -296,10 +296,17 @@ class BaseClient:
             failure = invalid_response_error(status, headers, bytes(excerpt), error)
         raise failure
 
-    def _retrying(self, call: Call[Any], retries: RetryPolicy | None) -> dict[str, Any]:
+    def _attempts(
+        self, call: Call[Any], retries: RetryPolicy | None
+    ) -> tuple[AttemptTracker, dict[str, Any]]:
+        """Return what counts the attempts of a call, and the arguments for tenacity."""
         policy = _NO_RETRIES if call.is_optional else retries or self._retries
-        return policy.tenacity(
-            call.name, idempotent=call.idempotent, forbidden_is_final=call.forbidden_is_final
+        attempts = AttemptTracker(call, self._observer, policy.clock)
+        return attempts, policy.tenacity(
+            call.name,
+            idempotent=call.idempotent,
+            forbidden_is_final=call.forbidden_is_final,
+            turn_seconds=lambda: attempts.turn_seconds,
         )
 
     def _credentials_error(self, error: Exception) -> CredentialsError:

@@ -68,7 +68,7 @@ class JobsClient(BaseClient):
             the error after a failed attempt.
         :raises JobsAPIError: how the last attempt failed; see :mod:`.errors`.
         """
-        attempts = AttemptTracker(call, self._observer)
+        attempts, arguments = self._attempts(call, retries)
         request = self._request(call)
 
         def attempt() -> T:
@@ -88,7 +88,7 @@ class JobsClient(BaseClient):
                     return cast("T", None)
                 raise
 
-        retrying = tenacity.Retrying(sleep=self.sleep, **self._retrying(call, retries))
+        retrying = tenacity.Retrying(sleep=self.sleep, **arguments)
         try:
             result: T = retrying(attempt)
         except JobsAPIError as error:

@@ -138,7 +138,7 @@ class JobsAPIError(Exception):
 
         :param call: the endpoint.
         :param attempts: number of attempts.
-        :param elapsed_seconds: time of all attempts and waits.
+        :param elapsed_seconds: time of all attempts and waits, without those for a rate limit.
         :param outcome_unknown: whether the service may have acted on one of them.
         """
         self.call = call

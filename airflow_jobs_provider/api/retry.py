@@ -22,7 +22,8 @@ any other error               not retried
 
 The wait doubles with each attempt. A random jitter of up to a quarter is added, so that many tasks
 that met the same outage do not retry at the same moment. After a 5xx it is never shorter than the
-30 s that the reference asks for ("If you receive a 500-level error ...").
+30 s that the reference asks for ("If you receive a 500-level error ..."). The time for which an
+attempt waits for its turn in a rate limit does not count.
 
 A call that is not idempotent (creating a job) is retried only if the service cannot have acted on
 it. A launch is idempotent by its token: a launch whose response has no run_id is sent again with
@@ -337,7 +338,12 @@ class RetryPolicy(NamedTuple):
         return seconds * (1 + JITTER * self.random())
 
     def tenacity(
-        self, call_name: str, *, idempotent: bool, forbidden_is_final: bool = False
+        self,
+        call_name: str,
+        *,
+        idempotent: bool,
+        forbidden_is_final: bool = False,
+        turn_seconds: Callable[[], float] = lambda: 0.0,
     ) -> dict[str, Any]:
         """Return the arguments of ``tenacity.Retrying`` and ``AsyncRetrying`` for one call.
 
@@ -345,9 +351,11 @@ class RetryPolicy(NamedTuple):
         :param idempotent: whether the call may be sent again if its response was lost.
         :param forbidden_is_final: whether a 403 is an expected response, which is not retried;
             default False.
+        :param turn_seconds: returns how long the attempts have waited for their turns in a rate
+            limit; default 0. That time does not count.
         """
         started = self.clock()
-        # With a deadline, all time since the first attempt counts.
+        # With a deadline, all other time since the first attempt counts.
         failures = ConsecutiveFailures(None if self.no_deadline else 0.0)
 
         def error_of(state: tenacity.RetryCallState) -> BaseException | None:
@@ -376,7 +384,7 @@ class RetryPolicy(NamedTuple):
             if self.max_attempts is not None and not self.no_deadline:
                 return state.attempt_number >= self.max_attempts
             # idle_for: where sleeping is faked, the waits count although the clock stood still.
-            now = max(self.clock() - started, state.idle_for)
+            now = max(self.clock() - started - turn_seconds(), state.idle_for)
             return not self._is_within_limits(backoff, failures, now, state.upcoming_sleep)
 
         def before_sleep(state: tenacity.RetryCallState) -> None:

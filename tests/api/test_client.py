@@ -6,6 +6,8 @@ import asyncio
 import ssl
 import threading
 import warnings
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -265,6 +267,35 @@ def test_an_answer_that_does_not_fit_after_a_long_outage(
     server.will(*[answer({}, 503)] * 30, answer({}), answer({}), answer({"run_id": 7}))
     without_deadline = RetryPolicy(random=lambda: 0.0).without_deadline()
     assert connected.send(endpoints.get_run(7), retries=without_deadline) == {"run_id": 7}
+
+
+def test_the_wait_for_a_turn_does_not_shorten_the_time_for_retries(server: ScriptedServer) -> None:
+    """A launch waits for many others, and the service is down when its turn comes."""
+    now = 0.0
+
+    @asynccontextmanager
+    async def turn() -> AsyncIterator[None]:
+        nonlocal now
+        now += 700
+        yield
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    async def launch() -> int:
+        retries = RetryPolicy(random=lambda: 0.0, clock=lambda: now)
+        async with AsyncJobsClient(
+            server.url, Token(TOKEN), retries=retries, sleep=sleep
+        ) as client:
+            return await client.send(A_SUBMIT, rate_limit=turn)
+
+    server.will(answer({}, 503), answer({}, 503), answer({"run_id": 7}))
+    assert asyncio.run(launch()) == 7
+    # Ten minutes of the service's own are the limit as before.
+    server.will(*[answer({}, 503)] * 20)
+    with pytest.raises(errors.ServerError, match="11 attempts in 570 s"):
+        asyncio.run(launch())
 
 
 def test_the_run_that_was_asked_for(connected: Face, server: ScriptedServer) -> None:
