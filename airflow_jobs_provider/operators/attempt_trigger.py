@@ -28,14 +28,13 @@ from airflow_jobs_provider.airflow_compat.launch_record import (
 from airflow_jobs_provider.airflow_compat.threads import in_thread
 from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_deadline
 from airflow_jobs_provider.airflow_compat.triggerer_health import triggerer_health
-from airflow_jobs_provider.api.endpoints import cancel_run, get_run
 from airflow_jobs_provider.api.errors import JobsAPIError
-from airflow_jobs_provider.api.retry import RetryPolicy, async_sleep
-from airflow_jobs_provider.api.states import RunState
+from airflow_jobs_provider.api.retry import async_sleep
+from airflow_jobs_provider.api.workflows.base import run_workflow_async
+from airflow_jobs_provider.api.workflows.cancel import cancel_unless_ended, log_failed_cancel
 from airflow_jobs_provider.api.workflows.launched_run import latest_launch_of_recorded_run
 from airflow_jobs_provider.triggers.base import OutdatedError
 from airflow_jobs_provider.triggers.outdated import StopsIfOutdated, wait_for_cancel
-from airflow_jobs_provider.triggers.polling.registry import get_poller
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.airflow_compat.launch_record import LaunchAttempt
@@ -45,7 +44,6 @@ __all__ = ["AttemptTrigger", "NeedsWorkerError"]
 
 # A task that was cleared may be deferred again for so long before its next attempt is recorded.
 _NEXT_ATTEMPT_SECONDS = 20.0
-_ORPHAN_RETRIES = RetryPolicy(max_attempts=3)
 
 
 class NeedsWorkerError(Exception):
@@ -59,6 +57,8 @@ class AttemptTrigger(StopsIfOutdated):
     _starts_task = True
     # Whether the XCom run_id has the run.
     _is_recorded = False
+    # Whether an attempt before a clear has launched a run.
+    _has_orphan = False
     # XComs that Airflow could not store. They are pushed again at the end of the task.
     _unstored: Mapping[str, Any] = {}
 
@@ -99,7 +99,8 @@ class AttemptTrigger(StopsIfOutdated):
         if begun is not None:
             return begun
         try:
-            if health.stores_xcoms:
+            # A later attempt needs a record of its own, and may have to cancel a run before.
+            if health.stores_xcoms or task_instance.try_number > 1:
                 return await self._begin_recorded(task_instance)
             # Once Airflow has stored the record of one, the others that wait need none.
             async with health.first_record:
@@ -144,14 +145,20 @@ class AttemptTrigger(StopsIfOutdated):
         """Cancel the run of an attempt before a clear; mostly it has ended."""
         if run_id is None or not self.cancel_on_kill:
             return
+        self._has_orphan = True
+        launched_at = latest_launch_of_recorded_run(time.time())
         try:
-            poller = get_poller(self._hook)
-            run = await poller.send(get_run(run_id), retries=_ORPHAN_RETRIES)
-            if not RunState.from_run(run).is_terminal:
-                await poller.send(cancel_run(run_id), retries=_ORPHAN_RETRIES)
-                self.log.info("Run %s was canceled: its attempt was cleared.", run_id)
+            await self._until_connected()
+            is_canceled = await run_workflow_async(
+                cancel_unless_ended(run_id, launched_at=launched_at),
+                send=self._send_cancel,
+                wait=async_sleep,
+            )
         except (JobsAPIError, AirflowException, ValueError) as error:
-            self.log.warning("Run %s of an earlier attempt may still run: %s", run_id, error)
+            log_failed_cancel(self.log, run_id, error, is_new=False)
+        else:
+            if is_canceled:
+                self.log.info("Run %s was canceled: its attempt was cleared.", run_id)
 
     async def _push(self, xcoms: Mapping[str, Any]) -> bool:
         """Push XComs that are not None; return whether Airflow has stored any."""
@@ -176,8 +183,8 @@ class AttemptTrigger(StopsIfOutdated):
         return is_stored
 
     async def _was_connected(self) -> bool:
-        """Whether this triggerer, or one before, has launched a run for this attempt."""
-        if self._run_id is not None:
+        """Whether this triggerer, or one before, has launched a run of the task."""
+        if self._run_id is not None or self._has_orphan:
             return True
         with suppress(Exception):  # whatever Airflow's API says
             return await in_thread(recorded_run_id, self.task_instance) is not None

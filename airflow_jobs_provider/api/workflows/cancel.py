@@ -6,15 +6,16 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from airflow_jobs_provider.api.endpoints import cancel_run
-from airflow_jobs_provider.api.errors import APIStatusError, NotFoundError
+from airflow_jobs_provider.api.endpoints import cancel_run, get_run
+from airflow_jobs_provider.api.errors import APIStatusError, JobsAPIError, NotFoundError
+from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.base import Wait, Workflow
 from airflow_jobs_provider.api.workflows.launched_run import is_not_shown_yet
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.api.workflows.progress import Log
 
-__all__ = ["cancel_launched_run", "log_failed_cancel"]
+__all__ = ["cancel_launched_run", "cancel_unless_ended", "log_failed_cancel"]
 
 # Between two attempts to cancel a run that the service does not show yet. The wait doubles. The
 # first ones are short: Airflow may kill the process five seconds after its first signal.
@@ -45,6 +46,25 @@ def cancel_launched_run(
         yield Wait(seconds)
         waited += seconds
         seconds = min(2 * seconds, _LONGEST_PAUSE_SECONDS)
+
+
+def cancel_unless_ended(
+    run_id: int, *, launched_at: float | None, clock: Callable[[], float] = time.time
+) -> Workflow[bool]:
+    """Cancel a run of which only the id is known; return False if it has ended.
+
+    The parameters and errors are those of :func:`cancel_launched_run`. A run that the first attempt
+    to read it does not show may be active.
+    """
+    try:
+        run = yield get_run(run_id)._replace(is_optional=True)
+    except JobsAPIError:
+        pass
+    else:
+        if RunState.from_run(run).is_terminal:
+            return False
+    yield from cancel_launched_run(run_id, launched_at=launched_at, clock=clock)
+    return True
 
 
 def log_failed_cancel(log: Log, run_id: int | None, error: BaseException, *, is_new: bool) -> None:

@@ -194,3 +194,27 @@ def test_a_task_that_waits_for_its_turn_during_a_pause_pushes_nothing(
 
     triggerer.run(start_all, Attempt(map_index=0))
     assert triggerer.xcoms[f"etl[{outdated[0]}]", key] == "of the later attempt"
+
+
+def test_a_task_that_cancels_the_run_of_an_earlier_attempt_holds_up_no_other_one(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The workspace does not answer. The triggerer is new, and has stored no XCom yet."""
+    triggerer = triggerer_of(mapped_dag(2), service, monkeypatch)
+    triggerer.stores_xcoms = False
+    service.start(7)
+    triggerer.xcoms["etl[0]", "run_id"] = 7
+
+    async def start_both(cleared: Any) -> list[Any]:
+        other = triggerer.trigger(Attempt(map_index=1))
+        with service.holding("runs/get") as asked:
+            tasks = [asyncio.ensure_future(triggerer.first_event(cleared))]
+            assert await asyncio.to_thread(asked.wait, 10)
+            tasks.append(asyncio.ensure_future(triggerer.first_event(other)))
+            async with asyncio.timeout(10):
+                while not service.count("runs/submit"):  # noqa: ASYNC110 - in another thread
+                    await asyncio.sleep(0.01)
+        return await asyncio.gather(*tasks)
+
+    assert all(map(succeeded, triggerer.run(start_both, Attempt(2, map_index=0))))
+    assert service.runs[7].cancels == 1

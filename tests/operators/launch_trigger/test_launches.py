@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.api.retry import no_waiting
-from tests.fakes.fake_service import FAULTS, NOT_SHOWN_YET, UNTIL_ENDED, FakeService, Plan
+from tests.fakes.fake_service import FAULTS, NOT_SHOWN_YET, UNTIL_ENDED, FakeService, Fault, Plan
 from tests.helpers.launch_trigger import pause, start, succeeded, until_launched, worker_context
 from tests.helpers.start_from_trigger import operator
 from tests.helpers.tasks import fail_for_good
@@ -150,16 +150,19 @@ def test_a_failed_run_is_followed_by_one_of_the_next_try(
     assert values_of(triggerer)["run_id"] == 1002
 
 
-@pytest.mark.parametrize("is_launched", [True, False])
+@pytest.mark.parametrize("launched_by", ["this attempt", "one before a clear", "none"])
 def test_a_triggerer_that_takes_over_looks_for_the_connection_again(
-    is_launched: bool, service: FakeService, monkeypatch: pytest.MonkeyPatch
+    launched_by: str, service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its secrets backend fails for a moment. A task that has launched nothing fails at once."""
     triggerer = start(service, monkeypatch)
-    first, looked_up = Attempt(), []
-    if is_launched:
-        until_launched(triggerer, service, first)
+    attempt, looked_up = Attempt(), []
+    if launched_by != "none":
+        until_launched(triggerer, service, attempt)
+    if launched_by == "this attempt":
         service.end(1001)
+    elif launched_by == "one before a clear":
+        attempt = attempt.cleared()
     monkeypatch.delenv("AIRFLOW_CONN_DATABRICKS_DEFAULT")
 
     def answer(msg: Any, answered: Any = triggerer._answer) -> Any:
@@ -172,10 +175,14 @@ def test_a_triggerer_that_takes_over_looks_for_the_connection_again(
 
     monkeypatch.setattr(triggerer, "_answer", answer)
     with no_waiting():
-        event = triggerer.start(first)
-    if is_launched:
+        event = triggerer.start(attempt)
+    runs = [(run.launches, run.cancels) for run in service.runs.values()]
+    if launched_by == "this attempt":
         assert succeeded(event)
-        assert [(run.launches, run.cancels) for run in service.runs.values()] == [(2, 0)]
+        assert runs == [(2, 0)]
+    elif launched_by == "one before a clear":
+        assert succeeded(event)
+        assert runs == [(1, 1), (1, 0)]
     else:
         assert event.payload["is_launch"]
         assert "databricks_default" in event.payload["error"]
@@ -213,6 +220,28 @@ def test_a_cleared_task_starts_afresh(
     done, left, again = service.runs.values()
     assert (done.cancels, left.cancels, again.cancels) == (0, 1, 0)
     assert values_of(triggerer)["return_value"] == f"output of {again.run_id}"
+
+
+@pytest.mark.parametrize(
+    ("endpoints", "fault"),
+    [
+        (("runs/get", "runs/cancel"), NOT_SHOWN_YET),
+        (("runs/get",), FAULTS["503"]),
+        (("runs/cancel",), FAULTS["503"]),
+    ],
+)
+def test_the_run_of_an_attempt_before_a_clear_is_canceled_also_in_an_outage(
+    endpoints: tuple[str, ...], fault: Fault, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where the service does not show it yet. No triggerer has canceled it."""
+    triggerer, first = start(service, monkeypatch), Attempt()
+    until_launched(triggerer, service, first)
+    for endpoint in endpoints:
+        service.trouble(endpoint, fault, 4)
+    with no_waiting():
+        assert succeeded(triggerer.start(first.cleared()))
+    left, again = service.runs.values()
+    assert (left.cancels, again.cancels) == (1, 0)
 
 
 @pytest.mark.parametrize(("token", "cancels"), [("own", 0), ("own {{ ti.try_number }}", 1)])
