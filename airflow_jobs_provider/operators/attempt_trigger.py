@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowException
@@ -30,17 +30,20 @@ from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_deadlin
 from airflow_jobs_provider.airflow_compat.triggerer_health import triggerer_health
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.retry import async_sleep
+from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.base import run_workflow_async
 from airflow_jobs_provider.api.workflows.cancel import cancel_unless_ended, log_failed_cancel
 from airflow_jobs_provider.api.workflows.launched_run import latest_launch_of_recorded_run
 from airflow_jobs_provider.triggers.base import OutdatedError
+from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.outdated import StopsIfOutdated, wait_for_cancel
+from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.airflow_compat.launch_record import LaunchAttempt
     from airflow_jobs_provider.api.schema.types import Run
 
-__all__ = ["AttemptTrigger", "NeedsWorkerError"]
+__all__ = ["AttemptTrigger", "NeedsWorkerError", "needing_xcoms"]
 
 # A task that was cleared may be deferred again for so long before its next attempt is recorded.
 _NEXT_ATTEMPT_SECONDS = 20.0
@@ -48,6 +51,20 @@ _NEXT_ATTEMPT_SECONDS = 20.0
 
 class NeedsWorkerError(Exception):
     """The triggerer cannot start the task; a worker can. The message says why."""
+
+
+@contextmanager
+def needing_xcoms() -> Iterator[None]:
+    """Leave the task to a worker if Airflow's XComs cannot be read or stored in the context.
+
+    :raises NeedsWorkerError: they cannot.
+    """
+    try:
+        yield
+    except NeedsWorkerError:
+        raise
+    except Exception as error:  # whatever Airflow's API says
+        raise NeedsWorkerError(f"XComs cannot be read or stored: {error}") from error
 
 
 class AttemptTrigger(StopsIfOutdated):
@@ -98,15 +115,13 @@ class AttemptTrigger(StopsIfOutdated):
         begun = self._begin_unrecorded()
         if begun is not None:
             return begun
-        try:
+        with needing_xcoms():
             # A later attempt needs a record of its own, and may have to cancel a run before.
             if health.stores_xcoms or task_instance.try_number > 1:
                 return await self._begin_recorded(task_instance)
             # Once Airflow has stored the record of one, the others that wait need none.
             async with health.first_record:
                 return self._begin_unrecorded() or await self._begin_recorded(task_instance)
-        except Exception as error:  # whatever Airflow's API says
-            raise NeedsWorkerError(f"its XComs cannot be read or stored: {error}") from error
 
     def _begin_unrecorded(self) -> LaunchAttempt | None:
         """Return the first attempt of the task if nothing need be asked or stored; else None.
@@ -235,6 +250,24 @@ class AttemptTrigger(StopsIfOutdated):
         return True
 
     # -- the end of the task -------------------------------------------------------------------
+
+    async def _success_until_deadline(self) -> dict[str, Any] | None:
+        """Return the event's payload if the run has succeeded; None if not, or if it is not known.
+
+        The trigger has not followed it yet: its XComs waited for those of other tasks.
+        """
+        if self._run_id is None:
+            return None
+        run = await self._read_once_more(self._run_id)
+        payload = run_payload(run)
+        if not RunState.from_run(run).is_terminal or not self._succeeded(payload):
+            return None
+        xcoms = {JOB_ID_KEY: run.get("job_id"), RUN_PAGE_URL_KEY: run.get("run_page_url")}
+        if not self._is_recorded:
+            xcoms[RUN_ID_KEY] = self._run_id
+        missing = {key: value for key, value in xcoms.items() if value is not None}
+        self._unstored = {**missing, **self._unstored}
+        return payload
 
     def _run_xcoms(self, run: Run) -> dict[str, Any]:
         """Return those that could not be stored before."""

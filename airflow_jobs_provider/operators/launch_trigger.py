@@ -246,6 +246,8 @@ class DatabricksLaunchTrigger(RequestTrigger):
         """Cancel the run after ``execution_timeout``, also where its id is not known."""
         # A retry may follow the run.
         await self._stop_if_outdated()
+        if (payload := await self._success_until_deadline()) is not None:
+            return payload
         if self.cancel_on_kill and self._launched.may_be_active:
             cancel = start_in_background(self._find_and_cancel("execution_timeout is over"))
             await asyncio.wait({cancel}, timeout=_CANCEL_SECONDS)

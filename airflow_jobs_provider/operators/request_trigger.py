@@ -14,7 +14,11 @@ from airflow_jobs_provider.airflow_compat.triggerer_values import (
     with_xcoms,
     xcom_references,
 )
-from airflow_jobs_provider.operators.attempt_trigger import AttemptTrigger, NeedsWorkerError
+from airflow_jobs_provider.operators.attempt_trigger import (
+    AttemptTrigger,
+    NeedsWorkerError,
+    needing_xcoms,
+)
 from airflow_jobs_provider.triggers.arguments import TriggerArguments
 
 if TYPE_CHECKING:
@@ -120,7 +124,8 @@ class RequestTrigger(AttemptTrigger):
         if output is not None:
             references.add((output.task_id, output.key))
         for task_id, key in sorted(references):
-            value = await in_thread(read_xcom_of, attempt, task_id, key)
+            with needing_xcoms():
+                value = await in_thread(read_xcom_of, attempt, task_id, key)
             if value is None:
                 raise NeedsWorkerError(f"the task {task_id!r} has pushed no XCom {key!r}")
             xcoms[task_id, key] = value

@@ -17,7 +17,11 @@ from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.versions import LATEST_API_VERSION
 from airflow_jobs_provider.api.workflows.find import find_task
 from airflow_jobs_provider.api.workflows.follow import whole_run
-from airflow_jobs_provider.operators.attempt_trigger import AttemptTrigger, NeedsWorkerError
+from airflow_jobs_provider.operators.attempt_trigger import (
+    AttemptTrigger,
+    NeedsWorkerError,
+    needing_xcoms,
+)
 from airflow_jobs_provider.operators.workflow_next_step import NextStep, next_step
 from airflow_jobs_provider.triggers.background import start_in_background
 from airflow_jobs_provider.triggers.events import run_payload
@@ -72,7 +76,8 @@ class DatabricksWorkflowMemberTrigger(
         limit = asyncio.timeout(self._seconds_left())
         try:
             async with limit:
-                await self._read_metadata(attempt)
+                with needing_xcoms():
+                    await self._read_metadata(attempt)
                 await self._until_connected()
                 with self._shared_reads() as reads:
                     run = await self._find_task(attempt, reads)
@@ -81,7 +86,7 @@ class DatabricksWorkflowMemberTrigger(
         except TimeoutError:
             if not limit.expired():
                 raise
-            return await self._stop_before_run_is_known()
+            return await self._stop_starting()
 
     async def _before_resume(self) -> None:
         """Record that a worker goes on with the attempt."""
@@ -119,11 +124,9 @@ class DatabricksWorkflowMemberTrigger(
         await self._stop_if_outdated()
         page_url = task.get("run_page_url") or run.get("run_page_url")
         record = TaskRecord().with_reported(run_id, attempt)
-        try:
-            # Without the record, an attempt after a clear would report the same run again.
+        # Without the record, an attempt after a clear would report the same run again.
+        with needing_xcoms():
             await in_thread(self._records(attempt).write, attempt.task_id, record)
-        except Exception as error:  # whatever Airflow's API says
-            raise NeedsWorkerError(f"its XComs cannot be stored: {error}") from error
         self._is_recorded = await self._push({RUN_ID_KEY: run_id})
         await self._push({JOB_ID_KEY: run.get("job_id"), RUN_PAGE_URL_KEY: page_url})
 
@@ -133,10 +136,12 @@ class DatabricksWorkflowMemberTrigger(
 
     # -- canceling the run ---------------------------------------------------------------------
 
-    async def _stop_before_run_is_known(self) -> dict[str, Any]:
-        """Cancel the task's run after ``execution_timeout``."""
+    async def _stop_starting(self) -> dict[str, Any]:
+        """Cancel the task's run after ``execution_timeout``, also where it is not known yet."""
         # A retry may follow the run.
         await self._stop_if_outdated()
+        if (payload := await self._success_until_deadline()) is not None:
+            return payload
         if self.cancel_on_kill:
             cancel = start_in_background(self._find_and_cancel("execution_timeout is over"))
             await asyncio.wait({cancel}, timeout=_CANCEL_SECONDS)

@@ -33,6 +33,8 @@ class StopsIfOutdated(DatabricksJobsBaseTrigger):
 
     # Airflow was asked then, on the monotonic clock; None for never.
     _checked_at: float | None = None
+    # Whether Airflow said then that a later attempt has begun.
+    _is_over = False
 
     def _begin_checking(self) -> None:
         """Take this attempt for the latest one, unless the triggerer was paused before."""
@@ -54,13 +56,12 @@ class StopsIfOutdated(DatabricksJobsBaseTrigger):
             raise OutdatedError
 
     async def _is_outdated(self) -> bool:
-        if not self._may_be_outdated():
-            return False
-        checked_at, is_outdated = time.monotonic(), False
-        with suppress(Exception):  # whatever Airflow's API says
-            is_outdated = await self._has_later_attempt()
-            self._checked_at = checked_at
-        return is_outdated
+        if not self._is_over and self._may_be_outdated():
+            checked_at = time.monotonic()
+            with suppress(Exception):  # whatever Airflow's API says
+                self._is_over = await self._has_later_attempt()
+                self._checked_at = checked_at
+        return self._is_over
 
     async def _stop_waiting(self, run: Mapping[str, Any], timed_out: str) -> dict[str, Any]:
         """Cancel the run, unless a later attempt has begun: that may follow it."""

@@ -26,6 +26,7 @@ task_runner: Any = pytest.importorskip(
     "airflow.sdk.execution_time.task_runner", reason="Airflow 2 starts nothing in the triggerer"
 )
 comms: Any = pytest.importorskip("airflow.sdk.execution_time.comms")
+exceptions: Any = pytest.importorskip("airflow.sdk.exceptions")
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 RUN_ID = "manual__2026"
@@ -66,6 +67,7 @@ class Triggerer:
     :ivar xcoms: the XComs by task id and key. Those of a mapped task have ``etl[0]`` as task id.
     :ivar state: the task's state.
     :ivar refuses: keys of XComs that cannot be stored.
+    :ivar unreadable: tasks whose XComs cannot be read.
     :ivar moments: what has happened since the last start, in order.
     :ivar die_at: index of the moment at which the triggerer dies; None for never.
     :ivar is_changed: whether the task was changed, so that it does not start in the triggerer any
@@ -88,6 +90,7 @@ class Triggerer:
         self.xcoms: dict[tuple[str, str], Any] = {}
         self.state = "deferred"
         self.refuses: set[str] = set()
+        self.unreadable: set[str] = set()
         self.moments: list[str] = []
         self.die_at: int | None = None
         self.is_dead = False
@@ -203,6 +206,9 @@ class Triggerer:
             states = {f"{task_id}{suffix}": self.state for task_id in msg.task_ids}
             return comms.TaskStatesResult(task_states={RUN_ID: states})
         task_id = msg.task_id if msg.map_index in (None, -1) else f"{msg.task_id}[{msg.map_index}]"
+        if kind == "GetXCom" and msg.task_id in self.unreadable:
+            error = comms.ErrorResponse(error="API_SERVER_ERROR", detail={"status_code": 500})
+            raise exceptions.AirflowRuntimeError(error)
         if kind == "GetXCom":
             value = self.xcoms.get((task_id, msg.key))
             return comms.XComResult(key=msg.key, value=value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -16,7 +17,13 @@ if not hasattr(BaseTrigger, "render_template_fields"):
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 from tests.fakes.fake_service import FAULTS, NOT_SHOWN_YET, UNTIL_ENDED, FakeService, Plan
-from tests.helpers.launch_trigger import pause, start, until_launched, worker_context
+from tests.helpers.launch_trigger import (
+    pause,
+    start,
+    succeeded,
+    until_launched,
+    worker_context,
+)
 from tests.helpers.start_from_trigger import operator
 from tests.helpers.triggerer import Attempt, Triggerer, values_of
 
@@ -399,3 +406,54 @@ def test_a_worker_cancels_the_run_after_a_time_out_that_no_trigger_has_seen(
     (run,) = service.runs.values()
     assert run.cancels == 1
     assert triggerer.xcoms["etl", "launch_record"]["handed_over"]
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_execution_timeout_of_an_attempt_that_is_known_to_be_over_cancels_nothing(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch, *, is_answered: bool
+) -> None:
+    """A retry follows the run. Airflow has not canceled the trigger yet when the time is over."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch)
+
+    def wake_up_late() -> None:
+        triggerer.record(try_number=2, handed_over=True)
+        pause(monkeypatch)
+
+    if not is_answered:
+        service.trouble("runs/submit", FAULTS["lost answer"])
+    service.at("runs/submit", 1, wake_up_late)
+
+    async def wait(trigger: Any) -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(triggerer.first_event(trigger), 4)
+
+    triggerer.run(wait, Attempt(), datetime.now(UTC) + LAUNCH_SECONDS)
+    (run,) = service.runs.values()
+    assert (run.launches, run.cancels) == (1, 0)
+
+
+def test_a_run_that_has_succeeded_before_execution_timeout_is_not_canceled(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its XComs were waiting for those of other tasks meanwhile. The task succeeds with all."""
+    service.plan = Plan(looks=0)
+    triggerer = start(service, monkeypatch)
+    answer = triggerer._answer
+
+    def hold(msg: Any) -> Any:
+        if getattr(msg, "key", "") == "job_id":
+            time.sleep(LAUNCH_SECONDS.total_seconds() + 1)
+        return answer(msg)
+
+    monkeypatch.setattr(triggerer, "_answer", hold)
+    event = triggerer.start(Attempt(), datetime.now(UTC) + LAUNCH_SECONDS)
+    assert succeeded(event)
+    (run,) = service.runs.values()
+    assert run.cancels == 0
+    assert values_of(triggerer) == {
+        "run_id": run.run_id,
+        "job_id": run.job_id,
+        "run_page_url": f"http://workspace.invalid/#job/{run.job_id}/run/{run.run_id}",
+        "return_value": f"output of {run.run_id}",
+    }

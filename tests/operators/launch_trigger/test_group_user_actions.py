@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -200,3 +201,53 @@ def test_execution_timeout_in_an_outage(service: FakeService, launched: GroupInT
     end = datetime.now(UTC) + timedelta(seconds=0.3)
     payload = launched.start("load", timeout_after=end).payload
     assert payload.get("timed_out") or payload["error"] == "execution_timeout is over"
+
+
+def test_a_worker_starts_a_task_if_airflow_does_not_tell_the_groups_run(
+    service: FakeService, launched: GroupInTriggerer
+) -> None:
+    """Airflow's API answers with an error, as where its database is locked."""
+    requests = service.requests
+    launched.triggerer.unreadable.add("etl.launch")
+    assert "XCom" in launched.start("load").payload["start_on_worker"]
+    assert service.requests == requests
+
+
+def test_execution_timeout_of_an_attempt_that_is_known_to_be_over_cancels_nothing(
+    service: FakeService, launched: GroupInTriggerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A retry follows the task's run. Airflow has not canceled the trigger yet."""
+
+    def wake_up_late() -> None:
+        launched.triggerer.record(try_number=2)
+        pause(monkeypatch)
+
+    async def wait(trigger: Any) -> None:
+        waiting = asyncio.ensure_future(launched.triggerer.first_event(trigger))
+        done, _ = await asyncio.wait({waiting}, timeout=3.0)
+        assert not done
+        waiting.cancel()
+
+    service.at("runs/get", service.count("runs/get") + 1, wake_up_late)
+    launched.triggerer.task_id = "etl.load"
+    launched.triggerer.run(wait, Attempt(), datetime.now(UTC) + timedelta(seconds=1.5))
+    assert [task.cancels for task in launched.run.task_runs] == [0, 0, 0]
+
+
+def test_a_task_that_has_succeeded_before_execution_timeout_is_not_canceled(
+    service: FakeService, launched: GroupInTriggerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its XComs were waiting for those of other tasks meanwhile. It succeeds with all of them."""
+    task_run, answer = launched.task_run("load"), launched.triggerer._answer
+
+    def hold(msg: Any) -> Any:
+        if type(msg).__name__ == "SetXCom" and msg.key == "job_id":
+            service.end_task(launched.run, task_run.key)
+            time.sleep(2)
+        return answer(msg)
+
+    monkeypatch.setattr(launched.triggerer, "_answer", hold)
+    event = launched.start("load", timeout_after=datetime.now(UTC) + timedelta(seconds=1.5))
+    assert succeeded(event)
+    assert task_run.cancels == 0
+    assert {"run_id", "job_id", "run_page_url", "return_value"} <= launched.of("load").keys()

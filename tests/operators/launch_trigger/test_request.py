@@ -10,7 +10,7 @@ from airflow.triggers.base import BaseTrigger
 if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
-from airflow.providers.common.compat.sdk import DAG, Param
+from airflow.providers.common.compat.sdk import DAG, BaseOperator, Param
 from airflow.serialization.serialized_objects import BaseSerialization
 
 from airflow_jobs_provider.airflow_compat import completion_reasons, triggerer_values
@@ -299,3 +299,21 @@ def test_what_of_an_operator_needs_a_worker(
     """What takes requests beside the launch."""
     with DAG("sales", schedule=None, catchup=False):
         assert operator(kind, **arguments).worker_start_reasons() == [reason]
+
+
+@pytest.mark.parametrize("task_id", ["etl", "mapped"])
+def test_a_worker_starts_the_task_if_the_xcom_of_another_one_cannot_be_read(
+    task_id: str, service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Airflow's API answers with an error, as where its database is locked."""
+    with DAG("sales", schedule=None, catchup=False) as dag:
+        other = BaseOperator(task_id="other")
+        operator(notebook_task=other.output)
+        DatabricksRunNowOperator.partial(
+            task_id="mapped", job_id=1, start_from_trigger=True, end_from_trigger=True
+        ).expand(notebook_params=other.output)
+    triggerer = triggerer_of(dag, service, monkeypatch, task_id)
+    triggerer.unreadable.add("other")
+    event = triggerer.start(Attempt(map_index=0 if task_id == "mapped" else -1))
+    assert "XCom" in event.payload["start_on_worker"]
+    assert service.requests == 0
