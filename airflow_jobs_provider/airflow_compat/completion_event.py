@@ -98,23 +98,27 @@ async def success_event(
 
 
 async def push_xcoms(
-    trigger: BaseTrigger, xcoms: Mapping[str, Any], *, before_push: BeforePush
+    trigger: BaseTrigger,
+    xcoms: Mapping[str, Any],
+    *,
+    before_push: BeforePush,
+    of_launch: bool = False,
 ) -> None:
     """Store XComs of a trigger's task while the trigger waits (Airflow 3).
 
-    The id of a run does not wait for all other XComs of its DAG: if the triggerer dies before it is
-    stored, and a user clears the task then, nobody knows of the run.
+    The id of a run that was launched does not wait for all other XComs of its DAG: if the triggerer
+    dies before it is stored, and a user clears the task then, nobody knows of the run.
 
     :param trigger: the trigger that runs.
     :param xcoms: the XComs by key.
     :param before_push: awaited in the turn, before the XComs are stored. What it raises is raised.
+    :param of_launch: whether the XComs have the id of a run that was launched; default False.
     :raises Exception: the XComs cannot be stored.
     """
     if not xcoms:
         return
-    has_run_id = RUN_ID_KEY in xcoms
-    with _unstored_runs.get().one_more() if has_run_id else nullcontext():
-        async with _turn(trigger, is_urgent=has_run_id):
+    with _unstored_runs.get().one_more() if of_launch else nullcontext():
+        async with _turn(trigger, is_urgent=of_launch):
             await before_push()
             await in_thread(airflow_line().store_xcoms, trigger.task_instance, xcoms)
 

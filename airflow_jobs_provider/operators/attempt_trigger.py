@@ -72,6 +72,8 @@ class AttemptTrigger(StopsIfOutdated):
 
     run_id: int | None = None
     _starts_task = True
+    # Whether nobody else knows the task's run before the XCom run_id is stored.
+    _launches_run = True
     # Whether the XCom run_id has the run.
     _is_recorded = False
     # Whether an attempt before a clear has launched a run.
@@ -181,7 +183,12 @@ class AttemptTrigger(StopsIfOutdated):
         if not values:
             return False
         try:
-            await push_xcoms(self, values, before_push=self._before_push)
+            await push_xcoms(
+                self,
+                values,
+                before_push=self._before_push,
+                of_launch=self._launches_run and RUN_ID_KEY in values,
+            )
         except OutdatedError:
             # Not in the turn, for which the XComs of other tasks wait.
             await wait_for_cancel()

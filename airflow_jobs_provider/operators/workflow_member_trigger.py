@@ -61,6 +61,9 @@ class DatabricksWorkflowMemberTrigger(
     :class:`~airflow_jobs_provider.triggers.workflow_arguments.WorkflowMemberTriggerArguments`.
     """
 
+    # The launching task has returned the id of the group's run.
+    _launches_run = False
+
     def __post_init__(self) -> None:
         super().__post_init__()
         self.workflow_run_id = 0

@@ -16,9 +16,14 @@ from airflow.triggers.base import BaseTrigger
 if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
+from airflow.providers.common.compat.sdk import DAG
+
 from airflow_jobs_provider.airflow_compat.completion_event import UNSTORED_RUNS
+from airflow_jobs_provider.operators.jobs import DatabricksNotebookOperator
+from airflow_jobs_provider.operators.workflow import DatabricksWorkflowTaskGroup
 from airflow_jobs_provider.triggers.polling.launch_limiter import LAUNCHES_AT_ONCE
 from tests.fakes.fake_service import FakeService, Plan, Seen
+from tests.helpers.group_in_triggerer import GroupInTriggerer, until
 from tests.helpers.launch_trigger import mapped_dag, succeeded, triggerer_of
 from tests.helpers.triggerer import Attempt, Triggerer
 
@@ -143,3 +148,52 @@ def test_no_more_runs_are_launched_than_ids_are_stored(
     assert len(service.runs) == TASKS
     # Those that are being stored, and the launches that are sent at the same time.
     assert max(unknown) <= UNSTORED_RUNS + LAUNCHES_AT_ONCE
+
+
+def test_launches_do_not_wait_for_the_tasks_of_a_group(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their runs are known: the group's launching task has returned the id of its run."""
+    names = [f"load_{number}" for number in range(TASKS)]
+    with (
+        DAG("sales", schedule=None, catchup=False) as dag,
+        DatabricksWorkflowTaskGroup(group_id="etl"),
+    ):
+        for name in names:
+            DatabricksNotebookOperator(
+                task_id=name,
+                notebook_path=f"/{name}",
+                existing_cluster_id="c",
+                start_from_trigger=True,
+                end_from_trigger=True,
+            )
+    group = GroupInTriggerer(dag, service, monkeypatch)
+    assert succeeded(group.launch())
+    triggerer, other = group.triggerer, Triggerer(mapped_dag(1, "other"), service)
+    answer, ids = triggerer._answer, list[str]()
+
+    def store_slowly(msg: Any) -> Any:
+        if type(msg).__name__ == "SetXCom":
+            time.sleep(0.1)
+            ids.extend([msg.task_id] * (msg.key == "run_id"))
+        return answer(msg)
+
+    monkeypatch.setattr(triggerer, "_answer", store_slowly)
+
+    async def start_all(_trigger: Any) -> int:
+        tasks = []
+        for name in names:
+            triggerer.task_id = f"etl.{name}"
+            trigger = triggerer.trigger(Attempt())
+            tasks.append(asyncio.ensure_future(triggerer.first_event(trigger)))
+        await until(lambda: bool(ids))
+        launching = other.first_event(other.trigger(Attempt(map_index=0)))
+        tasks.append(asyncio.ensure_future(launching))
+        await until(lambda: service.count("runs/submit") == 1)
+        stored = len(ids)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        return stored
+
+    assert triggerer.run(start_all, Attempt()) < TASKS / 2
