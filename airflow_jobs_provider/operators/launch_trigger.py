@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_jobs_provider.api.calls import Call
+    from airflow_jobs_provider.api.schema.types import Run
     from airflow_jobs_provider.operators.launch import LaunchRunOperator
 
 __all__ = ["DatabricksLaunchTrigger"]
@@ -210,7 +211,7 @@ class DatabricksLaunchTrigger(RequestTrigger):
     async def _send(self, call: Call[Any]) -> Any:
         """Send a call of the launch, in its turn among the launches of the triggerer."""
         if call.verb == "GET":
-            return await get_poller(self._hook).send(call)
+            return await self._read_launched_run(call)
         task_instance: Any = self.task_instance
         # The token before may have brought a run, which has ended.
         self._run_id = self._active_run_id = None
@@ -233,6 +234,9 @@ class DatabricksLaunchTrigger(RequestTrigger):
         self._run_id = self._active_run_id = run_id
         self._is_recorded = await self._push({RUN_ID_KEY: run_id})
         return run_id
+
+    async def _read_launched_run(self, call: Call[Run]) -> Run:
+        return await get_poller(self._hook).read_launched_run(call)
 
     async def _before_launch(self) -> None:
         """Look, in the turn of the launch, whether it is still wanted.

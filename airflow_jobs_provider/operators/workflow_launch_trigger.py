@@ -220,6 +220,10 @@ class DatabricksWorkflowLaunchTrigger(DatabricksLaunchTrigger):
                 )
         return launched
 
+    async def _read_launched_run(self, call: Call[Run]) -> Run:
+        # With its tasks, which a list may leave out.
+        return await get_poller(self._hook).send(call)
+
     # -- the end of the task -------------------------------------------------------------------
 
     async def _follow(self, launched: LaunchResult) -> dict[str, Any]:

@@ -39,6 +39,7 @@ _CLOCKED = (
         _POLLING + name
         for name in (
             "ended_runs",
+            "first_reads",
             "job_details",
             "launch_limiter",
             "list_pages",

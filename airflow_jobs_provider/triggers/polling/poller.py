@@ -27,6 +27,7 @@ Module              Responsibility
 ``rate_limiter``    requests per second and in flight
 ``launch_limiter``  launches per second, in turn between DAGs
 ``outages``         failures in a row, of the service and of single runs
+``first_reads``     reads of runs that were just launched
 ``shared_reads``    reads of a run that the triggers of its tasks share
 ``ended_runs``      all runs that end, for watches of jobs
 ``all_run_lists``   reading the lists for them
@@ -50,6 +51,7 @@ from airflow_jobs_provider.api.errors import ResponseLostError
 from airflow_jobs_provider.api.responses import parse_states
 from airflow_jobs_provider.api.retry import async_sleep, seconds_to_wait
 from airflow_jobs_provider.api.workflows.base import OnEvent, Workflow, run_workflow_async
+from airflow_jobs_provider.triggers.polling.first_reads import FirstReads
 from airflow_jobs_provider.triggers.polling.launch_limiter import HostLimiters
 from airflow_jobs_provider.triggers.polling.outages import UnreadableRuns
 from airflow_jobs_provider.triggers.polling.reader import RunReader
@@ -109,6 +111,7 @@ class RunPoller:
         self._next_poll_at = float("inf")
         self._reader: RunReader | None = None
         self._ended_runs: EndedRuns | None = None
+        self._first_reads = FirstReads(self.send)
         loop = asyncio.get_running_loop()
         self._sender: asyncio.Future[Sender] = loop.create_future()
         # A context of its own. In the first waiter's the poller would log to that waiter's task.
@@ -242,6 +245,15 @@ class RunPoller:
                 before_launch=before_launch,
                 on_attempt=on_attempt,
             )
+
+    async def read_launched_run(self, call: Call[Run]) -> Run:
+        """Read a run that was just launched, perhaps together with others, see :mod:`.first_reads`.
+
+        :param call: ``runs/get`` of the run.
+        :raises JobsAPIError: the run cannot be read.
+        """
+        with self.kept_open():
+            return await self._first_reads.read(call)
 
     async def client(self) -> AsyncJobsClient:
         """Return the poller's client: to validate requests, not to send any."""
