@@ -16,7 +16,7 @@ if not hasattr(BaseTrigger, "render_template_fields"):
     pytest.skip("a worker launches every run", allow_module_level=True)
 
 from airflow_jobs_provider.airflow_compat.triggerer_health import triggerer_health
-from tests.fakes.fake_service import FakeService
+from tests.fakes.fake_service import FakeService, Plan
 from tests.helpers.launch_trigger import mapped_dag, messages, succeeded, triggerer_of
 from tests.helpers.triggerer import Attempt, Triggerer
 
@@ -165,6 +165,8 @@ def test_a_task_that_waits_for_its_turn_during_a_pause_pushes_nothing(
 ) -> None:
     """A later attempt has pushed its own XComs; the tasks after it are not held up."""
     monkeypatch.setenv("AIRFLOW__DATABRICKS_JOBS__LAUNCHES_PER_SECOND", "30")
+    # The runs are read within a second after their launch, before the first one ends.
+    service.plan = Plan(seconds=2, looks=0)
     triggerer = triggerer_of(mapped_dag(3), service, monkeypatch, kind=PausedTriggerer)
     assert isinstance(triggerer, PausedTriggerer)
     clock, outdated = Clock(monkeypatch), list[int]()
