@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.lazy_names import lazy_names
 from airflow_jobs_provider.triggers.arguments import RunTriggerArguments
-from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
+from airflow_jobs_provider.triggers.wait import WaitForRunTrigger
 
 if TYPE_CHECKING:
     from airflow_jobs_provider.triggers.run_events import DatabricksJobRunEventTrigger
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 __all__ = ["DatabricksJobRunEventTrigger", "DatabricksJobRunTrigger"]
 
 
-class DatabricksJobRunTrigger(RunTriggerArguments, DatabricksJobsBaseTrigger):
+class DatabricksJobRunTrigger(RunTriggerArguments, WaitForRunTrigger):
     """Fire one event when a run has ended.
 
     The event's payload is ``{"run": {...}}`` with the ended run's ids, state, page and tasks.

@@ -17,7 +17,8 @@ from airflow_jobs_provider.airflow_compat.triggerer_health import (
     PAUSE_SECONDS,
     triggerer_health,
 )
-from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger, OutdatedError
+from airflow_jobs_provider.triggers.base import OutdatedError
+from airflow_jobs_provider.triggers.wait import WaitForRunTrigger
 
 if TYPE_CHECKING:
     from airflow.triggers.base import TriggerEvent
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["StopsIfOutdated", "wait_for_cancel"]
 
 
-class StopsIfOutdated(DatabricksJobsBaseTrigger):
+class StopsIfOutdated(WaitForRunTrigger):
     """Base class of the triggers that stop where a later attempt of their task has begun."""
 
     # Airflow was asked then, on the monotonic clock; None for never.

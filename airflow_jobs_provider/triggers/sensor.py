@@ -11,10 +11,10 @@ from airflow_jobs_provider.airflow_compat.threads import in_thread
 from airflow_jobs_provider.airflow_compat.trigger_timeout import trigger_deadline
 from airflow_jobs_provider.airflow_compat.triggerer_values import MARKERS
 from airflow_jobs_provider.api.workflows.find import Target, follow_task, wait_for_run
-from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.polling.registry import run_workflow_unpolled
 from airflow_jobs_provider.triggers.sensor_arguments import SensorTriggerArguments
+from airflow_jobs_provider.triggers.wait import WaitForRunTrigger
 from airflow_jobs_provider.xcom import run_xcoms
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["DatabricksJobRunSensorTrigger"]
 
 
-class DatabricksJobRunSensorTrigger(SensorTriggerArguments, DatabricksJobsBaseTrigger):
+class DatabricksJobRunSensorTrigger(SensorTriggerArguments, WaitForRunTrigger):
     """Fire one event when the run or task that a sensor waits for has ended.
 
     The event is that of :class:`~airflow_jobs_provider.triggers.jobs.DatabricksJobRunTrigger`. The

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.find import follow_task
-from airflow_jobs_provider.triggers.base import DatabricksJobsBaseTrigger
 from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.polling.shared_reads import SharedReads, shared_reads
+from airflow_jobs_provider.triggers.wait import WaitForRunTrigger
 from airflow_jobs_provider.triggers.workflow_arguments import WorkflowTaskTriggerArguments
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["DatabricksWorkflowTaskTrigger", "WorkflowTaskTrigger"]
 
 
-class WorkflowTaskTrigger(DatabricksJobsBaseTrigger):
+class WorkflowTaskTrigger(WaitForRunTrigger):
     """Base class of the triggers that wait for a task of a workflow group.
 
     The triggers of all tasks of a run share one read of it. What is canceled is the task's own run;

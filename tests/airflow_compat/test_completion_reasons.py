@@ -22,7 +22,7 @@ from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
-from airflow_jobs_provider.triggers import base as base_trigger
+from airflow_jobs_provider.triggers import wait
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from tests.fakes.scripted_server import ScriptedServer, answer
 from tests.helpers.responses import (
@@ -110,7 +110,7 @@ def test_reading_the_output_times_out(
     logged: Logged,
 ) -> None:
     """A service that answers everything but the output does not hold the task for ever."""
-    monkeypatch.setattr(base_trigger, "_OUTPUT_SECONDS", 0.2)
+    monkeypatch.setattr(wait, "_OUTPUT_SECONDS", 0.2)
     server.will(SUCCEEDED, *[answer({}, 500)] * 1000)
     trigger = DatabricksJobRunTrigger(
         7, polling_period_seconds=0.01, end_from_trigger=True, retry_delay=0.01
@@ -127,7 +127,7 @@ def test_refused_output_is_a_warning_without_a_retry(
     logged: Logged,
 ) -> None:
     """As on a worker: the run was followed to its end, so the credentials are good."""
-    monkeypatch.setattr(base_trigger, "_OUTPUT_SECONDS", 5)
+    monkeypatch.setattr(wait, "_OUTPUT_SECONDS", 5)
     refusal = {"error_code": "PERMISSION_DENIED", "message": "not for you"}
     server.will(SUCCEEDED, answer(refusal, 403))
     assert xcoms_of(fired(ending_trigger())) is None

@@ -23,7 +23,7 @@ from airflow_jobs_provider.airflow_compat import deferred_tasks
 from airflow_jobs_provider.airflow_compat.lines import airflow_line
 from airflow_jobs_provider.airflow_compat.trigger_cancellation import calls_on_kill
 from airflow_jobs_provider.api.retry import no_waiting
-from airflow_jobs_provider.triggers import base
+from airflow_jobs_provider.triggers import cancel_on_kill
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
 from airflow_jobs_provider.triggers.polling import rate_limiter
 from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer
@@ -178,7 +178,7 @@ def test_an_answer_after_the_trigger_has_ended(
     canceled: Look, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Airflow ends a trigger after 30 s; the run of its ended task is canceled all the same."""
-    monkeypatch.setattr(base, "_ON_KILL_SECONDS", 0.05)
+    monkeypatch.setattr(cancel_on_kill, "_ON_KILL_SECONDS", 0.05)
     row = Row("failed")
     supervisor = Supervisor(row, seconds=1)
     canceled.ask(supervisor, row.trigger(7))
@@ -244,7 +244,7 @@ def test_a_run_whose_read_is_not_answered_is_canceled_soon(
     canceled: Look, end: End, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cancel waits for the response for some seconds only."""
-    monkeypatch.setattr(base, "_RESPONSE_BEFORE_CANCEL_SECONDS", 0.2)
+    monkeypatch.setattr(cancel_on_kill, "_RESPONSE_BEFORE_CANCEL_SECONDS", 0.2)
     kept: list[socket.socket] = []
     server.will(lambda connection: kept.append(connection.dup()))
     row = Row("queued")
