@@ -53,7 +53,7 @@ IN_PARALLEL = $(if $(filter 1,$(TEST_PROCESSES)),,-n $(TEST_PROCESSES) --dist lo
 # The programs of the documents are run on Airflow 3.3 only.
 DAGS_ON_OLDER = tests/end_to_end --ignore=tests/end_to_end/test_docs.py
 DAGS_BETWEEN = tests/end_to_end/test_failures.py \
-	$(addprefix --ignore=tests/package/,test_argument_matrix.py test_fault_matrix.py)
+	$(addprefix --ignore=tests/package/test_,argument_matrix.py argument_matrix_kills.py fault_matrix.py)
 QUICK = not slow and not standalone and not distributed and not real_clients
 # Many cases of what other quick tests show with few. Only "make test" leaves them out: all lines of
 # Airflow and all Pythons have them. EXHAUSTIVE=1 has them there, too.

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import json
 import re
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,13 +19,22 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_jobs_provider import get_provider_info
 from airflow_jobs_provider.airflow_compat.orphaned_runs import cancel_orphaned_run
-from airflow_jobs_provider.api.retry import no_waiting
-from airflow_jobs_provider.decorators.function_notebook import function_notebook
-from airflow_jobs_provider.decorators.function_source import read_function_source
 from airflow_jobs_provider.decorators.jobs import databricks_notebook, databricks_python
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
-from airflow_jobs_provider.local.notebook_files import read_notebook
-from tests.fakes.scripted_server import ScriptedServer, Step, answer, lose
+from tests.fakes.scripted_server import ScriptedServer, answer
+from tests.helpers.decorators import (
+    ME,
+    NEW,
+    RUN,
+    add,
+    executed,
+    notebook,
+    operator_of,
+    parameters,
+    python,
+    result,
+    sent,
+)
 from tests.helpers.responses import (
     FAILED,
     FAILED_OUTPUT,
@@ -35,77 +42,10 @@ from tests.helpers.responses import (
     OUTPUT,
     RUNNING,
     SUCCEEDED,
-    good,
 )
 from tests.helpers.tasks import Logged, events, retrying
 
-RUN: dict[str, Any] = {"existing_cluster_id": "1201-my-cluster", "polling_period_seconds": 0.01}
-ME = answer({"userName": "ann@example.com"})
-MISSING = answer({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no object"}, status=404)
-STORED = answer({"object_id": 5})
-# The notebook is not there, and is stored.
-NEW = (MISSING, STORED)
-EXISTS = answer({"error_code": "RESOURCE_ALREADY_EXISTS", "message": "Path exists."}, status=400)
-NO_FOLDER = answer({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "no folder"}, status=404)
 FOLDER = "/Users/ann@example.com/.airflow_jobs_provider"
-
-
-def add(left: int, right: int = 0) -> dict[str, int]:
-    """Add two numbers."""
-    return {"total": left + right}
-
-
-def operator_of(output: Any) -> Any:
-    """Return the operator behind the value of a call."""
-    return output.operator
-
-
-def python(*args: Any, arguments: Any = None, function: Any = add, **kwargs: Any) -> Any:
-    """Return the operator of a call of a decorated function."""
-    with DAG("sales", schedule=None):
-        decorated: Any = databricks_python(**RUN, **(arguments or {}))(function)
-        return operator_of(decorated(*args, **kwargs))
-
-
-def notebook(function: Any, *args: Any, arguments: Any = None, **kwargs: Any) -> Any:
-    """Return the operator of a call of a function that gives a notebook's parameters."""
-    with DAG("sales", schedule=None):
-        decorated: Any = databricks_notebook("/Shared/etl", **RUN, **(arguments or {}))(function)
-        return operator_of(decorated(*args, **kwargs))
-
-
-def sent(server: ScriptedServer) -> list[str]:
-    """Return what was asked, in order."""
-    return [request.path.partition("/api/2.0/")[2] for request in server.requests]
-
-
-def result(value: Any) -> Step:
-    """Answer the output of a function's run."""
-    return good(json.dumps({"return_value": value}))
-
-
-def parameters(server: ScriptedServer) -> dict[str, str]:
-    """Return the parameters of the notebook that was launched."""
-    [launch] = [one for one in server.requests if one.path.endswith("runs/submit")]
-    found: dict[str, str] = launch.body["notebook_task"]["base_parameters"]
-    return found
-
-
-def executed(text: str, arguments: str, tmp_path: Path) -> str:
-    """Execute the notebook of a function in this process, and return its exit value."""
-    file = tmp_path / "function.py"
-    file.write_text(text, encoding="utf-8")
-    exits: list[str] = []
-    dbutils = SimpleNamespace(
-        widgets=SimpleNamespace(get=lambda name: {"airflow_arguments": arguments}[name]),
-        notebook=SimpleNamespace(exit=exits.append),
-    )
-    namespace: dict[str, Any] = {"dbutils": dbutils}
-    for cell in read_notebook(file):
-        if cell.kind == "code" and not cell.source.startswith("%"):
-            exec(compile(cell.source, "cell", "exec", dont_inherit=True), namespace)
-    [exit_value] = exits
-    return exit_value
 
 
 def test_airflow_knows_the_decorators() -> None:
@@ -150,74 +90,6 @@ def test_function(context: Any, server: ScriptedServer, tmp_path: Path) -> None:
     assert json.loads(exit_value) == {"return_value": {"total": 3}}
 
 
-def test_folder_is_made_if_it_is_missing(context: Any, server: ScriptedServer) -> None:
-    """With a folder of one's own nobody is asked who the user is; lost answers do no harm."""
-    server.will(MISSING, NO_FOLDER, lose, answer(), lose, EXISTS, LAUNCHED, SUCCEEDED, result({}))
-    operator = python(1, arguments={"workspace_folder": "/Shared/fn/"})
-    with no_waiting():
-        assert operator.execute(context) == {}
-    assert sent(server)[:7] == [
-        "workspace/export",
-        "workspace/import",
-        *["workspace/mkdirs"] * 2,
-        *["workspace/import"] * 2,
-        "jobs/runs/submit",
-    ]
-    assert server.requests[2].body == {"path": "/Shared/fn"}
-    assert server.requests[1].body["path"].startswith("/Shared/fn/add_")
-
-
-def test_notebook_that_is_there(context: Any, server: ScriptedServer) -> None:
-    """It is not written again, so that no run that starts is disturbed; unless it was changed."""
-    text = function_notebook(read_function_source(add, "x"))
-    as_exported = text.replace("\n\n", "\n") + "\n\n"
-    arguments = {"workspace_folder": "/Shared/fn"}
-
-    def holding(content: str) -> Step:
-        return answer({"content": base64.b64encode(content.encode()).decode(), "file_type": "py"})
-
-    server.will(holding(as_exported), LAUNCHED, SUCCEEDED, result({}))
-    python(1, arguments=arguments).execute(context)
-    assert sent(server)[:2] == ["workspace/export", "jobs/runs/submit"]
-    changed = text.replace("left + right", "left - right")
-    server.will(holding(changed), STORED, LAUNCHED, SUCCEEDED, result({}))
-    before = len(server.requests)
-    python(1, arguments=arguments).execute(context)
-    assert sent(server)[before : before + 3] == [
-        "workspace/export",
-        "workspace/import",
-        "jobs/runs/submit",
-    ]
-    upload = server.requests[before + 1].body
-    assert upload["overwrite"] is True
-    assert base64.b64decode(upload["content"]).decode() == text
-
-
-@pytest.mark.parametrize("folder", [None, "/Shared/fn"])
-def test_refused_credentials(folder: str | None, context: Any, server: ScriptedServer) -> None:
-    """The try fails at once, as where a launch is refused."""
-    server.will(answer({"error_code": "PERMISSION_DENIED", "message": "no more"}, 403))
-    operator = python(1, arguments={"workspace_folder": folder})
-    with no_waiting() as waits, pytest.raises(AirflowException, match="no more"):
-        operator.execute(context)
-    assert waits == []
-    assert sent(server) == ["workspace/export" if folder else "preview/scim/v2/Me"]
-
-
-def test_kill_during_the_upload(context: Any, server: ScriptedServer) -> None:
-    """No run is launched after it. (On Airflow 3 the process goes on.)"""
-    operator = python(1)
-
-    def kill(connection: Any) -> None:
-        operator.on_kill()
-        STORED(connection)
-
-    server.will(ME, MISSING, kill)
-    with pytest.raises(AirflowException, match="the task was killed"):
-        operator.execute(context)
-    assert sent(server)[-1] == "workspace/import"
-
-
 @pytest.mark.parametrize("make", [python, notebook])
 def test_kill_while_the_run_is_active(context: Any, server: ScriptedServer, make: Any) -> None:
     """The run is canceled."""
@@ -237,15 +109,6 @@ def test_kill_while_the_run_is_active(context: Any, server: ScriptedServer, make
     with pytest.raises(DatabricksRunFailedError):
         operator.execute(context)
     assert "jobs/runs/cancel" in sent(server)
-
-
-def test_refused_upload_launches_nothing(context: Any, server: ScriptedServer) -> None:
-    """A folder that may not be written fails the try, in the service's words."""
-    refused = answer({"error_code": "PERMISSION_DENIED", "message": "not yours"}, status=403)
-    server.will(ME, MISSING, refused)
-    with pytest.raises(AirflowException, match="not yours"):
-        python(1).execute(context)
-    assert sent(server)[-1] == "workspace/import"
 
 
 def test_deferred_function(context: Any, server: ScriptedServer) -> None:
@@ -393,121 +256,6 @@ def test_payload_is_validated_when_the_dag_is_parsed() -> None:
     """As that of any operator."""
     with pytest.raises(Exception, match="new_cluster"):
         python(1, arguments={"new_cluster": {"num_workers": 1, "spark_version": "15.4.x"}})
-
-
-def test_notebook_of_a_function(tmp_path: Path) -> None:
-    """Requirements are installed first; a function's texts are not changed; large results fail."""
-
-    def repeat(text: str, times: int) -> str:
-        return text * times
-
-    source = read_function_source(repeat, "x")
-    text = function_notebook(source, ["pandas==2.2.3", "x>=1"])
-    assert "# MAGIC %pip install pandas==2.2.3 'x>=1'\n" in text
-    assert function_notebook(source) != text
-    for cell in read_notebook_text(text, tmp_path):
-        # The oldest Python that Databricks supports.
-        ast.parse(cell, feature_version=(3, 8))
-    arguments = json.dumps({"args": ["ab"], "kwargs": {"times": 2}})
-    assert json.loads(executed(text, arguments, tmp_path)) == {"return_value": "abab"}
-    arguments = json.dumps({"args": ["a"], "kwargs": {"times": 5 * 1024 * 1024}})
-    with pytest.raises(ValueError, match="The result of repeat has 5,242,900 bytes"):
-        executed(text, arguments, tmp_path)
-
-
-def read_notebook_text(text: str, tmp_path: Path) -> list[str]:
-    """Return the Python cells of a notebook."""
-    file = tmp_path / "cells.py"
-    file.write_text(text, encoding="utf-8")
-    cells = read_notebook(file)
-    return [c.source for c in cells if c.kind == "code" and not c.source.startswith("%")]
-
-
-def test_result_that_is_no_json(tmp_path: Path) -> None:
-    """The function's own run fails, with the place of the value."""
-
-    def days() -> object:
-        from datetime import date
-
-        return {"day": date(2026, 1, 1)}
-
-    text = function_notebook(read_function_source(days, "x"))
-    with pytest.raises(TypeError, match=r"The result of days\['day'\] is of type"):
-        executed(text, '{"args": [], "kwargs": {}}', tmp_path)
-
-
-def test_parameters_of_a_notebook(context: Any, server: ScriptedServer) -> None:
-    """The function gives the parameters; the call gives the notebook's exit value."""
-
-    def etl(day: str, ds: Any = None) -> dict[str, Any]:
-        return {"day": day, "ds": ds, "n": 5, "flag": True, "rows": [1, "a"], "ref": "{{job.id}}"}
-
-    context |= {"ds": "2026-01-01"}
-    server.will(LAUNCHED, SUCCEEDED, OUTPUT)
-    operator = notebook(etl, "monday")
-    assert operator.execute(context) == "42"
-    assert sent(server) == ["jobs/runs/submit", "jobs/runs/get", "jobs/runs/get-output"]
-    assert parameters(server) == {
-        "day": "monday",
-        "ds": "2026-01-01",
-        "n": "5",
-        "flag": "true",
-        "rows": '[1, "a"]',
-        "ref": "{{job.id}}",
-    }
-    # The annotation is that of the parameters.
-    assert operator.multiple_outputs is False
-
-
-@pytest.mark.parametrize("returned", [None, {}])
-def test_notebook_without_parameters(context: Any, server: ScriptedServer, returned: Any) -> None:
-    """The DAG's params are not sent in place of what the function returns."""
-
-    def etl() -> Any:
-        return returned
-
-    context["params"] = {"a": 1}
-    server.will(LAUNCHED, SUCCEEDED, OUTPUT)
-    operator = notebook(etl)
-    operator.params = {"a": 1}
-    operator.execute(context)
-    assert parameters(server) == {}
-
-
-@pytest.mark.parametrize(
-    ("returned", "words"),
-    [
-        (["a"], "as a dict, or None; it returned list"),
-        ({1: "a"}, "The name of a parameter must be text, not int"),
-        ({"day": {1}}, "The parameter day is of type builtins.set"),
-    ],
-)
-def test_function_that_returns_no_parameters(
-    context: Any, server: ScriptedServer, returned: Any, words: str
-) -> None:
-    """What is no dict of JSON is an error, and launches nothing."""
-
-    def etl() -> Any:
-        return returned
-
-    with pytest.raises(TypeError, match=words):
-        notebook(etl).execute(context)
-    assert server.requests == []
-
-
-def test_notebook_decorator_without_a_path() -> None:
-    """The error says how it is written."""
-
-    def etl() -> None: ...
-
-    for wrong in (None, etl):
-        with pytest.raises(TypeError, match=r'@task.databricks_notebook\("/Shared/etl"\)'):
-            databricks_notebook(wrong)  # type: ignore[arg-type]
-
-    async def asynchronous() -> None: ...
-
-    with pytest.raises(TypeError, match="no async function"):
-        notebook(asynchronous)
 
 
 @pytest.mark.parametrize("cancel_on_kill", [True, False])

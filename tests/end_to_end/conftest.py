@@ -27,6 +27,7 @@ from tests.end_to_end.deployment import Deployment
 from tests.end_to_end.group_scenarios import BeginGroup, GroupScenario, Planned
 from tests.end_to_end.scenarios import Begin, BeginAll, Scenario, unrecorded
 from tests.end_to_end.statsd_server import StatsDServer
+from tests.end_to_end.task_starts import Starts, count_starts
 from tests.fakes.fake_service import UNTIL_ENDED, FakeService
 from tests.helpers.launches import launch
 
@@ -305,6 +306,18 @@ def begin(
 ) -> Begin:
     """Begin a DAG run; the test report has the runs and cancels that were seen."""
     return lambda dag_id: Scenario(cluster.trigger(dag_id), workspace, record_property)
+
+
+@pytest.fixture
+def starts(record_property: Callable[[str, object], None]) -> Starts:
+    """Count the processes that were started for a task."""
+
+    def count(dag_run: ClusterDagRun) -> int:
+        number = count_starts(dag_run)
+        record_property("starts", number)
+        return number
+
+    return count
 
 
 @pytest.fixture(scope="module")
