@@ -88,7 +88,8 @@ class TaskAttempt(NamedTuple):
         # Airflow sets max_tries to the number of attempts so far plus the task's retries.
         if first_try is None:
             max_tries = int(ti.max_tries)
-            first_try = max_tries - retries + 1
+            # No attempt is before the first: retries may have been raised in the DAG file since.
+            first_try = max(1, max_tries - retries + 1)
         elif max_tries is None:
             max_tries = first_try - 1 + retries
         return cls(

@@ -61,6 +61,12 @@ def test_a_cleared_task_has_new_tokens() -> None:
     assert len(tokens(try_number=4, max_tries=4)) == 2
 
 
+def test_an_attempt_has_no_more_tokens_than_there_were_attempts() -> None:
+    """Where ``retries`` was raised in the DAG file after the DAG run had begun."""
+    assert tokens(retries=5) == tokens()
+    assert tokens(try_number=2, retries=5) == tokens(try_number=2)
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -300,6 +300,23 @@ def test_blocking_task_gets_sigquit(scenario: Scenario) -> None:
     scenario.saw(runs=1, cancels=0)
 
 
+@pytest.mark.parametrize("dag_id", ["blocking_raised"])
+def test_run_is_canceled_at_the_retry_after_retries_were_raised(
+    begin: Begin, cluster: AirflowCluster, dag_id: str
+) -> None:
+    """In the DAG file, after the first try has begun: Airflow makes no further retries of that.
+
+    A user cancels the run in the workspace, so the try fails, and launches no other one.
+    """
+    scenario = begin(dag_id)
+    first = scenario.running()
+    (cluster.home / "retries_are_raised").touch()
+    scenario.workspace.end(first, "FAILED")
+    scenario.workspace.end(scenario.running(2), "CANCELED")
+    scenario.dag_run.until("failed")
+    scenario.saw(runs=2, cancels=0)
+
+
 # A workspace that really runs notebooks.
 
 

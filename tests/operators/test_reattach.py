@@ -106,6 +106,22 @@ def test_its_own_run_canceled_fails_the_try(context: Any, server: ScriptedServer
         submit().execute(context)
 
 
+@pytest.mark.parametrize("try_number", [1, 2])
+def test_its_own_run_canceled_fails_the_try_also_if_retries_were_raised(
+    context: Any, server: ScriptedServer, try_number: int
+) -> None:
+    """In the DAG file, since the DAG run began. Airflow keeps ``max_tries``."""
+    retrying(context)
+    context["ti"].try_number = try_number
+    context["task"].retries += 3
+    if try_number == 2:
+        server.will(LAUNCHED, FAILED)
+    server.will(answer({"run_id": 8}), answer({**run("RUNNING"), "run_id": 8}))
+    server.will(answer({**run("TERMINATED", "CANCELED"), "run_id": 8}), FAILED_OUTPUT)
+    with pytest.raises(DatabricksRunFailedError, match="canceled"):
+        submit().execute(context)
+
+
 def test_a_token_of_the_users_own(context: Any, server: ScriptedServer) -> None:
     """It is used as it is at every try; a run that ended badly then fails the task."""
     retrying(context)

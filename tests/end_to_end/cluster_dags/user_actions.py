@@ -54,6 +54,8 @@ deferred_kept = one_task("deferred_kept", deferrable=True, cancel_on_kill=False)
 blocking = one_task("blocking")
 blocking_timed = one_task("blocking_timed", execution_timeout=LONGER)
 blocking_retried = one_task("blocking_retried", retries=2)
+RAISED = Path(os.environ.get("AIRFLOW_HOME", ""), "retries_are_raised")
+blocking_raised = one_task("blocking_raised", retries=5 if RAISED.exists() else 1)
 blocking_steady = one_task("blocking_steady", retries=99)
 really_running = one_task(
     "really_running",
