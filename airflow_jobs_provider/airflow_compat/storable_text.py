@@ -76,6 +76,9 @@ def _replaced(value: Any) -> Any:
         return re.sub(_NOT_STORABLE, _REPLACEMENT, value)
     if isinstance(value, Mapping):
         return {_replaced(key): _replaced(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list):
+        # Also of a class that does not show its items in a log.
+        return type(value)(map(_replaced, value))
+    if isinstance(value, tuple):
         return [_replaced(item) for item in value]
     return value

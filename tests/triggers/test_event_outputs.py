@@ -174,10 +174,13 @@ def test_an_event_without_the_output(
     assert paths(server)[-1] == "runs/get"
 
 
-def test_the_log_does_not_have_the_output(context: Any, server: ScriptedServer) -> None:
-    """Airflow writes the event's repr into the log of the task."""
+@pytest.mark.parametrize("message", ["", "a\0"])
+def test_the_log_does_not_have_the_output(
+    message: str, context: Any, server: ScriptedServer
+) -> None:
+    """Airflow writes the event's repr into the log of the task, also with a NUL replaced."""
     deferral = deferred(context, server)
-    server.will(SUCCEEDED, output("a secret"))
+    server.will(answer(run("TERMINATED", "SUCCESS", message)), output("a secret"))
     (payload,) = events(deferral.trigger)
     assert payload["outputs"] == [{"run_id": 7, "result": "a secret"}]
     assert "a secret" not in f"{TriggerEvent(payload)!r} {TriggerEvent(payload)}"
