@@ -89,7 +89,8 @@ class LaunchLimiter:
         contextvars.Context().run(
             log.info,
             "Launches are held back (waiting: %d, DAGs: %d). The rate of %s to %s is %g a second, "
-            "see [databricks_jobs] launches_per_second.",
+            "see [databricks_jobs] launches_per_second, and lower while Airflow stores the ids of "
+            "runs more slowly.",
             self._turns.waiting + 1,
             len(self._turns.dag_ids | {dag_id}),
             self._endpoint,

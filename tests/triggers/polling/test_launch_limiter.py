@@ -211,7 +211,8 @@ def test_holding_back_is_logged_once_for_all(play: Play, caplog: pytest.LogCaptu
         (line,) = caplog.messages
         assert line == (
             "Launches are held back (waiting: 974, DAGs: 2). The rate of run-now to w is 5 a "
-            "second, see [databricks_jobs] launches_per_second."
+            "second, see [databricks_jobs] launches_per_second, and lower while Airflow stores the "
+            "ids of runs more slowly."
         )
         await asyncio.sleep(600)
         await asyncio.gather(*bench.start("a", 100))
