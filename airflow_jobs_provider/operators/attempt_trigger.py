@@ -6,6 +6,7 @@ or mark the task at any moment. See :mod:`airflow_jobs_provider.airflow_compat.l
 
 from __future__ import annotations
 
+import asyncio
 import time
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -34,6 +35,7 @@ from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.base import run_workflow_async
 from airflow_jobs_provider.api.workflows.cancel import cancel_unless_ended, log_failed_cancel
 from airflow_jobs_provider.api.workflows.launched_run import latest_launch_of_recorded_run
+from airflow_jobs_provider.triggers.background import start_in_background
 from airflow_jobs_provider.triggers.base import OutdatedError
 from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.outdated import StopsIfOutdated, wait_for_cancel
@@ -61,7 +63,7 @@ def needing_xcoms() -> Iterator[None]:
     """
     try:
         yield
-    except NeedsWorkerError:
+    except (NeedsWorkerError, OutdatedError):
         raise
     except Exception as error:  # whatever Airflow's API says
         raise NeedsWorkerError(f"XComs cannot be read or stored: {error}") from error
@@ -89,6 +91,10 @@ class AttemptTrigger(StopsIfOutdated):
                 await wait_for_cancel()
             payload = await self._start(begun)
             return {**payload, "xcoms": dict(self._unstored)} if self._unstored else payload
+        except OutdatedError:
+            # Here, and not where others wait for the end of its turn.
+            await wait_for_cancel()
+            raise
         except NeedsWorkerError as error:
             self.log.info("A worker will start the task: %s", error)
             return {"start_on_worker": str(error)}
@@ -142,7 +148,9 @@ class AttemptTrigger(StopsIfOutdated):
         if begun.is_new and not begun.is_outdated:
             # The user's token may bring the same run, which this attempt then follows.
             if not self._has_user_token():
-                await self._cancel_orphan(begun.orphan_run_id)
+                # Also if the task is marked meanwhile, so that there is no next attempt.
+                work = self._cancel_orphan(begun.orphan_run_id)
+                await asyncio.shield(start_in_background(work))
             if self._may_be_outdated():  # or another triggerer may have gone on with this attempt
                 begun = await self._read_attempt(task_instance)
         health = triggerer_health()
@@ -190,8 +198,6 @@ class AttemptTrigger(StopsIfOutdated):
                 of_launch=self._launches_run and RUN_ID_KEY in values,
             )
         except OutdatedError:
-            # Not in the turn, for which the XComs of other tasks wait.
-            await wait_for_cancel()
             raise
         except Exception as error:  # noqa: BLE001 - whatever Airflow's API says
             self.log.warning("XComs are not stored (%s): %s", ", ".join(values), error)

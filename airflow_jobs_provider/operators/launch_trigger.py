@@ -20,21 +20,18 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_jobs_provider.airflow_compat.completion_event import until_runs_are_stored
-from airflow_jobs_provider.airflow_compat.launch_record import (
-    LaunchAttempt,
-)
+from airflow_jobs_provider.airflow_compat.launch_record import LaunchAttempt
 from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.retry import RetryPolicy
 from airflow_jobs_provider.api.states import RunState
 from airflow_jobs_provider.api.workflows.base import run_workflow_async
 from airflow_jobs_provider.api.workflows.launch import LaunchResult, launch_once, log_launch
 from airflow_jobs_provider.api.workflows.launched_run import LaunchedRun
+from airflow_jobs_provider.operators.attempt_trigger import needing_xcoms
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
 from airflow_jobs_provider.operators.request_trigger import RequestTrigger
 from airflow_jobs_provider.triggers.background import start_in_background
-from airflow_jobs_provider.triggers.base import OutdatedError
 from airflow_jobs_provider.triggers.events import error_payload, run_payload
-from airflow_jobs_provider.triggers.outdated import wait_for_cancel
 from airflow_jobs_provider.triggers.polling.registry import get_poller
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
 
@@ -216,18 +213,13 @@ class DatabricksLaunchTrigger(RequestTrigger):
         # The token before may have brought a run, which has ended.
         self._run_id = self._active_run_id = None
         self._is_recorded = False
-        try:
-            run_id = await get_poller(self._hook).send(
-                call,
-                without_deadline=False,
-                dag_id=task_instance.dag_id,
-                before_launch=self._before_launch,
-                on_attempt=self._launched.on_attempt,
-            )
-        except OutdatedError:
-            # Outside of the rate limit, in which few launches are at the same time.
-            await wait_for_cancel()
-            raise
+        run_id = await get_poller(self._hook).send(
+            call,
+            without_deadline=False,
+            dag_id=task_instance.dag_id,
+            before_launch=self._before_launch,
+            on_attempt=self._launched.on_attempt,
+        )
         # A cancel may come before the service shows the run.
         self.launched_at = time.time()
         self._launched.answered(run_id, self.launched_at)
@@ -244,7 +236,8 @@ class DatabricksLaunchTrigger(RequestTrigger):
         The turn may come minutes later.
         """
         await until_runs_are_stored()
-        await self._raise_if_outdated()
+        with needing_xcoms():
+            await self._raise_if_outdated()
 
     async def _stop_launching(self) -> dict[str, Any]:
         """Cancel the run after ``execution_timeout``, also where its id is not known."""

@@ -47,21 +47,30 @@ class StopsIfOutdated(WaitForRunTrigger):
         return triggerer_health().may_run_outdated(self._checked_at)
 
     async def _stop_if_outdated(self) -> None:
-        """Go no further if a later attempt has begun while this triggerer was paused."""
-        if await self._is_outdated():
+        """Go no further if a later attempt has begun while this triggerer was paused.
+
+        If Airflow does not tell, go on.
+        """
+        is_outdated = False
+        with suppress(Exception):  # whatever Airflow's API says
+            is_outdated = await self._is_outdated()
+        if is_outdated:
             await wait_for_cancel()
 
     async def _raise_if_outdated(self) -> None:
-        """Raise an OutdatedError in place of :meth:`_stop_if_outdated`, such as in a rate limit."""
+        """Raise an error in place of :meth:`_stop_if_outdated`, such as in a rate limit.
+
+        :raises OutdatedError: a later attempt has begun.
+        :raises Exception: Airflow does not tell.
+        """
         if await self._is_outdated():
             raise OutdatedError
 
     async def _is_outdated(self) -> bool:
         if not self._is_over and self._may_be_outdated():
             checked_at = time.monotonic()
-            with suppress(Exception):  # whatever Airflow's API says
-                self._is_over = await self._has_later_attempt()
-                self._checked_at = checked_at
+            self._is_over = await self._has_later_attempt()
+            self._checked_at = checked_at
         return self._is_over
 
     async def _stop_waiting(self, run: Mapping[str, Any], timed_out: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowException, TaskDeferred
 from airflow_jobs_provider.airflow_compat.task_identity import TaskAttempt
 from airflow_jobs_provider.api.retry import no_waiting
 from tests.fakes.fake_service import FAULTS, NOT_SHOWN_YET, UNTIL_ENDED, FakeService, Fault, Plan
+from tests.helpers.group_in_triggerer import until
 from tests.helpers.launch_trigger import pause, start, succeeded, until_launched, worker_context
 from tests.helpers.start_from_trigger import operator
 from tests.helpers.tasks import fail_for_good
@@ -244,6 +245,27 @@ def test_the_run_of_an_attempt_before_a_clear_is_canceled_also_in_an_outage(
     assert (left.cancels, again.cancels) == (1, 0)
 
 
+def test_that_run_is_canceled_also_if_a_user_marks_the_task_meanwhile(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service has not answered yet whether the run is active."""
+    triggerer, first = start(service, monkeypatch), Attempt()
+    until_launched(triggerer, service, first)
+
+    async def mark(trigger: Any) -> None:
+        with service.holding("runs/get") as asked:
+            starting = asyncio.ensure_future(triggerer.first_event(trigger))
+            assert await asyncio.to_thread(asked.wait, 10)
+            triggerer.state = "failed"
+            starting.cancel()
+            await asyncio.wait({starting})
+            await trigger.on_kill()
+        await until(lambda: service.runs[1001].cancels == 1)
+
+    triggerer.run(lambda trigger: asyncio.wait_for(mark(trigger), 10), first.cleared())
+    assert len(service.runs) == 1
+
+
 @pytest.mark.parametrize(("token", "cancels"), [("own", 0), ("own {{ ti.try_number }}", 1)])
 def test_a_cleared_task_follows_the_run_of_the_users_token(
     token: str, cancels: int, service: FakeService, monkeypatch: pytest.MonkeyPatch
@@ -306,6 +328,22 @@ def test_a_triggerer_that_wakes_up_late_launches_nothing(
 
     triggerer.run(wait, first)
     assert len(service.runs) == 1
+
+
+def test_nothing_is_launched_after_a_pause_without_airflows_answer(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows whether a later attempt has begun: a worker starts the task, if it has not."""
+    triggerer = start(service, monkeypatch)
+    triggerer.unreadable.add("etl")
+
+    async def start_late(trigger: Any) -> Any:
+        pause(monkeypatch)
+        return await triggerer.first_event(trigger)
+
+    event = triggerer.run(start_late, Attempt())
+    assert "XCom" in event.payload["start_on_worker"]
+    assert service.count("runs/submit") == 0
 
 
 def test_a_worker_that_starts_the_task_finds_the_run(
