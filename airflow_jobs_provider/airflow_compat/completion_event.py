@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import TaskSuccessEvent
@@ -25,6 +25,7 @@ __all__ = [
     "push_xcoms",
     "success_event",
     "until_runs_are_stored",
+    "xcom_turn",
 ]
 
 #: Runs whose ids are not stored yet, before other launches wait for that.
@@ -91,8 +92,7 @@ async def success_event(
     """
     task_instance: Any = trigger.task_instance
     if task_instance is not None and xcoms:
-        async with _turn(trigger):
-            await before_push()
+        async with xcom_turn(trigger, before_push=before_push):
             xcoms = await in_thread(airflow_line().store_xcoms, task_instance, xcoms)
     return TaskSuccessEvent(xcoms=dict(xcoms) or None)
 
@@ -118,16 +118,25 @@ async def push_xcoms(
     if not xcoms:
         return
     with _unstored_runs.get().one_more() if of_launch else nullcontext():
-        async with _turn(trigger, is_urgent=of_launch):
-            await before_push()
+        async with xcom_turn(trigger, before_push=before_push, is_urgent=of_launch):
             await in_thread(airflow_line().store_xcoms, trigger.task_instance, xcoms)
 
 
-def _turn(trigger: BaseTrigger, *, is_urgent: bool = False) -> AbstractAsyncContextManager[None]:
-    """Return the turn of a trigger for its XComs."""
+@asynccontextmanager
+async def xcom_turn(
+    trigger: BaseTrigger, *, before_push: BeforePush, is_urgent: bool = False
+) -> AsyncIterator[None]:
+    """Wait for the turn of a trigger to store XComs, and take it for the time of the context.
+
+    :param trigger: the trigger that runs.
+    :param before_push: awaited in the turn. What it raises is raised.
+    :param is_urgent: see :meth:`.Turns.turn`.
+    """
     task_instance: Any = trigger.task_instance
-    launched_at: float | None = getattr(trigger, "launched_at", None)
-    return _turns.get().turn(task_instance.dag_id, is_urgent=is_urgent, since=launched_at or 0.0)
+    since: float = getattr(trigger, "launched_at", None) or 0.0
+    async with _turns.get().turn(task_instance.dag_id, is_urgent=is_urgent, since=since):
+        await before_push()
+        yield
 
 
 def delete_output(task_instance: Any, *, multiple_outputs: bool = False) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+from airflow_jobs_provider.airflow_compat.completion_event import xcom_turn
 from airflow_jobs_provider.airflow_compat.launch_record import first_task_attempt
 from airflow_jobs_provider.airflow_compat.task_state import read_xcom_of
 from airflow_jobs_provider.airflow_compat.threads import in_thread
@@ -129,7 +130,8 @@ class DatabricksWorkflowMemberTrigger(
         record = TaskRecord().with_reported(run_id, attempt)
         # Without the record, an attempt after a clear would report the same run again.
         with needing_xcoms():
-            await in_thread(self._records(attempt).write, attempt.task_id, record)
+            async with xcom_turn(self, before_push=self._before_push):
+                await in_thread(self._records(attempt).write, attempt.task_id, record)
         self._is_recorded = await self._push({RUN_ID_KEY: run_id})
         await self._push({JOB_ID_KEY: run.get("job_id"), RUN_PAGE_URL_KEY: page_url})
 
