@@ -3,7 +3,8 @@
 The triggerer is killed with SIGKILL, or stopped with SIGSTOP, at a request of the trigger: as the
 request comes in, or once the service has handled it. What users do, and what happens to the
 triggerer while the task waits, is in test_user_actions.py, and the rest of Airflow in
-test_whole_processes.py. docs/guarantees.md has the figures.
+test_whole_processes.py. Many launches at once are in test_many_launches_in_triggerer.py.
+docs/guarantees.md has the figures.
 """
 
 from __future__ import annotations
@@ -23,8 +24,6 @@ pytestmark = [
     pytest.mark.thorough,
     pytest.mark.skipif(not RENDERS_IN_TRIGGERER, reason="a worker launches every run"),
 ]
-
-TASKS = 30
 
 
 def succeeded(scenario: Scenario, *, runs: int, cancels: int) -> None:
@@ -132,23 +131,3 @@ def test_cleared_after_its_triggerer_was_killed_during_the_launch(
     scenario.workspace.end(scenario.deferred(2, watched=1))
     succeeded(scenario, runs=2, cancels=0)
     assert first.is_active
-
-
-def test_dag_run_marked_while_its_tasks_launch(begin: Begin, cluster: AirflowCluster) -> None:
-    """The runs of thirty tasks that were launched by then are canceled, and no other follows."""
-    scenario = begin("workerless_many")
-    happened(at_request(scenario, "runs/submit", "handled", object, number=10), scenario)
-    scenario.dag_run.mark_all("failed")
-    scenario.dag_run.until_over_with({"failed": TASKS})
-    scenario.all_stopped()
-    # A launch that was in its turn then would have come by now.
-    time.sleep(TASKS / 5)
-    scenario.all_stopped()
-    launched = scenario.runs
-    assert 10 <= len(launched) < TASKS
-    assert [run.cancels for run in launched] == [1] * len(launched)
-    scenario.saw(runs=len(launched), cancels=len(launched))
-    # The next DAG run is not held back by what has become of this one.
-    scenario = begin("workerless")
-    scenario.workspace.end(scenario.deferred())
-    succeeded(scenario, runs=1, cancels=0)
