@@ -128,7 +128,7 @@ class AsyncJobsClient(BaseClient):
         if isinstance(error, AuthenticationError):
             self._credentials.invalidate(error.refused_credentials)
         if self._renew_credentials is not None:
-            self._credentials = await self._renew_credentials() or self._credentials
+            self._take_renewed(await self._renew_credentials())
 
     async def close(self) -> None:
         """Close the connections."""

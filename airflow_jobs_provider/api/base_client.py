@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import logging
 import os
 import re
 import ssl
@@ -30,6 +31,7 @@ from airflow_jobs_provider.api.encoding import (
 )
 from airflow_jobs_provider.api.error_mapping import error_from_response, invalid_response_error
 from airflow_jobs_provider.api.errors import (
+    AuthenticationError,
     CertificateError,
     ConnectError,
     CredentialsError,
@@ -68,6 +70,8 @@ __all__ = [
     "error_reason",
     "strip_traceback",
 ]
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -141,8 +145,8 @@ class BaseClient:
         :param sleep: called with the seconds to wait between two attempts, and awaited by the
             asyncio client; default :func:`~.retry.blocking_sleep` or :func:`~.retry.async_sleep`.
         :param renew_credentials: returns new credentials after a 401 or 403, before the next
-            attempt, or None if the present ones are to stay; awaited by the asyncio client. Default
-            None: they stay.
+            attempt, or the reason, as text, why the present ones stay; awaited by the asyncio
+            client. Default None: they stay.
         :param observer: is told of the requests, for metrics; default None: nobody is.
         :raises ValueError: ``base_url`` is not an http or https URL.
         :raises CredentialsError: it is plain http to another machine, without ``allow_http``.
@@ -170,6 +174,8 @@ class BaseClient:
         #: Waits between two attempts, and in a workflow.
         self.sleep = sleep or self._default_sleep
         self._renew_credentials = renew_credentials
+        # Why refused credentials were not replaced; empty if they were, or none were refused.
+        self._stay_because = ""
         self._observer = observer
         suffix = f" {user_agent_suffix}" if user_agent_suffix else ""
         self._user_agent = f"airflow-jobs-provider/{__version__}{suffix}"
@@ -235,6 +241,14 @@ class BaseClient:
             return MAX_ERROR_BYTES
         return max(self._max_response_bytes, call.max_response_bytes or 0)
 
+    def _take_renewed(self, renewed: Credentials | str) -> None:
+        """Take new credentials. Given a reason instead, keep the present ones and log it once."""
+        if not isinstance(renewed, str):
+            self._credentials, self._stay_because = renewed, ""
+        elif renewed != self._stay_because:
+            self._stay_because = renewed
+            log.warning("The refused credentials stay, since there are no others: %s", renewed)
+
     def _parse_response(
         self, call: Call[T], route: Route, status: int, headers: Mapping[str, str], raw: bytes
     ) -> tuple[T, int]:
@@ -265,7 +279,10 @@ class BaseClient:
                     return call.parse(response_values), len(body)
             except InvalidResponseError as error:
                 raise invalid_response_error(status, headers, body, error) from None
-        raise error_from_response(status, headers, body)
+        refusal = error_from_response(status, headers, body)
+        if self._stay_because and isinstance(refusal, AuthenticationError):
+            refusal.message += f". They were not replaced: {self._stay_because}"
+        raise refusal
 
     def _parse_stream(
         self, call: Call[T], status: int, headers: Mapping[str, str], raw: Iterable[bytes]

@@ -150,7 +150,7 @@ class JobsClient(BaseClient):
         if isinstance(error, AuthenticationError):
             self._credentials.invalidate(error.refused_credentials)
         if self._renew_credentials is not None:
-            self._credentials = self._renew_credentials() or self._credentials
+            self._take_renewed(self._renew_credentials())
 
     def clone(self) -> JobsClient:
         """Return a client with the same settings and connections of its own.

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from airflow.providers.common.compat.sdk import AirflowException, BaseHook
 
 from airflow_jobs_provider.airflow_compat.telemetry import stats_are_on
+from airflow_jobs_provider.api.errors import JobsAPIError
 from airflow_jobs_provider.api.private_names import warn_of_replaced_names
 from airflow_jobs_provider.exceptions import airflow_exceptions
 from airflow_jobs_provider.official_names import missing_method
@@ -123,12 +124,11 @@ class DatabricksJobsBaseHook(BaseHook):
             def read_connection() -> WorkspaceAccess:
                 return WorkspaceAccess.from_connection(self.get_connection(self.databricks_conn_id))
 
-            def renew_credentials() -> Credentials | None:
+            def renew_credentials() -> Credentials | str:
                 try:
                     return read_connection().credentials
-                except AirflowException as error:
-                    self._log_failed_look_up(error)
-                    return None
+                except Exception as error:  # noqa: BLE001 - whatever a secrets backend raises
+                    return _reason(error)
 
             self._blocking_client = JobsClient(
                 **self._client_arguments(read_connection()),
@@ -164,20 +164,15 @@ class DatabricksJobsBaseHook(BaseHook):
             # thread of asgiref's, which Airflow's calls back into the event loop need.
             return await sync_to_async(WorkspaceAccess.from_connection)(connection)
 
-        async def renew_credentials() -> Credentials | None:
+        async def renew_credentials() -> Credentials | str:
             try:
                 return (await read_connection()).credentials
-            except AirflowException as error:
-                self._log_failed_look_up(error)
-                return None
+            except Exception as error:  # noqa: BLE001 - whatever a secrets backend raises
+                return _reason(error)
 
         arguments = self._client_arguments(await read_connection())
         async with AsyncJobsClient(**arguments, renew_credentials=renew_credentials) as client:
             yield client
-
-    def _log_failed_look_up(self, error: AirflowException) -> None:
-        """Log why there are no new credentials: a secrets backend may have failed for a moment."""
-        self.log.warning("The credentials stay, since the connection is not found: %s", error)
 
     def _import_async_dependencies(self) -> None:
         from importlib import import_module
@@ -345,6 +340,13 @@ class DatabricksJobsBaseHook(BaseHook):
         if self._blocking_client is not None:
             self._blocking_client.close()
             self._blocking_client = None
+
+
+def _reason(error: Exception) -> str:
+    """Return why a connection cannot be used."""
+    # The message of another exception may quote a secret.
+    is_known = isinstance(error, (AirflowException, JobsAPIError))
+    return str(error) if is_known else type(error).__name__
 
 
 def _airflow_exceptions() -> AbstractContextManager[None]:

@@ -103,8 +103,8 @@ class WorkspaceAccess(NamedTuple):
 
     @classmethod
     def _from_connection(cls, connection: Connection) -> WorkspaceAccess:
-        extra: Mapping[str, Any] = connection.extra_dejson or {}
         name = connection.conn_id or ""
+        extra = _extra(connection, name)
         base_url = _base_url(connection, extra)
         verify = extra.get("verify")
         if verify in (None, ""):  # an empty field of the form
@@ -115,19 +115,42 @@ class WorkspaceAccess(NamedTuple):
             verify=verify if isinstance(verify, str) and not _is_bool(verify) else is_true(verify),
             allow_http=is_true(extra.get("allow_http", False)),
         )
+        fields = ConnectionFields(
+            name, connection.login or "", connection.password or "", extra, transport
+        )
+        try:
+            credentials = choose_credentials(fields)
+        except CredentialsError as error:
+            if extra or _is_json(connection.extra or "{}"):
+                raise
+            raise CredentialsError(
+                f"the extra of connection {name!r} is not JSON; {error}"
+            ) from None
         return cls(
             base_url=base_url,
-            credentials=choose_credentials(
-                ConnectionFields(
-                    name, connection.login or "", connection.password or "", extra, transport
-                )
-            ),
+            credentials=credentials,
             allow_http=transport.allow_http,
             verify=transport.verify,
             proxies=transport.proxies,
             timeout_seconds=_timeout_seconds(extra.get("timeout_seconds"), name),
             api_version=_api_version(extra.get("api_version"), name),
         )
+
+
+def _extra(connection: Connection, name: str) -> Mapping[str, Any]:
+    """Return the extra. Airflow takes one that is not JSON for an empty one, and logs it."""
+    extra: Any = connection.extra_dejson or {}
+    if not isinstance(extra, Mapping):
+        raise InvalidSettingsError(f"the extra of connection {name!r} is not a JSON object")
+    return extra
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _timeout_seconds(value: Any, name: str) -> float | None:

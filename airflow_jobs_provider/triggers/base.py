@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger
 
+from airflow_jobs_provider.api.errors import CredentialsError, InvalidSettingsError
 from airflow_jobs_provider.api.retry import async_sleep
 from airflow_jobs_provider.api.workflows.progress import run_log
 from airflow_jobs_provider.hooks.jobs import DatabricksJobsHook
@@ -74,16 +75,17 @@ class DatabricksJobsBaseTrigger(TriggerArguments, BaseTrigger):
         return environment
 
     async def _until_connected(self) -> None:
-        """Wait until Airflow finds the connection, if it was used before.
+        """Wait until the connection can be used, if it was used before.
 
-        Airflow takes a failure of a secrets backend for a connection that does not exist.
+        Airflow takes a failure of a secrets backend for a connection that does not exist. Then it
+        may find another one of the same id.
         """
         wait, waited = 1.0, 0.0
         while True:
             try:
                 await get_poller(self._hook).client()
                 return
-            except AirflowException as error:
+            except (AirflowException, CredentialsError, InvalidSettingsError) as error:
                 is_over = self.deadline is not None and time.time() >= self.deadline
                 if is_over or waited >= _LOOK_UP_SECONDS or not await self._was_connected():
                     return  # What needs the connection raises it.

@@ -183,3 +183,27 @@ def test_an_empty_field_does_not_turn_the_check_of_certificates_off(verify: obje
     one = access(host="w.net", password="t", extra=extra)
     assert (one.verify, one.timeout_seconds, one.allow_http) == (True, None, False)
     assert one.credentials == Token("t")
+
+
+@pytest.mark.parametrize(
+    ("extra", "fields"),
+    [("{nonsense", {}), ('["token"]', {"password": "t"}), ('"token"', {"password": "t"})],
+)
+@pytest.mark.filterwarnings("ignore:Encountered")  # by Airflow 2
+def test_an_extra_that_is_no_object(extra: str, fields: dict[str, Any]) -> None:
+    """The message names it. It is not quoted."""
+    with pytest.raises((CredentialsError, InvalidSettingsError), match=r"the extra of.*'c'.*JSON"):
+        connected(extra, **fields)
+
+
+@pytest.mark.filterwarnings("ignore:Encountered")  # by Airflow 2
+def test_an_extra_that_nothing_is_needed_of() -> None:
+    """Airflow takes what is not JSON for an empty extra."""
+    assert connected("{nonsense", password="t").credentials == Token("t")
+
+
+def connected(extra: str, **fields: Any) -> WorkspaceAccess:
+    """Read a connection with this text as extra."""
+    return WorkspaceAccess.from_connection(
+        Connection(conn_id="c", conn_type="databricks_jobs", host="w.net", extra=extra, **fields)
+    )

@@ -7,8 +7,6 @@ task instance is a note pad, so that each answer of the service can be chosen.
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from datetime import timedelta
 from typing import Any
@@ -19,14 +17,13 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError, DatabricksRunTimeoutError
 from airflow_jobs_provider.operators.jobs import (
     DatabricksRunNowOperator,
     DatabricksSubmitRunOperator,
 )
 from airflow_jobs_provider.triggers.jobs import DatabricksJobRunTrigger
-from tests.fakes.scripted_server import TOKEN, ScriptedServer, answer, lose
+from tests.fakes.scripted_server import ScriptedServer, answer, lose
 from tests.helpers.responses import (
     FAILED,
     FAILED_OUTPUT,
@@ -44,8 +41,6 @@ from tests.helpers.tasks import (
     paths,
     submit,
 )
-
-FORBIDDEN = answer({"error_code": 403, "message": "Invalid access token."}, 403)
 
 
 def test_blocking(context: Any, server: ScriptedServer) -> None:
@@ -225,37 +220,6 @@ def test_execution_timeout_bounds_the_run_too(context: Any, server: ScriptedServ
     assert sent == [91, 60]
 
 
-@pytest.mark.parametrize("deferrable", [False, True])
-def test_a_connection_that_is_not_found_for_a_moment_while_credentials_are_refused(
-    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, deferrable: bool
-) -> None:
-    """The connection is read anew after each refusal. The credentials stay meanwhile."""
-    name = "AIRFLOW_CONN_DATABRICKS_DEFAULT"
-    known = os.environ[name]
-
-    def lose_connection(connection: socket.socket) -> None:
-        monkeypatch.delenv(name)
-        FORBIDDEN(connection)
-
-    def find_connection(connection: socket.socket) -> None:
-        monkeypatch.setenv(name, known)
-        FORBIDDEN(connection)
-
-    steps = [lose_connection, FORBIDDEN, find_connection, SUCCEEDED, OUTPUT]
-    server.will(LAUNCHED, RUNNING)
-    operator = submit(deferrable=deferrable)
-    with no_waiting():
-        if not deferrable:
-            server.will(*steps)
-            assert operator.execute(context) == "42"
-        else:
-            deferral = deferred_by(operator, context)
-            server.will(*steps)
-            (event,) = events(deferral.trigger)
-            assert operator.execute_complete(context, event, **deferral.kwargs or {}) == "42"
-    assert not server.steps
-
-
 def test_output_over_the_cap(context: Any, server: ScriptedServer) -> None:
     """max_output_bytes cuts the XCom, at a whole character, and a flag says so."""
     output = answer({"notebook_output": {"result": "häuser"}})
@@ -266,26 +230,6 @@ def test_output_over_the_cap(context: Any, server: ScriptedServer) -> None:
     server.will(LAUNCHED, SUCCEEDED, output)
     assert submit(max_output_bytes=7).execute(context) == "häuser"
     assert "output_truncated" not in context["ti"].xcoms
-
-
-def test_refused_credentials_while_polling_have_patience(
-    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A 403 in the middle of a wait gets the connection read afresh before the next look."""
-    refused = answer({"error_code": 403, "message": "Invalid access token."}, 403)
-    operator = submit(databricks_retry_delay=0.01)
-
-    def rotate(connection: socket.socket) -> None:
-        fresh = {"conn_type": "databricks_jobs", "host": server.url, "password": "fresh"}
-        monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(fresh))
-        refused(connection)
-
-    server.will(LAUNCHED, RUNNING, rotate, SUCCEEDED, OUTPUT)
-    assert operator.execute(context) == "42"
-    assert [r.headers["authorization"] for r in server.requests] == [
-        *[f"Bearer {TOKEN}"] * 3,
-        *["Bearer fresh"] * 2,
-    ]
 
 
 def test_a_truncated_output_is_given_with_a_warning(context: Any, server: ScriptedServer) -> None:

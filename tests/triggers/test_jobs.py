@@ -42,13 +42,21 @@ def test_a_run_that_cannot_be_followed(context: Any, server: ScriptedServer) -> 
         submit().execute_complete(context, event)
 
 
+@pytest.mark.parametrize("is_found", [False, True])
 @pytest.mark.parametrize("was_used", [True, False])
 def test_a_connection_that_a_worker_has_used_is_looked_up_again(
-    context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, was_used: bool
+    context: Any,
+    server: ScriptedServer,
+    monkeypatch: pytest.MonkeyPatch,
+    was_used: bool,
+    is_found: bool,
 ) -> None:
-    """The secrets backend fails while the triggerer starts."""
+    """The secrets backend fails while the triggerer starts. Another one has it without a host."""
     known = os.environ["AIRFLOW_CONN_DATABRICKS_DEFAULT"]
     monkeypatch.delenv("AIRFLOW_CONN_DATABRICKS_DEFAULT")
+    if is_found:
+        without_host = {**json.loads(known), "host": ""}
+        monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(without_host))
     server.will(SUCCEEDED)
     trigger = DatabricksJobRunTrigger(
         run_id=7, polling_period_seconds=0.01, reached_by="host" if was_used else None
