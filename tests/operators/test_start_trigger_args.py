@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib
 import json
+from bisect import bisect_left
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +59,25 @@ def test_the_order_in_a_dict_makes_no_new_version_of_the_dag() -> None:
             operator(notebook_task={"notebook_path": "/x", "base_parameters": parameters})
         stored.append(json.dumps(DagSerialization.to_dict(dag), sort_keys=True))
     assert stored[0] == stored[1]
+
+
+@pytest.mark.parametrize("character", ["x", '"', "\\", "ä", "🙂"])
+def test_the_longest_request_that_is_stored(character: str) -> None:
+    """It has 40,000 bytes as Airflow stores it, whatever its characters take. Others need a worker.
+
+    What is stored beside the request has a few hundred bytes.
+    """
+
+    def stored_size(length: int) -> int:
+        parameters = {"text": character * length}
+        with DAG("sales", schedule=None):
+            task = operator(notebook_task={"notebook_path": "/x", "base_parameters": parameters})
+        arguments = task.start_trigger_args
+        return 0 if arguments is None else len(json.dumps(arguments.trigger_kwargs))
+
+    longest = bisect_left(range(1, 50_000), True, key=lambda length: not stored_size(length))
+    assert 39_980 <= stored_size(longest) < 41_000
+    assert stored_size(longest + 1) == 0
 
 
 @pytest.mark.parametrize(
