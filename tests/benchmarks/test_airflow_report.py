@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 from typing import Any
@@ -108,31 +110,26 @@ def measures(
     }
 
 
-def written(
-    folder: Path, *results: dict[str, Any], page: str = PAGE
-) -> tuple[str, list[str], subprocess.CompletedProcess[str]]:
-    """Write the page of a folder; return it, the goals that are not reached, and the process."""
+def written(folder: Path, *results: dict[str, Any], page: str = PAGE) -> tuple[str, list[str]]:
+    """Write the page of a folder; return it, and the goals that are not reached.
+
+    The program runs in this process: to start one for each test takes more than all tests do.
+    """
     (folder / "benchmarks.md").write_text(page)
     files = []
     for number, result in enumerate(results):
         files.append(folder / f"{number}.json")
         files[-1].write_text(json.dumps(result))
-    done = subprocess.run(
-        [
-            *(sys.executable, "-m", "benchmarks.airflow_report", "--without-plots"),
-            *("--docs", str(folder), *map(str, files)),
-        ],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    arguments = ["--without-plots", "--docs", str(folder), *map(str, files)]
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()) as out:
+        patch.setattr(sys, "argv", ["airflow_report", *arguments])
+        runpy.run_module("benchmarks.airflow_report", run_name="__main__")
     broken = [
         line.removeprefix("Not kept: ")
-        for line in done.stdout.splitlines()
+        for line in out.getvalue().splitlines()
         if line.startswith("Not kept: ")
     ]
-    return (folder / "benchmarks.md").read_text(), broken, done
+    return (folder / "benchmarks.md").read_text(), broken
 
 
 def cells(page: str, name: str) -> list[list[str]]:
@@ -146,7 +143,7 @@ def test_processes_that_report_callbacks_are_no_workers(
     tmp_path: Path, *, distributed: bool
 ) -> None:
     """The DAG processor's processes have a column of their own, and break no goal."""
-    page, broken, _ = written(tmp_path, measures(CPU, distributed=distributed))
+    page, broken = written(tmp_path, measures(CPU, distributed=distributed))
     assert not broken
     assert "| one task | worker processes | other processes |" in page
     assert cells(page, "on none")[1][:2] == ["0.00", "0.30"]
@@ -159,7 +156,7 @@ def test_processes_that_report_callbacks_are_no_workers(
 def test_one_worker_process_breaks_the_goal(tmp_path: Path, *, distributed: bool) -> None:
     """A single task that started on a worker is told."""
     result = measures(CPU, workers={"start_from_trigger": 1}, distributed=distributed)
-    page, broken, _ = written(tmp_path, result)
+    page, broken = written(tmp_path, result)
     assert broken == ["start_from_trigger: no worker process; measured: 1 for 10 tasks"]
     assert "| no worker process | 1 for 10 tasks | **no** |" in page
 
@@ -196,7 +193,7 @@ def test_the_page_says_which_goals_are_reached(
     tmp_path: Path, changed: dict[str, float], goals: list[str]
 ) -> None:
     """Each goal is checked; the page has those that are not reached in bold."""
-    page, broken, _ = written(tmp_path, measures(CPU | changed))
+    page, broken = written(tmp_path, measures(CPU | changed))
     assert len(broken) == len(goals)
     for line, goal in zip(broken, goals, strict=True):
         assert goal in line
@@ -209,53 +206,52 @@ def test_the_page_says_which_goals_are_reached(
 
 def test_all_goals_may_be_reached(tmp_path: Path) -> None:
     """The page says so."""
-    page, broken, _ = written(tmp_path, measures(CPU))
+    page, broken = written(tmp_path, measures(CPU))
     assert not broken
     assert "All 6 goals are reached:" in page
 
 
 def test_what_is_written_by_hand_is_kept(tmp_path: Path) -> None:
     """A second report changes nothing; the text below the comment and around the section stays."""
-    first, _, _ = written(tmp_path, measures(CPU))
+    first, _ = written(tmp_path, measures(CPU))
     assert "9.999" not in first
     kept = PAGE[PAGE.index(LAST_LINE) :]
     assert first.endswith(kept)
     assert first.startswith(PAGE[: PAGE.index("An old figure")])
-    second, _, _ = written(tmp_path, measures(CPU), page=first)
+    second, _ = written(tmp_path, measures(CPU), page=first)
     assert second == first
 
 
 def test_a_section_without_its_last_line_is_not_replaced(tmp_path: Path) -> None:
     """Where the comment is missing, nobody can tell what was written by hand."""
     page = PAGE.replace(LAST_LINE, "")
-    unchanged, _, done = written(tmp_path, measures(CPU), page=page)
-    assert done.returncode
-    assert "lacks the line" in done.stderr
-    assert unchanged == page
+    with pytest.raises(ValueError, match="lacks the line"):
+        written(tmp_path, measures(CPU), page=page)
+    assert (tmp_path / "benchmarks.md").read_text() == page
 
 
 def test_celery_has_a_section_of_its_own(tmp_path: Path) -> None:
     """It stands behind the other one, which stays as it is, as does what follows."""
     result = measures(CPU, distributed=True) | {"options": "TASKS=10 ROUNDS=1"}
-    page, _, _ = written(tmp_path, result)
+    page, _ = written(tmp_path, result)
     before, found, after = page.partition(CELERY_HEADING)
     assert found
     assert before == PAGE[: PAGE.index("## Another section")]
     assert after.endswith(LAST_LINE + "\n\n" + PAGE[PAGE.index("## Another section") :])
     assert "make bench-airflow EXECUTOR=CeleryExecutor TASKS=10 ROUNDS=1 REPORT=1" in after
-    again, _, _ = written(tmp_path, result, page=page)
+    again, _ = written(tmp_path, result, page=page)
     assert again == page
 
 
 def test_the_page_is_what_the_measures_say(tmp_path: Path) -> None:
     """Nothing is changed by hand above the comment, where the next measurement would drop it."""
     page = (ROOT / "docs" / "benchmarks.md").read_text()
-    rewritten, _, _ = written(tmp_path, page=page)
+    rewritten, _ = written(tmp_path, page=page)
     assert rewritten == page
 
 
 def test_a_page_gets_the_section_at_its_end(tmp_path: Path) -> None:
     """Where the page does not have it yet."""
-    page, _, _ = written(tmp_path, measures(CPU), page="# Benchmarks\n\nText.\n")
+    page, _ = written(tmp_path, measures(CPU), page="# Benchmarks\n\nText.\n")
     assert page.startswith(f"# Benchmarks\n\nText.\n\n{HEADING}\n")
     assert page.endswith(LAST_LINE + "\n")
