@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.syntax import statements
+
 NAME = "airflow_jobs_provider"
 PACKAGE = Path(__file__).parents[2] / NAME
 # From the bottom to the top. A module belongs to the longest of these names that its own begins
@@ -73,7 +75,7 @@ def tree(name: str) -> ast.Module:
 def imports(source: ast.AST) -> set[str]:
     """Return what a module imports anywhere: also in functions and under TYPE_CHECKING."""
     found: set[str] = set()
-    for node in ast.walk(source):
+    for node in statements(source):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -169,9 +171,9 @@ def private_uses(source: ast.AST) -> list[str]:
     typing_only: set[ast.AST] = set()
     from_airflow: set[str] = set()
     found: list[str] = []
-    for node in ast.walk(source):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            typing_only |= {inner for statement in node.body for inner in ast.walk(statement)}
+    for statement in statements(source):
+        if isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.unparse(statement.test):
+            typing_only |= {inner for one in statement.body for inner in statements(one)}
     for node in ast.walk(source):
         if isinstance(node, (ast.Import, ast.ImportFrom)):
             for imported in imports(node):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from tests.helpers.syntax import statements
+
 TESTS = Path(__file__).parents[1]
 FILES = sorted(TESTS.rglob("*.py"))
 
@@ -13,7 +15,7 @@ def imported_modules(file: Path) -> set[str]:
     """Return the absolute names of the modules that a file imports from, also inside functions."""
     package = (TESTS.name, *file.relative_to(TESTS).parts[:-1])
     found: set[str] = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    for node in statements(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
