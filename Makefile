@@ -48,7 +48,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests wait half of their time: six processes took 191 s on two cores, and four 221 s.
 TEST_PROCESSES ?= 6
 # In the order of the files: the few slow tests of a file must not come last. Each process imports
-# and collects all tests, 10 s of processor time, so one process has no helpers.
+# and collects all tests, 6 s of processor time, so one process has no helpers.
 IN_PARALLEL = $(if $(filter 1,$(TEST_PROCESSES)),,-n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder)
 # The programs of the documents are run on Airflow 3.3 only.
 DAGS_ON_OLDER = tests/end_to_end --ignore=tests/end_to_end/test_docs.py
