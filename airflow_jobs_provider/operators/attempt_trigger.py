@@ -49,6 +49,8 @@ __all__ = ["AttemptTrigger", "NeedsWorkerError", "needing_xcoms"]
 
 # A task that was cleared may be deferred again for so long before its next attempt is recorded.
 _NEXT_ATTEMPT_SECONDS = 20.0
+# How long the event of a start that took too long waits for the cancel of the run.
+_CANCEL_SECONDS = 19.0
 
 
 class NeedsWorkerError(Exception):
@@ -263,6 +265,28 @@ class AttemptTrigger(StopsIfOutdated):
         return True
 
     # -- the end of the task -------------------------------------------------------------------
+
+    async def _stop_starting(self) -> dict[str, Any]:
+        """Cancel the run after ``execution_timeout``, unless it has succeeded; return the payload.
+
+        The run's id may not be known yet. Once begun, all goes on if Airflow ends the trigger.
+        """
+        # A retry may follow the run.
+        await self._stop_if_outdated()
+        succeeded: list[dict[str, Any]] = []
+
+        async def stop() -> None:
+            if (payload := await self._success_until_deadline()) is not None:
+                succeeded.append(payload)
+            elif self.cancel_on_kill and self._may_have_run():
+                await self._find_and_cancel("execution_timeout is over")
+
+        await asyncio.wait({start_in_background(stop())}, timeout=_CANCEL_SECONDS)
+        if succeeded:
+            return succeeded[0]
+        if self._run_id is not None:
+            return run_payload({"run_id": self._run_id}, timed_out="execution_timeout")
+        return {"run_id": None, "error": "execution_timeout is over"}
 
     async def _success_until_deadline(self) -> dict[str, Any] | None:
         """Return the event's payload if the run has succeeded; None if not, or if it is not known.

@@ -30,7 +30,6 @@ from airflow_jobs_provider.api.workflows.launched_run import LaunchedRun
 from airflow_jobs_provider.operators.attempt_trigger import needing_xcoms
 from airflow_jobs_provider.operators.payload_validation import check_before_sending
 from airflow_jobs_provider.operators.request_trigger import RequestTrigger
-from airflow_jobs_provider.triggers.background import start_in_background
 from airflow_jobs_provider.triggers.events import error_payload, run_payload
 from airflow_jobs_provider.triggers.polling.registry import get_poller
 from airflow_jobs_provider.xcom import JOB_ID_KEY, RUN_ID_KEY, RUN_PAGE_URL_KEY
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
 
 __all__ = ["DatabricksLaunchTrigger"]
 
-_CANCEL_SECONDS = 19.0
 # After a launch was given up, which has taken up to ten minutes.
 _ONE_ATTEMPT = RetryPolicy(max_attempts=1)
 
@@ -97,7 +95,7 @@ class DatabricksLaunchTrigger(RequestTrigger):
             except TimeoutError:
                 if not limit.expired():
                     raise
-                return await self._stop_launching()
+                return await self._stop_starting()
             except (JobsAPIError, AirflowException, ValueError) as error:
                 await self._find_run_of_lost_response()
                 payload = error_payload(self._run_id, error, launched_at=self.launched_at)
@@ -239,19 +237,9 @@ class DatabricksLaunchTrigger(RequestTrigger):
         with needing_xcoms():
             await self._raise_if_outdated()
 
-    async def _stop_launching(self) -> dict[str, Any]:
-        """Cancel the run after ``execution_timeout``, also where its id is not known."""
-        # A retry may follow the run.
-        await self._stop_if_outdated()
-        if (payload := await self._success_until_deadline()) is not None:
-            return payload
-        if self.cancel_on_kill and self._launched.may_be_active:
-            cancel = start_in_background(self._find_and_cancel("execution_timeout is over"))
-            await asyncio.wait({cancel}, timeout=_CANCEL_SECONDS)
-        run_id = self._run_id
-        if run_id is not None:
-            return run_payload({"run_id": run_id}, timed_out="execution_timeout")
-        return {"run_id": None, "error": "execution_timeout is over", "is_launch": True}
+    async def _stop_starting(self) -> dict[str, Any]:
+        payload = await super()._stop_starting()
+        return payload if self._run_id is not None else {**payload, "is_launch": True}
 
     # -- cancelling the run --------------------------------------------------------------------
 

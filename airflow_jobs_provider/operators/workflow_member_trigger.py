@@ -24,8 +24,6 @@ from airflow_jobs_provider.operators.attempt_trigger import (
     needing_xcoms,
 )
 from airflow_jobs_provider.operators.workflow_next_step import NextStep, next_step
-from airflow_jobs_provider.triggers.background import start_in_background
-from airflow_jobs_provider.triggers.events import run_payload
 from airflow_jobs_provider.triggers.polling.registry import run_workflow_unpolled
 from airflow_jobs_provider.triggers.workflow import WorkflowTaskTrigger
 from airflow_jobs_provider.triggers.workflow_arguments import WorkflowMemberTriggerArguments
@@ -43,8 +41,6 @@ if TYPE_CHECKING:
     from airflow_jobs_provider.triggers.polling.shared_reads import SharedReads
 
 __all__ = ["DatabricksWorkflowMemberTrigger"]
-
-_CANCEL_SECONDS = 19.0
 
 
 class DatabricksWorkflowMemberTrigger(
@@ -140,19 +136,6 @@ class DatabricksWorkflowMemberTrigger(
         return WorkflowRecords(attempt._replace(clear_number=None), self.launch_task_id)
 
     # -- canceling the run ---------------------------------------------------------------------
-
-    async def _stop_starting(self) -> dict[str, Any]:
-        """Cancel the task's run after ``execution_timeout``, also where it is not known yet."""
-        # A retry may follow the run.
-        await self._stop_if_outdated()
-        if (payload := await self._success_until_deadline()) is not None:
-            return payload
-        if self.cancel_on_kill:
-            cancel = start_in_background(self._find_and_cancel("execution_timeout is over"))
-            await asyncio.wait({cancel}, timeout=_CANCEL_SECONDS)
-        if self._run_id is not None:
-            return run_payload({"run_id": self._run_id}, timed_out="execution_timeout")
-        return {"run_id": None, "error": "execution_timeout is over"}
 
     async def _cancel_orphan(self, run_id: int | None) -> None:
         """Cancel the task run of an attempt before a clear, in the workspace of the group's run."""

@@ -17,6 +17,7 @@ if not hasattr(BaseTrigger, "render_template_fields"):
 from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunTimeoutError
 from tests.fakes.fake_service import FAULTS, NOT_SHOWN_YET, UNTIL_ENDED, FakeService, Plan
+from tests.helpers.group_in_triggerer import until
 from tests.helpers.launch_trigger import (
     pause,
     start,
@@ -457,3 +458,33 @@ def test_a_run_that_has_succeeded_before_execution_timeout_is_not_canceled(
         "run_page_url": f"http://workspace.invalid/#job/{run.job_id}/run/{run.run_id}",
         "return_value": f"output of {run.run_id}",
     }
+
+
+def test_the_cancel_after_execution_timeout_goes_on_if_airflow_ends_the_trigger(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service does not answer yet whether the run has succeeded. Airflow calls no on_kill."""
+    service.plan = UNTIL_ENDED
+    triggerer = start(service, monkeypatch)
+    answer, launched, is_over = triggerer._answer, threading.Event(), threading.Event()
+
+    def hold(msg: Any) -> Any:
+        if getattr(msg, "key", "") == "job_id":
+            launched.set()
+            assert is_over.wait(20)
+        return answer(msg)
+
+    monkeypatch.setattr(triggerer, "_answer", hold)
+
+    async def end(trigger: Any) -> None:
+        starting = asyncio.ensure_future(triggerer.first_event(trigger))
+        assert await asyncio.to_thread(launched.wait, 20)
+        with service.holding("runs/get") as asked:
+            assert await asyncio.to_thread(asked.wait, 20)
+            starting.cancel()
+            await asyncio.wait({starting})
+        is_over.set()
+        await until(lambda: service.runs[1001].cancels == 1)
+
+    deadline = datetime.now(UTC) + 3 * LAUNCH_SECONDS
+    triggerer.run(lambda trigger: asyncio.wait_for(end(trigger), 30), Attempt(), deadline)
