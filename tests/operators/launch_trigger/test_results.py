@@ -14,6 +14,7 @@ if not hasattr(BaseTrigger, "render_template_fields"):
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_jobs_provider.airflow_compat.triggerer_health import triggerer_health
+from airflow_jobs_provider.api.retry import no_waiting
 from airflow_jobs_provider.exceptions import DatabricksRunFailedError
 from tests.fakes.fake_service import FakeService, Plan
 from tests.helpers.launch_trigger import (
@@ -189,7 +190,10 @@ def test_a_triggerer_that_wakes_up_late_pushes_no_output(
 def test_a_missing_connection_is_a_failure_that_a_worker_reports(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also where a run before a clear cannot be read for that reason."""
+    """Also where a run before a clear cannot be read for that reason.
+
+    The connection was there before, so it is looked up for ten minutes at least.
+    """
     triggerer = start(service, monkeypatch)
     first = Attempt()
     assert succeeded(triggerer.start(first))
@@ -202,7 +206,9 @@ def test_a_missing_connection_is_a_failure_that_a_worker_reports(
         return answered(msg)
 
     monkeypatch.setattr(triggerer, "_answer", answer)
-    event = triggerer.start(first.cleared())
+    with no_waiting() as waits:
+        event = triggerer.start(first.cleared())
+    assert sum(waits) >= 600
     assert event.payload["is_launch"]
     assert "databricks_default" in event.payload["error"]
     assert triggerer.xcoms["etl", "launch_record"]["handed_over"]
