@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -30,6 +30,10 @@ exceptions: Any = pytest.importorskip("airflow.sdk.exceptions")
 
 START = datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)
 RUN_ID = "manual__2026"
+
+
+# The name of a moment, and how often it has come since the start.
+Moment = tuple[str, int]
 
 
 class TriggererDiedError(Exception):
@@ -69,7 +73,8 @@ class Triggerer:
     :ivar refuses: keys of XComs that cannot be stored.
     :ivar unreadable: tasks whose XComs cannot be read.
     :ivar moments: what has happened since the last start, in order.
-    :ivar die_at: index of the moment at which the triggerer dies; None for never.
+    :ivar die_at: index of the moment at which the triggerer dies, or its name and how often it has
+        come then; None for never.
     :ivar is_changed: whether the task was changed, so that it does not start in the triggerer any
         more. Airflow then makes no context for its trigger, and does not render it.
     :ivar stores_xcoms: whether it has stored XComs before. Without a pause it then stores no record
@@ -92,7 +97,7 @@ class Triggerer:
         self.refuses: set[str] = set()
         self.unreadable: set[str] = set()
         self.moments: list[str] = []
-        self.die_at: int | None = None
+        self.die_at: int | Moment | None = None
         self.is_dead = False
         self.stores_xcoms = True
         self.is_changed = False
@@ -231,10 +236,28 @@ class Triggerer:
         with self._lock:
             if not self.is_dead:
                 self.moments.append(moment)
-                if self.die_at == len(self.moments) - 1:
+                index, count = len(self.moments) - 1, self.moments.count(moment)
+                if self.die_at in (index, (moment, count)):
                     self.kill()
             if self.is_dead:
                 raise TriggererDiedError(moment)
+
+
+def counted(moments: Sequence[str]) -> list[Moment]:
+    """Return moments in order, each with how often it had come."""
+    return [(name, moments[: index + 1].count(name)) for index, name in enumerate(moments)]
+
+
+def comes_at_each_start(moment: Moment) -> bool:
+    """Whether a moment comes however fast a start is.
+
+    A triggerer asks for states in the background, and after a pause for a later attempt. A start
+    that is slower reads the run once more or less.
+    """
+    name, count = moment
+    what, _, _ = name.rpartition(" ")
+    is_question = what in ("GetTaskStates", "GetXCom launch_record")
+    return not is_question and (count == 1 or what not in ("runs/get", "runs/list"))
 
 
 def dag_run_data(dag_id: str) -> dict[str, Any]:
