@@ -80,7 +80,7 @@ class AttemptTrigger(StopsIfOutdated):
     _launches_run = True
     # Whether the XCom run_id has the run.
     _is_recorded = False
-    # Whether an attempt before a clear has launched a run.
+    # Whether the run of an attempt before a clear is being canceled.
     _has_orphan = False
     # XComs that Airflow could not store. They are pushed again at the end of the task.
     _unstored: Mapping[str, Any] = {}
@@ -186,6 +186,8 @@ class AttemptTrigger(StopsIfOutdated):
         else:
             if is_canceled:
                 self.log.info("Run %s was canceled: its attempt was cleared.", run_id)
+        finally:
+            self._has_orphan = False  # This attempt itself has launched nothing yet.
 
     async def _push(self, xcoms: Mapping[str, Any]) -> bool:
         """Push XComs that are not None; return whether Airflow has stored any."""

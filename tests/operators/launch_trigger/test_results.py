@@ -192,7 +192,7 @@ def test_a_missing_connection_is_a_failure_that_a_worker_reports(
 ) -> None:
     """Also where a run before a clear cannot be read for that reason.
 
-    The connection was there before, so it is looked up for ten minutes at least.
+    The connection was there before, so it is looked up for ten minutes, once.
     """
     triggerer = start(service, monkeypatch)
     first = Attempt()
@@ -208,7 +208,7 @@ def test_a_missing_connection_is_a_failure_that_a_worker_reports(
     monkeypatch.setattr(triggerer, "_answer", answer)
     with no_waiting() as waits:
         event = triggerer.start(first.cleared())
-    assert sum(waits) >= 600
+    assert 600 <= sum(waits) < 700
     assert event.payload["is_launch"]
     assert "databricks_default" in event.payload["error"]
     assert triggerer.xcoms["etl", "launch_record"]["handed_over"]
