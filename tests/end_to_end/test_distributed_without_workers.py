@@ -112,7 +112,8 @@ def test_triggerer_killed_at_the_launch(begin: Begin, cluster: Deployment, momen
         cluster.kill_whole(launching(scenario, cluster))
 
     happened(at_request(scenario, "runs/submit", moment, kill), scenario)
-    scenario.deferred(watched=2)
+    # The killed one may not have logged that its trigger has begun.
+    scenario.deferred(watched=1)
     succeeded(scenario, cluster)
 
 
@@ -166,7 +167,8 @@ def test_both_triggerers_killed_at_the_launch(
     )
     happened(killed, scenario)
     cluster.start_triggerer()
-    scenario.deferred(watched=2)
+    # Those that were killed may not have logged that the trigger has begun.
+    scenario.deferred(watched=1)
     succeeded(scenario, cluster)
 
 
