@@ -68,7 +68,7 @@ def needing_xcoms() -> Iterator[None]:
     except (NeedsWorkerError, OutdatedError):
         raise
     except Exception as error:  # whatever Airflow's API says
-        raise NeedsWorkerError(f"XComs cannot be read or stored: {error}") from error
+        raise NeedsWorkerError(f"XComs cannot be stored or read: {error}") from error
 
 
 class AttemptTrigger(StopsIfOutdated):
