@@ -84,21 +84,17 @@ def test_a_task_of_another_definition_goes_on_alone(
 
 
 @pytest.mark.parametrize(
-    ("name", "key", "reason"),
-    [
-        ("launch", DEFINITION_KEY, "its XComs cannot be stored"),
-        ("load", "databricks_task_run.etl.load", "XComs cannot be read or stored: no XCom is"),
-    ],
+    ("name", "key"), [("launch", DEFINITION_KEY), ("load", "databricks_task_run.etl.load")]
 )
 def test_what_cannot_be_stored_is_left_to_a_worker(
-    name: str, key: str, reason: str, service: FakeService, group: GroupInTriggerer
+    name: str, key: str, service: FakeService, group: GroupInTriggerer
 ) -> None:
     """Without it, the group could not be repaired, or would report a run twice."""
     group.triggerer.refuses.add(key)
     if name != "launch":
         assert succeeded(group.launch())
     payload = group.start(name).payload
-    assert reason in payload["start_on_worker"]
+    assert "XComs cannot be stored" in payload["start_on_worker"]
     assert len(service.runs) == (name != "launch")
 
 
