@@ -46,7 +46,7 @@ from tests.helpers.tasks import (
     paths,
     run_now,
     sensor,
-    stored_by_the_sdk,
+    stored_from_trigger,
     submit,
     xcoms_of,
 )
@@ -313,11 +313,11 @@ def test_a_worker_ends_a_task_that_a_group_expands_over(nested: bool) -> None:
     assert completion_reasons.worker_completion_reasons(used) == []
 
 
-def test_xcoms_are_stored_as_by_a_worker_on_airflow_3(
+def test_xcoms_are_stored_before_the_event(
     context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its event would write them as JSON twice over, and past the XCom backend."""
-    stored = stored_by_the_sdk(monkeypatch)
+    """Airflow 3 writes those of the event as JSON twice over; Airflow 2 after the success."""
+    stored = stored_from_trigger(monkeypatch)
     server.will(SUCCEEDED, OUTPUT)
     assert xcoms_of(fired(ending_trigger(), InTriggerer())) is None
     assert stored == [("return_value", "42", "sales", "etl", "scheduled__2026-01-01", 3)]
@@ -327,7 +327,7 @@ def test_a_worker_ends_a_task_whose_xcoms_are_not_stored(
     context: Any, server: ScriptedServer, monkeypatch: pytest.MonkeyPatch, logged: Logged
 ) -> None:
     """A worker tries it once more, and fails the task where that does not work either."""
-    stored_by_the_sdk(monkeypatch, RuntimeError("no answer from Airflow"))
+    stored_from_trigger(monkeypatch, RuntimeError("no answer from Airflow"))
     server.will(SUCCEEDED, OUTPUT)
     event = fired(ending_trigger(), InTriggerer())
     assert event.payload["run"]["state"]["result_state"] == "SUCCESS"

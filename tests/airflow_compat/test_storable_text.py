@@ -18,7 +18,7 @@ from tests.helpers.tasks import (
     ending_trigger,
     events,
     fired,
-    stored_by_the_sdk,
+    stored_from_trigger,
     submit,
     xcoms_of,
 )
@@ -122,7 +122,7 @@ def test_a_task_that_the_triggerer_ends(
     server: ScriptedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What it pushes can be stored."""
-    stored = stored_by_the_sdk(monkeypatch)
+    stored = stored_from_trigger(monkeypatch)
     server.will(SUCCEEDED, output(ODD))
     event = fired(ending_trigger(), InTriggerer())
     assert xcoms_of(event) is None

@@ -82,15 +82,19 @@ def nothing(*_: Any) -> None:
 
 
 class InTriggerer:
-    """A task instance as a triggerer of Airflow 3 has it, of a second attempt."""
+    """A task instance as a triggerer has it, of a second attempt."""
 
     dag_id, task_id, run_id, map_index = "sales", "etl", "scheduled__2026-01-01", 3
     try_number = 2
 
+    def xcom_push(self, key: str, value: Any) -> None:
+        """Store an XCom, in Airflow 2; it is forgotten."""
 
-def stored_by_the_sdk(monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None) -> list[Any]:
-    """Let the task SDK note what it is told to store, or fail."""
-    xcom = pytest.importorskip("airflow.sdk.execution_time.xcom", reason="Airflow 3 has it")
+
+def stored_from_trigger(
+    monkeypatch: pytest.MonkeyPatch, fault: Exception | None = None
+) -> list[Any]:
+    """Let Airflow note which XComs a trigger stores, or fail; return them."""
     stored: list[Any] = []
 
     def store(*arguments: Any, **more: Any) -> None:
@@ -98,7 +102,15 @@ def stored_by_the_sdk(monkeypatch: pytest.MonkeyPatch, fault: Exception | None =
             raise fault
         stored.append((*arguments, *more.values()))
 
-    monkeypatch.setattr(xcom.XCom, "set", store)
+    def push(ti: InTriggerer, key: str, value: Any) -> None:
+        store(key, value, ti.dag_id, ti.task_id, ti.run_id, ti.map_index)
+
+    try:
+        from airflow.sdk.execution_time.xcom import XCom
+    except ImportError:
+        monkeypatch.setattr(InTriggerer, "xcom_push", push)
+    else:
+        monkeypatch.setattr(XCom, "set", store)
     return stored
 
 

@@ -33,7 +33,7 @@ from tests.helpers.tasks import (
     fired,
     run_now,
     sensor,
-    stored_by_the_sdk,
+    stored_from_trigger,
     submit,
 )
 
@@ -212,7 +212,7 @@ def test_the_trigger_stores_them_one_by_one(
     server.will(LAUNCHED, RUNNING)
     operator = submit(deferrable=True, end_from_trigger=True, multiple_outputs=True)
     trigger = deferred_by(operator, context).trigger
-    stored = stored_by_the_sdk(monkeypatch)
+    stored = stored_from_trigger(monkeypatch)
     server.will(whole("SUCCESS", task("a", 71), task("run_id", 72)), good("1"), good("2"))
     event = fired(trigger, InTriggerer())
     assert isinstance(event, TaskSuccessEvent)

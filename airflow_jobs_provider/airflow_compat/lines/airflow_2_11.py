@@ -221,13 +221,15 @@ class Airflow211(AirflowLine):
         first: datetime | None = stored or ti.start_date
         return first
 
-    def store_xcoms(
-        self,
-        task_instance: Any,  # noqa: ARG002
-        xcoms: Mapping[str, Any],
-    ) -> Mapping[str, Any]:
-        """Return all: Airflow stores those of the event as they are."""
-        return xcoms
+    def store_xcoms(self, task_instance: Any, xcoms: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Store all, as a worker does.
+
+        Airflow stores those of the event after the task's success: the next task may start without
+        them, and they are lost if the triggerer dies between.
+        """
+        for key, value in xcoms.items():
+            task_instance.xcom_push(key=key, value=value)
+        return {}
 
     def delete_output(self, task_instance: Any, *, multiple_outputs: bool) -> None:  # noqa: ARG002
         """Delete all XComs of the task, as a worker does."""
