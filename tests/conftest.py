@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import ssl
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,6 +90,8 @@ def context(server: ScriptedServer, monkeypatch: pytest.MonkeyPatch) -> Any:
 
     connection = {"conn_type": "databricks_jobs", "host": server.url, "password": TOKEN}
     monkeypatch.setenv("AIRFLOW_CONN_DATABRICKS_DEFAULT", json.dumps(connection))
+    # A test before may have made this process look like Airflow's DAG processor.
+    monkeypatch.delitem(sys.modules, "airflow.dag_processing.processor", raising=False)
     return {"ti": TaskInstance(), "params": {}, "dag_run": None, "task": None}
 
 

@@ -37,12 +37,6 @@ from tests.helpers.tasks import (
 )
 
 
-@pytest.fixture(autouse=True)
-def is_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let no test before make this process look like Airflow's DAG processor."""
-    monkeypatch.delitem(sys.modules, "airflow.dag_processing.processor", raising=False)
-
-
 def test_killed_while_waiting(context: Any, server: ScriptedServer) -> None:
     """on_kill cancels the run; before the launch and after the end there is nothing to cancel."""
     submit().on_kill()
